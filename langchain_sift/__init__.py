@@ -1,0 +1,56 @@
+"""SIFT retrieval and test-time fine-tuning for LangChain.
+
+Importing this package loads neither PyTorch, transformers nor Chroma: each public name is
+loaded when it is first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_sift.chat_models import ChatTestTimeFineTuned
+    from langchain_sift.comparison import Report, compare
+    from langchain_sift.config import FineTuneConfig, GenerationConfig
+    from langchain_sift.embeddings import HiddenStateEmbeddings
+    from langchain_sift.llms import TestTimeFineTunedLLM
+    from langchain_sift.retrievers import SIFTRetriever
+
+__version__ = version("langchain-sift")
+
+_EXPORTS = {
+    "ChatTestTimeFineTuned": "langchain_sift.chat_models",
+    "FineTuneConfig": "langchain_sift.config",
+    "GenerationConfig": "langchain_sift.config",
+    "HiddenStateEmbeddings": "langchain_sift.embeddings",
+    "Report": "langchain_sift.comparison",
+    "SIFTRetriever": "langchain_sift.retrievers",
+    "TestTimeFineTunedLLM": "langchain_sift.llms",
+    "compare": "langchain_sift.comparison",
+}
+
+__all__ = [
+    "ChatTestTimeFineTuned",
+    "FineTuneConfig",
+    "GenerationConfig",
+    "HiddenStateEmbeddings",
+    "Report",
+    "SIFTRetriever",
+    "TestTimeFineTunedLLM",
+    "compare",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module that holds it."""
+    if name not in _EXPORTS:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return [*__all__, "__version__"]

@@ -1,0 +1,164 @@
+"""`HiddenStateEmbeddings`: the model's own representation as LangChain embeddings."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from langchain_core.embeddings import Embeddings
+
+from langchain_sift.errors import ArgumentError, MissingExtraError, NotFittedError
+
+if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+    package = "torch and transformers"
+    raise MissingExtraError(package, "ttft")
+
+from langchain_sift.ttft.embedding import mean_hidden_states  # noqa: E402
+from langchain_sift.ttft.loading import LanguageModel, load_language_model  # noqa: E402
+
+_MEAN_KEY = "langchain_sift_mean"
+_MODEL_KEY = "langchain_sift_model"
+
+
+class HiddenStateEmbeddings(Embeddings):
+    """Embeds a text as the mean of a causal language model's last hidden states.
+
+    SIFT's surrogate is linear in the model's own representation (arXiv 2410.08020, section 4),
+    so the model that answers is also the model that embeds. The vectors are centred, because
+    the hidden states of all texts share a large common part, and scaled to unit norm.
+
+    The mean that they are centred on is fitted once, with `fit`, and never moves again: vectors
+    made at different times can be compared. Keep it with the collection:
+
+        ```python
+        embeddings = HiddenStateEmbeddings(model="org/name").fit(texts)
+        store = Chroma.from_texts(
+            texts, embeddings, collection_metadata=embeddings.collection_metadata()
+        )
+        ```
+
+    and, in another process, take it from there:
+
+        ```python
+        embeddings = HiddenStateEmbeddings.from_collection_metadata(
+            metadata, model="org/name"
+        )
+        ```
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any = None,
+        *,
+        max_length: int = 512,
+        mean: npt.ArrayLike | None = None,
+    ) -> None:
+        """Load the model where it is not loaded yet.
+
+        Args:
+            model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
+            tokenizer: Required with a loaded model.
+            max_length: Tokens of a text that count; the rest is not looked at. No more than
+                the model's context do.
+            mean: Shape (d,), what `fit` found before.
+
+        Raises:
+            ArgumentError: If `max_length` is below 1 or `mean` has another shape.
+            ModelLoadError: If there is no such model.
+        """
+        if max_length < 1:
+            msg = f"max_length must be at least 1, got {max_length}"
+            raise ArgumentError(msg)
+        self._language_model = (
+            model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
+        )
+        self.max_length = min(max_length, self._language_model.context_length)
+        self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)
+        width = self._language_model.model.config.get_text_config().hidden_size
+        if self.mean is not None and self.mean.shape != (width,):
+            msg = f"mean must have shape ({width},), got {self.mean.shape}"
+            raise ArgumentError(msg)
+
+    def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:
+        """Take the mean of these texts as the one to centre on, and return these embeddings.
+
+        A few hundred texts of the collection are enough.
+
+        Raises:
+            ArgumentError: If there are fewer than two texts, or a mean was fitted before:
+                vectors centred on two means cannot be compared.
+        """
+        if self.mean is not None:
+            msg = "these embeddings are fitted already: make new ones for another collection"
+            raise ArgumentError(msg)
+        if len(texts) < 2:  # noqa: PLR2004
+            msg = f"texts must be at least two, to have a mean apart from each, got {len(texts)}"
+            raise ArgumentError(msg)
+        self.mean = self._states(texts).mean(axis=0)
+        return self
+
+    def collection_metadata(self) -> dict[str, str]:
+        """Return the mean and the model's name in the form that Chroma keeps with a collection.
+
+        Raises:
+            NotFittedError: If `fit` was not called.
+        """
+        mean = base64.b64encode(self._fitted_mean().astype("<f4").tobytes()).decode("ascii")
+        return {_MEAN_KEY: mean, _MODEL_KEY: self._language_model.name}
+
+    @classmethod
+    def from_collection_metadata(
+        cls, metadata: Mapping[str, Any] | None, *, model: Any, tokenizer: Any = None, **kwargs: Any
+    ) -> HiddenStateEmbeddings:
+        """Return the embeddings that a collection was filled with.
+
+        Args:
+            metadata: Of the collection; holds what `collection_metadata` returned.
+            model: As in the constructor; the same model as then.
+            tokenizer: As in the constructor.
+            **kwargs: `max_length`, as in the constructor.
+
+        Raises:
+            NotFittedError: If the metadata holds no mean.
+        """
+        if not metadata or _MEAN_KEY not in metadata:
+            msg = (
+                "the collection holds no mean: it was not made with collection_metadata="
+                "HiddenStateEmbeddings(...).fit(texts).collection_metadata()"
+            )
+            raise NotFittedError(msg)
+        mean = np.frombuffer(base64.b64decode(str(metadata[_MEAN_KEY])), dtype="<f4")
+        return cls(model, tokenizer, mean=mean, **kwargs)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector of unit norm for each text.
+
+        Raises:
+            NotFittedError: If `fit` was not called.
+        """
+        mean = self._fitted_mean()
+        if not texts:
+            return []
+        centred = (self._states(texts) - mean).astype(np.float64)
+        vectors: list[list[float]] = (
+            centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        ).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the text's vector, the same as for a document."""
+        return self.embed_documents([text])[0]
+
+    def _states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        return mean_hidden_states(self._language_model, texts, max_length=self.max_length)
+
+    def _fitted_mean(self) -> npt.NDArray[np.float32]:
+        if self.mean is None:
+            msg = "these embeddings have no mean yet: call fit(texts) with texts of the collection"
+            raise NotFittedError(msg)
+        return self.mean

@@ -1,0 +1,59 @@
+"""Every error that is ours.
+
+    SIFTError
+    ├── ArgumentError        (ValueError)    an argument is out of range
+    ├── EmbeddingError       (ValueError)    a vector is NaN, zero or of the wrong size
+    ├── NotFittedError       (ValueError)    embeddings are used before they know their mean
+    ├── StoreError           (RuntimeError)  a vector store cannot be used as it is
+    ├── CorpusError          (ValueError)    a file of documents or prompts cannot be read
+    ├── ModelLoadError       (OSError)       a model or tokenizer cannot be loaded
+    ├── BusyError            (TimeoutError)  no turn came within the time allowed
+    └── MissingExtraError    (ImportError)   an optional dependency is not installed
+
+Each also is the built-in error that a caller would have caught without knowing us.
+No message holds text of a document or of a prompt.
+"""
+
+from __future__ import annotations
+
+
+class SIFTError(Exception):
+    """The root of every error that is ours."""
+
+
+class ArgumentError(SIFTError, ValueError):
+    """An argument is out of range or contradicts another."""
+
+
+class EmbeddingError(SIFTError, ValueError):
+    """A vector holds NaN or infinity, is zero, or has the wrong number of dimensions."""
+
+
+class NotFittedError(SIFTError, ValueError):
+    """Embeddings were used before the mean that they are centred on was fitted."""
+
+
+class StoreError(SIFTError, RuntimeError):
+    """A vector store cannot serve SIFT as it is."""
+
+
+class CorpusError(SIFTError, ValueError):
+    """A file of documents or prompts cannot be read; the message names file and line."""
+
+
+class ModelLoadError(SIFTError, OSError):
+    """A model or its tokenizer cannot be loaded."""
+
+
+class BusyError(SIFTError, TimeoutError):
+    """The model was busy with other requests for longer than the request may wait."""
+
+
+class MissingExtraError(SIFTError, ImportError):
+    """An optional dependency is not installed; the message carries the command that cures it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        """Name the package that is missing and the extra that brings it."""
+        super().__init__(f"{package} is required: pip install 'langchain-sift[{extra}]'")
+        self.package = package
+        self.extra = extra

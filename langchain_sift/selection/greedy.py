@@ -1,0 +1,175 @@
+"""One loop for every method: score the candidates, take the best, condition on it, again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+from langchain_sift.errors import ArgumentError, EmbeddingError
+from langchain_sift.selection.posterior import Posterior
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was chosen, in the order of choice, and what it did to the uncertainty."""
+
+    indices: npt.NDArray[np.int64]
+    """Rows of the candidates, shape (k,)."""
+
+    gains: npt.NDArray[np.float64]
+    """By how much each choice lowered the posterior variance, shape (k,)."""
+
+    posterior_variances: npt.NDArray[np.float64]
+    """Posterior variance at the query after each choice, summed over queries, shape (k,)."""
+
+    prior_variance: float
+    """Variance at the query before the first choice, summed over queries."""
+
+
+class Selector(Protocol):
+    """A way to choose: `select`, or any of its rivals."""
+
+    def __call__(
+        self,
+        query_embeddings: Any,
+        candidate_embeddings: Any,
+        *,
+        k: int,
+        noise_variance: float = 0.01,
+        replace: bool = False,
+        stopping_alpha: float | None = None,
+    ) -> Selection:
+        """Choose at most k candidates; see `langchain_sift.selection.select`."""
+
+
+# The scores of all candidates, shape (n,), given what is known and what was chosen so far.
+Score = Callable[[Posterior, list[int]], Any]
+
+
+def choose(
+    queries: Any,
+    candidates: Any,
+    score: Score,
+    *,
+    k: int,
+    noise_variance: float,
+    replace: bool,
+    stopping_alpha: float | None,
+) -> Selection:
+    """Take k times the candidate of the highest score; the first of equals.
+
+    The arrays are those that `as_matrices` returned; the other arguments are `select`'s.
+    """
+    check_arguments(k, noise_variance, stopping_alpha)
+    xp = array_api_compat.array_namespace(queries, candidates)
+    count = candidates.shape[0]
+    steps = 0 if count == 0 else k if replace else min(k, count)
+    posterior = Posterior(
+        xp, queries, candidates, noise_variance=noise_variance, capacity=steps
+    )
+    prior_variance = posterior.query_variance
+    indices: list[int] = []
+    variances: list[float] = []
+    for _ in range(steps):
+        scores = score(posterior, indices)
+        if not replace and indices:
+            scores = xp.asarray(scores, copy=True)
+            scores[xp.asarray(indices, device=candidates.device)] = -math.inf
+        best = int(xp.argmax(scores))
+        posterior.condition(best)
+        indices.append(best)
+        variances.append(posterior.query_variance)
+        if _is_enough(posterior.query_variance, queries.shape[0], len(indices), stopping_alpha):
+            break
+    posterior_variances = np.array(variances, dtype=np.float64)
+    return Selection(
+        indices=np.array(indices, dtype=np.int64),
+        gains=-np.diff(posterior_variances, prepend=prior_variance),
+        posterior_variances=posterior_variances,
+        prior_variance=prior_variance,
+    )
+
+
+def _is_enough(variance: float, queries: int, steps: int, alpha: float | None) -> bool:
+    # Adaptive SIFT (arXiv 2410.08020, section 5): stop at the first n with σ_n > 1 / (α n).
+    # The mean over the queries, so that the rule is the same for one and for several.
+    return alpha is not None and math.sqrt(variance / queries) > 1.0 / (alpha * steps)
+
+
+def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, Any]:
+    """Return both as float64 matrices of one array library, checked.
+
+    Raises:
+        EmbeddingError: If a vector is NaN, infinite or zero, or the dimensions differ.
+    """
+    if isinstance(query_embeddings, list | tuple):
+        query_embeddings = np.asarray(query_embeddings, dtype=np.float64)
+    if isinstance(candidate_embeddings, list | tuple):
+        candidate_embeddings = np.asarray(candidate_embeddings, dtype=np.float64)
+    xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
+    queries = xp.astype(query_embeddings, xp.float64)
+    candidates = xp.astype(candidate_embeddings, xp.float64)
+    if queries.ndim == 1:
+        queries = queries[None, :]
+    if queries.ndim != 2 or queries.shape[0] == 0:  # noqa: PLR2004
+        msg = f"query_embeddings must have shape (d,) or (m, d), got {query_embeddings.shape}"
+        raise EmbeddingError(msg)
+    if candidates.ndim != 2:  # noqa: PLR2004
+        msg = f"candidate_embeddings must have shape (n, d), got {candidate_embeddings.shape}"
+        raise EmbeddingError(msg)
+    if candidates.shape[0] and queries.shape[1] != candidates.shape[1]:
+        msg = (
+            f"the query has {queries.shape[1]} dimensions and the candidates have "
+            f"{candidates.shape[1]}: embed both with the same model"
+        )
+        raise EmbeddingError(msg)
+    _check_rows(xp, queries, "query_embeddings")
+    _check_rows(xp, candidates, "candidate_embeddings")
+    return queries, candidates
+
+
+def _check_rows(xp: Any, matrix: Any, name: str) -> None:
+    finite = xp.all(xp.isfinite(matrix), axis=1)
+    if not bool(xp.all(finite)):
+        row = int(xp.argmin(xp.astype(finite, xp.int64)))
+        msg = f"{name} must be finite, got NaN or infinity in row {row}: embed that text again"
+        raise EmbeddingError(msg)
+    nonzero = xp.any(matrix != 0.0, axis=1)
+    if not bool(xp.all(nonzero)):
+        row = int(xp.argmin(xp.astype(nonzero, xp.int64)))
+        msg = f"{name} must not be zero, got zeros in row {row}: embed that text again"
+        raise EmbeddingError(msg)
+
+
+def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None) -> None:
+    """Reject what no method can work with.
+
+    Raises:
+        ArgumentError: If a value is out of range.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        msg = f"k must be an integer of at least 1, got {k!r}"
+        raise ArgumentError(msg)
+    if not (math.isfinite(noise_variance) and noise_variance > 0):
+        msg = f"noise_variance must be positive and finite, got {noise_variance!r}"
+        raise ArgumentError(msg)
+    if stopping_alpha is not None and not (math.isfinite(stopping_alpha) and stopping_alpha > 0):
+        msg = f"stopping_alpha must be positive and finite, or None, got {stopping_alpha!r}"
+        raise ArgumentError(msg)
+
+
+def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:
+    """Return the mean over the queries of the cosine with each candidate, shape (n,)."""
+    units = unit_rows(xp, candidates)
+    return units @ xp.mean(unit_rows(xp, queries), axis=0)
+
+
+def unit_rows(xp: Any, matrix: Any) -> Any:
+    """Return the rows scaled to norm one."""
+    return matrix / xp.sqrt(xp.sum(matrix * matrix, axis=1, keepdims=True))

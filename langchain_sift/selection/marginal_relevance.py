@@ -1,0 +1,72 @@
+"""Maximal marginal relevance: Carbonell & Goldstein (1998), SIGIR, p. 335."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from langchain_sift.errors import ArgumentError
+from langchain_sift.selection.greedy import (
+    Selection,
+    as_matrices,
+    choose,
+    cosine_similarities,
+    unit_rows,
+)
+from langchain_sift.selection.posterior import Posterior
+
+
+def mmr(
+    query_embeddings: Any,
+    candidate_embeddings: Any,
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+    lambda_mult: float = 0.5,
+) -> Selection:
+    """Choose what is similar to the query and unlike what was chosen, in the order of choice.
+
+    Each time the candidate with the highest λ cos(x, x*) - (1 - λ) max cos(x, chosen).
+
+    Args:
+        query_embeddings: As in `select`; for several queries the mean of the cosines counts.
+        candidate_embeddings: As in `select`.
+        k: As in `select`.
+        noise_variance: As in `select`; only what is reported depends on it.
+        replace: As in `select`.
+        stopping_alpha: As in `select`.
+        lambda_mult: λ from 0 (novelty alone) to 1 (the nearest neighbours), LangChain's scale.
+
+    Returns:
+        As `select`.
+
+    Raises:
+        ArgumentError: If an argument is out of range.
+        EmbeddingError: As `select`.
+    """
+    if not 0.0 <= lambda_mult <= 1.0:
+        msg = f"lambda_mult must be from 0 to 1, got {lambda_mult!r}"
+        raise ArgumentError(msg)
+    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
+    xp = array_api_compat.array_namespace(queries, candidates)
+    similarities = cosine_similarities(xp, queries, candidates)
+    units = unit_rows(xp, candidates)
+
+    def score(_: Posterior, chosen: list[int]) -> Any:
+        if not chosen:
+            return similarities
+        redundancy = xp.max(units @ units[xp.asarray(chosen, device=units.device)].T, axis=1)
+        return lambda_mult * similarities - (1.0 - lambda_mult) * redundancy
+
+    return choose(
+        queries,
+        candidates,
+        score,
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )

@@ -1,0 +1,66 @@
+"""Nearest neighbours, and the failure mode that they share with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+
+from langchain_sift.selection.greedy import Selection, as_matrices, choose, cosine_similarities
+
+
+def nearest_neighbors(
+    query_embeddings: Any,
+    candidate_embeddings: Any,
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+) -> Selection:
+    """Choose the k candidates of the highest cosine with the query, nearest first.
+
+    The choice of TTT-NN (Hardt & Sun, arXiv 2305.18466). `replace` changes nothing: no
+    neighbour comes twice. Arguments, result and errors as in `select`; for several queries
+    the mean of the cosines counts.
+    """
+    del replace
+    return _nearest(
+        query_embeddings,
+        candidate_embeddings,
+        k=k,
+        noise_variance=noise_variance,
+        replace=False,
+        stopping_alpha=stopping_alpha,
+    )
+
+
+def repeat_nearest(
+    query_embeddings: Any,
+    candidate_embeddings: Any,
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = True,
+    stopping_alpha: float | None = None,
+) -> Selection:
+    """Choose the nearest candidate k times: NN-F of arXiv 2410.08020, a warning.
+
+    What nearest neighbours do in a store that holds the same document k times. Without
+    `replace` it is chosen once and then its next neighbours. Otherwise as `select`.
+    """
+    return _nearest(
+        query_embeddings,
+        candidate_embeddings,
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )
+
+
+def _nearest(query_embeddings: Any, candidate_embeddings: Any, **arguments: Any) -> Selection:
+    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
+    xp = array_api_compat.array_namespace(queries, candidates)
+    similarities = cosine_similarities(xp, queries, candidates)
+    return choose(queries, candidates, lambda *_: similarities, **arguments)

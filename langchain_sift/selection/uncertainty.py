@@ -1,0 +1,33 @@
+"""Uncertainty sampling: Lewis & Catlett (1994); "US" in arXiv 2410.08020."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_sift.selection.greedy import Selection, as_matrices, choose
+
+
+def uncertainty_sampling(
+    query_embeddings: Any,
+    candidate_embeddings: Any,
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+) -> Selection:
+    """Choose the candidates whose own posterior variance is highest, whatever the query.
+
+    Diverse, and blind to what was asked: the query enters by the candidates alone.
+    Arguments, result and errors as in `select`.
+    """
+    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
+    return choose(
+        queries,
+        candidates,
+        lambda posterior, _: posterior.variances,
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )

@@ -1,0 +1,38 @@
+"""A random choice: what any method has to be better than."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from langchain_sift.selection.greedy import Selection, as_matrices, choose
+
+
+def random(
+    query_embeddings: Any,
+    candidate_embeddings: Any,
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Choose uniformly at random; the same `seed` chooses the same rows.
+
+    Arguments, result and errors as in `select`.
+    """
+    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
+    xp = array_api_compat.array_namespace(queries, candidates)
+    rng = np.random.default_rng(seed)
+    return choose(
+        queries,
+        candidates,
+        lambda *_: xp.asarray(rng.random(candidates.shape[0]), device=candidates.device),
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )

@@ -1,0 +1,64 @@
+"""A text's representation in the model itself: the mean of its last hidden states.
+
+The surrogate of SIFT is linear in the representation φ that the model's own output layer is
+linear in (arXiv 2410.08020, section 4), and that is what this returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from langchain_sift.ttft.loading import LanguageModel
+from langchain_sift.ttft.tokens import beginning
+
+# Bounds the memory of one forward pass, whatever the lengths.
+TOKENS_IN_A_BATCH = 8192
+
+
+def mean_hidden_states(
+    language_model: LanguageModel, texts: Sequence[str], *, max_length: int
+) -> npt.NDArray[np.float32]:
+    """Return one vector per text, shape (n, d): the mean over its first `max_length` tokens.
+
+    A text does not depend on the texts beside it: shorter ones are padded on the right, where
+    a causal model does not look, and only the text's own tokens are averaged.
+    """
+    tokenizer = language_model.tokenizer
+    token_ids = [
+        tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
+        or beginning(tokenizer)
+        or [0]
+        for text in texts
+    ]
+    width = language_model.model.config.get_text_config().hidden_size
+    means = np.empty((len(texts), width), dtype=np.float32)
+    for batch in _batches(token_ids):
+        lengths = torch.tensor([len(token_ids[i]) for i in batch], device=language_model.device)
+        longest = max(len(token_ids[i]) for i in batch)
+        padded = torch.zeros((len(batch), longest), dtype=torch.long)
+        for row, i in enumerate(batch):
+            padded[row, : len(token_ids[i])] = torch.tensor(token_ids[i])
+        with torch.inference_mode():
+            states = language_model.model.base_model(
+                input_ids=padded.to(language_model.device), use_cache=False
+            ).last_hidden_state.float()
+            own = torch.arange(longest, device=lengths.device) < lengths[:, None]
+            mean = (states * own[..., None]).sum(dim=1) / lengths[:, None]
+        means[batch] = mean.cpu().numpy()
+    return means
+
+
+def _batches(token_ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Yield indices of texts of similar length, so that little is padded."""
+    batch: list[int] = []
+    for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
+        if batch and (len(batch) + 1) * len(token_ids[batch[0]]) > TOKENS_IN_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
