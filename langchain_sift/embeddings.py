@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import ArgumentError, MissingExtraError, NotFittedError
+from langchain_sift.errors import ArgumentError, NotFittedError
+from langchain_sift.extras import require
 
-if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
-    package = "torch and transformers"
-    raise MissingExtraError(package, "ttft")
+require("ttft", "torch", "transformers")
 
 from langchain_sift.ttft.embedding import mean_hidden_states  # noqa: E402
 from langchain_sift.ttft.loading import LanguageModel, load_language_model  # noqa: E402

@@ -81,7 +81,7 @@ def choose(
         if not replace and indices:
             scores = xp.asarray(scores, copy=True)
             scores[xp.asarray(indices, device=candidates.device)] = -math.inf
-        best = int(xp.argmax(scores))
+        best = _first_of_highest(xp, scores)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)
@@ -96,6 +96,12 @@ def choose(
     )
 
 
+def _first_of_highest(xp: Any, scores: Any) -> int:
+    # BLAS may sum equal rows in different orders, so that their scores differ in the last bits.
+    highest = xp.max(scores)
+    return int(xp.argmax(xp.astype(scores >= highest - 1e-9 * xp.abs(highest), xp.int64)))
+
+
 def _is_enough(variance: float, queries: int, steps: int, alpha: float | None) -> bool:
     # Adaptive SIFT (arXiv 2410.08020, section 5): stop at the first n with σ_n > 1 / (α n).
     # The mean over the queries, so that the rule is the same for one and for several.
@@ -108,10 +114,8 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     Raises:
         EmbeddingError: If a vector is NaN, infinite or zero, or the dimensions differ.
     """
-    if isinstance(query_embeddings, list | tuple):
-        query_embeddings = np.asarray(query_embeddings, dtype=np.float64)
-    if isinstance(candidate_embeddings, list | tuple):
-        candidate_embeddings = np.asarray(candidate_embeddings, dtype=np.float64)
+    query_embeddings = _as_array(query_embeddings)
+    candidate_embeddings = _as_array(candidate_embeddings)
     xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
     queries = xp.astype(query_embeddings, xp.float64)
     candidates = xp.astype(candidate_embeddings, xp.float64)
@@ -132,6 +136,13 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     _check_rows(xp, queries, "query_embeddings")
     _check_rows(xp, candidates, "candidate_embeddings")
     return queries, candidates
+
+
+def _as_array(embeddings: Any) -> Any:
+    if isinstance(embeddings, list | tuple):
+        return np.asarray(embeddings, dtype=np.float64)
+    # A model's output may carry its graph; nothing is learned from a choice.
+    return embeddings.detach() if array_api_compat.is_torch_array(embeddings) else embeddings
 
 
 def _check_rows(xp: Any, matrix: Any, name: str) -> None:

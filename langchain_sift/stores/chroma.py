@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import numpy as np
 import numpy.typing as npt
+from chromadb import Collection
 from chromadb.errors import ChromaError, InvalidArgumentError
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
@@ -19,27 +21,28 @@ def fetch_from_chroma(
     query_embedding: npt.NDArray[np.float64],
     *,
     fetch_k: int,
-    filter: dict[str, Any] | None = None,  # noqa: A002 - Chroma's name for it
+    filter: dict[str, Any] | None = None,
     where_document: dict[str, Any] | None = None,
 ) -> Candidates:
     """Ask Chroma once for documents, ids, metadata and vectors; see `fetch_candidates`."""
     # The public methods either embed the query again or leave out the vectors, hence the
     # collection. Never `query_texts`, never `.configuration`: both run configuration that the
     # server stores, in this process.
+    collection = _collection(vectorstore)
     try:
-        found = vectorstore._collection.query(  # noqa: SLF001
+        found = collection.query(
             query_embeddings=[query_embedding.tolist()],
             n_results=fetch_k,
             where=_conjunction(filter),
             where_document=where_document or None,
             include=["documents", "metadatas", "embeddings"],
         )
-    except InvalidArgumentError as error:
+    except (InvalidArgumentError, ValueError) as error:  # Chroma's, and its client's own
         if "dimension" in str(error):
             msg = f"{error}: open the store with the embeddings that filled it"
             raise EmbeddingError(msg) from error
         raise ArgumentError(str(error)) from error
-    except ChromaError as error:
+    except (ChromaError, httpx.HTTPError) as error:
         msg = f"Chroma could not answer the query: {type(error).__name__}: {error}"
         raise StoreError(msg) from error
     ids, texts = found["ids"][0], (found["documents"] or [[]])[0]
@@ -52,6 +55,14 @@ def fetch_from_chroma(
         for row in rows
     ]
     return make_candidates(documents, vectors[rows], len(query_embedding))
+
+
+def _collection(vectorstore: Chroma) -> Collection:
+    try:
+        return vectorstore._collection
+    except ValueError as error:
+        msg = "the store's collection was deleted: open the store again"
+        raise StoreError(msg) from error
 
 
 def _conjunction(conditions: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@
 | `engine.py` | the whole of it, for one prompt at a time |
 """
 
-from langchain_sift.ttft.engine import Engine, FineTunedModel
+from langchain_sift.ttft.engine import Engine, FineTunedModel, shared_engine
 from langchain_sift.ttft.loading import LanguageModel, fastest_dtype, load_language_model
 from langchain_sift.ttft.training import TrainingRecord
 
@@ -23,4 +23,5 @@ __all__ = [
     "TrainingRecord",
     "fastest_dtype",
     "load_language_model",
+    "shared_engine",
 ]

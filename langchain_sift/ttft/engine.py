@@ -8,6 +8,7 @@ however it ends; the base weights are never written to.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,3 +132,25 @@ class Engine:
         if not 0 < len(prompt) < limit:
             msg = f"the prompt must have from 1 to {limit - 1} tokens, got {len(prompt)}"
             raise ArgumentError(msg)
+
+
+# Whoever asks for the same weights with the same recipe shares a slot, and waits for a turn.
+_engines: weakref.WeakValueDictionary[tuple[int, int, FineTuneConfig], Engine] = (
+    weakref.WeakValueDictionary()
+)
+_making = threading.Lock()
+
+
+def shared_engine(language_model: LanguageModel, config: FineTuneConfig) -> Engine:
+    """Return the engine of these weights, this tokenizer and this recipe; made at most once.
+
+    Raises:
+        ArgumentError: As `Engine`.
+    """
+    key = (id(language_model.model), id(language_model.tokenizer), config)
+    with _making:
+        engine = _engines.get(key)
+        if engine is None:
+            engine = Engine(language_model, config)
+            _engines[key] = engine
+        return engine

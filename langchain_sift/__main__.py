@@ -1,0 +1,20 @@
+"""`python -m langchain_sift` and the `langchain-sift` command."""
+
+from __future__ import annotations
+
+import sys
+
+from langchain_sift.errors import MissingExtraError
+
+
+def main() -> None:
+    """Run the command line, or say what it takes to have one."""
+    try:
+        from langchain_sift.cli import app  # noqa: PLC0415 - needs the extra [compare]
+    except MissingExtraError as error:
+        sys.exit(f"error: {error}")
+    app()
+
+
+if __name__ == "__main__":
+    main()

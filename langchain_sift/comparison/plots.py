@@ -1,0 +1,314 @@
+"""The plots of a report, as SVG that can stand in a page beside others."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from langchain_sift.comparison.results import BASE, MethodSummary, Report, Row
+from langchain_sift.errors import MissingExtraError
+
+try:
+    from matplotlib import style
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    package = "matplotlib"
+    raise MissingExtraError(package, "compare") from error
+
+# A color that nothing else has; it becomes `currentColor`, so that text and lines are dark on a
+# light page and light on a dark one.
+_INK = "#010203"
+
+# Okabe & Ito (2008): told apart with any color vision, and of middling lightness.
+_COLORS: Mapping[str, str] = MappingProxyType(
+    {
+        "sift": "#0a7fc2",
+        "nearest": "#d55e00",
+        "mmr": "#009e73",
+        "uncertainty": "#cc79a7",
+        "uncertainty_sampling": "#cc79a7",
+        "random": "#888888",
+    }
+)
+_OTHER_COLORS = ("#b58900", "#56b4e9", "#8c6bb1", "#7f6000")
+_MARKERS: Mapping[str, str] = MappingProxyType({"rag": "o", "ttft": "s", BASE: "D"})
+_LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
+
+_WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
+_FONT_SIZE = 8.5
+_LONGEST_LABEL = 30
+_STYLE = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.labelsize": _FONT_SIZE,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": _FONT_SIZE,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "langchain-sift",
+    "text.color": _INK,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "xtick.color": _INK,
+    "xtick.major.width": 0.6,
+    "ytick.color": _INK,
+    "ytick.major.width": 0.6,
+}
+
+
+def method_color(method: str) -> str:
+    """Return the color of a method, which is that of its selection; the base model has the ink's."""
+    mode, _, selection = method.partition(":")
+    if mode == BASE:
+        return "currentColor"
+    # Not `hash`, which differs between processes.
+    return _COLORS.get(selection, _OTHER_COLORS[sum(selection.encode()) % len(_OTHER_COLORS)])
+
+
+def percent_of_base(report: Report, protocol: str) -> str:
+    """Draw the percent of base of each method in each group, with one standard error.
+
+    Empty where no method other than the base model ran.
+    """
+    blocks = _blocks(report, protocol)
+    lines = [line for heading, methods in blocks for line in _block_lines(heading, methods)]
+    if not any(summary for _, _, summary in lines):
+        return ""
+    with _drawing():
+        figure = Figure(figsize=(_WIDTH, 0.75 + 0.19 * len(lines)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.axvline(100, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.text(
+            100, 1.0, "base model", transform=axes.get_xaxis_transform(), ha="center", va="bottom"
+        )
+        for y, (_, method, summary) in enumerate(lines):
+            if summary is not None:
+                _draw_percent(axes, y, method, summary)
+        axes.set_yticks(range(len(lines)), [label for label, _, _ in lines])
+        for tick, (_, _, summary) in zip(axes.get_yticklabels(), lines, strict=True):
+            tick.set_fontweight("normal" if summary else "bold")
+        axes.set_ylim(len(lines) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.6)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("% of the base model's bits per byte")
+        return _svg(figure, f"percent-{report.protocols.index(protocol)}")
+
+
+def uncertainty(report: Report, protocol: str) -> str:
+    """Draw what remained of the prior variance after each choice, the mean over prompts.
+
+    Methods of the same selection and the same course share a line. A prompt for which fewer
+    documents were chosen keeps its last value. Empty where nothing was chosen.
+    """
+    courses = _courses(row for row in report.rows if row.protocol == protocol)
+    if not courses:
+        return ""
+    with _drawing():
+        legend_height = 0.19 * math.ceil(len(courses) / 2)
+        figure = Figure(figsize=(_WIDTH, 2.5 + legend_height), layout="constrained")
+        axes = figure.add_subplot()
+        for (_, course), methods in courses.items():
+            mode = methods[-1].partition(":")[0]
+            axes.plot(
+                course,
+                color=_mpl_color(methods[0]),
+                label=_label(", ".join(methods), 2 * _LONGEST_LABEL),
+                linestyle=_LINES.get(mode, "-."),
+                marker=_MARKERS.get(mode, "^"),
+                markevery=max(1, len(course) // 10),
+            )
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        axes.set_xlabel("documents chosen")
+        axes.set_ylabel("remaining variance, % of prior")
+        figure.legend(loc="outside lower center", ncols=2, handlelength=3)
+        return _svg(figure, f"uncertainty-{report.protocols.index(protocol)}")
+
+
+def quality_against_seconds(report: Report, protocol: str) -> str:
+    """Draw the percent of base of each method against its mean seconds.
+
+    Empty where no method was scored.
+    """
+    points = {
+        method: summary
+        for method, summary in report.summary(protocol).items()
+        if math.isfinite(summary.percent_of_base) and math.isfinite(summary.seconds)
+    }
+    if not points:
+        return ""
+    with _drawing():
+        figure = Figure(figsize=(_WIDTH, 2.9))
+        figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.97)
+        axes = figure.add_subplot()
+        axes.axhline(100, color=_INK, linewidth=0.8, alpha=0.6)
+        for method, summary in points.items():
+            _draw_point(axes, method, summary.seconds, summary.percent_of_base, summary)
+        axes.margins(x=0.15, y=0.15)
+        slowest = max(summary.seconds for summary in points.values())
+        axes.set_xlim(left=0, right=1.2 * slowest if slowest > 0 else 1)
+        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        axes.set_xlabel("mean seconds per prompt")
+        axes.set_ylabel("% of base")
+        _place_labels(
+            axes, {m: (summary.seconds, summary.percent_of_base) for m, summary in points.items()}
+        )
+        return _svg(figure, f"seconds-{report.protocols.index(protocol)}")
+
+
+class _Line(NamedTuple):
+    """A line of the dot plot: a heading where it has no summary."""
+
+    label: str
+    method: str
+    summary: MethodSummary | None
+
+
+def _blocks(report: Report, protocol: str) -> list[tuple[str, dict[str, MethodSummary]]]:
+    groups = [group for group in report.groups if report.prompts(protocol, group)]
+    if len(groups) < 2:  # noqa: PLR2004
+        return [("", report.summary(protocol))]
+    blocks = [(group, report.summary(protocol, group)) for group in groups]
+    return [("all prompts", report.summary(protocol)), *blocks]
+
+
+def _block_lines(heading: str, summaries: Mapping[str, MethodSummary]) -> Iterator[_Line]:
+    if heading:
+        yield _Line(_label(heading), "", None)
+    for method, summary in summaries.items():
+        if method != BASE:
+            yield _Line(_label(method), method, summary)
+
+
+def _draw_percent(axes: Axes, y: int, method: str, summary: MethodSummary) -> None:
+    if math.isfinite(summary.percent_of_base):
+        _draw_point(axes, method, summary.percent_of_base, y, summary, horizontal=True)
+    else:
+        axes.text(
+            0.02, y, "not scored", transform=axes.get_yaxis_transform(), va="center", alpha=0.7
+        )
+
+
+def _draw_point(
+    axes: Axes, method: str, x: float, y: float, summary: MethodSummary, *, horizontal: bool = False
+) -> None:
+    bar = summary.standard_error if math.isfinite(summary.standard_error) else 0.0
+    axes.errorbar(
+        x,
+        y,
+        **{"xerr" if horizontal else "yerr": bar},
+        color=_mpl_color(method),
+        marker=_MARKERS.get(method.partition(":")[0], "^"),
+        elinewidth=1.1,
+    )
+
+
+def _courses(rows: Iterable[Row]) -> dict[tuple[str, tuple[float, ...]], list[str]]:
+    """Return methods by their selection and the mean course of the variance, in % of prior."""
+    by_method: dict[str, list[list[float]]] = {}
+    for row in rows:
+        if row.chosen and row.prior_variance > 0:
+            remaining = [100 * d.posterior_variance / row.prior_variance for d in row.chosen]
+            by_method.setdefault(row.method, []).append([100.0, *remaining])
+    courses: dict[tuple[str, tuple[float, ...]], list[str]] = {}
+    for method, own in by_method.items():
+        longest = max(map(len, own))
+        padded = np.array([course + course[-1:] * (longest - len(course)) for course in own])
+        mean = tuple(np.round(padded.mean(axis=0), 6).tolist())
+        courses.setdefault((method.partition(":")[2], mean), []).append(method)
+    return courses
+
+
+def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each method's name beside its point, where it covers no point and no other name."""
+    height = 1.3 * _FONT_SIZE
+    to_points = 72 / axes.figure.dpi
+    places = {m: axes.transData.transform(xy) * to_points for m, xy in points.items()}
+    left, bottom, right, top = axes.bbox.extents * to_points
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
+    for method, (x, y) in places.items():
+        text = _label(method)
+        width = 0.56 * _FONT_SIZE * len(text)  # the reader's font is not known here
+        offsets = [
+            (dx, dy)
+            for dy in (0, 8, -8, 16, -16, 24, -24, 32, -32)
+            for dx in ((7, -7 - width) if abs(dy) < height else (-width / 2, 7, -7 - width))
+        ]
+        boxes = {
+            (dx, dy): (x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2)
+            for dx, dy in offsets
+        }
+        free = [
+            offset
+            for offset, box in boxes.items()
+            if box[0] >= left and box[1] >= bottom and box[2] <= right and box[3] <= top
+            if not any(_overlap(box, other) for other in taken)
+        ]
+        offset = free[0] if free else offsets[0]
+        taken.append(boxes[offset])
+        axes.annotate(
+            text, points[method], offset, textcoords="offset points", va="center", annotation_clip=False
+        )
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _label(text: str, longest: int = _LONGEST_LABEL) -> str:
+    text = "".join(character if character.isprintable() else " " for character in text)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _mpl_color(method: str) -> str:
+    color = method_color(method)
+    return _INK if color == "currentColor" else color
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Draw in the same style whatever the user's configuration of matplotlib says."""
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        # Names may be in any script; it is the reader's browser that has the font.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return a figure as one SVG element whose ids begin with a name.
+
+    A tag is all that is changed: the text of the plot holds no `<`, since it is escaped.
+    """
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Its style sheet would reach every element of the page; the root's attributes are inherited.
+    svg = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    return re.sub(r"<[^>]+>", lambda tag: _rewrite_tag(tag[0], name), svg).strip()
+
+
+def _rewrite_tag(tag: str, name: str) -> str:
+    if tag.startswith("<svg"):
+        tag = re.sub(r' (?:width|height|version|xmlns:xlink)="[^"]*"', "", tag)
+        tag = f'<svg role="img" stroke-linejoin="round"{tag.removeprefix("<svg")}'
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', tag)
+    tag = tag.replace("url(#", f"url(#{name}-").replace(_INK, "currentColor")
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", tag)

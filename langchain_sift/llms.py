@@ -1,0 +1,100 @@
+"""`TestTimeFineTunedLLM`: text in, text out, for chains of strings and base models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import LangSmithParams
+from langchain_core.language_models.llms import BaseLLM
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+
+from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
+
+
+class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
+    """Continues each prompt after one LoRA gradient step on each document that informs it.
+
+    The same as `ChatTestTimeFineTuned`, for text: the prompt is given to the model as it is,
+    without a chat template, and the answer does not repeat it.
+
+    Setup:
+        `pip install 'langchain-sift[ttft]'`
+
+    Use:
+        ```python
+        from langchain_sift import SIFTRetriever, TestTimeFineTunedLLM
+
+        llm = TestTimeFineTunedLLM(
+            model="org/name", retriever=SIFTRetriever(vectorstore=store, k=20)
+        )
+        chain = prompt | llm | StrOutputParser()
+        ```
+
+    `generation_info["ttft"]` of a generation tells what it learned from.
+    """
+
+    __test__ = False
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer one prompt after another, each from the base model."""
+        generations = []
+        for prompt in prompts:
+            answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+            generations.append(
+                [Generation(text="".join(answer), generation_info=self._information(answer))]
+            )
+        return LLMResult(generations=generations, llm_output={"model_name": self._model_name})
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        """Answer piece by piece; the last chunk carries the training record."""
+        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+        for piece in answer:
+            chunk = GenerationChunk(text=piece)
+            if run_manager is not None:
+                run_manager.on_llm_new_token(piece, chunk=chunk)
+            yield chunk
+        yield GenerationChunk(text="", generation_info=self._information(answer))
+
+    def _answer_to(
+        self,
+        prompt: str,
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> Answer:
+        call = kwargs if stop is None else {**kwargs, "stop": stop}
+        return self._answer(self.get_token_ids(prompt), prompt, run_manager, **call)
+
+    def _information(self, answer: Answer) -> dict[str, Any]:
+        return {"ttft": answer.metadata, "usage": answer.usage}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = "langchain-sift"
+        params["ls_model_name"] = self._model_name
+        return params
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the text's tokens in the model's own tokenizer."""
+        token_ids: list[int] = self.engine.language_model.tokenizer(text, verbose=False)[
+            "input_ids"
+        ]
+        return token_ids
+
+    @property
+    def _llm_type(self) -> str:
+        return "langchain-sift-llm"
