@@ -114,8 +114,11 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             return token_ids
         # Many templates refuse two messages of one role in a row.
         turns = convert_to_openai_messages(merge_message_runs(messages), text_format="string")
-        encoded = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=True
+        encoded: Any = tokenizer.apply_chat_template(
+            turns,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
         )
         return list(encoded["input_ids"])
 

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 @app.command("compare")
-def compare_command(
+def compare_command(  # noqa: PLR0917 - every argument is an option of the command
     corpus: Annotated[
         Path, typer.Option(help="Documents: a .jsonl(.gz), .txt or .md file, or a folder of them.")
     ],
@@ -128,7 +128,7 @@ def compare_command(
     _show(report)
 
 
-def _compare(  # noqa: PLR0913
+def _compare(
     console: Console,
     *,
     corpus: Path,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import ArgumentError, NotFittedError
+from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError
 from langchain_sift.extras import require
 
 require("ttft", "torch", "transformers")
@@ -138,14 +138,18 @@ class HiddenStateEmbeddings(Embeddings):
 
         Raises:
             NotFittedError: If `fit` was not called.
+            EmbeddingError: If a text cannot be told from the mean, or is not finite.
         """
         mean = self._fitted_mean()
         if not texts:
             return []
         centred = (self._states(texts) - mean).astype(np.float64)
-        vectors: list[list[float]] = (
-            centred / np.linalg.norm(centred, axis=1, keepdims=True)
-        ).tolist()
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        for row, norm in enumerate(norms[:, 0]):
+            if not 0.0 < norm < np.inf:
+                msg = f"text {row} lies {norm} from the mean: fit(texts) with texts that differ"
+                raise EmbeddingError(msg)
+        vectors: list[list[float]] = (centred / norms).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from langchain_core.caches import BaseCache
 from langchain_core.callbacks import CallbackManager, CallbackManagerForLLMRun
 from langchain_core.documents import Document
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
@@ -69,7 +71,7 @@ class TestTimeFineTuning(BaseModel):
     """Of a named model's weights: by default bfloat16 on an accelerator and where this CPU is
     faster with it, else float32."""
 
-    cache: bool = False
+    cache: BaseCache | bool | None = False
     """Off: an answer depends on what the store held when it was asked."""
 
     _engine: Engine | None = PrivateAttr(default=None)
@@ -110,10 +112,12 @@ class TestTimeFineTuning(BaseModel):
                 msg = f"{name!r} is no setting of a call: use one of {list(_CALL_SETTINGS)}"
                 raise ArgumentError(msg)
         stop = call.get("stop") or self.stop or ()
+        if isinstance(stop, str):
+            stop = (stop,)
         return GenerationConfig(
             max_tokens=call.get("max_tokens", self.max_tokens),
             temperature=call.get("temperature", self.temperature),
-            stop=stop if isinstance(stop, str) else tuple(stop),
+            stop=tuple(stop),
         )
 
     def _answer(
@@ -130,13 +134,17 @@ class TestTimeFineTuning(BaseModel):
         documents = call.get("documents")
         if documents is None:
             documents = self._retrieve(query, run_manager)
+        seconds = time.perf_counter() - began
         return Answer(
-            self.engine, prompt, documents, config, time.perf_counter() - began, self.max_wait
+            self.engine,
+            prompt,
+            documents,
+            config,
+            seconds_retrieval=seconds,
+            max_wait=self.max_wait,
         )
 
-    def _retrieve(
-        self, query: str, run_manager: CallbackManagerForLLMRun | None
-    ) -> list[Document]:
+    def _retrieve(self, query: str, run_manager: CallbackManagerForLLMRun | None) -> list[Document]:
         if self.retriever is None:
             return []
         config: RunnableConfig = {}
@@ -162,6 +170,7 @@ class Answer:
         prompt: Sequence[int],
         documents: Sequence[Document],
         config: GenerationConfig,
+        *,
         seconds_retrieval: float,
         max_wait: float,
     ) -> None:
@@ -197,13 +206,13 @@ class Answer:
             closed.set()
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> UsageMetadata:
         """Tokens of the prompt and of the answer; those trained on are counted apart."""
-        return {
-            "input_tokens": len(self._prompt),
-            "output_tokens": self._output_tokens,
-            "total_tokens": len(self._prompt) + self._output_tokens,
-        }
+        return UsageMetadata(
+            input_tokens=len(self._prompt),
+            output_tokens=self._output_tokens,
+            total_tokens=len(self._prompt) + self._output_tokens,
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -224,5 +233,3 @@ class Answer:
                 "generation": self._seconds_generation,
             },
         }
-
-

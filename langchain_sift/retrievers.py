@@ -50,7 +50,9 @@ class SIFTRetriever(VectorStoreRetriever):
         from langchain_sift import SIFTRetriever
 
         retriever = SIFTRetriever(vectorstore=store, k=5)
-        retriever = SIFTRetriever(vectorstore=store, search_kwargs={"k": 5, "filter": {"year": 2024}})
+        retriever = SIFTRetriever(
+            vectorstore=store, search_kwargs={"k": 5, "filter": {"year": 2024}}
+        )
         ```
 
     Use:

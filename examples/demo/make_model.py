@@ -160,7 +160,7 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def train(  # noqa: PLR0914
+def train(
     model: LlamaForCausalLM,
     stream: Iterator[np.ndarray],
     held_out: torch.Tensor,
@@ -173,11 +173,19 @@ def train(  # noqa: PLR0914
     masters = [p.detach().float().clone() for p in parameters]
     model.to(torch.bfloat16)
     embedding = id(model.model.embed_tokens.weight)
-    hidden = [m for p, m in zip(parameters, masters, strict=True) if p.ndim == 2 and id(p) != embedding]
-    other = [m for p, m in zip(parameters, masters, strict=True) if p.ndim != 2 or id(p) == embedding]
+    hidden = [
+        m for p, m in zip(parameters, masters, strict=True) if p.ndim == 2 and id(p) != embedding
+    ]
+    other = [
+        m for p, m in zip(parameters, masters, strict=True) if p.ndim != 2 or id(p) == embedding
+    ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(hidden, lr=MUON_LEARNING_RATE, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(other, lr=ADAMW_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.Muon(
+            hidden, lr=MUON_LEARNING_RATE, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(
+            other, lr=ADAMW_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        ),
     ]
     peaks = (MUON_LEARNING_RATE, ADAMW_LEARNING_RATE)
     log: list[dict[str, float]] = []
@@ -224,7 +232,9 @@ def train(  # noqa: PLR0914
 
 def main() -> None:
     """Train the tokenizer and the model, and write them with the record of what they saw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of DOMAIN.jsonl.gz files")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
     parser.add_argument("--tokens", type=int, default=26_000_000, help="tokens to train on")
@@ -251,8 +261,10 @@ def main() -> None:
     }
     with gzip.GzipFile(arguments.out / "trained_on.json.gz", "wb", mtime=0) as file:
         file.write(json.dumps(record).encode())
-    print(f"held-out loss {log[-1]['held_out_loss']:.3f} nats per token = "
-          f"{log[-1]['held_out_loss'] / math.log(2):.3f} bits per token")
+    print(
+        f"held-out loss {log[-1]['held_out_loss']:.3f} nats per token = "
+        f"{log[-1]['held_out_loss'] / math.log(2):.3f} bits per token"
+    )
 
 
 if __name__ == "__main__":

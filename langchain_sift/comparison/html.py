@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,12 @@ def verdict(report: Report, protocol: str) -> str:
             f"{percents[runner_up]} of its bits per byte"
         )
     elif runner_up == BASE:
-        found = f"Only {best} improved on the base model, with {percents[best]} of its bits per byte"
+        found = (
+            f"Only {best} improved on the base model, with {percents[best]} of its bits per byte"
+        )
     else:
         found = (
-            f"{best} is best, with {percents[best]} of the base model's bits per byte, against "
+            f"{best} needs the fewest bits per byte, {percents[best]} of the base model's, against "
             f"{percents[runner_up]} for the runner-up, {runner_up}"
         )
     return f"{found}{_certainty(_difference(report, protocol, best, runner_up))}"
@@ -118,7 +120,9 @@ def _certainty(difference: MethodSummary | None) -> str:
     if difference.prompts == 1:
         return "; on one prompt there is no standard error, so the two cannot be told apart."
     points, error = difference.percent_of_base, difference.standard_error
-    measured = f"{difference.prompts} prompts the difference of {points:.1f} ± {error:.1f} points is"
+    measured = (
+        f"{difference.prompts} prompts the difference of {points:.1f} ± {error:.1f} points is"
+    )
     if points <= _STANDARD_ERRORS * error:
         return f"; but on {measured} within two standard errors: the two cannot be told apart."
     return f"; on {measured} more than two standard errors."
@@ -170,7 +174,7 @@ def _selections(rows: Iterable[Row], protocols: int) -> list[dict[str, Any]]:
             ids = tuple(document.id for document in row.chosen)
             alike.setdefault((row.method.partition(":")[2], ids), []).append(row)
     return [
-        {"methods": _methods(own, protocols), "documents": _documents(own[0])}
+        {"methods": _methods(own, protocols), "documents": _documents(own, protocols)}
         for own in alike.values()
     ]
 
@@ -181,22 +185,26 @@ def _methods(rows: Iterable[Row], protocols: int) -> dict[str, str]:
     for row in rows:
         by_method.setdefault(row.method, []).append(row.protocol)
     return {
-        method: "" if len(own) == protocols else ", ".join(own)
-        for method, own in by_method.items()
+        method: "" if len(own) == protocols else ", ".join(own) for method, own in by_method.items()
     }
 
 
-def _documents(row: Row) -> list[dict[str, Any]]:
+def _documents(rows: Sequence[Row], protocols: int) -> list[dict[str, Any]]:
+    """Return the documents that all of the rows chose, and which rows had no use for them."""
+    chosen, prior_variance = rows[0].chosen, rows[0].prior_variance
     return [
         {
             "document": document,
-            "again": any(document.id == earlier.id for earlier in row.chosen[:position]),
-            # NaN is not greater than 0.
-            "percent": 100 * document.posterior_variance / row.prior_variance
-            if row.prior_variance > 0
+            "again": any(document.id == earlier.id for earlier in chosen[:place]),
+            "percent": 100 * document.posterior_variance / prior_variance
+            if prior_variance > 0  # NaN is not
             else math.nan,
+            "unused": _methods(
+                (row for row in rows if row.failure is None and place not in row.used_places),
+                protocols,
+            ),
         }
-        for position, document in enumerate(row.chosen)
+        for place, document in enumerate(chosen)
     ]
 
 

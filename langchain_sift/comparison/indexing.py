@@ -61,7 +61,7 @@ def _hidden_state_collection(
 ) -> Chroma:
     """Open the collection, centred on the mean that it holds, or fit and store one."""
     found = Chroma(name, persist_directory=str(directory))
-    metadata = found._collection.metadata  # noqa: SLF001 - langchain_chroma shows it nowhere else
+    metadata = found._collection.metadata  # langchain_chroma shows it nowhere else
     if metadata:
         embeddings = HiddenStateEmbeddings.from_collection_metadata(metadata, model=model)
     else:
@@ -80,8 +80,8 @@ def _hidden_state_collection(
 def _fingerprint(documents: Sequence[Document], embeddings: Embeddings | LanguageModel) -> str:
     if isinstance(embeddings, LanguageModel):
         config = embeddings.model.config.to_json_string(use_diff=True)
-        weights = embeddings.model.get_input_embeddings().weight.detach().float().cpu().numpy()
-        identity = f"{embeddings.name}\0{config}\0{hashlib.sha256(weights.tobytes()).hexdigest()}"
+        weights = next(embeddings.model.parameters()).detach().float().cpu().numpy()
+        identity = f"{config}\0{hashlib.sha256(weights.tobytes()).hexdigest()}"
     else:
         # Not its repr, which may hold an address in memory.
         kind = type(embeddings)

@@ -205,9 +205,7 @@ class _Comparison:
         candidates = fetch_candidates(self.vectorstore, query_embedding, fetch_k=self.fetch_k)
         return _Retrieved(query_embedding, candidates, time.perf_counter() - began)
 
-    def _measure(
-        self, row: Row, method: Method, task: Task, retrieved: _Retrieved | None
-    ) -> Row:
+    def _measure(self, row: Row, method: Method, task: Task, retrieved: _Retrieved | None) -> Row:
         language_model = self.engine.language_model
         tokenizer, window = language_model.tokenizer, language_model.context_length
         scored = ScoredText.of(task, tokenizer, window)
@@ -270,4 +268,3 @@ class _Comparison:
             prior_variance=selection.prior_variance,
             seconds_retrieval=retrieved.seconds + seconds,
         )
-

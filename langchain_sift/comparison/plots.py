@@ -6,10 +6,9 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +19,8 @@ try:
     from matplotlib import style
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+    from matplotlib.transforms import Bbox
 except ImportError as error:
     package = "matplotlib"
     raise MissingExtraError(package, "compare") from error
@@ -33,27 +34,32 @@ _COLORS: Mapping[str, str] = MappingProxyType(
     {
         "sift": "#0a7fc2",
         "nearest": "#d55e00",
+        "nearest-repeated": "#b58900",
         "mmr": "#009e73",
         "uncertainty": "#cc79a7",
-        "uncertainty_sampling": "#cc79a7",
         "random": "#888888",
     }
 )
-_OTHER_COLORS = ("#b58900", "#56b4e9", "#8c6bb1", "#7f6000")
+_OTHER_COLOR = "#8c6bb1"
 _MARKERS: Mapping[str, str] = MappingProxyType({"rag": "o", "ttft": "s", BASE: "D"})
 _LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
 
 _WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
 _FONT_SIZE = 8.5
 _LONGEST_LABEL = 30
+_NEARBY = (0, 10, -10, 20, -20, 30, -30)  # how far above a point its name may stand
 _STYLE = {
     "axes.edgecolor": _INK,
+    "axes.grid": True,
     "axes.labelcolor": _INK,
     "axes.labelsize": _FONT_SIZE,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "font.size": _FONT_SIZE,
+    "grid.alpha": 0.12,
+    "grid.color": _INK,
+    "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.3,
     "lines.markersize": 4.5,
@@ -69,12 +75,9 @@ _STYLE = {
 
 
 def method_color(method: str) -> str:
-    """Return the color of a method, which is that of its selection; the base model has the ink's."""
+    """Return the color of a method: its selection's, and the ink's for the base model."""
     mode, _, selection = method.partition(":")
-    if mode == BASE:
-        return "currentColor"
-    # Not `hash`, which differs between processes.
-    return _COLORS.get(selection, _OTHER_COLORS[sum(selection.encode()) % len(_OTHER_COLORS)])
+    return "currentColor" if mode == BASE else _COLORS.get(selection, _OTHER_COLOR)
 
 
 def percent_of_base(report: Report, protocol: str) -> str:
@@ -82,8 +85,7 @@ def percent_of_base(report: Report, protocol: str) -> str:
 
     Empty where no method other than the base model ran.
     """
-    blocks = _blocks(report, protocol)
-    lines = [line for heading, methods in blocks for line in _block_lines(heading, methods)]
+    lines = list(_lines(report, protocol))
     if not any(summary for _, _, summary in lines):
         return ""
     with _drawing():
@@ -101,7 +103,7 @@ def percent_of_base(report: Report, protocol: str) -> str:
             tick.set_fontweight("normal" if summary else "bold")
         axes.set_ylim(len(lines) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.6)
+        axes.yaxis.grid(visible=False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("% of the base model's bits per byte")
         return _svg(figure, f"percent-{report.protocols.index(protocol)}")
@@ -124,7 +126,7 @@ def uncertainty(report: Report, protocol: str) -> str:
             mode = methods[-1].partition(":")[0]
             axes.plot(
                 course,
-                color=_mpl_color(methods[0]),
+                color=_ink_or_color(methods[0]),
                 label=_label(", ".join(methods), 2 * _LONGEST_LABEL),
                 linestyle=_LINES.get(mode, "-."),
                 marker=_MARKERS.get(mode, "^"),
@@ -132,8 +134,7 @@ def uncertainty(report: Report, protocol: str) -> str:
             )
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("documents chosen")
         axes.set_ylabel("remaining variance, % of prior")
         figure.legend(loc="outside lower center", ncols=2, handlelength=3)
@@ -158,11 +159,11 @@ def quality_against_seconds(report: Report, protocol: str) -> str:
         axes = figure.add_subplot()
         axes.axhline(100, color=_INK, linewidth=0.8, alpha=0.6)
         for method, summary in points.items():
-            _draw_point(axes, method, summary.seconds, summary.percent_of_base, summary)
+            bar = summary.standard_error
+            _draw_point(axes, method, summary.seconds, summary.percent_of_base, yerr=bar)
         axes.margins(x=0.15, y=0.15)
         slowest = max(summary.seconds for summary in points.values())
         axes.set_xlim(left=0, right=1.2 * slowest if slowest > 0 else 1)
-        axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
         axes.set_xlabel("mean seconds per prompt")
         axes.set_ylabel("% of base")
         _place_labels(
@@ -171,48 +172,38 @@ def quality_against_seconds(report: Report, protocol: str) -> str:
         return _svg(figure, f"seconds-{report.protocols.index(protocol)}")
 
 
-class _Line(NamedTuple):
-    """A line of the dot plot: a heading where it has no summary."""
-
-    label: str
-    method: str
-    summary: MethodSummary | None
-
-
-def _blocks(report: Report, protocol: str) -> list[tuple[str, dict[str, MethodSummary]]]:
+def _lines(report: Report, protocol: str) -> Iterator[tuple[str, str, MethodSummary | None]]:
+    """Yield label, method and summary of each line of the dot plot; a heading has no summary."""
     groups = [group for group in report.groups if report.prompts(protocol, group)]
-    if len(groups) < 2:  # noqa: PLR2004
-        return [("", report.summary(protocol))]
-    blocks = [(group, report.summary(protocol, group)) for group in groups]
-    return [("all prompts", report.summary(protocol)), *blocks]
-
-
-def _block_lines(heading: str, summaries: Mapping[str, MethodSummary]) -> Iterator[_Line]:
-    if heading:
-        yield _Line(_label(heading), "", None)
-    for method, summary in summaries.items():
-        if method != BASE:
-            yield _Line(_label(method), method, summary)
+    blocks = [("all prompts", report.summary(protocol))]
+    if len(groups) > 1:
+        blocks += [(group, report.summary(protocol, group)) for group in groups]
+    for heading, summaries in blocks:
+        if len(groups) > 1:
+            yield _label(heading), "", None
+        for method, summary in summaries.items():
+            if method != BASE:
+                yield _label(method), method, summary
 
 
 def _draw_percent(axes: Axes, y: int, method: str, summary: MethodSummary) -> None:
     if math.isfinite(summary.percent_of_base):
-        _draw_point(axes, method, summary.percent_of_base, y, summary, horizontal=True)
+        bar = summary.standard_error
+        _draw_point(axes, method, summary.percent_of_base, y, xerr=bar)
     else:
-        axes.text(
-            0.02, y, "not scored", transform=axes.get_yaxis_transform(), va="center", alpha=0.7
-        )
+        beside = axes.get_yaxis_transform()
+        axes.text(0.02, y, "not scored", transform=beside, va="center", alpha=0.7)
 
 
 def _draw_point(
-    axes: Axes, method: str, x: float, y: float, summary: MethodSummary, *, horizontal: bool = False
+    axes: Axes, method: str, x: float, y: float, *, xerr: float = math.nan, yerr: float = math.nan
 ) -> None:
-    bar = summary.standard_error if math.isfinite(summary.standard_error) else 0.0
     axes.errorbar(
         x,
         y,
-        **{"xerr" if horizontal else "yerr": bar},
-        color=_mpl_color(method),
+        xerr=xerr if math.isfinite(xerr) else None,
+        yerr=yerr if math.isfinite(yerr) else None,
+        color=_ink_or_color(method),
         marker=_MARKERS.get(method.partition(":")[0], "^"),
         elinewidth=1.1,
     )
@@ -235,39 +226,33 @@ def _courses(rows: Iterable[Row]) -> dict[tuple[str, tuple[float, ...]], list[st
 
 
 def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write each method's name beside its point, where it covers no point and no other name."""
-    height = 1.3 * _FONT_SIZE
-    to_points = 72 / axes.figure.dpi
-    places = {m: axes.transData.transform(xy) * to_points for m, xy in points.items()}
-    left, bottom, right, top = axes.bbox.extents * to_points
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places.values()]
+    """Write each method's name beside its point, where it covers no point, line or other name."""
+    inside, height = axes.bbox, 1.3 * _FONT_SIZE
+    unit = axes.figure.dpi / 72
+    places = {method: axes.transData.transform(point) for method, point in points.items()}
+    base = axes.transData.transform((0, 100))[1]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places.values()]
+    taken.append(Bbox.from_bounds(inside.x0, base - 1, inside.width, 2))
     for method, (x, y) in places.items():
         text = _label(method)
         width = 0.56 * _FONT_SIZE * len(text)  # the reader's font is not known here
-        offsets = [
-            (dx, dy)
-            for dy in (0, 8, -8, 16, -16, 24, -24, 32, -32)
-            for dx in ((7, -7 - width) if abs(dy) < height else (-width / 2, 7, -7 - width))
-        ]
+        offsets = [(dx, dy) for dy in _NEARBY for dx in (7, -7 - width, -width / 2)]
         boxes = {
-            (dx, dy): (x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2)
+            (dx, dy): Bbox.from_bounds(
+                x + unit * dx, y + unit * (dy - height / 2), unit * width, unit * height
+            )
             for dx, dy in offsets
         }
-        free = [
+        free = (
             offset
             for offset, box in boxes.items()
-            if box[0] >= left and box[1] >= bottom and box[2] <= right and box[3] <= top
-            if not any(_overlap(box, other) for other in taken)
-        ]
-        offset = free[0] if free else offsets[0]
-        taken.append(boxes[offset])
-        axes.annotate(
-            text, points[method], offset, textcoords="offset points", va="center", annotation_clip=False
+            if inside.containsx(box.x0) and inside.containsx(box.x1)
+            if inside.containsy(box.y0) and inside.containsy(box.y1)
+            if not box.count_overlaps(taken)
         )
-
-
-def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        offset = next(free, offsets[0])
+        taken.append(boxes[offset])
+        axes.annotate(text, points[method], offset, textcoords="offset points", va="center")
 
 
 def _label(text: str, longest: int = _LONGEST_LABEL) -> str:
@@ -275,7 +260,7 @@ def _label(text: str, longest: int = _LONGEST_LABEL) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _mpl_color(method: str) -> str:
+def _ink_or_color(method: str) -> str:
     color = method_color(method)
     return _INK if color == "currentColor" else color
 

@@ -181,9 +181,7 @@ class Report:
     def summary(self, protocol: str, group: str | None = None) -> dict[str, MethodSummary]:
         """Return the summary of each method under a protocol, of one group or of all prompts."""
         return summarize(
-            row
-            for row in self.rows
-            if row.protocol == protocol and group in {None, row.group}
+            row for row in self.rows if row.protocol == protocol and group in {None, row.group}
         )
 
     def prompts(self, protocol: str, group: str | None = None) -> int:

@@ -70,9 +70,7 @@ def choose(
     xp = array_api_compat.array_namespace(queries, candidates)
     count = candidates.shape[0]
     steps = 0 if count == 0 else k if replace else min(k, count)
-    posterior = Posterior(
-        xp, queries, candidates, noise_variance=noise_variance, capacity=steps
-    )
+    posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
     prior_variance = posterior.query_variance
     indices: list[int] = []
     variances: list[float] = []

@@ -62,7 +62,8 @@ def unit_vector(embedding: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     Raises:
         EmbeddingError: If it is zero or not finite.
     """
-    return _unit_rows(embedding[None, :], ["the query"], len(embedding))[0]
+    unit: npt.NDArray[np.float64] = _unit_rows(embedding[None, :], ["the query"], len(embedding))[0]
+    return unit
 
 
 def _unit_rows(
@@ -80,4 +81,5 @@ def _unit_rows(
             what = "zero" if norm == 0.0 else "NaN or infinite"
             msg = f"the vector of {name} is {what}: embed that text again"
             raise EmbeddingError(msg)
-    return embeddings / norms[:, None]
+    units: npt.NDArray[np.float64] = embeddings / norms[:, None]
+    return units

@@ -34,7 +34,7 @@ def fetch_from_chroma(
             query_embeddings=[query_embedding.tolist()],
             n_results=fetch_k,
             where=_conjunction(filter),
-            where_document=where_document or None,
+            where_document=where_document or None,  # type: ignore[arg-type]
             include=["documents", "metadatas", "embeddings"],
         )
     except (InvalidArgumentError, ValueError) as error:  # Chroma's, and its client's own

@@ -68,10 +68,11 @@ class Adapter:
         self.weights = nn.Parameter(torch.zeros(count, device=device))
         self.weights.grad = torch.zeros_like(self.weights)
         generator = torch.Generator().manual_seed(seed)
-        views = zip(self._views(self.weights.data, shapes), self._views(self.weights.grad, shapes))
+        views = self._views(self.weights.data, shapes)
+        gradients = self._views(self.weights.grad, shapes)
         for layer in layers:
-            layer.down = _parameter(*next(views))
-            layer.up = _parameter(*next(views))
+            layer.down = _parameter(next(views), next(gradients))
+            layer.up = _parameter(next(views), next(gradients))
             # Kaiming's uniform initialisation, as in the reference code of LoRA and in PEFT.
             bound = 1.0 / math.sqrt(layer.down.shape[1])
             initial = torch.empty(layer.down.shape).uniform_(-bound, bound, generator=generator)
@@ -81,14 +82,14 @@ class Adapter:
     @staticmethod
     def _views(flat: torch.Tensor, shapes: list[tuple[int, int]]) -> Iterator[torch.Tensor]:
         sizes = [math.prod(shape) for shape in shapes]
-        for part, shape in zip(flat.split(sizes), shapes, strict=True):
+        for part, shape in zip(torch.split(flat, sizes), shapes, strict=True):
             yield part.view(shape)
 
     def reset(self) -> None:
         """Forget everything: initial weights, no gradient, switched off."""
         self.weights.data.copy_(self._initial)
         self.clear_gradient()
-        self.enable(False)
+        self.enable(enabled=False)
 
     def is_pristine(self) -> bool:
         """Return whether the weights are bit for bit the initial ones."""
@@ -99,7 +100,7 @@ class Adapter:
         if self.weights.grad is not None:
             self.weights.grad.zero_()
 
-    def enable(self, enabled: bool) -> None:  # noqa: FBT001
+    def enable(self, *, enabled: bool) -> None:
         """Switch the update on or off; off, the model is the base model exactly."""
         for layer in self._layers:
             layer.enabled = enabled
@@ -117,7 +118,9 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
         id(p): nn.Parameter(p.detach(), requires_grad=False) if p.requires_grad else p
         for p in model.parameters()
     }
-    return copy.deepcopy(model, memo=shared).eval()
+    clone = copy.deepcopy(model, memo=shared)
+    clone.eval()  # type: ignore[no-untyped-call]
+    return clone
 
 
 def add_adapter(model: PreTrainedModel, config: FineTuneConfig) -> Adapter:
@@ -126,7 +129,7 @@ def add_adapter(model: PreTrainedModel, config: FineTuneConfig) -> Adapter:
     Raises:
         ArgumentError: If `config.target_modules` names no linear layer of the model.
     """
-    output = model.get_output_embeddings()
+    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     scale = config.lora_alpha / config.lora_rank
     layers = []
     for name, module in list(model.named_modules()):
@@ -142,8 +145,7 @@ def add_adapter(model: PreTrainedModel, config: FineTuneConfig) -> Adapter:
             f'{type(model).__name__}: use "all-linear" or the last parts of its layers\' names'
         )
         raise ArgumentError(msg)
-    device = model.get_input_embeddings().weight.device
-    return Adapter(layers, device, config.seed)
+    return Adapter(layers, model.device, config.seed)
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:

@@ -29,8 +29,8 @@ class _StopOnRequest(StoppingCriteria):
         self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any
     ) -> torch.BoolTensor:
         del scores
-        stop = torch.full((input_ids.shape[0],), self._should_stop(), device=input_ids.device)
-        return stop  # type: ignore[return-value]
+        rows = (input_ids.shape[0],)
+        return torch.full(rows, self._should_stop(), device=input_ids.device)  # type: ignore[return-value]
 
 
 class TokenStream:
@@ -87,11 +87,10 @@ class TokenStream:
             raise failures[0]
 
     def _generate(self, streamer: TextIteratorStreamer) -> None:
-        device = self._model.get_input_embeddings().weight.device
-        input_ids = torch.tensor([list(self._prompt)], device=device)
+        input_ids = torch.tensor([list(self._prompt)], device=self._model.device)
         own = self._model.generation_config
         sampling = {"temperature": self._config.temperature, "top_k": 0, "top_p": 1.0}
-        config = transformers.GenerationConfig(
+        config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self._config.max_tokens,
             do_sample=self._config.temperature > 0,
             eos_token_id=own.eos_token_id,
@@ -100,7 +99,7 @@ class TokenStream:
             **(sampling if self._config.temperature > 0 else {}),
         )
         with torch.inference_mode():
-            self._model.generate(
+            self._model.generate(  # type: ignore[operator]
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 generation_config=config,
@@ -119,7 +118,7 @@ class _CountingStreamer(TextIteratorStreamer):
     def put(self, value: torch.Tensor) -> None:
         if not self.next_tokens_are_prompt:
             self.tokens += value.numel()
-        super().put(value)
+        super().put(value)  # type: ignore[no-untyped-call]
 
 
 def _until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:

@@ -38,7 +38,7 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where token ids have to be."""
-        return self.model.get_input_embeddings().weight.device
+        return self.model.device
 
 
 # One copy of the weights serves all who name them, and goes when the last of them goes.
@@ -97,8 +97,10 @@ def _load_weights(name: str, device: torch.device, dtype: torch.dtype) -> PreTra
     except (OSError, ValueError) as error:
         msg = f"cannot load the model {name!r}: {error}"
         raise ModelLoadError(msg) from error
-    moved: PreTrainedModel = model.to(device).eval()
-    return moved
+    loaded: PreTrainedModel = model
+    loaded.to(device=device)  # type: ignore[call-arg]
+    loaded.eval()  # type: ignore[no-untyped-call]
+    return loaded
 
 
 def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -113,8 +115,10 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype is None:
+        return None
     found: Any = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is not None and not isinstance(found, torch.dtype):
+    if not isinstance(found, torch.dtype):
         msg = f'dtype must name a PyTorch dtype such as "bfloat16", got {dtype!r}'
         raise ArgumentError(msg)
     return found

@@ -19,10 +19,11 @@ def negative_log_likelihood(
         context: Token ids, at least one: what the first token of the target is predicted from.
         target: Token ids.
     """
-    device = model.get_input_embeddings().weight.device
-    token_ids = torch.tensor([[*context, *target]], device=device)
+    token_ids = torch.tensor([[*context, *target]], device=model.device)
     with torch.inference_mode():
         logits = model(input_ids=token_ids, use_cache=False, logits_to_keep=len(target) + 1).logits
         # The last position predicts what comes after the target.
-        losses = F.cross_entropy(logits[0, :-1].float(), token_ids[0, len(context) :], reduction="sum")
+        losses = F.cross_entropy(
+            logits[0, :-1].float(), token_ids[0, len(context) :], reduction="sum"
+        )
     return float(losses)

@@ -83,7 +83,7 @@ def train(
     )
     # The caller may be inside no_grad or inference_mode.
     with torch.inference_mode(mode=False), torch.enable_grad():
-        adapter.enable(bool(documents))
+        adapter.enable(enabled=bool(documents))
         for document in documents:
             token_ids = torch.tensor([document.token_ids], device=adapter.weights.device)
             for _ in range(config.steps_per_document):

@@ -1,0 +1,52 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test integration_tests lint format type bench clean
+
+help:  ## Show this help
+	@grep -E '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: .venv/.demo  ## Compare base, RAG and test-time fine-tuning on the bundled corpus
+	$(BIN)/langchain-sift compare \
+		--corpus examples/demo/corpus --prompts examples/demo/prompts.jsonl \
+		--model examples/demo/model --protocol document,continuation \
+		--noise-variance 1 --learning-rate 4e-3 --lora-rank 16 --max-length 512 \
+		--out build/demo
+
+test: .venv/.dev  ## Run the unit tests; no network
+	$(BIN)/python -m pytest
+
+integration_tests: .venv/.dev  ## Run the tests that start a Chroma server
+	$(BIN)/python -m pytest tests/integration_tests
+
+lint: .venv/.dev  ## Check style and import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+format: .venv/.dev  ## Mend style where a tool can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+type: .venv/.dev  ## Check types
+	$(BIN)/mypy
+
+bench: .venv/.dev  ## Measure speed against the peers, side by side
+	$(BIN)/python -m pytest tests/benchmarks
+
+clean:  ## Remove the environment and everything built
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+
+.venv/.pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+.venv/.demo: .venv/.pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	touch $@
+
+.venv/.dev: .venv/.demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@
