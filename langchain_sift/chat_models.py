@@ -16,6 +16,7 @@ from langchain_core.messages import (
     merge_message_runs,
 )
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict
 
 from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
 
@@ -55,6 +56,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     template, as base models have none, the prompt is the texts of the messages, a blank line
     between them.
     """
+
+    # LangChain's base would win over the mixin's, and drop a misspelt argument in silence.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def _generate(
         self,
@@ -132,7 +136,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "langchain-sift"
-        params["ls_model_name"] = self._model_name
+        params["ls_model_name"] = str(kwargs.get("model", self._model_name))
         return params
 
     def get_token_ids(self, text: str) -> list[int]:

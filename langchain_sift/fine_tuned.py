@@ -36,7 +36,7 @@ class TestTimeFineTuning(BaseModel):
 
     __test__ = False  # pytest takes any class whose name begins with Test for one of its own
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: Any
     """A name on the Hugging Face hub, a folder, or a loaded causal `PreTrainedModel`, which is

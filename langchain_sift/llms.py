@@ -9,6 +9,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from pydantic import ConfigDict
 
 from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
 
@@ -36,6 +37,9 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
     """
 
     __test__ = False
+
+    # LangChain's base would win over the mixin's, and drop a misspelt argument in silence.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def _generate(
         self,
@@ -85,7 +89,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = "langchain-sift"
-        params["ls_model_name"] = self._model_name
+        params["ls_model_name"] = str(kwargs.get("model", self._model_name))
         return params
 
     def get_token_ids(self, text: str) -> list[int]:

@@ -20,6 +20,7 @@ except ImportError as error:
     raise MissingExtraError(package, "compare") from error
 
 _MOST_PROMPTS = 40  # that can be browsed: a page of many more is slow to open
+_GAP = "\N{NO-BREAK SPACE}"
 _STANDARD_ERRORS = 2  # within which two methods are not told apart
 
 
@@ -93,8 +94,8 @@ def verdict(report: Report, protocol: str) -> str:
         return "There are no two methods to compare: the base model and one other must be scored."
     best, runner_up = ranked[:2]
     percents = {
-        method: f"{summaries[method].percent_of_base:.1f} % "
-        f"(± {_number(summaries[method].standard_error, 1)})"
+        method: f"{summaries[method].percent_of_base:.1f}{_GAP}% "
+        f"(±{_GAP}{_number(summaries[method].standard_error, 1)})"
         for method in (best, runner_up)
     }
     if best == BASE:
@@ -120,9 +121,8 @@ def _certainty(difference: MethodSummary | None) -> str:
     if difference.prompts == 1:
         return "; on one prompt there is no standard error, so the two cannot be told apart."
     points, error = difference.percent_of_base, difference.standard_error
-    measured = (
-        f"{difference.prompts} prompts the difference of {points:.1f} ± {error:.1f} points is"
-    )
+    gap = f"{points:.1f}{_GAP}±{_GAP}{error:.1f}"
+    measured = f"{difference.prompts} prompts the difference of {gap} points is"
     if points <= _STANDARD_ERRORS * error:
         return f"; but on {measured} within two standard errors: the two cannot be told apart."
     return f"; on {measured} more than two standard errors."

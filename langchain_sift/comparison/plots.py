@@ -45,7 +45,7 @@ _MARKERS: Mapping[str, str] = MappingProxyType({"rag": "o", "ttft": "s", BASE: "
 _LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
 
 _WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
-_FONT_SIZE = 8.5
+_FONT_SIZE = 9.0
 _LONGEST_LABEL = 30
 _NEARBY = (0, 10, -10, 20, -20, 30, -30)  # how far above a point its name may stand
 _STYLE = {

@@ -1,0 +1,195 @@
+"""The chat model: LangChain's standard tests, and what makes it ours."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_chroma import Chroma
+from langchain_core.caches import InMemoryCache
+from langchain_core.documents import Document
+from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
+from langchain_tests.integration_tests import ChatModelIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from langchain_sift import HiddenStateEmbeddings
+
+RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+
+
+@pytest.fixture
+def chat(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> ChatTestTimeFineTuned:
+    return ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        retriever=SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0),
+        finetune=RECIPE,
+        max_tokens=8,
+    )
+
+
+class StandardParameters:
+    """What both suites of LangChain's standard tests are run with."""
+
+    @pytest.fixture(autouse=True)
+    def _small_model(
+        self, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        self._model_params = {"model": tiny_model, "tokenizer": tiny_tokenizer}
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatTestTimeFineTuned
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**self._model_params, "finetune": RECIPE}
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        # Those of the standard parameters that mean something to a model in this process.
+        return {"temperature": 0, "max_tokens": 20, "stop": []}
+
+
+class TestStandardUnit(StandardParameters, ChatModelUnitTests):
+    pass
+
+
+class TestStandardIntegration(StandardParameters, ChatModelIntegrationTests):
+    pass
+
+
+def test_it_tells_what_it_learned_from(chat: ChatTestTimeFineTuned) -> None:
+    message = chat.invoke("The river carries seven maps")
+    record = message.response_metadata["ttft"]
+    expected = chat.retriever.invoke("The river carries seven maps", replace=True)
+    assert record["documents"] == [document.id for document in expected]
+    assert record["steps"] == len(record["losses"]) == 4
+    assert record["fallback"] is None
+    assert set(record["seconds"]) == {"retrieval", "training", "generation"}
+    assert message.usage_metadata["input_tokens"] == len(
+        chat.get_token_ids("The river carries seven maps")
+    )
+    assert message.usage_metadata["output_tokens"] == 8
+
+
+def test_what_it_learns_changes_the_answer_and_is_forgotten(chat: ChatTestTimeFineTuned) -> None:
+    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+    base = chat.invoke("A baker", documents=[]).content
+    taught = chat.invoke("A baker", documents=lesson).content
+    assert taught != base
+    assert chat.invoke("A baker", documents=[]).content == base
+    assert chat.invoke("A baker", documents=lesson).content == taught
+
+
+def test_an_empty_store_leaves_the_base_model_and_says_so(
+    chat: ChatTestTimeFineTuned, embeddings: HiddenStateEmbeddings
+) -> None:
+    empty = Chroma(collection_name=f"empty-{uuid.uuid4()}", embedding_function=embeddings)
+    asked = chat.model_copy(update={"retriever": SIFTRetriever(vectorstore=empty)})
+    message = asked.invoke("The river")
+    assert message.response_metadata["ttft"]["fallback"] == "no document to learn from"
+    assert message.response_metadata["ttft"]["steps"] == 0
+    assert message.content == chat.invoke("The river", documents=[]).content
+
+
+def test_the_query_is_the_last_human_message(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    asked: list[str] = []
+    retriever = RunnableLambda(lambda query: asked.append(query) or [])
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model, tokenizer=tiny_tokenizer, retriever=retriever, max_tokens=2
+    )
+    chat.invoke(
+        [SystemMessage("be brief"), HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+    )
+    assert asked == ["three"]
+
+
+def test_a_chat_template_is_used_where_there_is_one(
+    chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    messages = [SystemMessage("be brief"), HumanMessage("one"), HumanMessage("two")]
+    plain = tiny_tokenizer("be brief\n\none\n\ntwo")["input_ids"]
+    assert chat._prompt_of(messages) == plain
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    tiny_tokenizer.chat_template = template
+    try:
+        rendered = "<system>be brief<user>one\ntwo<assistant>"
+        assert chat._prompt_of(messages) == tiny_tokenizer(rendered)["input_ids"]
+    finally:
+        tiny_tokenizer.chat_template = None
+
+
+def test_it_works_in_a_chain_and_streams_the_same_text(chat: ChatTestTimeFineTuned) -> None:
+    prompt = ChatPromptTemplate.from_messages([("user", "{subject} carries")])
+    chain = prompt | chat | StrOutputParser()
+    whole = chain.invoke({"subject": "The river"})
+    pieces = list(chain.stream({"subject": "The river"}))
+    assert "".join(pieces) == whole
+    assert len(pieces) > 2
+    assert chain.batch([{"subject": "The river"}] * 3) == [whole] * 3
+
+
+async def test_async_answers_alike(chat: ChatTestTimeFineTuned) -> None:
+    expected = [chat.invoke(text).content for text in ("The river", "A baker")]
+    found = await asyncio.gather(chat.ainvoke("The river"), chat.ainvoke("A baker"))
+    assert [message.content for message in found] == expected
+    chunks = [chunk async for chunk in chat.astream("The river")]
+    assert "".join(str(chunk.content) for chunk in chunks) == expected[0]
+
+
+def test_stop_strings_end_the_answer_before_them(chat: ChatTestTimeFineTuned) -> None:
+    whole = chat.invoke("The river").content
+    middle = whole[len(whole) // 2 : len(whole) // 2 + 2]
+    assert chat.invoke("The river", stop=[middle]).content == whole[: whole.index(middle)]
+    assert (
+        chat.model_copy(update={"stop": [middle]}).invoke("The river").content
+        == (whole[: whole.index(middle)])
+    )
+
+
+def test_an_answer_never_comes_from_a_cache_by_default(chat: ChatTestTimeFineTuned) -> None:
+    cache = InMemoryCache()
+    set_llm_cache(cache)
+    try:
+        chat.invoke("The river")
+        assert not cache._cache
+    finally:
+        set_llm_cache(None)
+
+
+def test_typos_are_errors_that_name_what_is_allowed(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(ValueError, match="max_token\n"):
+        ChatTestTimeFineTuned(model="x", max_token=3)
+    with pytest.raises(ArgumentError, match=r"'max_token'.*max_tokens"):
+        chat.invoke("The river", max_token=3)
+    with pytest.raises(ArgumentError, match="got 0"):
+        chat.invoke("The river", max_tokens=0)
+    with pytest.raises(ArgumentError, match="from 1 to 255 tokens"):
+        chat.invoke("The river " * 400)
+
+
+def test_making_one_loads_nothing() -> None:
+    chat = ChatTestTimeFineTuned(model="no/such-model")
+    assert chat._engine is None
+    assert "no/such-model" in repr(chat)

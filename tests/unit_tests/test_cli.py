@@ -1,0 +1,112 @@
+"""The command does the whole job on files, and its last line is JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from langchain_sift.cli import app
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:40]))
+    return file
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"text": text, "group": f"g{n % 2}"} for n, text in enumerate(texts[40:44])]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def run(corpus: Path, prompts: Path, model: Path, out: Path, *more: str) -> Result:
+    arguments = ["compare", "--corpus", corpus, "--prompts", prompts, "--model", model]
+    arguments += ["--out", out, "--lora-rank", "4", "--learning-rate", "5e-3", "--k", "4", *more]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_it_compares_and_writes_a_report(
+    corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run(corpus, prompts, tiny_model_path, out, "--protocol", "document,continuation")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["report"] == str(out / "report.html")
+    assert list(found["protocols"]) == ["document", "continuation"]
+    document = found["protocols"]["document"]
+    assert document["prompts"] == 4
+    assert list(document["methods"]) == [
+        "base",
+        "rag:nearest",
+        "rag:sift",
+        "ttft:nearest",
+        "ttft:sift",
+    ]
+    assert set(document["groups"]) == {"g0", "g1"}
+    assert document["methods"]["ttft:sift"]["bits_per_byte"] > 0
+    assert "ttft:sift" in (out / "report.html").read_text(encoding="utf-8")
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2 * 4 * 5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--methods", "ttft:shift"), "'ttft:shift'"),
+        (("--protocol", "paper"), "'paper'"),
+        (("--k", "0"), "k must be"),
+        (("--lora-rank", "0"), "lora_rank must be"),
+        (("--embeddings", "no_such_module:Name"), "no_such_module"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_one(  # noqa: PLR0917 - fixtures
+    more: tuple[str, ...],
+    message: str,
+    corpus: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+) -> None:
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "out", *more)
+    assert result.exit_code == 1
+    assert "error:" in result.stderr
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_a_bad_corpus_is_named_by_file_and_line(
+    corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    corpus.write_bytes(corpus.read_bytes() + b"\xff\n")
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "corpus.jsonl, line 41: not UTF-8" in " ".join(result.stderr.split())
+
+
+def test_a_model_that_does_not_exist_is_named(corpus: Path, prompts: Path, tmp_path: Path) -> None:
+    result = run(corpus, prompts, tmp_path / "nowhere", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "cannot load the model" in result.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install() -> None:
+    hide = "import sys; sys.modules['typer'] = None; sys.argv = ['langchain-sift'];"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{hide} from langchain_sift.__main__ import main; main()"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert "pip install 'langchain-sift[compare]'" in found.stderr
+    assert "Traceback" not in found.stderr

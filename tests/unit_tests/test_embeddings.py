@@ -1,0 +1,191 @@
+"""`HiddenStateEmbeddings` over a small real model, against transformers itself."""
+
+from __future__ import annotations
+
+import uuid
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb.api.shared_system_client import SharedSystemClient
+from langchain_chroma import Chroma
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
+from numpy.testing import assert_allclose, assert_array_equal
+
+from langchain_sift import HiddenStateEmbeddings
+from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
+from langchain_sift.ttft import load_language_model
+
+torch = pytest.importorskip("torch")
+
+
+class Standard:
+    """What the tests of LangChain are given."""
+
+    @pytest.fixture(autouse=True)
+    def _use(self, tiny_model, tiny_tokenizer, embeddings):
+        self.parameters = {
+            "model": tiny_model,
+            "tokenizer": tiny_tokenizer,
+            "mean": embeddings.mean,
+        }
+
+    @property
+    def embeddings_class(self):
+        return HiddenStateEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return self.parameters
+
+
+class TestStandardUnit(Standard, EmbeddingsUnitTests):
+    """LangChain's unit tests."""
+
+
+class TestStandardIntegration(Standard, EmbeddingsIntegrationTests):
+    """LangChain's integration tests, which here need no network."""
+
+
+def by_transformers(model, tokenizer, text, max_length=256):
+    """Return the mean of the last hidden states of one text alone."""
+    encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=max_length)
+    with torch.no_grad():
+        states = model(**encoded, output_hidden_states=True).hidden_states[-1]
+    return states[0].double().mean(dim=0).numpy()
+
+
+def test_a_vector_is_the_centred_mean_of_the_last_hidden_states_at_unit_norm(
+    embeddings, tiny_model, tiny_tokenizer, texts
+):
+    states = np.array([by_transformers(tiny_model, tiny_tokenizer, text) for text in texts])
+    centred = states - states.mean(axis=0)
+    expected = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    assert_allclose(embeddings.embed_documents(texts), expected, atol=1e-5)
+
+
+def test_every_vector_has_unit_norm(embeddings, texts):
+    vectors = np.array(embeddings.embed_documents([*texts, "", "?", "x" * 5000]))
+    assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-12)
+
+
+def test_the_hidden_states_of_the_texts_fitted_to_are_centred(embeddings, texts):
+    centred = embeddings._states(texts) - embeddings.mean
+    assert np.abs(centred.mean(axis=0)).max() < 1e-5
+    assert np.abs(embeddings.mean).max() > 1e-2
+
+
+def test_a_text_does_not_depend_on_the_texts_beside_it(embeddings, texts):
+    together = embeddings.embed_documents([*texts, "", "a", "word " * 300])
+    alone = [embeddings.embed_query(text) for text in [*texts, "", "a", "word " * 300]]
+    reordered = embeddings.embed_documents(texts[::-1])[::-1]
+    assert_allclose(together, alone, atol=1e-5)
+    assert_allclose(reordered, together[: len(texts)], atol=1e-5)
+
+
+def test_a_query_is_embedded_as_a_document_is(embeddings, texts):
+    assert_allclose(embeddings.embed_query(texts[0]), embeddings.embed_documents(texts[:1])[0])
+
+
+def test_of_a_long_text_only_the_beginning_counts(tiny_model, tiny_tokenizer, texts):
+    text = " ".join(texts)
+    short = HiddenStateEmbeddings(tiny_model, tiny_tokenizer, max_length=10).fit(texts)
+    kept = tiny_tokenizer.decode(tiny_tokenizer(text)["input_ids"][:10])
+    assert tiny_tokenizer(kept)["input_ids"] == tiny_tokenizer(text)["input_ids"][:10]
+    assert_allclose(short.embed_query(text), short.embed_query(kept), atol=1e-6)
+    state = by_transformers(tiny_model, tiny_tokenizer, text, max_length=10) - short.mean
+    assert_allclose(short.embed_query(text), state / np.linalg.norm(state), atol=1e-5)
+
+
+def test_max_length_is_never_more_than_the_context(tiny_model, tiny_tokenizer):
+    found = HiddenStateEmbeddings(tiny_model, tiny_tokenizer, max_length=10_000)
+    assert found.max_length == tiny_model.config.max_position_embeddings
+
+
+def test_an_empty_text_has_a_finite_vector_of_its_own(embeddings, texts):
+    vector = np.array(embeddings.embed_query(""))
+    assert np.isfinite(vector).all()
+    assert np.linalg.norm(vector - embeddings.embed_query(texts[0])) > 0.1
+
+
+def test_no_texts_have_no_vectors(embeddings):
+    assert embeddings.embed_documents([]) == []
+
+
+def test_the_mean_comes_back_from_a_collection_that_was_closed(
+    tiny_model_path, texts, tmp_path, tiny_model, tiny_tokenizer
+):
+    name = f"kept-{uuid.uuid4()}"
+    fitted = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(texts)
+    Chroma.from_texts(
+        texts,
+        fitted,
+        collection_name=name,
+        persist_directory=str(tmp_path),
+        collection_metadata=fitted.collection_metadata(),
+    )
+    SharedSystemClient.clear_system_cache()  # as another process would find it
+    metadata = chromadb.PersistentClient(str(tmp_path)).get_collection(name).metadata
+    model = load_language_model(str(tiny_model_path), dtype="float32")
+    reopened = HiddenStateEmbeddings.from_collection_metadata(metadata, model=model)
+    assert_array_equal(reopened.mean, fitted.mean)
+    assert reopened.embed_documents(texts[:5]) == fitted.embed_documents(texts[:5])
+    store = Chroma(name, reopened, persist_directory=str(tmp_path))
+    assert store.similarity_search(texts[7], k=1)[0].page_content == texts[7]
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"hnsw:space": "cosine"}])
+def test_a_collection_without_a_mean_is_named_as_such(metadata, tiny_model, tiny_tokenizer):
+    with pytest.raises(NotFittedError, match="the collection holds no mean"):
+        HiddenStateEmbeddings.from_collection_metadata(
+            metadata, model=tiny_model, tokenizer=tiny_tokenizer
+        )
+
+
+def test_embeddings_that_are_not_fitted_say_so(tiny_model, tiny_tokenizer):
+    unfitted = HiddenStateEmbeddings(tiny_model, tiny_tokenizer)
+    for use in (
+        lambda: unfitted.embed_query("a"),
+        lambda: unfitted.embed_documents([]),
+        unfitted.collection_metadata,
+    ):
+        with pytest.raises(NotFittedError, match=r"call fit\(texts\)"):
+            use()
+
+
+def test_embeddings_are_fitted_once(embeddings, texts):
+    before = embeddings.mean.copy()
+    with pytest.raises(ArgumentError, match="fitted already"):
+        embeddings.fit(texts[:10])
+    assert_array_equal(embeddings.mean, before)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_texts_have_no_mean(tiny_model, tiny_tokenizer, count):
+    with pytest.raises(ArgumentError, match=f"at least two.* got {count}"):
+        HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one"] * count)
+
+
+def test_a_text_that_is_the_mean_itself_is_refused(tiny_model, tiny_tokenizer):
+    same = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one", "one"])
+    with pytest.raises(EmbeddingError, match=r"text 1 lies 0\.0 from the mean: fit"):
+        same.embed_documents(["another", "one"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"mean": [0.0] * 31}, r"mean must have shape \(32,\), got \(31,\)"),
+        ({"tokenizer": None}, "tokenizer is required with a loaded model"),
+    ],
+)
+def test_an_argument_that_cannot_work_is_named(tiny_model, tiny_tokenizer, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        HiddenStateEmbeddings(tiny_model, **{"tokenizer": tiny_tokenizer, **arguments})
+
+
+def test_a_model_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ModelLoadError, match=r"cannot load the model .*nowhere"):
+        HiddenStateEmbeddings(str(tmp_path / "nowhere"))

@@ -1,0 +1,44 @@
+"""What the engine's tests share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft import Engine, LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@pytest.fixture
+def recipe() -> FineTuneConfig:
+    """A recipe that moves a tiny model far."""
+    return FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+
+
+@pytest.fixture
+def engine(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+) -> Engine:
+    """An engine of its own for each test, over weights that all tests share."""
+    return Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), recipe)
+
+
+@pytest.fixture
+def fingerprint() -> Callable[[torch.nn.Module], str]:
+    """SHA-256 over the names and bytes of all parameters and buffers."""
+
+    def sha256(model: torch.nn.Module) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    return sha256
