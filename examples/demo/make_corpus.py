@@ -20,9 +20,10 @@ HERE = Path(__file__).parent
 
 
 def read(data: Path, domain: str) -> list[dict[str, str]]:
-    """Return all documents of a domain."""
+    """Return all documents of a domain but those that may not be passed on freely."""
     with gzip.open(data / f"{domain}.jsonl.gz", "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        documents = [json.loads(line) for line in lines]
+    return [d for d in documents if "GNU General Public License" not in d["text"]]
 
 
 def write_lines(path: Path, documents: list[dict[str, str]]) -> None:

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -20,7 +20,6 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
-    from matplotlib.transforms import Bbox
 except ImportError as error:
     package = "matplotlib"
     raise MissingExtraError(package, "compare") from error
@@ -47,7 +46,6 @@ _LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
 _WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
 _FONT_SIZE = 9.0
 _LONGEST_LABEL = 30
-_NEARBY = (0, 10, -10, 20, -20, 30, -30)  # how far above a point its name may stand
 _STYLE = {
     "axes.edgecolor": _INK,
     "axes.grid": True,
@@ -119,15 +117,17 @@ def uncertainty(report: Report, protocol: str) -> str:
     if not courses:
         return ""
     with _drawing():
-        legend_height = 0.19 * math.ceil(len(courses) / 2)
+        labels = [_label(", ".join(methods), 2 * _LONGEST_LABEL) for methods in courses.values()]
+        columns = 1 if max(map(len, labels)) > _LONGEST_LABEL else 2
+        legend_height = 0.19 * math.ceil(len(courses) / columns)
         figure = Figure(figsize=(_WIDTH, 2.5 + legend_height), layout="constrained")
         axes = figure.add_subplot()
-        for (_, course), methods in courses.items():
+        for ((_, course), methods), label in zip(courses.items(), labels, strict=True):
             mode = methods[-1].partition(":")[0]
             axes.plot(
                 course,
                 color=_ink_or_color(methods[0]),
-                label=_label(", ".join(methods), 2 * _LONGEST_LABEL),
+                label=label,
                 linestyle=_LINES.get(mode, "-."),
                 marker=_MARKERS.get(mode, "^"),
                 markevery=max(1, len(course) // 10),
@@ -137,7 +137,7 @@ def uncertainty(report: Report, protocol: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("documents chosen")
         axes.set_ylabel("remaining variance, % of prior")
-        figure.legend(loc="outside lower center", ncols=2, handlelength=3)
+        figure.legend(loc="outside lower center", ncols=columns, handlelength=3)
         return _svg(figure, f"uncertainty-{report.protocols.index(protocol)}")
 
 
@@ -226,33 +226,38 @@ def _courses(rows: Iterable[Row]) -> dict[tuple[str, tuple[float, ...]], list[st
 
 
 def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write each method's name beside its point, where it covers no point, line or other name."""
-    inside, height = axes.bbox, 1.3 * _FONT_SIZE
-    unit = axes.figure.dpi / 72
-    places = {method: axes.transData.transform(point) for method, point in points.items()}
-    base = axes.transData.transform((0, 100))[1]
-    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in places.values()]
-    taken.append(Bbox.from_bounds(inside.x0, base - 1, inside.width, 2))
-    for method, (x, y) in places.items():
-        text = _label(method)
-        width = 0.56 * _FONT_SIZE * len(text)  # the reader's font is not known here
-        offsets = [(dx, dy) for dy in _NEARBY for dx in (7, -7 - width, -width / 2)]
-        boxes = {
-            (dx, dy): Bbox.from_bounds(
-                x + unit * dx, y + unit * (dy - height / 2), unit * width, unit * height
+    """Write each method's name towards the middle, one above the other where points are close."""
+    unit, middle = axes.figure.dpi / 72, sum(axes.get_xlim()) / 2
+    for on_right in (False, True):
+        side = {m: point for m, point in points.items() if (point[0] > middle) == on_right}
+        heights = {m: axes.transData.transform(point)[1] / unit for m, point in side.items()}
+        order = sorted(side, key=heights.__getitem__)
+        # The base model's name would be crossed by its line.
+        wanted = [heights[method] + (8 if method == BASE else 0) for method in order]
+        for method, y in zip(order, _apart(wanted, axes.bbox.ymin / unit), strict=True):
+            moved = abs(y - heights[method]) > _FONT_SIZE
+            leader = {"arrowstyle": "-", "alpha": 0.4, "linewidth": 0.6, "relpos": (on_right, 0.5)}
+            axes.annotate(
+                _label(method),
+                side[method],
+                ((-1 if on_right else 1) * (18 if moved else 7), y - heights[method]),
+                textcoords="offset points",
+                ha="right" if on_right else "left",
+                va="center",
+                arrowprops=leader if moved else None,
             )
-            for dx, dy in offsets
-        }
-        free = (
-            offset
-            for offset, box in boxes.items()
-            if inside.containsx(box.x0) and inside.containsx(box.x1)
-            if inside.containsy(box.y0) and inside.containsy(box.y1)
-            if not box.count_overlaps(taken)
-        )
-        offset = next(free, offsets[0])
-        taken.append(boxes[offset])
-        axes.annotate(text, points[method], offset, textcoords="offset points", va="center")
+
+
+def _apart(wanted: Sequence[float], lowest: float) -> list[float]:
+    """Return heights, ascending, near those wanted and a line of text apart."""
+    line = 1.25 * _FONT_SIZE
+    heights = list(wanted)
+    for i in reversed(range(len(heights) - 1)):  # push down
+        heights[i] = min(heights[i], heights[i + 1] - line)
+    for i, height in enumerate(heights):  # and up again from the axis
+        floor = lowest + line / 2 if i == 0 else heights[i - 1] + line
+        heights[i] = max(height, floor)
+    return heights
 
 
 def _label(text: str, longest: int = _LONGEST_LABEL) -> str:

@@ -65,7 +65,7 @@ def test_training_on_a_text_makes_it_likelier(
     with engine.finetune([]) as base:
         before = base.negative_log_likelihood(ids[:1], ids[1:])
     with engine.finetune([texts[0]] * 40) as model:
-        assert model.negative_log_likelihood(ids[:1], ids[1:]) < 0.8 * before
+        assert model.negative_log_likelihood(ids[:1], ids[1:]) < 0.95 * before
         assert list(model.training.losses) == sorted(model.training.losses, reverse=True)
 
 
