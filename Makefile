@@ -33,7 +33,8 @@ type: .venv/.dev  ## Check types
 	$(BIN)/mypy
 
 bench: .venv/.dev  ## Measure speed against the peers, side by side
-	$(BIN)/python -m pytest tests/benchmarks
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-json build/benchmarks.json
 
 clean:  ## Remove the environment and everything built
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -55,10 +55,13 @@ def mmr(
     similarities = cosine_similarities(xp, queries, candidates)
     units = unit_rows(xp, candidates)
 
+    redundancy = xp.full_like(similarities, -1.0)  # with the most similar of those chosen
+
     def score(_: Posterior, chosen: list[int]) -> Any:
+        nonlocal redundancy
         if not chosen:
             return similarities
-        redundancy = xp.max(units @ units[xp.asarray(chosen, device=units.device)].T, axis=1)
+        redundancy = xp.maximum(redundancy, units @ units[chosen[-1]])
         return lambda_mult * similarities - (1.0 - lambda_mult) * redundancy
 
     return choose(
