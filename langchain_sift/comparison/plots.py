@@ -46,6 +46,7 @@ _LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
 _WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
 _FONT_SIZE = 9.0
 _LONGEST_LABEL = 30
+_CROWD = 3  # more names than this stand in a column, with lines to their points
 _STYLE = {
     "axes.edgecolor": _INK,
     "axes.grid": True,
@@ -230,21 +231,25 @@ def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
     unit, middle = axes.figure.dpi / 72, sum(axes.get_xlim()) / 2
     for on_right in (False, True):
         side = {m: point for m, point in points.items() if (point[0] > middle) == on_right}
-        heights = {m: axes.transData.transform(point)[1] / unit for m, point in side.items()}
+        places = {m: axes.transData.transform(point) / unit for m, point in side.items()}
+        heights = {m: y for m, (_, y) in places.items()}
+        sign, nearest_edge = (-1, min) if on_right else (1, max)
+        edge = nearest_edge((x for x, _ in places.values()), default=0.0)
         order = sorted(side, key=heights.__getitem__)
         # The base model's name would be crossed by its line.
+        crowded = len(order) > _CROWD
         wanted = [heights[method] + (8 if method == BASE else 0) for method in order]
         for method, y in zip(order, _apart(wanted, axes.bbox.ymin / unit), strict=True):
-            moved = abs(y - heights[method]) > _FONT_SIZE
+            x = places[method][0]
             leader = {"arrowstyle": "-", "alpha": 0.4, "linewidth": 0.6, "relpos": (on_right, 0.5)}
             axes.annotate(
                 _label(method),
                 side[method],
-                ((-1 if on_right else 1) * (18 if moved else 7), y - heights[method]),
+                (edge - x + 18 * sign if crowded else 7 * sign, y - heights[method]),
                 textcoords="offset points",
                 ha="right" if on_right else "left",
                 va="center",
-                arrowprops=leader if moved else None,
+                arrowprops=leader if crowded else None,
             )
 
 
