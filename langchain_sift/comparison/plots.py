@@ -236,8 +236,8 @@ def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
         sign, nearest_edge = (-1, min) if on_right else (1, max)
         edge = nearest_edge((x for x, _ in places.values()), default=0.0)
         order = sorted(side, key=heights.__getitem__)
-        # The base model's name would be crossed by its line.
         crowded = len(order) > _CROWD
+        # The base model's name would be crossed by its line.
         wanted = [heights[method] + (8 if method == BASE else 0) for method in order]
         for method, y in zip(order, _apart(wanted, axes.bbox.ymin / unit), strict=True):
             x = places[method][0]
