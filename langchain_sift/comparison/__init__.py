@@ -7,7 +7,8 @@
 | `protocols.py` | what is asked with and what is scored |
 | `measuring.py` | methods x prompts |
 | `results.py` | rows, summaries, the report as a value |
-| `plots.py`, `html.py` | the report as a page |
+| `plots.py`, `svg.py` | its plots |
+| `html.py` | the report as a page |
 """
 
 from langchain_sift.extras import require

@@ -11,13 +11,11 @@ from typing import Any
 
 from langchain_sift.comparison import plots
 from langchain_sift.comparison.results import BASE, MethodSummary, Report, Row, summarize
-from langchain_sift.errors import MissingExtraError
+from langchain_sift.extras import require
 
-try:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-except ImportError as error:
-    package = "jinja2"
-    raise MissingExtraError(package, "compare") from error
+require("compare", "jinja2", "matplotlib")
+
+from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: E402
 
 _MOST_PROMPTS = 40  # that can be browsed: a page of many more is slow to open
 _GAP = "\N{NO-BREAK SPACE}"

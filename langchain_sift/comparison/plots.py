@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
 
 from langchain_sift.comparison.results import BASE, MethodSummary, Report, Row
-from langchain_sift.errors import MissingExtraError
+from langchain_sift.extras import require
 
-try:
-    from matplotlib import style
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-except ImportError as error:
-    package = "matplotlib"
-    raise MissingExtraError(package, "compare") from error
+require("compare", "matplotlib")
 
-# A color that nothing else has; it becomes `currentColor`, so that text and lines are dark on a
-# light page and light on a dark one.
-_INK = "#010203"
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
+
+from langchain_sift.comparison.svg import FONT_SIZE, INK, drawing, svg_of  # noqa: E402
 
 # Okabe & Ito (2008): told apart with any color vision, and of middling lightness.
 _COLORS: Mapping[str, str] = MappingProxyType(
@@ -44,33 +35,8 @@ _MARKERS: Mapping[str, str] = MappingProxyType({"rag": "o", "ttft": "s", BASE: "
 _LINES: Mapping[str, str] = MappingProxyType({"rag": "--", "ttft": "-"})
 
 _WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
-_FONT_SIZE = 9.0
 _LONGEST_LABEL = 30
 _CROWD = 3  # more names than this stand in a column, with lines to their points
-_STYLE = {
-    "axes.edgecolor": _INK,
-    "axes.grid": True,
-    "axes.labelcolor": _INK,
-    "axes.labelsize": _FONT_SIZE,
-    "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": _FONT_SIZE,
-    "grid.alpha": 0.12,
-    "grid.color": _INK,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "langchain-sift",
-    "text.color": _INK,
-    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
-    "xtick.color": _INK,
-    "xtick.major.width": 0.6,
-    "ytick.color": _INK,
-    "ytick.major.width": 0.6,
-}
 
 
 def method_color(method: str) -> str:
@@ -87,10 +53,10 @@ def percent_of_base(report: Report, protocol: str) -> str:
     lines = list(_lines(report, protocol))
     if not any(summary for _, _, summary in lines):
         return ""
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(_WIDTH, 0.75 + 0.19 * len(lines)), layout="constrained")
         axes = figure.add_subplot()
-        axes.axvline(100, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.axvline(100, color=INK, linewidth=0.8, alpha=0.6)
         axes.text(
             100, 1.0, "base model", transform=axes.get_xaxis_transform(), ha="center", va="bottom"
         )
@@ -105,7 +71,7 @@ def percent_of_base(report: Report, protocol: str) -> str:
         axes.yaxis.grid(visible=False)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("% of the base model's bits per byte")
-        return _svg(figure, f"percent-{report.protocols.index(protocol)}")
+        return svg_of(figure, f"percent-{report.protocols.index(protocol)}")
 
 
 def uncertainty(report: Report, protocol: str) -> str:
@@ -117,7 +83,7 @@ def uncertainty(report: Report, protocol: str) -> str:
     courses = _courses(row for row in report.rows if row.protocol == protocol)
     if not courses:
         return ""
-    with _drawing():
+    with drawing():
         labels = [_label(", ".join(methods), 2 * _LONGEST_LABEL) for methods in courses.values()]
         columns = 1 if max(map(len, labels)) > _LONGEST_LABEL else 2
         legend_height = 0.19 * math.ceil(len(courses) / columns)
@@ -139,7 +105,7 @@ def uncertainty(report: Report, protocol: str) -> str:
         axes.set_xlabel("documents chosen")
         axes.set_ylabel("remaining variance, % of prior")
         figure.legend(loc="outside lower center", ncols=columns, handlelength=3)
-        return _svg(figure, f"uncertainty-{report.protocols.index(protocol)}")
+        return svg_of(figure, f"uncertainty-{report.protocols.index(protocol)}")
 
 
 def quality_against_seconds(report: Report, protocol: str) -> str:
@@ -154,11 +120,11 @@ def quality_against_seconds(report: Report, protocol: str) -> str:
     }
     if not points:
         return ""
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(_WIDTH, 2.9))
         figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16, top=0.97)
         axes = figure.add_subplot()
-        axes.axhline(100, color=_INK, linewidth=0.8, alpha=0.6)
+        axes.axhline(100, color=INK, linewidth=0.8, alpha=0.6)
         for method, summary in points.items():
             bar = summary.standard_error
             _draw_point(axes, method, summary.seconds, summary.percent_of_base, yerr=bar)
@@ -170,7 +136,7 @@ def quality_against_seconds(report: Report, protocol: str) -> str:
         _place_labels(
             axes, {m: (summary.seconds, summary.percent_of_base) for m, summary in points.items()}
         )
-        return _svg(figure, f"seconds-{report.protocols.index(protocol)}")
+        return svg_of(figure, f"seconds-{report.protocols.index(protocol)}")
 
 
 def _lines(report: Report, protocol: str) -> Iterator[tuple[str, str, MethodSummary | None]]:
@@ -255,7 +221,7 @@ def _place_labels(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None
 
 def _apart(wanted: Sequence[float], lowest: float) -> list[float]:
     """Return heights, ascending, near those wanted and a line of text apart."""
-    line = 1.25 * _FONT_SIZE
+    line = 1.25 * FONT_SIZE
     heights = list(wanted)
     for i in reversed(range(len(heights) - 1)):  # push down
         heights[i] = min(heights[i], heights[i + 1] - line)
@@ -272,38 +238,4 @@ def _label(text: str, longest: int = _LONGEST_LABEL) -> str:
 
 def _ink_or_color(method: str) -> str:
     color = method_color(method)
-    return _INK if color == "currentColor" else color
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """Draw in the same style whatever the user's configuration of matplotlib says."""
-    with style.context(["default", _STYLE]), warnings.catch_warnings():
-        # Names may be in any script; it is the reader's browser that has the font.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
-
-
-def _svg(figure: Figure, name: str) -> str:
-    """Return a figure as one SVG element whose ids begin with a name.
-
-    A tag is all that is changed: the text of the plot holds no `<`, since it is escaped.
-    """
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    # Its style sheet would reach every element of the page; the root's attributes are inherited.
-    svg = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    return re.sub(r"<[^>]+>", lambda tag: _rewrite_tag(tag[0], name), svg).strip()
-
-
-def _rewrite_tag(tag: str, name: str) -> str:
-    if tag.startswith("<svg"):
-        tag = re.sub(r' (?:width|height|version|xmlns:xlink)="[^"]*"', "", tag)
-        tag = f'<svg role="img" stroke-linejoin="round"{tag.removeprefix("<svg")}'
-    tag = re.sub(r'\bid="', f'id="{name}-', tag)
-    tag = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', tag)
-    tag = tag.replace("url(#", f"url(#{name}-").replace(_INK, "currentColor")
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", tag)
+    return INK if color == "currentColor" else color
