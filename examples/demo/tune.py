@@ -20,8 +20,8 @@ from langchain_sift.comparison import index_documents, read_corpus, read_prompts
 from langchain_sift.ttft import LanguageModel, load_language_model
 
 HERE = Path(__file__).parent
-START = FineTuneConfig(lora_rank=16, lora_alpha=16.0, learning_rate=4e-3, max_length=512)
-LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+START = FineTuneConfig(lora_rank=16, lora_alpha=16.0, learning_rate=4e-3, max_length=384)
+LEARNING_RATES = (2e-3, 4e-3, 8e-3)
 NOISE_VARIANCES = (0.01, 0.1, 0.3, 3.0)  # beside 1, which the learning rates are tried with
 RANKS = (8, 32)  # beside 16
 SIFT = "ttft:sift"

@@ -15,7 +15,7 @@ from langchain_sift.errors import CorpusError
 from langchain_sift.ttft.loading import LanguageModel
 
 _BATCH = 128
-_TEXTS_FOR_THE_MEAN = 512
+_TEXTS_FOR_THE_MEAN = 256
 
 
 def index_documents(

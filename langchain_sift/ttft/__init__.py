@@ -5,6 +5,7 @@
 | `loading.py` | a model and its tokenizer, loaded once |
 | `adapter.py` | low-rank weights beside the frozen ones |
 | `tokens.py` | what is learned from |
+| `loss.py` | the next token's negative log-likelihood |
 | `training.py` | one gradient step per document |
 | `generation.py` | the answer, token by token |
 | `scoring.py` | how well a text is predicted |

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.adapter import Adapter
+from langchain_sift.ttft.loss import next_token_loss
 from langchain_sift.ttft.tokens import TokenizedDocument
 
 
@@ -120,7 +120,7 @@ def _step(
     token_ids: torch.Tensor,
 ) -> float:
     logits = model(input_ids=token_ids, use_cache=False).logits[0, :-1]
-    loss = F.cross_entropy(logits.float(), token_ids[0, 1:])
+    loss = next_token_loss(logits, token_ids[0, 1:])
     adapter.clear_gradient()
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -66,7 +66,8 @@ def test_training_on_a_text_makes_it_likelier(
         before = base.negative_log_likelihood(ids[:1], ids[1:])
     with engine.finetune([texts[0]] * 40) as model:
         assert model.negative_log_likelihood(ids[:1], ids[1:]) < 0.95 * before
-        assert list(model.training.losses) == sorted(model.training.losses, reverse=True)
+        losses = model.training.losses
+        assert max(losses[-5:]) < min(losses[:5])
 
 
 def test_steps_per_document_are_steps_on_each_in_turn(
