@@ -22,7 +22,7 @@ def next_token_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
         logits: Shape (n, vocabulary).
         targets: Token ids, shape (n,).
     """
-    loss: torch.Tensor = _NextTokenLoss.apply(logits, targets)
+    loss: torch.Tensor = _NextTokenLoss.apply(logits, targets)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -46,7 +46,7 @@ class _NextTokenLoss(torch.autograd.Function):
         return loss / count
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * scale.to(gradient.dtype), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -39,3 +40,21 @@ def test_the_commands_it_gives_are_targets_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert {"demo", "test"} <= set(targets)
     assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
+
+
+def test_its_results_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "demo.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["commit"] in README
+    assert found["date"] in README
+    rows = re.findall(
+        r"^\| (document|continuation) \| `([a-z:]+)` \| (.*) \|$", README, re.MULTILINE
+    )
+    assert len(rows) == sum(len(p["methods"]) for p in found["protocols"].values())
+    for name, method, cells in rows:
+        protocol = found["protocols"][name]
+        parts = [protocol["methods"][method]]
+        parts += [group["methods"][method] for group in protocol["groups"].values()]
+        shown = [f"{p['percent_of_base']:.1f} ± {p['standard_error']:.1f}" for p in parts]
+        shown += [f"{parts[0]['seconds']:.2f}", f"{parts[0]['distinct_documents']:.1f}"]
+        assert cells.split(" | ") == shown, (name, method)

@@ -1,0 +1,52 @@
+"""Keep the result of the demo as a file, and print it as the README's table.
+
+make demo | python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit C
+"""
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return percent of base ± standard error: a row for each method, a column for each group."""
+    protocols: dict[str, Any] = found["protocols"]
+    groups = list(next(iter(protocols.values()))["groups"])
+    lines = [
+        f"| protocol | method | all | {' | '.join(groups)} | seconds | distinct documents |",
+        f"|---|---|{'--:|' * (len(groups) + 3)}",
+    ]
+    for name, protocol in protocols.items():
+        for method, total in protocol["methods"].items():
+            parts = [total, *(protocol["groups"][group]["methods"][method] for group in groups)]
+            cells = [f"{p['percent_of_base']:.1f} ± {p['standard_error']:.1f}" for p in parts]
+            used = f"{total['distinct_documents']:.1f}"
+            row = [name, f"`{method}`", *cells, f"{total['seconds']:.2f}", used]
+            lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the last line of standard input, write the file, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--commit", required=True, help="what is checked out")
+    arguments = parser.parse_args()
+    found = json.loads(sys.stdin.read().splitlines()[-1])
+    record = {
+        "command": "make demo",
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": arguments.commit,
+        "protocols": found["protocols"],
+    }
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
