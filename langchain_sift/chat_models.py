@@ -60,6 +60,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     # LangChain's base would win over the mixin's, and drop a misspelt argument in silence.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
+    streaming: bool = False
+    """Whether `invoke` sends its answer to callbacks piece by piece; LangChain reads this."""
+
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -106,16 +109,14 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None,
         **kwargs: Any,
     ) -> Answer:
-        call = kwargs if stop is None else {**kwargs, "stop": stop}
-        return self._answer(self._prompt_of(messages), _query(messages), run_manager, **call)
+        prompt = self._prompt_of(messages)
+        return self._answer(prompt, _query(messages), run_manager, stop=stop, **kwargs)
 
     def _prompt_of(self, messages: list[BaseMessage]) -> list[int]:
         """Return the token ids of a conversation."""
         tokenizer = self.engine.language_model.tokenizer
         if not tokenizer.chat_template:
-            text = "\n\n".join(message.text for message in messages)
-            token_ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
-            return token_ids
+            return self.get_token_ids("\n\n".join(message.text for message in messages))
         # Many templates refuse two messages of one role in a row.
         turns = convert_to_openai_messages(merge_message_runs(messages), text_format="string")
         encoded: Any = tokenizer.apply_chat_template(
@@ -138,11 +139,6 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         params["ls_provider"] = "langchain-sift"
         params["ls_model_name"] = str(kwargs.get("model", self._model_name))
         return params
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the text's tokens in the model's own tokenizer."""
-        token_ids: list[int] = self.engine.language_model.tokenizer(text)["input_ids"]
-        return token_ids
 
     @property
     def _llm_type(self) -> str:

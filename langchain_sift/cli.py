@@ -28,6 +28,7 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 from rich.table import Table  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
 
 from langchain_sift.comparison import (  # noqa: E402
     DEFAULT_METHODS,
@@ -98,6 +99,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
     logging.basicConfig(level=logging.ERROR)
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         report = _compare(
             console,
@@ -217,8 +219,8 @@ def _show(report: Report) -> None:
 def _table(report: Report, protocol: str, group: str | None) -> Table:
     count = report.prompts(protocol, group)
     table = Table(title=f"{protocol}, {group or 'all prompts'} ({count})", title_justify="left")
-    table.add_column("method")
-    for name in ("bits/byte", "% of base", "± s.e.", "seconds", "documents", "distinct"):
+    table.add_column("method", no_wrap=True, min_width=max(map(len, report.methods)))
+    for name in ("bits/byte", "% of base", "± s.e.", "seconds", "docs", "distinct"):
         table.add_column(name, justify="right")
     for method, summary in report.summary(protocol, group).items():
         table.add_row(

@@ -106,6 +106,12 @@ class TestTimeFineTuning(BaseModel):
             "stop": self.stop,
         }
 
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the text's tokens in the model's own tokenizer."""
+        tokenizer = self.engine.language_model.tokenizer
+        token_ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+        return token_ids
+
     def _generation(self, call: Mapping[str, Any]) -> GenerationConfig:
         for name in call:
             if name not in _CALL_SETTINGS:
@@ -125,10 +131,12 @@ class TestTimeFineTuning(BaseModel):
         prompt: Sequence[int],
         query: str,
         run_manager: CallbackManagerForLLMRun | None,
+        *,
+        stop: list[str] | None,
         **call: Any,
     ) -> Answer:
         """Retrieve the documents of one prompt and return its answer, to be iterated over."""
-        config = self._generation(call)
+        config = self._generation(call if stop is None else {**call, "stop": stop})
         self.engine.check_prompt(prompt)
         began = time.perf_counter()
         documents = call.get("documents")

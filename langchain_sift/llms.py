@@ -51,7 +51,8 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         """Answer one prompt after another, each from the base model."""
         generations = []
         for prompt in prompts:
-            answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+            token_ids = self.get_token_ids(prompt)
+            answer = self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
             generations.append(
                 [Generation(text="".join(answer), generation_info=self._information(answer))]
             )
@@ -65,23 +66,14 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         """Answer piece by piece; the last chunk carries the training record."""
-        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+        token_ids = self.get_token_ids(prompt)
+        answer = self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
         for piece in answer:
             chunk = GenerationChunk(text=piece)
             if run_manager is not None:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
         yield GenerationChunk(text="", generation_info=self._information(answer))
-
-    def _answer_to(
-        self,
-        prompt: str,
-        stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | None,
-        **kwargs: Any,
-    ) -> Answer:
-        call = kwargs if stop is None else {**kwargs, "stop": stop}
-        return self._answer(self.get_token_ids(prompt), prompt, run_manager, **call)
 
     def _information(self, answer: Answer) -> dict[str, Any]:
         return {"ttft": answer.metadata, "usage": answer.usage}
@@ -91,13 +83,6 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         params["ls_provider"] = "langchain-sift"
         params["ls_model_name"] = str(kwargs.get("model", self._model_name))
         return params
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Return the text's tokens in the model's own tokenizer."""
-        token_ids: list[int] = self.engine.language_model.tokenizer(text, verbose=False)[
-            "input_ids"
-        ]
-        return token_ids
 
     @property
     def _llm_type(self) -> str:

@@ -174,6 +174,11 @@ class Report:
         return tuple(dict.fromkeys(row.protocol for row in self.rows))
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that were compared, in order."""
+        return tuple(dict.fromkeys(row.method for row in self.rows))
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """What the prompts were filed under, in order."""
         return tuple(dict.fromkeys(row.group for row in self.rows))
