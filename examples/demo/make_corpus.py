@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 DOMAINS = ("nih_grants", "us_patents", "github")
-PROMPTS_PER_DOMAIN = 8
+PROMPTS_PER_DOMAIN = 6
 HERE = Path(__file__).parent
 
 
