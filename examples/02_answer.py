@@ -29,7 +29,7 @@ store = Chroma.from_documents(
 
 llm = TestTimeFineTunedLLM(
     model=str(DEMO / "model"),
-    retriever=SIFTRetriever(vectorstore=store, k=20, noise_variance=1.0),
+    retriever=SIFTRetriever(vectorstore=store, k=16, noise_variance=0.1),
     # The recipe for this very small model; the defaults are for models of a billion parameters.
     finetune=FineTuneConfig(lora_rank=16, lora_alpha=16, learning_rate=4e-3, max_length=512),
     max_tokens=40,

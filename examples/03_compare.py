@@ -22,7 +22,7 @@ report = compare(
     ("base", "rag:sift", "ttft:nearest", "ttft:sift"),
     model=model,
     vectorstore=store,
-    noise_variance=1.0,
+    noise_variance=0.1,
     finetune=FineTuneConfig(lora_rank=16, lora_alpha=16, learning_rate=4e-3, max_length=512),
     on_row=lambda row: print(
         f"{row.prompt}  {row.method:<13} {row.bits / row.bytes:.3f} bits/byte"

@@ -69,8 +69,7 @@ def search(model: LanguageModel, store: VectorStore) -> list[dict[str, Any]]:
     """Try every pair of settings and return all that was found."""
     found = []
     for rate in LEARNING_RATES:
-        for noise_variance in NOISE_VARIANCES:
-            found.append(measure(model, store, "ttft:sift", rate, noise_variance))
+        found += [measure(model, store, "ttft:sift", rate, noise) for noise in NOISE_VARIANCES]
         # Its choice does not depend on the noise.
         found.append(measure(model, store, "ttft:nearest", rate, NOISE_VARIANCES[0]))
     return found
