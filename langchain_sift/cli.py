@@ -83,7 +83,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     k: Annotated[int, typer.Option(help="Documents chosen for a prompt.")] = 20,
     fetch_k: Annotated[int, typer.Option(help="Candidates they are chosen from.")] = 200,
     noise_variance: Annotated[
-        float, typer.Option(help="SIFT's λ'; about 1 suits hidden states, 0.01 the paper's.")
+        float, typer.Option(help="SIFT's λ'; 0.1 to 1 suit hidden states, 0.01 the paper's.")
     ] = 1.0,
     learning_rate: Annotated[
         float, typer.Option(help="Of fine-tuning; a small model wants a larger one.")
