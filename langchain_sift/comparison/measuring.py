@@ -77,20 +77,22 @@ def compare(
         ModelLoadError: If there is no such model.
     """
     check_arguments(k, noise_variance, None)
+    parsed, checked = parse_methods(methods), _check_protocols(protocols)
     recipe = finetune or FineTuneConfig()
+    language_model = _language_model(model, tokenizer)
     settings = {
-        "methods": [method.name for method in parse_methods(methods)],
-        "protocols": list(_check_protocols(protocols)),
+        "methods": [method.name for method in parsed],
+        "protocols": list(checked),
         "k": k,
         "fetch_k": max(fetch_k, k),
         "noise_variance": noise_variance,
-        "model": model if isinstance(model, str) else type(model).__name__,
+        "model": language_model.name,
         **asdict(recipe),
     }
     comparison = _Comparison(
-        engine=shared_engine(_language_model(model, tokenizer), recipe),
+        engine=shared_engine(language_model, recipe),
         vectorstore=vectorstore,
-        methods=parse_methods(methods),
+        methods=parsed,
         k=k,
         fetch_k=max(fetch_k, k),
         noise_variance=noise_variance,
