@@ -37,10 +37,10 @@ def index_documents(
         on_progress: Called with the number of documents that are in.
 
     Raises:
-        CorpusError: If there is no document.
+        CorpusError: If there are fewer than two documents.
     """
-    if not documents:
-        msg = "the corpus is empty: there is nothing to retrieve"
+    if len(documents) < 2:  # noqa: PLR2004
+        msg = f"the corpus has {len(documents)} documents: there is nothing to choose from"
         raise CorpusError(msg)
     name = f"sift-{_fingerprint(documents, embeddings)}"
     if isinstance(embeddings, LanguageModel):

@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import chromadb
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from typer.testing import CliRunner, Result
 
 from langchain_sift.cli import app
@@ -81,6 +84,39 @@ def test_a_mistake_is_one_line_and_exit_code_one(  # noqa: PLR0917 - fixtures
     assert "error:" in result.stderr
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["made", "Made"])
+def test_any_langchain_embeddings_can_be_named(
+    name: str,
+    corpus: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = DeterministicFakeEmbedding(size=16)
+    monkeypatch.setitem(sys.modules, "own_embeddings", module := ModuleType("own_embeddings"))
+    module.made, module.Made = (
+        made,
+        type(
+            "Made",
+            (Embeddings,),
+            {
+                "embed_documents": staticmethod(made.embed_documents),
+                "embed_query": staticmethod(made.embed_query),
+            },
+        ),
+    )
+    out = corpus.parent / "out"
+    more = ("--embeddings", f"own_embeddings:{name}", "--methods", "rag:sift")
+    result = run(corpus, prompts, tiny_model_path, out, *more)
+    assert result.exit_code == 0, result.output
+    store = chromadb.PersistentClient(str(out / "chroma"))
+    (collection,) = store.list_collections()
+    held = collection.get(include=["embeddings", "documents"])
+    assert held["embeddings"].shape == (40, 16)
+    expected = made.embed_query(held["documents"][0])
+    assert held["embeddings"][0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_bad_corpus_is_named_by_file_and_line(

@@ -58,6 +58,9 @@ def test_another_corpus_gets_a_collection_of_its_own(
     assert (one._collection.count(), other._collection.count()) == (len(documents), 10)
 
 
-def test_an_empty_corpus_is_refused(model: LanguageModel, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="empty"):
-        index_documents([], model, tmp_path)
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_corpus_without_a_choice_is_refused(
+    count: int, documents: list[Document], model: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError, match=f"has {count} documents"):
+        index_documents(documents[:count], model, tmp_path)
