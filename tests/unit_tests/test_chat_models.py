@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from langchain_chroma import Chroma
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
@@ -187,6 +188,25 @@ def test_typos_are_errors_that_name_what_is_allowed(chat: ChatTestTimeFineTuned)
         chat.invoke("The river", max_tokens=0)
     with pytest.raises(ArgumentError, match="from 1 to 255 tokens"):
         chat.invoke("The river " * 400)
+
+
+def test_the_retrieval_is_traced_as_part_of_the_models_run(chat: ChatTestTimeFineTuned) -> None:
+    runs: dict[str, tuple[object, object]] = {}
+
+    class Tracer(BaseCallbackHandler):
+        def on_chat_model_start(
+            self, *_: object, run_id: object, parent_run_id: object, **__: object
+        ) -> None:
+            runs["model"] = (run_id, parent_run_id)
+
+        def on_retriever_start(
+            self, *_: object, run_id: object, parent_run_id: object, **__: object
+        ) -> None:
+            runs["retriever"] = (run_id, parent_run_id)
+
+    chat.invoke("The river", config={"callbacks": [Tracer()]})
+    assert runs["model"][1] is None
+    assert runs["retriever"][1] == runs["model"][0]
 
 
 def test_making_one_loads_nothing() -> None:
