@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import CallbackManager, CallbackManagerForLLMRun
 from langchain_core.documents import Document
+from langchain_core.language_models import LangSmithParams
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
@@ -105,6 +106,12 @@ class TestTimeFineTuning(BaseModel):
             "temperature": self.temperature,
             "stop": self.stop,
         }
+
+    def _named(self, params: LangSmithParams, call: Mapping[str, Any]) -> LangSmithParams:
+        """Return what a trace tells of the model, with its provider and name."""
+        params["ls_provider"] = "langchain-sift"
+        params["ls_model_name"] = str(call.get("model", self._model_name))
+        return params
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the text's tokens in the model's own tokenizer."""

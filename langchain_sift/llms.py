@@ -79,10 +79,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         return {"ttft": answer.metadata, "usage": answer.usage}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        params = super()._get_ls_params(stop=stop, **kwargs)
-        params["ls_provider"] = "langchain-sift"
-        params["ls_model_name"] = str(kwargs.get("model", self._model_name))
-        return params
+        return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     @property
     def _llm_type(self) -> str:
