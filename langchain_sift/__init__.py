@@ -14,30 +14,41 @@ if TYPE_CHECKING:
     from langchain_sift.chat_models import ChatTestTimeFineTuned
     from langchain_sift.comparison import Report, compare
     from langchain_sift.config import FineTuneConfig, GenerationConfig
+    from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
     from langchain_sift.llms import TestTimeFineTunedLLM
+    from langchain_sift.retrieval import Retrieval, ScoredDocument
     from langchain_sift.retrievers import SIFTRetriever
+    from langchain_sift.stores import AsyncChroma
 
 __version__ = version("langchain-sift")
 
 _EXPORTS = {
+    "AsyncChroma": "langchain_sift.stores",
     "ChatTestTimeFineTuned": "langchain_sift.chat_models",
     "FineTuneConfig": "langchain_sift.config",
     "GenerationConfig": "langchain_sift.config",
     "HiddenStateEmbeddings": "langchain_sift.embeddings",
     "Report": "langchain_sift.comparison",
+    "Retrieval": "langchain_sift.retrieval",
+    "SIFTReranker": "langchain_sift.document_compressors",
     "SIFTRetriever": "langchain_sift.retrievers",
+    "ScoredDocument": "langchain_sift.retrieval",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
     "compare": "langchain_sift.comparison",
 }
 
 __all__ = [
+    "AsyncChroma",
     "ChatTestTimeFineTuned",
     "FineTuneConfig",
     "GenerationConfig",
     "HiddenStateEmbeddings",
     "Report",
+    "Retrieval",
+    "SIFTReranker",
     "SIFTRetriever",
+    "ScoredDocument",
     "TestTimeFineTunedLLM",
     "compare",
 ]

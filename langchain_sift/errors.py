@@ -1,14 +1,19 @@
 """Every error that is ours.
 
     SIFTError
-    ├── ArgumentError        (ValueError)    an argument is out of range
-    ├── EmbeddingError       (ValueError)    a vector is NaN, zero or of the wrong size
-    ├── NotFittedError       (ValueError)    embeddings are used before they know their mean
-    ├── StoreError           (RuntimeError)  a vector store cannot be used as it is
-    ├── CorpusError          (ValueError)    a file of documents or prompts cannot be read
-    ├── ModelLoadError       (OSError)       a model or tokenizer cannot be loaded
-    ├── BusyError            (TimeoutError)  no turn came within the time allowed
-    └── MissingExtraError    (ImportError)   an optional dependency is not installed
+    ├── ArgumentError           (ValueError)       an argument is out of range
+    │   └── InvalidFilter                          a store does not understand a filter
+    ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
+    │   └── DimensionMismatch                      the query's size is not the stored vectors'
+    ├── NotFittedError          (ValueError)       embeddings are used before they know their mean
+    ├── StoreError              (RuntimeError)     a vector store cannot be used as it is
+    │   ├── StoreUnavailable    (ConnectionError)  it cannot be reached, or is overloaded
+    │   ├── StoreTimeout        (TimeoutError)     it did not answer in time
+    │   └── CollectionNotFound  (LookupError)      it has no such collection
+    ├── CorpusError             (ValueError)       a file of documents or prompts cannot be read
+    ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
+    ├── BusyError               (TimeoutError)     no turn came within the time allowed
+    └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
 Each also is the built-in error that a caller would have caught without knowing us.
 No message holds text of a document or of a prompt.
@@ -25,8 +30,16 @@ class ArgumentError(SIFTError, ValueError):
     """An argument is out of range or contradicts another."""
 
 
+class InvalidFilter(ArgumentError):  # noqa: N818 - named for what is wrong, as Chroma's are
+    """A filter that the store does not understand, or that a tenant may not have."""
+
+
 class EmbeddingError(SIFTError, ValueError):
     """A vector holds NaN or infinity, is zero, or has the wrong number of dimensions."""
+
+
+class DimensionMismatch(EmbeddingError):  # noqa: N818
+    """The query's vector and the stored ones have different numbers of dimensions."""
 
 
 class NotFittedError(SIFTError, ValueError):
@@ -35,6 +48,18 @@ class NotFittedError(SIFTError, ValueError):
 
 class StoreError(SIFTError, RuntimeError):
     """A vector store cannot serve SIFT as it is."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):  # noqa: N818
+    """The store cannot be reached, broke off, or said that it is overloaded; retried before."""
+
+
+class StoreTimeout(StoreError, TimeoutError):  # noqa: N818
+    """The store did not answer within the time allowed."""
+
+
+class CollectionNotFound(StoreError, LookupError):  # noqa: N818
+    """The collection was deleted, or never existed."""
 
 
 class CorpusError(SIFTError, ValueError):

@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import asyncio
+import contextvars
+import threading
+import time
+import uuid
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, Self
 
+import numpy as np
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
     CallbackManagerForRetrieverRun,
+    adispatch_custom_event,
+    dispatch_custom_event,
 )
 from langchain_core.documents import Document
-from langchain_core.runnables import run_in_executor
-from langchain_core.vectorstores import VectorStoreRetriever
-from pydantic import ConfigDict, Field, model_validator
+from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import LangSmithRetrieverParams
+from langchain_core.runnables import RunnableConfig, run_in_executor
+from langchain_core.runnables.config import get_config_list, get_executor_for_config
+from langchain_core.runnables.utils import gather_with_concurrency
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
+from pydantic import ConfigDict, Field, StrictInt, model_validator
 
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, EmbeddingError, InvalidFilter, StoreError
+from langchain_sift.retrieval import (
+    CANDIDATE_SEARCHES,
+    Choice,
+    Retrieval,
+    retrieve,
+    scored,
+    with_scores,
+)
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
 from langchain_sift.selection.greedy import Selector, check_arguments
-from langchain_sift.stores import embed_query, fetch_candidates
-from langchain_sift.stores.candidates import unit_vector
+from langchain_sift.stores import embeddings_of
+from langchain_sift.stores.adapter import AnyAdapter, Array, AsyncStoreAdapter, adapter_for
+from langchain_sift.stores.calls import arun_together, run_together
+from langchain_sift.stores.candidates import unit_rows
 
 _SEARCH_TYPES: Mapping[str, Selector] = MappingProxyType(
     {
@@ -29,9 +61,16 @@ _SEARCH_TYPES: Mapping[str, Selector] = MappingProxyType(
         "uncertainty_sampling": uncertainty_sampling,
     }
 )
-_SETTINGS = ("k", "fetch_k", "noise_variance", "stopping_alpha", "replace")
-_STORE_SETTINGS = ("filter", "where_document")
-_MMR_SETTINGS = ("lambda_mult",)
+# Fields that a call and `search_kwargs` may set too.
+_FIELDS = (
+    "k",
+    "fetch_k",
+    "noise_variance",
+    "stopping_alpha",
+    "candidate_search",
+    "step_fetch_k",
+    "timeout",
+)
 
 
 class SIFTRetriever(VectorStoreRetriever):
@@ -53,15 +92,20 @@ class SIFTRetriever(VectorStoreRetriever):
         retriever = SIFTRetriever(
             vectorstore=store, search_kwargs={"k": 5, "filter": {"year": 2024}}
         )
+        retriever = SIFTRetriever.from_retriever(store.as_retriever(search_kwargs={"k": 5}))
         ```
 
     Use:
         ```python
         documents = retriever.invoke("What is known about X?")
         documents = retriever.invoke("What is known about X?", k=3, filter={"year": 2024})
+        retrieval = retriever.retrieve_with_scores("What is known about X?")
         ```
 
     A setting given to `invoke` goes before one in `search_kwargs`, which goes before the field.
+    Reads Chroma (embedded, server, `AsyncChroma`), `InMemoryVectorStore`, FAISS and Qdrant with
+    their own vectors, and any other vector store by embedding its texts again; see
+    `langchain_sift.stores.register_adapter`.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
@@ -70,14 +114,14 @@ class SIFTRetriever(VectorStoreRetriever):
     """ "sift", or to compare: "similarity" (nearest neighbours), "mmr", in the order it chose,
     or "uncertainty_sampling"."""
 
-    k: int = Field(default=4)
+    k: StrictInt = 4
     """How many documents to return (the paper's N)."""
 
-    fetch_k: int = Field(default=200)
-    """How many candidates to choose from (the paper's K); raised to `k` where it is smaller.
-    With as many as `k`, SIFT can only change their order."""
+    fetch_k: StrictInt = 200
+    """How many candidates to choose from (the paper's K), for each vector of the query; raised
+    to `k` where it is smaller. With as many as `k`, SIFT can only change their order."""
 
-    noise_variance: float = Field(default=0.01)
+    noise_variance: float = 0.01
     """The paper's λ'. Towards 0, only what is new about the query counts; towards infinity, the
     choice is that of nearest neighbours. It belongs to the embedding: 0.01 served the paper's,
     0.1 to 1 the hidden states of a small model."""
@@ -85,74 +129,549 @@ class SIFTRetriever(VectorStoreRetriever):
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
 
+    candidate_search: str = "nearest"
+    """Where candidates come from. "nearest": the `fetch_k` nearest to the query, once.
+    "residual": before each choice the store is asked again, for what is nearest to the part of
+    the query that is not explained yet. "exhaustive": every row of the store, for small ones."""
+
+    step_fetch_k: StrictInt = 10
+    """How many candidates "residual" fetches before each choice, in each direction."""
+
+    score_key: str | None = None
+    """Under this key a document's gain is written to its metadata; None writes nothing."""
+
+    query_splitter: Callable[[str], Sequence[str]] | None = None
+    """Splits a query, such as a long prompt, into parts that are embedded each for itself. The
+    sum of their variances is reduced, so that no part is forgotten."""
+
+    query_embedder: Embeddings | None = None
+    """Embeds the query in the place of the store's own embedding function."""
+
+    timeout: float = Field(default=30.0)
+    """Seconds that the store may take for one retrieval, all its calls and retries included."""
+
+    require_filter: bool = False
+    """Whether `search_kwargs` must have a filter, such as a tenant's. A filter given to a call
+    then narrows it and cannot take its place."""
+
     allowed_search_types: ClassVar[Collection[str]] = tuple(_SEARCH_TYPES)
 
     @model_validator(mode="before")
     @classmethod
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Reject a search type that does not exist and a search setting that has no effect."""
-        search_type = values.get("search_type", "sift")
-        if search_type not in _SEARCH_TYPES:
-            msg = f"search_type must be one of {list(_SEARCH_TYPES)}, got {search_type!r}"
-            raise ValueError(msg)
-        _check_names(values.get("search_kwargs") or {}, search_type)
+        """Reject a field that does not exist, with those that do."""
+        for name in values:
+            if name not in cls.model_fields:
+                msg = f"{name!r} is no setting of SIFTRetriever: use one of {[*cls.model_fields]}"
+                raise ValueError(msg)
         return values
 
     @model_validator(mode="after")
-    def _check_ranges(self) -> SIFTRetriever:
-        self._settings({})
+    def _check_settings(self) -> Self:
+        self._settings({}, adapter_for(self.vectorstore))
         return self
 
-    def _settings(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all settings of one call, checked."""
-        fields = {name: getattr(self, name) for name in _SETTINGS if name != "replace"}
-        settings = {"replace": False, **fields, **self.search_kwargs, **call}
-        _check_names(settings, self.search_type)
-        check_arguments(settings["k"], settings["noise_variance"], settings["stopping_alpha"])
-        fetch_k = settings["fetch_k"]
-        if isinstance(fetch_k, bool) or not isinstance(fetch_k, int) or fetch_k < 1:
-            msg = f"fetch_k must be an integer of at least 1, got {fetch_k!r}"
+    # Making one
+
+    @classmethod
+    def from_retriever(cls, retriever: VectorStoreRetriever, **settings: Any) -> Self:
+        """Return a SIFT retriever on the store of another, with its `search_kwargs`.
+
+        Args:
+            retriever: What `vectorstore.as_retriever(...)` returns.
+            **settings: Fields of the new retriever.
+
+        Raises:
+            ArgumentError: If the retriever cuts off by `score_threshold`, which SIFT has no
+                counterpart of: `stopping_alpha` may be what you want.
+        """
+        search_kwargs = dict(retriever.search_kwargs)
+        if "score_threshold" in search_kwargs:
+            msg = (
+                "SIFT has no score_threshold: take it out of search_kwargs, and set "
+                "stopping_alpha if easy queries should get fewer documents"
+            )
             raise ArgumentError(msg)
-        settings["fetch_k"] = max(fetch_k, settings["k"])
-        return settings
+        if settings.get("search_type") != "mmr":
+            search_kwargs.pop("lambda_mult", None)
+        inherited = {
+            "vectorstore": retriever.vectorstore,
+            "search_kwargs": search_kwargs,
+            "tags": retriever.tags,
+            "metadata": retriever.metadata,
+        }
+        return cls(**{**inherited, **settings})
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        embedding: Embeddings,
+        metadatas: Sequence[dict[str, Any]] | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        vectorstore_cls: type[VectorStore] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Put texts into a new store and return a retriever on it.
+
+        Args:
+            texts: What to retrieve from.
+            embedding: Embeds them, and the queries.
+            metadatas: One for each text.
+            ids: One for each text.
+            vectorstore_cls: The store's class; a Chroma collection in memory if None.
+            **settings: Fields of the retriever.
+        """
+        documents = [
+            Document(page_content=text, metadata=metadata, id=id_)
+            for text, metadata, id_ in zip(
+                texts,
+                metadatas or [{} for _ in texts],
+                ids or [str(uuid.uuid4()) for _ in texts],
+                strict=True,
+            )
+        ]
+        return cls.from_documents(documents, embedding, vectorstore_cls=vectorstore_cls, **settings)
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: Sequence[Document],
+        embedding: Embeddings,
+        *,
+        vectorstore_cls: type[VectorStore] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Put documents into a new store and return a retriever on it; see `from_texts`."""
+        arguments: dict[str, Any] = {}
+        if vectorstore_cls is None:
+            from langchain_chroma import Chroma  # noqa: PLC0415 - takes a second
+
+            vectorstore_cls = Chroma
+            # Collections of one name are one collection, anywhere in the process.
+            arguments["collection_name"] = f"sift-{uuid.uuid4()}"
+        store = vectorstore_cls.from_documents(list(documents), embedding, **arguments)
+        return cls(vectorstore=store, **settings)
+
+    # Asking it
+
+    def retrieve_with_scores(self, query: str, **settings: Any) -> Retrieval:
+        """Return the documents for a query with their scores.
+
+        Args:
+            query: What to retrieve for.
+            **settings: As for `invoke`.
+
+        Raises:
+            ArgumentError: If a setting is unknown or out of range.
+            EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+            StoreError: If the store cannot answer, or not in time.
+        """
+        return self._scored(self._embed(query), settings)
+
+    async def aretrieve_with_scores(self, query: str, **settings: Any) -> Retrieval:
+        """Do as `retrieve_with_scores` does, without blocking the event loop."""
+        return await self._ascored(await self._aembed(query), settings)
+
+    def retrieve_by_vector(self, embedding: Sequence[float], **settings: Any) -> Retrieval:
+        """Return the documents for a query given as a vector, shape (d,), with their scores."""
+        return self.retrieve_by_vectors([embedding], **settings)
+
+    async def aretrieve_by_vector(self, embedding: Sequence[float], **settings: Any) -> Retrieval:
+        """Do as `retrieve_by_vector` does, without blocking the event loop."""
+        return await self.aretrieve_by_vectors([embedding], **settings)
+
+    def retrieve_by_vectors(
+        self, embeddings: Sequence[Sequence[float]], **settings: Any
+    ) -> Retrieval:
+        """Return the documents for a query of several vectors, shape (m, d), with their scores.
+
+        The sum of the vectors' variances is reduced: sentences of a long prompt, or the turns
+        of a conversation. Candidates are looked for around each of them.
+        """
+        return self._scored(_unit_queries(embeddings), settings)
+
+    async def aretrieve_by_vectors(
+        self, embeddings: Sequence[Sequence[float]], **settings: Any
+    ) -> Retrieval:
+        """Do as `retrieve_by_vectors` does, without blocking the event loop."""
+        return await self._ascored(_unit_queries(embeddings), settings)
+
+    # Doing it
 
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        """Embed, fetch, select."""
-        del run_manager
-        if not isinstance(query, str):
-            msg = f"the query must be a string, got {type(query).__name__}"
-            raise TypeError(msg)
-        settings = self._settings(kwargs)
-        in_store = {name: settings.pop(name) for name in _STORE_SETTINGS if name in settings}
-        fetch_k = settings.pop("fetch_k")
-        query_embedding = unit_vector(embed_query(self.vectorstore, query))
-        candidates = fetch_candidates(
-            self.vectorstore, query_embedding, fetch_k=fetch_k, **in_store
-        )
-        chooser: Callable[..., Any] = _SEARCH_TYPES[self.search_type]
-        selection = chooser(query_embedding, candidates.embeddings, **settings)
-        return [candidates.documents[index] for index in selection.indices]
+        """Embed, search, choose."""
+        made = self._prepared(query, kwargs)
+        if made is None:
+            made = _successful(self._choose([self._embed(query)], kwargs)[0])
+        if run_manager.handlers:
+            child = run_manager.get_child()
+            dispatch_custom_event("sift_selection", made.event(), config={"callbacks": child})
+        return with_scores(made.choice, self.score_key)
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
-        """The same, off the event loop."""
-        return await run_in_executor(
-            None,
-            self._get_relevant_documents,
-            query,
-            run_manager=run_manager.get_sync(),
-            **kwargs,
+        """Do the same without blocking the event loop."""
+        made = self._prepared(query, kwargs)
+        if made is None:
+            made = _successful((await self._achoose([await self._aembed(query)], kwargs))[0])
+        if run_manager.handlers:
+            config: RunnableConfig = {"callbacks": run_manager.get_child()}
+            await adispatch_custom_event("sift_selection", made.event(), config=config)
+        return with_scores(made.choice, self.score_key)
+
+    def _scored(self, queries: Array, call: dict[str, Any]) -> Retrieval:
+        return scored(queries, _successful(self._choose([queries], call)[0]).choice)
+
+    async def _ascored(self, queries: Array, call: dict[str, Any]) -> Retrieval:
+        made = _successful((await self._achoose([queries], call))[0])
+        return await run_in_executor(None, scored, queries, made.choice)
+
+    def _choose(
+        self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
+    ) -> list[_Made | Exception]:
+        """Return what was chosen for each query, or why nothing was."""
+        adapter = adapter_for(self.vectorstore)
+        if isinstance(adapter, AsyncStoreAdapter):
+            msg = f"{adapter.label} is asked by coroutines alone: use `ainvoke` or `abatch`"
+            raise StoreError(msg)
+        settings = self._settings(call, adapter)
+        arguments = self._search_arguments(settings, call, adapter)
+        started = time.perf_counter()
+        outcomes = run_together(
+            _searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
         )
+        return _merged(queries, outcomes, settings, time.perf_counter() - started)
 
+    async def _achoose(
+        self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
+    ) -> list[_Made | Exception]:
+        adapter = adapter_for(self.vectorstore)
+        if not isinstance(adapter, AsyncStoreAdapter):
+            return await run_in_executor(None, self._choose, queries, call)
+        settings = self._settings(call, adapter)
+        arguments = self._search_arguments(settings, call, adapter)
+        started = time.perf_counter()
+        outcomes = await arun_together(
+            _searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
+        )
+        return _merged(queries, outcomes, settings, time.perf_counter() - started)
 
-def _check_names(settings: Mapping[str, Any], search_type: str) -> None:
-    allowed = [*_SETTINGS, *_STORE_SETTINGS]
-    if search_type == "mmr":
-        allowed += _MMR_SETTINGS
-    for name in settings:
-        if name not in allowed:
-            msg = f"{name!r} is no setting of a {search_type!r} search: use one of {allowed}"
+    # The query
+
+    def _embed(self, query: str) -> Array:
+        embedder = self.query_embedder or embeddings_of(self.vectorstore)
+        return _unit_queries([embedder.embed_query(part) for part in self._parts(query)])
+
+    async def _aembed(self, query: str) -> Array:
+        embedder = self.query_embedder or embeddings_of(self.vectorstore)
+        parts = [embedder.aembed_query(part) for part in self._parts(query)]
+        return _unit_queries(await asyncio.gather(*parts))
+
+    def _parts(self, query: str) -> Sequence[str]:
+        if not isinstance(query, str):
+            msg = (
+                f"the query must be a string, got {type(query).__name__}: in a chain of "
+                "dictionaries, itemgetter('question') | retriever takes one entry"
+            )
+            raise TypeError(msg)
+        if self.query_splitter is None:
+            return [query]
+        parts = list(self.query_splitter(query))
+        if not parts or not all(isinstance(part, str) for part in parts):
+            msg = f"query_splitter must return at least one string, got {len(parts)} parts"
             raise ArgumentError(msg)
+        return parts
+
+    # The settings
+
+    def _settings(self, call: Mapping[str, Any], adapter: AnyAdapter) -> _Settings:
+        """Return all settings of one call, checked."""
+        if self.search_type not in _SEARCH_TYPES:
+            msg = f"search_type must be one of {list(_SEARCH_TYPES)}, got {self.search_type!r}"
+            raise ArgumentError(msg)
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        settings = {"replace": False, **fields, **self.search_kwargs, **call}
+        method_names = [
+            *_FIELDS,
+            "replace",
+            *(["lambda_mult"] if self.search_type == "mmr" else []),
+        ]
+        search = {name: value for name, value in settings.items() if name not in method_names}
+        for name in search:
+            if adapter.search_arguments is not None and name not in adapter.search_arguments:
+                msg = (
+                    f"{name!r} is no setting of a {self.search_type!r} search in a "
+                    f"{adapter.label}: use one of {[*method_names, *adapter.search_arguments]}"
+                )
+                raise ArgumentError(msg)
+        method = {name: value for name, value in settings.items() if name in method_names}
+        timeout = method.pop("timeout")
+        check_arguments(method["k"], method["noise_variance"], method["stopping_alpha"])
+        _check_search(self.search_type, timeout=timeout, **method)
+        method["fetch_k"] = max(method["fetch_k"], method["k"])
+        method["selector"] = _SEARCH_TYPES[self.search_type]
+        # The others rank by nearness, and what is opposite is not near.
+        method["opposite"] = self.search_type == "sift"
+        return _Settings(method=method, search=search, timeout=timeout)
+
+    def _search_arguments(
+        self, settings: _Settings, call: Mapping[str, Any], adapter: AnyAdapter
+    ) -> dict[str, Any]:
+        """Return what the store's search is given, with the filter that it must have."""
+        arguments = {**settings.search, "filter": settings.search.get("filter") or None}
+        if not self.require_filter:
+            return arguments
+        required, given = self.search_kwargs.get("filter"), call.get("filter")
+        if not required:
+            msg = "require_filter is set, and search_kwargs has no filter: nothing was searched"
+            raise InvalidFilter(msg)
+        _check_required(required)
+        arguments["filter"] = adapter.conjunction(required, given) if given else required
+        return arguments
+
+    # Many queries
+
+    def batch(
+        self,
+        inputs: list[str],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Retrieve for many queries; the store is asked for many of them at once.
+
+        Each different query is embedded once, at most `max_concurrency` at a time. An error
+        stays with its query, and is returned in its place with `return_exceptions`.
+        """
+        if not inputs:
+            return []
+        queries = _different(inputs)
+        with get_executor_for_config(get_config_list(config, len(inputs))[0]) as executor:
+            embedded = list(executor.map(_or_error(self._embed), queries))
+        outcomes = [
+            outcome
+            for start in range(0, len(queries), _BATCH)
+            for outcome in self._choose(embedded[start : start + _BATCH], kwargs)
+        ]
+        with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
+            return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[str],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Do as `batch` does, without blocking the event loop."""
+        if not inputs:
+            return []
+        queries = _different(inputs)
+        limit = get_config_list(config, len(inputs))[0].get("max_concurrency")
+        embedded = await gather_with_concurrency(
+            limit, *(_aor_error(self._aembed, query) for query in queries)
+        )
+        outcomes = [
+            outcome
+            for start in range(0, len(queries), _BATCH)
+            for outcome in await self._achoose(embedded[start : start + _BATCH], kwargs)
+        ]
+        with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
+            return await super().abatch(
+                inputs, config, return_exceptions=return_exceptions, **kwargs
+            )
+
+    def _prepared(self, query: str, call: Mapping[str, Any]) -> _Made | None:
+        """Return what `batch` has chosen for this query, if it is `batch` that asks."""
+        prepared = _PREPARED.get()
+        if prepared is None or prepared.retriever is not self or prepared.call != call:
+            return None
+        outcome = prepared.outcomes.get(query) if isinstance(query, str) else None
+        return None if outcome is None else _successful(outcome)
+
+    # What LangChain asks besides
+
+    def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
+        params = super()._get_ls_params(**kwargs)
+        embedder = self.query_embedder or self.vectorstore.embeddings
+        for attribute in ("model", "model_name"):
+            if isinstance(name := getattr(embedder, attribute, None), str):
+                params["ls_embedding_model"] = name
+                break
+        return params
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: a vector store is a connection."""
+        msg = (
+            f"a SIFTRetriever on a {type(self.vectorstore).__name__} cannot be pickled: open the "
+            "store and make the retriever in the process that uses it"
+        )
+        raise TypeError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    method: dict[str, Any]  # of `retrieve`
+    search: dict[str, Any]  # of the store
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A choice with what an observer may want to know about it."""
+
+    choice: Choice
+    settings: _Settings
+    seconds: float
+
+    def event(self) -> dict[str, Any]:
+        selection, method = self.choice.selection, self.settings.method
+        return {
+            "ids": [document.id for document in self.choice.documents],
+            "gains": selection.gains.tolist(),
+            "posterior_variances": selection.posterior_variances.tolist(),
+            "prior_variance": selection.prior_variance,
+            "noise_variance": method["noise_variance"],
+            "candidate_search": method["candidate_search"],
+            "fetch_k": method["fetch_k"],
+            "candidates": len(self.choice.candidates.documents),
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    retriever: SIFTRetriever
+    call: Mapping[str, Any]
+    outcomes: Mapping[str, _Made | Exception]
+
+
+# `Runnable.batch` calls `invoke` for each query, with the callbacks that belong to it; what was
+# chosen for all of them is handed down here.
+_PREPARED: contextvars.ContextVar[_Prepared | None] = contextvars.ContextVar(
+    "langchain_sift_prepared", default=None
+)
+# So many queries of a batch are answered together, within one timeout.
+_BATCH = 64
+
+
+@contextmanager
+def _preparing(
+    retriever: SIFTRetriever,
+    call: Mapping[str, Any],
+    outcomes: Mapping[str, _Made | Exception],
+) -> Iterator[None]:
+    token = _PREPARED.set(_Prepared(retriever, call, outcomes))
+    try:
+        yield
+    finally:
+        _PREPARED.reset(token)
+
+
+def _searches(
+    queries: Sequence[Array | Exception], settings: _Settings
+) -> list[Generator[Any, Any, Choice]]:
+    return [
+        retrieve(query, **settings.method) for query in queries if not isinstance(query, Exception)
+    ]
+
+
+def _merged(
+    queries: Sequence[Array | Exception],
+    outcomes: Sequence[Choice | Exception],
+    settings: _Settings,
+    seconds: float,
+) -> list[_Made | Exception]:
+    """Put the outcomes in the places of the queries that were searched for."""
+    following = iter(outcomes)
+    merged: list[_Made | Exception] = []
+    for query in queries:
+        outcome = query if isinstance(query, Exception) else next(following)
+        if isinstance(outcome, Exception):
+            merged.append(outcome)
+        else:
+            merged.append(_Made(outcome, settings, seconds))
+    return merged
+
+
+def _successful(outcome: _Made | Exception) -> _Made:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _different(inputs: Sequence[Any]) -> list[str]:
+    """Return the queries, each once; what is no query `invoke` refuses."""
+    return list(dict.fromkeys(query for query in inputs if isinstance(query, str)))
+
+
+def _or_error(function: Callable[[str], Array]) -> Callable[[str], Array | Exception]:
+    def returning(query: str) -> Array | Exception:
+        try:
+            return function(query)
+        except Exception as error:  # noqa: BLE001 - raised where the query's turn comes
+            return error
+
+    return returning
+
+
+async def _aor_error(function: Callable[[str], Awaitable[Array]], query: str) -> Array | Exception:
+    try:
+        return await function(query)
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+
+
+def _unit_queries(embeddings: Sequence[Sequence[float]]) -> Array:
+    try:
+        queries = np.asarray(embeddings, dtype=np.float64)
+    except ValueError as error:
+        msg = "the vectors of a query must be numbers, and all of one dimension"
+        raise EmbeddingError(msg) from error
+    if queries.ndim != 2 or not queries.size:  # noqa: PLR2004
+        msg = f"the vectors of a query must have shape (m, d), got {queries.shape}"
+        raise EmbeddingError(msg)
+    return unit_rows(queries, ["the query"] * len(queries), queries.shape[1])
+
+
+def _check_search(
+    search_type: str,
+    *,
+    fetch_k: Any,
+    step_fetch_k: Any,
+    candidate_search: Any,
+    timeout: Any,
+    **_: Any,
+) -> None:
+    """Reject what is out of range, among the settings that `check_arguments` does not know."""
+    for name, value in (("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            msg = f"{name} must be an integer of at least 1, got {value!r}"
+            raise ArgumentError(msg)
+    if not (isinstance(timeout, int | float) and 0 < timeout < threading.TIMEOUT_MAX):
+        msg = f"timeout must be a positive number of seconds, got {timeout!r}"
+        raise ArgumentError(msg)
+    if candidate_search not in CANDIDATE_SEARCHES:
+        msg = f"candidate_search must be one of {CANDIDATE_SEARCHES}, got {candidate_search!r}"
+        raise ArgumentError(msg)
+    if candidate_search == "residual" and search_type != "sift":
+        msg = f"a residual candidate_search is SIFT's own, got search_type {search_type!r}"
+        raise ArgumentError(msg)
+
+
+def _check_required(condition: Any) -> None:
+    """Reject a tenant's filter that Chroma passes for rows without the key."""
+    text = str(condition)
+    if isinstance(condition, dict) and ("'$ne'" in text or "'$nin'" in text):
+        msg = (
+            "a required filter must say what is allowed: $ne and $nin also pass documents that "
+            "lack the key"
+        )
+        raise InvalidFilter(msg)

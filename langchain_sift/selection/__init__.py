@@ -1,10 +1,12 @@
 """Which documents to learn from: arrays in, a `Selection` out.
 
-One function per published method, all with the signature of `select`:
+One function per published method, with the signature of `select`:
 
 | function | chooses | source |
 |---|---|---|
 | `select` | what most reduces the posterior variance at the query | SIFT, arXiv 2410.08020 |
+| `select_batch` | the same, for many prompts at once | |
+| `select_residual` | the same, out of an index that is asked before each choice | |
 | `nearest_neighbors` | the most similar | arXiv 2305.18466 |
 | `repeat_nearest` | the most similar one, every time | NN-F in arXiv 2410.08020 |
 | `uncertainty_sampling` | what is least known, whatever the query | Lewis & Catlett (1994) |
@@ -15,9 +17,11 @@ One function per published method, all with the signature of `select`:
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from langchain_sift.selection.batch import select_batch
 from langchain_sift.selection.greedy import Selection, Selector
 from langchain_sift.selection.marginal_relevance import mmr
 from langchain_sift.selection.nearest import nearest_neighbors, repeat_nearest
+from langchain_sift.selection.residual import select_residual
 from langchain_sift.selection.sift import select
 from langchain_sift.selection.uncertainty import uncertainty_sampling
 from langchain_sift.selection.uniform import random
@@ -43,5 +47,7 @@ __all__ = [
     "random",
     "repeat_nearest",
     "select",
+    "select_batch",
+    "select_residual",
     "uncertainty_sampling",
 ]

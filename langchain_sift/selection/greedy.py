@@ -72,38 +72,51 @@ def choose(
     steps = 0 if count == 0 else k if replace else min(k, count)
     posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
     prior_variance = posterior.query_variance
+    # Zero for what may be chosen, minus infinity for what may not.
+    barred = xp.zeros(count, dtype=candidates.dtype, device=candidates.device)
     indices: list[int] = []
-    variances: list[float] = []
+    variances = []
     for _ in range(steps):
-        scores = score(posterior, indices)
-        if not replace and indices:
-            scores = xp.asarray(scores, copy=True)
-            scores[xp.asarray(indices, device=candidates.device)] = -math.inf
-        best = _first_of_highest(xp, scores)
+        best = int(first_of_highest(xp, score(posterior, indices) + barred))
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)
-        if _is_enough(posterior.query_variance, queries.shape[0], len(indices), stopping_alpha):
+        if not replace:
+            barred[best] = -math.inf
+        if stopping_alpha is not None and is_enough(
+            float(posterior.query_variance), queries.shape[0], len(indices), stopping_alpha
+        ):
             break
-    posterior_variances = np.array(variances, dtype=np.float64)
+    return make_selection(indices, [float(v) for v in variances], float(prior_variance))
+
+
+def make_selection(
+    indices: list[int], posterior_variances: list[float], prior_variance: float
+) -> Selection:
+    """Return the result for what was chosen."""
+    # Rounding can take a variance that should be zero to -1e-17.
+    variances = np.clip(np.array(posterior_variances, dtype=np.float64), 0.0, None)
     return Selection(
         indices=np.array(indices, dtype=np.int64),
-        gains=-np.diff(posterior_variances, prepend=prior_variance),
-        posterior_variances=posterior_variances,
+        gains=-np.diff(variances, prepend=prior_variance),
+        posterior_variances=variances,
         prior_variance=prior_variance,
     )
 
 
-def _first_of_highest(xp: Any, scores: Any) -> int:
+def first_of_highest(xp: Any, scores: Any) -> Any:
+    """Return the place of the highest score on the last axis; of equal ones, the first."""
+    highest = scores.max() if scores.ndim == 1 else xp.max(scores, axis=-1, keepdims=True)
     # BLAS may sum equal rows in different orders, so that their scores differ in the last bits.
-    highest = xp.max(scores)
-    return int(xp.argmax(xp.astype(scores >= highest - 1e-9 * xp.abs(highest), xp.int64)))
+    equal = scores >= highest - 1e-9 * abs(highest)
+    return equal.view(xp.int8).argmax(-1)
 
 
-def _is_enough(variance: float, queries: int, steps: int, alpha: float | None) -> bool:
-    # Adaptive SIFT (arXiv 2410.08020, section 5): stop at the first n with σ_n > 1 / (α n).
-    # The mean over the queries, so that the rule is the same for one and for several.
-    return alpha is not None and math.sqrt(variance / queries) > 1.0 / (alpha * steps)
+def is_enough(variance: float, queries: int, steps: int, alpha: float) -> bool:
+    """Return whether adaptive SIFT stops after that many steps."""
+    # arXiv 2410.08020, section 5: stop at the first n with σ_n > 1 / (α n). The mean over the
+    # queries, so that the rule is the same for one and for several.
+    return math.sqrt(max(variance, 0.0) / queries) > 1.0 / (alpha * steps)
 
 
 def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, Any]:
@@ -115,8 +128,8 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     query_embeddings = _as_array(query_embeddings)
     candidate_embeddings = _as_array(candidate_embeddings)
     xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
-    queries = xp.astype(query_embeddings, xp.float64)
-    candidates = xp.astype(candidate_embeddings, xp.float64)
+    queries = xp.astype(query_embeddings, xp.float64, copy=False)
+    candidates = xp.astype(candidate_embeddings, xp.float64, copy=False)
     if queries.ndim == 1:
         queries = queries[None, :]
     if queries.ndim != 2 or queries.shape[0] == 0:  # noqa: PLR2004
@@ -144,16 +157,17 @@ def _as_array(embeddings: Any) -> Any:
 
 
 def _check_rows(xp: Any, matrix: Any, name: str) -> None:
-    finite = xp.all(xp.isfinite(matrix), axis=1)
-    if not bool(xp.all(finite)):
-        row = int(xp.argmin(xp.astype(finite, xp.int64)))
-        msg = f"{name} must be finite, got NaN or infinity in row {row}: embed that text again"
-        raise EmbeddingError(msg)
-    nonzero = xp.any(matrix != 0.0, axis=1)
-    if not bool(xp.all(nonzero)):
-        row = int(xp.argmin(xp.astype(nonzero, xp.int64)))
+    squared_norms = xp.vecdot(matrix, matrix)
+    # Infinity and NaN fail this as well; one pass over the matrix is enough.
+    good = (squared_norms > 0.0) & (squared_norms < math.inf)
+    if bool(xp.all(good)):
+        return
+    row = int(xp.argmin(xp.astype(good, xp.int8)))
+    if bool(xp.all(xp.isfinite(matrix[row, :]))):
         msg = f"{name} must not be zero, got zeros in row {row}: embed that text again"
-        raise EmbeddingError(msg)
+    else:
+        msg = f"{name} must be finite, got NaN or infinity in row {row}: embed that text again"
+    raise EmbeddingError(msg)
 
 
 def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None) -> None:

@@ -1,4 +1,4 @@
-"""What a store is asked for: documents and their vectors, side by side."""
+"""What a store is asked for: documents of different texts and their vectors, side by side."""
 
 from __future__ import annotations
 
@@ -6,80 +6,109 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from langchain_core.documents import Document
 
-from langchain_sift.errors import EmbeddingError
+from langchain_sift.errors import DimensionMismatch, EmbeddingError
+from langchain_sift.stores.adapter import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Documents of different texts, nearest first."""
+    """Documents of different texts."""
 
     documents: tuple[Document, ...]
     """Each once, as the store holds it."""
 
-    embeddings: npt.NDArray[np.float64]
+    embeddings: Array
     """Of unit norm, shape (n, d)."""
 
     copies: tuple[int, ...]
-    """For each document, how many of those fetched have its text; at least 1."""
+    """For each document, how many of the rows fetched have its text; at least 1."""
 
 
-def make_candidates(
-    documents: Sequence[Document], embeddings: npt.NDArray[np.float64], dimensions: int
-) -> Candidates:
-    """Check and normalise the vectors, and keep the first of documents with identical text.
+class CandidatePool:
+    """Gathers candidates from several answers; rows of identical text become one of them."""
 
-    Args:
-        documents: Nearest first.
-        embeddings: Shape (n, d), as stored.
-        dimensions: Of the query.
+    def __init__(self, dimensions: int) -> None:
+        """Start with none, of so many dimensions."""
+        self._dimensions = dimensions
+        self._documents: list[Document] = []
+        self._embeddings: list[Array] = []
+        self._places: dict[str, int] = {}
+        self._ids: list[set[str | None]] = []
 
-    Raises:
-        EmbeddingError: If a vector is zero, not finite, or not of the query's dimension.
-    """
-    rows: dict[str, int] = {}
-    copies: list[int] = []
-    kept: list[int] = []
-    for row, document in enumerate(documents):
-        place = rows.setdefault(document.page_content, len(kept))
-        if place == len(kept):
-            kept.append(row)
-            copies.append(0)
-        copies[place] += 1
-    chosen = embeddings[kept] if kept else np.empty((0, dimensions))
-    return Candidates(
-        documents=tuple(documents[row] for row in kept),
-        embeddings=_unit_rows(chosen, [documents[row].id for row in kept], dimensions),
-        copies=tuple(copies),
-    )
+    def add(
+        self, documents: Sequence[Document], units: Array, *, limit: int | None = None
+    ) -> Array:
+        """Add documents in their order, of at most `limit` different texts.
+
+        Args:
+            documents: What to add.
+            units: Their vectors, of unit norm, shape (n, d).
+            limit: None for no limit.
+
+        Returns:
+            The vectors of those whose text is new, shape (i, d).
+        """
+        texts: set[str] = set()
+        new: list[int] = []
+        for row, document in enumerate(documents):
+            text = document.page_content
+            if text not in texts and len(texts) == limit:
+                continue
+            texts.add(text)
+            place = self._places.setdefault(text, len(self._documents))
+            if place == len(self._documents):
+                self._documents.append(document)
+                self._ids.append(set())
+                new.append(row)
+            self._ids[place].add(document.id)
+        embeddings: Array = units[new]
+        self._embeddings.append(embeddings)
+        return embeddings
+
+    def candidates(self) -> Candidates:
+        """Return all that were added, in that order."""
+        return Candidates(
+            documents=tuple(self._documents),
+            embeddings=np.concatenate([np.empty((0, self._dimensions)), *self._embeddings]),
+            copies=tuple(len(ids) for ids in self._ids),
+        )
 
 
-def unit_vector(embedding: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def unit_vector(embedding: Array) -> Array:
     """Return the query's vector scaled to unit norm.
 
     Raises:
         EmbeddingError: If it is zero or not finite.
     """
-    unit: npt.NDArray[np.float64] = _unit_rows(embedding[None, :], ["the query"], len(embedding))[0]
+    unit: Array = unit_rows(embedding[None, :], ["the query"], len(embedding))[0]
     return unit
 
 
-def _unit_rows(
-    embeddings: npt.NDArray[np.float64], names: Sequence[str | None], dimensions: int
-) -> npt.NDArray[np.float64]:
+def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -> Array:
+    """Return the rows scaled to unit norm.
+
+    Args:
+        embeddings: Shape (n, d).
+        names: Of the rows, for messages.
+        dimensions: Those of the query, which d has to be.
+
+    Raises:
+        EmbeddingError: If a vector is zero or not finite.
+        DimensionMismatch: If d is not `dimensions`.
+    """
     if embeddings.shape[1] != dimensions:
         msg = (
             f"the query has {dimensions} dimensions and the stored vectors have "
             f"{embeddings.shape[1]}: open the store with the embeddings that filled it"
         )
-        raise EmbeddingError(msg)
+        raise DimensionMismatch(msg)
     norms = np.linalg.norm(embeddings, axis=1)
-    for name, norm in zip(names, norms, strict=True):
-        if not np.isfinite(norm) or norm == 0.0:
-            what = "zero" if norm == 0.0 else "NaN or infinite"
-            msg = f"the vector of {name} is {what}: embed that text again"
-            raise EmbeddingError(msg)
-    units: npt.NDArray[np.float64] = embeddings / norms[:, None]
+    bad = np.flatnonzero(~((norms > 0.0) & np.isfinite(norms)))
+    if len(bad):
+        what = "zero" if norms[bad[0]] == 0.0 else "NaN or infinite"
+        msg = f"the vector of {names[bad[0]]} is {what}: embed that text again"
+        raise EmbeddingError(msg)
+    units: Array = embeddings / norms[:, None]
     return units

@@ -13,12 +13,16 @@ import pytest
 import langchain_sift
 
 EXPECTED = [
+    "AsyncChroma",
     "ChatTestTimeFineTuned",
     "FineTuneConfig",
     "GenerationConfig",
     "HiddenStateEmbeddings",
     "Report",
+    "Retrieval",
+    "SIFTReranker",
     "SIFTRetriever",
+    "ScoredDocument",
     "TestTimeFineTunedLLM",
     "compare",
 ]

@@ -134,7 +134,7 @@ def test_a_dropped_collection_fails_retrieval_and_spares_the_base_model(
         finetune=RECIPE,
     )
     assert report.rows[0].failure is None
-    assert str(report.rows[1].failure).startswith("StoreError")
+    assert str(report.rows[1].failure).startswith("CollectionNotFound")
 
 
 @pytest.mark.parametrize(

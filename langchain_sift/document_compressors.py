@@ -1,0 +1,155 @@
+"""`SIFTReranker`: SIFT over the documents of any other retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import run_in_executor
+from pydantic import ConfigDict, StrictInt, model_validator
+
+from langchain_sift.errors import EmbeddingError
+from langchain_sift.retrieval import Choice, with_scores
+from langchain_sift.selection import select
+from langchain_sift.selection.greedy import check_arguments
+from langchain_sift.stores.adapter import Array
+from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector
+
+
+class SIFTReranker(BaseDocumentCompressor):
+    """Chooses, of the documents of another retriever, those that reduce the uncertainty most.
+
+    For what has no vectors to give: a keyword search, an ensemble, a web search. The documents
+    are embedded together with the query, unless `vector_key` says where their vectors are. On a
+    vector store `SIFTRetriever` does the same without embedding anything again.
+
+    Instantiate:
+        ```python
+        from langchain_classic.retrievers import ContextualCompressionRetriever
+        from langchain_sift import SIFTReranker
+
+        retriever = ContextualCompressionRetriever(
+            base_compressor=SIFTReranker(embeddings=embeddings, top_n=5),
+            base_retriever=other_retriever,
+        )
+        ```
+
+    Documents of identical text count as one. Ids and metadata are kept; the documents given are
+    not changed.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    embeddings: Embeddings
+    """Embeds the query, and the documents where they bring no vectors."""
+
+    top_n: StrictInt = 4
+    """How many documents to keep at most."""
+
+    noise_variance: float = 0.01
+    """The paper's λ'; see `SIFTRetriever`."""
+
+    stopping_alpha: float | None = None
+    """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
+
+    score_key: str | None = None
+    """Under this key a document's gain is written to its metadata; None writes nothing."""
+
+    vector_key: str | None = None
+    """Under this key of its metadata a document brings its vector, which is taken out. It has to
+    come from the same `embeddings`. Documents without it are embedded."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        check_arguments(self.top_n, self.noise_variance, self.stopping_alpha)
+        return self
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Return at most `top_n` of the documents, most informative first.
+
+        Args:
+            documents: From any retriever.
+            query: What they were retrieved for.
+            callbacks: Not used: embeddings report to none.
+
+        Raises:
+            EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+        """
+        del callbacks
+        if not documents:
+            return []
+        query_embedding = self.embeddings.embed_query(query)
+        documents, given, texts = self._vectors_given(documents)
+        return self._choose(
+            documents, query_embedding, given, self.embeddings.embed_documents(texts)
+        )
+
+    async def acompress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> Sequence[Document]:
+        """Do as `compress_documents` does, without blocking the event loop."""
+        del callbacks
+        if not documents:
+            return []
+        query_embedding = await self.embeddings.aembed_query(query)
+        documents, given, texts = self._vectors_given(documents)
+        embedded = await self.embeddings.aembed_documents(texts)
+        return await run_in_executor(
+            None, self._choose, documents, query_embedding, given, embedded
+        )
+
+    def _vectors_given(
+        self, documents: Sequence[Document]
+    ) -> tuple[list[Document], dict[int, Any], list[str]]:
+        """Return documents without their vectors, the vectors by place, and texts that lack one."""
+        kept: list[Document] = []
+        given: dict[int, Any] = {}
+        for place, document in enumerate(documents):
+            metadata = dict(document.metadata)
+            if self.vector_key is not None and self.vector_key in metadata:
+                given[place] = metadata.pop(self.vector_key)
+            kept.append(document.model_copy(update={"metadata": metadata}))
+        lacking = [kept[place].page_content for place in range(len(kept)) if place not in given]
+        return kept, given, list(dict.fromkeys(lacking))
+
+    def _choose(
+        self,
+        documents: Sequence[Document],
+        query_embedding: Sequence[float],
+        given: dict[int, Any],
+        embedded: Sequence[Sequence[float]],
+    ) -> list[Document]:
+        query = unit_vector(np.asarray(query_embedding, dtype=np.float64))
+        lacking = [document for place, document in enumerate(documents) if place not in given]
+        texts = dict.fromkeys(document.page_content for document in lacking)
+        by_text = dict(zip(texts, embedded, strict=True))
+        vectors = [
+            given[place] if place in given else by_text[document.page_content]
+            for place, document in enumerate(documents)
+        ]
+        pool = CandidatePool(len(query))
+        names = [document.id for document in documents]
+        pool.add(documents, unit_rows(_matrix(vectors), names, len(query)))
+        candidates = pool.candidates()
+        selection = select(
+            query,
+            candidates.embeddings,
+            k=self.top_n,
+            noise_variance=self.noise_variance,
+            stopping_alpha=self.stopping_alpha,
+        )
+        return with_scores(Choice(candidates, selection), self.score_key)
+
+
+def _matrix(vectors: Sequence[Any]) -> Array:
+    try:
+        return np.array([np.asarray(vector, dtype=np.float64) for vector in vectors])
+    except (TypeError, ValueError) as error:
+        msg = "the documents' vectors must be lists of numbers, all of one length"
+        raise EmbeddingError(msg) from error

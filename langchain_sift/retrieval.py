@@ -1,0 +1,195 @@
+"""From the vectors of a query to scored documents."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+
+from langchain_sift.selection import Selection, Selector
+from langchain_sift.selection.posterior import irreducible_variance
+from langchain_sift.stores.adapter import Array, Nearest, Page
+from langchain_sift.stores.candidates import Candidates
+from langchain_sift.stores.searching import (
+    every_candidate,
+    nearest_candidates,
+    residual_candidates,
+)
+
+CANDIDATE_SEARCHES = ("nearest", "residual", "exhaustive")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen from what."""
+
+    candidates: Candidates
+    selection: Selection
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents, in the order of choice."""
+        return [self.candidates.documents[index] for index in self.selection.indices]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredDocument:
+    """A choice, and what it was chosen for. All numbers are Python's own."""
+
+    document: Document
+    """As the store holds it."""
+
+    id: str | None
+    """The document's."""
+
+    similarity: float
+    """Cosine with the query; with several query vectors their mean."""
+
+    gain: float
+    """By how much it lowered the posterior variance of the query when it was chosen."""
+
+    posterior_variance: float
+    """Posterior variance of the query after it, summed over the query vectors."""
+
+    count: int
+    """How often it was chosen in all; more than 1 only with `replace`."""
+
+    copies: int
+    """How many rows among those fetched have its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What was chosen for a query, in the order of choice, and what is still unknown."""
+
+    choices: tuple[ScoredDocument, ...]
+    """One for each choice."""
+
+    prior_variance: float
+    """Variance of the query before the first choice, summed over the query vectors."""
+
+    posterior_std: float
+    """Posterior standard deviation of the query after the last choice, σ_n: the root of the
+    mean posterior variance over the query vectors."""
+
+    irreducible_variance: float
+    """What would remain if all candidates were known without noise, summed over the query
+    vectors: no choice among them goes below it."""
+
+    candidates: int
+    """How many different texts there were to choose from."""
+
+    @property
+    def documents(self) -> list[Document]:
+        """The documents, in the order of choice."""
+        return [choice.document for choice in self.choices]
+
+
+def retrieve(
+    queries: Array,
+    *,
+    selector: Selector,
+    candidate_search: str,
+    fetch_k: int,
+    step_fetch_k: int,
+    opposite: bool,
+    **arguments: Any,
+) -> Generator[Nearest | Page, Any, Choice]:
+    """Find candidates and choose; a generator of requests to the store.
+
+    Args:
+        queries: Unit vectors, shape (m, d).
+        selector: The method.
+        candidate_search: One of `CANDIDATE_SEARCHES`; "residual" chooses with SIFT.
+        fetch_k: Candidates for each query vector, for "nearest".
+        step_fetch_k: Candidates in each direction before each choice, for "residual".
+        opposite: Whether "nearest" takes |cos|.
+        **arguments: The selector's.
+    """
+    if candidate_search == "residual":
+        candidates, selection = yield from residual_candidates(
+            queries, step_fetch_k=step_fetch_k, **arguments
+        )
+        return Choice(candidates, selection)
+    if candidate_search == "exhaustive":
+        candidates = yield from every_candidate(queries.shape[1])
+    else:
+        candidates = yield from nearest_candidates(queries, fetch_k=fetch_k, opposite=opposite)
+    return Choice(candidates, selector(queries, candidates.embeddings, **arguments))
+
+
+def scored(queries: Array, choice: Choice) -> Retrieval:
+    """Return the choice with what is known of each document."""
+    candidates, selection = choice.candidates, choice.selection
+    chosen = selection.indices.tolist()
+    counts = Counter(chosen)
+    similarities = candidates.embeddings[chosen] @ np.mean(queries, axis=0)
+    choices = tuple(
+        ScoredDocument(
+            document=candidates.documents[index],
+            id=candidates.documents[index].id,
+            similarity=similarity,
+            gain=gain,
+            posterior_variance=variance,
+            count=counts[index],
+            copies=candidates.copies[index],
+        )
+        for index, similarity, gain, variance in zip(
+            chosen,
+            similarities.tolist(),
+            selection.gains.tolist(),
+            selection.posterior_variances.tolist(),
+            strict=True,
+        )
+    )
+    remaining = choices[-1].posterior_variance if choices else selection.prior_variance
+    return Retrieval(
+        choices=choices,
+        prior_variance=selection.prior_variance,
+        posterior_std=math.sqrt(remaining / len(queries)),
+        irreducible_variance=irreducible_variance(queries, candidates.embeddings),
+        candidates=len(candidates.documents),
+    )
+
+
+def with_scores(choice: Choice, score_key: str | None) -> list[Document]:
+    """Return the documents, with their gains in the metadata if there is a key for them."""
+    if score_key is None:
+        return choice.documents
+    return [
+        document.model_copy(update={"metadata": ScoredMetadata(document.metadata, score_key, gain)})
+        for document, gain in zip(choice.documents, choice.selection.gains.tolist(), strict=True)
+    ]
+
+
+class ScoredMetadata(dict[str, Any]):
+    """Metadata with a score, which is no part of what the metadata are equal to.
+
+    The score belongs to the query. Were it compared, the same document found by two queries
+    would be two, and what removes repeats, such as `MultiQueryRetriever`, would keep both.
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
+        """Add the score."""
+        super().__init__({**metadata, score_key: score})
+        self._score_key = score_key
+
+    def __eq__(self, other: object) -> bool:
+        """Compare without the score, on either side."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._without_score(self) == self._without_score(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Differ where not equal; `dict` has a comparison of its own."""
+        return not self == other
+
+    __hash__ = None
+
+    def _without_score(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in metadata.items() if key != self._score_key}

@@ -1,0 +1,147 @@
+"""SIFT for many prompts at once: the same choices, in arrays with an axis of prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from langchain_sift.errors import ArgumentError
+from langchain_sift.selection.greedy import (
+    Selection,
+    as_matrices,
+    check_arguments,
+    first_of_highest,
+    is_enough,
+    make_selection,
+)
+from langchain_sift.selection.posterior import Posterior
+
+
+def select_batch(
+    query_embeddings: Sequence[Any],
+    candidate_embeddings: Sequence[Any],
+    *,
+    k: int,
+    noise_variance: float = 0.01,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+) -> list[Selection]:
+    """Choose for every prompt what `select` would choose, all prompts in step.
+
+    On an accelerator a step costs nearly the same for one prompt and for many. Candidates are
+    padded to the longest list, so memory is O(b n (d + k)) for b prompts of at most n.
+
+    Args:
+        query_embeddings: For each prompt an array of shape (d,) or (m, d).
+        candidate_embeddings: For each prompt an array of shape (n, d); n may differ. Of the
+            same library and on the same device.
+        k: As in `select`; so are the others.
+        noise_variance: As in `select`.
+        replace: As in `select`.
+        stopping_alpha: As in `select`; each prompt stops for itself.
+
+    Returns:
+        One selection for each prompt.
+
+    Raises:
+        ArgumentError: If an argument is out of range or the two sequences differ in length.
+        EmbeddingError: If a vector is NaN, infinite, zero, or of the wrong dimension.
+    """
+    check_arguments(k, noise_variance, stopping_alpha)
+    if len(query_embeddings) != len(candidate_embeddings):
+        msg = (
+            f"query_embeddings and candidate_embeddings must be of one length, got "
+            f"{len(query_embeddings)} and {len(candidate_embeddings)}"
+        )
+        raise ArgumentError(msg)
+    problems = [
+        as_matrices(queries, candidates)
+        for queries, candidates in zip(query_embeddings, candidate_embeddings, strict=True)
+    ]
+    counts = [len(candidates) for _, candidates in problems]
+    if not any(counts):
+        return [make_selection([], [], float((queries**2).sum())) for queries, _ in problems]
+    xp = array_api_compat.array_namespace(*problems[0])
+    queries = _padded(xp, [queries for queries, _ in problems])
+    candidates = _padded(xp, [candidates for _, candidates in problems])
+    wanted = [0 if count == 0 else k if replace else min(k, count) for count in counts]
+    indices, variances, prior_variances = _choose(
+        xp, queries, candidates, counts, steps=max(wanted), noise_variance=noise_variance,
+        replace=replace,
+    )  # fmt: skip
+    selections = []
+    for prompt, steps in enumerate(wanted):
+        count = len(problems[prompt][0])
+        kept = _until_enough(variances[:steps, prompt], count, stopping_alpha)
+        selections.append(
+            make_selection(
+                indices[:kept, prompt].tolist(),
+                variances[:kept, prompt].tolist(),
+                float(prior_variances[prompt]),
+            )
+        )
+    return selections
+
+
+def _choose(
+    xp: Any,
+    queries: Any,
+    candidates: Any,
+    counts: list[int],
+    *,
+    steps: int,
+    noise_variance: float,
+    replace: bool,
+) -> tuple[Any, Any, Any]:
+    """Return indices and variances, both (k, b), and prior variances, (b,), as NumPy arrays."""
+    batch, longest, _ = candidates.shape
+    device = candidates.device
+    posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
+    prior_variances = posterior.query_variance
+    places = xp.arange(longest, device=device)[None, :]
+    is_padding = places >= xp.asarray(counts, device=device)[:, None]
+    barred = xp.where(is_padding, -math.inf, 0.0)
+    prompts = xp.arange(batch, device=device)
+    indices, variances = [], []
+    for _ in range(steps):  # nothing in here waits for the device
+        best = first_of_highest(xp, posterior.gains() + barred)
+        posterior.condition(best)
+        if not replace:
+            barred[prompts, best] = -math.inf
+        indices.append(best)
+        variances.append(posterior.query_variance)
+    return (
+        _to_numpy(xp.stack(indices)),
+        _to_numpy(xp.stack(variances)),
+        _to_numpy(prior_variances),
+    )
+
+
+def _until_enough(variances: Any, queries: int, alpha: float | None) -> int:
+    """Return how many of the choices adaptive SIFT keeps."""
+    if alpha is not None:
+        for steps, variance in enumerate(variances.tolist(), start=1):
+            if is_enough(variance, queries, steps, alpha):
+                return steps
+    return len(variances)
+
+
+def _padded(xp: Any, matrices: list[Any]) -> Any:
+    """Stack the matrices, shape (b, n, d), with rows of zeros below the shorter ones."""
+    longest = max(len(matrix) for matrix in matrices)
+    dimensions = max(matrix.shape[1] for matrix in matrices)
+    first = matrices[0]
+    shape = (len(matrices), longest, dimensions)
+    stacked = xp.zeros(shape, dtype=first.dtype, device=first.device)
+    for place, matrix in enumerate(matrices):
+        if len(matrix):
+            stacked[place, : len(matrix), :] = matrix
+    return stacked
+
+
+def _to_numpy(array: Any) -> Any:
+    return np.asarray(array.cpu() if array_api_compat.is_torch_array(array) else array)

@@ -1,0 +1,312 @@
+"""Ask a store: within a deadline, with retries, and for many queries in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import httpx
+import numpy as np
+from langchain_core.runnables import run_in_executor
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
+from langchain_sift.stores.adapter import (
+    AnyAdapter,
+    AsyncStoreAdapter,
+    Nearest,
+    Page,
+    StoreAdapter,
+)
+
+Result = TypeVar("Result")
+Search = Generator[Nearest | Page, Any, Result]
+
+_ATTEMPTS = 3
+# Chroma advises at most 50 to 250 for one call.
+_DIRECTIONS_PER_CALL = 64
+
+
+def run(
+    search: Search[Result], adapter: StoreAdapter, *, timeout: float, arguments: Mapping[str, Any]
+) -> Result:
+    """Answer the requests of one search and return its result; see `run_together`."""
+    return _result(run_together([search], adapter, timeout=timeout, arguments=arguments)[0])
+
+
+def run_together(
+    searches: Sequence[Search[Result]],
+    adapter: StoreAdapter,
+    *,
+    timeout: float,
+    arguments: Mapping[str, Any],
+) -> list[Result | Exception]:
+    """Answer the requests of several searches, those that can be with one call.
+
+    Args:
+        searches: Generators of requests.
+        adapter: The store's.
+        timeout: Seconds until all have to be done.
+        arguments: What the adapter's search takes besides, the same for all.
+
+    Returns:
+        For each search its result, or what stopped it: a `SIFTError`.
+    """
+    deadline = time.monotonic() + timeout
+    members = [_Member(search) for search in searches]
+    while any(member.request for member in members):
+        for request, parts in _gathered(members):
+            try:
+                answer = _ask(adapter, request, deadline, arguments)
+            except Exception as error:  # noqa: BLE001 - each member hears of it, and decides
+                for member, _ in parts:
+                    member.fail(error)
+            else:
+                for member, part in parts:
+                    member.answer(answer if part is None else answer[part])
+    return [member.outcome() for member in members]
+
+
+async def arun(
+    search: Search[Result],
+    adapter: AsyncStoreAdapter,
+    *,
+    timeout: float,
+    arguments: Mapping[str, Any],
+) -> Result:
+    """Do as `run` does, for a store that coroutines ask."""
+    outcomes = await arun_together([search], adapter, timeout=timeout, arguments=arguments)
+    return _result(outcomes[0])
+
+
+async def arun_together(
+    searches: Sequence[Search[Result]],
+    adapter: AsyncStoreAdapter,
+    *,
+    timeout: float,
+    arguments: Mapping[str, Any],
+) -> list[Result | Exception]:
+    """Do as `run_together` does, for a store that coroutines ask; choosing is done in a thread."""
+    deadline = time.monotonic() + timeout
+    members = [_Member(search) for search in searches]
+    while any(member.request for member in members):
+        for request, parts in _gathered(members):
+            try:
+                answer = await _aask(adapter, request, deadline, arguments)
+            except Exception as error:  # noqa: BLE001 - as above
+                for member, _ in parts:
+                    member.fail(error)
+            else:
+                for member, part in parts:
+                    own = answer if part is None else answer[part]
+                    await run_in_executor(None, member.answer, own)
+    return [member.outcome() for member in members]
+
+
+class _Member(Generic[Result]):
+    """A search among others: its open request, and in the end its outcome."""
+
+    def __init__(self, search: Search[Result]) -> None:
+        self._search = search
+        self._outcome: Any = None
+        self.request: Nearest | Page | None = None
+        self._advance(search.send, None)
+
+    def answer(self, answer: Any) -> None:
+        self._advance(self._search.send, answer)
+
+    def fail(self, error: Exception) -> None:
+        self._advance(self._search.throw, error)
+
+    def outcome(self) -> Result | Exception:
+        outcome: Result | Exception = self._outcome
+        return outcome
+
+    def _advance(self, move: Callable[[Any], Nearest | Page], value: Any) -> None:
+        self.request = None
+        try:
+            self.request = move(value)
+        except StopIteration as end:
+            self._outcome = end.value
+        except Exception as error:  # noqa: BLE001 - another member may still succeed
+            self._outcome = error
+
+
+def _gathered(
+    members: Sequence[_Member[Any]],
+) -> Iterator[tuple[Nearest | Page, list[tuple[_Member[Any], slice | None]]]]:
+    """Yield requests that serve several members, with the part of the answer that is each's."""
+    same: dict[Any, list[_Member[Any]]] = {}
+    for member in members:
+        request = member.request
+        if isinstance(request, Nearest):
+            same.setdefault((request.count, request.directions.shape[1]), []).append(member)
+        elif request is not None:
+            same.setdefault(("page", str(request.cursor), request.size), []).append(member)
+    for askers in same.values():
+        first = askers[0].request
+        if isinstance(first, Nearest):
+            yield from _in_one_call(askers, first.count)
+        elif first is not None:
+            yield first, [(member, None) for member in askers]
+
+
+def _in_one_call(
+    members: Sequence[_Member[Any]], count: int
+) -> Iterator[tuple[Nearest, list[tuple[_Member[Any], slice | None]]]]:
+    directions: list[Any] = []
+    parts: list[tuple[_Member[Any], slice | None]] = []
+    for member in members:
+        own = member.request.directions  # type: ignore[union-attr]
+        if parts and len(directions) + len(own) > _DIRECTIONS_PER_CALL:
+            yield Nearest(np.array(directions), count), parts
+            directions, parts = [], []
+        parts.append((member, slice(len(directions), len(directions) + len(own))))
+        directions.extend(own)
+    yield Nearest(np.array(directions), count), parts
+
+
+def _ask(
+    adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
+) -> Any:
+    def once() -> Any:
+        remaining = deadline - time.monotonic()
+
+        def ask() -> Any:
+            if isinstance(request, Nearest):
+                return adapter.nearest(
+                    request.directions, request.count, timeout=remaining, **arguments
+                )
+            return adapter.page(request.cursor, request.size, timeout=remaining, **arguments)
+
+        try:
+            return _within(remaining, ask)
+        except SIFTError:
+            raise
+        except Exception as error:
+            raise _typed(error, adapter, request) from error
+
+    return Retrying(**_retries(deadline))(once)
+
+
+async def _aask(
+    adapter: AsyncStoreAdapter,
+    request: Nearest | Page,
+    deadline: float,
+    arguments: Mapping[str, Any],
+) -> Any:
+    async def once() -> Any:
+        remaining = deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(remaining):
+                if isinstance(request, Nearest):
+                    return await adapter.anearest(
+                        request.directions, request.count, timeout=remaining, **arguments
+                    )
+                return await adapter.apage(
+                    request.cursor, request.size, timeout=remaining, **arguments
+                )
+        except SIFTError:
+            raise
+        except Exception as error:
+            raise _typed(error, adapter, request) from error
+
+    return await AsyncRetrying(**_retries(deadline))(once)
+
+
+def _retries(deadline: float) -> dict[str, Any]:
+    """Say when to ask again: reading twice does no harm, so whatever a second try may mend."""
+    return {
+        "retry": retry_if_exception_type(StoreUnavailable),
+        "stop": stop_after_attempt(_ATTEMPTS) | stop_before_delay(deadline - time.monotonic()),
+        "wait": wait_random_exponential(multiplier=0.1, max=2.0),
+        "reraise": True,
+    }
+
+
+class _Worker:
+    """A thread that makes calls, one after another.
+
+    Few stores' clients can be told how long to wait. A worker whose call is still out when its
+    time is up is left alone until the call ends, and then serves again: it holds up neither the
+    caller nor, as a daemon, the end of the process.
+    """
+
+    # Waiting for work. A new thread for each call would cost more than most of what is done
+    # with the answer: its memory is new as well.
+    idle: ClassVar[deque[_Worker]] = deque()
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        threading.Thread(target=self._serve, daemon=True, name="langchain-sift-store").start()
+
+    def call(self, function: Callable[[], Any], seconds: float) -> Any:
+        """Return what the function returns, if it does so in time; else raise TimeoutError."""
+        answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        context = contextvars.copy_context()
+
+        def job() -> None:
+            outcome: tuple[Any, BaseException | None]
+            try:
+                outcome = context.run(function), None
+            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+                outcome = None, error
+            self.idle.append(self)
+            answers.put(outcome)
+
+        self._jobs.put(job)
+        try:
+            answer, error = answers.get(timeout=max(seconds, 0.0))
+        except queue.Empty:
+            raise TimeoutError from None
+        if error is not None:
+            raise error
+        return answer
+
+    def _serve(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+# Threads do not live on in the child of a fork.
+os.register_at_fork(after_in_child=_Worker.idle.clear)
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    try:
+        worker = _Worker.idle.pop()
+    except IndexError:
+        worker = _Worker()
+    return worker.call(function, seconds)
+
+
+def _typed(error: Exception, adapter: AnyAdapter, request: Nearest | Page) -> SIFTError:
+    """Return another's error as one of ours, that names the store and what it was asked."""
+    operation = "search" if isinstance(request, Nearest) else "reading"
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return StoreTimeout(f"{adapter.label}: no answer to a {operation} within the timeout")
+    # The text of another's message may hold that of a document.
+    problem = type(error).__name__
+    if isinstance(error, ConnectionError | httpx.TransportError):
+        return StoreUnavailable(f"{adapter.label}: {operation} failed: {problem}")
+    return StoreError(f"{adapter.label}: {operation} failed: {problem}")
+
+
+def _result(outcome: Result | Exception) -> Result:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

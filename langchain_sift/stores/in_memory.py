@@ -1,0 +1,71 @@
+"""LangChain's `InMemoryVectorStore`: every vector is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_sift.errors import InvalidFilter
+from langchain_sift.stores.adapter import Array, Rows
+
+Condition = Callable[[Document], bool]
+
+
+class InMemoryAdapter:
+    """Reads the store's dictionary, and ranks by cosine as the store does."""
+
+    search_arguments = ("filter",)
+
+    def __init__(self, vectorstore: InMemoryVectorStore) -> None:
+        """Keep the store."""
+        self._store = vectorstore
+        self.label = "InMemoryVectorStore"
+
+    def nearest(
+        self, directions: Array, count: int, *, timeout: float, filter: Condition | None = None
+    ) -> list[Rows]:
+        """Compare each direction with every vector."""
+        del timeout
+        rows = self._rows(filter)
+        if not rows.documents:
+            return [rows for _ in directions]
+        with np.errstate(divide="ignore", invalid="ignore"):  # who asks reports a zero vector
+            units = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
+        answers = []
+        for similarities in directions @ units.T:
+            nearest = np.argsort(-similarities, kind="stable")[:count]
+            documents = [rows.documents[row] for row in nearest]
+            answers.append(Rows(documents, rows.vectors[nearest], len(nearest)))
+        return answers
+
+    def page(
+        self, cursor: None, size: int, *, timeout: float, filter: Condition | None = None
+    ) -> tuple[Rows, None]:
+        """Return all rows: they are in memory as it is."""
+        del cursor, size, timeout
+        return self._rows(filter), None
+
+    def conjunction(self, first: Condition, second: Condition) -> Condition:
+        """Return a function that asks both."""
+        return lambda document: first(document) and second(document)
+
+    def _rows(self, condition: Condition | None) -> Rows:
+        if condition is not None and not callable(condition):
+            msg = (
+                "InMemoryVectorStore filters with a function of a document, got "
+                f"{type(condition).__name__}"
+            )
+            raise InvalidFilter(msg)
+        documents, vectors = [], []
+        for entry in list(self._store.store.values()):  # another thread may add meanwhile
+            document = Document(
+                id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
+            )
+            if condition is None or condition(document):
+                documents.append(document)
+                vectors.append(entry["vector"])
+        matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+        return Rows(documents, matrix, len(documents))

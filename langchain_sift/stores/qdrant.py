@@ -1,0 +1,140 @@
+"""Qdrant through `langchain_qdrant`: its dense vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_qdrant import QdrantVectorStore
+from qdrant_client import models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from langchain_sift.errors import (
+    CollectionNotFound,
+    InvalidFilter,
+    SIFTError,
+    StoreError,
+    StoreUnavailable,
+)
+from langchain_sift.stores.adapter import Array, Rows
+
+
+class QdrantAdapter:
+    """Asks the client for points with their vectors."""
+
+    search_arguments = ("filter",)
+
+    def __init__(self, vectorstore: QdrantVectorStore) -> None:
+        """Keep the store."""
+        self._store = vectorstore
+        self.label = f"Qdrant collection {vectorstore.collection_name!r}"
+
+    def nearest(
+        self,
+        directions: Array,
+        count: int,
+        *,
+        timeout: float,
+        filter: models.Filter | None = None,
+    ) -> list[Rows]:
+        """Ask once for all directions."""
+        condition = _checked(filter)
+        requests = [
+            models.QueryRequest(
+                query=direction.tolist(),
+                using=self._store.vector_name or None,
+                limit=count,
+                filter=condition,
+                with_payload=True,
+                with_vector=True,
+            )
+            for direction in directions
+        ]
+        answers = self._call(
+            self._store.client.query_batch_points,
+            collection_name=self._store.collection_name,
+            requests=requests,
+            timeout=_whole_seconds(timeout),
+        )
+        return [self._rows(answer.points) for answer in answers]
+
+    def page(
+        self,
+        cursor: Any,
+        size: int,
+        *,
+        timeout: float,
+        filter: models.Filter | None = None,
+    ) -> tuple[Rows, Any]:
+        """Scroll on from the point that the last page ended before."""
+        points, following = self._call(
+            self._store.client.scroll,
+            collection_name=self._store.collection_name,
+            scroll_filter=_checked(filter),
+            limit=size,
+            offset=cursor,
+            with_payload=True,
+            with_vectors=True,
+            timeout=_whole_seconds(timeout),
+        )
+        return self._rows(points), following
+
+    def conjunction(self, first: models.Filter, second: models.Filter) -> models.Filter:
+        """Return a filter that must pass both."""
+        return models.Filter(must=[first, second])
+
+    def _call(self, operation: Any, **arguments: Any) -> Any:
+        try:
+            return operation(**arguments)
+        except ResponseHandlingException as error:
+            msg = f"{self.label}: {type(error).__name__}"
+            raise StoreUnavailable(msg) from error
+        except UnexpectedResponse as error:
+            raise self._typed(error) from error
+        except ValueError as error:  # the local mode's "Collection ... not found"
+            if "not found" in str(error):
+                msg = f"{self.label} does not exist"
+                raise CollectionNotFound(msg) from error
+            raise
+
+    def _typed(self, error: UnexpectedResponse) -> SIFTError:
+        kind = {404: CollectionNotFound, 429: StoreUnavailable, 503: StoreUnavailable}
+        return kind.get(error.status_code or 0, StoreError)(
+            f"{self.label}: the server answered {error.status_code} {error.reason_phrase}"
+        )
+
+    def _rows(self, points: Sequence[Any]) -> Rows:
+        store = self._store
+        kept = [p for p in points if (p.payload or {}).get(store.content_payload_key) is not None]
+        documents = [
+            Document(
+                id=str(point.id),
+                page_content=point.payload[store.content_payload_key],
+                metadata={
+                    **(point.payload.get(store.metadata_payload_key) or {}),
+                    # As the store's own searches return them.
+                    "_id": point.id,
+                    "_collection_name": store.collection_name,
+                },
+            )
+            for point in kept
+        ]
+        vectors = [
+            point.vector[store.vector_name] if isinstance(point.vector, dict) else point.vector
+            for point in kept
+        ]
+        matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+        return Rows(documents, matrix, len(points))
+
+
+def _checked(filter: models.Filter | None) -> models.Filter | None:
+    if filter is None or isinstance(filter, models.Filter):
+        return filter
+    msg = f"Qdrant filters with a qdrant_client.models.Filter, got {type(filter).__name__}"
+    raise InvalidFilter(msg)
+
+
+def _whole_seconds(timeout: float) -> int:
+    return max(int(timeout), 1)
