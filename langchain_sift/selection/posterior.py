@@ -10,9 +10,6 @@ from typing import Any
 
 import array_api_compat
 
-# Below this share of the largest, an eigenvalue of a kernel matrix in float64 is rounding.
-_RANK = 1e-12
-
 
 class Posterior:
     """What is known about the candidates and the queries after the choices so far.
@@ -113,15 +110,11 @@ def irreducible_variance(query_embeddings: Any, candidate_embeddings: Any) -> fl
         candidate_embeddings: Shape (n, d).
     """
     xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
-    count, dimensions = candidate_embeddings.shape
-    if count == 0:
+    if candidate_embeddings.shape[0] == 0:
         return float(xp.sum(query_embeddings * query_embeddings))
-    if count > dimensions:  # the smaller of the two products has the same span
-        values, vectors = xp.linalg.eigh(candidate_embeddings.mT @ candidate_embeddings)
-        basis = vectors[:, values > _RANK * values[-1]].mT
-    else:
-        values, vectors = xp.linalg.eigh(candidate_embeddings @ candidate_embeddings.mT)
-        kept = values > _RANK * values[-1]
-        basis = (vectors[:, kept] / values[kept] ** 0.5).mT @ candidate_embeddings
+    _, sizes, basis = xp.linalg.svd(candidate_embeddings, full_matrices=False)
+    # Below this a singular value in float64 is rounding.
+    spanning = sizes > float(sizes[0]) * max(candidate_embeddings.shape) * 2.2e-16
+    basis = basis[spanning]
     rest = query_embeddings - (query_embeddings @ basis.mT) @ basis
     return float(xp.sum(rest * rest))
