@@ -10,9 +10,9 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, StrictInt, model_validator
+from pydantic import ConfigDict, Field, StrictInt, model_validator
 
-from langchain_sift.errors import EmbeddingError
+from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
 from langchain_sift.retrieval import Choice, with_scores
 from langchain_sift.selection import select
 from langchain_sift.selection.greedy import check_arguments
@@ -44,7 +44,7 @@ class SIFTReranker(BaseDocumentCompressor):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    embeddings: Embeddings
+    embeddings: Embeddings = Field(repr=False)  # theirs may show a key
     """Embeds the query, and the documents where they bring no vectors."""
 
     top_n: StrictInt = 4
@@ -65,6 +65,9 @@ class SIFTReranker(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
+        if self.top_n < 1:
+            msg = f"top_n must be an integer of at least 1, got {self.top_n}"
+            raise ArgumentError(msg)
         check_arguments(self.top_n, self.noise_variance, self.stopping_alpha)
         return self
 
@@ -86,9 +89,9 @@ class SIFTReranker(BaseDocumentCompressor):
             return []
         query_embedding = self.embeddings.embed_query(query)
         documents, given, texts = self._vectors_given(documents)
-        return self._choose(
-            documents, query_embedding, given, self.embeddings.embed_documents(texts)
-        )
+        # Some services take no empty list.
+        embedded = self.embeddings.embed_documents(texts) if texts else []
+        return self._choose(documents, query_embedding, given, embedded)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -99,7 +102,7 @@ class SIFTReranker(BaseDocumentCompressor):
             return []
         query_embedding = await self.embeddings.aembed_query(query)
         documents, given, texts = self._vectors_given(documents)
-        embedded = await self.embeddings.aembed_documents(texts)
+        embedded = await self.embeddings.aembed_documents(texts) if texts else []
         return await run_in_executor(
             None, self._choose, documents, query_embedding, given, embedded
         )
@@ -125,17 +128,19 @@ class SIFTReranker(BaseDocumentCompressor):
         given: dict[int, Any],
         embedded: Sequence[Sequence[float]],
     ) -> list[Document]:
-        query = unit_vector(np.asarray(query_embedding, dtype=np.float64))
+        query = unit_vector(_matrix([query_embedding])[0])
         lacking = [document for place, document in enumerate(documents) if place not in given]
         texts = dict.fromkeys(document.page_content for document in lacking)
+        if len(embedded) != len(texts):
+            msg = f"the embeddings returned {len(embedded)} vectors for {len(texts)} texts"
+            raise EmbeddingError(msg)
         by_text = dict(zip(texts, embedded, strict=True))
         vectors = [
             given[place] if place in given else by_text[document.page_content]
             for place, document in enumerate(documents)
         ]
         pool = CandidatePool(len(query))
-        names = [document.id for document in documents]
-        pool.add(documents, unit_rows(_matrix(vectors), names, len(query)))
+        pool.add(documents, _units(documents, _matrix(vectors), len(query)))
         candidates = pool.candidates()
         selection = select(
             query,
@@ -147,9 +152,23 @@ class SIFTReranker(BaseDocumentCompressor):
         return with_scores(Choice(candidates, selection), self.score_key)
 
 
+def _units(documents: Sequence[Document], vectors: Array, dimensions: int) -> Array:
+    if vectors.shape[1] != dimensions:
+        msg = (
+            f"the query has {dimensions} dimensions and the documents have {vectors.shape[1]}: "
+            "embed both with the same model"
+        )
+        raise DimensionMismatch(msg)
+    names = [document.id or f"document {place}" for place, document in enumerate(documents)]
+    return unit_rows(vectors, names, dimensions)
+
+
 def _matrix(vectors: Sequence[Any]) -> Array:
+    msg = "vectors must be lists of numbers, all of one length"
     try:
-        return np.array([np.asarray(vector, dtype=np.float64) for vector in vectors])
+        matrix = np.array([np.asarray(vector, dtype=np.float64) for vector in vectors])
     except (TypeError, ValueError) as error:
-        msg = "the documents' vectors must be lists of numbers, all of one length"
         raise EmbeddingError(msg) from error
+    if matrix.ndim != 2:  # noqa: PLR2004
+        raise EmbeddingError(msg)
+    return matrix

@@ -158,11 +158,18 @@ def scored(queries: Array, choice: Choice) -> Retrieval:
 
 
 def with_scores(choice: Choice, score_key: str | None) -> list[Document]:
-    """Return the documents, with their gains in the metadata if there is a key for them."""
-    if score_key is None:
-        return choice.documents
+    """Return the documents, with their gains in the metadata if there is a key for them.
+
+    Each is the caller's own: what it does to one, no other answer of the same batch sees.
+    """
     return [
-        document.model_copy(update={"metadata": ScoredMetadata(document.metadata, score_key, gain)})
+        document.model_copy(
+            update={
+                "metadata": dict(document.metadata)
+                if score_key is None
+                else ScoredMetadata(document.metadata, score_key, gain)
+            }
+        )
         for document, gain in zip(choice.documents, choice.selection.gains.tolist(), strict=True)
     ]
 

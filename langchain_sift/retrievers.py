@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 import time
@@ -37,7 +36,13 @@ from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
-from langchain_sift.errors import ArgumentError, EmbeddingError, InvalidFilter, StoreError
+from langchain_sift.errors import (
+    ArgumentError,
+    EmbeddingError,
+    InvalidFilter,
+    SIFTError,
+    StoreError,
+)
 from langchain_sift.retrieval import (
     CANDIDATE_SEARCHES,
     Choice,
@@ -144,7 +149,7 @@ class SIFTRetriever(VectorStoreRetriever):
     """Splits a query, such as a long prompt, into parts that are embedded each for itself. The
     sum of their variances is reduced, so that no part is forgotten."""
 
-    query_embedder: Embeddings | None = None
+    query_embedder: Embeddings | None = Field(default=None, repr=False)
     """Embeds the query in the place of the store's own embedding function."""
 
     timeout: float = Field(default=30.0)
@@ -369,8 +374,8 @@ class SIFTRetriever(VectorStoreRetriever):
 
     async def _aembed(self, query: str) -> Array:
         embedder = self.query_embedder or embeddings_of(self.vectorstore)
-        parts = [embedder.aembed_query(part) for part in self._parts(query)]
-        return _unit_queries(await asyncio.gather(*parts))
+        # One after another: `max_concurrency` counts queries.
+        return _unit_queries([await embedder.aembed_query(part) for part in self._parts(query)])
 
     def _parts(self, query: str) -> Sequence[str]:
         if not isinstance(query, str):
@@ -413,7 +418,9 @@ class SIFTRetriever(VectorStoreRetriever):
         timeout = method.pop("timeout")
         check_arguments(method["k"], method["noise_variance"], method["stopping_alpha"])
         _check_search(self.search_type, timeout=timeout, **method)
-        method["fetch_k"] = max(method["fetch_k"], method["k"])
+        # NumPy's integers are integers; a store's client may not know them.
+        method["k"], method["step_fetch_k"] = int(method["k"]), int(method["step_fetch_k"])
+        method["fetch_k"] = max(int(method["fetch_k"]), method["k"])
         method["selector"] = _SEARCH_TYPES[self.search_type]
         # The others rank by nearness, and what is opposite is not near.
         method["opposite"] = self.search_type == "sift"
@@ -457,7 +464,7 @@ class SIFTRetriever(VectorStoreRetriever):
         outcomes = [
             outcome
             for start in range(0, len(queries), _BATCH)
-            for outcome in self._choose(embedded[start : start + _BATCH], kwargs)
+            for outcome in self._choose_or_errors(embedded[start : start + _BATCH], kwargs)
         ]
         with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
@@ -481,12 +488,28 @@ class SIFTRetriever(VectorStoreRetriever):
         outcomes = [
             outcome
             for start in range(0, len(queries), _BATCH)
-            for outcome in await self._achoose(embedded[start : start + _BATCH], kwargs)
+            for outcome in await self._achoose_or_errors(embedded[start : start + _BATCH], kwargs)
         ]
         with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
             return await super().abatch(
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )
+
+    def _choose_or_errors(
+        self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
+    ) -> list[_Made | Exception]:
+        try:
+            return self._choose(queries, call)
+        except SIFTError as error:  # a setting that is wrong is so for each of them
+            return [error] * len(queries)
+
+    async def _achoose_or_errors(
+        self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
+    ) -> list[_Made | Exception]:
+        try:
+            return await self._achoose(queries, call)
+        except SIFTError as error:
+            return [error] * len(queries)
 
     def _prepared(self, query: str, call: Mapping[str, Any]) -> _Made | None:
         """Return what `batch` has chosen for this query, if it is `batch` that asks."""
@@ -501,6 +524,8 @@ class SIFTRetriever(VectorStoreRetriever):
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
         params = super()._get_ls_params(**kwargs)
         embedder = self.query_embedder or self.vectorstore.embeddings
+        if self.query_embedder is not None:
+            params["ls_embedding_provider"] = type(self.query_embedder).__name__
         for attribute in ("model", "model_name"):
             if isinstance(name := getattr(embedder, attribute, None), str):
                 params["ls_embedding_model"] = name
@@ -538,7 +563,7 @@ class _Made:
             "gains": selection.gains.tolist(),
             "posterior_variances": selection.posterior_variances.tolist(),
             "prior_variance": selection.prior_variance,
-            "noise_variance": method["noise_variance"],
+            "noise_variance": float(method["noise_variance"]),
             "candidate_search": method["candidate_search"],
             "fetch_k": method["fetch_k"],
             "candidates": len(self.choice.candidates.documents),
@@ -652,7 +677,7 @@ def _check_search(
 ) -> None:
     """Reject what is out of range, among the settings that `check_arguments` does not know."""
     for name, value in (("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             msg = f"{name} must be an integer of at least 1, got {value!r}"
             raise ArgumentError(msg)
     if not (isinstance(timeout, int | float) and 0 < timeout < threading.TIMEOUT_MAX):

@@ -37,6 +37,7 @@ class Posterior:
         """
         *batch, count, _ = candidates.shape
         device = candidates.device
+        self._xp = xp
         self._noise_variance = noise_variance
         self._candidates = candidates
         self._prompts = (xp.arange(batch[0], device=device),) if batch else ()
@@ -74,7 +75,7 @@ class Posterior:
         self._choices = done + 1
         self.variances -= factor * factor
         self.covariances -= explained[..., None] * factor[..., None, :]
-        self.query_variance = self.query_variance - (explained * explained).sum(-1)
+        self.query_variance = self.query_variance - self._xp.vecdot(explained, explained)
 
     def _kernel_row(self, index: Any) -> Any:
         if self._kernel is not None:

@@ -54,8 +54,9 @@ class Page:
 class StoreAdapter(Protocol):
     """How one kind of store is asked for documents with their vectors.
 
-    An adapter keeps nothing but the store. It raises `StoreUnavailable` for what a second try
-    may mend, and no text of a document goes into a message.
+    An adapter is made for each retrieval and keeps nothing beyond it. It raises
+    `StoreUnavailable` for what a second try may mend, and no text of a document goes into a
+    message.
     """
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
 import httpx
 import numpy as np
@@ -18,6 +20,11 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.stores.adapter import Array, Rows
 from langchain_sift.stores.chroma import (
+    FEW,
+    INCLUDE,
+    Found,
+    conditions_of,
+    parts_of,
     raise_if_overloaded,
     rows_of_get,
     rows_of_query,
@@ -25,7 +32,15 @@ from langchain_sift.stores.chroma import (
     where,
 )
 
-_INCLUDE: Any = ["documents", "metadatas", "embeddings"]
+Answer = TypeVar("Answer")
+
+
+def _only_async(instead: str) -> Callable[..., NoReturn]:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        msg = f"AsyncChroma is asked by coroutines alone: await {instead}(...), or `ainvoke`"
+        raise NotImplementedError(msg)
+
+    return refuse
 
 
 class AsyncChroma(VectorStore):
@@ -40,7 +55,11 @@ class AsyncChroma(VectorStore):
         store = AsyncChroma(client, "facts", embeddings)
         retriever = SIFTRetriever(vectorstore=store, k=5)
         documents = await retriever.ainvoke("What is known about X?")
+        await store.aclose()
         ```
+
+    Serves any event loop, one after another or several at once, and has connections of its own
+    in each; `aclose` closes those of the loop that it is called in.
     """
 
     def __init__(
@@ -56,10 +75,17 @@ class AsyncChroma(VectorStore):
             collection_name: Made by the first `aadd_texts`; a search does not make it.
             embedding_function: The embeddings that filled the collection.
         """
+        if not isinstance(client, AsyncClientAPI):
+            msg = (
+                f"client must be `await chromadb.AsyncHttpClient(...)`, got {type(client).__name__}"
+            )
+            raise TypeError(msg)
         self._client = client
         self._name = collection_name
+        self._label = f"Chroma collection {collection_name!r}"
         self._embeddings = embedding_function
         self._collection: AsyncCollection | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, dict[int, httpx.AsyncClient]] = {}
 
     @property
     def embeddings(self) -> Embeddings | None:
@@ -94,13 +120,13 @@ class AsyncChroma(VectorStore):
         if not texts:
             return ids
         vectors = await self._embeddings.aembed_documents(texts)
-        self._collection = await self._client.get_or_create_collection(
-            self._name, embedding_function=None
-        )
-        batch = await self._client.get_max_batch_size()
+        client = self._here()
+        collection = await client.get_or_create_collection(self._name, embedding_function=None)
+        self._collection = collection
+        batch = await client.get_max_batch_size()
         for start in range(0, len(texts), batch):
             part = slice(start, start + batch)
-            await self._collection.upsert(
+            await collection.upsert(
                 ids=ids[part],
                 embeddings=vectors[part],  # type: ignore[arg-type]
                 documents=texts[part],
@@ -118,7 +144,7 @@ class AsyncChroma(VectorStore):
             msg = "ids must be given: to delete everything, delete the collection"
             raise ValueError(msg)
         try:
-            await (await self._open()).delete(ids=ids)
+            await self._ask(lambda collection: collection.delete(ids=ids))
         except NotFoundError:
             return False
         return True
@@ -126,7 +152,9 @@ class AsyncChroma(VectorStore):
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents of these ids, those that are there."""
         try:
-            found = await (await self._open()).get(ids=list(ids), include=_INCLUDE)
+            found = await self._ask(
+                lambda collection: collection.get(ids=list(ids), include=INCLUDE)
+            )
         except NotFoundError:
             return []
         return list(rows_of_get(found).documents)
@@ -150,19 +178,48 @@ class AsyncChroma(VectorStore):
     ) -> list[Document]:
         """Return the k documents nearest to a vector; the filters are those of Chroma."""
         _refuse(kwargs)
-        search = {"filter": filter, "where_document": where_document}
+        conditions = conditions_of(filter, where_document)
         try:
-            rows = await _nearest(await self._open(), np.array([embedding]), k, **search)
+            found = await self._ask(_query(np.array([embedding]), k, conditions))
         except NotFoundError:
             return []
-        return list(rows[0].documents)
+        return list(rows_of_query(*found)[0].documents)
 
-    async def _open(self) -> AsyncCollection:
-        if self._collection is None:
-            self._collection = await self._client.get_collection(
-                self._name, embedding_function=None
-            )
-        return self._collection
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop."""
+        for client in self._connections.pop(asyncio.get_running_loop(), {}).values():
+            await client.aclose()
+
+    async def _ask(
+        self,
+        operation: Callable[[AsyncCollection], Awaitable[Answer]],
+        timeout: float | None = None,
+    ) -> Answer:
+        """Do something with the collection, which may have been deleted and made again."""
+        client = self._here(timeout)
+        if self._collection is not None:
+            with suppress(NotFoundError):
+                return await operation(_through(client, self._collection))
+        # Not `get_or_create`: a search that makes an empty collection hides the mistake.
+        self._collection = await client.get_collection(self._name, embedding_function=None)
+        return await operation(_through(client, self._collection))
+
+    def _here(self, timeout: float | None = None) -> AsyncClientAPI:
+        """Return the client with connections for the running event loop.
+
+        Chroma keeps them for the whole process, under the hash of the loop alone. A later loop
+        may have the same one and gets connections that are dead; and a client for another
+        server, with other headers, gets them too.
+        """
+        for loop in [loop for loop in self._connections if loop.is_closed()]:
+            del self._connections[loop]
+        client = copy.copy(self._client)
+        server = copy.copy(client._server)  # type: ignore[attr-defined]
+        server._clients = self._connections.setdefault(asyncio.get_running_loop(), {})
+        connect = server._get_client
+        server._get_client = lambda: _PatientClient(connect(), timeout, self._label)
+        client._server = server  # type: ignore[attr-defined]
+        return client
 
     @classmethod
     async def afrom_texts(
@@ -188,18 +245,20 @@ class AsyncChroma(VectorStore):
     @classmethod
     def from_texts(cls, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: see `afrom_texts`."""
-        del args, kwargs
-        _only_async("afrom_texts")
+        _only_async("afrom_texts")(*args, **kwargs)
 
-    def add_texts(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: see `aadd_texts`."""
-        del args, kwargs
-        _only_async("aadd_texts")
+    add_texts = _only_async("aadd_texts")
+    delete = _only_async("adelete")
+    get_by_ids = _only_async("aget_by_ids")
+    similarity_search = _only_async("asimilarity_search")
+    similarity_search_by_vector = _only_async("asimilarity_search_by_vector")
 
-    def similarity_search(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse: see `asimilarity_search`."""
-        del args, kwargs
-        _only_async("asimilarity_search")
+
+def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
+    """Return the same collection, asked through this client."""
+    collection = copy.copy(collection)
+    collection._client = client._server  # type: ignore[attr-defined]
+    return collection
 
 
 class AsyncChromaAdapter:
@@ -210,18 +269,20 @@ class AsyncChromaAdapter:
     def __init__(self, vectorstore: AsyncChroma) -> None:
         """Keep the store."""
         self._store = vectorstore
-        self.label = f"Chroma collection {vectorstore._name!r}"
+        self.label = vectorstore._label
 
     async def anearest(
-        self, directions: Array, count: int, *, timeout: float, **search: Any
+        self,
+        directions: Array,
+        count: int,
+        *,
+        timeout: float,
+        filter: dict[str, Any] | None = None,
+        where_document: dict[str, Any] | None = None,
     ) -> list[Rows]:
         """Ask once for all directions."""
-
-        async def query(collection: AsyncCollection) -> list[Rows]:
-            return await _nearest(collection, directions, count, **search)
-
-        rows: list[Rows] = await self._call(query, timeout)
-        return rows
+        conditions = conditions_of(filter, where_document)
+        return rows_of_query(*await self._call(_query(directions, count, conditions), timeout))
 
     async def apage(
         self,
@@ -234,78 +295,60 @@ class AsyncChromaAdapter:
     ) -> tuple[Rows, int | None]:
         """Count the rows already read."""
         offset = cursor or 0
+        conditions = conditions_of(filter, where_document)
 
-        async def get(collection: AsyncCollection) -> Rows:
-            return rows_of_get(
-                await collection.get(
-                    limit=size,
-                    offset=offset,
-                    where=where(filter),
-                    where_document=where_document or None,  # type: ignore[arg-type]
-                    include=_INCLUDE,
-                )
-            )
+        async def get(collection: AsyncCollection) -> Any:
+            return await collection.get(limit=size, offset=offset, include=INCLUDE, **conditions)
 
-        rows: Rows = await self._call(get, timeout)
+        rows = rows_of_get(await self._call(get, timeout))
         return rows, offset + size if rows.seen == size else None
 
     def conjunction(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         """Return both under one "$and"."""
         return {"$and": [where(first), where(second)]}
 
-    async def _call(self, operation: Any, timeout: float) -> Any:
+    async def _call(
+        self, operation: Callable[[AsyncCollection], Awaitable[Answer]], timeout: float
+    ) -> Answer:
         try:
-            try:
-                return await operation(_patient(await self._store._open(), timeout))
-            except NotFoundError:  # deleted, or deleted and made again
-                self._store._collection = None
-                return await operation(_patient(await self._store._open(), timeout))
+            return await self._store._ask(operation, timeout)
         except (ChromaError, ValueError, TypeError) as error:
             raise typed(error, self.label) from error
 
 
-async def _nearest(
-    collection: AsyncCollection,
-    directions: Array,
-    count: int,
-    *,
-    filter: dict[str, Any] | None = None,
-    where_document: dict[str, Any] | None = None,
-) -> list[Rows]:
-    found = await collection.query(
-        query_embeddings=list(directions.astype(np.float32)),
-        n_results=count,
-        where=where(filter),
-        where_document=where_document or None,  # type: ignore[arg-type]
-        include=_INCLUDE,
-    )
-    return rows_of_query(found)
+def _query(
+    directions: Array, count: int, conditions: dict[str, Any]
+) -> Callable[[AsyncCollection], Awaitable[tuple[Found, list[Any] | None]]]:
+    """Return what `ChromaAdapter.nearest` asks, to be asked by coroutines."""
+    many = len(directions) > FEW
+
+    async def query(collection: AsyncCollection) -> tuple[Found, list[Any] | None]:
+        found: Any = await collection.query(
+            query_embeddings=list(directions.astype(np.float32)),
+            n_results=count,
+            include=[] if many else INCLUDE,
+            **conditions,
+        )
+        if not many:
+            return found, None
+        return found, [
+            await collection.get(ids=part, include=INCLUDE, **conditions)
+            for part in parts_of(found["ids"])
+        ]
+
+    return query
 
 
 class _PatientClient:
     """The server's HTTP client, that waits for so long, and no longer."""
 
-    def __init__(self, client: httpx.AsyncClient, timeout: float) -> None:
-        self._client, self._timeout = client, timeout
+    def __init__(self, client: httpx.AsyncClient, timeout: float | None, label: str) -> None:
+        self._client, self._timeout, self._label = client, timeout, label
 
     async def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
         response = await self._client.request(method, url, timeout=self._timeout, **arguments)
-        raise_if_overloaded(response)
+        raise_if_overloaded(response, self._label)
         return response
-
-
-def _patient(collection: AsyncCollection, timeout: float) -> AsyncCollection:
-    """Return a handle that ends its calls and knows when the server is overloaded."""
-    server, collection = copy.copy(collection._client), copy.copy(collection)
-    connect = server._get_client  # type: ignore[attr-defined]
-    server._get_client = lambda: _PatientClient(connect(), timeout)  # type: ignore[attr-defined]
-    collection._client = server
-    return collection
-
-
-def _only_async(instead: str) -> NoReturn:
-    msg = f"AsyncChroma is asked by coroutines alone: await {instead}(...), or `ainvoke`"
-    raise NotImplementedError(msg)
 
 
 def _refuse(arguments: dict[str, Any]) -> None:

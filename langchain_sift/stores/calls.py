@@ -39,6 +39,8 @@ Search = Generator[Nearest | Page, Any, Result]
 _ATTEMPTS = 3
 # Chroma advises at most 50 to 250 for one call.
 _DIRECTIONS_PER_CALL = 64
+# So many threads wait for work, at most: as many as the event loop's own executor has.
+_MOST_IDLE = 32
 
 
 def run(
@@ -183,24 +185,7 @@ def _in_one_call(
 def _ask(
     adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
 ) -> Any:
-    def once() -> Any:
-        remaining = deadline - time.monotonic()
-
-        def ask() -> Any:
-            if isinstance(request, Nearest):
-                return adapter.nearest(
-                    request.directions, request.count, timeout=remaining, **arguments
-                )
-            return adapter.page(request.cursor, request.size, timeout=remaining, **arguments)
-
-        try:
-            return _within(remaining, ask)
-        except SIFTError:
-            raise
-        except Exception as error:
-            raise _typed(error, adapter, request) from error
-
-    return Retrying(**_retries(deadline))(once)
+    return _joined([_answer(adapter, part, deadline, arguments) for part in _split(request)])
 
 
 async def _aask(
@@ -209,9 +194,54 @@ async def _aask(
     deadline: float,
     arguments: Mapping[str, Any],
 ) -> Any:
-    async def once() -> Any:
-        remaining = deadline - time.monotonic()
+    return _joined([await _aanswer(adapter, part, deadline, arguments) for part in _split(request)])
+
+
+def _split(request: Nearest | Page) -> list[Nearest | Page]:
+    """Divide what one search alone asks, such as one for a long prompt, into calls."""
+    if isinstance(request, Page):
+        return [request]
+    return [
+        Nearest(request.directions[start : start + _DIRECTIONS_PER_CALL], request.count)
+        for start in range(0, len(request.directions), _DIRECTIONS_PER_CALL)
+    ]
+
+
+def _joined(answers: list[Any]) -> Any:
+    return answers[0] if len(answers) == 1 else [rows for answer in answers for rows in answer]
+
+
+def _answer(
+    adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
+) -> Any:
+    def once() -> Any:
+        def ask(remaining: float) -> Any:
+            if isinstance(request, Nearest):
+                return adapter.nearest(
+                    request.directions, request.count, timeout=remaining, **arguments
+                )
+            return adapter.page(request.cursor, request.size, timeout=remaining, **arguments)
+
         try:
+            remaining = _remaining(deadline)
+            return _within(remaining, lambda: ask(remaining))
+        except SIFTError:
+            raise
+        except Exception as error:
+            raise _typed(error, adapter, request) from error
+
+    return Retrying(**_retries(deadline))(once)
+
+
+async def _aanswer(
+    adapter: AsyncStoreAdapter,
+    request: Nearest | Page,
+    deadline: float,
+    arguments: Mapping[str, Any],
+) -> Any:
+    async def once() -> Any:
+        try:
+            remaining = _remaining(deadline)
             async with asyncio.timeout(remaining):
                 if isinstance(request, Nearest):
                     return await adapter.anearest(
@@ -226,6 +256,14 @@ async def _aask(
             raise _typed(error, adapter, request) from error
 
     return await AsyncRetrying(**_retries(deadline))(once)
+
+
+def _remaining(deadline: float) -> float:
+    """Return the seconds left; with none, a store that hangs is not asked once more."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0.0:
+        raise TimeoutError
+    return remaining
 
 
 def _retries(deadline: float) -> dict[str, Any]:
@@ -251,6 +289,7 @@ class _Worker:
     idle: ClassVar[deque[_Worker]] = deque()
 
     def __init__(self) -> None:
+        self._hired = True
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, daemon=True, name="langchain-sift-store").start()
 
@@ -265,12 +304,14 @@ class _Worker:
                 outcome = context.run(function), None
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
                 outcome = None, error
-            self.idle.append(self)
+            self._hired = len(self.idle) < _MOST_IDLE
+            if self._hired:
+                self.idle.append(self)
             answers.put(outcome)
 
         self._jobs.put(job)
         try:
-            answer, error = answers.get(timeout=max(seconds, 0.0))
+            answer, error = answers.get(timeout=seconds)
         except queue.Empty:
             raise TimeoutError from None
         if error is not None:
@@ -278,12 +319,13 @@ class _Worker:
         return answer
 
     def _serve(self) -> None:
-        while True:
+        while self._hired:
             self._jobs.get()()
 
 
-# Threads do not live on in the child of a fork.
-os.register_at_fork(after_in_child=_Worker.idle.clear)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # Threads do not live on in the child of a fork.
+    os.register_at_fork(after_in_child=_Worker.idle.clear)
 
 
 def _within(seconds: float, function: Callable[[], Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -27,12 +28,18 @@ from langchain_sift.stores.adapter import Array, Rows
 
 Found = Mapping[str, Any]
 
-_INCLUDE: Any = ["documents", "metadatas", "embeddings"]
+INCLUDE: Any = ["documents", "metadatas", "embeddings"]
 # Up to so many directions rows are fetched with the search itself.
-_FEW = 4
+FEW = 4
 # What Chroma Cloud gives at once.
 _ROWS_PER_CALL = 300
-_OVERLOADED = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+# "Try again later", and what a gateway says while the server behind it restarts.
+_OVERLOADED = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 
 
 class ChromaAdapter:
@@ -64,30 +71,25 @@ class ChromaAdapter:
         For many directions their ids alone, and then each row once: most of the time goes into
         handing over vectors, and near directions have neighbours in common.
         """
-        conditions: dict[str, Any] = {
-            "where": where(filter),
-            "where_document": where_document or None,
-        }
-        many = len(directions) > _FEW
+        conditions = conditions_of(filter, where_document)
+        many = len(directions) > FEW
 
-        def query(collection: Collection) -> list[Rows]:
-            found = collection.query(
+        def query(collection: Collection) -> tuple[Found, list[Any] | None]:
+            found: Any = collection.query(
                 query_embeddings=list(directions.astype(np.float32)),
                 n_results=count,
-                include=[] if many else _INCLUDE,
+                include=[] if many else INCLUDE,
                 **conditions,
             )
             if not many:
-                return rows_of_query(found)
+                return found, None
             # Under the same conditions: a row may have changed in between.
-            rows = [
-                rows_of_get(collection.get(ids=part, include=_INCLUDE, **conditions))
+            return found, [
+                collection.get(ids=part, include=INCLUDE, **conditions)
                 for part in parts_of(found["ids"])
             ]
-            return shared_rows(found["ids"], rows)
 
-        answers: list[Rows] = self._call(query, timeout)
-        return answers
+        return rows_of_query(*self._call(query, timeout))
 
     def page(
         self,
@@ -100,15 +102,10 @@ class ChromaAdapter:
     ) -> tuple[Rows, int | None]:
         """Count the rows already read."""
         offset = cursor or 0
+        conditions = conditions_of(filter, where_document)
 
         def get(collection: Collection) -> Any:
-            return collection.get(
-                limit=size,
-                offset=offset,
-                where=where(filter),
-                where_document=where_document or None,  # type: ignore[arg-type]
-                include=_INCLUDE,
-            )
+            return collection.get(limit=size, offset=offset, include=INCLUDE, **conditions)
 
         rows = rows_of_get(self._call(get, timeout))
         return rows, offset + size if rows.seen == size else None
@@ -121,54 +118,66 @@ class ChromaAdapter:
         collection = self._store._chroma_collection
         try:
             if collection is None:
-                collection = self._found_again()
+                collection = self._found_again(timeout)
             try:
-                return operation(_patient(collection, timeout))
+                return operation(self._patient(collection, timeout))
             except NotFoundError:
                 # Deleted and made again, by another process or another handle: the name is
                 # the same, and what it stands for is not.
-                return operation(_patient(self._found_again(), timeout))
+                return operation(self._patient(self._found_again(timeout), timeout))
         except (ChromaError, ValueError, TypeError) as error:
             raise typed(error, self.label) from error
 
-    def _found_again(self) -> Collection:
+    def _found_again(self, timeout: float) -> Collection:
+        client = copy.copy(self._store._client)
+        client._server = self._patient_server(client._server, timeout)
         # Not `get_or_create`: a search that makes an empty collection hides the mistake.
-        collection: Collection = self._store._client.get_collection(
+        collection: Collection = client.get_collection(
             self._store._collection_name, embedding_function=None
         )
+        collection._client = self._store._client._server
         # So that the store's own methods work again too.
         self._store._chroma_collection = collection
         return collection
+
+    def _patient(self, collection: Collection, timeout: float) -> Collection:
+        collection = copy.copy(collection)
+        collection._client = self._patient_server(collection._client, timeout)
+        return collection
+
+    def _patient_server(self, server: Any, timeout: float) -> Any:
+        """Return a server whose calls over HTTP end; those of Chroma's own wait for ever."""
+        if not isinstance(server, FastAPI):
+            return server  # embedded: no HTTP
+        patient: Any = copy.copy(server)
+        patient._session = _PatientSession(server._session, timeout, self.label)
+        return patient
 
 
 class _PatientSession:
     """A server's HTTP session that waits for so long, and no longer."""
 
-    def __init__(self, session: httpx.Client, timeout: float) -> None:
-        self._session, self._timeout = session, timeout
+    def __init__(self, session: httpx.Client, timeout: float, label: str) -> None:
+        self._session, self._timeout, self._label = session, timeout, label
 
     def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
         response = self._session.request(method, url, timeout=self._timeout, **arguments)
-        raise_if_overloaded(response)
+        raise_if_overloaded(response, self._label)
         return response
 
 
-def _patient(collection: Collection, timeout: float) -> Collection:
-    """Return a handle whose calls over HTTP end; Chroma's own wait for ever."""
-    server = collection._client
-    if not isinstance(server, FastAPI):
-        return collection  # embedded: no HTTP
-    server, collection = copy.copy(server), copy.copy(collection)
-    server._session = _PatientSession(server._session, timeout)  # type: ignore[assignment]
-    collection._client = server
-    return collection
-
-
-def raise_if_overloaded(response: httpx.Response) -> None:
+def raise_if_overloaded(response: httpx.Response, label: str) -> None:
     """Tell "try again later" from other errors; Chroma's client loses the difference."""
     if response.status_code in _OVERLOADED:
-        msg = f"Chroma server answered {response.status_code}: it asks to be left alone"
+        msg = f"{label}: the server answered {response.status_code}, to try again later"
         raise StoreUnavailable(msg)
+
+
+def conditions_of(
+    filter: dict[str, Any] | None, where_document: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the arguments of Chroma's calls that say which rows may be answered with."""
+    return {"where": where(filter), "where_document": where_document or None}
 
 
 def where(conditions: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -187,8 +196,15 @@ def where(conditions: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"$and": [{key: value} for key, value in conditions.items()]}
 
 
-def rows_of_query(found: Found) -> list[Rows]:
-    """Return what `Collection.query` found, for each query."""
+def rows_of_query(found: Found, parts: Sequence[Found] | None) -> list[Rows]:
+    """Return what `Collection.query` found, for each query.
+
+    Args:
+        found: What it returned.
+        parts: What `Collection.get` returned for its ids, where it was asked for ids alone.
+    """
+    if parts is not None:
+        return _shared_rows(found, parts)
     # Without a row in the collection Chroma returns empty lists, or None.
     texts = found["documents"] or [[] for _ in found["ids"]]
     metadatas = found["metadatas"] or texts
@@ -207,19 +223,23 @@ def parts_of(ids: Sequence[Sequence[str]]) -> list[list[str]]:
     ]
 
 
-def shared_rows(ids: Sequence[Sequence[str]], parts: Sequence[Rows]) -> list[Rows]:
-    """Return for each list of ids its rows, in its order; those that are gone are left out."""
-    documents = [document for rows in parts for document in rows.documents]
-    if not documents:
-        return [Rows([], np.empty((0, 0)), len(answer)) for answer in ids]
-    vectors = np.concatenate([rows.vectors for rows in parts if rows.documents])
+def _shared_rows(found: Found, parts: Sequence[Found]) -> list[Rows]:
+    """Return for each query its rows, out of those of all; what is gone is left out."""
+    rows = [part for part in map(rows_of_get, parts) if part.documents]
+    if not rows:
+        return [Rows([], np.empty((0, 0)), len(ids)) for ids in found["ids"]]
+    documents = [document for part in rows for document in part.documents]
+    vectors = np.concatenate([part.vectors for part in rows])
     places = {document.id: place for place, document in enumerate(documents)}
     answers = []
-    for answer in ids:
-        kept = [places[id_] for id_ in answer if id_ in places]
+    for ids in found["ids"]:
+        kept = [places[id_] for id_ in ids if id_ in places]
         # Each query gets documents of its own: what one caller does to them no other sees.
-        own = [documents[place].model_copy() for place in kept]
-        answers.append(Rows(own, vectors[kept], len(answer)))
+        own = [
+            document.model_copy(update={"metadata": dict(document.metadata)})
+            for document in (documents[place] for place in kept)
+        ]
+        answers.append(Rows(own, vectors[kept], len(ids)))
     return answers
 
 
@@ -248,17 +268,21 @@ def _rows(
 
 
 def typed(error: Exception, label: str) -> SIFTError:
-    """Return the error of Chroma, or of its client, as one of ours."""
+    """Return the error of Chroma, or of its client, as one of ours.
+
+    What is said about an argument is repeated. Any other message may hold text of a document.
+    """
+    if isinstance(error, SIFTError):
+        return error
     if isinstance(error, NotFoundError):
         msg = f"{label} does not exist: it was deleted, or has another name"
         return CollectionNotFound(msg)
-    if isinstance(error, SIFTError):
-        return error
-    if isinstance(error, RateLimitError):
-        return StoreUnavailable(f"{label}: {error}")
+    problem = type(error).__name__
+    if isinstance(error, RateLimitError | json.JSONDecodeError):  # the second: it broke off
+        return StoreUnavailable(f"{label}: {problem}")
     if isinstance(error, InvalidArgumentError | ValueError | TypeError):
-        if "dimension" in str(error):
+        if "embedding with dimension" in str(error):
             msg = f"{label}: {error}: open the store with the embeddings that filled it"
             return DimensionMismatch(msg)
         return InvalidFilter(f"{label}: {error}")
-    return StoreError(f"{label}: {type(error).__name__}: {error}")
+    return StoreError(f"{label}: {problem}")

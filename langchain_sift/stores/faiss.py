@@ -9,7 +9,7 @@ import numpy as np
 from langchain_community.vectorstores import FAISS
 from langchain_core.documents import Document
 
-from langchain_sift.errors import DimensionMismatch, InvalidFilter
+from langchain_sift.errors import DimensionMismatch, InvalidFilter, StoreError
 from langchain_sift.stores.adapter import Array, Rows
 
 Condition = dict[str, Any] | Callable[[dict[str, Any]], bool]
@@ -81,11 +81,26 @@ class FAISSAdapter:
             if not isinstance(document, Document):
                 continue  # its text was lost; the store's own search raises here
             if passes is None or passes(document.metadata):
-                documents.append(document.model_copy(update={"id": document.id or key}))
+                # A copy: what a caller does to it must not reach the store.
+                own = {"id": document.id or key, "metadata": dict(document.metadata)}
+                documents.append(document.model_copy(update=own))
                 kept.append(int(place))
             if len(kept) == count:
                 break
-        vectors = np.empty((len(kept), self._store.index.d))
-        for row, place in enumerate(kept):
-            vectors[row] = self._store.index.reconstruct(place)
-        return Rows(documents, vectors, len(kept))
+        # With a filter every row was looked at, unless enough of them passed before.
+        seen = len(places) if passes is None else len(kept)
+        return Rows(documents, self._vectors(kept), seen)
+
+    def _vectors(self, places: list[int]) -> Array:
+        index = self._store.index
+        vectors = np.empty((len(places), index.d))
+        try:
+            for row, place in enumerate(places):
+                vectors[row] = index.reconstruct(place)
+        except RuntimeError as error:
+            msg = (
+                f"FAISS cannot read vectors back from its {type(index).__name__}: call "
+                "make_direct_map() of an IVF index when it is filled, or use another index"
+            )
+            raise StoreError(msg) from error
+        return vectors

@@ -30,9 +30,10 @@ class InMemoryAdapter:
         """Compare each direction with every vector."""
         del timeout
         rows = self._rows(filter)
-        if not rows.documents:
+        # Who asks reports vectors of another dimension, and below one that is zero.
+        if not rows.documents or rows.vectors.shape[1] != directions.shape[1]:
             return [rows for _ in directions]
-        with np.errstate(divide="ignore", invalid="ignore"):  # who asks reports a zero vector
+        with np.errstate(divide="ignore", invalid="ignore"):
             units = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
         answers = []
         for similarities in directions @ units.T:

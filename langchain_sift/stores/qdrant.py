@@ -13,6 +13,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from langchain_sift.errors import (
     CollectionNotFound,
+    DimensionMismatch,
     InvalidFilter,
     SIFTError,
     StoreError,
@@ -52,12 +53,18 @@ class QdrantAdapter:
             )
             for direction in directions
         ]
-        answers = self._call(
-            self._store.client.query_batch_points,
-            collection_name=self._store.collection_name,
-            requests=requests,
-            timeout=_whole_seconds(timeout),
-        )
+        try:
+            answers = self._call(
+                self._store.client.query_batch_points,
+                collection_name=self._store.collection_name,
+                requests=requests,
+                timeout=_whole_seconds(timeout),
+            )
+        except (StoreUnavailable, CollectionNotFound):
+            raise
+        except (StoreError, ValueError) as error:
+            self._check_vectors(directions.shape[1], error)
+            raise
         return [self._rows(answer.points) for answer in answers]
 
     def page(
@@ -94,10 +101,26 @@ class QdrantAdapter:
         except UnexpectedResponse as error:
             raise self._typed(error) from error
         except ValueError as error:  # the local mode's "Collection ... not found"
-            if "not found" in str(error):
+            if str(error) == f"Collection {self._store.collection_name} not found":
                 msg = f"{self.label} does not exist"
                 raise CollectionNotFound(msg) from error
             raise
+
+    def _check_vectors(self, dimensions: int, error: Exception) -> None:
+        """Say in our words what a server and the local mode say in theirs."""
+        name, collection = self._store.vector_name, self._store.collection_name
+        found = self._call(self._store.client.get_collection, collection_name=collection)
+        held = found.config.params.vectors or {}
+        named = held if isinstance(held, dict) else {"": held}
+        if name not in named:
+            msg = f"{self.label} has no dense vectors named {name!r}, only {sorted(named)}"
+            raise StoreError(msg) from error
+        if named[name].size != dimensions:
+            msg = (
+                f"{self.label} has {named[name].size} dimensions, the query has {dimensions}: "
+                "open the store with the embeddings that filled it"
+            )
+            raise DimensionMismatch(msg) from error
 
     def _typed(self, error: UnexpectedResponse) -> SIFTError:
         kind = {404: CollectionNotFound, 429: StoreUnavailable, 503: StoreUnavailable}
@@ -107,7 +130,13 @@ class QdrantAdapter:
 
     def _rows(self, points: Sequence[Any]) -> Rows:
         store = self._store
-        kept = [p for p in points if (p.payload or {}).get(store.content_payload_key) is not None]
+        kept = [
+            point
+            for point in points
+            if (point.payload or {}).get(store.content_payload_key) is not None
+            # A point need not have every vector of its collection.
+            and self._vector(point) is not None
+        ]
         documents = [
             Document(
                 id=str(point.id),
@@ -121,12 +150,13 @@ class QdrantAdapter:
             )
             for point in kept
         ]
-        vectors = [
-            point.vector[store.vector_name] if isinstance(point.vector, dict) else point.vector
-            for point in kept
-        ]
+        vectors = [self._vector(point) for point in kept]
         matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
         return Rows(documents, matrix, len(points))
+
+    def _vector(self, point: Any) -> Any:
+        named = isinstance(point.vector, dict)
+        return point.vector.get(self._store.vector_name) if named else point.vector
 
 
 def _checked(filter: models.Filter | None) -> models.Filter | None:

@@ -17,7 +17,8 @@ _warned: set[type] = set()
 class ReEmbeddingAdapter:
     """Asks by vector and embeds what comes, since LangChain has no way to ask for vectors.
 
-    Right, and slow: `fetch_k` texts are embedded for each retrieval. `register_adapter` ends it.
+    Right, and slow: `fetch_k` texts are embedded for each retrieval, each different one once.
+    `register_adapter` ends it.
     """
 
     search_arguments = None
@@ -26,6 +27,7 @@ class ReEmbeddingAdapter:
     def __init__(self, vectorstore: VectorStore) -> None:
         """Keep the store, and warn for the first one of its class."""
         self._store = vectorstore
+        self._vectors: dict[str, list[float]] = {}  # one retrieval asks for a text many times
         self.label = type(vectorstore).__name__
         if type(vectorstore) not in _warned:
             _warned.add(type(vectorstore))
@@ -54,12 +56,14 @@ class ReEmbeddingAdapter:
         except NotImplementedError as error:
             msg = f"{self.label} cannot be searched by vector"
             raise StoreError(msg) from error
-        texts = list(dict.fromkeys(d.page_content for documents in found for d in documents))
-        vectors = dict(zip(texts, embeddings.embed_documents(texts), strict=True))
+        texts = dict.fromkeys(d.page_content for documents in found for d in documents)
+        new = [text for text in texts if text not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, embeddings.embed_documents(new), strict=True))
         return [
             Rows(
                 documents,
-                np.array([vectors[document.page_content] for document in documents])
+                np.array([self._vectors[document.page_content] for document in documents])
                 if documents
                 else np.empty((0, 0)),
                 len(documents),

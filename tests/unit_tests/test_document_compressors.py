@@ -1,0 +1,340 @@
+"""`SIFTReranker` against the formula by brute force; only the vectors are made up."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from pydantic import ValidationError
+from reference import sift
+
+from langchain_sift import SIFTReranker
+from langchain_sift.errors import DimensionMismatch, EmbeddingError
+
+QUERY = "Who repairs the broken clock near the border?"
+DIMENSIONS = 24
+
+
+class WordEmbeddings(Embeddings):
+    """Sums vectors drawn from the words, so of no particular length; keeps what it is asked."""
+
+    def __init__(self):
+        self.queries: list[str] = []
+        self.documents: list[str] = []
+        self.calls: list[str] = []
+
+    def vector(self, text):
+        words = text.lower().rstrip("?.").split()
+        return np.sum(
+            [
+                np.random.default_rng(list(word.encode())).standard_normal(DIMENSIONS)
+                for word in words
+            ],
+            axis=0,
+        )
+
+    def embed_query(self, text):
+        self.calls.append("embed_query")
+        self.queries.append(text)
+        return self.vector(text).tolist()
+
+    def embed_documents(self, texts):
+        if not texts:
+            msg = "a service that takes no empty list"
+            raise ConnectionError(msg)
+        self.calls.append("embed_documents")
+        self.documents.extend(texts)
+        return [self.vector(text).tolist() for text in texts]
+
+    async def aembed_query(self, text):
+        await asyncio.sleep(0)
+        self.calls.append("aembed_query")
+        self.queries.append(text)
+        return self.vector(text).tolist()
+
+    async def aembed_documents(self, texts):
+        await asyncio.sleep(0)
+        self.calls.append("aembed_documents")
+        self.documents.extend(texts)
+        return [self.vector(text).tolist() for text in texts]
+
+
+class FixedEmbeddings(Embeddings):
+    """Returns the same for every query, and the same for every list of documents."""
+
+    def __init__(self, query, documents):
+        self.query, self.documents = query, documents
+
+    def embed_query(self, text):
+        del text
+        return self.query
+
+    def embed_documents(self, texts):
+        del texts
+        return self.documents
+
+
+@pytest.fixture
+def words():
+    return WordEmbeddings()
+
+
+@pytest.fixture
+def documents(texts):
+    return [
+        Document(page_content=text, id=f"text-{number}", metadata={"number": number})
+        for number, text in enumerate(texts)
+    ]
+
+
+def with_vectors(documents, embeddings, key="vector"):
+    return [
+        document.model_copy(
+            update={
+                "metadata": {
+                    **document.metadata,
+                    key: embeddings.vector(document.page_content).tolist(),
+                }
+            }
+        )
+        for document in documents
+    ]
+
+
+def by_formula(vectors, query, *, k, noise_variance=0.01):
+    """Return the places chosen and the gains, from vectors of any length."""
+    rows = np.array(vectors)
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = np.array(query) / np.linalg.norm(query)
+    chosen, variances = sift(unit[None], units, k=k, noise_variance=noise_variance)
+    return chosen, -np.diff(variances, prepend=1.0)
+
+
+def ids(documents):
+    return [document.id for document in documents]
+
+
+@pytest.mark.parametrize("noise_variance", [0.01, 0.3, 5.0])
+@pytest.mark.parametrize("top_n", [1, 4, 12])
+def test_it_chooses_what_the_formula_chooses_from_the_embedded_documents(
+    words, documents, noise_variance, top_n
+):
+    reranker = SIFTReranker(embeddings=words, top_n=top_n, noise_variance=noise_variance)
+    vectors = [words.vector(document.page_content) for document in documents]
+    chosen, _ = by_formula(vectors, words.vector(QUERY), k=top_n, noise_variance=noise_variance)
+    found = reranker.compress_documents(documents, QUERY)
+    assert ids(found) == [f"text-{place}" for place in chosen]
+
+
+def test_it_keeps_four_unless_told_and_all_where_there_are_fewer(words, documents):
+    assert len(SIFTReranker(embeddings=words).compress_documents(documents, QUERY)) == 4
+    few = SIFTReranker(embeddings=words, top_n=9).compress_documents(tuple(documents[:3]), QUERY)
+    assert sorted(ids(few)) == ids(documents[:3])
+
+
+def test_each_text_is_embedded_once_and_the_query_once(words, documents):
+    SIFTReranker(embeddings=words).compress_documents([*documents, *documents], QUERY)
+    assert words.queries == [QUERY]
+    assert sorted(words.documents) == sorted(document.page_content for document in documents)
+
+
+def test_ids_and_metadata_are_kept_and_what_was_given_is_not_changed(words, documents):
+    given = [document.model_copy(deep=True) for document in documents]
+    reranker = SIFTReranker(embeddings=words, top_n=6, score_key="gain")
+    for document in reranker.compress_documents(given, QUERY):
+        original = documents[document.metadata.pop("number")]
+        assert (document.id, document.page_content) == (original.id, original.page_content)
+        assert list(document.metadata) == ["gain"]
+    assert given == documents
+
+
+def test_documents_without_ids_stay_without(words, documents):
+    bare = [Document(page_content=document.page_content) for document in documents]
+    found = SIFTReranker(embeddings=words).compress_documents(bare, QUERY)
+    expected = SIFTReranker(embeddings=words).compress_documents(documents, QUERY)
+    assert [document.page_content for document in found] == [
+        document.page_content for document in expected
+    ]
+    assert ids(found) == [None] * 4
+
+
+def test_documents_of_identical_text_are_one_and_the_first_of_them_is_kept(words, documents):
+    copies = [document.model_copy(update={"id": f"copy-{document.id}"}) for document in documents]
+    reranker = SIFTReranker(embeddings=words, top_n=500)
+    found = reranker.compress_documents([*documents, *copies], QUERY)
+    assert sorted(ids(found)) == sorted(ids(documents))
+
+
+def test_vectors_that_documents_bring_are_taken_out_and_not_computed_again(words, documents):
+    given = with_vectors(documents, words)
+    reranker = SIFTReranker(embeddings=words, top_n=8, vector_key="vector")
+    found = reranker.compress_documents(given, QUERY)
+    assert words.calls == ["embed_query"]
+    assert found == SIFTReranker(embeddings=words, top_n=8).compress_documents(documents, QUERY)
+    assert all(list(document.metadata) == ["number"] for document in found)
+    assert given == with_vectors(documents, words)
+
+
+def test_it_is_the_vectors_brought_that_decide(words, documents):
+    rng = np.random.default_rng(5)
+    vectors = rng.standard_normal((len(documents), DIMENSIONS))
+    given = [
+        document.model_copy(update={"metadata": {"vector": vector}})
+        for document, vector in zip(documents, vectors, strict=True)
+    ]
+    reranker = SIFTReranker(embeddings=words, top_n=8, vector_key="vector")
+    chosen, _ = by_formula(vectors, words.vector(QUERY), k=8)
+    found = ids(reranker.compress_documents(given, QUERY))
+    assert found == [f"text-{place}" for place in chosen]
+    assert found != ids(SIFTReranker(embeddings=words, top_n=8).compress_documents(given, QUERY))
+
+
+def test_of_documents_with_and_without_vectors_only_the_latter_are_embedded(words, documents):
+    given = [*with_vectors(documents[::2], words), *documents[1::2]]
+    reranker = SIFTReranker(embeddings=words, top_n=8, vector_key="vector")
+    found = reranker.compress_documents(given, QUERY)
+    assert words.documents == [document.page_content for document in documents[1::2]]
+    assert found == SIFTReranker(embeddings=words, top_n=8).compress_documents(documents, QUERY)
+
+
+def test_the_score_is_the_gain_as_a_number_of_pythons_own(words, documents):
+    reranker = SIFTReranker(embeddings=words, top_n=8, noise_variance=0.3, score_key="gain")
+    found = reranker.compress_documents(documents, QUERY)
+    vectors = [words.vector(document.page_content) for document in documents]
+    _, gains = by_formula(vectors, words.vector(QUERY), k=8, noise_variance=0.3)
+    scores = [document.metadata["gain"] for document in found]
+    assert {type(score) for score in scores} == {float}
+    assert scores == pytest.approx(gains, abs=1e-12)
+
+
+def test_stopping_keeps_the_beginning_of_the_same_list_and_never_nothing(words, documents):
+    settings = {"embeddings": words, "top_n": 20, "noise_variance": 1.0}
+    whole = ids(SIFTReranker(**settings).compress_documents(documents, QUERY))
+    lengths = []
+    for alpha in (1e-6, 0.5, 1e6):
+        reranker = SIFTReranker(**settings, stopping_alpha=alpha)
+        found = ids(reranker.compress_documents(documents, QUERY))
+        assert found == whole[: len(found)]
+        lengths.append(len(found))
+    assert lengths[0] == 20
+    assert 1 < lengths[1] < 20
+    assert lengths[2] == 1
+
+
+@pytest.mark.parametrize("vector_key", [None, "vector"])
+async def test_a_coroutine_returns_the_same_and_embeds_by_coroutines(words, documents, vector_key):
+    given = [*with_vectors(documents[:20], words), *documents[20:]]
+    settings = {"top_n": 8, "score_key": "gain", "vector_key": vector_key}
+    expected = SIFTReranker(embeddings=WordEmbeddings(), **settings).compress_documents(
+        given, QUERY
+    )
+    found = await SIFTReranker(embeddings=words, **settings).acompress_documents(given, QUERY)
+    assert [(d.id, d.metadata["gain"]) for d in found] == [
+        (d.id, d.metadata["gain"]) for d in expected
+    ]
+    assert found == expected
+    assert words.calls == ["aembed_query", "aembed_documents"]
+
+
+async def test_a_coroutine_embeds_no_document_where_all_bring_vectors(words, documents):
+    reranker = SIFTReranker(embeddings=words, vector_key="vector")
+    assert len(await reranker.acompress_documents(with_vectors(documents, words), QUERY)) == 4
+    assert words.calls == ["aembed_query"]
+
+
+async def test_no_documents_are_no_documents_and_nothing_is_embedded(words):
+    reranker = SIFTReranker(embeddings=words)
+    assert list(reranker.compress_documents([], QUERY)) == []
+    assert list(await reranker.acompress_documents([], QUERY)) == []
+    assert words.calls == []
+
+
+GOOD = [1.0, 2.0, 0.5]
+BAD_VECTORS = {
+    "zero": [0.0, 0.0, 0.0],
+    "NaN": [np.nan, 1.0, 0.0],
+    "infinite": [np.inf, 1.0, 0.0],
+    "too short": [1.0, 2.0],
+    "nested": [[1.0, 2.0, 0.5]],
+    "empty": [],
+    "a number": 1.0,
+    "nothing": None,
+    "text": "[1, 2, 0.5]",
+    "words": ["one", "two", "three"],
+}
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS.values(), ids=BAD_VECTORS)
+@pytest.mark.parametrize("others", [0, 2])
+async def test_a_bad_vector_of_a_document_is_an_embedding_error(bad, others):
+    vectors = [*[GOOD] * others, bad]
+    given = [
+        Document(page_content=f"secret {place}", metadata={"vector": vector})
+        for place, vector in enumerate(vectors)
+    ]
+    bringing = SIFTReranker(embeddings=FixedEmbeddings(GOOD, []), vector_key="vector")
+    embedding = SIFTReranker(embeddings=FixedEmbeddings(GOOD, vectors))
+    for reranker in (bringing, embedding):
+        with pytest.raises(EmbeddingError) as raised:
+            reranker.compress_documents(given, QUERY)
+        assert "secret" not in str(raised.value)
+        with pytest.raises(EmbeddingError):
+            await reranker.acompress_documents(given, QUERY)
+
+
+@pytest.mark.parametrize("bad", BAD_VECTORS.values(), ids=BAD_VECTORS)
+def test_a_bad_vector_of_the_query_is_an_embedding_error(bad):
+    reranker = SIFTReranker(embeddings=FixedEmbeddings(bad, [GOOD]))
+    with pytest.raises(EmbeddingError):
+        reranker.compress_documents([Document(page_content="fact")], QUERY)
+
+
+def test_the_document_of_a_bad_vector_is_named_by_its_id_or_place():
+    reranker = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD, [0.0, 0.0, 0.0]]))
+    with pytest.raises(EmbeddingError, match="the vector of document 1 is zero"):
+        reranker.compress_documents([Document(page_content=text) for text in "ab"], QUERY)
+    with pytest.raises(EmbeddingError, match="the vector of id-b is zero"):
+        reranker.compress_documents(
+            [Document(page_content=text, id=f"id-{text}") for text in "ab"], QUERY
+        )
+
+
+def test_vectors_of_another_dimension_than_the_querys_name_both():
+    reranker = SIFTReranker(embeddings=FixedEmbeddings([1.0, 2.0], [GOOD]))
+    with pytest.raises(DimensionMismatch, match=r"2 dimensions.*have 3: embed both with the same"):
+        reranker.compress_documents([Document(page_content="fact")], QUERY)
+
+
+def test_too_few_vectors_for_the_texts_are_an_embedding_error():
+    reranker = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD]))
+    with pytest.raises(EmbeddingError, match="1 vectors for 2 texts"):
+        reranker.compress_documents([Document(page_content=text) for text in "ab"], QUERY)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_m": 3}, "top_m"),
+        ({"k": 3}, "k"),
+        ({"top_n": 0}, "top_n must be an integer of at least 1, got 0"),
+        ({"top_n": -2}, "top_n must be an integer of at least 1, got -2"),
+        ({"top_n": 2.0}, "top_n"),
+        ({"top_n": True}, "top_n"),
+        ({"noise_variance": 0.0}, "noise_variance must be positive and finite, got 0.0"),
+        ({"noise_variance": float("nan")}, "noise_variance must be positive and finite, got nan"),
+        ({"stopping_alpha": 0.0}, "stopping_alpha must be positive and finite, or None, got 0.0"),
+        ({"stopping_alpha": float("inf")}, "stopping_alpha must be .* got inf"),
+        ({"embeddings": "a name"}, "embeddings"),
+    ],
+)
+def test_a_setting_unknown_or_out_of_range_is_an_error_at_construction(words, settings, message):
+    with pytest.raises(ValidationError, match=message):
+        SIFTReranker(**{"embeddings": words, **settings})
+
+
+def test_embeddings_have_to_be_given():
+    with pytest.raises(ValidationError, match="embeddings"):
+        SIFTReranker()
