@@ -1,77 +1,192 @@
-"""How fast SIFT chooses beside its authors' library, and MMR beside LangChain's, in one run.
+"""How fast SIFT chooses beside its authors' library, HullFT and LangChain's MMR, in one run.
 
     make bench
 
-The ratios are what counts: machines differ, and are shared.
+The ratios are what counts: machines differ, and are shared. Correctness beside speed: the choices
+are compared too.
 """
 
 from __future__ import annotations
 
 import math
+import tracemalloc
+from dataclasses import dataclass
 
+import faiss
 import numpy as np
 import pytest
 import torch
 from activeft import ActiveDataLoader
 from activeft.acquisition_functions.vtl import VTL
-from activeft.sift import Dataset
+from activeft.sift import Dataset, Retriever
+from benchmarks import hull
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from langchain_sift.selection import mmr, select
+from langchain_sift.selection import mmr, nearest_neighbors, select
+from langchain_sift.selection.gp import posterior_variance
 
-CANDIDATES, DIMENSIONS, K = 200, 1024, 50
-
-
-@pytest.fixture(scope="module")
-def vectors() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    candidates = rng.normal(size=(CANDIDATES, DIMENSIONS))
-    candidates /= np.linalg.norm(candidates, axis=1, keepdims=True)
-    query = candidates[:8].sum(axis=0) + 0.1 * rng.normal(size=DIMENSIONS)
-    return query / np.linalg.norm(query), candidates
+NOISE_VARIANCE = 0.01
 
 
-@pytest.mark.benchmark(group=f"SIFT, n={CANDIDATES}, d={DIMENSIONS}, k={K}")
-def test_sift(benchmark: BenchmarkFixture, vectors: tuple[np.ndarray, np.ndarray]) -> None:
-    selection = benchmark(select, *vectors, k=K, replace=True)
-    assert len(selection.indices) == K
+@dataclass(frozen=True)
+class Problem:
+    query: np.ndarray
+    candidates: np.ndarray
+    k: int
+
+    def __str__(self) -> str:
+        n, d = self.candidates.shape
+        return f"n={n}, d={d}, k={self.k}"
 
 
-@pytest.mark.benchmark(group=f"SIFT, n={CANDIDATES}, d={DIMENSIONS}, k={K}")
-def test_sift_of_activeft(
-    benchmark: BenchmarkFixture, vectors: tuple[np.ndarray, np.ndarray]
-) -> None:
-    query, candidates = (torch.tensor(array, dtype=torch.float32) for array in vectors)
-    # Its own selection alone: without its search, and without the worker process it forks.
+def make_problem(n: int, d: int, k: int, *, seed: int = 0) -> Problem:
+    rng = np.random.default_rng(seed)
+    # As embeddings are: a direction common to all, a few dozen that carry most, and the rest.
+    shared, topics = rng.normal(size=d), rng.normal(size=(min(32, d), d))
+    rows = shared + rng.normal(size=(n + 1, len(topics))) @ topics / 4.0
+    rows += rng.normal(size=(n + 1, d))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return Problem(rows[0], rows[1:], k)
+
+
+SMALL = make_problem(200, 1024, 50)
+MEDIUM = make_problem(1000, 1024, 50)
+
+
+def choose_with_activeft(problem: Problem, noise_variance: float = NOISE_VARIANCE) -> list[int]:
+    """Choose with its exact selection alone: no search, no worker process."""
     chooser = VTL(
-        target=query[None, :],
+        target=torch.tensor(problem.query[None, :], dtype=torch.float32),
         num_workers=0,
         subsample=False,
         force_nonsequential=False,
-        noise_std=math.sqrt(0.01),
+        noise_std=math.sqrt(noise_variance),
     )
-
-    def choose() -> list[int]:
-        loader = ActiveDataLoader(
-            dataset=Dataset(candidates), batch_size=K, acquisition_function=chooser
-        )
-        return list(loader.next()[0])
-
-    indices = benchmark.pedantic(choose, rounds=5, warmup_rounds=1)
-    assert indices == select(*vectors, k=K, replace=True).indices.tolist()
+    candidates = torch.tensor(problem.candidates, dtype=torch.float32)
+    loader = ActiveDataLoader(
+        dataset=Dataset(candidates), batch_size=problem.k, acquisition_function=chooser
+    )
+    return list(loader.next()[0])
 
 
-@pytest.mark.benchmark(group=f"MMR, n={CANDIDATES}, d={DIMENSIONS}, k={K}")
-def test_mmr(benchmark: BenchmarkFixture, vectors: tuple[np.ndarray, np.ndarray]) -> None:
-    selection = benchmark(mmr, *vectors, k=K)
-    assert len(selection.indices) == K
+def search_with_activeft(problem: Problem) -> list[int]:
+    """Choose as its users do: `Retriever.search`, with its worker process, over an index."""
+    index = faiss.IndexFlatIP(problem.candidates.shape[1])
+    index.add(problem.candidates.astype(np.float32))
+    retriever = Retriever(index)
+    _, indices, _, _ = retriever.search(
+        problem.query[None, :].astype(np.float32), N=problem.k, K=len(problem.candidates)
+    )
+    return indices.tolist()
 
 
-@pytest.mark.benchmark(group=f"MMR, n={CANDIDATES}, d={DIMENSIONS}, k={K}")
-def test_mmr_of_langchain(
-    benchmark: BenchmarkFixture, vectors: tuple[np.ndarray, np.ndarray]
-) -> None:
-    query, candidates = vectors
-    indices = benchmark(maximal_marginal_relevance, query, list(candidates), k=K)
-    assert indices == mmr(query, candidates, k=K).indices.tolist()
+@pytest.mark.parametrize("case", range(200))
+def test_the_choice_is_that_of_activeft(case: int) -> None:
+    rng = np.random.default_rng(case)
+    n, d = int(rng.integers(20, 501)), int(rng.integers(8, 1025))
+    problem = make_problem(n, d, int(rng.integers(1, 51)), seed=1000 + case)
+    noise_variance = float(10 ** rng.uniform(-3, 0))
+    ours = select(
+        problem.query, problem.candidates, k=problem.k, noise_variance=noise_variance, replace=True
+    )
+    theirs = choose_with_activeft(problem, noise_variance)
+    for step, (our, their) in enumerate(zip(ours.indices.tolist(), theirs, strict=True)):
+        if our == their:
+            continue
+        # It computes in float32: where two candidates are equal to that precision, either will do.
+        before = problem.candidates[ours.indices[:step]]
+        after = [
+            posterior_variance(
+                problem.query,
+                np.vstack([before, problem.candidates[row]]),
+                noise_variance=noise_variance,
+            )
+            for row in (our, their)
+        ]
+        assert after[0] <= after[1] * (1 + 1e-5)
+        return
+
+
+@pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
+def test_sift(benchmark: BenchmarkFixture, problem: Problem) -> None:
+    benchmark.group = f"SIFT, {problem}"
+    arguments = {"k": problem.k, "replace": True}
+    selection = benchmark(select, problem.query, problem.candidates, **arguments)
+    assert len(selection.indices) == problem.k
+
+
+@pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
+def test_sift_of_activeft_selection_alone(benchmark: BenchmarkFixture, problem: Problem) -> None:
+    benchmark.group = f"SIFT, {problem}"
+    indices = benchmark.pedantic(choose_with_activeft, (problem,), rounds=5, warmup_rounds=1)
+    expected = select(problem.query, problem.candidates, k=problem.k, replace=True)
+    assert indices == expected.indices.tolist()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it forks beside threads
+@pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
+def test_sift_of_activeft_as_it_is_called(benchmark: BenchmarkFixture, problem: Problem) -> None:
+    benchmark.group = f"SIFT, {problem}"
+    indices = benchmark.pedantic(search_with_activeft, (problem,), rounds=5, warmup_rounds=1)
+    assert len(indices) == problem.k
+
+
+@pytest.mark.parametrize("count", [hull.counts_plain, hull.counts_fast])
+def test_hullft(benchmark: BenchmarkFixture, count: object) -> None:
+    problem = SMALL
+    benchmark.group = f"SIFT, {problem}"
+    rows = benchmark.pedantic(
+        hull.select,
+        (problem.query, problem.candidates),
+        {"k": problem.k, "count": count},
+        rounds=5,
+        warmup_rounds=1,
+    )
+    arguments = {"noise_variance": NOISE_VARIANCE}
+    theirs = posterior_variance(problem.query, problem.candidates[rows], **arguments)
+    sift = select(problem.query, problem.candidates, k=problem.k, replace=True)
+    nearest = nearest_neighbors(problem.query, problem.candidates, k=problem.k)
+    benchmark.extra_info["posterior_variance"] = {
+        "SIFT": sift.posterior_variances[-1],
+        "HullFT": theirs,
+        "nearest neighbours": nearest.posterior_variances[-1],
+    }
+    assert sift.posterior_variances[-1] <= theirs
+
+
+@pytest.mark.parametrize("n", [10_000, 100_000])
+def test_sift_over_many(benchmark: BenchmarkFixture, n: int) -> None:
+    problem = make_problem(n, 384, 50)
+    benchmark.group = "SIFT over many candidates, d=384, k=50"
+    benchmark.pedantic(
+        select,
+        (problem.query, problem.candidates),
+        {"k": problem.k},
+        rounds=5 if n < 100_000 else 3,
+        warmup_rounds=1,
+    )
+    tracemalloc.start()  # NumPy tells it of every array
+    select(problem.query, problem.candidates, k=problem.k)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    benchmark.extra_info["peak_bytes_beyond_the_candidates"] = peak
+    benchmark.extra_info["bytes_of_the_factors"] = n * problem.k * 8
+    assert peak < 3 * n * problem.k * 8
+
+
+@pytest.mark.parametrize("problem", [SMALL], ids=str)
+def test_mmr(benchmark: BenchmarkFixture, problem: Problem) -> None:
+    benchmark.group = f"MMR, {problem}"
+    selection = benchmark(mmr, problem.query, problem.candidates, k=problem.k)
+    assert len(selection.indices) == problem.k
+
+
+@pytest.mark.parametrize("problem", [SMALL], ids=str)
+def test_mmr_of_langchain(benchmark: BenchmarkFixture, problem: Problem) -> None:
+    benchmark.group = f"MMR, {problem}"
+    indices = benchmark(
+        maximal_marginal_relevance, problem.query, list(problem.candidates), k=problem.k
+    )
+    expected = mmr(problem.query, problem.candidates, k=problem.k)
+    assert indices == expected.indices.tolist()
