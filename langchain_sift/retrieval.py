@@ -21,7 +21,7 @@ from langchain_sift.stores.searching import (
     residual_candidates,
 )
 
-CANDIDATE_SEARCHES = ("nearest", "residual", "exhaustive")
+CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ def retrieve(
     candidate_search: str,
     fetch_k: int,
     step_fetch_k: int,
-    opposite: bool,
     **arguments: Any,
 ) -> Generator[Nearest | Page, Any, Choice]:
     """Find candidates and choose; a generator of requests to the store.
@@ -106,9 +105,8 @@ def retrieve(
         queries: Unit vectors, shape (m, d).
         selector: The method.
         candidate_search: One of `CANDIDATE_SEARCHES`; "residual" chooses with SIFT.
-        fetch_k: Candidates for each query vector, for "nearest".
+        fetch_k: Candidates for each query vector, for "nearest" and "absolute".
         step_fetch_k: Candidates in each direction before each choice, for "residual".
-        opposite: Whether "nearest" takes |cos|.
         **arguments: The selector's.
     """
     if candidate_search == "residual":
@@ -119,7 +117,9 @@ def retrieve(
     if candidate_search == "exhaustive":
         candidates = yield from every_candidate(queries.shape[1])
     else:
-        candidates = yield from nearest_candidates(queries, fetch_k=fetch_k, opposite=opposite)
+        candidates = yield from nearest_candidates(
+            queries, fetch_k=fetch_k, opposite=candidate_search == "absolute"
+        )
     return Choice(candidates, selector(queries, candidates.embeddings, **arguments))
 
 

@@ -11,6 +11,7 @@ from collections.abc import (
     Callable,
     Collection,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -34,7 +35,7 @@ from langchain_core.runnables import RunnableConfig, run_in_executor
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
-from pydantic import ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import (
     ArgumentError,
@@ -53,8 +54,9 @@ from langchain_sift.retrieval import (
 )
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
 from langchain_sift.selection.greedy import Selector, check_arguments
+from langchain_sift.selection.marginal_relevance import check_lambda_mult
 from langchain_sift.stores import embeddings_of
-from langchain_sift.stores.adapter import AnyAdapter, Array, AsyncStoreAdapter, adapter_for
+from langchain_sift.stores.adapter import AnyAdapter, Array, StoreAdapter, adapter_for
 from langchain_sift.stores.calls import arun_together, run_together
 from langchain_sift.stores.candidates import unit_rows
 
@@ -136,6 +138,7 @@ class SIFTRetriever(VectorStoreRetriever):
 
     candidate_search: str = "nearest"
     """Where candidates come from. "nearest": the `fetch_k` nearest to the query, once.
+    "absolute": those of the largest |cos| with it, as the paper has it, opposite ones too.
     "residual": before each choice the store is asked again, for what is nearest to the part of
     the query that is not explained yet. "exhaustive": every row of the store, for small ones."""
 
@@ -341,7 +344,7 @@ class SIFTRetriever(VectorStoreRetriever):
     ) -> list[_Made | Exception]:
         """Return what was chosen for each query, or why nothing was."""
         adapter = adapter_for(self.vectorstore)
-        if isinstance(adapter, AsyncStoreAdapter):
+        if not isinstance(adapter, StoreAdapter):
             msg = f"{adapter.label} is asked by coroutines alone: use `ainvoke` or `abatch`"
             raise StoreError(msg)
         settings = self._settings(call, adapter)
@@ -356,8 +359,6 @@ class SIFTRetriever(VectorStoreRetriever):
         self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
     ) -> list[_Made | Exception]:
         adapter = adapter_for(self.vectorstore)
-        if not isinstance(adapter, AsyncStoreAdapter):
-            return await run_in_executor(None, self._choose, queries, call)
         settings = self._settings(call, adapter)
         arguments = self._search_arguments(settings, call, adapter)
         started = time.perf_counter()
@@ -386,9 +387,11 @@ class SIFTRetriever(VectorStoreRetriever):
             raise TypeError(msg)
         if self.query_splitter is None:
             return [query]
-        parts = list(self.query_splitter(query))
+        parts = self.query_splitter(query)
+        one = isinstance(parts, str) or not isinstance(parts, Iterable)
+        parts = [] if one else list(parts)
         if not parts or not all(isinstance(part, str) for part in parts):
-            msg = f"query_splitter must return at least one string, got {len(parts)} parts"
+            msg = "query_splitter must return a list of at least one string"
             raise ArgumentError(msg)
         return parts
 
@@ -422,8 +425,6 @@ class SIFTRetriever(VectorStoreRetriever):
         method["k"], method["step_fetch_k"] = int(method["k"]), int(method["step_fetch_k"])
         method["fetch_k"] = max(int(method["fetch_k"]), method["k"])
         method["selector"] = _SEARCH_TYPES[self.search_type]
-        # The others rank by nearness, and what is opposite is not near.
-        method["opposite"] = self.search_type == "sift"
         return _Settings(method=method, search=search, timeout=timeout)
 
     def _search_arguments(
@@ -673,6 +674,8 @@ def _check_search(
     step_fetch_k: Any,
     candidate_search: Any,
     timeout: Any,
+    replace: Any,
+    lambda_mult: Any = 0.5,
     **_: Any,
 ) -> None:
     """Reject what is out of range, among the settings that `check_arguments` does not know."""
@@ -680,23 +683,51 @@ def _check_search(
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             msg = f"{name} must be an integer of at least 1, got {value!r}"
             raise ArgumentError(msg)
-    if not (isinstance(timeout, int | float) and 0 < timeout < threading.TIMEOUT_MAX):
+    check_lambda_mult(lambda_mult)
+    if not isinstance(replace, bool):
+        msg = f"replace must be True or False, got {replace!r}"
+        raise ArgumentError(msg)
+    seconds = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (seconds and 0 < timeout < threading.TIMEOUT_MAX):
         msg = f"timeout must be a positive number of seconds, got {timeout!r}"
         raise ArgumentError(msg)
     if candidate_search not in CANDIDATE_SEARCHES:
         msg = f"candidate_search must be one of {CANDIDATE_SEARCHES}, got {candidate_search!r}"
         raise ArgumentError(msg)
-    if candidate_search == "residual" and search_type != "sift":
-        msg = f"a residual candidate_search is SIFT's own, got search_type {search_type!r}"
+    # The others rank by nearness, and what is opposite is not near.
+    if candidate_search in {"absolute", "residual"} and search_type != "sift":
+        msg = (
+            f"candidate_search {candidate_search!r} is SIFT's own, got search_type {search_type!r}"
+        )
         raise ArgumentError(msg)
 
 
+# What passes documents that lack the key altogether, in the filters of the stores known here.
+_DENIALS = frozenset({"$ne", "$neq", "$nin", "$not", "$not_contains", "must_not"})
+
+
 def _check_required(condition: Any) -> None:
-    """Reject a tenant's filter that Chroma passes for rows without the key."""
-    text = str(condition)
-    if isinstance(condition, dict) and ("'$ne'" in text or "'$nin'" in text):
+    """Reject a tenant's filter that does not say what is allowed."""
+    if callable(condition):
+        return  # what it passes only it knows
+    if isinstance(condition, BaseModel):  # Qdrant's
+        condition = condition.model_dump(exclude_none=True)
+    keys, values = _parts_of_filter(condition)
+    if keys & _DENIALS or not values:
         msg = (
-            "a required filter must say what is allowed: $ne and $nin also pass documents that "
-            "lack the key"
+            f"a required filter must say what is allowed: {sorted(_DENIALS)} also pass documents "
+            "that lack the key, and an empty condition passes all"
         )
         raise InvalidFilter(msg)
+
+
+def _parts_of_filter(condition: Any) -> tuple[set[str], list[Any]]:
+    """Return all keys of a nested condition, and all values that are not nested."""
+    if isinstance(condition, Mapping):
+        parts = [_parts_of_filter(value) for value in condition.values()]
+        keys = {str(key) for key in condition}
+    elif isinstance(condition, list | tuple):
+        parts, keys = [_parts_of_filter(value) for value in condition], set()
+    else:
+        return set(), [condition]
+    return keys.union(*(found for found, _ in parts)), [v for _, values in parts for v in values]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol
 
 import array_api_compat
@@ -182,12 +183,16 @@ def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None)
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         msg = f"k must be an integer of at least 1, got {k!r}"
         raise ArgumentError(msg)
-    if not (math.isfinite(noise_variance) and noise_variance > 0):
+    if not (_is_number(noise_variance) and noise_variance > 0):
         msg = f"noise_variance must be positive and finite, got {noise_variance!r}"
         raise ArgumentError(msg)
-    if stopping_alpha is not None and not (math.isfinite(stopping_alpha) and stopping_alpha > 0):
+    if stopping_alpha is not None and not (_is_number(stopping_alpha) and stopping_alpha > 0):
         msg = f"stopping_alpha must be positive and finite, or None, got {stopping_alpha!r}"
         raise ArgumentError(msg)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:

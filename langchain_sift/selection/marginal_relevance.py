@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import array_api_compat
@@ -47,9 +48,7 @@ def mmr(
         ArgumentError: If an argument is out of range.
         EmbeddingError: As `select`.
     """
-    if not 0.0 <= lambda_mult <= 1.0:
-        msg = f"lambda_mult must be from 0 to 1, got {lambda_mult!r}"
-        raise ArgumentError(msg)
+    check_lambda_mult(lambda_mult)
     queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     xp = array_api_compat.array_namespace(queries, candidates)
     similarities = cosine_similarities(xp, queries, candidates)
@@ -73,3 +72,14 @@ def mmr(
         replace=replace,
         stopping_alpha=stopping_alpha,
     )
+
+
+def check_lambda_mult(lambda_mult: Any) -> None:
+    """Reject a trade-off that is none.
+
+    Raises:
+        ArgumentError: If it is not from 0 to 1.
+    """
+    if not (isinstance(lambda_mult, Real) and 0.0 <= float(lambda_mult) <= 1.0):
+        msg = f"lambda_mult must be from 0 to 1, got {lambda_mult!r}"
+        raise ArgumentError(msg)

@@ -104,7 +104,8 @@ def irreducible_variance(query_embeddings: Any, candidate_embeddings: Any) -> fl
 
     σ²_∞ of arXiv 2410.08020: the squared distance of the query from the span of the
     candidates, summed over the queries. No choice, however long, goes below it; zero where the
-    candidates span the space.
+    candidates span the space. Directions in which they spread by less than a millionth count as
+    unknown, as they are under any noise that is not as small.
 
     Args:
         query_embeddings: Shape (m, d).

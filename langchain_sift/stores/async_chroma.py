@@ -122,7 +122,8 @@ class AsyncChroma(VectorStore):
         vectors = await self._embeddings.aembed_documents(texts)
         client = self._here()
         collection = await client.get_or_create_collection(self._name, embedding_function=None)
-        self._collection = collection
+        self._collection = _through(self._client, collection)
+        collection = _through(client, collection)
         batch = await client.get_max_batch_size()
         for start in range(0, len(texts), batch):
             part = slice(start, start + batch)
@@ -201,18 +202,20 @@ class AsyncChroma(VectorStore):
             with suppress(NotFoundError):
                 return await operation(_through(client, self._collection))
         # Not `get_or_create`: a search that makes an empty collection hides the mistake.
-        self._collection = await client.get_collection(self._name, embedding_function=None)
-        return await operation(_through(client, self._collection))
+        collection = await client.get_collection(self._name, embedding_function=None)
+        self._collection = _through(self._client, collection)
+        return await operation(_through(client, collection))
 
     def _here(self, timeout: float | None = None) -> AsyncClientAPI:
         """Return the client with connections for the running event loop.
 
-        Chroma keeps them for the whole process, under the hash of the loop alone. A later loop
-        may have the same one and gets connections that are dead; and a client for another
-        server, with other headers, gets them too.
+        Chroma keeps them for the whole process, by the hash of the loop alone: a later loop of
+        the same hash gets connections that are dead, and a client with other headers, such as
+        another tenant's token, gets those of the first.
         """
-        for loop in [loop for loop in self._connections if loop.is_closed()]:
-            del self._connections[loop]
+        for loop in list(self._connections):  # another thread's loop may come meanwhile
+            if loop.is_closed():
+                self._connections.pop(loop, None)
         client = copy.copy(self._client)
         server = copy.copy(client._server)  # type: ignore[attr-defined]
         server._clients = self._connections.setdefault(asyncio.get_running_loop(), {})
@@ -255,9 +258,15 @@ class AsyncChroma(VectorStore):
 
 
 def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
-    """Return the same collection, asked through this client."""
+    """Return the same collection, asked through this client.
+
+    Without the schema that the server stores: Chroma reads it before every write, and builds
+    in this process the embedding functions that it names.
+    """
     collection = copy.copy(collection)
     collection._client = client._server  # type: ignore[attr-defined]
+    collection._model = copy.copy(collection._model)
+    collection._model.serialized_schema = None
     return collection
 
 

@@ -10,7 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
 import numpy as np
@@ -41,6 +44,8 @@ _ATTEMPTS = 3
 _DIRECTIONS_PER_CALL = 64
 # So many threads wait for work, at most: as many as the event loop's own executor has.
 _MOST_IDLE = 32
+# So many calls of the coroutines of one event loop are out at once, for each store.
+_MOST_AT_ONCE = 64
 
 
 def run(
@@ -85,24 +90,24 @@ def run_together(
 
 async def arun(
     search: Search[Result],
-    adapter: AsyncStoreAdapter,
+    adapter: AnyAdapter,
     *,
     timeout: float,
     arguments: Mapping[str, Any],
 ) -> Result:
-    """Do as `run` does, for a store that coroutines ask."""
+    """Do as `run` does, without blocking the event loop."""
     outcomes = await arun_together([search], adapter, timeout=timeout, arguments=arguments)
     return _result(outcomes[0])
 
 
 async def arun_together(
     searches: Sequence[Search[Result]],
-    adapter: AsyncStoreAdapter,
+    adapter: AnyAdapter,
     *,
     timeout: float,
     arguments: Mapping[str, Any],
 ) -> list[Result | Exception]:
-    """Do as `run_together` does, for a store that coroutines ask; choosing is done in a thread."""
+    """Do as `run_together` does, without blocking the event loop; choosing is done in a thread."""
     deadline = time.monotonic() + timeout
     members = [_Member(search) for search in searches]
     while any(member.request for member in members):
@@ -189,7 +194,7 @@ def _ask(
 
 
 async def _aask(
-    adapter: AsyncStoreAdapter,
+    adapter: AnyAdapter,
     request: Nearest | Page,
     deadline: float,
     arguments: Mapping[str, Any],
@@ -215,16 +220,9 @@ def _answer(
     adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
 ) -> Any:
     def once() -> Any:
-        def ask(remaining: float) -> Any:
-            if isinstance(request, Nearest):
-                return adapter.nearest(
-                    request.directions, request.count, timeout=remaining, **arguments
-                )
-            return adapter.page(request.cursor, request.size, timeout=remaining, **arguments)
-
         try:
             remaining = _remaining(deadline)
-            return _within(remaining, lambda: ask(remaining))
+            return _within(remaining, partial(_put, adapter, request, remaining, arguments))
         except SIFTError:
             raise
         except Exception as error:
@@ -234,7 +232,7 @@ def _answer(
 
 
 async def _aanswer(
-    adapter: AsyncStoreAdapter,
+    adapter: AnyAdapter,
     request: Nearest | Page,
     deadline: float,
     arguments: Mapping[str, Any],
@@ -242,20 +240,38 @@ async def _aanswer(
     async def once() -> Any:
         try:
             remaining = _remaining(deadline)
-            async with asyncio.timeout(remaining):
-                if isinstance(request, Nearest):
-                    return await adapter.anearest(
-                        request.directions, request.count, timeout=remaining, **arguments
-                    )
-                return await adapter.apage(
-                    request.cursor, request.size, timeout=remaining, **arguments
-                )
+            if isinstance(adapter, AsyncStoreAdapter):
+                async with asyncio.timeout(remaining):
+                    return await _aput(adapter, request, remaining, arguments)
+            ask = partial(_put, adapter, request, remaining, arguments)
+            return await _awithin(remaining, ask, adapter.label)
         except SIFTError:
             raise
         except Exception as error:
             raise _typed(error, adapter, request) from error
 
     return await AsyncRetrying(**_retries(deadline))(once)
+
+
+def _put(
+    adapter: StoreAdapter, request: Nearest | Page, timeout: float, arguments: Mapping[str, Any]
+) -> Any:
+    if isinstance(request, Nearest):
+        return adapter.nearest(request.directions, request.count, timeout=timeout, **arguments)
+    return adapter.page(request.cursor, request.size, timeout=timeout, **arguments)
+
+
+async def _aput(
+    adapter: AsyncStoreAdapter,
+    request: Nearest | Page,
+    timeout: float,
+    arguments: Mapping[str, Any],
+) -> Any:
+    if isinstance(request, Nearest):
+        return await adapter.anearest(
+            request.directions, request.count, timeout=timeout, **arguments
+        )
+    return await adapter.apage(request.cursor, request.size, timeout=timeout, **arguments)
 
 
 def _remaining(deadline: float) -> float:
@@ -276,6 +292,9 @@ def _retries(deadline: float) -> dict[str, Any]:
     }
 
 
+_Outcome = tuple[Any, BaseException | None]
+
+
 class _Worker:
     """A thread that makes calls, one after another.
 
@@ -293,13 +312,20 @@ class _Worker:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         threading.Thread(target=self._serve, daemon=True, name="langchain-sift-store").start()
 
-    def call(self, function: Callable[[], Any], seconds: float) -> Any:
-        """Return what the function returns, if it does so in time; else raise TimeoutError."""
-        answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    @classmethod
+    def hire(cls) -> _Worker:
+        """Return one that waits, or a new one."""
+        try:
+            return cls.idle.pop()
+        except IndexError:
+            return cls()
+
+    def start(self, function: Callable[[], Any], deliver: Callable[[_Outcome], object]) -> None:
+        """Call the function, and then `deliver` with what it returned or raised."""
         context = contextvars.copy_context()
 
         def job() -> None:
-            outcome: tuple[Any, BaseException | None]
+            outcome: _Outcome
             try:
                 outcome = context.run(function), None
             except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
@@ -307,16 +333,9 @@ class _Worker:
             self._hired = len(self.idle) < _MOST_IDLE
             if self._hired:
                 self.idle.append(self)
-            answers.put(outcome)
+            deliver(outcome)
 
         self._jobs.put(job)
-        try:
-            answer, error = answers.get(timeout=seconds)
-        except queue.Empty:
-            raise TimeoutError from None
-        if error is not None:
-            raise error
-        return answer
 
     def _serve(self) -> None:
         while self._hired:
@@ -329,11 +348,49 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """Return what the function returns, if it does so in time; else raise TimeoutError."""
+    answers: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+    _Worker.hire().start(function, answers.put)
     try:
-        worker = _Worker.idle.pop()
-    except IndexError:
-        worker = _Worker()
-    return worker.call(function, seconds)
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return answer
+
+
+# For each event loop and store, how many of its coroutines may have a worker at once.
+_limits: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = (
+    WeakKeyDictionary()
+)
+
+
+async def _awithin(seconds: float, function: Callable[[], Any], store: str) -> Any:
+    """Do as `_within` does, without a thread of the event loop's own executor.
+
+    It has few, which a store that hangs would take from everything else in the process.
+    """
+    loop = asyncio.get_running_loop()
+    limit = _limits.setdefault(loop, {}).setdefault(store, asyncio.Semaphore(_MOST_AT_ONCE))
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(outcome: _Outcome) -> None:
+        if future.done():  # nobody waits any more
+            return
+        answer, error = outcome
+        if error is None:
+            future.set_result(answer)
+        else:
+            future.set_exception(error)
+
+    def deliver(outcome: _Outcome) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(settle, outcome)
+
+    async with asyncio.timeout(seconds), limit:
+        _Worker.hire().start(function, deliver)
+        return await future
 
 
 def _typed(error: Exception, adapter: AnyAdapter, request: Nearest | Page) -> SIFTError:

@@ -234,12 +234,7 @@ def _shared_rows(found: Found, parts: Sequence[Found]) -> list[Rows]:
     answers = []
     for ids in found["ids"]:
         kept = [places[id_] for id_ in ids if id_ in places]
-        # Each query gets documents of its own: what one caller does to them no other sees.
-        own = [
-            document.model_copy(update={"metadata": dict(document.metadata)})
-            for document in (documents[place] for place in kept)
-        ]
-        answers.append(Rows(own, vectors[kept], len(ids)))
+        answers.append(Rows([documents[place] for place in kept], vectors[kept], len(ids)))
     return answers
 
 

@@ -66,8 +66,9 @@ class FAISSAdapter:
             return None
         try:
             passes: Callable[[dict[str, Any]], bool] = self._store._create_filter_func(filter)
-        except ValueError as error:
-            raise InvalidFilter(str(error)) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            msg = f"FAISS does not understand the filter: {error}"
+            raise InvalidFilter(msg) from error
         return passes
 
     def _rows(

@@ -51,22 +51,27 @@ class InMemoryAdapter:
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
         """Return a function that asks both."""
-        return lambda document: first(document) and second(document)
+        one, other = _checked(first), _checked(second)
+        return lambda document: one(document) and other(document)
 
     def _rows(self, condition: Condition | None) -> Rows:
-        if condition is not None and not callable(condition):
-            msg = (
-                "InMemoryVectorStore filters with a function of a document, got "
-                f"{type(condition).__name__}"
-            )
-            raise InvalidFilter(msg)
+        passes = _checked(condition) if condition is not None else None
         documents, vectors = [], []
         for entry in list(self._store.store.values()):  # another thread may add meanwhile
             document = Document(
                 id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
             )
-            if condition is None or condition(document):
+            if passes is None or passes(document):
                 documents.append(document)
                 vectors.append(entry["vector"])
         matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
         return Rows(documents, matrix, len(documents))
+
+
+def _checked(condition: Condition) -> Condition:
+    if callable(condition):
+        return condition
+    msg = (
+        f"InMemoryVectorStore filters with a function of a document, got {type(condition).__name__}"
+    )
+    raise InvalidFilter(msg)

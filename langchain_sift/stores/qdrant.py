@@ -90,7 +90,7 @@ class QdrantAdapter:
 
     def conjunction(self, first: models.Filter, second: models.Filter) -> models.Filter:
         """Return a filter that must pass both."""
-        return models.Filter(must=[first, second])
+        return models.Filter(must=[_a_filter(first), _a_filter(second)])
 
     def _call(self, operation: Any, **arguments: Any) -> Any:
         try:
@@ -160,7 +160,11 @@ class QdrantAdapter:
 
 
 def _checked(filter: models.Filter | None) -> models.Filter | None:
-    if filter is None or isinstance(filter, models.Filter):
+    return None if filter is None else _a_filter(filter)
+
+
+def _a_filter(filter: models.Filter) -> models.Filter:
+    if isinstance(filter, models.Filter):
         return filter
     msg = f"Qdrant filters with a qdrant_client.models.Filter, got {type(filter).__name__}"
     raise InvalidFilter(msg)

@@ -130,10 +130,11 @@ def _with_opposite(
             near, opposite = nearest[place], _beside(queries[place], rows)
             farther = np.abs(opposite.cosines) > np.min(np.abs(near.cosines), initial=1.0)
             found[place] = _united(near, opposite, np.flatnonzero(farther))
-            if rows.seen >= asked and np.all(farther):
+            texts = {document.page_content for document in opposite.documents}
+            if rows.seen >= asked and np.all(farther) and len(texts) < fetch_k:
                 unfinished.append(place)
-        waiting = unfinished if asked < fetch_k else []
-        asked = min(8 * asked, fetch_k)
+        waiting = unfinished if asked < _MOST_COPIES * fetch_k else []
+        asked = min(8 * asked, fetch_k) if asked < fetch_k else 4 * asked
     return found
 
 

@@ -1,6 +1,6 @@
 """Which way to choose brings the answer into the context, for one question and for two at once.
 
-    python tests/benchmarks/candidate_search_rag.py --questions FILE --encoder NAME_OR_PATH --out FILE
+    python tests/benchmarks/candidate_search_rag.py --questions FILE --encoder NAME --out FILE
 
 FILE is in the format of SQuAD v1.1. Its paragraphs are split into overlapping windows of three
 sentences, as text splitters do, so that a fact stands in up to three chunks. Counted is the share
@@ -31,6 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "nearest neighbours": {"search_type": "similarity"},
     "MMR": {"search_type": "mmr"},
     "SIFT, nearest": {},
+    "SIFT, absolute": {"candidate_search": "absolute"},
     "SIFT, residual": {"candidate_search": "residual"},
     "SIFT, exhaustive": {"candidate_search": "exhaustive"},
 }
@@ -108,6 +109,7 @@ def measure(
                 answered += [_answers(chunks, ids, question) for question in questions]
                 paragraphs.append(len({chunks[str(id_)][0] for id_ in ids}))
             label = f"{name}, λ' = {noise_variance}" if search_type == "sift" else name
+            print(label, np.mean(answered), flush=True)  # noqa: T201 - it takes minutes
             found[label] = {
                 "answered": float(np.mean(answered)),
                 "paragraphs": float(np.mean(paragraphs)),

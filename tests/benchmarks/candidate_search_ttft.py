@@ -23,18 +23,10 @@ from langchain_core.documents import Document
 from langchain_sift import FineTuneConfig, SIFTRetriever
 from langchain_sift.comparison.indexing import index_documents
 from langchain_sift.comparison.protocols import PROTOCOLS, ScoredText
-from langchain_sift.selection import select
-from langchain_sift.stores import embed_query, fetch_candidates
-from langchain_sift.stores.candidates import unit_vector
 from langchain_sift.ttft.engine import Engine
 from langchain_sift.ttft.loading import load_language_model
 
-SEARCHES: dict[str, dict[str, Any] | None] = {
-    "nearest by cosine": None,
-    "nearest by |cosine|": {"candidate_search": "nearest"},
-    "residual": {"candidate_search": "residual"},
-    "exhaustive": {"candidate_search": "exhaustive"},
-}
+SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 
 
 def main() -> None:
@@ -65,15 +57,9 @@ def choose(
     store: Chroma, name: str, query: str, arguments: argparse.Namespace
 ) -> tuple[list[str], float]:
     """Return the texts chosen, with repeats, and the variance that they left."""
-    method = {"k": arguments.k, "noise_variance": arguments.noise_variance, "replace": True}
-    settings = SEARCHES[name]
-    if settings is None:
-        vector = unit_vector(embed_query(store, query))
-        candidates = fetch_candidates(store, vector, fetch_k=200)
-        selection = select(vector, candidates.embeddings, **method)
-        texts = [candidates.documents[row].page_content for row in selection.indices]
-        return texts, float(selection.posterior_variances[-1])
-    retrieval = SIFTRetriever(vectorstore=store).retrieve_with_scores(query, **method, **settings)
+    retrieval = SIFTRetriever(vectorstore=store, candidate_search=name).retrieve_with_scores(
+        query, k=arguments.k, noise_variance=arguments.noise_variance, replace=True
+    )
     texts = [document.page_content for document in retrieval.documents]
     return texts, retrieval.choices[-1].posterior_variance
 
@@ -88,12 +74,12 @@ def report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[st
     def percent(group: list[dict[str, Any]]) -> dict[str, Any]:
         # Bits in percent of the base model's, prompt by prompt: mean and standard error.
         shares = {name: np.array([100 * r[name] / r["base"] for r in group]) for name in SEARCHES}
-        first = shares["nearest by cosine"]
+        first = shares["nearest"]
         return {
             name: {
                 "percent_of_base": float(share.mean()),
                 "standard_error": float(share.std(ddof=1) / math.sqrt(len(share))),
-                "difference_from_nearest_by_cosine": float((share - first).mean()),
+                "difference_from_nearest": float((share - first).mean()),
                 "its_standard_error": float((share - first).std(ddof=1) / math.sqrt(len(share))),
                 "posterior_variance": float(
                     np.mean([r[f"{name}: posterior variance"] for r in group])

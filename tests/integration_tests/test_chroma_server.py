@@ -1,81 +1,143 @@
-"""The retriever over a real Chroma server, started here and stopped here."""
+"""The retriever over a real Chroma server, started by the tests and ended by them."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import chromadb
 import httpx
 import pytest
+from integration_tests.corpus import QUERIES, TEXTS, RandomEmbeddings, ids
+from integration_tests.servers import HOST
 from langchain_chroma import Chroma
+from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from langchain_sift import SIFTRetriever
+from langchain_sift.retrieval import CANDIDATE_SEARCHES
+from langchain_sift.stores import AsyncChroma
 
-if TYPE_CHECKING:
-    from langchain_sift import HiddenStateEmbeddings
 
-HOST = "127.0.0.1"
+class TestStandard(RetrieversIntegrationTests):
+    """What LangChain asks of every retriever, over HTTP."""
+
+    @pytest.fixture(autouse=True)
+    def _use(self, server, name, fill):
+        self.store = fill(server.port, name)
+
+    @property
+    def retriever_constructor(self):
+        return SIFTRetriever
+
+    @property
+    def retriever_constructor_params(self):
+        return {"vectorstore": self.store}
+
+    @property
+    def retriever_query_example(self):
+        return QUERIES[0]
+
+
+WAYS = [
+    *((search_type, "nearest") for search_type in SIFTRetriever.allowed_search_types),
+    *((search_type, "exhaustive") for search_type in SIFTRetriever.allowed_search_types),
+    ("sift", "absolute"),
+    ("sift", "residual"),
+]
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        free = probe.getsockname()[1]
-    command = shutil.which("chroma", path=str(Path(sys.executable).parent))
-    assert command is not None
-    folder = tmp_path_factory.mktemp("server")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [command, "run", "--path", str(folder), "--host", HOST, "--port", str(free)],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            _wait_until_alive(server, free)
-            yield free
-        finally:
-            server.terminate()
-            server.wait(timeout=30)
-
-
-def _wait_until_alive(server: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended"
-        try:
-            answer = httpx.get(f"http://{HOST}:{port}/api/v2/heartbeat", timeout=2)
-        except httpx.TransportError:
-            time.sleep(0.1)
-            continue
-        if answer.is_success:
-            return
-    pytest.fail("the server did not come up in 60 s")
-
-
-def test_a_server_serves_what_the_embedded_store_serves(
-    port: int, store: Chroma, embeddings: HiddenStateEmbeddings, texts: list[str]
-) -> None:
-    remote = Chroma.from_texts(
-        texts,
-        embeddings,
-        ids=[f"text-{number}" for number in range(len(texts))],
-        client=chromadb.HttpClient(host=HOST, port=port),
-        collection_name=f"texts-{uuid.uuid4()}",
-        collection_metadata=embeddings.collection_metadata(),
+def embedded():
+    return Chroma.from_texts(
+        TEXTS,
+        RandomEmbeddings(),
+        ids=[f"id-{number}" for number in range(len(TEXTS))],
+        metadatas=[{"number": number} for number in range(len(TEXTS))],
+        collection_name="embedded-twin",
     )
-    assert remote._collection.count() == len(texts)
-    for query in ("The river carries seven maps", "A baker at sea"):
-        for search_type in SIFTRetriever.allowed_search_types:
-            expected = SIFTRetriever(vectorstore=store, k=6, search_type=search_type)
-            found = SIFTRetriever(vectorstore=remote, k=6, search_type=search_type)
-            assert [d.id for d in found.invoke(query)] == [d.id for d in expected.invoke(query)]
+
+
+@pytest.fixture
+def remote(server, name, fill):
+    return fill(server.port, name)
+
+
+@pytest.mark.parametrize(("search_type", "candidate_search"), WAYS)
+def test_a_server_serves_what_the_embedded_store_serves(
+    embedded, remote, search_type, candidate_search
+):
+    ways = {"search_type": search_type, "candidate_search": candidate_search}
+    here = SIFTRetriever(vectorstore=embedded, k=6, fetch_k=20, **ways)
+    there = SIFTRetriever(vectorstore=remote, k=6, fetch_k=20, **ways)
+    expected = [here.invoke(query) for query in QUERIES]
+    assert {len(documents) for documents in expected} == {6}
+    assert [there.invoke(query) for query in QUERIES] == expected
+    assert there.batch(QUERIES) == expected
+    half = {"filter": {"number": {"$gte": 30}}}
+    assert there.batch(QUERIES, **half) == here.batch(QUERIES, **half)
+    for query in QUERIES:
+        one, other = there.retrieve_with_scores(query), here.retrieve_with_scores(query)
+        assert one.documents == other.documents
+        assert [c.gain for c in one.choices] == pytest.approx([c.gain for c in other.choices])
+
+
+SAID_BY_THE_SERVER = {
+    "type": "known",
+    "name": "sentence_transformer",
+    "config": {
+        "model_name": "somebody/something",
+        "device": "cpu",
+        "normalize_embeddings": False,
+        "kwargs": {"trust_remote_code": True},
+    },
+}
+
+
+@pytest.fixture
+def poisoned(server, name):
+    """Fill a collection that names an embedding function which would run foreign code."""
+    root = f"http://{HOST}:{server.port}/api/v2/tenants/default_tenant/databases/default_database"
+    configuration = {"embedding_function": SAID_BY_THE_SERVER}
+    made = httpx.post(
+        f"{root}/collections", json={"name": name, "configuration": configuration}
+    ).json()
+    assert made["configuration_json"]["embedding_function"] == SAID_BY_THE_SERVER
+    httpx.post(
+        f"{root}/collections/{made['id']}/upsert",
+        json={
+            "ids": [f"id-{number}" for number in range(len(TEXTS))],
+            "embeddings": RandomEmbeddings().embed_documents(TEXTS),
+            "documents": TEXTS,
+        },
+    ).raise_for_status()
+    return name
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    """Fail a test in which an embedding function is made of what the server says."""
+
+    def never(*_, **__):
+        pytest.fail("an embedding function was made of what the server says")
+
+    functions = "chromadb.utils.embedding_functions"
+    monkeypatch.setattr(
+        f"{functions}.SentenceTransformerEmbeddingFunction.build_from_config", never
+    )
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+async def test_an_embedding_function_that_the_server_names_is_not_built_by_a_search(
+    server, poisoned, open_store
+):
+    store = await open_store(server.port, poisoned)
+    for candidate_search in CANDIDATE_SEARCHES:
+        retriever = SIFTRetriever(vectorstore=store, k=3, candidate_search=candidate_search)
+        assert len(await retriever.ainvoke(QUERIES[0])) == 3
+        assert len(await retriever.abatch(QUERIES)) == len(QUERIES)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+async def test_nor_by_what_async_chroma_writes_and_reads(server, poisoned, aconnect):
+    store = AsyncChroma(await aconnect(server.port), poisoned, RandomEmbeddings())
+    await store.aadd_texts(["new"], ids=["new"])
+    assert ids(await store.asimilarity_search("new", k=1)) == ["new"]
+    assert ids(await store.aget_by_ids(["id-3"])) == ["id-3"]
+    assert await store.adelete(["new"])
+    await store.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 
 import numpy as np
@@ -10,12 +11,19 @@ from langchain_chroma import Chroma
 from langchain_classic.retrievers import EnsembleRetriever
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
-from langchain_core.vectorstores import VectorStoreRetriever
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
+from unit_tests.stores.real_stores import TEXTS, CountingEmbeddings, fill, make_chroma, texts_of
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import ArgumentError, StoreError
+from langchain_sift.errors import (
+    ArgumentError,
+    EmbeddingError,
+    InvalidFilter,
+    StoreError,
+    StoreTimeout,
+)
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
 
 QUERY = "Who repairs the broken clock near the border?"
@@ -207,3 +215,431 @@ def test_it_serves_in_an_ensemble(store):
 def test_two_calls_return_the_same(store):
     retriever = SIFTRetriever(vectorstore=store, k=20)
     assert retriever.invoke(QUERY) == retriever.invoke(QUERY)
+
+
+# From here on a store whose vectors are drawn from the texts, without a model.
+
+LONG = "what is it? where was it? who did it?"
+
+
+@pytest.fixture
+def drawn():
+    return CountingEmbeddings()
+
+
+@pytest.fixture
+def facts(drawn):
+    return fill(InMemoryVectorStore(drawn))
+
+
+def sentences(query):
+    return [f"{part}?" for part in query.split("?") if part.strip()]
+
+
+def even(document):
+    return document.metadata["even"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("k", [2, 3, 5]),
+        ("fetch_k", [7, 11, 13]),
+        ("noise_variance", [0.01, 0.5, 9.0]),
+        ("stopping_alpha", [0.2, 1.5, 20.0]),
+        ("candidate_search", ["absolute", "residual", "exhaustive"]),
+        ("step_fetch_k", [1, 2, 5]),
+    ],
+)
+async def test_a_setting_is_a_field_or_in_search_kwargs_or_of_a_call_which_goes_first(
+    facts, name, values
+):
+    always = {"k": 6, "fetch_k": 20}
+    if name == "step_fetch_k":
+        always["candidate_search"] = "residual"
+    always.pop(name, None)
+
+    def made(*, field=None, kwarg=None):
+        fields = {} if field is None else {name: field}
+        kwargs = {} if kwarg is None else {name: kwarg}
+        return SIFTRetriever(vectorstore=facts, search_kwargs=kwargs, **{**always, **fields})
+
+    expected = [made(field=value).retrieve_with_scores(QUERY) for value in values]
+    assert all(one != other for one in expected for other in expected if one is not other)
+    first, second, third = values
+    both = made(field=first, kwarg=second)
+    assert both.retrieve_with_scores(QUERY) == expected[1]
+    assert both.retrieve_with_scores(QUERY, **{name: third}) == expected[2]
+    assert await both.aretrieve_with_scores(QUERY, **{name: third}) == expected[2]
+    assert both.invoke(QUERY, **{name: third}) == expected[2].documents
+    assert both.batch([QUERY], **{name: third}) == [expected[2].documents]
+    assert both.retrieve_with_scores(QUERY) == expected[1]
+    assert made(field=first).retrieve_with_scores(QUERY, **{name: third}) == expected[2]
+    assert made(kwarg=second).retrieve_with_scores(QUERY) == expected[1]
+    assert made().retrieve_with_scores(QUERY, **{name: first}) == expected[0]
+
+
+def test_the_timeout_of_a_call_goes_before_search_kwargs_before_the_field(facts):
+    never = 1e-9
+    for settings, call in (
+        ({"timeout": never}, {}),
+        ({"timeout": 9.0, "search_kwargs": {"timeout": never}}, {}),
+        ({"timeout": 9.0, "search_kwargs": {"timeout": 9.0}}, {"timeout": never}),
+    ):
+        with pytest.raises(StoreTimeout):
+            SIFTRetriever(vectorstore=facts, **settings).invoke(QUERY, **call)
+    for settings, call in (
+        ({"timeout": never, "search_kwargs": {"timeout": 9.0}}, {}),
+        ({"timeout": never, "search_kwargs": {"timeout": never}}, {"timeout": 9}),
+    ):
+        assert len(SIFTRetriever(vectorstore=facts, **settings).invoke(QUERY, **call)) == 4
+
+
+@pytest.mark.parametrize("name", ["k", "fetch_k", "step_fetch_k"])
+@pytest.mark.parametrize("value", [True, False, 2.0, "3", None])
+def test_a_number_of_documents_is_an_integer_and_no_bool(facts, name, value):
+    with pytest.raises(ValidationError, match="valid integer"):
+        SIFTRetriever(vectorstore=facts, **{name: value})
+    problem = f"{name} must be an integer of at least 1, got {value!r}"
+    with pytest.raises(ValidationError, match=problem):
+        SIFTRetriever(vectorstore=facts, search_kwargs={name: value})
+    with pytest.raises(ArgumentError, match=problem):
+        SIFTRetriever(vectorstore=facts).invoke(QUERY, **{name: value})
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "9", None])
+def test_a_timeout_is_a_positive_number_of_seconds(facts, timeout):
+    with pytest.raises(ArgumentError, match="timeout must be a positive number of seconds, got"):
+        SIFTRetriever(vectorstore=facts).invoke(QUERY, timeout=timeout)
+
+
+def test_a_candidate_search_that_there_is_not_is_an_error_with_those_there_are(facts):
+    problem = r"candidate_search must be one of \('nearest', .*, 'exhaustive'\), got 'all'"
+    with pytest.raises(ValidationError, match=problem):
+        SIFTRetriever(vectorstore=facts, candidate_search="all")
+    with pytest.raises(ArgumentError, match=problem):
+        SIFTRetriever(vectorstore=facts).invoke(QUERY, candidate_search="all")
+
+
+@pytest.mark.parametrize("search_type", ["similarity", "mmr", "uncertainty_sampling"])
+@pytest.mark.parametrize("search", ["absolute", "residual"])
+def test_a_candidate_search_may_be_of_sift_alone(facts, search_type, search):
+    problem = f"candidate_search {search!r} is SIFT's own, got search_type {search_type!r}"
+    with pytest.raises(ValidationError, match=problem):
+        SIFTRetriever(vectorstore=facts, search_type=search_type, candidate_search=search)
+    with pytest.raises(ArgumentError, match=problem):
+        SIFTRetriever(vectorstore=facts, search_type=search_type).invoke(
+            QUERY, candidate_search=search
+        )
+    retriever = SIFTRetriever(vectorstore=facts, candidate_search=search)
+    retriever.search_type = search_type
+    with pytest.raises(ArgumentError, match=problem):
+        retriever.invoke(QUERY)
+
+
+async def test_what_is_set_wrongly_later_is_an_error_when_it_is_used(facts):
+    retriever = SIFTRetriever(vectorstore=facts)
+    retriever.search_type = "shift"
+    problem = r"search_type must be one of \['sift', .*\], got 'shift'"
+    with pytest.raises(ArgumentError, match=problem):
+        retriever.invoke(QUERY)
+    with pytest.raises(ArgumentError, match=problem):
+        await retriever.ainvoke(QUERY)
+    with pytest.raises(ArgumentError, match=problem):
+        retriever.retrieve_with_scores(QUERY)
+    retriever.search_type = "mmr"
+    assert len(retriever.invoke(QUERY)) == 4
+    retriever.search_kwargs["fetchk"] = 3
+    with pytest.raises(ArgumentError, match="'fetchk' is no setting of a 'mmr' search"):
+        retriever.invoke(QUERY)
+
+
+ALLOWED = [
+    *("k", "fetch_k", "noise_variance", "stopping_alpha", "candidate_search", "step_fetch_k"),
+    *("timeout", "replace", "filter"),
+]
+
+
+@pytest.mark.parametrize("name", ["kk", "lambda_", "query_splitter", "where_document"])
+async def test_a_misspelt_setting_of_any_call_is_an_error_that_lists_all(facts, drawn, name):
+    retriever = SIFTRetriever(vectorstore=facts)
+    vector = drawn.vector(QUERY).tolist()
+    problem = f"{name!r} is no setting of a 'sift' search in a InMemoryVectorStore"
+    for call in (
+        lambda: retriever.invoke(QUERY, **{name: 1}),
+        lambda: retriever.batch([QUERY], **{name: 1}),
+        lambda: retriever.retrieve_with_scores(QUERY, **{name: 1}),
+        lambda: retriever.retrieve_by_vector(vector, **{name: 1}),
+        lambda: retriever.retrieve_by_vectors([vector], **{name: 1}),
+        lambda: retriever.bind(**{name: 1}).invoke(QUERY),
+    ):
+        with pytest.raises(ArgumentError, match=problem) as caught:
+            call()
+        assert all(repr(allowed) in str(caught.value) for allowed in ALLOWED)
+    for coroutine in (
+        retriever.ainvoke(QUERY, **{name: 1}),
+        retriever.abatch([QUERY], **{name: 1}),
+        retriever.aretrieve_with_scores(QUERY, **{name: 1}),
+        retriever.aretrieve_by_vector(vector, **{name: 1}),
+        retriever.aretrieve_by_vectors([vector], **{name: 1}),
+    ):
+        with pytest.raises(ArgumentError, match=problem):
+            await coroutine
+
+
+def test_a_misspelt_field_is_an_error_that_lists_all(facts):
+    with pytest.raises(ValidationError, match="'kk' is no setting of SIFTRetriever") as caught:
+        SIFTRetriever(vectorstore=facts, kk=3)
+    assert all(repr(name) in str(caught.value) for name in SIFTRetriever.model_fields)
+    with pytest.raises(ValidationError, match="'kk' is no setting of SIFTRetriever"):
+        SIFTRetriever.from_retriever(facts.as_retriever(), kk=3)
+    with pytest.raises(ValidationError, match="'kk' is no setting of SIFTRetriever"):
+        SIFTRetriever.from_texts(["a"], facts.embeddings, vectorstore_cls=type(facts), kk=3)
+
+
+@pytest.mark.parametrize(
+    ("search_type", "search"),
+    [
+        *itertools.product(
+            ["sift", "similarity", "mmr", "uncertainty_sampling"], ["nearest", "exhaustive"]
+        ),
+        ("sift", "absolute"),
+        ("sift", "residual"),
+    ],
+)
+async def test_coroutines_and_batches_return_what_invoke_returns(facts, search_type, search):
+    retriever = SIFTRetriever(
+        vectorstore=facts, k=5, fetch_k=12, search_type=search_type, candidate_search=search
+    )
+    queries = [QUERY, *sentences(LONG)]
+    for call in ({}, {"k": 3, "filter": even}, {"replace": True, "noise_variance": 5.0}):
+        expected = [retriever.invoke(query, **call) for query in queries]
+        assert [await retriever.ainvoke(query, **call) for query in queries] == expected
+        assert retriever.batch(queries, **call) == expected
+        assert await retriever.abatch(queries, **call) == expected
+        scored = [await retriever.aretrieve_with_scores(query, **call) for query in queries]
+        assert scored == [retriever.retrieve_with_scores(query, **call) for query in queries]
+        assert [retrieval.documents for retrieval in scored] == expected
+
+
+# The query
+
+
+async def test_a_split_query_is_the_query_of_its_parts(facts, drawn):
+    retriever = SIFTRetriever(vectorstore=facts, k=6, fetch_k=9, query_splitter=sentences)
+    parts = sentences(LONG)
+    assert len(parts) == 3
+    expected = retriever.retrieve_by_vectors(drawn.vectors(parts).tolist())
+    with drawn.counting():
+        assert retriever.retrieve_with_scores(LONG) == expected
+        assert drawn.queries == parts
+    assert retriever.invoke(LONG) == expected.documents
+    assert await retriever.ainvoke(LONG) == expected.documents
+    assert retriever.batch([LONG, parts[0]])[0] == expected.documents
+    assert await retriever.aretrieve_with_scores(LONG) == expected
+    assert drawn.documents == []
+    plain = SIFTRetriever(vectorstore=facts, k=6, fetch_k=9)
+    assert retriever.retrieve_with_scores(parts[0]) == plain.retrieve_with_scores(parts[0])
+    assert plain.retrieve_with_scores(LONG).prior_variance == pytest.approx(1.0)
+    assert expected.prior_variance == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("parts", [[], (), [1], [None], ["a", b"b"]])
+async def test_a_splitter_that_returns_no_strings_is_an_argument_error(facts, parts):
+    retriever = SIFTRetriever(vectorstore=facts, query_splitter=lambda _: parts)
+    with pytest.raises(ArgumentError, match="query_splitter must return at least one string"):
+        retriever.invoke(QUERY)
+    with pytest.raises(ArgumentError, match="query_splitter must return at least one string"):
+        await retriever.ainvoke(QUERY)
+
+
+async def test_another_embedder_of_queries_takes_the_place_of_the_store_s(facts, drawn):
+    own = CountingEmbeddings(given={QUERY: drawn.vector("something else")})
+    retriever = SIFTRetriever(vectorstore=facts, k=6, query_embedder=own)
+    expected = SIFTRetriever(vectorstore=facts, k=6).invoke("something else")
+    with drawn.counting():
+        assert retriever.invoke(QUERY) == expected
+        assert await retriever.ainvoke(QUERY) == expected
+        assert retriever.batch([QUERY]) == [expected]
+    assert (drawn.queries, drawn.documents) == ([], [])
+    assert (own.queries, own.documents) == ([QUERY] * 3, [])
+
+
+def test_a_store_without_embeddings_serves_vectors_and_an_embedder_of_queries(drawn):
+    filled = fill(make_chroma(drawn))
+    bare = Chroma(collection_name=filled._collection.name)
+    expected = SIFTRetriever(vectorstore=filled, k=6).invoke(QUERY)
+    assert SIFTRetriever(vectorstore=bare, k=6, query_embedder=drawn).invoke(QUERY) == expected
+    by_vector = SIFTRetriever(vectorstore=bare, k=6).retrieve_by_vector(drawn.embed_query(QUERY))
+    assert by_vector.documents == expected
+
+
+@pytest.mark.parametrize(
+    ("vectors", "problem"),
+    [
+        ([], r"must have shape \(m, d\), got \(0,\)"),
+        ([[]], r"must have shape \(m, d\), got \(1, 0\)"),
+        ([[1.0] * 8, [1.0] * 7], "all of one dimension"),
+        ([["a"] * 8], "must be numbers"),
+        ([[0.0] * 8], "the vector of the query is zero"),
+        ([[1.0] * 8, [float("nan")] * 8], "the vector of the query is NaN"),
+        ([[[1.0] * 8]], r"must have shape \(m, d\), got \(1, 1, 8\)"),
+    ],
+)
+async def test_vectors_that_are_no_query_are_an_embedding_error(facts, vectors, problem):
+    retriever = SIFTRetriever(vectorstore=facts)
+    with pytest.raises(EmbeddingError, match=problem):
+        retriever.retrieve_by_vectors(vectors)
+    with pytest.raises(EmbeddingError, match=problem):
+        await retriever.aretrieve_by_vectors(vectors)
+
+
+def test_arrays_serve_as_vectors(facts, drawn):
+    vectors = drawn.vectors([QUERY, LONG])
+    retriever = SIFTRetriever(vectorstore=facts)
+    expected = retriever.retrieve_by_vectors(vectors.tolist())
+    assert retriever.retrieve_by_vectors(vectors) == expected
+    assert retriever.retrieve_by_vectors([*vectors]) == expected
+    one = retriever.retrieve_by_vector(vectors[0])
+    assert one == retriever.retrieve_with_scores(QUERY)
+
+
+# A filter that must be there
+
+
+def test_a_required_filter_is_narrowed_by_that_of_a_call(facts):
+    retriever = SIFTRetriever(
+        vectorstore=facts, search_kwargs={"k": 40, "filter": even}, require_filter=True
+    )
+    assert sorted(texts_of(retriever.invoke(QUERY))) == sorted(TEXTS[::2])
+    for call in (None, {}):
+        assert sorted(texts_of(retriever.invoke(QUERY, filter=call))) == sorted(TEXTS[::2])
+    found = retriever.invoke(QUERY, filter=lambda document: document.metadata["number"] < 5)
+    assert sorted(texts_of(found)) == ["fact 0", "fact 2", "fact 4"]
+    assert retriever.invoke(QUERY, filter=lambda document: not even(document)) == []
+    everything = retriever.invoke(QUERY, filter=lambda _: True, candidate_search="exhaustive")
+    assert sorted(texts_of(everything)) == sorted(TEXTS[::2])
+
+
+@pytest.mark.parametrize("search_kwargs", [{}, {"filter": None}, {"filter": {}}])
+def test_without_the_filter_that_must_be_there_nothing_is_searched(facts, search_kwargs):
+    retriever = SIFTRetriever(vectorstore=facts, search_kwargs=search_kwargs, require_filter=True)
+    for call in ({}, {"filter": even}):
+        with pytest.raises(InvalidFilter, match="search_kwargs has no filter: nothing was"):
+            retriever.invoke(QUERY, **call)
+
+
+@pytest.mark.parametrize(
+    "required", [{"even": {"$ne": True}}, {"$or": [{"number": 3}, {"number": {"$nin": [1]}}]}]
+)
+def test_a_required_filter_that_passes_rows_without_the_key_is_refused(drawn, required):
+    retriever = SIFTRetriever(
+        vectorstore=fill(make_chroma(drawn)),
+        search_kwargs={"filter": required},
+        require_filter=True,
+    )
+    with pytest.raises(InvalidFilter, match="must say what is allowed"):
+        retriever.invoke(QUERY)
+
+
+# Ways to make one
+
+
+def test_from_a_retriever_it_takes_store_settings_tags_and_metadata(facts):
+    plain = facts.as_retriever(
+        search_type="mmr",
+        search_kwargs={"k": 7, "fetch_k": 9, "filter": even, "lambda_mult": 0.3},
+        tags=["mine"],
+        metadata={"team": "b"},
+    )
+    made = SIFTRetriever.from_retriever(plain, noise_variance=0.5)
+    same = SIFTRetriever(
+        vectorstore=facts,
+        noise_variance=0.5,
+        search_kwargs={"k": 7, "fetch_k": 9, "filter": even},
+    )
+    assert made.retrieve_with_scores(QUERY) == same.retrieve_with_scores(QUERY)
+    assert made.retrieve_with_scores(QUERY).candidates == 9
+    assert made.vectorstore is facts
+    assert made.search_type == "sift"
+    assert made.tags == plain.tags
+    assert "mine" in made.tags
+    assert made.metadata == {"team": "b"}
+    assert plain.search_kwargs["lambda_mult"] == 0.3
+
+
+def test_from_a_retriever_its_trade_off_serves_mmr_alone(facts):
+    plain = facts.as_retriever(search_kwargs={"lambda_mult": 0.9})
+    made = SIFTRetriever.from_retriever(plain, search_type="mmr")
+    expected = SIFTRetriever(
+        vectorstore=facts, search_type="mmr", search_kwargs={"lambda_mult": 0.9}
+    )
+    assert made.invoke(QUERY) == expected.invoke(QUERY)
+    assert "lambda_mult" not in SIFTRetriever.from_retriever(plain).search_kwargs
+
+
+def test_from_a_retriever_with_a_threshold_is_refused(facts):
+    plain = facts.as_retriever(
+        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.5}
+    )
+    with pytest.raises(ArgumentError, match=r"no score_threshold: .* stopping_alpha"):
+        SIFTRetriever.from_retriever(plain)
+    assert plain.search_kwargs == {"score_threshold": 0.5}
+
+
+def test_settings_given_go_before_those_of_the_retriever(facts):
+    plain = facts.as_retriever(search_kwargs={"k": 7}, tags=["mine"])
+    made = SIFTRetriever.from_retriever(plain, search_kwargs={"k": 2}, tags=["ours"])
+    assert len(made.invoke(QUERY)) == 2
+    assert made.tags == ["ours"]
+    with pytest.raises(ArgumentError, match="no score_threshold"):
+        SIFTRetriever.from_retriever(
+            facts.as_retriever(search_kwargs={"score_threshold": 0.5}), k=3
+        )
+
+
+@pytest.mark.parametrize("vectorstore_cls", [None, InMemoryVectorStore])
+def test_from_texts_and_documents_it_makes_a_store_that_holds_them(drawn, vectorstore_cls, facts):
+    metadatas = [{"number": n, "even": n % 2 == 0} for n in range(len(TEXTS))]
+    numbers = [str(n) for n in range(len(TEXTS))]
+    settings = {"vectorstore_cls": vectorstore_cls, "k": 6, "fetch_k": 12}
+    expected = texts_of(SIFTRetriever(vectorstore=facts, k=6, fetch_k=12).invoke(QUERY))
+    documents = [
+        Document(id=number, page_content=text, metadata=metadata)
+        for number, text, metadata in zip(numbers, TEXTS, metadatas, strict=True)
+    ]
+    of_documents = SIFTRetriever.from_documents(documents, drawn, **settings)
+    of_texts = SIFTRetriever.from_texts(TEXTS, drawn, metadatas, ids=numbers, **settings)
+    for made in (of_documents, of_texts):
+        found = made.invoke(QUERY)
+        assert texts_of(found) == expected
+        for document in found:
+            number = TEXTS.index(document.page_content)
+            assert (document.id, document.metadata) == (str(number), metadatas[number])
+
+
+def test_two_of_them_from_texts_do_not_share_a_store(drawn):
+    first = SIFTRetriever.from_texts(["one"], drawn)
+    second = SIFTRetriever.from_texts(["two"], drawn)
+    assert texts_of(first.invoke(QUERY)) == ["one"]
+    assert texts_of(second.invoke(QUERY)) == ["two"]
+    assert texts_of(first.invoke(QUERY)) == ["one"]
+
+
+@pytest.mark.parametrize("short", [{"metadatas": [{}]}, {"ids": ["1"]}])
+def test_from_texts_with_too_few_of_something_is_an_error(drawn, short):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        SIFTRetriever.from_texts(["a", "b"], drawn, **short)
+
+
+def test_from_no_texts_it_finds_nothing(drawn):
+    made = SIFTRetriever.from_texts([], drawn, vectorstore_cls=InMemoryVectorStore)
+    assert made.invoke(QUERY) == []
+
+
+async def test_documents_added_are_found(facts):
+    retriever = SIFTRetriever(vectorstore=facts, k=3)
+    assert retriever.add_documents([Document(id="a", page_content=QUERY)]) == ["a"]
+    assert await retriever.aadd_documents([Document(id="b", page_content=LONG)]) == ["b"]
+    assert retriever.invoke(QUERY)[0].id == "a"
+    assert (await retriever.ainvoke(LONG))[0].id == "b"

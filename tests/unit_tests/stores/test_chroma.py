@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 from langchain_chroma import Chroma
-from langchain_core.embeddings import Embeddings
 from numpy.testing import assert_allclose
+from unit_tests.stores.real_stores import CountingEmbeddings, make_chroma, texts_of
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, StoreError, StoreUnavailable
@@ -20,79 +20,11 @@ TEXTS = [f"fact {number}" for number in range(12)]
 QUERY = np.array([1.0, 2.0, -1.0, 0.5])
 
 
-class CountingEmbeddings(Embeddings):
-    """Vectors drawn from the text itself, times a length; counts what it is asked."""
-
-    def __init__(self, *, dimensions=4, lengths=(1.0,)):
-        self.dimensions, self.lengths = dimensions, lengths
-        self.queries = self.documents = 0
-
-    def _embed(self, text):
-        rng = np.random.default_rng(list(text.encode()))
-        vector = rng.standard_normal(self.dimensions)
-        length = self.lengths[len(text) % len(self.lengths)]
-        return (length * vector / np.linalg.norm(vector)).tolist()
-
-    def embed_documents(self, texts):
-        self.documents += len(texts)
-        return [self._embed(text) for text in texts]
-
-    def embed_query(self, text):
-        self.queries += 1
-        return self._embed(text)
-
-
 def make_store(embeddings=None, *, texts=TEXTS, space="l2", **arguments):
-    store = Chroma(
-        collection_name=f"facts-{uuid.uuid4()}",
-        embedding_function=embeddings or CountingEmbeddings(),
-        collection_configuration={"hnsw": {"space": space}},
-    )
+    store = make_chroma(embeddings or CountingEmbeddings(dimensions=4), space=space)
     if texts:
         store.add_texts(texts, **arguments)
     return store
-
-
-def texts_of(candidates):
-    return [document.page_content for document in candidates.documents]
-
-
-def test_the_query_is_embedded_once_and_no_document_again():
-    embeddings = CountingEmbeddings()
-    store = make_store(embeddings)
-    embeddings.queries = embeddings.documents = 0
-    assert len(SIFTRetriever(vectorstore=store, k=5).invoke("which?")) == 5
-    assert (embeddings.queries, embeddings.documents) == (1, 0)
-
-
-def test_the_vectors_are_those_stored_beside_the_documents_nearest_first():
-    store = make_store()
-    candidates = fetch_candidates(store, QUERY, fetch_k=8)
-    stored = CountingEmbeddings().embed_documents(TEXTS)
-    distances = np.linalg.norm(np.array(stored) - QUERY, axis=1)
-    nearest = np.argsort(distances)[:8]
-    assert texts_of(candidates) == [TEXTS[row] for row in nearest]
-    assert_allclose(candidates.embeddings, np.array(stored)[nearest], atol=1e-6)
-    assert candidates.embeddings.dtype == np.float64
-    assert candidates.copies == (1,) * 8
-
-
-def test_ids_and_metadata_come_as_stored():
-    ids = [f"id-{text}" for text in TEXTS]
-    store = make_store(ids=ids, metadatas=[{"n": n, "x": n / 2} for n in range(len(TEXTS))])
-    for document in fetch_candidates(store, QUERY, fetch_k=12).documents:
-        number = TEXTS.index(document.page_content)
-        assert document.id == ids[number]
-        assert document.metadata == {"n": number, "x": number / 2}
-
-
-def test_documents_of_identical_text_are_one_candidate_with_their_number():
-    store = make_store(texts=["twice", "once", "twice", "thrice", "thrice", "thrice"])
-    candidates = fetch_candidates(store, QUERY, fetch_k=6)
-    found = dict(zip(texts_of(candidates), candidates.copies, strict=True))
-    assert found == {"once": 1, "twice": 2, "thrice": 3}
-    own_vectors = CountingEmbeddings().embed_documents(texts_of(candidates))
-    assert_allclose(candidates.embeddings, own_vectors, atol=1e-6)
 
 
 def test_a_row_without_a_document_is_no_candidate():
@@ -108,7 +40,9 @@ def test_every_distance_and_every_length_of_the_stored_vectors_gives_the_same_ch
     texts = [f"{text}{'!' * (number % 5)}" for number, text in enumerate(TEXTS)]
     choices = []
     for space in ("l2", "cosine", "ip"):
-        store = make_store(CountingEmbeddings(lengths=lengths), texts=texts, space=space)
+        store = make_store(
+            CountingEmbeddings(dimensions=4, lengths=lengths), texts=texts, space=space
+        )
         candidates = fetch_candidates(store, QUERY, fetch_k=12)
         assert_allclose(np.linalg.norm(candidates.embeddings, axis=1), 1.0, rtol=1e-12)
         chosen = SIFTRetriever(vectorstore=store, k=6).invoke("which?")
@@ -151,14 +85,6 @@ def test_a_filter_that_chroma_does_not_understand_is_an_argument_error(search):
         fetch_candidates(make_store(), QUERY, fetch_k=3, **search)
 
 
-def test_an_empty_store_has_no_candidates():
-    store = make_store(texts=[])
-    candidates = fetch_candidates(store, QUERY, fetch_k=5)
-    assert candidates.documents == candidates.copies == ()
-    assert candidates.embeddings.shape == (0, 4)
-    assert SIFTRetriever(vectorstore=store).invoke("anything?") == []
-
-
 def test_a_query_of_another_dimension_names_both_and_the_cure():
     with pytest.raises(EmbeddingError, match=r"4.*3.*open the store with the embeddings"):
         fetch_candidates(make_store(), QUERY[:3], fetch_k=5)
@@ -166,7 +92,7 @@ def test_a_query_of_another_dimension_names_both_and_the_cure():
 
 @pytest.mark.parametrize("bad", [[0.0] * 4, [np.nan, 1.0, 0.0, 0.0], [np.inf, 0.0, 0.0, 0.0]])
 def test_a_query_vector_without_a_direction_is_refused(bad):
-    embeddings = CountingEmbeddings()
+    embeddings = CountingEmbeddings(dimensions=4)
     store = make_store(embeddings)
     with (
         mock.patch.object(embeddings, "embed_query", return_value=bad),

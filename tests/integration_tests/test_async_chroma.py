@@ -1,0 +1,292 @@
+"""`AsyncChroma` on a real server: LangChain's own tests, and the retriever on it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from contextlib import suppress
+
+import chromadb
+import pytest
+from blockbuster import blockbuster_ctx
+from integration_tests.corpus import CANARY, QUERIES, TEXTS, RandomEmbeddings, ids
+from integration_tests.servers import HOST
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import CollectionNotFound, StoreError
+from langchain_sift.retrieval import CANDIDATE_SEARCHES
+from langchain_sift.stores import AsyncChroma
+
+
+class TestStandard(VectorStoreIntegrationTests):
+    """What LangChain asks of every vector store."""
+
+    @pytest.fixture
+    async def vectorstore(self, server, name, aconnect):
+        store = AsyncChroma(await aconnect(server.port), name, self.get_embeddings())
+        yield store
+        await store.aclose()
+
+    @property
+    def has_sync(self):
+        return False
+
+
+@pytest.fixture
+async def both(server, name, fill, aconnect):
+    """Return a collection as a store that threads ask and as one that coroutines ask."""
+    by_threads = fill(server.port, name)
+    store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
+    yield by_threads, store
+    await store.aclose()
+
+
+# What it finds
+
+
+@pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
+async def test_coroutines_find_what_threads_find(both, candidate_search):
+    by_threads, by_coroutines = (
+        SIFTRetriever(vectorstore=store, k=5, fetch_k=20, candidate_search=candidate_search)
+        for store in both
+    )
+    for settings in (
+        {},
+        {"filter": {"number": {"$gte": 30}}},
+        {"where_document": {"$contains": "7"}},
+    ):
+        expected = by_threads.batch(QUERIES, **settings)
+        assert len({tuple(ids(documents)) for documents in expected}) > 1
+        assert [await by_coroutines.ainvoke(query, **settings) for query in QUERIES] == expected
+        assert await by_coroutines.abatch(QUERIES, **settings) == expected
+        for query in QUERIES:
+            one = await by_coroutines.aretrieve_with_scores(query, **settings)
+            other = by_threads.retrieve_with_scores(query, **settings)
+            assert one.documents == other.documents
+            assert [c.gain for c in one.choices] == pytest.approx([c.gain for c in other.choices])
+            assert one.candidates == other.candidates
+
+
+async def test_64_coroutines_at_once_get_their_own_answers(both):
+    by_threads, by_coroutines = (SIFTRetriever(vectorstore=store, k=5) for store in both)
+    queries = [f"query {number}" for number in range(64)]
+    expected = by_threads.batch(queries)
+    assert len({tuple(ids(documents)) for documents in expected}) > 32
+    found = await asyncio.gather(*(by_coroutines.ainvoke(query) for query in queries))
+    assert found == expected
+
+
+async def test_its_own_searches_return_the_nearest_as_chroma_does(both):
+    by_threads, store = both
+    for query in QUERIES:
+        assert await store.asimilarity_search(query, k=7) == by_threads.similarity_search(query, 7)
+    narrowed = {"filter": {"number": {"$lt": 9}}, "where_document": {"$contains": "number"}}
+    found = await store.asimilarity_search(QUERIES[0], k=20, **narrowed)
+    assert found == by_threads.similarity_search(QUERIES[0], 20, **narrowed)
+    assert len(found) == 9
+    retriever = store.as_retriever(search_kwargs={"k": 7})
+    assert await retriever.ainvoke(QUERIES[0]) == by_threads.similarity_search(QUERIES[0], 7)
+
+
+async def test_more_texts_than_one_call_may_bring_are_all_stored(server, name, aconnect, connect):
+    client = await aconnect(server.port)
+    too_many = await client.get_max_batch_size() + 40
+    store = await AsyncChroma.afrom_texts(
+        [str(number) for number in range(too_many)],
+        RandomEmbeddings(dimensions=2),
+        [{"number": number} for number in range(too_many)],
+        ids=[f"id-{number}" for number in range(too_many)],
+        client=client,
+        collection_name=name,
+    )
+    assert connect(server.port).get_collection(name).count() == too_many
+    last = f"id-{too_many - 1}"
+    (document,) = await store.aget_by_ids([last])
+    assert (document.id, document.page_content) == (last, str(too_many - 1))
+    assert document.metadata == {"number": too_many - 1}
+    await store.aclose()
+
+
+# The event loops
+
+
+@pytest.mark.parametrize("closed", [True, False])
+# Who closes a loop before the connections in it is told so by asyncio.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_it_serves_one_event_loop_after_another(server, name, fill, closed):
+    expected = SIFTRetriever(vectorstore=fill(server.port, name)).batch(QUERIES)
+
+    async def opened():
+        client = await chromadb.AsyncHttpClient(host=HOST, port=server.port)
+        await client._server._cleanup()
+        return AsyncChroma(client, name, RandomEmbeddings())
+
+    store = asyncio.run(opened())
+    retriever = SIFTRetriever(vectorstore=store)
+
+    async def ask():
+        found = [await retriever.ainvoke(query) for query in QUERIES]
+        if closed:
+            await store.aclose()
+        return found
+
+    for _ in range(5):
+        assert asyncio.run(ask()) == expected
+        assert len(store._connections) == (0 if closed else 1)
+    store._connections.clear()
+    gc.collect()  # while that warning is ignored
+
+
+def test_it_serves_event_loops_of_several_threads_at_once(server, name, fill):
+    expected = SIFTRetriever(vectorstore=fill(server.port, name)).batch(QUERIES)
+
+    async def opened():
+        client = await chromadb.AsyncHttpClient(host=HOST, port=server.port)
+        await client._server._cleanup()
+        return AsyncChroma(client, name, RandomEmbeddings())
+
+    store = asyncio.run(opened())
+    retriever = SIFTRetriever(vectorstore=store)
+    outcomes = []
+
+    async def ask():
+        asked = [asyncio.gather(*map(retriever.ainvoke, QUERIES)) for _ in range(5)]
+        outcomes.extend(await asyncio.gather(*asked))
+        await store.aclose()
+
+    threads = [threading.Thread(target=asyncio.run, args=(ask(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes == [expected] * 20
+
+
+async def test_a_client_s_headers_go_to_its_own_server_alone(proxy, name, fill):
+    fill(proxy.port, name)
+    stores = []
+    for token in ("of-a", "of-b"):
+        client = await chromadb.AsyncHttpClient(
+            host=HOST, port=proxy.port, headers={"x-chroma-token": token}
+        )
+        stores.append(AsyncChroma(client, name, RandomEmbeddings()))
+        # Chroma has one pool of connections for the process, with the first client's headers.
+        await client._server._cleanup()
+    for store, token in zip(stores, ("of-a", "of-b"), strict=True):
+        proxy.requests.clear()
+        await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0])
+        assert {request.headers["x-chroma-token"] for request in proxy.requests} == {token}
+        await store.aclose()
+
+
+@pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
+async def test_the_event_loop_is_never_blocked(both, candidate_search):
+    for store in both:
+        retriever = SIFTRetriever(vectorstore=store, candidate_search=candidate_search)
+        with blockbuster_ctx():
+            assert len(await retriever.ainvoke(QUERIES[0])) == 4
+            assert len(await retriever.abatch(QUERIES)) == len(QUERIES)
+            assert (await retriever.aretrieve_with_scores(QUERIES[0])).choices
+
+
+async def test_a_cancelled_search_leaves_the_store_usable(both):
+    expected, store = (SIFTRetriever(vectorstore=store) for store in both)
+    for delay in (0.0, 0.001, 0.005, 0.01):
+        task = asyncio.create_task(store.ainvoke(QUERIES[0]))
+        await asyncio.sleep(delay)
+        task.cancel()
+        with suppress(asyncio.CancelledError):  # if it was not done before
+            await task
+    assert await store.abatch(QUERIES) == expected.batch(QUERIES)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# What it refuses
+
+
+async def test_asked_by_a_thread_the_retriever_says_what_to_use(both):
+    retriever = SIFTRetriever(vectorstore=both[1])
+    for ask in (retriever.invoke, retriever.retrieve_with_scores, lambda q: retriever.batch([q])):
+        with pytest.raises(StoreError, match=r"asked by coroutines alone: use `ainvoke`"):
+            ask(QUERIES[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "argument"),
+    [
+        ("add_texts", ["a"]),
+        ("delete", ["a"]),
+        ("get_by_ids", ["a"]),
+        ("similarity_search", "a"),
+        ("similarity_search_by_vector", [1.0]),
+        ("from_texts", ["a"]),
+    ],
+)
+async def test_a_synchronous_method_names_its_asynchronous_twin(both, method, argument):
+    with pytest.raises(NotImplementedError, match=rf"await a{method}\(\.\.\.\)"):
+        getattr(both[1], method)(argument)
+
+
+def test_a_client_that_is_not_asynchronous_is_refused(server, name, connect):
+    with pytest.raises(TypeError, match=r"await chromadb.AsyncHttpClient\(\.\.\.\)`, got Client"):
+        AsyncChroma(connect(server.port), name)
+    not_awaited = chromadb.AsyncHttpClient(host=HOST, port=server.port)
+    with pytest.raises(TypeError, match="got coroutine"):
+        AsyncChroma(not_awaited, name)
+    not_awaited.close()
+
+
+async def test_a_misspelt_collection_is_an_error_and_is_not_made(server, name, aconnect, connect):
+    store = AsyncChroma(await aconnect(server.port), f"{name}-misspelt", RandomEmbeddings())
+    retriever = SIFTRetriever(vectorstore=store)
+    for ask in (
+        retriever.ainvoke,
+        retriever.aretrieve_with_scores,
+        lambda q: retriever.abatch([q]),
+    ):
+        with pytest.raises(CollectionNotFound, match=f"'{name}-misspelt' does not exist"):
+            await ask(QUERIES[0])
+    assert await store.asimilarity_search(QUERIES[0]) == []
+    assert await store.aget_by_ids(["id-1"]) == []
+    assert await store.adelete(["id-1"]) is False
+    names = [collection.name for collection in connect(server.port).list_collections()]
+    assert f"{name}-misspelt" not in names
+    await store.aclose()
+
+
+async def test_an_argument_that_is_not_known_is_refused(both):
+    store = both[1]
+    with pytest.raises(TypeError, match=r"does not know \['fetch_kk'\]"):
+        await store.asimilarity_search(QUERIES[0], fetch_kk=3)
+    with pytest.raises(TypeError, match=r"does not know \['metadata'\]"):
+        await store.aadd_texts(["new"], metadata={})
+    with pytest.raises(ValueError, match="ids must be given"):
+        await store.adelete()
+
+
+async def test_texts_of_any_kind_come_back_as_they_went_in(server, name, aconnect):
+    store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
+    texts = ["", " ", "nul \0 in it", "🦉 oʻzbek עברית", CANARY * 5000]
+    made = await store.aadd_texts(texts, [{"n": 1}, {}, {"tags": ["x", "y"]}, {"x": 0.5}, {}])
+    found = {document.id: document for document in await store.aget_by_ids(made)}
+    assert [found[id_].page_content for id_ in made] == texts
+    assert [found[id_].metadata for id_ in made] == [
+        {"n": 1},
+        {},
+        {"tags": ["x", "y"]},
+        {"x": 0.5},
+        {},
+    ]
+    assert await store.aadd_texts([]) == []
+    await store.aclose()
+
+
+async def test_without_embeddings_it_says_how_to_be_opened(server, name, aconnect):
+    store = AsyncChroma(await aconnect(server.port), name)
+    for ask in (store.aadd_texts(TEXTS), store.asimilarity_search("which?")):
+        with pytest.raises(ValueError, match="opened without embedding_function"):
+            await ask
+    with pytest.raises(StoreError, match="no embedding function"):
+        await SIFTRetriever(vectorstore=store).ainvoke("which?")

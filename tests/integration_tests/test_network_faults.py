@@ -1,0 +1,224 @@
+"""Faults between the retriever and the server, made by a proxy: what is asked how often."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+from integration_tests.corpus import CANARY, QUERIES, RandomEmbeddings
+from integration_tests.servers import (
+    Answer,
+    delay,
+    drip,
+    half_a_text,
+    half_an_answer,
+    no_json,
+    silence,
+    status,
+)
+from langchain_chroma import Chroma
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
+from langchain_sift.retrieval import CANDIDATE_SEARCHES
+from langchain_sift.stores.calls import _Worker
+
+# What another try may mend.
+PASSING = {
+    "503": status(503),
+    "429": status(429),
+    "502": status(502),
+    "504": status(504),
+    "429 of Chroma": status(429, b'{"error": "RateLimitError", "message": "heliotrope"}'),
+    "reset": Answer.reset,
+    "half an answer": half_an_answer,
+    "half a text": half_a_text,
+    "no JSON": no_json,
+}
+# What it would not.
+LASTING = {
+    "500": status(500, CANARY.encode()),
+    "500 of Chroma": status(500, b'{"error": "InternalError", "message": "heliotrope"}'),
+    "401": status(401, CANARY.encode()),
+    "403 of Chroma": status(403, b'{"error": "AuthError", "message": "heliotrope"}'),
+    "400": status(400, CANARY.encode()),
+    "200 without what was asked for": status(200, b'{"heliotrope": 1}'),
+}
+
+
+@pytest.fixture
+async def retriever(filled, proxy, open_store):
+    """Return a retriever that asks through the proxy, by threads or by coroutines."""
+    found = SIFTRetriever(vectorstore=await open_store(proxy.port, filled), k=5, timeout=10)
+    await found.ainvoke(QUERIES[0])  # so that the collection is known
+    proxy.requests.clear()
+    return found
+
+
+async def error_of(retriever, **settings):
+    """Return what a search fails with, and after how many seconds."""
+    started = time.monotonic()
+    with pytest.raises(SIFTError) as raised:
+        await retriever.ainvoke(QUERIES[0], **settings)
+    assert CANARY not in str(raised.value)
+    return raised.value, time.monotonic() - started
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_fault_that_may_pass_is_met_three_times_and_then_reported(proxy, retriever, fault):
+    proxy.inject(PASSING[fault])
+    error, seconds = await error_of(retriever)
+    assert type(error) is StoreUnavailable
+    assert "Chroma collection 'facts-" in str(error)
+    assert len(proxy.requests) == 3
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(("fault", "times"), [*((fault, 1) for fault in PASSING), ("503", 2)])
+async def test_a_fault_that_has_passed_leaves_no_trace(proxy, retriever, fault, times):
+    expected = await retriever.ainvoke(QUERIES[0])
+    asked = len(proxy.requests)
+    proxy.inject(PASSING[fault], times=times)
+    assert await retriever.ainvoke(QUERIES[0]) == expected
+    assert len(proxy.requests) == asked + times
+
+
+@pytest.mark.parametrize("fault", LASTING)
+async def test_a_fault_that_lasts_is_met_once(proxy, retriever, fault):
+    proxy.inject(LASTING[fault])
+    error, _ = await error_of(retriever)
+    assert type(error) is StoreError
+    assert "Chroma collection 'facts-" in str(error)
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
+async def test_every_call_of_a_search_may_be_tried_again(proxy, retriever, candidate_search):
+    settings = {"candidate_search": candidate_search}
+    expected = await retriever.abatch(QUERIES, **settings)
+    asked = len(proxy.requests)
+    for number in range(min(asked, 4)):
+        proxy.inject(status(503), after=number, times=2)
+        assert await retriever.abatch(QUERIES, **settings) == expected
+        assert asked < len(proxy.requests) <= 3 * asked
+
+
+async def test_a_server_that_refuses_connections_is_unavailable_until_it_accepts(proxy, retriever):
+    expected = await retriever.ainvoke(QUERIES[0])
+    proxy.refuse()
+    error, seconds = await error_of(retriever)
+    assert type(error) is StoreUnavailable
+    assert str(error).endswith("search failed: ConnectError")
+    assert seconds < 2
+    proxy.accept()
+    assert await retriever.ainvoke(QUERIES[0]) == expected
+
+
+@pytest.mark.parametrize("fault", [silence, drip, delay(3)], ids=["silence", "drip", "delay"])
+async def test_an_answer_that_comes_too_late_is_a_timeout(proxy, retriever, fault):
+    proxy.inject(fault)
+    error, seconds = await error_of(retriever, timeout=0.6)
+    assert type(error) is StoreTimeout
+    assert 0.5 < seconds < 1.6
+    assert len(proxy.requests) == 1
+    proxy.inject(fault, times=0)
+    assert len(await retriever.ainvoke(QUERIES[0])) == 5
+
+
+async def test_an_answer_that_comes_late_but_in_time_is_taken(proxy, retriever):
+    expected = await retriever.ainvoke(QUERIES[0])
+    proxy.inject(delay(0.4))
+    assert await retriever.ainvoke(QUERIES[0]) == expected
+
+
+async def test_tries_again_count_towards_the_timeout(proxy, retriever):
+    def slow_refusal(answer):
+        answer.ended.wait(0.5)
+        answer.send(503, b"")
+
+    proxy.inject(slow_refusal)
+    _, seconds = await error_of(retriever, timeout=0.8)
+    assert seconds < 1.8
+    assert len(proxy.requests) <= 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "asked"),
+    [(status(503), StoreUnavailable, 3), (status(500), StoreError, 1), (silence, StoreTimeout, 1)],
+    ids=["503", "500", "silence"],
+)
+async def test_looking_the_collection_up_fails_in_the_same_way(
+    proxy, retriever, fault, kind, asked
+):
+    expected = await retriever.ainvoke(QUERIES[0])
+    forget(retriever.vectorstore)
+    proxy.inject(fault)
+    error, seconds = await error_of(retriever, timeout=0.8)
+    assert type(error) is kind
+    assert seconds < 1.8
+    assert len(proxy.requests) == asked
+    assert all("/collections/facts-" in request.path for request in proxy.requests)
+    proxy.inject(fault, times=0)
+    assert await retriever.ainvoke(QUERIES[0]) == expected
+
+
+def forget(store):
+    """Let a store look for its collection by name, as after a deletion."""
+    setattr(
+        store, "_chroma_collection" if hasattr(store, "_chroma_collection") else "_collection", None
+    )
+
+
+async def test_many_at_once_fail_and_recover_each_for_itself(proxy, retriever):
+    expected = await retriever.abatch(QUERIES)
+    proxy.inject(status(503), times=20)
+    asked = [retriever.ainvoke(query) for query in QUERIES * 5]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    for outcome, right in zip(outcomes, expected * 5, strict=True):
+        assert outcome == right or type(outcome) is StoreUnavailable
+    assert len(proxy.requests) <= 3 * len(outcomes)
+    assert await retriever.abatch(QUERIES) == expected
+
+
+async def test_one_failing_query_of_a_batch_is_returned_in_its_place(proxy, retriever):
+    proxy.inject(status(500))
+    outcomes = await retriever.abatch(QUERIES, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreError}
+    assert not any(CANARY in str(outcome) for outcome in outcomes)
+
+
+async def test_only_vectors_are_sent(proxy, retriever):
+    for candidate_search in CANDIDATE_SEARCHES:
+        await retriever.ainvoke(QUERIES[0], candidate_search=candidate_search)
+        await retriever.abatch(QUERIES, candidate_search=candidate_search)
+    queries = [request.body for request in proxy.requests if request.path.endswith("/query")]
+    assert queries
+    assert all("query_embeddings" in body and "query_texts" not in body for body in queries)
+    assert not any(CANARY in str(request.body) for request in proxy.requests)
+
+
+def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
+    store = Chroma(
+        client=connect(proxy.port), collection_name=filled, embedding_function=RandomEmbeddings()
+    )
+    retriever = SIFTRetriever(vectorstore=store, timeout=0.4)
+    proxy.inject(silence)
+
+    def wait_in_vain():
+        with suppress(StoreTimeout):
+            retriever.invoke("?")
+
+    waiting = [threading.Thread(target=wait_in_vain) for _ in range(12)]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join()
+    proxy.inject(silence, times=0)
+    deadline = time.monotonic() + 5
+    while len(_Worker.idle) < sum(t.name == "langchain-sift-store" for t in threading.enumerate()):
+        assert time.monotonic() < deadline, "some still wait"
+        time.sleep(0.02)
+    assert len(retriever.invoke(QUERIES[0], timeout=10)) == 4

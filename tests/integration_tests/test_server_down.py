@@ -1,0 +1,241 @@
+"""The server is killed under load and started again, or hangs and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from integration_tests.corpus import CANARY, QUERIES, RandomEmbeddings, ids
+from integration_tests.servers import Server
+from langchain_chroma import Chroma
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import SIFTError, StoreTimeout, StoreUnavailable
+from langchain_sift.stores import AsyncChroma
+from langchain_sift.stores.calls import _Worker
+
+CALLERS = 20
+# After the first good heartbeat.
+RECOVERY = 5.0
+
+
+# Killed, and started again
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a caller got for a query, and when."""
+
+    caller: int
+    query: str
+    when: float
+    outcome: Any
+
+
+async def kill_and_restart(server: Server, observed: list[Observation]) -> float:
+    """Return when the server answered again, after all callers had right answers again."""
+    await asyncio.sleep(0.7)
+    server.kill()
+    await asyncio.sleep(0.7)
+    await asyncio.to_thread(server.start)
+    back = time.monotonic()
+    while (
+        len({o.caller for o in observed if o.when > back and isinstance(o.outcome, list)}) < CALLERS
+    ):
+        assert time.monotonic() < back + RECOVERY, "some caller has no answer yet"
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+    return back
+
+
+def check(observed: list[Observation], expected: dict[str, list[str]], back: float) -> None:
+    answers = [o for o in observed if isinstance(o.outcome, list)]
+    errors = [o.outcome for o in observed if not isinstance(o.outcome, list)]
+    assert len(answers) > 5 * CALLERS
+    assert [o for o in answers if o.outcome != expected[o.query]] == []
+    assert errors, "the server was killed in vain"
+    assert {type(error) for error in errors} <= {StoreUnavailable, StoreTimeout}
+    assert not any(CANARY in str(error) for error in errors)
+    recovered = {o.caller: o.when for o in reversed(answers) if o.when > back}
+    assert len(recovered) == CALLERS
+    assert max(recovered.values()) < back + RECOVERY
+
+
+async def test_threads_are_served_again_by_a_server_that_was_killed(own_server, name, fill):
+    retriever = SIFTRetriever(vectorstore=fill(own_server.port, name), k=5, timeout=5)
+    expected = {query: ids(retriever.invoke(query)) for query in QUERIES}
+    observed: list[Observation] = []
+    done = threading.Event()
+
+    def ask(caller: int) -> None:
+        turn = caller
+        while not done.wait(0.03):
+            query = QUERIES[turn % len(QUERIES)]
+            try:
+                outcome: Any = ids(retriever.invoke(query))
+            except Exception as error:  # noqa: BLE001 - looked at below
+                outcome = error
+            observed.append(Observation(caller, query, time.monotonic(), outcome))
+            turn += 1
+
+    threads = [threading.Thread(target=ask, args=(caller,)) for caller in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        back = await kill_and_restart(own_server, observed)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    check(observed, expected, back)
+
+
+async def test_tasks_are_served_again_by_a_server_that_was_killed(own_server, name, fill, aconnect):
+    fill(own_server.port, name)
+    store = AsyncChroma(await aconnect(own_server.port), name, RandomEmbeddings())
+    retriever = SIFTRetriever(vectorstore=store, k=5, timeout=5)
+    expected = {query: ids(await retriever.ainvoke(query)) for query in QUERIES}
+    observed: list[Observation] = []
+
+    async def ask(caller: int) -> None:
+        turn = caller
+        while True:
+            query = QUERIES[turn % len(QUERIES)]
+            try:
+                outcome: Any = ids(await retriever.ainvoke(query))
+            except Exception as error:  # noqa: BLE001 - looked at below
+                outcome = error
+            observed.append(Observation(caller, query, time.monotonic(), outcome))
+            turn += 1
+            await asyncio.sleep(0.03)
+
+    tasks = [asyncio.create_task(ask(caller)) for caller in range(CALLERS)]
+    try:
+        back = await kill_and_restart(own_server, observed)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await store.aclose()
+    check(observed, expected, back)
+
+
+# Hung, and going on
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory):
+    """Return a server that a test may stop; it goes on before the next one."""
+    with Server(tmp_path_factory.mktemp("hanging")) as running:
+        yield running
+
+
+@pytest.fixture
+async def both(hanging, name, fill, aconnect):
+    """Return retrievers whose stores threads and coroutines ask."""
+    store = AsyncChroma(await aconnect(hanging.port), name, RandomEmbeddings())
+    stores: list[Any] = [fill(hanging.port, name), store]
+    yield [SIFTRetriever(vectorstore=store, k=5, timeout=10) for store in stores]
+    hanging.go_on()
+    await store.aclose()
+
+
+ASK: dict[str, tuple[int, Callable[..., Any]]] = {
+    "invoke": (0, lambda retriever, **settings: retriever.invoke(QUERIES[0], **settings)),
+    "batch": (0, lambda retriever, **settings: retriever.batch(QUERIES, **settings)),
+    "ainvoke, by threads": (0, lambda retriever, **s: retriever.ainvoke(QUERIES[0], **s)),
+    "ainvoke, by coroutines": (1, lambda retriever, **s: retriever.ainvoke(QUERIES[0], **s)),
+    "abatch, by threads": (0, lambda retriever, **settings: retriever.abatch(QUERIES, **settings)),
+    "abatch, by coroutines": (1, lambda retriever, **s: retriever.abatch(QUERIES, **s)),
+}
+
+
+@pytest.mark.parametrize("way", ASK)
+async def test_a_server_that_hangs_is_a_timeout_and_serves_when_it_goes_on(hanging, both, way):
+    which, ask = ASK[way]
+
+    async def asked(**settings: Any) -> Any:
+        outcome = ask(both[which], **settings)
+        return await outcome if asyncio.iscoroutine(outcome) else outcome
+
+    expected = await asked()
+    hanging.hang()
+    started = time.monotonic()
+    with pytest.raises(StoreTimeout) as raised:
+        await asked(timeout=2)
+    assert abs(time.monotonic() - started - 2.0) < 0.5
+    assert CANARY not in str(raised.value)
+    hanging.go_on()
+    assert await asked() == expected
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def workers() -> int:
+    return sum(thread.name == "langchain-sift-store" for thread in threading.enumerate())
+
+
+async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
+    retriever = both[0]
+    expected = retriever.invoke(QUERIES[0])
+    hanging.hang()
+    before = workers()
+    for _ in range(6):
+        with pytest.raises(StoreTimeout):
+            retriever.invoke(QUERIES[0], timeout=0.2)
+    assert workers() <= before + 6
+    most = workers()
+    for _ in range(6):
+        outcomes = retriever.batch(QUERIES, timeout=0.2, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
+    assert workers() <= most + 1
+    hanging.go_on()
+    deadline = time.monotonic() + 5
+    while len(_Worker.idle) < workers():
+        assert time.monotonic() < deadline, "some still wait"
+        await asyncio.sleep(0.02)
+    most = workers()
+    for _ in range(10):
+        assert retriever.invoke(QUERIES[0]) == expected
+    assert workers() == most
+
+
+async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeout(
+    hanging, name, connect, fill, aconnect
+):
+    fill(hanging.port, name)
+    by_threads = Chroma(
+        client=connect(hanging.port), collection_name=name, embedding_function=RandomEmbeddings()
+    )
+    by_threads._chroma_collection = None
+    by_coroutines = AsyncChroma(await aconnect(hanging.port), name, RandomEmbeddings())
+    hanging.hang()
+    try:
+        for store in (by_threads, by_coroutines):
+            started = time.monotonic()
+            with pytest.raises(StoreTimeout):
+                await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0], timeout=0.5)
+            assert time.monotonic() - started < 1.5
+        deadline = time.monotonic() + 5
+        while len(_Worker.idle) < workers():
+            assert time.monotonic() < deadline, "a thread waits for a server that hangs"
+            await asyncio.sleep(0.02)
+    finally:
+        hanging.go_on()
+    for store in (by_threads, by_coroutines):
+        assert len(await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0])) == 4
+    await by_coroutines.aclose()
+
+
+async def test_the_error_is_of_the_kind_that_python_and_langchain_know(hanging, both):
+    hanging.hang()
+    with pytest.raises(TimeoutError) as raised:
+        both[0].invoke(QUERIES[0], timeout=0.2)
+    assert isinstance(raised.value, SIFTError)
+    patient = both[0].bind(timeout=0.2).with_fallbacks([both[0].bind(timeout=10)])
+    threading.Timer(0.5, hanging.go_on).start()
+    assert len(patient.invoke(QUERIES[0])) == 5

@@ -1,0 +1,539 @@
+"""What asks a store: the deadline, the retries, and many searches in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator
+
+import httpx
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from numpy.testing import assert_allclose
+
+from langchain_sift.errors import (
+    CollectionNotFound,
+    DimensionMismatch,
+    InvalidFilter,
+    StoreError,
+    StoreTimeout,
+    StoreUnavailable,
+)
+from langchain_sift.stores.adapter import Nearest, Rows
+from langchain_sift.stores.calls import (
+    _MOST_IDLE,
+    _Worker,
+    arun,
+    arun_together,
+    run,
+    run_together,
+)
+from langchain_sift.stores.searching import (
+    every_candidate,
+    nearest_candidates,
+    residual_candidates,
+)
+
+CANARY = "heliotrope"
+DIMENSIONS = 4
+RNG = np.random.default_rng(11)
+VECTORS = RNG.standard_normal((90, DIMENSIONS))
+# Every text three times, so that some searches have to ask for more.
+DOCUMENTS = [Document(id=f"row-{row:02}", page_content=f"{CANARY} {row // 3}") for row in range(90)]
+TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+class Store:
+    """A store that is a matrix, and that something may happen to when it is asked."""
+
+    label = "the matrix"
+    search_arguments = ()
+
+    def __init__(self, happens: Callable[[], None] = lambda: None) -> None:
+        self.happens = happens
+        self.calls: list[int] = []  # how many directions; 0 for a page
+
+    def nearest(self, directions, count, *, timeout):
+        self.calls.append(len(directions))
+        assert timeout > 0.0
+        self.happens()
+        return self.found(directions, count)
+
+    def page(self, cursor, size, *, timeout):
+        del size
+        self.calls.append(0)
+        assert timeout > 0.0
+        self.happens()
+        start = cursor or 0
+        rows = list(range(start, start + 30))
+        return self.rows(rows), start + 30 if start < 60 else None
+
+    def conjunction(self, *_):
+        raise AssertionError
+
+    def found(self, directions, count):
+        units = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+        return [self.rows(np.argsort(-(units @ d))[:count]) for d in directions]
+
+    def rows(self, numbers):
+        return Rows([DOCUMENTS[row] for row in numbers], VECTORS[list(numbers)], len(numbers))
+
+
+class AsyncStore(Store):
+    """The same, for coroutines."""
+
+    nearest = page = None
+
+    async def anearest(self, directions, count, *, timeout):
+        await asyncio.to_thread(lambda: None)
+        return Store.nearest(self, directions, count, timeout=timeout)
+
+    async def apage(self, cursor, size, *, timeout):
+        return Store.page(self, cursor, size, timeout=timeout)
+
+
+def by_threads(searches, store, timeout=20.0):
+    return run_together(searches, store, timeout=timeout, arguments={})
+
+
+def by_coroutines(searches, store, timeout=20.0):
+    return asyncio.run(arun_together(searches, store, timeout=timeout, arguments={}))
+
+
+@pytest.fixture(
+    params=[(Store, by_threads), (Store, by_coroutines), (AsyncStore, by_coroutines)],
+    ids=["run", "arun", "arun async"],
+)
+def kind(request):
+    """Return a class of stores and the driver that asks them."""
+    return request.param
+
+
+def unit(*shape, seed=0):
+    vectors = np.random.default_rng(seed).standard_normal((*shape, DIMENSIONS))
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def search(seed=0, *, parts=1, fetch_k=5):
+    return nearest_candidates(unit(parts, seed=seed), fetch_k=fetch_k, opposite=True)
+
+
+def workers():
+    return sum(thread.name == "langchain-sift-store" for thread in threading.enumerate())
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def hung():
+    """Return an event that a hung store waits for; set when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+# The deadline
+
+
+@pytest.mark.parametrize("searching", [search, lambda: every_candidate(DIMENSIONS)])
+def test_a_store_that_hangs_is_a_timeout_at_the_deadline(hung, searching):
+    started = time.monotonic()
+    with pytest.raises(StoreTimeout, match=r"^the matrix: no answer to a (search|reading)"):
+        run(searching(), Store(hung.wait), timeout=0.3, arguments={})
+    assert 0.3 <= time.monotonic() - started < 1.3
+
+
+async def test_a_store_that_hangs_takes_no_thread_from_the_event_loop(hung):
+    # Its own executor has few: a hundred waiting callers must leave them to others.
+    started = time.monotonic()
+    searches = [
+        arun(search(seed), Store(hung.wait), timeout=1.0, arguments={}) for seed in range(100)
+    ]
+    waiting = asyncio.gather(*searches, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    asked = time.monotonic()
+    await asyncio.to_thread(lambda: None)
+    assert time.monotonic() - asked < 0.5
+    assert {type(outcome) for outcome in await waiting} == {StoreTimeout}
+    assert time.monotonic() - started < 2.5
+
+
+def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
+    with pytest.raises(StoreTimeout):
+        asyncio.run(arun(search(), Store(hung.wait), timeout=0.1, arguments={}))
+    hung.set()
+    wait_until(lambda: len(_Worker.idle) == workers())
+    assert len(by_threads([search()], Store())) == 1
+
+
+async def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline():
+    cancelled = []
+
+    class Hung(AsyncStore):
+        async def anearest(self, *_, **__):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+    started = time.monotonic()
+    with pytest.raises(StoreTimeout, match=r"^the matrix: no answer to a search"):
+        await arun(search(), Hung(), timeout=0.3, arguments={})
+    assert 0.3 <= time.monotonic() - started < 1.3
+    assert cancelled == [True]
+
+
+def test_all_requests_share_one_deadline_and_none_is_made_after_it(kind):
+    store_class, together = kind
+    store = store_class(lambda: time.sleep(0.2))
+    started = time.monotonic()
+    searches = [search(seed, fetch_k=3 + seed) for seed in range(8)]  # no two of them in one call
+    outcomes = together(searches, store, timeout=0.5)
+    assert time.monotonic() - started < 1.5
+    assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
+    time.sleep(0.3)  # what was asked and not waited for would show by now
+    assert len(store.calls) <= 3
+
+
+def test_retries_end_before_the_deadline(kind):
+    store_class, together = kind
+
+    def unavailable():
+        time.sleep(0.2)
+        raise StoreUnavailable
+
+    started = time.monotonic()
+    (outcome,) = together([search()], store_class(unavailable), timeout=0.3)
+    assert time.monotonic() - started < 1.0
+    assert isinstance(outcome, StoreUnavailable | StoreTimeout)
+
+
+# The errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "calls"),
+    [
+        (StoreUnavailable("it said so"), StoreUnavailable, 3),
+        (ConnectionResetError(CANARY), StoreUnavailable, 3),
+        (httpx.ConnectError(CANARY), StoreUnavailable, 3),
+        (httpx.RemoteProtocolError(CANARY), StoreUnavailable, 3),
+        (httpx.ReadTimeout(CANARY), StoreTimeout, 1),
+        (TimeoutError(CANARY), StoreTimeout, 1),
+        (StoreError("it said so"), StoreError, 1),
+        (InvalidFilter("it said so"), InvalidFilter, 1),
+        (CollectionNotFound("it said so"), CollectionNotFound, 1),
+        (KeyError(CANARY), StoreError, 1),
+        (ValueError(CANARY), StoreError, 1),
+        (OSError(CANARY), StoreError, 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_only_what_a_second_try_may_mend_is_asked_three_times(kind, error, expected, calls):
+    store_class, together = kind
+
+    def fails():
+        raise error
+
+    store = store_class(fails)
+    (outcome,) = together([search()], store)
+    assert type(outcome) is expected
+    assert len(store.calls) == calls
+    assert CANARY not in str(outcome)
+    if expected is not type(error):
+        assert outcome.__cause__ is error
+        assert str(outcome).startswith("the matrix: ")
+    if expected in (StoreError, StoreUnavailable) and expected is not type(error):
+        assert str(outcome) == f"the matrix: search failed: {type(error).__name__}"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_fault_that_goes_away_leaves_no_trace(kind, times):
+    store_class, together = kind
+    faults = [ConnectionResetError()] * times
+
+    def fails_at_first():
+        if faults:
+            raise faults.pop()
+
+    (found,) = together([search()], store_class(fails_at_first))
+    (expected,) = together([search()], store_class())
+    assert found.documents == expected.documents
+    assert_allclose(found.embeddings, expected.embeddings, rtol=0)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_what_is_no_error_of_the_store_passes_through(kind, interrupt):
+    store_class, together = kind
+
+    def interrupted():
+        raise interrupt
+
+    with pytest.raises(interrupt):
+        together([search()], store_class(interrupted))
+
+
+# Many searches
+
+
+def every_kind_of_search():
+    return [
+        *(search(seed, fetch_k=5) for seed in range(5)),
+        *(search(seed, fetch_k=12, parts=1 + seed % 3) for seed in range(5)),
+        *(
+            residual_candidates(
+                unit(1 + seed % 2, seed=seed), step_fetch_k=4, k=6, noise_variance=0.1
+            )
+            for seed in range(5)
+        ),
+        *(every_candidate(DIMENSIONS) for _ in range(3)),
+    ]
+
+
+def same(one, other):
+    if isinstance(one, tuple):  # with its selection
+        return same(one[0], other[0]) and np.array_equal(one[1].indices, other[1].indices)
+    return (
+        one.documents == other.documents
+        and one.copies == other.copies
+        and np.allclose(one.embeddings, other.embeddings, rtol=0, atol=1e-15)
+    )
+
+
+def test_searches_share_calls_and_find_what_each_finds_alone(kind):
+    store_class, together = kind
+    shared, alone = store_class(), store_class()
+    found = together(every_kind_of_search(), shared)
+    expected = [outcome for one in every_kind_of_search() for outcome in together([one], alone)]
+    assert len(found) == len(expected) == 18
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+    assert 3 * len(shared.calls) < len(alone.calls)
+
+
+def test_equal_requests_of_many_searches_are_one_call(kind):
+    store_class, together = kind
+    store = store_class()
+    together(
+        [nearest_candidates(unit(1, seed=s), fetch_k=1, opposite=False) for s in range(60)], store
+    )
+    assert store.calls == [60]
+    store.calls.clear()
+    together([every_candidate(DIMENSIONS) for _ in range(60)], store)
+    assert store.calls == [0, 0, 0]
+
+
+def test_no_call_has_more_than_64_directions(kind):
+    store_class, together = kind
+    shared, alone = store_class(), store_class()
+    parts = [3] * 50 + [150, 1, 64, 65]
+    searches = [[search(n, parts=count) for n, count in enumerate(parts)] for _ in range(2)]
+    found = together(searches[0], shared)
+    expected = [outcome for one in searches[1] for outcome in together([one], alone)]
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+    assert max(shared.calls) == max(alone.calls) == 64
+
+
+def failing(at: int) -> Generator[Nearest, list[Rows], None]:
+    for _ in range(at):
+        yield Nearest(unit(1), 5)
+    msg = "its own fault"
+    raise LookupError(msg)
+
+
+def test_a_search_that_fails_does_not_disturb_the_others(kind):
+    store_class, together = kind
+    wrong = nearest_candidates(np.eye(1, DIMENSIONS + 1), fetch_k=5, opposite=False)
+
+    class Store(store_class):
+        def found(self, directions, count):
+            directions = directions[:, :DIMENSIONS]  # the wrong one meets vectors of another size
+            return super().found(directions, count)
+
+    found = together([search(1), failing(0), wrong, failing(1), failing(2), search(2)], Store())
+    (first,), (last,) = together([search(1)], Store()), together([search(2)], Store())
+    assert same(found[0], first)
+    assert same(found[5], last)
+    assert [type(outcome) for outcome in found[1:5]] == [
+        LookupError,
+        DimensionMismatch,
+        LookupError,
+        LookupError,
+    ]
+
+
+def test_a_call_that_fails_fails_only_those_that_it_was_made_for(kind):
+    store_class, together = kind
+
+    class Picky(store_class):
+        def found(self, directions, count):
+            if count == 7:
+                raise ValueError
+            return super().found(directions, count)
+
+    searches = [search(seed, fetch_k=7 if seed % 2 else 30) for seed in range(6)]
+    outcomes = together(searches, Picky())
+    expected = [
+        outcome for s in (0, 2, 4) for outcome in together([search(s, fetch_k=30)], store_class())
+    ]
+    assert all(same(*pair) for pair in zip(outcomes[::2], expected, strict=True))
+    assert {type(outcome) for outcome in outcomes[1::2]} == {StoreError}
+
+
+# The threads
+
+
+def test_a_thread_that_hung_serves_again_when_its_call_has_ended(hung):
+    run(search(), Store(), timeout=20, arguments={})
+    before = workers()
+    for _ in range(before + 3):
+        with pytest.raises(StoreTimeout):
+            run(search(), Store(hung.wait), timeout=0.02, arguments={})
+    assert workers() > before
+    assert run(search(), Store(), timeout=20, arguments={}).documents
+    hung.set()
+    at_most = min(workers(), _MOST_IDLE)
+    wait_until(lambda: len(_Worker.idle) == at_most)
+    for _ in range(20):
+        run(search(), Store(), timeout=20, arguments={})
+    assert workers() == len(_Worker.idle) == at_most
+
+
+def test_threads_that_many_callers_needed_at_once_do_not_stay():
+    callers = _MOST_IDLE + 20
+    all_there = threading.Barrier(callers)
+    outcomes = []
+
+    def call():
+        outcomes.append(run(search(fetch_k=90), Store(all_there.wait), timeout=20, arguments={}))
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == callers
+    wait_until(lambda: workers() <= _MOST_IDLE)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_it_works_in_a_child_that_was_forked(hung):
+    run(search(), Store(), timeout=20, arguments={})  # leaves a thread that the child has not
+    with pytest.raises(StoreTimeout):
+        run(search(), Store(hung.wait), timeout=0.02, arguments={})
+    expected = run(search(), Store(), timeout=20, arguments={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: there are threads
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = int(not same(run(search(), Store(), timeout=5, arguments={}), expected))
+        finally:
+            os._exit(status)
+    ended = []
+    try:
+        wait_until(lambda: ended or ended.extend(os.waitpid(child, os.WNOHANG)) or ended[0])
+    finally:
+        if not any(ended):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+
+
+def test_the_store_is_asked_in_the_caller_s_context(kind):
+    store_class, together = kind
+    seen = []
+
+    def look():
+        seen.append(TENANT.get())
+        TENANT.set("changed by the store")
+
+    token = TENANT.set("a")
+    try:
+        together([search()], store_class(look))
+        assert TENANT.get() == "a"
+        TENANT.set("b")
+        together([search()], store_class(look))
+    finally:
+        TENANT.reset(token)
+    assert seen[0] == "a"
+    assert "b" in seen[1:]
+
+
+def test_each_of_many_threads_has_its_own_context_and_answer():
+    seen = {}
+
+    def call(number):
+        TENANT.set(f"tenant {number}")
+        names = seen[number] = []
+        found = run(
+            search(number), Store(lambda: names.append(TENANT.get())), timeout=20, arguments={}
+        )
+        seen[number] = {*names}, found
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(16):
+        names, found = seen[number]
+        assert names == {f"tenant {number}"}
+        assert same(found, run(search(number), Store(), timeout=20, arguments={}))
+
+
+# Coroutines
+
+
+async def test_a_cancelled_task_is_cancelled_and_stops_asking():
+    asked, ended = asyncio.Event(), []
+
+    class Slow(AsyncStore):
+        async def anearest(self, *_, **__):
+            asked.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append(True)
+
+    task = asyncio.create_task(arun(search(), Slow(), timeout=60, arguments={}))
+    await asyncio.wait_for(asked.wait(), timeout=10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+
+
+async def test_the_caller_s_own_timeout_is_not_taken_for_the_store_s():
+    class Slow(AsyncStore):
+        async def anearest(self, *_, **__):
+            await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError) as raised:
+        async with asyncio.timeout(0.1):
+            await arun(search(), Slow(), timeout=60, arguments={})
+    assert not isinstance(raised.value, StoreTimeout)
+
+
+async def test_choosing_does_not_hold_up_the_event_loop():
+    loop_thread = threading.get_ident()
+    chosen_in = []
+
+    def choosing():
+        yield Nearest(unit(1), 5)
+        chosen_in.append(threading.get_ident())
+
+    await arun(choosing(), AsyncStore(), timeout=20, arguments={})
+    assert chosen_in != [loop_thread]

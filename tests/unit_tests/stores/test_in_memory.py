@@ -1,0 +1,65 @@
+"""`InMemoryVectorStore`: what is its own."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
+from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill, texts_of
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import EmbeddingError, InvalidFilter
+
+
+@pytest.fixture
+def store():
+    return fill(InMemoryVectorStore(CountingEmbeddings()))
+
+
+def test_a_filter_sees_the_whole_document(store):
+    retriever = SIFTRetriever(vectorstore=store, k=40)
+    found = retriever.invoke(QUERY, filter=lambda document: document.page_content.endswith("7"))
+    assert sorted(texts_of(found)) == ["fact 17", "fact 27", "fact 37", "fact 7"]
+
+
+@pytest.mark.parametrize("search", ["nearest", "absolute", "residual", "exhaustive"])
+def test_a_filter_that_is_no_function_is_an_invalid_filter(store, search):
+    retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
+    with pytest.raises(InvalidFilter, match="with a function of a document, got dict"):
+        retriever.invoke(QUERY, filter={"even": True})
+
+
+@pytest.mark.parametrize(
+    ("bad", "what"), [([0.0] * 8, "zero"), ([float("nan")] * 8, "NaN or infinite")]
+)
+def test_a_stored_vector_without_a_direction_is_named_by_its_id(store, bad, what):
+    store.store["the-bad-one"] = {
+        "id": "the-bad-one",
+        "text": "nothing",
+        "vector": bad,
+        "metadata": {},
+    }
+    with pytest.raises(EmbeddingError, match=f"the vector of the-bad-one is {re.escape(what)}"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+
+
+def test_a_store_can_be_added_to_while_it_is_searched(store):
+    retriever = SIFTRetriever(vectorstore=store, k=3)
+    done = threading.Event()
+
+    def add():
+        for number in range(300):
+            store.add_texts([f"later {number}"])
+        done.set()
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    searches = 0
+    while not done.is_set() or searches < 5:
+        assert len(set(texts_of(retriever.invoke(QUERY)))) == 3
+        searches += 1
+    adding.join()
+    everything = texts_of(retriever.invoke(QUERY, k=1000, candidate_search="exhaustive"))
+    assert sorted(everything) == sorted([*TEXTS, *(f"later {number}" for number in range(300))])

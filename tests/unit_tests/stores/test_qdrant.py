@@ -1,0 +1,213 @@
+"""Qdrant in its local mode: named vectors, points that lack some, and what can go wrong."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import httpx
+import numpy as np
+import pytest
+from langchain_qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from unit_tests.stores.real_stores import (
+    DIMENSIONS,
+    QUERY,
+    TEXTS,
+    ByHand,
+    CountingEmbeddings,
+    fill,
+    id_of,
+    make_qdrant,
+    texts_of,
+)
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import (
+    CollectionNotFound,
+    DimensionMismatch,
+    InvalidFilter,
+    StoreError,
+    StoreUnavailable,
+)
+
+SEARCHES = ["nearest", "absolute", "residual", "exhaustive"]
+
+
+@pytest.fixture
+def embeddings():
+    return CountingEmbeddings()
+
+
+def open_store(client, embeddings, **arguments):
+    return QdrantVectorStore(
+        client, "facts", embeddings, validate_collection_config=False, **arguments
+    )
+
+
+@pytest.fixture
+def two_vectors(embeddings):
+    """Return a client whose points have one vector or both, "text" and "picture"."""
+    client = QdrantClient(":memory:")
+    both = {
+        "text": models.VectorParams(size=DIMENSIONS, distance=models.Distance.DOT),
+        "picture": models.VectorParams(size=2, distance=models.Distance.COSINE),
+    }
+    client.create_collection("facts", vectors_config=both)
+    points = []
+    for number, text in enumerate(TEXTS):
+        vectors = {"text": embeddings.vector(text).tolist(), "picture": [1.0, number]}
+        if number % 4 == 0:
+            del vectors["text"]
+        payload = {"page_content": text, "metadata": {"number": number}}
+        points.append(models.PointStruct(id=id_of(number), vector=vectors, payload=payload))
+    client.upsert("facts", points)
+    return client
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_named_vectors_are_searched_and_points_without_one_are_no_candidates(
+    two_vectors, embeddings, search
+):
+    store = open_store(two_vectors, embeddings, vector_name="text")
+    retriever = SIFTRetriever(
+        vectorstore=store, k=6, candidate_search=search, step_fetch_k=len(TEXTS)
+    )
+    having = [text for number, text in enumerate(TEXTS) if number % 4]
+    expected = ByHand(embeddings, having).choice(embeddings.vector(QUERY), k=6, fetch_k=40)
+    assert texts_of(retriever.invoke(QUERY)) == expected
+
+
+def test_the_other_named_vectors_are_those_of_another_store(two_vectors):
+    store = open_store(two_vectors, CountingEmbeddings(dimensions=2), vector_name="picture")
+    retriever = SIFTRetriever(vectorstore=store, k=1, fetch_k=1)
+    for number, text in enumerate(TEXTS):
+        assert texts_of(retriever.retrieve_by_vector([1.0, number])) == [text]
+
+
+def test_a_collection_filled_by_langchain_under_a_name_is_read_under_it(embeddings):
+    store = fill(make_qdrant(embeddings, name="text"))
+    found = SIFTRetriever(vectorstore=store, k=6, fetch_k=12).invoke(QUERY)
+    expected = ByHand(embeddings).choice(embeddings.vector(QUERY), k=6, fetch_k=12)
+    assert texts_of(found) == expected
+
+
+def test_vectors_that_are_not_there_are_named_with_those_that_are(two_vectors, embeddings):
+    store = open_store(two_vectors, embeddings, vector_name="sound")
+    problem = r"no dense vectors named 'sound', only \['picture', 'text'\]"
+    with pytest.raises(StoreError, match=problem) as caught:
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+    assert not isinstance(caught.value, CollectionNotFound)
+
+
+def test_a_query_of_another_dimension_names_both_and_the_cure(two_vectors, embeddings):
+    store = open_store(two_vectors, embeddings, vector_name="picture")
+    with pytest.raises(DimensionMismatch, match=r"has 2 dim.* has 8: open the store with the emb"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_collection_that_is_not_there_is_named(embeddings, search):
+    store = fill(make_qdrant(embeddings))
+    retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
+    store.client.delete_collection("facts")
+    with pytest.raises(CollectionNotFound, match="Qdrant collection 'facts' does not exist"):
+        retriever.invoke(QUERY)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_points_without_a_text_are_skipped_and_made_up_for(embeddings, search):
+    store = fill(make_qdrant(embeddings))
+    vector = embeddings.vector(QUERY).tolist()
+    bare = [models.PointStruct(id=id_of(100 + n), vector=vector, payload=None) for n in range(9)]
+    store.client.upsert("facts", bare)
+    retriever = SIFTRetriever(
+        vectorstore=store, k=5, fetch_k=5, candidate_search=search, step_fetch_k=len(TEXTS)
+    )
+    fetch_k = 5 if search in {"nearest", "absolute"} else len(TEXTS)
+    expected = ByHand(embeddings).choice(
+        np.array(vector), k=5, fetch_k=fetch_k, absolute=search == "absolute"
+    )
+    assert texts_of(retriever.invoke(QUERY)) == expected
+
+
+def test_texts_and_metadata_under_other_keys_are_read_under_them(embeddings):
+    client = make_qdrant(embeddings).client
+    keys = {"content_payload_key": "words", "metadata_payload_key": "about"}
+    store = fill(open_store(client, embeddings, **keys))
+    for found in SIFTRetriever(vectorstore=store, k=5).invoke(QUERY):
+        assert found.metadata["number"] == TEXTS.index(found.page_content)
+
+
+def test_ids_that_are_numbers_become_strings(embeddings):
+    store = make_qdrant(embeddings)
+    store.add_texts(["the only one"], ids=[7])
+    (found,) = SIFTRetriever(vectorstore=store).invoke(QUERY)
+    assert (found.id, found.metadata["_id"]) == ("7", 7)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_filter_that_is_not_qdrant_s_own_is_an_invalid_filter(embeddings, search):
+    retriever = SIFTRetriever(vectorstore=make_qdrant(embeddings), candidate_search=search)
+    with pytest.raises(InvalidFilter, match=r"a qdrant_client\.models\.Filter, got dict"):
+        retriever.invoke(QUERY, filter={"number": 3})
+
+
+def refusal(status, reason):
+    return UnexpectedResponse(status, reason, b"the text of a document", httpx.Headers())
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        (refusal(404, "Not Found"), CollectionNotFound, "answered 404 Not Found"),
+        (refusal(503, "Service Unavailable"), StoreUnavailable, "answered 503"),
+        (refusal(429, "Too Many Requests"), StoreUnavailable, "answered 429"),
+        (refusal(500, "Internal Server Error"), StoreError, "answered 500"),
+        (ResponseHandlingException(OSError()), StoreUnavailable, "ResponseHandlingException"),
+    ],
+)
+def test_what_a_server_refuses_is_told_without_the_text_of_its_answer(
+    embeddings, failure, error, message
+):
+    store = fill(make_qdrant(embeddings))
+    with (
+        mock.patch.object(store.client, "query_batch_points", side_effect=failure),
+        pytest.raises(error, match=f"Qdrant collection 'facts': .*{message}") as caught,
+    ):
+        SIFTRetriever(vectorstore=store, timeout=2).invoke(QUERY)
+    assert type(caught.value) is error
+    assert "document" not in str(caught.value)
+
+
+def test_a_server_s_word_for_a_wrong_dimension_is_a_dimension_mismatch():
+    store = fill(make_qdrant(CountingEmbeddings()))
+    failure = refusal(400, "Bad Request")
+    with (
+        mock.patch.object(store.client, "query_batch_points", side_effect=failure),
+        pytest.raises(DimensionMismatch, match="has 8 dimensions, the query has 2"),
+    ):
+        SIFTRetriever(vectorstore=store).retrieve_by_vector([1.0, 2.0])
+
+
+def test_hybrid_collections_give_their_dense_vectors(embeddings):
+    client = QdrantClient(":memory:")
+    dense = models.VectorParams(size=DIMENSIONS, distance=models.Distance.COSINE)
+    client.create_collection(
+        "facts",
+        vectors_config={"": dense},
+        sparse_vectors_config={"words": models.SparseVectorParams()},
+    )
+    words = models.SparseVector(indices=[3], values=[1.0])
+    points = [
+        models.PointStruct(
+            id=number,
+            vector={"": embeddings.vector(text).tolist(), "words": words},
+            payload={"page_content": text},
+        )
+        for number, text in enumerate(TEXTS)
+    ]
+    client.upsert("facts", points)
+    retriever = SIFTRetriever(vectorstore=open_store(client, embeddings), k=6, fetch_k=12)
+    expected = ByHand(embeddings).choice(embeddings.vector(QUERY), k=6, fetch_k=12)
+    assert texts_of(retriever.invoke(QUERY)) == expected

@@ -1,0 +1,176 @@
+"""A vector store that nobody wrote an adapter for."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStore
+from unit_tests.stores.real_stores import (
+    QUERY,
+    TEXTS,
+    ByHand,
+    CountingEmbeddings,
+    fill,
+    id_of,
+    texts_of,
+    unit,
+)
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import ArgumentError, StoreError
+from langchain_sift.stores import re_embedding
+
+QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
+
+
+class ListStore(VectorStore):
+    """A real store with what LangChain asks of every store, and no way to its vectors."""
+
+    def __init__(self, embeddings=None):
+        self._embeddings = embeddings
+        self._rows = []
+
+    @property
+    def embeddings(self):
+        return self._embeddings
+
+    def add_texts(self, texts, metadatas=None, *, ids=None, **_):
+        texts = list(texts)
+        vectors = self._embeddings.embed_documents(texts)
+        for row in zip(ids, texts, metadatas, vectors, strict=True):
+            self._rows.append(row)
+        return ids
+
+    def similarity_search_by_vector(self, embedding, k=4, *, smallest=0):
+        nearest = sorted(self._rows, key=lambda row: -float(np.dot(unit(row[3]), embedding)))
+        return [
+            Document(id=id_, page_content=text, metadata=dict(metadata))
+            for id_, text, metadata, _ in nearest
+            if metadata["number"] >= smallest
+        ][:k]
+
+    def similarity_search(self, query, k=4, **arguments):
+        return self.similarity_search_by_vector(self._embeddings.embed_query(query), k, **arguments)
+
+    @classmethod
+    def from_texts(cls, texts, embedding, metadatas=None, *, ids=None, **_):
+        store = cls(embedding)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+
+@pytest.fixture
+def embeddings():
+    return CountingEmbeddings()
+
+
+@pytest.fixture
+def store(embeddings, monkeypatch):
+    monkeypatch.setattr(re_embedding, "_warned", {ListStore})
+    return fill(ListStore(embeddings))
+
+
+def test_the_choice_is_that_of_brute_force(store, embeddings):
+    retriever = SIFTRetriever(vectorstore=store, k=6, fetch_k=12)
+    for query in QUERIES:
+        found = retriever.invoke(query)
+        expected = ByHand(embeddings).choice(embeddings.vector(query), k=6, fetch_k=12)
+        assert texts_of(found) == expected
+        assert [document.id for document in found] == [
+            id_of(TEXTS.index(text)) for text in expected
+        ]
+        assert all(TEXTS[d.metadata["number"]] == d.page_content for d in found)
+
+
+def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_it(
+    store, embeddings
+):
+    settings = {"candidate_search": "residual", "step_fetch_k": len(TEXTS)}
+    found = SIFTRetriever(vectorstore=store, k=6, **settings).invoke(QUERY)
+    expected = ByHand(embeddings).choice(embeddings.vector(QUERY), k=6, fetch_k=len(TEXTS))
+    assert texts_of(found) == expected
+
+
+@pytest.mark.parametrize("search", ["nearest", "absolute", "residual"])
+def test_each_different_text_is_embedded_once_for_a_retrieval(store, embeddings, search):
+    store.add_texts(TEXTS, [{"number": -1} for _ in TEXTS], ids=[f"copy of {t}" for t in TEXTS])
+    retriever = SIFTRetriever(
+        vectorstore=store, k=5, fetch_k=12, candidate_search=search, step_fetch_k=4
+    )
+    for _ in range(2):
+        with embeddings.counting():
+            candidates = retriever.retrieve_with_scores(QUERY).candidates
+        assert embeddings.queries == [QUERY]
+        assert len(embeddings.documents) == len(set(embeddings.documents)) >= candidates
+
+
+def test_many_queries_share_what_was_embedded(store, embeddings):
+    retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=12)
+    expected = [retriever.invoke(query) for query in QUERIES]
+    with embeddings.counting():
+        assert retriever.batch(QUERIES) == expected
+    assert len(embeddings.documents) == len(set(embeddings.documents))
+
+
+def test_there_is_one_warning_for_each_class_of_store(embeddings, monkeypatch):
+    monkeypatch.setattr(re_embedding, "_warned", set())
+
+    class Other(ListStore):
+        pass
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for kind in (ListStore, Other, ListStore, Other):
+            retriever = SIFTRetriever(vectorstore=fill(kind(embeddings)))
+            for query in QUERIES:
+                retriever.invoke(query)
+    assert [warning.category for warning in caught] == [UserWarning, UserWarning]
+    for warning, name in zip(caught, ("ListStore", "Other"), strict=True):
+        assert f"the vectors of a {name} cannot be read" in str(warning.message)
+        assert "register_adapter" in str(warning.message)
+
+
+def test_what_only_the_store_knows_is_passed_on_to_it(store, embeddings):
+    late = ByHand(embeddings, TEXTS[20:])
+    expected = late.choice(embeddings.vector(QUERY), k=5, fetch_k=len(TEXTS))
+    retriever = SIFTRetriever(vectorstore=store, search_kwargs={"k": 5, "smallest": 20})
+    assert texts_of(retriever.invoke(QUERY)) == expected
+    assert retriever.invoke(QUERY, smallest=99) == []
+    with pytest.raises(StoreError, match="ListStore: search failed: TypeError"):
+        retriever.invoke(QUERY, largest=3)
+
+
+def test_it_cannot_be_read_from_end_to_end(store):
+    retriever = SIFTRetriever(vectorstore=store, candidate_search="exhaustive")
+    with pytest.raises(StoreError, match="ListStore cannot be read from end to end: use another"):
+        retriever.invoke(QUERY)
+
+
+def test_its_filters_cannot_be_joined(store):
+    settings = {"search_kwargs": {"filter": "tenant = 1"}, "require_filter": True}
+    with pytest.raises(ArgumentError, match=r"filters of a ListStore cannot be joined"):
+        SIFTRetriever(vectorstore=store, **settings).invoke(QUERY, filter="year = 2024")
+
+
+def test_a_store_that_cannot_be_searched_by_vector_is_a_store_error(store, monkeypatch):
+    monkeypatch.delattr(ListStore, "similarity_search_by_vector")
+    with pytest.raises(StoreError, match="ListStore cannot be searched by vector"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+
+
+def test_a_store_without_embeddings_is_a_store_error(store, embeddings):
+    store._embeddings = None
+    with pytest.raises(StoreError, match="no embedding function"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+    with pytest.raises(StoreError, match="no embedding function, and its vectors cannot be read"):
+        SIFTRetriever(vectorstore=store, query_embedder=embeddings).invoke(QUERY)
+
+
+def test_an_empty_store_gives_nothing(embeddings, monkeypatch):
+    monkeypatch.setattr(re_embedding, "_warned", {ListStore})
+    with embeddings.counting():
+        assert SIFTRetriever(vectorstore=ListStore(embeddings)).invoke(QUERY) == []
+    assert embeddings.documents == []
