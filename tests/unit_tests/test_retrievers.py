@@ -444,12 +444,16 @@ async def test_a_split_query_is_the_query_of_its_parts(facts, drawn):
     assert expected.prior_variance == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize("parts", [[], (), [1], [None], ["a", b"b"]])
+@pytest.mark.parametrize("parts", [[], (), [1], [None], ["a", b"b"], "one string", None])
 async def test_a_splitter_that_returns_no_strings_is_an_argument_error(facts, parts):
     retriever = SIFTRetriever(vectorstore=facts, query_splitter=lambda _: parts)
-    with pytest.raises(ArgumentError, match="query_splitter must return at least one string"):
+    with pytest.raises(
+        ArgumentError, match="query_splitter must return a list of at least one string"
+    ):
         retriever.invoke(QUERY)
-    with pytest.raises(ArgumentError, match="query_splitter must return at least one string"):
+    with pytest.raises(
+        ArgumentError, match="query_splitter must return a list of at least one string"
+    ):
         await retriever.ainvoke(QUERY)
 
 
