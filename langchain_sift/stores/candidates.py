@@ -63,15 +63,19 @@ class CandidatePool:
                 self._ids.append(set())
                 new.append(row)
             self._ids[place].add(document.id)
-        embeddings: Array = units[new]
+        embeddings: Array = units if len(new) == len(units) else units[new]
         self._embeddings.append(embeddings)
         return embeddings
 
     def candidates(self) -> Candidates:
         """Return all that were added, in that order."""
+        if len(self._embeddings) == 1:
+            embeddings = self._embeddings[0]  # as it is: a copy takes as long as the choice
+        else:
+            embeddings = np.concatenate([np.empty((0, self._dimensions)), *self._embeddings])
         return Candidates(
             documents=tuple(self._documents),
-            embeddings=np.concatenate([np.empty((0, self._dimensions)), *self._embeddings]),
+            embeddings=embeddings,
             copies=tuple(len(ids) for ids in self._ids),
         )
 

@@ -147,6 +147,8 @@ def _add_nearest_first(
     # Equal vectors may differ in the last bits of their products.
     rank = np.round(-nearness, 9).tolist()
     order = sorted(range(len(documents)), key=lambda row: (rank[row], documents[row].id or ""))
+    if order == list(range(len(documents))):
+        return pool.add(documents, neighbors.units, limit=limit)
     return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
 
 

@@ -1,0 +1,39 @@
+"""Keep what a run of the benchmarks measured: medians, side by side, with where and when.
+
+make bench && python tests/benchmarks/record.py build/benchmarks.json FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    source, target = map(Path, sys.argv[1:])
+    run = json.loads(source.read_text(encoding="utf-8"))
+    groups: dict[str, dict[str, Any]] = defaultdict(dict)
+    for benchmark in run["benchmarks"]:
+        name = benchmark["name"].removeprefix("test_").split("[n=")[0]
+        found = {"median_milliseconds": round(1000 * benchmark["stats"]["median"], 3)}
+        groups[benchmark["group"]][name] = found | benchmark["extra_info"]
+    machine = run["machine_info"]
+    recorded = {
+        "command": "make bench",
+        "date": run["datetime"][:10],
+        "commit": run["commit_info"]["id"][:7],
+        "machine": {
+            "cores": machine["cpu"]["count"],
+            "cpu": machine["cpu"]["brand_raw"],
+            "python": machine["python_version"],
+        },
+        "groups": groups,
+    }
+    target.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
