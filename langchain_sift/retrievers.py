@@ -131,7 +131,7 @@ class SIFTRetriever(VectorStoreRetriever):
     noise_variance: float = 0.01
     """The paper's λ'. Towards 0, only what is new about the query counts; towards infinity, the
     choice is that of nearest neighbours. It belongs to the embedding: 0.01 served the paper's,
-    0.1 to 1 the hidden states of a small model."""
+    0.1 to 1 the hidden states of a small model, 1 `all-MiniLM-L6-v2`."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
