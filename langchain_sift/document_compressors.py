@@ -13,7 +13,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval import Choice, with_scores
+from langchain_sift.retrieval import Choice, check_fields, with_scores
 from langchain_sift.selection import select
 from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.stores.adapter import Array
@@ -62,6 +62,12 @@ class SIFTReranker(BaseDocumentCompressor):
     vector_key: str | None = None
     """Under this key of its metadata a document brings its vector, which is taken out. It has to
     come from the same `embeddings`. Documents without it are embedded."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        check_fields(cls, values)
+        return values
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
+from pydantic import BaseModel
 
+from langchain_sift.errors import ArgumentError
 from langchain_sift.selection import Selection, Selector
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores.adapter import Array, Nearest, Page
@@ -22,6 +24,18 @@ from langchain_sift.stores.searching import (
 )
 
 CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
+
+
+def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Reject a field that does not exist, with those that do.
+
+    Raises:
+        ArgumentError: If there is one.
+    """
+    for name in values:
+        if name not in model.model_fields:
+            msg = f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
+            raise ArgumentError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from langchain_sift.retrieval import (
     CANDIDATE_SEARCHES,
     Choice,
     Retrieval,
+    check_fields,
     retrieve,
     scored,
     with_scores,
@@ -168,10 +169,7 @@ class SIFTRetriever(VectorStoreRetriever):
     @classmethod
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Reject a field that does not exist, with those that do."""
-        for name in values:
-            if name not in cls.model_fields:
-                msg = f"{name!r} is no setting of SIFTRetriever: use one of {[*cls.model_fields]}"
-                raise ValueError(msg)
+        check_fields(cls, values)
         return values
 
     @model_validator(mode="after")
@@ -413,7 +411,7 @@ class SIFTRetriever(VectorStoreRetriever):
         for name in search:
             if adapter.search_arguments is not None and name not in adapter.search_arguments:
                 msg = (
-                    f"{name!r} is no setting of a {self.search_type!r} search in a "
+                    f"{name!r} is no setting of a {self.search_type!r} search in "
                     f"{adapter.label}: use one of {[*method_names, *adapter.search_arguments]}"
                 )
                 raise ArgumentError(msg)

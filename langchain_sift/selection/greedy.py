@@ -78,7 +78,8 @@ def choose(
     indices: list[int] = []
     variances = []
     for _ in range(steps):
-        best = int(first_of_highest(xp, score(posterior, indices) + barred))
+        scores = score(posterior, indices)
+        best = int(first_of_highest(xp, scores if replace else scores + barred))
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)

@@ -18,7 +18,8 @@ class Posterior:
     exact, in O(n (d + k)) time a choice and O(n k) memory.
 
     Attributes:
-        variances: Posterior variance of each candidate, shape (n,).
+        noisy_variances: Posterior variance of an observation of each candidate,
+            σ²_X(x) + λ', shape (n,).
         covariances: Posterior covariance of each query with each candidate, shape (m, n).
         query_variance: Sum of the posterior variances of the queries, shape ().
     """
@@ -38,7 +39,6 @@ class Posterior:
         *batch, count, _ = candidates.shape
         device = candidates.device
         self._xp = xp
-        self._noise_variance = noise_variance
         self._candidates = candidates
         self._prompts = (xp.arange(batch[0], device=device),) if batch else ()
         self._factors = xp.empty((*batch, capacity, count), dtype=candidates.dtype, device=device)
@@ -48,14 +48,14 @@ class Posterior:
             # A good part of the kernel matrix will be asked for, row by row: all of it at once,
             # as one product of matrices, is cheaper, and no larger than four times the factors.
             self._kernel = candidates @ candidates.mT
-        self.variances = xp.vecdot(candidates, candidates)
+        self.noisy_variances = xp.vecdot(candidates, candidates) + noise_variance
         self.covariances = queries @ candidates.mT
         self.query_variance = xp.sum(queries * queries, axis=(-2, -1))
 
     def gains(self) -> Any:
         """Return by how much each candidate would lower the queries' variance, shape (n,)."""
         # arXiv 2410.08020, section 3.1, written as a gain: cov_X(x, x*)² / (σ²_X(x) + λ').
-        return _sum_of_squares(self.covariances) / (self.variances + self._noise_variance)
+        return _sum_of_squares(self.covariances) / self.noisy_variances
 
     def condition(self, index: Any) -> None:
         """Observe the candidate at `index`; with a batch, that of each prompt, shape (b,)."""
@@ -65,7 +65,7 @@ class Posterior:
         if done:
             earlier = self._factors[..., :done, :]
             factor = factor - _times(self._factors[(*prompts, slice(done), index)], earlier)
-        precision = 1.0 / (self.variances[(*prompts, index)] + self._noise_variance) ** 0.5
+        precision = 1.0 / self.noisy_variances[(*prompts, index)] ** 0.5
         explained = self.covariances[(*prompts, slice(None), index)]
         if prompts:
             precision = precision[..., None]
@@ -73,7 +73,7 @@ class Posterior:
         explained = explained * precision
         self._factors[..., done, :] = factor
         self._choices = done + 1
-        self.variances -= factor * factor
+        self.noisy_variances -= factor * factor
         self.covariances -= explained[..., None] * factor[..., None, :]
         self.query_variance = self.query_variance - self._xp.vecdot(explained, explained)
 

@@ -25,7 +25,7 @@ def uncertainty_sampling(
     return choose(
         queries,
         candidates,
-        lambda posterior, _: posterior.variances,
+        lambda posterior, _: posterior.noisy_variances,
         k=k,
         noise_variance=noise_variance,
         replace=replace,

@@ -364,7 +364,7 @@ ALLOWED = [
 async def test_a_misspelt_setting_of_any_call_is_an_error_that_lists_all(facts, drawn, name):
     retriever = SIFTRetriever(vectorstore=facts)
     vector = drawn.vector(QUERY).tolist()
-    problem = f"{name!r} is no setting of a 'sift' search in a InMemoryVectorStore"
+    problem = f"{name!r} is no setting of a 'sift' search in InMemoryVectorStore"
     for call in (
         lambda: retriever.invoke(QUERY, **{name: 1}),
         lambda: retriever.batch([QUERY], **{name: 1}),
