@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -20,16 +20,35 @@ if TYPE_CHECKING:
 TOKENS = torch.arange(3, 23)[None, :]
 
 
-def gpt2() -> GPT2LMHeadModel:
+SIZES = {
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# The architectures that people run; GPT-2 has its own layers and its own names for sizes.
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral", "phi", "phi3")
+GPT2 = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+
+
+def make_model(architecture: str) -> PreTrainedModel:
+    sizes = GPT2 if architecture == "gpt2" else SIZES
+    config = AutoConfig.for_model(architecture, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = GPT2Config(vocab_size=64, n_positions=64, n_embd=32, n_layer=2, n_head=2)
-        return GPT2LMHeadModel(config).eval()
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-@pytest.fixture(params=["llama", "gpt2"])
-def base(request: pytest.FixtureRequest, tiny_model: PreTrainedModel) -> PreTrainedModel:
-    return tiny_model if request.param == "llama" else gpt2()
+@pytest.fixture(params=[*ARCHITECTURES, "gpt2"])
+def base(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return make_model(request.param)
 
 
 def test_a_step_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
