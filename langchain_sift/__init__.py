@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_sift.chains import create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned
     from langchain_sift.comparison import Report, compare
     from langchain_sift.config import FineTuneConfig, GenerationConfig
@@ -36,6 +37,7 @@ _EXPORTS = {
     "ScoredDocument": "langchain_sift.retrieval",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
     "compare": "langchain_sift.comparison",
+    "create_ttft_chain": "langchain_sift.chains",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "ScoredDocument",
     "TestTimeFineTunedLLM",
     "compare",
+    "create_ttft_chain",
 ]
 
 

@@ -25,6 +25,7 @@ EXPECTED = [
     "ScoredDocument",
     "TestTimeFineTunedLLM",
     "compare",
+    "create_ttft_chain",
 ]
 HEAVY = ["torch", "transformers", "peft", "chromadb"]
 

@@ -1,0 +1,146 @@
+"""`create_ttft_chain`: one word between base model, RAG, fine-tuning and both."""
+
+# ruff: noqa: ARG002 - a callback handler's signatures are LangChain's
+
+from __future__ import annotations
+
+import pytest
+from langchain_classic.chains import create_retrieval_chain
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.runnables import RunnableLambda
+
+from langchain_sift import (
+    ChatTestTimeFineTuned,
+    FineTuneConfig,
+    SIFTRetriever,
+    TestTimeFineTunedLLM,
+    create_ttft_chain,
+)
+from langchain_sift.errors import ArgumentError
+
+QUESTION = "Who repairs the broken clock near the border?"
+RECIPE = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
+
+
+@pytest.fixture(params=[ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def llm(request, tiny_model, tiny_tokenizer):
+    return request.param(model=tiny_model, tokenizer=tiny_tokenizer, finetune=RECIPE, max_tokens=12)
+
+
+@pytest.fixture
+def retriever(store):
+    return SIFTRetriever(vectorstore=store, k=6, noise_variance=1.0)
+
+
+class Runs(BaseCallbackHandler):
+    """Remembers who called whom."""
+
+    def __init__(self):
+        self.parents, self.retrieved, self.prompts = {}, [], []
+
+    def on_chain_start(self, serialized, inputs, *, run_id, parent_run_id=None, **kwargs):
+        self.parents[run_id] = parent_run_id
+
+    def on_retriever_start(self, serialized, query, *, run_id, parent_run_id=None, **kwargs):
+        self.retrieved.append((query, parent_run_id))
+
+    def on_chat_model_start(self, serialized, messages, **kwargs):
+        self.prompts.append(messages[0][-1].content)
+
+    def on_llm_start(self, serialized, prompts, **kwargs):
+        self.prompts.append(prompts[0])
+
+
+def test_the_base_model_answers_alone(llm, retriever):
+    runs = Runs()
+    chain = create_ttft_chain(llm, retriever, mode="base")
+    found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    assert found["context"] == []
+    assert runs.retrieved == []
+    assert runs.prompts[0].endswith(QUESTION)
+    prompt = ChatPromptTemplate.from_messages([("human", "{input}")])
+    expected = (prompt | llm.bind(documents=[]) | StrOutputParser()).invoke({"input": QUESTION})
+    assert found == {"input": QUESTION, "context": [], "answer": expected}
+
+
+def test_fine_tuning_learns_from_the_choice_with_repeats_and_shows_none_of_it(llm, retriever):
+    runs = Runs()
+    retriever = retriever.model_copy(update={"noise_variance": 30.0})
+    chain = create_ttft_chain(llm, retriever, mode="ttft")
+    found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    assert found["context"] == retriever.invoke(QUESTION, replace=True)
+    assert len({document.id for document in found["context"]}) < 6
+    assert runs.prompts[0].endswith(QUESTION)
+    assert "documents" not in runs.prompts[0]
+    prompt = ChatPromptTemplate.from_messages([("human", "{input}")])
+    learned = llm.bind(documents=found["context"])
+    assert found["answer"] == (prompt | learned | StrOutputParser()).invoke({"input": QUESTION})
+    assert (
+        found["answer"]
+        != create_ttft_chain(llm, retriever, mode="base").invoke({"input": QUESTION})["answer"]
+    )
+
+
+@pytest.mark.parametrize("mode", ["rag", "both"])
+def test_the_prompt_shows_each_document_once(llm, retriever, mode):
+    runs = Runs()
+    chain = create_ttft_chain(llm, retriever.model_copy(update={"k": 2}), mode=mode)
+    found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    for document in found["context"]:
+        assert runs.prompts[0].count(document.page_content) == 1
+    assert runs.prompts[0].endswith(QUESTION)
+
+
+def test_rag_is_what_a_retrieval_chain_of_the_base_model_is(llm, retriever):
+    few = retriever.model_copy(update={"k": 2})
+    prompt = PromptTemplate.from_template("{context}\n{input}")
+
+    def show(values):
+        return {**values, "context": "\n\n".join(d.page_content for d in values["context"])}
+
+    combine = RunnableLambda(show) | prompt | llm.bind(documents=[]) | StrOutputParser()
+    expected = create_retrieval_chain(few, combine).invoke({"input": QUESTION})
+    found = create_ttft_chain(llm, few, mode="rag", prompt=prompt).invoke({"input": QUESTION})
+    assert found == expected
+
+
+@pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
+def test_the_retrieval_is_a_run_below_the_chain_s(llm, retriever, mode):
+    runs = Runs()
+    chain = create_ttft_chain(llm, retriever.model_copy(update={"k": 2}), mode=mode)
+    chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    [(query, parent)] = runs.retrieved
+    assert query == QUESTION
+    while runs.parents[parent] is not None:
+        parent = runs.parents[parent]
+    assert parent == next(iter(runs.parents))
+
+
+async def test_it_streams_and_batches_what_it_returns(llm, retriever):
+    chain = create_ttft_chain(llm, retriever, mode="ttft")
+    expected = chain.invoke({"input": QUESTION})
+    pieces = [piece["answer"] for piece in chain.stream({"input": QUESTION}) if "answer" in piece]
+    assert "".join(pieces) == expected["answer"]
+    assert await chain.ainvoke({"input": QUESTION}) == expected
+    assert chain.batch([{"input": QUESTION}] * 2) == [expected] * 2
+
+
+def test_any_model_serves_without_learning(retriever):
+    model = FakeListChatModel(responses=["an answer"])
+    for mode in ("base", "rag"):
+        chain = create_ttft_chain(model, retriever, mode=mode)
+        assert chain.invoke({"input": QUESTION})["answer"] == "an answer"
+
+
+def test_what_is_wrong_is_said(llm, retriever):
+    with pytest.raises(ArgumentError, match=r"mode must be one of .*'both'.* got 'rga'"):
+        create_ttft_chain(llm, retriever, mode="rga")
+    model = FakeListChatModel(responses=["an answer"])
+    with pytest.raises(ArgumentError, match=r"'ttft' needs a ChatTestTimeFineTuned .*FakeListChat"):
+        create_ttft_chain(model, retriever)
+    prompt = PromptTemplate.from_template("{question}")
+    with pytest.raises(ArgumentError, match=r"must take \['context', 'input'\].*\['question'\]"):
+        create_ttft_chain(llm, retriever, mode="both", prompt=prompt)
