@@ -58,3 +58,30 @@ def test_its_results_are_those_of_the_committed_file() -> None:
         shown = [f"{p['percent_of_base']:.1f} ± {p['standard_error']:.1f}" for p in parts]
         shown += [f"{parts[0]['seconds']:.2f}", f"{parts[0]['distinct_documents']:.1f}"]
         assert cells.split(" | ") == shown, (name, method)
+
+
+def test_its_retrieval_results_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "candidate_search_rag.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["commit"] in README
+    rows = re.findall(r"^\| ((?:one|two) questions?.*?) \| (.*) \|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == list(found["results"])
+    for name, cells in rows:
+        methods = found["results"][name]
+        shown = ["nearest neighbours", "MMR", "SIFT, nearest, λ' = 0.01", "SIFT, nearest, λ' = 1.0"]
+        expected = [f"{100 * methods[method]['answered']:.1f}" for method in shown]
+        assert cells.split(" | ") == expected, name
+
+
+def test_its_speeds_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "speed.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["commit"] in README
+    rows = re.findall(r"^\| (.*?) \| ([\d.,]+) ms \| (.*?) ([\d.,]+) ms \|$", README, re.MULTILINE)
+    medians = {
+        f"{benchmark['median_milliseconds']:,.1f}"
+        for group in found["groups"].values()
+        for benchmark in group.values()
+    }
+    assert rows
+    assert {ours for _, ours, _, _ in rows} | {theirs for *_, theirs in rows} <= medians
