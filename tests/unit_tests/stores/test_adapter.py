@@ -84,7 +84,7 @@ def test_an_adapter_serves_the_class_it_was_registered_for_and_its_subclasses(em
     assert adapter_for(Own(embeddings)).label == "Loud"
     assert adapter_for(OwnChild(embeddings)).label == "Loud"
     assert adapter_for(InMemoryVectorStore(embeddings)).label == "InMemoryVectorStore"
-    with pytest.raises(ValueError, match="search in a Loud: use one of"):
+    with pytest.raises(ValueError, match="search in Loud: use one of"):
         SIFTRetriever(vectorstore=OwnChild(embeddings), search_kwargs={"wrong": 1})
 
 
