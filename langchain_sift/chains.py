@@ -65,6 +65,7 @@ def create_ttft_chain(
     asked = _prompt(prompt, shows=shows)
 
     def answer(values: dict[str, Any]) -> Runnable[Any, str]:
+        """Return what answers the question that was retrieved for."""
         # Given no documents, a model of ours answers as the base model.
         documents = values["context"] if learns else []
         model = llm.bind(documents=documents) if own else llm

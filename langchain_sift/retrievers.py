@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 import time
 import uuid
 from collections.abc import (
@@ -18,7 +17,6 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -35,17 +33,15 @@ from langchain_core.runnables import RunnableConfig, run_in_executor
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import (
     ArgumentError,
     EmbeddingError,
-    InvalidFilter,
     SIFTError,
     StoreError,
 )
 from langchain_sift.retrieval import (
-    CANDIDATE_SEARCHES,
     Choice,
     Retrieval,
     check_fields,
@@ -53,32 +49,11 @@ from langchain_sift.retrieval import (
     scored,
     with_scores,
 )
-from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
-from langchain_sift.selection.greedy import Selector, check_arguments
-from langchain_sift.selection.marginal_relevance import check_lambda_mult
+from langchain_sift.settings import FIELDS, SEARCH_TYPES, Settings, join_required, make_settings
 from langchain_sift.stores import embeddings_of
 from langchain_sift.stores.adapter import AnyAdapter, Array, StoreAdapter, adapter_for
 from langchain_sift.stores.calls import arun_together, run_together
 from langchain_sift.stores.candidates import unit_rows
-
-_SEARCH_TYPES: Mapping[str, Selector] = MappingProxyType(
-    {
-        "sift": select,
-        "similarity": nearest_neighbors,
-        "mmr": mmr,
-        "uncertainty_sampling": uncertainty_sampling,
-    }
-)
-# Fields that a call and `search_kwargs` may set too.
-_FIELDS = (
-    "k",
-    "fetch_k",
-    "noise_variance",
-    "stopping_alpha",
-    "candidate_search",
-    "step_fetch_k",
-    "timeout",
-)
 
 
 class SIFTRetriever(VectorStoreRetriever):
@@ -163,7 +138,7 @@ class SIFTRetriever(VectorStoreRetriever):
     """Whether `search_kwargs` must have a filter, such as a tenant's. A filter given to a call
     then narrows it and cannot take its place."""
 
-    allowed_search_types: ClassVar[Collection[str]] = tuple(_SEARCH_TYPES)
+    allowed_search_types: ClassVar[Collection[str]] = tuple(SEARCH_TYPES)
 
     @model_validator(mode="before")
     @classmethod
@@ -395,50 +370,20 @@ class SIFTRetriever(VectorStoreRetriever):
 
     # The settings
 
-    def _settings(self, call: Mapping[str, Any], adapter: AnyAdapter) -> _Settings:
+    def _settings(self, call: Mapping[str, Any], adapter: AnyAdapter) -> Settings:
         """Return all settings of one call, checked."""
-        if self.search_type not in _SEARCH_TYPES:
-            msg = f"search_type must be one of {list(_SEARCH_TYPES)}, got {self.search_type!r}"
-            raise ArgumentError(msg)
-        fields = {name: getattr(self, name) for name in _FIELDS}
-        settings = {"replace": False, **fields, **self.search_kwargs, **call}
-        method_names = [
-            *_FIELDS,
-            "replace",
-            *(["lambda_mult"] if self.search_type == "mmr" else []),
-        ]
-        search = {name: value for name, value in settings.items() if name not in method_names}
-        for name in search:
-            if adapter.search_arguments is not None and name not in adapter.search_arguments:
-                msg = (
-                    f"{name!r} is no setting of a {self.search_type!r} search in "
-                    f"{adapter.label}: use one of {[*method_names, *adapter.search_arguments]}"
-                )
-                raise ArgumentError(msg)
-        method = {name: value for name, value in settings.items() if name in method_names}
-        timeout = method.pop("timeout")
-        check_arguments(method["k"], method["noise_variance"], method["stopping_alpha"])
-        _check_search(self.search_type, timeout=timeout, **method)
-        # NumPy's integers are integers; a store's client may not know them.
-        method["k"], method["step_fetch_k"] = int(method["k"]), int(method["step_fetch_k"])
-        method["fetch_k"] = max(int(method["fetch_k"]), method["k"])
-        method["selector"] = _SEARCH_TYPES[self.search_type]
-        return _Settings(method=method, search=search, timeout=timeout)
+        fields = {name: getattr(self, name) for name in FIELDS}
+        return make_settings(self.search_type, {**fields, **self.search_kwargs, **call}, adapter)
 
     def _search_arguments(
-        self, settings: _Settings, call: Mapping[str, Any], adapter: AnyAdapter
+        self, settings: Settings, call: Mapping[str, Any], adapter: AnyAdapter
     ) -> dict[str, Any]:
         """Return what the store's search is given, with the filter that it must have."""
-        arguments = {**settings.search, "filter": settings.search.get("filter") or None}
         if not self.require_filter:
-            return arguments
-        required, given = self.search_kwargs.get("filter"), call.get("filter")
-        if not required:
-            msg = "require_filter is set, and search_kwargs has no filter: nothing was searched"
-            raise InvalidFilter(msg)
-        _check_required(required)
-        arguments["filter"] = adapter.conjunction(required, given) if given else required
-        return arguments
+            return settings.search
+        required = self.search_kwargs.get("filter")
+        joined = join_required(required, call.get("filter"), adapter)
+        return {**settings.search, "filter": joined}
 
     # Many queries
 
@@ -541,18 +486,11 @@ class SIFTRetriever(VectorStoreRetriever):
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
-    method: dict[str, Any]  # of `retrieve`
-    search: dict[str, Any]  # of the store
-    timeout: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Made:
     """A choice with what an observer may want to know about it."""
 
     choice: Choice
-    settings: _Settings
+    settings: Settings
     seconds: float
 
     def event(self) -> dict[str, Any]:
@@ -600,7 +538,7 @@ def _preparing(
 
 
 def _searches(
-    queries: Sequence[Array | Exception], settings: _Settings
+    queries: Sequence[Array | Exception], settings: Settings
 ) -> list[Generator[Any, Any, Choice]]:
     return [
         retrieve(query, **settings.method) for query in queries if not isinstance(query, Exception)
@@ -610,7 +548,7 @@ def _searches(
 def _merged(
     queries: Sequence[Array | Exception],
     outcomes: Sequence[Choice | Exception],
-    settings: _Settings,
+    settings: Settings,
     seconds: float,
 ) -> list[_Made | Exception]:
     """Put the outcomes in the places of the queries that were searched for."""
@@ -663,69 +601,3 @@ def _unit_queries(embeddings: Sequence[Sequence[float]]) -> Array:
         msg = f"the vectors of a query must have shape (m, d), got {queries.shape}"
         raise EmbeddingError(msg)
     return unit_rows(queries, ["the query"] * len(queries), queries.shape[1])
-
-
-def _check_search(
-    search_type: str,
-    *,
-    fetch_k: Any,
-    step_fetch_k: Any,
-    candidate_search: Any,
-    timeout: Any,
-    replace: Any,
-    lambda_mult: Any = 0.5,
-    **_: Any,
-) -> None:
-    """Reject what is out of range, among the settings that `check_arguments` does not know."""
-    for name, value in (("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            msg = f"{name} must be an integer of at least 1, got {value!r}"
-            raise ArgumentError(msg)
-    check_lambda_mult(lambda_mult)
-    if not isinstance(replace, bool):
-        msg = f"replace must be True or False, got {replace!r}"
-        raise ArgumentError(msg)
-    seconds = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not (seconds and 0 < timeout < threading.TIMEOUT_MAX):
-        msg = f"timeout must be a positive number of seconds, got {timeout!r}"
-        raise ArgumentError(msg)
-    if candidate_search not in CANDIDATE_SEARCHES:
-        msg = f"candidate_search must be one of {CANDIDATE_SEARCHES}, got {candidate_search!r}"
-        raise ArgumentError(msg)
-    # The others rank by nearness, and what is opposite is not near.
-    if candidate_search in {"absolute", "residual"} and search_type != "sift":
-        msg = (
-            f"candidate_search {candidate_search!r} is SIFT's own, got search_type {search_type!r}"
-        )
-        raise ArgumentError(msg)
-
-
-# What passes documents that lack the key altogether, in the filters of the stores known here.
-_DENIALS = frozenset({"$ne", "$neq", "$nin", "$not", "$not_contains", "must_not"})
-
-
-def _check_required(condition: Any) -> None:
-    """Reject a tenant's filter that does not say what is allowed."""
-    if callable(condition):
-        return  # what it passes only it knows
-    if isinstance(condition, BaseModel):  # Qdrant's
-        condition = condition.model_dump(exclude_none=True)
-    keys, values = _parts_of_filter(condition)
-    if keys & _DENIALS or not values:
-        msg = (
-            f"a required filter must say what is allowed: {sorted(_DENIALS)} also pass documents "
-            "that lack the key, and an empty condition passes all"
-        )
-        raise InvalidFilter(msg)
-
-
-def _parts_of_filter(condition: Any) -> tuple[set[str], list[Any]]:
-    """Return all keys of a nested condition, and all values that are not nested."""
-    if isinstance(condition, Mapping):
-        parts = [_parts_of_filter(value) for value in condition.values()]
-        keys = {str(key) for key in condition}
-    elif isinstance(condition, list | tuple):
-        parts, keys = [_parts_of_filter(value) for value in condition], set()
-    else:
-        return set(), [condition]
-    return keys.union(*(found for found, _ in parts)), [v for _, values in parts for v in values]

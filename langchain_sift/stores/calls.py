@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import os
-import queue
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Generic, TypeVar
 
 import httpx
 import numpy as np
@@ -35,6 +28,7 @@ from langchain_sift.stores.adapter import (
     Page,
     StoreAdapter,
 )
+from langchain_sift.stores.workers import awithin, within
 
 Result = TypeVar("Result")
 Search = Generator[Nearest | Page, Any, Result]
@@ -42,10 +36,6 @@ Search = Generator[Nearest | Page, Any, Result]
 _ATTEMPTS = 3
 # Chroma advises at most 50 to 250 for one call.
 _DIRECTIONS_PER_CALL = 64
-# So many threads wait for work, at most: as many as the event loop's own executor has.
-_MOST_IDLE = 32
-# So many calls of the coroutines of one event loop are out at once, for each store.
-_MOST_AT_ONCE = 64
 
 
 def run(
@@ -222,7 +212,7 @@ def _answer(
     def once() -> Any:
         try:
             remaining = _remaining(deadline)
-            return _within(remaining, partial(_put, adapter, request, remaining, arguments))
+            return within(remaining, partial(_put, adapter, request, remaining, arguments))
         except SIFTError:
             raise
         except Exception as error:
@@ -244,7 +234,7 @@ async def _aanswer(
                 async with asyncio.timeout(remaining):
                     return await _aput(adapter, request, remaining, arguments)
             ask = partial(_put, adapter, request, remaining, arguments)
-            return await _awithin(remaining, ask, adapter.label)
+            return await awithin(remaining, ask, adapter.label)
         except SIFTError:
             raise
         except Exception as error:
@@ -290,107 +280,6 @@ def _retries(deadline: float) -> dict[str, Any]:
         "wait": wait_random_exponential(multiplier=0.1, max=2.0),
         "reraise": True,
     }
-
-
-_Outcome = tuple[Any, BaseException | None]
-
-
-class _Worker:
-    """A thread that makes calls, one after another.
-
-    Few stores' clients can be told how long to wait. A worker whose call is still out when its
-    time is up is left alone until the call ends, and then serves again: it holds up neither the
-    caller nor, as a daemon, the end of the process.
-    """
-
-    # Waiting for work. A new thread for each call would cost more than most of what is done
-    # with the answer: its memory is new as well.
-    idle: ClassVar[deque[_Worker]] = deque()
-
-    def __init__(self) -> None:
-        self._hired = True
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, daemon=True, name="langchain-sift-store").start()
-
-    @classmethod
-    def hire(cls) -> _Worker:
-        """Return one that waits, or a new one."""
-        try:
-            return cls.idle.pop()
-        except IndexError:
-            return cls()
-
-    def start(self, function: Callable[[], Any], deliver: Callable[[_Outcome], object]) -> None:
-        """Call the function, and then `deliver` with what it returned or raised."""
-        context = contextvars.copy_context()
-
-        def job() -> None:
-            outcome: _Outcome
-            try:
-                outcome = context.run(function), None
-            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-                outcome = None, error
-            self._hired = len(self.idle) < _MOST_IDLE
-            if self._hired:
-                self.idle.append(self)
-            deliver(outcome)
-
-        self._jobs.put(job)
-
-    def _serve(self) -> None:
-        while self._hired:
-            self._jobs.get()()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    # Threads do not live on in the child of a fork.
-    os.register_at_fork(after_in_child=_Worker.idle.clear)
-
-
-def _within(seconds: float, function: Callable[[], Any]) -> Any:
-    """Return what the function returns, if it does so in time; else raise TimeoutError."""
-    answers: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
-    _Worker.hire().start(function, answers.put)
-    try:
-        answer, error = answers.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
-    if error is not None:
-        raise error
-    return answer
-
-
-# For each event loop and store, how many of its coroutines may have a worker at once.
-_limits: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = (
-    WeakKeyDictionary()
-)
-
-
-async def _awithin(seconds: float, function: Callable[[], Any], store: str) -> Any:
-    """Do as `_within` does, without a thread of the event loop's own executor.
-
-    It has few, which a store that hangs would take from everything else in the process.
-    """
-    loop = asyncio.get_running_loop()
-    limit = _limits.setdefault(loop, {}).setdefault(store, asyncio.Semaphore(_MOST_AT_ONCE))
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(outcome: _Outcome) -> None:
-        if future.done():  # nobody waits any more
-            return
-        answer, error = outcome
-        if error is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(error)
-
-    def deliver(outcome: _Outcome) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
-            loop.call_soon_threadsafe(settle, outcome)
-
-    async with asyncio.timeout(seconds), limit:
-        _Worker.hire().start(function, deliver)
-        return await future
 
 
 def _typed(error: Exception, adapter: AnyAdapter, request: Nearest | Page) -> SIFTError:

@@ -24,7 +24,7 @@ from langchain_chroma import Chroma
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.retrieval import CANDIDATE_SEARCHES
-from langchain_sift.stores.calls import _Worker
+from langchain_sift.stores.workers import Worker
 
 # What another try may mend.
 PASSING = {
@@ -218,7 +218,7 @@ def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
         thread.join()
     proxy.inject(silence, times=0)
     deadline = time.monotonic() + 5
-    while len(_Worker.idle) < sum(t.name == "langchain-sift-store" for t in threading.enumerate()):
+    while len(Worker.idle) < sum(t.name == "langchain-sift-store" for t in threading.enumerate()):
         assert time.monotonic() < deadline, "some still wait"
         time.sleep(0.02)
     assert len(retriever.invoke(QUERIES[0], timeout=10)) == 4

@@ -17,7 +17,7 @@ from langchain_chroma import Chroma
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreTimeout, StoreUnavailable
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.stores.calls import _Worker
+from langchain_sift.stores.workers import Worker
 
 CALLERS = 20
 # After the first good heartbeat.
@@ -195,7 +195,7 @@ async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
     assert workers() <= most + 1
     hanging.go_on()
     deadline = time.monotonic() + 5
-    while len(_Worker.idle) < workers():
+    while len(Worker.idle) < workers():
         assert time.monotonic() < deadline, "some still wait"
         await asyncio.sleep(0.02)
     most = workers()
@@ -221,7 +221,7 @@ async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeou
                 await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0], timeout=0.5)
             assert time.monotonic() - started < 1.5
         deadline = time.monotonic() + 5
-        while len(_Worker.idle) < workers():
+        while len(Worker.idle) < workers():
             assert time.monotonic() < deadline, "a thread waits for a server that hangs"
             await asyncio.sleep(0.02)
     finally:

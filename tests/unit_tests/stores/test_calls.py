@@ -27,8 +27,6 @@ from langchain_sift.errors import (
 )
 from langchain_sift.stores.adapter import Nearest, Rows
 from langchain_sift.stores.calls import (
-    _MOST_IDLE,
-    _Worker,
     arun,
     arun_together,
     run,
@@ -39,6 +37,7 @@ from langchain_sift.stores.searching import (
     nearest_candidates,
     residual_candidates,
 )
+from langchain_sift.stores.workers import MOST_IDLE, Worker
 
 CANARY = "heliotrope"
 DIMENSIONS = 4
@@ -173,7 +172,7 @@ def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
     with pytest.raises(StoreTimeout):
         asyncio.run(arun(search(), Store(hung.wait), timeout=0.1, arguments={}))
     hung.set()
-    wait_until(lambda: len(_Worker.idle) == workers())
+    wait_until(lambda: len(Worker.idle) == workers())
     assert len(by_threads([search()], Store())) == 1
 
 
@@ -403,15 +402,15 @@ def test_a_thread_that_hung_serves_again_when_its_call_has_ended(hung):
     assert workers() > before
     assert run(search(), Store(), timeout=20, arguments={}).documents
     hung.set()
-    at_most = min(workers(), _MOST_IDLE)
-    wait_until(lambda: len(_Worker.idle) == at_most)
+    at_most = min(workers(), MOST_IDLE)
+    wait_until(lambda: len(Worker.idle) == at_most)
     for _ in range(20):
         run(search(), Store(), timeout=20, arguments={})
-    assert workers() == len(_Worker.idle) == at_most
+    assert workers() == len(Worker.idle) == at_most
 
 
 def test_threads_that_many_callers_needed_at_once_do_not_stay():
-    callers = _MOST_IDLE + 20
+    callers = MOST_IDLE + 20
     all_there = threading.Barrier(callers)
     outcomes = []
 
@@ -424,7 +423,7 @@ def test_threads_that_many_callers_needed_at_once_do_not_stay():
     for thread in threads:
         thread.join()
     assert len(outcomes) == callers
-    wait_until(lambda: workers() <= _MOST_IDLE)
+    wait_until(lambda: workers() <= MOST_IDLE)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

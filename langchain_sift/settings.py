@@ -1,0 +1,167 @@
+"""The settings of one retrieval: from the fields, from `search_kwargs` and from the call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from langchain_sift.errors import ArgumentError, InvalidFilter
+from langchain_sift.retrieval import CANDIDATE_SEARCHES
+from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
+from langchain_sift.selection.greedy import Selector, check_arguments
+from langchain_sift.selection.marginal_relevance import check_lambda_mult
+from langchain_sift.stores.adapter import AnyAdapter
+
+SEARCH_TYPES: Mapping[str, Selector] = MappingProxyType(
+    {
+        "sift": select,
+        "similarity": nearest_neighbors,
+        "mmr": mmr,
+        "uncertainty_sampling": uncertainty_sampling,
+    }
+)
+# Fields that a call and `search_kwargs` may set too.
+FIELDS = (
+    "k",
+    "fetch_k",
+    "noise_variance",
+    "stopping_alpha",
+    "candidate_search",
+    "step_fetch_k",
+    "timeout",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one retrieval does."""
+
+    method: dict[str, Any]
+    """Arguments of `retrieve`."""
+
+    search: dict[str, Any]
+    """Arguments of the store's search."""
+
+    timeout: float
+    """Seconds for the store."""
+
+
+def make_settings(search_type: str, given: Mapping[str, Any], adapter: AnyAdapter) -> Settings:
+    """Return the settings, checked.
+
+    Args:
+        search_type: One of `SEARCH_TYPES`.
+        given: All of `FIELDS`, and what else a call may set.
+        adapter: The store's; it knows what its searches take.
+
+    Raises:
+        ArgumentError: If a setting is unknown or out of range.
+    """
+    if search_type not in SEARCH_TYPES:
+        msg = f"search_type must be one of {list(SEARCH_TYPES)}, got {search_type!r}"
+        raise ArgumentError(msg)
+    settings = {"replace": False, **given}
+    names = [*FIELDS, "replace", *(["lambda_mult"] if search_type == "mmr" else [])]
+    search = {name: value for name, value in settings.items() if name not in names}
+    for name in search:
+        if adapter.search_arguments is not None and name not in adapter.search_arguments:
+            msg = (
+                f"{name!r} is no setting of a {search_type!r} search in "
+                f"{adapter.label}: use one of {[*names, *adapter.search_arguments]}"
+            )
+            raise ArgumentError(msg)
+    method = {name: value for name, value in settings.items() if name in names}
+    timeout = method.pop("timeout")
+    check_arguments(method["k"], method["noise_variance"], method["stopping_alpha"])
+    _check_search(search_type, timeout=timeout, **method)
+    # NumPy's integers are integers; a store's client may not know them.
+    method["k"], method["step_fetch_k"] = int(method["k"]), int(method["step_fetch_k"])
+    method["fetch_k"] = max(int(method["fetch_k"]), method["k"])
+    method["selector"] = SEARCH_TYPES[search_type]
+    search["filter"] = search.get("filter") or None
+    return Settings(method=method, search=search, timeout=timeout)
+
+
+def join_required(required: Any, given: Any, adapter: AnyAdapter) -> Any:
+    """Return a filter that must be there, narrowed by one that may be given.
+
+    Raises:
+        InvalidFilter: If there is none, or it does not say what is allowed.
+    """
+    if not required:
+        msg = "require_filter is set, and search_kwargs has no filter: nothing was searched"
+        raise InvalidFilter(msg)
+    _check_required(required)
+    return adapter.conjunction(required, given) if given else required
+
+
+def _check_search(
+    search_type: str,
+    *,
+    fetch_k: Any,
+    step_fetch_k: Any,
+    candidate_search: Any,
+    timeout: Any,
+    replace: Any,
+    lambda_mult: Any = 0.5,
+    **_: Any,
+) -> None:
+    """Reject what is out of range, among the settings that `check_arguments` does not know."""
+    for name, value in (("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            msg = f"{name} must be an integer of at least 1, got {value!r}"
+            raise ArgumentError(msg)
+    check_lambda_mult(lambda_mult)
+    if not isinstance(replace, bool):
+        msg = f"replace must be True or False, got {replace!r}"
+        raise ArgumentError(msg)
+    seconds = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not (seconds and 0 < timeout < threading.TIMEOUT_MAX):
+        msg = f"timeout must be a positive number of seconds, got {timeout!r}"
+        raise ArgumentError(msg)
+    if candidate_search not in CANDIDATE_SEARCHES:
+        msg = f"candidate_search must be one of {CANDIDATE_SEARCHES}, got {candidate_search!r}"
+        raise ArgumentError(msg)
+    # The others rank by nearness, and what is opposite is not near.
+    if candidate_search in {"absolute", "residual"} and search_type != "sift":
+        msg = (
+            f"candidate_search {candidate_search!r} is SIFT's own, got search_type {search_type!r}"
+        )
+        raise ArgumentError(msg)
+
+
+# What passes documents that lack the key altogether, in the filters of the stores known here.
+_DENIALS = frozenset({"$ne", "$neq", "$nin", "$not", "$not_contains", "must_not"})
+
+
+def _check_required(condition: Any) -> None:
+    """Reject a tenant's filter that does not say what is allowed."""
+    if callable(condition):
+        return  # what it passes only it knows
+    if isinstance(condition, BaseModel):  # Qdrant's
+        condition = condition.model_dump(exclude_none=True)
+    keys, values = _parts_of_filter(condition)
+    if keys & _DENIALS or not values:
+        msg = (
+            f"a required filter must say what is allowed: {sorted(_DENIALS)} also pass documents "
+            "that lack the key, and an empty condition passes all"
+        )
+        raise InvalidFilter(msg)
+
+
+def _parts_of_filter(condition: Any) -> tuple[set[str], list[Any]]:
+    """Return all keys of a nested condition, and all values that are not nested."""
+    if isinstance(condition, Mapping):
+        parts = [_parts_of_filter(value) for value in condition.values()]
+        keys = {str(key) for key in condition}
+    elif isinstance(condition, list | tuple):
+        parts, keys = [_parts_of_filter(value) for value in condition], set()
+    else:
+        return set(), [condition]
+    return keys.union(*(found for found, _ in parts)), [v for _, values in parts for v in values]
