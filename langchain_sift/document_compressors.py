@@ -97,7 +97,7 @@ class SIFTReranker(BaseDocumentCompressor):
         documents, given, texts = self._vectors_given(documents)
         # Some services take no empty list.
         embedded = self.embeddings.embed_documents(texts) if texts else []
-        return self._choose(documents, query_embedding, given, embedded)
+        return self._choose(documents, query_embedding, given, texts, embedded)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -110,7 +110,7 @@ class SIFTReranker(BaseDocumentCompressor):
         documents, given, texts = self._vectors_given(documents)
         embedded = await self.embeddings.aembed_documents(texts) if texts else []
         return await run_in_executor(
-            None, self._choose, documents, query_embedding, given, embedded
+            None, self._choose, documents, query_embedding, given, texts, embedded
         )
 
     def _vectors_given(
@@ -119,24 +119,26 @@ class SIFTReranker(BaseDocumentCompressor):
         """Return documents without their vectors, the vectors by place, and texts that lack one."""
         kept: list[Document] = []
         given: dict[int, Any] = {}
+        texts: dict[str, None] = {}  # each once, in their order
         for place, document in enumerate(documents):
+            if self.vector_key is None or self.vector_key not in document.metadata:
+                kept.append(document)
+                texts[document.page_content] = None
+                continue
             metadata = dict(document.metadata)
-            if self.vector_key is not None and self.vector_key in metadata:
-                given[place] = metadata.pop(self.vector_key)
+            given[place] = metadata.pop(self.vector_key)
             kept.append(document.model_copy(update={"metadata": metadata}))
-        lacking = [kept[place].page_content for place in range(len(kept)) if place not in given]
-        return kept, given, list(dict.fromkeys(lacking))
+        return kept, given, list(texts)
 
     def _choose(
         self,
         documents: Sequence[Document],
         query_embedding: Sequence[float],
         given: dict[int, Any],
+        texts: Sequence[str],
         embedded: Sequence[Sequence[float]],
     ) -> list[Document]:
         query = unit_vector(_matrix([query_embedding])[0])
-        lacking = [document for place, document in enumerate(documents) if place not in given]
-        texts = dict.fromkeys(document.page_content for document in lacking)
         if len(embedded) != len(texts):
             msg = f"the embeddings returned {len(embedded)} vectors for {len(texts)} texts"
             raise EmbeddingError(msg)

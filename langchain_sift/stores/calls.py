@@ -78,18 +78,6 @@ def run_together(
     return [member.outcome() for member in members]
 
 
-async def arun(
-    search: Search[Result],
-    adapter: AnyAdapter,
-    *,
-    timeout: float,
-    arguments: Mapping[str, Any],
-) -> Result:
-    """Do as `run` does, without blocking the event loop."""
-    outcomes = await arun_together([search], adapter, timeout=timeout, arguments=arguments)
-    return _result(outcomes[0])
-
-
 async def arun_together(
     searches: Sequence[Search[Result]],
     adapter: AnyAdapter,

@@ -118,8 +118,7 @@ def _with_opposite(
     queries: Array, found: list[_Neighbors], fetch_k: int
 ) -> Generator[Nearest | Page, Any, list[_Neighbors]]:
     """Add to the neighbours of each query the rows that are farther out on the other side."""
-    found = list(found)
-    nearest = list(found)
+    nearest, found = found, list(found)
     # Where there were fewer than asked for, the whole store is among them.
     waiting = [place for place, neighbors in enumerate(nearest) if neighbors.seen >= fetch_k]
     asked = _FIRST_OPPOSITE

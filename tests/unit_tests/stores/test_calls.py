@@ -27,7 +27,6 @@ from langchain_sift.errors import (
 )
 from langchain_sift.stores.adapter import Nearest, Rows
 from langchain_sift.stores.calls import (
-    arun,
     arun_together,
     run,
     run_together,
@@ -95,6 +94,13 @@ class AsyncStore(Store):
 
     async def apage(self, cursor, size, *, timeout):
         return Store.page(self, cursor, size, timeout=timeout)
+
+
+async def arun(search, store, **settings):
+    [outcome] = await arun_together([search], store, **settings)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def by_threads(searches, store, timeout=20.0):
