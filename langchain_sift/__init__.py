@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langchain_sift.chains import create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned
     from langchain_sift.comparison import Report, compare
-    from langchain_sift.config import FineTuneConfig, GenerationConfig
+    from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
     from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
     from langchain_sift.llms import TestTimeFineTunedLLM
@@ -30,6 +30,7 @@ _EXPORTS = {
     "FineTuneConfig": "langchain_sift.config",
     "GenerationConfig": "langchain_sift.config",
     "HiddenStateEmbeddings": "langchain_sift.embeddings",
+    "Limits": "langchain_sift.config",
     "Report": "langchain_sift.comparison",
     "Retrieval": "langchain_sift.retrieval",
     "SIFTReranker": "langchain_sift.document_compressors",
@@ -46,6 +47,7 @@ __all__ = [
     "FineTuneConfig",
     "GenerationConfig",
     "HiddenStateEmbeddings",
+    "Limits",
     "Report",
     "Retrieval",
     "SIFTReranker",

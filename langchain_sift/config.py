@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from langchain_sift.errors import ArgumentError
 
+ON_FAILURE = ("base", "raise")
+
 
 @dataclass(frozen=True, slots=True)
 class FineTuneConfig:
@@ -41,6 +43,57 @@ class FineTuneConfig:
     seed: int = 0
     """Seed of the adapter's initial weights: same seed, documents and prompt, same answer."""
 
+    max_gradient_norm: float | None = 1.0
+    """A step's gradient is scaled down to this length, as in Hardt & Sun's experiments
+    (arXiv 2305.18466). Near 0 a document teaches as much as any other; None: no limit."""
+
+    max_update: float | None = 1.0
+    """Largest Frobenius norm of all updates together, as a share of the norm of the weights that
+    they are added to; a larger update is scaled down to it. Training seldom comes near 1, which
+    is there for documents that are made to break a model. None: no limit."""
+
+    gradient_reuse: int = 1
+    """Where a document follows itself, its gradient is computed every so many steps only, and
+    used again between (HullFT, arXiv 2605.30337, which takes 2). 1: computed for each step."""
+
+    max_documents: int | None = None
+    """Documents learned from, repeats counted; None: all."""
+
+    max_train_tokens: int | None = None
+    """Training ends before the step that would go beyond so many tokens; None: no limit."""
+
+    max_train_seconds: float | None = None
+    """Training ends before the first step that would begin later than this, but for the first
+    step. The model answers with what it has learned, the most informative documents, and a
+    slower moment learns less: the same question may get another answer. None: no limit."""
+
+    min_gain: float = 0.0
+    """Where the documents reduce the prior variance of the prompt by less (SIFT's gains, between
+    0 and 1, summed), nothing is learned and the base model answers. Needs a `SIFTRetriever`. At
+    0 whatever is retrieved is learned from, at 1 nothing ever is."""
+
+    on_failure: str = "base"
+    """What a training that cannot be finished (a loss that is not finite, memory that does not
+    suffice) leads to: "base", an answer of the base model, or "raise", a `TrainingError`."""
+
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again for the backward pass: a third slower, and the
+    memory of one layer in place of all. For long documents."""
+
+    measure_after: bool = False
+    """Whether each document's loss is measured once more after the last step: one more forward
+    pass for each document."""
+
+    drift_texts: tuple[str, ...] = ()
+    """Texts that the model is to predict after fine-tuning no worse than before: its general
+    ability, or how it is to behave. Costs a forward pass over them for each prompt. Documents
+    are training data that nobody vetted; this bounds what they can do to what is measured on
+    these texts, and to nothing else."""
+
+    max_drift: float = 0.5
+    """By how many nats per token the loss on `drift_texts` may rise; beyond, the base model
+    answers. At 0 hardly any fine-tuning is let through."""
+
     def __post_init__(self) -> None:
         """Reject what cannot work.
 
@@ -50,7 +103,22 @@ class FineTuneConfig:
         _at_least("lora_rank", self.lora_rank, 1)
         _at_least("steps_per_document", self.steps_per_document, 1)
         _at_least("max_length", self.max_length, 2)
+        _at_least("gradient_reuse", self.gradient_reuse, 1)
+        _at_least("max_documents", self.max_documents, 1, optional=True)
+        _at_least("max_train_tokens", self.max_train_tokens, 1, optional=True)
         _positive("lora_alpha", self.lora_alpha)
+        _positive("max_gradient_norm", self.max_gradient_norm, optional=True)
+        _positive("max_update", self.max_update, optional=True)
+        _positive("max_train_seconds", self.max_train_seconds, optional=True)
+        _not_negative("min_gain", self.min_gain)
+        _not_negative("max_drift", self.max_drift)
+        if self.on_failure not in ON_FAILURE:
+            msg = f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}"
+            raise ArgumentError(msg)
+        if isinstance(self.drift_texts, str):
+            msg = "drift_texts must be a sequence of texts, got one text"
+            raise ArgumentError(msg)
+        object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
         _not_negative("learning_rate", self.learning_rate)
         if isinstance(self.target_modules, str):
             if self.target_modules != "all-linear":
@@ -76,6 +144,12 @@ class GenerationConfig:
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings."""
 
+    keep_special_tokens: bool = False
+    """Whether the answer shows the tokenizer's special tokens, as marks of tool calls may be."""
+
+    seed: int | None = None
+    """Of the sampling: the same seed, the same answer. None: another each time."""
+
     def __post_init__(self) -> None:
         """Reject what cannot work.
 
@@ -90,14 +164,49 @@ class GenerationConfig:
         object.__setattr__(self, "stop", tuple(self.stop))
 
 
-def _at_least(name: str, value: int, lowest: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one engine does at once, and how much it lets wait."""
+
+    max_batch_size: int = 8
+    """Prompts that are trained and answered together. Each needs a slot: 18 bytes for each
+    weight of its adapter. At 1 each prompt is alone, and the same bits come out whoever else
+    asks; more are faster together, and equal to rounding."""
+
+    gather_seconds: float = 0.02
+    """How long the engine waits for requests that have been admitted and are on their way, so
+    that they can be trained together. A request that is alone never waits."""
+
+    max_requests: int = 256
+    """Requests admitted at once, those at work included; one more is refused at once."""
+
+    max_tokens: int = 4_000_000
+    """Training tokens of all requests admitted at once."""
+
+    def __post_init__(self) -> None:
+        """Reject what cannot work.
+
+        Raises:
+            ArgumentError: If a value is out of range.
+        """
+        _at_least("max_batch_size", self.max_batch_size, 1)
+        _at_least("max_requests", self.max_requests, 1)
+        _at_least("max_tokens", self.max_tokens, 1)
+        _not_negative("gather_seconds", self.gather_seconds)
+
+
+def _at_least(name: str, value: int | None, lowest: int, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         msg = f"{name} must be an integer of at least {lowest}, got {value!r}"
         raise ArgumentError(msg)
 
 
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
+def _positive(name: str, value: float | None, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if value is None or not (math.isfinite(value) and value > 0):
         msg = f"{name} must be positive and finite, got {value!r}"
         raise ArgumentError(msg)
 

@@ -12,7 +12,11 @@
     │   └── CollectionNotFound  (LookupError)      it has no such collection
     ├── CorpusError             (ValueError)       a file of documents or prompts cannot be read
     ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
-    ├── BusyError               (TimeoutError)     no turn came within the time allowed
+    ├── EngineError             (RuntimeError)     a prompt cannot be answered now
+    │   ├── EngineOverloaded                       too much is asked at once: refused, try later
+    │   ├── RequestTimeout      (TimeoutError)     it was not answered within the time allowed
+    │   ├── RequestCancelled                       it was cancelled, or the engine was closed
+    │   └── TrainingError                          its documents could not be learned from
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
 Each also is the built-in error that a caller would have caught without knowing us.
@@ -70,8 +74,27 @@ class ModelLoadError(SIFTError, OSError):
     """A model or its tokenizer cannot be loaded."""
 
 
-class BusyError(SIFTError, TimeoutError):
-    """The model was busy with other requests for longer than the request may wait."""
+class EngineError(SIFTError, RuntimeError):
+    """A prompt cannot be answered as things are."""
+
+
+class EngineOverloaded(EngineError):  # noqa: N818
+    """As many requests or training tokens as the engine admits are there already.
+
+    Said before anything is done for the request. Ask again later, or raise `Limits`.
+    """
+
+
+class RequestTimeout(EngineError, TimeoutError):  # noqa: N818
+    """A prompt was not answered within the time allowed."""
+
+
+class RequestCancelled(EngineError):  # noqa: N818
+    """A request ended before its answer: it was cancelled, or the engine was closed."""
+
+
+class TrainingError(EngineError):
+    """The documents could not be learned from, and `on_failure` is "raise"."""
 
 
 class MissingExtraError(SIFTError, ImportError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict
 
 from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
@@ -48,15 +52,32 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """Answer one prompt after another, each from the base model."""
-        generations = []
-        for prompt in prompts:
-            token_ids = self.get_token_ids(prompt)
-            answer = self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
-            generations.append(
-                [Generation(text="".join(answer), generation_info=self._information(answer))]
-            )
+        """Answer the prompts, together where the engine can, each from the base model."""
+        answers = [self._answer_to(prompt, stop, run_manager, **kwargs) for prompt in prompts]
+        try:
+            for answer in answers:
+                answer.start()
+            generations = [[self._generated("".join(answer), answer)] for answer in answers]
+        finally:
+            for answer in answers:
+                answer.cancel()
         return LLMResult(generations=generations, llm_output={"model_name": self._model_name})
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Do the same without blocking the event loop."""
+
+        async def generated(prompt: str) -> list[Generation]:
+            answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+            return [self._generated("".join([piece async for piece in answer]), answer)]
+
+        generations = await asyncio.gather(*map(generated, prompts))
+        return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})
 
     def _stream(
         self,
@@ -66,14 +87,73 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         """Answer piece by piece; the last chunk carries the training record."""
-        token_ids = self.get_token_ids(prompt)
-        answer = self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
+        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
         for piece in answer:
             chunk = GenerationChunk(text=piece)
             if run_manager is not None:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
         yield GenerationChunk(text="", generation_info=self._information(answer))
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        """Do the same without blocking the event loop."""
+        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+        async with aclosing(aiter(answer)) as pieces:
+            async for piece in pieces:
+                chunk = GenerationChunk(text=piece)
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(piece, chunk=chunk)
+                yield chunk
+        yield GenerationChunk(text="", generation_info=self._information(answer))
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Answer several prompts, as many together as the engine trains together.
+
+        With `return_exceptions` a prompt that fails fails alone; LangChain's own would return
+        its error for all.
+        """
+        together = self._together(config, len(inputs))
+        return Runnable.batch(self, inputs, together, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Do the same without blocking the event loop."""
+        together = self._together(config, len(inputs))
+        return await Runnable.abatch(
+            self, inputs, together, return_exceptions=return_exceptions, **kwargs
+        )
+
+    def _answer_to(
+        self,
+        prompt: str,
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> Answer:
+        token_ids = functools.partial(self.get_token_ids, prompt)
+        return self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
+
+    def _generated(self, text: str, answer: Answer) -> Generation:
+        return Generation(text=text, generation_info=self._information(answer))
 
     def _information(self, answer: Answer) -> dict[str, Any]:
         return {"ttft": answer.metadata, "usage": answer.usage}

@@ -23,7 +23,13 @@ from langchain_sift.selection import SELECTORS
 from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.stores import Candidates, embed_query, fetch_candidates
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.ttft import Engine, LanguageModel, load_language_model, shared_engine
+from langchain_sift.ttft import (
+    Engine,
+    LanguageModel,
+    Scoring,
+    load_language_model,
+    shared_engine,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -222,11 +228,12 @@ class _Comparison:
                 texts, tokenizer, window=window, max_length=self.engine.config.max_length
             )
             row = replace(row, used_places=tuple(fitted))
-        with self.engine.finetune(texts if method.mode == "ttft" else []) as model:
-            began = time.perf_counter()
-            nats = model.negative_log_likelihood(context, scored.target)
-            answering = time.perf_counter() - began
-            training = model.training
+        outcome = self.engine.outcome(
+            self.engine.request(
+                texts if method.mode == "ttft" else [], Scoring([(context, scored.target)])
+            )
+        )
+        training = outcome.training
         if method.mode == "ttft":
             row = replace(
                 row,
@@ -236,9 +243,9 @@ class _Comparison:
             )
         return replace(
             row,
-            bits=nats / math.log(2),
+            bits=outcome.nats[0] / math.log(2),
             bytes=scored.target_bytes,
-            seconds_answering=answering,
+            seconds_answering=outcome.seconds_task,
         )
 
     def _choose(self, row: Row, method: Method, retrieved: _Retrieved) -> Row:

@@ -3,24 +3,39 @@
 | file | what it does |
 |---|---|
 | `loading.py` | a model and its tokenizer, loaded once |
-| `adapter.py` | low-rank weights beside the frozen ones |
 | `tokens.py` | what is learned from |
-| `loss.py` | the next token's negative log-likelihood |
-| `training.py` | one gradient step per document |
-| `generation.py` | the answer, token by token |
+| `adapter.py` | low-rank weights beside the frozen ones, a row for each prompt |
+| `loss.py` | the next token's negative log-likelihood, and its gradient |
+| `recording.py` | steps of one shape as CUDA graphs |
+| `training.py` | one gradient step per document, for several prompts at once |
+| `generation.py` | their answers, token by token |
 | `scoring.py` | how well a text is predicted |
+| `worker.py` | a batch of requests from beginning to end, whatever goes wrong |
+| `admission.py` | who may come in |
+| `batching.py` | the queue, and the thread that empties it |
+| `tickets.py` | a request, and its events for who waits |
+| `artefact.py` | an adapter to keep |
+| `engine.py` | the whole of it |
 | `embedding.py` | a text's representation in the model |
-| `engine.py` | the whole of it, for one prompt at a time |
 """
 
-from langchain_sift.ttft.engine import Engine, FineTunedModel, shared_engine
+from langchain_sift.ttft.artefact import TrainedAdapter
+from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
 from langchain_sift.ttft.loading import LanguageModel, fastest_dtype, load_language_model
-from langchain_sift.ttft.training import TrainingRecord
+from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft.training import Step, TrainingRecord
 
 __all__ = [
+    "Answering",
     "Engine",
-    "FineTunedModel",
+    "EngineStatus",
     "LanguageModel",
+    "Outcome",
+    "Request",
+    "Scoring",
+    "Step",
+    "Ticket",
+    "TrainedAdapter",
     "TrainingRecord",
     "fastest_dtype",
     "load_language_model",

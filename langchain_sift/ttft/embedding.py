@@ -28,10 +28,9 @@ def mean_hidden_states(
     a causal model does not look, and only the text's own tokens are averaged.
     """
     tokenizer = language_model.tokenizer
+    # Cut here: a tokenizer told to truncate is in that state for all threads that share it.
     token_ids = [
-        tokenizer(text, truncation=True, max_length=max_length)["input_ids"]
-        or beginning(tokenizer)
-        or [0]
+        tokenizer(text, verbose=False)["input_ids"][:max_length] or beginning(tokenizer) or [0]
         for text in texts
     ]
     width = language_model.model.config.get_text_config().hidden_size

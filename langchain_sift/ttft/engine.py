@@ -1,156 +1,288 @@
-"""One frozen model, and the slot in which one prompt after another fine-tunes it.
+"""One frozen model, and the slots in which prompts fine-tune it, several at a time.
 
-The slot is a second set of modules over the same weights, with its own adapter. A request has
-it alone, so no request can see another's adapter; it is reset in place when the request ends,
-however it ends; the base weights are never written to.
+A request is admitted or refused at once, waits in a queue, and is taken out of it with others
+by the engine's one thread, which trains their slots together, does their tasks together, and
+brings the slots to rest, verified. Only that thread touches the modules with the adapters, so
+no request can see another; the base weights are never written to.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import ArgumentError, BusyError
-from langchain_sift.ttft.adapter import add_adapter, share_weights
-from langchain_sift.ttft.generation import TokenStream
+from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.errors import ArgumentError, TrainingError
+from langchain_sift.ttft.admission import Admission, Place
+from langchain_sift.ttft.artefact import TrainedAdapter
+from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.loading import LanguageModel
-from langchain_sift.ttft.scoring import negative_log_likelihood
-from langchain_sift.ttft.tokens import tokenize_documents
-from langchain_sift.ttft.training import TrainingRecord, train
-
-
-def never() -> bool:
-    """Return False: the request is never cancelled."""
-    return False
+from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft.tokens import TokenizedDocument, tokenize_documents
+from langchain_sift.ttft.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
-class FineTunedModel:
-    """The model as one prompt's documents left it; usable inside `Engine.finetune` only."""
+class EngineStatus:
+    """What an engine is doing: at rest, zeros, but for what is counted since its start."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    training: TrainingRecord
+    admitted: int
+    """Requests that hold a place."""
 
-    def generate(
-        self,
-        prompt: Sequence[int],
-        config: GenerationConfig,
-        *,
-        should_stop: Callable[[], bool] = never,
-    ) -> TokenStream:
-        """Return the answer to a prompt of token ids, to be iterated over."""
-        return TokenStream(self.model, self.tokenizer, prompt, config, should_stop=should_stop)
+    admitted_tokens: int
+    """Training tokens that they hold."""
 
-    def negative_log_likelihood(self, context: Sequence[int], target: Sequence[int]) -> float:
-        """Return the negative log-likelihood of `target` after `context`, in nats."""
-        return negative_log_likelihood(self.model, context, target)
+    waiting: int
+    """Requests in the queue."""
+
+    at_work: int
+    """Requests in the batch that is being done."""
+
+    quarantined: int
+    """Times that a slot was not at rest after a request, and all slots were replaced."""
 
 
 class Engine:
-    """Fine-tunes one model, for one prompt at a time, and gives it back as it was."""
+    """Fine-tunes one model for each prompt, answers, and forgets."""
 
-    def __init__(self, language_model: LanguageModel, config: FineTuneConfig) -> None:
-        """Prepare the slot.
+    def __init__(
+        self, language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
+    ) -> None:
+        """Prepare the slots.
 
         Args:
             language_model: Shared with whoever else uses it; never changed.
-            config: The recipe.
+            config: The recipe. A request may bring another for the same adapter (`lora_rank`,
+                `lora_alpha`, `target_modules`, `gradient_checkpointing`).
+            limits: How much is done at once, and how much waits.
 
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
         """
         self.language_model = language_model
         self.config = config
-        with torch.inference_mode(mode=False):  # else the adapter could never be trained
-            self._model = share_weights(language_model.model)
-            self._adapter = add_adapter(self._model, config)
-        self._turn = threading.Lock()
+        self.limits = limits or Limits()
+        embeddings: Any = language_model.model.get_input_embeddings()
+        self._vocabulary = int(embeddings.num_embeddings)
+        self._worker = Worker(language_model, config)
+        self._admission = Admission(self.limits)
+        self._batcher = Batcher(self._worker.do, self._admission, self.limits)
 
-    @contextmanager
-    def finetune(
-        self,
-        texts: Sequence[str],
-        *,
-        should_stop: Callable[[], bool] = never,
-        max_wait: float = 600.0,
-    ) -> Iterator[FineTunedModel]:
-        """Train on the texts, most informative first, and lend the model until the block ends.
-
-        Without texts, the model lent is the base model, exactly.
-
-        Args:
-            texts: Documents; one may occur more than once.
-            should_stop: Asked before each gradient step; where it returns True, training ends.
-            max_wait: Seconds to wait for the requests before this one.
+    def admit(self, tokens: int) -> Place:
+        """Return a place for a request that learns from no more than so many tokens.
 
         Raises:
-            BusyError: If the turn did not come in `max_wait` seconds.
+            EngineOverloaded: If there is no room; at once, before any work is done.
         """
-        if not self._turn.acquire(timeout=max_wait):
-            msg = f"the model was busy for {max_wait} s: raise max_wait, or ask less at once"
-            raise BusyError(msg)
-        try:
-            yield FineTunedModel(
-                self._model, self.language_model.tokenizer, self._train(texts, should_stop)
-            )
-        finally:
-            self._adapter.reset()
-            self._turn.release()
+        return self._admission.admit(tokens)
 
-    def _train(self, texts: Sequence[str], should_stop: Callable[[], bool]) -> TrainingRecord:
-        if not texts:
-            return TrainingRecord(fallback="no document to learn from")
-        documents = tokenize_documents(
-            self.language_model.tokenizer,
-            texts,
-            max_length=min(self.config.max_length, self.language_model.context_length),
+    def request(
+        self,
+        texts: Sequence[str] | TrainedAdapter,
+        task: Answering | Scoring | None = None,
+        *,
+        config: FineTuneConfig | None = None,
+        keep: bool = False,
+        untaught: str | None = None,
+    ) -> Request:
+        """Tokenize the documents, and return what `submit` takes.
+
+        Args:
+            texts: Documents, most informative first; one may occur more than once. Or an
+                adapter that was trained before.
+            task: What to do with the model that learned from them.
+            config: The recipe, where it is not the engine's.
+            keep: Whether the outcome has the adapter's weights.
+            untaught: Why nothing is to be learned from the texts, where that is so.
+
+        Raises:
+            ArgumentError: If the recipe needs another adapter than the engine's, the prompt is
+                empty or too long, or a token is not in the model's vocabulary.
+        """
+        config = config or self.config
+        if adapter_of(config) != adapter_of(self.config):
+            msg = f"{config} needs another adapter than that of the engine's {self.config}"
+            raise ArgumentError(msg)
+        if isinstance(task, Answering):
+            self.check_prompt(task.prompt)
+        if isinstance(task, Scoring):
+            self._check_pairs(task)
+        if isinstance(texts, TrainedAdapter):
+            slots = self._worker.slots
+            weights = texts.weights_for(self._worker.names, slots.shapes)
+            return Request((), 0, config, task, weights=weights, keep=keep)
+        documents: list[TokenizedDocument] = []
+        if untaught is None:
+            documents = tokenize_documents(
+                self.language_model.tokenizer,
+                texts[: config.max_documents],
+                max_length=min(config.max_length, self.language_model.context_length),
+            )
+            for document in documents:
+                self._check_vocabulary(document.token_ids)
+        return Request(documents, len(texts), config, task, keep=keep, untaught=untaught)
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        place: Place | None = None,
+        timeout: float | None = None,
+        since: float | None = None,
+    ) -> Ticket:
+        """Hand in a request; iterate over the ticket for what comes of it.
+
+        Args:
+            request: From `request`.
+            place: From `admit`; by default one is asked for now.
+            timeout: Seconds after which it ends with an error; None: any time.
+            since: When they began, by `time.perf_counter`; by default now.
+
+        Raises:
+            EngineOverloaded: If there is no room for it.
+            RequestCancelled: If the engine is closed.
+        """
+        tokens = sum(len(document.token_ids) for document in request.documents)
+        tokens *= request.config.steps_per_document
+        place = place or self.admit(tokens)
+        try:
+            place.need(tokens)
+            ticket = Ticket(request, place, timeout=timeout, since=since)
+            self._batcher.put(ticket)
+        except BaseException:
+            place.give_back()
+            raise
+        return ticket
+
+    def outcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
+        """Hand in a request, and return its outcome."""
+        *_, last = self.submit(request, timeout=timeout)
+        assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
+        return last
+
+    def finetune(
+        self, texts: Sequence[str], *, config: FineTuneConfig | None = None
+    ) -> TrainedAdapter:
+        """Learn from the texts; return the adapter, to be saved, or used again.
+
+        Args:
+            texts: Documents, most informative first.
+            config: The recipe, where it is not the engine's.
+
+        Raises:
+            EngineOverloaded: If there is no room for the request.
+            TrainingError: If nothing could be learned.
+        """
+        config = replace(config or self.config, on_failure="raise")
+        outcome = self.outcome(self.request(texts, config=config, keep=True))
+        if outcome.weights is None:
+            msg = f"there is no adapter to keep: {outcome.training.fallback}"
+            raise TrainingError(msg)
+        return TrainedAdapter(
+            outcome.weights,
+            self._worker.names,
+            self._worker.slots.shapes,
+            config,
+            outcome.training,
+            self.language_model.name,
         )
-        return train(
-            self._model,
-            self._adapter,
-            documents,
-            self.config,
-            given=len(texts),
-            should_stop=should_stop,
-        )
+
+    def negative_log_likelihood(
+        self,
+        context: Sequence[int],
+        target: Sequence[int],
+        *,
+        texts: Sequence[str] | TrainedAdapter = (),
+    ) -> float:
+        """Return how unlikely the target is after the context, in nats, having learned `texts`.
+
+        Args:
+            context: Token ids, at least one.
+            target: Token ids, at least one.
+            texts: As in `request`.
+        """
+        return self.outcome(self.request(texts, Scoring([(context, target)]))).nats[0]
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
         """Reject a prompt that leaves no room for an answer.
 
         Raises:
-            ArgumentError: If the prompt is empty or fills the model's context.
+            ArgumentError: If the prompt is empty, fills the model's context, or has a token
+                that is not in the model's vocabulary.
         """
         limit = self.language_model.context_length
         if not 0 < len(prompt) < limit:
             msg = f"the prompt must have from 1 to {limit - 1} tokens, got {len(prompt)}"
             raise ArgumentError(msg)
+        self._check_vocabulary(prompt)
+
+    def _check_pairs(self, task: Scoring) -> None:
+        limit = self.language_model.context_length
+        for context, target in task.pairs:
+            if not context or not target or len(context) + len(target) > limit:
+                msg = (
+                    f"context and target must have at least one token each, and {limit} together, "
+                    f"got {len(context)} and {len(target)}"
+                )
+                raise ArgumentError(msg)
+            self._check_vocabulary([*context, *target])
+
+    def _check_vocabulary(self, token_ids: Sequence[int]) -> None:
+        # On a GPU, one index beyond the embedding makes the whole process useless.
+        size = self._vocabulary
+        for token_id in (min(token_ids), max(token_ids)):
+            if not 0 <= token_id < size:
+                msg = f"token {token_id} is not in the model's vocabulary of {size}"
+                raise ArgumentError(msg)
+
+    def status(self) -> EngineStatus:
+        """Return what the engine is doing."""
+        return EngineStatus(
+            admitted=self._admission.requests,
+            admitted_tokens=self._admission.tokens,
+            waiting=self._batcher.waiting,
+            at_work=self._batcher.at_work,
+            quarantined=self._worker.quarantined,
+        )
+
+    def close(self) -> None:
+        """Refuse what comes, cancel what is there, and wait for one step or token at most."""
+        self._batcher.close()
 
 
-# Whoever asks for the same weights with the same recipe shares a slot, and waits for a turn.
-_engines: weakref.WeakValueDictionary[tuple[int, int, FineTuneConfig], Engine] = (
-    weakref.WeakValueDictionary()
-)
+def adapter_of(config: FineTuneConfig) -> tuple[object, ...]:
+    """Return what of a recipe decides about the slots; the rest is each request's own."""
+    return (
+        config.lora_rank,
+        config.lora_alpha,
+        config.target_modules,
+        config.gradient_checkpointing,
+    )
+
+
+# Whoever asks for the same weights with the same adapter shares an engine: one queue, and
+# batches of everybody's requests.
+_engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = weakref.WeakValueDictionary()
 _making = threading.Lock()
 
 
-def shared_engine(language_model: LanguageModel, config: FineTuneConfig) -> Engine:
-    """Return the engine of these weights, this tokenizer and this recipe; made at most once.
+def shared_engine(
+    language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
+) -> Engine:
+    """Return the engine of these weights, this tokenizer and adapter; made at most once.
 
     Raises:
         ArgumentError: As `Engine`.
     """
-    key = (id(language_model.model), id(language_model.tokenizer), config)
+    limits = limits or Limits()
+    weights = (id(language_model.model), id(language_model.tokenizer))
+    key = (*weights, adapter_of(config), limits)
     with _making:
         engine = _engines.get(key)
         if engine is None:
-            engine = Engine(language_model, config)
+            engine = Engine(language_model, config, limits)
             _engines[key] = engine
         return engine

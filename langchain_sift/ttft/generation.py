@@ -1,139 +1,243 @@
-"""Answering, token by token; whatever ends it, the thread that generates ends with it."""
+"""Answering, token by token: several prompts at once, each with its own length, end and seed.
+
+The loop, the cache and the masks are those of transformers' `generate`. What differs from row
+to row is done where it allows it: a logits processor samples, a stopping criterion hands each
+row its token and says which rows are done.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import transformers
 from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteria,
     StoppingCriteriaList,
-    TextIteratorStreamer,
 )
 
 from langchain_sift.config import GenerationConfig
 
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose others are to come
 
-class _StopOnRequest(StoppingCriteria):
-    """Ends generation at the next token once somebody asks for it."""
 
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt, and what to do with its answer as it comes."""
 
-    def __call__(
-        self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any
-    ) -> torch.BoolTensor:
+    prompt: Sequence[int]
+    """Token ids; with `config.max_tokens` no more than the model's context holds."""
+
+    config: GenerationConfig
+
+    should_stop: Callable[[], bool]
+    """Asked at each token; where it returns True, the answer ends there."""
+
+    on_text: Callable[[str], None]
+    """Told each piece of the text, up to the first stop string."""
+
+    on_end: Callable[[int], None]
+    """Told the number of tokens, once the answer is complete; others may go on."""
+
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
+) -> None:
+    """Answer all questions; row i of the batch is question i.
+
+    Args:
+        model: Any causal language model.
+        tokenizer: Its tokenizer.
+        questions: At least one.
+    """
+    longest = max(len(question.prompt) for question in questions)
+    # On the left, so that each row's next token follows its prompt.
+    padding = [longest - len(question.prompt) for question in questions]
+    input_ids = torch.tensor(
+        [[0] * pad + list(q.prompt) for pad, q in zip(padding, questions, strict=True)],
+        device=model.device,
+    )
+    attended = torch.arange(longest, device=model.device) >= torch.tensor(
+        padding, device=model.device
+    ).unsqueeze(1)
+    own: Any = model.generation_config
+    ends = _as_set(own.eos_token_id)
+    config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=max(question.config.max_tokens for question in questions),
+        do_sample=False,
+        eos_token_id=own.eos_token_id,
+        bos_token_id=own.bos_token_id,
+        pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
+    )
+    rows = [_Row(tokenizer, question, ends) for question in questions]
+    with torch.inference_mode():
+        model.generate(  # type: ignore[operator]
+            input_ids,
+            attention_mask=attended.long(),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([_Sampling(questions, model.device)]),
+            stopping_criteria=StoppingCriteriaList([_RowsAreDone(rows)]),
+        )
+
+
+def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
+    if token_ids is None:
+        return frozenset()
+    return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
+
+
+class _Sampling(LogitsProcessor):
+    """Makes the likeliest token a sample, for rows of a temperature above 0.
+
+    With Gumbel noise added to log p / temperature, the largest is a draw from the softmax
+    (Gumbel 1954; Maddison et al., arXiv 1411.0030). Each row has a generator of its own: what
+    it draws does not depend on the rows beside it, nor on other threads of the process.
+    """
+
+    def __init__(self, questions: Sequence[Question], device: torch.device) -> None:
+        self._temperatures = [question.config.temperature for question in questions]
+        self._generators = []
+        for question in questions:
+            generator = torch.Generator(device)
+            if question.config.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(question.config.seed)
+            self._generators.append(generator)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        del input_ids
+        if not any(self._temperatures):
+            return scores
+        scores = scores.float().clone()
+        for row, temperature in enumerate(self._temperatures):
+            if temperature > 0:
+                noise = torch.empty_like(scores[row])
+                noise.exponential_(generator=self._generators[row]).log_().neg_()
+                scores[row] = scores[row] / temperature + noise
+        return scores
+
+
+class _RowsAreDone(StoppingCriteria):
+    """Hands each row its new token, and returns which rows are done."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         del scores
-        rows = (input_ids.shape[0],)
-        return torch.full(rows, self._should_stop(), device=input_ids.device)  # type: ignore[return-value]
+        for row, token_id in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+            row.take(token_id)
+        return torch.tensor([row.done for row in self._rows], device=input_ids.device)
 
 
-class TokenStream:
-    """The text of an answer as it is generated, and the number of its tokens."""
+class _Row:
+    """One answer while it is generated."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        prompt: Sequence[int],
-        config: GenerationConfig,
-        *,
-        should_stop: Callable[[], bool],
+        self, tokenizer: PreTrainedTokenizerBase, question: Question, ends: frozenset[int]
     ) -> None:
-        """Prepare to answer; iterating does it.
+        self.done = False
+        self._question = question
+        self._ends = ends
+        self._text = _Decoding(tokenizer, keep=question.config.keep_special_tokens)
+        self._until = _Until(question.config.stop)
+        self._tokens = 0
 
-        Args:
-            model: Any causal language model.
-            tokenizer: Its tokenizer.
-            prompt: Token ids, fewer than the model's context holds.
-            config: Length, temperature and stop strings.
-            should_stop: Asked at each token; where it returns True, the answer ends there.
-        """
-        self.tokens = 0
-        self._model = model
-        self._tokenizer = tokenizer
-        self._prompt = prompt
-        self._config = config
-        self._closed = threading.Event()
-        self._should_stop = lambda: self._closed.is_set() or should_stop()
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the text in pieces, up to the first stop string."""
-        streamer = _CountingStreamer(self._tokenizer)
-        failures: list[BaseException] = []
-
-        def generate() -> None:
-            try:
-                self._generate(streamer)
-            except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
-                failures.append(error)
-            finally:
-                streamer.text_queue.put(streamer.stop_signal)
-
-        thread = threading.Thread(target=generate, name="langchain-sift-generate", daemon=True)
-        thread.start()
-        try:
-            yield from _until(streamer, self._config.stop)
-        finally:
-            self._closed.set()
-            thread.join()
-            self.tokens = streamer.tokens
-        if failures:
-            raise failures[0]
-
-    def _generate(self, streamer: TextIteratorStreamer) -> None:
-        input_ids = torch.tensor([list(self._prompt)], device=self._model.device)
-        own = self._model.generation_config
-        sampling = {"temperature": self._config.temperature, "top_k": 0, "top_p": 1.0}
-        config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
-            max_new_tokens=self._config.max_tokens,
-            do_sample=self._config.temperature > 0,
-            eos_token_id=own.eos_token_id,
-            bos_token_id=own.bos_token_id,
-            pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
-            **(sampling if self._config.temperature > 0 else {}),
-        )
-        with torch.inference_mode():
-            self._model.generate(  # type: ignore[operator]
-                input_ids,
-                attention_mask=torch.ones_like(input_ids),
-                generation_config=config,
-                streamer=streamer,
-                stopping_criteria=StoppingCriteriaList([_StopOnRequest(self._should_stop)]),
-            )
-
-
-class _CountingStreamer(TextIteratorStreamer):
-    """Decodes as transformers does, and counts the tokens of the answer."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.tokens = 0
-
-    def put(self, value: torch.Tensor) -> None:
-        if not self.next_tokens_are_prompt:
-            self.tokens += value.numel()
-        super().put(value)  # type: ignore[no-untyped-call]
-
-
-def _until(pieces: Iterator[str], stop: Sequence[str]) -> Iterator[str]:
-    """Yield the text before the first stop string, which may lie across pieces."""
-    held_back = max((len(string) for string in stop), default=1) - 1
-    text = ""
-    for piece in pieces:
-        text += piece
-        ends = [place for place in (text.find(string) for string in stop) if place >= 0]
-        if ends:
-            yield text[: min(ends)]
+    def take(self, token_id: int) -> None:
+        if self.done:
             return
-        safe = len(text) - held_back
-        if safe > 0:
-            yield text[:safe]
-            text = text[safe:]
-    if text:
-        yield text
+        if self._question.should_stop():
+            self._finish("")
+            return
+        self._tokens += 1
+        if token_id in self._ends:
+            self._finish(self._text.rest())
+            return
+        self._say(self._until.pass_on(self._text.take(token_id)))
+        if self._until.reached:
+            self._end()
+        elif self._tokens >= self._question.config.max_tokens:
+            self._finish(self._text.rest())
+
+    def _finish(self, last: str) -> None:
+        self._say(self._until.pass_on(last))
+        self._say(self._until.rest())
+        self._end()
+
+    def _end(self) -> None:
+        self.done = True
+        self._question.on_end(self._tokens)
+
+    def _say(self, text: str) -> None:
+        if text:
+            self._question.on_text(text)
+
+
+class _Decoding:
+    """Text of tokens as they come; a piece ends where a character does."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep: bool) -> None:
+        self._tokenizer = tokenizer
+        self._skip = not keep
+        self._token_ids: list[int] = []
+        self._said = ""
+
+    def take(self, token_id: int) -> str:
+        self._token_ids.append(token_id)
+        text = self._decoded()
+        if text.endswith(_INCOMPLETE):
+            return ""
+        piece = text[len(self._said) :]
+        self._said = text
+        if len(self._token_ids) > 16 and piece:  # noqa: PLR2004 - a window: decoding all is quadratic
+            # Some tokenizers write a first token without its space: keep those before it.
+            self._token_ids = self._token_ids[-8:]
+            self._said = self._decoded()
+        return piece
+
+    def rest(self) -> str:
+        text = self._decoded()
+        return text[len(self._said) :]
+
+    def _decoded(self) -> str:
+        text: Any = self._tokenizer.decode(
+            self._token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+
+class _Until:
+    """Passes text on, up to the first stop string, which may lie across pieces."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self.reached = False
+        self._stop = stop
+        self._held = ""
+
+    def pass_on(self, piece: str) -> str:
+        text = self._held + piece
+        ends = [place for place in (text.find(string) for string in self._stop) if place >= 0]
+        if ends:
+            self.reached = True
+            self._held = ""
+            return text[: min(ends)]
+        held = max((self._overlap(text, string) for string in self._stop), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    @staticmethod
+    def _overlap(text: str, string: str) -> int:
+        """Return how much of the text's end may be the string's beginning."""
+        longest = min(len(string) - 1, len(text))
+        return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return held

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+from torch import nn
 from transformers import PreTrainedModel
 
+from langchain_sift.ttft.loss import make_targets, row_losses
 
-def negative_log_likelihood(
-    model: PreTrainedModel, context: Sequence[int], target: Sequence[int]
-) -> float:
-    """Return the negative log-likelihood, in nats, of the target's tokens after the context.
+
+def negative_log_likelihoods(
+    model: PreTrainedModel,
+    head: nn.Linear | None,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> list[float]:
+    """Return the negative log-likelihood, in nats, of each target after its context.
 
     Args:
         model: Any causal language model.
-        context: Token ids, at least one: what the first token of the target is predicted from.
-        target: Token ids.
+        head: What `linear_head` says of it.
+        pairs: Token ids of contexts, at least one each, and of targets, at least one each.
     """
-    token_ids = torch.tensor([[*context, *target]], device=model.device)
+    targets = make_targets(
+        [[*context, *target] for context, target in pairs],
+        first=[len(context) for context, _ in pairs],
+        mean=False,
+        device=model.device,
+    )
     with torch.inference_mode():
-        logits = model(input_ids=token_ids, use_cache=False, logits_to_keep=len(target) + 1).logits
-        # The last position predicts what comes after the target.
-        losses = F.cross_entropy(
-            logits[0, :-1].float(), token_ids[0, len(context) :], reduction="sum"
-        )
-    return float(losses)
+        nats: list[float] = row_losses(model, head, targets).tolist()
+    return nats

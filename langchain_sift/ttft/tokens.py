@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
+
+# A text so much longer than what is learned from it is not tokenized to its end.
+_CHARACTERS_PER_TOKEN = 32
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +39,36 @@ def tokenize_documents(
     """
     documents = []
     for index, text in enumerate(texts):
-        encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+        encoded = _encoded(tokenizer, well_formed(text), max_length)
         token_ids = encoded["input_ids"]
         if len(token_ids) - sum(encoded["special_tokens_mask"]) < 2:  # noqa: PLR2004
             continue
         kept = tuple(token_ids[:max_length])
         documents.append(TokenizedDocument(index, kept, len(token_ids) > max_length))
     return documents
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, text: str, max_length: int
+) -> Mapping[str, list[int]]:
+    """Return the tokens of a text; of a very long one, more than `max_length` of them."""
+    start = text[: _CHARACTERS_PER_TOKEN * max_length]
+    encoded: Any = tokenizer(start, return_special_tokens_mask=True, verbose=False)
+    # Where a text is cut decides about the tokens next to the cut only.
+    if len(start) < len(text) and len(encoded["input_ids"]) <= 2 * max_length:
+        encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
+    return cast("Mapping[str, list[int]]", encoded)
+
+
+def well_formed(text: str) -> str:
+    """Return the text with pairs of surrogates joined, and lone ones replaced by U+FFFD.
+
+    They come of broken JSON and of files read with `surrogateescape`, and are no characters: a
+    tokenizer refuses them.
+    """
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -51,5 +81,6 @@ def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Return the tokens of a text without special ones."""
-    token_ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    encoded = tokenizer(well_formed(text), add_special_tokens=False, verbose=False)
+    token_ids: list[int] = encoded["input_ids"]
     return token_ids

@@ -1,23 +1,53 @@
 """Test-time fine-tuning: one gradient step on each document, the most informative first.
 
 The recipe of arXiv 2410.08020, section 6 (after Hardt & Sun, arXiv 2305.18466), with adapters
-in place of all weights, as the paper does for its larger models.
+in place of all weights, as the paper does for its larger models; and several prompts at once:
+row i of a batch is the next document of the prompt in slot i, and its loss, gradient, clipping
+and optimizer are its own. What a prompt learns does not depend on those beside it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.ttft.adapter import Adapter
-from langchain_sift.ttft.loss import next_token_loss
+from langchain_sift.ttft.adapter import Slots
+from langchain_sift.ttft.loss import Targets, linear_head, make_targets, row_losses
+from langchain_sift.ttft.recording import Recorder
 from langchain_sift.ttft.tokens import TokenizedDocument
+
+# What one more pass over the model costs, in tokens that could have been padding instead.
+_TOKENS_PER_PASS = 64
+
+# On a GPU documents are padded to a multiple of this, so that few lengths are recorded.
+_BUCKET = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One gradient step, as it happened."""
+
+    number: int
+    """From 1."""
+
+    document: int
+    """Index of the document among those given."""
+
+    loss: float
+    """Mean loss in nats per token on the document, just before the step."""
+
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +56,9 @@ class TrainingRecord:
 
     losses: tuple[float, ...] = ()
     """Mean loss in nats per token, on each step's document just before the step."""
+
+    losses_after: tuple[float, ...] = ()
+    """The same after all steps, where `measure_after` asks for it."""
 
     tokens: int = 0
     """Tokens learned from, repeats counted."""
@@ -39,10 +72,20 @@ class TrainingRecord:
     truncated: tuple[int, ...] = ()
     """Indices of the documents that were cut at `max_length`."""
 
+    update_norm: float = 0.0
+    """Frobenius norm of all updates, as a share of that of the weights that they are added to."""
+
+    drift: float | None = None
+    """By how many nats per token the loss on `drift_texts` rose, where there are any."""
+
+    ended: str | None = None
+    """Why training ended before all documents were learned from, where it did."""
+
     seconds: float = 0.0
+    """From the first step to the last; of all prompts that were trained together."""
 
     fallback: str | None = None
-    """Why the base model answers, where training was not possible."""
+    """Why the base model answers, where it does."""
 
     @property
     def steps(self) -> int:
@@ -50,78 +93,356 @@ class TrainingRecord:
         return len(self.losses)
 
 
-def train(
-    model: PreTrainedModel,
-    adapter: Adapter,
-    documents: Sequence[TokenizedDocument],
-    config: FineTuneConfig,
-    *,
-    given: int,
-    should_stop: Callable[[], bool],
-) -> TrainingRecord:
-    """Train the adapter, which is left enabled unless the record says why not.
+def ignore_step(step: Step) -> None:
+    """Tell nobody."""
+    del step
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one slot is to learn."""
+
+    documents: Sequence[TokenizedDocument]
+    """Most informative first; those too short to learn from are not among them."""
+
+    given: int
+    """How many documents there were with those."""
+
+    config: FineTuneConfig
+
+    should_stop: Callable[[], bool]
+    """Asked before each step; where it returns True, training ends there."""
+
+    on_step: Callable[[Step], None] = ignore_step
+    """Told of each step."""
+
+
+class Trainer:
+    """Trains the slots of one model."""
+
+    def __init__(self, model: PreTrainedModel, slots: Slots, *, checkpointing: bool) -> None:
+        """Prepare for a model whose layers hold these slots.
+
+        Args:
+            model: Its modules are this trainer's alone.
+            slots: Of the model's layers.
+            checkpointing: Whether activations are computed again for the backward pass.
+        """
+        self.slots = slots
+        self.head = linear_head(model)
+        self._model = model
+        self._recorder = Recorder(model.device)
+        self._inputs: dict[tuple[int, int], Targets] = {}
+        if checkpointing:
+            checkpoint_layers(model)
+        # Reading a loss waits for the GPU; it is read while the next step is under way.
+        self._lag = 0 if model.device.type == "cpu" else 1
+
+    @functools.cached_property
+    def batchable(self) -> bool:
+        """Whether a row of a batch goes through its own slot alone, asked of the model.
+
+        Not so where an architecture mixes the rows of a batch, as some mixtures of experts do,
+        or 8-bit layers, which look for outliers in all of it.
+        """
+        self.reserve(2)
+        if getattr(self._model, "is_loaded_in_8bit", False):
+            return False
+        rows = torch.tensor([[1, 2, 3], [3, 2, 1]], device=self._model.device)
+        with torch.inference_mode():
+            self.slots.rest()
+            expected = self._model(input_ids=rows, use_cache=False).logits[1]
+            self.slots.load(0, torch.ones(self.slots.size, device=self._model.device))
+            try:
+                self.slots.use(0, 2)
+                got = self._model(input_ids=rows, use_cache=False).logits[1]
+            except RuntimeError:  # its inputs cannot be cut into rows at all
+                return False
+            finally:
+                self.slots.rest()
+                self.slots.reset(0)
+        return torch.equal(got, expected)
+
+    def reserve(self, count: int) -> None:
+        """Have at least so many slots."""
+        if self.slots.count < count:
+            self.slots.reserve(count)
+            self._recorder.forget()
+
+    def renew_slots(self) -> None:
+        """Replace all slots by others that nothing was ever written to."""
+        count, self.slots.count = self.slots.count, 0
+        self.slots.reserve(max(1, count))
+        self._recorder.forget()
+
+    @functools.cached_property
+    def _base_norm(self) -> float:
+        return self.slots.base_norm()
+
+    def train(self, lessons: Sequence[Lesson]) -> list[TrainingRecord]:
+        """Train slot i on lesson i, all together; leave each slot as its lesson left it.
+
+        Returns:
+            What was done. Where a loss or weights stop being finite, the slot is reset, and
+            `fallback` says so: a broken adapter never answers.
+        """
+        began = time.perf_counter()
+        self.reserve(len(lessons))
+        courses = [_Course(slot, lesson) for slot, lesson in enumerate(lessons)]
+        unread: deque[tuple[list[_Course], torch.Tensor]] = deque()
+        # The caller may be inside no_grad or inference_mode.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            for course in courses:
+                if course.steps:
+                    config = course.lesson.config
+                    self.slots.begin(
+                        course.slot, seed=config.seed, learning_rate=config.learning_rate
+                    )
+            while active := [course for course in courses if course.goes_on(began)]:
+                unread.append(self._step(active))
+                while len(unread) > self._lag:
+                    _read(*unread.popleft())
+        while unread:
+            _read(*unread.popleft())
+        for course in courses:
+            self._finish(course)
+        seconds = time.perf_counter() - began
+        return [course.record(seconds) for course in courses]
+
+    def _step(self, active: list[_Course]) -> tuple[list[_Course], torch.Tensor]:
+        """Take the next step of each course; return the losses, not waited for."""
+        steps = {course.slot: course.take() for course in active}
+        course_of = {course.slot: course for course in active}
+        lengths = [0] * (1 + max(steps))
+        for slot, step in steps.items():
+            lengths[slot] = len(step.document.token_ids) if step.fresh else 0
+        for first, last in passes(lengths, overhead=_TOKENS_PER_PASS):
+            rows = [steps[slot].document.token_ids for slot in range(first, last)]
+            for slot, loss in enumerate(self._gradients(first, rows), start=first):
+                course_of[slot].loss = loss
+        limits = tuple((c.slot, c.lesson.config.max_gradient_norm) for c in active)
+        self._recorder.run(limits, functools.partial(self.slots.step, dict(limits)))
+        return active, torch.stack([course.loss for course in active])
+
+    def _gradients(self, first: int, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Write the gradients of the slots from `first` on; return their losses."""
+        self.slots.use(first, first + len(rows))
+        targets = self._targets(rows)
+
+        def work() -> torch.Tensor:
+            losses = row_losses(self._model, self.head, targets)
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+            return losses.detach()
+
+        losses = self._recorder.run((first, *targets.token_ids.shape), work)
+        assert losses is not None  # noqa: S101 - what `work` returns
+        return losses.clone()  # the next replay writes to the same place
+
+    def _targets(self, rows: Sequence[Sequence[int]]) -> Targets:
+        device = self._model.device
+        if device.type == "cpu":
+            return make_targets(rows, mean=True, device=device)
+        longest = max(len(row) for row in rows)
+        length = _BUCKET * math.ceil(longest / _BUCKET)
+        fresh = make_targets(rows, mean=True, length=length, device=torch.device("cpu"))
+        shape = (len(rows), length)
+        if shape not in self._inputs:
+            self._inputs[shape] = Targets(
+                fresh.token_ids.to(device), fresh.weights.to(device), None
+            )
+        # Always the same tensors: that is where a recording reads.
+        self._inputs[shape].token_ids.copy_(fresh.token_ids)
+        self._inputs[shape].weights.copy_(fresh.weights)
+        return self._inputs[shape]
+
+    def _finish(self, course: _Course) -> None:
+        slot, config = course.slot, course.lesson.config
+        if not course.losses or course.fallback is not None:
+            self.slots.reset(slot)
+            return
+        course.update_norm = self.slots.update_norm(slot) / self._base_norm
+        if not math.isfinite(course.update_norm) or not self.slots.is_finite(slot):
+            course.fallback = "the adapter's weights were not finite after training"
+            self.slots.reset(slot)
+            return
+        if config.max_update is not None and course.update_norm > config.max_update:
+            self.slots.scale_update(slot, config.max_update / course.update_norm)
+            course.update_norm = config.max_update
+        if config.measure_after:
+            course.losses_after = self._losses(slot, course.learned())
+
+    def _losses(self, slot: int, documents: Sequence[TokenizedDocument]) -> list[float]:
+        self.slots.use(slot, slot + 1)
+        losses: dict[tuple[int, ...], float] = {}
+        for document in documents:
+            if document.token_ids not in losses:
+                targets = make_targets([document.token_ids], mean=True, device=self._model.device)
+                with torch.inference_mode():
+                    loss = float(row_losses(self._model, self.head, targets))
+                losses[document.token_ids] = loss
+        return [losses[document.token_ids] for document in documents]
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Have each layer keep its inputs only, and compute the rest again for the backward pass.
+
+    transformers' own switch works in training mode only, which switches dropout on as well.
+    """
+    for layer in model.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.forward = functools.partial(_checkpointed, layer.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    document: TokenizedDocument
+    fresh: bool
+    """Whether the gradient is computed, or the last step's is used once more."""
+
+    completes: bool
+    """Whether it is the last step on this document."""
+
+
+def plan(documents: Sequence[TokenizedDocument], config: FineTuneConfig) -> list[_Planned]:
+    """Return the steps of a lesson, in order, within the budget of documents and tokens."""
+    steps: list[_Planned] = []
+    streak = 0
+    tokens = 0
+    for document in documents[: config.max_documents]:
+        for repeat in range(config.steps_per_document):
+            repeats = steps and steps[-1].document.token_ids == document.token_ids
+            streak = streak + 1 if repeats else 0
+            tokens += len(document.token_ids)
+            if config.max_train_tokens is not None and tokens > config.max_train_tokens:
+                return steps
+            # HullFT, arXiv 2605.30337: a repeat's gradient is computed anew every r-th step.
+            fresh = streak % config.gradient_reuse == 0
+            steps.append(_Planned(document, fresh, repeat == config.steps_per_document - 1))
+    return steps
+
+
+@dataclass(slots=True)
+class _Course:
+    """One slot's lesson while it is given."""
+
+    slot: int
+    lesson: Lesson
+    losses: list[float] = field(default_factory=list)
+    losses_after: list[float] = field(default_factory=list)
+    update_norm: float = 0.0
+    ended: str | None = None
+    fallback: str | None = None
+    steps: list[_Planned] = field(init=False)
+    taken: int = 0
+    loss: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float32))
+    """Of the last step that computed one, perhaps not there yet."""
+
+    def __post_init__(self) -> None:
+        self.steps = plan(self.lesson.documents, self.lesson.config)
+        whole = len(self.lesson.documents) * self.lesson.config.steps_per_document
+        if not self.steps:
+            self.fallback = "no document to learn from"
+        if len(self.steps) < whole:
+            self.ended = "the budget of documents or tokens was spent"
+
+    def goes_on(self, began: float) -> bool:
+        """Return whether there is another step to take."""
+        if self.fallback is not None or self.taken == len(self.steps):
+            return False
+        seconds = self.lesson.config.max_train_seconds
+        if seconds is not None and self.taken and time.perf_counter() - began > seconds:
+            self.ended = f"{seconds} s of training were spent"
+        elif self.lesson.should_stop():
+            self.ended = "it was told to stop"
+        else:
+            return True
+        del self.steps[self.taken :]
+        self.fallback = None if self.taken else self.ended
+        return False
+
+    def take(self) -> _Planned:
+        """Return the next step."""
+        self.taken += 1
+        return self.steps[self.taken - 1]
+
+    def note(self, loss: float) -> None:
+        """Note a step's loss, unless the course has ended already."""
+        if self.fallback is not None:
+            return
+        if not math.isfinite(loss):
+            self.fallback = f"the loss was not finite in step {len(self.losses) + 1}"
+            return
+        document = self.steps[len(self.losses)].document
+        self.losses.append(loss)
+        self.lesson.on_step(Step(len(self.losses), document.index, loss, len(document.token_ids)))
+
+    def learned(self) -> list[TokenizedDocument]:
+        """Return the documents of the steps taken."""
+        return [step.document for step in self.steps[: len(self.losses)]]
+
+    def record(self, seconds: float) -> TrainingRecord:
+        """Return what was done."""
+        taken = self.steps[: len(self.losses)]
+        kept = {document.index for document in self.lesson.documents}
+        return TrainingRecord(
+            losses=tuple(self.losses),
+            losses_after=tuple(self.losses_after),
+            tokens=sum(len(step.document.token_ids) for step in taken),
+            trained=tuple(step.document.index for step in taken if step.completes),
+            skipped=tuple(index for index in range(self.lesson.given) if index not in kept),
+            truncated=tuple(d.index for d in self.lesson.documents if d.truncated),
+            update_norm=self.update_norm if self.fallback is None else 0.0,
+            ended=self.ended,
+            seconds=seconds if taken else 0.0,
+            fallback=self.fallback,
+        )
+
+
+def _read(courses: list[_Course], losses: torch.Tensor) -> None:
+    for course, loss in zip(courses, losses.tolist(), strict=True):
+        course.note(loss)
+
+
+def passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[int, int]]:
+    """Return how to cut a row of documents into passes, so that least is computed.
+
+    A pass holds neighbours, and all of it is as long as its longest document; each costs
+    `overhead` tokens more. A length of 0 is no document, and belongs to no pass.
 
     Args:
-        model: The model that holds the adapter.
-        adapter: In its initial state.
-        documents: Most informative first.
-        config: The recipe.
-        given: How many documents there were before those too short were left out.
-        should_stop: Asked before each step; where it returns True, training ends there.
+        lengths: Tokens of each slot's document.
+        overhead: Tokens.
 
     Returns:
-        What was done. Where a loss or the weights stop being finite, the adapter is reset and
-        `fallback` says so: a broken adapter never answers.
+        First slot and the one after the last, of each pass.
     """
-    began = time.perf_counter()
-    trained: list[int] = []
-    losses: list[float] = []
-    fallback = None if documents else "no document to learn from"
-    # The optimizer's moments belong to the prompt, as the weights do.
-    optimizer = torch.optim.AdamW(
-        [adapter.weights], lr=config.learning_rate, eps=1e-8, weight_decay=0.0, fused=True
-    )
-    # The caller may be inside no_grad or inference_mode.
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        adapter.enable(enabled=bool(documents))
-        for document in documents:
-            token_ids = torch.tensor([document.token_ids], device=adapter.weights.device)
-            for _ in range(config.steps_per_document):
-                if should_stop() or fallback:
-                    break
-                loss = _step(model, adapter, optimizer, token_ids)
-                if math.isfinite(loss):
-                    losses.append(loss)
-                else:
-                    fallback = f"the loss was not finite in step {len(losses) + 1}"
-            else:
-                trained.append(document.index)
-        if fallback is None and not bool(torch.isfinite(adapter.weights).all()):
-            fallback = "the adapter's weights were not finite after training"
-        if fallback is not None:
-            adapter.reset()
-    kept = {document.index: document for document in documents}
-    lengths = {index: len(document.token_ids) for index, document in kept.items()}
-    return TrainingRecord(
-        losses=tuple(losses),
-        tokens=config.steps_per_document * sum(lengths[index] for index in trained),
-        trained=tuple(trained),
-        skipped=tuple(index for index in range(given) if index not in kept),
-        truncated=tuple(index for index, document in kept.items() if document.truncated),
-        seconds=time.perf_counter() - began,
-        fallback=fallback,
-    )
-
-
-def _step(
-    model: PreTrainedModel,
-    adapter: Adapter,
-    optimizer: torch.optim.Optimizer,
-    token_ids: torch.Tensor,
-) -> float:
-    logits = model(input_ids=token_ids, use_cache=False).logits[0, :-1]
-    loss = next_token_loss(logits, token_ids[0, 1:])
-    adapter.clear_gradient()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(loss.detach())
+    # best[i]: the cheapest cost of the first i slots, and where their last pass begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for last in range(1, len(lengths) + 1):
+        if lengths[last - 1] == 0:
+            best.append((best[last - 1][0], last))
+            continue
+        choices = []
+        longest = 0
+        for first in range(last - 1, -1, -1):
+            if lengths[first] == 0:
+                break
+            longest = max(longest, lengths[first])
+            choices.append((best[first][0] + overhead + longest * (last - first), first))
+        best.append(min(choices))
+    cuts = []
+    end = len(lengths)
+    while end > 0:
+        start = best[end][1]
+        if start == end:
+            end -= 1
+        else:
+            cuts.append((start, end))
+            end = start
+    return cuts[::-1]

@@ -18,6 +18,7 @@ EXPECTED = [
     "FineTuneConfig",
     "GenerationConfig",
     "HiddenStateEmbeddings",
+    "Limits",
     "Report",
     "Retrieval",
     "SIFTReranker",

@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Callable
+import time
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import ArgumentError, BusyError
-from langchain_sift.ttft import Engine, LanguageModel, shared_engine
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
+from langchain_sift.errors import ArgumentError, RequestCancelled
+from langchain_sift.ttft import Answering, Engine, LanguageModel, Scoring, shared_engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PROMPT = [5, 9, 40, 41]
-ANSWER = GenerationConfig(max_tokens=8)
+ANSWER = Answering(PROMPT, GenerationConfig(max_tokens=8))
+
+
+def answer(engine: Engine, texts: Sequence[str]) -> tuple[str, tuple[float, ...]]:
+    """Return the text and the losses of one request."""
+    *pieces, outcome = engine.submit(engine.request(texts, ANSWER))
+    text = "".join(piece for piece in pieces if isinstance(piece, str))
+    return text, outcome.training.losses
+
+
+def at_rest(engine: Engine) -> bool:
+    """Wait until the engine's thread has put everything away."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        status = engine.status()
+        if not (status.admitted or status.waiting or status.at_work or status.admitted_tokens):
+            return all(
+                engine._worker.slots.is_at_rest(s) for s in range(engine._worker.slots.count)
+            )
+        time.sleep(0.001)
+    return False
 
 
 def test_after_many_requests_the_base_model_is_what_it_was(
@@ -30,37 +53,71 @@ def test_after_many_requests_the_base_model_is_what_it_was(
     before = fingerprint(tiny_model)
     flags = [(p.requires_grad, p.grad) for p in tiny_model.parameters()]
     for start in range(20):
-        with engine.finetune(texts[start : start + 3]) as model:
-            list(model.generate(PROMPT, ANSWER))
-        with pytest.raises(ZeroDivisionError), engine.finetune(texts[:2]):
-            1 / 0  # noqa: B018
+        answer(engine, texts[start : start + 3])
+        pieces = iter(engine.submit(engine.request(texts[:2], ANSWER)))
+        next(pieces)
+        pieces.close()
+    assert at_rest(engine)
     assert fingerprint(tiny_model) == before
     assert [(p.requires_grad, p.grad) for p in tiny_model.parameters()] == flags
     assert not tiny_model.training
-    assert engine._adapter.is_pristine()
 
 
 def test_without_documents_it_is_the_base_model_exactly(
     engine: Engine, tiny_model: PreTrainedModel, texts: list[str]
 ) -> None:
+    ids = torch.tensor([PROMPT])
     with torch.inference_mode():
-        expected = tiny_model(input_ids=torch.tensor([PROMPT])).logits
-    with engine.finetune(texts[:3]):
-        pass
-    with engine.finetune([]) as model, torch.inference_mode():
-        assert torch.equal(model.model(input_ids=torch.tensor([PROMPT])).logits, expected)
-        assert model.training.fallback == "no document to learn from"
+        log_p = tiny_model(input_ids=ids).logits[0].log_softmax(-1)
+    expected = -float(log_p[:-1].gather(1, ids[0, 1:, None]).sum())
+    answer(engine, texts[:3])
+    outcome = engine.outcome(engine.request([], Scoring([(PROMPT[:1], PROMPT[1:])])))
+    assert outcome.nats[0] == pytest.approx(expected, rel=1e-6)
+    assert outcome.training.fallback == "no document to learn from"
+    assert engine.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
 
 
-def test_concurrent_requests_answer_as_they_would_alone(engine: Engine, texts: list[str]) -> None:
-    def answer(start: int) -> tuple[str, tuple[float, ...]]:
-        with engine.finetune(texts[start : start + 3]) as model:
-            return "".join(model.generate(PROMPT, ANSWER)), model.training.losses
-
-    alone = [answer(start) for start in range(12)]
+@pytest.mark.parametrize("limits", [Limits(max_batch_size=1), Limits(max_batch_size=5)])
+def test_concurrent_requests_answer_as_they_would_alone(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    texts: list[str],
+    limits: Limits,
+) -> None:
+    engine = Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), recipe, limits)
+    chosen = [texts[start : start + 1 + start % 4] for start in range(24)]
+    alone = [answer(engine, documents) for documents in chosen]
     assert len({text for text, _ in alone}) > 1
-    with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(answer, range(12))) == alone
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda documents: answer(engine, documents), chosen))
+    assert [text for text, _ in together] == [text for text, _ in alone]
+    for (_, losses), (_, expected) in zip(together, alone, strict=True):
+        assert losses == pytest.approx(expected, abs=0 if limits.max_batch_size == 1 else 1e-5)
+    assert at_rest(engine)
+
+
+def test_what_is_admitted_together_is_trained_together(
+    engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    train = engine._worker._trainer.train
+    monkeypatch.setattr(
+        engine._worker._trainer,
+        "train",
+        lambda lessons: sizes.append(len(lessons)) or train(lessons),
+    )
+    places = [engine.admit(1) for _ in range(6)]
+    tickets = [
+        engine.submit(engine.request(texts[i : i + 2], ANSWER), place=places[i]) for i in range(6)
+    ]
+    for ticket in tickets:
+        list(ticket)
+    assert sizes == [6]
+    began = time.perf_counter()
+    answer(engine, texts[:1])
+    assert time.perf_counter() - began < engine.limits.gather_seconds + 1.0
+    assert sizes == [6, 1]
 
 
 def test_two_engines_on_one_model_do_not_see_each_other(
@@ -69,44 +126,85 @@ def test_two_engines_on_one_model_do_not_see_each_other(
     language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
     one = Engine(language_model, FineTuneConfig(lora_rank=4, learning_rate=1e-2))
     other = Engine(language_model, FineTuneConfig(lora_rank=2, learning_rate=1e-2))
-    with other.finetune([]) as base:
-        expected = base.negative_log_likelihood(PROMPT[:1], PROMPT[1:])
-    with one.finetune(texts[:3]), other.finetune([]) as beside:
-        assert beside.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == expected
+    expected = other.negative_log_likelihood(PROMPT[:1], PROMPT[1:])
+    events = iter(one.submit(one.request(texts[:3], ANSWER)))
+    next(events)
+    assert other.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == expected
+    events.close()
 
 
-def test_a_request_does_not_wait_for_ever(engine: Engine, texts: list[str]) -> None:
-    entered, leave = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with engine.finetune(texts[:1]):
-            entered.set()
-            leave.wait(30)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert entered.wait(30)
-    with pytest.raises(BusyError, match=r"0\.05 s"), engine.finetune([], max_wait=0.05):
-        pass
-    leave.set()
-    holder.join()
-    with engine.finetune([], max_wait=5.0) as model:
-        assert model.training.steps == 0
-
-
-def test_the_same_weights_and_recipe_share_an_engine(
+def test_the_same_weights_and_adapter_share_an_engine(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    def engine_of(rank: int) -> Engine:
+    def engine_of(limits: Limits | None = None, **recipe: object) -> Engine:
         language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
-        return shared_engine(language_model, FineTuneConfig(lora_rank=rank))
+        return shared_engine(language_model, FineTuneConfig(**recipe), limits)
 
-    first = engine_of(3)
-    assert engine_of(3) is first
-    assert engine_of(5) is not first
+    first = engine_of(lora_rank=3)
+    assert engine_of(lora_rank=3) is first
+    assert engine_of(lora_rank=3, learning_rate=1.0, seed=4) is first
+    assert engine_of(lora_rank=5) is not first
+    assert engine_of(Limits(max_batch_size=2), lora_rank=3) is not first
+
+
+def test_a_request_brings_its_own_recipe_but_not_another_adapter(
+    engine: Engine, texts: list[str], recipe: FineTuneConfig
+) -> None:
+    faster = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=3e-2, max_length=64)
+    other_engine = Engine(engine.language_model, faster)
+    request = engine.request(texts[:3], ANSWER, config=faster)
+    assert engine.outcome(request).training.losses == answer(other_engine, texts[:3])[1]
+    assert answer(engine, texts[:3])[1] != answer(other_engine, texts[:3])[1]
+    with pytest.raises(ArgumentError, match="another adapter"):
+        engine.request(texts[:3], ANSWER, config=FineTuneConfig(lora_rank=5))
+    assert recipe.lora_rank == 4
 
 
 @pytest.mark.parametrize("length", [0, 256, 1000])
 def test_a_prompt_must_leave_room_for_an_answer(engine: Engine, length: int) -> None:
     with pytest.raises(ArgumentError, match=f"got {length}"):
-        engine.check_prompt([1] * length)
+        engine.request([], Answering([1] * length, GenerationConfig()))
+
+
+@pytest.mark.parametrize("token", [-1, 10_000])
+def test_a_token_outside_the_vocabulary_never_reaches_the_model(engine: Engine, token: int) -> None:
+    with pytest.raises(ArgumentError, match=str(token)):
+        engine.request([], Answering([1, token, 2], GenerationConfig()))
+    with pytest.raises(ArgumentError, match=str(token)):
+        engine.request([], Scoring([([1], [token])]))
+
+
+@pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 200, [1] * 57)])
+def test_pairs_must_fit(engine: Engine, pair: tuple[list[int], list[int]]) -> None:
+    with pytest.raises(ArgumentError, match="context and target"):
+        engine.request([], Scoring([pair]))
+
+
+def test_a_closed_engine_says_so(engine: Engine, texts: list[str]) -> None:
+    answer(engine, texts[:1])
+    engine.close()
+    with pytest.raises(RequestCancelled, match="closed"):
+        engine.submit(engine.request(texts[:1], ANSWER))
+    assert engine.status().admitted == 0
+
+
+def test_an_unused_engine_goes_with_its_thread(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.05)
+    engine = Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
+    answer(engine, texts[:1])
+    thread = engine._batcher._thread
+    assert isinstance(thread, threading.Thread)
+    thread.join(10)
+    assert not thread.is_alive()
+    answer(engine, texts[:1])
+    gone = weakref.ref(engine._worker)
+    thread = engine._batcher._thread
+    del engine
+    thread.join(10)
+    gc.collect()
+    assert gone() is None

@@ -2,88 +2,160 @@
 
 from __future__ import annotations
 
-import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.generation import TokenStream, _until
+from langchain_sift.ttft.generation import Question, _Decoding, _Until, generate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PROMPT = [5, 9, 40, 41]
+PROMPTS = [PROMPT, [7], [100, 21, 8, 9, 10, 11, 12, 13, 14], [50, 51]]
 
 
-def stream(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **config: object
-) -> TokenStream:
-    return TokenStream(
-        model, tokenizer, PROMPT, GenerationConfig(**config), should_stop=lambda: False
+@dataclass
+class Told:
+    """What an answer told of itself."""
+
+    pieces: list[str] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+
+    def question(
+        self,
+        prompt: Sequence[int] = PROMPT,
+        should_stop: Callable[[], bool] = lambda: False,
+        **config: object,
+    ) -> Question:
+        return Question(
+            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self.ends.append
+        )
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+@dataclass
+class Asked:
+    """Says stop when asked for the n-th time."""
+
+    times: int
+    count: int = 0
+
+    def __call__(self) -> bool:
+        self.count += 1
+        return self.count >= self.times
+
+
+def test_greedy_is_what_transformers_generates_for_each_prompt_alone(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    told = [Told() for _ in PROMPTS]
+    lengths = [24, 3, 17, 30]
+    asked = zip(told, PROMPTS, lengths, strict=True)
+    generate(tiny_model, tiny_tokenizer, [t.question(p, max_tokens=n) for t, p, n in asked])
+    for answer, prompt, length in zip(told, PROMPTS, lengths, strict=True):
+        ids = torch.tensor([prompt])
+        tokens = tiny_model.generate(ids, max_new_tokens=length, do_sample=False)[0, len(prompt) :]
+        assert answer.text == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
+        assert answer.ends == [len(tokens)]
+        assert len(answer.pieces) > 1
+
+
+def test_a_sample_depends_on_its_seed_and_not_on_who_is_beside(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def sample(*seeds: int | None) -> list[str]:
+        told = [Told() for _ in seeds]
+        generate(
+            tiny_model,
+            tiny_tokenizer,
+            [
+                t.question(max_tokens=24, temperature=1.0, seed=s)
+                for t, s in zip(told, seeds, strict=True)
+            ],
+        )
+        return [t.text for t in told]
+
+    greedy = Told()
+    generate(tiny_model, tiny_tokenizer, [greedy.question(max_tokens=24)])
+    state = torch.random.get_rng_state()
+    together = sample(1, 2, 3)
+    assert together == [*sample(1), *sample(2), *sample(3)]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len({*together, greedy.text}) == 4
+    assert sample(None) != sample(None)
+
+
+def test_samples_are_drawn_from_the_softmax(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with torch.inference_mode():
+        logits = tiny_model(input_ids=torch.tensor([PROMPT])).logits[0, -1].float()
+    expected = torch.softmax(logits / 0.5, dim=0)
+    told = [Told() for _ in range(4000)]
+    generate(
+        tiny_model,
+        tiny_tokenizer,
+        [t.question(max_tokens=1, temperature=0.5, seed=n) for n, t in enumerate(told)],
     )
+    texts = [tiny_tokenizer.decode([token]) for token in range(len(expected))]
+    likeliest = int(expected.argmax())
+    share = sum(t.text == texts[likeliest] for t in told) / len(told)
+    probability = sum(
+        p for p, text in zip(expected, texts, strict=True) if text == texts[likeliest]
+    )
+    error = 4 * (probability * (1 - probability) / len(told)) ** 0.5
+    assert abs(share - probability) < error
 
 
-def test_greedy_is_what_transformers_generates(
+def test_greedy_and_sampled_rows_go_together(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    tokens = tiny_model.generate(torch.tensor([PROMPT]), max_new_tokens=24, do_sample=False)
-    expected = tiny_tokenizer.decode(tokens[0, len(PROMPT) :], skip_special_tokens=True)
-    answer = stream(tiny_model, tiny_tokenizer, max_tokens=24)
-    assert "".join(answer) == expected
-    assert answer.tokens == tokens.shape[1] - len(PROMPT)
+    alone, beside, sampled = Told(), Told(), Told()
+    generate(tiny_model, tiny_tokenizer, [alone.question(max_tokens=12)])
+    questions = [
+        sampled.question(max_tokens=12, temperature=2.0, seed=1),
+        beside.question(max_tokens=12),
+    ]
+    generate(tiny_model, tiny_tokenizer, questions)
+    assert beside.text == alone.text != sampled.text
 
 
-def test_sampling_differs_from_greedy_and_follows_the_global_seed(
+def test_a_row_stops_at_the_next_token_when_asked_and_the_others_go_on(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    def sample(seed: int) -> str:
-        torch.manual_seed(seed)
-        return "".join(stream(tiny_model, tiny_tokenizer, max_tokens=24, temperature=1.0))
-
-    greedy = "".join(stream(tiny_model, tiny_tokenizer, max_tokens=24))
-    assert sample(1) == sample(1)
-    assert len({sample(1), sample(2), greedy}) == 3
-
-
-def test_an_abandoned_answer_ends_its_thread(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    before = threading.active_count()
-    pieces = iter(stream(tiny_model, tiny_tokenizer, max_tokens=200))
-    next(pieces)
-    pieces.close()
-    assert threading.active_count() == before
+    stopped, other = Told(), Told()
+    questions = [
+        stopped.question(should_stop=Asked(5), max_tokens=50),
+        other.question([7], max_tokens=20),
+    ]
+    generate(tiny_model, tiny_tokenizer, questions)
+    assert stopped.ends == [4]
+    assert other.ends == [20]
 
 
-def test_it_stops_at_the_next_token_when_asked(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    asked = []
-
-    def after_five() -> bool:
-        asked.append(None)
-        return len(asked) >= 5
-
-    config = GenerationConfig(max_tokens=200)
-    answer = TokenStream(tiny_model, tiny_tokenizer, PROMPT, config, should_stop=after_five)
-    assert list(answer)
-    assert answer.tokens == 5
-
-
-def test_a_failure_while_generating_surfaces_at_once(
+def test_it_ends_with_the_end_token_and_does_not_show_it(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def out_of_memory(*_: object, **__: object) -> None:
-        msg = "no memory"
-        raise torch.OutOfMemoryError(msg)
-
-    monkeypatch.setattr(tiny_model, "generate", out_of_memory)
-    with pytest.raises(torch.OutOfMemoryError, match="no memory"):
-        list(stream(tiny_model, tiny_tokenizer, max_tokens=5))
+    ids = torch.tensor([PROMPT])
+    tokens = tiny_model.generate(ids, max_new_tokens=12, do_sample=False)[0, len(PROMPT) :]
+    end = int(tokens[5])
+    first = tokens.tolist().index(end)
+    monkeypatch.setattr(tiny_model.generation_config, "eos_token_id", [0, end])
+    told = Told()
+    generate(tiny_model, tiny_tokenizer, [told.question(max_tokens=12)])
+    assert told.ends == [first + 1]
+    assert told.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -95,6 +167,7 @@ def test_a_failure_while_generating_surfaces_at_once(
         (("three", "two"), "one "),
         (("thr", "ee"), "one two "),
         (("four",), "one two three"),
+        (("threes",), "one two three"),
         (("o",), ""),
     ],
 )
@@ -102,5 +175,37 @@ def test_the_text_ends_before_a_stop_string_wherever_the_pieces_break(
     size: int, stop: tuple[str, ...], expected: str
 ) -> None:
     text = "one two three"
-    pieces = (text[start : start + size] for start in range(0, len(text), size))
-    assert "".join(_until(pieces, stop)) == expected
+    until = _Until(stop)
+    passed = ""
+    for start in range(0, len(text), size):
+        passed += until.pass_on(text[start : start + size])
+        if until.reached:
+            break
+    assert passed + until.rest() == expected
+
+
+def test_nothing_is_held_back_that_cannot_become_a_stop_string() -> None:
+    until = _Until(("\n\nHuman:",))
+    assert until.pass_on("It is so.") == "It is so."
+    assert until.pass_on(" And\n") == " And"
+    assert until.pass_on("\nHum") == ""
+    assert until.pass_on("ble pie") == "\n\nHumble pie"
+
+
+def test_characters_of_several_tokens_come_whole(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "naïve café 🦊🦊 ひらがな و العربية done, and done again, twice."
+    token_ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
+    decoding = _Decoding(tiny_tokenizer, keep=False)
+    pieces = [decoding.take(token_id) for token_id in token_ids]
+    assert "".join(pieces) + decoding.rest() == text
+    assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+    assert sum(bool(piece) for piece in pieces) > 20
+
+
+def test_a_character_that_never_ends_is_told_at_the_end(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    token_ids = tiny_tokenizer("ab🦊", add_special_tokens=False)["input_ids"][:-1]
+    decoding = _Decoding(tiny_tokenizer, keep=False)
+    assert "".join(decoding.take(token_id) for token_id in token_ids) == "ab"
+    assert decoding.rest() == tiny_tokenizer.decode(token_ids)[2:]

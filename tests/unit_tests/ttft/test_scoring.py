@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from langchain_sift.ttft.scoring import negative_log_likelihood
+from langchain_sift.ttft.loss import linear_head
+from langchain_sift.ttft.scoring import negative_log_likelihoods
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
 TOKENS = [5, 9, 40, 41, 7, 8, 100, 21]
 
 
-@pytest.mark.parametrize("cut", [1, 3, 7])
-def test_it_is_transformers_loss_over_the_target(tiny_model: PreTrainedModel, cut: int) -> None:
-    ids = torch.tensor([TOKENS])
-    labels = ids.clone()
-    labels[:, :cut] = -100
-    with torch.no_grad():
-        expected = tiny_model(input_ids=ids, labels=labels).loss.item() * (len(TOKENS) - cut)
-    found = negative_log_likelihood(tiny_model, TOKENS[:cut], TOKENS[cut:])
+def test_it_is_transformers_loss_over_each_target(tiny_model: PreTrainedModel) -> None:
+    pairs = [(TOKENS[:cut], TOKENS[cut:]) for cut in (1, 3, 7)] + [(TOKENS[:2], TOKENS[2:4])]
+    expected = []
+    for context, target in pairs:
+        ids = torch.tensor([[*context, *target]])
+        labels = ids.clone()
+        labels[:, : len(context)] = -100
+        with torch.no_grad():
+            expected.append(tiny_model(input_ids=ids, labels=labels).loss.item() * len(target))
+    found = negative_log_likelihoods(tiny_model, linear_head(tiny_model), pairs)
     assert found == pytest.approx(expected, rel=1e-5)
+    assert negative_log_likelihoods(tiny_model, None, pairs) == pytest.approx(expected, rel=1e-5)
 
 
 def test_parts_add_up(tiny_model: PreTrainedModel) -> None:
-    whole = negative_log_likelihood(tiny_model, TOKENS[:2], TOKENS[2:])
-    parts = negative_log_likelihood(tiny_model, TOKENS[:2], TOKENS[2:5])
-    parts += negative_log_likelihood(tiny_model, TOKENS[:5], TOKENS[5:])
-    assert whole == pytest.approx(parts, rel=1e-5)
+    pairs = [(TOKENS[:2], TOKENS[2:]), (TOKENS[:2], TOKENS[2:5]), (TOKENS[:5], TOKENS[5:])]
+    whole, *parts = negative_log_likelihoods(tiny_model, None, pairs)
+    assert whole == pytest.approx(sum(parts), rel=1e-5)

@@ -1,0 +1,228 @@
+"""A request that was handed in: its events as they come, for threads and for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import RequestCancelled, RequestTimeout
+from langchain_sift.ttft.admission import Place
+from langchain_sift.ttft.tokens import TokenizedDocument
+from langchain_sift.ttft.training import Step, TrainingRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Continue a prompt of token ids."""
+
+    prompt: Sequence[int]
+    config: GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Tell how likely each target is after its context, both token ids."""
+
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What one prompt asks of the engine: learn, then do the task, then forget."""
+
+    documents: Sequence[TokenizedDocument]
+    """To learn from, most informative first."""
+
+    given: int
+    """How many texts there were before those too short were left out."""
+
+    config: FineTuneConfig
+
+    task: Answering | Scoring | None = None
+
+    weights: torch.Tensor | None = None
+    """Of an adapter trained before; with it, there are no documents."""
+
+    keep: bool = False
+    """Whether the adapter's weights are part of the outcome."""
+
+    untaught: str | None = None
+    """Why nothing is to be learned, where that was decided before."""
+
+    @property
+    def kind(self) -> type | None:
+        """What its task is: one batch has one kind."""
+        return None if self.task is None else type(self.task)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of a request, apart from the text of its answer."""
+
+    training: TrainingRecord
+    tokens: int = 0
+    """Of the answer."""
+
+    nats: tuple[float, ...] = ()
+    """Negative log-likelihood of each target."""
+
+    weights: torch.Tensor | None = None
+    """Of the adapter, float32, where they were to be kept."""
+
+    seconds_waiting: float = 0.0
+    """From being handed in to the first step."""
+
+    seconds_task: float = 0.0
+
+
+Event = Step | str | Outcome
+"""A gradient step, a piece of the answer, and last what came of it all."""
+
+
+class Ticket:
+    """One request from being handed in to its outcome.
+
+    Iterate over it, once, in a thread or in a coroutine. Leaving the iteration early, however
+    that happens, cancels the request.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        place: Place,
+        *,
+        timeout: float | None = None,
+        since: float | None = None,
+    ) -> None:
+        """Prepare a request.
+
+        Args:
+            request: What is asked.
+            place: Given back when the request is done.
+            timeout: Seconds in which it must be done; None: any time.
+            since: When they began, by `time.perf_counter`; by default now.
+        """
+        self.request = request
+        self.place = place
+        self.handed_in = time.perf_counter()
+        self.done = threading.Event()
+        """Set once the engine has nothing more to do with it."""
+        self._timeout = timeout
+        self._since = self.handed_in if since is None else since
+        self.leave_queue: Callable[[Ticket], object] | None = None
+        """Called when it is cancelled; set by the queue that it waits in."""
+        self._cancelled = False
+        self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+        self._wake: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """End it: within one gradient step or one token nothing more is done for it.
+
+        Takes no lock that another thread may hold for long: a finalizer may call it anywhere.
+        """
+        self._cancelled = True
+        if self.leave_queue is not None:
+            self.leave_queue(self)
+
+    def should_stop(self) -> bool:
+        """Return whether it was cancelled or is too late."""
+        return self._cancelled or self._seconds_left() <= 0
+
+    def why_stopped(self) -> RequestCancelled | RequestTimeout:
+        """Return the error of a request that was told to stop."""
+        if self._cancelled:
+            return RequestCancelled("the request was cancelled before its answer was complete")
+        return self._too_late()
+
+    def _seconds_left(self) -> float:
+        if self._timeout is None:
+            return float("inf")
+        return self._since + self._timeout - time.perf_counter()
+
+    def put(self, event: Event | BaseException) -> None:
+        """Tell whoever iterates; called by the engine."""
+        self._events.put(event)
+        wake = self._wake
+        if wake is not None:
+            try:
+                wake()
+            except RuntimeError:  # the event loop is closed: nobody waits any more
+                self.cancel()
+
+    def finish(self, last: Outcome | BaseException) -> None:
+        """Tell the outcome, and give the place back; called by the engine; once is enough."""
+        if self.done.is_set():
+            return
+        self.place.give_back()
+        self.done.set()
+        self.put(last)
+
+    def __iter__(self) -> Generator[Event]:
+        """Yield what happens; the last is the outcome.
+
+        Raises:
+            RequestTimeout: If it was not done in time.
+        """
+        try:
+            while True:
+                try:
+                    event = self._events.get(timeout=self._wait())
+                except queue.Empty:
+                    raise self._too_late() from None
+                yield self._checked(event)
+                if isinstance(event, Outcome):
+                    return
+        finally:
+            self.cancel()
+
+    async def __aiter__(self) -> AsyncGenerator[Event]:
+        """As `__iter__`, without holding a thread."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        self._wake = lambda: loop.call_soon_threadsafe(ready.set)
+        try:
+            while True:
+                try:
+                    event = self._events.get_nowait()
+                except queue.Empty:
+                    await self._until(ready)
+                    continue
+                yield self._checked(event)
+                if isinstance(event, Outcome):
+                    return
+        finally:
+            self._wake = None
+            self.cancel()
+
+    async def _until(self, ready: asyncio.Event) -> None:
+        try:
+            # Not wait_for: until Python 3.12 it forgot a cancellation that came with an event.
+            async with asyncio.timeout(self._wait()):
+                # What came between the last look and now has set it already.
+                await ready.wait()
+        except TimeoutError:
+            raise self._too_late() from None
+        ready.clear()
+
+    def _wait(self) -> float | None:
+        left = self._seconds_left()
+        return None if left == float("inf") else max(0.0, left)
+
+    def _checked(self, event: Event | BaseException) -> Event:
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    def _too_late(self) -> RequestTimeout:
+        msg = (
+            f"the prompt was not answered within {self._timeout} s: raise timeout, learn from "
+            "less (max_documents, max_train_tokens), or ask less at once"
+        )
+        return RequestTimeout(msg)

@@ -1,0 +1,332 @@
+"""What is done with a batch of requests: train together, do the tasks together, forget."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import TrainingError
+from langchain_sift.ttft.adapter import add_slots, share_weights
+from langchain_sift.ttft.generation import Question, generate
+from langchain_sift.ttft.loading import LanguageModel
+from langchain_sift.ttft.scoring import negative_log_likelihoods
+from langchain_sift.ttft.tickets import Answering, Outcome, Scoring, Ticket
+from langchain_sift.ttft.tokens import TokenizedDocument, plain_tokens
+from langchain_sift.ttft.training import Lesson, Step, Trainer, TrainingRecord
+
+_OUT_OF_MEMORY = "the memory did not suffice"
+
+
+@dataclass(slots=True)
+class _Job:
+    """A ticket while it is worked on."""
+
+    ticket: Ticket
+    slot: int = 0
+    training: TrainingRecord = field(default_factory=TrainingRecord)
+    weights: torch.Tensor | None = None
+    nats: tuple[float, ...] = ()
+    began: float = 0.0
+    steps: int = 0
+    """Gradient steps told already."""
+
+    said: list[str] = field(default_factory=list)
+    """Of the answer, told already."""
+
+    unrepeated: str = ""
+    """What an earlier attempt said, and this one has still to say again."""
+
+    failure: BaseException | None = None
+    """Why there was an earlier attempt."""
+
+    def again(self, failure: BaseException) -> _Job:
+        """Return the job as it is to be done once more; what was told is not told twice."""
+        return _Job(
+            self.ticket,
+            steps=self.steps,
+            said=self.said,
+            unrepeated="".join(self.said),
+            failure=failure,
+        )
+
+    def tell_step(self, step: Step) -> None:
+        if step.number > self.steps:
+            self.steps = step.number
+            self.ticket.put(step)
+
+    def tell(self, text: str) -> None:
+        repeated = self.unrepeated[: len(text)]
+        if not text.startswith(repeated):
+            self._contradict()
+            return
+        self.unrepeated = self.unrepeated[len(text) :]
+        if new := text[len(repeated) :]:
+            self.said.append(new)
+            self.ticket.put(new)
+
+    def _contradict(self) -> None:
+        """End a job whose answer, done again, is not what was told of it before."""
+        assert self.failure is not None  # noqa: S101 - there was an earlier attempt
+        self.ticket.finish(self.failure)
+
+    def finish(self, began: float, tokens: int = 0) -> None:
+        """Tell the outcome; the task began at `began`, and made so many tokens."""
+        if self.ticket.should_stop():
+            self.ticket.finish(self.ticket.why_stopped())
+            return
+        if self.unrepeated:
+            self._contradict()
+            return
+        self.ticket.finish(
+            Outcome(
+                training=self.training,
+                tokens=tokens,
+                nats=self.nats,
+                weights=self.weights,
+                seconds_waiting=self.began - self.ticket.handed_in,
+                seconds_task=time.perf_counter() - began,
+            )
+        )
+
+
+class Worker:
+    """The model with its slots. One thread at a time."""
+
+    def __init__(self, language_model: LanguageModel, config: FineTuneConfig) -> None:
+        """Share the model's weights, and put slots beside them.
+
+        Raises:
+            ArgumentError: If `config.target_modules` names no layer of the model.
+        """
+        self._tokenizer: PreTrainedTokenizerBase = language_model.tokenizer
+        self._context_length = language_model.context_length
+        with torch.inference_mode(mode=False):  # else the adapters could never be trained
+            self._model = share_weights(language_model.model)
+            self.slots, self.names = add_slots(self._model, config)
+        layers = [self._model.get_submodule(name) for name in self.names]
+        self.transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
+        """Whether there are layers whose weights are kept with the inputs first, as GPT-2's."""
+        self._trainer = Trainer(
+            self._model, self.slots, checkpointing=config.gradient_checkpointing
+        )
+        self.quarantined = 0
+        self._base_losses: dict[tuple[str, ...], float] = {}
+
+    def do(self, tickets: Sequence[Ticket]) -> None:
+        """Do the requests, all of one kind, and finish their tickets."""
+        # The longest first: those that train on are then the first slots.
+        jobs = [_Job(ticket) for ticket in sorted(tickets, key=_steps, reverse=True)]
+        failure: BaseException | None = None
+        try:
+            self._do(jobs)
+        except BaseException as error:  # noqa: BLE001 - goes to whoever asked
+            failure = _without_frames(error)
+        for job in jobs:
+            job.ticket.finish(failure or TrainingError("the request was lost: a bug of ours"))
+
+    def _do(self, jobs: list[_Job]) -> None:
+        """Do the jobs; where it fails, do them in parts, so that only the bad one fails."""
+        if len(jobs) > 1 and not self._trainer.batchable:
+            self._do_in_parts(jobs, 1)
+            return
+        failure = self._attempt(jobs)
+        if failure is None:
+            return
+        # Outside the handler: an exception's frames hold the tensors of the failed step.
+        out_of_memory = isinstance(failure, torch.OutOfMemoryError)
+        if out_of_memory:
+            _free_memory()
+        if len(jobs) == 1 and (jobs[0].said or not out_of_memory):
+            jobs[0].ticket.finish(failure)
+        left = [job.again(failure) for job in jobs if not job.ticket.done.is_set()]
+        if len(jobs) > 1:
+            self._do_in_parts(left, len(jobs) // 2 if out_of_memory else 1)
+        elif left:
+            self._do_with_less(left[0])
+
+    def _do_in_parts(self, jobs: list[_Job], size: int) -> None:
+        for start in range(0, len(jobs), size):
+            self._do(jobs[start : start + size])
+
+    def _do_with_less(self, job: _Job) -> None:
+        """Learn from the first half of each document; if even that is too much, from nothing."""
+        request = job.ticket.request
+        longest = max((len(d.token_ids) for d in request.documents), default=0)
+        failure = self._attempt([job], max_length=max(2, longest // 2))
+        if failure is None:
+            return
+        if isinstance(failure, torch.OutOfMemoryError):
+            _free_memory()
+            if request.config.on_failure == "base" and not job.said:
+                failure = self._attempt([job.again(failure)], untaught=_OUT_OF_MEMORY)
+                if failure is None:
+                    return
+            else:
+                failure = TrainingError(f"{_OUT_OF_MEMORY}, even for half of each document")
+        job.ticket.finish(failure)
+
+    def _attempt(
+        self, jobs: list[_Job], *, max_length: int | None = None, untaught: str | None = None
+    ) -> BaseException | None:
+        """Do the jobs once; return what failed. The slots are at rest afterwards."""
+        try:
+            for slot, job in enumerate(jobs):
+                job.slot, job.began = slot, time.perf_counter()
+            self._train(jobs, max_length, untaught)
+            self._do_tasks(jobs)
+        except BaseException as error:  # noqa: BLE001 - goes to whoever asked
+            return _without_frames(error)
+        finally:
+            self._bring_to_rest(len(jobs))
+        return None
+
+    # --- training -------------------------------------------------------------------------
+
+    def _train(self, jobs: list[_Job], max_length: int | None, untaught: str | None) -> None:
+        self._trainer.reserve(len(jobs))
+        lessons = [_lesson(job, max_length, untaught) for job in jobs]
+        for job, record in zip(jobs, self._trainer.train(lessons), strict=True):
+            request = job.ticket.request
+            reason = untaught or request.untaught
+            job.training = record if reason is None else replace(record, fallback=reason)
+            if request.weights is not None:
+                self.slots.load(job.slot, request.weights)
+                job.training = replace(record, fallback=None)
+            self._guard(job)
+            if request.keep and job.training.fallback is None:
+                job.weights = self.slots.weights[job.slot].to("cpu", copy=True)
+            fine = job.training.fallback in {None, "no document to learn from", reason}
+            if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
+                job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
+
+    def _guard(self, job: _Job) -> None:
+        """Let no adapter answer that predicts the drift texts much worse than the base model."""
+        config = job.ticket.request.config
+        if not config.drift_texts or job.training.fallback is not None:
+            return
+        texts = config.drift_texts
+        if texts not in self._base_losses:
+            self.slots.rest()
+            self._base_losses[texts] = self._mean_loss(texts)
+        self.slots.use(job.slot, job.slot + 1)
+        drift = self._mean_loss(texts) - self._base_losses[texts]
+        job.training = replace(job.training, drift=drift)
+        if not drift <= config.max_drift:
+            self.slots.reset(job.slot)
+            reason = f"the loss on drift_texts rose by {drift:.3g} nats, above {config.max_drift}"
+            job.training = replace(job.training, fallback=reason, update_norm=0.0)
+
+    def _mean_loss(self, texts: Sequence[str]) -> float:
+        nats, tokens = 0.0, 0
+        for text in texts:
+            token_ids = plain_tokens(self._tokenizer, text)[: self._context_length]
+            if len(token_ids) > 1:
+                pair = (token_ids[:1], token_ids[1:])
+                nats += negative_log_likelihoods(self._model, self._trainer.head, [pair])[0]
+                tokens += len(token_ids) - 1
+        return nats / max(1, tokens)
+
+    # --- tasks ----------------------------------------------------------------------------
+
+    def _do_tasks(self, jobs: list[_Job]) -> None:
+        if all(job.training.fallback is not None for job in jobs):
+            self.slots.rest()  # the base model exactly, and faster
+        else:
+            self.slots.use(0, len(jobs))
+        began = time.perf_counter()
+        if jobs[0].ticket.request.kind is Answering:
+            self._answer(jobs, began)
+        elif jobs[0].ticket.request.kind is Scoring:
+            self._score(jobs)
+        for job in jobs:
+            job.finish(began)
+
+    def _answer(self, jobs: list[_Job], began: float) -> None:
+        questions = []
+        for job in jobs:
+            task = job.ticket.request.task
+            assert isinstance(task, Answering)  # noqa: S101 - one batch has one kind
+            questions.append(
+                Question(
+                    task.prompt,
+                    task.config,
+                    should_stop=_stops(job.ticket),
+                    on_text=job.tell,
+                    on_end=functools.partial(job.finish, began),
+                )
+            )
+        generate(self._model, self._tokenizer, questions)
+
+    def _score(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            task = job.ticket.request.task
+            assert isinstance(task, Scoring)  # noqa: S101 - one batch has one kind
+            if job.training.fallback is not None:
+                self.slots.rest()
+            else:
+                self.slots.use(job.slot, job.slot + 1)
+            nats = negative_log_likelihoods(self._model, self._trainer.head, task.pairs)
+            job.nats = tuple(nats)
+
+    # --- forgetting -----------------------------------------------------------------------
+
+    def _bring_to_rest(self, count: int) -> None:
+        """Reset the slots and verify it; where one is not at rest, all are made anew."""
+        used = range(min(count, self.slots.count))
+        try:
+            self.slots.rest()
+            for slot in used:
+                self.slots.reset(slot)
+            at_rest = all(self.slots.is_at_rest(slot) for slot in used)
+        except BaseException:  # noqa: BLE001 - whatever it was: a slot in doubt is not used again
+            at_rest = False
+        if not at_rest:
+            self.quarantined += 1
+            self._trainer.renew_slots()
+
+
+def _steps(ticket: Ticket) -> int:
+    return len(ticket.request.documents) * ticket.request.config.steps_per_document
+
+
+def _lesson(job: _Job, max_length: int | None, untaught: str | None) -> Lesson:
+    ticket, request = job.ticket, job.ticket.request
+    documents = [] if untaught else request.documents
+    if max_length is not None:
+        documents = [_cut(document, max_length) for document in documents]
+    return Lesson(documents, request.given, request.config, ticket.should_stop, job.tell_step)
+
+
+def _cut(document: TokenizedDocument, length: int) -> TokenizedDocument:
+    if len(document.token_ids) <= length:
+        return document
+    return TokenizedDocument(document.index, document.token_ids[:length], truncated=True)
+
+
+def _stops(ticket: Ticket) -> Callable[[], bool]:
+    """Return whether the answer ends: it is no longer wanted, or an error was told already."""
+    return lambda: ticket.done.is_set() or ticket.should_stop()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Let go of the frames of an error and of its causes: they hold the failed step's tensors."""
+    errors = [error]
+    for link in errors:
+        link.__traceback__ = None
+        causes = (link.__cause__, link.__context__)
+        errors.extend(cause for cause in causes if cause is not None and cause not in errors)
+    return error
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,194 @@
+"""What test-time fine-tuning costs beside the loop that one would write with PEFT.
+
+    make bench
+
+The demo's model, and documents of 128 tokens. "floor": the same forward and backward pass
+through the frozen model, without any adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
+from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, load_language_model
+from langchain_sift.ttft.generation import Question, generate
+from langchain_sift.ttft.tokens import TokenizedDocument
+
+MODEL = Path(__file__).parents[2] / "examples" / "demo" / "model"
+PROMPTS, DOCUMENTS, LENGTH, ANSWER = 16, 10, 128, 32
+RECIPE = FineTuneConfig(lora_rank=16, lora_alpha=16)
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+def language_model(request: pytest.FixtureRequest) -> LanguageModel:
+    return load_language_model(str(MODEL), device="cpu", dtype=request.param)
+
+
+@pytest.fixture(scope="module")
+def documents(language_model: LanguageModel) -> torch.Tensor:
+    """Token ids, shape (PROMPTS, DOCUMENTS, LENGTH)."""
+    size = language_model.model.config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(5, size, (PROMPTS, DOCUMENTS, LENGTH), generator=generator)
+
+
+def requests(
+    documents: torch.Tensor, task: Answering | None = None, count: int = PROMPTS
+) -> list[Request]:
+    return [
+        Request(
+            [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
+            DOCUMENTS,
+            RECIPE,
+            task,
+        )
+        for rows in documents[:count].tolist()
+    ]
+
+
+def ask_all(engine: Engine, asked: Sequence[Request]) -> None:
+    """Have the requests done, as many together as the engine takes."""
+    places = [engine.admit(0) for _ in asked]
+    tickets = [engine.submit(r, place=place) for r, place in zip(asked, places, strict=True)]
+    for ticket in tickets:
+        *_, outcome = ticket
+        assert outcome.training.steps == DOCUMENTS
+
+
+def peft_loop(
+    language_model: LanguageModel, documents: torch.Tensor, *, answer: int
+) -> Callable[[], None]:
+    """Return the loop that one would write: an adapter for each prompt, put on and taken off."""
+    model = language_model.model
+    lora = LoraConfig(r=RECIPE.lora_rank, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear")
+
+    def loop() -> None:
+        for rows in documents:
+            peft_model = get_peft_model(model, lora)
+            trainable = [p for p in peft_model.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0.0)
+            for ids in rows:
+                optimizer.zero_grad()
+                peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
+                torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+                optimizer.step()
+            if answer:
+                peft_model.eval()
+                prompt = rows[0][None, :16]
+                peft_model.generate(
+                    input_ids=prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    max_new_tokens=answer,
+                    min_new_tokens=answer,
+                    do_sample=False,
+                )
+            peft_model.unload()
+
+    return loop
+
+
+@pytest.mark.parametrize("way", ["peft loop", "one by one", "together"])
+def test_training(
+    benchmark: BenchmarkFixture, language_model: LanguageModel, documents: torch.Tensor, way: str
+) -> None:
+    """16 prompts, each with 10 documents of 128 tokens."""
+    benchmark.group = f"train 16 prompts on 10 documents each, {language_model.model.dtype}"
+    if way == "peft loop":
+        work = peft_loop(language_model, documents, answer=0)
+    else:
+        engine = Engine(
+            language_model, RECIPE, Limits(max_batch_size=PROMPTS if way == "together" else 1)
+        )
+        asked = requests(documents)
+        work = lambda: ask_all(engine, asked)  # noqa: E731
+    benchmark.pedantic(work, rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("way", ["peft loop", "one by one", "together"])
+def test_training_and_answering(
+    benchmark: BenchmarkFixture,
+    language_model: LanguageModel,
+    documents: torch.Tensor,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same, and an answer of 32 tokens each."""
+    benchmark.group = f"train 16 prompts and answer 32 tokens, {language_model.model.dtype}"
+    monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
+    if way == "peft loop":
+        work = peft_loop(language_model, documents, answer=ANSWER)
+    else:
+        engine = Engine(
+            language_model, RECIPE, Limits(max_batch_size=PROMPTS if way == "together" else 1)
+        )
+        task = Answering(documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER))
+        asked = requests(documents, task)
+        work = lambda: ask_all(engine, asked)  # noqa: E731
+    benchmark.pedantic(work, rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("length", [128, 512])
+@pytest.mark.parametrize("way", ["floor", "step"])
+def test_step(
+    benchmark: BenchmarkFixture, language_model: LanguageModel, way: str, length: int
+) -> None:
+    """One gradient step on one document, and the pass that no step can do without."""
+    benchmark.group = f"a step on {length} tokens, {language_model.model.dtype}"
+    engine = Engine(language_model, RECIPE)
+    trainer, model = engine._worker._trainer, engine._worker._model
+    ids = torch.randint(5, model.config.vocab_size, (1, length))
+    if way == "floor":
+        embed = model.get_input_embeddings()
+
+        def work() -> None:
+            embedded = embed(ids).detach().requires_grad_()
+            model(inputs_embeds=embedded, labels=ids, use_cache=False).loss.backward()
+
+    else:
+        trainer.slots.begin(0, seed=0, learning_rate=1e-4)
+
+        def work() -> None:
+            trainer._gradients(0, ids.tolist())
+            trainer.slots.step({0: 1.0})
+
+    with torch.enable_grad():
+        benchmark.pedantic(work, rounds=30, warmup_rounds=3)
+
+
+@pytest.mark.parametrize("way", ["steps and tokens", "request"])
+def test_request(
+    benchmark: BenchmarkFixture,
+    language_model: LanguageModel,
+    documents: torch.Tensor,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A whole request, and its ten steps and 32 tokens without slot, queue and bookkeeping."""
+    benchmark.group = f"a request of 10 steps and 32 tokens, {language_model.model.dtype}"
+    monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
+    engine = Engine(language_model, RECIPE)
+    prompt, config = documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER)
+    (asked,) = requests(documents, Answering(prompt, config), count=1)
+    if way == "request":
+        work = lambda: ask_all(engine, [asked])  # noqa: E731
+    else:
+        worker = engine._worker
+        trainer = worker._trainer
+        trainer.slots.begin(0, seed=0, learning_rate=RECIPE.learning_rate)
+        question = Question(prompt, config, lambda: False, lambda _: None, lambda _: None)
+
+        def work() -> None:
+            with torch.enable_grad():
+                for document in asked.documents:
+                    trainer._gradients(0, [document.token_ids]).tolist()
+                    trainer.slots.step({0: RECIPE.max_gradient_norm})
+            generate(worker._model, language_model.tokenizer, [question])
+
+    benchmark.pedantic(work, rounds=10, warmup_rounds=2)
