@@ -147,6 +147,10 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             raise ArgumentError(msg)
         if method != "json_mode":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
+        kwargs.pop("strict", None)
+        if kwargs:
+            msg = f"unsupported arguments: {list(kwargs)}"
+            raise ArgumentError(msg)
         asked = {"kwargs": {"method": method}, "schema": schema}
         model = self.bind(ls_structured_output_format=asked)
         parser = JsonOutputParser()

@@ -20,6 +20,7 @@ from langchain_core.messages import (
     ToolCall,
     ToolMessage,
 )
+from langchain_core.messages.tool import tool_call
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.extras import require
@@ -41,7 +42,7 @@ _ROLES: dict[type[BaseMessage], str] = {
     ToolMessage: "tool",
     FunctionMessage: "tool",
 }
-# A model is not shown its old reasoning, and its calls stand in the message's `tool_calls`.
+# A model is not shown its old reasoning, and its calls are shown as such.
 _REASONING = ("reasoning", "reasoning_content", "thinking", "redacted_thinking")
 _CALLS = ("tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "function_call")
 _PROBE = "langchain_sift_probe"
@@ -88,6 +89,7 @@ def render(
             "describe the tools in the prompt"
         )
         raise ArgumentError(msg)
+    messages = list(_with_results_apart(messages))
     if not tokenizer.chat_template:
         text = "\n\n".join(_text(message) for message in messages)
         return list(tokenizer(text, verbose=False)["input_ids"])
@@ -129,14 +131,40 @@ def _turns(messages: Sequence[BaseMessage]) -> list[Turn]:
             # What was meant as a call is at least something that the model said.
             said = [turn["content"], *(call["args"] for call in message.invalid_tool_calls)]
             turn["content"] = "\n".join(filter(None, said))
-            if message.tool_calls:
-                turn["tool_calls"] = [_openai_call(call) for call in message.tool_calls]
-            tool_names.update({call["id"]: call["name"] for call in message.tool_calls})
+            calls = message.tool_calls or _anthropic_calls(message)
+            if calls:
+                turn["tool_calls"] = [_openai_call(call) for call in calls]
+            tool_names.update({call["id"]: call["name"] for call in calls})
         if isinstance(message, ToolMessage):
             turn["tool_call_id"] = message.tool_call_id
             name = name or tool_names.get(message.tool_call_id)
         turns.append({**turn, "name": name} if name else turn)
     return turns
+
+
+def _with_results_apart(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
+    """Yield results of tools, which Anthropic's format puts into a human message, before it."""
+    for message in messages:
+        results = _blocks(message, "tool_result")
+        for block in results:
+            yield ToolMessage(block.get("content") or "", tool_call_id=block["tool_use_id"])
+        rest = [block for block in message.content if block not in results]
+        if not results:
+            yield message
+        elif rest:
+            yield message.model_copy(update={"content": rest})
+
+
+def _anthropic_calls(message: AIMessage) -> list[ToolCall]:
+    return [
+        tool_call(name=block["name"], args=block["input"], id=block["id"])
+        for block in _blocks(message, "tool_use")
+    ]
+
+
+def _blocks(message: BaseMessage, kind: str) -> list[dict[str, Any]]:
+    blocks = message.content if isinstance(message.content, list) else ()
+    return [block for block in blocks if isinstance(block, dict) and block.get("type") == kind]
 
 
 def _role(message: BaseMessage) -> str:

@@ -35,6 +35,7 @@ from langchain_sift.retrievers import SIFTRetriever
 require("ttft", "torch", "transformers")
 
 from langchain_sift.ttft import (  # noqa: E402
+    AdapterCache,
     Answering,
     Engine,
     Outcome,
@@ -130,6 +131,10 @@ class TestTimeFineTuning(BaseModel):
     cache: BaseCache | bool | None = False
     """LangChain's cache of answers. Off, for an answer depends on what the store held when it
     was asked; on, it needs a `corpus_version`."""
+
+    adapter_cache: AdapterCache | None = Field(default=None, exclude=True)
+    """Where adapters are kept, so that what was learned once is not learned again: the same
+    documents in the same order, by the same recipe, for the same tenant. None: nowhere."""
 
     corpus_version: str | Callable[[], str] | None = Field(default=None, exclude=True)
     """Names the state of the documents, as part of what a cached answer is found by."""
@@ -241,6 +246,7 @@ class TestTimeFineTuning(BaseModel):
             recipe=replace(self.finetune, **recipe),
             generation=replace(generation, keep_special_tokens=keep_special_tokens),
             timeout=timeout,
+            cache=self.adapter_cache,
             run_manager=run_manager,
         )
 
@@ -322,6 +328,7 @@ class Answer:
         recipe: FineTuneConfig,
         generation: GenerationConfig,
         timeout: float | None,
+        cache: AdapterCache | None,
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
     ) -> None:
         """Prepare the request; nothing is done before `start`, or the first piece is asked for.
@@ -338,6 +345,9 @@ class Answer:
         self._recipe = recipe
         self._generation = generation
         self._timeout = timeout
+        self._cache = cache
+        self._key: str | None = None
+        self._cached = False
         self._run_manager = run_manager
         self._ticket: Ticket | None = None
         self._seconds_retrieval = 0.0
@@ -403,7 +413,7 @@ class Answer:
                 elif isinstance(event, Step):
                     self._tell(event)
                 else:
-                    self._outcome = event
+                    self._ended(event)
         finally:
             self.cancel()
 
@@ -417,7 +427,8 @@ class Answer:
                 elif isinstance(event, Step):
                     await self._atell(event)
                 else:
-                    self._outcome = event
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(_PREPARING, self._ended, event)
 
     def _most_tokens(self) -> int:
         """Return how many training tokens to reserve before anything is known but numbers."""
@@ -450,12 +461,23 @@ class Answer:
             self._documents = list(self._given)
         room = engine.language_model.context_length - len(self._prompt)
         generation = replace(self._generation, max_tokens=min(self._generation.max_tokens, room))
-        return engine.request(
+        request = engine.request(
             [document.page_content for document in self._documents],
             Answering(self._prompt, generation),
             config=self._recipe,
             untaught=self._too_little_to_gain(),
         )
+        if self._cache is None or not request.documents:
+            return request
+        self._key = self._cache.key(engine.fingerprint, request)
+        adapter = self._cache.get(self._key)
+        self._cached = adapter is not None
+        return replace(request, keep=True) if adapter is None else request.taught_by(adapter)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        if self._cache is not None and self._key is not None and outcome.adapter is not None:
+            self._cache.put(self._key, outcome.adapter)
 
     def _too_little_to_gain(self) -> str | None:
         gains = self._gains()
@@ -520,6 +542,7 @@ class Answer:
             "drift": training.drift,
             "ended": training.ended,
             "fallback": training.fallback,
+            "cached": self._cached,
             "seconds": {
                 "retrieval": self._seconds_retrieval,
                 "waiting": self._outcome.seconds_waiting,

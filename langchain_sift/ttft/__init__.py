@@ -15,17 +15,20 @@
 | `batching.py` | the queue, and the thread that empties it |
 | `tickets.py` | a request, and its events for who waits |
 | `artefact.py` | an adapter to keep |
+| `cache.py` | adapters kept between requests |
 | `engine.py` | the whole of it |
 | `embedding.py` | a text's representation in the model |
 """
 
 from langchain_sift.ttft.artefact import TrainedAdapter
+from langchain_sift.ttft.cache import AdapterCache
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
 from langchain_sift.ttft.loading import LanguageModel, fastest_dtype, load_language_model
 from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
 from langchain_sift.ttft.training import Step, TrainingRecord
 
 __all__ = [
+    "AdapterCache",
     "Answering",
     "Engine",
     "EngineStatus",

@@ -127,8 +127,8 @@ class TrainedAdapter:
             msg = f"{folder} holds no adapter that this version can read: {error}"
             raise ArgumentError(msg) from error
 
-    def weights_for(self, layers: Sequence[str], shapes: Shapes) -> torch.Tensor:
-        """Return the weights for a model with these layers.
+    def check_fits(self, layers: Sequence[str], shapes: Shapes) -> None:
+        """Reject a model with other layers.
 
         Raises:
             ArgumentError: If the adapter belongs to another model, rank or choice of layers.
@@ -140,7 +140,6 @@ class TrainedAdapter:
                 "and fits no other model, rank or choice of layers"
             )
             raise ArgumentError(msg)
-        return self.weights
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         sizes = [rows * columns for rows, columns in self.shapes]

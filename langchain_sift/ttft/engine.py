@@ -8,11 +8,15 @@ no request can see another; the base weights are never written to.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, TrainingError
@@ -71,6 +75,17 @@ class Engine:
         self._admission = Admission(self.limits)
         self._batcher = Batcher(self._worker.do, self._admission, self.limits)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the model's weights: what an adapter that is kept belongs to."""
+        digest = hashlib.sha256()
+        model = self.language_model.model
+        for name, weights in [*model.named_parameters(), *model.named_buffers()]:
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)} ".encode())
+            flat = weights.detach().contiguous().flatten().view(torch.uint8)
+            digest.update(flat.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
     def admit(self, tokens: int) -> Place:
         """Return a place for a request that learns from no more than so many tokens.
 
@@ -111,9 +126,8 @@ class Engine:
         if isinstance(task, Scoring):
             self._check_pairs(task)
         if isinstance(texts, TrainedAdapter):
-            slots = self._worker.slots
-            weights = texts.weights_for(self._worker.names, slots.shapes)
-            return Request((), 0, config, task, weights=weights, keep=keep)
+            texts.check_fits(self._worker.names, self._worker.slots.shapes)
+            return Request((), 0, config, task, adapter=texts, keep=keep)
         documents: list[TokenizedDocument] = []
         if untaught is None:
             documents = tokenize_documents(
@@ -178,17 +192,10 @@ class Engine:
         """
         config = replace(config or self.config, on_failure="raise")
         outcome = self.outcome(self.request(texts, config=config, keep=True))
-        if outcome.weights is None:
+        if outcome.adapter is None:
             msg = f"there is no adapter to keep: {outcome.training.fallback}"
             raise TrainingError(msg)
-        return TrainedAdapter(
-            outcome.weights,
-            self._worker.names,
-            self._worker.slots.shapes,
-            config,
-            outcome.training,
-            self.language_model.name,
-        )
+        return outcome.adapter
 
     def negative_log_likelihood(
         self,

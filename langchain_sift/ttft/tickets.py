@@ -7,13 +7,12 @@ import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from dataclasses import dataclass
-
-import torch
+from dataclasses import dataclass, replace
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft.admission import Place
+from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.tokens import TokenizedDocument
 from langchain_sift.ttft.training import Step, TrainingRecord
 
@@ -47,8 +46,8 @@ class Request:
 
     task: Answering | Scoring | None = None
 
-    weights: torch.Tensor | None = None
-    """Of an adapter trained before; with it, there are no documents."""
+    adapter: TrainedAdapter | None = None
+    """One trained before, in place of learning from the documents."""
 
     keep: bool = False
     """Whether the adapter's weights are part of the outcome."""
@@ -60,6 +59,11 @@ class Request:
     def kind(self) -> type | None:
         """What its task is: one batch has one kind."""
         return None if self.task is None else type(self.task)
+
+    def taught_by(self, adapter: TrainedAdapter) -> Request:
+        """Return the request with what was learned before, in place of learning it."""
+        before = replace(adapter.training, seconds=0.0)
+        return replace(self, documents=(), adapter=replace(adapter, training=before))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +77,8 @@ class Outcome:
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""
 
-    weights: torch.Tensor | None = None
-    """Of the adapter, float32, where they were to be kept."""
+    adapter: TrainedAdapter | None = None
+    """What was learned, where it was to be kept."""
 
     seconds_waiting: float = 0.0
     """From being handed in to the first step."""

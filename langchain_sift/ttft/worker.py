@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.adapter import add_slots, share_weights
+from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.generation import Question, generate
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.scoring import negative_log_likelihoods
@@ -32,7 +33,7 @@ class _Job:
     ticket: Ticket
     slot: int = 0
     training: TrainingRecord = field(default_factory=TrainingRecord)
-    weights: torch.Tensor | None = None
+    adapter: TrainedAdapter | None = None
     nats: tuple[float, ...] = ()
     began: float = 0.0
     steps: int = 0
@@ -90,7 +91,7 @@ class _Job:
                 training=self.training,
                 tokens=tokens,
                 nats=self.nats,
-                weights=self.weights,
+                adapter=self.adapter,
                 seconds_waiting=self.began - self.ticket.handed_in,
                 seconds_task=time.perf_counter() - began,
             )
@@ -106,6 +107,7 @@ class Worker:
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
         """
+        self._name = language_model.name
         self._tokenizer: PreTrainedTokenizerBase = language_model.tokenizer
         self._context_length = language_model.context_length
         with torch.inference_mode(mode=False):  # else the adapters could never be trained
@@ -197,15 +199,25 @@ class Worker:
             request = job.ticket.request
             reason = untaught or request.untaught
             job.training = record if reason is None else replace(record, fallback=reason)
-            if request.weights is not None:
-                self.slots.load(job.slot, request.weights)
-                job.training = replace(record, fallback=None)
+            if request.adapter is not None:
+                self.slots.load(job.slot, request.adapter.weights)
+                job.training = request.adapter.training
             self._guard(job)
             if request.keep and job.training.fallback is None:
-                job.weights = self.slots.weights[job.slot].to("cpu", copy=True)
+                job.adapter = self._kept(job)
             fine = job.training.fallback in {None, "no document to learn from", reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
+
+    def _kept(self, job: _Job) -> TrainedAdapter:
+        return TrainedAdapter(
+            self.slots.weights[job.slot].to("cpu", copy=True),
+            self.names,
+            self.slots.shapes,
+            job.ticket.request.config,
+            job.training,
+            self._name,
+        )
 
     def _guard(self, job: _Job) -> None:
         """Let no adapter answer that predicts the drift texts much worse than the base model."""

@@ -228,7 +228,7 @@ def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: li
     request = engine.request(
         texts[:6], config=replace(engine.config, max_update=free / 3), keep=True
     )
-    weights = engine.outcome(request).weights
+    weights = engine.outcome(request).adapter.weights
     engine.close()  # its thread is not at the slots any more
     slots = engine._worker.slots
     slots.load(0, weights)
