@@ -50,8 +50,8 @@ _HELLO: Turn = {"role": "user", "content": "Hello"}
 
 
 def query(messages: Sequence[BaseMessage]) -> str:
-    """Return the text of the last human message, or of the last one where none is human."""
-    human = [message for message in messages if isinstance(message, HumanMessage)]
+    """Return the last text of a human, or of the last message where no human said any."""
+    human = [message for message in messages if isinstance(message, HumanMessage) and message.text]
     return (human or messages)[-1].text if messages else ""
 
 

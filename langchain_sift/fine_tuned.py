@@ -459,11 +459,9 @@ class Answer:
     def _request(self, engine: Engine) -> Request:
         if self._given is not None:
             self._documents = list(self._given)
-        room = engine.language_model.context_length - len(self._prompt)
-        generation = replace(self._generation, max_tokens=min(self._generation.max_tokens, room))
         request = engine.request(
             [document.page_content for document in self._documents],
-            Answering(self._prompt, generation),
+            Answering(self._prompt, self._generation),
             config=self._recipe,
             untaught=self._too_little_to_gain(),
         )

@@ -216,6 +216,11 @@ class Slots:
                 for down, up, *places in pairs
             ]
 
+    @property
+    def in_use(self) -> bool:
+        """Whether batches go through slots, or the model is the base model."""
+        return self._layers[0].slots is not None
+
     def rest(self) -> None:
         """Use no slot: the model is the base model."""
         for layer in self._layers:

@@ -108,7 +108,8 @@ class Engine:
         Args:
             texts: Documents, most informative first; one may occur more than once. Or an
                 adapter that was trained before.
-            task: What to do with the model that learned from them.
+            task: What to do with the model that learned from them. An answer is no longer than
+                the model's context has room for.
             config: The recipe, where it is not the engine's.
             keep: Whether the outcome has the adapter's weights.
             untaught: Why nothing is to be learned from the texts, where that is so.
@@ -122,7 +123,7 @@ class Engine:
             msg = f"{config} needs another adapter than that of the engine's {self.config}"
             raise ArgumentError(msg)
         if isinstance(task, Answering):
-            self.check_prompt(task.prompt)
+            task = self._within_context(task)
         if isinstance(task, Scoring):
             self._check_pairs(task)
         if isinstance(texts, TrainedAdapter):
@@ -225,6 +226,13 @@ class Engine:
             msg = f"the prompt must have from 1 to {limit - 1} tokens, got {len(prompt)}"
             raise ArgumentError(msg)
         self._check_vocabulary(prompt)
+
+    def _within_context(self, task: Answering) -> Answering:
+        self.check_prompt(task.prompt)
+        room = self.language_model.context_length - len(task.prompt)
+        if task.config.max_tokens <= room:
+            return task
+        return Answering(task.prompt, replace(task.config, max_tokens=room))
 
     def _check_pairs(self, task: Scoring) -> None:
         limit = self.language_model.context_length

@@ -7,7 +7,7 @@ row its token and says which rows are done.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,25 @@ def generate(
             logits_processor=LogitsProcessorList([_Sampling(questions, model.device)]),
             stopping_criteria=StoppingCriteriaList([_RowsAreDone(rows)]),
         )
+
+
+def fitting(questions: Sequence[Question], context_length: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of questions, first and one after the last, that fit the context together.
+
+    A row that is done goes on beside those that are not, beyond where its own answer ended; some
+    models have no positions there.
+    """
+    first = 0
+    longest = new = 0
+    for number, question in enumerate(questions):
+        longest = max(longest, len(question.prompt))
+        new = max(new, question.config.max_tokens)
+        if number > first and longest + new > context_length:
+            yield first, number
+            first = number
+            longest, new = len(question.prompt), question.config.max_tokens
+    if first < len(questions):
+        yield first, len(questions)
 
 
 def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:

@@ -16,7 +16,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.adapter import add_slots, share_weights
 from langchain_sift.ttft.artefact import TrainedAdapter
-from langchain_sift.ttft.generation import Question, generate
+from langchain_sift.ttft.generation import Question, fitting, generate
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.scoring import negative_log_likelihoods
 from langchain_sift.ttft.tickets import Answering, Outcome, Scoring, Ticket
@@ -114,8 +114,7 @@ class Worker:
             self._model = share_weights(language_model.model)
             self.slots, self.names = add_slots(self._model, config)
         layers = [self._model.get_submodule(name) for name in self.names]
-        self.transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
-        """Whether there are layers whose weights are kept with the inputs first, as GPT-2's."""
+        self._transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
         self._trainer = Trainer(
             self._model, self.slots, checkpointing=config.gradient_checkpointing
         )
@@ -217,6 +216,7 @@ class Worker:
             job.ticket.request.config,
             job.training,
             self._name,
+            self._transposed,
         )
 
     def _guard(self, job: _Job) -> None:
@@ -275,7 +275,10 @@ class Worker:
                     on_end=functools.partial(job.finish, began),
                 )
             )
-        generate(self._model, self._tokenizer, questions)
+        for first, last in fitting(questions, self._context_length):
+            if self.slots.in_use:
+                self.slots.use(first, last)
+            generate(self._model, self._tokenizer, questions[first:last])
 
     def _score(self, jobs: list[_Job]) -> None:
         for job in jobs:

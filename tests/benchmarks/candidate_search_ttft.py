@@ -65,9 +65,8 @@ def choose(
 
 
 def bits(engine: Engine, texts: list[str], scored: ScoredText) -> float:
-    with engine.finetune(texts) as model:
-        context = [*scored.start, *scored.context]
-        return model.negative_log_likelihood(context, scored.target) / math.log(2)
+    context = [*scored.start, *scored.context]
+    return engine.negative_log_likelihood(context, scored.target, texts=texts) / math.log(2)
 
 
 def report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError, RequestCancelled
@@ -164,6 +165,25 @@ def test_a_request_brings_its_own_recipe_but_not_another_adapter(
 def test_a_prompt_must_leave_room_for_an_answer(engine: Engine, length: int) -> None:
     with pytest.raises(ArgumentError, match=f"got {length}"):
         engine.request([], Answering([1] * length, GenerationConfig()))
+
+
+def test_a_long_prompt_beside_a_long_answer_stays_within_the_positions_of_the_model(
+    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+) -> None:
+    """GPT-2 has no position beyond its context: a row that went on there would fail all."""
+    config = GPT2Config(vocab_size=400, n_positions=64, n_embd=32, n_layer=1, n_head=2)
+    language_model = LanguageModel("gpt2", GPT2LMHeadModel(config).eval(), tiny_tokenizer)
+    engine = Engine(language_model, recipe)
+    tasks = [
+        Answering([7] * 60, GenerationConfig(max_tokens=100)),
+        Answering([5, 9], GenerationConfig(max_tokens=40)),
+    ]
+    alone = [list(engine.submit(engine.request(texts[:2], task)))[-1].tokens for task in tasks]
+    places = [engine.admit(1) for _ in tasks]
+    requests = [engine.request(texts[:2], task) for task in tasks]
+    tickets = [engine.submit(r, place=place) for r, place in zip(requests, places, strict=True)]
+    assert [list(ticket)[-1].tokens for ticket in tickets] == alone
+    assert alone[0] <= 4
 
 
 @pytest.mark.parametrize("token", [-1, 10_000])

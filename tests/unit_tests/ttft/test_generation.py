@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.generation import Question, _Decoding, _Until, generate
+from langchain_sift.ttft.generation import Question, _Decoding, _Until, fitting, generate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,6 +158,24 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
     generate(tiny_model, tiny_tokenizer, [told.question(max_tokens=12)])
     assert told.ends == [first + 1]
     assert told.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 29), st.integers(1, 30)), max_size=8).map(
+        lambda pairs: [(length, min(new, 30 - length)) for length, new in pairs]
+    )
+)
+def test_rows_that_go_together_fit_the_context(pairs: list[tuple[int, int]]) -> None:
+    questions = [Told().question([1] * length, max_tokens=new) for length, new in pairs]
+    runs = list(fitting(questions, 30))
+    assert [n for first, last in runs for n in range(first, last)] == list(range(len(pairs)))
+
+    def fits(first: int, last: int) -> bool:
+        lengths, new = zip(*pairs[first:last], strict=True)
+        return max(lengths) + max(new) <= 30
+
+    assert all(fits(first, last) for first, last in runs)
+    assert not any(fits(first, last + 1) for first, last in runs[:-1])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -1,0 +1,182 @@
+"""Test-time fine-tuning on an accelerator, beside the loop that one would write with PEFT.
+
+    python tests/benchmarks/accelerator.py --out tests/benchmarks/results/accelerator.json
+
+A model of the architecture and size of Qwen3-0.6B with random weights, in bfloat16; documents of
+512 random tokens, 50 for a prompt. Nothing but PyTorch, transformers and PEFT is needed. With
+`--device cpu --layers 2 --width 64 --documents 3 --length 64` it runs anywhere in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft.adapter import add_slots, share_weights
+from langchain_sift.ttft.tokens import TokenizedDocument
+from langchain_sift.ttft.training import Lesson, Trainer
+
+RECIPE = FineTuneConfig(lora_rank=64)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--documents", type=int, default=50)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def make_model(width: int, layers: int, device: str) -> PreTrainedModel:
+    config = Qwen3Config(
+        vocab_size=151_936,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=width // 8,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to(device).eval()
+
+
+def seconds(work: Callable[[], object], device: str, rounds: int) -> float:
+    """Return the median time of a piece of work, the first time not counted."""
+    times = []
+    for _ in range(rounds + 1):
+        wait(device)
+        began = time.perf_counter()
+        work()
+        wait(device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def matmul_ceiling(device: str, rounds: int) -> float:
+    """Return the floating-point operations a second of a large bfloat16 product."""
+    size = 8192 if device.startswith("cuda") else 512
+    left = torch.randn(size, size, dtype=torch.bfloat16, device=device)
+
+    def work() -> None:
+        for _ in range(10):
+            left @ left
+
+    return 10 * 2 * size**3 / seconds(work, device, rounds)
+
+
+def peft_loop(model: PreTrainedModel, documents: torch.Tensor) -> None:
+    lora = LoraConfig(r=RECIPE.lora_rank, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear")
+    peft_model = get_peft_model(model, lora)
+    trainable = [p for p in peft_model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0.0)
+    for ids in documents:
+        optimizer.zero_grad()
+        peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+    peft_model.unload()
+
+
+def lessons(documents: torch.Tensor) -> list[Lesson]:
+    return [
+        Lesson(
+            [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
+            len(rows),
+            RECIPE,
+            lambda: False,
+        )
+        for rows in documents.tolist()
+    ]
+
+
+def train(trainer: Trainer, taught: list[Lesson]) -> None:
+    records = trainer.train(taught)
+    assert all(record.fallback is None for record in records), records[0].fallback
+    for slot in range(len(taught)):
+        trainer.slots.reset(slot)
+
+
+def measure(asked: argparse.Namespace) -> dict[str, Any]:
+    device, rounds = asked.device, asked.rounds
+    model = make_model(asked.width, asked.layers, device)
+    shape = (asked.prompts, asked.documents, asked.length)
+    documents = torch.randint(5, model.config.vocab_size, shape)
+    parameters = sum(p.numel() for p in model.parameters())
+    own = share_weights(model)
+    slots, _ = add_slots(own, RECIPE)
+    trainer = Trainer(own, slots, checkpointing=False)
+    ceiling = matmul_ceiling(device, rounds)
+    one = seconds(lambda: train(trainer, lessons(documents[:1])), device, rounds)
+    several = seconds(lambda: train(trainer, lessons(documents)), device, rounds)
+    on_device = documents[0].to(device)
+    loop = seconds(lambda: peft_loop(model, on_device), device, rounds)
+    # A LoRA step: the forward pass, and the gradient of the activations (2 P each a token).
+    operations = 4 * parameters * asked.documents * asked.length
+    return {
+        "parameters": parameters,
+        "documents": asked.documents,
+        "tokens_each": asked.length,
+        "prompts_together": asked.prompts,
+        "matmul_ceiling_tflops": round(ceiling / 1e12, 1),
+        "peft_loop_seconds": round(loop, 4),
+        "one_prompt_seconds": round(one, 4),
+        "prompts_together_seconds": round(several, 4),
+        "one_prompt_against_peft_loop": round(loop / one, 2),
+        "one_prompt_share_of_ceiling": round(operations / one / ceiling, 3),
+        "together_share_of_ceiling": round(asked.prompts * operations / several / ceiling, 3),
+    }
+
+
+def main() -> None:
+    asked = arguments()
+    on_cuda = asked.device.startswith("cuda")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = {
+        "command": "python tests/benchmarks/accelerator.py",
+        "date": datetime.now(tz=UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": torch.cuda.get_device_name() if on_cuda else platform.machine(),
+        "torch": torch.__version__,
+        **measure(asked),
+    }
+    text = json.dumps(found, indent=1) + "\n"
+    sys.stdout.write(text)
+    if asked.out is not None:
+        asked.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
