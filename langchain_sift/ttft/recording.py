@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+_MOST = 64  # recordings; each keeps its thousands of launches in memory
+
 
 @dataclass(slots=True)
 class _Recording:
@@ -28,6 +30,8 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         """Record on CUDA devices; elsewhere work is run as it is, each time."""
         self._records = device.type == "cuda"
+        # One pool for all: a result is copied before the next recording may write to its place.
+        self._pool = torch.cuda.graph_pool_handle() if self._records else None
         self._seen: set[Hashable] = set()
         self._recordings: dict[Hashable, _Recording] = {}
 
@@ -40,8 +44,10 @@ class Recorder:
             self._seen.add(key)  # not before: a piece that failed has warmed nothing up
             return result
         if key not in self._recordings:
+            if len(self._recordings) == _MOST:
+                self._recordings.clear()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, pool=self._pool):
                 result = work()
             self._recordings[key] = _Recording(graph, result)
         recording = self._recordings[key]
