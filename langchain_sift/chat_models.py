@@ -29,7 +29,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, Runn
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sift.chat_templates import call_opening, query, render
 from langchain_sift.errors import ArgumentError
@@ -78,7 +78,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         chat.with_structured_output(Answer).invoke("What is known about X?")
         ```
 
-    The query to the retriever is the last human message. Where the tokenizer has no chat
+    Where the tokenizer has no chat
     template, as base models have none, the prompt is the texts of the messages, a blank line
     between them.
     """
@@ -88,6 +88,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
 
     streaming: bool = False
     """Whether `invoke` sends its answer to callbacks piece by piece; LangChain reads this."""
+
+    retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(default=query, exclude=True)
+    """What the retriever is asked for a conversation; by default its last human message."""
 
     def bind_tools(
         self,
@@ -255,7 +258,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         tools, must_call = _chosen(tools, tool_choice)
         answer = self._answer(
             functools.partial(self._prompt_of, messages, tools, must_call=must_call),
-            query(messages),
+            self.retrieval_query(messages),
             run_manager,
             stop=stop,
             keep_special_tokens=bool(tools),  # some mark the calls

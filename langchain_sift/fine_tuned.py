@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, closing
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -407,13 +407,14 @@ class Answer:
     def __iter__(self) -> Generator[str]:
         """Yield the text in pieces; leaving early cancels what is not done."""
         try:
-            for event in self.start():
-                if isinstance(event, str):
-                    yield event
-                elif isinstance(event, Step):
-                    self._tell(event)
-                else:
-                    self._ended(event)
+            with closing(iter(self.start())) as events:
+                for event in events:
+                    if isinstance(event, str):
+                        yield event
+                    elif isinstance(event, Step):
+                        self._tell(event)
+                    else:
+                        self._ended(event)
         finally:
             self.cancel()
 

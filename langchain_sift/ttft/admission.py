@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from types import TracebackType
 
 from langchain_sift.config import Limits
@@ -10,25 +11,27 @@ from langchain_sift.errors import EngineOverloaded
 
 
 class Admission:
-    """Counts what was admitted and is not done; atomic, and never waits."""
+    """Knows what was admitted and is not done; atomic, and never waits."""
 
     def __init__(self, limits: Limits) -> None:
         """Start with nothing admitted."""
         self._limits = limits
         # Reentrant: a finalizer that gives a place back may run inside any of these methods.
         self._lock = threading.RLock()
-        self._requests = 0
-        self._tokens = 0
+        # The tokens of each place. Weakly: wherever an interrupt strikes, a place that nobody
+        # holds is free, and there is no count that could be left wrong.
+        self._places: weakref.WeakKeyDictionary[Place, int] = weakref.WeakKeyDictionary()
 
     @property
     def requests(self) -> int:
         """Requests admitted and not done."""
-        return self._requests
+        return len(self._places)
 
     @property
     def tokens(self) -> int:
         """Training tokens admitted and not done."""
-        return self._tokens
+        with self._lock:
+            return sum(self._places.values())
 
     def admit(self, tokens: int) -> Place:
         """Return a place for a request that will train on no more than so many tokens.
@@ -36,55 +39,54 @@ class Admission:
         Raises:
             EngineOverloaded: If there is no room; nothing was reserved.
         """
+        place = Place(self)
         with self._lock:
-            if self._requests >= self._limits.max_requests:
+            if self.requests >= self._limits.max_requests:
                 msg = (
-                    f"{self._requests} requests are admitted, as many as max_requests allows: "
+                    f"{self.requests} requests are admitted, as many as max_requests allows: "
                     "ask again later, or raise Limits.max_requests"
                 )
                 raise EngineOverloaded(msg)
-            self._check(tokens, others=self._requests > 0)
-            self._requests += 1
-            self._tokens += tokens
-            return Place(self, tokens)
+            self._check(tokens, others=self.requests > 0)
+            self._places[place] = tokens
+        return place
 
-    def need(self, tokens: int) -> None:
-        """Reserve so many tokens more, or fewer.
+    def need(self, place: Place, tokens: int) -> None:
+        """Reserve so many tokens for a place, in the stead of those that were.
 
         Raises:
-            EngineOverloaded: If there is no room; nothing was reserved.
+            EngineOverloaded: If they are more, and there is no room; nothing has changed.
         """
         with self._lock:
-            if tokens > 0:
-                self._check(tokens, others=self._requests > 1)
-            self._tokens += tokens
+            if place not in self._places:
+                return
+            more = tokens - self._places[place]
+            if more > 0:
+                self._check(more, others=self.requests > 1)
+            self._places[place] = tokens
 
     def _check(self, tokens: int, *, others: bool) -> None:
         # A request larger than the limit is admitted where it is alone.
-        if others and self._tokens + tokens > self._limits.max_tokens:
+        if others and self.tokens + tokens > self._limits.max_tokens:
             msg = (
-                f"{self._tokens} training tokens are admitted, and with {tokens} more they were "
+                f"{self.tokens} training tokens are admitted, and with {tokens} more they were "
                 f"above max_tokens ({self._limits.max_tokens}): ask again later, learn from "
                 "less, or raise Limits.max_tokens"
             )
             raise EngineOverloaded(msg)
 
-    def give_back(self, requests: int, tokens: int) -> None:
+    def give_back(self, place: Place) -> None:
         """Make room."""
         with self._lock:
-            self._requests -= requests
-            self._tokens -= tokens
+            self._places.pop(place, None)
 
 
 class Place:
     """A request's place among those admitted, until it is given back; giving back twice is once."""
 
-    def __init__(self, admission: Admission, tokens: int) -> None:
-        """Belong to an admission, which has counted it."""
+    def __init__(self, admission: Admission) -> None:
+        """Belong to an admission, which counts it while it is there."""
         self._admission = admission
-        self._tokens = tokens
-        self._lock = threading.Lock()
-        self._held = True
 
     def need(self, tokens: int) -> None:
         """Say how many tokens the request turned out to train on.
@@ -92,17 +94,11 @@ class Place:
         Raises:
             EngineOverloaded: If they are more than reserved, and there is no room for them.
         """
-        with self._lock:
-            if self._held:
-                self._admission.need(tokens - self._tokens)
-                self._tokens = tokens
+        self._admission.need(self, tokens)
 
     def give_back(self) -> None:
         """Make room for others."""
-        with self._lock:
-            held, self._held = self._held, False
-        if held:
-            self._admission.give_back(1, self._tokens)
+        self._admission.give_back(self)
 
     def __enter__(self) -> Place:
         """Hold the place."""

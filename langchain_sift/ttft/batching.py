@@ -51,14 +51,18 @@ class Batcher:
                 msg = "the engine is closed"
                 raise RequestCancelled(msg)
             ticket.leave_queue = self._remove
-            self._queue.append(ticket)
-            # In a forked child the thread is not alive, whatever the parent's was.
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._serve, name="langchain-sift-engine", daemon=True
-                )
-                self._thread.start()
-            self._changed.notify_all()
+            try:
+                self._queue.append(ticket)
+                # In a forked child the thread is not alive, whatever the parent's was.
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(
+                        target=self._serve, name="langchain-sift-engine", daemon=True
+                    )
+                    self._thread.start()
+                self._changed.notify_all()
+            except BaseException:  # an interrupt, or there can be no more threads
+                ticket.cancel()
+                raise
 
     @property
     def waiting(self) -> int:

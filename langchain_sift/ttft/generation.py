@@ -67,11 +67,12 @@ def generate(
         padding, device=model.device
     ).unsqueeze(1)
     own: Any = model.generation_config
-    ends = _as_set(own.eos_token_id)
+    # A chat model's end of turn may be known to its tokenizer alone.
+    ends = _as_set(own.eos_token_id) | _as_set(tokenizer.eos_token_id)
     config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max(question.config.max_tokens for question in questions),
         do_sample=False,
-        eos_token_id=own.eos_token_id,
+        eos_token_id=sorted(ends) or None,
         bos_token_id=own.bos_token_id,
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
     )

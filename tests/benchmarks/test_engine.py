@@ -122,6 +122,7 @@ def test_training_and_answering(
     """The same, and an answer of 32 tokens each."""
     benchmark.group = f"train 16 prompts and answer 32 tokens, {language_model.model.dtype}"
     monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
+    monkeypatch.setattr(language_model.tokenizer, "eos_token", None)
     if way == "peft loop":
         work = peft_loop(language_model, documents, answer=ANSWER)
     else:
@@ -173,6 +174,7 @@ def test_request(
     """A whole request, and its ten steps and 32 tokens without slot, queue and bookkeeping."""
     benchmark.group = f"a request of 10 steps and 32 tokens, {language_model.model.dtype}"
     monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
+    monkeypatch.setattr(language_model.tokenizer, "eos_token", None)
     engine = Engine(language_model, RECIPE)
     prompt, config = documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER)
     (asked,) = requests(documents, Answering(prompt, config), count=1)

@@ -62,6 +62,14 @@ class StandardParameters:
         return False  # the small model's tokenizer has no chat template
 
     @property
+    def has_structured_output(self) -> bool:
+        return False  # nor does it write JSON
+
+    @property
+    def supports_model_override(self) -> bool:
+        return False  # weights are loaded once
+
+    @property
     def chat_model_params(self) -> dict[str, Any]:
         return {**self._model_params, "finetune": RECIPE}
 
@@ -76,6 +84,42 @@ class TestStandardUnit(StandardParameters, ChatModelUnitTests):
 
 
 class TestStandardIntegration(StandardParameters, ChatModelIntegrationTests):
+    pass
+
+
+class ToolParameters(StandardParameters):
+    """The same for a model that calls tools."""
+
+    @pytest.fixture(autouse=True)
+    def _small_model(self, tool_model: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
+        self._model_params = dict(zip(("model", "tokenizer"), tool_model, strict=True))
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return True
+
+    @property
+    def has_structured_output(self) -> bool:
+        return True
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        return {"temperature": 0, "max_tokens": 100, "stop": []}
+
+
+class TestStandardUnitWithTools(ToolParameters, ChatModelUnitTests):
+    pass
+
+
+class TestStandardIntegrationWithTools(ToolParameters, ChatModelIntegrationTests):
     pass
 
 
@@ -125,6 +169,11 @@ def test_the_query_is_the_last_human_message(
         [SystemMessage("be brief"), HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
     )
     assert asked == ["three"]
+    whole = chat.model_copy(
+        update={"retrieval_query": lambda messages: " / ".join(m.text for m in messages)}
+    )
+    whole.invoke([HumanMessage("one"), AIMessage("two"), HumanMessage("three")])
+    assert asked[-1] == "one / two / three"
 
 
 def test_a_chat_template_is_used_where_there_is_one(

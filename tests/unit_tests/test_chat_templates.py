@@ -205,6 +205,22 @@ def test_text_blocks_are_joined_and_reasoning_is_left_out(templated: Templated) 
     assert prompt.count('"add"') == 1
 
 
+def test_calls_and_results_in_the_format_of_anthropic_are_such(templated: Templated) -> None:
+    use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "2"}]}
+    said = {"type": "text", "text": "Thanks!"}
+    call = {"name": "add", "args": {"a": 1}, "id": "1"}
+    results = [ToolMessage("2", tool_call_id="1")]
+    openai = [HumanMessage("x"), AIMessage("Well.", tool_calls=[call]), *results]
+    anthropic = [HumanMessage("x"), AIMessage(["Well.", use]), HumanMessage([result])]
+    for template in (None, QWEN, LLAMA):
+        tokenizer = templated(template)
+        assert render(tokenizer, anthropic) == render(tokenizer, openai)
+        assert render(tokenizer, [*anthropic[:2], HumanMessage([result, said])]) == render(
+            tokenizer, [*openai, HumanMessage("Thanks!")]
+        )
+
+
 def test_what_was_no_call_is_shown_as_text(templated: Templated) -> None:
     meant = '<tool_call>{"name": "add", </tool_call>'
     invalid = invalid_tool_call(name="add", args=meant, id="1", error="no JSON")
@@ -281,4 +297,6 @@ def test_the_query_is_the_last_human_text() -> None:
     assert query([HumanMessage("one"), HumanMessage("two"), AIMessage("three")]) == "two"
     assert query([SystemMessage("one"), AIMessage("two")]) == "two"
     assert query([HumanMessage([{"type": "text", "text": "one"}])]) == "one"
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "two"}
+    assert query([HumanMessage("one"), AIMessage("x"), HumanMessage([result])]) == "one"
     assert query([]) == ""

@@ -1,0 +1,343 @@
+"""Tools end to end: a real model that calls them, agents, structured output, and who cannot."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.documents import Document
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from unit_tests.templates import CHATML, GEMMA
+from unit_tests.tool_model import (
+    BROKEN,
+    JOKE,
+    JOKE_AS_JSON,
+    MARKED,
+    PLACE,
+    TWICE,
+    WEATHER,
+    Joke,
+    JokeDict,
+    get_weather,
+    magic_function,
+)
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import Runnable
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+ToolModel = tuple["PreTrainedModel", "PreTrainedTokenizerFast"]
+QUESTION = {"messages": [HumanMessage(WEATHER)]}
+NO_PLACE = "has no place for tools"
+
+
+@pytest.fixture
+def chat(tool_model: ToolModel) -> ChatTestTimeFineTuned:
+    model, tokenizer = tool_model
+    return ChatTestTimeFineTuned(
+        model=model,
+        tokenizer=tokenizer,
+        finetune=FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-4, max_length=64),
+        max_tokens=100,
+    )
+
+
+@pytest.fixture(params=[None, CHATML, GEMMA], ids=["none", "chatml", "gemma"])
+def toolless(
+    request: pytest.FixtureRequest,
+    tiny_model: PreTrainedModel,
+    templated: Any,
+) -> ChatTestTimeFineTuned:
+    return ChatTestTimeFineTuned(model=tiny_model, tokenizer=templated(request.param), max_tokens=4)
+
+
+def summed(chunks: Iterator[AIMessageChunk]) -> AIMessageChunk:
+    first, *rest = chunks
+    return first + rest if rest else first
+
+
+def essence(message: AIMessage) -> tuple[Any, ...]:
+    """Return what does not differ from one answer to the next."""
+    calls = [(call["name"], call["args"]) for call in message.tool_calls]
+    invalid = [(call["name"], call["args"]) for call in message.invalid_tool_calls]
+    return message.text, calls, invalid
+
+
+# Agents.
+
+
+def check_the_agents(messages: list[Any], *, taught: int = 0) -> None:
+    _, call, result, answer = messages
+    assert [made["args"] for made in call.tool_calls] == [{"location": PLACE}]
+    assert isinstance(result, ToolMessage)
+    assert result.content == f"It's sunny in {PLACE}."
+    assert result.tool_call_id == call.tool_calls[0]["id"]
+    assert (answer.content, answer.tool_calls) == ("It is sunny there.", [])
+    assert answer.response_metadata["ttft"]["steps"] == taught
+
+
+def test_an_agent_calls_its_tool_and_answers(chat: ChatTestTimeFineTuned) -> None:
+    check_the_agents(create_agent(chat, tools=[get_weather]).invoke(QUESTION)["messages"])
+
+
+async def test_an_agent_does_so_by_coroutines(chat: ChatTestTimeFineTuned) -> None:
+    result = await create_agent(chat, tools=[get_weather]).ainvoke(QUESTION)
+    check_the_agents(result["messages"])
+
+
+def test_an_agent_learns_from_documents_at_each_turn(chat: ChatTestTimeFineTuned) -> None:
+    queries: list[str] = []
+    documents = [Document("San Francisco lies at the sea.")] * 2
+    retriever = RunnableLambda(lambda query: queries.append(query) or documents)
+    agent = create_agent(chat.model_copy(update={"retriever": retriever}), tools=[get_weather])
+    check_the_agents(agent.invoke(QUESTION)["messages"], taught=2)
+    assert queries == [WEATHER] * 2
+
+
+def test_an_agents_answers_are_streamed(chat: ChatTestTimeFineTuned) -> None:
+    agent = create_agent(chat, tools=[get_weather])
+    updates = [*agent.stream(QUESTION, stream_mode="updates")]
+    assert [next(iter(update)) for update in updates] == ["model", "tools", "model"]
+    spoken = [*agent.stream(QUESTION, stream_mode="messages")]
+    chunks = [message for message, _ in spoken if isinstance(message, AIMessageChunk)]
+    turns = [[*group] for _, group in itertools.groupby(chunks, lambda chunk: chunk.id)]
+    call, answer = map(summed, turns)
+    assert essence(call) == ("", [("get_weather", {"location": PLACE})], [])
+    assert essence(answer) == ("It is sunny there.", [], [])
+    assert len(turns[1]) > 2
+
+
+async def test_an_agents_answers_are_streamed_to_coroutines(chat: ChatTestTimeFineTuned) -> None:
+    agent = create_agent(chat, tools=[get_weather])
+    texts = [
+        event["data"]["chunk"].text
+        async for event in agent.astream_events(QUESTION, version="v2")
+        if event["event"] == "on_chat_model_stream"
+    ]
+    assert "".join(texts) == "It is sunny there."
+
+
+def test_an_agent_answers_with_an_object(chat: ChatTestTimeFineTuned) -> None:
+    agent = create_agent(chat, response_format=ToolStrategy(Joke))
+    result = agent.invoke({"messages": [HumanMessage("Tell me a joke about cats.")]})
+    assert result["structured_response"] == Joke(**JOKE)
+
+
+# Calls.
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (WEATHER, ("", [("get_weather", {"location": PLACE})], [])),
+        (
+            TWICE,
+            ("I look.", [("get_weather", {"location": place}) for place in ("Rome", "Oslo")], []),
+        ),
+        (
+            BROKEN,
+            (
+                "I stop.",
+                [],
+                [
+                    (
+                        "get_weather",
+                        '<tool_call>\n{"name": "get_weather", "arguments": {"location": "Rome',
+                    )
+                ],
+            ),
+        ),
+        (MARKED, ("One two.", [], [])),
+    ],
+    ids=["one", "two", "broken", "none"],
+)
+async def test_all_ways_to_ask_bring_the_same_calls(
+    chat: ChatTestTimeFineTuned, question: str, expected: tuple[Any, ...], version: str
+) -> None:
+    bound = chat.model_copy(update={"output_version": version}).bind_tools([get_weather])
+    answers = [
+        bound.invoke(question),
+        await bound.ainvoke(question),
+        summed(bound.stream(question)),
+        summed([chunk async for chunk in bound.astream(question)]),
+        bound.stream_events(question, version="v3").output,
+        await (await bound.astream_events(question, version="v3")).output,
+    ]
+    assert [essence(answer) for answer in answers] == [expected] * len(answers)
+    for answer in answers:
+        ids = [call["id"] for call in [*answer.tool_calls, *answer.invalid_tool_calls]]
+        assert len(set(ids)) == len(ids)
+        blocks = [block for block in answer.content_blocks if block["type"] == "tool_call"]
+        assert [block["args"] for block in blocks] == [args for _, args in expected[1]]
+        assert answer.usage_metadata["output_tokens"] > 0
+        assert answer.response_metadata["model_name"] == "LlamaForCausalLM"
+
+
+async def test_a_streamed_call_comes_as_one_piece_after_the_text(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    *texts, calls, last = chat.bind_tools([get_weather]).stream(TWICE)
+    assert "".join(chunk.text for chunk in texts) == "I look."
+    assert len(texts) > 1
+    assert [chunk["index"] for chunk in calls.tool_call_chunks] == [1, 2]
+    assert (last.content, last.tool_call_chunks, last.chunk_position) == ("", [], "last")
+
+
+def test_streaming_can_be_left_out_where_tools_are_told_of(chat: ChatTestTimeFineTuned) -> None:
+    whole = chat.model_copy(update={"disable_streaming": "tool_calling"})
+    (message,) = whole.bind_tools([get_weather]).stream(TWICE)
+    assert essence(message) == essence(chat.bind_tools([get_weather]).invoke(TWICE))
+    assert len([*whole.stream("Hello")]) > 2
+
+
+def test_a_broken_call_is_shown_to_the_model_again(chat: ChatTestTimeFineTuned) -> None:
+    broken = chat.bind_tools([get_weather]).invoke(BROKEN)
+    conversation = [HumanMessage(BROKEN), broken, HumanMessage("Again!")]
+    prompt = chat.engine.language_model.tokenizer.decode(chat._prompt_of(conversation))
+    assert f"I stop.\n{broken.invalid_tool_calls[0]['args']}<|im_end|>" in prompt
+
+
+def test_stop_strings_end_what_the_model_writes(chat: ChatTestTimeFineTuned) -> None:
+    bound = chat.bind_tools([get_weather])
+    assert bound.invoke(TWICE, stop=["look"]).content == "I "
+    message = bound.invoke(TWICE, stop=["</tool_call>"])
+    assert [call["args"] for call in message.tool_calls] == [{"location": "Rome"}]
+
+
+# Which tools.
+
+
+@pytest.mark.parametrize(
+    "choice", ["any", "required", True, "magic_function", {"function": {"name": "magic_function"}}]
+)
+def test_who_must_call_a_tool_calls_one(chat: ChatTestTimeFineTuned, choice: Any) -> None:
+    bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
+    assert [call["name"] for call in bound.invoke("Hello!").tool_calls] == ["magic_function"]
+
+
+def test_who_must_call_a_tool_has_no_choice(chat: ChatTestTimeFineTuned) -> None:
+    assert chat.bind_tools([get_weather]).invoke(MARKED).content == "One two."
+    made = chat.bind_tools([get_weather], tool_choice="any").invoke(MARKED)
+    assert made.content == ""
+    # It was not taught what to ask for here: the call that it must try may go wrong.
+    assert len(made.tool_calls + made.invalid_tool_calls) == 1
+
+
+def test_nobody_must_call_a_tool_by_default(chat: ChatTestTimeFineTuned) -> None:
+    for choice in (None, "auto", False):
+        bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
+        assert [tool["function"]["name"] for tool in bound.kwargs["tools"]] == [
+            "magic_function",
+            "get_weather",
+        ]
+        assert "tool_choice" not in bound.kwargs
+    none = chat.bind_tools([get_weather], tool_choice="none")
+    assert none.invoke("Hello").content == chat.invoke("Hello").content == "Hello! How are you?"
+
+
+def test_tools_may_be_given_with_the_call(chat: ChatTestTimeFineTuned) -> None:
+    tools = [convert_to_openai_tool(magic_function)]
+    message = chat.invoke("Hello!", tools=tools, tool_choice="required")
+    assert [call["name"] for call in message.tool_calls] == ["magic_function"]
+
+
+def test_what_is_no_tool_of_a_local_model_is_an_error(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(ArgumentError, match=r"'other' is none of the tools \['get_weather'\]"):
+        chat.bind_tools([get_weather], tool_choice="other")
+    with pytest.raises(ArgumentError, match="'web_search' is a tool of another provider's"):
+        chat.bind_tools([{"type": "web_search"}])
+
+
+# Objects.
+
+
+@pytest.mark.parametrize(
+    ("schema", "joke"),
+    [(Joke, Joke(**JOKE)), (JokeDict, JOKE), (Joke.model_json_schema(), JOKE)],
+    ids=["pydantic", "typeddict", "json_schema"],
+)
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+async def test_an_object_of_any_schema_is_returned(
+    chat: ChatTestTimeFineTuned, schema: Any, joke: Any, method: str
+) -> None:
+    question = JOKE_AS_JSON if method == "json_mode" else "Tell me a joke about cats."
+    model: Runnable[Any, Any] = chat.with_structured_output(schema, method=method)
+    assert model.invoke(question) == await model.ainvoke(question) == joke
+    assert [*model.stream(question)][-1] == joke
+    raw = chat.with_structured_output(schema, method=method, include_raw=True).invoke(question)
+    assert isinstance(raw["raw"], AIMessage)
+    assert (raw["parsed"], raw["parsing_error"]) == (joke, None)
+
+
+def test_what_is_no_json_is_an_error_that_can_be_returned(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(OutputParserException, match=r"Hello! How are you\?"):
+        chat.with_structured_output(Joke, method="json_mode").invoke("Hello")
+    raw = chat.with_structured_output(Joke, method="json_mode", include_raw=True).invoke("Hello")
+    assert raw["raw"].content == "Hello! How are you?"
+    assert raw["parsed"] is None
+    assert isinstance(raw["parsing_error"], OutputParserException)
+
+
+def test_an_unknown_method_is_an_error(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(ArgumentError, match=r"json_mode.*got 'xml'"):
+        chat.with_structured_output(Joke, method="xml")
+    with pytest.raises(ValueError, match="unsupported"):
+        chat.with_structured_output(Joke, method="json_mode", stric=True)
+
+
+# Models that cannot.
+
+
+async def test_without_a_place_for_tools_the_error_says_what_to_do(
+    toolless: ChatTestTimeFineTuned,
+) -> None:
+    bound = toolless.bind_tools([get_weather])
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        bound.invoke(WEATHER)
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        await bound.ainvoke(WEATHER)
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        [*bound.stream(WEATHER)]
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        [chunk async for chunk in bound.astream(WEATHER)]
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        toolless.with_structured_output(Joke).invoke(WEATHER)
+
+
+async def test_an_agent_says_so_too(toolless: ChatTestTimeFineTuned) -> None:
+    agent = create_agent(toolless, tools=[get_weather])
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        agent.invoke(QUESTION)
+    with pytest.raises(ArgumentError, match=NO_PLACE):
+        await agent.ainvoke(QUESTION)
+
+
+def test_an_agent_without_tools_needs_no_place_for_them(toolless: ChatTestTimeFineTuned) -> None:
+    answer = create_agent(toolless).invoke(QUESTION)["messages"][-1]
+    assert answer.usage_metadata["output_tokens"] > 0
+
+
+# An end of turn that the tokenizer alone knows.
+
+
+def test_an_answer_ends_where_the_tokenizer_says(tool_model: ToolModel) -> None:
+    model, tokenizer = tool_model
+    forgetful = copy.deepcopy(model)
+    forgetful.generation_config.eos_token_id = tokenizer.pad_token_id
+    chat = ChatTestTimeFineTuned(model=forgetful, tokenizer=tokenizer, max_tokens=30)
+    expected = ChatTestTimeFineTuned(model=model, tokenizer=tokenizer, max_tokens=30)
+    message = chat.invoke("Hello")
+    assert message.content == expected.invoke("Hello").content
+    assert message.usage_metadata["output_tokens"] < 30
