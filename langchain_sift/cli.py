@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from langchain_sift.extras import require
 
-require("compare", "typer", "rich", "jinja2", "matplotlib", "torch", "transformers")
+require("compare", "typer", "rich")
 
 import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -28,33 +30,23 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 from rich.table import Table  # noqa: E402
-from transformers.utils.logging import disable_progress_bar  # noqa: E402
+from rich.text import Text  # noqa: E402
 
-from langchain_sift.comparison import (  # noqa: E402
-    DEFAULT_METHODS,
-    Report,
-    Row,
-    compare,
-    index_documents,
-    read_corpus,
-    read_prompts,
-)
-from langchain_sift.comparison.html import write_html  # noqa: E402
-from langchain_sift.comparison.measuring import parse_methods  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
-from langchain_sift.ttft import load_language_model  # noqa: E402
+
+if TYPE_CHECKING:
+    from langchain_sift.comparison import Report, Row
+    from langchain_sift.explanation import ExplainedChoice, Explanation
+
+# Each command imports what it needs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
 
 app = typer.Typer(
     help="SIFT retrieval and test-time fine-tuning, compared on your own documents.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def main() -> None:
-    """Keep `compare` a command of its own, though it is the only one."""
 
 
 @app.command("compare")
@@ -69,7 +61,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     out: Annotated[Path, typer.Option(help="Folder for the report, the rows and the store.")],
     methods: Annotated[
         str, typer.Option(help="Comma-separated: base, rag:SELECTION, ttft:SELECTION.")
-    ] = ",".join(DEFAULT_METHODS),
+    ] = "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift",
     protocol: Annotated[
         str, typer.Option(help="Comma-separated: document, continuation.")
     ] = "document",
@@ -98,9 +90,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 ) -> None:
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
-    logging.basicConfig(level=logging.ERROR)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with _errors_in_one_line(console, f"; the rows so far are in {out / 'results.jsonl'}"):
         report = _compare(
             console,
             corpus=corpus,
@@ -121,13 +111,56 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
                 seed=seed,
             ),
         )
+        _show(report)
+
+
+@app.command("explain")
+def explain_command(  # noqa: PLR0917 - every argument is an option of the command
+    query: Annotated[str, typer.Argument(help="The prompt to choose documents for.")],
+    store: Annotated[str, typer.Option(help="Chroma's folder, or the URL of its server.")],
+    collection: Annotated[
+        str | None, typer.Option(help="Name; may be left out where there is only one.")
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="A model whose hidden states embed, or module:NAME of LangChain embeddings. "
+            "By default the model that the collection names."
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option(help="Documents to choose.")] = 8,
+    fetch_k: Annotated[int, typer.Option(help="Candidates they are chosen from.")] = 200,
+    noise_variance: Annotated[float, typer.Option(help="SIFT's λ'.")] = 0.1,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,  # noqa: FBT002
+) -> None:
+    """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
+    with _errors_in_one_line(Console(stderr=True)):
+        from langchain_sift.comparison.indexing import open_collection
+        from langchain_sift.explanation import explain
+
+        opened = open_collection(store, collection, lambda name: _embeddings(embeddings or name))
+        found = explain(opened, query, k=k, fetch_k=fetch_k, noise_variance=noise_variance)
+        if as_json:
+            typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+        else:
+            _show_explanation(found)
+
+
+@contextmanager
+def _errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[None]:
+    """Say what was wrong without a traceback, and exit."""
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        yield
     except SIFTError as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
-        console.print(f"interrupted; the rows so far are in {out / 'results.jsonl'}")
+        console.print(f"interrupted{after_interrupt}")
         raise typer.Exit(130) from None
-    _show(report)
 
 
 def _compare(
@@ -142,6 +175,11 @@ def _compare(
     protocols: Sequence[str],
     **settings: Any,
 ) -> Report:
+    from langchain_sift.comparison import compare, index_documents, read_corpus, read_prompts
+    from langchain_sift.comparison.html import write_html
+    from langchain_sift.comparison.measuring import parse_methods
+    from langchain_sift.ttft import load_language_model
+
     # Everything that can be wrong about the arguments is found before the work begins.
     names = parse_methods(methods)
     documents, asked = read_corpus(corpus), read_prompts(prompts)
@@ -150,7 +188,7 @@ def _compare(
         indexing = progress.add_task("embedding documents", total=len(documents))
         store = index_documents(
             documents,
-            _embeddings(embeddings, language_model),
+            language_model if embeddings is None else _embeddings(embeddings),
             out / "chroma",
             on_progress=lambda done: progress.update(indexing, completed=done),
         )
@@ -178,10 +216,10 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _embeddings(name: str | None, language_model: Any) -> Any:
+def _embeddings(name: str) -> Any:
     """Return the embeddings of a name: a model's hidden states, or an object to import."""
-    if name is None:
-        return language_model
+    from langchain_sift.ttft import load_language_model
+
     module, colon, attribute = name.partition(":")
     if not colon or Path(name).exists():
         return load_language_model(name)
@@ -231,5 +269,41 @@ def _table(report: Report, protocol: str, group: str | None) -> Table:
             f"{summary.seconds:.2f}",
             f"{summary.documents_used:.1f}",
             f"{summary.distinct_documents:.1f}",
+        )
+    return table
+
+
+def _show_explanation(found: Explanation) -> None:
+    console = Console()
+    console.print(_choices_table("SIFT", found.sift))
+    console.print(_choices_table("nearest neighbours", found.nearest))
+    left, nearest = found.sift[-1:], found.nearest[-1:]
+    for choice, other in zip(left, nearest, strict=True):
+        console.print(
+            f"uncertainty: {found.prior_variance:.3f} before, {choice.posterior_variance:.3f} "
+            f"after SIFT's, {other.posterior_variance:.3f} after the nearest, "
+            f"{found.irreducible_variance:.3f} if all {found.candidates} candidates were known",
+            highlight=False,
+        )
+    stops = ", ".join(f"{count} at α = {alpha:g}" for alpha, count in found.stops.items())
+    console.print(f"adaptive stopping would stop after {stops}", highlight=False)
+
+
+def _choices_table(title: str, choices: Sequence[ExplainedChoice]) -> Table:
+    table = Table(title=title, title_justify="left", expand=True)
+    for name in ("", "gain", "known", "left", "cosine", "like", "copies"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("document", no_wrap=True, overflow="ellipsis", ratio=1)
+    for number, choice in enumerate(choices, start=1):
+        like = "" if choice.most_like is None else f"{choice.likeness:.2f} #{choice.most_like + 1}"
+        table.add_row(
+            str(number),
+            f"{choice.gain:.3f}",
+            f"{choice.known:.0%}",
+            f"{choice.posterior_variance:.3f}",
+            f"{choice.similarity:.2f}",
+            like,
+            str(choice.copies),
+            Text(" ".join(choice.text.split())),
         )
     return table

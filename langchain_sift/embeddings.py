@@ -164,3 +164,8 @@ class HiddenStateEmbeddings(Embeddings):
             msg = "these embeddings have no mean yet: call fit(texts) with texts of the collection"
             raise NotFittedError(msg)
         return self.mean
+
+
+def model_of(metadata: Mapping[str, Any] | None) -> str:
+    """Return the name of the model whose hidden states a collection holds; "" if none is named."""
+    return str((metadata or {}).get(_MODEL_KEY, ""))

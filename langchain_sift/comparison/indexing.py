@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import chromadb
+from chromadb.api import ClientAPI
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.embeddings import HiddenStateEmbeddings
-from langchain_sift.errors import CorpusError
+from langchain_sift.embeddings import HiddenStateEmbeddings, model_of
+from langchain_sift.errors import ArgumentError, CorpusError, StoreUnavailable
 from langchain_sift.ttft.loading import LanguageModel
 
 _BATCH = 128
@@ -54,6 +57,57 @@ def index_documents(
         store.add_documents(missing[start : start + _BATCH])
         on_progress(len(documents) - len(missing) + min(start + _BATCH, len(missing)))
     return store
+
+
+def open_collection(
+    where: str, name: str | None, embeddings: Callable[[str], Embeddings | LanguageModel]
+) -> Chroma:
+    """Open a collection that exists.
+
+    Args:
+        where: Chroma's folder, or the URL of its server.
+        name: Of the collection; may be left out where there is only one.
+        embeddings: Returns the embeddings of a name; asked with the model's that the collection
+            names, or with "" where it names none.
+
+    Raises:
+        ArgumentError: If there is no such folder or collection, or several and no name.
+        StoreUnavailable: If the server cannot be reached.
+        NotFittedError: If a model embeds and the collection does not hold its mean.
+    """
+    client = _client(where)
+    names = [collection.name for collection in client.list_collections()]
+    if name is None and len(names) == 1:
+        (name,) = names
+    if name is None or name not in names:
+        msg = f"{where} has no collection {name!r}: choose one of {names}"
+        if name is None:
+            msg = f"{where} has {len(names)} collections: choose one of {names}"
+        raise ArgumentError(msg)
+    metadata = client.get_collection(name, embedding_function=None).metadata
+    found = embeddings(model_of(metadata))
+    if isinstance(found, LanguageModel):
+        found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
+    return Chroma(name, found, client=client, create_collection_if_not_exists=False)
+
+
+def _client(where: str) -> ClientAPI:
+    address = urlsplit(where)
+    if address.scheme not in {"http", "https"}:
+        # Chroma would make a folder for a name that was misspelt.
+        if not (Path(where) / "chroma.sqlite3").is_file():
+            msg = f"{where} is no folder of Chroma's: there is no chroma.sqlite3 in it"
+            raise ArgumentError(msg)
+        return chromadb.PersistentClient(where)
+    try:
+        return chromadb.HttpClient(
+            host=str(address.hostname),
+            port=address.port or (443 if address.scheme == "https" else 8000),
+            ssl=address.scheme == "https",
+        )
+    except ValueError as error:
+        msg = f"there is no Chroma server at {where}: {error}"
+        raise StoreUnavailable(msg) from error
 
 
 def _hidden_state_collection(

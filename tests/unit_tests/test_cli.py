@@ -146,3 +146,53 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
     assert found.returncode == 1
     assert "pip install 'langchain-sift[compare]'" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+@pytest.fixture
+def indexed(corpus: Path, prompts: Path, tiny_model_path: Path) -> Path:
+    """A folder of Chroma's with one collection, as a comparison leaves it."""
+    out = corpus.parent / "out"
+    result = run(corpus, prompts, tiny_model_path, out, "--methods", "base")
+    assert result.exit_code == 0, result.output
+    return out / "chroma"
+
+
+def test_it_explains_a_choice(indexed: Path, texts: list[str]) -> None:
+    query = texts[3][:40]
+    command = ["explain", query, "--store", str(indexed), "--k", "5"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [len(found[way]) for way in ("sift", "nearest")] == [5, 5]
+    assert found["query"] == query
+    for choice in found["sift"]:
+        assert f"{choice['gain']:.3f}" in shown.stdout
+    assert "nearest neighbours" in shown.stdout
+    assert "adaptive stopping" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("store", "more", "message"),
+    [
+        ("no_such_folder", (), "no_such_folder is no folder of Chroma's"),
+        ("http://127.0.0.1:9", (), "no Chroma server"),
+        (None, ("--collection", "none"), "no collection 'none': choose one of"),
+        (None, ("--k", "0"), "k must be"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(
+    indexed: Path, store: str | None, more: tuple[str, ...], message: str
+) -> None:
+    command = ["explain", "query", "--store", store or str(indexed), *more]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_the_help_does_not_wait_for_pytorch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"
+        "CliRunner().invoke(app, ['--help']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
