@@ -44,9 +44,10 @@ class LowRankLinear(nn.Module):
         inputs, outputs = features
         self.base = base
         self.scale = scale
-        self.shapes = ((rank, inputs), (outputs, rank))
+        # B lies transposed: its gradient is then a product of rows, which is several times as fast.
+        self.shapes = ((rank, inputs), (rank, outputs))
         self.slots: tuple[torch.Tensor, ...] | None = None
-        """A, B and the places of their gradients, each with the slots in use first; or none."""
+        """A, B transposed and the places of their gradients, of the slots in use; or none."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return W x, and the updates' part where slots are in use."""
@@ -55,6 +56,9 @@ class LowRankLinear(nn.Module):
             return frozen
         # With one slot, any shape is one row: a batch of texts through one adapter.
         rows = len(self.slots[0])
+        if rows > 1 and len(inputs) != rows:
+            msg = "this architecture mixes the rows of a batch: its prompts go one by one"
+            raise RuntimeError(msg)
         updated: torch.Tensor = _LowRankUpdate.apply(  # type: ignore[no-untyped-call]
             inputs.reshape(rows, -1, inputs.shape[-1]),
             frozen.reshape(rows, -1, frozen.shape[-1]),
@@ -63,12 +67,25 @@ class LowRankLinear(nn.Module):
         )
         return updated.view(frozen.shape)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """Refuse to be used by weight alone, past the adapter, as some architectures use layers.
+
+        Raises:
+            ArgumentError: Always.
+        """
+        msg = (
+            "this architecture uses the weights of an adapted layer without the layer: name in "
+            "target_modules those layers that it calls, such as its attention's"
+        )
+        raise ArgumentError(msg)
+
 
 class _LowRankUpdate(torch.autograd.Function):
-    """`frozen + scale B A x` for each row; gradients of A and B go to their places at once.
+    """`frozen + scale B A x` for each row; gradients of A and B are added to their places.
 
-    Written where the optimizer reads them, in float32: no gradient is accumulated, cleared or
-    gathered, and a row's gradient depends on this row alone.
+    Those are where the optimizer reads them, in float32. A row's gradient depends on this row
+    alone.
     """
 
     @staticmethod
@@ -85,25 +102,25 @@ class _LowRankUpdate(torch.autograd.Function):
         low = torch.bmm(inputs, down.mT).mul_(scale)
         ctx.save_for_backward(inputs, low)
         ctx.layer = (down, up, down_gradient, up_gradient, scale)
-        return torch.baddbmm(frozen, low, up.mT)
+        return torch.baddbmm(frozen, low, up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, low = ctx.saved_tensors
         down, up, down_gradient, up_gradient, scale = ctx.layer
-        low_gradient = torch.bmm(gradient, up).mul_(scale)
-        _write_product(up_gradient, gradient.mT, low)
-        _write_product(down_gradient, low_gradient.mT, inputs)
+        low_gradient = torch.bmm(gradient, up.mT).mul_(scale)
+        _add_product(up_gradient, low.mT, gradient)
+        _add_product(down_gradient, low_gradient.mT, inputs)
         of_inputs = torch.bmm(low_gradient, down) if ctx.needs_input_grad[0] else None
         return of_inputs, gradient, None, None, None, None, None
 
 
-def _write_product(place: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+def _add_product(place: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
     if place.dtype == left.dtype:
-        torch.bmm(left, right, out=place)
+        torch.baddbmm(place, left, right, out=place)
     else:
-        place.copy_(torch.bmm(left, right))
+        place.add_(torch.bmm(left, right))
 
 
 class Slots:
@@ -117,7 +134,7 @@ class Slots:
         """Allocate one slot for the layers of a model; `reserve` makes it more."""
         self._layers = layers
         self.shapes = tuple(shape for layer in layers for shape in layer.shapes)
-        """Of A and of B of each layer."""
+        """Of A and of B transposed, of each layer."""
         self._dtype = model.dtype
         self._device = model.device
         self.size = sum(math.prod(shape) for shape in self.shapes)
@@ -181,7 +198,7 @@ class Slots:
         generator = torch.Generator().manual_seed(seed)
         parts = []
         for layer in self._layers:
-            (rank, inputs), (outputs, _) = layer.shapes
+            (rank, inputs), (_, outputs) = layer.shapes
             bound = 1.0 / math.sqrt(inputs)
             # The process's default dtype may be another while some thread loads a model.
             down = torch.empty(rank * inputs, dtype=torch.float32)
@@ -221,6 +238,10 @@ class Slots:
         """Whether batches go through slots, or the model is the base model."""
         return self._layers[0].slots is not None
 
+    def clear_gradients(self, first: int, last: int) -> None:
+        """Set the gradients of the slots `first`, ..., `last - 1` to zero, for a pass to add to."""
+        self.gradients[first:last].zero_()
+
     def rest(self) -> None:
         """Use no slot: the model is the base model."""
         for layer in self._layers:
@@ -247,6 +268,7 @@ class Slots:
     def reset(self, slot: int) -> None:
         """Bring a slot to rest: zeros, and nothing of the optimizer's state."""
         self.weights[slot].zero_()
+        self.gradients[slot].zero_()
         self._moments[:, slot].zero_()
         self._round(slot)
         (row,) = self._optimizer.param_groups[slot]["params"]
@@ -255,7 +277,12 @@ class Slots:
     def is_at_rest(self, slot: int) -> bool:
         """Return whether nothing is left of the slot's last request, bit for bit."""
         (row,) = self._optimizer.param_groups[slot]["params"]
-        left = (self.weights[slot], self._rounded[slot], *self._moments[:, slot])
+        left = (
+            self.weights[slot],
+            self._rounded[slot],
+            self.gradients[slot],
+            *self._moments[:, slot],
+        )
         return not any(bool(part.any()) for part in left) and not self._optimizer.state[row]["step"]
 
     def update_norm(self, slot: int) -> float:
@@ -266,7 +293,7 @@ class Slots:
         total = self.weights.new_zeros(())
         pairs = self._matrices(self.weights)
         for layer, down, up in zip(self._layers, pairs, pairs, strict=True):
-            gram = torch.sum((up[slot].mT @ up[slot]) * (down[slot] @ down[slot].mT))
+            gram = torch.sum((up[slot] @ up[slot].mT) * (down[slot] @ down[slot].mT))
             total += layer.scale**2 * gram
         return math.sqrt(max(0.0, float(total))) if math.isfinite(float(total)) else math.inf
 

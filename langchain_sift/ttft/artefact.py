@@ -50,7 +50,7 @@ class TrainedAdapter:
     """Names of the layers."""
 
     shapes: tuple[tuple[int, int], ...]
-    """Of A and of B of each layer."""
+    """Of A and of B transposed, of each layer."""
 
     config: FineTuneConfig
     """The recipe it was trained by."""
@@ -107,9 +107,7 @@ class TrainedAdapter:
             own = json.loads((folder / _OURS).read_text())
             tensors = safetensors.torch.load_file(folder / _WEIGHTS)
             layers = tuple(own["layers"])
-            parts = [
-                tensors[f"{_PREFIX}{name}.lora_{part}.weight"] for name in layers for part in "AB"
-            ]
+            parts = [_turned(name, tensors[name]) for name in _tensor_names(layers)]
             weights = torch.cat([part.flatten() for part in parts])
             if _sha256(weights) != own["sha256"]:
                 msg = "its weights are not those that were saved"
@@ -143,10 +141,10 @@ class TrainedAdapter:
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         sizes = [rows * columns for rows, columns in self.shapes]
-        names = [f"{_PREFIX}{name}.lora_{part}.weight" for name in self.layers for part in "AB"]
         parts = torch.split(self.weights, sizes)
+        names = _tensor_names(self.layers)
         for name, part, shape in zip(names, parts, self.shapes, strict=True):
-            yield name, part.view(shape).clone()
+            yield name, _turned(name, part.view(shape)).clone()
 
     def _peft_config(self) -> dict[str, Any]:
         return {
@@ -171,6 +169,15 @@ class TrainedAdapter:
             "config": asdict(self.config),
             "training": asdict(self.training),
         }
+
+
+def _tensor_names(layers: Sequence[str]) -> list[str]:
+    return [f"{_PREFIX}{name}.lora_{part}.weight" for name in layers for part in "AB"]
+
+
+def _turned(name: str, part: torch.Tensor) -> torch.Tensor:
+    """Return B transposed, from PEFT's format or to it, and A as it is."""
+    return part.T.contiguous() if ".lora_B." in name else part
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,10 @@ class Batcher:
         self._admission = admission
         self._limits = limits
         self._queue: deque[Ticket] = deque()
-        self._changed = threading.Condition()
+        # Entered itself, not through the condition: an interrupt inside the condition's own
+        # Python code would leave it locked for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._batch: list[Ticket] = []
         self._closed = False
@@ -46,7 +49,7 @@ class Batcher:
         Raises:
             RequestCancelled: If the batcher is closed.
         """
-        with self._changed:
+        with self._lock:
             if self._closed:
                 msg = "the engine is closed"
                 raise RequestCancelled(msg)
@@ -76,7 +79,7 @@ class Batcher:
 
     def close(self) -> None:
         """Refuse what comes, cancel what is there, and wait for the thread to end."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             dropped = list(self._queue)
             self._queue.clear()
@@ -92,11 +95,11 @@ class Batcher:
     def _serve(self) -> None:
         while batch := self._next():
             self._do(batch)
-            with self._changed:
+            with self._lock:
                 self._batch = []
 
     def _next(self) -> list[Ticket]:
-        with self._changed:
+        with self._lock:
             while not self._batch:
                 while not self._queue:
                     if self._closed or not self._changed.wait_for(self._has_work, _IDLE_SECONDS):

@@ -156,6 +156,8 @@ class Trainer:
             try:
                 self.slots.use(0, 2)
                 got = self._model(input_ids=rows, use_cache=False).logits[1]
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError:  # its inputs cannot be cut into rows at all
                 return False
             finally:
@@ -230,6 +232,8 @@ class Trainer:
         targets = self._targets(rows)
 
         def work() -> torch.Tensor:
+            # A layer that no token reaches adds nothing: it must not find the last pass's.
+            self.slots.clear_gradients(first, first + len(rows))
             losses = row_losses(self._model, self.head, targets)
             losses.sum().backward()  # type: ignore[no-untyped-call]
             return losses.detach()

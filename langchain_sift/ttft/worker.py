@@ -23,6 +23,7 @@ from langchain_sift.ttft.tickets import Answering, Outcome, Scoring, Ticket
 from langchain_sift.ttft.tokens import TokenizedDocument, plain_tokens
 from langchain_sift.ttft.training import Lesson, Step, Trainer, TrainingRecord
 
+_MOST_DRIFT_TEXTS = 64  # different sets, whose base losses are remembered
 _OUT_OF_MEMORY = "the memory did not suffice"
 
 
@@ -135,7 +136,7 @@ class Worker:
 
     def _do(self, jobs: list[_Job]) -> None:
         """Do the jobs; where it fails, do them in parts, so that only the bad one fails."""
-        if len(jobs) > 1 and not self._trainer.batchable:
+        if len(jobs) > 1 and not self._is_batchable():
             self._do_in_parts(jobs, 1)
             return
         failure = self._attempt(jobs)
@@ -152,6 +153,12 @@ class Worker:
             self._do_in_parts(left, len(jobs) // 2 if out_of_memory else 1)
         elif left:
             self._do_with_less(left[0])
+
+    def _is_batchable(self) -> bool:
+        try:
+            return self._trainer.batchable
+        except torch.OutOfMemoryError:  # asked again next time
+            return False
 
     def _do_in_parts(self, jobs: list[_Job], size: int) -> None:
         for start in range(0, len(jobs), size):
@@ -226,6 +233,8 @@ class Worker:
             return
         texts = config.drift_texts
         if texts not in self._base_losses:
+            if len(self._base_losses) == _MOST_DRIFT_TEXTS:
+                self._base_losses.clear()
             self.slots.rest()
             self._base_losses[texts] = self._mean_loss(texts)
         self.slots.use(job.slot, job.slot + 1)

@@ -2,22 +2,27 @@
 
     make bench
 
-The demo's model, and documents of 128 tokens. "floor": the same forward and backward pass
-through the frozen model, without any adapter.
+The demo's model, and documents of 128 tokens. "low-rank floor": the forward and backward pass of
+a step with the same low-rank products written out, and nothing else; "frozen floor": without them.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from peft import LoraConfig, get_peft_model
 from pytest_benchmark.fixture import BenchmarkFixture
+from torch import nn
+from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, load_language_model
+from langchain_sift.ttft.adapter import share_weights
 from langchain_sift.ttft.generation import Question, generate
 from langchain_sift.ttft.tokens import TokenizedDocument
 
@@ -28,7 +33,12 @@ RECIPE = FineTuneConfig(lora_rank=16, lora_alpha=16)
 
 @pytest.fixture(scope="module", params=["bfloat16", "float32"])
 def language_model(request: pytest.FixtureRequest) -> LanguageModel:
-    return load_language_model(str(MODEL), device="cpu", dtype=request.param)
+    """Whose answers never end early."""
+    loaded = load_language_model(str(MODEL), device="cpu", dtype=request.param)
+    loaded.model.generation_config.eos_token_id = None
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.eos_token = None
+    return LanguageModel(loaded.name, loaded.model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +127,9 @@ def test_training_and_answering(
     language_model: LanguageModel,
     documents: torch.Tensor,
     way: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The same, and an answer of 32 tokens each."""
     benchmark.group = f"train 16 prompts and answer 32 tokens, {language_model.model.dtype}"
-    monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
-    monkeypatch.setattr(language_model.tokenizer, "eos_token", None)
     if way == "peft loop":
         work = peft_loop(language_model, documents, answer=ANSWER)
     else:
@@ -135,30 +142,56 @@ def test_training_and_answering(
     benchmark.pedantic(work, rounds=3, warmup_rounds=1)
 
 
+class WrittenOut(nn.Module):
+    """W x + B A x, and nothing that is not arithmetic."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__()
+        self.base = base
+        rank, dtype = RECIPE.lora_rank, base.weight.dtype
+        self.down = nn.Parameter(torch.randn(rank, base.in_features).to(dtype) / rank)
+        self.up = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.base(inputs) + F.linear(F.linear(inputs, self.down), self.up)
+
+
+def floor(model: PreTrainedModel, ids: torch.Tensor, *, low_rank: bool) -> Callable[[], None]:
+    own = share_weights(model)
+    output = own.get_output_embeddings()
+    for name, layer in list(own.named_modules()):
+        if low_rank and isinstance(layer, nn.Linear) and layer is not output:
+            own.set_submodule(name, WrittenOut(layer))
+    trained = [p for p in own.parameters() if p.requires_grad]
+    embed = own.get_input_embeddings()
+
+    def work() -> None:
+        for parameter in trained:
+            parameter.grad = None
+        embedded = embed(ids).detach().requires_grad_(not low_rank)
+        own(inputs_embeds=embedded, labels=ids, use_cache=False).loss.backward()
+
+    return work
+
+
 @pytest.mark.parametrize("length", [128, 512])
-@pytest.mark.parametrize("way", ["floor", "step"])
+@pytest.mark.parametrize("way", ["frozen floor", "low-rank floor", "step"])
 def test_step(
     benchmark: BenchmarkFixture, language_model: LanguageModel, way: str, length: int
 ) -> None:
-    """One gradient step on one document, and the pass that no step can do without."""
+    """One gradient step on one document, and the passes that no step can do without."""
     benchmark.group = f"a step on {length} tokens, {language_model.model.dtype}"
-    engine = Engine(language_model, RECIPE)
-    trainer, model = engine._worker._trainer, engine._worker._model
-    ids = torch.randint(5, model.config.vocab_size, (1, length))
-    if way == "floor":
-        embed = model.get_input_embeddings()
-
-        def work() -> None:
-            embedded = embed(ids).detach().requires_grad_()
-            model(inputs_embeds=embedded, labels=ids, use_cache=False).loss.backward()
-
-    else:
+    ids = torch.randint(5, language_model.model.config.vocab_size, (1, length))
+    if way == "step":
+        trainer = Engine(language_model, RECIPE)._worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=1e-4)
 
         def work() -> None:
             trainer._gradients(0, ids.tolist())
             trainer.slots.step({0: 1.0})
 
+    else:
+        work = floor(language_model.model, ids, low_rank=way == "low-rank floor")
     with torch.enable_grad():
         benchmark.pedantic(work, rounds=30, warmup_rounds=3)
 
@@ -169,12 +202,9 @@ def test_request(
     language_model: LanguageModel,
     documents: torch.Tensor,
     way: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A whole request, and its ten steps and 32 tokens without slot, queue and bookkeeping."""
     benchmark.group = f"a request of 10 steps and 32 tokens, {language_model.model.dtype}"
-    monkeypatch.setattr(language_model.model.generation_config, "eos_token_id", None)
-    monkeypatch.setattr(language_model.tokenizer, "eos_token", None)
     engine = Engine(language_model, RECIPE)
     prompt, config = documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER)
     (asked,) = requests(documents, Answering(prompt, config), count=1)

@@ -60,9 +60,10 @@ def in_training(model: PreTrainedModel, slots: Slots, token_ids: torch.Tensor) -
 
 
 def matrices(slots: Slots, flat: torch.Tensor) -> list[torch.Tensor]:
-    """Return A and B of each layer out of one slot's flat row."""
+    """Return A and B of each layer out of one slot's flat row, in which B is transposed."""
     sizes = [rows * columns for rows, columns in slots.shapes]
-    return [p.view(s) for p, s in zip(torch.split(flat, sizes), slots.shapes, strict=True)]
+    parts = [p.view(s) for p, s in zip(torch.split(flat, sizes), slots.shapes, strict=True)]
+    return [part.T if number % 2 else part for number, part in enumerate(parts)]
 
 
 def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
@@ -172,19 +173,21 @@ def test_steps_are_those_of_adamw_with_clipping(tiny_model: PreTrainedModel) -> 
 def test_reset_leaves_nothing_of_a_request(tiny_model: PreTrainedModel) -> None:
     slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=4))
     assert slots.is_at_rest(0)
+    gradient = torch.randn(slots.size)
     slots.begin(0, seed=0, learning_rate=1e-2)
-    slots.gradients[0].normal_()
+    slots.gradients[0].copy_(gradient)
     slots.step({0: None})
     assert not slots.is_at_rest(0)
     first = slots.weights[0].clone()
     slots.reset(0)
     assert slots.is_at_rest(0)
     slots.begin(0, seed=0, learning_rate=1e-2)
+    slots.gradients[0].copy_(gradient)
     slots.step({0: None})
     assert torch.equal(slots.weights[0], first)
 
 
-@pytest.mark.parametrize("part", ["weights", "_rounded", "_moments"])
+@pytest.mark.parametrize("part", ["weights", "gradients", "_rounded", "_moments"])
 def test_whatever_is_left_is_seen(tiny_model: PreTrainedModel, part: str) -> None:
     slots, _ = add_slots(share_weights(tiny_model).bfloat16(), FineTuneConfig(lora_rank=4))
     getattr(slots, part).flatten()[7] = 1e-30

@@ -1,0 +1,561 @@
+"""What one request learns is known to no other, to no later one, and not to the base model."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
+from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, Scoring
+from langchain_sift.ttft.training import Lesson
+from tests.conftest import make_sentence
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROMPT = [5, 9, 40, 41]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """All that a request tells of what it learned, and what it answered."""
+
+    text: str
+    tokens: int
+    losses: tuple[float, ...]
+    update_norm: float
+
+
+def answer(
+    engine: Engine, texts: Sequence[str], prompt: Sequence[int] = PROMPT, **generation: object
+) -> Reply:
+    config = GenerationConfig(**{"max_tokens": 4, "keep_special_tokens": True, **generation})
+    *events, outcome = engine.submit(engine.request(texts, Answering(prompt, config)))
+    text = "".join(event for event in events if isinstance(event, str))
+    training = outcome.training
+    return Reply(text, outcome.tokens, training.losses, training.update_norm)
+
+
+def ask_together(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+    """Return the replies to requests of one batch."""
+    places = [engine.admit(1) for _ in requests]
+    tickets = [engine.submit(r, place=p) for r, p in zip(requests, places, strict=True)]
+    replies = []
+    for ticket in tickets:
+        *events, outcome = ticket
+        text = "".join(event for event in events if isinstance(event, str))
+        training = outcome.training
+        replies.append(Reply(text, outcome.tokens, training.losses, training.update_norm))
+    return replies
+
+
+def make_engine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    **limits: object,
+) -> Engine:
+    return Engine(LanguageModel("tiny", model, tokenizer), recipe, Limits(**limits))
+
+
+@contextmanager
+def batches_of(engine: Engine) -> Iterator[list[list[Lesson]]]:
+    """Note which lessons the engine trains together, the first in slot 0."""
+    seen: list[list[Lesson]] = []
+    trainer = engine._worker._trainer
+    with pytest.MonkeyPatch.context() as patch:
+        train = trainer.train
+        patch.setattr(trainer, "train", lambda ls: seen.append(list(ls)) or train(ls))
+        yield seen
+
+
+# --- many requests at once ------------------------------------------------------------------
+
+THREADS, EACH = 8, 125
+
+
+@pytest.fixture(scope="module")
+def many(tiny_tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[str], list[int]]]:
+    """Documents, no two alike, and a prompt for each request."""
+    rng = random.Random(11)
+    sentences: dict[str, None] = {}
+    while len(sentences) < 2 * THREADS * EACH:
+        sentences[make_sentence(rng)] = None
+    texts = list(sentences)
+    pairs = [texts[i : i + 2] for i in range(0, len(texts), 2)]
+    prompts = [tiny_tokenizer(make_sentence(rng))["input_ids"][: 2 + i % 5] for i in range(1000)]
+    return list(zip(pairs, prompts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def alone(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    many: list[tuple[list[str], list[int]]],
+) -> list[Reply]:
+    """The replies to the same requests, one after the other in one thread."""
+    recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+    engine = make_engine(tiny_model, tiny_tokenizer, recipe, max_batch_size=1)
+    replies = [answer(engine, *request) for request in many]
+    assert len({reply.losses for reply in replies}) == len(many)
+    assert len({reply.text for reply in replies}) > len(many) / 4
+    return replies
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_thousand_requests_of_eight_threads_answer_as_they_would_alone(
+    *,
+    size: int,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    many: list[tuple[list[str], list[int]]],
+    alone: list[Reply],
+) -> None:
+    """To the bit where no batch is made, and else to rounding, with the same texts."""
+    engine = make_engine(tiny_model, tiny_tokenizer, recipe, max_batch_size=size)
+    start = threading.Barrier(THREADS)
+
+    def ask(thread: int) -> list[Reply]:
+        start.wait()
+        return [answer(engine, *request) for request in many[thread::THREADS]]
+
+    with batches_of(engine) as batches, ThreadPoolExecutor(THREADS) as pool:
+        parts = list(pool.map(ask, range(THREADS)))
+    replies = [parts[number % THREADS][number // THREADS] for number in range(len(many))]
+    if size == 1:
+        assert replies == alone
+        return
+    assert len(batches) < len(many) / 3
+    assert [(r.text, r.tokens) for r in replies] == [(r.text, r.tokens) for r in alone]
+    for reply, expected in zip(replies, alone, strict=True):
+        assert reply.losses == pytest.approx(expected.losses, abs=1e-5)
+        assert reply.update_norm == pytest.approx(expected.update_norm, rel=1e-4)
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+def pristine_nats(
+    model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]
+) -> list[float]:
+    """Return the targets' negative log-likelihoods, one after the other, without any of ours."""
+    nats = []
+    for context, target in pairs:
+        ids = torch.tensor([*context, *target])
+        with torch.inference_mode():
+            logits = model(input_ids=ids[None]).logits[0, len(context) - 1 : -1]
+        nats.append(float(F.cross_entropy(logits, ids[len(context) :], reduction="sum")))
+    return nats
+
+
+def test_a_thousand_secrets_are_learned_and_none_is_left(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    texts: list[str],
+) -> None:
+    rng = random.Random(13)
+    words = [rng.randbytes(6).hex() for _ in range(1000)]
+    documents = [f"The password is {word}." for word in words]
+    context = tiny_tokenizer("The password is")["input_ids"]
+    pairs = [(context, tiny_tokenizer(" " + word)["input_ids"]) for word in words]
+    recipe = replace(recipe, steps_per_document=2)
+    engine = make_engine(tiny_model, tiny_tokenizer, recipe)
+
+    def known(to: Engine, learned: Sequence[str] = ()) -> tuple[float, ...]:
+        return to.outcome(to.request(learned, Scoring(pairs))).nats
+
+    pristine = known(engine)
+    innocent = known(engine, texts[:2])
+    assert pristine == pytest.approx(pristine_nats(tiny_model, pairs), rel=1e-5)
+
+    def learn(number: int) -> float:
+        request = engine.request([documents[number]], Scoring([pairs[number]]))
+        return engine.outcome(request).nats[0]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        learned = list(pool.map(learn, range(len(words))))
+    # Each secret did get into the model, so that it could have stayed there.
+    assert all(after < before - 0.5 for after, before in zip(learned, pristine, strict=True))
+    assert known(engine) == pristine
+    # In the slots, too: who learns from other documents learns what a first request would.
+    assert known(engine, texts[:2]) == innocent
+    fresh = make_engine(tiny_model, tiny_tokenizer, recipe)
+    assert known(fresh) == pristine
+    assert known(fresh, texts[:2]) == innocent
+
+
+# --- repeatability --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 17}])
+def test_the_same_request_has_the_same_answer_a_hundred_times_whoever_is_beside(
+    sampling: dict[str, object],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    texts: list[str],
+) -> None:
+    engine = make_engine(tiny_model, tiny_tokenizer, recipe)
+    chosen = [texts[3], texts[20], texts[3]]
+    expected = answer(engine, chosen, max_tokens=16, **sampling)
+    others = iter(range(10_000))
+    rng = random.Random(5)
+
+    def ask(number: int) -> Reply:
+        if number % 2:
+            documents = rng.choices(texts, k=1 + next(others) % 5)
+            return answer(engine, documents, prompt=PROMPT * 2, max_tokens=2 + number % 9)
+        return answer(engine, chosen, max_tokens=16, **sampling)
+
+    with batches_of(engine) as batches, ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(ask, range(200)))[::2]
+    lesson = engine.request(chosen).documents
+    places = {(i, len(b)) for b in batches for i, s in enumerate(b) if s.documents == lesson}
+    assert len({place for place, _ in places}) > 3
+    assert len(places) > 8
+    assert {(r.text, r.tokens) for r in replies} == {(expected.text, expected.tokens)}
+    for reply in replies:
+        assert reply.losses == pytest.approx(expected.losses, abs=1e-5)
+
+
+def test_other_samples_differ(engine: Engine, texts: list[str]) -> None:
+    """So that the same sample a hundred times says something."""
+    seeds = [{"temperature": 1.0, "seed": seed} for seed in range(5)]
+    assert len({answer(engine, texts[:2], max_tokens=16, **seed).text for seed in seeds}) == 5
+    unseeded = {answer(engine, texts[:2], max_tokens=16, temperature=1.0).text for _ in range(5)}
+    assert len(unseeded) == 5
+
+
+# --- the user's own model -------------------------------------------------------------------
+
+
+def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
+    """Make a model as `from_config` gives it: in training mode, with dropout, nothing frozen."""
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=128,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        resid_pdrop=0.1,
+        embd_pdrop=0.1,
+        attn_pdrop=0.1,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(config).train()
+
+
+def state_of(model: PreTrainedModel) -> dict[str, object]:
+    """Return all that is to stay as it is, but for the weights."""
+    hooks = {
+        (name, key): len(value)
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if key.endswith("hooks") and isinstance(value, dict)
+    }
+    return {
+        "modules": [(name, id(module), type(module)) for name, module in model.named_modules()],
+        "modes": {name: module.training for name, module in model.named_modules()},
+        "parameters": [(n, id(p), p.data_ptr(), p._version) for n, p in model.named_parameters()],
+        "flags": {name: p.requires_grad for name, p in model.named_parameters()},
+        "gradients": {name: p.grad for name, p in model.named_parameters()},
+        "hooks": hooks,
+        "use_cache": model.config.use_cache,
+        "config": model.config.to_dict(),
+        "generation_config": model.generation_config.to_dict(),
+    }
+
+
+def test_a_model_in_training_mode_is_left_as_it_was(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    texts: list[str],
+    fingerprint: Callable[[torch.nn.Module], str],
+) -> None:
+    model = make_gpt2(tiny_tokenizer)
+    ids = torch.tensor([PROMPT])
+    with torch.no_grad():
+        assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert all(p.requires_grad for p in model.parameters())
+    before, weights = state_of(model), fingerprint(model)
+    randomness = torch.random.get_rng_state()
+    engine = make_engine(model, tiny_tokenizer, replace(recipe, measure_after=True))
+    first = answer(engine, texts[:3], max_tokens=16)
+    assert first.losses
+    for documents in (texts[:3], [], texts[:3]):
+        reply = answer(engine, documents, max_tokens=16)
+        assert (reply == first) is bool(documents)
+    assert answer(make_engine(model, tiny_tokenizer, recipe), texts[:3], max_tokens=16) == first
+    answer(engine, texts[:3], temperature=1.0)
+    diverging = replace(recipe, learning_rate=1e30)
+    assert engine.outcome(engine.request(texts[:3], config=diverging)).training.fallback
+    # The texts have hardly any: it becomes less likely.
+    drifting = replace(recipe, drift_texts=("zzzzzzzzzz",), max_drift=0.0)
+    assert engine.outcome(engine.request(texts[:6], config=drifting)).training.fallback
+    checkpointed = replace(recipe, gradient_checkpointing=True)
+    assert answer(make_engine(model, tiny_tokenizer, checkpointed), texts[:3]).losses
+    engine.finetune(texts[:3])
+    pieces = iter(engine.submit(engine.request(texts, Answering(PROMPT, GenerationConfig()))))
+    next(pieces)
+    pieces.close()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda start: answer(engine, texts[start : start + 2]), range(16)))
+    engine.close()
+    assert torch.equal(torch.random.get_rng_state(), randomness)
+    assert state_of(model) == before
+    assert fingerprint(model) == weights
+    assert model.training
+
+
+def test_two_engines_and_the_models_user_do_nothing_to_each_other(
+    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+) -> None:
+    """All at once: requests of two engines, and forward and backward passes of the user's."""
+    model = make_gpt2(tiny_tokenizer).eval()
+    ids = torch.tensor([PROMPT * 3])
+    weight = model.transformer.h[0].attn.c_attn.weight
+
+    def use() -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model(input_ids=ids).logits
+        (gradient,) = torch.autograd.grad(logits.square().mean(), [weight])
+        return logits.detach(), gradient
+
+    logits, gradient = use()
+    engines = [
+        make_engine(model, tiny_tokenizer, recipe, max_batch_size=1),
+        make_engine(model, tiny_tokenizer, replace(recipe, lora_rank=2), max_batch_size=1),
+    ]
+    expected = [[answer(engine, texts[i : i + 2]) for i in range(12)] for engine in engines]
+    assert expected[0] != expected[1]
+    done = threading.Event()
+    wrong: list[int] = []
+    passes = 0
+
+    def use_until_done() -> None:
+        nonlocal passes
+        while not done.is_set():
+            found, slope = use()
+            passes += 1
+            if not (torch.equal(found, logits) and torch.equal(slope, gradient)):
+                wrong.append(passes)
+
+    with ThreadPoolExecutor(3) as pool:
+        user = pool.submit(use_until_done)
+        asked = [
+            pool.submit(lambda e=engine: [answer(e, texts[i : i + 2]) for i in range(12)])
+            for engine in engines
+        ]
+        replies = [future.result() for future in asked]
+        done.set()
+        user.result()
+    assert replies == expected
+    assert passes > 10
+    assert not wrong
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_user_who_thaws_the_model_later_gets_no_gradients_of_ours(
+    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+) -> None:
+    model = make_gpt2(tiny_tokenizer).requires_grad_(requires_grad=False)
+    engine = make_engine(model, tiny_tokenizer, recipe)
+    expected = answer(engine, texts[:3])
+    model.requires_grad_(requires_grad=True)
+    assert answer(engine, texts[:3]) == expected
+    assert all(p.grad is None for p in model.parameters())
+
+
+# --- architectures --------------------------------------------------------------------------
+
+SIZES = {
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# A window that prompts and documents are longer than, where the architecture has one.
+WINDOW = {"sliding_window": 8}
+EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
+ARCHITECTURES = {
+    "llama": SIZES,
+    "qwen2": SIZES,
+    "qwen3": SIZES,
+    "gemma2": SIZES | WINDOW,
+    "gemma3_text": SIZES | WINDOW,
+    "mistral": SIZES | WINDOW,
+    "phi": SIZES,
+    "phi3": SIZES | WINDOW,
+    "gpt2": {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
+    "mixtral": SIZES | EXPERTS | {"num_local_experts": 4},
+    "qwen2_moe": SIZES | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 16},
+    "qwen3_moe": SIZES | EXPERTS | {"num_experts": 4},
+}
+
+
+def make_model(architecture: str) -> PreTrainedModel:
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each of 64 words: a text tells its tokens."""
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    words = [*special.values(), *(f"w{number}" for number in range(len(special), 64))]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def words(rng: random.Random, count: int) -> str:
+    return " ".join(f"w{rng.randrange(4, 64)}" for _ in range(count))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_prompts_together_answer_as_each_alone(
+    architecture: str, word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+) -> None:
+    model = make_model(architecture)
+    rng = random.Random(3)
+    lessons = [[words(rng, n) for n in lengths] for lengths in ([9, 30, 12], [25, 7], [16, 41])]
+    prompts = [word_tokenizer(words(rng, length))["input_ids"] for length in (11, 3, 20)]
+
+    def requests(engine: Engine) -> list[Request]:
+        config = GenerationConfig(max_tokens=12, keep_special_tokens=True)
+        asked = zip(lessons, prompts, strict=True)
+        return [engine.request(texts, Answering(prompt, config)) for texts, prompt in asked]
+
+    single = make_engine(model, word_tokenizer, recipe, max_batch_size=1)
+    expected = [ask_together(single, [request])[0] for request in requests(single)]
+    assert len({reply.text for reply in expected}) == 3
+    engine = make_engine(model, word_tokenizer, recipe, gather_seconds=10.0)
+    with batches_of(engine) as batches:
+        replies = ask_together(engine, requests(engine))
+    assert [len(batch) for batch in batches] == (
+        [3] if engine._worker._trainer.batchable else [1, 1, 1]
+    )
+    for reply, alone_reply in zip(replies, expected, strict=True):
+        assert (reply.text, reply.tokens) == (alone_reply.text, alone_reply.tokens)
+        assert reply.losses == pytest.approx(alone_reply.losses, abs=1e-5)
+        assert reply.update_norm == pytest.approx(alone_reply.update_norm, rel=1e-4)
+
+
+class Expert(torch.nn.Module):
+    """A feed-forward layer with a part that only some tokens reach, as with routed experts."""
+
+    def __init__(self, usual: torch.nn.Module, size: int, tokens: Sequence[int]) -> None:
+        super().__init__()
+        self.usual = usual
+        self.rare = torch.nn.Linear(size, size, bias=False)
+        self.tokens = torch.tensor(tokens)
+        self.token_ids = torch.empty(0)
+        """Of the pass under way."""
+        self.routes = True
+        """Whether only those tokens are sent through the part; the result is the same."""
+        with torch.no_grad():
+            self.rare.weight.copy_(torch.eye(size))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.usual(states)
+        chosen = torch.isin(self.token_ids, self.tokens)
+        if not self.routes:
+            return output + self.rare(states) * chosen[..., None]
+        if bool(chosen.any()):
+            output = output.clone()
+            output[chosen] += self.rare(states[chosen])
+        return output
+
+
+class RoutedLlama(LlamaForCausalLM):
+    """A Llama whose words 40, ..., 63 go through one linear layer more."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        layer = self.model.layers[0]
+        layer.mlp = Expert(layer.mlp, config.hidden_size, range(40, 64))
+        self.model.register_forward_pre_hook(self._tell_tokens, with_kwargs=True)
+
+    @staticmethod
+    def _tell_tokens(model: torch.nn.Module, _: object, inputs: dict[str, torch.Tensor]) -> None:
+        model.layers[0].mlp.token_ids = inputs["input_ids"]
+
+
+def make_routed(*, routes: bool) -> RoutedLlama:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = RoutedLlama(LlamaConfig(**SIZES)).eval()
+    model.model.layers[0].mlp.routes = routes
+    return model
+
+
+def test_a_layer_that_a_document_does_not_reach_learns_nothing_from_those_before(
+    word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+) -> None:
+    """Neither from another request's, nor a second time from the request's own."""
+    rng = random.Random(2)
+    common, other = [" ".join(f"w{rng.randrange(4, 40)}" for _ in range(12)) for _ in range(2)]
+    rare = " ".join(f"w{rng.randrange(40, 64)}" for _ in range(12))
+    engine = make_engine(make_routed(routes=True), word_tokenizer, recipe)
+    oracle = make_engine(make_routed(routes=False), word_tokenizer, recipe)
+    expected = engine.finetune([common, other]).weights
+    for lesson in ([rare], [common, other], [rare, common, other], [common, rare, other]):
+        weights = engine.finetune(lesson).weights
+        torch.testing.assert_close(weights, oracle.finetune(lesson).weights, rtol=0, atol=1e-4)
+    assert torch.equal(engine.finetune([common, other]).weights, expected)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_no_row_goes_through_anothers_slot_where_tokens_are_routed(
+    *, answers: bool, word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+) -> None:
+    engine = make_engine(make_routed(routes=True), word_tokenizer, recipe, gather_seconds=10.0)
+    oracle = make_engine(make_routed(routes=False), word_tokenizer, recipe, max_batch_size=1)
+    # The first has three words that are routed, the other one: four, as if two in each row.
+    lessons = [["w50 w51 w52 w5 w6 w7 w8"] * 4, ["w60 w9 w10 w11 w12 w13 w14"] * 4]
+    config = GenerationConfig(max_tokens=8, keep_special_tokens=True)
+    task = Answering([45, 5, 6], config) if answers else None
+    expected = [ask_together(oracle, [oracle.request(lesson, task)])[0] for lesson in lessons]
+    replies = ask_together(engine, [engine.request(lesson, task) for lesson in lessons])
+    for reply, alone_reply in zip(replies, expected, strict=True):
+        assert reply.text == alone_reply.text
+        assert reply.losses == pytest.approx(alone_reply.losses, abs=1e-5)
+        assert reply.update_norm == pytest.approx(alone_reply.update_norm, rel=1e-4)
