@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, closing
+import uuid
+import weakref
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, aclosing, closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, replace
-from typing import Any
+from itertools import repeat
+from typing import Any, TypeVar
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -24,7 +38,12 @@ from langchain_core.documents import Document
 from langchain_core.language_models import LangSmithParams
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import get_config_list
+from langchain_core.runnables.config import (
+    ensure_config,
+    get_config_list,
+    get_executor_for_config,
+)
+from langchain_core.utils.uuid import uuid7
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -47,6 +66,8 @@ from langchain_sift.ttft import (  # noqa: E402
     shared_engine,
 )
 from langchain_sift.ttft.tokens import well_formed  # noqa: E402
+
+T = TypeVar("T")
 
 _RECIPE_SETTINGS = (
     "learning_rate",
@@ -176,8 +197,10 @@ class TestTimeFineTuning(BaseModel):
     def _identifying_params(self) -> dict[str, Any]:
         """What distinguishes one configured model from another."""
         version = self.corpus_version
+        loaded = None if isinstance(self.model, str) else _serial_of(self.model)
         return {
             "model": self._model_name,
+            "loaded": loaded,
             "revision": self.revision,
             "dtype": self.dtype,
             "quantization": self.quantization,
@@ -186,6 +209,8 @@ class TestTimeFineTuning(BaseModel):
             "temperature": self.temperature,
             "seed": self.seed,
             "stop": self.stop,
+            # Part of what a cached answer is found by: another may be another tenant's.
+            "retriever": None if self.cache is False else repr(self.retriever),
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -247,8 +272,155 @@ class TestTimeFineTuning(BaseModel):
             generation=replace(generation, keep_special_tokens=keep_special_tokens),
             timeout=timeout,
             cache=self.adapter_cache,
-            run_manager=run_manager,
+            run_manager=run_manager or _run.get(),
         )
+
+    # LangChain gives `_generate` and the text model's `_stream` their run, and the chat model's
+    # `_stream` none: what it retrieves and learns would be no part of its run.
+
+    def stream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Answer piece by piece."""
+        config, run = self._begin_run(config, CallbackManager)
+        pieces = super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
+        with closing(pieces):
+            with _within(run):  # up to the first piece, everything is retrieved and learned
+                first = next(pieces, None)
+            if first is not None:
+                yield first
+                yield from pieces
+
+    async def astream(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Do the same without blocking the event loop."""
+        config, run = self._begin_run(config, AsyncCallbackManager)
+        pieces = super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
+        async with aclosing(pieces):
+            with _within(run):
+                first = await anext(pieces, None)
+            if first is not None:
+                yield first
+                async for piece in pieces:
+                    yield piece
+
+    def _begin_run(
+        self,
+        config: RunnableConfig | None,
+        kind: type[CallbackManager] | type[AsyncCallbackManager],
+    ) -> tuple[RunnableConfig, BaseRunManager]:
+        """Return a configuration, and the run that there will be of it."""
+        model: Any = self
+        config = ensure_config(config)
+        manager = kind.configure(
+            config.get("callbacks"),
+            model.callbacks,
+            model.verbose,
+            config.get("tags"),
+            model.tags,
+            config.get("metadata"),
+            model.metadata,
+        )
+        run_id = config.get("run_id") or uuid7()
+        run = BaseRunManager(
+            run_id=run_id,
+            handlers=manager.handlers,
+            inheritable_handlers=manager.inheritable_handlers,
+            tags=manager.tags,
+            inheritable_tags=manager.inheritable_tags,
+            metadata=manager.metadata,
+            inheritable_metadata=manager.inheritable_metadata,
+        )
+        return {**config, "callbacks": manager, "run_id": run_id}, run
+
+    def _generate_with_cache(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        with _within(run_manager):  # it may call `_stream`
+            return super()._generate_with_cache(  # type: ignore[misc]
+                messages, stop=stop, run_manager=run_manager, **kwargs
+            )
+
+    async def _agenerate_with_cache(
+        self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Any:
+        with _within(run_manager):
+            return await super()._agenerate_with_cache(  # type: ignore[misc]
+                messages, stop=stop, run_manager=run_manager, **kwargs
+            )
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Answer several prompts, as many together as the engine trains together.
+
+        With `return_exceptions` a prompt that fails fails alone. Without, or where the caller is
+        interrupted, the others are cancelled: nobody waits for them any more.
+        """
+        model: Any = self
+        configs = self._together(config, len(inputs))
+
+        def answer(prompt: Any, config: RunnableConfig) -> Any:
+            try:
+                return model.invoke(prompt, config, **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
+                raise
+
+        if len(inputs) < 2:  # noqa: PLR2004 - no thread for what is alone
+            return list(map(answer, inputs, configs))
+        # Cancelled before the executor waits for its threads.
+        with get_executor_for_config(configs[0]) as executor, _AllOrNone():
+            answers = list(map(executor.submit, repeat(answer), inputs, configs))
+            try:
+                for one in as_completed(answers):
+                    one.result()
+            finally:
+                for one in answers:
+                    one.cancel()
+            return [one.result() for one in answers]
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Do the same without blocking the event loop."""
+        model: Any = self
+        configs = self._together(config, len(inputs))
+        room = asyncio.Semaphore(configs[0]["max_concurrency"] or 1) if configs else None
+
+        async def answer(prompt: Any, config: RunnableConfig) -> Any:
+            assert room is not None  # noqa: S101 - there is a configuration
+            async with room:
+                try:
+                    return await model.ainvoke(prompt, config, **kwargs)
+                except Exception as error:
+                    if return_exceptions:
+                        return error
+                    raise
+
+        return await all_or_none(map(answer, inputs, configs))
 
     def _together(
         self, config: RunnableConfig | Sequence[RunnableConfig] | None, count: int
@@ -262,6 +434,63 @@ class TestTimeFineTuning(BaseModel):
             {**one, "max_concurrency": one.get("max_concurrency") or enough}
             for one in get_config_list(config, count)
         ]
+
+
+_serials: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def _serial_of(model: Any) -> str:
+    """Return what tells a loaded model from all others, in this process and in others."""
+    return _serials.setdefault(model, uuid.uuid4().hex)
+
+
+_run: ContextVar[BaseRunManager | None] = ContextVar("langchain_sift_run", default=None)
+
+
+@contextmanager
+def _within(run: BaseRunManager | None) -> Iterator[None]:
+    token = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(token)
+
+
+async def all_or_none(answers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all answers at once; where one fails, cancel the others: nobody waits for them."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class _AllOrNone:
+    """Where the block fails, all answers begun in it are cancelled, in whatever thread."""
+
+    def __init__(self) -> None:
+        self._answers: list[Answer] = []
+        self._failed = False
+
+    def add(self, answer: Answer) -> None:
+        self._answers.append(answer)
+        if self._failed:
+            answer.cancel()
+
+    def __enter__(self) -> None:
+        self._token = _begun_in.set(self)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        _begun_in.reset(self._token)
+        if kind is not None:
+            self._failed = True
+            for answer in self._answers:
+                answer.cancel()
+
+
+# LangChain's executors run in copies of the caller's context.
+_begun_in: ContextVar[_AllOrNone | None] = ContextVar("langchain_sift_begun_in", default=None)
 
 
 def _check_timeout(seconds: object) -> None:
@@ -329,7 +558,7 @@ class Answer:
         generation: GenerationConfig,
         timeout: float | None,
         cache: AdapterCache | None,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        run_manager: BaseRunManager | None,
     ) -> None:
         """Prepare the request; nothing is done before `start`, or the first piece is asked for.
 
@@ -368,6 +597,9 @@ class Answer:
             request = self._request(engine)
             self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
             stack.pop_all()
+        block = _begun_in.get()
+        if block is not None:
+            block.add(self)
         return self._ticket
 
     async def astart(self) -> Ticket:

@@ -12,6 +12,7 @@
 | `scoring.py` | how well a text is predicted |
 | `worker.py` | a batch of requests from beginning to end, whatever goes wrong |
 | `admission.py` | who may come in |
+| `cores.py` | cores for the thread that computes |
 | `batching.py` | the queue, and the thread that empties it |
 | `tickets.py` | a request, and its events for who waits |
 | `artefact.py` | an adapter to keep |

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.tokens import beginning
 
@@ -48,6 +49,7 @@ def mean_hidden_states(
             own = torch.arange(longest, device=lengths.device) < lengths[:, None]
             mean = (states * own[..., None]).sum(dim=1) / lengths[:, None]
         means[batch] = mean.cpu().numpy()
+    leave_cores_to_others()
     return means
 
 

@@ -23,6 +23,7 @@ from langchain_sift.errors import ArgumentError, TrainingError
 from langchain_sift.ttft.admission import Admission, Place
 from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.batching import Batcher
+from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
 from langchain_sift.ttft.tokens import TokenizedDocument, tokenize_documents
@@ -166,6 +167,7 @@ class Engine:
         try:
             place.need(tokens)
             ticket = Ticket(request, place, timeout=timeout, since=since)
+            leave_cores_to_others()  # this thread waits now
             self._batcher.put(ticket)
         except BaseException:
             place.give_back()
