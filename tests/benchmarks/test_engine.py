@@ -118,7 +118,7 @@ def test_training(
         )
         asked = requests(documents)
         work = lambda: ask_all(engine, asked)  # noqa: E731
-    benchmark.pedantic(work, rounds=3, warmup_rounds=1)
+    benchmark.pedantic(work, rounds=2, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("way", ["peft loop", "one by one", "together"])
@@ -139,7 +139,7 @@ def test_training_and_answering(
         task = Answering(documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER))
         asked = requests(documents, task)
         work = lambda: ask_all(engine, asked)  # noqa: E731
-    benchmark.pedantic(work, rounds=3, warmup_rounds=1)
+    benchmark.pedantic(work, rounds=2, warmup_rounds=1)
 
 
 class WrittenOut(nn.Module):

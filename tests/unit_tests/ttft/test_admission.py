@@ -1,0 +1,795 @@
+"""Who may come in: never more than allowed, and a place is given back however its request ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import linecache
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+
+from langchain_sift import ChatTestTimeFineTuned
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
+from langchain_sift.errors import (
+    ArgumentError,
+    EngineOverloaded,
+    RequestCancelled,
+    RequestTimeout,
+)
+from langchain_sift.ttft import Answering, Engine, Ticket
+from langchain_sift.ttft.admission import Admission
+from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.training import Trainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+# --- counting ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+def test_the_last_place_is_given_and_one_more_is_refused(most: int) -> None:
+    admission = Admission(Limits(max_requests=most))
+    places = [admission.admit(1) for _ in range(most)]
+    with pytest.raises(EngineOverloaded, match=rf"{most} requests.*max_requests"):
+        admission.admit(1)
+    assert (admission.requests, admission.tokens) == (most, most)
+    places.pop().give_back()
+    assert (admission.requests, admission.tokens) == (most - 1, most - 1)
+    places.append(admission.admit(1))
+    with pytest.raises(EngineOverloaded):
+        admission.admit(1)
+
+
+def test_the_last_token_is_given_and_one_more_is_refused() -> None:
+    admission = Admission(Limits(max_tokens=100))
+    places = [admission.admit(60)]
+    with pytest.raises(EngineOverloaded, match=r"60 training tokens.*41.*max_tokens \(100\)"):
+        admission.admit(41)
+    assert (admission.requests, admission.tokens) == (1, 60)
+    places.append(admission.admit(40))
+    with pytest.raises(EngineOverloaded):
+        admission.admit(1)
+    places.append(admission.admit(0))
+    assert (admission.requests, admission.tokens) == (3, 100)
+    del places[1]  # nobody holds it any more
+    assert (admission.requests, admission.tokens) == (2, 60)
+
+
+def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None:
+    admission = Admission(Limits(max_tokens=100))
+    small = admission.admit(1)
+    with pytest.raises(EngineOverloaded):
+        admission.admit(101)
+    small.give_back()
+    large = admission.admit(1000)
+    with pytest.raises(EngineOverloaded):
+        admission.admit(1)
+    assert (admission.requests, admission.tokens) == (1, 1000)
+    large.give_back()
+    assert (admission.requests, admission.tokens) == (0, 0)
+
+
+def test_a_place_may_turn_out_to_need_more_or_less() -> None:
+    admission = Admission(Limits(max_tokens=100))
+    first, second = admission.admit(50), admission.admit(10)
+    first.need(90)
+    assert admission.tokens == 100
+    with pytest.raises(EngineOverloaded):
+        second.need(11)
+    assert admission.tokens == 100
+    first.need(20)
+    second.need(80)
+    assert (admission.requests, admission.tokens) == (2, 100)
+    second.give_back()
+    first.need(5000)  # alone now
+    assert admission.tokens == 5000
+    first.give_back()
+    first.need(3)  # no longer there: nothing to need
+    assert (admission.requests, admission.tokens) == (0, 0)
+
+
+def test_giving_back_twice_is_giving_back_once() -> None:
+    admission = Admission(Limits(max_tokens=100))
+    place, other = admission.admit(10), admission.admit(20)
+    for _ in range(3):
+        place.give_back()
+    assert (admission.requests, admission.tokens) == (1, 20)
+    with contextlib.suppress(LookupError), other:
+        raise LookupError
+    assert (admission.requests, admission.tokens) == (0, 0)
+
+
+@dataclass
+class SlowLimits:
+    """Limits that let other threads run whenever they are looked at."""
+
+    requests: int = 100
+    tokens: int = 1000
+
+    @property
+    def max_requests(self) -> int:
+        time.sleep(1e-4)
+        return self.requests
+
+    @property
+    def max_tokens(self) -> int:
+        time.sleep(1e-4)
+        return self.tokens
+
+
+@pytest.mark.parametrize("limits", [SlowLimits(requests=3), SlowLimits(tokens=30)], ids=repr)
+def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
+    threads, rounds = 8, 100
+    admission = Admission(limits)
+    barrier = threading.Barrier(threads)
+
+    def ask() -> list[bool]:
+        admitted = []
+        for _ in range(rounds):
+            barrier.wait()
+            try:
+                place = admission.admit(10)
+            except EngineOverloaded:
+                place = None
+            barrier.wait()
+            admitted.append(place is not None)
+            if place is not None:
+                place.give_back()
+        return admitted
+
+    with ThreadPoolExecutor(threads) as pool:
+        answers = [future.result() for future in [pool.submit(ask) for _ in range(threads)]]
+    assert {sum(each) for each in zip(*answers, strict=True)} == {3}
+    assert (admission.requests, admission.tokens) == (0, 0)
+
+
+# --- many at once -----------------------------------------------------------------------------
+
+
+@dataclass
+class Crowd:
+    """A chat model on an engine of its own, and what was done by it, counted beside it."""
+
+    chat: ChatTestTimeFineTuned
+    most: int
+    asked: list[str] = field(default_factory=list)
+    lessons: int = 0
+    inside: int = 0
+    most_inside: int = 0
+    most_told: int = 0
+    open: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@pytest.fixture
+def crowd(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Crowd:
+    """No lesson begins before `open` is set: those admitted until then stay."""
+    most = 12
+
+    def documents(query: str) -> list[Document]:
+        with crowd.lock:
+            crowd.asked.append(query)
+            crowd.inside += 1
+            crowd.most_inside = max(crowd.most_inside, crowd.inside)
+            crowd.most_told = max(crowd.most_told, crowd.chat.engine.status().admitted)
+        return [Document(text) for text in texts[:2]]
+
+    def finish(ticket: Ticket, last: Any) -> None:
+        with crowd.lock:
+            crowd.inside -= not ticket.done.is_set()
+        real_finish(ticket, last)
+
+    def train(trainer: Trainer, lessons: Any) -> Any:
+        crowd.open.wait(60)
+        crowd.lessons += len(lessons)
+        return real_train(trainer, lessons)
+
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        retriever=RunnableLambda(documents),
+        finetune=recipe,
+        limits=Limits(max_requests=most, max_batch_size=5),
+        max_tokens=3,
+    )
+    chat.invoke("The river", documents=[])  # what is done once only is done
+    crowd = Crowd(chat, most)
+    real_finish, real_train = Ticket.finish, Trainer.train
+    monkeypatch.setattr(Ticket, "finish", finish)
+    monkeypatch.setattr(Trainer, "train", train)
+    return crowd
+
+
+def check(crowd: Crowd, answers: list[object], seconds: list[float]) -> None:
+    """Check that some were answered, the others refused at once, and no more than allowed were in.
+
+    Args:
+        crowd: What was counted.
+        answers: The messages or the errors.
+        seconds: From being asked to being refused.
+    """
+    refused = [answer for answer in answers if isinstance(answer, EngineOverloaded)]
+    assert len(refused) == len(seconds) == len(answers) - crowd.most
+    assert len({str(answer.content) for answer in answers if hasattr(answer, "content")}) == 1
+    assert len(crowd.asked) == crowd.lessons == crowd.most
+    assert crowd.most_inside == crowd.most_told == crowd.most
+    assert statistics.median(seconds) < 0.5  # all ask at the same moment, of two cores
+    assert at_rest(crowd.chat.engine)
+
+
+def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
+    """Wait until nothing is admitted, queued or at work."""
+    until = time.monotonic() + within
+    while time.monotonic() < until:
+        status = engine.status()
+        if not (status.admitted or status.admitted_tokens or status.waiting or status.at_work):
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def test_200_threads_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
+    count = 200
+    barrier = threading.Barrier(count)
+    refused_after: list[float] = []
+
+    def ask(_: int) -> object:
+        barrier.wait()
+        began = time.perf_counter()
+        try:
+            return crowd.chat.invoke("The river")
+        except EngineOverloaded as error:
+            refused_after.append(time.perf_counter() - began)
+            if len(refused_after) == count - crowd.most:
+                crowd.open.set()
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(ask, range(count)))
+    check(crowd, answers, refused_after)
+
+
+async def test_200_coroutines_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
+    count = 200
+    refused_after: list[float] = []
+
+    async def ask() -> object:
+        began = time.perf_counter()
+        try:
+            return await crowd.chat.ainvoke("The river")
+        except EngineOverloaded as error:
+            refused_after.append(time.perf_counter() - began)
+            if len(refused_after) == count - crowd.most:
+                crowd.open.set()
+            return error
+
+    answers = await asyncio.gather(*(ask() for _ in range(count)))
+    check(crowd, list(answers), refused_after)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_full_engine_says_so_within_50_ms(crowd: Crowd, *, asynchronous: bool) -> None:
+    places = [crowd.chat.engine.admit(1) for _ in range(crowd.most)]
+    seconds = []
+
+    async def ask() -> None:
+        for _ in range(50):
+            began = time.perf_counter()
+            with pytest.raises(EngineOverloaded):
+                await crowd.chat.ainvoke("The river") if asynchronous else crowd.chat.invoke("A")
+            seconds.append(time.perf_counter() - began)
+
+    asyncio.run(ask())
+    assert statistics.median(seconds) < 0.05
+    assert not crowd.asked
+    for place in places:
+        place.give_back()
+
+
+def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
+    crowd: Crowd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever keeps the threads busy that prepare other requests."""
+    tokenizing = threading.Event()
+
+    def tokenize(*_: object, **__: object) -> list[object]:
+        tokenizing.set()
+        crowd.open.wait(60)
+        return []
+
+    monkeypatch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
+
+    async def ask() -> float:
+        busy = [asyncio.create_task(crowd.chat.ainvoke("The river")) for _ in range(crowd.most)]
+        await asyncio.to_thread(tokenizing.wait)
+        while crowd.chat.engine.status().admitted < crowd.most:
+            await asyncio.sleep(0.001)
+        began = time.perf_counter()
+        with pytest.raises(EngineOverloaded):
+            await crowd.chat.ainvoke("The river")
+        seconds = time.perf_counter() - began
+        crowd.open.set()
+        await asyncio.gather(*busy)
+        return seconds
+
+    assert asyncio.run(ask()) < 0.5
+    assert at_rest(crowd.chat.engine)
+
+
+# --- how many tokens are reserved -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "tokens"),
+    [
+        ({}, 30),
+        ({"steps_per_document": 3}, 90),
+        ({"max_documents": 2}, 20),
+        ({"max_documents": 2, "steps_per_document": 3}, 60),
+        ({"max_train_tokens": 17}, 17),
+        ({"max_train_tokens": 17, "steps_per_document": 3}, 17),
+        ({"max_train_tokens": 1000, "steps_per_document": 3}, 90),
+    ],
+)
+def test_what_a_request_may_train_on_is_reserved_before_anything_is_done(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    tokens: int,
+) -> None:
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=FineTuneConfig(max_length=10)
+    )
+    reserved = []
+
+    def admit(engine: Engine, wanted: int) -> None:
+        del engine
+        reserved.append(wanted)
+        raise EngineOverloaded
+
+    monkeypatch.setattr(Engine, "admit", admit)
+    documents = [Document("The river carries seven maps near the border.")] * 3
+    with pytest.raises(EngineOverloaded):
+        chat.invoke("The river", documents=documents, **settings)
+    assert reserved == [tokens]
+
+
+# --- however it ends --------------------------------------------------------------------------
+
+LESSON = [Document(f"The river carries cold iron, {number} times.") for number in range(12)]
+QUESTION = "The river carries"
+PROMPT = [5, 9, 40, 41]
+
+
+@dataclass
+class Scene:
+    """A chat model whose gradient steps and tokens can be made to wait."""
+
+    chat: ChatTestTimeFineTuned
+    step_begun: threading.Event = field(default_factory=threading.Event)
+    token_begun: threading.Event = field(default_factory=threading.Event)
+    steps_wait: bool = False
+    tokens_wait: bool = False
+    failing: bool = False
+
+    def step(self) -> None:
+        if self.failing:
+            msg = "the forward pass failed"
+            raise RuntimeError(msg)
+        self.step_begun.set()
+        self._until(lambda: not self.steps_wait)
+
+    def token(self) -> None:
+        self.token_begun.set()
+        self._until(lambda: not self.tokens_wait)
+
+    @staticmethod
+    def _until(condition: Callable[[], bool]) -> None:
+        for _ in itertools.takewhile(lambda _: not condition(), range(30_000)):
+            time.sleep(0.001)
+
+    def go_on(self) -> None:
+        self.steps_wait = self.tokens_wait = False
+
+    @contextlib.contextmanager
+    def another_at_work(self) -> Iterator[None]:
+        """Have the engine busy with another request, until the block ends."""
+        self.steps_wait = True
+        self.step_begun.clear()
+        request = self.chat.engine.request(
+            [document.page_content for document in LESSON[:2]],
+            Answering(PROMPT, GenerationConfig(max_tokens=2)),
+        )
+        ticket = self.chat.engine.submit(request)
+        assert self.step_begun.wait(30)
+        try:
+            yield
+        finally:
+            self.go_on()
+            list(ticket)
+
+    def submit(self) -> Ticket:
+        request = self.chat.engine.request(
+            [document.page_content for document in LESSON],
+            Answering(PROMPT, GenerationConfig(max_tokens=20)),
+        )
+        return self.chat.engine.submit(request)
+
+
+@pytest.fixture
+def scene(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Scene]:
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=recipe,
+        limits=Limits(max_requests=9),
+        max_tokens=20,
+    )
+    scene = Scene(chat)
+    gradients, take = Trainer._gradients, _Row.take
+
+    def step(trainer: Trainer, first: int, rows: Any) -> Any:
+        scene.step()
+        return gradients(trainer, first, rows)
+
+    def token(row: _Row, token_id: int) -> None:
+        scene.token()
+        take(row, token_id)
+
+    monkeypatch.setattr(Trainer, "_gradients", step)
+    monkeypatch.setattr(_Row, "take", token)
+    yield scene
+    scene.go_on()
+
+
+def ask(scene: Scene, **settings: Any) -> str:
+    return str(scene.chat.invoke(QUESTION, **{"documents": LESSON, **settings}).content)
+
+
+def it_is_answered(scene: Scene) -> None:
+    ask(scene)
+
+
+def it_is_streamed(scene: Scene) -> None:
+    list(scene.chat.stream(QUESTION, documents=LESSON))
+
+
+def the_retriever_fails(scene: Scene) -> None:
+    def fail(query: str) -> list[Document]:
+        raise LookupError(query)
+
+    with pytest.raises(LookupError):
+        ask(scene, documents=None, retriever=RunnableLambda(fail))
+
+
+def the_retriever_returns_no_documents(scene: Scene) -> None:
+    with pytest.raises(ArgumentError, match="int at index 1"):
+        ask(scene, documents=None, retriever=RunnableLambda(lambda _: [LESSON[0], 3]))
+
+
+def a_document_is_none(scene: Scene) -> None:
+    with pytest.raises(ArgumentError, match="int at index 0"):
+        ask(scene, documents=[3])
+
+
+def the_tokenizer_fails(scene: Scene) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langchain_sift.ttft.engine.tokenize_documents", None)
+        with pytest.raises(TypeError):
+            ask(scene)
+
+
+def the_prompt_is_too_long(scene: Scene) -> None:
+    with pytest.raises(ArgumentError, match="from 1 to 255 tokens"):
+        scene.chat.invoke("river " * 400, documents=LESSON)
+
+
+def the_forward_pass_fails(scene: Scene) -> None:
+    scene.failing = True
+    with pytest.raises(RuntimeError):
+        ask(scene)
+    scene.failing = False
+
+
+def time_is_up_in_the_queue(scene: Scene) -> None:
+    with scene.another_at_work(), pytest.raises(RequestTimeout):
+        ask(scene, timeout=0.05)
+
+
+def time_is_up_in_training(scene: Scene) -> None:
+    scene.steps_wait = True
+    with pytest.raises(RequestTimeout):
+        ask(scene, timeout=0.05)
+    scene.go_on()
+
+
+def time_is_up_in_generation(scene: Scene) -> None:
+    scene.tokens_wait = True
+    with pytest.raises(RequestTimeout):
+        ask(scene, timeout=0.5)
+    assert scene.token_begun.is_set()
+    scene.go_on()
+
+
+def it_is_cancelled_in_the_queue(scene: Scene) -> None:
+    with scene.another_at_work():
+        ticket = scene.submit()
+        ticket.cancel()
+        with pytest.raises(RequestCancelled):
+            list(ticket)
+        status = scene.chat.engine.status()  # room for others at once
+        assert (status.admitted, status.waiting, status.at_work) == (1, 0, 1)
+
+
+def it_is_cancelled_in_training(scene: Scene) -> None:
+    scene.steps_wait = True
+    ticket = scene.submit()
+    assert scene.step_begun.wait(30)
+    ticket.cancel()
+    scene.go_on()
+    with pytest.raises(RequestCancelled):
+        list(ticket)
+
+
+def it_is_cancelled_in_generation(scene: Scene) -> None:
+    scene.tokens_wait = True
+    ticket = scene.submit()
+    assert scene.token_begun.wait(30)
+    ticket.cancel()
+    scene.go_on()
+    with pytest.raises(RequestCancelled):
+        list(ticket)
+
+
+def nobody_listens(scene: Scene) -> None:
+    scene.submit()
+
+
+def its_stream_is_closed_early(scene: Scene) -> None:
+    stream = scene.chat.stream(QUESTION, documents=LESSON)
+    next(stream)
+    stream.close()
+
+
+def its_stream_is_left_early(scene: Scene) -> None:
+    for _ in scene.chat.stream(QUESTION, documents=LESSON):
+        break
+
+
+def its_async_stream_is_left_early(scene: Scene) -> None:
+    async def leave() -> None:
+        async for _ in scene.chat.astream(QUESTION, documents=LESSON):
+            break
+
+    asyncio.run(leave())
+
+
+def cancelled_task(scene: Scene, begun: threading.Event, **settings: Any) -> None:
+    async def start_and_cancel() -> None:
+        task = asyncio.create_task(
+            scene.chat.ainvoke(QUESTION, **{"documents": LESSON, **settings})
+        )
+        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(start_and_cancel())
+
+
+def its_task_is_cancelled_in_retrieval(scene: Scene) -> None:
+    asked = threading.Event()
+
+    async def documents(query: str) -> list[Document]:
+        del query
+        asked.set()
+        await asyncio.sleep(30)
+        return []
+
+    cancelled_task(scene, asked, documents=None, retriever=RunnableLambda(print, afunc=documents))
+
+
+def its_task_is_cancelled_in_tokenization(scene: Scene) -> None:
+    tokenizing, go_on = threading.Event(), threading.Event()
+
+    def tokenize(*_: object, **__: object) -> list[object]:
+        tokenizing.set()
+        go_on.wait(30)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
+        cancelled_task(scene, tokenizing)
+        assert scene.chat.engine.status().admitted == 0
+        go_on.set()
+
+
+def its_task_is_cancelled_in_the_queue(scene: Scene) -> None:
+    with scene.another_at_work():
+        cancelled_task(scene, scene.step_begun)
+        status = scene.chat.engine.status()
+        assert (status.admitted, status.waiting, status.at_work) == (1, 0, 1)
+
+
+def its_task_is_cancelled_in_training(scene: Scene) -> None:
+    scene.steps_wait = True
+    cancelled_task(scene, scene.step_begun)
+    scene.go_on()
+
+
+def its_task_is_cancelled_in_generation(scene: Scene) -> None:
+    scene.tokens_wait = True
+    cancelled_task(scene, scene.token_begun)
+    scene.go_on()
+
+
+def interrupted(scene: Scene, begun: threading.Event) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def interrupt() -> None:
+        begun.wait(30)
+        time.sleep(0.02)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        ask(scene)
+    thread.join()
+
+
+def its_caller_is_interrupted_in_training(scene: Scene) -> None:
+    scene.steps_wait = True
+    interrupted(scene, scene.step_begun)
+    scene.go_on()
+
+
+def its_caller_is_interrupted_in_the_queue(scene: Scene) -> None:
+    with scene.another_at_work():
+        interrupted(scene, scene.step_begun)
+        assert scene.chat.engine.status().admitted == 1
+
+
+def its_caller_is_interrupted_in_generation(scene: Scene) -> None:
+    scene.tokens_wait = True
+    interrupted(scene, scene.token_begun)
+    scene.go_on()
+
+
+def its_handler_fails(scene: Scene) -> None:
+    pieces = iter(scene.submit())
+    next(pieces)
+    with pytest.raises(LookupError):
+        pieces.throw(LookupError)
+
+
+LIFECYCLES = [
+    it_is_answered,
+    it_is_streamed,
+    the_retriever_fails,
+    the_retriever_returns_no_documents,
+    a_document_is_none,
+    the_tokenizer_fails,
+    the_prompt_is_too_long,
+    the_forward_pass_fails,
+    time_is_up_in_the_queue,
+    time_is_up_in_training,
+    time_is_up_in_generation,
+    it_is_cancelled_in_the_queue,
+    it_is_cancelled_in_training,
+    it_is_cancelled_in_generation,
+    nobody_listens,
+    its_stream_is_closed_early,
+    its_stream_is_left_early,
+    its_async_stream_is_left_early,
+    its_task_is_cancelled_in_retrieval,
+    its_task_is_cancelled_in_tokenization,
+    its_task_is_cancelled_in_the_queue,
+    its_task_is_cancelled_in_training,
+    its_task_is_cancelled_in_generation,
+    its_caller_is_interrupted_in_the_queue,
+    its_caller_is_interrupted_in_training,
+    its_caller_is_interrupted_in_generation,
+    its_handler_fails,
+]
+
+
+@pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda lifecycle: lifecycle.__name__)
+def test_afterwards_all_room_is_there_and_the_next_is_answered_as_ever(
+    scene: Scene, lifecycle: Callable[[Scene], None]
+) -> None:
+    expected = ask(scene)
+    assert expected != ask(scene, documents=[])
+    for event in (scene.step_begun, scene.token_begun):
+        event.clear()
+    lifecycle(scene)
+    assert at_rest(scene.chat.engine)
+    assert ask(scene) == expected
+    assert at_rest(scene.chat.engine)
+
+
+@contextlib.contextmanager
+def interrupt_at(line: int) -> Iterator[list[str]]:
+    """Raise KeyboardInterrupt at the line that is the so manieth of the package to be reached.
+
+    Only lines where one may strike: not on the way out of a `with` block, and not at `try`.
+    """
+    reached: set[tuple[str, int]] = set()
+    struck: list[str] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        del argument
+        path, number = frame.f_code.co_filename, frame.f_lineno
+        if "langchain_sift" not in path or struck:
+            return None
+        here = linecache.getline(path, number).strip()
+        if event != "line" or (path, number) in reached or here.startswith(("with ", "try:")):
+            return trace
+        reached.add((path, number))
+        if len(reached) == line:
+            struck.append(f"{path}:{number}: {here}")
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield struck
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interrupt_at_any_line_leaves_no_place_taken(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in the midst of being admitted, handed in or given back."""
+    # Else the engine would look into its queue soon, though nobody told it to.
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 60.0)
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=recipe,
+        limits=Limits(gather_seconds=0.001),
+        max_tokens=1,
+    )
+    expected = chat.invoke(QUESTION, documents=LESSON[:1]).content
+    for line in itertools.count(1):
+        with contextlib.suppress(KeyboardInterrupt), interrupt_at(line) as struck:
+            chat.invoke(QUESTION, documents=LESSON[:1])
+        if not struck:
+            break
+        assert at_rest(chat.engine, within=3), (struck, chat.engine.status())
+    assert line > 100
+    assert chat.invoke(QUESTION, documents=LESSON[:1]).content == expected
+    chat.engine.close()

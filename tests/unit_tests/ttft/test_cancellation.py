@@ -1,0 +1,606 @@
+"""Who no longer waits is no longer worked for: within one gradient step or one token."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.documents import Document
+
+from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import RequestCancelled, RequestTimeout
+from langchain_sift.ttft import Answering, Engine, Ticket
+from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.training import Trainer
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+STEP = 0.2
+"""Seconds of a gradient step, and of a token."""
+
+SLACK = 0.1
+LOADED = 0.4
+"""More slack, for a machine that does other things as well."""
+
+LESSON = [Document(f"The river carries cold iron, {number} times.") for number in range(20)]
+QUESTION = "The river carries"
+PROMPT = [5, 9, 40, 41]
+
+
+@dataclass
+class Pace:
+    """Makes each gradient step and each token take its time, and counts those that began."""
+
+    step: float = 0.0
+    token: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+    step_begun: threading.Event = field(default_factory=threading.Event)
+    token_begun: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def begun(self) -> int:
+        """Steps and tokens."""
+        return self.steps + self.tokens
+
+
+@pytest.fixture
+def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
+    pace = Pace()
+    gradients, take = Trainer._gradients, _Row.take
+
+    def step(trainer: Trainer, first: int, rows: Any) -> Any:
+        pace.steps += 1
+        pace.step_begun.set()
+        time.sleep(pace.step)
+        return gradients(trainer, first, rows)
+
+    def token(row: _Row, token_id: int) -> None:
+        pace.tokens += 1
+        pace.token_begun.set()
+        time.sleep(pace.token)
+        take(row, token_id)
+
+    monkeypatch.setattr(Trainer, "_gradients", step)
+    monkeypatch.setattr(_Row, "take", token)
+    return pace
+
+
+@pytest.fixture
+def chat(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    pace: Pace,
+) -> Iterator[ChatTestTimeFineTuned]:
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=recipe, max_tokens=40
+    )
+    chat.invoke(QUESTION, documents=LESSON[:1], max_tokens=1)  # what is done once only is done
+    pace.steps = pace.tokens = 0
+    pace.step_begun.clear()
+    pace.token_begun.clear()
+    yield chat
+    pace.step = pace.token = 0.0
+    assert seconds_to_rest(chat.engine) < 10
+
+
+def seconds_to_rest(engine: Engine) -> float:
+    """Wait until the engine does nothing any more; return how long that took."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < 10:
+        status = engine.status()
+        if not (status.at_work or status.waiting or status.admitted or status.admitted_tokens):
+            break
+        time.sleep(0.001)
+    return time.perf_counter() - began
+
+
+def submit(chat: ChatTestTimeFineTuned, timeout: float | None = None) -> Ticket:
+    request = chat.engine.request(
+        [document.page_content for document in LESSON],
+        Answering(PROMPT, GenerationConfig(max_tokens=40)),
+    )
+    return chat.engine.submit(request, timeout=timeout)
+
+
+class Watch:
+    """Notes what had begun when a request was given up, and when that was."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._at = 0.0
+        self._begun = 0
+
+    def now(self) -> None:
+        self._at = time.perf_counter()
+        self._begun = self._pace.begun
+
+    def check(self, engine: Engine) -> None:
+        seconds_to_rest(engine)
+        # The step or token under way, and the first token of who had been in training.
+        assert time.perf_counter() - self._at < STEP + SLACK + LOADED
+        assert self._pace.begun - self._begun <= 1
+        assert self._begun > 0
+
+
+# --- ways to give up --------------------------------------------------------------------------
+
+Giver = Callable[[ChatTestTimeFineTuned, threading.Event, Watch], None]
+
+
+def cancel_the_ticket(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    ticket = submit(chat)
+    assert begun.wait(30)
+    time.sleep(STEP / 4)
+    watch.now()
+    ticket.cancel()
+    with pytest.raises(RequestCancelled):
+        list(ticket)
+
+
+def close_the_events(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    events = iter(submit(chat))
+    next(events)
+    while not begun.is_set():
+        next(events)
+    time.sleep(STEP / 4)
+    watch.now()
+    events.close()
+
+
+def time_out(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    with pytest.raises(RequestTimeout):
+        chat.invoke(QUESTION, documents=LESSON, timeout=0.6)
+    watch.now()
+    assert begun.is_set()
+
+
+def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    async def give_up() -> None:
+        task = asyncio.create_task(chat.ainvoke(QUESTION, documents=LESSON))
+        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.sleep(STEP / 4)
+        watch.now()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.perf_counter() - watch._at < SLACK + LOADED
+
+    asyncio.run(give_up())
+
+
+def wait_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=LESSON), 0.6)
+        watch.now()
+
+    asyncio.run(give_up())
+    assert begun.is_set()
+
+
+def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    async def give_up() -> None:
+        stream = chat.astream(QUESTION, documents=LESSON)
+
+        async def listen() -> None:
+            async for _ in stream:
+                pass
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(listen(), 0.6)
+        watch.now()
+
+    asyncio.run(give_up())
+    assert begun.is_set()
+
+
+def leave_the_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+    for _chunk in chat.stream(QUESTION, documents=LESSON[:1]):
+        watch.now()
+        break
+
+
+def close_the_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+    stream = chat.stream(QUESTION, documents=LESSON[:1])
+    next(stream)
+    watch.now()
+    stream.close()
+
+
+def close_the_async_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+    async def give_up() -> None:
+        stream = chat.astream(QUESTION, documents=LESSON[:1])
+        await anext(stream)
+        watch.now()
+        await stream.aclose()
+
+    asyncio.run(give_up())
+
+
+def leave_the_async_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+    async def give_up() -> None:
+        async for _chunk in chat.astream(QUESTION, documents=LESSON[:1]):
+            watch.now()
+            break
+        await asyncio.sleep(STEP + SLACK)
+
+    asyncio.run(give_up())
+
+
+def let_a_handler_fail(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+    events = iter(submit(chat))
+    while not begun.is_set():
+        next(events)
+    watch.now()
+    with pytest.raises(LookupError):
+        events.throw(LookupError)
+
+
+ANYWHERE = [
+    cancel_the_ticket,
+    close_the_events,
+    time_out,
+    cancel_the_task,
+    wait_only_so_long,
+    stream_only_so_long,
+    let_a_handler_fail,
+]
+WHERE_IT_SPEAKS = [leave_the_loop, close_the_stream, close_the_async_stream, leave_the_async_loop]
+
+
+@pytest.mark.parametrize("give_up", ANYWHERE, ids=lambda give_up: give_up.__name__)
+def test_training_ends_within_a_step(
+    chat: ChatTestTimeFineTuned, pace: Pace, give_up: Giver
+) -> None:
+    pace.step = STEP
+    watch = Watch(pace)
+    give_up(chat, pace.step_begun, watch)
+    watch.check(chat.engine)
+
+
+@pytest.mark.parametrize(
+    "give_up", [*ANYWHERE, *WHERE_IT_SPEAKS], ids=lambda give_up: give_up.__name__
+)
+def test_an_answer_ends_within_a_token(
+    chat: ChatTestTimeFineTuned, pace: Pace, give_up: Giver
+) -> None:
+    pace.token = STEP
+    watch = Watch(pace)
+    give_up(chat, pace.token_begun, watch)
+    watch.check(chat.engine)
+
+
+def test_one_that_gives_up_is_not_trained_on_beside_those_that_stay(
+    chat: ChatTestTimeFineTuned, pace: Pace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    gradients = Trainer._gradients
+
+    def step(trainer: Trainer, first: int, rows: Any) -> Any:
+        sizes.append(len(rows))
+        return gradients(trainer, first, rows)
+
+    monkeypatch.setattr(Trainer, "_gradients", step)
+    expected = list(submit(chat))[-1].training.losses
+    sizes.clear()
+    pace.step = STEP / 4
+    places = [chat.engine.admit(1) for _ in range(2)]
+    texts = [document.page_content for document in LESSON]
+    task = Answering(PROMPT, GenerationConfig(max_tokens=2))
+    stays, leaves = (
+        chat.engine.submit(chat.engine.request(texts, task), place=place) for place in places
+    )
+    pace.step_begun.clear()
+    assert pace.step_begun.wait(30)
+    leaves.cancel()
+    outcome = list(stays)[-1]
+    assert sizes[0] == 2
+    assert sizes.count(2) <= 2
+    assert sizes[-1] == 1
+    assert outcome.training.losses == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_cancellation_that_comes_with_an_event_is_not_forgotten(
+    chat: ChatTestTimeFineTuned, pace: Pace, turns: int
+) -> None:
+    """As it was with `asyncio.wait_for` until Python 3.12, some turns of the loop later."""
+    pace.step = STEP
+    ticket = submit(chat, timeout=60)
+
+    async def listen() -> None:
+        async for _ in ticket:
+            pass
+
+    task = asyncio.create_task(listen())
+    await asyncio.sleep(STEP / 4)
+    assert ticket._wake is not None
+    ticket._wake()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=STEP / 4)
+    assert task.cancelled()
+
+
+# --- deadlines --------------------------------------------------------------------------------
+
+
+def invoke(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    chat.invoke(QUESTION, **settings)
+
+
+def ainvoke(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    asyncio.run(chat.ainvoke(QUESTION, **settings))
+
+
+def stream(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    list(chat.stream(QUESTION, **settings))
+
+
+def astream(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    async def listen() -> None:
+        async for _ in chat.astream(QUESTION, **settings):
+            pass
+
+    asyncio.run(listen())
+
+
+def batch(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    chat.batch([QUESTION, QUESTION], **settings)
+
+
+def abatch(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
+    asyncio.run(chat.abatch([QUESTION, QUESTION], **settings))
+
+
+@pytest.mark.parametrize("where", ["in the queue", "in training", "in generation"])
+@pytest.mark.parametrize("call", [invoke, ainvoke, stream, astream, batch, abatch])
+def test_a_deadline_is_kept_to_a_step(
+    chat: ChatTestTimeFineTuned,
+    pace: Pace,
+    call: Callable[..., None],
+    where: str,
+) -> None:
+    if where == "in generation":
+        pace.token = STEP
+    else:
+        pace.step = STEP
+    at_work = submit(chat) if where == "in the queue" else None
+    if at_work is not None:
+        assert pace.step_begun.wait(30)
+    began = time.perf_counter()
+    with pytest.raises(RequestTimeout, match=r"within 0.4 s.*max_documents") as caught:
+        call(chat, documents=LESSON, timeout=0.4)
+    seconds = time.perf_counter() - began
+    assert isinstance(caught.value, TimeoutError)
+    assert 0.4 <= seconds < 0.4 + STEP + SLACK + LOADED
+    if at_work is not None:
+        at_work.cancel()
+    pace.step = pace.token = 0.0
+    # The deadline is each call's own.
+    assert chat.invoke(QUESTION, documents=LESSON[:1], max_tokens=1).content
+
+
+@pytest.mark.parametrize("call", [ainvoke, astream, abatch])
+def test_a_deadline_ends_an_asynchronous_retrieval(
+    chat: ChatTestTimeFineTuned, call: Callable[..., None], texts: list[str]
+) -> None:
+    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
+
+    async def slow(query: str) -> list[Document]:
+        del query
+        await asyncio.sleep(30)
+        return [Document(texts[0])]
+
+    began = time.perf_counter()
+    with pytest.raises(RequestTimeout, match=r"0\.2 s"):
+        call(chat, retriever=RunnableLambda(print, afunc=slow), timeout=0.2)
+    assert 0.2 <= time.perf_counter() - began < 0.2 + SLACK + LOADED
+
+
+def test_a_retrievers_own_timeout_is_passed_on_as_it_is(chat: ChatTestTimeFineTuned) -> None:
+    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
+
+    async def fail(query: str) -> list[Document]:
+        raise TimeoutError(query)
+
+    with pytest.raises(TimeoutError) as caught:
+        asyncio.run(chat.ainvoke(QUESTION, retriever=RunnableLambda(print, afunc=fail)))
+    assert not isinstance(caught.value, RequestTimeout)
+
+
+# --- the event loop ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("retrieves", [False, True])
+async def test_100_at_once_leave_the_event_loop_and_its_threads_to_others(
+    chat: ChatTestTimeFineTuned, store: Chroma, *, retrieves: bool
+) -> None:
+    settings: dict[str, Any] = {"documents": LESSON[:2]}
+    if retrieves:
+        settings = {"retriever": SIFTRetriever(vectorstore=store, k=2)}
+        await chat.ainvoke(QUESTION, **settings)
+    loop = asyncio.get_running_loop()
+    gaps: list[float] = []
+    detours: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            gaps.append(loop.time() - before)
+
+    async def take_a_detour() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.to_thread(time.sleep, 0)
+            detours.append(loop.time() - before)
+            await asyncio.sleep(0.005)
+
+    others = [asyncio.create_task(beat()), asyncio.create_task(take_a_detour())]
+    answers = [chat.ainvoke(QUESTION, max_tokens=4, **settings) for _ in range(100)]
+    messages = await asyncio.gather(*answers)
+    for other in others:
+        other.cancel()
+    assert len({message.content for message in messages}) == 1
+    assert len(detours) >= 5
+    assert statistics.median(detours) < 0.05
+    assert statistics.median(gaps) < 0.05
+    assert max(gaps) < 0.5
+
+
+def test_one_model_serves_one_event_loop_after_the_other(chat: ChatTestTimeFineTuned) -> None:
+    expected = chat.invoke(QUESTION, documents=LESSON[:2]).content
+
+    async def ask(count: int) -> set[str]:
+        answers = (chat.ainvoke(QUESTION, documents=LESSON[:2]) for _ in range(count))
+        return {str(message.content) for message in await asyncio.gather(*answers)}
+
+    assert asyncio.run(ask(1)) == asyncio.run(ask(3)) == {expected}
+
+
+def test_an_event_loop_that_is_closed_beneath_a_request_ends_it(
+    chat: ChatTestTimeFineTuned, pace: Pace
+) -> None:
+    pace.step = STEP
+    loop = asyncio.new_event_loop()
+    ticket = submit(chat)
+    events = aiter(ticket)
+    loop.run_until_complete(anext(events))
+    loop.close()
+    watch = Watch(pace)
+    watch.now()
+    # A step that is told of finds the loop closed; it was under way, and one more began.
+    seconds_to_rest(chat.engine)
+    assert pace.begun - watch._begun <= 2
+    with contextlib.suppress(RuntimeError, StopIteration):
+        events.aclose().send(None)
+
+
+# --- the process ------------------------------------------------------------------------------
+
+PROGRAM = """
+import asyncio, sys, threading, time
+from langchain_core.documents import Document
+from transformers.utils.logging import disable_progress_bar
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.errors import RequestCancelled
+from langchain_sift.ttft.training import Trainer
+
+disable_progress_bar()
+gradients = Trainer._gradients
+
+def slow(trainer, first, rows):
+    print("step", flush=True)
+    time.sleep({step})
+    return gradients(trainer, first, rows)
+
+Trainer._gradients = slow
+chat = ChatTestTimeFineTuned(
+    model={model!r}, finetune=FineTuneConfig(lora_rank=2, max_length=32), max_tokens=2
+)
+lesson = [Document("The river carries cold iron.")] * 2000
+
+def ask():
+    try:
+        chat.invoke("A", documents=lesson)
+    except RequestCancelled:
+        pass
+
+async def leave():
+    task = asyncio.create_task(chat.ainvoke("A", documents=lesson))
+    await asyncio.to_thread(sys.stdin.readline)
+
+{body}
+"""
+
+INTERRUPTED = {
+    "in the main thread": "chat.invoke('A', documents=lesson)",
+    "in an event loop": "asyncio.run(chat.ainvoke('A', documents=lesson))",
+    "in a thread pool": "chat.batch(['A', 'B'], documents=lesson)",
+}
+ABANDONED = {
+    "in a thread": "threading.Thread(target=ask, daemon=True).start(); sys.stdin.readline()",
+    "in a coroutine": "asyncio.run(leave())",
+}
+
+
+@pytest.fixture(scope="module")
+def processes(tiny_model_path: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Start all at once: importing takes longer than anything else that they do."""
+    started = {
+        name: subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                PROGRAM.format(step=STEP, model=str(tiny_model_path), body=body),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for name, body in {**INTERRUPTED, **ABANDONED}.items()
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if not any(line.strip() == "step" for line in process.stdout):
+        pytest.fail(process.stderr.read())
+
+
+@pytest.mark.parametrize("where", INTERRUPTED)
+def test_ctrl_c_ends_the_process_within_a_step(
+    processes: dict[str, subprocess.Popen[str]], where: str
+) -> None:
+    process = processes[where]
+    wait_for_step(process)
+    began = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    _, noise = process.communicate(timeout=60)
+    assert time.perf_counter() - began < STEP + 1.0 + LOADED
+    assert process.returncode == -signal.SIGINT
+    assert noise.rstrip().endswith("KeyboardInterrupt")
+    # Python tells of a coroutine's cancellation first.
+    others = {"asyncio.exceptions.CancelledError"} if where == "in an event loop" else set()
+    errors = {line for line in noise.splitlines() if line.endswith(("Error", "Interrupt"))}
+    assert errors - others == {"KeyboardInterrupt"}
+    for bad in ("Fatal", "ignored", "in thread", "never retrieved", "leaked"):
+        assert bad not in noise
+
+
+@pytest.mark.parametrize("where", ABANDONED)
+def test_the_process_ends_though_an_abandoned_request_is_in_training(
+    processes: dict[str, subprocess.Popen[str]], where: str
+) -> None:
+    process = processes[where]
+    wait_for_step(process)
+    began = time.perf_counter()
+    _, noise = process.communicate("go on\n", timeout=60)
+    assert time.perf_counter() - began < STEP + 1.0 + LOADED
+    assert (process.returncode, noise) == (0, "")

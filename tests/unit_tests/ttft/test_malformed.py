@@ -1,0 +1,434 @@
+"""Whatever a document or a prompt holds: a documented result or a typed error, and no harm."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import time
+import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import RunnableLambda
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
+
+from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError, SIFTError
+from langchain_sift.ttft.tokens import tokenize_documents, well_formed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CANARY = "kumquat-7713"
+QUESTION = "The river carries"
+GOOD = Document("Every comet follows the harbour at sea, 17 times.", id="good")
+END = "<|endoftext|>"
+
+TEXTS = {
+    "empty": "",
+    "a space": " ",
+    "whitespace": " \t \n  \r\n ",
+    "newlines": "\n" * 50,
+    "tabs": "\t" * 50,
+    "one character": "x",
+    "one token": " the",
+    "two tokens": "xy",
+    "a null byte": f"{CANARY}\x00 and \x00\x00 more",
+    "only null bytes": "\x00" * 20,
+    "control characters": "".join(map(chr, range(1, 32))) + "\x7f\x80\x9f",
+    "a lone high surrogate": f"{CANARY} \ud83d here",
+    "a lone low surrogate": f"{CANARY} \ude00 here",
+    "surrogates in the wrong order": f"{CANARY} \ude00\ud83d here",
+    "a pair of surrogates": f"{CANARY} \ud83d\ude00 here",
+    "only surrogates": "\ud800" * 30,
+    "a byte that was no utf-8": b"caf\xe9 kumquat-7713".decode("utf-8", "surrogateescape"),
+    "right to left": "שלום עולם، مرحبا بالعالم",
+    "marks of direction": f"\u202e{CANARY}\u202c \u2066x\u2069 \u200f",
+    "zero width": "\u200b\u200c\u200d\u2060" * 20,
+    "a byte order mark": f"\ufeff{CANARY}",
+    "a byte order mark the wrong way round": f"\ufffe{CANARY}",
+    "combining marks": "Z" + "\u0351\u0352\u0353" * 60,
+    "emoji with joiners": "👩‍👩‍👧‍👦🏳️‍🌈👨🏽‍🚀" * 10,
+    "flags": "🇨🇭🇩🇪🇫" * 10,
+    "noncharacters": "\uffff\U0001ffff\ufdd0" * 9,
+    "private use": "\ue000\U000f0000\U0010ffff" * 9,
+    "replacement characters": "\ufffd" * 30,
+    "not normalized": "e\u0301 \u00e9 ﬁ ﷺ Ⅷ",
+    "other line ends": "one\r\ntwo\rthree\n\rfour\u2028five\u2029six\x85seven",
+    "a special token": END,
+    "two special tokens": END * 2,
+    "thousands of special tokens": END * 3000,
+    "a special token within": f"one {END} two {END}{CANARY}",
+    "a broken special token": "<|endoftext <|endoftext|",
+    "other models' special tokens": "<s></s>[INST]<|im_start|>system<|im_end|><pad><unk>",
+    "one character repeated": "a" * 100_000,
+    "a word of a megabyte": "abcdefghij" * 100_000,
+    "a million tokens": "The river carries 7 maps. " * 150_000,
+    "a megabyte of emoji": "👩‍👩‍👧" * 50_000,
+    "html": f"<html><body onload='x()'><p>{CANARY}</p><script>alert(1)</script></body></html>",
+    "json": json.dumps({"lc": 1, "type": "constructor", "id": ["os", "system"], "kwargs": {}}),
+    "base64": base64.b64encode(bytes(range(256)) * 8).decode(),
+    "a template": "{{ ''.__class__ }} {% for x in y %} {0} {name} %s %d",
+    "a number": "9" * 500,
+    "other alphabets": "Ελληνικά Кириллица ひらがな 汉字 한국어 ไทย",
+}
+
+
+def answers(chat: ChatTestTimeFineTuned) -> list[object]:
+    """Return what the base model answers, and what it does after learning."""
+    return [chat.invoke(QUESTION, documents=given).content for given in ([], [GOOD] * 4)]
+
+
+@pytest.fixture(scope="module")
+def one_chat(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> ChatTestTimeFineTuned:
+    return ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=3e-2, max_length=64),
+        max_tokens=6,
+        timeout=60,
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(one_chat: ChatTestTimeFineTuned) -> list[object]:
+    before = answers(one_chat)
+    assert before[0] != before[1]
+    return before
+
+
+@pytest.fixture
+def chat(
+    one_chat: ChatTestTimeFineTuned, expected: list[object]
+) -> Iterator[ChatTestTimeFineTuned]:
+    """After each test it answers as before all of them, and is at rest."""
+    yield one_chat
+    assert answers(one_chat) == expected
+    status = one_chat.engine.status()
+    assert (status.admitted, status.admitted_tokens, status.waiting) == (0, 0, 0)
+    assert status.quarantined == 0
+
+
+@pytest.fixture
+def llm(chat: ChatTestTimeFineTuned) -> TestTimeFineTunedLLM:
+    return TestTimeFineTunedLLM(
+        model=chat.model, tokenizer=chat.tokenizer, finetune=chat.finetune, max_tokens=6, timeout=60
+    )
+
+
+def record_of(chat: ChatTestTimeFineTuned, documents: Any, **settings: Any) -> Any:
+    message = chat.invoke(QUESTION, documents=documents, **settings)
+    return message.response_metadata["ttft"]
+
+
+def joined(text: str) -> str:
+    """Return the text with its surrogates as the documentation has them, by other means."""
+    characters = []
+    rest = iter(text)
+    following = next(rest, None)
+    while (character := following) is not None:
+        following = next(rest, None)
+        if "\ud800" <= character <= "\udbff" and "\udc00" <= (following or "") <= "\udfff":
+            high, low = ord(character) - 0xD800, ord(following or "") - 0xDC00
+            character, following = chr(0x10000 + (high << 10) + low), next(rest, None)
+        elif "\ud800" <= character <= "\udfff":
+            character = "\ufffd"
+        characters.append(character)
+    return "".join(characters)
+
+
+def check_error(error: BaseException, *texts: str) -> None:
+    """Check that neither it nor what it came of tells any text."""
+    chain: BaseException | None = error
+    while chain is not None:
+        told = f"{chain!s} {chain!r}"
+        assert CANARY not in told
+        assert not any(text in told for text in texts if len(text) > 8)
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+
+
+# --- documents --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_document_is_learned_from_or_left_out(
+    chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    """With at least two tokens it is learned from; another beside it always is."""
+    expected = tiny_tokenizer(joined(TEXTS[name]))["input_ids"]
+    began = time.perf_counter()
+    record = record_of(chat, [Document(TEXTS[name], id="odd"), GOOD])
+    assert time.perf_counter() - began < 5
+    learned = len(expected) >= 2
+    assert record["documents"] == (["odd", "good"] if learned else ["good"])
+    assert record["skipped"] == ([] if learned else ["odd"])
+    assert record["truncated"] == (["odd"] if len(expected) > 64 else [])
+    assert record["tokens"] == (min(64, len(expected)) if learned else 0) + len(
+        tiny_tokenizer(GOOD.page_content)["input_ids"]
+    )
+    assert all(math.isfinite(loss) for loss in record["losses"])
+    assert record["fallback"] is None
+    json.dumps(record)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_is_left_of_a_long_text_are_its_first_tokens(
+    tiny_tokenizer: PreTrainedTokenizerFast, name: str
+) -> None:
+    """Though a very long one is not tokenized to its end."""
+    text = TEXTS[name] if len(TEXTS[name]) > 500 else TEXTS[name] * 200
+    whole = tiny_tokenizer(joined(text))["input_ids"]
+    for length in (2, 9, 64):
+        found = tokenize_documents(tiny_tokenizer, [text], max_length=length)
+        if len(whole) < 2:
+            assert not found
+            continue
+        assert list(found[0].token_ids) == whole[:length]
+        assert found[0].truncated == (len(whole) > length)
+
+
+def test_long_tokens_are_counted_to_the_end() -> None:
+    words = [letter * 100 for letter in "abcdefgh"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    made = Tokenizer(WordLevel(vocabulary, unk_token=words[0]))
+    made.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    for length in (2, 3, 7, 8):
+        (found,) = tokenize_documents(tokenizer, [" ".join(words)], max_length=length)
+        assert found.token_ids == tuple(range(length))
+        assert found.truncated == (length < 8)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_is_made_well_formed_and_nothing_else(name: str) -> None:
+    assert well_formed(TEXTS[name]) == joined(TEXTS[name])
+
+
+def test_a_surrogate_is_learned_as_a_replacement_character(chat: ChatTestTimeFineTuned) -> None:
+    broken = [Document("The \ud83d river \udc80 carries")] * 8
+    mended = [Document("The \ufffd river \ufffd carries")] * 8
+    assert record_of(chat, broken)["losses"] == record_of(chat, mended)["losses"]
+
+
+def test_the_same_document_a_hundred_times(chat: ChatTestTimeFineTuned) -> None:
+    record = record_of(chat, [GOOD] * 100)
+    assert record["documents"] == ["good"] * 100
+    assert record["losses"][-1] < record["losses"][0]
+
+
+def test_ten_thousand_documents(chat: ChatTestTimeFineTuned) -> None:
+    documents = [
+        Document(f"The river, {number} times.", id=str(number)) for number in range(10_000)
+    ]
+    began = time.perf_counter()
+    assert record_of(chat, documents, max_documents=3)["documents"] == ["0", "1", "2"]
+    record = record_of(chat, documents, max_train_seconds=0.2)
+    assert record["steps"] == len(record["documents"]) >= 1
+    assert "0.2 s" in record["ended"]
+    assert time.perf_counter() - began < 15
+
+
+def test_nothing_but_texts_too_short(chat: ChatTestTimeFineTuned) -> None:
+    record = record_of(chat, [Document(text, id=text) for text in ("", " ", "x")])
+    assert record["skipped"] == ["", " ", "x"]
+    assert record["fallback"] == "no document to learn from"
+
+
+METADATA: dict[str, Any] = {
+    "none": {},
+    "huge": {"text": CANARY * 100_000},
+    "as of a constructor": {"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {"a": 1}},
+    "as of a secret": {"lc": 1, "type": "secret", "id": ["HOME"]},
+    "no JSON": {"object": object(), "bytes": b"\xff", "nan": float("nan"), "self": ...},
+    "nested": {"a": {"b": [{"c": [[[]]]}]}},
+    "our own key": {"langchain_sift_gain": "much"},
+    "odd keys": {"": 1, "\x00": 2, "\ud800": 3},
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_teach_nothing(chat: ChatTestTimeFineTuned, name: str) -> None:
+    plain = record_of(chat, [GOOD])
+    record = record_of(chat, [Document(GOOD.page_content, id="good", metadata=METADATA[name])])
+    for key in ("documents", "losses", "gains"):
+        assert record[key] == plain[key]
+    json.dumps(record)
+
+
+def test_ids_may_be_missing_or_repeated_or_odd(chat: ChatTestTimeFineTuned) -> None:
+    ids = [None, "a", "a", "", "\x00", "x" * 10_000]
+    record = record_of(chat, [Document(GOOD.page_content, id=each) for each in ids])
+    assert record["documents"] == ids
+
+
+def test_documents_may_come_in_anything_that_yields_them(chat: ChatTestTimeFineTuned) -> None:
+    pair = [GOOD, Document("A baker paints seven maps.", id="b")]
+    expected = record_of(chat, pair)
+    assert expected["documents"] == ["good", "b"]
+    found = (
+        tuple(pair),
+        iter(pair),
+        (document for document in pair),
+        {each.id: each for each in pair}.values(),
+    )
+    for documents in found:
+        record = record_of(chat, documents)
+        assert (record["documents"], record["losses"]) == (
+            expected["documents"],
+            expected["losses"],
+        )
+
+
+@pytest.mark.parametrize("documents", [None, [], (), iter(())], ids=["None", "[]", "()", "iter"])
+def test_no_documents_leave_the_base_model(chat: ChatTestTimeFineTuned, documents: Any) -> None:
+    record = record_of(chat, documents)
+    assert (record["steps"], record["fallback"]) == (0, "no document to learn from")
+
+
+def changed(value: Any) -> Document:
+    """Return a document whose text was replaced after it was checked."""
+    document = Document(CANARY)
+    document.page_content = value
+    return document
+
+
+NO_DOCUMENTS: dict[str, tuple[Any, str]] = {
+    "a text": (CANARY, "got one str"),
+    "a document": (Document(CANARY), "got one Document"),
+    "a number": (7, "got one int"),
+    "a number among them": ([GOOD, 7], "int at index 1"),
+    "a text among them": ([GOOD, GOOD, CANARY], "str at index 2"),
+    "None among them": ([None], "NoneType at index 0"),
+    "a list among them": ([[GOOD]], "list at index 0"),
+    "a dictionary": ({CANARY: GOOD}, "str at index 0"),
+    "something alike": ([types.SimpleNamespace(page_content=CANARY, id=None)], "SimpleNamespace"),
+    "a message": ([HumanMessage(CANARY)], "HumanMessage at index 0"),
+    "no text": ([GOOD, changed(None)], "index 1"),
+    "bytes for a text": ([changed(CANARY.encode())], "bytes at index 0"),
+    "a number for a text": ([changed(7)], "int at index 0"),
+}
+
+
+@pytest.mark.parametrize("name", NO_DOCUMENTS)
+@pytest.mark.parametrize("retrieved", [False, True])
+def test_what_is_no_document_is_named_by_its_type_and_place(
+    chat: ChatTestTimeFineTuned, name: str, *, retrieved: bool
+) -> None:
+    documents, message = NO_DOCUMENTS[name]
+    retriever = RunnableLambda(lambda _: documents)
+    settings = {"retriever": retriever} if retrieved else {"documents": documents}
+    with pytest.raises(ArgumentError, match=message) as caught:
+        chat.invoke(QUESTION, **settings)
+    check_error(caught.value)
+    assert ("retriever" in str(caught.value)) == retrieved
+
+
+def test_a_retriever_that_returns_nothing_at_all(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(ArgumentError, match=r"retriever returns.*NoneType"):
+        chat.invoke(QUESTION, retriever=RunnableLambda(lambda _: None))
+
+
+def test_what_iterating_raises_is_passed_on(chat: ChatTestTimeFineTuned) -> None:
+    def broken() -> Iterator[Document]:
+        yield GOOD
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        chat.invoke(QUESTION, documents=broken())
+
+
+@pytest.mark.parametrize("text", [None, 7, b"x", ["x"]], ids=str)
+def test_a_document_has_a_text_when_it_is_made(text: Any) -> None:
+    if isinstance(text, bytes):
+        assert Document(text).page_content == "x"  # pydantic's way with bytes
+        return
+    with pytest.raises(ValidationError, match="page_content"):
+        Document(text)
+
+
+# --- prompts ----------------------------------------------------------------------------------
+
+# The chat model's prompts go through its template: see its own tests.
+SURROGATES = [name for name in TEXTS if joined(TEXTS[name]) != TEXTS[name]]
+
+
+@pytest.mark.parametrize(
+    ("face", "name"),
+    [("llm" if name in SURROGATES else "chat", name) for name in TEXTS],
+)
+def test_a_prompt_is_answered_or_refused_for_its_length(
+    request: pytest.FixtureRequest,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    face: str,
+    name: str,
+) -> None:
+    model = request.getfixturevalue(face)
+    tokens = len(tiny_tokenizer(joined(TEXTS[name]))["input_ids"])
+    began = time.perf_counter()
+    if 0 < tokens < 256:
+        first, second = (model.invoke(TEXTS[name], documents=[GOOD]) for _ in range(2))
+        assert getattr(first, "content", first) == getattr(second, "content", second)
+    else:
+        with pytest.raises(ArgumentError, match=f"from 1 to 255 tokens, got {tokens}") as caught:
+            model.invoke(TEXTS[name], documents=[GOOD])
+        check_error(caught.value, TEXTS[name])
+    assert time.perf_counter() - began < 20
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_a_retriever_is_asked_with_what_can_be_encoded(
+    llm: TestTimeFineTunedLLM, name: str
+) -> None:
+    asked: list[str] = []
+    llm.invoke(TEXTS[name], retriever=RunnableLambda(lambda query: asked.append(query) or []))
+    assert asked == [joined(TEXTS[name])]
+    asked[0].encode()
+
+
+MESSAGES: dict[str, tuple[Any, str | None]] = {
+    "no messages": ([], "at least one message"),
+    "an empty message": ([HumanMessage("")], "got 0"),
+    "hardly any text": ([SystemMessage(""), HumanMessage(" "), AIMessage("")], None),
+    "only a system message": ([SystemMessage(CANARY)], None),
+    "only an answer": ([AIMessage(CANARY)], None),
+    "a picture": (
+        [HumanMessage([{"type": "image_url", "image_url": {"url": f"https://x/{CANARY}"}}])],
+        "text",
+    ),
+    "None": (None, "Invalid input type"),
+    "a number": (7, "Invalid input type"),
+    "bytes": (CANARY.encode(), "Unsupported message type"),
+    "a dictionary": ({"text": CANARY}, "Invalid input type"),
+    "a list of numbers": ([1, 2], "message"),
+    "a thousand messages": ([HumanMessage("x")] * 1000, "from 1 to 255 tokens"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_conversation_is_answered_or_refused(chat: ChatTestTimeFineTuned, name: str) -> None:
+    refusal = MESSAGES[name][1]
+    if refusal is None:
+        answer = chat.invoke(MESSAGES[name][0], documents=[GOOD])
+        assert answer.usage_metadata["output_tokens"] > 0
+        return
+    with pytest.raises((ValueError, NotImplementedError), match=refusal) as caught:
+        chat.invoke(MESSAGES[name][0], documents=[GOOD])
+    if isinstance(caught.value, SIFTError):  # LangChain's own quote what is no message
+        check_error(caught.value)
+
+
+@pytest.mark.parametrize("seed", ["one", 1.5, 2**70, -(2**70)], ids=str)
+def test_a_seed_that_is_none_hurts_nobody_else(chat: ChatTestTimeFineTuned, seed: Any) -> None:
+    with pytest.raises((SIFTError, TypeError, ValueError, RuntimeError)):
+        chat.invoke(QUESTION, temperature=1.0, seed=seed, documents=[GOOD])
