@@ -25,9 +25,11 @@ from langchain_core.messages.tool import tool_call
 from langchain_sift.errors import ArgumentError
 from langchain_sift.extras import require
 
-require("ttft", "jinja2")
+require("ttft", "jinja2", "torch", "transformers")
 
 from jinja2 import TemplateError  # noqa: E402
+
+from langchain_sift.ttft.tokens import well_formed  # noqa: E402
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,14 +94,14 @@ def render(
     messages = list(_with_results_apart(messages))
     if not tokenizer.chat_template:
         text = "\n\n".join(_text(message) for message in messages)
-        return list(tokenizer(text, verbose=False)["input_ids"])
+        return list(tokenizer(well_formed(text), verbose=False)["input_ids"])
     turns = _merged(_turns(messages))
     if place == "system":
         turns = _with_tools(turns, tools)
     text = _rendered(tokenizer, turns, tools)
     if must_call:
         text += call_opening(tokenizer, tools)
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return list(tokenizer(well_formed(text), add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def call_opening(tokenizer: PreTrainedTokenizerBase, tools: Tools) -> str:

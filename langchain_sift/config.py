@@ -158,6 +158,11 @@ class GenerationConfig:
         """
         _at_least("max_tokens", self.max_tokens, 1)
         _not_negative("temperature", self.temperature)
+        if self.seed is not None:
+            _at_least("seed", self.seed, 0)
+            if self.seed >= 1 << 63:
+                msg = f"seed must be below 2**63, got {self.seed}"
+                raise ArgumentError(msg)
         if isinstance(self.stop, str) or not all(self.stop):
             msg = "stop must be a sequence of non-empty strings"
             raise ArgumentError(msg)

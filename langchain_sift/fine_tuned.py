@@ -77,7 +77,7 @@ _RECIPE_SETTINGS = (
     "max_train_seconds",
     "min_gain",
 )
-_CALL_SETTINGS = (
+CALL_SETTINGS = (
     "documents",
     "retriever",
     "k",
@@ -254,8 +254,8 @@ class TestTimeFineTuning(BaseModel):
                 them takes.
         """
         for name in call:
-            if name not in _CALL_SETTINGS:
-                msg = f"{name!r} is no setting of a call: use one of {list(_CALL_SETTINGS)}"
+            if name not in CALL_SETTINGS:
+                msg = f"{name!r} is no setting of a call: use one of {list(CALL_SETTINGS)}"
                 raise ArgumentError(msg)
         generation = self._generation(call if stop is None else {**call, "stop": stop})
         recipe = {name: call[name] for name in _RECIPE_SETTINGS if name in call}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +15,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict
 
-from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
+from langchain_sift.fine_tuned import CALL_SETTINGS, Answer, TestTimeFineTuning
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
@@ -111,6 +111,35 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
                     await run_manager.on_llm_new_token(piece, chunk=chunk)
                 yield chunk
         yield GenerationChunk(text="", generation_info=self._information(answer))
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer the prompts; see `BaseLLM.generate`."""
+        return BaseLLM.generate(self._for_call(kwargs), prompts, stop, callbacks, **kwargs)
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Do the same without blocking the event loop."""
+        return await BaseLLM.agenerate(self._for_call(kwargs), prompts, stop, callbacks, **kwargs)
+
+    def _for_call(self, call: Mapping[str, Any]) -> TestTimeFineTunedLLM:
+        """Return the model that may look into the cache for a call with these settings.
+
+        LangChain finds a cached text by the model's settings alone: with others for this call,
+        it would find the answer to another question.
+        """
+        own = any(name in CALL_SETTINGS for name in call)
+        return self.model_copy(update={"cache": False}) if own and self.cache else self
 
     def batch(
         self,

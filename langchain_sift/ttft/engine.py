@@ -163,6 +163,8 @@ class Engine:
         """
         tokens = sum(len(document.token_ids) for document in request.documents)
         tokens *= request.config.steps_per_document
+        most = request.config.max_train_tokens
+        tokens = tokens if most is None else min(tokens, most)
         place = place or self.admit(tokens)
         try:
             place.need(tokens)

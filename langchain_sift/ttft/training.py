@@ -272,7 +272,7 @@ class Trainer:
         if config.max_update is not None and course.update_norm > config.max_update:
             self.slots.scale_update(slot, config.max_update / course.update_norm)
             course.update_norm = config.max_update
-        if config.measure_after:
+        if config.measure_after and not course.lesson.should_stop():
             course.losses_after = self._losses(slot, course.learned())
 
     def _losses(self, slot: int, documents: Sequence[TokenizedDocument]) -> list[float]:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
 
 
@@ -22,11 +22,34 @@ from langchain_sift.errors import ArgumentError
         ("learning_rate", math.nan),
         ("steps_per_document", 0),
         ("max_length", 1),
+        ("max_gradient_norm", 0.0),
+        ("max_update", -1.0),
+        ("gradient_reuse", 0),
+        ("max_documents", 0),
+        ("max_train_tokens", 0),
+        ("max_train_seconds", 0.0),
+        ("min_gain", -0.1),
+        ("max_drift", math.nan),
+        ("on_failure", "ignore"),
     ],
 )
 def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=f"{name}.*{value}"):
         FineTuneConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_batch_size", 0),
+        ("max_requests", 0),
+        ("max_tokens", 0),
+        ("gather_seconds", -1.0),
+    ],
+)
+def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ArgumentError, match=f"{name}.*{value}"):
+        Limits(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -38,6 +61,10 @@ def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> No
         ("temperature", math.inf),
         ("stop", "a string"),
         ("stop", ("",)),
+        ("seed", -1),
+        ("seed", 1.5),
+        ("seed", True),
+        ("seed", 2**63),
     ],
 )
 def test_answering_that_cannot_work_is_refused(name: str, value: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
@@ -84,3 +85,16 @@ def test_given_documents_are_learned_from_and_no_retriever_is_asked(
 
 def test_tokens_are_counted_by_its_own_tokenizer(llm: TestTimeFineTunedLLM) -> None:
     assert llm.get_num_tokens("The river") == len(llm.tokenizer("The river")["input_ids"])
+
+
+async def test_a_cached_answer_is_not_that_of_a_call_with_other_settings(
+    llm: TestTimeFineTunedLLM,
+) -> None:
+    cached = llm.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+    taught, plain = llm.invoke("A baker", documents=lesson), llm.invoke("A baker")
+    assert taught != plain
+    assert cached.invoke("A baker") == plain
+    assert cached.invoke("A baker", documents=lesson) == taught
+    assert await cached.ainvoke("A baker", documents=lesson) == taught
+    assert cached.invoke("A baker") == plain
