@@ -25,7 +25,7 @@ from langchain_core.messages import (
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
@@ -168,30 +168,6 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         return RunnableMap(raw=model) | parsed.with_fallbacks(
             [failed], exception_key="parsing_error"
         )
-
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Answer several prompts, as many together as the engine trains together."""
-        together = self._together(config, len(inputs))
-        return super().batch(inputs, together, return_exceptions=return_exceptions, **kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[AIMessage]:
-        """Do the same without blocking the event loop."""
-        together = self._together(config, len(inputs))
-        return await super().abatch(inputs, together, return_exceptions=return_exceptions, **kwargs)
 
     def _generate(
         self,

@@ -691,7 +691,7 @@ class Answer:
 
     def _request(self, engine: Engine) -> Request:
         if self._given is not None:
-            self._documents = list(self._given)
+            self._documents = self._given
         request = engine.request(
             [document.page_content for document in self._documents],
             Answering(self._prompt, self._generation),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LangSmithParams, LanguageModelInput
+from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import ConfigDict
 
-from langchain_sift.fine_tuned import CALL_SETTINGS, Answer, TestTimeFineTuning
+from langchain_sift.fine_tuned import CALL_SETTINGS, Answer, TestTimeFineTuning, all_or_none
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
@@ -76,7 +74,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
             answer = self._answer_to(prompt, stop, run_manager, **kwargs)
             return [self._generated("".join([piece async for piece in answer]), answer)]
 
-        generations = await asyncio.gather(*map(generated, prompts))
+        generations = await all_or_none(map(generated, prompts))
         return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})
 
     def _stream(
@@ -140,36 +138,6 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         """
         own = any(name in CALL_SETTINGS for name in call)
         return self.model_copy(update={"cache": False}) if own and self.cache else self
-
-    def batch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Answer several prompts, as many together as the engine trains together.
-
-        With `return_exceptions` a prompt that fails fails alone; LangChain's own would return
-        its error for all.
-        """
-        together = self._together(config, len(inputs))
-        return Runnable.batch(self, inputs, together, return_exceptions=return_exceptions, **kwargs)
-
-    async def abatch(
-        self,
-        inputs: list[LanguageModelInput],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Do the same without blocking the event loop."""
-        together = self._together(config, len(inputs))
-        return await Runnable.abatch(
-            self, inputs, together, return_exceptions=return_exceptions, **kwargs
-        )
 
     def _answer_to(
         self,
