@@ -31,9 +31,10 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
+from langchain_sift.answers import Answer
 from langchain_sift.chat_templates import call_opening, query, render
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import Answer, TestTimeFineTuning
+from langchain_sift.fine_tuned import TestTimeFineTuning
 from langchain_sift.tool_calls import ToolCallReader
 
 Tools = Sequence[dict[str, Any]]

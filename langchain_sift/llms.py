@@ -13,7 +13,8 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
-from langchain_sift.fine_tuned import CALL_SETTINGS, Answer, TestTimeFineTuning, all_or_none
+from langchain_sift.answers import Answer, all_or_none
+from langchain_sift.fine_tuned import CALL_SETTINGS, TestTimeFineTuning
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):

@@ -7,6 +7,10 @@ document it saw are written beside it, so that a test can prove that none is in 
 
     python examples/demo/make_model.py --data DIR_WITH_JSONL_GZ --out examples/demo/model
 
+Other domains and sizes make the base models of `examples/evidence`:
+
+    python examples/demo/make_model.py --data DIR --domains nih_grants,github --layers 4 --out DIR
+
 About an hour and a half on two CPU cores with AMX bfloat16. A run is deterministic on one
 machine and one build of PyTorch. Hidden weight matrices are trained with Muon, everything
 else with AdamW; weights and activations are bfloat16 over float32 master weights.
@@ -17,7 +21,7 @@ import gzip
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +55,10 @@ WARMUP_STEPS = 50
 DECAY_SHARE = 0.35  # the last part of training, over which the learning rate falls to zero
 
 
-def read_documents(data: Path, split: str) -> list[dict[str, str]]:
-    """Return the documents of the training domains that are in `split`."""
+def read_documents(data: Path, domains: Sequence[str], split: str) -> list[dict[str, str]]:
+    """Return the documents of the domains that are in `split`."""
     documents = []
-    for domain in TRAINING_DOMAINS:
+    for domain in domains:
         with gzip.open(data / f"{domain}.jsonl.gz", "rt", encoding="utf-8") as lines:
             documents += [row for row in map(json.loads, lines) if row["split"] == split]
     return documents
@@ -88,16 +92,16 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_model() -> LlamaForCausalLM:
-    """Return a 5.9 million parameter Llama with random weights."""
+def build_model(width: int, layers: int) -> LlamaForCausalLM:
+    """Return a Llama with random weights; of width 256 and 6 layers: 5.9 million parameters."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=704,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            hidden_size=width,
+            intermediate_size=width * 11 // 4,
+            num_hidden_layers=layers,
+            num_attention_heads=width // 64,
+            num_key_value_heads=width // 64,
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             bos_token_id=0,
@@ -237,17 +241,22 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of DOMAIN.jsonl.gz files")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
+    parser.add_argument(
+        "--domains", default=",".join(TRAINING_DOMAINS), help="comma-separated, to train on"
+    )
+    parser.add_argument("--width", type=int, default=256, help="of the model, a multiple of 64")
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=26_000_000, help="tokens to train on")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
 
-    documents = read_documents(arguments.data, "memory")
+    domains = arguments.domains.split(",")
+    documents = read_documents(arguments.data, domains, "memory")
     tokenizer = train_tokenizer([document["text"] for document in documents])
-    held_out = next(
-        rows(token_stream(read_documents(arguments.data, "validation"), tokenizer, 1), 512, 32)
-    )
-    model = build_model()
+    validation = read_documents(arguments.data, domains, "validation")
+    held_out = next(rows(token_stream(validation, tokenizer, 1), 512, 32))
+    model = build_model(arguments.width, arguments.layers)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(documents)} documents")
     stream = token_stream(documents, tokenizer, arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -256,7 +265,7 @@ def main() -> None:
     record = {
         "ids": sorted(document["id"] for document in documents),
         "sources": sorted({document["source"] for document in documents}),
-        "domains": TRAINING_DOMAINS,
+        "domains": domains,
         "log": log,
     }
     with gzip.GzipFile(arguments.out / "trained_on.json.gz", "wb", mtime=0) as file:

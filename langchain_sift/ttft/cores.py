@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,3 +36,8 @@ def _pause() -> Callable[[int], int] | None:
                 pause: Callable[[int], int] = function
                 return pause
     return None
+
+
+# A forked child has no helpers, only this thread's memory of them: it would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=leave_cores_to_others)

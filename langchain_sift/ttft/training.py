@@ -352,7 +352,8 @@ class _Course:
         whole = len(self.lesson.documents) * self.lesson.config.steps_per_document
         if not self.steps:
             self.fallback = "no document to learn from"
-        if len(self.steps) < whole:
+        allowed = self.lesson.config.max_documents
+        if len(self.steps) < whole or (allowed is not None and allowed < self.lesson.given):
             self.ended = "the budget of documents or tokens was spent"
 
     def goes_on(self, began: float) -> bool:

@@ -1,6 +1,8 @@
 """Keep what a run of the benchmarks measured: medians, side by side, with where and when.
 
 make bench && python tests/benchmarks/record.py build/benchmarks.json FILE
+
+A part of the benchmarks is recorded with what was typed for it as a third argument.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 
 def main() -> None:
-    source, target = map(Path, sys.argv[1:])
+    source, target = map(Path, sys.argv[1:3])
     run = json.loads(source.read_text(encoding="utf-8"))
     groups: dict[str, dict[str, Any]] = defaultdict(dict)
     for benchmark in run["benchmarks"]:
@@ -22,7 +24,7 @@ def main() -> None:
         groups[benchmark["group"]][name] = found | benchmark["extra_info"]
     machine = run["machine_info"]
     recorded = {
-        "command": "make bench",
+        "command": " ".join(sys.argv[3:]) or "make bench",
         "date": run["datetime"][:10],
         "commit": run["commit_info"]["id"][:7],
         "machine": {

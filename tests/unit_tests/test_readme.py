@@ -85,3 +85,29 @@ def test_its_speeds_are_those_of_the_committed_file() -> None:
     }
     assert rows
     assert {ours for _, ours, _, _ in rows} | {theirs for *_, theirs in rows} <= medians
+
+
+def test_its_speeds_of_the_engine_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "engine.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert f"{found['date']}, commit {found['commit']}" in README
+    rows = dict(
+        re.findall(r"^\| (an adapter.*?|the .*?) \| (.*s \| .*s) \|$", README, re.MULTILINE)
+    )
+    ways = ("peft loop", "one by one", "together")
+
+    def shown(work: str, *ways: str) -> str:
+        cells = []
+        for dtype in ("bfloat16", "float32"):
+            name = f"train 16 prompts {work}, torch.{dtype}"
+            medians = [
+                benchmark["median_milliseconds"] / 1000
+                for way in ways
+                for key, benchmark in found["groups"][name].items()
+                if f"-{way}]" in key
+            ]
+            cells.append(", ".join(f"{seconds:.1f}" for seconds in medians) + " s")
+        return " | ".join(cells)
+
+    expected = [shown("and answer 32 tokens", way) for way in ways]
+    assert list(rows.values()) == [*expected, shown("on 10 documents each", *ways)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 
+import pytest
 import torch
 
 from langchain_sift.ttft.cores import _pause, leave_cores_to_others
@@ -54,3 +56,22 @@ def test_threads_that_compute_are_not_disturbed() -> None:
     while any(thread.is_alive() for thread in threads):
         leave_cores_to_others()
     assert wrong == []
+
+
+FORK = """
+import os, torch
+from langchain_sift.ttft import cores
+torch.set_num_threads(3)
+left = torch.ones(300, 300)
+expected = left @ left
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(left @ left, expected) else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_computes() -> None:
+    """Where the parent had computed before, it would wait for helpers that it does not have."""
+    subprocess.run([sys.executable, "-c", FORK], check=True, timeout=60)

@@ -208,6 +208,8 @@ def test_budgets_end_training_at_a_prefix(engine: Engine, texts: list[str]) -> N
     three = learn(engine, texts[:6], max_documents=3).training
     assert three.losses == whole.losses[:3]
     assert three.trained == (0, 1, 2)
+    assert "budget" in str(three.ended)
+    assert whole.ended is None
     lengths = [len(ids) for ids in engine.language_model.tokenizer(texts[:6])["input_ids"]]
     two = learn(engine, texts[:6], max_train_tokens=sum(lengths[:3]) - 1).training
     assert two.losses == whole.losses[:2]
