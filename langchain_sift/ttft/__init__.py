@@ -25,7 +25,7 @@ from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.cache import AdapterCache
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
 from langchain_sift.ttft.loading import LanguageModel, fastest_dtype, load_language_model
-from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Request, Scoring, Ticket
 from langchain_sift.ttft.training import Step, TrainingRecord
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Engine",
     "EngineStatus",
     "LanguageModel",
+    "Milestone",
     "Outcome",
     "Request",
     "Scoring",

@@ -25,7 +25,7 @@ from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
-from langchain_sift.ttft.tickets import Answering, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft.tickets import Answering, Outcome, Pairs, Request, Scoring, Ticket
 from langchain_sift.ttft.tokens import TokenizedDocument, tokenize_documents
 from langchain_sift.ttft.worker import Worker
 
@@ -125,8 +125,8 @@ class Engine:
             raise ArgumentError(msg)
         if isinstance(task, Answering):
             task = self._within_context(task)
-        if isinstance(task, Scoring):
-            self._check_pairs(task)
+        if task is not None:
+            self._check_pairs(task.pairs)
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
             return Request((), 0, config, task, adapter=texts, keep=keep)
@@ -236,11 +236,11 @@ class Engine:
         room = self.language_model.context_length - len(task.prompt)
         if task.config.max_tokens <= room:
             return task
-        return Answering(task.prompt, replace(task.config, max_tokens=room))
+        return replace(task, config=replace(task.config, max_tokens=room))
 
-    def _check_pairs(self, task: Scoring) -> None:
+    def _check_pairs(self, pairs: Pairs) -> None:
         limit = self.language_model.context_length
-        for context, target in task.pairs:
+        for context, target in pairs:
             if not context or not target or len(context) + len(target) > limit:
                 msg = (
                     f"context and target must have at least one token each, and {limit} together, "

@@ -16,6 +16,9 @@ from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.tokens import TokenizedDocument
 from langchain_sift.ttft.training import Step, TrainingRecord
 
+Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
+"""Contexts and targets, token ids."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answering:
@@ -23,13 +26,27 @@ class Answering:
 
     prompt: Sequence[int]
     config: GenerationConfig
+    pairs: Pairs = ()
+    """To be scored as well, as in `Scoring`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """Tell how likely each target is after its context, both token ids."""
 
-    pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    pairs: Pairs
+    after: Sequence[int] = ()
+    """Also when so many of the documents were learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """What a model predicted on the way, as one that had learned from no more documents."""
+
+    documents: int
+    nats: tuple[float, ...]
+    seconds: float
+    """Of training so far, that of prompts trained together included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +93,9 @@ class Outcome:
 
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""
+
+    milestones: tuple[Milestone, ...] = ()
+    """The same on the way, for each of `Scoring.after` that came before the end."""
 
     adapter: TrainedAdapter | None = None
     """What was learned, where it was to be kept."""

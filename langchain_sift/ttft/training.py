@@ -82,7 +82,7 @@ class TrainingRecord:
     """Why training ended before all documents were learned from, where it did."""
 
     seconds: float = 0.0
-    """From the first step to the last; of all prompts that were trained together."""
+    """From the first step to the last, without pauses; of all prompts trained together."""
 
     fallback: str | None = None
     """Why the base model answers, where it does."""
@@ -96,6 +96,11 @@ class TrainingRecord:
 def ignore_step(step: Step) -> None:
     """Tell nobody."""
     del step
+
+
+def ignore_pause(steps: int, seconds: float) -> None:
+    """Do nothing."""
+    del steps, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,13 @@ class Lesson:
 
     on_step: Callable[[Step], None] = ignore_step
     """Told of each step."""
+
+    pauses: frozenset[int] = frozenset()
+    """Numbers of steps after which `on_pause` is called."""
+
+    on_pause: Callable[[int, float], None] = ignore_pause
+    """Called with a number of steps and the seconds of training so far. The slot is then as if
+    training had ended there."""
 
 
 class Trainer:
@@ -191,6 +203,7 @@ class Trainer:
         began = time.perf_counter()
         self.reserve(len(lessons))
         courses = [_Course(slot, lesson) for slot, lesson in enumerate(lessons)]
+        paused = 0.0
         unread: deque[tuple[list[_Course], torch.Tensor]] = deque()
         # The caller may be inside no_grad or inference_mode.
         with torch.inference_mode(mode=False), torch.enable_grad():
@@ -204,11 +217,14 @@ class Trainer:
                 unread.append(self._step(active))
                 while len(unread) > self._lag:
                     _read(*unread.popleft())
+                asked = time.perf_counter()
+                self._pause(active, asked - began - paused)
+                paused += time.perf_counter() - asked
         while unread:
             _read(*unread.popleft())
         for course in courses:
             self._finish(course)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - paused
         return [course.record(seconds) for course in courses]
 
     def _step(self, active: list[_Course]) -> tuple[list[_Course], torch.Tensor]:
@@ -258,6 +274,20 @@ class Trainer:
         self._inputs[shape].token_ids.copy_(fresh.token_ids)
         self._inputs[shape].weights.copy_(fresh.weights)
         return self._inputs[shape]
+
+    def _pause(self, active: Sequence[_Course], seconds: float) -> None:
+        """Have slots looked at as `_finish` would leave them, and go on from where they were."""
+        for course in active:
+            slot, limit = course.slot, course.lesson.config.max_update
+            if course.taken not in course.lesson.pauses or course.fallback is not None:
+                continue
+            with torch.no_grad():
+                norm = self.slots.update_norm(slot) / self._base_norm
+                weights = self.slots.weights[slot].clone()
+                if limit is not None and norm > limit:
+                    self.slots.scale_update(slot, limit / norm)
+                course.lesson.on_pause(course.taken, seconds)
+                self.slots.weights[slot].copy_(weights)
 
     def _finish(self, course: _Course) -> None:
         slot, config = course.slot, course.lesson.config

@@ -19,7 +19,7 @@ from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.generation import Question, fitting, generate
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.scoring import negative_log_likelihoods
-from langchain_sift.ttft.tickets import Answering, Outcome, Scoring, Ticket
+from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Pairs, Scoring, Ticket
 from langchain_sift.ttft.tokens import TokenizedDocument, plain_tokens
 from langchain_sift.ttft.training import Lesson, Step, Trainer, TrainingRecord
 
@@ -36,6 +36,7 @@ class _Job:
     training: TrainingRecord = field(default_factory=TrainingRecord)
     adapter: TrainedAdapter | None = None
     nats: tuple[float, ...] = ()
+    milestones: list[Milestone] = field(default_factory=list)
     began: float = 0.0
     steps: int = 0
     """Gradient steps told already."""
@@ -92,6 +93,7 @@ class _Job:
                 training=self.training,
                 tokens=tokens,
                 nats=self.nats,
+                milestones=tuple(self.milestones),
                 adapter=self.adapter,
                 seconds_waiting=self.began - self.ticket.handed_in,
                 seconds_task=time.perf_counter() - began,
@@ -200,7 +202,7 @@ class Worker:
 
     def _train(self, jobs: list[_Job], max_length: int | None, untaught: str | None) -> None:
         self._trainer.reserve(len(jobs))
-        lessons = [_lesson(job, max_length, untaught) for job in jobs]
+        lessons = [self._lesson(job, max_length, untaught) for job in jobs]
         for job, record in zip(jobs, self._trainer.train(lessons), strict=True):
             request = job.ticket.request
             reason = untaught or request.untaught
@@ -214,6 +216,34 @@ class Worker:
             fine = job.training.fallback in {None, "no document to learn from", reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
+
+    def _lesson(self, job: _Job, max_length: int | None, untaught: str | None) -> Lesson:
+        ticket, request = job.ticket, job.ticket.request
+        documents = [] if untaught else request.documents
+        if max_length is not None:
+            documents = [_cut(document, max_length) for document in documents]
+        asked = request.task.after if isinstance(request.task, Scoring) else ()
+        pauses: dict[int, list[int]] = {}
+        for count in asked:
+            # Those too short to learn from are counted, and no step is taken on them.
+            learned = sum(document.index < count for document in documents)
+            pauses.setdefault(learned * request.config.steps_per_document, []).append(count)
+        return Lesson(
+            documents,
+            request.given,
+            request.config,
+            ticket.should_stop,
+            job.tell_step,
+            frozenset(pauses),
+            lambda taken, seconds: self._reach(job, pauses[taken], seconds),
+        )
+
+    def _reach(self, job: _Job, counts: Sequence[int], seconds: float) -> None:
+        """Score a job's pairs in the middle of its training, after so many documents."""
+        task = job.ticket.request.task
+        assert isinstance(task, Scoring)  # noqa: S101 - nothing else has milestones
+        nats = self._score(job, task.pairs)
+        job.milestones += [Milestone(count, nats, seconds) for count in counts]
 
     def _kept(self, job: _Job) -> TrainedAdapter:
         return TrainedAdapter(
@@ -258,15 +288,17 @@ class Worker:
     # --- tasks ----------------------------------------------------------------------------
 
     def _do_tasks(self, jobs: list[_Job]) -> None:
-        if all(job.training.fallback is not None for job in jobs):
-            self.slots.rest()  # the base model exactly, and faster
-        else:
-            self.slots.use(0, len(jobs))
         began = time.perf_counter()
+        for job in jobs:
+            task = job.ticket.request.task
+            if task is not None and task.pairs:
+                job.nats = self._score(job, task.pairs)
         if jobs[0].ticket.request.kind is Answering:
+            if all(job.training.fallback is not None for job in jobs):
+                self.slots.rest()  # the base model exactly, and faster
+            else:
+                self.slots.use(0, len(jobs))
             self._answer(jobs, began)
-        elif jobs[0].ticket.request.kind is Scoring:
-            self._score(jobs)
         for job in jobs:
             job.finish(began)
 
@@ -289,16 +321,12 @@ class Worker:
                 self.slots.use(first, last)
             generate(self._model, self._tokenizer, questions[first:last])
 
-    def _score(self, jobs: list[_Job]) -> None:
-        for job in jobs:
-            task = job.ticket.request.task
-            assert isinstance(task, Scoring)  # noqa: S101 - one batch has one kind
-            if job.training.fallback is not None:
-                self.slots.rest()
-            else:
-                self.slots.use(job.slot, job.slot + 1)
-            nats = negative_log_likelihoods(self._model, self._trainer.head, task.pairs)
-            job.nats = tuple(nats)
+    def _score(self, job: _Job, pairs: Pairs) -> tuple[float, ...]:
+        if job.training.fallback is not None:
+            self.slots.rest()  # the base model exactly
+        else:
+            self.slots.use(job.slot, job.slot + 1)
+        return tuple(negative_log_likelihoods(self._model, self._trainer.head, pairs))
 
     # --- forgetting -----------------------------------------------------------------------
 
@@ -319,14 +347,6 @@ class Worker:
 
 def _steps(ticket: Ticket) -> int:
     return len(ticket.request.documents) * ticket.request.config.steps_per_document
-
-
-def _lesson(job: _Job, max_length: int | None, untaught: str | None) -> Lesson:
-    ticket, request = job.ticket, job.ticket.request
-    documents = [] if untaught else request.documents
-    if max_length is not None:
-        documents = [_cut(document, max_length) for document in documents]
-    return Lesson(documents, request.given, request.config, ticket.should_stop, job.tell_step)
 
 
 def _cut(document: TokenizedDocument, length: int) -> TokenizedDocument:

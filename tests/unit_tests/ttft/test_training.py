@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft import Engine, LanguageModel, Outcome, Scoring
+from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, Scoring
 from langchain_sift.ttft.training import passes
 
 if TYPE_CHECKING:
@@ -316,3 +316,30 @@ def test_passes_are_the_cheapest_of_all(lengths: list[int], overhead: int) -> No
     assert covered == [slot for slot, length in enumerate(lengths) if length]
     cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in cuts)
     assert cost == brute_force(lengths, overhead)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_update": 0.002}, {"steps_per_document": 2}])
+def test_a_milestone_is_what_fewer_documents_lead_to(
+    engine: Engine, texts: list[str], settings: dict[str, object]
+) -> None:
+    config = replace(engine.config, **settings)
+    pairs = [(TARGET[:1], TARGET[1:])]
+    given = [*texts[:2], "", *texts[2:5]]
+    asked = engine.request(given, Scoring(pairs, after=(1, 3, 4)), config=config)
+    outcome = engine.outcome(asked)
+    assert [milestone.documents for milestone in outcome.milestones] == [1, 3, 4]
+    for milestone in outcome.milestones:
+        assert milestone.nats == learn(engine, given[: milestone.documents], **settings).nats
+    assert outcome.nats == learn(engine, given, **settings).nats
+    seconds = [milestone.seconds for milestone in outcome.milestones]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= outcome.training.seconds
+
+
+def test_an_answer_is_scored_beside_it(engine: Engine, texts: list[str]) -> None:
+    pairs = [(TARGET[:1], TARGET[1:]), (TARGET[:2], TARGET[2:])]
+    config = GenerationConfig(max_tokens=4)
+    both = engine.outcome(engine.request(texts[:3], Answering(TARGET[:3], config, pairs)))
+    alone = engine.outcome(engine.request(texts[:3], Scoring(pairs)))
+    assert both.nats == alone.nats
+    assert both.tokens
