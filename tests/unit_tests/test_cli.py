@@ -71,7 +71,7 @@ def test_it_compares_and_writes_a_report(
         (("--embeddings", "no_such_module:Name"), "no_such_module"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_one(  # noqa: PLR0917 - fixtures
+def test_a_mistake_is_one_line_and_exit_code_two(  # noqa: PLR0917 - fixtures
     more: tuple[str, ...],
     message: str,
     corpus: Path,
@@ -80,7 +80,7 @@ def test_a_mistake_is_one_line_and_exit_code_one(  # noqa: PLR0917 - fixtures
     tmp_path: Path,
 ) -> None:
     result = run(corpus, prompts, tiny_model_path, tmp_path / "out", *more)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "error:" in result.stderr
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
@@ -124,13 +124,13 @@ def test_a_bad_corpus_is_named_by_file_and_line(
 ) -> None:
     corpus.write_bytes(corpus.read_bytes() + b"\xff\n")
     result = run(corpus, prompts, tiny_model_path, tmp_path / "out")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "corpus.jsonl, line 41: not UTF-8" in " ".join(result.stderr.split())
 
 
 def test_a_model_that_does_not_exist_is_named(corpus: Path, prompts: Path, tmp_path: Path) -> None:
     result = run(corpus, prompts, tmp_path / "nowhere", tmp_path / "out")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "cannot load the model" in result.stderr
 
 
@@ -143,7 +143,7 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
         timeout=120,
         check=False,
     )
-    assert found.returncode == 1
+    assert found.returncode == 2
     assert "pip install 'langchain-sift[compare]'" in found.stderr
     assert "Traceback" not in found.stderr
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_explained_is_said(
 ) -> None:
     command = ["explain", "query", "--store", store or str(indexed), *more]
     result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
 

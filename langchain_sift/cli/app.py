@@ -1,0 +1,85 @@
+"""What the commands share: the application, errors in one line, progress, embeddings by name."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from langchain_sift.extras import require
+
+require("compare", "typer", "rich")
+
+import typer  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import (  # noqa: E402
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
+
+# Each command imports what it needs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    help="SIFT retrieval and test-time fine-tuning, compared on your own documents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@contextmanager
+def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[None]:
+    """Say what was wrong without a traceback, and exit."""
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call]
+        yield
+    except SIFTError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        console.print(f"interrupted{after_interrupt}")
+        raise typer.Exit(130) from None
+
+
+def names_of(text: str) -> list[str]:
+    """Return what stands between the commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def embeddings_of(name: str) -> Any:
+    """Return the embeddings of a name: a model's hidden states, or an object to import."""
+    from langchain_sift.ttft import load_language_model
+
+    module, colon, attribute = name.partition(":")
+    if not colon or Path(name).exists():
+        return load_language_model(name)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        msg = f"there are no embeddings {name!r}: {error}"
+        raise ArgumentError(msg) from error
+    return found() if isinstance(found, type) else found
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return a display of what is done, what is left, and how long that may take."""
+    return Progress(
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
