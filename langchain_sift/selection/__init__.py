@@ -11,6 +11,7 @@ One function per published method, with the signature of `select`:
 | `repeat_nearest` | the most similar one, every time | NN-F in arXiv 2410.08020 |
 | `uncertainty_sampling` | what is least known, whatever the query | Lewis & Catlett (1994) |
 | `mmr` | a trade-off of similarity and novelty | Carbonell & Goldstein (1998) |
+| `hull` | what comes closest to the query together | HullFT, arXiv 2605.30337 |
 | `random` | anything | |
 """
 
@@ -19,6 +20,7 @@ from types import MappingProxyType
 
 from langchain_sift.selection.batch import select_batch
 from langchain_sift.selection.greedy import Selection, Selector
+from langchain_sift.selection.hull import hull
 from langchain_sift.selection.marginal_relevance import mmr
 from langchain_sift.selection.nearest import nearest_neighbors, repeat_nearest
 from langchain_sift.selection.residual import select_residual
@@ -33,6 +35,7 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
         "nearest-repeated": repeat_nearest,
         "uncertainty": uncertainty_sampling,
         "mmr": mmr,
+        "hull": hull,
         "random": random,
     }
 )
@@ -42,6 +45,7 @@ __all__ = [
     "SELECTORS",
     "Selection",
     "Selector",
+    "hull",
     "mmr",
     "nearest_neighbors",
     "random",

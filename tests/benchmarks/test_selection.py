@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from activeft import ActiveDataLoader
 from activeft.acquisition_functions.vtl import VTL
 from activeft.sift import Dataset, Retriever
-from benchmarks import hull
+from benchmarks.hull import as_published
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from langchain_sift.selection import mmr, nearest_neighbors, select
+from langchain_sift.selection import hull, mmr, nearest_neighbors, select
 from langchain_sift.selection.gp import posterior_variance
 
 NOISE_VARIANCE = 0.01
@@ -132,14 +134,21 @@ def test_sift_of_activeft_as_it_is_called(benchmark: BenchmarkFixture, problem: 
     assert len(indices) == problem.k
 
 
-@pytest.mark.parametrize("count", [hull.counts_plain, hull.counts_fast])
-def test_hullft(benchmark: BenchmarkFixture, count: object) -> None:
+def with_the_package(
+    query: npt.NDArray[np.float64], candidates: npt.NDArray[np.float64], *, k: int
+) -> list[int]:
+    rows: list[int] = hull(query, candidates, k=k, replace=True).indices.tolist()
+    return rows
+
+
+@pytest.mark.parametrize("choose", [as_published, with_the_package])
+def test_hullft(benchmark: BenchmarkFixture, choose: Callable[..., list[int]]) -> None:
     problem = SMALL
     benchmark.group = f"SIFT, {problem}"
     rows = benchmark.pedantic(
-        hull.select,
+        choose,
         (problem.query, problem.candidates),
-        {"k": problem.k, "count": count},
+        {"k": problem.k},
         rounds=5,
         warmup_rounds=1,
     )
