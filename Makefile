@@ -12,7 +12,7 @@ demo: .venv/.demo  ## Compare base, RAG and test-time fine-tuning on the bundled
 		--corpus examples/demo/corpus --prompts examples/demo/prompts.jsonl \
 		--model examples/demo/model --protocol document,continuation \
 		--k 16 --noise-variance 0.1 --learning-rate 4e-3 --lora-rank 16 --max-length 512 \
-		--out build/demo
+		--out build/demo --overwrite
 
 test: .venv/.dev  ## Run the unit tests; no network
 	$(BIN)/python -m pytest

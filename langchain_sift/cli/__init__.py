@@ -4,7 +4,11 @@ Progress and errors go to standard error, the result to standard output; the las
 result is one JSON document. One file per command.
 """
 
-from langchain_sift.cli import compare, explain
-from langchain_sift.cli.app import app
+from langchain_sift.extras import require
 
-__all__ = ["app", "compare", "explain"]
+require("compare", "typer", "rich")
+
+from langchain_sift.cli import compare, explain, index  # noqa: E402
+from langchain_sift.cli.app import app  # noqa: E402
+
+__all__ = ["app", "compare", "explain", "index"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ require("compare", "typer", "rich")
 
 import typer  # noqa: E402
 from rich.console import Console  # noqa: E402
+from rich.markup import escape  # noqa: E402
 from rich.progress import (  # noqa: E402
     BarColumn,
     MofNCompleteColumn,
@@ -46,7 +48,7 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
     except SIFTError as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         console.print(f"interrupted{after_interrupt}")
@@ -62,15 +64,30 @@ def embeddings_of(name: str) -> Any:
     """Return the embeddings of a name: a model's hidden states, or an object to import."""
     from langchain_sift.ttft import load_language_model
 
-    module, colon, attribute = name.partition(":")
-    if not colon or Path(name).exists():
+    if ":" not in name or Path(name).exists():
         return load_language_model(name)
+    found = imported(name)
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        msg = f"there are no embeddings {name!r}: {error}"
+        return found() if isinstance(found, type) else found
+    except Exception as error:
+        msg = f"{name!r} cannot be made without arguments: {error}"
         raise ArgumentError(msg) from error
-    return found() if isinstance(found, type) else found
+
+
+def imported(path: str) -> Any:
+    """Return the object that module:NAME names; modules beside the caller are found as well.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    module, _, attribute = path.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # whatever a module does when it is imported
+        msg = f"there is no {path!r}: {error}"
+        raise ArgumentError(msg) from error
 
 
 def progress_bar(console: Console) -> Progress:

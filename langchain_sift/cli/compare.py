@@ -1,9 +1,10 @@
-"""`langchain-sift compare`: which method serves you?"""
+"""`langchain-sift compare`: which method serves you? And `report`: the same once more."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +12,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line, names_of, progress_bar
+from langchain_sift.cli.app import (
+    app,
+    embeddings_of,
+    errors_in_one_line,
+    imported,
+    names_of,
+    progress_bar,
+)
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+
     from langchain_sift.comparison import Report, Row
 
 # Each command imports what it needs: the help must not wait for PyTorch.
@@ -23,101 +34,160 @@ if TYPE_CHECKING:
 
 @app.command("compare")
 def compare_command(  # noqa: PLR0917 - every argument is an option of the command
-    corpus: Annotated[
-        Path, typer.Option(help="Documents: a .jsonl(.gz), .txt or .md file, or a folder of them.")
-    ],
     prompts: Annotated[
-        Path, typer.Option(help="Texts to compare on, in the same formats, not in the corpus.")
+        Path,
+        typer.Option(
+            help="Texts or questions that are not in the store: a .jsonl(.gz), .txt or .md file, "
+            "or a folder of them. With --protocol qa each line of a .txt file is a question."
+        ),
     ],
     model: Annotated[str, typer.Option(help="A causal model: a name on the hub, or a folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the report, the rows and the store.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report and the rows.")],
+    store: Annotated[
+        str | None, typer.Option(help="Chroma's folder, or the URL of its server.")
+    ] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Its name; may be left out where there is only one.")
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(help="In place of --store: documents in the same formats as the prompts."),
+    ] = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated: base, rag:SELECTION, ttft:SELECTION.")
+        str,
+        typer.Option(
+            help="Comma-separated: base; rag:, ttft: or both: with nearest, nearest-repeated, "
+            "uncertainty, mmr, hull, random, sift, sift:residual, sift:exhaustive, or a retriever "
+            "of yours; chains of yours. Behind it :noise_variance=X and :stopping_alpha=X."
+        ),
     ] = "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift",
     protocol: Annotated[
-        str, typer.Option(help="Comma-separated: document, continuation.")
+        str, typer.Option(help="Comma-separated: document, continuation, qa.")
     ] = "document",
     embeddings: Annotated[
         str | None,
         typer.Option(
             help="Another model whose hidden states embed, or module:NAME of LangChain "
-            "embeddings. By default the model's own hidden states."
+            "embeddings. By default those that the collection names, or the model's own."
         ),
     ] = None,
-    k: Annotated[int, typer.Option(help="Documents chosen for a prompt.")] = 20,
+    settings: Annotated[
+        Path | None, typer.Option(help="A file that `calibrate` wrote; options given win over it.")
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option(help="Documents chosen for a prompt: 20, or several: 1,5,10,25.")
+    ] = None,
     fetch_k: Annotated[int, typer.Option(help="Candidates they are chosen from.")] = 200,
     noise_variance: Annotated[
-        float, typer.Option(help="SIFT's λ'; 0.1 to 1 suit hidden states, 0.01 the paper's.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="SIFT's λ': 1; 0.1 to 1 suit hidden states, 0.01 the paper's."),
+    ] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Of fine-tuning; a small model wants a larger one.")
-    ] = FineTuneConfig().learning_rate,
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = (
-        FineTuneConfig().lora_rank
+        float | None, typer.Option(help="Of fine-tuning; a small model wants a larger one.")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens used of each document.")] = None,
+    retriever: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=module:OBJECT, a retriever of yours; then rag:NAME, ttft:NAME."),
+    ] = None,
+    chain: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=module:OBJECT, a runnable of yours from question to answer."),
+    ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=module:FUNCTION of (answer, prompt), more is better."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer, with --protocol qa.")] = 32,
+    leaks: Annotated[
+        str,
+        typer.Option(help="Prompts whose scored text the store holds: report, exclude, ignore."),
+    ] = "report",
+    jobs: Annotated[int, typer.Option(help="Prompts that are trained together.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,  # noqa: FBT002
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
+        False
     ),
-    max_length: Annotated[int, typer.Option(help="Tokens used of each document.")] = (
-        FineTuneConfig().max_length
-    ),
-    seed: Annotated[int, typer.Option(help="Of the adapter's initial weights.")] = 0,
 ) -> None:
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
-    with errors_in_one_line(console, f"; the rows so far are in {out / 'results.jsonl'}"):
+    with errors_in_one_line(console, f"; go on with --resume, the rows so far are in {out}"):
+        recipe: dict[str, Any] = {
+            "learning_rate": learning_rate,
+            "lora_rank": lora_rank,
+            "max_length": max_length,
+        }
+        chosen: dict[str, Any] = {"k": k, "noise_variance": noise_variance}
+        _fill_from(settings, chosen, recipe)
         report = _compare(
             console,
-            corpus=corpus,
             prompts=prompts,
             model=model,
-            embeddings=embeddings,
             out=out,
+            where=(store, collection, corpus),
+            embeddings=embeddings,
             methods=names_of(methods),
             protocols=names_of(protocol),
-            k=k,
+            k=_numbers(chosen["k"] or "20"),
             fetch_k=fetch_k,
-            noise_variance=noise_variance,
-            finetune=FineTuneConfig(
-                learning_rate=learning_rate,
-                lora_rank=lora_rank,
-                lora_alpha=float(lora_rank),
-                max_length=max_length,
-                seed=seed,
-            ),
+            noise_variance=chosen["noise_variance"] or 1.0,
+            finetune=_recipe(recipe),
+            retrievers=_named(retriever),
+            chains=_named(chain),
+            scorers=_named(scorer),
+            max_tokens=max_tokens,
+            leaks=leaks,
+            jobs=jobs,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
         )
         _show(report)
+
+
+@app.command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="What was --out of a comparison, done or not.")],
+) -> None:
+    """Write the report of a comparison once more, from the rows that are there."""
+    with errors_in_one_line(Console(stderr=True)):
+        from langchain_sift.comparison.run_folder import read_report
+        from langchain_sift.comparison.writing import write_report
+
+        _show(write_report(read_report(folder), folder))
 
 
 def _compare(
     console: Console,
     *,
-    corpus: Path,
     prompts: Path,
     model: str,
-    embeddings: str | None,
     out: Path,
+    where: tuple[str | None, str | None, Path | None],
+    embeddings: str | None,
     methods: Sequence[str],
     protocols: Sequence[str],
     **settings: Any,
 ) -> Report:
-    from langchain_sift.comparison import compare, index_documents, read_corpus, read_prompts
-    from langchain_sift.comparison.html import write_html
-    from langchain_sift.comparison.measuring import parse_methods
+    from langchain_sift.comparison import compare, read_prompts
+    from langchain_sift.comparison.methods import parse_methods
+    from langchain_sift.comparison.protocols import named_protocols
+    from langchain_sift.comparison.run_folder import refuse_present
+    from langchain_sift.comparison.writing import write_report
     from langchain_sift.ttft import load_language_model
 
     # Everything that can be wrong about the arguments is found before the work begins.
-    names = parse_methods(methods)
-    documents, asked = read_corpus(corpus), read_prompts(prompts)
+    refuse_present(out, resume=settings["resume"], overwrite=settings["overwrite"])
+    checked = named_protocols(protocols)
+    parsed = parse_methods(methods, retrievers=settings["retrievers"], chains=settings["chains"])
+    asked = read_prompts(prompts, lines="qa" in checked)
     language_model = load_language_model(model)
     with progress_bar(console) as progress:
-        indexing = progress.add_task("embedding documents", total=len(documents))
-        store = index_documents(
-            documents,
-            language_model if embeddings is None else embeddings_of(embeddings),
-            out / "chroma",
-            on_progress=lambda done: progress.update(indexing, completed=done),
-        )
-        comparing = progress.add_task(
-            "comparing", total=len(asked) * len(names) * len(set(protocols))
-        )
+        vectorstore = _open(where, embeddings, language_model, out, progress)
+        rows = sum(len(settings["k"]) if method.selection else 1 for method in parsed)
+        comparing = progress.add_task("comparing", total=len(asked) * len(checked) * rows)
 
         def advance(row: Row) -> None:
             progress.update(comparing, advance=1, description=f"{row.protocol}, {row.method}")
@@ -126,13 +196,87 @@ def _compare(
             asked,
             methods,
             model=language_model,
-            vectorstore=store,
+            vectorstore=vectorstore,
             protocols=protocols,
             out=out,
             on_row=advance,
             **settings,
         )
-    return write_html(report, out / "report.html")
+        progress.update(comparing, total=len(report.rows), description="done")
+    return write_report(report, out)
+
+
+def _open(
+    where: tuple[str | None, str | None, Path | None],
+    embeddings: str | None,
+    model: Any,
+    out: Path,
+    progress: Any,
+) -> Chroma:
+    from langchain_sift.comparison import index_documents, read_corpus
+    from langchain_sift.comparison.indexing import open_collection
+
+    store, collection, corpus = where
+    if (store is None) == (corpus is None):
+        msg = "give either --store, an indexed collection, or --corpus, files to index first"
+        raise ArgumentError(msg)
+    if store is not None:
+
+        def named(name: str) -> Any:
+            wanted = embeddings or name
+            return embeddings_of(wanted) if wanted else model
+
+        return open_collection(store, collection, named)
+    assert corpus is not None  # noqa: S101 - checked above
+    documents = read_corpus(corpus)
+    indexing = progress.add_task("embedding documents", total=len(documents))
+    return index_documents(
+        documents,
+        model if embeddings is None else embeddings_of(embeddings),
+        out / "chroma",
+        on_progress=lambda done: progress.update(indexing, completed=done),
+    )
+
+
+def _fill_from(path: Path | None, chosen: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """Take from a settings file what was not given."""
+    if path is None:
+        return
+    from langchain_sift.comparison.saved_settings import CalibratedSettings
+
+    saved = CalibratedSettings.load(path)
+    chosen["k"] = chosen["k"] or str(saved.k)
+    chosen["noise_variance"] = chosen["noise_variance"] or saved.noise_variance
+    for name, value in recipe.items():
+        if value is None:
+            recipe[name] = getattr(saved, name)
+
+
+def _recipe(given: Mapping[str, Any]) -> FineTuneConfig:
+    settings = {name: value for name, value in given.items() if value is not None}
+    if "lora_rank" in settings:
+        settings["lora_alpha"] = float(settings["lora_rank"])
+    return FineTuneConfig(**settings)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in names_of(text))
+    except ValueError:
+        msg = f"--k takes a number of documents, or several with commas between, got {text!r}"
+        raise ArgumentError(msg) from None
+
+
+def _named(options: Sequence[str] | None) -> dict[str, Any]:
+    """Return the objects of options NAME=module:OBJECT by their names."""
+    found = {}
+    for option in options or ():
+        name, equals, path = option.partition("=")
+        if not equals or ":" not in path:
+            msg = f"{option!r} is not NAME=module:OBJECT"
+            raise ArgumentError(msg)
+        found[name.strip()] = imported(path)
+    return found
 
 
 def _show(report: Report) -> None:
@@ -143,24 +287,48 @@ def _show(report: Report) -> None:
     failures = sum(row.failure is not None for row in report.rows)
     if failures:
         console.print(f"{failures} of {len(report.rows)} rows have no result; the report says why")
+    if report.leaks:
+        console.print(
+            f"the store holds the scored text of {len(report.leaks)} prompts, exactly or nearly "
+            "(--leaks exclude leaves them out)"
+        )
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
 
 
 def _table(report: Report, protocol: str, group: str | None) -> Table:
     count = report.prompts(protocol, group)
-    table = Table(title=f"{protocol}, {group or 'all prompts'} ({count})", title_justify="left")
+    most = f", k = {max(report.ks)}" if report.ks else ""
+    table = Table(
+        title=f"{protocol}, {group or 'all prompts'} ({count}){most}", title_justify="left"
+    )
     table.add_column("method", no_wrap=True, min_width=max(map(len, report.methods)))
-    for name in ("bits/byte", "% of base", "± s.e.", "seconds", "docs", "distinct"):
+    summaries = report.summary(protocol, group)
+    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.scores))
+    predicted = any(math.isfinite(summary.bits_per_byte) for summary in summaries.values())
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for name in ("bits/byte", "% of base", "± s.e.") if predicted else ():
         table.add_column(name, justify="right")
-    for method, summary in report.summary(protocol, group).items():
+    for name in ("seconds", "docs", "distinct"):
+        table.add_column(name, justify="right")
+    for method, summary in summaries.items():
+        cells = [_number(summary.scores.get(name), 3) for name in names]
+        if predicted:
+            cells += [
+                _number(summary.bits_per_byte, 3),
+                _number(summary.percent_of_base, 1),
+                _number(summary.standard_error, 1),
+            ]
         table.add_row(
             method,
-            f"{summary.bits_per_byte:.3f}",
-            f"{summary.percent_of_base:.1f}",
-            f"{summary.standard_error:.1f}",
+            *cells,
             f"{summary.seconds:.2f}",
             f"{summary.documents_used:.1f}",
             f"{summary.distinct_documents:.1f}",
         )
     return table
+
+
+def _number(value: float | None, decimals: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"

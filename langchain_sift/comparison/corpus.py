@@ -1,10 +1,12 @@
-"""A user's documents and prompts, from files."""
+"""A user's documents, from files."""
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,18 @@ _TEXTS = (".txt", ".md")
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A text that the methods are compared on."""
+class Place:
+    """Where a row was read."""
 
-    id: str
-    text: str
-    group: str = "all"
-    """What it is filed under in the report, such as its domain."""
+    name: str
+    """Of the file, within the folder."""
+
+    line: int | None
+    """From 1; None where the whole file is one."""
+
+    def __str__(self) -> str:
+        """Return what identifies it."""
+        return self.name if self.line is None else f"{self.name}:{self.line}"
 
 
 def read_corpus(path: Path) -> list[Document]:
@@ -38,43 +45,38 @@ def read_corpus(path: Path) -> list[Document]:
     Raises:
         CorpusError: If a file is not what it should be; the message names file and line.
     """
-    files = _files_of(path)
-    several = len(files) > 1
     seen: set[str] = set()
     documents = []
-    for file in files:
-        for line, row in _rows(file):
-            place = str(file.relative_to(path)) if several else file.name
-            identifier = str(row.pop("id", None) or (place if line is None else f"{place}:{line}"))
-            if identifier in seen:
-                raise CorpusError(_at(file, line, f"the id {identifier!r} was there before"))
-            seen.add(identifier)
-            text = row.pop("text")
-            metadata = {key: value for key, value in row.items() if _is_scalar(value)}
-            documents.append(Document(id=identifier, page_content=text, metadata=metadata))
+    for place, row in read_rows(path):
+        identifier = str(row.pop("id", None) or place)
+        if identifier in seen:
+            where = place.name if place.line is None else f"{place.name}, line {place.line}"
+            msg = f"{where}: the id {identifier!r} was there before"
+            raise CorpusError(msg)
+        seen.add(identifier)
+        text = row.pop("text")
+        metadata = {key: value for key, value in row.items() if is_scalar(value)}
+        documents.append(Document(id=identifier, page_content=text, metadata=metadata))
     return documents
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Return the prompts of a file or folder, in the formats of `read_corpus`.
+def read_rows(
+    path: Path, *, text_keys: Sequence[str] = ("text",)
+) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """Yield what is in a file, or in all files of a folder, with its place.
 
-    A row's "group" or "domain" is what it is filed under.
+    Args:
+        path: As in `read_corpus`.
+        text_keys: An object must have a string under one of these.
 
     Raises:
-        CorpusError: As `read_corpus`, and if there is no prompt.
+        CorpusError: As `read_corpus`.
     """
-    documents = read_corpus(path)
-    if not documents:
-        msg = f"{path}: no prompt in it"
-        raise CorpusError(msg)
-    return [
-        Prompt(
-            id=str(document.id),
-            text=document.page_content,
-            group=str(document.metadata.get("group") or document.metadata.get("domain") or "all"),
-        )
-        for document in documents
-    ]
+    files = _files_of(path)
+    for file in files:
+        name = file.relative_to(path).as_posix() if len(files) > 1 else file.name
+        for line, row in _rows(file, text_keys):
+            yield Place(name, line), row
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -90,19 +92,46 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _rows(file: Path) -> Iterator[tuple[int | None, dict[str, Any]]]:
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError) as error:
-        msg = f"{file}: cannot be read: {error}"
-        raise CorpusError(msg) from error
-    lines = [_decode(file, n, line) for n, line in enumerate(content.split(b"\n"), start=1)]
+def _rows(file: Path, text_keys: Sequence[str]) -> Iterator[tuple[int | None, dict[str, Any]]]:
+    lines = read_lines(file)
     if not file.name.endswith(_LINES):
         yield None, {"text": "\n".join(lines)}
         return
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield number, _parse(file, number, line)
+            yield number, parse_line(file, number, line, text_keys)
+
+
+def read_lines(file: Path) -> list[str]:
+    """Return a file's lines, unpacked where its name ends with `.gz`, without a byte order mark.
+
+    Raises:
+        CorpusError: If it cannot be read or is not UTF-8.
+    """
+    content = read_bytes(file)
+    if file.suffix.lower() == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise CorpusError(_unreadable(file, error)) from error
+    content = content.removeprefix(codecs.BOM_UTF8)
+    return [_decode(file, n, line) for n, line in enumerate(content.split(b"\n"), start=1)]
+
+
+def read_bytes(file: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        CorpusError: If it cannot be read.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CorpusError(_unreadable(file, error)) from error
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return f"{file}: cannot be read: {error}"
 
 
 def _decode(file: Path, number: int, line: bytes) -> str:
@@ -110,24 +139,34 @@ def _decode(file: Path, number: int, line: bytes) -> str:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"not UTF-8 at byte {error.start + 1} of the line: save the file as UTF-8"
-        raise CorpusError(_at(file, number, what)) from error
+        raise CorpusError(at_line(file, number, what)) from error
 
 
-def _parse(file: Path, number: int, line: str) -> dict[str, Any]:
+def parse_line(
+    file: Path, number: int, line: str, text_keys: Sequence[str] = ("text",)
+) -> dict[str, Any]:
+    """Return the object on a line of a `.jsonl` file.
+
+    Raises:
+        CorpusError: If there is none, or it has no text.
+    """
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"not JSON ({error}): a .jsonl file has one object on each line"
-        raise CorpusError(_at(file, number, what)) from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        what = 'not an object with a string under "text"'
-        raise CorpusError(_at(file, number, what))
+        raise CorpusError(at_line(file, number, what)) from error
+    if not isinstance(row, dict) or not any(isinstance(row.get(key), str) for key in text_keys):
+        keys = " or ".join(f'"{key}"' for key in text_keys)
+        what = f"not an object with a string under {keys}"
+        raise CorpusError(at_line(file, number, what))
     return row
 
 
-def _at(file: Path, number: int | None, what: str) -> str:
-    return f"{file}: {what}" if number is None else f"{file}, line {number}: {what}"
+def at_line(file: Path, number: int, what: str) -> str:
+    """Return a message that says in which line of a file something is wrong."""
+    return f"{file}, line {number}: {what}"
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Return whether this can be metadata."""
     return isinstance(value, str | int | float | bool)

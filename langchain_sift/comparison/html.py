@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.comparison import plots
-from langchain_sift.comparison.results import BASE, MethodSummary, Report, Row, summarize
+from langchain_sift.comparison import markdown
+from langchain_sift.comparison.markdown import Column, Finding
+from langchain_sift.comparison.methods import BASE
+from langchain_sift.comparison.plots import Plot, draw_plots
+from langchain_sift.comparison.results import PERCENT_OF_BASE, Report, Row
+from langchain_sift.comparison.statistics import Difference
+from langchain_sift.comparison.svg import INK, method_style
 from langchain_sift.extras import require
 
-require("compare", "jinja2", "matplotlib")
+require("compare", "jinja2")
 
 from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: E402
 
 _MOST_PROMPTS = 40  # that can be browsed: a page of many more is slow to open
-_GAP = "\N{NO-BREAK SPACE}"
-_STANDARD_ERRORS = 2  # within which two methods are not told apart
+_LONGEST_TEXT = 1_000  # characters of a document
+_MOST_TEXT = 6_000_000  # characters of all documents
+_SHINGLE = 5  # words in a row
+_ALIKE = 0.5  # share of a text's shingles from which on it says again what another has said
+_WORD = re.compile(r"\w+")
 
 
-def write_html(report: Report, path: Path) -> Report:
+def write_html(
+    report: Report,
+    path: Path,
+    *,
+    findings: Sequence[Finding] | None = None,
+    plots: Mapping[str, Sequence[Plot]] | None = None,
+) -> Report:
     """Write a report as one HTML file that loads nothing from elsewhere.
 
     The same report gives the same file, byte for byte.
@@ -30,10 +46,14 @@ def write_html(report: Report, path: Path) -> Report:
     Args:
         report: What to write.
         path: The file; one that exists is replaced.
+        findings: What `markdown.find` found in it, where that is known.
+        plots: What `draw_plots` drew for each protocol, where that is known.
 
     Returns:
         The report, with `path` set.
     """
+    findings = markdown.find(report) if findings is None else findings
+    plots = {p: draw_plots(report, p) for p in report.protocols} if plots is None else plots
     environment = Environment(
         loader=PackageLoader("langchain_sift", "comparison"),
         autoescape=True,
@@ -42,177 +62,278 @@ def write_html(report: Report, path: Path) -> Report:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "color": plots.method_color,
-        "key": lambda value: repr(value) if math.isfinite(value) else "",
-        "number": _number,
-        "setting": _setting,
+        "key": lambda value: repr(float(value)) if math.isfinite(value) else "",
+        "metric": markdown.metric_name,
+        "number": markdown.number,
+        "setting": markdown.setting,
+        "signed": markdown.signed,
+        "swatch": _swatch,
+        "color": _color,
     }
-    prompts = list(dict.fromkeys((row.prompt, row.group) for row in report.rows))
+    prompts = _by_prompt(report)
+    shown = _shown(list(dict.fromkeys((row.prompt, row.group) for row in report.rows)))
+    chosen = _Chosen(report)
     html = environment.get_template("report.html.jinja").render(
         report=report,
-        methods=list(dict.fromkeys(row.method for row in report.rows)),
-        number_of_prompts=len(prompts),
-        prompts=[_prompt(report, *prompt) for prompt in prompts[:_MOST_PROMPTS]],
-        protocols=[_protocol(report, protocol) for protocol in report.protocols],
+        number_of_prompts=len({row.prompt for row in report.rows}),
+        prompts=[_prompt(report, *one, prompts.get(one, {}), chosen) for one in shown],
+        protocols=[_protocol(report, one, plots.get(one.protocol, ())) for one in findings],
+        leaks_told=markdown.leaks_told(report),
+        columns=_explained(report),
+        documents=chosen.json(),
+        nothing=math.nan,
     )
     # Text of documents may hold lone surrogates, which UTF-8 has no bytes for.
     path.write_text(html, encoding="utf-8", errors="replace", newline="\n")
     return replace(report, path=path)
 
 
-def _protocol(report: Report, protocol: str) -> dict[str, Any]:
-    groups = [group for group in report.groups if report.prompts(protocol, group)]
+def _explained(report: Report) -> list[Column]:
+    """Return the columns of all tables, each heading once."""
+    summaries = chain.from_iterable(report.summary(p).values() for p in report.protocols)
+    return list({column.heading: column for column in markdown.columns(summaries)}.values())
+
+
+def _color(method: str) -> str:
+    color = method_style(method).color
+    return "currentColor" if color == INK else color
+
+
+def _swatch(method: str) -> str:
+    """Return the classes of a method's sign."""
+    style = method_style(method)
+    return f"swatch {style.mode}{' hollow' if style.hollow else ''}"
+
+
+def _protocol(report: Report, finding: Finding, plots: Sequence[Plot]) -> dict[str, Any]:
+    protocol, metrics = finding.protocol, report.metrics(finding.protocol)
+    metric = next(iter(metrics), PERCENT_OF_BASE)
+    by_group = markdown.groups_of(report, protocol)
     return {
         "name": protocol,
-        "verdict": verdict(report, protocol),
+        "verdict": finding.verdict,
+        "without_leaks": markdown.without_leaks(report, protocol) if report.leaks else "",
+        "failures": markdown.failures(report, protocol),
+        "best": finding.best,
         "prompts": report.prompts(protocol),
-        "summary": report.summary(protocol),
-        "best": next(iter(_ranked(report.summary(protocol))), None),
-        "groups": [
-            {
-                "name": group,
-                "prompts": report.prompts(protocol, group),
-                "summary": report.summary(protocol, group),
-                "best": next(iter(_ranked(report.summary(protocol, group))), None),
-            }
-            for group in groups
-            if len(groups) > 1
-        ],
-        "percent_plot": plots.percent_of_base(report, protocol),
-        "seconds_plot": plots.quality_against_seconds(report, protocol),
-        "uncertainty_plot": plots.uncertainty(report, protocol),
+        "table": _table(report, protocol, None, brief=False),
+        "others": {k: _table(report, protocol, k, brief=True) for k in report.ks[:-1]},
+        "metric": metric,
+        "decimals": markdown.decimals_of(metric),
+        "groups": {group: report.prompts(protocol, group) for group in by_group},
+        "by_group": {
+            method: [markdown.quality(own.get(method), metric) for own in by_group.values()]
+            for method in report.summary(protocol)
+            if by_group
+        },
+        "differences": {
+            name: [(one, _bar(one, own)) for one in own]
+            for name, own in finding.differences.items()
+            if own
+        },
+        "plots": plots,
     }
 
 
-def verdict(report: Report, protocol: str) -> str:
-    """Return what a protocol found, in plain words: the best method, and if that is certain."""
-    summaries = report.summary(protocol)
-    ranked = _ranked(summaries)
-    if len(ranked) < 2:  # noqa: PLR2004
-        return "There are no two methods to compare: the base model and one other must be scored."
-    best, runner_up = ranked[:2]
-    percents = {
-        method: f"{summaries[method].percent_of_base:.1f}{_GAP}% "
-        f"(±{_GAP}{_number(summaries[method].standard_error, 1)})"
-        for method in (best, runner_up)
+def _table(report: Report, protocol: str, k: int | None, *, brief: bool) -> dict[str, Any]:
+    summaries = report.summary(protocol, k=k)
+    columns = markdown.columns(summaries.values(), brief=brief)
+    kinds = dict.fromkeys(column.kind for column in columns)
+    return {
+        "columns": columns,
+        "kinds": {kind: sum(column.kind == kind for column in columns) for kind in kinds},
+        "rows": {
+            method: [column.of(summary) for column in columns]
+            for method, summary in summaries.items()
+        },
     }
-    if best == BASE:
-        found = (
-            f"No method improved on the base model; the closest, {runner_up}, needs "
-            f"{percents[runner_up]} of its bits per byte"
-        )
-    elif runner_up == BASE:
-        found = (
-            f"Only {best} improved on the base model, with {percents[best]} of its bits per byte"
-        )
-    else:
-        found = (
-            f"{best} needs the fewest bits per byte, {percents[best]} of the base model's, against "
-            f"{percents[runner_up]} for the runner-up, {runner_up}"
-        )
-    return f"{found}{_certainty(_difference(report, protocol, best, runner_up))}"
 
 
-def _certainty(difference: MethodSummary | None) -> str:
-    if difference is None:
-        return "; no prompt was scored with both, so the two cannot be told apart."
-    if difference.prompts == 1:
-        return "; on one prompt there is no standard error, so the two cannot be told apart."
-    points, error = difference.percent_of_base, difference.standard_error
-    gap = f"{points:.1f}{_GAP}±{_GAP}{error:.1f}"
-    measured = f"{difference.prompts} prompts the difference of {gap} points is"
-    if points <= _STANDARD_ERRORS * error:
-        return f"; but on {measured} within two standard errors: the two cannot be told apart."
-    return f"; on {measured} more than two standard errors."
+def _bar(
+    difference: Difference, among: Iterable[Difference]
+) -> tuple[float, float, float, float] | None:
+    """Return an interval's beginning, length and value, and 0, in percent of the cell's width."""
+    known = [one.interval for one in among if math.isfinite(one.interval.low)]
+    lowest = min((0.0, *(one.low for one in known)))
+    width = max((0.0, *(one.high for one in known))) - lowest
+    interval = difference.interval
+    if not width > 0 or not math.isfinite(interval.low):
+        return None
+    low, high, value, zero = (
+        100 * (end - lowest) / width for end in (interval.low, interval.high, interval.value, 0.0)
+    )
+    return low, high - low, value, zero
 
 
-def _difference(report: Report, protocol: str, first: str, second: str) -> MethodSummary | None:
-    """Return by how much the second exceeds the first, on the prompts that both were scored on.
-
-    The difference of two ratios to the same base is such a ratio itself. Its standard error is
-    less than that of two independent ones: a prompt that is hard for one is hard for the other.
-    """
-    scored = [row for row in report.rows if row.protocol == protocol and row.failure is None]
-    base = [row for row in scored if row.method == BASE]
-    bits = {row.prompt: row.bits for row in scored if row.method == first}
-    in_common = bits.keys() & {row.prompt for row in base}
-    differences = [
-        replace(row, method="difference", bits=row.bits - bits[row.prompt])
-        for row in scored
-        if row.method == second and row.prompt in in_common
-    ]
-    return summarize([*base, *differences]).get("difference")
+def _shown(prompts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the prompts that can be browsed, in order: of each group the first ones."""
+    by_group: dict[str, list[tuple[str, str]]] = {}
+    for prompt in prompts:
+        by_group.setdefault(prompt[1], []).append(prompt)
+    turns = chain.from_iterable(zip_longest(*by_group.values()))
+    chosen = set([one for one in turns if one][:_MOST_PROMPTS])
+    return [prompt for prompt in prompts if prompt in chosen]
 
 
-def _ranked(summaries: Mapping[str, MethodSummary]) -> list[str]:
-    percents = {method: summary.percent_of_base for method, summary in summaries.items()}
-    return sorted((m for m, p in percents.items() if math.isfinite(p)), key=percents.__getitem__)
+def _by_prompt(report: Report) -> dict[tuple[str, str], dict[str, list[Row]]]:
+    """Return the rows of each prompt and group by protocol, of the largest k."""
+    found: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for protocol in report.protocols:
+        for row in report.select(protocol):
+            own = found.setdefault((row.prompt, row.group), {})
+            own.setdefault(protocol, []).append(row)
+    return found
 
 
-def _prompt(report: Report, prompt: str, group: str) -> dict[str, Any]:
-    rows = [row for row in report.rows if row.prompt == prompt and row.group == group]
-    by_protocol: dict[str, list[Row]] = {}
-    for row in rows:
-        by_protocol.setdefault(row.protocol, []).append(row)
+def _prompt(
+    report: Report, prompt: str, group: str, rows: Mapping[str, Sequence[Row]], chosen: _Chosen
+) -> dict[str, Any]:
     return {
         "name": prompt,
         "group": group,
-        "methods": list(dict.fromkeys(row.method for row in rows)),
-        "summaries": {protocol: summarize(own) for protocol, own in by_protocol.items()},
-        "failures": {(row.protocol, row.method): row.failure for row in rows if row.failure},
-        "selections": _selections(rows, len(by_protocol)),
+        "text": report.prompt_texts.get(prompt, ""),
+        "leak": report.leaks.get(prompt, ""),
+        "protocols": [
+            _outcome(protocol, own) | {"lists": chosen.add(own)} for protocol, own in rows.items()
+        ],
     }
 
 
-def _selections(rows: Iterable[Row], protocols: int) -> list[dict[str, Any]]:
-    """Return what was chosen, once for all methods of a selection that chose the same."""
-    alike: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
-    for row in rows:
-        if row.chosen:
-            ids = tuple(document.id for document in row.chosen)
-            alike.setdefault((row.method.partition(":")[2], ids), []).append(row)
-    return [
-        {"methods": _methods(own, protocols), "documents": _documents(own, protocols)}
-        for own in alike.values()
-    ]
-
-
-def _methods(rows: Iterable[Row], protocols: int) -> dict[str, str]:
-    """Return the methods of rows, each with the protocols it is of if it is not of all."""
-    by_method: dict[str, list[str]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, []).append(row.protocol)
+def _outcome(protocol: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what each method came to on one prompt."""
+    base = next((row.bits for row in rows if row.method == BASE and not row.failure), math.nan)
     return {
-        method: "" if len(own) == protocols else ", ".join(own) for method, own in by_method.items()
+        "name": protocol,
+        "rows": rows,
+        "metrics": list(dict.fromkeys(name for row in rows for name in row.scores)),
+        "bits": any(math.isfinite(row.bits) for row in rows),
+        "sigma": any(math.isfinite(row.posterior_std) for row in rows),
+        "answers": any(row.answer is not None for row in rows),
+        "percent": {row.method: 100 * row.bits / base if base > 0 else math.nan for row in rows},
     }
 
 
-def _documents(rows: Sequence[Row], protocols: int) -> list[dict[str, Any]]:
-    """Return the documents that all of the rows chose, and which rows had no use for them."""
-    chosen, prior_variance = rows[0].chosen, rows[0].prior_variance
-    return [
-        {
-            "document": document,
-            "again": any(document.id == earlier.id for earlier in chosen[:place]),
-            "percent": 100 * document.posterior_variance / prior_variance
-            if prior_variance > 0  # NaN is not
-            else math.nan,
-            "unused": _methods(
-                (row for row in rows if row.failure is None and place not in row.used_places),
-                protocols,
-            ),
+class _Chosen:
+    """What was chosen for the prompts, as the page's script reads it: each text once."""
+
+    def __init__(self, report: Report) -> None:
+        self._texts = report.texts
+        self._documents: dict[str, int] = {}
+        self._methods: dict[str, int] = {}
+        self._lists: list[list[dict[str, Any]]] = []
+        self._shingles: dict[str, frozenset[tuple[str, ...]]] = {}
+
+    def add(self, rows: Iterable[Row]) -> int | None:
+        """Add what was chosen for a prompt under a protocol, and return its number."""
+        alike: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+        for row in rows:
+            if row.chosen:
+                ids = tuple(document.id for document in row.chosen)
+                alike.setdefault((row.method.partition(":")[2], ids), []).append(row)
+        if not alike:
+            return None
+        self._lists.append([self._list(own) for own in _in_order(list(alike.values()))])
+        return len(self._lists) - 1
+
+    def json(self) -> str:
+        """Return all of it as JSON that can stand in a page: there is no `<` in it."""
+        longest = min(_LONGEST_TEXT, _MOST_TEXT // max(1, len(self._documents)))
+        found = {
+            "methods": [[m, _color(m), _swatch(m)] for m in self._methods],
+            "documents": [
+                [key, _cut(self._texts.get(key, ""), longest)] for key in self._documents
+            ],
+            "lists": self._lists,
         }
-        for place, document in enumerate(chosen)
-    ]
+        return json.dumps(found, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+    def _list(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the documents that all of the rows chose, and which rows had no use for them."""
+        chosen, prior = rows[0].chosen, rows[0].prior_variance
+        marks = self._marks([document.id for document in chosen])
+        done = [row for row in rows if row.failure is None]
+        return {
+            "methods": [self._method(row.method) for row in rows],
+            "prior": _short(prior),
+            "steps": [
+                [
+                    self._documents.setdefault(document.id, len(self._documents)),
+                    _short(document.gain),
+                    _short(document.posterior_variance),
+                    document.copies,
+                    *mark,
+                    *_unused([self._method(r.method) for r in done if n not in r.used_places]),
+                ]
+                for n, (document, mark) in enumerate(zip(chosen, marks, strict=True))
+            ],
+        }
+
+    def _method(self, method: str) -> int:
+        return self._methods.setdefault(method, len(self._methods))
+
+    def _marks(self, ids: Sequence[str]) -> list[tuple[str, int]]:
+        """Return for each document what it repeats: how, and which step of the list."""
+        first: dict[str, int] = {}
+        holders: dict[tuple[str, ...], list[int]] = {}
+        marks = []
+        for step, key in enumerate(ids, start=1):
+            if key in first:
+                marks.append(("again", first[key]))
+                continue
+            marks.append(self._like(key, ids, holders))
+            first[key] = step
+            for shingle in self._of(key):
+                holders.setdefault(shingle, []).append(step)
+        return marks
+
+    def _like(
+        self, key: str, ids: Sequence[str], holders: Mapping[tuple[str, ...], Sequence[int]]
+    ) -> tuple[str, int]:
+        """Return which earlier document has most of this one's runs of five words."""
+        own, common = self._of(key), dict[int, int]()
+        for shingle in own:
+            for step in holders.get(shingle, ()):
+                common[step] = common.get(step, 0) + 1
+        step = max(sorted(common), key=common.__getitem__, default=0)
+        if not step or common[step] < _ALIKE * len(own):
+            return "", 0
+        same = _words(self._texts.get(key, "")) == _words(self._texts.get(ids[step - 1], ""))
+        return ("copy" if same else "much alike"), step
+
+    def _of(self, key: str) -> frozenset[tuple[str, ...]]:
+        if key not in self._shingles:
+            words = _words(self._texts.get(key, ""))
+            length = min(_SHINGLE, len(words))
+            starts = range(len(words) - length + 1) if length else ()
+            self._shingles[key] = frozenset(tuple(words[at : at + length]) for at in starts)
+        return self._shingles[key]
 
 
-def _setting(value: object) -> str:
-    if isinstance(value, Mapping):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "not set" if value is None else str(value)
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
 
 
-def _number(value: float, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if math.isfinite(value) else "–"
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _unused(methods: list[int]) -> list[list[int]]:
+    return [methods] if methods else []
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def _in_order(lists: Sequence[list[Row]]) -> list[list[Row]]:
+    """Return what nearest neighbors chose, what SIFT chose, and then the others.
+
+    Where several are of the same selection, what a fine-tuned model learned from is taken.
+    """
+    first = []
+    for selection in ("nearest", "sift"):
+        names = {f"ttft:{selection}": 0, f"both:{selection}": 1, f"rag:{selection}": 2}
+        ranks = [min(names.get(row.method, len(names)) for row in own) for own in lists]
+        if min(ranks) < len(names):
+            first.append(ranks.index(min(ranks)))
+    return [lists[n] for n in dict.fromkeys((*first, *range(len(lists))))]

@@ -5,39 +5,37 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.comparison.corpus import Prompt
-from langchain_sift.comparison.protocols import PROTOCOLS, ScoredText, Task
-from langchain_sift.comparison.results import BASE, ChosenDocument, Report, Row, write_row
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.comparison.asking import Asked, Asker, Scorer
+from langchain_sift.comparison.choosing import Choice, Corpus, choose_with
+from langchain_sift.comparison.leaks import find_leaks
+from langchain_sift.comparison.methods import BASE, CHAIN, Method, parse_methods
+from langchain_sift.comparison.prompts import Prompt, as_prompts
+from langchain_sift.comparison.protocols import PROTOCOLS, Task, named_protocols
+from langchain_sift.comparison.results import Report, Row, in_order
+from langchain_sift.comparison.run_folder import Key, RunFolder, refuse_present
+from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection import SELECTORS
 from langchain_sift.selection.greedy import check_arguments
-from langchain_sift.stores import Candidates, embed_query, fetch_candidates
-from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.ttft import (
-    Engine,
-    LanguageModel,
-    Scoring,
-    load_language_model,
-    shared_engine,
-)
+from langchain_sift.stores.adapter import Array
+from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_METHODS = (BASE, "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift")
-_MODES = ("rag", "ttft")
-# For these the paper's choice is with repeats: one more gradient step on the same document.
-_REPEATING = ("sift", "uncertainty", "nearest-repeated")
+LEAKS = ("report", "exclude", "ignore")
 _SHOWN_CHARACTERS = 600
+_GATHER_SECONDS = 0.2  # enough for all of a unit to be trained together, on a busy machine as well
 
 
 def compare(
@@ -48,120 +46,156 @@ def compare(
     vectorstore: VectorStore,
     tokenizer: Any = None,
     protocols: Sequence[str] = ("document",),
-    k: int = 20,
+    k: int | Sequence[int] = 20,
     fetch_k: int = 200,
     noise_variance: float = 0.01,
     finetune: FineTuneConfig | None = None,
+    retrievers: Mapping[str, Runnable[str, list[Document]]] | None = None,
+    chains: Mapping[str, Runnable[Any, Any]] | None = None,
+    scorers: Mapping[str, Scorer] | None = None,
+    filter: Mapping[str, Any] | None = None,
+    max_tokens: int = 32,
+    leaks: str = "report",
+    jobs: int = 8,
+    seed: int = 0,
     out: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     on_row: Callable[[Row], None] = lambda _: None,
 ) -> Report:
-    """Score every method on every prompt, in bits per byte.
+    """Measure every method on every prompt: how well it predicts or answers, and what it costs.
 
     Args:
-        prompts: Texts that are not in the store.
-        methods: "base", and "rag:" or "ttft:" followed by a way to choose: "sift", "nearest",
-            "nearest-repeated", "uncertainty", "mmr" or "random". "base" is always measured.
+        prompts: Texts or questions that are not in the store.
+        methods: "base", which is always measured; "rag:", "ttft:" or "both:" (fine-tuned, and
+            the documents before the prompt) followed by a way to choose: "sift",
+            "sift:residual", "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty",
+            "mmr", "hull", "random", or the name of one of `retrievers`; or the name of one of
+            `chains`. Behind it may stand ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER".
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
-        vectorstore: Where the documents are, a `langchain_chroma.Chroma`.
+        vectorstore: Where the documents are. All of it is read once, and candidates are found
+            exactly, so that what is compared does not depend on an index.
         tokenizer: Required with a loaded model.
         protocols: "document" retrieves with the prompt and scores the same text, as in arXiv
-            2410.08020; "continuation" retrieves with its first half and scores the second.
-        k: Documents chosen for a prompt. Fine-tuning takes a step on each; RAG puts as many
-            different ones before the prompt as fit the model's context, in order.
-        fetch_k: Candidates they are chosen from; raised to `k`.
+            2410.08020; "continuation" retrieves with its first half and scores the second; "qa"
+            retrieves with the question, generates an answer greedily, and scores it.
+        k: Documents chosen for a prompt; several numbers are compared in one run, and cost little
+            more than the largest. Fine-tuning takes a step on each; RAG puts as many different
+            ones before the prompt as fit the model's context, in order.
+        fetch_k: Nearest neighbours they are chosen from; raised to `k`.
         noise_variance: λ' of SIFT, see `SIFTRetriever`.
         finetune: How the model learns; its `max_length` also cuts the documents of RAG.
-        out: A folder: each row is appended to `results.jsonl` in it as soon as it is there.
-        on_row: Called with each row.
+        retrievers: Runnables of yours from a query to documents.
+        chains: Runnables of yours from a question to an answer, such as RAG with another model;
+            only "qa" can score them.
+        scorers: Metrics of yours: functions from an answer and its `Prompt` to a number, where
+            more is better.
+        filter: Which documents of the store take part.
+        max_tokens: Of an answer.
+        leaks: Whether prompts whose scored text the store holds, exactly or nearly, are
+            reported ("report"), left out ("exclude"), or not looked for ("ignore").
+        jobs: Prompts that are trained together, and their largest number in memory.
+        seed: Of the adapters' initial weights and of random choices.
+        out: A folder: rows are appended to `results.jsonl` in it as they come.
+        resume: Whether to go on with the comparison in `out`.
+        overwrite: Whether to replace it.
+        on_row: Called with each row, those that were there already first.
 
     Returns:
         The rows, and their summaries. A method that fails on a prompt leaves a row with the
         reason, and the comparison goes on.
 
     Raises:
-        ArgumentError: If a method or protocol is unknown or a number is out of range.
+        ArgumentError: If a method or protocol is unknown, a number is out of range, or `out`
+            holds a comparison and neither `resume` nor `overwrite` is asked for.
+        CorpusError: If there are no prompts, or two of the same id.
         ModelLoadError: If there is no such model.
+        StoreError: If the store cannot be read.
     """
-    check_arguments(k, noise_variance, None)
-    parsed, checked = parse_methods(methods), _check_protocols(protocols)
-    recipe = finetune or FineTuneConfig()
+    if out is not None:
+        refuse_present(out, resume=resume, overwrite=overwrite)
+    ks = _checked_ks(k)
+    check_arguments(max(ks), noise_variance, None)
+    _check_words(leaks, jobs, max_tokens)
+    checked = named_protocols(protocols)
+    parsed = parse_methods(methods, retrievers=retrievers or {}, chains=chains or {})
+    if any(method.mode == CHAIN for method in parsed) and set(checked) != {"qa"}:
+        msg = 'chains give answers, which only the protocol "qa" scores'
+        raise ArgumentError(msg)
+    asked = as_prompts(prompts)
+    fetch_k = max(fetch_k, *ks)
+    recipe = replace(finetune or FineTuneConfig(), seed=seed)
     language_model = _language_model(model, tokenizer)
+    corpus = Corpus.read(vectorstore, **({} if filter is None else {"filter": dict(filter)}))
+    found = {} if leaks == "ignore" else _leaks(asked, checked, corpus)
     settings = {
         "methods": [method.name for method in parsed],
         "protocols": list(checked),
-        "k": k,
-        "fetch_k": max(fetch_k, k),
+        "k": list(ks),
+        "fetch_k": fetch_k,
         "noise_variance": noise_variance,
         "model": language_model.name,
+        "max_tokens": max_tokens,
+        "leaks": leaks,
+        "jobs": jobs,
+        "filter": None if filter is None else dict(filter),
+        "documents": _fingerprint(zip(corpus.ids, _texts(corpus), strict=True)),
+        "prompts": _fingerprint((prompt.id, prompt.text) for prompt in asked),
         **asdict(recipe),
     }
-    comparison = _Comparison(
-        engine=shared_engine(language_model, recipe),
-        vectorstore=vectorstore,
-        methods=parsed,
-        k=k,
-        fetch_k=max(fetch_k, k),
-        noise_variance=noise_variance,
-    )
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.jsonl").unlink(missing_ok=True)
-    rows = []
-    for row in comparison.rows(_as_prompts(prompts), protocols):
-        rows.append(row)
-        if out is not None:
-            write_row(out / "results.jsonl", row)
-        on_row(row)
-    return Report(rows=tuple(rows), settings=settings)
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """A way to answer: a mode, and how it chooses documents."""
-
-    name: str
-    mode: str
-    selection: str | None
-
-    @property
-    def repeats(self) -> bool:
-        """Whether a document may be chosen again: where it is one more gradient step."""
-        return self.mode == "ttft" and self.selection in _REPEATING
-
-
-def parse_methods(names: Sequence[str]) -> tuple[Method, ...]:
-    """Return the methods by their names, each once, the base model first.
-
-    Raises:
-        ArgumentError: If there is no such method.
-    """
-    return tuple(_parse_method(name) for name in dict.fromkeys((BASE, *names)))
-
-
-def _parse_method(name: str) -> Method:
-    if name == BASE:
-        return Method(BASE, BASE, None)
-    mode, _, selection = name.partition(":")
-    if mode not in _MODES or selection not in SELECTORS:
-        allowed = [BASE, *(f"{mode}:{selection}" for mode in _MODES for selection in SELECTORS)]
-        msg = f"there is no method {name!r}: use some of {', '.join(allowed)}"
-        raise ArgumentError(msg)
-    return Method(name, mode, selection)
-
-
-def _check_protocols(names: Sequence[str]) -> Sequence[str]:
-    for name in names:
-        if name not in PROTOCOLS:
-            msg = f"there is no protocol {name!r}: use some of {', '.join(PROTOCOLS)}"
+    if leaks == "exclude":
+        asked = [prompt for prompt in asked if prompt.id not in found]
+        if not asked:
+            msg = f"the store holds the scored text of all {len(found)} prompts: none is left"
             raise ArgumentError(msg)
-    return names
+    comparison = _Comparison(
+        asker=Asker(
+            shared_engine(language_model, recipe, _limits(recipe, jobs, ks)),
+            recipe=recipe,
+            max_tokens=max_tokens,
+            scorers=scorers or {},
+        ),
+        corpus=corpus,
+        ks=ks,
+        fetch_k=fetch_k,
+        noise_variance=noise_variance,
+        seed=seed,
+        retrievers=retrievers or {},
+        chains=chains or {},
+    )
+    folder = None if out is None else RunFolder(out, settings, resume=resume, overwrite=overwrite)
+    prompt_texts = {prompt.id: prompt.text[:_SHOWN_CHARACTERS] for prompt in asked}
+    if folder is not None:
+        folder.describe(prompt_texts, found)
+    rows = _run(comparison, _units(asked, checked, parsed, jobs), folder, on_row)
+    order = {prompt.id: place for place, prompt in enumerate(asked)}
+    return Report(
+        rows=tuple(in_order(rows, checked, order, [method.name for method in parsed])),
+        settings=settings,
+        texts=dict(comparison.texts if folder is None else folder.texts),
+        prompt_texts=prompt_texts,
+        leaks=found,
+    )
 
 
-def _as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    return [
-        Prompt(id=str(number), text=prompt) if isinstance(prompt, str) else prompt
-        for number, prompt in enumerate(prompts, start=1)
-    ]
+def _checked_ks(k: int | Sequence[int]) -> tuple[int, ...]:
+    ks = (k,) if isinstance(k, int) else tuple(sorted(set(k)))
+    if not ks:
+        msg = "k must be a number of documents, or several, got none"
+        raise ArgumentError(msg)
+    for one in ks:
+        check_arguments(one, 1.0, None)
+    return ks
+
+
+def _check_words(leaks: str, jobs: int, max_tokens: int) -> None:
+    if leaks not in LEAKS:
+        msg = f"leaks must be one of {', '.join(LEAKS)}, got {leaks!r}"
+        raise ArgumentError(msg)
+    for name, value in {"jobs": jobs, "max_tokens": max_tokens}.items():
+        if value < 1:
+            msg = f"{name} must be at least 1, got {value}"
+            raise ArgumentError(msg)
 
 
 def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
@@ -170,110 +204,207 @@ def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
     return load_language_model(model, tokenizer)
 
 
+def _limits(recipe: FineTuneConfig, jobs: int, ks: Sequence[int]) -> Limits:
+    """Return limits under which nothing that is handed in together is refused."""
+    requests = jobs * len(ks)
+    tokens = requests * max(ks) * recipe.max_length * recipe.steps_per_document
+    usual = Limits()
+    return Limits(
+        max_batch_size=jobs,
+        gather_seconds=_GATHER_SECONDS,
+        max_requests=max(usual.max_requests, requests),
+        max_tokens=max(usual.max_tokens, tokens),
+    )
+
+
+def _texts(corpus: Corpus) -> Iterator[str]:
+    return (document.page_content for document in corpus.candidates.documents)
+
+
+def _fingerprint(texts: Any) -> str:
+    digest = sha256()
+    for parts in sorted(texts):
+        for part in parts:
+            encoded = part.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()[:16]
+
+
+def _leaks(prompts: Sequence[Prompt], protocols: Sequence[str], corpus: Corpus) -> dict[str, str]:
+    """Return of which prompts the store holds what is scored, or asked."""
+    scored = {}
+    for prompt in prompts:
+        tasks = [task for name in protocols if (task := _task(prompt, name)) is not None]
+        # An answer of a few words is in many documents, and should be.
+        texts = [prompt.text if task.asks else task.target or "" for task in tasks]
+        scored[prompt.id] = min(texts, key=len, default="")
+    return find_leaks(scored, zip(corpus.ids, _texts(corpus), strict=True))
+
+
+def _task(prompt: Prompt, protocol: str) -> Task | None:
+    try:
+        return PROTOCOLS[protocol](prompt)
+    except ArgumentError:  # told in its rows
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class _Retrieved:
-    """What the store holds for one query, and how long that took."""
+class _Unit:
+    """What is done, and written, together: a method on some prompts."""
 
-    query_embedding: npt.NDArray[np.float64]
-    candidates: Candidates
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    engine: Engine
-    vectorstore: VectorStore
+    protocol: str
+    prompts: tuple[Prompt, ...]
     methods: tuple[Method, ...]
-    k: int
+    """They differ in where they stop, so that one training serves them all."""
+
+    def keys(self, ks: Sequence[int]) -> list[Key]:
+        return [
+            (self.protocol, prompt.id, method.name, k)
+            for prompt in self.prompts
+            for method in self.methods
+            for k in (ks if method.selection else (0,))
+        ]
+
+
+def _units(
+    prompts: Sequence[Prompt], protocols: Sequence[str], methods: Sequence[Method], jobs: int
+) -> list[_Unit]:
+    families: dict[Method, list[Method]] = {}
+    for method in methods:
+        key = method.family if method.mode == "ttft" else method
+        families.setdefault(key, []).append(method)
+    return [
+        _Unit(protocol, tuple(prompts[start : start + jobs]), tuple(family))
+        for protocol in protocols
+        for start in range(0, len(prompts), jobs)
+        for family in families.values()
+    ]
+
+
+def _run(
+    comparison: _Comparison,
+    units: Sequence[_Unit],
+    folder: RunFolder | None,
+    on_row: Callable[[Row], None],
+) -> list[Row]:
+    """Do what is not done; a unit of which a row is missing is done again as a whole.
+
+    So what is trained together is the same as in a run that nobody interrupted.
+    """
+    rows: list[Row] = []
+    if folder is not None:
+        whole = [u for u in units if all(key in folder.rows for key in u.keys(comparison.ks))]
+        folder.keep({key for unit in whole for key in unit.keys(comparison.ks)})
+        rows = list(folder.rows.values())
+        units = [unit for unit in units if unit not in whole]
+    for row in rows:
+        on_row(row)
+    for unit in units:
+        new = comparison.measure(unit)
+        if folder is not None:
+            folder.add(new, comparison.texts)
+        rows += new
+        for row in new:
+            on_row(row)
+    return rows
+
+
+@dataclass(slots=True)
+class _Comparison:
+    asker: Asker
+    corpus: Corpus
+    ks: tuple[int, ...]
     fetch_k: int
     noise_variance: float
+    seed: int
+    retrievers: Mapping[str, Runnable[str, list[Document]]]
+    chains: Mapping[str, Runnable[Any, Any]]
+    texts: dict[str, str] = field(default_factory=dict)
+    """The beginning of each document that was chosen."""
 
-    def rows(self, prompts: Sequence[Prompt], protocols: Sequence[str]) -> Iterator[Row]:
-        for protocol in protocols:
-            for prompt in prompts:
-                yield from self._rows_of(prompt, protocol)
+    _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
 
-    def _rows_of(self, prompt: Prompt, protocol: str) -> Iterator[Row]:
-        retrieved: _Retrieved | None = None
-        for method in self.methods:
-            row = Row(protocol, prompt.id, prompt.group, method.name)
+    def measure(self, unit: _Unit) -> list[Row]:
+        """Return the rows of a unit; what fails on one prompt costs its rows alone."""
+        rows: list[Row] = []
+        asked: list[Asked] = []
+        for prompt in unit.prompts:
+            empty = self._empty(unit, prompt)
             try:
-                task = PROTOCOLS[protocol](prompt.text)
-                if method.selection is not None:
-                    retrieved = retrieved or self._retrieve(task)
-                yield self._measure(row, method, task, retrieved)
+                asked += self._prepare(unit, prompt, empty)
+            except Exception as error:
+                logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
+                rows += [_failed(row, error) for row in empty]
+        # Handed in at once, so that the engine trains them together.
+        for one in self.asker.start(asked):
+            try:
+                rows += one.rows()
             # One prompt that cannot be measured must not cost the others their hours.
             except Exception as error:
-                logger.warning("%s failed on prompt %s", method.name, prompt.id, exc_info=True)
-                yield replace(row, failure=f"{type(error).__name__}: {error}")
+                logger.warning("%s on %s", unit.methods[0].name, one.prompt.id, exc_info=True)
+                rows += [_failed(row, error) for row, _ in one.wanted]
+        return rows
 
-    def _retrieve(self, task: Task) -> _Retrieved:
-        began = time.perf_counter()
-        query_embedding = unit_vector(embed_query(self.vectorstore, task.query))
-        candidates = fetch_candidates(self.vectorstore, query_embedding, fetch_k=self.fetch_k)
-        return _Retrieved(query_embedding, candidates, time.perf_counter() - began)
+    def _empty(self, unit: _Unit, prompt: Prompt) -> list[Row]:
+        return [
+            Row(unit.protocol, prompt.id, prompt.group, method, k, prompt.source)
+            for _, _, method, k in replace(unit, prompts=(prompt,)).keys(self.ks)
+        ]
 
-    def _measure(self, row: Row, method: Method, task: Task, retrieved: _Retrieved | None) -> Row:
-        language_model = self.engine.language_model
-        tokenizer, window = language_model.tokenizer, language_model.context_length
-        scored = ScoredText.of(task, tokenizer, window)
-        context = [*scored.start, *scored.context]
-        texts: list[str] = []
-        if method.selection is not None and retrieved is not None:
-            row = self._choose(row, method, retrieved)
-            by_id = {str(d.id): d.page_content for d in retrieved.candidates.documents}
-            texts = [by_id[document.id] for document in row.chosen]
-        if method.mode == "rag":
-            context, fitted = scored.with_documents(
-                texts, tokenizer, window=window, max_length=self.engine.config.max_length
-            )
-            row = replace(row, used_places=tuple(fitted))
-        outcome = self.engine.outcome(
-            self.engine.request(
-                texts if method.mode == "ttft" else [], Scoring([(context, scored.target)])
-            )
-        )
-        training = outcome.training
-        if method.mode == "ttft":
-            row = replace(
-                row,
-                used_places=training.trained,
-                seconds_training=training.seconds,
-                failure=training.fallback,
-            )
-        return replace(
-            row,
-            bits=outcome.nats[0] / math.log(2),
-            bytes=scored.target_bytes,
-            seconds_answering=outcome.seconds_task,
-        )
+    def _prepare(self, unit: _Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Asked]:
+        method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
+        if method.mode == CHAIN:
+            return [Asked(prompt, task, method, [(empty[0], 0)], chain=self.chains[method.name])]
+        if not method.selection:
+            return [Asked(prompt, task, method, [(empty[0], 0)])]
+        if method.nested:
+            choice = self._choose(method, task, prompt, max(self.ks))
+            by_name = {one.name: one for one in unit.methods}
+            counts = [_count(by_name[row.method], choice, row.k) for row in empty]
+            wanted = list(zip(empty, counts, strict=True))
+            if method.mode == "ttft" and not task.asks:
+                return [Asked(prompt, task, method, wanted, choice)]  # one training for all k
+            return [Asked(prompt, task, method, [one], choice.first(one[1])) for one in wanted]
+        choices = [self._choose(method, task, prompt, row.k) for row in empty]
+        return [
+            Asked(prompt, task, method, [(row, len(choice.chosen))], choice)
+            for row, choice in zip(empty, choices, strict=True)
+        ]
 
-    def _choose(self, row: Row, method: Method, retrieved: _Retrieved) -> Row:
-        candidates = retrieved.candidates
-        began = time.perf_counter()
-        selection = SELECTORS[str(method.selection)](
-            retrieved.query_embedding,
-            candidates.embeddings,
-            k=self.k,
-            noise_variance=self.noise_variance,
-            replace=method.repeats,
-        )
-        seconds = time.perf_counter() - began
-        chosen = tuple(
-            ChosenDocument(
-                id=str(candidates.documents[index].id),
-                text=candidates.documents[index].page_content[:_SHOWN_CHARACTERS],
-                gain=float(gain),
-                posterior_variance=float(variance),
-                copies=candidates.copies[index],
+    def _embedded(self, query: str) -> tuple[Array, float]:
+        """Return the query's vector, and how long it took to embed; the same for each method."""
+        if query not in self._queries:
+            began = time.perf_counter()
+            self._queries[query] = self.corpus.embed(query), time.perf_counter() - began
+        return self._queries[query]
+
+    def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> Choice:
+        if method.selection in SELECTORS:
+            query, seconds = self._embedded(task.query)
+            choice = self.corpus.choose(
+                method,
+                query,
+                k=k,
+                fetch_k=self.fetch_k,
+                noise_variance=self.noise_variance,
+                seed=f"{self.seed} {prompt.id}",
             )
-            for index, gain, variance in zip(
-                selection.indices, selection.gains, selection.posterior_variances, strict=True
-            )
-        )
-        return replace(
-            row,
-            chosen=chosen,
-            prior_variance=selection.prior_variance,
-            seconds_retrieval=retrieved.seconds + seconds,
-        )
+            choice = replace(choice, seconds=choice.seconds + seconds)
+        else:
+            choice = choose_with(self.retrievers[method.selection], task.query, k=k)
+        for document, text in zip(choice.chosen, choice.texts, strict=True):
+            self.texts.setdefault(document.id, text[:_SHOWN_CHARACTERS])
+        return choice
+
+
+def _count(method: Method, choice: Choice, k: int) -> int:
+    """Return how many of its documents a method takes where it may take k."""
+    first = choice.first(k)
+    if method.stopping_alpha is None:
+        return len(first.chosen)
+    return first.stops_after(method.stopping_alpha)
+
+
+def _failed(row: Row, error: Exception) -> Row:
+    first = str(error).strip().partition("\n")[0]
+    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")

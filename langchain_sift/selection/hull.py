@@ -107,7 +107,7 @@ def round_weights(points: Array, query: Array, weights: Array, k: int) -> Counts
     """
     gram, with_query = points @ points.T, points @ query
     diagonal = gram.diagonal()
-    counts = np.floor(k * weights / weights.sum() + 1e-9).astype(np.int64)
+    counts: Counts = np.floor(k * weights / weights.sum() + 1e-9).astype(np.int64)
 
     def slope() -> Array:
         change: Array = 2.0 * (gram @ counts) / k**2 - 2.0 * with_query / k

@@ -45,6 +45,9 @@ class Milestone:
 
     documents: int
     nats: tuple[float, ...]
+    tokens: int
+    """Learned from so far, repeats counted."""
+
     seconds: float
     """Of training so far, that of prompts trained together included."""
 
@@ -99,6 +102,9 @@ class Outcome:
 
     adapter: TrainedAdapter | None = None
     """What was learned, where it was to be kept."""
+
+    together: int = 1
+    """Requests that were done together with it, itself included."""
 
     seconds_waiting: float = 0.0
     """From being handed in to the first step."""

@@ -38,6 +38,7 @@ class _Job:
     nats: tuple[float, ...] = ()
     milestones: list[Milestone] = field(default_factory=list)
     began: float = 0.0
+    together: int = 1
     steps: int = 0
     """Gradient steps told already."""
 
@@ -94,6 +95,7 @@ class _Job:
                 tokens=tokens,
                 nats=self.nats,
                 milestones=tuple(self.milestones),
+                together=self.together,
                 adapter=self.adapter,
                 seconds_waiting=self.began - self.ticket.handed_in,
                 seconds_task=time.perf_counter() - began,
@@ -189,7 +191,7 @@ class Worker:
         """Do the jobs once; return what failed. The slots are at rest afterwards."""
         try:
             for slot, job in enumerate(jobs):
-                job.slot, job.began = slot, time.perf_counter()
+                job.slot, job.began, job.together = slot, time.perf_counter(), len(jobs)
             self._train(jobs, max_length, untaught)
             self._do_tasks(jobs)
         except BaseException as error:  # noqa: BLE001 - goes to whoever asked
@@ -243,7 +245,12 @@ class Worker:
         task = job.ticket.request.task
         assert isinstance(task, Scoring)  # noqa: S101 - nothing else has milestones
         nats = self._score(job, task.pairs)
-        job.milestones += [Milestone(count, nats, seconds) for count in counts]
+        request = job.ticket.request
+        lengths = {document.index: len(document.token_ids) for document in request.documents}
+        for count in counts:
+            tokens = sum(length for index, length in lengths.items() if index < count)
+            tokens *= request.config.steps_per_document
+            job.milestones.append(Milestone(count, nats, tokens, seconds))
 
     def _kept(self, job: _Job) -> TrainedAdapter:
         return TrainedAdapter(

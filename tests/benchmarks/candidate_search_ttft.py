@@ -22,6 +22,7 @@ from langchain_core.documents import Document
 
 from langchain_sift import FineTuneConfig, SIFTRetriever
 from langchain_sift.comparison.indexing import index_documents
+from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.protocols import PROTOCOLS, ScoredText
 from langchain_sift.ttft.engine import Engine
 from langchain_sift.ttft.loading import load_language_model
@@ -41,7 +42,7 @@ def main() -> None:
     for protocol in ("document", "continuation"):
         for domain, text in prompts:
             row = {"protocol": protocol, "domain": domain}
-            task = PROTOCOLS[protocol](text)
+            task = PROTOCOLS[protocol](Prompt(domain, text))
             scored = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
             row["base"] = bits(engine, [], scored)
             for name in SEARCHES:

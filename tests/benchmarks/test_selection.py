@@ -15,13 +15,12 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from activeft import ActiveDataLoader
 from activeft.acquisition_functions.vtl import VTL
 from activeft.sift import Dataset, Retriever
-from benchmarks.hull import as_published
+from benchmarks.hull import Array, as_published
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -134,9 +133,7 @@ def test_sift_of_activeft_as_it_is_called(benchmark: BenchmarkFixture, problem: 
     assert len(indices) == problem.k
 
 
-def with_the_package(
-    query: npt.NDArray[np.float64], candidates: npt.NDArray[np.float64], *, k: int
-) -> list[int]:
+def with_the_package(query: Array, candidates: Array, *, k: int) -> list[int]:
     rows: list[int] = hull(query, candidates, k=k, replace=True).indices.tolist()
     return rows
 

@@ -196,3 +196,148 @@ def test_the_help_does_not_wait_for_pytorch() -> None:
         "CliRunner().invoke(app, ['--help']); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    file = tmp_path / "questions.txt"
+    file.write_text("Who bakes the bread?\n\nWhat does the river carry?\n", encoding="utf-8")
+    return file
+
+
+def compare_store(store: Path, prompts: Path, model: Path, out: Path, *more: str) -> Result:
+    arguments = ["compare", "--store", store, "--prompts", prompts, "--model", model, "--out", out]
+    return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *more)])
+
+
+SMALL = ("--lora-rank", "4", "--learning-rate", "5e-3", "--max-length", "32")
+
+
+def test_questions_are_asked_of_a_collection_that_was_indexed(
+    indexed: Path, questions: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    more = ("--protocol", "qa", "--k", "1,3", "--max-tokens", "4", *SMALL)
+    result = compare_store(indexed, questions, tiny_model_path, out, *more)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert (found["protocol"], found["prompts"]) == ("qa", 2)
+    assert list(found["by_k"]) == ["1", "3"]
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * (1 + 4 * 2)
+    assert all(isinstance(row["answer"], str) for row in rows)
+
+
+def test_a_folder_is_gone_on_with_or_replaced_only_when_asked(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    more = ("--methods", "base,ttft:sift", "--k", "2", *SMALL)
+    assert compare_store(indexed, prompts, tiny_model_path, out, *more).exit_code == 0
+    rows = (out / "results.jsonl").read_text()
+    refused = compare_store(indexed, prompts, tiny_model_path, out, *more)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    other = compare_store(indexed, prompts, tiny_model_path, out, *more, "--resume", "--seed", "1")
+    assert other.exit_code == 2
+    assert "seed was 0, is 1" in " ".join(other.stderr.split())
+    assert (out / "results.jsonl").read_text() == rows
+    lines = rows.splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(lines[:-2]))
+    resumed = compare_store(indexed, prompts, tiny_model_path, out, *more, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    again = (out / "results.jsonl").read_text().splitlines()
+    bits = sorted(json.loads(line)["bits"] for line in lines)
+    assert sorted(json.loads(line)["bits"] for line in again) == pytest.approx(bits, rel=1e-6)
+    shown = CliRunner().invoke(app, ["report", str(out)])
+    assert shown.exit_code == 0, shown.output
+    last = json.loads(shown.stdout.splitlines()[-1])
+    assert last["methods"] == json.loads(resumed.stdout.splitlines()[-1])["methods"]
+    replaced = compare_store(indexed, prompts, tiny_model_path, out, *more, "--overwrite")
+    assert replaced.exit_code == 0, replaced.output
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")]).exit_code == 2
+
+
+def test_runnables_of_the_users_own_take_part(
+    indexed: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "my_runnables.py").write_text(
+        "from langchain_core.documents import Document\n"
+        "from langchain_core.runnables import RunnableLambda\n"
+        "retriever = RunnableLambda(lambda query: [Document('A baker bakes bread.', id='own')])\n"
+        "chain = RunnableLambda(lambda question: 'the baker')\n"
+        "def short(answer, prompt):\n    return 1.0 / (1 + len(answer))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    prompts = tmp_path / "qa.jsonl"
+    prompts.write_text('{"question": "Who bakes the bread?", "answers": ["The baker"]}\n')
+    more = ("--retriever", "mine=my_runnables:retriever", "--chain", "api=my_runnables:chain")
+    more += ("--scorer", "short=my_runnables:short", "--methods", "rag:mine,ttft:mine,api")
+    more += ("--protocol", "qa", "--k", "2", "--max-tokens", "4", *SMALL)
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 0, result.output
+    methods = json.loads(result.stdout.splitlines()[-1])["methods"]
+    assert list(methods) == ["base", "rag:mine", "ttft:mine", "api"]
+    assert methods["api"]["scores"]["exact_match"] == 1.0
+    assert methods["api"]["scores"]["short"] == pytest.approx(0.1)
+    assert methods["ttft:mine"]["documents_used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--k", "two"), "--k takes a number of documents"),
+        (("--methods", "tfft:sift"), "did you mean ttft:sift"),
+        (("--retriever", "mine"), "'mine' is not NAME=module:OBJECT"),
+        (("--chain", "api=no_such_module:chain"), "no_such_module"),
+        (("--leaks", "never"), "report, exclude, ignore"),
+        (("--settings", "no-such-file.json"), "no-such-file.json"),
+        (("--corpus", "somewhere"), "either --store"),
+        (("--collection", "nowhere"), "has no collection 'nowhere'"),
+    ],
+)
+def test_a_mistake_in_an_option_is_told(  # noqa: PLR0917 - fixtures
+    more: tuple[str, ...],
+    message: str,
+    indexed: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+) -> None:
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_brackets_in_an_error_are_no_markup(tmp_path: Path) -> None:
+    missing = tmp_path / "nope[draft]" / "[/x]"
+    result = CliRunner().invoke(app, ["report", str(missing)])
+    assert result.exit_code == 2
+    assert "nope[draft]/[/x]" in "".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [("def broken(:", "invalid syntax"), ("1 / 0", "division by zero")]
+)
+def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
+    code: str,
+    message: str,
+    indexed: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"broken_{message.split(maxsplit=1)[0]}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    more = ("--embeddings", f"{name}:Thing")
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 2
+    assert message in result.stderr

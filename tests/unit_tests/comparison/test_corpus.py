@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.corpus import read_corpus, read_prompts
+from langchain_sift.comparison.corpus import read_corpus
 from langchain_sift.errors import CorpusError
 
 
@@ -62,14 +62,3 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         read_corpus(tmp_path / "nowhere")
     with pytest.raises(CorpusError, match=r"\.jsonl"):
         read_corpus(tmp_path)
-    (tmp_path / "empty.jsonl").write_bytes(b"\n")
-    with pytest.raises(CorpusError, match="no prompt"):
-        read_prompts(tmp_path / "empty.jsonl")
-
-
-def test_prompts_are_filed_under_their_group_or_domain(tmp_path: Path) -> None:
-    file = tmp_path / "prompts.jsonl"
-    file.write_bytes(
-        lines({"text": "a", "group": "g"}, {"text": "b", "domain": "d"}, {"text": "c"})
-    )
-    assert [prompt.group for prompt in read_prompts(file)] == ["g", "d", "all"]

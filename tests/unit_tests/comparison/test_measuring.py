@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 from langchain_chroma import Chroma
+from langchain_core.runnables import RunnableLambda
 
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt
-from langchain_sift.errors import ArgumentError
+from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.selection import select
 
 if TYPE_CHECKING:
@@ -61,9 +65,14 @@ def test_there_is_a_row_for_each_and_it_is_on_disk(report: Report, tmp_path: Pat
     ]
     assert keys == expected
     assert all(row.failure is None for row in report.rows)
-    written = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [(r["protocol"], r["prompt"], r["method"]) for r in written] == expected
-    assert [r["bits"] for r in written] == [row.bits for row in report.rows]
+    read = read_report(tmp_path)
+    assert read.rows == report.rows
+    assert read.texts == report.texts
+    assert read.prompt_texts == report.prompt_texts
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["bits"] for line in lines) == sorted(
+        row.bits for row in report.rows
+    )
 
 
 def test_base_bits_are_the_models_own_loss(
@@ -80,15 +89,15 @@ def test_base_bits_are_the_models_own_loss(
 
 def test_fine_tuning_repeats_where_sift_does_and_rag_never(report: Report, store: Chroma) -> None:
     held = store.get(include=["embeddings", "documents"])
-    query = store.embeddings.embed_query(PROMPTS[0].text)
-    found = store._collection.query(
-        query_embeddings=[query], n_results=30, include=["embeddings", "documents"]
-    )
-    expected = select(query, list(found["embeddings"][0]), k=6, noise_variance=1.0, replace=True)
+    rows = np.array(held["embeddings"])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    query = np.array(store.embeddings.embed_query(PROMPTS[0].text))
+    query /= np.linalg.norm(query)
+    nearest = np.argsort(-(rows @ query), kind="stable")[:30]
+    expected = select(query, rows[nearest], k=6, noise_variance=1.0, replace=True)
     by_method = {row.method: row for row in report.rows[: len(METHODS)]}
     ids = [document.id for document in by_method["ttft:sift"].chosen]
-    assert ids == [found["ids"][0][index] for index in expected.indices]
-    assert set(ids) <= set(held["ids"])
+    assert ids == [held["ids"][nearest[index]] for index in expected.indices]
     for method in ("rag:sift", "ttft:nearest", "ttft:random"):
         row = by_method[method]
         assert len({document.id for document in row.chosen}) == 6, method
@@ -121,20 +130,206 @@ def test_a_failure_costs_one_row_and_says_why(
     assert report.summary("continuation")["ttft:sift"].failures == 1
 
 
-def test_a_dropped_collection_fails_retrieval_and_spares_the_base_model(
+def test_a_dropped_collection_is_told_before_any_work(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     store._client.delete_collection(store._collection.name)
-    report = compare(
-        PROMPTS[:1],
-        ("base", "rag:nearest"),
+    with pytest.raises(CollectionNotFound):
+        compare(PROMPTS, model=tiny_model, tokenizer=tiny_tokenizer, vectorstore=store)
+
+
+def run(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    methods: Sequence[str],
+    **settings: object,
+) -> Report:
+    return compare(
+        settings.pop("prompts", PROMPTS),
+        methods,
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         vectorstore=store,
         finetune=RECIPE,
+        **{"noise_variance": 1.0, "fetch_k": 30, "k": 6, **settings},
     )
-    assert report.rows[0].failure is None
-    assert str(report.rows[1].failure).startswith("CollectionNotFound")
+
+
+def test_several_k_are_what_each_is_alone(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    methods = ("rag:sift", "ttft:sift", "ttft:nearest", "ttft:hull", "both:sift", "ttft:random")
+    together = run(tiny_model, tiny_tokenizer, store, methods, k=(2, 6, 4))
+    assert together.ks == (2, 4, 6)
+    for k in together.ks:
+        alone = run(tiny_model, tiny_tokenizer, store, methods, k=k)
+        expected = {row.key: row for row in alone.rows}
+        for row in together.select("document", k=k):
+            other = expected[row.key]
+            assert row.bits == pytest.approx(other.bits, rel=1e-5), row.key
+            ids = [document.id for document in row.chosen]
+            assert ids == [document.id for document in other.chosen]
+            assert row.used_places == other.used_places
+            assert row.tokens_training == other.tokens_training
+
+
+def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    alphas = (0.05, 0.3, 1.0)
+    methods = ["ttft:sift", *(f"ttft:sift:stopping_alpha={alpha}" for alpha in alphas)]
+    report = run(tiny_model, tiny_tokenizer, store, methods, k=12)
+    whole = {row.prompt: row for row in report.rows if row.method == "ttft:sift"}
+    lengths = []
+    for row in report.rows:
+        if row.method in methods[1:]:
+            alpha = float(row.method.partition("=")[2])
+            chosen = whole[row.prompt].chosen
+            # The first n with a deviation above 1 / (alpha n): arXiv 2410.08020, section 5.
+            enough = [
+                n
+                for n, document in enumerate(chosen, start=1)
+                if math.sqrt(document.posterior_variance) > 1 / (alpha * n)
+            ]
+            assert row.chosen == chosen[: (enough or [12])[0]]
+            lengths.append(len(row.chosen))
+            alone = run(tiny_model, tiny_tokenizer, store, [row.method], k=12)
+            other = next(r for r in alone.rows if r.key == row.key)
+            assert row.bits == pytest.approx(other.bits, rel=1e-5)
+    assert min(lengths) < 12
+
+
+def test_what_is_trained_together_is_what_it_is_alone(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    prompts = [f"The river carries warm bread in winter, {n} times." for n in range(5)]
+    methods = ("ttft:sift", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:mmr")
+    alone = run(tiny_model, tiny_tokenizer, store, methods, prompts=prompts, jobs=1)
+    together = run(tiny_model, tiny_tokenizer, store, methods, prompts=prompts, jobs=3)
+    assert [row.key for row in alone.rows] == [row.key for row in together.rows]
+    for one, other in zip(alone.rows, together.rows, strict=True):
+        assert one.bits == pytest.approx(other.bits, rel=1e-5)
+
+
+def test_every_search_and_both_modes_bring_documents(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    methods = ("ttft:sift:residual", "ttft:sift:exhaustive", "both:sift:noise_variance=0.01")
+    report = run(tiny_model, tiny_tokenizer, store, methods)
+    assert all(row.failure is None for row in report.rows)
+    by_key = {row.key: row for row in report.rows}
+    residual, exhaustive, both = (by_key["document", "one", name, 6] for name in methods)
+    least = exhaustive.chosen[-1].posterior_variance
+    assert residual.chosen[-1].posterior_variance == pytest.approx(least, rel=0.2)
+    assert both.tokens_context > by_key["document", "one", "base", 0].tokens_context
+    assert both.tokens_training > 0
+    assert 0 < both.redundancy <= 1
+
+
+def test_a_users_retriever_is_a_selection(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    retriever = store.as_retriever(search_kwargs={"k": 9})
+    broken = RunnableLambda(lambda query: query)
+    report = run(
+        tiny_model,
+        tiny_tokenizer,
+        store,
+        ("rag:mine", "ttft:mine", "ttft:nearest", "rag:broken"),
+        retrievers={"mine": retriever, "broken": broken},
+        k=(3, 6),
+    )
+    by_key = {row.key: row for row in report.rows}
+    for k in (3, 6):
+        mine, nearest = (by_key["document", "one", f"ttft:{n}", k] for n in ("mine", "nearest"))
+        assert [d.id for d in mine.chosen] == [d.id for d in nearest.chosen]
+        assert mine.bits == pytest.approx(nearest.bits, rel=1e-5)
+        failed = by_key["document", "one", "rag:broken", k]
+        assert "must return a list of Documents" in str(failed.failure)
+
+
+QUESTIONS = [
+    Prompt(
+        "q1",
+        "What does the river carry?",
+        answers=("warm bread",),
+        choices=("bread", "no"),
+        correct=0,
+    ),
+    Prompt("q2", "Who repairs the clock?", answers=("a comet", "comet")),
+    Prompt("q3", "Where?"),
+]
+
+
+def test_questions_are_answered_and_their_answers_measured(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    chain = RunnableLambda(lambda question: {"answer": "A comet." if "Who" in question else "?"})
+    report = run(
+        tiny_model,
+        tiny_tokenizer,
+        store,
+        ("rag:sift", "ttft:sift", "api"),
+        prompts=QUESTIONS,
+        protocols=("qa",),
+        chains={"api": chain},
+        scorers={"short": lambda answer, prompt: float(len(answer) < len(prompt.text))},
+        k=(2, 4),
+        max_tokens=6,
+    )
+    assert [row.failure for row in report.rows] == [None] * len(report.rows)
+    by_key = {row.key: row for row in report.rows}
+    api = by_key["qa", "q2", "api", 0]
+    assert api.answer == "A comet."
+    assert api.scores == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0, "short": 1.0}
+    base = by_key["qa", "q1", "base", 0]
+    assert set(base.scores) == {"accuracy", "exact_match", "f1", "contains", "short"}
+    assert base.bytes == len(" warm bread")
+    unanswerable = by_key["qa", "q3", "ttft:sift", 4]
+    assert set(unanswerable.scores) == {"short"}
+    assert math.isnan(unanswerable.bits)
+    assert report.metrics("qa")[0] == "accuracy"
+    assert report.summary("qa")["api"].scores["exact_match"] == 0.5
+
+
+def test_the_likeliest_choice_is_the_one_with_the_least_loss(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    choices = ("bread", "in winter", "zzzz qqqq")
+    losses = []
+    for choice in choices:
+        context = tiny_tokenizer("Question: What?\nAnswer:")["input_ids"]
+        if context[0] != tiny_tokenizer.bos_token_id:
+            context = [tiny_tokenizer.bos_token_id, *context]
+        target = tiny_tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+        tokens = torch.tensor([[*context, *target]])
+        with torch.no_grad():
+            logits = tiny_model(input_ids=tokens).logits.log_softmax(-1)
+        places = range(len(context) - 1, len(context) + len(target) - 1)
+        losses.append(-sum(logits[0, p, t].item() for p, t in zip(places, target, strict=True)))
+    right = losses.index(min(losses))
+    for correct in range(3):
+        prompt = Prompt("p", "What?", choices=choices, correct=correct)
+        report = run(
+            tiny_model, tiny_tokenizer, store, (), prompts=[prompt], protocols=("qa",), max_tokens=1
+        )
+        assert report.rows[0].scores == {"accuracy": float(correct == right)}
+
+
+def test_leaks_are_told_or_left_out(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    held = store.get(limit=1, include=["documents"])
+    prompts = [*PROMPTS, Prompt("held", held["documents"][0])]
+    told = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts)
+    assert "an exact copy" in told.leaks["held"]
+    assert told.prompts("document") == 3
+    without = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts, leaks="exclude")
+    assert {row.prompt for row in without.rows} == {p.id for p in prompts} - set(told.leaks)
+    with pytest.raises(ArgumentError, match="none is left"):
+        run(tiny_model, tiny_tokenizer, store, (), prompts=prompts[2:], leaks="exclude")
+    assert run(tiny_model, tiny_tokenizer, store, (), leaks="ignore").leaks == {}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +340,10 @@ def test_a_dropped_collection_fails_retrieval_and_spares_the_base_model(
         ({"protocols": ("paper",)}, "'paper'.*document, continuation"),
         ({"k": 0}, "k must be.*0"),
         ({"noise_variance": 0.0}, "noise_variance"),
+        ({"k": ()}, "k must be"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"leaks": "maybe"}, "report, exclude, ignore, got 'maybe'"),
+        ({"methods": ("api",), "chains": {"api": RunnableLambda(str)}}, 'only the protocol "qa"'),
     ],
 )
 def test_what_does_not_exist_is_refused_before_any_work(

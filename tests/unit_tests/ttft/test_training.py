@@ -340,6 +340,7 @@ def test_an_answer_is_scored_beside_it(engine: Engine, texts: list[str]) -> None
     pairs = [(TARGET[:1], TARGET[1:]), (TARGET[:2], TARGET[2:])]
     config = GenerationConfig(max_tokens=4)
     both = engine.outcome(engine.request(texts[:3], Answering(TARGET[:3], config, pairs)))
+    assert both.together == 1
     alone = engine.outcome(engine.request(texts[:3], Scoring(pairs)))
     assert both.nats == alone.nats
     assert both.tokens

@@ -1,0 +1,272 @@
+"""The page of a report in a real browser: nothing fails, nothing is fetched, all of it can be used.
+
+Each test runs a script in a copy of the page, and reads what the script has written into it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html import unescape
+
+import pytest
+
+from langchain_sift.comparison.html import write_html
+from langchain_sift.comparison.methods import BASE
+from langchain_sift.comparison.results import ChosenDocument, Report, Row
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on the PATH")
+
+METHODS = (BASE, "rag:nearest", "ttft:nearest", "ttft:sift", "ttft:sift:noise_variance=0.1")
+HOSTILE = "</script><script>console.error('escaped')</script><img src=x onerror=alert(1)>"
+SWITCHES = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=3000",
+    "--enable-logging=stderr",
+    "--v=0",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--window-size=1280,900",
+)
+
+
+def example():
+    """Return a report of two groups, two ks and 14 documents each, one of which is repeated."""
+    rng = random.Random(0)
+    rows = []
+    for i in range(6):
+        for method in METHODS:
+            for k in (0,) if method == BASE else (3, 14):
+                order = rng.sample(range(20), k)
+                if method == "ttft:sift" and k:
+                    order[1] = order[0]
+                chosen = tuple(
+                    ChosenDocument(f"d{n}", 0.05, 0.9 - 0.05 * place, 1)
+                    for place, n in enumerate(order)
+                )
+                rows.append(
+                    Row(
+                        "document",
+                        f"p{i}",
+                        "prose" if i < 3 else "code",
+                        method,
+                        k,
+                        bits=rng.uniform(100, 200),
+                        bytes=100,
+                        tokens=25,
+                        answer=HOSTILE if method == "ttft:sift" else "an answer",
+                        seconds_answering=rng.random(),
+                        chosen=chosen,
+                        used_places=tuple(range(k)),
+                        prior_variance=1.0 if k else math.nan,
+                    )
+                )
+    texts = {f"d{n}": f"Text {n}. {HOSTILE}" for n in range(20)}
+    prompts = {f"p{i}": f"About {'rice' if i % 2 else 'wheat'} {HOSTILE}" for i in range(6)}
+    return Report(tuple(rows), {"model": HOSTILE}, texts, prompts, {"p1": HOSTILE})
+
+
+@dataclass
+class Visit:
+    """What came of a visit."""
+
+    result: object
+    dom: str
+    console: list[str]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write_html(example(), tmp_path_factory.mktemp("page") / "report.html").path.read_text(
+        "utf-8"
+    )
+
+
+@pytest.fixture
+def visit(page, tmp_path):
+    """Return what opens a copy of the page, runs a script in it, and returns its value."""
+
+    def visited(script="return null", *switches, change=lambda text: text):
+        run = (
+            "<pre id='told'></pre><script>addEventListener('load', () => setTimeout(async () => {"
+            f"const told = await (async () => {{ {script} }})();"
+            "document.getElementById('told').textContent = JSON.stringify(told);}, 50));</script>"
+        )
+        copy = tmp_path / "copy.html"
+        copy.write_text(change(page).replace("</body>", f"{run}</body>"), encoding="utf-8")
+        done = subprocess.run(
+            [BROWSER, *SWITCHES, f"--user-data-dir={tmp_path / 'profile'}", *switches, "--dump-dom",
+             copy.as_uri()],
+            capture_output=True, encoding="utf-8", timeout=120, check=True,
+        )  # fmt: skip
+        told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert told, done.stderr
+        console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return Visit(json.loads(unescape(told[1])), done.stdout, console)
+
+    return visited
+
+
+# What a script may use: the lines of the first table, the prompts that are shown, a pause.
+TOOLS = """
+const first = document.querySelector("table.sortable");
+const heads = [...first.tHead.rows].at(-1).cells;
+const texts = row => [...row.cells].map(cell => cell.textContent);
+const lines = () => [...first.tBodies[0].rows].map(texts);
+const prompts_of_page = [...document.querySelectorAll(".prompt")];
+const shown = () => prompts_of_page.filter(one => one.offsetParent !== null).length;
+const pause = () => new Promise(resume => setTimeout(resume, 100));
+const type = text => {
+  const filter = document.getElementById("filter");
+  filter.value = text;
+  filter.dispatchEvent(new Event("input", {bubbles: true}));
+};
+const open = async () => { document.querySelector(".prompt > summary").click(); await pause(); };
+"""
+
+
+def test_an_error_would_be_seen(visit):
+    assert visit("console.error('seen'); return 1").console
+
+
+def test_the_page_opens_without_an_error_and_asks_for_nothing(visit):
+    found = visit("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert found.console == []
+    assert found.result == []
+
+
+@pytest.mark.parametrize("heading", ["% of base", "seconds", "method"])
+def test_a_table_is_sorted_by_a_column_and_back(visit, heading):
+    found = visit(
+        TOOLS
+        + f"""
+        const place = [...heads].findIndex(head => head.textContent === {json.dumps(heading)});
+        const button = heads[place].querySelector("button");
+        const told = [place];
+        for (let turn = 0; turn < 2; turn++) {{
+          button.click();
+          told.push([heads[place].getAttribute("aria-sort"), lines()]);
+        }}
+        return told;"""
+    )
+    place, (up, rising), (down, falling) = found.result
+    assert (up, down) == ("ascending", "descending")
+    assert {line[0] for line in rising} == set(METHODS)
+    values = [line[place] if heading == "method" else float(line[place]) for line in rising]
+    assert values == sorted(values)
+    assert [line[place] for line in falling] == [line[place] for line in rising][::-1]
+    assert found.console == []
+
+
+def test_an_opened_prompt_lists_what_was_chosen(visit):
+    found = visit(
+        TOOLS
+        + """
+        const before = document.querySelectorAll(".lists li").length;
+        await open();
+        const prompt = document.querySelector(".prompt");
+        const columns = [...prompt.querySelectorAll(".lists > .choices > div")];
+        const items = () => columns[1].querySelectorAll("li").length;
+        const few = items();
+        columns[1].querySelector("button").click();
+        const rest = prompt.querySelector(".lists details > summary");
+        rest.click();
+        await pause();
+        return [before, columns.map(one => one.querySelector("h4").textContent), few, items(),
+          [...columns[1].querySelectorAll(".again")].map(one => one.textContent).slice(0, 1),
+          columns[1].querySelector("li .text").textContent,
+          columns[1].querySelector(".told").textContent,
+          prompt.querySelectorAll(".lists details .choices > div").length,
+          document.querySelectorAll(".lists img").length];"""
+    )
+    before, titles, few, all_of_them, marks, text, told, others, images = found.result
+    first = next(r for r in example().rows if r.key == ("document", "p0", "ttft:sift", 14))
+    assert (before, few, all_of_them) == (0, 10, 14)
+    assert "nearest" in titles[0]
+    assert titles[1] == "ttft:sift"
+    assert marks == ["again, as 1"]
+    assert text == example().texts[first.chosen[0].id]
+    distinct = len({document.id for document in first.chosen})
+    assert told.startswith(f"14 chosen, {distinct} distinct, {14 - distinct} again")
+    assert told.endswith("25 % of the variance remains")
+    assert others == 2
+    assert images == 0
+    assert found.console == []
+
+
+def test_the_filter_finds_prompts_by_id_group_and_text(visit):
+    found = visit(
+        TOOLS
+        + """
+        const told = [shown()];
+        for (const text of ["p3", "CODE", "wheat", "rice prose", "nowhere", ""]) {
+          type(text);
+          told.push([shown(), document.getElementById("matches").textContent]);
+        }
+        return told;"""
+    )
+    assert found.result == [
+        6, [1, "1 of 6 prompts"], [3, "3 of 6 prompts"], [3, "3 of 6 prompts"],
+        [1, "1 of 6 prompts"], [0, "0 of 6 prompts"], [6, ""],
+    ]  # fmt: skip
+    assert found.console == []
+
+
+def test_a_narrow_page_does_not_scroll_sideways(visit):
+    found = visit(
+        TOOLS
+        + """
+        await open();
+        const frame = document.createElement("iframe");
+        frame.style.cssText = "width: 360px; height: 800px; border: 0";
+        frame.srcdoc = "<!doctype html>" + document.documentElement.outerHTML;
+        document.body.append(frame);
+        await new Promise(resume => frame.addEventListener("load", resume));
+        const inside = frame.contentDocument.scrollingElement;
+        return [inside.clientWidth, inside.scrollWidth];""",
+        change=lambda text: text.replace("default-src 'none'", "default-src 'self' data:"),
+    )
+    width, content = found.result
+    assert width <= 360
+    assert content <= width
+
+
+def test_a_dark_page_has_light_ink(visit):
+    def brightness(change):
+        found = visit(
+            "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]",
+            change=change,
+        )
+        return [sum(map(int, re.findall(r"\d+", color)[:3])) / 3 for color in found.result]
+
+    ink, ground = brightness(lambda text: text)
+    assert ink < 60
+    assert ground > 240
+    dark = "(prefers-color-scheme: dark)"
+    ink, ground = brightness(lambda text: text.replace(dark, "(min-width: 1px)"))
+    assert ink > 200
+    assert ground < 60
+
+
+def test_everything_that_can_be_pressed_can_be_reached_by_keyboard(visit):
+    found = visit(
+        TOOLS
+        + """
+        await open();
+        const pressed = [...document.querySelectorAll("button, summary, input, a, .scroll")];
+        return pressed.filter(one => one.tabIndex < 0).length;"""
+    )
+    assert found.result == 0

@@ -1,0 +1,54 @@
+"""A method's name says what it does, and a misspelt one is answered with those alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_sift.comparison.methods import Method, parse_methods
+from langchain_sift.errors import ArgumentError
+
+
+def test_names_become_methods_each_once_with_the_base_model_first() -> None:
+    names = ["ttft:sift", "rag:mine", "base", "other", "ttft:sift"]
+    found = parse_methods(names, retrievers=["mine"], chains=["other"])
+    assert [(m.name, m.mode, m.selection) for m in found] == [
+        ("base", "base", ""),
+        ("ttft:sift", "ttft", "sift"),
+        ("rag:mine", "rag", "mine"),
+        ("other", "chain", ""),
+    ]
+
+
+def test_options_stand_behind_the_selection() -> None:
+    name = "both:sift:residual:noise_variance=0.5:stopping_alpha=2"
+    _, method = parse_methods([name])
+    assert method == Method(name, "both", "sift", "residual", 0.5, 2.0)
+    assert method.family == Method("", "both", "sift", "residual", 0.5)
+    assert (method.learns, method.reads, method.repeats) == (True, True, True)
+    _, rag = parse_methods(["rag:sift"])
+    assert (rag.learns, rag.reads, rag.repeats) == (False, True, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ttft:shift", "did you mean ttft:sift"),
+        ("tfft:nearest", "did you mean ttft:nearest"),
+        ("zzz", "use some of base, rag:sift"),
+        ("ttft:sift:residul", "'residul' is no option of sift.*nearest, residual, exhaustive"),
+        ("ttft:mmr:residual", "'residual' is no option of mmr"),
+        ("ttft:sift:noise_variance=x", "noise_variance=NUMBER"),
+        ("ttft:sift:noise_variance=-1", "noise_variance=NUMBER"),
+        ("ttft:sift:stopping_alpha=inf", "stopping_alpha=NUMBER"),
+        ("ttft:mine:noise_variance=1", "no option of mine"),
+    ],
+)
+def test_what_does_not_exist_is_told_with_what_does(name: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        parse_methods([name], retrievers=["mine"])
+
+
+@pytest.mark.parametrize("name", ["sift", "rag", "base", "a:b", "a,b", " "])
+def test_a_runnable_takes_no_name_of_a_method(name: str) -> None:
+    with pytest.raises(ArgumentError, match="cannot name a runnable"):
+        parse_methods(["base"], chains=[name])

@@ -1,0 +1,165 @@
+"""No kill loses or repeats a row, and no comparison is mixed with another's."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_sift.comparison.results import ChosenDocument, Row
+from langchain_sift.comparison.run_folder import RunFolder, read_report, refuse_present
+from langchain_sift.errors import ArgumentError
+
+SETTINGS = {"protocols": ["document"], "methods": ["base", "x"], "k": [1], "rate": 0.1}
+
+
+def rows(count: int) -> list[Row]:
+    chosen = (ChosenDocument("d\n1", 0.5, math.nan, 2),)
+    return [
+        Row("document", str(n), "g", "x", k=1, bits=1.5 * n, chosen=chosen, used_places=(0,))
+        for n in range(count)
+    ]
+
+
+def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, **more: object):
+    return RunFolder(path, {**SETTINGS, **more}, resume=resume, overwrite=overwrite)
+
+
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    folder = open_run(tmp_path / "new")
+    folder.describe({"0": "prompt \ud800", "1": "other"}, {"1": "a copy"})
+    folder.add(rows(2), {"d\n1": "text ü"})
+    again = open_run(tmp_path / "new", resume=True)
+    # NaN is not equal to itself.
+    assert repr(list(again.rows.values())) == repr(rows(2))
+    assert again.texts == {"d\n1": "text ü"}
+    report = read_report(tmp_path / "new")
+    assert repr(report.rows) == repr(tuple(rows(2)))
+    assert report.prompt_texts == {"0": "prompt \ud800", "1": "other"}
+    assert report.leaks == {"1": "a copy"}
+
+
+@pytest.mark.parametrize("file", ["results.jsonl", "documents.jsonl"])
+def test_a_line_that_was_cut_is_as_if_it_had_never_been_begun(tmp_path: Path, file: str) -> None:
+    open_run(tmp_path).add(rows(3), {"d\n1": "text", "b": "other"})
+    content = (tmp_path / file).read_bytes()
+    for end in range(0, len(content), 7):
+        (tmp_path / file).write_bytes(content[:end])
+        found = open_run(tmp_path, resume=True)
+        lines = content[:end].count(b"\n")
+        kept = found.rows if file == "results.jsonl" else found.texts
+        assert len(kept) == lines
+        found.keep(list(found.rows))
+        found.add(rows(3), {"d\n1": "text", "b": "other"})
+        whole = open_run(tmp_path, resume=True)
+        assert (len(whole.rows), len(whole.texts)) == (3, 2)
+
+
+def test_what_is_there_is_never_overwritten_unasked(tmp_path: Path) -> None:
+    open_run(tmp_path).add(rows(2), {})
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ArgumentError, match=r"--resume.*--overwrite"):
+        open_run(tmp_path)
+    with pytest.raises(ArgumentError, match="choose one"):
+        open_run(tmp_path, resume=True, overwrite=True)
+    with pytest.raises(ArgumentError, match=r"other settings \(rate was 0.1, is 0.2\)"):
+        open_run(tmp_path, resume=True, rate=0.2)
+    assert len(open_run(tmp_path, resume=True).rows) == 2
+    assert open_run(tmp_path, overwrite=True, rate=0.2).rows == {}
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
+        open_run(tmp_path, resume=True)
+    with pytest.raises(ArgumentError, match="is a file"):
+        refuse_present(tmp_path / "mine.txt", resume=False, overwrite=False)
+    with pytest.raises(ArgumentError, match="holds no comparison"):
+        read_report(tmp_path / "nowhere")
+
+
+KILLED_AND_NOT = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, compare
+from langchain_sift.ttft import load_language_model
+
+torch.set_num_threads(1)
+model = load_language_model(sys.argv[1])
+texts = [f"The river carries {n} loaves of warm bread to the {n % 7} bakers." for n in range(40)]
+store = InMemoryVectorStore(HiddenStateEmbeddings(model).fit(texts))
+store.add_texts(texts, ids=[str(n) for n in range(40)])
+methods = ("rag:sift", "ttft:sift", "ttft:sift:stopping_alpha=0.5", "ttft:nearest", "ttft:random")
+
+
+def start(out):
+    child = os.fork()
+    if child:
+        return child
+    compare(
+        [f"The baker {n} carries warm bread to the river {n * n} times." for n in range(24)],
+        methods,
+        model=model,
+        vectorstore=store,
+        k=(1, 4),
+        fetch_k=20,
+        noise_variance=1.0,
+        finetune=FineTuneConfig(lora_rank=4, learning_rate=5e-3, max_length=32),
+        jobs=2,
+        out=Path(out),
+        resume=True,
+    )
+    os._exit(0)
+
+
+def wait(child):
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+wait(start(sys.argv[2]))
+rng = random.Random(0)
+rows = Path(sys.argv[3]) / "results.jsonl"
+for attempt in range(20):
+    child = start(sys.argv[3])
+    size = rows.stat().st_size if rows.exists() else 0
+    deadline = time.monotonic() + 30
+    # From before it has written anything to some units later.
+    more = rng.random() < 0.8
+    while more and time.monotonic() < deadline:
+        if rows.exists() and rows.stat().st_size > size:
+            break
+        time.sleep(0.001)
+    time.sleep(0.1 * rng.random())
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, attempt
+wait(start(sys.argv[3]))
+"""
+
+
+def table(folder: Path) -> list[object]:
+    return [
+        (row.key, round(row.bits, 6), [d.id for d in row.chosen], row.used_places)
+        for row in read_report(folder).rows
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    """With SIGKILL, at random moments."""
+    folders = [str(tiny_model_path), *(str(tmp_path / name) for name in ("whole", "killed"))]
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED_AND_NOT, *folders], check=True, timeout=240
+    )
+    expected = table(tmp_path / "whole")
+    assert len(expected) == 24 * (1 + 5 * 2)
+    assert table(tmp_path / "killed") == expected
+    lines = (tmp_path / "killed" / "results.jsonl").read_text().splitlines()
+    keys = [(row["prompt"], row["method"], row["k"]) for row in map(json.loads, lines)]
+    assert len(set(keys)) == len(keys) == len(expected)
