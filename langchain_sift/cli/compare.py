@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from langchain_sift.comparison import Report, Row
 
+_WIDTH = 5  # of a number
+
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
@@ -302,16 +304,15 @@ def _table(report: Report, protocol: str, group: str | None) -> Table:
     table = Table(
         title=f"{protocol}, {group or 'all prompts'} ({count}){most}", title_justify="left"
     )
-    table.add_column("method", no_wrap=True, min_width=max(map(len, report.methods)))
+    table.add_column("method", overflow="fold")
     summaries = report.summary(protocol, group)
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.scores))
     predicted = any(math.isfinite(summary.bits_per_byte) for summary in summaries.values())
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
-    for name in ("bits/byte", "% of base", "± s.e.") if predicted else ():
-        table.add_column(name, justify="right")
-    for name in ("seconds", "docs", "distinct"):
-        table.add_column(name, justify="right")
+    headings = [name.replace("_", " ") for name in names]
+    headings += ["bits/byte", "% of base", "± s.e."] if predicted else []
+    for heading in (*headings, "sec.", "docs", "distinct"):
+        # Where the terminal is narrow, a method's name goes on in the next line, and no number.
+        table.add_column(heading, justify="right", min_width=_WIDTH)
     for method, summary in summaries.items():
         cells = [_number(summary.scores.get(name), 3) for name in names]
         if predicted:
