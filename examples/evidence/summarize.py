@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,27 +111,27 @@ def paired_error(report: Report, first: str, second: str, k: int) -> float:
     return summary["difference"].standard_error
 
 
+def rows_of(reports: dict[str, Report], method: str, k: int) -> list[Row]:
+    """Return the rows of a method in all domains."""
+    return [
+        row
+        for report in reports.values()
+        for row in report.select(PROTOCOL, k=k)
+        if row.method == method
+    ]
+
+
 def stopping(reports: dict[str, Report], k: int) -> dict[str, Any]:
     """Return for each alpha the share of steps saved, and what that costs."""
     found = {}
     names = [name for name in next(iter(reports.values())).methods if "stopping_alpha" in name]
+    whole = sum(row.used for row in rows_of(reports, SIFT, k))
     for name in names:
-        used = [
-            r.used
-            for report in reports.values()
-            for r in report.rows
-            if r.method == name and r.k == k
-        ]
-        whole = [
-            r.used
-            for report in reports.values()
-            for r in report.rows
-            if r.method == SIFT and r.k == k
-        ]
+        used = [row.used for row in rows_of(reports, name, k)]
         cost = difference(reports, name, SIFT, k)
         found[name.partition("=")[2]] = {
             "documents": round(float(np.mean(used)), 1),
-            "steps_saved": round(100 * (1 - sum(used) / sum(whole)), 1),
+            "steps_saved": round(100 * (1 - sum(used) / whole), 1),
             "points": cost["mean"],
             "standard_error": cost["standard_error"],
         }
@@ -168,13 +169,33 @@ def correlations(reports: dict[str, Report]) -> dict[str, Any]:
     return found
 
 
+def gradients(row: Row) -> int:
+    """Return how many gradients HullFT computes: a repeat's anew every second step."""
+    streaks = [len(list(own)) for _, own in groupby(document.id for document in row.chosen)]
+    return sum(math.ceil(streak / 2) for streak in streaks)
+
+
+def equal_work(reports: dict[str, Report]) -> dict[str, Any]:
+    """Return HullFT's quality for each k beside SIFT's with as many gradients computed."""
+    ks = next(iter(reports.values())).ks
+    sift = [percents(reports, SIFT, k)["mean"] for k in ks]
+    found = {}
+    for k in ks:
+        count = float(np.mean([gradients(row) for row in rows_of(reports, "ttft:hull", k)]))
+        found[str(k)] = {
+            "gradients": round(count, 1),
+            "hull": percents(reports, "ttft:hull", k)["mean"],
+            # Between two measured k, quality falls about as the logarithm of k.
+            "sift": round(float(np.interp(math.log(count), np.log(ks), sift)), 2),
+        }
+    return found
+
+
 def costs(reports: dict[str, Report], methods: Sequence[str], k: int) -> dict[str, Any]:
     """Return mean seconds and documents of each method."""
     found = {}
     for method in methods:
-        rows = [
-            r for rep in reports.values() for r in rep.select(PROTOCOL, k=k) if r.method == method
-        ]
+        rows = rows_of(reports, method, k)
         found[method] = {
             "retrieval": round(float(np.mean([r.seconds_retrieval for r in rows])), 4),
             "training": round(float(np.mean([r.seconds_training for r in rows])), 3),
@@ -209,6 +230,7 @@ def summarize(reports: dict[str, Report]) -> dict[str, Any]:
         "stopping": stopping(reports, k),
         "fewer_documents": fixed_beside(reports, k),
         "correlations": correlations(reports),
+        "equal_work": equal_work(reports),
         "costs": costs(reports, learning, k),
     }
 
@@ -274,7 +296,13 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         for m, one in found["costs"].items()
         if m in TABLE
     ]
+    work = ["| | gradients | HullFT | SIFT, as many gradients |", "|---|--:|--:|--:|"]
+    work += [
+        f"| HullFT, k = {k} | {one['gradients']} | {one['hull']:.1f} | {one['sift']:.1f} |"
+        for k, one in found["equal_work"].items()
+    ]
     named = {
+        "work": work,
         "domains": lines, "differences": less, "k": by_k, "noise": noise,
         "stopping": stop, "correlations": correlation, "costs": cost,
     }  # fmt: skip

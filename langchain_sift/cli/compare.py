@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
     from langchain_sift.comparison import Report, Row
-
-_WIDTH = 5  # of a number
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -302,32 +301,33 @@ def _table(report: Report, protocol: str, group: str | None) -> Table:
     count = report.prompts(protocol, group)
     most = f", k = {max(report.ks)}" if report.ks else ""
     table = Table(
-        title=f"{protocol}, {group or 'all prompts'} ({count}){most}", title_justify="left"
+        title=f"{protocol}, {group or 'all prompts'} ({count}){most}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("method", overflow="fold")
+    # Where the terminal is narrow, a method's name goes on in the next line, and no number.
+    table.add_column("method", overflow="fold", min_width=15)
     summaries = report.summary(protocol, group)
     names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.scores))
     predicted = any(math.isfinite(summary.bits_per_byte) for summary in summaries.values())
-    headings = [name.replace("_", " ") for name in names]
-    headings += ["bits/byte", "% of base", "± s.e."] if predicted else []
-    for heading in (*headings, "sec.", "docs", "distinct"):
-        # Where the terminal is narrow, a method's name goes on in the next line, and no number.
-        table.add_column(heading, justify="right", min_width=_WIDTH)
+    headings = [name.replace("_", "\n") for name in names]
+    headings += ["bits/byte", "% of base"] if predicted else []
+    headings += ["seconds"] if names else ["seconds", "documents\n(distinct)"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     for method, summary in summaries.items():
         cells = [_number(summary.scores.get(name), 3) for name in names]
         if predicted:
+            percent, error = summary.percent_of_base, summary.standard_error
             cells += [
                 _number(summary.bits_per_byte, 3),
-                _number(summary.percent_of_base, 1),
-                _number(summary.standard_error, 1),
+                f"{_number(percent, 1)} ± {_number(error, 1)}",
             ]
-        table.add_row(
-            method,
-            *cells,
-            f"{summary.seconds:.2f}",
-            f"{summary.documents_used:.1f}",
-            f"{summary.distinct_documents:.1f}",
-        )
+        cells.append(f"{summary.seconds:.2f}")
+        if not names:  # both do not fit into a terminal
+            cells.append(f"{summary.documents_used:.1f} ({summary.distinct_documents:.1f})")
+        table.add_row(method, *cells)
     return table
 
 

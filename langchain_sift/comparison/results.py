@@ -315,12 +315,15 @@ class Report:
         return len({row.prompt for row in self.select(protocol, group=group)})
 
     def metrics(self, protocol: str) -> tuple[str, ...]:
-        """Return by what the methods can be compared, the most telling first."""
+        """Return by what the methods can be compared; what is the same in all rows comes last."""
         rows = self.select(protocol)
-        names = list(dict.fromkeys(name for row in rows for name in row.scores))
+        values: dict[str, set[float]] = {}
+        for row in rows:
+            for name, value in row.scores.items():
+                values.setdefault(name, set()).add(value)
         if any(math.isfinite(row.bits) for row in rows):
-            names.append(PERCENT_OF_BASE)
-        return tuple(names)
+            values[PERCENT_OF_BASE] = {row.bits for row in rows}
+        return tuple(sorted(values, key=lambda name: len(values[name]) == 1))
 
     def difference(
         self,

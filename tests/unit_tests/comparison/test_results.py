@@ -130,3 +130,8 @@ def test_uncertainty_goes_with_what_is_left() -> None:
     found = Report(tuple(rows)).uncertainty_correlation("document", "x")
     assert found is not None
     assert found.value == pytest.approx(1.0)
+
+
+def test_a_metric_that_tells_nothing_comes_last() -> None:
+    rows = [row("x", n, 10.0 * n, scores={"exact": 0.0, "f1": 0.1 * n}) for n in (1, 2)]
+    assert Report(tuple(rows)).metrics("document") == ("f1", "percent_of_base", "exact")
