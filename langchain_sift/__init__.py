@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_sift.chains import create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned
-    from langchain_sift.comparison import Report, compare
+    from langchain_sift.comparison import Report, calibrate, compare
     from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
     from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
@@ -37,6 +37,7 @@ _EXPORTS = {
     "SIFTRetriever": "langchain_sift.retrievers",
     "ScoredDocument": "langchain_sift.retrieval",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
+    "calibrate": "langchain_sift.comparison",
     "compare": "langchain_sift.comparison",
     "create_ttft_chain": "langchain_sift.chains",
 }
@@ -54,6 +55,7 @@ __all__ = [
     "SIFTRetriever",
     "ScoredDocument",
     "TestTimeFineTunedLLM",
+    "calibrate",
     "compare",
     "create_ttft_chain",
 ]

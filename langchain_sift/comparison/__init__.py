@@ -26,6 +26,7 @@ from langchain_sift.extras import require
 
 require("compare", "torch", "transformers")
 
+from langchain_sift.comparison.calibration import Calibration, calibrate  # noqa: E402
 from langchain_sift.comparison.corpus import read_corpus  # noqa: E402
 from langchain_sift.comparison.indexing import index_documents  # noqa: E402
 from langchain_sift.comparison.measuring import DEFAULT_METHODS, compare  # noqa: E402
@@ -34,10 +35,12 @@ from langchain_sift.comparison.results import MethodSummary, Report, Row  # noqa
 
 __all__ = [
     "DEFAULT_METHODS",
+    "Calibration",
     "MethodSummary",
     "Prompt",
     "Report",
     "Row",
+    "calibrate",
     "compare",
     "index_documents",
     "read_corpus",

@@ -341,3 +341,26 @@ def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
     result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_what_was_calibrated_is_what_a_comparison_takes(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    command = ["calibrate", "--store", indexed, "--model", tiny_model_path, "--out", file]
+    command += ["--prompts", "4", "--k", "3", "--lora-rank", "4", "--max-length", "32"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert "chosen: λ' =" in result.stdout
+    found = json.loads(result.stdout.splitlines()[-1])["settings"]
+    again = CliRunner().invoke(app, list(map(str, command)))
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    out = tmp_path / "report"
+    more = ("--settings", str(file), "--methods", "ttft:sift")
+    compared = compare_store(indexed, prompts, tiny_model_path, out, *more)
+    assert compared.exit_code == 0, compared.output
+    settings = json.loads((out / "run.json").read_text())
+    assert settings["k"] == [found["k"]]
+    for name in ("noise_variance", "learning_rate", "lora_rank", "max_length"):
+        assert settings[name] == found[name]

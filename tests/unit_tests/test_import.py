@@ -25,6 +25,7 @@ EXPECTED = [
     "SIFTRetriever",
     "ScoredDocument",
     "TestTimeFineTunedLLM",
+    "calibrate",
     "compare",
     "create_ttft_chain",
 ]

@@ -1,0 +1,133 @@
+"""`langchain-sift calibrate`: which λ', learning rate and k suit your store and model?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line, progress_bar
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from langchain_sift.comparison.calibration import Calibration, Estimate
+
+_BAR = 24  # characters of the longest bar
+
+# Each command imports what it needs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
+
+
+@app.command("calibrate")
+def calibrate_command(  # noqa: PLR0917 - every argument is an option of the command
+    store: Annotated[str, typer.Option(help="Chroma's folder, or the URL of its server.")],
+    model: Annotated[str, typer.Option(help="A causal model: a name on the hub, or a folder.")],
+    out: Annotated[Path, typer.Option(help="The settings file, for `compare --settings`.")],
+    collection: Annotated[
+        str | None, typer.Option(help="Its name; may be left out where there is only one.")
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(help="As in `compare`; by default those that the collection names."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Documents held out to be predicted.")] = 24,
+    k: Annotated[int, typer.Option(help="The most documents to learn from.")] = 32,
+    protocol: Annotated[str, typer.Option(help="document or continuation.")] = "document",
+    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = (
+        FineTuneConfig().lora_rank
+    ),
+    max_length: Annotated[int, typer.Option(help="Tokens used of each document.")] = (
+        FineTuneConfig().max_length
+    ),
+    share: Annotated[
+        float, typer.Option(help="Of the steps that all combinations would take, how many.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of what is held out, and of adapters.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,  # noqa: FBT002
+) -> None:
+    """Choose λ', learning rate and number of documents on documents held out of your store."""
+    console = Console(stderr=True)
+    with errors_in_one_line(console, "; nothing was written"):
+        from langchain_sift.comparison.calibration import calibrate
+        from langchain_sift.comparison.indexing import open_collection
+        from langchain_sift.ttft import load_language_model
+
+        if out.exists() and not overwrite:
+            msg = f"{out} is there already: name another file, or replace it with --overwrite"
+            raise ArgumentError(msg)
+        language_model = load_language_model(model)
+
+        def named(name: str) -> Any:
+            wanted = embeddings or name
+            return embeddings_of(wanted) if wanted else language_model
+
+        opened = open_collection(store, collection, named)
+        with progress_bar(console) as progress:
+            task = progress.add_task("holding out", total=prompts)
+            found = calibrate(
+                opened,
+                model=language_model,
+                prompts=prompts,
+                k=k,
+                protocol=protocol,
+                finetune=FineTuneConfig(
+                    lora_rank=lora_rank, lora_alpha=float(lora_rank), max_length=max_length
+                ),
+                share=share,
+                seed=seed,
+                on_progress=lambda what, done, of: progress.update(
+                    task, description=what, completed=done, total=of
+                ),
+            )
+        found.settings.save(out, overwrite=overwrite)
+        _show(found, out)
+
+
+def _show(found: Calibration, out: Path) -> None:
+    console = Console()
+    noise = _table("λ'", "surrogate", "distinct")
+    for point in found.noise_variances:
+        extra = (f"{point.surrogate:.4f}", f"{point.distinct_documents:.1f}")
+        _add(noise, f"{point.noise_variance:g}", point.measured, *extra)
+    rates = _table("learning rate")
+    for rate in found.learning_rates:
+        _add(rates, f"{rate.learning_rate:g}", rate.measured)
+    counts = _table("documents")
+    for count in found.counts:
+        _add(counts, str(count.k), count.measured)
+    for table in (noise, rates, counts):
+        console.print(table)
+    settings = found.settings
+    console.print(
+        f"chosen: λ' = {settings.noise_variance:g}, learning rate {settings.learning_rate:g}, "
+        f"k = {settings.k}; {found.steps} gradient steps, {found.grid_steps} for all combinations",
+        highlight=False,
+    )
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False)
+    console.print(f"settings: {out}", soft_wrap=True, highlight=False)
+    typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+
+
+def _table(name: str, *more: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in (name, *more, "% of base", "prompts"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None:
+    """Add a line, with what was measured as a bar from 0 to 100 % and beyond."""
+    if measured is None:
+        table.add_row(name, *more, "not tried", "", "")
+        return
+    length = max(1, min(2 * _BAR, round(_BAR * measured.percent_of_base / 100)))
+    percent = f"{measured.percent_of_base:.1f} ± {measured.standard_error:.1f}"
+    table.add_row(name, *more, percent, str(measured.prompts), "▆" * length)

@@ -1,0 +1,179 @@
+"""What suits a store is found on documents held out of it, at a share of the full grid's steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+from numpy.testing import assert_allclose
+
+from langchain_sift import FineTuneConfig
+from langchain_sift.comparison.calibration import (
+    calibrate,
+    documents_counts,
+    fewest_documents,
+    hold_out,
+    leave_one_out,
+    promising,
+)
+from langchain_sift.comparison.saved_settings import CalibratedSettings
+from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.ttft import LanguageModel
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from langchain_sift import HiddenStateEmbeddings
+
+RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_length=32)
+NOISES, RATES = (0.01, 0.1, 1.0, 10.0), (1e-4, 5e-3)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32 - 1), noise=st.floats(0.01, 5.0))
+def test_the_surrogate_is_the_likelihood_of_each_text_given_the_others(
+    seed: int, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, targets = rng.standard_normal((9, 4)), rng.standard_normal((9, 3))
+    kernel = rows @ rows.T
+    means, variances = np.empty_like(targets), np.empty(9)
+    for n in range(9):
+        others = [m for m in range(9) if m != n]
+        inverse = np.linalg.inv(kernel[np.ix_(others, others)] + noise * np.eye(8))
+        means[n] = kernel[n, others] @ inverse @ targets[others]
+        variances[n] = kernel[n, n] + noise - kernel[n, others] @ inverse @ kernel[others, n]
+    errors = (targets - means) ** 2 / variances[:, None]
+    scale = errors.mean()
+    each = -0.5 * (np.log(2 * math.pi * scale * variances)[:, None] + errors / scale)
+    (found,) = leave_one_out(rows, targets, [noise])
+    assert_allclose(found, each.mean(), rtol=1e-6)
+
+
+def test_the_fewest_documents_are_those_within_a_standard_error_of_the_best() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(90, 5, (20, 1))
+    noise = rng.normal(0, 0.1, (20, 4))
+    assert fewest_documents(base + [[10.0, 0.0, 0.0, 0.0]] + noise * [0, 1, 1, 1]) in {1, 2, 3}
+    slopes = np.array([[3.0, 2.0, 1.0, 0.0]])
+    assert fewest_documents(base + slopes + noise) == 3
+    assert fewest_documents(np.array([[90.0, 80.0, 85.0]])) == 1
+
+
+def test_counts_double_and_the_likeliest_half_is_kept() -> None:
+    assert documents_counts(1) == (1,)
+    assert documents_counts(12) == (1, 2, 4, 8, 12)
+    assert documents_counts(16) == (1, 2, 4, 8, 16)
+    assert promising([1.0, 2.0, 3.0, 4.0, 5.0], [0.1, 0.5, 0.2, 0.9, 0.0]) == (2.0, 3.0, 4.0)
+    assert promising([1.0, 2.0], [0.0, 1.0]) == (1.0, 2.0)
+
+
+def test_it_chooses_from_what_it_was_given_within_its_share(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    seen: list[tuple[str, int, int]] = []
+    found = calibrate(
+        store,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=8,
+        k=6,
+        noise_variances=NOISES,
+        learning_rates=RATES,
+        finetune=RECIPE,
+        share=0.5,
+        on_progress=lambda *progress: seen.append(progress),
+    )
+    chosen = found.settings
+    assert chosen.noise_variance in NOISES
+    # Random weights learn from any text, and the more the larger the steps are.
+    assert chosen.learning_rate == max(RATES)
+    assert found.chosen.percent_of_base < 100
+    assert (chosen.lora_rank, chosen.max_length, chosen.seed) == (4, 32, 0)
+    assert found.grid_steps == len(NOISES) * len(RATES) * 8 * 6
+    # What has begun is finished: a round of all pairs at most.
+    assert found.steps <= 0.5 * found.grid_steps + len(NOISES) * len(RATES) * 6
+    assert [point.noise_variance for point in found.noise_variances] == list(NOISES)
+    best = {point.noise_variance: point for point in found.noise_variances}[chosen.noise_variance]
+    assert best.measured is not None
+    assert best.measured.difference >= 0 or chosen.k < 6
+    assert {what for what, _, _ in seen} == {"holding out", "fine-tuning"}
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_nothing_of_the_held_out_texts_own_is_learned_from(
+    embeddings: HiddenStateEmbeddings,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents(
+        [Document(text, metadata={"source": f"s{n % 4}"}) for n, text in enumerate(texts)]
+    )
+    source = {text: n % 4 for n, text in enumerate(texts)}
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    held = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
+    assert len(held) == 6
+    for one in held:
+        assert len(one.texts) == 30
+        assert one.text not in one.texts
+        assert source[one.text] not in {source[text] for text in one.texts}
+        cosines = one.embeddings @ one.query
+        assert (np.diff(cosines) <= 1e-6).all()
+    others = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=1)
+    assert {one.text for one in others} != {one.text for one in held}
+
+
+def test_what_cannot_be_calibrated_is_told(
+    embeddings: HiddenStateEmbeddings,
+    store: Chroma,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    arguments = {"model": tiny_model, "tokenizer": tiny_tokenizer}
+    few = InMemoryVectorStore(embeddings)
+    few.add_texts(["one text", "another text"])
+    with pytest.raises(CorpusError, match=r"2 different texts.*at least 10"):
+        calibrate(few, **arguments)
+    for change, message in (
+        ({"protocol": "qa"}, "document, continuation, got 'qa'"),
+        ({"k": 0}, "k must be an integer"),
+        ({"share": 0.0}, "share must be"),
+        ({"learning_rates": ()}, "learning_rates must be"),
+        ({"noise_variances": (-1.0,)}, "noise_variances must be"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            calibrate(store, **{**arguments, **change})
+
+
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    saved = CalibratedSettings(0.1, 1e-3, 8, 200, 16, 16.0, 512, "org/name", "document", 3)
+    saved.save(tmp_path / "s.json")
+    assert CalibratedSettings.load(tmp_path / "s.json") == saved
+    assert saved.finetune_config().learning_rate == 1e-3
+    with pytest.raises(ArgumentError, match="is there already"):
+        saved.save(tmp_path / "s.json")
+    saved.save(tmp_path / "s.json", overwrite=True)
+    values = json.loads((tmp_path / "s.json").read_text())
+    for change, message in (
+        ({"kk": 1}, "unknown kk"),
+        ({"version": 2}, "version 2"),
+        ({"k": 0}, "k must be"),
+        ({"noise_variance": "x"}, "noise_variance must be"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps({**values, **change}))
+        with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
+            CalibratedSettings.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ArgumentError, match=r"bad\.json"):
+        CalibratedSettings.load(tmp_path / "bad.json")
