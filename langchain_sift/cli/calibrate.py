@@ -16,7 +16,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from langchain_sift.comparison.calibration import Calibration, Estimate
+    from langchain_sift.calibration.findings import Calibration, Estimate
 
 _BAR = 24  # characters of the longest bar
 
@@ -54,7 +54,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     """Choose λ', learning rate and number of documents on documents held out of your store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
-        from langchain_sift.comparison.calibration import calibrate
+        from langchain_sift.calibration import calibrate
         from langchain_sift.comparison.indexing import open_collection
         from langchain_sift.ttft import load_language_model
 

@@ -15,7 +15,6 @@
 | `results.py` | rows, summaries, the report as a value |
 | `run_folder.py` | rows on disk as they come |
 | `statistics.py` | intervals, and verdicts |
-| `calibration.py`, `saved_settings.py` | λ', learning rate and k for one's own store |
 | `plots.py`, `svg.py` | its plots, and how methods look in them |
 | `markdown.py` | what was found, in words and tables |
 | `html.py` | the report as a page |
@@ -26,7 +25,6 @@ from langchain_sift.extras import require
 
 require("compare", "torch", "transformers")
 
-from langchain_sift.comparison.calibration import Calibration, calibrate  # noqa: E402
 from langchain_sift.comparison.corpus import read_corpus  # noqa: E402
 from langchain_sift.comparison.indexing import index_documents  # noqa: E402
 from langchain_sift.comparison.measuring import DEFAULT_METHODS, compare  # noqa: E402
@@ -35,12 +33,10 @@ from langchain_sift.comparison.results import MethodSummary, Report, Row  # noqa
 
 __all__ = [
     "DEFAULT_METHODS",
-    "Calibration",
     "MethodSummary",
     "Prompt",
     "Report",
     "Row",
-    "calibrate",
     "compare",
     "index_documents",
     "read_corpus",

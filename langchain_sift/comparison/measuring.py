@@ -25,6 +25,7 @@ from langchain_sift.comparison.results import Report, Row, in_order
 from langchain_sift.comparison.run_folder import Key, RunFolder, refuse_present
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
+from langchain_sift.saved_settings import CalibratedSettings, read_settings
 from langchain_sift.selection import SELECTORS
 from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.stores.adapter import Array
@@ -46,9 +47,10 @@ def compare(
     vectorstore: VectorStore,
     tokenizer: Any = None,
     protocols: Sequence[str] = ("document",),
-    k: int | Sequence[int] = 20,
-    fetch_k: int = 200,
-    noise_variance: float = 0.01,
+    settings: CalibratedSettings | Path | str | None = None,
+    k: int | Sequence[int] | None = None,
+    fetch_k: int | None = None,
+    noise_variance: float | None = None,
     finetune: FineTuneConfig | None = None,
     retrievers: Mapping[str, Runnable[str, list[Document]]] | None = None,
     chains: Mapping[str, Runnable[Any, Any]] | None = None,
@@ -79,11 +81,13 @@ def compare(
         protocols: "document" retrieves with the prompt and scores the same text, as in arXiv
             2410.08020; "continuation" retrieves with its first half and scores the second; "qa"
             retrieves with the question, generates an answer greedily, and scores it.
-        k: Documents chosen for a prompt; several numbers are compared in one run, and cost little
-            more than the largest. Fine-tuning takes a step on each; RAG puts as many different
-            ones before the prompt as fit the model's context, in order.
-        fetch_k: Nearest neighbours they are chosen from; raised to `k`.
-        noise_variance: λ' of SIFT, see `SIFTRetriever`.
+        settings: What `calibrate` chose, or the file that it was written to: stands for the next
+            four arguments where they are not given.
+        k: Documents chosen for a prompt, by default 20; several numbers are compared in one run,
+            and cost little more than the largest. Fine-tuning takes a step on each; RAG puts as
+            many different ones before the prompt as fit the model's context, in order.
+        fetch_k: Nearest neighbours they are chosen from, by default 200; raised to `k`.
+        noise_variance: λ' of SIFT, by default 0.01; see `SIFTRetriever`.
         finetune: How the model learns; its `max_length` also cuts the documents of RAG.
         retrievers: Runnables of yours from a query to documents.
         chains: Runnables of yours from a question to an answer, such as RAG with another model;
@@ -114,7 +118,10 @@ def compare(
     """
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
-    ks = _checked_ks(k)
+    chosen = _given_or_saved(
+        settings, k=k, fetch_k=fetch_k, noise_variance=noise_variance, finetune=finetune
+    )
+    ks, noise_variance = _checked_ks(chosen["k"]), chosen["noise_variance"]
     check_arguments(max(ks), noise_variance, None)
     _check_words(leaks, jobs, max_tokens)
     checked = named_protocols(protocols)
@@ -123,12 +130,12 @@ def compare(
         msg = 'chains give answers, which only the protocol "qa" scores'
         raise ArgumentError(msg)
     asked = as_prompts(prompts)
-    fetch_k = max(fetch_k, *ks)
-    recipe = replace(finetune or FineTuneConfig(), seed=seed)
+    fetch_k = max(chosen["fetch_k"], *ks)
+    recipe = replace(chosen["finetune"], seed=seed)
     language_model = _language_model(model, tokenizer)
     corpus = Corpus.read(vectorstore, **({} if filter is None else {"filter": dict(filter)}))
     found = {} if leaks == "ignore" else _leaks(asked, checked, corpus)
-    settings = {
+    told = {
         "methods": [method.name for method in parsed],
         "protocols": list(checked),
         "k": list(ks),
@@ -163,7 +170,7 @@ def compare(
         retrievers=retrievers or {},
         chains=chains or {},
     )
-    folder = None if out is None else RunFolder(out, settings, resume=resume, overwrite=overwrite)
+    folder = None if out is None else RunFolder(out, told, resume=resume, overwrite=overwrite)
     prompt_texts = {prompt.id: prompt.text[:_SHOWN_CHARACTERS] for prompt in asked}
     if folder is not None:
         folder.describe(prompt_texts, found)
@@ -171,11 +178,24 @@ def compare(
     order = {prompt.id: place for place, prompt in enumerate(asked)}
     return Report(
         rows=tuple(in_order(rows, checked, order, [method.name for method in parsed])),
-        settings=settings,
+        settings=told,
         texts=dict(comparison.texts if folder is None else folder.texts),
         prompt_texts=prompt_texts,
         leaks=found,
     )
+
+
+def _given_or_saved(
+    settings: CalibratedSettings | Path | str | None, **given: Any
+) -> dict[str, Any]:
+    """Return what was given; else what was saved; else the defaults."""
+    defaults = {"k": 20, "fetch_k": 200, "noise_variance": 0.01, "finetune": FineTuneConfig()}
+    saved = {}
+    if settings is not None:
+        found = read_settings(settings)
+        saved = {name: getattr(found, name) for name in ("k", "fetch_k", "noise_variance")}
+        saved["finetune"] = found.finetune_config()
+    return {**defaults, **saved, **{n: value for n, value in given.items() if value is not None}}
 
 
 def _checked_ks(k: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a calibration found, in a file."""
+"""What a calibration chose, in a file that the retriever, the models and `compare` read."""
 
 from __future__ import annotations
 
@@ -130,6 +130,17 @@ class CalibratedSettings:
         except (OSError, ArgumentError, ValueError) as error:
             msg = f"{path}: {error}"
             raise ArgumentError(msg) from error
+
+
+def read_settings(settings: CalibratedSettings | Path | str) -> CalibratedSettings:
+    """Return settings that may be given as what they are, or as the file that they are in.
+
+    Raises:
+        ArgumentError: As `CalibratedSettings.load` does.
+    """
+    if isinstance(settings, CalibratedSettings):
+        return settings
+    return CalibratedSettings.load(settings)
 
 
 def _check_integer(name: str, value: Any, lowest: int) -> None:
