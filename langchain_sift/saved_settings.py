@@ -115,7 +115,7 @@ class CalibratedSettings:
             msg = f"{path} is there already: name another file, or overwrite it"
             raise ArgumentError(msg) from error
         except OSError as error:
-            msg = f"{path} cannot be written: {error}"
+            msg = f"{path} cannot be written: {error.strerror}"
             raise ArgumentError(msg) from error
 
     @classmethod
@@ -127,8 +127,14 @@ class CalibratedSettings:
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ArgumentError, ValueError) as error:
+        except OSError as error:
+            msg = f"{path} cannot be read: {error.strerror}"
+            raise ArgumentError(msg) from error
+        except ArgumentError as error:
             msg = f"{path}: {error}"
+            raise ArgumentError(msg) from error
+        except ValueError as error:
+            msg = f"{path} is no file that `calibrate` wrote: {error}"
             raise ArgumentError(msg) from error
 
 

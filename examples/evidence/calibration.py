@@ -42,7 +42,7 @@ from langchain_sift.ttft import LanguageModel, load_language_model, shared_engin
 
 Array = npt.NDArray[np.float64]
 
-PROMPTS, K, FETCH_K, SHARE = 16, 16, 200, 0.1
+PROMPTS, K, FETCH_K, SHARE = 16, 8, 200, 0.1
 ORDERS = 200
 PAIRS = [(noise, rate) for noise in NOISE_VARIANCES for rate in LEARNING_RATES]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from langchain_sift.comparison import Report, Row
 
+_MOST_REASONS = 3  # of rows without a result
 _NOISE_VARIANCE = 1.0  # for hidden states, which embed where nothing else is named
 
 # Each command imports what it needs: the help must not wait for PyTorch.
@@ -295,13 +297,18 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
+    from langchain_sift.comparison.verdicts import verdict
+
     console = Console()
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
             console.print(_table(report, protocol, group))
-    failures = sum(row.failure is not None for row in report.rows)
-    if failures:
-        console.print(f"{failures} of {len(report.rows)} rows have no result; the report says why")
+        console.print(f"{protocol}: {verdict(report, protocol)}", markup=False, highlight=False)
+    reasons = Counter(row.failure for row in report.rows if row.failure is not None)
+    if reasons:
+        console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
+        for reason, count in reasons.most_common(_MOST_REASONS):
+            console.print(f"  {count} x {reason}", markup=False, highlight=False)
     if report.leaks:
         console.print(
             f"the store holds the scored text of {len(report.leaks)} prompts, exactly or nearly "

@@ -27,6 +27,11 @@ def verdict(report: Report, protocol: str) -> str:
     """Return what a protocol found in one sentence: the best method, and if that is certain."""
     metric = next(iter(report.metrics(protocol)), None)
     ranked = ranked_methods(report, protocol, metric) if metric else []
+    if metric is None and any(row.answer is not None for row in report.select(protocol)):
+        return (
+            "There is nothing to judge the answers by: read them side by side, or give reference "
+            "answers with the questions, or a scorer."
+        )
     if metric is None or len(ranked) < 2:  # noqa: PLR2004
         return "There are no two methods to compare: the base model and one other must be scored."
     best, runner_up = ranked[:2]

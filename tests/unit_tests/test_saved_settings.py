@@ -63,8 +63,10 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
             CalibratedSettings.load(tmp_path / "bad.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ArgumentError, match=r"bad\.json"):
+    with pytest.raises(ArgumentError, match=r"bad\.json is no file that `calibrate` wrote"):
         CalibratedSettings.load(tmp_path / "bad.json")
+    with pytest.raises(ArgumentError, match="cannot be read: Is a directory"):
+        CalibratedSettings.load(tmp_path)
 
 
 def test_the_retriever_chooses_as_one_that_was_given_them(store: Chroma, file: Path) -> None:

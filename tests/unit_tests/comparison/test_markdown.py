@@ -117,6 +117,11 @@ def test_of_answers_more_is_better():
     assert "it is better than the closest (rag:a) by 0.800" in said(worse, "qa")
 
 
+def test_answers_that_nothing_judges_are_said_to_be_that():
+    rows = [replace(row(m, "p", math.nan), answer="so") for m in (BASE, "rag:a")]
+    assert "give reference answers" in said(Report(rows=tuple(rows)))
+
+
 def test_a_verdict_without_a_common_prompt():
     rows = [row(BASE, "p", 100.0), row(BASE, "q", 100.0), row("rag:a", "p", 50.0),
             row("rag:b", "q", 60.0)]  # fmt: skip
