@@ -14,7 +14,6 @@ from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
     check_arguments,
-    first_of_highest,
     is_enough,
     make_selection,
 )
@@ -64,26 +63,21 @@ def select_batch(
     ]
     counts = [len(candidates) for _, candidates in problems]
     if not any(counts):
-        return [make_selection([], [], float((queries**2).sum())) for queries, _ in problems]
+        return [make_selection([], [float((queries**2).sum())]) for queries, _ in problems]
     xp = array_api_compat.array_namespace(*problems[0])
     queries = _padded(xp, [queries for queries, _ in problems])
     candidates = _padded(xp, [candidates for _, candidates in problems])
     wanted = [0 if count == 0 else k if replace else min(k, count) for count in counts]
-    indices, variances, prior_variances = _choose(
+    indices, variances = _choose(
         xp, queries, candidates, counts, steps=max(wanted), noise_variance=noise_variance,
         replace=replace,
     )  # fmt: skip
     selections = []
     for prompt, steps in enumerate(wanted):
         count = len(problems[prompt][0])
-        kept = _until_enough(variances[:steps, prompt], count, stopping_alpha)
-        selections.append(
-            make_selection(
-                indices[:kept, prompt].tolist(),
-                variances[:kept, prompt].tolist(),
-                float(prior_variances[prompt]),
-            )
-        )
+        left = variances[prompt, : steps + 1].tolist()
+        kept = _until_enough(left[1:], count, stopping_alpha)
+        selections.append(make_selection(indices[:kept, prompt].tolist(), left[: kept + 1]))
     return selections
 
 
@@ -96,35 +90,36 @@ def _choose(
     steps: int,
     noise_variance: float,
     replace: bool,
-) -> tuple[Any, Any, Any]:
-    """Return indices and variances, both (k, b), and prior variances, (b,), as NumPy arrays."""
+) -> tuple[Any, Any]:
+    """Return indices, (k, b), and variances, (b, 1 + k), as NumPy arrays."""
     batch, longest, _ = candidates.shape
     device = candidates.device
     posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
-    prior_variances = posterior.query_variance
     places = xp.arange(longest, device=device)[None, :]
     is_padding = places >= xp.asarray(counts, device=device)[:, None]
     barred = xp.where(is_padding, -math.inf, 0.0)
     prompts = xp.arange(batch, device=device)
-    indices, variances = [], []
+    indices = []
     for _ in range(steps):  # nothing in here waits for the device
-        best = first_of_highest(xp, posterior.gains() + barred)
+        best = _first_of_highest(xp, posterior.gains() + barred, posterior.rounding)
         posterior.condition(best)
         if not replace:
             barred[prompts, best] = -math.inf
         indices.append(best)
-        variances.append(posterior.query_variance)
-    return (
-        _to_numpy(xp.stack(indices)),
-        _to_numpy(xp.stack(variances)),
-        _to_numpy(prior_variances),
-    )
+    return _to_numpy(xp.stack(indices)), _to_numpy(posterior.query_variances())
 
 
-def _until_enough(variances: Any, queries: int, alpha: float | None) -> int:
+def _first_of_highest(xp: Any, scores: Any, rounding: float) -> Any:
+    """Return the places of the highest scores, shape (b,); of those equal to rounding the first."""
+    highest = xp.max(scores, axis=-1, keepdims=True)
+    equal = scores >= highest - rounding * abs(highest)
+    return xp.argmax(xp.astype(equal, xp.int8), axis=-1)
+
+
+def _until_enough(variances: list[float], queries: int, alpha: float | None) -> int:
     """Return how many of the choices adaptive SIFT keeps."""
     if alpha is not None:
-        for steps, variance in enumerate(variances.tolist(), start=1):
+        for steps, variance in enumerate(variances, start=1):
             if is_enough(variance, queries, steps, alpha):
                 return steps
     return len(variances)

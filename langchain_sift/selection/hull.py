@@ -59,15 +59,14 @@ def hull(
     posterior = Posterior(
         xp, queries, candidates, noise_variance=noise_variance, capacity=len(indices)
     )
-    prior, variances = float(posterior.query_variance), []
-    for index in indices:
+    for steps, index in enumerate(indices, start=1):
         posterior.condition(index)
-        variances.append(float(posterior.query_variance))
         if stopping_alpha is not None and is_enough(
-            variances[-1], queries.shape[0], len(variances), stopping_alpha
+            float(posterior.query_variances()[-1]), queries.shape[0], steps, stopping_alpha
         ):
+            indices = indices[:steps]
             break
-    return make_selection(indices[: len(variances)], variances, prior)
+    return make_selection(indices, posterior.query_variances().tolist())
 
 
 def frank_wolfe(query: Array, candidates: Array, *, k: int) -> tuple[list[int], Array]:
