@@ -11,7 +11,7 @@ from typing import Any
 import array_api_compat
 
 # Products of float32 embeddings are wrong by about 1e-7, which must be little beside λ'.
-_LEAST_NOISE_OF_FLOAT32 = 1e-3
+_LEAST_NOISE_OF_FLOAT32 = 1e-2
 
 
 class Posterior:
@@ -44,7 +44,7 @@ class Posterior:
         if noise_variance < _LEAST_NOISE_OF_FLOAT32:
             queries, candidates = self._float64(queries), self._float64(candidates)
         # The rounding of a product, beside σ²_X(x) + λ', which may be as small as λ'.
-        product = 10.0 * float(xp.finfo(candidates.dtype).eps)
+        product = 4.0 * float(xp.finfo(candidates.dtype).eps)
         self.rounding = max(1e-9, product / min(1.0, noise_variance))
         *batch, count, _ = candidates.shape
         device = candidates.device

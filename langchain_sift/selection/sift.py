@@ -21,7 +21,7 @@ def select(
     Exact, in O(k n (d + k)) time and O(n k) memory. Deterministic: of equal candidates the
     first is chosen. Products of float32 embeddings are float32, at half the time and memory of
     float64 and as exact as such embeddings are themselves; what adds up over the choices is
-    float64, and so is everything where λ' is below 0.001.
+    float64, and so is everything where λ' is below 0.01.
 
     Args:
         query_embeddings: x*, shape (d,), or (m, d) for several queries, whose variances are
