@@ -17,7 +17,7 @@ from langchain_sift.selection.greedy import (
     is_enough,
     make_selection,
 )
-from langchain_sift.selection.posterior import Posterior
+from langchain_sift.selection.posterior import kernel_of_few, rounding, trusted
 
 
 def select_batch(
@@ -94,19 +94,70 @@ def _choose(
     """Return indices, (k, b), and variances, (b, 1 + k), as NumPy arrays."""
     batch, longest, _ = candidates.shape
     device = candidates.device
-    posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
+    posteriors = _Posteriors(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
     places = xp.arange(longest, device=device)[None, :]
     is_padding = places >= xp.asarray(counts, device=device)[:, None]
     barred = xp.where(is_padding, -math.inf, 0.0)
     prompts = xp.arange(batch, device=device)
     indices = []
+    variances = [posteriors.query_variances]
     for _ in range(steps):  # nothing in here waits for the device
-        best = _first_of_highest(xp, posterior.gains() + barred, posterior.rounding)
-        posterior.condition(best)
+        best = _first_of_highest(xp, posteriors.gains() + barred, posteriors.rounding)
+        posteriors.condition(best)
         if not replace:
             barred[prompts, best] = -math.inf
         indices.append(best)
-    return _to_numpy(xp.stack(indices)), _to_numpy(posterior.query_variances())
+        variances.append(posteriors.query_variances)
+    return _to_numpy(xp.stack(indices)), _to_numpy(xp.stack(variances, axis=-1))
+
+
+class _Posteriors:
+    """`Posterior` of each prompt, in arrays with an axis of b prompts in front."""
+
+    def __init__(
+        self, xp: Any, queries: Any, candidates: Any, *, noise_variance: float, capacity: int
+    ) -> None:
+        queries, candidates = trusted(xp, queries, candidates, noise_variance)
+        batch, count, _ = candidates.shape
+        device = candidates.device
+        self._xp = xp
+        self._candidates = candidates
+        self._kernel = kernel_of_few(xp, candidates, capacity)
+        self._prompts = xp.arange(batch, device=device)
+        self._factors = xp.empty((batch, capacity, count), dtype=xp.float64, device=device)
+        self._choices = 0
+        norms = xp.astype(xp.vecdot(candidates, candidates), xp.float64)
+        self.rounding = rounding(xp, candidates, noise_variance)
+        self.noisy_variances = norms + noise_variance
+        self.covariances = xp.astype(queries @ candidates.mT, xp.float64)
+        self.query_variances = xp.astype(xp.vecdot(queries, queries), xp.float64).sum(-1)
+
+    def gains(self) -> Any:
+        """Return by how much each candidate would lower its prompt's variance, shape (b, n)."""
+        return (self.covariances * self.covariances).sum(-2) / self.noisy_variances
+
+    def condition(self, indices: Any) -> None:
+        """Observe a candidate of each prompt, shape (b,)."""
+        prompts, done = self._prompts, self._choices
+        factors = self._kernel_rows(indices)
+        if done:
+            earlier = self._factors[:, :done, :]
+            factors = factors - (earlier[prompts, :, indices][:, None, :] @ earlier)[:, 0, :]
+        precisions = self.noisy_variances[prompts, indices][:, None] ** -0.5
+        factors = factors * precisions
+        explained = self.covariances[prompts, :, indices] * precisions
+        self._factors[:, done, :] = factors
+        self._choices = done + 1
+        self.noisy_variances -= factors * factors
+        self.covariances -= explained[..., None] * factors[:, None, :]
+        self.query_variances = self.query_variances - (explained * explained).sum(-1)
+
+    def _kernel_rows(self, indices: Any) -> Any:
+        if self._kernel is not None:
+            return self._kernel[self._prompts, indices]
+        chosen = self._candidates[self._prompts, indices]
+        rows = (self._candidates @ chosen[..., None])[..., 0]
+        return self._xp.astype(rows, self._xp.float64, copy=False)
 
 
 def _first_of_highest(xp: Any, scores: Any, rounding: float) -> Any:
@@ -129,9 +180,9 @@ def _padded(xp: Any, matrices: list[Any]) -> Any:
     """Stack the matrices, shape (b, n, d), with rows of zeros below the shorter ones."""
     longest = max(len(matrix) for matrix in matrices)
     dimensions = max(matrix.shape[1] for matrix in matrices)
-    first = matrices[0]
+    dtype = xp.float32 if all(m.dtype == xp.float32 for m in matrices) else xp.float64
     shape = (len(matrices), longest, dimensions)
-    stacked = xp.zeros(shape, dtype=first.dtype, device=first.device)
+    stacked = xp.zeros(shape, dtype=dtype, device=matrices[0].device)
     for place, matrix in enumerate(matrices):
         if len(matrix):
             stacked[place, : len(matrix), :] = matrix

@@ -75,28 +75,30 @@ def choose(
     # Zero for what may be chosen, minus infinity for what may not.
     barred = xp.zeros(count, dtype=xp.float64, device=candidates.device)
     indices: list[int] = []
+    variances = [posterior.query_variance]
     for _ in range(steps):
         scores = score(posterior, indices)
         best = first_of_highest(scores if replace else scores + barred, posterior.rounding)
         posterior.condition(best)
         indices.append(best)
+        variances.append(posterior.query_variance)
         if not replace:
             barred[best] = -math.inf
         if stopping_alpha is not None and is_enough(
-            float(posterior.query_variances()[-1]), queries.shape[0], len(indices), stopping_alpha
+            posterior.query_variance, queries.shape[0], len(indices), stopping_alpha
         ):
             break
-    return make_selection(indices, posterior.query_variances().tolist())
+    return make_selection(indices, variances)
 
 
 def make_selection(indices: list[int], variances: list[float]) -> Selection:
     """Return the result, given the variances at first and after each choice."""
     # Rounding can take a variance that should be zero to -1e-17.
-    left = np.clip(np.array(variances[1:], dtype=np.float64), 0.0, None)
+    left = np.maximum(np.array(variances, dtype=np.float64), 0.0)
     return Selection(
         indices=np.array(indices, dtype=np.int64),
-        gains=-np.diff(left, prepend=variances[0]),
-        posterior_variances=left,
+        gains=left[:-1] - left[1:],
+        posterior_variances=left[1:],
         prior_variance=variances[0],
     )
 
@@ -164,11 +166,13 @@ def _as_array(embeddings: Any) -> Any:
 
 
 def _check_rows(xp: Any, matrix: Any, name: str) -> None:
+    if matrix.shape[0] == 0:
+        return
     squared_norms = xp.vecdot(matrix, matrix)
     # Infinity and NaN fail this as well; one pass over the matrix is enough.
-    good = (squared_norms > 0.0) & (squared_norms < math.inf)
-    if bool(xp.all(good)):
+    if float(squared_norms.min()) > 0.0 and float(squared_norms.max()) < math.inf:
         return
+    good = (squared_norms > 0.0) & (squared_norms < math.inf)
     row = int(xp.argmin(xp.astype(good, xp.int8)))
     if not bool(xp.all(xp.isfinite(matrix[row, :]))):
         msg = f"{name} must be finite, got NaN or infinity in row {row}: embed that text again"
