@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import time
 import uuid
 from collections.abc import (
-    Awaitable,
     Callable,
     Collection,
-    Generator,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -42,11 +36,21 @@ from langchain_sift.errors import (
     SIFTError,
     StoreError,
 )
+from langchain_sift.query_batches import (
+    BATCH_SIZE,
+    Made,
+    aor_error,
+    different,
+    merged,
+    or_error,
+    prepared,
+    preparing,
+    searches,
+    successful,
+)
 from langchain_sift.retrieval import (
-    Choice,
     Retrieval,
     check_fields,
-    retrieve,
     scored,
     with_scores,
 )
@@ -310,9 +314,9 @@ class SIFTRetriever(VectorStoreRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         """Embed, search, choose."""
-        made = self._prepared(query, kwargs)
+        made = prepared(self, query, kwargs)
         if made is None:
-            made = _successful(self._choose([self._embed(query)], kwargs)[0])
+            made = successful(self._choose([self._embed(query)], kwargs)[0])
         if run_manager.handlers:
             child = run_manager.get_child()
             dispatch_custom_event("sift_selection", made.event(), config={"callbacks": child})
@@ -322,24 +326,24 @@ class SIFTRetriever(VectorStoreRetriever):
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
     ) -> list[Document]:
         """Do the same without blocking the event loop."""
-        made = self._prepared(query, kwargs)
+        made = prepared(self, query, kwargs)
         if made is None:
-            made = _successful((await self._achoose([await self._aembed(query)], kwargs))[0])
+            made = successful((await self._achoose([await self._aembed(query)], kwargs))[0])
         if run_manager.handlers:
             config: RunnableConfig = {"callbacks": run_manager.get_child()}
             await adispatch_custom_event("sift_selection", made.event(), config=config)
         return with_scores(made.choice, self.score_key)
 
     def _scored(self, queries: Array, call: dict[str, Any]) -> Retrieval:
-        return scored(queries, _successful(self._choose([queries], call)[0]).choice)
+        return scored(queries, successful(self._choose([queries], call)[0]).choice)
 
     async def _ascored(self, queries: Array, call: dict[str, Any]) -> Retrieval:
-        made = _successful((await self._achoose([queries], call))[0])
+        made = successful((await self._achoose([queries], call))[0])
         return await run_in_executor(None, scored, queries, made.choice)
 
     def _choose(
         self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
-    ) -> list[_Made | Exception]:
+    ) -> list[Made | Exception]:
         """Return what was chosen for each query, or why nothing was."""
         adapter = adapter_for(self.vectorstore)
         if not isinstance(adapter, StoreAdapter):
@@ -349,21 +353,21 @@ class SIFTRetriever(VectorStoreRetriever):
         arguments = self._search_arguments(settings, call, adapter)
         started = time.perf_counter()
         outcomes = run_together(
-            _searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
+            searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
         )
-        return _merged(queries, outcomes, settings, time.perf_counter() - started)
+        return merged(queries, outcomes, settings, time.perf_counter() - started)
 
     async def _achoose(
         self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
-    ) -> list[_Made | Exception]:
+    ) -> list[Made | Exception]:
         adapter = adapter_for(self.vectorstore)
         settings = self._settings(call, adapter)
         arguments = self._search_arguments(settings, call, adapter)
         started = time.perf_counter()
         outcomes = await arun_together(
-            _searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
+            searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
         )
-        return _merged(queries, outcomes, settings, time.perf_counter() - started)
+        return merged(queries, outcomes, settings, time.perf_counter() - started)
 
     # The query
 
@@ -427,15 +431,15 @@ class SIFTRetriever(VectorStoreRetriever):
         """
         if not inputs:
             return []
-        queries = _different(inputs)
+        queries = different(inputs)
         with get_executor_for_config(get_config_list(config, len(inputs))[0]) as executor:
-            embedded = list(executor.map(_or_error(self._embed), queries))
+            embedded = list(executor.map(or_error(self._embed), queries))
         outcomes = [
             outcome
-            for start in range(0, len(queries), _BATCH)
-            for outcome in self._choose_or_errors(embedded[start : start + _BATCH], kwargs)
+            for start in range(0, len(queries), BATCH_SIZE)
+            for outcome in self._choose_or_errors(embedded[start : start + BATCH_SIZE], kwargs)
         ]
-        with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
+        with preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
             return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -449,24 +453,26 @@ class SIFTRetriever(VectorStoreRetriever):
         """Do as `batch` does, without blocking the event loop."""
         if not inputs:
             return []
-        queries = _different(inputs)
+        queries = different(inputs)
         limit = get_config_list(config, len(inputs))[0].get("max_concurrency")
         embedded = await gather_with_concurrency(
-            limit, *(_aor_error(self._aembed, query) for query in queries)
+            limit, *(aor_error(self._aembed, query) for query in queries)
         )
         outcomes = [
             outcome
-            for start in range(0, len(queries), _BATCH)
-            for outcome in await self._achoose_or_errors(embedded[start : start + _BATCH], kwargs)
+            for start in range(0, len(queries), BATCH_SIZE)
+            for outcome in await self._achoose_or_errors(
+                embedded[start : start + BATCH_SIZE], kwargs
+            )
         ]
-        with _preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
+        with preparing(self, kwargs, dict(zip(queries, outcomes, strict=True))):
             return await super().abatch(
                 inputs, config, return_exceptions=return_exceptions, **kwargs
             )
 
     def _choose_or_errors(
         self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
-    ) -> list[_Made | Exception]:
+    ) -> list[Made | Exception]:
         try:
             return self._choose(queries, call)
         except SIFTError as error:  # a setting that is wrong is so for each of them
@@ -474,19 +480,11 @@ class SIFTRetriever(VectorStoreRetriever):
 
     async def _achoose_or_errors(
         self, queries: Sequence[Array | Exception], call: Mapping[str, Any]
-    ) -> list[_Made | Exception]:
+    ) -> list[Made | Exception]:
         try:
             return await self._achoose(queries, call)
         except SIFTError as error:
             return [error] * len(queries)
-
-    def _prepared(self, query: str, call: Mapping[str, Any]) -> _Made | None:
-        """Return what `batch` has chosen for this query, if it is `batch` that asks."""
-        prepared = _PREPARED.get()
-        if prepared is None or prepared.retriever is not self or prepared.call != call:
-            return None
-        outcome = prepared.outcomes.get(query) if isinstance(query, str) else None
-        return None if outcome is None else _successful(outcome)
 
     # What LangChain asks besides
 
@@ -508,112 +506,6 @@ class SIFTRetriever(VectorStoreRetriever):
             "store and make the retriever in the process that uses it"
         )
         raise TypeError(msg)
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A choice with what an observer may want to know about it."""
-
-    choice: Choice
-    settings: Settings
-    seconds: float
-
-    def event(self) -> dict[str, Any]:
-        selection, method = self.choice.selection, self.settings.method
-        return {
-            "ids": [document.id for document in self.choice.documents],
-            "gains": selection.gains.tolist(),
-            "posterior_variances": selection.posterior_variances.tolist(),
-            "prior_variance": selection.prior_variance,
-            "noise_variance": float(method["noise_variance"]),
-            "candidate_search": method["candidate_search"],
-            "fetch_k": method["fetch_k"],
-            "candidates": len(self.choice.candidates.documents),
-            "seconds": self.seconds,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    retriever: SIFTRetriever
-    call: Mapping[str, Any]
-    outcomes: Mapping[str, _Made | Exception]
-
-
-# `Runnable.batch` calls `invoke` for each query, with the callbacks that belong to it; what was
-# chosen for all of them is handed down here.
-_PREPARED: contextvars.ContextVar[_Prepared | None] = contextvars.ContextVar(
-    "langchain_sift_prepared", default=None
-)
-# So many queries of a batch are answered together, within one timeout.
-_BATCH = 64
-
-
-@contextmanager
-def _preparing(
-    retriever: SIFTRetriever,
-    call: Mapping[str, Any],
-    outcomes: Mapping[str, _Made | Exception],
-) -> Iterator[None]:
-    token = _PREPARED.set(_Prepared(retriever, call, outcomes))
-    try:
-        yield
-    finally:
-        _PREPARED.reset(token)
-
-
-def _searches(
-    queries: Sequence[Array | Exception], settings: Settings
-) -> list[Generator[Any, Any, Choice]]:
-    return [
-        retrieve(query, **settings.method) for query in queries if not isinstance(query, Exception)
-    ]
-
-
-def _merged(
-    queries: Sequence[Array | Exception],
-    outcomes: Sequence[Choice | Exception],
-    settings: Settings,
-    seconds: float,
-) -> list[_Made | Exception]:
-    """Put the outcomes in the places of the queries that were searched for."""
-    following = iter(outcomes)
-    merged: list[_Made | Exception] = []
-    for query in queries:
-        outcome = query if isinstance(query, Exception) else next(following)
-        if isinstance(outcome, Exception):
-            merged.append(outcome)
-        else:
-            merged.append(_Made(outcome, settings, seconds))
-    return merged
-
-
-def _successful(outcome: _Made | Exception) -> _Made:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def _different(inputs: Sequence[Any]) -> list[str]:
-    """Return the queries, each once; what is no query `invoke` refuses."""
-    return list(dict.fromkeys(query for query in inputs if isinstance(query, str)))
-
-
-def _or_error(function: Callable[[str], Array]) -> Callable[[str], Array | Exception]:
-    def returning(query: str) -> Array | Exception:
-        try:
-            return function(query)
-        except Exception as error:  # noqa: BLE001 - raised where the query's turn comes
-            return error
-
-    return returning
-
-
-async def _aor_error(function: Callable[[str], Awaitable[Array]], query: str) -> Array | Exception:
-    try:
-        return await function(query)
-    except Exception as error:  # noqa: BLE001 - as above
-        return error
 
 
 def _unit_queries(embeddings: Sequence[Sequence[float]]) -> Array:

@@ -72,49 +72,49 @@ def choose(
     count = candidates.shape[0]
     steps = 0 if count == 0 else k if replace else min(k, count)
     posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
-    prior_variance = posterior.query_variance
     # Zero for what may be chosen, minus infinity for what may not.
-    barred = xp.zeros(count, dtype=candidates.dtype, device=candidates.device)
+    barred = xp.zeros(count, dtype=xp.float64, device=candidates.device)
     indices: list[int] = []
-    variances = []
+    variances = [posterior.query_variance]
     for _ in range(steps):
         scores = score(posterior, indices)
-        best = int(first_of_highest(xp, scores if replace else scores + barred))
+        best = first_of_highest(scores if replace else scores + barred, posterior.rounding)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)
         if not replace:
             barred[best] = -math.inf
         if stopping_alpha is not None and is_enough(
-            float(posterior.query_variance), queries.shape[0], len(indices), stopping_alpha
+            posterior.query_variance, queries.shape[0], len(indices), stopping_alpha
         ):
             break
-    return make_selection(indices, [float(v) for v in variances], float(prior_variance))
+    return make_selection(indices, variances)
 
 
-def make_selection(
-    indices: list[int], posterior_variances: list[float], prior_variance: float
-) -> Selection:
-    """Return the result for what was chosen."""
+def make_selection(indices: list[int], variances: list[float]) -> Selection:
+    """Return the result, given the variances at first and after each choice."""
     # Rounding can take a variance that should be zero to -1e-17.
-    variances = np.clip(np.array(posterior_variances, dtype=np.float64), 0.0, None)
+    left = np.maximum(np.array(variances, dtype=np.float64), 0.0)
     return Selection(
         indices=np.array(indices, dtype=np.int64),
-        gains=-np.diff(variances, prepend=prior_variance),
-        posterior_variances=variances,
-        prior_variance=prior_variance,
+        gains=left[:-1] - left[1:],
+        posterior_variances=left[1:],
+        prior_variance=variances[0],
     )
 
 
-def first_of_highest(xp: Any, scores: Any) -> Any:
-    """Return the place of the highest score on the last axis; of equal ones, the first."""
-    if scores.ndim == 1:
-        highest = scores[scores.argmax()]  # in half the time of `max`
-    else:
-        highest = xp.max(scores, axis=-1, keepdims=True)
+def first_of_highest(scores: Any, rounding: float) -> int:
+    """Return the place of the highest score, shape (n,); of those equal to rounding the first."""
+    best = int(scores.argmax())
+    highest = float(scores[best])
+    scores[best] = -math.inf
+    rival = float(scores[int(scores.argmax())])
+    scores[best] = highest
     # BLAS may sum equal rows in different orders, so that their scores differ in the last bits.
-    equal = scores >= highest - 1e-9 * abs(highest)
-    return equal.view(xp.int8).argmax(-1)
+    bound = highest - rounding * abs(highest)
+    if rival < bound:
+        return best
+    return next(place for place, score in enumerate(scores.tolist()) if score >= bound)
 
 
 def is_enough(variance: float, queries: int, steps: int, alpha: float) -> bool:
@@ -125,7 +125,9 @@ def is_enough(variance: float, queries: int, steps: int, alpha: float) -> bool:
 
 
 def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, Any]:
-    """Return both as float64 matrices of one array library, checked.
+    """Return both as matrices of one array library and type, checked.
+
+    float32 stays float32; anything else becomes float64.
 
     Raises:
         EmbeddingError: If a vector is NaN, infinite or zero, or the dimensions differ.
@@ -133,8 +135,10 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     query_embeddings = _as_array(query_embeddings)
     candidate_embeddings = _as_array(candidate_embeddings)
     xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
-    queries = xp.astype(query_embeddings, xp.float64, copy=False)
-    candidates = xp.astype(candidate_embeddings, xp.float64, copy=False)
+    single = query_embeddings.dtype == candidate_embeddings.dtype == xp.float32
+    dtype = xp.float32 if single else xp.float64
+    queries = xp.astype(query_embeddings, dtype, copy=False)
+    candidates = xp.astype(candidate_embeddings, dtype, copy=False)
     if queries.ndim == 1:
         queries = queries[None, :]
     if queries.ndim != 2 or queries.shape[0] == 0:  # noqa: PLR2004
@@ -162,16 +166,20 @@ def _as_array(embeddings: Any) -> Any:
 
 
 def _check_rows(xp: Any, matrix: Any, name: str) -> None:
+    if matrix.shape[0] == 0:
+        return
     squared_norms = xp.vecdot(matrix, matrix)
     # Infinity and NaN fail this as well; one pass over the matrix is enough.
-    good = (squared_norms > 0.0) & (squared_norms < math.inf)
-    if bool(xp.all(good)):
+    if float(squared_norms.min()) > 0.0 and float(squared_norms.max()) < math.inf:
         return
+    good = (squared_norms > 0.0) & (squared_norms < math.inf)
     row = int(xp.argmin(xp.astype(good, xp.int8)))
-    if bool(xp.all(xp.isfinite(matrix[row, :]))):
-        msg = f"{name} must not be zero, got zeros in row {row}: embed that text again"
-    else:
+    if not bool(xp.all(xp.isfinite(matrix[row, :]))):
         msg = f"{name} must be finite, got NaN or infinity in row {row}: embed that text again"
+    elif bool(xp.any(matrix[row, :] != 0)):
+        msg = f"{name} must be of about unit norm, got one beyond its type's range in row {row}"
+    else:
+        msg = f"{name} must not be zero, got zeros in row {row}: embed that text again"
     raise EmbeddingError(msg)
 
 

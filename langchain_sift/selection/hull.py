@@ -59,15 +59,16 @@ def hull(
     posterior = Posterior(
         xp, queries, candidates, noise_variance=noise_variance, capacity=len(indices)
     )
-    prior, variances = float(posterior.query_variance), []
-    for index in indices:
+    variances = [posterior.query_variance]
+    for steps, index in enumerate(indices, start=1):
         posterior.condition(index)
-        variances.append(float(posterior.query_variance))
+        variances.append(posterior.query_variance)
         if stopping_alpha is not None and is_enough(
-            variances[-1], queries.shape[0], len(variances), stopping_alpha
+            posterior.query_variance, queries.shape[0], steps, stopping_alpha
         ):
+            indices = indices[:steps]
             break
-    return make_selection(indices[: len(variances)], variances, prior)
+    return make_selection(indices, variances)
 
 
 def frank_wolfe(query: Array, candidates: Array, *, k: int) -> tuple[list[int], Array]:

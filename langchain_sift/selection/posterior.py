@@ -1,7 +1,6 @@
 """A Gaussian process over the candidates, conditioned on one choice at a time.
 
-Axes: n candidates, d dimensions, m queries, k choices; every array may have one more axis in
-front, over prompts that are worked on at once.
+Axes: n candidates, d dimensions, m queries, k choices.
 """
 
 from __future__ import annotations
@@ -10,18 +9,22 @@ from typing import Any
 
 import array_api_compat
 
+# Products of float32 embeddings are wrong by about 1e-7, which must be little beside λ'.
+_LEAST_NOISE_OF_FLOAT32 = 1e-2
+
 
 class Posterior:
     """What is known about the candidates and the queries after the choices so far.
 
     Nothing is inverted: each choice appends one column of a partial Cholesky factor, which is
-    exact, in O(n (d + k)) time a choice and O(n k) memory.
+    exact, in O(n (d + k)) time a choice and O(n k) memory. Of a few hundred candidates a choice
+    takes microseconds, as calling NumPy does: arrays are written into, and not made.
 
     Attributes:
         noisy_variances: Posterior variance of an observation of each candidate,
             σ²_X(x) + λ', shape (n,).
-        covariances: Posterior covariance of each query with each candidate, shape (m, n).
-        query_variance: Sum of the posterior variances of the queries, shape ().
+        query_variance: Sum of the posterior variances of the queries.
+        rounding: By how much, relatively, the gains of equal candidates may differ.
     """
 
     def __init__(
@@ -31,72 +34,97 @@ class Posterior:
 
         Args:
             xp: The namespace of the arrays, as `array_api_compat.array_namespace` returns it.
-            queries: Shape (m, d), or (b, m, d).
-            candidates: Shape (n, d), or (b, n, d).
+            queries: Shape (m, d).
+            candidates: Shape (n, d).
             noise_variance: λ', positive.
             capacity: The largest number of choices that will be observed.
         """
-        *batch, count, _ = candidates.shape
-        device = candidates.device
+        queries, candidates = trusted(xp, queries, candidates, noise_variance)
+        count = candidates.shape[0]
         self._xp = xp
         self._candidates = candidates
-        self._prompts = (xp.arange(batch[0], device=device),) if batch else ()
-        self._factors = xp.empty((*batch, capacity, count), dtype=candidates.dtype, device=device)
+        self._kernel = kernel_of_few(xp, candidates, capacity)
+        self.rounding = rounding(xp, candidates, noise_variance)
+        self.noisy_variances = _float64(xp, xp.vecdot(candidates, candidates)) + noise_variance
+        self._covariances = _float64(xp, queries @ candidates.mT)
+        self._is_one = len(queries) == 1  # the usual case, in half the time
+        self.query_variance = float(xp.sum(_float64(xp, xp.vecdot(queries, queries))))
+        device = candidates.device
+        self._factors = xp.empty((capacity, count), dtype=xp.float64, device=device)
+        self._scratch = xp.empty(count, dtype=xp.float64, device=device)
         self._choices = 0
-        self._kernel = None
-        if count <= 4 * capacity:
-            # A good part of the kernel matrix will be asked for, row by row: all of it at once,
-            # as one product of matrices, is cheaper, and no larger than four times the factors.
-            self._kernel = candidates @ candidates.mT
-        self.noisy_variances = xp.vecdot(candidates, candidates) + noise_variance
-        self.covariances = queries @ candidates.mT
-        self.query_variance = xp.sum(queries * queries, axis=(-2, -1))
 
     def gains(self) -> Any:
-        """Return by how much each candidate would lower the queries' variance, shape (n,)."""
+        """Return by how much each candidate would lower the queries' variance, shape (n,).
+
+        The array is overwritten by what is called next.
+        """
         # arXiv 2410.08020, section 3.1, written as a gain: cov_X(x, x*)² / (σ²_X(x) + λ').
-        return _sum_of_squares(self.covariances) / self.noisy_variances
+        gains, covariances = self._scratch, self._covariances
+        if self._is_one:
+            covariances = covariances[0]
+            self._xp.multiply(covariances, covariances, out=gains)
+        else:
+            gains[:] = (covariances * covariances).sum(0)
+        gains /= self.noisy_variances
+        return gains
 
-    def condition(self, index: Any) -> None:
-        """Observe the candidate at `index`; with a batch, that of each prompt, shape (b,)."""
-        done, prompts = self._choices, self._prompts
+    def condition(self, index: int) -> None:
+        """Observe the candidate at `index`."""
+        multiply, done, products = self._xp.multiply, self._choices, self._scratch
+        factor, covariances = self._factors[done], self._covariances
         # Rasmussen & Williams (2006), eq. 2.26, one observation at a time.
-        factor = self._kernel_row(index)
+        row = self._kernel_row(index)
         if done:
-            earlier = self._factors[..., :done, :]
-            factor = factor - _times(self._factors[(*prompts, slice(done), index)], earlier)
-        precision = 1.0 / self.noisy_variances[(*prompts, index)] ** 0.5
-        explained = self.covariances[(*prompts, slice(None), index)]
-        if prompts:
-            precision = precision[..., None]
-        factor = factor * precision
-        explained = explained * precision
-        self._factors[..., done, :] = factor
+            earlier = self._factors[:done]
+            row = row - earlier[:, index] @ earlier
+        precision = float(self.noisy_variances[index]) ** -0.5
+        multiply(row, precision, out=factor)
         self._choices = done + 1
-        self.noisy_variances -= factor * factor
-        self.covariances -= explained[..., None] * factor[..., None, :]
-        self.query_variance = self.query_variance - self._xp.vecdot(explained, explained)
+        self.noisy_variances -= multiply(factor, factor, out=products)
+        if self._is_one:
+            covariances = covariances[0]
+            explained = float(covariances[index]) * precision
+            covariances -= multiply(factor, explained, out=products)
+            self.query_variance -= explained * explained
+        else:
+            share = covariances[:, index] * precision
+            covariances -= share[:, None] * factor
+            self.query_variance -= float(share @ share)
 
-    def _kernel_row(self, index: Any) -> Any:
+    def _kernel_row(self, index: int) -> Any:
         if self._kernel is not None:
-            return self._kernel[(*self._prompts, index)]
-        chosen = self._candidates[(*self._prompts, index)]
-        return (self._candidates @ chosen[..., None])[..., 0]
+            return self._kernel[index]
+        return _float64(self._xp, self._candidates @ self._candidates[index])
 
 
-def _times(vector: Any, matrix: Any) -> Any:
-    """Return vector @ matrix, with or without an axis of prompts in front of both."""
-    if vector.ndim == 1:
-        return vector @ matrix
-    return (vector[..., None, :] @ matrix)[..., 0, :]
+def trusted(xp: Any, queries: Any, candidates: Any, noise_variance: float) -> tuple[Any, Any]:
+    """Return both in a precision that suffices for λ'."""
+    if noise_variance < _LEAST_NOISE_OF_FLOAT32:
+        return _float64(xp, queries), _float64(xp, candidates)
+    return queries, candidates
 
 
-def _sum_of_squares(covariances: Any) -> Any:
-    """Return the sum over the queries, the last axis but one."""
-    if covariances.shape[-2] == 1:  # the usual case, in half the time
-        covariances = covariances[..., 0, :]
-        return covariances * covariances
-    return (covariances * covariances).sum(-2)
+def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:
+    """Return the kernel matrix, shape (n, n), of so few that much of it will be asked for.
+
+    All of it at once, as one product of matrices, is cheaper than row by row; and where it is
+    made it is no larger than four times the factors.
+    """
+    few = candidates.shape[-2] <= 4 * capacity
+    return _float64(xp, candidates @ candidates.mT) if few else None
+
+
+def rounding(xp: Any, candidates: Any, noise_variance: float) -> float:
+    """Return by how much, relatively, the gains of equal candidates may differ."""
+    # BLAS may sum equal rows in different orders: the rounding of a product, beside σ²_X(x) + λ',
+    # which may be as small as λ'.
+    product = 4.0 * float(xp.finfo(candidates.dtype).eps)
+    return max(1e-9, product / min(1.0, noise_variance))
+
+
+def _float64(xp: Any, array: Any) -> Any:
+    return xp.astype(array, xp.float64, copy=False)
 
 
 def irreducible_variance(query_embeddings: Any, candidate_embeddings: Any) -> float:

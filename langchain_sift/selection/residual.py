@@ -88,9 +88,8 @@ def residual_steps(
     check_arguments(k, noise_variance, stopping_alpha)
     queries, _ = as_matrices(query_embeddings, np.empty((0, 0)))
     posterior = _OpenPosterior(queries, noise_variance)
-    prior_variance = posterior.query_variance()
     indices: list[int] = []
-    variances: list[float] = []
+    variances = [posterior.query_variance()]
     while len(indices) < k:
         found = yield posterior.directions()
         posterior.extend(as_matrices(queries, found)[1])
@@ -99,7 +98,7 @@ def residual_steps(
         scores = posterior.gains()
         if not replace:
             scores[indices] = -math.inf
-        best = int(first_of_highest(np, scores))
+        best = first_of_highest(scores, 1e-9)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance())
@@ -107,7 +106,7 @@ def residual_steps(
             variances[-1], len(queries), len(indices), stopping_alpha
         ):
             break
-    return make_selection(indices, variances, prior_variance)
+    return make_selection(indices, variances)
 
 
 class _OpenPosterior:

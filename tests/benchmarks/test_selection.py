@@ -12,6 +12,7 @@ import math
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
@@ -82,15 +83,15 @@ def search_with_activeft(problem: Problem) -> list[int]:
     return indices.tolist()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", range(200))
-def test_the_choice_is_that_of_activeft(case: int) -> None:
+def test_the_choice_is_that_of_activeft(case: int, dtype: type[np.floating[Any]]) -> None:
     rng = np.random.default_rng(case)
     n, d = int(rng.integers(20, 501)), int(rng.integers(8, 1025))
     problem = make_problem(n, d, int(rng.integers(1, 51)), seed=1000 + case)
     noise_variance = float(10 ** rng.uniform(-3, 0))
-    ours = select(
-        problem.query, problem.candidates, k=problem.k, noise_variance=noise_variance, replace=True
-    )
+    query, candidates = problem.query.astype(dtype), problem.candidates.astype(dtype)
+    ours = select(query, candidates, k=problem.k, noise_variance=noise_variance, replace=True)
     theirs = choose_with_activeft(problem, noise_variance)
     for step, (our, their) in enumerate(zip(ours.indices.tolist(), theirs, strict=True)):
         if our == their:
@@ -109,11 +110,12 @@ def test_the_choice_is_that_of_activeft(case: int) -> None:
         return
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
-def test_sift(benchmark: BenchmarkFixture, problem: Problem) -> None:
+def test_sift(benchmark: BenchmarkFixture, problem: Problem, dtype: type[np.floating[Any]]) -> None:
     benchmark.group = f"SIFT, {problem}"
-    arguments = {"k": problem.k, "replace": True}
-    selection = benchmark(select, problem.query, problem.candidates, **arguments)
+    query, candidates = problem.query.astype(dtype), problem.candidates.astype(dtype)
+    selection = benchmark(select, query, candidates, k=problem.k, replace=True)
     assert len(selection.indices) == problem.k
 
 

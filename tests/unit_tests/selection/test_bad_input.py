@@ -95,3 +95,10 @@ def test_neither_argument_is_written_to(selector):
     selector(query, candidates, k=4)
     assert (query == QUERY).all()
     assert (candidates == before).all()
+
+
+def test_a_length_that_single_precision_cannot_square_is_told(selector):
+    candidates = np.eye(3, dtype=np.float32)
+    candidates[1, 1] = 1e-30
+    with pytest.raises(EmbeddingError, match=r"about unit norm, .* in row 1"):
+        selector(np.float32(QUERY), candidates, k=2)
