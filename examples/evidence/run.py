@@ -45,9 +45,9 @@ STAGES = {
     ),
     "rivals": ("base", "rag:nearest", "rag:sift", "ttft:hull", "ttft:uncertainty"),
     "others": ("base", "ttft:mmr", "ttft:random", "ttft:nearest-repeated"),
+    "noise": ("base", "ttft:sift:noise_variance=1"),
     "variants": (
         "base",
-        "ttft:sift:noise_variance=1",
         "ttft:sift:noise_variance=0.01",
         "ttft:sift:residual",
         "ttft:sift:noise_variance=0.001",
