@@ -11,21 +11,24 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_sift.calibration import calibrate
     from langchain_sift.chains import create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned
-    from langchain_sift.comparison import Report, calibrate, compare
+    from langchain_sift.comparison import Report, compare
     from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
     from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
     from langchain_sift.llms import TestTimeFineTunedLLM
     from langchain_sift.retrieval import Retrieval, ScoredDocument
     from langchain_sift.retrievers import SIFTRetriever
+    from langchain_sift.saved_settings import CalibratedSettings
     from langchain_sift.stores import AsyncChroma
 
 __version__ = version("langchain-sift")
 
 _EXPORTS = {
     "AsyncChroma": "langchain_sift.stores",
+    "CalibratedSettings": "langchain_sift.saved_settings",
     "ChatTestTimeFineTuned": "langchain_sift.chat_models",
     "FineTuneConfig": "langchain_sift.config",
     "GenerationConfig": "langchain_sift.config",
@@ -37,13 +40,14 @@ _EXPORTS = {
     "SIFTRetriever": "langchain_sift.retrievers",
     "ScoredDocument": "langchain_sift.retrieval",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
-    "calibrate": "langchain_sift.comparison",
+    "calibrate": "langchain_sift.calibration",
     "compare": "langchain_sift.comparison",
     "create_ttft_chain": "langchain_sift.chains",
 }
 
 __all__ = [
     "AsyncChroma",
+    "CalibratedSettings",
     "ChatTestTimeFineTuned",
     "FineTuneConfig",
     "GenerationConfig",

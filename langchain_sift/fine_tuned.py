@@ -17,7 +17,8 @@ from contextlib import aclosing, closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import repeat
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -45,6 +46,7 @@ from langchain_sift.extras import require
 
 require("ttft", "torch", "transformers")
 
+from langchain_sift.saved_settings import CalibratedSettings, read_settings  # noqa: E402
 from langchain_sift.ttft import (  # noqa: E402
     AdapterCache,
     Engine,
@@ -154,6 +156,22 @@ class TestTimeFineTuning(BaseModel):
             )
             raise ArgumentError(msg)
         return self
+
+    @classmethod
+    def from_settings(cls, settings: CalibratedSettings | Path | str, **fields: Any) -> Self:
+        """Return a model that learns as `calibrate` chose.
+
+        Args:
+            settings: What was chosen, or the file that it was written to: the model, learning
+                rate, rank and length of documents. `SIFTRetriever.from_settings` takes the rest.
+            **fields: Fields of the model, which go before the settings; `finetune` in place of
+                all that they say of training, `model` if it is loaded already or lies elsewhere.
+
+        Raises:
+            ArgumentError: If the file cannot be read, or is not what `calibrate` writes.
+        """
+        saved = read_settings(settings)
+        return cls(**{"model": saved.model, "finetune": saved.finetune_config(), **fields})
 
     @property
     def engine(self) -> Engine:

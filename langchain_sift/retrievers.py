@@ -11,6 +11,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -53,6 +54,7 @@ from langchain_sift.retrieval import (
     scored,
     with_scores,
 )
+from langchain_sift.saved_settings import CalibratedSettings, read_settings
 from langchain_sift.settings import FIELDS, SEARCH_TYPES, Settings, join_required, make_settings
 from langchain_sift.stores import embeddings_of
 from langchain_sift.stores.adapter import AnyAdapter, Array, StoreAdapter, adapter_for
@@ -80,6 +82,7 @@ class SIFTRetriever(VectorStoreRetriever):
             vectorstore=store, search_kwargs={"k": 5, "filter": {"year": 2024}}
         )
         retriever = SIFTRetriever.from_retriever(store.as_retriever(search_kwargs={"k": 5}))
+        retriever = SIFTRetriever.from_settings("settings.json", vectorstore=store)  # calibrated
         ```
 
     Use:
@@ -186,6 +189,28 @@ class SIFTRetriever(VectorStoreRetriever):
             "metadata": retriever.metadata,
         }
         return cls(**{**inherited, **settings})
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: CalibratedSettings | Path | str,
+        *,
+        vectorstore: VectorStore,
+        **fields: Any,
+    ) -> Self:
+        """Return a retriever with the λ', `k` and `fetch_k` that `calibrate` chose.
+
+        Args:
+            settings: What was chosen, or the file that it was written to.
+            vectorstore: The store that it was chosen for.
+            **fields: Fields of the retriever, which go before the settings.
+
+        Raises:
+            ArgumentError: If the file cannot be read, or is not what `calibrate` writes.
+        """
+        saved = read_settings(settings)
+        chosen = {name: getattr(saved, name) for name in ("k", "fetch_k", "noise_variance")}
+        return cls(**{"vectorstore": vectorstore, **chosen, **fields})
 
     @classmethod
     def from_texts(

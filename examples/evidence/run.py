@@ -6,8 +6,10 @@
 
 DIR holds DOMAIN.jsonl.gz files with "text", "domain", "source" and "split". The memory split of a
 domain is the store, its validation split the prompts; a domain is left out if every base was
-trained on it. Bases are made by `examples/demo/make_model.py --domains ...`. A run that was
-interrupted goes on where it was.
+trained on it. Bases are made by `examples/demo/make_model.py --domains ...`.
+
+What tells most is measured first, in stages, so that a run may be cut off at any time. One that
+was interrupted goes on where it was, and what rows.jsonl.gz has is not measured again.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ import argparse
 import gzip
 import importlib
 import json
-import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from rows import ROWS, read_rows
 
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt, Row, index_documents
@@ -31,23 +34,25 @@ from langchain_sift.ttft import LanguageModel, load_language_model
 
 KS = (1, 5, 10, 25, 50)
 NOISE_VARIANCE = 0.1
-METHODS = (
-    "base",
-    "rag:nearest",
-    "rag:sift",
-    "ttft:nearest",
-    "ttft:nearest-repeated",
-    "ttft:uncertainty",
-    "ttft:sift",
-    *(f"ttft:sift:stopping_alpha={alpha}" for alpha in (0.05, 0.1, 0.2, 0.5)),
-    "ttft:sift:noise_variance=0.001",
-    "ttft:sift:noise_variance=0.01",
-    "ttft:sift:noise_variance=1",
-    "ttft:sift:residual",
-    "ttft:hull",
-    "ttft:mmr",
-    "ttft:random",
-)
+ALPHAS = (0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5)
+# One training serves all numbers of documents, and all that stop by themselves.
+STAGES = {
+    "sift": (
+        "base",
+        "ttft:nearest",
+        "ttft:sift",
+        *(f"ttft:sift:stopping_alpha={alpha}" for alpha in ALPHAS),
+    ),
+    "rivals": ("base", "rag:nearest", "rag:sift", "ttft:hull", "ttft:uncertainty"),
+    "others": ("base", "ttft:mmr", "ttft:random", "ttft:nearest-repeated"),
+    "variants": (
+        "base",
+        "ttft:sift:noise_variance=1",
+        "ttft:sift:noise_variance=0.01",
+        "ttft:sift:residual",
+        "ttft:sift:noise_variance=0.001",
+    ),
+}
 # Chosen on the demo's tuning prompts (tests/benchmarks/results/tuning.json), not used here.
 RECIPE = FineTuneConfig(lora_rank=16, lora_alpha=16.0, learning_rate=4e-3, max_length=256)
 
@@ -74,13 +79,13 @@ def prompts_of(rows: list[dict[str, Any]], count: int) -> list[Prompt]:
     ]
 
 
-def blind_bases(paths: list[Path]) -> dict[str, Path]:
+def blind_bases(data: Path, paths: list[Path]) -> dict[str, Path]:
     """Return for each domain of the data the first base that was not trained on it."""
     seen = {}
     for path in paths:
         with gzip.open(path / "trained_on.json.gz", "rt") as file:
             seen[path] = set(json.load(file)["domains"])
-    domains = sorted(set().union(*seen.values()))
+    domains = sorted(path.name.removesuffix(".jsonl.gz") for path in data.glob("*.jsonl.gz"))
     return {
         domain: next(path for path in paths if domain not in seen[path])
         for domain in domains
@@ -97,6 +102,59 @@ def embeddings_of(name: str | None, model: LanguageModel) -> Embeddings | Langua
     return found() if isinstance(found, type) else found
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is measured, and written, together: the methods of a stage in one domain."""
+
+    domain: str
+    stage: str
+    base: Path
+    data: Path
+    out: Path
+    embeddings: str | None
+
+    def run(self, prompts: list[Prompt]) -> None:
+        """Measure each prompt by each method."""
+        began = time.monotonic()
+        model = load_language_model(str(self.base))
+        documents = [
+            Document(id=row["id"], page_content=row["text"], metadata={"source": row["source"]})
+            for row in read(self.data, self.domain, "memory")
+        ]
+        store = index_documents(
+            documents, embeddings_of(self.embeddings, model), self.out / "chroma" / self.domain
+        )
+
+        def tell(row: Row) -> None:
+            print(f"{self.domain} {row.prompt} {row.method} {row.k}: {row.bits:.0f} bits")
+
+        folder = self.out / f"{self.domain}-{self.stage}-{len(prompts)}"
+        compare(
+            prompts,
+            STAGES[self.stage],
+            model=model,
+            vectorstore=store,
+            k=KS,
+            noise_variance=NOISE_VARIANCE,
+            finetune=RECIPE,
+            out=folder,
+            resume=(folder / "run.json").exists(),
+            on_row=tell,
+        )
+        seconds = time.monotonic() - began
+        print(f"{self.domain}, {self.stage}: {len(prompts)} prompts in {seconds:.0f} s", flush=True)
+
+
+def missing(prompts: list[Prompt], stage: str, known: list[Row]) -> list[Prompt]:
+    """Return the prompts that a method of the stage was not measured on."""
+    measured = {(row.prompt, row.method) for row in known}
+    return [
+        prompt
+        for prompt in prompts
+        if any((prompt.id, method) not in measured for method in STAGES[stage])
+    ]
+
+
 def main() -> None:
     """Run what is not there yet."""
     parser = argparse.ArgumentParser(
@@ -105,48 +163,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--base", type=Path, action="append", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prompts", type=int, default=20, help="of each domain")
-    parser.add_argument("--part", type=int, default=0, help="which such number of prompts, from 0")
+    parser.add_argument("--prompts", type=int, default=48, help="of each domain, at most")
     parser.add_argument("--embeddings", help="module:NAME; by default the base's hidden states")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--domains", default="", help="comma-separated; by default all")
-    parser.add_argument("--protocol", default="document")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--domains", default="", help="comma-separated, in order; by default all")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="what was measured before")
     asked = parser.parse_args()
-    wanted = asked.domains.split(",") if asked.domains else None
-    for domain, base in blind_bases(asked.base).items():
-        if wanted is not None and domain not in wanted:
-            continue
-        began = time.monotonic()
-        model = load_language_model(str(base))
-        rows = read(asked.data, domain, "validation")
-        prompts = prompts_of(rows, asked.prompts * (asked.part + 1))[asked.prompts * asked.part :]
-        documents = [
-            Document(id=row["id"], page_content=row["text"], metadata={"source": row["source"]})
-            for row in read(asked.data, domain, "memory")
-        ]
-        store = index_documents(
-            documents, embeddings_of(asked.embeddings, model), asked.out / "chroma" / domain
-        )
-
-        def tell(row: Row, domain: str = domain) -> None:
-            sys.stdout.write(f"{domain} {row.prompt} {row.method} {row.k}: {row.bits:.0f} bits\n")
-
-        folder = asked.out / f"{domain}-{asked.part}"
-        compare(
-            prompts,
-            asked.methods.split(","),
-            model=model,
-            vectorstore=store,
-            protocols=asked.protocol.split(","),
-            k=KS,
-            noise_variance=NOISE_VARIANCE,
-            finetune=RECIPE,
-            out=folder,
-            resume=(folder / "run.json").exists(),
-            on_row=tell,
-        )
-        sys.stdout.write(f"{domain}: done in {time.monotonic() - began:.0f} s\n")
-        sys.stdout.flush()
+    bases = blind_bases(asked.data, asked.base)
+    known = read_rows(asked.rows)
+    for stage in asked.stages.split(","):
+        for domain in asked.domains.split(",") if asked.domains else bases:
+            prompts = prompts_of(read(asked.data, domain, "validation"), asked.prompts)
+            left = missing(prompts, stage, known)
+            if left:
+                part = Part(domain, stage, bases[domain], asked.data, asked.out, asked.embeddings)
+                part.run(left)
 
 
 if __name__ == "__main__":

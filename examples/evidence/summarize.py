@@ -1,6 +1,9 @@
-"""Turn what `run.py` measured into results.json and the tables of README.md.
+"""Add what `run.py` measured to rows.jsonl.gz, and write results.json and README.md's tables.
 
-python examples/evidence/summarize.py build/evidence/runs --commit COMMIT
+python examples/evidence/summarize.py build/evidence --commit COMMIT
+
+Without a folder the tables are made of the rows that are there. The tables of the earlier run, of
+which no rows were kept, are made of earlier_results.json.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -17,48 +20,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import ROWS, cluster_of, read_rows, write_rows
 
 from langchain_sift.comparison import Report, Row
 from langchain_sift.comparison.run_folder import read_report
 
 HERE = Path(__file__).parent
-SIFT = "ttft:sift"
+SIFT, NEAREST, HULL = "ttft:sift", "ttft:nearest", "ttft:hull"
 TABLE = {
     "ttft:uncertainty": "US",
-    "ttft:nearest": "NN",
+    NEAREST: "NN",
     "ttft:nearest-repeated": "NN-F",
     SIFT: "SIFT",
     "ttft:sift:residual": "SIFT, residual",
-    "ttft:hull": "HullFT",
+    HULL: "HullFT",
     "ttft:mmr": "MMR",
     "ttft:random": "random",
     "rag:nearest": "RAG, NN",
     "rag:sift": "RAG, SIFT",
 }
 PROTOCOL = "document"
+Reports = Mapping[str, Report]
 
 
-def read(folder: Path) -> dict[str, Report]:
-    """Return a report for each domain, of all parts that were run."""
-    rows: dict[str, list[Row]] = {}
-    for path in sorted(folder.iterdir()):
+def gathered(folder: Path | None) -> list[Row]:
+    """Return the rows that were there, and those of a folder of runs."""
+    rows = {row.key: row for row in read_rows(ROWS)}
+    for path in sorted(folder.iterdir()) if folder else ():
         if (path / "run.json").exists():
             for row in read_report(path).rows:
-                rows.setdefault(row.group, []).append(row)
-    return {domain: Report(tuple(own)) for domain, own in sorted(rows.items())}
+                rows[row.key] = replace(row, source=cluster_of(row.source))
+    return list(rows.values())
 
 
-def complete(reports: dict[str, Report], methods: int) -> dict[str, Report]:
-    """Leave out prompts of which a row is missing, as in a run that is not done."""
-    found = {}
-    for domain, report in reports.items():
-        counts: dict[str, int] = {}
-        for row in report.rows:
-            counts[row.prompt] = counts.get(row.prompt, 0) + 1
-        rows = tuple(row for row in report.rows if counts[row.prompt] == methods)
-        if rows:
-            found[domain] = Report(rows)
-    return found
+def by_domain(rows: Iterable[Row]) -> dict[str, Report]:
+    """Return a report for each domain."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.group, []).append(row)
+    return {domain: Report(tuple(own)) for domain, own in sorted(found.items())}
+
+
+def common(report: Report) -> Report:
+    """Return the rows of the prompts that all of the table's methods of this domain have."""
+    prompts: dict[str, set[str]] = {}
+    for row in report.rows:
+        if row.method in TABLE:
+            prompts.setdefault(row.method, set()).add(row.prompt)
+    both = set.intersection(*prompts.values())
+    return Report(tuple(row for row in report.rows if row.prompt in both))
 
 
 def mean_over_domains(values: Sequence[float], errors: Sequence[float]) -> dict[str, float]:
@@ -69,64 +79,57 @@ def mean_over_domains(values: Sequence[float], errors: Sequence[float]) -> dict[
     }
 
 
-def percents(reports: dict[str, Report], method: str, k: int) -> dict[str, Any]:
-    """Return bits per byte in percent of base, for each domain and in the mean."""
-    by_domain = {}
+def percents(reports: Reports, method: str, k: int) -> dict[str, Any]:
+    """Return bits per byte in percent of base, for each domain that has it and in the mean."""
+    found = {}
     for domain, report in reports.items():
-        summary = report.summary(PROTOCOL, k=k)[method]
-        by_domain[domain] = [round(summary.percent_of_base, 2), round(summary.standard_error, 2)]
-    values, errors = zip(*by_domain.values(), strict=True)
-    return {"domains": by_domain, **mean_over_domains(values, errors)}
+        summary = report.summary(PROTOCOL, k=k).get(method)
+        if summary is not None:
+            found[domain] = [round(summary.percent_of_base, 2), round(summary.standard_error, 2)]
+    values, errors = zip(*found.values(), strict=True)
+    return {"domains": found, **mean_over_domains(values, errors)}
 
 
-def difference(reports: dict[str, Report], first: str, second: str, k: int) -> dict[str, Any]:
+def less(report: Report, rows: Iterable[Row], bits: Mapping[str, float]) -> tuple[float, float]:
+    """Return rows less other bits of the same prompts: points of percent of base, and error."""
+    base = [row for row in report.select(PROTOCOL) if row.method == "base"]
+    differences = [
+        replace(row, k=0, method="difference", bits=row.bits - bits[row.prompt])
+        for row in rows
+        if row.prompt in bits
+    ]
+    summary = Report((*base, *differences)).summary(PROTOCOL)["difference"]
+    return summary.percent_of_base, summary.standard_error
+
+
+def difference(reports: Reports, first: str, second: str, k: int) -> dict[str, Any]:
     """Return first less second, in points of percent of base, paired by prompt."""
-    values, errors, by_domain = [], [], {}
+    values, errors, domains = [], [], {}
     for domain, report in reports.items():
         found = report.difference(PROTOCOL, first, second, k=k)
         if found is not None and math.isfinite(found.interval.low):
+            rows = report.select(PROTOCOL, k=k)
+            bits = {row.prompt: row.bits for row in rows if row.method == second}
+            value, error = less(report, [row for row in rows if row.method == first], bits)
             interval = found.interval
-            by_domain[domain] = [
-                round(interval.value, 2),
-                round(interval.low, 2),
-                round(interval.high, 2),
-                found.verdict,
-            ]
-            values.append(interval.value)
-            errors.append(paired_error(report, first, second, k))
-    return {"domains": by_domain, **mean_over_domains(values, errors)}
+            domains[domain] = {
+                "prompts": found.prompts,
+                "points": round(value, 2),
+                "standard_error": round(error, 2),
+                "interval": [round(interval.low, 2), round(interval.high, 2)],
+                "verdict": found.verdict,
+            }
+            values.append(value)
+            errors.append(error)
+    return {"domains": domains, **mean_over_domains(values, errors)}
 
 
-def paired_error(report: Report, first: str, second: str, k: int) -> float:
-    """Return the standard error of a difference: that of a method with the differences as bits."""
-    rows = report.select(PROTOCOL, k=k)
-    bits = {row.prompt: row.bits for row in rows if row.method == second}
-    base = [row for row in rows if row.method == "base"]
-    differences = [
-        replace(row, method="difference", bits=row.bits - bits[row.prompt])
-        for row in rows
-        if row.method == first
-    ]
-    summary = Report((*base, *(replace(row, k=0) for row in differences))).summary(PROTOCOL)
-    return summary["difference"].standard_error
-
-
-def rows_of(reports: dict[str, Report], method: str, k: int) -> list[Row]:
-    """Return the rows of a method in all domains."""
-    return [
-        row
-        for report in reports.values()
-        for row in report.select(PROTOCOL, k=k)
-        if row.method == method
-    ]
-
-
-def stopping(reports: dict[str, Report], k: int) -> dict[str, Any]:
+def stopping(reports: Reports, k: int) -> dict[str, Any]:
     """Return for each alpha the share of steps saved, and what that costs."""
     found = {}
-    names = [name for name in next(iter(reports.values())).methods if "stopping_alpha" in name]
+    names = {m for report in reports.values() for m in report.methods if "stopping_alpha" in m}
     whole = sum(row.used for row in rows_of(reports, SIFT, k))
-    for name in names:
+    for name in sorted(names, key=lambda name: float(name.partition("=")[2])):
         used = [row.used for row in rows_of(reports, name, k)]
         cost = difference(reports, name, SIFT, k)
         found[name.partition("=")[2]] = {
@@ -134,38 +137,32 @@ def stopping(reports: dict[str, Report], k: int) -> dict[str, Any]:
             "steps_saved": round(100 * (1 - sum(used) / whole), 1),
             "points": cost["mean"],
             "standard_error": cost["standard_error"],
+            "more_bits": round(100 * cost["mean"] / percents(reports, SIFT, k)["mean"], 2),
         }
     return found
 
 
-def fixed_beside(reports: dict[str, Report], k: int) -> dict[str, Any]:
-    """Return what a fixed number of documents costs against the largest."""
+def fewer(reports: Reports, k: int) -> dict[str, Any]:
+    """Return what a smaller fixed number of documents costs against the largest."""
     found = {}
-    for fewer in next(iter(reports.values())).ks:
-        own, errors = [], []
+    for count in next(iter(reports.values())).ks:
+        pairs = []
         for report in reports.values():
-            rows = report.select(PROTOCOL, k=k)
-            base = [row for row in rows if row.method == "base"]
-            most = {row.prompt: row.bits for row in rows if row.method == SIFT}
-            less = [
-                replace(row, k=0, method="difference", bits=row.bits - most[row.prompt])
-                for row in report.select(PROTOCOL, k=fewer)
-                if row.method == SIFT
-            ]
-            summary = Report((*base, *less)).summary(PROTOCOL)["difference"]
-            own.append(summary.percent_of_base)
-            errors.append(summary.standard_error)
-        found[str(fewer)] = mean_over_domains(own, errors)
+            most = {r.prompt: r.bits for r in report.select(PROTOCOL, k=k) if r.method == SIFT}
+            rows = [row for row in report.select(PROTOCOL, k=count) if row.method == SIFT]
+            pairs.append(less(report, rows, most))
+        found[str(count)] = mean_over_domains(*zip(*pairs, strict=True))
     return found
 
 
-def correlations(reports: dict[str, Report]) -> dict[str, Any]:
+def correlations(reports: Reports) -> dict[str, Any]:
     """Return Spearman's correlation of sigma with what is left of the bits, for each domain."""
     found = {}
     for domain, report in reports.items():
         interval = report.uncertainty_correlation(PROTOCOL, SIFT)
         if interval is not None:
-            found[domain] = [round(v, 2) for v in (interval.value, interval.low, interval.high)]
+            values = [round(v, 2) for v in (interval.value, interval.low, interval.high)]
+            found[domain] = [len(report.uncertainty_and_gain(PROTOCOL, SIFT)), *values]
     return found
 
 
@@ -175,23 +172,37 @@ def gradients(row: Row) -> int:
     return sum(math.ceil(streak / 2) for streak in streaks)
 
 
-def equal_work(reports: dict[str, Report]) -> dict[str, Any]:
-    """Return HullFT's quality for each k beside SIFT's with as many gradients computed."""
-    ks = next(iter(reports.values())).ks
-    sift = [percents(reports, SIFT, k)["mean"] for k in ks]
+def equal_work(reports: Reports) -> dict[str, Any]:
+    """Return SIFT with as many gradients as HullFT computes, less HullFT, for each k."""
+    with_hull = {d: report for d, report in reports.items() if HULL in report.methods}
     found = {}
-    for k in ks:
-        count = float(np.mean([gradients(row) for row in rows_of(reports, "ttft:hull", k)]))
+    for k in next(iter(with_hull.values())).ks:
+        pairs, counts = [], []
+        for report in with_hull.values():
+            hull = [row for row in report.select(PROTOCOL, k=k) if row.method == HULL]
+            counts += [gradients(row) for row in hull]
+            rows = [interpolated(report, row.prompt, gradients(row)) for row in hull]
+            pairs.append(less(report, rows, {row.prompt: row.bits for row in hull}))
         found[str(k)] = {
-            "gradients": round(count, 1),
-            "hull": percents(reports, "ttft:hull", k)["mean"],
-            # Between two measured k, quality falls about as the logarithm of k.
-            "sift": round(float(np.interp(math.log(count), np.log(ks), sift)), 2),
+            "gradients": round(float(np.mean(counts)), 1),
+            "hull": percents(with_hull, HULL, k)["mean"],
+            **mean_over_domains(*zip(*pairs, strict=True)),
         }
     return found
 
 
-def costs(reports: dict[str, Report], methods: Sequence[str], k: int) -> dict[str, Any]:
+def interpolated(report: Report, prompt: str, count: int) -> Row:
+    """Return a prompt's row of SIFT as it were with a number of documents not measured.
+
+    Between two measured k, quality falls about as the logarithm of k.
+    """
+    rows = [row for row in report.rows if row.method == SIFT and row.prompt == prompt]
+    rows.sort(key=lambda row: row.k)
+    bits = np.interp(math.log(count), np.log([r.k for r in rows]), [r.bits for r in rows])
+    return replace(rows[-1], bits=float(bits))
+
+
+def costs(reports: Reports, methods: Sequence[str], k: int) -> dict[str, Any]:
     """Return mean seconds and documents of each method."""
     found = {}
     for method in methods:
@@ -205,33 +216,60 @@ def costs(reports: dict[str, Report], methods: Sequence[str], k: int) -> dict[st
     return found
 
 
-def summarize(reports: dict[str, Report]) -> dict[str, Any]:
-    """Return all that is told of the runs."""
-    first = next(iter(reports.values()))
-    k = max(first.ks)
-    learning = [m for m in first.methods if m.startswith("ttft:")]
-    rivals = [m for m in TABLE if m not in {SIFT, "rag:nearest", "rag:sift"}]
+def rows_of(reports: Reports, method: str, k: int) -> list[Row]:
+    """Return the rows of a method in all domains."""
+    return [
+        row
+        for report in reports.values()
+        for row in report.select(PROTOCOL, k=k)
+        if row.method == method
+    ]
+
+
+def summarize(reports: Reports) -> dict[str, Any]:
+    """Return all that is told of the rows."""
+    methods = list(dict.fromkeys(m for report in reports.values() for m in report.methods))
+    k = max(next(iter(reports.values())).ks)
+    same = {domain: common(report) for domain, report in reports.items()}
+    shown = [method for method in TABLE if method in methods]
+    whole = {d: r for d, r in same.items() if set(shown) <= set(r.methods)}
+    rivals = [m for m in shown if m not in {SIFT, "rag:nearest", "rag:sift"}]
     noises = {"0.1": SIFT} | {
-        m.partition("noise_variance=")[2]: m for m in learning if "noise_variance=" in m
+        m.partition("noise_variance=")[2]: m for m in methods if "noise_variance=" in m
     }
+    ks = next(iter(reports.values())).ks
     return {
-        "prompts": {domain: report.prompts(PROTOCOL) for domain, report in reports.items()},
+        "prompts": {domain: report.prompts(PROTOCOL) for domain, report in same.items()},
         "k": k,
-        "table": {method: percents(reports, method, k) for method in TABLE},
+        "table": {method: percents(same, method, k) for method in shown},
         "sift_less": {method: difference(reports, SIFT, method, k) for method in rivals},
+        "domains_with_all": sorted(whole),
         "by_k": {
-            method: {str(one): percents(reports, method, one)["mean"] for one in first.ks}
-            for method in TABLE
+            method: {str(one): percents(whole, method, one)["mean"] for one in ks}
+            for method in shown
+            if whole
         },
-        "by_noise_variance": {
-            value: {str(one): percents(reports, method, one)["mean"] for one in first.ks}
-            for value, method in sorted(noises.items(), key=lambda pair: float(pair[0]))
-        },
+        "by_noise_variance": by_noise(reports, noises, ks),
         "stopping": stopping(reports, k),
-        "fewer_documents": fixed_beside(reports, k),
+        "fewer_documents": fewer(reports, k),
         "correlations": correlations(reports),
-        "equal_work": equal_work(reports),
-        "costs": costs(reports, learning, k),
+        "equal_work": equal_work(reports) if HULL in methods else {},
+        "costs": costs(reports, [m for m in shown if m.startswith("ttft:")], k),
+    }
+
+
+def by_noise(reports: Reports, noises: Mapping[str, str], ks: Sequence[int]) -> dict[str, Any]:
+    """Return percent of base for each λ' and k, on the prompts that have all of them."""
+    kept = {}
+    for domain, report in reports.items():
+        prompts = [{r.prompt for r in report.rows if r.method == m} for m in noises.values()]
+        both = set.intersection(*prompts)
+        if both:
+            kept[domain] = Report(tuple(row for row in report.rows if row.prompt in both))
+    return {
+        value: {str(k): percents(kept, method, k)["mean"] for k in ks}
+        for value, method in sorted(noises.items(), key=lambda pair: float(pair[0]))
+        if kept and len(noises) > 1
     }
 
 
@@ -240,51 +278,79 @@ def cell(pair: Sequence[float]) -> str:
     return f"{pair[0]:.1f} ± {pair[1]:.1f}"
 
 
-def tables(found: dict[str, Any]) -> dict[str, str]:
-    """Return the tables of the page, in Markdown."""
-    domains = list(found["prompts"])
-    lines = [
-        "| domain | prompts | " + " | ".join(TABLE.values()) + " |",
-        "|---|--:|" + "--:|" * len(TABLE),
-    ]
-    for domain in domains:
-        cells = [cell(found["table"][method]["domains"][domain]) for method in TABLE]
-        lines.append(f"| {domain} | {found['prompts'][domain]} | " + " | ".join(cells) + " |")
-    means = [cell((found["table"][m]["mean"], found["table"][m]["standard_error"])) for m in TABLE]
-    lines.append(f"| **mean** | {sum(found['prompts'].values())} | " + " | ".join(means) + " |")
-    less = ["| SIFT less | points | domains: better, worse, cannot tell |", "|---|--:|---|"]
-    for method, one in found["sift_less"].items():
-        verdicts = [values[3] for values in one["domains"].values()]
-        counts = ", ".join(str(verdicts.count(word)) for word in ("better", "worse", "cannot tell"))
-        less.append(
-            f"| {TABLE[method]} | {cell((one['mean'], one['standard_error']))} | {counts} |"
-        )
-    ks = list(next(iter(found["by_k"].values())))
+def domains_table(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each domain."""
+    table = found["table"]
+    names = [TABLE[method] for method in table]
+    lines = ["| domain | prompts | " + " | ".join(names) + " |", "|---|--:|" + "--:|" * len(names)]
+    for domain, prompts in found["prompts"].items():
+        pairs = [one["domains"].get(domain) for one in table.values()]
+        cells = ["–" if pair is None else cell(pair) for pair in pairs]
+        lines.append(f"| {domain} | {prompts} | " + " | ".join(cells) + " |")
+    means = [cell((one["mean"], one["standard_error"])) for one in table.values()]
+    total = sum(found["prompts"].values())
+    return [*lines, f"| **mean** | {total} | " + " | ".join(means) + " |"]
+
+
+def ks_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return a line for each name, a column for each k."""
+    ks = list(next(iter(rows.values()), {}))
     head = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
-    by_k = head + [
-        f"| {TABLE[m]} | " + " | ".join(f"{v:.1f}" for v in values.values()) + " |"
-        for m, values in found["by_k"].items()
+    return head + [
+        f"| {name} | " + " | ".join(f"{value:.1f}" for value in values.values()) + " |"
+        for name, values in rows.items()
     ]
-    noise = head + [
-        f"| λ' = {value} | " + " | ".join(f"{v:.1f}" for v in values.values()) + " |"
-        for value, values in found["by_noise_variance"].items()
-    ]
-    stop = ["| | documents | steps saved | points lost |", "|---|--:|--:|--:|"]
-    stop += [
+
+
+def nearest_table(found: Mapping[str, Any]) -> list[str]:
+    """Return SIFT less nearest neighbours, a line for each domain."""
+    lines = ["| domain | prompts | points | 95 % | SIFT is |", "|---|--:|--:|--:|---|"]
+    one = found["sift_less"][NEAREST]
+    for domain, own in one["domains"].items():
+        low, high = own["interval"]
+        points = cell((own["points"], own["standard_error"]))
+        lines.append(
+            f"| {domain} | {own['prompts']} | {points} | {low:.1f} to {high:.1f} | "
+            f"{own['verdict']} |"
+        )
+    prompts = sum(own["prompts"] for own in one["domains"].values())
+    mean = cell((one["mean"], one["standard_error"]))
+    return [*lines, f"| **mean** | {prompts} | {mean} | | |"]
+
+
+def rivals_table(found: Mapping[str, Any]) -> list[str]:
+    """Return SIFT less each other method, in the mean."""
+    lines = ["| SIFT less | points | domains: better, worse, cannot tell |", "|---|--:|---|"]
+    for method, one in found["sift_less"].items():
+        verdicts = [own["verdict"] for own in one["domains"].values()]
+        counts = ", ".join(str(verdicts.count(word)) for word in ("better", "worse", "cannot tell"))
+        points = cell((one["mean"], one["standard_error"]))
+        lines.append(f"| {TABLE[method]} | {points} | {counts} |")
+    return lines
+
+
+def stopping_table(found: Mapping[str, Any]) -> list[str]:
+    """Return what stopping by itself, and a smaller fixed number, saves and costs."""
+    lines = ["| | documents | steps saved | points lost |", "|---|--:|--:|--:|"]
+    lines += [
         f"| α = {alpha} | {one['documents']} | {one['steps_saved']} % | "
         f"{cell((one['points'], one['standard_error']))} |"
         for alpha, one in found["stopping"].items()
     ]
-    stop += [
+    return lines + [
         f"| fixed k = {k} | {k} | {100 * (1 - int(k) / found['k']):.1f} % | "
         f"{cell((one['mean'], one['standard_error']))} |"
         for k, one in found["fewer_documents"].items()
         if int(k) < found["k"]
     ]
-    correlation = ["| domain | correlation | 95 % |", "|---|--:|--:|"]
+
+
+def tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of the page, in Markdown."""
+    correlation = ["| domain | prompts | correlation | 95 % |", "|---|--:|--:|--:|"]
     correlation += [
-        f"| {domain} | {value:.2f} | {low:.2f} to {high:.2f} |"
-        for domain, (value, low, high) in found["correlations"].items()
+        f"| {domain} | {prompts} | {value:.2f} | {low:.2f} to {high:.2f} |"
+        for domain, (prompts, value, low, high) in found["correlations"].items()
     ]
     cost = [
         "| | seconds choosing | seconds training | distinct documents | redundancy |",
@@ -294,46 +360,67 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         f"| {TABLE[m]} | {one['retrieval']:.3f} | {one['training']:.1f} | {one['distinct']} | "
         f"{one['redundancy']:.2f} |"
         for m, one in found["costs"].items()
-        if m in TABLE
     ]
-    work = ["| | gradients | HullFT | SIFT, as many gradients |", "|---|--:|--:|--:|"]
+    work = ["| | gradients | HullFT | SIFT less HullFT |", "|---|--:|--:|--:|"]
     work += [
-        f"| HullFT, k = {k} | {one['gradients']} | {one['hull']:.1f} | {one['sift']:.1f} |"
+        f"| HullFT, k = {k} | {one['gradients']} | {one['hull']:.1f} | "
+        f"{cell((one['mean'], one['standard_error']))} |"
         for k, one in found["equal_work"].items()
     ]
     named = {
+        "domains": domains_table(found),
+        "nearest": nearest_table(found),
+        "differences": rivals_table(found),
+        "k": ks_table({TABLE[m]: values for m, values in found["by_k"].items()}),
+        "noise": ks_table({f"λ' = {v}": own for v, own in found["by_noise_variance"].items()}),
+        "stopping": stopping_table(found),
+        "correlations": correlation,
+        "costs": cost,
         "work": work,
-        "domains": lines, "differences": less, "k": by_k, "noise": noise,
-        "stopping": stop, "correlations": correlation, "costs": cost,
-    }  # fmt: skip
-    return {name: "\n".join(rows) for name, rows in named.items()}
+    }
+    return {name: "\n".join(lines) for name, lines in named.items() if len(lines) > 2}
+
+
+def earlier_tables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of the run of which no rows were kept."""
+    named = {
+        "earlier-domains": domains_table(found),
+        "earlier-k": ks_table({TABLE[m]: values for m, values in found["by_k"].items()}),
+        "earlier-noise": ks_table(
+            {f"λ' = {value}": own for value, own in found["by_noise_variance"].items()}
+        ),
+    }
+    return {name: "\n".join(lines) for name, lines in named.items()}
+
+
+def with_tables(page: str, made: Mapping[str, str]) -> str:
+    """Return the page with its tables between their marks."""
+    for name, table in made.items():
+        pattern = rf"(<!-- {name} -->\n).*?(\n?<!-- end -->)"
+        page = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n<!-- end -->", page, flags=re.DOTALL)
+    return page
 
 
 def main() -> None:
-    """Write results.json, and the tables between the marks of README.md."""
+    """Write rows.jsonl.gz, results.json, and the tables between the marks of README.md."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("runs", type=Path)
+    parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("--commit", default="", help="what was measured, for the record")
     asked = parser.parse_args()
-    reports = read(asked.runs)
-    most = max(
-        sum(row.prompt == prompt for row in report.rows)
-        for report in reports.values()
-        for prompt in {row.prompt for row in report.rows}
-    )
+    rows = gathered(asked.runs)
+    write_rows(ROWS, rows)
     found = {
         "command": "python examples/evidence/run.py ...; python examples/evidence/summarize.py ...",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": asked.commit,
-        **summarize(complete(reports, most)),
+        **summarize(by_domain(read_rows(ROWS))),
     }
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    earlier = json.loads((HERE / "earlier_results.json").read_text(encoding="utf-8"))
     page = (HERE / "README.md").read_text(encoding="utf-8")
-    for name, table in tables(found).items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        page = re.sub(pattern, lambda m, t=table: m[1] + t + m[2], page, flags=re.DOTALL)
+    page = with_tables(page, tables(found) | earlier_tables(earlier))
     (HERE / "README.md").write_text(page, encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from langchain_sift.comparison.calibration import Calibration, Estimate
+    from langchain_sift.calibration.findings import Calibration, Estimate
 
 _BAR = 24  # characters of the longest bar
 
@@ -54,14 +54,12 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     """Choose λ', learning rate and number of documents on documents held out of your store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
-        from langchain_sift.comparison.calibration import calibrate
+        from langchain_sift.calibration import calibrate
         from langchain_sift.comparison.indexing import open_collection
         from langchain_sift.comparison.sharing import held
         from langchain_sift.ttft import load_language_model
 
-        if out.exists() and not overwrite:
-            msg = f"{out} is there already: name another file, or replace it with --overwrite"
-            raise ArgumentError(msg)
+        _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
         language_model = load_language_model(model)
 
         def named(name: str) -> Any:
@@ -85,11 +83,28 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                     task, description=what, completed=done, total=of
                 ),
             )
+        _show(found)
         found.settings.save(out, overwrite=overwrite)
-        _show(found, out)
+        typer.echo(f"settings: {out}")
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
 
 
-def _show(found: Calibration, out: Path) -> None:
+def _make_room(out: Path, *, overwrite: bool) -> None:
+    """Make the folder of a file that may be written."""
+    if out.is_dir():
+        msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
+        raise ArgumentError(msg)
+    if out.exists() and not overwrite:
+        msg = f"{out} is there already: name another file, or replace it with --overwrite"
+        raise ArgumentError(msg)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"{out.parent} is no folder that can be made: {error.strerror}"
+        raise ArgumentError(msg) from error
+
+
+def _show(found: Calibration) -> None:
     console = Console()
     noise = _table("λ'", "surrogate", "distinct")
     for point in found.noise_variances:
@@ -111,8 +126,6 @@ def _show(found: Calibration, out: Path) -> None:
     )
     for note in found.notes:
         console.print(f"note: {note}", highlight=False)
-    console.print(f"settings: {out}", soft_wrap=True, highlight=False)
-    typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
 
 
 def _table(name: str, *more: str) -> Table:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,11 +26,15 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.saved_settings import CalibratedSettings
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
     from langchain_sift.comparison import Report, Row
+
+_MOST_REASONS = 3  # of rows without a result
+_NOISE_VARIANCE = 1.0  # for hidden states, which embed where nothing else is named
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -43,8 +49,13 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             "or a folder of them. With --protocol qa each line of a .txt file is a question."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A causal model: a name on the hub, or a folder.")],
     out: Annotated[Path, typer.Option(help="Folder for the report and the rows.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A causal model: a name on the hub, or a folder. By default that of --settings."
+        ),
+    ] = None,
     store: Annotated[
         str | None, typer.Option(help="Chroma's folder, or the URL of its server.")
     ] = None,
@@ -79,7 +90,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     k: Annotated[
         str | None, typer.Option(help="Documents chosen for a prompt: 20, or several: 1,5,10,25.")
     ] = None,
-    fetch_k: Annotated[int, typer.Option(help="Candidates they are chosen from.")] = 200,
+    fetch_k: Annotated[
+        int | None, typer.Option(help="Candidates they are chosen from: 200.")
+    ] = None,
     noise_variance: Annotated[
         float | None,
         typer.Option(help="SIFT's λ': 1; 0.1 to 1 suit hidden states, 0.01 the paper's."),
@@ -116,26 +129,25 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; go on with --resume, the rows so far are in {out}"):
-        recipe: dict[str, Any] = {
-            "learning_rate": learning_rate,
-            "lora_rank": lora_rank,
-            "max_length": max_length,
-        }
-        chosen: dict[str, Any] = {"k": k, "noise_variance": noise_variance}
-        _fill_from(settings, chosen, recipe)
+        saved = None if settings is None else CalibratedSettings.load(settings)
+        if noise_variance is None and saved is None:
+            noise_variance = _NOISE_VARIANCE
         report = _compare(
             console,
             prompts=prompts,
-            model=model,
+            model=_model(model, saved, console),
             out=out,
             where=(store, collection, corpus),
             embeddings=embeddings,
             methods=names_of(methods),
             protocols=names_of(protocol),
-            k=_numbers(chosen["k"] or "20"),
+            settings=saved,
+            k=None if k is None else _numbers(k),
             fetch_k=fetch_k,
-            noise_variance=chosen["noise_variance"] or 1.0,
-            finetune=_recipe(recipe),
+            noise_variance=noise_variance,
+            finetune=_recipe(
+                saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
+            ),
             retrievers=_named(retriever),
             chains=_named(chain),
             scorers=_named(scorer),
@@ -171,7 +183,7 @@ def _compare(
     embeddings: str | None,
     methods: Sequence[str],
     protocols: Sequence[str],
-    **settings: Any,
+    **arguments: Any,
 ) -> Report:
     from langchain_sift.comparison import compare, read_prompts
     from langchain_sift.comparison.methods import parse_methods
@@ -182,15 +194,16 @@ def _compare(
     from langchain_sift.ttft import load_language_model
 
     # Everything that can be wrong about the arguments is found before the work begins.
-    refuse_present(out, resume=settings["resume"], overwrite=settings["overwrite"])
+    refuse_present(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
     checked = named_protocols(protocols)
-    parsed = parse_methods(methods, retrievers=settings["retrievers"], chains=settings["chains"])
+    parsed = parse_methods(methods, retrievers=arguments["retrievers"], chains=arguments["chains"])
     asked = read_prompts(prompts, lines="qa" in checked)
     language_model = load_language_model(model)
     shared = nullcontext() if where[0] is None else held(where[0], alone=False)
     with shared, progress_bar(console) as progress:
         vectorstore = _open(where, embeddings, language_model, out, progress)
-        rows = sum(len(settings["k"]) if method.selection else 1 for method in parsed)
+        counts = len(arguments["k"] or (1,))
+        rows = sum(counts if method.selection else 1 for method in parsed)
         comparing = progress.add_task("comparing", total=len(asked) * len(checked) * rows)
 
         def advance(row: Row) -> None:
@@ -204,7 +217,7 @@ def _compare(
             protocols=protocols,
             out=out,
             on_row=advance,
-            **settings,
+            **arguments,
         )
         progress.update(comparing, total=len(report.rows), description="done")
     return write_report(report, out)
@@ -242,25 +255,28 @@ def _open(
     )
 
 
-def _fill_from(path: Path | None, chosen: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """Take from a settings file what was not given."""
-    if path is None:
-        return
-    from langchain_sift.comparison.saved_settings import CalibratedSettings
+def _model(given: str | None, saved: CalibratedSettings | None, console: Console) -> str:
+    """Return the model's name, and say where the settings are another model's."""
+    if given is None:
+        if saved is None:
+            msg = "give --model, a causal model of the hub or a folder, or --settings that name one"
+            raise ArgumentError(msg)
+        return saved.model
+    if saved is not None and given != saved.model:
+        console.print(
+            f"note: the settings were calibrated with {saved.model}: another model may need others",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return given
 
-    saved = CalibratedSettings.load(path)
-    chosen["k"] = chosen["k"] or str(saved.k)
-    chosen["noise_variance"] = chosen["noise_variance"] or saved.noise_variance
-    for name, value in recipe.items():
-        if value is None:
-            recipe[name] = getattr(saved, name)
 
-
-def _recipe(given: Mapping[str, Any]) -> FineTuneConfig:
-    settings = {name: value for name, value in given.items() if value is not None}
-    if "lora_rank" in settings:
-        settings["lora_alpha"] = float(settings["lora_rank"])
-    return FineTuneConfig(**settings)
+def _recipe(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "lora_rank" in changes:
+        changes["lora_alpha"] = float(changes["lora_rank"])
+    return replace(FineTuneConfig() if saved is None else saved.finetune_config(), **changes)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -284,13 +300,18 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
+    from langchain_sift.comparison.verdicts import verdict
+
     console = Console()
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
             console.print(_table(report, protocol, group))
-    failures = sum(row.failure is not None for row in report.rows)
-    if failures:
-        console.print(f"{failures} of {len(report.rows)} rows have no result; the report says why")
+        console.print(f"{protocol}: {verdict(report, protocol)}", markup=False, highlight=False)
+    reasons = Counter(row.failure for row in report.rows if row.failure is not None)
+    if reasons:
+        console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
+        for reason, count in reasons.most_common(_MOST_REASONS):
+            console.print(f"  {count} x {reason}", markup=False, highlight=False)
     if report.leaks:
         console.print(
             f"the store holds the scored text of {len(report.leaks)} prompts, exactly or nearly "

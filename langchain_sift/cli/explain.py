@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line
+from langchain_sift.saved_settings import CalibratedSettings
 
 if TYPE_CHECKING:
     from langchain_sift.explanation import ExplainedChoice, Explanation
@@ -35,9 +37,14 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
             "By default the model that the collection names."
         ),
     ] = None,
-    k: Annotated[int, typer.Option(help="Documents to choose.")] = 8,
-    fetch_k: Annotated[int, typer.Option(help="Candidates they are chosen from.")] = 200,
-    noise_variance: Annotated[float, typer.Option(help="SIFT's λ'.")] = 0.1,
+    settings: Annotated[
+        Path | None, typer.Option(help="A file that `calibrate` wrote; options given win over it.")
+    ] = None,
+    k: Annotated[int | None, typer.Option(help="Documents to choose: 8.")] = None,
+    fetch_k: Annotated[
+        int | None, typer.Option(help="Candidates they are chosen from: 200.")
+    ] = None,
+    noise_variance: Annotated[float | None, typer.Option(help="SIFT's λ': 0.1.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,  # noqa: FBT002
 ) -> None:
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
@@ -49,13 +56,23 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         def named(name: str) -> Any:
             return embeddings_of(embeddings or name)
 
+        given = {"k": k, "fetch_k": fetch_k, "noise_variance": noise_variance}
+        chosen = _filled(given, settings)
         with held(store, alone=False):
-            opened = open_collection(store, collection, named)
-            found = explain(opened, query, k=k, fetch_k=fetch_k, noise_variance=noise_variance)
+            found = explain(open_collection(store, collection, named), query, **chosen)
         if as_json:
             typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         else:
             _show_explanation(found)
+
+
+def _filled(given: Mapping[str, Any], settings: Path | None) -> dict[str, Any]:
+    """Return what was given; else what the settings file says; else the defaults."""
+    found: dict[str, Any] = {"k": 8, "fetch_k": 200, "noise_variance": 0.1}
+    if settings is not None:
+        saved = CalibratedSettings.load(settings)
+        found = {name: getattr(saved, name) for name in found}
+    return found | {name: value for name, value in given.items() if value is not None}
 
 
 def _show_explanation(found: Explanation) -> None:

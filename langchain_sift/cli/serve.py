@@ -106,7 +106,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
 def _saved(path: Path | None) -> Any:
     if path is None:
         return None
-    from langchain_sift.comparison.saved_settings import CalibratedSettings
+    from langchain_sift.saved_settings import CalibratedSettings
 
     return CalibratedSettings.load(path)
 

@@ -9,16 +9,20 @@
 | `methods.py` | the methods by their names |
 | `choosing.py` | what each method chooses |
 | `asking.py` | what is asked of the engine, and the rows that come of it |
-| `measuring.py` | methods x prompts |
+| `measuring.py` | methods x prompts: what is asked for, checked |
+| `running.py` | methods x prompts: unit by unit |
 | `metrics.py`, `memory.py` | how good an answer is, and how much memory it took |
 | `leaks.py` | whether the store holds what is scored |
-| `results.py` | rows, summaries, the report as a value |
+| `rows.py`, `summaries.py` | a method on one prompt, and on many |
+| `results.py` | the report as a value |
 | `run_folder.py` | rows on disk as they come |
 | `statistics.py` | intervals, and verdicts |
-| `calibration.py`, `saved_settings.py` | λ', learning rate and k for one's own store |
-| `plots.py`, `svg.py` | its plots, and how methods look in them |
-| `markdown.py` | what was found, in words and tables |
-| `html.py` | the report as a page |
+| `findings.py`, `verdicts.py` | what a report says, and how certain that is |
+| `columns.py`, `wording.py` | its tables' columns, and how numbers are written |
+| `plots.py`, `quality_plots.py`, `uncertainty_plots.py` | its plots |
+| `axes.py`, `svg.py` | what they have in common, and how methods look in them |
+| `markdown.py` | the report as Markdown |
+| `html.py`, `chosen_documents.py` | the report as a page, and what its script reads |
 | `writing.py` | all files of a report |
 """
 
@@ -26,21 +30,20 @@ from langchain_sift.extras import require
 
 require("compare", "torch", "transformers")
 
-from langchain_sift.comparison.calibration import Calibration, calibrate  # noqa: E402
 from langchain_sift.comparison.corpus import read_corpus  # noqa: E402
 from langchain_sift.comparison.indexing import index_documents  # noqa: E402
 from langchain_sift.comparison.measuring import DEFAULT_METHODS, compare  # noqa: E402
 from langchain_sift.comparison.prompts import Prompt, read_prompts  # noqa: E402
-from langchain_sift.comparison.results import MethodSummary, Report, Row  # noqa: E402
+from langchain_sift.comparison.results import Report  # noqa: E402
+from langchain_sift.comparison.rows import Row  # noqa: E402
+from langchain_sift.comparison.summaries import MethodSummary  # noqa: E402
 
 __all__ = [
     "DEFAULT_METHODS",
-    "Calibration",
     "MethodSummary",
     "Prompt",
     "Report",
     "Row",
-    "calibrate",
     "compare",
     "index_documents",
     "read_corpus",

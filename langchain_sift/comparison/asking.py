@@ -16,7 +16,7 @@ from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.metrics import ANSWER_METRICS
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.protocols import ScoredText, Task
-from langchain_sift.comparison.results import Row
+from langchain_sift.comparison.rows import Row
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import SIFTError
 from langchain_sift.ttft import Answering, Engine, Outcome, Request, Scoring, Ticket

@@ -18,7 +18,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.methods import Method
-from langchain_sift.comparison.results import ChosenDocument
+from langchain_sift.comparison.rows import ChosenDocument
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.selection import SELECTORS, Selection, random, select_residual
 from langchain_sift.selection.greedy import is_enough

@@ -153,7 +153,10 @@ def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
     collection = _collection(where, name)
     if collection is None:
         if embeddings is None:
-            msg = f"{where} has no collection {name!r} yet: say which embeddings to make it with"
+            msg = (
+                f"{where} has no collection {name!r} yet: name the embeddings to make it with "
+                "(--embeddings)"
+            )
             raise ArgumentError(msg)
         return embeddings
     metadata = collection.metadata or {}

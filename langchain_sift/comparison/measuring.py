@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,26 +12,24 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.comparison.asking import Asked, Asker, Scorer
-from langchain_sift.comparison.choosing import Choice, Corpus, choose_with
+from langchain_sift.comparison.asking import Asker, Scorer
+from langchain_sift.comparison.choosing import Corpus
 from langchain_sift.comparison.leaks import find_leaks
-from langchain_sift.comparison.methods import BASE, CHAIN, Method, parse_methods
+from langchain_sift.comparison.methods import BASE, CHAIN, parse_methods
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.protocols import PROTOCOLS, Task, named_protocols
-from langchain_sift.comparison.results import Report, Row, in_order
-from langchain_sift.comparison.run_folder import Key, RunFolder, refuse_present
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import Row, in_order
+from langchain_sift.comparison.run_folder import RunFolder, refuse_present
+from langchain_sift.comparison.running import SHOWN_CHARACTERS, Comparison, run, units_of
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection import SELECTORS
+from langchain_sift.saved_settings import CalibratedSettings, read_settings
 from langchain_sift.selection.greedy import check_arguments
-from langchain_sift.stores.adapter import Array
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_METHODS = (BASE, "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift")
 LEAKS = ("report", "exclude", "ignore")
-_SHOWN_CHARACTERS = 600
 _GATHER_SECONDS = 0.2  # enough for all of a unit to be trained together, on a busy machine as well
 
 
@@ -46,9 +41,10 @@ def compare(
     vectorstore: VectorStore,
     tokenizer: Any = None,
     protocols: Sequence[str] = ("document",),
-    k: int | Sequence[int] = 20,
-    fetch_k: int = 200,
-    noise_variance: float = 0.01,
+    settings: CalibratedSettings | Path | str | None = None,
+    k: int | Sequence[int] | None = None,
+    fetch_k: int | None = None,
+    noise_variance: float | None = None,
     finetune: FineTuneConfig | None = None,
     retrievers: Mapping[str, Runnable[str, list[Document]]] | None = None,
     chains: Mapping[str, Runnable[Any, Any]] | None = None,
@@ -79,11 +75,13 @@ def compare(
         protocols: "document" retrieves with the prompt and scores the same text, as in arXiv
             2410.08020; "continuation" retrieves with its first half and scores the second; "qa"
             retrieves with the question, generates an answer greedily, and scores it.
-        k: Documents chosen for a prompt; several numbers are compared in one run, and cost little
-            more than the largest. Fine-tuning takes a step on each; RAG puts as many different
-            ones before the prompt as fit the model's context, in order.
-        fetch_k: Nearest neighbours they are chosen from; raised to `k`.
-        noise_variance: λ' of SIFT, see `SIFTRetriever`.
+        settings: What `calibrate` chose, or the file that it was written to: stands for the next
+            four arguments where they are not given.
+        k: Documents chosen for a prompt, by default 20; several numbers are compared in one run,
+            and cost little more than the largest. Fine-tuning takes a step on each; RAG puts as
+            many different ones before the prompt as fit the model's context, in order.
+        fetch_k: Nearest neighbours they are chosen from, by default 200; raised to `k`.
+        noise_variance: λ' of SIFT, by default 0.01; see `SIFTRetriever`.
         finetune: How the model learns; its `max_length` also cuts the documents of RAG.
         retrievers: Runnables of yours from a query to documents.
         chains: Runnables of yours from a question to an answer, such as RAG with another model;
@@ -114,7 +112,10 @@ def compare(
     """
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
-    ks = _checked_ks(k)
+    chosen = _given_or_saved(
+        settings, k=k, fetch_k=fetch_k, noise_variance=noise_variance, finetune=finetune
+    )
+    ks, noise_variance = _checked_ks(chosen["k"]), chosen["noise_variance"]
     check_arguments(max(ks), noise_variance, None)
     _check_words(leaks, jobs, max_tokens)
     checked = named_protocols(protocols)
@@ -123,12 +124,12 @@ def compare(
         msg = 'chains give answers, which only the protocol "qa" scores'
         raise ArgumentError(msg)
     asked = as_prompts(prompts)
-    fetch_k = max(fetch_k, *ks)
-    recipe = replace(finetune or FineTuneConfig(), seed=seed)
+    fetch_k = max(chosen["fetch_k"], *ks)
+    recipe = replace(chosen["finetune"], seed=seed)
     language_model = _language_model(model, tokenizer)
     corpus = Corpus.read(vectorstore, **({} if filter is None else {"filter": dict(filter)}))
     found = {} if leaks == "ignore" else _leaks(asked, checked, corpus)
-    settings = {
+    told = {
         "methods": [method.name for method in parsed],
         "protocols": list(checked),
         "k": list(ks),
@@ -148,7 +149,7 @@ def compare(
         if not asked:
             msg = f"the store holds the scored text of all {len(found)} prompts: none is left"
             raise ArgumentError(msg)
-    comparison = _Comparison(
+    comparison = Comparison(
         asker=Asker(
             shared_engine(language_model, recipe, _limits(recipe, jobs, ks)),
             recipe=recipe,
@@ -163,19 +164,32 @@ def compare(
         retrievers=retrievers or {},
         chains=chains or {},
     )
-    folder = None if out is None else RunFolder(out, settings, resume=resume, overwrite=overwrite)
-    prompt_texts = {prompt.id: prompt.text[:_SHOWN_CHARACTERS] for prompt in asked}
+    folder = None if out is None else RunFolder(out, told, resume=resume, overwrite=overwrite)
+    prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in asked}
     if folder is not None:
         folder.describe(prompt_texts, found)
-    rows = _run(comparison, _units(asked, checked, parsed, jobs), folder, on_row)
+    rows = run(comparison, units_of(asked, checked, parsed, jobs), folder, on_row)
     order = {prompt.id: place for place, prompt in enumerate(asked)}
     return Report(
         rows=tuple(in_order(rows, checked, order, [method.name for method in parsed])),
-        settings=settings,
+        settings=told,
         texts=dict(comparison.texts if folder is None else folder.texts),
         prompt_texts=prompt_texts,
         leaks=found,
     )
+
+
+def _given_or_saved(
+    settings: CalibratedSettings | Path | str | None, **given: Any
+) -> dict[str, Any]:
+    """Return what was given; else what was saved; else the defaults."""
+    defaults = {"k": 20, "fetch_k": 200, "noise_variance": 0.01, "finetune": FineTuneConfig()}
+    saved = {}
+    if settings is not None:
+        found = read_settings(settings)
+        saved = {name: getattr(found, name) for name in ("k", "fetch_k", "noise_variance")}
+        saved["finetune"] = found.finetune_config()
+    return {**defaults, **saved, **{n: value for n, value in given.items() if value is not None}}
 
 
 def _checked_ks(k: int | Sequence[int]) -> tuple[int, ...]:
@@ -246,165 +260,3 @@ def _task(prompt: Prompt, protocol: str) -> Task | None:
         return PROTOCOLS[protocol](prompt)
     except ArgumentError:  # told in its rows
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """What is done, and written, together: a method on some prompts."""
-
-    protocol: str
-    prompts: tuple[Prompt, ...]
-    methods: tuple[Method, ...]
-    """They differ in where they stop, so that one training serves them all."""
-
-    def keys(self, ks: Sequence[int]) -> list[Key]:
-        return [
-            (self.protocol, prompt.id, method.name, k)
-            for prompt in self.prompts
-            for method in self.methods
-            for k in (ks if method.selection else (0,))
-        ]
-
-
-def _units(
-    prompts: Sequence[Prompt], protocols: Sequence[str], methods: Sequence[Method], jobs: int
-) -> list[_Unit]:
-    families: dict[Method, list[Method]] = {}
-    for method in methods:
-        key = method.family if method.mode == "ttft" else method
-        families.setdefault(key, []).append(method)
-    return [
-        _Unit(protocol, tuple(prompts[start : start + jobs]), tuple(family))
-        for protocol in protocols
-        for start in range(0, len(prompts), jobs)
-        for family in families.values()
-    ]
-
-
-def _run(
-    comparison: _Comparison,
-    units: Sequence[_Unit],
-    folder: RunFolder | None,
-    on_row: Callable[[Row], None],
-) -> list[Row]:
-    """Do what is not done; a unit of which a row is missing is done again as a whole.
-
-    So what is trained together is the same as in a run that nobody interrupted.
-    """
-    rows: list[Row] = []
-    if folder is not None:
-        whole = [u for u in units if all(key in folder.rows for key in u.keys(comparison.ks))]
-        folder.keep({key for unit in whole for key in unit.keys(comparison.ks)})
-        rows = list(folder.rows.values())
-        units = [unit for unit in units if unit not in whole]
-    for row in rows:
-        on_row(row)
-    for unit in units:
-        new = comparison.measure(unit)
-        if folder is not None:
-            folder.add(new, comparison.texts)
-        rows += new
-        for row in new:
-            on_row(row)
-    return rows
-
-
-@dataclass(slots=True)
-class _Comparison:
-    asker: Asker
-    corpus: Corpus
-    ks: tuple[int, ...]
-    fetch_k: int
-    noise_variance: float
-    seed: int
-    retrievers: Mapping[str, Runnable[str, list[Document]]]
-    chains: Mapping[str, Runnable[Any, Any]]
-    texts: dict[str, str] = field(default_factory=dict)
-    """The beginning of each document that was chosen."""
-
-    _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
-
-    def measure(self, unit: _Unit) -> list[Row]:
-        """Return the rows of a unit; what fails on one prompt costs its rows alone."""
-        rows: list[Row] = []
-        asked: list[Asked] = []
-        for prompt in unit.prompts:
-            empty = self._empty(unit, prompt)
-            try:
-                asked += self._prepare(unit, prompt, empty)
-            except Exception as error:
-                logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row in empty]
-        # Handed in at once, so that the engine trains them together.
-        for one in self.asker.start(asked):
-            try:
-                rows += one.rows()
-            # One prompt that cannot be measured must not cost the others their hours.
-            except Exception as error:
-                logger.warning("%s on %s", unit.methods[0].name, one.prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row, _ in one.wanted]
-        return rows
-
-    def _empty(self, unit: _Unit, prompt: Prompt) -> list[Row]:
-        return [
-            Row(unit.protocol, prompt.id, prompt.group, method, k, prompt.source)
-            for _, _, method, k in replace(unit, prompts=(prompt,)).keys(self.ks)
-        ]
-
-    def _prepare(self, unit: _Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Asked]:
-        method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
-        if method.mode == CHAIN:
-            return [Asked(prompt, task, method, [(empty[0], 0)], chain=self.chains[method.name])]
-        if not method.selection:
-            return [Asked(prompt, task, method, [(empty[0], 0)])]
-        if method.nested:
-            choice = self._choose(method, task, prompt, max(self.ks))
-            by_name = {one.name: one for one in unit.methods}
-            counts = [_count(by_name[row.method], choice, row.k) for row in empty]
-            wanted = list(zip(empty, counts, strict=True))
-            if method.mode == "ttft" and not task.asks:
-                return [Asked(prompt, task, method, wanted, choice)]  # one training for all k
-            return [Asked(prompt, task, method, [one], choice.first(one[1])) for one in wanted]
-        choices = [self._choose(method, task, prompt, row.k) for row in empty]
-        return [
-            Asked(prompt, task, method, [(row, len(choice.chosen))], choice)
-            for row, choice in zip(empty, choices, strict=True)
-        ]
-
-    def _embedded(self, query: str) -> tuple[Array, float]:
-        """Return the query's vector, and how long it took to embed; the same for each method."""
-        if query not in self._queries:
-            began = time.perf_counter()
-            self._queries[query] = self.corpus.embed(query), time.perf_counter() - began
-        return self._queries[query]
-
-    def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> Choice:
-        if method.selection in SELECTORS:
-            query, seconds = self._embedded(task.query)
-            choice = self.corpus.choose(
-                method,
-                query,
-                k=k,
-                fetch_k=self.fetch_k,
-                noise_variance=self.noise_variance,
-                seed=f"{self.seed} {prompt.id}",
-            )
-            choice = replace(choice, seconds=choice.seconds + seconds)
-        else:
-            choice = choose_with(self.retrievers[method.selection], task.query, k=k)
-        for document, text in zip(choice.chosen, choice.texts, strict=True):
-            self.texts.setdefault(document.id, text[:_SHOWN_CHARACTERS])
-        return choice
-
-
-def _count(method: Method, choice: Choice, k: int) -> int:
-    """Return how many of its documents a method takes where it may take k."""
-    first = choice.first(k)
-    if method.stopping_alpha is None:
-        return len(first.chosen)
-    return first.stops_after(method.stopping_alpha)
-
-
-def _failed(row: Row, error: Exception) -> Row:
-    first = str(error).strip().partition("\n")[0]
-    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")

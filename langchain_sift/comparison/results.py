@@ -1,252 +1,23 @@
-"""What a comparison found: rows, their summaries, and the report as a value."""
+"""All that a comparison found: the report as a value."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from langchain_sift.comparison.methods import BASE
+from langchain_sift.comparison.rows import Row, plain
 from langchain_sift.comparison.statistics import (
     Difference,
     Interval,
     correlation,
     judge,
     ratio_interval,
-    ratio_standard_error,
 )
-
-PERCENT_OF_BASE = "percent_of_base"
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenDocument:
-    """A document as a method chose it; its text is in `Report.texts`."""
-
-    id: str
-    gain: float
-    """By how much it lowered the posterior variance at the prompt; NaN where nobody knows."""
-
-    posterior_variance: float
-    """What remained after it."""
-
-    copies: int
-    """How many of the candidates had its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One method with one k on one prompt under one protocol."""
-
-    protocol: str
-    prompt: str
-    """The prompt's id."""
-
-    group: str
-    """What the prompt was filed under, such as its domain."""
-
-    method: str
-    k: int = 0
-    """Documents that it was to choose; 0 where it chooses none."""
-
-    source: str = ""
-    """What the prompt was cut from; its own id where that is not known."""
-
-    bits: float = math.nan
-    """Of the scored text, under the model: its negative log-likelihood in base 2."""
-
-    bytes: int = 0
-    """Of the scored text, in UTF-8."""
-
-    tokens: int = 0
-    """Of the scored text."""
-
-    answer: str | None = None
-    """What was generated, where something was."""
-
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """Of the answer, by metric; more is better."""
-
-    seconds_retrieval: float = 0.0
-    seconds_training: float = 0.0
-    seconds_answering: float = 0.0
-    """Of what was done for several prompts together, its equal share; so is training."""
-
-    tokens_training: int = 0
-    tokens_context: int = 0
-    """Before the scored text or the answer."""
-
-    tokens_answer: int = 0
-    peak_memory: int = 0
-    """Bytes that the process, or on a GPU the model, held at most while it was done."""
-
-    redundancy: float = math.nan
-    """Mean over the choices after the first of the highest cosine with one before; 1: copies."""
-
-    chosen: tuple[ChosenDocument, ...] = ()
-    """In the order of choice, repeats included."""
-
-    used_places: tuple[int, ...] = ()
-    """Which of them were learned from, or fitted into the context: places in `chosen`."""
-
-    prior_variance: float = math.nan
-    failure: str | None = None
-    """Why there is no score, where there is none."""
-
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        """What distinguishes it from all other rows of a comparison."""
-        return self.protocol, self.prompt, self.method, self.k
-
-    @property
-    def cluster(self) -> str:
-        """The observation that it is part of."""
-        return self.source or self.prompt
-
-    @property
-    def seconds(self) -> float:
-        """Retrieval, training and answering together."""
-        return self.seconds_retrieval + self.seconds_training + self.seconds_answering
-
-    @property
-    def used(self) -> int:
-        """How many documents were used, repeats counted."""
-        return len(self.used_places)
-
-    @property
-    def distinct(self) -> int:
-        """How many different documents were used."""
-        return len({self.chosen[place].id for place in self.used_places})
-
-    @property
-    def posterior_std(self) -> float:
-        """What remained uncertain about the prompt: σ after the last choice."""
-        if not self.chosen:
-            return math.nan
-        return math.sqrt(max(0.0, self.chosen[-1].posterior_variance))
-
-
-@dataclass(frozen=True, slots=True)
-class MethodSummary:
-    """One method over many prompts."""
-
-    prompts: int
-    """How many were scored."""
-
-    failures: int
-    bits_per_byte: float
-    """All bits over all bytes."""
-
-    percent_of_base: float
-    """100 x bits per byte over the base model's on the same prompts; lower is better."""
-
-    standard_error: float
-    """Of `percent_of_base`, over sources of prompts; 0 for the base model itself."""
-
-    perplexity: float
-    """2 to the mean bits per token of the scored text."""
-
-    scores: Mapping[str, float]
-    """Mean of each metric of the answers."""
-
-    score_errors: Mapping[str, float]
-    """Their standard errors."""
-
-    seconds: float
-    """Mean over prompts; so are the next ones, but for `peak_memory`."""
-
-    seconds_retrieval: float
-    seconds_training: float
-    seconds_answering: float
-    tokens_training: float
-    tokens_context: float
-    documents_used: float
-    distinct_documents: float
-    redundancy: float
-    peak_memory: int
-    """Highest of all prompts."""
-
-
-def summarize(rows: Iterable[Row]) -> dict[str, MethodSummary]:
-    """Return each method's summary over rows of one protocol, in the order of first occurrence."""
-    by_method: dict[str, list[Row]] = {}
-    for row in rows:
-        by_method.setdefault(row.method, []).append(row)
-    base = {row.prompt: row for row in by_method.get(BASE, []) if row.failure is None}
-    return {method: _summary(own, base) for method, own in by_method.items()}
-
-
-def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
-    done = [row for row in rows if row.failure is None]
-    scored = [row for row in done if math.isfinite(row.bits)]
-    percent, standard_error = _percent_of_base(scored, base)
-    bits = sum(row.bits for row in scored)
-    total_bytes = sum(row.bytes for row in scored)
-    total_tokens = sum(row.tokens for row in scored)
-    names = list(dict.fromkeys(name for row in done for name in row.scores))
-    marked = {name: [row for row in done if name in row.scores] for name in names}
-
-    def mean(value: Callable[[Row], float]) -> float:
-        values = [value(row) for row in done]
-        known = [value for value in values if math.isfinite(value)]
-        return float(np.mean(known)) if known else math.nan
-
-    return MethodSummary(
-        prompts=len(done),
-        failures=len(rows) - len(done),
-        bits_per_byte=bits / total_bytes if total_bytes else math.nan,
-        percent_of_base=percent,
-        standard_error=standard_error,
-        perplexity=_perplexity(bits, total_tokens),
-        scores={name: _mean_score(name, own) for name, own in marked.items()},
-        score_errors={name: _score_error(name, own) for name, own in marked.items()},
-        seconds=mean(lambda row: row.seconds),
-        seconds_retrieval=mean(lambda row: row.seconds_retrieval),
-        seconds_training=mean(lambda row: row.seconds_training),
-        seconds_answering=mean(lambda row: row.seconds_answering),
-        tokens_training=mean(lambda row: row.tokens_training),
-        tokens_context=mean(lambda row: row.tokens_context),
-        documents_used=mean(lambda row: row.used),
-        distinct_documents=mean(lambda row: row.distinct),
-        redundancy=mean(lambda row: row.redundancy),
-        peak_memory=max((row.peak_memory for row in done), default=0),
-    )
-
-
-def _perplexity(bits: float, tokens: int) -> float:
-    try:
-        return 2.0 ** (bits / tokens) if tokens else math.nan
-    except OverflowError:
-        return math.inf
-
-
-def _mean_score(name: str, rows: Sequence[Row]) -> float:
-    return float(np.mean([row.scores[name] for row in rows]))
-
-
-def _score_error(name: str, rows: Sequence[Row]) -> float:
-    scores = [row.scores[name] for row in rows]
-    return ratio_standard_error(scores, [1.0] * len(rows), [row.cluster for row in rows])
-
-
-def _percent_of_base(scored: Sequence[Row], base: Mapping[str, Row]) -> tuple[float, float]:
-    """Return the ratio of all bits to the base model's, in percent, and its standard error.
-
-    The scored bytes are the same, so this is also the ratio of bits per byte.
-    """
-    paired = [row for row in scored if row.prompt in base]
-    if not paired:
-        return math.nan, math.nan
-    own = [row.bits for row in paired]
-    bases = [base[row.prompt].bits for row in paired]
-    if sum(bases) <= 0:
-        return math.nan, math.nan
-    error = ratio_standard_error(own, bases, [row.cluster for row in paired])
-    return 100 * sum(own) / sum(bases), 100 * error
+from langchain_sift.comparison.summaries import PERCENT_OF_BASE, MethodSummary, summarize
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +80,13 @@ class Report:
     ) -> dict[str, MethodSummary]:
         """Return the summary of each method; arguments as in `select`."""
         return summarize(self.select(protocol, group=group, k=k))
+
+    def summaries_by_group(self, protocol: str) -> dict[str, Mapping[str, MethodSummary]]:
+        """Return the summaries of each group, where there are several."""
+        groups = [group for group in self.groups if self.prompts(protocol, group)]
+        if len(groups) < 2:  # noqa: PLR2004
+            return {}
+        return {group: self.summary(protocol, group) for group in groups}
 
     def prompts(self, protocol: str, group: str | None = None) -> int:
         """Return how many prompts a protocol was run on."""
@@ -432,26 +210,6 @@ class Report:
         return found
 
 
-def in_order(
-    rows: Iterable[Row],
-    protocols: Sequence[str],
-    prompts: Mapping[str, int],
-    methods: Sequence[str],
-) -> list[Row]:
-    """Return rows by protocol, prompt, method and k, whatever order they came in."""
-    method_places = {name: place for place, name in enumerate(methods)}
-    protocol_places = {name: place for place, name in enumerate(protocols)}
-    return sorted(
-        rows,
-        key=lambda row: (
-            protocol_places[row.protocol],
-            prompts.get(row.prompt, len(prompts)),
-            method_places[row.method],
-            row.k,
-        ),
-    )
-
-
 def _has(first: Row, second: Row, metric: str) -> bool:
     if metric == PERCENT_OF_BASE:
         return math.isfinite(first.bits) and math.isfinite(second.bits)
@@ -460,16 +218,3 @@ def _has(first: Row, second: Row, metric: str) -> bool:
 
 def _value(row: Row, metric: str) -> float:
     return row.bits if metric == PERCENT_OF_BASE else row.scores[metric]
-
-
-def plain(value: Any) -> Any:
-    """Return a value of dataclasses, mappings and numbers as JSON has them, NaN as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return plain(asdict(value))
-    return value if isinstance(value, str | int | bool | None) else str(value)

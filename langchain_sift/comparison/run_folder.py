@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.comparison.results import ChosenDocument, Report, Row, in_order, plain
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row, in_order, plain
 from langchain_sift.errors import ArgumentError
 
 _ROWS, _TEXTS, _RUN = "results.jsonl", "documents.jsonl", "run.json"

@@ -16,6 +16,7 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
+_FEWEST_RESAMPLED = 8  # clusters
 _AT_ONCE = 2_000_000  # numbers drawn together
 _NORMAL = NormalDist()
 
@@ -66,6 +67,7 @@ def ratio_interval(
     Bootstrap over whole clusters: observations of one cluster are alike, and drawing them one by
     one would make the interval too short (Field & Welsh, 2007). Expanded percentiles, because
     plain ones are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279, section 5.3).
+    Of fewer than eight clusters there are too few different samples: Student's interval.
 
     Args:
         numerators: One for each prompt.
@@ -78,6 +80,11 @@ def ratio_interval(
     value = _ratio(sums.sum(axis=1))
     if count < 2:  # noqa: PLR2004
         return Interval(value, math.nan, math.nan, count)
+    if count < _FEWEST_RESAMPLED:
+        half = student_quantile(count - 1) * ratio_standard_error(
+            numerators, denominators, clusters
+        )
+        return Interval(value, value - half, value + half, count)
     resampled = _resampled_ratios(sums, seed)
     low, high = np.percentile(resampled, _percentiles(count))
     return Interval(value, float(low), float(high), count)

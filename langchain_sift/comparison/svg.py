@@ -106,6 +106,18 @@ def method_style(method: str) -> MethodStyle:
     return MethodStyle(color, _MARKERS[mode], dashes, mode, hollow=bool(options))
 
 
+def color_of(method: str) -> str:
+    """Return a method's color as CSS has it."""
+    color = method_style(method).color
+    return "currentColor" if color == INK else color
+
+
+def swatch_of(method: str) -> str:
+    """Return the classes of a method's sign."""
+    style = method_style(method)
+    return f"swatch {style.mode}{' hollow' if style.hollow else ''}"
+
+
 def _other(name: str) -> str:
     return _OTHER_COLORS[_digest(name) % len(_OTHER_COLORS)]
 

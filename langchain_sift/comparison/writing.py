@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from langchain_sift.comparison.findings import Finding, find
 from langchain_sift.comparison.html import write_html
-from langchain_sift.comparison.markdown import Finding, find, markdown
+from langchain_sift.comparison.markdown import markdown
 from langchain_sift.comparison.plots import draw_plots
-from langchain_sift.comparison.results import Report, plain
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import plain
 
 PAGE, MARKDOWN, RESULTS, PLOTS = "report.html", "report.md", "results.json", "plots"
 
@@ -47,7 +49,7 @@ def as_json(report: Report, findings: list[Finding]) -> dict[str, Any]:
 
     Args:
         report: What to tell.
-        findings: What `markdown.find` found in it.
+        findings: What `find` found in it.
     """
     found: dict[str, Any] = plain(
         {

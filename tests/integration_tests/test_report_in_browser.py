@@ -18,7 +18,8 @@ import pytest
 
 from langchain_sift.comparison.html import write_html
 from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import ChosenDocument, Report, Row
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

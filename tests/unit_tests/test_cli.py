@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from typer.testing import CliRunner, Result
 
+from langchain_sift import CalibratedSettings
 from langchain_sift.cli import app
 
 
@@ -346,7 +348,7 @@ def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
 def test_what_was_calibrated_is_what_a_comparison_takes(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    file = tmp_path / "settings.json"
+    file = tmp_path / "new folder" / "settings.json"
     command = ["calibrate", "--store", indexed, "--model", tiny_model_path, "--out", file]
     command += ["--prompts", "4", "--k", "3", "--lora-rank", "4", "--max-length", "32"]
     result = CliRunner().invoke(app, list(map(str, command)))
@@ -362,5 +364,48 @@ def test_what_was_calibrated_is_what_a_comparison_takes(
     assert compared.exit_code == 0, compared.output
     settings = json.loads((out / "run.json").read_text())
     assert settings["k"] == [found["k"]]
-    for name in ("noise_variance", "learning_rate", "lora_rank", "max_length"):
+    for name in ("noise_variance", "learning_rate", "lora_rank", "max_length", "fetch_k"):
         assert settings[name] == found[name]
+    told = ["explain", "rice", "--store", indexed, "--settings", file, "--json"]
+    explained = CliRunner().invoke(app, [*map(str, told), "--k", "2"])
+    assert explained.exit_code == 0, explained.output
+    choice = json.loads(explained.stdout)
+    assert choice["noise_variance"] == found["noise_variance"]
+    assert len(choice["sift"]) == 2
+
+
+def test_settings_name_the_model_and_another_is_noted(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    saved = CalibratedSettings(0.3, 1e-3, 2, 20, 4, 8.0, 32, "org/name", "document", 0)
+    saved.save(file)
+    command = ["compare", "--store", indexed, "--prompts", prompts, "--settings", file]
+    command += ["--methods", "ttft:sift", "--out", tmp_path / "report"]
+    unknown = CliRunner().invoke(app, list(map(str, command)))
+    assert unknown.exit_code == 2
+    assert "org/name" in unknown.stderr
+    result = CliRunner().invoke(app, [*map(str, command), "--model", str(tiny_model_path)])
+    assert result.exit_code == 0, result.output
+    assert "calibrated with org/name" in result.stderr
+    run = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert (run["lora_alpha"], run["lora_rank"], run["k"]) == (8.0, 4, [2])
+    replace(saved, model=str(tiny_model_path)).save(file, overwrite=True)
+    command[-1] = tmp_path / "other"
+    named = CliRunner().invoke(app, [*map(str, command), "--lora-rank", "2"])
+    assert named.exit_code == 0, named.output
+    run = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
+
+
+def test_rows_without_a_result_are_told_with_their_reasons(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "word"}\n{"text": "rice grows in wet fields"}\n')
+    more = ("--protocol", "continuation", "--methods", "rag:sift", "--k", "2")
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 0, result.output
+    assert "2 of 4 rows have no result:" in result.stdout
+    assert "  2 x ArgumentError: the text is a single word" in result.stdout
+    assert "continuation: " in result.stdout

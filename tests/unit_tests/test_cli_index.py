@@ -139,7 +139,7 @@ def test_a_collection_keeps_its_embeddings(
     folder: Path, own_embeddings: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     command = (folder, "--store", tmp_path / "store")
-    assert "say which embeddings" in error_of(run(*command))
+    assert "name the embeddings" in error_of(run(*command))
     assert not (tmp_path / "store").exists()
     last_line(run(*command, "--embeddings", own_embeddings))
     message = error_of(run(*command, "--embeddings", tiny_model_path))

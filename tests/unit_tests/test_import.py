@@ -14,6 +14,7 @@ import langchain_sift
 
 EXPECTED = [
     "AsyncChroma",
+    "CalibratedSettings",
     "ChatTestTimeFineTuned",
     "FineTuneConfig",
     "GenerationConfig",

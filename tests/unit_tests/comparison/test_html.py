@@ -14,7 +14,8 @@ import pytest
 
 from langchain_sift.comparison import html
 from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import ChosenDocument, Report, Row
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 ATTACK = "<script>alert(1)</script>"

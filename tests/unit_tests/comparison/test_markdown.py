@@ -9,9 +9,13 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_sift.comparison import markdown
+from langchain_sift.comparison.findings import find
+from langchain_sift.comparison.markdown import markdown
 from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import ChosenDocument, Report, Row
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
+from langchain_sift.comparison.verdicts import verdict
+from langchain_sift.comparison.wording import setting
 
 
 def row(method, prompt, bits, *, k=None, protocol="document", group="prose", **changes):
@@ -36,7 +40,7 @@ def answers(scores, metric="f1"):
 
 
 def said(report, protocol="document"):
-    return markdown.verdict(report, protocol).replace("\N{NO-BREAK SPACE}", " ")
+    return verdict(report, protocol).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def tables(text):
@@ -113,6 +117,11 @@ def test_of_answers_more_is_better():
     assert "it is better than the closest (rag:a) by 0.800" in said(worse, "qa")
 
 
+def test_answers_that_nothing_judges_are_said_to_be_that():
+    rows = [replace(row(m, "p", math.nan), answer="so") for m in (BASE, "rag:a")]
+    assert "give reference answers" in said(Report(rows=tuple(rows)))
+
+
 def test_a_verdict_without_a_common_prompt():
     rows = [row(BASE, "p", 100.0), row(BASE, "q", 100.0), row("rag:a", "p", 50.0),
             row("rag:b", "q", 60.0)]  # fmt: skip
@@ -133,7 +142,7 @@ def test_failures_and_leaks_are_told():
     report = report_of(FLAT | {"rag:a": (100.0,) * 6}, leaks={"p1": "an exact copy in d"})
     failed = [replace(r, failure="no") if r.key[1:3] == ("p0", "rag:a") else r for r in report.rows]
     report = replace(report, rows=tuple(failed))
-    text = markdown.markdown(report, markdown.find(report), {})
+    text = markdown(report, find(report), {})
     assert "Failed: rag:a on 1 of 6 prompts." in text
     assert "the store holds the scored text of 1 of 6 prompts." in text
     assert [["prompt", "what the store holds of it"], ["---", "---"],
@@ -152,8 +161,8 @@ def test_the_tables_hold_what_the_rows_say(seed):
         for k in ((0,) if m == BASE else ks)
     ]
     report = Report(rows=tuple(rows), settings={"ks": [1, 4], "model": "a|b"})
-    found = markdown.find(report)
-    text = markdown.markdown(report, found, {"document": [("A plot", "plots/a.svg")]})
+    found = find(report)
+    text = markdown(report, found, {"document": [("A plot", "plots/a.svg")]})
     largest, smaller, by_group, differences, *_ = tables(text)
 
     def percent(method, k, group=None):
@@ -191,7 +200,7 @@ def test_the_main_methods_are_compared_each_with_each():
         FLAT | {m: [(100 + 5 * n) * rng.uniform(0.99, 1.01) for _ in range(6)]
                 for n, m in enumerate(reversed(names))}
     )  # fmt: skip
-    (finding,) = markdown.find(report)
+    (finding,) = find(report)
     differences = finding.differences["percent_of_base"]
     assert finding.best == "ttft:sift:exhaustive"
     assert [d.first for d in differences[:10]] == list(reversed(names))
@@ -208,24 +217,24 @@ def test_uncertainty_and_gain_go_together():
         chosen = (ChosenDocument("a", 0.1, (i / 10) ** 2, 1),)
         rows += [row(BASE, f"p{i}", 100.0), row("ttft:sift", f"p{i}", 50.0 + i, chosen=chosen)]
     report = Report(rows=tuple(rows))
-    (finding,) = markdown.find(report)
+    (finding,) = find(report)
     assert finding.correlations["ttft:sift"].value == pytest.approx(1.0)
-    table = next(t for t in tables(markdown.markdown(report, [finding], {})) if "ρ" in t[0][1])
+    table = next(t for t in tables(markdown(report, [finding], {})) if "ρ" in t[0][1])
     assert table[2][:2] == ["`ttft:sift`", "1.00"]
 
 
 def test_a_name_makes_no_markup():
     rows = [row(m, f"p{i}", 100.0, protocol="a\n<b>|") for m in (BASE, "rag:x|y") for i in range(3)]
     report = Report(rows=tuple(rows), settings={"<i>": "a\n\n# b"})
-    text = markdown.markdown(report, markdown.find(report), {})
+    text = markdown(report, find(report), {})
     assert "<" not in text.replace("&lt;", "")
     assert "\n# b" not in text
     assert all(len(line) == len(table[0]) for table in tables(text) for line in table)
 
 
 def test_an_empty_report_has_words():
-    assert markdown.find(Report(rows=())) == []
-    assert markdown.markdown(Report(rows=()), [], {}).startswith("# Comparison of 0 methods")
+    assert find(Report(rows=())) == []
+    assert markdown(Report(rows=()), [], {}).startswith("# Comparison of 0 methods")
 
 
 @pytest.mark.parametrize(
@@ -233,4 +242,4 @@ def test_an_empty_report_has_words():
     [(None, "not set"), ([1, 2], "1, 2"), ({"a": "ä"}, '{"a": "ä"}'), (True, "True"), (0.5, "0.5")],
 )
 def test_a_setting_is_one_line(value, shown):
-    assert markdown.setting(value) == shown
+    assert setting(value) == shown

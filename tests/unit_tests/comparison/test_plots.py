@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from langchain_sift.comparison import plots
+from langchain_sift.comparison import plots, quality_plots, uncertainty_plots
 from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import ChosenDocument, Report, Row
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
 from langchain_sift.comparison.svg import INK, label, method_style
 
 SELECTIONS = ("sift", "nearest", "nearest-repeated", "mmr", "uncertainty", "hull", "random")
@@ -138,7 +139,7 @@ def test_the_front_is_what_nothing_beats(seed, lower_is_better):
         return s <= t and sign * q <= sign * r and points[one] != points[other]
 
     expected = {m for m in points if not any(beats(other, m) for other in points)}
-    front = plots.pareto_front(points, lower_is_better=lower_is_better)
+    front = quality_plots.pareto_front(points, lower_is_better=lower_is_better)
     assert set(front) == expected
     assert list(front) == sorted(front, key=lambda m: points[m][0])
 
@@ -159,7 +160,7 @@ def test_a_course_is_padded_by_its_last_value():
         row("rag:sift", "q", 100.0, chosen=chosen(0.6, 0.2)),
         row("rag:mine", "q", 100.0, chosen=chosen(math.nan)),
     ]
-    assert plots._courses(rows) == {("sift", (100.0, 70.0, 50.0)): ["rag:sift"]}
+    assert uncertainty_plots._courses(rows) == {("sift", (100.0, 70.0, 50.0)): ["rag:sift"]}
 
 
 def test_the_caption_has_the_rank_correlation():

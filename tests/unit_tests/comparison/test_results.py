@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from langchain_sift.comparison.results import ChosenDocument, Report, Row, summarize
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
+from langchain_sift.comparison.summaries import summarize
 
 
 def row(method: str, prompt: int, bits: float, **other: object) -> Row:

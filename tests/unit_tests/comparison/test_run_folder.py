@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.results import ChosenDocument, Row
+from langchain_sift.comparison.rows import ChosenDocument, Row
 from langchain_sift.comparison.run_folder import RunFolder, read_report, refuse_present
 from langchain_sift.errors import ArgumentError
 

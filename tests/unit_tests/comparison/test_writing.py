@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import ChosenDocument, Report, Row
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.rows import ChosenDocument, Row
 from langchain_sift.comparison.writing import write_report
 
 

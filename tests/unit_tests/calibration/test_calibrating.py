@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,15 +15,13 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.comparison.calibration import (
+from langchain_sift.calibration.calibrating import (
     calibrate,
     documents_counts,
     fewest_documents,
-    hold_out,
-    leave_one_out,
-    promising,
 )
-from langchain_sift.comparison.saved_settings import CalibratedSettings
+from langchain_sift.calibration.held_out import hold_out
+from langchain_sift.calibration.surrogate import leave_one_out, promising
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.ttft import LanguageModel
 
@@ -154,26 +151,3 @@ def test_what_cannot_be_calibrated_is_told(
     ):
         with pytest.raises(ArgumentError, match=message):
             calibrate(store, **{**arguments, **change})
-
-
-def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
-    saved = CalibratedSettings(0.1, 1e-3, 8, 200, 16, 16.0, 512, "org/name", "document", 3)
-    saved.save(tmp_path / "s.json")
-    assert CalibratedSettings.load(tmp_path / "s.json") == saved
-    assert saved.finetune_config().learning_rate == 1e-3
-    with pytest.raises(ArgumentError, match="is there already"):
-        saved.save(tmp_path / "s.json")
-    saved.save(tmp_path / "s.json", overwrite=True)
-    values = json.loads((tmp_path / "s.json").read_text())
-    for change, message in (
-        ({"kk": 1}, "unknown kk"),
-        ({"version": 2}, "version 2"),
-        ({"k": 0}, "k must be"),
-        ({"noise_variance": "x"}, "noise_variance must be"),
-    ):
-        (tmp_path / "bad.json").write_text(json.dumps({**values, **change}))
-        with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
-            CalibratedSettings.load(tmp_path / "bad.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ArgumentError, match=r"bad\.json"):
-        CalibratedSettings.load(tmp_path / "bad.json")

@@ -1,4 +1,4 @@
-"""What a calibration found, in a file."""
+"""What a calibration chose, in a file that the retriever, the models and `compare` read."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class CalibratedSettings:
             msg = f"{path} is there already: name another file, or overwrite it"
             raise ArgumentError(msg) from error
         except OSError as error:
-            msg = f"{path} cannot be written: {error}"
+            msg = f"{path} cannot be written: {error.strerror}"
             raise ArgumentError(msg) from error
 
     @classmethod
@@ -127,9 +127,26 @@ class CalibratedSettings:
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ArgumentError, ValueError) as error:
+        except OSError as error:
+            msg = f"{path} cannot be read: {error.strerror}"
+            raise ArgumentError(msg) from error
+        except ArgumentError as error:
             msg = f"{path}: {error}"
             raise ArgumentError(msg) from error
+        except ValueError as error:
+            msg = f"{path} is no file that `calibrate` wrote: {error}"
+            raise ArgumentError(msg) from error
+
+
+def read_settings(settings: CalibratedSettings | Path | str) -> CalibratedSettings:
+    """Return settings that may be given as what they are, or as the file that they are in.
+
+    Raises:
+        ArgumentError: As `CalibratedSettings.load` does.
+    """
+    if isinstance(settings, CalibratedSettings):
+        return settings
+    return CalibratedSettings.load(settings)
 
 
 def _check_integer(name: str, value: Any, lowest: int) -> None:

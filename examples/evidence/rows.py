@@ -1,0 +1,96 @@
+"""Rows of many runs in one file, without a word of what was read: ids and numbers.
+
+rows.jsonl.gz holds a line for each prompt, method and k. Which documents were chosen stands
+in the line of the largest k where the smaller ones begin alike.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_sift.comparison import Row
+from langchain_sift.comparison.rows import ChosenDocument, plain
+
+ROWS = Path(__file__).parent / "rows.jsonl.gz"
+_KEPT = (
+    "prompt", "group", "method", "k", "source", "bits", "bytes", "tokens", "seconds_retrieval",
+    "seconds_training", "tokens_training", "tokens_context", "redundancy", "used_places",
+    "prior_variance", "failure",
+)  # fmt: skip
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a file, none where there is no file."""
+    if not path.exists():
+        return []
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    longest = {}
+    for line in lines:
+        if "chosen" in line:
+            longest[line["prompt"], line["method"]] = line["chosen"]
+    return [_row(line, longest.get((line["prompt"], line["method"]), ())) for line in lines]
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, sorted, the same bytes for the same rows."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.group, row.prompt, row.method].append(row)
+    lines = []
+    for _, own in sorted(groups.items()):
+        own.sort(key=lambda row: row.k)
+        longest = own[-1].chosen
+        for row in own:
+            nested = row.chosen == longest[: len(row.chosen)]
+            lines.append(_line(row, kept=not nested or row is own[-1]))
+    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
+        file.write("".join(lines).encode())
+
+
+def cluster_of(source: str) -> str:
+    """Return a name for a source that tells only whether two are the same."""
+    return hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
+
+
+def _line(row: Row, *, kept: bool) -> str:
+    value: dict[str, Any] = {name: getattr(row, name) for name in _KEPT}
+    if row.used_places == tuple(range(row.used)):
+        value["used_places"] = row.used
+    value["count"] = len(row.chosen)
+    if kept and row.chosen:
+        value["chosen"] = [[one.id, one.posterior_variance, one.copies] for one in row.chosen]
+    return json.dumps(_rounded(plain(value)), separators=(",", ":")) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return value
+
+
+def _row(line: dict[str, Any], longest: Sequence[list[Any]]) -> Row:
+    line = dict(line)
+    own = line.pop("chosen", longest)[: line.pop("count")]
+    for name in ("bits", "redundancy", "prior_variance"):
+        line[name] = math.nan if line[name] is None else line[name]
+    if isinstance(line["used_places"], int):
+        line["used_places"] = range(line["used_places"])
+    before, chosen = line["prior_variance"], []
+    for identifier, variance, copies in own:
+        after = math.nan if variance is None else variance
+        chosen.append(ChosenDocument(identifier, before - after, after, copies))
+        before = after
+    line |= {"chosen": tuple(chosen), "used_places": tuple(line["used_places"])}
+    return Row(protocol="document", **line)

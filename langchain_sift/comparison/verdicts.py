@@ -1,0 +1,106 @@
+"""What a protocol found in a sentence, and how certain that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from langchain_sift.comparison.methods import BASE
+from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.summaries import PERCENT_OF_BASE
+from langchain_sift.comparison.wording import GAP, minus, number
+
+
+def ranked_methods(report: Report, protocol: str, metric: str) -> list[str]:
+    """Return the methods that have a metric, the best first."""
+    values = {
+        method: -summary.percent_of_base
+        if metric == PERCENT_OF_BASE
+        else summary.scores.get(metric, math.nan)
+        for method, summary in report.summary(protocol).items()
+    }
+    known = [method for method, value in values.items() if math.isfinite(value)]
+    return sorted(known, key=values.__getitem__, reverse=True)
+
+
+def verdict(report: Report, protocol: str) -> str:
+    """Return what a protocol found in one sentence: the best method, and if that is certain."""
+    metric = next(iter(report.metrics(protocol)), None)
+    ranked = ranked_methods(report, protocol, metric) if metric else []
+    if metric is None and any(row.answer is not None for row in report.select(protocol)):
+        return (
+            "There is nothing to judge the answers by: read them side by side, or give reference "
+            "answers with the questions, or a scorer."
+        )
+    if metric is None or len(ranked) < 2:  # noqa: PLR2004
+        return "There are no two methods to compare: the base model and one other must be scored."
+    best, runner_up = ranked[:2]
+    summary = report.summary(protocol)[best]
+    if best == BASE:
+        closest = _against(report, metric, protocol, (best, runner_up), "the closest")
+        return f"No method improved on the base model: it is {closest}."
+    has = (
+        f"{number(summary.percent_of_base, 1)}{GAP}% of the base model's bits per byte"
+        if metric == PERCENT_OF_BASE
+        else f"{metric} {number(summary.scores[metric], 3)}"
+    )
+    sentence = f"{best} is best, with {has}"
+    if BASE in ranked:
+        sentence += f": {_against(report, metric, protocol, (best, BASE), '')}"
+    if runner_up != BASE:
+        joint = ", and " if BASE in ranked else ": "
+        sentence += (
+            f"{joint}{_against(report, metric, protocol, (best, runner_up), 'the runner-up')}"
+        )
+    return f"{sentence}."
+
+
+def _against(
+    report: Report, metric: str, protocol: str, methods: tuple[str, str], role: str
+) -> str:
+    """Return by how much one method is better than another, and if that is certain."""
+    name = f"{role} ({methods[1]})" if role else "the base model"
+    difference = report.difference(protocol, *methods, metric=metric)
+    if difference is None:
+        return f"not to be told from {name}, since no prompt was measured with both"
+    sign = -1 if metric == PERCENT_OF_BASE else 1
+    sign = -sign if difference.verdict == "worse" else sign
+    decimals, unit = (1, " points") if metric == PERCENT_OF_BASE else (3, "")
+    interval = difference.interval
+    gain = f"{minus(sign * interval.value, decimals)}{unit}"
+    if not math.isfinite(interval.low):
+        return f"not to be told from {name}, since one source of prompts gives no interval"
+    ends = sorted((sign * interval.low, sign * interval.high))
+    gain += f" (95{GAP}% interval {' to '.join(minus(end, decimals) for end in ends)})"
+    if difference.verdict != "cannot tell":
+        where = "" if difference.verdict == "better" else "on the prompts of both "
+        return f"{where}{difference.verdict} than {name} by {gain}"
+    needed = difference.prompts_needed
+    settled = f"about {needed:,} would settle it" if needed else "they may be the same"
+    return (
+        f"not to be told from {name} on {difference.prompts} prompts, with a gain of {gain}; "
+        f"{settled}"
+    )
+
+
+def failures(report: Report, protocol: str) -> str:
+    """Return which methods failed on how many prompts, or nothing."""
+    prompts = report.prompts(protocol)
+    failed = [
+        f"{method} on {summary.failures} of {prompts}"
+        for method, summary in report.summary(protocol).items()
+        if summary.failures
+    ]
+    return f"Failed: {', '.join(failed)} prompts." if failed else ""
+
+
+def leaks_told(report: Report) -> str:
+    """Return of how many prompts the store holds the scored text."""
+    prompts = len({row.prompt for row in report.rows})
+    return f"the store holds the scored text of {len(report.leaks)} of {prompts} prompts."
+
+
+def without_leaks(report: Report, protocol: str) -> str:
+    """Return the verdict on the prompts of which the store does not hold the scored text."""
+    kept = [row for row in report.select(protocol) if row.prompt not in report.leaks]
+    return verdict(replace(report, rows=tuple(kept)), protocol)

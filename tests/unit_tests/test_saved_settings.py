@@ -1,0 +1,129 @@
+"""What a calibration chose is read back by all that it was chosen for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from langchain_core.documents import Document
+from pydantic import ValidationError
+
+from langchain_sift import (
+    CalibratedSettings,
+    ChatTestTimeFineTuned,
+    FineTuneConfig,
+    SIFTRetriever,
+    TestTimeFineTunedLLM,
+    compare,
+)
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+
+SAVED = CalibratedSettings(
+    noise_variance=0.3,
+    learning_rate=2e-3,
+    k=3,
+    fetch_k=30,
+    lora_rank=4,
+    lora_alpha=8.0,
+    max_length=32,
+    model="org/name",
+    protocol="document",
+    seed=3,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_model_path: Path) -> Path:
+    path = tmp_path / "settings.json"
+    replace(SAVED, model=str(tiny_model_path)).save(path)
+    return path
+
+
+def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    SAVED.save(path)
+    assert CalibratedSettings.load(path) == SAVED
+    with pytest.raises(ArgumentError, match="is there already"):
+        SAVED.save(path)
+    SAVED.save(path, overwrite=True)
+    values = json.loads(path.read_text())
+    for change, message in (
+        ({"kk": 1}, "unknown kk"),
+        ({"version": 2}, "version 2"),
+        ({"k": 0}, "k must be"),
+        ({"noise_variance": "x"}, "noise_variance must be"),
+    ):
+        (tmp_path / "bad.json").write_text(json.dumps({**values, **change}))
+        with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
+            CalibratedSettings.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(ArgumentError, match=r"bad\.json is no file that `calibrate` wrote"):
+        CalibratedSettings.load(tmp_path / "bad.json")
+    with pytest.raises(ArgumentError, match="cannot be read: Is a directory"):
+        CalibratedSettings.load(tmp_path)
+
+
+def test_the_retriever_chooses_as_one_that_was_given_them(store: Chroma, file: Path) -> None:
+    given = SIFTRetriever(vectorstore=store, k=3, fetch_k=30, noise_variance=0.3)
+    for settings in (SAVED, file, str(file)):
+        made = SIFTRetriever.from_settings(settings, vectorstore=store)
+        assert made == given
+        assert made.invoke("rice grows") == given.invoke("rice grows")
+    other = SIFTRetriever.from_settings(file, vectorstore=store, k=5, score_key="gain")
+    assert (other.k, other.noise_variance, other.score_key) == (5, 0.3, "gain")
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_model_learns_as_one_that_was_given_them(
+    face: type[ChatTestTimeFineTuned | TestTimeFineTunedLLM], file: Path, tiny_model_path: Path
+) -> None:
+    recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=2e-3, max_length=32, seed=3)
+    made = face.from_settings(file, max_tokens=4)
+    given = face(model=str(tiny_model_path), finetune=recipe, max_tokens=4)
+    assert made.finetune == given.finetune
+    documents = [Document("rice grows in wet fields")]
+    answers = [model.invoke("rice", documents=documents) for model in (made, given)]
+    texts = [getattr(answer, "text", answer) for answer in answers]
+    assert texts[0] == texts[1]
+    assert face.from_settings(file, model="another").model == "another"
+
+
+def test_a_comparison_takes_them_where_nothing_else_is_given(
+    store: Chroma, file: Path, tiny_model_path: Path
+) -> None:
+    arguments = {"model": str(tiny_model_path), "vectorstore": store, "leaks": "ignore"}
+    found = compare(["rice grows in fields"], ["ttft:sift"], settings=file, **arguments).settings
+    assert {name: found[name] for name in asdict(SAVED) if name in found} == {
+        **{name: value for name, value in asdict(SAVED).items() if name in found},
+        "k": [3],
+        "model": found["model"],
+        "seed": 0,  # the comparison's own
+    }
+    given = compare(
+        ["rice grows in fields"],
+        ["ttft:sift"],
+        settings=SAVED,
+        k=2,
+        noise_variance=0.5,
+        finetune=FineTuneConfig(lora_rank=4, learning_rate=1e-3, max_length=32),
+        **arguments,
+    ).settings
+    assert (given["k"], given["noise_variance"], given["learning_rate"]) == ([2], 0.5, 1e-3)
+    assert given["fetch_k"] == 30
+
+
+def test_what_no_settings_can_be_is_told(store: Chroma, tmp_path: Path, file: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"none\.json"):
+        SIFTRetriever.from_settings(tmp_path / "none.json", vectorstore=store)
+    with pytest.raises(ValidationError, match="kk"):
+        SIFTRetriever.from_settings(file, vectorstore=store, kk=3)
+    with pytest.raises(ValidationError, match="tokens"):
+        ChatTestTimeFineTuned.from_settings(file, tokens=3)
+    with pytest.raises(ArgumentError, match="noise_variance must be"):
+        compare(["x"], model="m", vectorstore=store, settings=SAVED, noise_variance=0.0)
