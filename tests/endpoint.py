@@ -30,20 +30,21 @@ def put_texts_of_two(
     *,
     folder: Path | None = None,
     client: ClientAPI | None = None,
+    collection: str = "texts",
 ) -> Chroma:
     """Put texts into a collection, embedded by a model; every other is tenant b's."""
     embeddings = HiddenStateEmbeddings(model, mean=mean)
     return Chroma.from_texts(
         list(texts),
         embeddings,
-        ids=[f"text-{number}" for number in range(len(texts))],
+        ids=[f"{collection}-{number}" for number in range(len(texts))],
         metadatas=[
             {"number": number, "tenant": "ab"[number % 2], "even": number % 4 < 2}
             for number in range(len(texts))
         ],
         client=client,
         persist_directory=None if folder is None else str(folder),
-        collection_name="texts",
+        collection_name=collection,
         collection_metadata=embeddings.collection_metadata(),
     )
 

@@ -107,7 +107,7 @@ async def test_each_token_sees_its_own_documents(service, connect, mode, texts):
         response = await client.post(TEXT, json=text(max_tokens=1, ttft={"mode": mode, "k": 2}))
         assert response.status_code == 200, response.text
         record = response.json()["ttft"]
-        seen = {int(id_.removeprefix("text-")) for id_ in record["documents"] + record["context"]}
+        seen = {int(id_.removeprefix("texts-")) for id_ in record["documents"] + record["context"]}
         assert seen
         assert {number % 2 for number in seen} == {parity}
         response = await client.post(
@@ -429,7 +429,7 @@ async def test_the_metrics_count_what_was_done(open_app, connect):
     assert samples["training_seconds_count",] == len(records)
     assert samples["admitted",] == len(place)
     assert samples["quarantined_total",] == 0
-    assert not re.search("The old king|text-", response.text)
+    assert not re.search("The old king|texts-", response.text)
 
 
 def test_a_request_is_admitted_or_not_at_once(open_app):
