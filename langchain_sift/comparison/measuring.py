@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.comparison.asking import Asked, Asker, Scorer
+from langchain_sift.comparison.asking import Asked, Asker, Prepared, Scorer, failed
 from langchain_sift.comparison.choosing import Choice, Corpus, choose_with
 from langchain_sift.comparison.leaks import find_leaks
 from langchain_sift.comparison.methods import BASE, CHAIN, Method, parse_methods
@@ -57,6 +57,7 @@ def compare(
     max_tokens: int = 32,
     leaks: str = "report",
     jobs: int = 8,
+    ray: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -95,6 +96,9 @@ def compare(
         leaks: Whether prompts whose scored text the store holds, exactly or nearly, are
             reported ("report"), left out ("exclude"), or not looked for ("ignore").
         jobs: Prompts that are trained together, and their largest number in memory.
+        ray: Ray actors that train and answer, each with the model and, where the cluster has
+            GPUs, one of them; None: this process does. The cluster is the one that `RAY_ADDRESS`
+            names, else this machine. Documents are chosen, and rows written, by this process.
         seed: Of the adapters' initial weights and of random choices.
         out: A folder: rows are appended to `results.jsonl` in it as they come.
         resume: Whether to go on with the comparison in `out`.
@@ -109,14 +113,15 @@ def compare(
         ArgumentError: If a method or protocol is unknown, a number is out of range, or `out`
             holds a comparison and neither `resume` nor `overwrite` is asked for.
         CorpusError: If there are no prompts, or two of the same id.
-        ModelLoadError: If there is no such model.
+        ModelLoadError: If there is no such model, here or where an actor looks for it.
+        EngineError: If the Ray cluster has no room for an actor.
         StoreError: If the store cannot be read.
     """
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
     ks = _checked_ks(k)
     check_arguments(max(ks), noise_variance, None)
-    _check_words(leaks, jobs, max_tokens)
+    _check_words(leaks, jobs, max_tokens, ray)
     checked = named_protocols(protocols)
     parsed = parse_methods(methods, retrievers=retrievers or {}, chains=chains or {})
     if any(method.mode == CHAIN for method in parsed) and set(checked) != {"qa"}:
@@ -149,12 +154,6 @@ def compare(
             msg = f"the store holds the scored text of all {len(found)} prompts: none is left"
             raise ArgumentError(msg)
     comparison = _Comparison(
-        asker=Asker(
-            shared_engine(language_model, recipe, _limits(recipe, jobs, ks)),
-            recipe=recipe,
-            max_tokens=max_tokens,
-            scorers=scorers or {},
-        ),
         corpus=corpus,
         ks=ks,
         fetch_k=fetch_k,
@@ -167,7 +166,17 @@ def compare(
     prompt_texts = {prompt.id: prompt.text[:_SHOWN_CHARACTERS] for prompt in asked}
     if folder is not None:
         folder.describe(prompt_texts, found)
-    rows = _run(comparison, _units(asked, checked, parsed, jobs), folder, on_row)
+    asking: dict[str, Any] = {
+        "recipe": recipe,
+        "max_tokens": max_tokens,
+        "scorers": dict(scorers or {}),
+    }
+    limits = _limits(recipe, jobs, ks)
+    if ray is None:
+        measure = partial(_here, Asker(shared_engine(language_model, recipe, limits), **asking))
+    else:
+        measure = partial(_on_ray, ray, language_model, limits, asking)
+    rows = _run(comparison, _units(asked, checked, parsed, jobs), measure, folder, on_row)
     order = {prompt.id: place for place, prompt in enumerate(asked)}
     return Report(
         rows=tuple(in_order(rows, checked, order, [method.name for method in parsed])),
@@ -188,12 +197,12 @@ def _checked_ks(k: int | Sequence[int]) -> tuple[int, ...]:
     return ks
 
 
-def _check_words(leaks: str, jobs: int, max_tokens: int) -> None:
+def _check_words(leaks: str, jobs: int, max_tokens: int, ray: int | None) -> None:
     if leaks not in LEAKS:
         msg = f"leaks must be one of {', '.join(LEAKS)}, got {leaks!r}"
         raise ArgumentError(msg)
-    for name, value in {"jobs": jobs, "max_tokens": max_tokens}.items():
-        if value < 1:
+    for name, value in {"jobs": jobs, "max_tokens": max_tokens, "ray": ray}.items():
+        if value is not None and value < 1:
             msg = f"{name} must be at least 1, got {value}"
             raise ArgumentError(msg)
 
@@ -284,6 +293,7 @@ def _units(
 def _run(
     comparison: _Comparison,
     units: Sequence[_Unit],
+    measure: Callable[[Iterable[Prepared]], Iterator[list[Row]]],
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
@@ -299,8 +309,7 @@ def _run(
         units = [unit for unit in units if unit not in whole]
     for row in rows:
         on_row(row)
-    for unit in units:
-        new = comparison.measure(unit)
+    for new in measure(map(comparison.prepare, units)):
         if folder is not None:
             folder.add(new, comparison.texts)
         rows += new
@@ -309,9 +318,41 @@ def _run(
     return rows
 
 
+def _here(asker: Asker, prepared: Iterable[Prepared]) -> Iterator[list[Row]]:
+    for rows, asked in prepared:
+        yield [*rows, *asker.rows(asked)]
+
+
+def _on_ray(
+    count: int,
+    language_model: LanguageModel,
+    limits: Limits,
+    asking: Mapping[str, Any],
+    prepared: Iterable[Prepared],
+) -> Iterator[list[Row]]:
+    from langchain_sift.comparison.ray_pool import ActorModel, RayPool  # noqa: PLC0415 - an extra
+
+    chains = Asker(None, **asking)  # nobody's to send elsewhere: they hold connections
+    here: list[list[Row]] = []
+
+    def for_actors() -> Iterator[Prepared]:
+        for rows, asked in prepared:
+            if any(one.chain is None for one in asked):
+                yield rows, asked
+            else:
+                here.append([*rows, *chains.rows(asked)])
+
+    model = ActorModel.like(language_model, limits=limits, **asking)
+    with RayPool(model, count) as pool:
+        for rows in pool.rows(for_actors()):
+            yield rows
+            yield from here
+            here.clear()
+    yield from here
+
+
 @dataclass(slots=True)
 class _Comparison:
-    asker: Asker
     corpus: Corpus
     ks: tuple[int, ...]
     fetch_k: int
@@ -324,8 +365,8 @@ class _Comparison:
 
     _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
 
-    def measure(self, unit: _Unit) -> list[Row]:
-        """Return the rows of a unit; what fails on one prompt costs its rows alone."""
+    def prepare(self, unit: _Unit) -> Prepared:
+        """Choose, and return what is to be asked; rows as well, of prompts where that failed."""
         rows: list[Row] = []
         asked: list[Asked] = []
         for prompt in unit.prompts:
@@ -334,16 +375,8 @@ class _Comparison:
                 asked += self._prepare(unit, prompt, empty)
             except Exception as error:
                 logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row in empty]
-        # Handed in at once, so that the engine trains them together.
-        for one in self.asker.start(asked):
-            try:
-                rows += one.rows()
-            # One prompt that cannot be measured must not cost the others their hours.
-            except Exception as error:
-                logger.warning("%s on %s", unit.methods[0].name, one.prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row, _ in one.wanted]
-        return rows
+                rows += [failed(row, error) for row in empty]
+        return rows, asked
 
     def _empty(self, unit: _Unit, prompt: Prompt) -> list[Row]:
         return [
@@ -403,8 +436,3 @@ def _count(method: Method, choice: Choice, k: int) -> int:
     if method.stopping_alpha is None:
         return len(first.chosen)
     return first.stops_after(method.stopping_alpha)
-
-
-def _failed(row: Row, error: Exception) -> Row:
-    first = str(error).strip().partition("\n")[0]
-    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")
