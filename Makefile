@@ -45,7 +45,7 @@ clean:  ## Remove the environment and everything built
 	touch $@
 
 .venv/.demo: .venv/.pip pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,serve]'
 	touch $@
 
 .venv/.dev: .venv/.demo

@@ -18,10 +18,9 @@ from langchain_sift.retrievers import SIFTRetriever
 
 MODES = ("base", "rag", "ttft", "both")
 
+_CONTEXT = "Use these documents to answer.\n\n{context}\n\n{input}"
 _QUESTION = ChatPromptTemplate.from_messages([("human", "{input}")])
-_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages(
-    [("human", "Use these documents to answer.\n\n{context}\n\n{input}")]
-)
+_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages([("human", _CONTEXT)])
 
 
 def create_ttft_chain(
@@ -78,6 +77,11 @@ def create_ttft_chain(
         context=itemgetter("input") | documents_of(retriever, mode, learns=learns)
     ).assign(answer=RunnableLambda(answer))
     return chain.with_config(run_name=f"ttft_chain ({mode})")
+
+
+def with_context(question: str, documents: Sequence[Document]) -> str:
+    """Return the question after the documents, each once, as the modes "rag" and "both" ask it."""
+    return _CONTEXT.format(context=_as_text(documents), input=question)
 
 
 def documents_of(

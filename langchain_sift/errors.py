@@ -2,14 +2,16 @@
 
     SIFTError
     ├── ArgumentError           (ValueError)       an argument is out of range
-    │   └── InvalidFilter                          a store does not understand a filter
+    │   ├── InvalidFilter                          a store does not understand a filter
+    │   └── PromptTooLong                          a prompt fills the model's context
     ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
     │   └── DimensionMismatch                      the query's size is not the stored vectors'
     ├── NotFittedError          (ValueError)       embeddings are used before they know their mean
     ├── StoreError              (RuntimeError)     a vector store cannot be used as it is
     │   ├── StoreUnavailable    (ConnectionError)  it cannot be reached, or is overloaded
     │   ├── StoreTimeout        (TimeoutError)     it did not answer in time
-    │   └── CollectionNotFound  (LookupError)      it has no such collection
+    │   ├── CollectionNotFound  (LookupError)      it has no such collection
+    │   └── StoreInUse                             another process has its folder open
     ├── CorpusError             (ValueError)       a file of documents or prompts cannot be read
     ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
     ├── EngineError             (RuntimeError)     a prompt cannot be answered now
@@ -40,6 +42,10 @@ class InvalidFilter(ArgumentError):  # noqa: N818 - named for what is wrong, as 
     """A filter that the store does not understand, or that a tenant may not have."""
 
 
+class PromptTooLong(ArgumentError):  # noqa: N818
+    """A prompt leaves no room for an answer in the model's context."""
+
+
 class EmbeddingError(SIFTError, ValueError):
     """A vector holds NaN or infinity, is zero, or has the wrong number of dimensions."""
 
@@ -66,6 +72,10 @@ class StoreTimeout(StoreError, TimeoutError):  # noqa: N818
 
 class CollectionNotFound(StoreError, LookupError):  # noqa: N818
     """The collection was deleted, or never existed."""
+
+
+class StoreInUse(StoreError):  # noqa: N818
+    """Another process has the folder of an embedded store open; a server shares one."""
 
 
 class CorpusError(SIFTError, ValueError):

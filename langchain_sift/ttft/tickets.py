@@ -94,6 +94,10 @@ class Outcome:
     tokens: int = 0
     """Of the answer."""
 
+    finish_reason: str = "stop"
+    """Why the answer has no more tokens: "stop", it came to its end or to a stop string, or
+    "length", there were to be no more."""
+
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""
 

@@ -8,7 +8,9 @@ import logging
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def twice(out: Path) -> int:
         (row["protocol"], row["prompt"], row["method"], row["k"])
         for row in map(json.loads, (out / "results.jsonl").read_text().splitlines())
     ]
-    return sum(count - 1 for count in Counter(keys).values())
+    return sum(times - 1 for times in Counter(keys).values())
 
 
 def main(model: str, folder: Path) -> dict[str, Any]:
@@ -113,15 +115,13 @@ def compare_while_killing(
 
 def compare_with_interruptions(out: Path, given: dict[str, Any]) -> Report:
     """Compare in three runs, each with other actors."""
-    new = 0
+    for last in (50, 100):
+        rows = count(1)  # those of the run before come first
 
-    def interrupt(_: Row) -> None:
-        nonlocal new
-        new += 1
-        if new % 70 == 0:
-            raise Interrupted
+        def interrupt(_: Row, rows: Iterator[int] = rows, last: int = last) -> None:
+            if next(rows) == last:
+                raise Interrupted
 
-    for _ in range(2):
         with contextlib.suppress(Interrupted):
             compare(ray=1, out=out, resume=True, on_row=interrupt, **given)
             raise AssertionError

@@ -28,6 +28,7 @@ class Told:
 
     pieces: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def question(
         self,
@@ -36,8 +37,12 @@ class Told:
         **config: object,
     ) -> Question:
         return Question(
-            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self.ends.append
+            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self._end
         )
+
+    def _end(self, tokens: int, reason: str) -> None:
+        self.ends.append(tokens)
+        self.reasons.append(reason)
 
     @property
     def text(self) -> str:
