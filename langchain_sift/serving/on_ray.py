@@ -40,12 +40,12 @@ _KEY = "LANGCHAIN_SIFT_API_KEY"
 _NESTED = {"finetune": FineTuneConfig, "limits": Limits, "adapter_cache": Path}
 
 
-# Dead replicas are noticed, and idle slots verified, every two seconds. What waits beyond the
+# Dead replicas are noticed, and idle slots verified, every second. What waits beyond the
 # replicas' batches is bounded at each of Ray's proxies; what is more is refused at once.
 @serve.deployment(
     max_queued_requests=64,
     backpressure_config=BackpressureConfig(retry_after_s=1),
-    health_check_period_s=2,
+    health_check_period_s=1,
     health_check_timeout_s=30,
 )
 @serve.ingress()

@@ -156,19 +156,22 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(limits=limits, headers=headers, timeout=60)
 
 
-def question(number: int) -> dict[str, Any]:
+def question(number: int, k: int | None = None) -> dict[str, Any]:
     """Return the body of a request."""
     text = make_sentence(random.Random(1000 + number))
-    return {"model": "tiny", "temperature": 0, "messages": [{"role": "user", "content": text}]}
+    body = {"model": "tiny", "temperature": 0, "messages": [{"role": "user", "content": text}]}
+    return body if k is None else {**body, "ttft": {"k": k}}
 
 
-async def ask(http: httpx.AsyncClient, url: str, number: int, name: str = "") -> dict[str, Any]:
+async def ask(
+    http: httpx.AsyncClient, url: str, number: int, name: str = "", k: int | None = None
+) -> dict[str, Any]:
     """Ask once; return the status, the seconds and what came."""
     began = time.monotonic()
     headers = {"X-Request-ID": name or f"request-{number}"}
     try:
         response = await http.post(
-            f"{url}/chat/completions", json=question(number), headers=headers
+            f"{url}/chat/completions", json=question(number, k), headers=headers
         )
     except httpx.HTTPError as error:
         return {"status": type(error).__name__, "seconds": time.monotonic() - began, "body": ""}

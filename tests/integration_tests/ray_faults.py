@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 from integration_tests import ray_endpoint as on
 from integration_tests.ray_slow import Journal
 
+OK, REFUSED = 200, 503
 STEP = 0.1
 REQUESTS = 100
 
@@ -50,68 +52,85 @@ async def flood(url: str, count: int) -> dict[str, Any]:
 
 
 async def kill_a_replica(url: str, journal: Journal) -> dict[str, Any]:
-    """SIGKILL a replica in the middle of one of eight requests."""
+    """SIGKILL a replica while each of the two has a request."""
     async with on.client() as http:
         asking = [asyncio.create_task(on.ask(http, url, n, f"kill-{n}")) for n in range(2)]
-        begun: dict[str, int] = {}
-        while len(begun) < 2:
+        while len(begun := processes(journal, "begin", "kill-")) < 2:
             await asyncio.sleep(0.01)
-            begun = {w: pid for _, pid, what, w in journal.read() if w.startswith("kill-")}
         await asyncio.sleep(STEP)
         victim = begun["kill-0"]
         on.process(victim).kill()
         killed = time.monotonic()
         first = await asyncio.gather(*asking)
-        failed = [n for n, one in enumerate(first) if one["status"] != 200]
+        failed = [n for n, one in enumerate(first) if one["status"] != OK]
         again = [await on.ask(http, url, n, f"kill-{n}") for n in failed]
-        others = [await on.ask(http, url, n, f"after-{n}") for n in range(2, 8)]
-    recovered = await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, 60)
-    on_victim = sum(pid == victim for pid in begun.values())
+        # Asked in pairs, until two processes answer that live.
+        others: list[Any] = []
+        while len(set(processes(journal, "answer", "other-").values()) - {victim}) < 2:
+            assert time.monotonic() - killed < 60
+            pair = (len(others), len(others) + 1)
+            asking = [asyncio.create_task(on.ask(http, url, n, f"other-{n}", 2)) for n in pair]
+            others += await asyncio.gather(*asking)
+        recovered = time.monotonic() - killed
     return {
-        "statuses": [one["status"] for one in first],
-        "on the victim": on_victim,
-        "failed": len(failed),
+        "on the victim": sum(pid == victim for pid in begun.values()),
+        "statuses": sorted(one["status"] for one in first),
         "failed in seconds": max(first[n]["seconds"] for n in failed),
         "asked again": [one["status"] for one in again],
-        "others": [one["status"] for one in others],
-        "two replicas after seconds": time.monotonic() - killed,
-        "in time": recovered < 60,
+        "others": dict(Counter(str(one["status"]) for one in others)),
+        "two replicas answer after seconds": recovered,
+    }
+
+
+def processes(journal: Journal, wanted: str, names: str) -> dict[str, int]:
+    """Return which process began, or answered, each request of such a name."""
+    return {
+        which: pid
+        for _, pid, what, which in journal.read()
+        if what == wanted and which.startswith(names)
     }
 
 
 async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> dict[str, Any]:
-    """Kill a node while a hundred requests are asked, each again once if it fails."""
-    room, done = asyncio.Semaphore(6), 0
-    lost = resumed = 0.0
+    """Kill a node while a hundred requests are asked by clients as OpenAI's are.
+
+    They send a request again, by the same id, when they are told to come later, or it failed.
+    """
+    room = asyncio.Semaphore(8)
+    ended: list[float] = []
+    lost = float("inf")
     async with on.client() as http:
 
         async def one(number: int) -> list[Any]:
-            nonlocal done, lost, resumed
+            statuses: list[Any] = []
             async with room:
-                found = [await on.ask(http, url, number, f"node-{number}")]
-                if found[0]["status"] != 200:
-                    found.append(await on.ask(http, url, number, f"node-{number}"))
-                done += 1
-                if done == REQUESTS // 3:
-                    await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
-                    lost = time.monotonic()
-                elif lost and not resumed and found[-1]["status"] == 200:
-                    resumed = time.monotonic()
-                return [one["status"] for one in found]
+                while OK not in statuses and statuses.count(500) < 2 and len(statuses) < 50:
+                    if statuses and statuses[-1] == REFUSED:
+                        await asyncio.sleep(1)  # as Retry-After says
+                    found = await on.ask(http, url, number, f"node-{number}", 2)
+                    statuses.append(found["status"])
+                ended.append(time.monotonic())
+            return statuses
 
-        found = await asyncio.gather(*map(one, range(REQUESTS)))
+        asking = asyncio.gather(*map(one, range(REQUESTS)))
+        while len(ended) < REQUESTS // 3:
+            await asyncio.sleep(0.01)
+        lost = time.monotonic()
+        await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
+        found = await asking
     answers = Counter(which for _, _, what, which in journal.read() if what == "answer")
     cluster.add_node(num_cpus=1, **on.SMALL)
-    began = time.monotonic()
-    await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, 60)
+    waited = await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, 60)
+    after = sorted(when - lost for when in ended if when > lost)
     return {
-        "first statuses": dict(Counter(str(statuses[0]) for statuses in found)),
-        "last statuses": dict(Counter(str(statuses[-1]) for statuses in found)),
+        "first answers": dict(Counter(str(statuses[0]) for statuses in found)),
+        "last answers": dict(Counter(str(statuses[-1]) for statuses in found)),
+        "failed once, and asked again": sum(500 in statuses for statuses in found),
         "answered twice": sum(
             times > 1 for which, times in answers.items() if which.startswith("node-")
         ),
-        "next answer after seconds": resumed - lost,
-        "two replicas after a node came, seconds": time.monotonic() - began,
+        "longest pause, seconds": max(b - a for a, b in pairwise([0.0, *after])),
+        "two replicas, after a node came, seconds": waited,
     }
 
 
