@@ -44,7 +44,7 @@ def main(model: str, folder: Path, store: str) -> dict[str, Any]:
             asked = REQUESTS_EACH * count
             found = asyncio.run(on.ask_all(url, asked, at_once=2 * count))
             seconds[count] = time.monotonic() - began
-            assert all(one["status"] == 200 for one in found)  # noqa: PLR2004
+            assert all(one["status"] == 200 for one in found)
             on.serve.shutdown()
     rates = {count: REQUESTS_EACH * count / taken for count, taken in seconds.items()}
     return {

@@ -118,7 +118,9 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
         lost = time.monotonic()
         await asyncio.to_thread(cluster.remove_node, node, allow_graceful=False)
         found = await asking
-    answers = Counter(which for _, _, what, which in journal.read() if what == "answer")
+    begun = Counter(which for _, _, what, which in journal.read() if what == "begin")
+    # What is refused has not begun, and nobody but its client asks a request again.
+    most = {f"node-{n}": len(s) - s.count(REFUSED) for n, s in enumerate(found)}
     cluster.add_node(num_cpus=1, **on.SMALL)
     waited = await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, 60)
     after = sorted(when - lost for when in ended if when > lost)
@@ -126,9 +128,8 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
         "first answers": dict(Counter(str(statuses[0]) for statuses in found)),
         "last answers": dict(Counter(str(statuses[-1]) for statuses in found)),
         "failed once, and asked again": sum(500 in statuses for statuses in found),
-        "answered twice": sum(
-            times > 1 for which, times in answers.items() if which.startswith("node-")
-        ),
+        "answered twice": sum(statuses.count(OK) > 1 for statuses in found),
+        "begun more often than asked": sum(begun[which] > asked for which, asked in most.items()),
         "longest pause, seconds": max(b - a for a, b in pairwise([0.0, *after])),
         "two replicas, after a node came, seconds": waited,
     }

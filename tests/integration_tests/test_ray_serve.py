@@ -72,5 +72,6 @@ def test_a_lost_node_costs_no_answer_and_none_is_given_twice(faults: dict[str, A
     assert lost["last answers"] == {"200": 100}
     assert set(lost["first answers"]) <= {"200", "500", "503"}
     assert lost["answered twice"] == 0
+    assert lost["begun more often than asked"] == 0
     assert lost["longest pause, seconds"] < 30
     assert lost["two replicas, after a node came, seconds"] < 60
