@@ -37,7 +37,7 @@ from langchain_sift.serving.settings import ServingSettings  # noqa: E402
 from langchain_sift.serving.tenants import Tenants  # noqa: E402
 
 _KEY = "LANGCHAIN_SIFT_API_KEY"
-_NESTED = {"finetune": FineTuneConfig, "limits": Limits, "adapter_cache": Path}
+_NESTED = {"finetune": FineTuneConfig, "limits": Limits}
 
 
 # Dead replicas are noticed, and idle slots verified, every second. What waits beyond the
@@ -119,12 +119,13 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
     Raises:
         ArgumentError: If one is unknown, missing or out of range.
     """
-    given = {**args, "tenants": tenants}
+    given: dict[str, Any] = {**args, "tenants": tenants}
     try:
         for name, kind in _NESTED.items():
             if name in given:
-                value = given[name]
-                given[name] = kind(**value) if isinstance(value, Mapping) else kind(value)
+                given[name] = kind(**given[name])
+        if "adapter_cache" in given:
+            given["adapter_cache"] = Path(given["adapter_cache"])
         return ServingSettings(**given)
     except TypeError as error:  # an argument that there is not, or too few
         msg = f"args of the application: {error}"
