@@ -18,7 +18,9 @@
     │   ├── EngineOverloaded                       too much is asked at once: refused, try later
     │   ├── RequestTimeout      (TimeoutError)     it was not answered within the time allowed
     │   ├── RequestCancelled                       it was cancelled, or the engine was closed
-    │   └── TrainingError                          its documents could not be learned from
+    │   ├── TrainingError                          its documents could not be learned from
+    │   ├── GeneratorUnavailable (ConnectionError) the server that is to answer cannot be reached
+    │   └── AdapterRefused                         it does not take what was learned
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
 Each also is the built-in error that a caller would have caught without knowing us.
@@ -105,6 +107,14 @@ class RequestCancelled(EngineError):  # noqa: N818
 
 class TrainingError(EngineError):
     """The documents could not be learned from, and `on_failure` is "raise"."""
+
+
+class GeneratorUnavailable(EngineError, ConnectionError):  # noqa: N818
+    """The server that is to answer with an adapter cannot be reached, or has no room."""
+
+
+class AdapterRefused(EngineError):  # noqa: N818
+    """The server that is to answer does not take the adapter; the message says what to do."""
 
 
 class MissingExtraError(SIFTError, ImportError):

@@ -120,6 +120,13 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         typer.Option(help="Prompts whose scored text the store holds: report, exclude, ignore."),
     ] = "report",
     jobs: Annotated[int, typer.Option(help="Prompts that are trained together.")] = 8,
+    ray: Annotated[
+        int | None,
+        typer.Option(
+            help="Ray actors that train and answer, on the cluster of RAY_ADDRESS or this machine.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,  # noqa: FBT002
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
@@ -154,6 +161,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             max_tokens=max_tokens,
             leaks=leaks,
             jobs=jobs,
+            ray=ray,
             seed=seed,
             resume=resume,
             overwrite=overwrite,

@@ -13,6 +13,7 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,6 +180,14 @@ class Engine:
     def outcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
         """Hand in a request, and return its outcome."""
         *_, last = self.submit(request, timeout=timeout)
+        assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
+        return last
+
+    async def aoutcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
+        """Do as `outcome` does, without blocking the event loop."""
+        async with aclosing(aiter(self.submit(request, timeout=timeout))) as events:
+            async for event in events:
+                last = event
         assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
         return last
 
