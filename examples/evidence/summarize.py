@@ -39,6 +39,7 @@ TABLE = {
     "rag:nearest": "RAG, NN",
     "rag:sift": "RAG, SIFT",
 }
+COMPARED = ("base", NEAREST, SIFT)  # before all others
 PROTOCOL = "document"
 Reports = Mapping[str, Report]
 
@@ -54,10 +55,13 @@ def gathered(folder: Path | None) -> list[Row]:
 
 
 def by_domain(rows: Iterable[Row]) -> dict[str, Report]:
-    """Return a report for each domain."""
+    """Return a report for each domain, of the prompts that SIFT and its first rival have."""
+    known = list(rows)
+    done = {method: {row.prompt for row in known if row.method == method} for method in COMPARED}
     found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row.group, []).append(row)
+    for row in known:
+        if all(row.prompt in prompts for prompts in done.values()):
+            found.setdefault(row.group, []).append(row)
     return {domain: Report(tuple(own)) for domain, own in sorted(found.items())}
 
 

@@ -1,8 +1,8 @@
 """Which λ', learning rate and number of documents suit a store and a model?
 
 Documents of the store are held out and predicted after fine-tuning on others. Which λ' are worth
-a fine-tuning is decided first, without any, by a Gaussian process; among those, and the learning
-rates, successive halving decides.
+a fine-tuning is decided first, without any, by a Gaussian process; then successive halving decides
+among the learning rates, and among those λ'.
 
 | file | what it does |
 |---|---|

@@ -156,12 +156,15 @@ def _report(  # noqa: PLR0917 - what `calibrate` has at hand
     protocol: str,
     grid_steps: int,
 ) -> Calibration:
-    best = percents_of(trials, chosen.noise_variance, chosen.learning_rate, chosen.prompts)
+    best = percents_of(trials, chosen.noise_variance, chosen.learning_rate)
     place = fewest_documents(best)
+    compared = chosen.noise_variance_of_rates
+    at_rate = percents_of(trials, compared, chosen.learning_rate)
 
-    def measured(noise_variance: float, rate: float) -> Estimate:
-        own = percents_of(trials, noise_variance, rate, chosen.prompts)
-        return estimate(own[:, -1], best[: len(own), -1])
+    def measured(noise_variance: float, rate: float, beside: Array) -> Estimate:
+        own = percents_of(trials, noise_variance, rate)
+        both = min(len(own), len(beside))
+        return estimate(own[:both, -1], beside[:both, -1])
 
     recipe = trials.recipe
     settings = CalibratedSettings(
@@ -183,12 +186,12 @@ def _report(  # noqa: PLR0917 - what `calibrate` has at hand
                 noise_variance=value,
                 surrogate=likelihood,
                 distinct_documents=_distinct(trials, value),
-                measured=measured(value, chosen.learning_rate) if value in kept else None,
+                measured=measured(value, chosen.learning_rate, best) if value in kept else None,
             )
             for value, likelihood in zip(noise_variances, surrogate, strict=True)
         ),
         learning_rates=tuple(
-            RatePoint(rate, measured(chosen.noise_variance, rate)) for rate in learning_rates
+            RatePoint(rate, measured(compared, rate, at_rate)) for rate in learning_rates
         ),
         counts=tuple(
             CountPoint(count, estimate(best[:, n], best[:, place]))

@@ -44,7 +44,7 @@ class NoisePoint:
 
 @dataclass(frozen=True, slots=True)
 class RatePoint:
-    """One learning rate, with the chosen λ'."""
+    """One learning rate, with a λ' in the middle of those that were tried."""
 
     learning_rate: float
     measured: Estimate

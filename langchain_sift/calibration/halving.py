@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from langchain_sift.calibration.trials import Trials
+from langchain_sift.calibration.trials import Trial, Trials
 from langchain_sift.stores.adapter import Array
+
+# Of the budget: a learning rate does far more than λ', and is told from others sooner.
+_FOR_THE_RATE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,8 @@ class Chosen:
 
     noise_variance: float
     learning_rate: float
-    prompts: int
-    """Those that it was measured on, the first ones."""
+    noise_variance_of_rates: float
+    """The λ' with which the learning rates were compared."""
 
 
 def halve(
@@ -30,45 +33,73 @@ def halve(
     k: int,
     budget: int,
 ) -> Chosen:
-    """Choose by successive halving, Jamieson & Talwalkar (2016), over the pairs of both.
+    """Choose the learning rate, and then λ' with that rate, each by successive halving.
 
-    Each round has the same share of the budget and measures all pairs that are left on more
-    prompts; then the better half of the learning rates is kept, by their mean over the λ' that
-    are left, and the better half of the λ', by their mean over these rates: what one of them
-    does depends little on the other, and means of several pairs are surer than each.
+    What is best of one of them depends little on the other.
 
     Args:
         trials: Of the held-out prompts.
-        noise_variances: At least one.
+        noise_variances: At least one, ascending.
         learning_rates: At least one.
         k: Documents of a fine-tuning.
+        budget: Gradient steps for all; each value of both is measured on one prompt at least.
+    """
+    middle = noise_variances[len(noise_variances) // 2]
+    rate = learning_rates[0]
+    if len(learning_rates) > 1:
+        share = 1.0 if len(noise_variances) == 1 else _FOR_THE_RATE
+        rate = _best(
+            trials,
+            learning_rates,
+            lambda value, prompt: trials.of(prompt, middle, value),
+            steps=k,
+            budget=int(share * budget),
+        )
+    noise_variance = _best(
+        trials,
+        noise_variances,
+        lambda value, prompt: trials.of(prompt, value, rate),
+        steps=k,
+        budget=budget - trials.steps,
+    )
+    return Chosen(noise_variance, rate, middle)
+
+
+def _best(
+    trials: Trials,
+    values: Sequence[float],
+    trial_of: Callable[[float, int], Trial],
+    *,
+    steps: int,
+    budget: int,
+) -> float:
+    """Return the best of some values, by successive halving.
+
+    Jamieson & Talwalkar (2016): each round has the same share of the budget, measures what is left
+    on more prompts, and keeps the better half.
+
+    Args:
+        trials: Where they are done.
+        values: At least one.
+        trial_of: Gives the trial of a value on a prompt.
+        steps: Of a trial.
         budget: Gradient steps for all.
     """
-    rounds = max(1, *(math.ceil(math.log2(len(v))) for v in (noise_variances, learning_rates)))
-    measured = 0
+    rounds = max(1, math.ceil(math.log2(len(values))))
+    before, measured = trials.steps, 0
     for number in range(rounds):
-        pairs = len(noise_variances) * len(learning_rates)
-        room = (budget - trials.steps) // (rounds - number) // (pairs * k)
-        # What was chosen must have been measured, whatever it costs.
-        more = max(room, 0 if measured else 1)
+        left = budget - (trials.steps - before)
+        # What is chosen must have been measured, whatever it costs.
+        more = max(left // (rounds - number) // (len(values) * steps), 0 if measured else 1)
         measured = min(measured + more, len(trials.prompts))
-        trials.run(
-            trials.of(prompt, noise_variance, rate)
-            for prompt in range(measured)
-            for noise_variance in noise_variances
-            for rate in learning_rates
-        )
-        means = np.array(
-            [
-                [percents_of(trials, v, r, measured)[:, -1].mean() for r in learning_rates]
-                for v in noise_variances
-            ]
-        )
-        rates = _better_half(means.mean(axis=0))
-        kept = _better_half(means[:, rates].mean(axis=1))
-        learning_rates = [learning_rates[place] for place in rates]
-        noise_variances = [noise_variances[place] for place in kept]
-    return Chosen(noise_variances[0], learning_rates[0], measured)
+        prompts = range(measured)
+        trials.run(trial_of(value, prompt) for prompt in prompts for value in values)
+        means = [
+            np.mean([trials.percents(trial_of(value, prompt))[-1] for prompt in prompts])
+            for value in values
+        ]
+        values = [values[place] for place in _better_half(np.array(means))]
+    return values[0]
 
 
 def _better_half(means: Array) -> list[int]:
@@ -77,8 +108,9 @@ def _better_half(means: Array) -> list[int]:
     return sorted(order.tolist())
 
 
-def percents_of(trials: Trials, noise_variance: float, learning_rate: float, prompts: int) -> Array:
-    """Return the percents of the first prompts, as far as there are some, shape (n, counts)."""
-    own = [trials.of(prompt, noise_variance, learning_rate) for prompt in range(prompts)]
+def percents_of(trials: Trials, noise_variance: float, learning_rate: float) -> Array:
+    """Return the percents of the prompts measured, which are the first ones, (n, counts)."""
+    prompts = range(len(trials.prompts))
+    own = [trials.of(prompt, noise_variance, learning_rate) for prompt in prompts]
     done = [trials.percents(trial) for trial in own if trials.is_done(trial)]
     return np.array(done).reshape(-1, len(trials.counts))

@@ -44,7 +44,9 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     fetch_k: Annotated[
         int | None, typer.Option(help="Candidates they are chosen from: 200.")
     ] = None,
-    noise_variance: Annotated[float | None, typer.Option(help="SIFT's λ': 0.1.")] = None,
+    noise_variance: Annotated[
+        float | None, typer.Option(help="SIFT's λ': 0.01, as in SIFTRetriever.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,  # noqa: FBT002
 ) -> None:
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
@@ -67,11 +69,11 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
 
 
 def _filled(given: Mapping[str, Any], settings: Path | None) -> dict[str, Any]:
-    """Return what was given; else what the settings file says; else the defaults."""
-    found: dict[str, Any] = {"k": 8, "fetch_k": 200, "noise_variance": 0.1}
+    """Return what was given, and of the rest what the settings file says."""
+    found: dict[str, Any] = {}
     if settings is not None:
         saved = CalibratedSettings.load(settings)
-        found = {name: getattr(saved, name) for name in found}
+        found = {name: getattr(saved, name) for name in given}
     return found | {name: value for name, value in given.items() if value is not None}
 
 

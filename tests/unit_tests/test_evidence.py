@@ -1,26 +1,74 @@
-"""The page of evidence says what its results say."""
+"""The page of evidence says what its results say, and these are what its rows come to."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "examples" / "evidence"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the sdist has no examples")
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the sdist has no examples")
-def test_its_tables_are_those_of_the_committed_file() -> None:
-    spec = importlib.util.spec_from_file_location("summarize", FOLDER / "summarize.py")
-    assert spec is not None
-    assert spec.loader is not None
-    summarize = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(summarize)
-    found = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+@pytest.fixture
+def summarize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    return importlib.import_module("summarize")
+
+
+def test_its_tables_are_those_of_the_committed_files(summarize: ModuleType) -> None:
+    found, earlier = (
+        json.loads((FOLDER / name).read_text(encoding="utf-8"))
+        for name in ("results.json", "earlier_results.json")
+    )
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
-    tables = summarize.tables(found)
-    assert len(tables) == 8
+    tables = summarize.tables(found) | summarize.earlier_tables(earlier)
+    assert {"nearest", "domains", "stopping", "correlations", "earlier-domains"} <= set(tables)
     for name, table in tables.items():
         assert f"<!-- {name} -->\n{table}\n<!-- end -->" in page, name
+
+
+def test_the_results_are_those_of_the_rows(summarize: ModuleType) -> None:
+    committed = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
+    reports = summarize.by_domain(summarize.read_rows(summarize.ROWS))
+    found = json.loads(json.dumps(summarize.summarize(reports)))
+    assert found == {name: committed[name] for name in found}
+
+
+def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
+    rows = summarize.read_rows(summarize.ROWS)
+    assert rows
+    for row in rows:
+        assert row.answer is None
+        assert all(" " not in document.id for document in row.chosen)
+        assert " " not in row.source
+
+
+def test_rows_are_read_as_they_were_written(summarize: ModuleType, tmp_path: Path) -> None:
+    rows = [r for r in summarize.read_rows(summarize.ROWS) if r.group == "nih_grants"][:200]
+    hull = [
+        replace(row, method="ttft:hull", chosen=row.chosen[::-1], used_places=row.used_places[1:])
+        for row in rows
+        if row.method == "ttft:sift"
+    ]
+    path = tmp_path / "rows.jsonl.gz"
+    summarize.write_rows(path, [*hull, *rows])
+    back = {row.key: row for row in summarize.read_rows(path)}
+    assert len(back) == len(rows) + len(hull)
+    for row in (*rows, *hull):
+        found = back[row.key]
+        assert [document.id for document in found.chosen] == [d.id for d in row.chosen]
+        assert found.used_places == row.used_places
+        assert math.isclose(found.bits, row.bits)
+        assert (found.source, found.tokens, found.distinct) == (
+            row.source,
+            row.tokens,
+            row.distinct,
+        )
+    summarize.write_rows(tmp_path / "again.gz", back.values())
+    assert (tmp_path / "again.gz").read_bytes() == path.read_bytes()

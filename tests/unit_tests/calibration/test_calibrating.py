@@ -107,6 +107,33 @@ def test_it_chooses_from_what_it_was_given_within_its_share(
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("noises", "rates"), [((0.1,), (1e-4, 1e-3, 5e-3)), (NOISES, (5e-3,)), ((0.1,), (5e-3,))]
+)
+def test_one_of_them_may_be_given(
+    noises: tuple[float, ...],
+    rates: tuple[float, ...],
+    store: Chroma,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    found = calibrate(
+        store,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=6,
+        k=3,
+        noise_variances=noises,
+        learning_rates=rates,
+        finetune=RECIPE,
+        share=0.01,  # of which not even one prompt for each can be paid
+    )
+    assert found.settings.noise_variance in noises
+    assert found.settings.learning_rate in rates
+    assert found.chosen.prompts >= 1
+    assert len(found.learning_rates) == len(rates)
+
+
 def test_nothing_of_the_held_out_texts_own_is_learned_from(
     embeddings: HiddenStateEmbeddings,
     texts: list[str],
