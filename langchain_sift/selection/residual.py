@@ -42,8 +42,9 @@ def select_residual(
     numerator lies nearest to the residual ±P x*, that part of the query which the choices so
     far do not explain; a pre-selection taken once knows only the neighbours of x*. What has a
     small denominator lies near the choices, on either side of the residual: in the direction of
-    ∇g at x, for x the best candidate that is not chosen yet. As g is convex in the unit ball,
-    g(x') ≥ g(x) + ⟨∇g(x), x' - x⟩: whatever lies farther along than x gains more.
+    ∇g at x, for x the best candidate that is not chosen yet. In the unit ball g is convex, as a
+    squared linear function over a concave one is, so that g(x') ≥ g(x) + ⟨∇g(x), x' - x⟩:
+    whatever lies farther along than x gains more.
     An index may still hold a better row that is near to none of the three: close to `select`
     over the whole index, and not the same by necessity.
 
