@@ -31,11 +31,14 @@ def filled_folder(
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def open_app(
     filled_folder: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """Return what opens a service with these settings, on a store of its own."""
+    """Return what opens a service with these settings, on a store of its own.
+
+    They are closed with the module: tests after it count the models that are in use.
+    """
     with ExitStack() as stack:
 
         def opened(**settings: Any) -> Service:
