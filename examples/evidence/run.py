@@ -45,16 +45,23 @@ STAGES = {
     ),
     "rivals": ("base", "rag:nearest", "rag:sift", "ttft:hull", "ttft:uncertainty"),
     "others": ("base", "ttft:mmr", "ttft:random", "ttft:nearest-repeated"),
+    "noise": ("base", "ttft:sift:noise_variance=1"),
     "variants": (
         "base",
-        "ttft:sift:noise_variance=1",
         "ttft:sift:noise_variance=0.01",
         "ttft:sift:residual",
         "ttft:sift:noise_variance=0.001",
     ),
 }
-# Chosen on the demo's tuning prompts (tests/benchmarks/results/tuning.json), not used here.
+# The recipe was chosen on these prompts (tests/benchmarks/results/tuning.json).
+TUNING = Path(__file__).parents[1] / "demo" / "tuning_prompts.jsonl"
 RECIPE = FineTuneConfig(lora_rank=16, lora_alpha=16.0, learning_rate=4e-3, max_length=256)
+
+
+def tuned_on() -> set[str]:
+    """Return the ids of the prompts that the settings were chosen on: they are not measured."""
+    lines = TUNING.read_text(encoding="utf-8").splitlines()
+    return {json.loads(line)["id"] for line in lines}
 
 
 def read(data: Path, domain: str, split: str) -> list[dict[str, Any]]:
@@ -65,8 +72,8 @@ def read(data: Path, domain: str, split: str) -> list[dict[str, Any]]:
 
 def prompts_of(rows: list[dict[str, Any]], count: int) -> list[Prompt]:
     """Return prompts of as many different sources as there are."""
-    by_source = defaultdict(list)
-    for row in rows:
+    by_source, left_out = defaultdict(list), tuned_on()
+    for row in (row for row in rows if row["id"] not in left_out):
         by_source[row["source"]].append(row)
     turns = sorted(
         (place, row["id"]) for own in by_source.values() for place, row in enumerate(own)

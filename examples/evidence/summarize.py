@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from rows import ROWS, cluster_of, read_rows, write_rows
+from run import tuned_on
 
 from langchain_sift.comparison import Report, Row
 from langchain_sift.comparison.run_folder import read_report
@@ -51,7 +52,8 @@ def gathered(folder: Path | None) -> list[Row]:
         if (path / "run.json").exists():
             for row in read_report(path).rows:
                 rows[row.key] = replace(row, source=cluster_of(row.source))
-    return list(rows.values())
+    left_out = tuned_on()
+    return [row for row in rows.values() if row.prompt not in left_out]
 
 
 def by_domain(rows: Iterable[Row]) -> dict[str, Report]:

@@ -12,7 +12,7 @@ from langchain_sift.calibration.trials import Trial, Trials
 from langchain_sift.stores.adapter import Array
 
 # Of the budget: a learning rate does far more than λ', and is told from others sooner.
-_FOR_THE_RATE = 0.25
+_FOR_THE_RATE = 0.2
 
 
 @dataclass(frozen=True, slots=True)

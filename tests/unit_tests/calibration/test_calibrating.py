@@ -66,11 +66,11 @@ def test_the_fewest_documents_are_those_within_a_standard_error_of_the_best() ->
     assert fewest_documents(np.array([[90.0, 80.0, 85.0]])) == 1
 
 
-def test_counts_double_and_the_likeliest_half_is_kept() -> None:
+def test_counts_double_and_the_least_likely_third_is_dropped() -> None:
     assert documents_counts(1) == (1,)
     assert documents_counts(12) == (1, 2, 4, 8, 12)
     assert documents_counts(16) == (1, 2, 4, 8, 16)
-    assert promising([1.0, 2.0, 3.0, 4.0, 5.0], [0.1, 0.5, 0.2, 0.9, 0.0]) == (2.0, 3.0, 4.0)
+    assert promising([1.0, 2.0, 3.0, 4.0, 5.0], [0.1, 0.5, -0.2, 0.9, 0.0]) == (1.0, 2.0, 4.0, 5.0)
     assert promising([1.0, 2.0], [0.0, 1.0]) == (1.0, 2.0)
 
 
