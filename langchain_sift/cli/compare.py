@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,6 +185,7 @@ def _compare(
     from langchain_sift.comparison.methods import parse_methods
     from langchain_sift.comparison.protocols import named_protocols
     from langchain_sift.comparison.run_folder import refuse_present
+    from langchain_sift.comparison.sharing import held
     from langchain_sift.comparison.writing import write_report
     from langchain_sift.ttft import load_language_model
 
@@ -193,7 +195,8 @@ def _compare(
     parsed = parse_methods(methods, retrievers=settings["retrievers"], chains=settings["chains"])
     asked = read_prompts(prompts, lines="qa" in checked)
     language_model = load_language_model(model)
-    with progress_bar(console) as progress:
+    shared = nullcontext() if where[0] is None else held(where[0], alone=False)
+    with shared, progress_bar(console) as progress:
         vectorstore = _open(where, embeddings, language_model, out, progress)
         rows = sum(len(settings["k"]) if method.selection else 1 for method in parsed)
         comparing = progress.add_task("comparing", total=len(asked) * len(checked) * rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,10 +43,15 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.comparison.indexing import open_collection
+        from langchain_sift.comparison.sharing import held
         from langchain_sift.explanation import explain
 
-        opened = open_collection(store, collection, lambda name: embeddings_of(embeddings or name))
-        found = explain(opened, query, k=k, fetch_k=fetch_k, noise_variance=noise_variance)
+        def named(name: str) -> Any:
+            return embeddings_of(embeddings or name)
+
+        with held(store, alone=False):
+            opened = open_collection(store, collection, named)
+            found = explain(opened, query, k=k, fetch_k=fetch_k, noise_variance=noise_variance)
         if as_json:
             typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -266,7 +267,8 @@ class _Stream:
         chunks = [self.chunk(reason, **said)]
         if self._usage:
             chunks.append({**self._head, "choices": [], "usage": usage.model_dump()})
-        chunks[-1]["ttft"] = record.model_dump(mode="json")
+        # By way of JSON: a loss may be NaN, which pydantic writes as null.
+        chunks[-1]["ttft"] = json.loads(record.model_dump_json())
         return chunks
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
@@ -58,7 +59,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         yield
         await service.aclose_connections()
 
-    app = FastAPI(
+    app = _App(
         title="langchain-sift",
         version=__version__,
         summary="A local model that learns from your documents for each prompt.",
@@ -74,6 +75,19 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
     _add_models(app, service)
     _add_observation(app, service, metrics)
     return app
+
+
+class _App(FastAPI):
+    """Describes itself as it is: what is wrong with a body is answered with 400."""
+
+    def openapi(self) -> dict[str, Any]:
+        described = super().openapi()
+        for path in described["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        for unused in ("HTTPValidationError", "ValidationError"):
+            described["components"]["schemas"].pop(unused, None)
+        return described
 
 
 def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
@@ -145,7 +159,7 @@ def _add_observation(app: FastAPI, service: Service, metrics: Metrics) -> None:
     )
     async def metrics_() -> Response:
         """Tell Prometheus what was done."""
-        return Response(metrics.exposition(), media_type="text/plain; version=1.0.0")
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -28,7 +28,9 @@ def to_langchain(messages: Sequence[protocol.Message]) -> list[BaseMessage]:
         ArgumentError: If the arguments of a call in it are no JSON object.
     """
     try:
-        return convert_to_messages([one.model_dump(exclude_none=True) for one in messages])
+        return convert_to_messages(
+            [{"content": "", **one.model_dump(exclude_none=True)} for one in messages]
+        )
     except (ValueError, TypeError, KeyError) as error:
         msg = "messages: the arguments of a tool call are no JSON object"
         raise ArgumentError(msg) from error

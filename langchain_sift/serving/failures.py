@@ -13,6 +13,8 @@ from starlette.responses import Response
 
 from langchain_sift.errors import (
     ArgumentError,
+    DimensionMismatch,
+    EmbeddingError,
     EngineOverloaded,
     InvalidFilter,
     PromptTooLong,
@@ -113,6 +115,8 @@ _KNOWN: Sequence[tuple[type[BaseException], int, str | None, str | None]] = (
         "shutting_down",
         "the server is shutting down",
     ),
+    (DimensionMismatch, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error"),
+    (EmbeddingError, HTTPStatus.BAD_REQUEST, "invalid_value", "the prompt cannot be embedded"),
     (TrainingError, HTTPStatus.INTERNAL_SERVER_ERROR, "training_failed", "training failed"),
     (
         StoreError,
@@ -134,7 +138,11 @@ def _headers(status: int, code: str | None, retry_after: int) -> dict[str, str]:
 
 
 def _of_http(error: HTTPException) -> Failure:
-    codes = {HTTPStatus.NOT_FOUND: "not_found", HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed"}
+    codes = {
+        HTTPStatus.BAD_REQUEST: "invalid_json",  # raised where a body cannot be parsed, alone
+        HTTPStatus.NOT_FOUND: "not_found",
+        HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    }
     return Failure(
         error.status_code,
         str(error.detail),

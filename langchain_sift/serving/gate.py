@@ -11,7 +11,6 @@ import time
 import traceback
 import uuid
 from collections.abc import Collection
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -151,8 +150,9 @@ class Gate:
                 self._metrics.disconnect()
                 left.set()
                 answering.cancel()
-            with suppress(asyncio.CancelledError):
-                await answering
+            await asyncio.wait((answering,))
+            if not answering.cancelled():
+                answering.result()
         finally:
             for task in (answering, watching):
                 task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from langchain_sift.stores import AsyncChroma
 from langchain_sift.ttft import AdapterCache, Engine, Place, load_language_model
 
 _CHECKING_SECONDS = 5.0
+_LOOK_AGAIN_SECONDS = 1e-3
 _LONGEST_RETRY_SECONDS = 60
 
 
@@ -135,14 +137,17 @@ class Service:
         if status.admitted:
             return "busy"
         try:
-            async for _ in self.engine.submit(self.engine.request(()), timeout=_CHECKING_SECONDS):
-                pass
+            async with asyncio.timeout(_CHECKING_SECONDS):
+                async for _ in self.engine.submit(self.engine.request(())):
+                    pass
+                # What came of it is told before the slots are verified.
+                while (now := self.engine.status()).at_work and not now.admitted:
+                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         except EngineOverloaded:
             return "busy"
-        except EngineError:
+        except (EngineError, TimeoutError):
             return "unavailable"
-        altered = self.engine.status().quarantined > status.quarantined
-        return "unavailable" if altered else "ok"
+        return "unavailable" if now.quarantined > status.quarantined else "ok"
 
     async def _store_health(self) -> Literal["ok", "unavailable"]:
         store = next(iter(self._views.values())).retriever.vectorstore

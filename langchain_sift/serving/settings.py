@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
+from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.serving.protocol import Mode
 from langchain_sift.serving.tenants import Tenants
 
@@ -71,10 +72,11 @@ class ServingSettings:
         if self.mode not in get_args(Mode):
             msg = f"mode must be one of {get_args(Mode)}, got {self.mode!r}"
             raise ArgumentError(msg)
+        check_arguments(self.k, self.noise_variance, self.stopping_alpha)
         if not self.timeout > 0:
             msg = f"timeout must be a positive number of seconds, got {self.timeout!r}"
             raise ArgumentError(msg)
-        for name in ("max_tokens", "max_body_bytes"):
+        for name in ("fetch_k", "max_tokens", "max_body_bytes"):
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1, got {getattr(self, name)!r}"
                 raise ArgumentError(msg)
