@@ -10,6 +10,7 @@
 | `choosing.py` | what each method chooses |
 | `asking.py` | what is asked of the engine, and the rows that come of it |
 | `measuring.py` | methods x prompts |
+| `ray_pool.py` | the same by Ray actors; an extra |
 | `metrics.py`, `memory.py` | how good an answer is, and how much memory it took |
 | `leaks.py` | whether the store holds what is scored |
 | `results.py` | rows, summaries, the report as a value |

@@ -6,8 +6,9 @@ import pytest
 from ray.serve import Application
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, EngineError
 from langchain_sift.serving import Tenants, on_ray
+from langchain_sift.ttft.adapter import Slots
 
 ARGS = {"model": "org/name", "store": "http://chroma:8000"}
 
@@ -76,3 +77,17 @@ def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
     acme = on_ray._tenants(str(path)).owner_of("fedcba9876543210")
     assert acme is not None
     assert acme.name == "acme"
+
+
+async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(open_app, monkeypatch):
+    replica = object.__new__(on_ray.Endpoint.func_or_class)
+    replica._service = open_app()
+    await replica.check_health()
+    with monkeypatch.context() as patched:
+        patched.setattr(Slots, "is_at_rest", lambda *_: False)
+        with pytest.raises(EngineError, match="not at rest"):
+            await replica.check_health()
+    await replica.check_health()  # its slots were made anew
+    replica._service.close()
+    with pytest.raises(EngineError):
+        await replica.check_health()
