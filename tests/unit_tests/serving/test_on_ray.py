@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 from ray.serve import Application
 
@@ -80,14 +83,14 @@ def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
 
 
 async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(open_app, monkeypatch):
-    replica = object.__new__(on_ray.Endpoint.func_or_class)
-    replica._service = open_app()
-    await replica.check_health()
+    service = open_app()
+    check = partial(on_ray.Endpoint.func_or_class.check_health, SimpleNamespace(_service=service))
+    await check()
     with monkeypatch.context() as patched:
         patched.setattr(Slots, "is_at_rest", lambda *_: False)
         with pytest.raises(EngineError, match="not at rest"):
-            await replica.check_health()
-    await replica.check_health()  # its slots were made anew
-    replica._service.close()
+            await check()
+    await check()  # its slots were made anew
+    service.close()
     with pytest.raises(EngineError):
-        await replica.check_health()
+        await check()
