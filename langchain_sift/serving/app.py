@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from langchain_sift import __version__
-from langchain_sift.errors import SIFTError
+from langchain_sift.errors import RequestTimeout, SIFTError
 from langchain_sift.serving import protocol
 from langchain_sift.serving.answering import Answering, Chunk
 from langchain_sift.serving.failures import (
@@ -29,12 +30,17 @@ from langchain_sift.serving.gate import Gate, log_failure
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.service import Admitted, Service
 
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, or [DONE]."}},
+    "required": ["data"],
+}
 _FAILURES = {
     400: "The request asks for what cannot be.",
     401: "No token, or an unknown one.",
     403: "Called by a name that this server does not answer to.",
     404: "No such model.",
-    408: "The request did not come to its end.",
+    408: "The request did not come to its end, or its `ttft.timeout` has passed.",
     413: "The request is too large.",
     429: "The tenant asks too much at once.",
     500: "A mistake of the server.",
@@ -94,7 +100,7 @@ def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
     answering = Answering(service, metrics)
     streamed: dict[str, Any] = {
         "description": "The answer, or with `stream` its chunks as server-sent events.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
     responses = {200: streamed, **_failures(*_FAILURES)}
 
@@ -102,17 +108,19 @@ def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
     async def chat_completions(body: protocol.ChatCompletionRequest, request: Request) -> Response:
         """Go on with a conversation, after learning from documents."""
         admitted = _admitted(request, body.model, service)
-        if body.stream:
-            return await _streaming(answering.chat_stream(body, admitted))
-        return _json(await answering.chat(body, admitted))
+        with _deadline_of(body.ttft):
+            if body.stream:
+                return await _streaming(answering.chat_stream(body, admitted))
+            return _json(await answering.chat(body, admitted))
 
     @app.post("/v1/completions", response_model=protocol.Completion, responses=responses)
     async def completions(body: protocol.CompletionRequest, request: Request) -> Response:
         """Go on with a text, after learning from documents."""
         admitted = _admitted(request, body.model, service)
-        if body.stream:
-            return await _streaming(answering.completion_stream(body, admitted))
-        return _json(await answering.completion(body, admitted))
+        with _deadline_of(body.ttft):
+            if body.stream:
+                return await _streaming(answering.completion_stream(body, admitted))
+            return _json(await answering.completion(body, admitted))
 
 
 def _add_models(app: FastAPI, service: Service) -> None:
@@ -194,6 +202,20 @@ def _check_model(name: str, service: Service) -> None:
     if name != own:
         msg = f"there is no model of this name here: this server has {own!r}"
         raise Refused(Failure(HTTPStatus.NOT_FOUND, msg, "model_not_found", "model"))
+
+
+@contextmanager
+def _deadline_of(options: protocol.TTFTOptions | None) -> Iterator[None]:
+    """Tell a client that its own deadline has passed: nothing is wrong with the server."""
+    try:
+        yield
+    except RequestTimeout as error:
+        if options is None or options.timeout is None:
+            raise
+        told = failure_of(error)
+        raise Refused(
+            replace(told, status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
+        ) from error
 
 
 def _json(model: BaseModel, status: int = HTTPStatus.OK) -> Response:

@@ -66,7 +66,7 @@ def tools_of(body: protocol.ChatCompletionRequest) -> tuple[list[dict[str, Any]]
         if wanted.description:
             function["description"] = wanted.description
         return [{"type": "function", "function": function}], "required"
-    if not tools and choice not in {None, "none", "auto"}:
+    if not tools and choice not in (None, "none", "auto"):
         msg = "tool_choice: there are no tools to choose from"
         raise ArgumentError(msg)
     if isinstance(choice, protocol.NamedTool):

@@ -10,7 +10,7 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any
 
@@ -84,6 +84,7 @@ class Gate:
             await self._app(scope, receive, answer)
             return
         with self._service.admit(tenant) as admitted:
+            answer.before_last = admitted.end  # the client may ask again at once
             body = await self._read(headers, receive)
             if body is not None:
                 scope.setdefault("state", {})["admitted"] = admitted
@@ -184,6 +185,7 @@ class _Answer:
         self._send = send
         self.status = 0
         self.complete = False
+        self.before_last: Callable[[], None] = lambda: None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -193,6 +195,8 @@ class _Answer:
             message = {**message, "headers": headers}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
+            if self.complete:
+                self.before_last()
         await self._send(message)
 
 

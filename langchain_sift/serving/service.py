@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal, Self
 
@@ -39,22 +39,35 @@ class View:
     llm: TestTimeFineTunedLLM
 
 
-@dataclass(slots=True)
 class Admitted:
-    """A request that has a place in the engine, until the engine has it."""
+    """A request that has a place, until it is answered; ending it twice is ending it once."""
 
-    view: View
-    _place: Place | None = field(repr=False)
+    def __init__(self, view: View, place: Place, on_end: Callable[[], None]) -> None:
+        """Hold a place for the tenant of this view."""
+        self.view = view
+        self._place: Place | None = place
+        self._on_end: Callable[[], None] | None = on_end
 
     def hand_over(self) -> Place | None:
         """Return the place for the engine, which gives it back when the request is done."""
         place, self._place = self._place, None
         return place
 
-    def give_back(self) -> None:
-        """Make room, if the engine has not got the request."""
+    def end(self) -> None:
+        """Make room for the tenant's next request, and for others' if the engine has not this."""
         if self._place is not None:
             self._place.give_back()
+        if self._on_end is not None:
+            on_end, self._on_end = self._on_end, None
+            on_end()
+
+    def __enter__(self) -> Self:
+        """Hold it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.end()
 
 
 class Service:
@@ -87,9 +100,8 @@ class Service:
         """Return what a tenant talks to."""
         return self._views[tenant.name]
 
-    @contextmanager
-    def admit(self, tenant: Tenant) -> Iterator[Admitted]:
-        """Give a request a place for as long as it is answered; at once, or not at all.
+    def admit(self, tenant: Tenant) -> Admitted:
+        """Give a request a place; at once, or not at all.
 
         Raises:
             Refused: If the tenant has as many as it may.
@@ -105,15 +117,15 @@ class Service:
                     headers={"Retry-After": str(self.retry_after())},
                 )
             )
-        admitted = Admitted(self.view_of(tenant), self.engine.admit(0))
+        place = self.engine.admit(0)
         self._at_once[tenant.name] += 1
         began = time.perf_counter()
-        try:
-            yield admitted
-        finally:
+
+        def ended() -> None:
             self._at_once[tenant.name] -= 1
-            admitted.give_back()
             self._seconds += 0.1 * (time.perf_counter() - began - self._seconds)
+
+        return Admitted(self.view_of(tenant), place, ended)
 
     def retry_after(self) -> int:
         """Return in how many seconds there may be room: when a batch is likely to be done."""

@@ -225,7 +225,7 @@ def test_a_schema_for_the_answer(client, stream):
         ),
         (
             {"extra_body": {"ttft": {"timeout": 1e-3}}},
-            openai.InternalServerError,
+            openai.APIStatusError,
             "timeout",
         ),
     ],

@@ -243,19 +243,22 @@ async def test_options_of_the_answer(client, faces):
     assert (await ask(client, TEXT, temperature=1.5, seed=7))[0] == expected.generations[0][0].text
 
 
-async def test_what_takes_too_long_is_told_as_such(client, service):
-    for route in (CHAT, TEXT):
-        for mode in MODES:
-            for streamed in (False, True):
-                body = body_for(
-                    route, stream=streamed, max_tokens=200, ttft={"mode": mode, "timeout": 1e-3}
-                )
-                response = await client.post(route, json=body)
-                assert response.status_code == 504, (route, mode, response.text)
-                error = response.json()["error"]
-                assert (error["type"], error["code"]) == ("server_error", "timeout")
-                assert response.headers["x-should-retry"] == "false"
-    assert service.engine.status().admitted == 0
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("route", [CHAT, TEXT])
+async def test_what_takes_too_long_is_told_as_such(open_app, connect, client, route, mode):
+    hasty = await connect(open_app(timeout=1e-3))
+    for streamed in (False, True):
+        body = body_for(route, stream=streamed, max_tokens=200)
+        for asked, timeout, status, param in (
+            (client, 1e-3, 408, "ttft.timeout"),  # the client's own, and the server's
+            (hasty, None, 504, None),
+        ):
+            options = {"mode": mode, "timeout": timeout}
+            response = await asked.post(route, json={**body, "ttft": options})
+            assert response.status_code == status, response.text
+            error = response.json()["error"]
+            assert (error["code"], error["param"]) == ("timeout", param)
+            assert response.headers["x-should-retry"] == "false"
 
 
 # Streams
