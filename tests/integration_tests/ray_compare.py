@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ import psutil
 import ray
 from conftest import make_sentence
 from langchain_chroma import Chroma
+from langchain_core.runnables import RunnableLambda
 from ray.cluster_utils import Cluster
 
 from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, Report, compare
@@ -62,6 +64,25 @@ def twice(out: Path) -> int:
     return sum(times - 1 for times in Counter(keys).values())
 
 
+def questions(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison of answers, with a chain and a scorer of the user's."""
+    lock = threading.Lock()  # a connection, say: it can be sent nowhere
+
+    def chain(question: str) -> str:
+        with lock:
+            return f"bread, {len(question)} times"
+
+    return {
+        **given,
+        "prompts": [Prompt(one.id, one.text, answers=("bread",)) for one in given["prompts"][:4]],
+        "methods": ("base", "ttft:sift", "mine"),
+        "protocols": ("qa",),
+        "chains": {"mine": RunnableLambda(chain)},
+        "scorers": {"length": lambda answer, _: float(len(answer))},
+        "max_tokens": 8,
+    }
+
+
 def main(model: str, folder: Path) -> dict[str, Any]:
     rng = random.Random(3)
     texts = [make_sentence(rng) for _ in range(60)]
@@ -74,7 +95,7 @@ def main(model: str, folder: Path) -> dict[str, Any]:
         "vectorstore": store,
         **SETTINGS,
     }
-    alone = compare(**given)
+    alone, answered = compare(**given), compare(**questions(given))
 
     cluster = Cluster()
     small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
@@ -83,6 +104,7 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         killed = compare_while_killing(cluster, nodes, folder / "killed", given)
+        answers = compare(ray=2, **questions(given))
         resumed = compare_with_interruptions(folder / "interrupted", given)
     finally:
         ray.shutdown()
@@ -92,6 +114,8 @@ def main(model: str, folder: Path) -> dict[str, Any]:
         "failures": sum(row.failure is not None for row in alone.rows),
         "equal after kills": results(killed) == results(alone),
         "equal after interruptions": results(resumed) == results(alone),
+        "answers": len(answered.rows),
+        "answers equal": results(answers) == results(answered),
         "recorded twice": twice(folder / "killed") + twice(folder / "interrupted"),
     }
 

@@ -26,3 +26,8 @@ def test_a_killed_actor_and_a_lost_node_cost_no_row_and_change_none(found: dict[
 
 def test_an_interrupted_comparison_goes_on_with_other_actors(found: dict[str, int]) -> None:
     assert found["equal after interruptions"]
+
+
+def test_chains_are_asked_here_and_scorers_score_there(found: dict[str, int]) -> None:
+    assert found["answers"] == 4 * (1 + 2 + 1)
+    assert found["answers equal"]
