@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import ray
@@ -24,6 +25,8 @@ from ray.cluster_utils import Cluster
 
 from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, Report, compare
 from langchain_sift.comparison import Prompt, Row
+from langchain_sift.comparison.ray_pool import ActorModel
+from langchain_sift.errors import ModelLoadError
 
 METHODS = ("base", "rag:sift", "ttft:nearest", "ttft:sift")
 SETTINGS: dict[str, Any] = {
@@ -104,6 +107,7 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         killed = compare_while_killing(cluster, nodes, folder / "killed", given)
+        failure = failure_to_load(given)
         answers = compare(ray=2, **questions(given))
         resumed = compare_with_interruptions(folder / "interrupted", given)
     finally:
@@ -114,10 +118,23 @@ def main(model: str, folder: Path) -> dict[str, Any]:
         "failures": sum(row.failure is not None for row in alone.rows),
         "equal after kills": results(killed) == results(alone),
         "equal after interruptions": results(resumed) == results(alone),
+        "failure to load": failure,
         "answers": len(answered.rows),
         "answers equal": results(answers) == results(answered),
         "recorded twice": twice(folder / "killed") + twice(folder / "interrupted"),
     }
+
+
+def failure_to_load(given: dict[str, Any]) -> str:
+    """Return what is said where the actors do not find the model that this process has."""
+    like = ActorModel.like
+    there = lambda *model, **more: replace(like(*model, **more), name="/only/here")  # noqa: E731
+    with mock.patch.object(ActorModel, "like", there):
+        try:
+            compare(ray=2, **given)
+        except ModelLoadError as error:
+            return str(error)
+    raise AssertionError
 
 
 def compare_while_killing(
