@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import chromadb
 from chromadb.api.types import validate_where
+from langchain_chroma import Chroma
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import SIFTRetriever
@@ -23,6 +26,8 @@ from langchain_sift.stores.chroma import where
 from langchain_sift.stores.workers import within
 from langchain_sift.ttft import LanguageModel
 
+Opened = TypeVar("Opened")
+
 _OPENING_SECONDS = 60.0  # Chroma's own client would wait for ever
 
 
@@ -32,9 +37,14 @@ def is_url(store: str) -> bool:
 
 
 def open_store(
-    settings: ServingSettings, collection: str | None, model: LanguageModel
+    settings: ServingSettings, collection: str | None, load: Callable[[], LanguageModel]
 ) -> VectorStore:
     """Open a collection: of a folder for threads, of a server for coroutines.
+
+    Args:
+        settings: Which store, and which embeddings.
+        collection: Its name; None: the only one.
+        load: Returns the model that is served; not called before the collection is found.
 
     Raises:
         ArgumentError: If there is no such folder or collection.
@@ -42,26 +52,34 @@ def open_store(
         StoreTimeout: If it does not answer.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
+    names: list[str] = []
 
-    def named(name: str) -> Any:
-        wanted = settings.embeddings or name
-        if not wanted or wanted == model.name:
-            return model
-        return embeddings_of(wanted)
+    def note(name: str) -> Embeddings:
+        names.append(name)
+        return DeterministicFakeEmbedding(size=1)  # nothing is embedded with it
 
-    def opened() -> VectorStore:
-        store = open_collection(settings.store, collection, named)
-        if not is_url(settings.store):
-            return store
-        client = asyncio.run(_async_client(settings.store))
-        return AsyncChroma(client, store._collection_name, store.embeddings)
+    def opened(embeddings: Callable[[str], Any]) -> Chroma:
+        return open_collection(settings.store, collection, embeddings)
 
+    # Twice: what is wrong with the store is told before a model is loaded, which takes long.
+    _in_time(settings.store, lambda: opened(note))
+    wanted = settings.embeddings or names[0]
+    found = load() if wanted in {"", settings.model} else embeddings_of(wanted)
+    store = _in_time(settings.store, lambda: opened(lambda _: found))
+    if not is_url(settings.store):
+        return store
+    client = _in_time(settings.store, lambda: asyncio.run(_async_client(settings.store)))
+    return AsyncChroma(client, store._collection_name, store.embeddings)
+
+
+def _in_time(store: str, connect: Callable[[], Opened]) -> Opened:
+    """Connect, or say that the server does not answer: Chroma's own client waits for ever."""
     try:
-        store: VectorStore = within(_OPENING_SECONDS, opened)
+        found: Opened = within(_OPENING_SECONDS, connect)
     except TimeoutError as error:
-        msg = f"{settings.store} did not answer within {_OPENING_SECONDS:g} s"
+        msg = f"{store} did not answer within {_OPENING_SECONDS:g} s"
         raise StoreTimeout(msg) from error
-    return store
+    return found
 
 
 async def _async_client(url: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -203,13 +204,13 @@ def open_service(settings: ServingSettings) -> Service:
     """
     with ExitStack() as stack:
         stack.enter_context(held(settings.store, alone=True))
-        model = load_language_model(settings.model, **settings.loading())
+        load = functools.cache(lambda: load_language_model(settings.model, **settings.loading()))
         stores: dict[str | None, VectorStore] = {}
         views: dict[str, View] = {}
         for tenant in settings.tenants.members:
             collection = tenant.collection or settings.collection
             if collection not in stores:
-                stores[collection] = open_store(settings, collection, model)
+                stores[collection] = open_store(settings, collection, load)
             views[tenant.name] = _view(settings, tenant, stores[collection])
         return Service(settings, views, stack.pop_all())
 

@@ -86,7 +86,9 @@ def test_what_is_not_there(tiny_model_path, folder, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    check(run(tiny_model_path, url), f"no Chroma server at {url}")
+    # The store first: a model takes long to load.
+    check(run(tmp_path / "nothing", url), f"no Chroma server at {url}")
+    check(run(tmp_path / "nothing", folder, "--collection", "facts"), "no collection 'facts'")
 
 
 def test_a_port_that_is_taken(tiny_model_path, folder):
