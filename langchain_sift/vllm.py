@@ -86,8 +86,8 @@ class VLLMAdapters:
         Raises:
             ArgumentError: If the address is none of HTTP, or the time is not positive.
         """
-        if httpx.URL(base_url).scheme not in {"http", "https"}:
-            msg = f"base_url must begin with http:// or https://, got {base_url!r}"
+        if not _is_http(base_url):
+            msg = f"base_url must be as http://host:port/v1, got {base_url!r}"
             raise ArgumentError(msg)
         if not timeout > 0:
             msg = f"timeout must be positive, got {timeout!r}"
@@ -161,7 +161,7 @@ class VLLMAdapters:
             "base_url": self.base_url,
             "headers": self._headers,
             "timeout": self._timeout,
-            "trust_env": False,
+            "trust_env": False,  # by no proxy: it is a server of one's own
         }
 
     @contextmanager
@@ -302,6 +302,13 @@ def _taught(outcome: Outcome) -> TrainedAdapter | None:
     if outcome.adapter is None:
         logger.warning("the base model answers: %s", outcome.training.fallback)
     return outcome.adapter
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return httpx.URL(url).scheme in {"http", "https"}
+    except httpx.InvalidURL:
+        return False
 
 
 def _loading(name: str, path: Path) -> dict[str, str]:

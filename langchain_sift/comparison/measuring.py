@@ -120,7 +120,7 @@ def compare(
             holds a comparison and neither `resume` nor `overwrite` is asked for.
         CorpusError: If there are no prompts, or two of the same id.
         ModelLoadError: If there is no such model, here or where an actor looks for it.
-        EngineError: If the Ray cluster has no room for an actor.
+        EngineError: If the Ray cluster has no room for an actor, or kills them.
         StoreError: If the store cannot be read.
     """
     if out is not None:

@@ -120,6 +120,7 @@ class RayPool:
         self._model = model
         self._count = count
         self._began_here = False
+        self._deaths_at_start = 0
         self._again: deque[_Piece] = deque()
         self._free: deque[Any] = deque()
         self._at_work: dict[Any, tuple[Any, _Piece | None]] = {}
@@ -162,7 +163,8 @@ class RayPool:
 
         Raises:
             ModelLoadError: If an actor cannot load the model.
-            EngineError: If for ten minutes there is no actor.
+            EngineError: If for ten minutes there is no actor, or one after another dies before
+                it is ready.
         """
         waiting = iter(pieces)
         while True:
@@ -212,13 +214,28 @@ class RayPool:
             with suppress(*_DEATHS):
                 ray.kill(actor)  # one that is only out of reach would go on for nobody
             self._start_actor()
-            return None if piece is None else self._died(piece, error)
+            if piece is None:
+                self._unborn(error)
+                return None
+            return self._died(piece, error)
         self._free.append(actor)
+        self._deaths_at_start = 0
         return None if piece is None else [*piece.there, *result]
 
     def _start_actor(self) -> None:
         actor = self._make(self._model)
         self._at_work[actor.is_ready.remote()] = actor, None
+
+    def _unborn(self, error: Exception) -> None:
+        """Count an actor that was killed while it loaded the model, for want of memory perhaps."""
+        self._deaths_at_start += 1
+        if self._deaths_at_start >= _ATTEMPTS * self._count:
+            kind = type(error).__name__
+            msg = (
+                f"{self._deaths_at_start} actors in a row died while they loaded "
+                f"{self._model.name!r}, the last with {kind}: is there memory for so many?"
+            )
+            raise EngineError(msg) from error
 
     def _died(self, piece: _Piece, error: Exception) -> list[Row] | None:
         logger.warning("an actor died: %s", type(error).__name__)

@@ -81,6 +81,8 @@ def run(
         units = [unit for unit in units if unit not in whole]
     for row in rows:
         on_row(row)
+    if not units:  # nothing to start anybody for
+        return rows
     for new in measure(map(comparison.prepare, units)):
         if folder is not None:
             folder.add(new, comparison.texts)

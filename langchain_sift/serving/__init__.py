@@ -14,6 +14,7 @@
 | `gate.py` | who comes in, and who has left |
 | `app.py` | the routes |
 | `running.py` | under uvicorn |
+| `on_ray.py` | by replicas on Ray Serve; an extra |
 
 ```python
 from langchain_sift.serving import ServingSettings, create_app, open_service

@@ -14,9 +14,9 @@ from typing import Any
 
 from integration_tests import ray_endpoint as on
 
-STEP_SECONDS = 0.25
+STEP_SECONDS = 0.5
 STEPS = 4
-REQUESTS_EACH = 12
+REQUESTS_EACH = 8
 REPLICAS = (1, 2, 3, 4)
 
 

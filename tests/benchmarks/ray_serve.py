@@ -57,7 +57,9 @@ def main() -> None:
         model = make_model(folder / "model")
         for title, program in PROGRAMS.items():
             url = f"http://{HOST}:{server.port}"
-            found[title] = run_program(program, model, folder, url, timeout=600)
+            own = folder / program
+            own.mkdir()
+            found[title] = run_program(program, model, own, url, timeout=600)
     commit = subprocess.run(
         ["git", "rev-parse", "--short=7", "HEAD"],  # noqa: S607
         capture_output=True,

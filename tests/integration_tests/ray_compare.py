@@ -7,21 +7,26 @@ import json
 import logging
 import random
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import ray
 from conftest import make_sentence
 from langchain_chroma import Chroma
+from langchain_core.runnables import RunnableLambda
 from ray.cluster_utils import Cluster
 
 from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, Report, compare
 from langchain_sift.comparison import Prompt, Row
+from langchain_sift.comparison.ray_pool import ActorModel
+from langchain_sift.errors import ModelLoadError
 
 METHODS = ("base", "rag:sift", "ttft:nearest", "ttft:sift")
 SETTINGS: dict[str, Any] = {
@@ -62,6 +67,25 @@ def twice(out: Path) -> int:
     return sum(times - 1 for times in Counter(keys).values())
 
 
+def questions(given: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison of answers, with a chain and a scorer of the user's."""
+    lock = threading.Lock()  # a connection, say: it can be sent nowhere
+
+    def chain(question: str) -> str:
+        with lock:
+            return f"bread, {len(question)} times"
+
+    return {
+        **given,
+        "prompts": [Prompt(one.id, one.text, answers=("bread",)) for one in given["prompts"][:4]],
+        "methods": ("base", "ttft:sift", "mine"),
+        "protocols": ("qa",),
+        "chains": {"mine": RunnableLambda(chain)},
+        "scorers": {"length": lambda answer, _: float(len(answer))},
+        "max_tokens": 8,
+    }
+
+
 def main(model: str, folder: Path) -> dict[str, Any]:
     rng = random.Random(3)
     texts = [make_sentence(rng) for _ in range(60)]
@@ -74,7 +98,7 @@ def main(model: str, folder: Path) -> dict[str, Any]:
         "vectorstore": store,
         **SETTINGS,
     }
-    alone = compare(**given)
+    alone, answered = compare(**given), compare(**questions(given))
 
     cluster = Cluster()
     small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
@@ -83,6 +107,8 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         killed = compare_while_killing(cluster, nodes, folder / "killed", given)
+        failure = failure_to_load(given)
+        answers = compare(ray=2, **questions(given))
         resumed = compare_with_interruptions(folder / "interrupted", given)
     finally:
         ray.shutdown()
@@ -92,8 +118,23 @@ def main(model: str, folder: Path) -> dict[str, Any]:
         "failures": sum(row.failure is not None for row in alone.rows),
         "equal after kills": results(killed) == results(alone),
         "equal after interruptions": results(resumed) == results(alone),
+        "failure to load": failure,
+        "answers": len(answered.rows),
+        "answers equal": results(answers) == results(answered),
         "recorded twice": twice(folder / "killed") + twice(folder / "interrupted"),
     }
+
+
+def failure_to_load(given: dict[str, Any]) -> str:
+    """Return what is said where the actors do not find the model that this process has."""
+    like = ActorModel.like
+    there = lambda *model, **more: replace(like(*model, **more), name="/only/here")  # noqa: E731
+    with mock.patch.object(ActorModel, "like", there):
+        try:
+            compare(ray=2, **given)
+        except ModelLoadError as error:
+            return str(error)
+    raise AssertionError
 
 
 def compare_while_killing(

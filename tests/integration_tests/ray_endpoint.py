@@ -183,12 +183,15 @@ async def ask(
     }
 
 
-async def ask_all(url: str, count: int, *, at_once: int) -> list[dict[str, Any]]:
-    """Ask so many, so many at once."""
+async def ask_all(
+    url: str, count: int, *, at_once: int, apart: float = 0.0
+) -> list[dict[str, Any]]:
+    """Ask so many, at most so many at once, each so many seconds after the one before."""
     room = asyncio.Semaphore(at_once)
     async with client() as http:
 
         async def one(number: int) -> dict[str, Any]:
+            await asyncio.sleep(number * apart)
             async with room:
                 return await ask(http, url, number)
 

@@ -283,7 +283,11 @@ def test_an_adapter_that_stays_is_told_in_the_log(double, adapters, adapter, cap
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"base_url": "gpu:8000"}, "must begin with http"), ({"timeout": 0}, "must be positive")],
+    [
+        ({"base_url": "gpu:8000"}, "must be as http://host:port/v1"),
+        ({"base_url": "http://gpu:port/v1"}, "must be as http://host:port/v1"),
+        ({"timeout": 0}, "must be positive"),
+    ],
 )
 def test_what_is_wrong_is_said(tmp_path, arguments, said):
     with pytest.raises(ArgumentError, match=said):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 from ray.serve import Application
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, EngineError
 from langchain_sift.serving import Tenants, on_ray
+from langchain_sift.ttft.adapter import Slots
 
 ARGS = {"model": "org/name", "store": "http://chroma:8000"}
 
@@ -76,3 +80,17 @@ def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
     acme = on_ray._tenants(str(path)).owner_of("fedcba9876543210")
     assert acme is not None
     assert acme.name == "acme"
+
+
+async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(open_app, monkeypatch):
+    service = open_app()
+    check = partial(on_ray.Endpoint.func_or_class.check_health, SimpleNamespace(_service=service))
+    await check()
+    with monkeypatch.context() as patched:
+        patched.setattr(Slots, "is_at_rest", lambda *_: False)
+        with pytest.raises(EngineError, match="not at rest"):
+            await check()
+    await check()  # its slots were made anew
+    service.close()
+    with pytest.raises(EngineError):
+        await check()
