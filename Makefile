@@ -17,7 +17,7 @@ demo: .venv/.demo  ## Compare base, RAG and test-time fine-tuning on the bundled
 test: .venv/.dev  ## Run the unit tests; no network
 	$(BIN)/python -m pytest
 
-integration_tests: .venv/.dev  ## Run the tests that start a Chroma server
+integration_tests: .venv/.dev  ## Run the tests that start a Chroma server, and Ray
 	$(BIN)/python -m pytest tests/integration_tests
 
 lint: .venv/.dev  ## Check style and import rules
@@ -45,7 +45,7 @@ clean:  ## Remove the environment and everything built
 	touch $@
 
 .venv/.demo: .venv/.pip pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare,serve]'
 	touch $@
 
 .venv/.dev: .venv/.demo

@@ -42,6 +42,7 @@ from langchain_sift.ttft import (  # noqa: E402
     Answering,
     Engine,
     Outcome,
+    Place,
     Request,
     Step,
     Ticket,
@@ -159,6 +160,7 @@ class Answer:
         timeout: float | None,
         cache: AdapterCache | None,
         run_manager: BaseRunManager | None,
+        place: Place | None = None,
     ) -> None:
         """Prepare the request; nothing is done before `start`, or the first piece is asked for.
 
@@ -178,6 +180,7 @@ class Answer:
         self._key: str | None = None
         self._cached = False
         self._run_manager = run_manager
+        self._place = place
         self._ticket: Ticket | None = None
         self._seconds_retrieval = 0.0
         self._outcome = Outcome(TrainingRecord())
@@ -189,7 +192,7 @@ class Answer:
         began = time.perf_counter()
         with ExitStack() as stack:
             engine = self._engine if isinstance(self._engine, Engine) else self._engine()
-            place = stack.enter_context(engine.admit(self._most_tokens()))
+            place = self._admitted(engine, stack)
             self._read_prompt(engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
@@ -223,7 +226,7 @@ class Answer:
                 engine = self._engine
             else:
                 engine = await loop.run_in_executor(_PREPARING, self._engine)
-            place = stack.enter_context(engine.admit(self._most_tokens()))
+            place = self._admitted(engine, stack)
             await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
@@ -264,6 +267,13 @@ class Answer:
                 else:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(_PREPARING, self._ended, event)
+
+    def _admitted(self, engine: Engine, stack: ExitStack) -> Place:
+        """Return the request's place, to be given back where the stack ends."""
+        tokens = self._most_tokens()
+        place = stack.enter_context(self._place or engine.admit(tokens))
+        place.need(tokens)
+        return place
 
     def _most_tokens(self) -> int:
         """Return how many training tokens to reserve before anything is known but numbers."""
@@ -355,6 +365,11 @@ class Answer:
             output_tokens=self._outcome.tokens,
             total_tokens=len(self._prompt) + self._outcome.tokens,
         )
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer has no more tokens: "stop" or "length"."""
+        return self._outcome.finish_reason
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -18,10 +18,9 @@ from langchain_sift.retrievers import SIFTRetriever
 
 MODES = ("base", "rag", "ttft", "both")
 
+_CONTEXT = "Use these documents to answer.\n\n{context}\n\n{input}"
 _QUESTION = ChatPromptTemplate.from_messages([("human", "{input}")])
-_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages(
-    [("human", "Use these documents to answer.\n\n{context}\n\n{input}")]
-)
+_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages([("human", _CONTEXT)])
 
 
 def create_ttft_chain(
@@ -62,7 +61,7 @@ def create_ttft_chain(
             f"got {type(llm).__name__}"
         )
         raise ArgumentError(msg)
-    asked = _prompt(prompt, shows=shows)
+    asked = question_prompt(prompt, shows=shows)
 
     def answer(values: dict[str, Any]) -> Runnable[Any, str]:
         """Return what answers the question that was retrieved for."""
@@ -75,14 +74,20 @@ def create_ttft_chain(
         return RunnableLambda(lambda _: text) | asked | model | StrOutputParser()
 
     chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
-        context=itemgetter("input") | _documents(retriever, mode, learns=learns)
+        context=itemgetter("input") | documents_of(retriever, mode, learns=learns)
     ).assign(answer=RunnableLambda(answer))
     return chain.with_config(run_name=f"ttft_chain ({mode})")
 
 
-def _documents(
+def with_context(question: str, documents: Sequence[Document]) -> str:
+    """Return the question after the documents, each once, as the modes "rag" and "both" ask it."""
+    return _CONTEXT.format(context=_as_text(documents), input=question)
+
+
+def documents_of(
     retriever: Runnable[str, list[Document]], mode: str, *, learns: bool
 ) -> Runnable[str, list[Document]]:
+    """Return what retrieves in a mode; with repeats, where the model learns and SIFT can."""
     if mode == "base":
         return RunnableLambda(lambda _: [])
     if learns and isinstance(retriever, SIFTRetriever):
@@ -91,7 +96,14 @@ def _documents(
     return retriever
 
 
-def _prompt(prompt: BasePromptTemplate[Any] | None, *, shows: bool) -> BasePromptTemplate[Any]:
+def question_prompt(
+    prompt: BasePromptTemplate[Any] | None, *, shows: bool
+) -> BasePromptTemplate[Any]:
+    """Return the prompt, or the usual one.
+
+    Raises:
+        ArgumentError: If the prompt lacks a variable.
+    """
     if prompt is None:
         return _QUESTION_WITH_CONTEXT if shows else _QUESTION
     needed = {"input", "context"} if shows else {"input"}

@@ -270,6 +270,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         return {
             "model_name": self._model_name,
             "model_provider": "langchain-sift",
+            "finish_reason": answer.finish_reason,
             "ttft": answer.metadata,
         }
 

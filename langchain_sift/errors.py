@@ -2,21 +2,25 @@
 
     SIFTError
     ├── ArgumentError           (ValueError)       an argument is out of range
-    │   └── InvalidFilter                          a store does not understand a filter
+    │   ├── InvalidFilter                          a store does not understand a filter
+    │   └── PromptTooLong                          a prompt fills the model's context
     ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
     │   └── DimensionMismatch                      the query's size is not the stored vectors'
     ├── NotFittedError          (ValueError)       embeddings are used before they know their mean
     ├── StoreError              (RuntimeError)     a vector store cannot be used as it is
     │   ├── StoreUnavailable    (ConnectionError)  it cannot be reached, or is overloaded
     │   ├── StoreTimeout        (TimeoutError)     it did not answer in time
-    │   └── CollectionNotFound  (LookupError)      it has no such collection
+    │   ├── CollectionNotFound  (LookupError)      it has no such collection
+    │   └── StoreInUse                             another process has its folder open
     ├── CorpusError             (ValueError)       a file of documents or prompts cannot be read
     ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
     ├── EngineError             (RuntimeError)     a prompt cannot be answered now
     │   ├── EngineOverloaded                       too much is asked at once: refused, try later
     │   ├── RequestTimeout      (TimeoutError)     it was not answered within the time allowed
     │   ├── RequestCancelled                       it was cancelled, or the engine was closed
-    │   └── TrainingError                          its documents could not be learned from
+    │   ├── TrainingError                          its documents could not be learned from
+    │   ├── GeneratorUnavailable (ConnectionError) the server that is to answer cannot be reached
+    │   └── AdapterRefused                         it does not take what was learned
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
 Each also is the built-in error that a caller would have caught without knowing us.
@@ -36,6 +40,10 @@ class ArgumentError(SIFTError, ValueError):
 
 class InvalidFilter(ArgumentError):  # noqa: N818 - named for what is wrong, as Chroma's are
     """A filter that the store does not understand, or that a tenant may not have."""
+
+
+class PromptTooLong(ArgumentError):  # noqa: N818
+    """A prompt leaves no room for an answer in the model's context."""
 
 
 class EmbeddingError(SIFTError, ValueError):
@@ -64,6 +72,10 @@ class StoreTimeout(StoreError, TimeoutError):  # noqa: N818
 
 class CollectionNotFound(StoreError, LookupError):  # noqa: N818
     """The collection was deleted, or never existed."""
+
+
+class StoreInUse(StoreError):  # noqa: N818
+    """Another process has the folder of an embedded store open; a server shares one."""
 
 
 class CorpusError(SIFTError, ValueError):
@@ -95,6 +107,14 @@ class RequestCancelled(EngineError):  # noqa: N818
 
 class TrainingError(EngineError):
     """The documents could not be learned from, and `on_failure` is "raise"."""
+
+
+class GeneratorUnavailable(EngineError, ConnectionError):  # noqa: N818
+    """The server that is to answer with an adapter cannot be reached, or has no room."""
+
+
+class AdapterRefused(EngineError):  # noqa: N818
+    """The server that is to answer does not take the adapter; the message says what to do."""
 
 
 class MissingExtraError(SIFTError, ImportError):

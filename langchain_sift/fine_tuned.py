@@ -75,6 +75,7 @@ CALL_SETTINGS = (
     "seed",
     "stop",
     "timeout",
+    "place",
     *_RECIPE_SETTINGS,
 )
 
@@ -271,6 +272,7 @@ class TestTimeFineTuning(BaseModel):
             timeout=timeout,
             cache=self.adapter_cache,
             run_manager=run_manager or _run.get(),
+            place=call.get("place"),
         )
 
     # LangChain gives `_generate` and the text model's `_stream` their run, and the chat model's

@@ -154,7 +154,11 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         return Generation(text=text, generation_info=self._information(answer))
 
     def _information(self, answer: Answer) -> dict[str, Any]:
-        return {"ttft": answer.metadata, "usage": answer.usage}
+        return {
+            "finish_reason": answer.finish_reason,
+            "ttft": answer.metadata,
+            "usage": answer.usage,
+        }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)

@@ -120,7 +120,7 @@ def retrieve(
         selector: The method.
         candidate_search: One of `CANDIDATE_SEARCHES`; "residual" chooses with SIFT.
         fetch_k: Candidates for each query vector, for "nearest" and "absolute".
-        step_fetch_k: Candidates in each direction before each choice, for "residual".
+        step_fetch_k: As in `select_residual`, for "residual".
         **arguments: The selector's.
     """
     if candidate_search == "residual":

@@ -123,10 +123,11 @@ class SIFTRetriever(VectorStoreRetriever):
     """Where candidates come from. "nearest": the `fetch_k` nearest to the query, once.
     "absolute": those of the largest |cos| with it, as the paper has it, opposite ones too.
     "residual": before each choice the store is asked again, for what is nearest to the part of
-    the query that is not explained yet. "exhaustive": every row of the store, for small ones."""
+    the query that is not explained yet, and to where more is gained than from the best candidate
+    so far; see `select_residual`. "exhaustive": every row of the store, for small ones."""
 
-    step_fetch_k: StrictInt = 10
-    """How many candidates "residual" fetches before each choice, in each direction."""
+    step_fetch_k: StrictInt = 5
+    """How many candidates "residual" fetches before each choice, in each of three directions."""
 
     score_key: str | None = None
     """Under this key a document's gain is written to its metadata; None writes nothing."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from langchain_sift.errors import ArgumentError, InvalidFilter
 from langchain_sift.retrieval import CANDIDATE_SEARCHES
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
-from langchain_sift.selection.greedy import Selector, check_arguments
+from langchain_sift.selection.greedy import Selector, check_arguments, check_count
 from langchain_sift.selection.marginal_relevance import check_lambda_mult
 from langchain_sift.stores.adapter import AnyAdapter
 
@@ -113,10 +112,8 @@ def _check_search(
     **_: Any,
 ) -> None:
     """Reject what is out of range, among the settings that `check_arguments` does not know."""
-    for name, value in (("fetch_k", fetch_k), ("step_fetch_k", step_fetch_k)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            msg = f"{name} must be an integer of at least 1, got {value!r}"
-            raise ArgumentError(msg)
+    check_count("fetch_k", fetch_k)
+    check_count("step_fetch_k", step_fetch_k)
     check_lambda_mult(lambda_mult)
     if not isinstance(replace, bool):
         msg = f"replace must be True or False, got {replace!r}"

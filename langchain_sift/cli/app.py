@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from langchain_sift.extras import require
@@ -26,7 +23,7 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 
-from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
+from langchain_sift.errors import SIFTError  # noqa: E402
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -61,33 +58,17 @@ def names_of(text: str) -> list[str]:
 
 
 def embeddings_of(name: str) -> Any:
-    """Return the embeddings of a name: a model's hidden states, or an object to import."""
-    from langchain_sift.ttft import load_language_model
+    """Return the embeddings of a name; loads what they need."""
+    from langchain_sift.comparison import named_objects
 
-    if ":" not in name or Path(name).exists():
-        return load_language_model(name)
-    found = imported(name)
-    try:
-        return found() if isinstance(found, type) else found
-    except Exception as error:
-        msg = f"{name!r} cannot be made without arguments: {error}"
-        raise ArgumentError(msg) from error
+    return named_objects.embeddings_of(name)
 
 
 def imported(path: str) -> Any:
-    """Return the object that module:NAME names; modules beside the caller are found as well.
+    """Return the object that module:NAME names."""
+    from langchain_sift.comparison import named_objects
 
-    Raises:
-        ArgumentError: If there is none.
-    """
-    module, _, attribute = path.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a module does when it is imported
-        msg = f"there is no {path!r}: {error}"
-        raise ArgumentError(msg) from error
+    return named_objects.imported(path)
 
 
 def progress_bar(console: Console) -> Progress:

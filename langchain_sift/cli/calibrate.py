@@ -56,6 +56,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
         from langchain_sift.comparison.indexing import open_collection
+        from langchain_sift.comparison.sharing import held
         from langchain_sift.ttft import load_language_model
 
         _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
@@ -65,11 +66,10 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             wanted = embeddings or name
             return embeddings_of(wanted) if wanted else language_model
 
-        opened = open_collection(store, collection, named)
-        with progress_bar(console) as progress:
+        with held(store, alone=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
             found = calibrate(
-                opened,
+                open_collection(store, collection, named),
                 model=language_model,
                 prompts=prompts,
                 k=k,

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -119,6 +120,13 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         typer.Option(help="Prompts whose scored text the store holds: report, exclude, ignore."),
     ] = "report",
     jobs: Annotated[int, typer.Option(help="Prompts that are trained together.")] = 8,
+    ray: Annotated[
+        int | None,
+        typer.Option(
+            help="Ray actors that train and answer, on the cluster of RAY_ADDRESS or this machine.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,  # noqa: FBT002
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
@@ -153,6 +161,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             max_tokens=max_tokens,
             leaks=leaks,
             jobs=jobs,
+            ray=ray,
             seed=seed,
             resume=resume,
             overwrite=overwrite,
@@ -188,6 +197,7 @@ def _compare(
     from langchain_sift.comparison.methods import parse_methods
     from langchain_sift.comparison.protocols import named_protocols
     from langchain_sift.comparison.run_folder import refuse_present
+    from langchain_sift.comparison.sharing import held
     from langchain_sift.comparison.writing import write_report
     from langchain_sift.ttft import load_language_model
 
@@ -197,7 +207,8 @@ def _compare(
     parsed = parse_methods(methods, retrievers=arguments["retrievers"], chains=arguments["chains"])
     asked = read_prompts(prompts, lines="qa" in checked)
     language_model = load_language_model(model)
-    with progress_bar(console) as progress:
+    shared = nullcontext() if where[0] is None else held(where[0], alone=False)
+    with shared, progress_bar(console) as progress:
         vectorstore = _open(where, embeddings, language_model, out, progress)
         counts = len(arguments["k"] or (1,))
         rows = sum(counts if method.selection else 1 for method in parsed)

@@ -52,12 +52,16 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.comparison.indexing import open_collection
+        from langchain_sift.comparison.sharing import held
         from langchain_sift.explanation import explain
+
+        def named(name: str) -> Any:
+            return embeddings_of(embeddings or name)
 
         given = {"k": k, "fetch_k": fetch_k, "noise_variance": noise_variance}
         chosen = _filled(given, settings)
-        opened = open_collection(store, collection, lambda name: embeddings_of(embeddings or name))
-        found = explain(opened, query, **chosen)
+        with held(store, alone=False):
+            found = explain(open_collection(store, collection, named), query, **chosen)
         if as_json:
             typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         else:

@@ -53,12 +53,13 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(console, "; what is in stays in, and the same command goes on"):
         from langchain_sift.comparison.files import Chunking, find_files, read_chunks
         from langchain_sift.comparison.indexing import embeddings_for, index_into
+        from langchain_sift.comparison.sharing import held
 
         # Everything that can be wrong is found before a model is loaded or anything written.
         chunking = Chunking(chunk_size, chunk_overlap)
-        named = embeddings_for(store, collection, embeddings)
-        found = find_files(paths)
-        with progress_bar(console) as progress:
+        with held(store, alone=True), progress_bar(console) as progress:
+            named = embeddings_for(store, collection, embeddings)
+            found = find_files(paths)
             reading = progress.add_task("reading files", total=len(found.files))
             read = read_chunks(
                 found.files,

@@ -11,6 +11,7 @@
 | `asking.py` | what is asked of the engine, and the rows that come of it |
 | `measuring.py` | methods x prompts: what is asked for, checked |
 | `running.py` | methods x prompts: unit by unit |
+| `ray_pool.py` | the same by Ray actors; an extra |
 | `metrics.py`, `memory.py` | how good an answer is, and how much memory it took |
 | `leaks.py` | whether the store holds what is scored |
 | `rows.py`, `summaries.py` | a method on one prompt, and on many |

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from langchain_core.runnables import Runnable
 
 from langchain_sift.comparison.choosing import Choice, answer_of
@@ -20,6 +22,8 @@ from langchain_sift.comparison.rows import Row
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import SIFTError
 from langchain_sift.ttft import Answering, Engine, Outcome, Request, Scoring, Ticket
+
+logger = logging.getLogger(__name__)
 
 Scorer = Callable[[str, Prompt], float]
 
@@ -39,6 +43,14 @@ class Asked:
 
     choice: Choice | None = None
     chain: Runnable[Any, Any] | None = None
+
+    def failed(self, error: Exception) -> list[Row]:
+        """Return its rows, where it could not be measured."""
+        return [failed(row, error) for row, _ in self.wanted]
+
+
+Prepared = tuple[Sequence[Row], Sequence[Asked]]
+"""What is done together: rows that are there already, and what is to be asked for the others."""
 
 
 @dataclass(slots=True)
@@ -129,26 +141,42 @@ class _Started:
 
 @dataclass(slots=True)
 class Asker:
-    """Asks one engine."""
+    """Asks one engine, and chains."""
 
-    engine: Engine
+    engine: Engine | None
+    """None where only chains are asked."""
+
     recipe: FineTuneConfig
     """Not always the engine's: it is shared by all whose adapters have one shape."""
 
     max_tokens: int
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
+    def rows(self, asked: Sequence[Asked]) -> list[Row]:
+        """Return the rows of all; what fails on one prompt costs its rows alone."""
+        rows: list[Row] = []
+        # Handed in at once, so that the engine trains them together.
+        for one in self.start(asked):
+            try:
+                rows += one.rows()
+            # One prompt that cannot be measured must not cost the others their hours.
+            except Exception as error:
+                logger.warning("%s on %s", one.asked.method.name, one.prompt.id, exc_info=True)
+                rows += one.asked.failed(error)
+        return rows
+
     def start(self, asked: Sequence[Asked]) -> Iterator[_Started]:
         """Hand in all, and yield each when its turn has come to be waited for."""
-        with peak_memory(self.engine.language_model.model.device) as measure:
+        with peak_memory(self._device) as measure:
             started = [self._start(one, measure) for one in asked]
             # Announced before they are handed in: what is trained together, to whose rounding a
             # result owes its last digits, must not depend on the pace of a thread.
             ready = [one for one in started if one.request is not None]
-            places = [self.engine.admit(0) for _ in ready]
-            for one, place in zip(ready, places, strict=True):
-                assert one.request is not None  # noqa: S101 - see above
-                one.ticket = self.engine.submit(one.request, place=place)
+            if self.engine is not None:
+                places = [self.engine.admit(0) for _ in ready]
+                for one, place in zip(ready, places, strict=True):
+                    assert one.request is not None  # noqa: S101 - see above
+                    one.ticket = self.engine.submit(one.request, place=place)
             yield from started
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
@@ -157,6 +185,12 @@ class Asker:
         if prompt.answers:
             found = {name: of(answer, prompt.answers) for name, of in ANSWER_METRICS.items()}
         return found | {name: float(of(answer, prompt)) for name, of in self.scorers.items()}
+
+    @property
+    def _device(self) -> torch.device:
+        if self.engine is None:
+            return torch.device("cpu")
+        return self.engine.language_model.model.device
 
     def _start(self, asked: Asked, measure: peak_memory) -> _Started:
         started = _Started(asked, self, measure=measure)
@@ -169,9 +203,10 @@ class Asker:
         return started
 
     def _prepare(self, started: _Started) -> None:
-        asked = started.asked
+        asked, engine = started.asked, self.engine
+        assert engine is not None  # noqa: S101 - it is no chain
         task, method, choice = asked.task, asked.method, asked.choice
-        model = self.engine.language_model
+        model = engine.language_model
         answer = self.max_tokens if task.asks else 0
         tokens = ScoredText.of(task, model.tokenizer, model.context_length, answer=answer)
         texts = [] if choice is None else list(choice.texts)
@@ -196,7 +231,7 @@ class Asker:
             after = sorted({count for _, count in asked.wanted if 0 < count < most})
             doing = Scoring(pairs, after=after)
         started.tokens, started.context, started.places = tokens, context, tuple(places)
-        started.request = self.engine.request(
+        started.request = engine.request(
             texts[:most] if method.learns else [], doing, config=self._recipe(method)
         )
 
@@ -205,6 +240,12 @@ class Asker:
         if method.selection == "hull" and recipe.gradient_reuse == 1:
             return replace(recipe, gradient_reuse=_HULL_REUSE)
         return recipe
+
+
+def failed(row: Row, error: Exception) -> Row:
+    """Return a row without a result, and why."""
+    first = str(error).strip().partition("\n")[0]
+    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")
 
 
 def _with_choice(row: Row, choice: Choice) -> Row:

@@ -163,12 +163,12 @@ class Corpus:
             selection = selector(query, self.candidates.embeddings[rows], **arguments)
         return self._choice(rows, selection, time.perf_counter() - began)
 
-    def _beside(self, found: list[int], directions: Array) -> Array:
+    def _beside(self, found: list[int], directions: Array, count: int) -> Array:
         """Return the vectors of the nearest to directions that were not found before."""
         known = set(found)
         new: list[int] = []
         for direction in directions:
-            for row in self.nearest(direction, _STEP_FETCH_K):
+            for row in self.nearest(direction, count):
                 if row not in known:
                     known.add(row)
                     new.append(row)
@@ -193,9 +193,6 @@ class Corpus:
             similarities=vectors @ vectors.T,
             seconds=seconds,
         )
-
-
-_STEP_FETCH_K = 10  # the retriever's own default
 
 
 def choose_with(retriever: Runnable[str, list[Document]], query: str, *, k: int) -> Choice:

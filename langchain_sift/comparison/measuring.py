@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from langchain_sift.comparison.protocols import PROTOCOLS, Task, named_protocols
 from langchain_sift.comparison.results import Report
 from langchain_sift.comparison.rows import Row, in_order
 from langchain_sift.comparison.run_folder import RunFolder, refuse_present
-from langchain_sift.comparison.running import SHOWN_CHARACTERS, Comparison, run, units_of
+from langchain_sift.comparison.running import (
+    SHOWN_CHARACTERS,
+    Comparison,
+    here,
+    on_ray,
+    run,
+    units_of,
+)
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.saved_settings import CalibratedSettings, read_settings
@@ -53,6 +61,7 @@ def compare(
     max_tokens: int = 32,
     leaks: str = "report",
     jobs: int = 8,
+    ray: int | None = None,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -93,6 +102,9 @@ def compare(
         leaks: Whether prompts whose scored text the store holds, exactly or nearly, are
             reported ("report"), left out ("exclude"), or not looked for ("ignore").
         jobs: Prompts that are trained together, and their largest number in memory.
+        ray: Ray actors that train and answer, each with the model and, where the cluster has
+            GPUs, one of them; None: this process does. The cluster is the one that `RAY_ADDRESS`
+            names, else this machine. Documents are chosen, and rows written, by this process.
         seed: Of the adapters' initial weights and of random choices.
         out: A folder: rows are appended to `results.jsonl` in it as they come.
         resume: Whether to go on with the comparison in `out`.
@@ -107,7 +119,8 @@ def compare(
         ArgumentError: If a method or protocol is unknown, a number is out of range, or `out`
             holds a comparison and neither `resume` nor `overwrite` is asked for.
         CorpusError: If there are no prompts, or two of the same id.
-        ModelLoadError: If there is no such model.
+        ModelLoadError: If there is no such model, here or where an actor looks for it.
+        EngineError: If the Ray cluster has no room for an actor, or kills them.
         StoreError: If the store cannot be read.
     """
     if out is not None:
@@ -117,7 +130,7 @@ def compare(
     )
     ks, noise_variance = _checked_ks(chosen["k"]), chosen["noise_variance"]
     check_arguments(max(ks), noise_variance, None)
-    _check_words(leaks, jobs, max_tokens)
+    _check_words(leaks, jobs, max_tokens, ray)
     checked = named_protocols(protocols)
     parsed = parse_methods(methods, retrievers=retrievers or {}, chains=chains or {})
     if any(method.mode == CHAIN for method in parsed) and set(checked) != {"qa"}:
@@ -150,12 +163,6 @@ def compare(
             msg = f"the store holds the scored text of all {len(found)} prompts: none is left"
             raise ArgumentError(msg)
     comparison = Comparison(
-        asker=Asker(
-            shared_engine(language_model, recipe, _limits(recipe, jobs, ks)),
-            recipe=recipe,
-            max_tokens=max_tokens,
-            scorers=scorers or {},
-        ),
         corpus=corpus,
         ks=ks,
         fetch_k=fetch_k,
@@ -168,7 +175,17 @@ def compare(
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in asked}
     if folder is not None:
         folder.describe(prompt_texts, found)
-    rows = run(comparison, units_of(asked, checked, parsed, jobs), folder, on_row)
+    asking: dict[str, Any] = {
+        "recipe": recipe,
+        "max_tokens": max_tokens,
+        "scorers": dict(scorers or {}),
+    }
+    limits = _limits(recipe, jobs, ks)
+    if ray is None:
+        measure = partial(here, Asker(shared_engine(language_model, recipe, limits), **asking))
+    else:
+        measure = partial(on_ray, ray, language_model, limits, asking)
+    rows = run(comparison, units_of(asked, checked, parsed, jobs), measure, folder, on_row)
     order = {prompt.id: place for place, prompt in enumerate(asked)}
     return Report(
         rows=tuple(in_order(rows, checked, order, [method.name for method in parsed])),
@@ -202,12 +219,12 @@ def _checked_ks(k: int | Sequence[int]) -> tuple[int, ...]:
     return ks
 
 
-def _check_words(leaks: str, jobs: int, max_tokens: int) -> None:
+def _check_words(leaks: str, jobs: int, max_tokens: int, ray: int | None) -> None:
     if leaks not in LEAKS:
         msg = f"leaks must be one of {', '.join(LEAKS)}, got {leaks!r}"
         raise ArgumentError(msg)
-    for name, value in {"jobs": jobs, "max_tokens": max_tokens}.items():
-        if value < 1:
+    for name, value in {"jobs": jobs, "max_tokens": max_tokens, "ray": ray}.items():
+        if value is not None and value < 1:
             msg = f"{name} must be at least 1, got {value}"
             raise ArgumentError(msg)
 

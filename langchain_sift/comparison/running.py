@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
-from langchain_sift.comparison.asking import Asked, Asker
+from langchain_sift.comparison.asking import Asked, Asker, Prepared, failed
 from langchain_sift.comparison.choosing import Choice, Corpus, choose_with
 from langchain_sift.comparison.methods import CHAIN, Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.protocols import PROTOCOLS, Task
 from langchain_sift.comparison.rows import Row
 from langchain_sift.comparison.run_folder import Key, RunFolder
+from langchain_sift.config import Limits
 from langchain_sift.selection import SELECTORS
 from langchain_sift.stores.adapter import Array
+from langchain_sift.ttft import LanguageModel
 
 logger = logging.getLogger(__name__)
 SHOWN_CHARACTERS = 600
@@ -64,6 +65,7 @@ def units_of(
 def run(
     comparison: Comparison,
     units: Sequence[Unit],
+    measure: Callable[[Iterable[Prepared]], Iterator[list[Row]]],
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
@@ -79,8 +81,9 @@ def run(
         units = [unit for unit in units if unit not in whole]
     for row in rows:
         on_row(row)
-    for unit in units:
-        new = comparison.measure(unit)
+    if not units:  # nothing to start anybody for
+        return rows
+    for new in measure(map(comparison.prepare, units)):
         if folder is not None:
             folder.add(new, comparison.texts)
         rows += new
@@ -89,11 +92,45 @@ def run(
     return rows
 
 
+def here(asker: Asker, prepared: Iterable[Prepared]) -> Iterator[list[Row]]:
+    """Yield the rows of each unit, measured by this process."""
+    for rows, asked in prepared:
+        yield [*rows, *asker.rows(asked)]
+
+
+def on_ray(
+    count: int,
+    language_model: LanguageModel,
+    limits: Limits,
+    asking: Mapping[str, Any],
+    prepared: Iterable[Prepared],
+) -> Iterator[list[Row]]:
+    """Yield the rows of each unit, measured by so many Ray actors; chains are asked from here."""
+    from langchain_sift.comparison.ray_pool import ActorModel, RayPool  # noqa: PLC0415 - an extra
+
+    chains = Asker(None, **asking)  # nobody's to send elsewhere: they hold connections
+    of_chains: list[list[Row]] = []
+
+    def for_actors() -> Iterator[Prepared]:
+        for rows, asked in prepared:
+            if any(one.chain is None for one in asked):
+                yield rows, asked
+            else:
+                of_chains.append([*rows, *chains.rows(asked)])
+
+    model = ActorModel.like(language_model, limits=limits, **asking)
+    with RayPool(model, count) as pool:
+        for rows in pool.rows(for_actors()):
+            yield rows
+            yield from of_chains
+            of_chains.clear()
+    yield from of_chains
+
+
 @dataclass(slots=True)
 class Comparison:
     """What all units share."""
 
-    asker: Asker
     corpus: Corpus
     ks: tuple[int, ...]
     fetch_k: int
@@ -106,8 +143,8 @@ class Comparison:
 
     _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
 
-    def measure(self, unit: Unit) -> list[Row]:
-        """Return the rows of a unit; what fails on one prompt costs its rows alone."""
+    def prepare(self, unit: Unit) -> Prepared:
+        """Choose, and return what is to be asked; rows as well, of prompts where that failed."""
         rows: list[Row] = []
         asked: list[Asked] = []
         for prompt in unit.prompts:
@@ -116,16 +153,8 @@ class Comparison:
                 asked += self._prepare(unit, prompt, empty)
             except Exception as error:
                 logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row in empty]
-        # Handed in at once, so that the engine trains them together.
-        for one in self.asker.start(asked):
-            try:
-                rows += one.rows()
-            # One prompt that cannot be measured must not cost the others their hours.
-            except Exception as error:
-                logger.warning("%s on %s", unit.methods[0].name, one.prompt.id, exc_info=True)
-                rows += [_failed(row, error) for row, _ in one.wanted]
-        return rows
+                rows += [failed(row, error) for row in empty]
+        return rows, asked
 
     def _empty(self, unit: Unit, prompt: Prompt) -> list[Row]:
         return [
@@ -185,8 +214,3 @@ def _count(method: Method, choice: Choice, k: int) -> int:
     if method.stopping_alpha is None:
         return len(first.chosen)
     return first.stops_after(method.stopping_alpha)
-
-
-def _failed(row: Row, error: Exception) -> Row:
-    first = str(error).strip().partition("\n")[0]
-    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")

@@ -189,14 +189,23 @@ def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None)
     Raises:
         ArgumentError: If a value is out of range.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        msg = f"k must be an integer of at least 1, got {k!r}"
-        raise ArgumentError(msg)
+    check_count("k", k)
     if not (_is_number(noise_variance) and noise_variance > 0):
         msg = f"noise_variance must be positive and finite, got {noise_variance!r}"
         raise ArgumentError(msg)
     if stopping_alpha is not None and not (_is_number(stopping_alpha) and stopping_alpha > 0):
         msg = f"stopping_alpha must be positive and finite, or None, got {stopping_alpha!r}"
+        raise ArgumentError(msg)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Reject what is no integer of at least 1.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        msg = f"{name} must be an integer of at least 1, got {value!r}"
         raise ArgumentError(msg)
 
 

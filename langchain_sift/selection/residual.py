@@ -13,6 +13,7 @@ from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
     check_arguments,
+    check_count,
     first_of_highest,
     is_enough,
     make_selection,
@@ -23,28 +24,38 @@ Array = npt.NDArray[np.float64]
 
 def select_residual(
     query_embeddings: Any,
-    search: Callable[[Array], Any],
+    search: Callable[[Array, int], Any],
     *,
     k: int,
+    step_fetch_k: int = 5,
     noise_variance: float = 0.01,
     replace: bool = False,
     stopping_alpha: float | None = None,
 ) -> Selection:
     """Choose from all that an index holds, by asking it again before each choice.
 
-    SIFT's gain is cov(x, x*)² / (σ²(x) + λ'), and cov(x, x*) = ⟨x, P x*⟩ with P the posterior
-    covariance operator: what gains most lies near the residual direction ±P x*, that part of
-    the query which the choices so far do not explain. Its nearest neighbours become candidates
-    before each choice, where a pre-selection taken once knows only the neighbours of x*.
-    An index returns what has the largest covariance, which is nearly, not always, what has the
-    largest gain: close to `select` over the whole index, and not the same by necessity.
+    With P = I - UᵀU the posterior covariance operator, SIFT's gain from a row of unit norm is
+
+        g(x) = ⟨x, P x*⟩² / (1 + λ' - ‖U x‖²)
+
+    and before each choice the index is asked in three directions. What has the largest
+    numerator lies nearest to the residual ±P x*, that part of the query which the choices so
+    far do not explain; a pre-selection taken once knows only the neighbours of x*. What has a
+    small denominator lies near the choices, on either side of the residual: in the direction of
+    ∇g at x, for x the best candidate that is not chosen yet. In the unit ball g is convex, as a
+    squared linear function over a concave one is, so that g(x') ≥ g(x) + ⟨∇g(x), x' - x⟩:
+    whatever lies farther along than x gains more.
+    An index may still hold a better row that is near to none of the three: close to `select`
+    over the whole index, and not the same by necessity.
 
     Args:
         query_embeddings: x*, shape (d,) or (m, d).
-        search: Takes at most 2 m directions of unit norm, shape (j, d), and returns the
-            embeddings of candidates near them that it has not returned before, shape (i, d);
-            i may be 0.
+        search: Takes at most 2 m + 1 directions of unit norm, shape (j, d), and a count, and
+            returns the embeddings of the so many rows nearest to each of them, those that it
+            has not returned before, shape (i, d); i and j may be 0.
         k: As in `select`.
+        step_fetch_k: How many rows in each direction before each choice, at least 1. So many
+            are asked for more as choices may stand before them, if none is chosen twice.
         noise_variance: As in `select`.
         replace: As in `select`.
         stopping_alpha: As in `select`.
@@ -59,14 +70,15 @@ def select_residual(
     steps = residual_steps(
         query_embeddings,
         k=k,
+        step_fetch_k=step_fetch_k,
         noise_variance=noise_variance,
         replace=replace,
         stopping_alpha=stopping_alpha,
     )
-    directions = next(steps)
+    asked = next(steps)
     while True:
         try:
-            directions = steps.send(search(directions))
+            asked = steps.send(search(*asked))
         except StopIteration as end:
             selection: Selection = end.value
             return selection
@@ -76,29 +88,30 @@ def residual_steps(
     query_embeddings: Any,
     *,
     k: int,
+    step_fetch_k: int,
     noise_variance: float = 0.01,
     replace: bool = False,
     stopping_alpha: float | None = None,
-) -> Generator[Array, Any, Selection]:
+) -> Generator[tuple[Array, int], Any, Selection]:
     """Do what `select_residual` does, and leave the asking to the caller.
 
     Yields:
-        Directions, as its `search` takes them; wants to be sent what `search` returns.
+        Directions and a count, as its `search` takes them; wants to be sent what it returns.
     """
     check_arguments(k, noise_variance, stopping_alpha)
+    check_count("step_fetch_k", step_fetch_k)
     queries, _ = as_matrices(query_embeddings, np.empty((0, 0)))
     posterior = _OpenPosterior(queries, noise_variance)
     indices: list[int] = []
     variances = [posterior.query_variance()]
+    closed = [] if replace else indices  # grows with it: what may not be chosen any more
     while len(indices) < k:
-        found = yield posterior.directions()
+        directions = posterior.directions(closed)
+        found = yield directions, step_fetch_k + posterior.before(directions, closed, step_fetch_k)
         posterior.extend(as_matrices(queries, found)[1])
-        if len(posterior.candidates) == (0 if replace else len(indices)):
+        best = posterior.best(closed)
+        if best is None:
             break  # the index has nothing more
-        scores = posterior.gains()
-        if not replace:
-            scores[indices] = -math.inf
-        best = first_of_highest(scores, 1e-9)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance())
@@ -129,12 +142,37 @@ class _OpenPosterior:
         """Return the sum of ⟨x*, P x*⟩ over the queries."""
         return float(np.vdot(self._queries, self._residuals))
 
-    def directions(self) -> Array:
-        """Return ±P x*, of unit norm, for every query that is not explained entirely."""
+    def directions(self, closed: list[int]) -> Array:
+        """Return ±P x* for every query that is not explained entirely, and ∇g; of unit norm.
+
+        Args:
+            closed: Candidates that may not be chosen any more.
+        """
         norms = np.linalg.norm(self._residuals, axis=1)
         open_ = norms > 1e-9 * np.linalg.norm(self._queries, axis=1)
         units = self._residuals[open_] / norms[open_, None]
-        return np.concatenate([units, -units])
+        directions = [units, -units]
+        if len(units) and (best := self.best(closed)) is not None:
+            gradient = self._gradient(best)
+            if (norm := np.linalg.norm(gradient)) > 0.0:
+                directions.append(gradient[None] / norm)
+        return np.concatenate(directions)
+
+    def before(self, directions: Array, closed: list[int], count: int) -> int:
+        """Return how many closed candidates may stand before the `count` nearest of the others.
+
+        Not before the `count` nearest of the known others, then not before those of all.
+        """
+        if not closed:
+            return 0
+        nearness = directions @ self.candidates.T
+        others = np.delete(nearness, closed, axis=1)
+        if others.shape[1] < count:
+            return len(closed)
+        last = np.partition(others, -count, axis=1)[:, -count, None]
+        # An index may sum the products of equal rows in another order.
+        standing = np.sum(nearness[:, closed] >= last - 1e-9, axis=1)
+        return int(standing.max(initial=0))
 
     def extend(self, candidates: Array) -> None:
         """Add candidates, shape (i, d), as known as what was chosen makes them."""
@@ -144,11 +182,13 @@ class _OpenPosterior:
         self._variances = np.concatenate([self._variances, variances])
         self._covariances = np.hstack([self._covariances, self._residuals @ candidates.T])
 
-    def gains(self) -> Array:
-        """Return what each candidate would gain, as `Posterior.gains` does, shape (n,)."""
-        explained = np.sum(self._covariances**2, axis=0)
-        gains: Array = explained / (self._variances + self._noise_variance)
-        return gains
+    def best(self, closed: list[int]) -> int | None:
+        """Return the candidate of the largest gain that is not closed; None if there is none."""
+        if len(self.candidates) == len(closed):
+            return None
+        gains = np.sum(self._covariances**2, axis=0) / (self._variances + self._noise_variance)
+        gains[closed] = -math.inf
+        return first_of_highest(gains, 1e-9)
 
     def condition(self, index: int) -> None:
         """Observe the candidate at `index`."""
@@ -161,3 +201,11 @@ class _OpenPosterior:
         self._residuals -= np.outer(explained, row)
         self._variances -= factor**2
         self._covariances -= np.outer(explained, factor)
+
+    def _gradient(self, index: int) -> Array:
+        """Return the direction of ∇g at the candidate at `index`, shape (d,)."""
+        covariances = self._covariances[:, index]
+        slope = covariances @ covariances / (self._variances[index] + self._noise_variance)
+        known = (self._rows @ self.candidates[index]) @ self._rows  # UᵀU x
+        gradient: Array = covariances @ self._residuals + slope * known
+        return gradient

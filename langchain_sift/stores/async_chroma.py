@@ -18,6 +18,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from langchain_sift.errors import StoreTimeout, StoreUnavailable
 from langchain_sift.stores.adapter import Array, Rows
 from langchain_sift.stores.chroma import (
     FEW,
@@ -185,6 +186,23 @@ class AsyncChroma(VectorStore):
         except NotFoundError:
             return []
         return list(rows_of_query(*found)[0].documents)
+
+    async def aheartbeat(self, *, timeout: float) -> None:
+        """Ask the server whether it is there; once.
+
+        Raises:
+            StoreTimeout: If it says nothing for so many seconds.
+            StoreUnavailable: If it cannot be reached, or is overloaded.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._here(timeout).heartbeat()
+        except (TimeoutError, httpx.TimeoutException) as error:
+            msg = f"{self._label}: no heartbeat of the server within {timeout:g} s"
+            raise StoreTimeout(msg) from error
+        except (ChromaError, ValueError, httpx.HTTPError) as error:
+            msg = f"{self._label}: no heartbeat of the server: {type(error).__name__}"
+            raise StoreUnavailable(msg) from error
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""

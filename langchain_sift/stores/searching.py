@@ -75,20 +75,19 @@ def residual_candidates(
 
     Args:
         queries: Unit vectors, shape (m, d).
-        step_fetch_k: How many rows in each direction before each choice.
+        step_fetch_k: As in `select_residual`.
         **arguments: Those of `select`.
     """
     pool = CandidatePool(queries.shape[1])
-    steps = residual_steps(queries, **arguments)
-    directions = next(steps)
+    steps = residual_steps(queries, step_fetch_k=step_fetch_k, **arguments)
+    directions, count = next(steps)
     while True:
-        found = yield from _neighbors(directions, step_fetch_k)
+        found = yield from _neighbors(directions, count)
         new = [
-            _add_nearest_first(pool, neighbors, limit=step_fetch_k, absolute=False)
-            for neighbors in found
+            _add_nearest_first(pool, neighbors, limit=count, absolute=False) for neighbors in found
         ]
         try:
-            directions = steps.send(np.concatenate([np.empty((0, queries.shape[1])), *new]))
+            directions, count = steps.send(np.concatenate([np.empty((0, queries.shape[1])), *new]))
         except StopIteration as end:
             return pool.candidates(), end.value
 

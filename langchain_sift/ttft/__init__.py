@@ -21,6 +21,7 @@
 | `embedding.py` | a text's representation in the model |
 """
 
+from langchain_sift.ttft.admission import Place
 from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.cache import AdapterCache
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
@@ -36,6 +37,7 @@ __all__ = [
     "LanguageModel",
     "Milestone",
     "Outcome",
+    "Place",
     "Request",
     "Scoring",
     "Step",

@@ -77,6 +77,11 @@ class Batcher:
         """Requests in the batch that is being done."""
         return len(self._batch)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._closed
+
     def close(self) -> None:
         """Refuse what comes, cancel what is there, and wait for the thread to end."""
         with self._lock:

@@ -13,13 +13,14 @@ import hashlib
 import threading
 import weakref
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError, TrainingError
+from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.admission import Admission, Place
 from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.batching import Batcher
@@ -182,6 +183,14 @@ class Engine:
         assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
         return last
 
+    async def aoutcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
+        """Do as `outcome` does, without blocking the event loop."""
+        async with aclosing(aiter(self.submit(request, timeout=timeout))) as events:
+            async for event in events:
+                last = event
+        assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
+        return last
+
     def finetune(
         self, texts: Sequence[str], *, config: FineTuneConfig | None = None
     ) -> TrainedAdapter:
@@ -222,13 +231,14 @@ class Engine:
         """Reject a prompt that leaves no room for an answer.
 
         Raises:
-            ArgumentError: If the prompt is empty, fills the model's context, or has a token
-                that is not in the model's vocabulary.
+            PromptTooLong: If the prompt fills the model's context.
+            ArgumentError: If the prompt is empty, or has a token that is not in the model's
+                vocabulary.
         """
         limit = self.language_model.context_length
         if not 0 < len(prompt) < limit:
             msg = f"the prompt must have from 1 to {limit - 1} tokens, got {len(prompt)}"
-            raise ArgumentError(msg)
+            raise PromptTooLong(msg) if prompt else ArgumentError(msg)
         self._check_vocabulary(prompt)
 
     def _within_context(self, task: Answering) -> Answering:
@@ -267,6 +277,11 @@ class Engine:
             quarantined=self._worker.quarantined,
         )
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests."""
+        return self._batcher.closed
+
     def close(self) -> None:
         """Refuse what comes, cancel what is there, and wait for one step or token at most."""
         self._batcher.close()
@@ -291,7 +306,7 @@ _making = threading.Lock()
 def shared_engine(
     language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
 ) -> Engine:
-    """Return the engine of these weights, this tokenizer and adapter; made at most once.
+    """Return the engine of these weights, this tokenizer and adapter; one until it is closed.
 
     Raises:
         ArgumentError: As `Engine`.
@@ -301,7 +316,7 @@ def shared_engine(
     key = (*weights, adapter_of(config), limits)
     with _making:
         engine = _engines.get(key)
-        if engine is None:
+        if engine is None or engine.closed:
             engine = Engine(language_model, config, limits)
             _engines[key] = engine
         return engine

@@ -42,8 +42,9 @@ class Question:
     on_text: Callable[[str], None]
     """Told each piece of the text, up to the first stop string."""
 
-    on_end: Callable[[int], None]
-    """Told the number of tokens, once the answer is complete; others may go on."""
+    on_end: Callable[[int, str], None]
+    """Told the number of tokens and why there are no more, "stop" or "length", once the answer is
+    complete; others may go on."""
 
 
 def generate(
@@ -182,18 +183,18 @@ class _Row:
             return
         self._say(self._until.pass_on(self._text.take(token_id)))
         if self._until.reached:
-            self._end()
+            self._end("stop")
         elif self._tokens >= self._question.config.max_tokens:
-            self._finish(self._text.rest())
+            self._finish(self._text.rest(), "length")
 
-    def _finish(self, last: str) -> None:
+    def _finish(self, last: str, reason: str = "stop") -> None:
         self._say(self._until.pass_on(last))
         self._say(self._until.rest())
-        self._end()
+        self._end("stop" if self._until.reached else reason)
 
-    def _end(self) -> None:
+    def _end(self, reason: str) -> None:
         self.done = True
-        self._question.on_end(self._tokens)
+        self._question.on_end(self._tokens, reason)
 
     def _say(self, text: str) -> None:
         if text:

@@ -81,8 +81,19 @@ class Request:
         return None if self.task is None else type(self.task)
 
     def taught_by(self, adapter: TrainedAdapter) -> Request:
-        """Return the request with what was learned before, in place of learning it."""
-        before = replace(adapter.training, seconds=0.0)
+        """Return the request with what was learned before, in place of learning it.
+
+        It was learned from the same tokens in the same order. They may have stood at other places
+        among the texts given, between others that were too short or too many.
+        """
+        places = [document.index for document in self.documents]
+        before = replace(
+            adapter.training,
+            seconds=0.0,
+            trained=tuple(places[: len(adapter.training.trained)]),
+            skipped=tuple(place for place in range(self.given) if place not in places),
+            truncated=tuple(document.index for document in self.documents if document.truncated),
+        )
         return replace(self, documents=(), adapter=replace(adapter, training=before))
 
 
@@ -93,6 +104,10 @@ class Outcome:
     training: TrainingRecord
     tokens: int = 0
     """Of the answer."""
+
+    finish_reason: str = "stop"
+    """Why the answer has no more tokens: "stop", it came to its end or to a stop string, or
+    "length", there were to be no more."""
 
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""

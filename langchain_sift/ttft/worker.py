@@ -81,8 +81,8 @@ class _Job:
         assert self.failure is not None  # noqa: S101 - there was an earlier attempt
         self.ticket.finish(self.failure)
 
-    def finish(self, began: float, tokens: int = 0) -> None:
-        """Tell the outcome; the task began at `began`, and made so many tokens."""
+    def finish(self, began: float, tokens: int = 0, reason: str = "stop") -> None:
+        """Tell the outcome; the task began at `began`, and made so many tokens, and no more."""
         if self.ticket.should_stop():
             self.ticket.finish(self.ticket.why_stopped())
             return
@@ -93,6 +93,7 @@ class _Job:
             Outcome(
                 training=self.training,
                 tokens=tokens,
+                finish_reason=reason,
                 nats=self.nats,
                 milestones=tuple(self.milestones),
                 together=self.together,

@@ -214,7 +214,7 @@ def test_request(
         worker = engine._worker
         trainer = worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=RECIPE.learning_rate)
-        question = Question(prompt, config, lambda: False, lambda _: None, lambda _: None)
+        question = Question(prompt, config, lambda: False, lambda _: None, lambda *_: None)
 
         def work() -> None:
             with torch.enable_grad():

@@ -26,7 +26,7 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
 )
 from langchain_sift.config import Limits
-from langchain_sift.errors import ArgumentError, EngineOverloaded, SIFTError
+from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
 from langchain_sift.ttft import Engine
 from langchain_sift.ttft.training import Trainer
 
@@ -541,6 +541,24 @@ def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
         limited.invoke(QUESTION)
     assert not asked
     place.give_back()
+
+
+async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineTuned) -> None:
+    limited = chat.model_copy(update={"limits": Limits(max_requests=1)})
+    limited._engine = None
+    engine = limited.engine
+    document = [Document("The river carries cold iron.")]
+    for call in ({"documents": document}, {"documents": document, "max_tokens": 3}):
+        place = engine.admit(0)
+        with pytest.raises(EngineOverloaded):
+            limited.invoke("The river", **call)
+        assert limited.invoke("The river", place=place, **call).text
+        assert engine.status().admitted == 0
+        assert (await limited.ainvoke("The river", place=engine.admit(0), **call)).text
+        assert engine.status().admitted == 0
+    with pytest.raises(PromptTooLong):
+        limited.invoke("The river " * 300, place=engine.admit(0))
+    assert engine.status().admitted == 0
 
 
 # --- caches -----------------------------------------------------------------------------------

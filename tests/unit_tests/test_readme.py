@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from langchain_sift.serving import Tenant, Tenants
+from langchain_sift.serving.protocol import ChatCompletionRequest, TTFTOptions
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -111,3 +114,41 @@ def test_its_speeds_of_the_engine_are_those_of_the_committed_file() -> None:
 
     expected = [shown("and answer 32 tokens", way) for way in ways]
     assert list(rows.values()) == [*expected, shown("on 10 documents each", *ways)]
+
+
+def test_its_tenants_are_a_file_that_can_be_read(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    file = tmp_path / "tenants.toml"
+    file.write_text(block, encoding="utf-8")
+    (tenant,) = Tenants.load(file).members
+    assert tenant == Tenant("acme", {"tenant": "acme"}, None, 8)
+
+
+def test_the_request_that_it_shows_is_one_that_is_taken() -> None:
+    (shown,) = re.findall(r"-d '(\{.*?\})'\n", README)
+    asked = ChatCompletionRequest.model_validate_json(shown)
+    assert asked.ttft == TTFTOptions(k=8)
+
+
+def test_the_options_of_a_request_are_those_that_it_names() -> None:
+    (item,) = re.findall(
+        r"- \*\*`ttft` in a request\*\*(.*?)`ttft` in the answer", README, re.DOTALL
+    )
+    named = set(re.findall(r"`(\w+)`", item)) - {"extra_body"}
+    assert named == set(TTFTOptions.model_fields)
+
+
+def test_its_figures_of_the_endpoint_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "serving.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert f"{found['date']}, commit {found['commit']}" in README
+    rows = re.findall(r"^\| (asked .*?) \| (.*) \|$", README, re.MULTILINE)
+    expected = []
+    for measured in (found["sustained"], found["burst"]):
+        refusals, memory = measured["refusal_milliseconds"], measured["memory_mib"]
+        expected.append(
+            f"{measured['answered']} of {measured['asked']} | {refusals['p50']:.0f} ms "
+            f"| {refusals['p99']:.0f} ms | {measured['p99_by_arithmetic']:.2f} "
+            f"| {memory['first_third']:.0f} → {memory['last_third']:.0f} MiB"
+        )
+    assert [cells for _, cells in rows] == expected

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from reference import posterior_variance, problems
+from reference import posterior_variance, problems, variances_if_chosen
 
 from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.selection import select, select_residual
 
 
 class Index:
-    """Exact search over rows; remembers what it was asked and what it gave."""
+    """Exact search over rows; remembers what it was asked, what it gave, and what it had given."""
 
-    def __init__(self, rows, neighbors):
-        self.rows, self.neighbors = rows, neighbors
+    def __init__(self, rows):
+        self.rows = rows
         self.found = []
         self.asked = []
+        self.answers = []
+        self.before = []
 
-    def __call__(self, directions):
+    def __call__(self, directions, count):
         self.asked.append(directions)
-        new = []
-        for similarities in directions @ self.rows.T:
-            for row in np.argsort(-similarities)[: self.neighbors].tolist():
-                if row not in self.found:
-                    self.found.append(row)
-                    new.append(row)
+        self.before.append(list(self.found))
+        answers = [np.argsort(-near)[:count].tolist() for near in directions @ self.rows.T]
+        self.answers.append(answers)
+        new = list(dict.fromkeys(row for answer in answers for row in answer))
+        new = [row for row in new if row not in self.found]
+        self.found += new
         return self.rows[new]
+
+
+def asked(problem, step_fetch_k, **settings):
+    """Return the rows chosen of a problem, and the index that was asked."""
+    index = Index(problem.candidates)
+    found = select_residual(
+        problem.queries,
+        index,
+        k=problem.k,
+        step_fetch_k=step_fetch_k,
+        noise_variance=problem.noise_variance,
+        **settings,
+    )
+    return [index.found[row] for row in found.indices], index
+
+
+def of_unit_norm(problem):
+    norms = np.linalg.norm(problem.candidates, axis=1, keepdims=True)
+    return dataclasses.replace(problem, candidates=problem.candidates / norms)
 
 
 @given(problems(duplicates=False), st.sampled_from([None, 0.3]))
@@ -40,8 +63,10 @@ def test_an_index_that_gives_everything_leads_to_the_choice_of_select(problem, a
         "replace": problem.replace,
         "stopping_alpha": alpha,
     }
-    index = Index(problem.candidates, len(problem.candidates))
-    found = select_residual(problem.queries, index, **arguments)
+    index = Index(problem.candidates)
+    found = select_residual(
+        problem.queries, index, step_fetch_k=len(problem.candidates), **arguments
+    )
     expected = select(problem.queries, problem.candidates, **arguments)
     assert [index.found[row] for row in found.indices] == expected.indices.tolist()
     assert_allclose(found.posterior_variances, expected.posterior_variances, atol=1e-9)
@@ -50,28 +75,84 @@ def test_an_index_that_gives_everything_leads_to_the_choice_of_select(problem, a
 
 
 @given(problems(duplicates=False))
-def test_the_directions_are_the_query_less_its_projection_onto_the_choices(problem):
-    index = Index(problem.candidates, 3)
-    found = select_residual(
-        problem.queries, index, k=problem.k, noise_variance=problem.noise_variance
-    )
-    chosen = problem.candidates[[index.found[row] for row in found.indices]]
+def test_directions_are_the_query_less_its_projection_onto_the_choices(problem):
+    rows, index = asked(problem, 3)
     for step, directions in enumerate(index.asked):
         # P x* = x* - X_nᵀ (K_n + λ' I)⁻¹ X_n x*
-        known = chosen[:step]
+        known = problem.candidates[rows[:step]]
         kernel = known @ known.T + problem.noise_variance * np.eye(step)
         residuals = (
             problem.queries - (known.T @ np.linalg.solve(kernel, known @ problem.queries.T)).T
         )
         units = residuals / np.linalg.norm(residuals, axis=1, keepdims=True)
-        assert_allclose(directions, np.concatenate([units, -units]), atol=1e-6)
+        expected = np.concatenate([units, -units])
+        assert_allclose(directions[: len(expected)], expected, atol=1e-6)
+        assert len(directions) <= len(expected) + 1
+
+
+def last_directions(problem, replace):
+    """Yield before each step what was chosen, the best candidate known, and the last direction."""
+    chosen, index = asked(problem, 2, replace=replace)
+    for step, directions in enumerate(index.asked):
+        known = [row for row in index.before[step] if replace or row not in chosen[:step]]
+        if known and len(directions) == 2 * len(problem.queries) + 1:
+            left = left_after(problem, chosen[:step], problem.candidates[known])
+            yield chosen[:step], problem.candidates[known[np.argmin(left)]], directions[-1]
+
+
+def left_after(problem, chosen, points):
+    rows = np.vstack([problem.candidates[chosen], points])
+    places = range(len(chosen))
+    return variances_if_chosen(problem.queries, rows, places, problem.noise_variance)[len(chosen) :]
+
+
+@given(problems(duplicates=False).map(of_unit_norm), st.booleans())
+def test_the_last_direction_is_uphill_of_the_gain_at_the_best_candidate(problem, replace):
+    for chosen, best, direction in last_directions(problem, replace):
+        steps = 1e-4 * np.eye(len(best))
+        slope = left_after(problem, chosen, best - steps) - left_after(
+            problem, chosen, best + steps
+        )
+        # Rows are on the unit sphere, where only what is tangent to it counts.
+        slope, along = (v - (v @ best) * best for v in (slope / 2e-4, direction))
+        lengths = np.linalg.norm(slope), np.linalg.norm(along)
+        if min(lengths) > 1e-2:
+            assert slope @ along / np.prod(lengths) == pytest.approx(1.0, abs=1e-3)
+
+
+@given(problems(duplicates=False).map(of_unit_norm), st.booleans(), st.integers(0, 99))
+def test_what_lies_farther_along_the_last_direction_gains_more(problem, replace, seed):
+    rng = np.random.default_rng(seed)
+    for chosen, best, direction in last_directions(problem, replace):
+        noise = rng.uniform(0, 1, (30, 1)) * rng.standard_normal((30, len(best)))
+        points = direction + noise
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+        farther = points[points @ direction > best @ direction]
+        left = left_after(problem, chosen, np.vstack([best, farther]))
+        assert np.all(left[1:] < left[0] + 1e-9)
+
+
+@given(problems(duplicates=False), st.integers(1, 4))
+def test_what_was_chosen_takes_no_place_from_what_may_be(problem, step_fetch_k):
+    rows, index = asked(problem, step_fetch_k)
+    assert len(rows) == min(problem.k, len(problem.candidates))
+    for step, answers in enumerate(index.answers):
+        wanted = min(step_fetch_k, len(problem.candidates) - step)
+        for answer in answers:
+            assert len(set(answer) - set(rows[:step])) >= wanted
+
+
+@given(problems(duplicates=False), st.integers(1, 4))
+def test_what_may_be_chosen_again_is_asked_for_no_more_than_once(problem, step_fetch_k):
+    _, index = asked(problem, step_fetch_k, replace=True)
+    assert max(len(answer) for answers in index.answers for answer in answers) <= step_fetch_k
 
 
 @given(problems(duplicates=False))
 def test_the_variances_are_those_of_the_formula_and_no_row_comes_twice(problem):
-    index = Index(problem.candidates, 2)
+    index = Index(problem.candidates)
     found = select_residual(
-        problem.queries, index, k=problem.k, noise_variance=problem.noise_variance
+        problem.queries, index, k=problem.k, step_fetch_k=2, noise_variance=problem.noise_variance
     )
     rows = [index.found[row] for row in found.indices]
     assert len(set(rows)) == len(rows)
@@ -90,27 +171,48 @@ def test_it_finds_what_a_pre_selection_of_neighbours_misses():
     query = np.array([0.9, 0.45, 0.0])
     nearest = rows[np.argsort(-(rows @ query))[:20]]
     once = select(query, nearest, k=2)
-    index = Index(rows, 5)
+    index = Index(rows)
     asking = select_residual(query, index, k=2)
     assert index.found[asking.indices[1]] == 100
     assert len(index.found) <= 30
     assert asking.posterior_variances[-1] < 0.1 * once.posterior_variances[-1]
 
 
+def test_it_finds_what_is_near_to_a_choice_and_not_to_the_residual():
+    # Rows that turn away from the query step by step, each nearly known from the first; and fifty
+    # rows that are nearer to what the first lacks, and are otherwise unlike all that is known.
+    rng = np.random.default_rng(0)
+    angles = np.linspace(0.0, 0.45, 10)
+    turning = np.zeros((10, 60))
+    turning[:, :2] = np.stack([np.cos(angles), -np.sin(angles)], axis=1)
+    other = rng.standard_normal((50, 58))
+    other *= np.sqrt(1 - 0.45**2) / np.linalg.norm(other, axis=1, keepdims=True)
+    unlike = np.hstack([np.zeros((50, 1)), np.full((50, 1), -0.45), other])
+    rows = np.vstack([turning, unlike])
+    query = np.array([0.9, np.sqrt(1 - 0.9**2), *np.zeros(58)])
+    index = Index(rows)
+    found = select_residual(query, index, k=2)
+    chosen = [index.found[row] for row in found.indices]
+    assert chosen == select(query, rows, k=2).indices.tolist() == [0, 9]
+    assert 9 not in index.before[1]
+    for direction in index.asked[1][:2]:
+        assert 9 not in np.argsort(-(rows @ direction))[:9]
+
+
 def test_it_ends_when_the_index_has_no_more():
     rng = np.random.default_rng(0)
     rows, query = rng.standard_normal((3, 8)), rng.standard_normal(8)
-    assert len(select_residual(query, Index(rows, 1), k=9).indices) == 3
-    assert len(select_residual(query, Index(rows, 1), k=9, replace=True).indices) == 9
-    empty = select_residual(query, Index(np.empty((0, 8)), 1), k=9)
+    assert len(select_residual(query, Index(rows), k=9, step_fetch_k=1).indices) == 3
+    assert len(select_residual(query, Index(rows), k=9, step_fetch_k=1, replace=True).indices) == 9
+    empty = select_residual(query, Index(np.empty((0, 8))), k=9)
     assert len(empty.indices) == 0
     assert empty.prior_variance == pytest.approx(float(query @ query))
 
 
 def test_a_query_that_is_explained_entirely_asks_nothing_more():
     rows = np.eye(3)
-    index = Index(rows, 1)
-    found = select_residual(rows[0], index, k=3, noise_variance=1e-20)
+    index = Index(rows)
+    found = select_residual(rows[0], index, k=3, step_fetch_k=1, noise_variance=1e-20)
     assert len(index.asked[0]) == 2
     assert index.asked[1].shape == (0, 3)
     assert found.posterior_variances[0] == pytest.approx(0.0, abs=1e-12)
@@ -119,8 +221,10 @@ def test_a_query_that_is_explained_entirely_asks_nothing_more():
 def test_what_is_wrong_is_said():
     rows, query = np.eye(3), np.ones(3)
     with pytest.raises(ArgumentError, match=r"k must be .* got 0"):
-        select_residual(query, Index(rows, 1), k=0)
+        select_residual(query, Index(rows), k=0)
+    with pytest.raises(ArgumentError, match=r"step_fetch_k must be .* got 0"):
+        select_residual(query, Index(rows), k=1, step_fetch_k=0)
     with pytest.raises(EmbeddingError, match="query_embeddings must be finite"):
-        select_residual(np.array([np.nan, 0, 0]), Index(rows, 1), k=1)
+        select_residual(np.array([np.nan, 0, 0]), Index(rows), k=1)
     with pytest.raises(EmbeddingError, match=r"query has 3 dimensions .* 2"):
-        select_residual(query, lambda _: np.eye(2), k=1)
+        select_residual(query, lambda *_: np.eye(2), k=1)

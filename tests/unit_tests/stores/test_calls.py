@@ -324,7 +324,8 @@ def test_searches_share_calls_and_find_what_each_finds_alone(kind):
     expected = [outcome for one in every_kind_of_search() for outcome in together([one], alone)]
     assert len(found) == len(expected) == 18
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
-    assert 3 * len(shared.calls) < len(alone.calls)
+    # Those that ask for different numbers of rows cannot share a call.
+    assert 2 * len(shared.calls) < len(alone.calls)
 
 
 def test_equal_requests_of_many_searches_are_one_call(kind):

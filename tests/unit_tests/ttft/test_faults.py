@@ -509,7 +509,7 @@ def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
         if first:
             raise failure
         for question in questions:
-            question.on_end(3)
+            question.on_end(3, "stop")
 
     monkeypatch.setattr("langchain_sift.ttft.worker.generate", say)
     for found in answer_together(engine, [[], []]):

@@ -28,6 +28,7 @@ class Told:
 
     pieces: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
     def question(
         self,
@@ -36,8 +37,12 @@ class Told:
         **config: object,
     ) -> Question:
         return Question(
-            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self.ends.append
+            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self._end
         )
+
+    def _end(self, tokens: int, reason: str) -> None:
+        self.ends.append(tokens)
+        self.reasons.append(reason)
 
     @property
     def text(self) -> str:
@@ -157,7 +162,15 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
     told = Told()
     generate(tiny_model, tiny_tokenizer, [told.question(max_tokens=12)])
     assert told.ends == [first + 1]
+    assert told.reasons == ["stop"]
     assert told.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
+    exactly, shorter = Told(), Told()  # the end token is the last that there may be, or too late
+    generate(tiny_model, tiny_tokenizer, [exactly.question(max_tokens=first + 1)])
+    generate(tiny_model, tiny_tokenizer, [shorter.question(max_tokens=first)])
+    assert (exactly.reasons, shorter.reasons) == (["stop"], ["length"])
+    stopped = Told()
+    generate(tiny_model, tiny_tokenizer, [stopped.question(stop=[told.text[1:3]], max_tokens=12)])
+    assert (stopped.text, stopped.reasons) == (told.text[:1], ["stop"])
 
 
 @given(

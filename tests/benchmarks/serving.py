@@ -1,0 +1,231 @@
+"""The endpoint under ten times as much as it can answer, and what HTTP costs beside the process.
+
+    python tests/benchmarks/serving.py --commit COMMIT --out tests/benchmarks/results/serving.json
+
+`langchain-sift serve` runs in a process of its own, on the demo's model and documents. First the
+time of a full batch is measured; it gives what the server can answer, and how long an admitted
+request may wait: the batches before it and its own. Then clients that do not wait for each other
+ask ten times as often, and at last all at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import torch
+
+from langchain_sift.comparison import read_corpus, read_prompts
+from langchain_sift.comparison.indexing import index_into
+from langchain_sift.ttft import load_language_model
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+BATCH, PLACES, FACTOR = 4, 16, 10
+NAME = "demo"
+SERVED = {
+    "--k": 4,
+    "--max-length": 128,
+    "--lora-rank": 16,
+    "--learning-rate": 4e-3,
+    "--max-tokens": 8,
+    "--max-batch-size": BATCH,
+    "--max-requests": PLACES,
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got, and after how many seconds."""
+
+    status: int
+    seconds: float
+    retry_after: str | None
+    training: float = 0.0
+
+
+class Server:
+    """The command, and how much memory its process has."""
+
+    def __init__(self, store: Path) -> None:
+        options = [str(part) for option in SERVED.items() for part in option]
+        command = ["serve", "--model", DEMO / "model", "--name", NAME, "--store", store]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "langchain_sift", *map(str, command), "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        self.url = json.loads(self._process.stdout.readline())["url"]
+        self._usage = psutil.Process(self._process.pid)
+
+    def megabytes(self) -> float:
+        return self._usage.memory_info().rss / 2**20
+
+    def end(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+
+def body(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": NAME, "prompt": text[:400], **more}
+
+
+async def ask(client: httpx.AsyncClient, text: str) -> Answer:
+    began = time.perf_counter()
+    response = await client.post("/completions", json=body(text))
+    seconds = time.perf_counter() - began
+    training = response.json()["ttft"]["seconds"]["training"] if response.is_success else 0.0
+    return Answer(response.status_code, seconds, response.headers.get("retry-after"), training)
+
+
+async def full_batches(client: httpx.AsyncClient, texts: list[str], rounds: int) -> list[float]:
+    """Return how long a full batch takes, that nothing waits before."""
+    found = []
+    for turn in range(rounds):
+        began = time.perf_counter()
+        asked = [ask(client, texts[(turn * BATCH + n) % len(texts)]) for n in range(BATCH)]
+        answers = await asyncio.gather(*asked)
+        assert {answer.status for answer in answers} == {200}
+        found.append(time.perf_counter() - began)
+    return found
+
+
+async def keep_asking(
+    client: httpx.AsyncClient, texts: list[str], *, rate: float, seconds: float
+) -> list[Answer]:
+    """Ask so many times a second, whether or not there are answers."""
+    tasks = []
+    began = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(began + number / rate - time.perf_counter())
+        tasks.append(asyncio.ensure_future(ask(client, texts[number % len(texts)])))
+    return await asyncio.gather(*tasks)
+
+
+async def watched(
+    server: Server, work: Awaitable[list[Answer]]
+) -> tuple[list[Answer], list[float]]:
+    """Return the answers, and the server's memory every quarter of a second."""
+    task = asyncio.ensure_future(work)
+    memory = [server.megabytes()]
+    while not task.done():
+        await asyncio.wait((task,), timeout=0.25)
+        memory.append(server.megabytes())
+    return task.result(), memory
+
+
+def told(answers: list[Answer], memory: list[float], batch_seconds: float) -> dict[str, Any]:
+    admitted = sorted(a.seconds for a in answers if a.status == 200)
+    refused = sorted(a.seconds for a in answers if a.status in {429, 503})
+    assert len(admitted) + len(refused) == len(answers)
+    assert all(a.retry_after for a in answers if a.status != 200)
+    longest = math.ceil(PLACES / BATCH) * batch_seconds
+    third = max(1, len(memory) // 3)
+    return {
+        "asked": len(answers),
+        "answered": len(admitted),
+        "refused": len(refused),
+        "refusal_milliseconds": milliseconds(refused),
+        "admitted_milliseconds": milliseconds(admitted),
+        "queue_arithmetic_milliseconds": round(1000 * longest, 1),
+        "p99_by_arithmetic": round(float(np.percentile(admitted, 99)) / longest, 2),
+        "memory_mib": {
+            "before": round(memory[0], 1),
+            "first_third": round(statistics.mean(memory[:third]), 1),
+            "last_third": round(statistics.mean(memory[-third:]), 1),
+            "most": round(max(memory), 1),
+        },
+    }
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
+    return {
+        name: round(1000 * float(np.percentile(seconds, at)), 1)
+        for name, at in (("p50", 50), ("p99", 99), ("max", 100))
+    }
+
+
+async def measure(server: Server, texts: list[str], seconds: float) -> dict[str, Any]:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
+    async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
+        await full_batches(client, texts, 2)  # warm
+        batch_seconds = statistics.median(await full_batches(client, texts, 9))
+        rate = FACTOR * BATCH / batch_seconds
+        sustained, memory = await watched(
+            server, keep_asking(client, texts, rate=rate, seconds=seconds)
+        )
+        results = {
+            "full_batch_milliseconds": round(1000 * batch_seconds, 1),
+            "asked_per_second": round(rate, 1),
+            "sustained": told(sustained, memory, batch_seconds),
+        }
+
+        async def burst() -> list[Answer]:
+            asked = (ask(client, texts[n % len(texts)]) for n in range(FACTOR * PLACES))
+            return await asyncio.gather(*asked)
+
+        at_once, memory = await watched(server, burst())
+        results["burst"] = told(at_once, memory, batch_seconds)
+        results["after"] = told_after(server, await full_batches(client, texts, 5))
+    return results
+
+
+def told_after(server: Server, batches: list[float]) -> dict[str, float]:
+    return {
+        "full_batch_milliseconds": round(1000 * statistics.median(batches), 1),
+        "memory_mib": round(server.megabytes(), 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=60.0, help="of the sustained overload")
+    parser.add_argument("--commit", default="", help="what is checked out, for the record")
+    asked = parser.parse_args()
+    texts = [prompt.text for prompt in read_prompts(DEMO / "prompts.jsonl")]
+    with tempfile.TemporaryDirectory() as folder:
+        index_demo(Path(folder))
+        server = Server(Path(folder))
+        try:
+            results = asyncio.run(measure(server, texts, asked.seconds))
+        finally:
+            server.end()
+    recorded = {
+        "command": f"python tests/benchmarks/serving.py --seconds {asked.seconds:g}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": asked.commit,
+        "machine": {"cores": os.cpu_count(), "torch": torch.__version__},
+        "served": {name.removeprefix("--"): value for name, value in SERVED.items()},
+        **results,
+    }
+    asked.out.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+
+
+def index_demo(folder: Path, count: int = 200) -> None:
+    """Put some of the demo's documents into a collection."""
+    load: Callable[[str], Any] = load_language_model
+    documents = read_corpus(DEMO / "corpus")[::15][:count]
+    index_into(str(folder), "documents", documents, str(DEMO / "model"), load)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The endpoint on Ray with gradient steps of a fixed duration, and a journal of what it does.
+
+Everything else is `langchain_sift.serving.on_ray`'s own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from langchain_sift.serving import on_ray
+from langchain_sift.ttft.adapter import Slots
+
+
+class Journal:
+    """Lines that several processes append to one file: time, process, what, which."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def write(self, what: str, which: str = "-") -> None:
+        with self._path.open("a") as file:
+            file.write(f"{time.time()} {os.getpid()} {what} {which}\n")
+
+    def read(self) -> list[tuple[float, int, str, str]]:
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        parts = (line.split() for line in lines)
+        return [(float(when), int(pid), what, which) for when, pid, what, which in parts]
+
+
+def slow_down(seconds: float, journal: Journal) -> None:
+    """Let each gradient step of this process take so much longer."""
+    step = Slots.step
+
+    def slow(slots: Slots, limits: Mapping[int, float | None]) -> None:
+        step(slots, limits)
+        journal.write("step")
+        time.sleep(seconds)
+
+    Slots.step = slow  # type: ignore[method-assign]
+
+
+class SlowEndpoint(on_ray.Endpoint.func_or_class):  # type: ignore[misc]
+    async def __init__(self, args: dict[str, Any]) -> None:
+        self._journal = Journal(args["journal"])
+        slow_down(args["step_seconds"], self._journal)
+        await super().__init__(args["settings"])
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        app = super().__serve_build_asgi_app__()
+        journal = self._journal
+
+        async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = dict(scope.get("headers", ()))
+            which = headers.get(b"x-request-id", b"-").decode()
+
+            async def noting(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] == 200:
+                    journal.write("answer", which)
+                await send(message)
+
+            if scope["type"] == "http" and scope["method"] == "POST":
+                journal.write("begin", which)
+                await app(scope, receive, noting)
+            else:
+                await app(scope, receive, send)
+
+        return noted
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    real = on_ray.build_app(args["settings"])._bound_deployment
+    slow: Any = serve.deployment(SlowEndpoint).options(
+        name="Endpoint",
+        max_ongoing_requests=real.max_ongoing_requests,
+        max_queued_requests=real.max_queued_requests,
+        backpressure_config=real._deployment_config.backpressure_config,
+        health_check_period_s=real._deployment_config.health_check_period_s,
+        health_check_timeout_s=real._deployment_config.health_check_timeout_s,
+    )
+    return slow.bind(args)

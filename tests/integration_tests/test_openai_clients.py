@@ -1,0 +1,339 @@
+"""OpenAI's own client and LangChain's talk to the endpoint unchanged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from endpoint import NAME, Endpoint, put_texts_of_two, running, settings_for
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_openai import ChatOpenAI, OpenAI
+from openai import AsyncOpenAI
+from openai import OpenAI as Client
+from unit_tests.tool_model import (
+    JOKE,
+    PLACE,
+    TWICE,
+    WEATHER,
+    Joke,
+    get_weather,
+    make_tool_model,
+)
+
+from langchain_sift import HiddenStateEmbeddings, SIFTRetriever
+from langchain_sift.serving import Tenants
+from langchain_sift.ttft import load_language_model
+
+KEY = "a-key-that-is-long-enough"
+HELLO = [{"role": "user", "content": "Hello"}]
+ANSWER = "Hello! How are you?"
+LEARN = {"ttft": {"mode": "ttft", "learning_rate": 1e-6, "k": 2}}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    model, tokenizer = make_tool_model()
+    folder = tmp_path_factory.mktemp("tool-model")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(model_folder, texts, tmp_path_factory) -> Iterator[Endpoint]:
+    """Return an endpoint of a model that calls tools; it learns only when it is asked to."""
+    store = tmp_path_factory.mktemp("store")
+    model = load_language_model(model_folder, dtype="float32")
+    mean = HiddenStateEmbeddings(model).fit(texts).mean
+    put_texts_of_two(texts, str(model_folder), mean, folder=store)
+    settings = settings_for(
+        model_folder, store, mode="base", max_tokens=100, tenants=Tenants.of_one_key(KEY)
+    )
+    with running(settings) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def client(endpoint) -> Iterator[Client]:
+    with Client(base_url=f"{endpoint.url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def aclient(endpoint):
+    async with AsyncOpenAI(base_url=f"{endpoint.url}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def chat(endpoint):
+    """Return LangChain's client; the connections are closed at the end."""
+    with httpx.Client() as connections:
+        async with httpx.AsyncClient() as aconnections:
+            yield ChatOpenAI(
+                model=NAME,
+                base_url=f"{endpoint.url}/v1",
+                api_key=KEY,
+                max_retries=0,
+                http_client=connections,
+                http_async_client=aconnections,
+            )
+
+
+# The official client
+
+
+def test_plain(client):
+    found = client.chat.completions.create(model=NAME, messages=HELLO)
+    (choice,) = found.choices
+    assert (choice.message.role, choice.message.content) == ("assistant", ANSWER)
+    assert choice.finish_reason == "stop"
+    assert choice.message.tool_calls is None
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+    assert found.object == "chat.completion"
+    assert found._request_id
+    assert found.ttft["mode"] == "base"
+
+
+def test_the_options_and_the_record_of_what_was_learned(client):
+    found = client.chat.completions.create(model=NAME, messages=HELLO, extra_body=LEARN)
+    assert found.choices[0].message.content == ANSWER
+    assert len(found.ttft["documents"]) == 2
+    assert found.ttft["steps"] == 2
+
+
+def test_stream(client):
+    options = {"include_usage": True}
+    with client.chat.completions.create(
+        model=NAME, messages=HELLO, stream=True, stream_options=options, extra_body=LEARN
+    ) as stream:
+        chunks = list(stream)
+    said = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(said) == ANSWER
+    assert len(said) > 3
+    assert chunks[-1].usage.completion_tokens > 3
+    assert chunks[-1].ttft["steps"] == 2
+    assert chunks[-2].choices[0].finish_reason == "stop"
+
+
+async def test_async(aclient):
+    found = await aclient.chat.completions.create(model=NAME, messages=HELLO)
+    assert found.choices[0].message.content == ANSWER
+    stream = await aclient.chat.completions.create(model=NAME, messages=HELLO, stream=True)
+    async with stream:
+        said = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(said) == ANSWER
+
+
+async def test_texts(client, aclient):
+    plain = client.completions.create(model=NAME, prompt="Hello", max_tokens=5)
+    assert plain.usage.completion_tokens == 5
+    assert plain.choices[0].finish_reason == "length"
+    with client.completions.create(model=NAME, prompt="Hello", max_tokens=5, stream=True) as stream:
+        assert "".join(chunk.choices[0].text for chunk in stream) == plain.choices[0].text
+    found = await aclient.completions.create(model=NAME, prompt=["Hello"], max_tokens=5)
+    assert found.choices[0].text == plain.choices[0].text
+
+
+def test_models(client):
+    assert [model.id for model in client.models.list()] == [NAME]
+    assert client.models.retrieve(NAME).id == NAME
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.models.retrieve("gpt-5")
+    assert raised.value.code == "model_not_found"
+
+
+def test_tools(client):
+    asked = [{"role": "user", "content": WEATHER}]
+    tools = [convert_to_openai_tool(get_weather)]
+    found = client.chat.completions.create(
+        model=NAME, messages=asked, tools=tools, tool_choice="required"
+    )
+    (choice,) = found.choices
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments) == {"location": PLACE}
+    # What the client sends back is its own object, with whatever it put into it.
+    result = {"role": "tool", "tool_call_id": call.id, "content": "It's sunny."}
+    found = client.chat.completions.create(
+        model=NAME, messages=[*asked, choice.message, result], tools=tools
+    )
+    assert found.choices[0].message.content == "It is sunny there."
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    found = client.chat.completions.create(
+        model=NAME, messages=asked, tools=tools, tool_choice=named, parallel_tool_calls=False
+    )
+    assert len(found.choices[0].message.tool_calls) == 1
+    found = client.chat.completions.create(
+        model=NAME, messages=asked, tools=tools, tool_choice="none"
+    )
+    assert found.choices[0].message.tool_calls is None
+
+
+@pytest.mark.parametrize("parallel", [None, False])
+def test_several_calls_in_a_stream(client, parallel):
+    options = {} if parallel is None else {"parallel_tool_calls": parallel}
+    with client.chat.completions.stream(
+        model=NAME,
+        messages=[{"role": "user", "content": TWICE}],
+        tools=[convert_to_openai_tool(get_weather)],
+        **options,
+    ) as stream:
+        for _ in stream:
+            pass
+        found = stream.get_final_completion()
+    (choice,) = found.choices
+    calls = [json.loads(call.function.arguments) for call in choice.message.tool_calls]
+    assert calls == [{"location": "Rome"}, {"location": "Oslo"}][: 1 if parallel is False else 2]
+    assert choice.message.content == "I look."
+    assert choice.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_for_the_answer(client, stream):
+    asked = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "Tell me a joke about cats."}],
+        "response_format": Joke,
+    }
+    if stream:
+        with client.chat.completions.stream(**asked) as events:
+            for _ in events:
+                pass
+            found = events.get_final_completion()
+    else:
+        found = client.chat.completions.parse(**asked)
+    assert found.choices[0].message.parsed == Joke(**JOKE)
+    assert found.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "code"),
+    [
+        ({"model": "gpt-5"}, openai.NotFoundError, "model_not_found"),
+        ({"n": 2}, openai.BadRequestError, "invalid_value"),
+        ({"extra_body": {"ttft": {"kk": 1}}}, openai.BadRequestError, "unknown_parameter"),
+        (
+            {"messages": [{"role": "user", "content": "Hello " * 1100}]},
+            openai.BadRequestError,
+            "context_length_exceeded",
+        ),
+        (
+            {"extra_body": {"ttft": {"timeout": 1e-3}}},
+            openai.APIStatusError,
+            "timeout",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_are_those_that_the_client_knows(client, asked, error, code, stream):
+    with pytest.raises(error) as raised:
+        client.chat.completions.create(
+            **{"model": NAME, "messages": HELLO, "stream": stream, **asked}
+        )
+    assert raised.value.code == code
+
+
+def test_a_wrong_key(endpoint):
+    with (
+        Client(base_url=f"{endpoint.url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.chat.completions.create(model=NAME, messages=HELLO)
+
+
+# LangChain's client
+
+
+async def test_langchain_s_client(chat):
+    message = chat.invoke("Hello")
+    assert message.text == ANSWER
+    assert message.usage_metadata["output_tokens"] > 3
+    assert message.response_metadata["finish_reason"] == "stop"
+    assert message.response_metadata["model_name"] == NAME
+    assert (await chat.ainvoke("Hello")).text == ANSWER
+    assert "".join(chunk.text for chunk in chat.stream("Hello")) == ANSWER
+    chunks = [chunk async for chunk in chat.astream("Hello", stream_usage=True)]
+    assert "".join(chunk.text for chunk in chunks) == ANSWER
+    assert [one.text for one in chat.batch(["Hello", "hi", "Hey"])] == [ANSWER] * 3
+    assert [one.text for one in await chat.abatch(["Hello", "hi"])] == [ANSWER] * 2
+    conversation = [HumanMessage("hello"), AIMessage("hello"), HumanMessage("how are you")]
+    assert (await chat.ainvoke(conversation)).text == "I am well."
+    assert chat.invoke([SystemMessage("hello\nhello"), *conversation]).text
+
+
+async def test_langchain_s_client_chooses_how_it_is_answered(chat):
+    learning = chat.bind(extra_body=LEARN)
+    assert learning.invoke("Hello").text == ANSWER
+    assert "".join([chunk.text async for chunk in learning.astream("Hello")]) == ANSWER
+    assert (
+        ChatOpenAI(
+            model=NAME,
+            base_url=chat.openai_api_base,
+            api_key=KEY,
+            http_client=chat.http_client,
+            http_async_client=chat.http_async_client,
+            extra_body=LEARN,
+            max_tokens=3,
+            temperature=0.0,
+            seed=3,
+            stop=["never"],
+        )
+        .invoke("Hello")
+        .text
+    )
+
+
+async def test_langchain_s_tools(chat):
+    for model in (
+        chat.bind_tools([get_weather], tool_choice="any"),
+        chat.bind_tools([get_weather], tool_choice="get_weather"),
+        chat.bind_tools([get_weather], parallel_tool_calls=False),
+    ):
+        for message in (model.invoke(WEATHER), await model.ainvoke(WEATHER)):
+            (call,) = message.tool_calls
+            assert (call["name"], call["args"]) == ("get_weather", {"location": PLACE})
+        whole = None
+        async for chunk in model.astream(WEATHER):
+            whole = chunk if whole is None else whole + chunk
+        (call,) = whole.tool_calls
+        assert (call["name"], call["args"]) == ("get_weather", {"location": PLACE})
+    told = [HumanMessage(WEATHER), message, ToolMessage("It's sunny.", tool_call_id=call["id"])]
+    told[1] = AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
+    assert chat.bind_tools([get_weather]).invoke(told).text == "It is sunny there."
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+async def test_langchain_s_structured_output(chat, method):
+    model = chat.with_structured_output(Joke, method=method)
+    assert model.invoke("Tell me a joke about cats.") == Joke(**JOKE)
+    assert await model.ainvoke("Tell me a joke about cats.") == Joke(**JOKE)
+
+
+async def test_langchain_s_text_client(endpoint):
+    with httpx.Client() as connections:
+        llm = OpenAI(
+            model=NAME,
+            base_url=f"{endpoint.url}/v1",
+            api_key=KEY,
+            max_retries=0,
+            http_client=connections,
+            max_tokens=5,
+            temperature=0,
+        )
+        text = llm.invoke("Hello")
+        assert text
+        assert "".join(llm.stream("Hello")) == text
+
+
+def test_a_chain_on_a_laptop_is_the_same_against_the_server(chat, endpoint):
+    view = endpoint.service.view_of(endpoint.service.settings.tenants.members[0])
+    assert isinstance(view.retriever, SIFTRetriever)
+    for question in ("Hello", "hi", "hello"):
+        assert view.chat.invoke(question, documents=[]).text == chat.invoke(question).text

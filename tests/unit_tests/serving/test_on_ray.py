@@ -1,0 +1,96 @@
+"""The application on Ray Serve is built from plain values, and refuses what cannot be served."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from ray.serve import Application
+
+from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.errors import ArgumentError, EngineError
+from langchain_sift.serving import Tenants, on_ray
+from langchain_sift.ttft.adapter import Slots
+
+ARGS = {"model": "org/name", "store": "http://chroma:8000"}
+
+
+def deployment_of(application: Application):
+    return application._bound_deployment
+
+
+def test_a_replica_takes_as_many_requests_as_it_trains_together():
+    usual = deployment_of(on_ray.build_app(ARGS))
+    other = deployment_of(on_ray.build_app({**ARGS, "limits": {"max_batch_size": 3}}))
+    assert usual.max_ongoing_requests == Limits().max_batch_size
+    assert other.max_ongoing_requests == 3
+    assert 0 < usual.max_queued_requests < 1000
+    assert usual._deployment_config.backpressure_config.retry_after_s == 1
+
+
+def test_plain_values_are_the_settings():
+    args = {
+        **ARGS,
+        "k": 7,
+        "finetune": {"lora_rank": 8, "target_modules": ["q_proj"]},
+        "limits": {"max_requests": 9},
+        "adapter_cache": "kept",
+    }
+    settings = on_ray.settings_of(args, Tenants.anybody())
+    assert (settings.model, settings.store, settings.k) == ("org/name", "http://chroma:8000", 7)
+    assert settings.finetune == FineTuneConfig(lora_rank=8, target_modules=("q_proj",))
+    assert settings.limits == Limits(max_requests=9)
+    assert settings.adapter_cache is not None
+    assert settings.adapter_cache.name == "kept"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"store": "folder"}, "must be the URL of a Chroma server, got 'folder'"),
+        ({"modle": "org/name"}, "modle"),
+        ({"finetune": {"lora_rang": 8}}, "lora_rang"),
+        ({"finetune": {"lora_rank": 0}}, "lora_rank must be"),
+        ({"limits": 8}, "args of the application"),
+        ({"mode": "rags"}, "mode must be one of"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_loaded(args, said):
+    with pytest.raises(ArgumentError, match=said):
+        on_ray.build_app({**ARGS, **args})
+
+
+def test_a_missing_model_is_named():
+    with pytest.raises(ArgumentError, match="model"):
+        on_ray.build_app({"store": "http://chroma:8000"})
+
+
+def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
+    monkeypatch.delenv("LANGCHAIN_SIFT_API_KEY", raising=False)
+    with pytest.raises(ArgumentError, match="no token is asked for"):
+        on_ray._tenants(None)
+    monkeypatch.setenv("LANGCHAIN_SIFT_API_KEY", "short")
+    with pytest.raises(ArgumentError, match="at least 16 characters"):
+        on_ray._tenants(None)
+    monkeypatch.setenv("LANGCHAIN_SIFT_API_KEY", "0123456789abcdef")
+    assert on_ray._tenants(None).owner_of("0123456789abcdef") is not None
+    path = tmp_path / "tenants.toml"
+    path.write_text('[tenants.acme]\ntoken = "fedcba9876543210"\n')
+    acme = on_ray._tenants(str(path)).owner_of("fedcba9876543210")
+    assert acme is not None
+    assert acme.name == "acme"
+
+
+async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(open_app, monkeypatch):
+    service = open_app()
+    check = partial(on_ray.Endpoint.func_or_class.check_health, SimpleNamespace(_service=service))
+    await check()
+    with monkeypatch.context() as patched:
+        patched.setattr(Slots, "is_at_rest", lambda *_: False)
+        with pytest.raises(EngineError, match="not at rest"):
+            await check()
+    await check()  # its slots were made anew
+    service.close()
+    with pytest.raises(EngineError):
+        await check()

@@ -1,0 +1,135 @@
+"""Tokens and whose they are: read from a file, compared, and never repeated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from langchain_sift.errors import ArgumentError
+from langchain_sift.serving import Tenant, Tenants
+
+A, B, M = "a-token-of-tenant-a", "a-token-of-tenant-b", "a-token-for-metrics"
+
+
+def sha256(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(content, name="tenants.toml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return written
+
+
+TOML = f"""
+[tenants.acme]
+token = "{A}"
+filter = {{ tenant = "acme" }}
+max_requests = 2
+
+[tenants.globex]
+token_sha256 = "{sha256(B).upper()}"
+collection = "globex"
+
+[metrics]
+token = "{M}"
+"""
+
+
+def test_each_token_has_its_owner_and_no_other_has_one(write):
+    tenants = Tenants.load(write(TOML))
+    acme, globex = Tenant("acme", {"tenant": "acme"}, None, 2), Tenant("globex", None, "globex")
+    assert tenants.members == (acme, globex)
+    assert tenants.owner_of(A) == acme
+    assert tenants.owner_of(B) == globex
+    for other in (None, "", M, A[:-1], A + "x", A.upper(), sha256(A), sha256(B), "é", "\udc80"):
+        assert tenants.owner_of(other) is None
+    assert tenants.need_tokens
+
+
+def test_the_metrics_are_for_their_own_token_alone(write):
+    tenants = Tenants.load(write(TOML))
+    assert tenants.may_read_metrics(M)
+    assert not any(map(tenants.may_read_metrics, (None, "", A, B, sha256(M))))
+    without = Tenants.load(write(TOML.partition("[metrics]")[0]))
+    assert not any(map(without.may_read_metrics, (None, "", A, B, M, "None")))
+
+
+def test_json_says_the_same(write):
+    found = {
+        "tenants": {
+            "acme": {"token": A, "filter": {"tenant": "acme"}, "max_requests": 2},
+            "globex": {"token_sha256": sha256(B), "collection": "globex"},
+        },
+        "metrics": {"token": M},
+    }
+    assert Tenants.load(write(found, "tenants.json")) == Tenants.load(write(TOML))
+
+
+def test_no_token_is_kept(write):
+    kept = repr(Tenants.load(write(TOML)))
+    assert A not in kept
+    assert M not in kept
+
+
+def test_one_key_sees_everything_and_anybody_needs_none():
+    one = Tenants.of_one_key(A)
+    assert one.owner_of(A) is not None
+    assert one.owner_of(None) is None
+    assert one.may_read_metrics(A)
+    assert not one.may_read_metrics(None)
+    anybody = Tenants.anybody()
+    assert anybody.owner_of(None) == anybody.owner_of("sk-whatever") == anybody.members[0]
+    assert anybody.may_read_metrics(None)
+    assert not anybody.need_tokens
+    with pytest.raises(ArgumentError, match="at least 16 characters, got 3"):
+        Tenants.of_one_key("abc")
+
+
+BAD = {
+    "no such file": (None, "No such file"),
+    "no TOML": ("tenants = [", "tenants.toml: "),
+    "no tenants": ("", "tenants: Field required"),
+    "an empty table": ("[tenants]", "tenants: "),
+    "no token": ("[tenants.a]\nfilter = {t = 1}", "either token or token_sha256"),
+    "two": (f'[tenants.a]\ntoken = "{A}"\ntoken_sha256 = "{sha256(A)}"', "either token or"),
+    "a short token": ('[tenants.a]\ntoken = "short"', "at least 16 characters"),
+    "no digest": ('[tenants.a]\ntoken_sha256 = "abc"', "tenants.a.token_sha256"),
+    "a misspelt key": (f'[tenants.a]\ntoken = "{A}"\nfiltre = {{t = 1}}', "tenants.a.filtre"),
+    "no requests at all": (f'[tenants.a]\ntoken = "{A}"\nmax_requests = 0', "max_requests"),
+    "the same token": (
+        f'[tenants.a]\ntoken = "{A}"\nfilter = {{t = 1}}\n'
+        f'[tenants.b]\ntoken_sha256 = "{sha256(A)}"\nfilter = {{t = 2}}',
+        "'a' and 'b' have the same token",
+    ),
+    "one that sees all": (
+        f'[tenants.a]\ntoken = "{A}"\nfilter = {{t = 1}}\n[tenants.b]\ntoken = "{B}"',
+        "'b' has neither filter nor collection",
+    ),
+    "an empty filter": (
+        f'[tenants.a]\ntoken = "{A}"\nfilter = {{t = 1}}\n'
+        f'[tenants.b]\ntoken = "{B}"\nfilter = {{}}',
+        "'b' has neither filter nor collection",
+    ),
+    "a tenant's token for the metrics": (
+        f'[tenants.a]\ntoken = "{A}"\n[metrics]\ntoken = "{A}"',
+        "has a tenant's token",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_file_that_is_wrong_is_told_without_its_tokens(case, write, tmp_path):
+    content, message = BAD[case]
+    path = tmp_path / "tenants.toml" if content is None else write(content)
+    with pytest.raises(ArgumentError) as raised:
+        Tenants.load(path)
+    assert message in str(raised.value)
+    assert A not in str(raised.value)
+    assert "short" not in str(raised.value).replace("shorter", "")

@@ -1,0 +1,306 @@
+"""Adapters lent to a vLLM server: each call as its protocol has it, and always taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+from unit_tests.vllm_double import KEY, VLLMDouble
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.errors import (
+    AdapterRefused,
+    ArgumentError,
+    EngineError,
+    GeneratorUnavailable,
+    RequestTimeout,
+)
+from langchain_sift.vllm import VLLMAdapters, create_vllm_chain
+
+QUESTION = "Who repairs the broken clock near the border?"
+RECIPE = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
+LENT = ["load_lora_adapter", "chat/completions", "unload_lora_adapter"]
+
+
+@pytest.fixture
+def double(tiny_model, tiny_tokenizer):
+    with VLLMDouble(tiny_model, tiny_tokenizer) as running:
+        yield running
+
+
+@pytest.fixture
+def adapters(double, tmp_path):
+    return VLLMAdapters(double.url, tmp_path / "shared", api_key=KEY, timeout=20)
+
+
+@pytest.fixture
+def learner(tiny_model, tiny_tokenizer):
+    return ChatTestTimeFineTuned(
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=RECIPE, max_tokens=12, timeout=60
+    )
+
+
+@pytest.fixture
+def adapter(learner, texts):
+    return learner.engine.finetune(texts[:3])
+
+
+@pytest.fixture
+def documents(texts):
+    return [Document(text, id=str(number)) for number, text in enumerate(texts[:4])]
+
+
+@pytest.fixture
+def chain(learner, documents, double, adapters):
+    llm = ChatOpenAI(
+        base_url=double.url, api_key=KEY, model="base", temperature=0, max_tokens=12, max_retries=0
+    )
+    return create_vllm_chain(learner, RunnableLambda(lambda _: documents), llm, adapters)
+
+
+def left(adapters: VLLMAdapters) -> list[Path]:
+    folder = adapters._folder
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def wait_until_taken_back(double: VLLMDouble) -> None:
+    """Wait for what the server still does of calls that nobody waits for."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if double.busy == 0 and not double.adapters:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{double.busy} calls are being answered, and {len(double.adapters)} adapters left")
+
+
+def test_it_lends_by_the_protocol_and_takes_back(double, adapters, adapter):
+    with adapters.loaded(adapter) as name:
+        assert re.fullmatch(r"ttft-[0-9a-f]{32}", name)
+        assert set(double.adapters) == {name}
+        (folder,) = left(adapters)
+    path = str(folder)
+    assert double.calls == [
+        ("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path}),
+        ("POST", "/v1/unload_lora_adapter", {"lora_name": name}),
+    ]
+    for headers in double.headers:
+        assert headers["authorization"] == f"Bearer {KEY}"
+        assert headers["content-type"] == "application/json"
+    assert double.modes == [0o700]
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+async def test_it_does_so_for_coroutines(double, adapters, adapter):
+    async with adapters.aloaded(adapter) as name:
+        assert set(double.adapters) == {name}
+    assert double.routes == ["load_lora_adapter", "unload_lora_adapter"]
+    assert double.modes == [0o700]
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+def test_the_chain_answers_there_what_the_model_answers_here(
+    chain, learner, documents, double, adapters
+):
+    here = learner.invoke(QUESTION, documents=documents).text
+    base = learner.invoke(QUESTION, documents=[]).text
+    there = chain.invoke({"input": QUESTION})
+    assert there == {"input": QUESTION, "context": documents, "answer": here}
+    assert here != base
+    assert double.routes == LENT
+    lent, asked, _ = (body for _, _, body in double.calls)
+    assert asked["model"] == lent["lora_name"]
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+async def test_it_does_so_piece_by_piece_and_for_coroutines(chain, learner, documents, double):
+    here = learner.invoke(QUESTION, documents=documents).text
+    pieces = [piece["answer"] for piece in chain.stream({"input": QUESTION}) if "answer" in piece]
+    assert "".join(pieces) == here
+    assert len([piece for piece in pieces if piece]) == 2
+    assert (await chain.ainvoke({"input": QUESTION}))["answer"] == here
+    said = [p["answer"] async for p in chain.astream({"input": QUESTION}) if "answer" in p]
+    assert "".join(said) == here
+    assert double.routes == LENT * 3
+    assert double.adapters == {}
+
+
+def test_many_threads_lend_under_names_of_their_own(chain, learner, documents, double, adapters):
+    here = learner.invoke(QUESTION, documents=documents).text
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: chain.invoke({"input": QUESTION}), range(24)))
+    assert {answer["answer"] for answer in found} == {here}
+    assert len(double.names) == 24
+    for name in double.names:
+        mine = [
+            path.removeprefix("/v1/")
+            for _, path, body in double.calls
+            if name in (body.get("lora_name"), body.get("model"))
+        ]
+        assert mine == LENT
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
+    chain, learner, documents, double, caplog
+):
+    base = learner.invoke(QUESTION, documents=[]).text
+    documents.clear()
+    with caplog.at_level(logging.WARNING, "langchain_sift.vllm"):
+        assert chain.invoke({"input": QUESTION})["answer"] == base
+    assert double.routes == ["chat/completions"]
+    assert "the base model answers: no document to learn from" in caplog.text
+
+
+def test_a_failed_block_takes_the_adapter_back(double, adapters, adapter):
+    with pytest.raises(ZeroDivisionError), adapters.loaded(adapter):
+        _ = 1 / 0
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+def test_a_refused_answer_takes_the_adapter_back(chain, double, adapters):
+    double.refusals["chat/completions"] = (400, b'{"error": {"message": "no"}}')
+    with pytest.raises(Exception, match="400"):
+        chain.invoke({"input": QUESTION})
+    assert double.routes == LENT
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+def test_a_stream_that_is_left_takes_the_adapter_back(chain, double, adapters):
+    stream = chain.stream({"input": QUESTION})
+    with contextlib.closing(stream):
+        for piece in stream:
+            if "answer" in piece:
+                break
+    assert double.routes == LENT
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+async def test_a_cancelled_task_takes_the_adapter_back(chain, double, adapters):
+    double.delays["piece"] = 0.5
+    task = asyncio.create_task(chain.ainvoke({"input": QUESTION}))
+    while not double.generating.is_set():
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert double.routes == LENT
+    assert (double.adapters, left(adapters)) == ({}, [])
+
+
+@pytest.mark.parametrize("when", [0.0, 0.001, 0.003, 0.01, 0.03])
+async def test_a_task_cancelled_at_any_time_leaves_no_files(double, adapters, adapter, when):
+    async def lend():
+        async with adapters.aloaded(adapter):
+            await asyncio.sleep(30)
+
+    task = asyncio.create_task(lend())
+    await asyncio.sleep(when)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert left(adapters) == []
+    await asyncio.to_thread(wait_until_taken_back, double)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        ((404, b'{"detail": "Not Found"}'), (AdapterRefused, "VLLM_ALLOW_RUNTIME_LORA_UPDATING")),
+        ((401, b'{"error": "Unauthorized"}'), (AdapterRefused, "api_key is not the one")),
+        ((503, b"no healthy upstream"), (GeneratorUnavailable, "answered 503: try again later")),
+        ((400, b'{"message": "no room"}'), (AdapterRefused, "not take the adapter: no room")),
+        ((307, b""), (AdapterRefused, "answered 307")),
+    ],
+)
+def test_a_refusal_says_what_to_do(double, adapters, adapter, refusal, error):
+    double.refusals["load_lora_adapter"] = refusal
+    error, said = error
+    with pytest.raises(error, match=said) as caught, adapters.loaded(adapter):
+        pytest.fail("it was refused")
+    assert isinstance(caught.value, EngineError)
+    assert KEY not in str(caught.value)
+    assert left(adapters) == []
+
+
+def test_too_low_a_rank_of_the_server_is_told_with_the_option(double, adapters, adapter):
+    double.max_lora_rank = 2
+    with pytest.raises(AdapterRefused, match="--max-lora-rank 8"), adapters.loaded(adapter):
+        pytest.fail("it was refused")
+
+
+def test_a_folder_that_the_server_does_not_see_is_told(double, adapters, adapter, monkeypatch):
+    monkeypatch.setattr(double, "_load", lambda _, path: (404, _not_found(path)))
+    with (
+        pytest.raises(AdapterRefused, match=r"must find .*shared by that path"),
+        adapters.loaded(adapter),
+    ):
+        pytest.fail("it was refused")
+
+
+def _not_found(path):
+    return f'{{"error": {{"message": "No adapter found for {path}"}}}}'.encode()
+
+
+def test_a_server_that_is_gone_is_a_typed_error(adapter, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        gone = VLLMAdapters(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", tmp_path)
+        with pytest.raises(GeneratorUnavailable, match="cannot be reached"), gone.loaded(adapter):
+            pytest.fail("nobody is there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_server_has_an_end_and_gets_its_adapter_taken_back(double, adapter, tmp_path):
+    double.delays["load_lora_adapter"] = 0.6
+    slow = VLLMAdapters(double.url, tmp_path, timeout=0.3)
+    began = time.monotonic()
+    with pytest.raises(RequestTimeout, match=r"within 0\.3 s"), slow.loaded(adapter):
+        pytest.fail("it was too late")
+    assert time.monotonic() - began < 5
+    assert double.routes == ["load_lora_adapter", "unload_lora_adapter"]
+    assert list(tmp_path.iterdir()) == []
+    wait_until_taken_back(double)
+
+
+def test_an_adapter_that_stays_is_told_in_the_log(double, adapters, adapter, caplog):
+    double.refusals["unload_lora_adapter"] = (500, b"no")
+    with adapters.loaded(adapter) as name:
+        pass
+    assert f"keeps the adapter {name}: 500" in caplog.text
+    assert left(adapters) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"base_url": "gpu:8000"}, "must be as http://host:port/v1"),
+        ({"base_url": "http://gpu:port/v1"}, "must be as http://host:port/v1"),
+        ({"timeout": 0}, "must be positive"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, arguments, said):
+    with pytest.raises(ArgumentError, match=said):
+        VLLMAdapters(**{"base_url": "http://gpu:8000/v1", "folder": tmp_path, **arguments})
+
+
+def test_threads_that_wait_for_the_server_do_not_wait_for_each_other(double, adapters, adapter):
+    double.delays["load_lora_adapter"] = 0.3
+    together = threading.Barrier(4, timeout=10)
+
+    def lend(_):
+        with adapters.loaded(adapter):
+            return together.wait()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(lend, range(4))) == [0, 1, 2, 3]
