@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 SAVED = CalibratedSettings(
     noise_variance=0.3,
@@ -39,9 +40,9 @@ SAVED = CalibratedSettings(
 
 
 @pytest.fixture
-def file(tmp_path: Path, tiny_model_path: Path) -> Path:
+def file(tmp_path: Path) -> Path:
     path = tmp_path / "settings.json"
-    replace(SAVED, model=str(tiny_model_path)).save(path)
+    SAVED.save(path)
     return path
 
 
@@ -81,23 +82,30 @@ def test_the_retriever_chooses_as_one_that_was_given_them(store: Chroma, file: P
 
 @pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 def test_a_model_learns_as_one_that_was_given_them(
-    face: type[ChatTestTimeFineTuned | TestTimeFineTunedLLM], file: Path, tiny_model_path: Path
+    face: type[ChatTestTimeFineTuned | TestTimeFineTunedLLM],
+    file: Path,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
+    loaded = {"model": tiny_model, "tokenizer": tiny_tokenizer, "max_tokens": 4}
     recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=2e-3, max_length=32, seed=3)
-    made = face.from_settings(file, max_tokens=4)
-    given = face(model=str(tiny_model_path), finetune=recipe, max_tokens=4)
+    made = face.from_settings(file, **loaded)
+    given = face(finetune=recipe, **loaded)
     assert made.finetune == given.finetune
     documents = [Document("rice grows in wet fields")]
     answers = [model.invoke("rice", documents=documents) for model in (made, given)]
     texts = [getattr(answer, "text", answer) for answer in answers]
     assert texts[0] == texts[1]
-    assert face.from_settings(file, model="another").model == "another"
+    assert face.from_settings(file).model == "org/name"
 
 
 def test_a_comparison_takes_them_where_nothing_else_is_given(
-    store: Chroma, file: Path, tiny_model_path: Path
+    store: Chroma,
+    file: Path,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    arguments = {"model": str(tiny_model_path), "vectorstore": store, "leaks": "ignore"}
+    arguments = {"model": tiny_model, "tokenizer": tiny_tokenizer, "vectorstore": store}
     found = compare(["rice grows in fields"], ["ttft:sift"], settings=file, **arguments).settings
     assert {name: found[name] for name in asdict(SAVED) if name in found} == {
         **{name: value for name, value in asdict(SAVED).items() if name in found},
