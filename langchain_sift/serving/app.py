@@ -58,7 +58,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         service: From `open_service`.
         hosts: Names by which clients may call it, as the Host header says them; None: any.
     """
-    metrics = Metrics(service.engine.status)
+    metrics = Metrics(service.engine_status)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
