@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 import psutil
 import torch
+from langchain_core.documents import Document
 
 from langchain_sift.comparison import read_corpus, read_prompts
 from langchain_sift.comparison.indexing import index_into
@@ -165,7 +166,7 @@ async def measure(server: Server, texts: list[str], seconds: float) -> dict[str,
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
     async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
         await full_batches(client, texts, 2)  # warm
-        batch_seconds = statistics.median(await full_batches(client, texts, 9))
+        batch_seconds = statistics.median(await full_batches(client, texts, 7))
         rate = FACTOR * BATCH / batch_seconds
         sustained, memory = await watched(
             server, keep_asking(client, texts, rate=rate, seconds=seconds)
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the sustained overload")
     parser.add_argument("--commit", default="", help="what is checked out, for the record")
     asked = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 1)  # what else the machine does
     texts = [prompt.text for prompt in read_prompts(DEMO / "prompts.jsonl")]
     with tempfile.TemporaryDirectory() as folder:
         index_demo(Path(folder))
@@ -213,17 +215,25 @@ def main() -> None:
         "command": f"python tests/benchmarks/serving.py --seconds {asked.seconds:g}",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": asked.commit,
-        "machine": {"cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": {
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+            "load_before": load_before,
+        },
         "served": {name.removeprefix("--"): value for name, value in SERVED.items()},
         **results,
     }
     asked.out.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
-def index_demo(folder: Path, count: int = 200) -> None:
-    """Put some of the demo's documents into a collection."""
+def index_demo(folder: Path, count: int = 100) -> None:
+    """Put the beginnings of some of the demo's documents into a collection."""
     load: Callable[[str], Any] = load_language_model
-    documents = read_corpus(DEMO / "corpus")[::15][:count]
+    documents = [
+        Document(found.page_content[:600], id=found.id)
+        for found in read_corpus(DEMO / "corpus")[::30][:count]
+    ]
     index_into(str(folder), "documents", documents, str(DEMO / "model"), load)
 
 
