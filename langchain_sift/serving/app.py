@@ -58,7 +58,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         service: From `open_service`.
         hosts: Names by which clients may call it, as the Host header says them; None: any.
     """
-    metrics = Metrics(service.engine.status)
+    metrics = Metrics(service.engine_status)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -184,8 +184,7 @@ def _failed(service: Service) -> Any:
         if isinstance(error, RequestValidationError):
             return failure_of_validation(error.errors()).response()
         failure = failure_of(error, retry_after=service.retry_after())
-        if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            log_failure(error)
+        log_failure(error, failure)
         return failure.response()
 
     return failed
@@ -240,8 +239,7 @@ async def _events(first: Chunk, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator
                 yield _event(_dumped(chunk))
         except Exception as error:  # noqa: BLE001 - the status is sent already
             failure = failure_of(error)
-            if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                log_failure(error)
+            log_failure(error, failure)
             yield _event(failure.body())
     yield _event(b"[DONE]")
 

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from langchain_sift.errors import EngineOverloaded
+from langchain_sift.errors import EngineOverloaded, StoreError
 from langchain_sift.serving.failures import Failure, Refused, failure_of
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.service import Service
@@ -114,9 +114,10 @@ class Gate:
         """Return the body; None if the client left."""
         most = self._service.settings.max_body_bytes
         announced = headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > most:
+        if announced.isdecimal() and int(announced) > most:
             raise Refused(_too_large(most))
         parts: list[bytes] = []
+        length = 0  # counted as they come: there may be a million of them
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 while True:
@@ -124,7 +125,8 @@ class Gate:
                     if message["type"] == "http.disconnect":
                         return None
                     parts.append(message.get("body", b""))
-                    if sum(map(len, parts)) > most:
+                    length += len(parts[-1])
+                    if length > most:
                         raise Refused(_too_large(most))
                     if not message.get("more_body", False):
                         return b"".join(parts)
@@ -166,16 +168,21 @@ class Gate:
         failure = failure_of(error, retry_after=self._service.retry_after())
         if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
             self._metrics.refusal("tenant_limit")
-        if failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            log_failure(error)
+        log_failure(error, failure)
         if not answer.status:
             await failure.response()(scope, receive, answer)
 
 
-def log_failure(error: BaseException) -> None:
-    """Log where an error of nobody's doing came from, without its text, which may be a prompt's."""
-    where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("%s\n%s", type(error).__name__, where)
+def log_failure(error: BaseException, failure: Failure) -> None:
+    """Log what the operator has to know of; of errors that are not ours, only where they came from.
+
+    Their text may be a prompt's or a document's; ours holds none.
+    """
+    if isinstance(error, StoreError):
+        _log.error("%s: %s", type(error).__name__, error)
+    elif failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        where = "".join(traceback.format_tb(error.__traceback__))
+        _log.error("%s\n%s", type(error).__name__, where)
 
 
 class _Answer:

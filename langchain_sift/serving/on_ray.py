@@ -27,7 +27,7 @@ require("ray", "ray")
 
 from ray import serve  # noqa: E402
 from ray.serve import Application  # noqa: E402
-from ray.serve.config import BackpressureConfig  # noqa: E402
+from ray.serve.config import BackpressureConfig, RequestRouterConfig  # noqa: E402
 from starlette.types import ASGIApp  # noqa: E402
 
 from langchain_sift.serving.app import create_app  # noqa: E402
@@ -45,6 +45,8 @@ _NESTED = {"finetune": FineTuneConfig, "limits": Limits}
 @serve.deployment(
     max_queued_requests=64,
     backpressure_config=BackpressureConfig(retry_after_s=1),
+    # How soon a request that waits hears that a replica has room: Ray's own 0.5 s leave it idle.
+    request_router_config=RequestRouterConfig.model_validate({"max_backoff_s": 0.1}),
     health_check_period_s=1,
     health_check_timeout_s=30,
 )

@@ -16,14 +16,20 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever, TestTimeFineTunedLLM
 from langchain_sift.comparison.sharing import held
-from langchain_sift.errors import EngineError, EngineOverloaded, SIFTError, StoreError
+from langchain_sift.errors import (
+    EngineError,
+    EngineOverloaded,
+    RequestCancelled,
+    SIFTError,
+    StoreError,
+)
 from langchain_sift.serving.failures import Failure, Refused
 from langchain_sift.serving.opening import open_store, retriever_of
 from langchain_sift.serving.protocol import Health
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.ttft import AdapterCache, Engine, Place, load_language_model
+from langchain_sift.ttft import AdapterCache, Engine, EngineStatus, Place, load_language_model
 
 _CHECKING_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 1e-3
@@ -94,8 +100,19 @@ class Service:
 
     @property
     def engine(self) -> Engine:
-        """The one that all tenants share."""
-        return next(iter(self._views.values())).chat.engine
+        """The one that all tenants share.
+
+        Raises:
+            RequestCancelled: If the service is closed.
+        """
+        for view in self._views.values():
+            return view.chat.engine
+        msg = "the service is closed"
+        raise RequestCancelled(msg)
+
+    def engine_status(self) -> EngineStatus:
+        """Return what the engine is doing."""
+        return self.engine.status()
 
     def view_of(self, tenant: Tenant) -> View:
         """Return what a tenant talks to."""
@@ -163,6 +180,8 @@ class Service:
         return "unavailable" if now.quarantined > status.quarantined else "ok"
 
     async def _store_health(self) -> Literal["ok", "unavailable"]:
+        if self._closed:
+            return "unavailable"
         store = next(iter(self._views.values())).retriever.vectorstore
         if isinstance(store, AsyncChroma):
             try:
@@ -183,6 +202,8 @@ class Service:
             self._closed = True
             self.engine.close()
             self._resources.close()
+            # FastAPI keeps the functions of an application, and so this; not the model.
+            self._views.clear()
 
     def __enter__(self) -> Self:
         """Serve."""

@@ -8,6 +8,7 @@ A part of the benchmarks is recorded with what was typed for it as a third argum
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -19,7 +20,9 @@ def main() -> None:
     run = json.loads(source.read_text(encoding="utf-8"))
     groups: dict[str, dict[str, Any]] = defaultdict(dict)
     for benchmark in run["benchmarks"]:
-        name = benchmark["name"].removeprefix("test_").split("[n=")[0]
+        # The group tells of the problem.
+        name = re.sub(r"\[n=\d+, d=\d+, k=\d+-?", "[", benchmark["name"].removeprefix("test_"))
+        name = name.removesuffix("[]")
         found = {"median_milliseconds": round(1000 * benchmark["stats"]["median"], 3)}
         groups[benchmark["group"]][name] = found | benchmark["extra_info"]
     machine = run["machine_info"]

@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import psutil
 import torch
+from langchain_core.documents import Document
 
 from langchain_sift.comparison import read_corpus, read_prompts
 from langchain_sift.comparison.indexing import index_into
@@ -56,7 +57,6 @@ class Answer:
     status: int
     seconds: float
     retry_after: str | None
-    training: float = 0.0
 
 
 class Server:
@@ -82,24 +82,49 @@ class Server:
         self._process.wait(60)
 
 
-def body(text: str, **more: Any) -> dict[str, Any]:
-    return {"model": NAME, "prompt": text[:400], **more}
+class Clients:
+    """Connections to the server, as bare as can be: it is not the client that is measured."""
+
+    def __init__(self, url: str) -> None:
+        address = urlsplit(url)
+        self._host, self._port = str(address.hostname), int(address.port or 80)
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def connect(self, count: int) -> None:
+        while len(self._idle) < count:
+            self._idle.append(await asyncio.open_connection(self._host, self._port))
+
+    async def ask(self, text: str) -> Answer:
+        content = json.dumps({"model": NAME, "prompt": text[:400]}).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        # The server closes connections that are idle for some seconds.
+        self._idle = [(reader, writer) for reader, writer in self._idle if not reader.at_eof()]
+        await self.connect(1)
+        reader, writer = self._idle.pop()
+        began = time.perf_counter()
+        writer.write(head.encode() + content)
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        seconds = time.perf_counter() - began
+        headers = dict(line.split(": ", 1) for line in lines[1:] if line)
+        await reader.readexactly(int(headers["content-length"]))
+        self._idle.append((reader, writer))
+        return Answer(int(lines[0].split()[1]), seconds, headers.get("retry-after"))
+
+    async def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+            await writer.wait_closed()
 
 
-async def ask(client: httpx.AsyncClient, text: str) -> Answer:
-    began = time.perf_counter()
-    response = await client.post("/completions", json=body(text))
-    seconds = time.perf_counter() - began
-    training = response.json()["ttft"]["seconds"]["training"] if response.is_success else 0.0
-    return Answer(response.status_code, seconds, response.headers.get("retry-after"), training)
-
-
-async def full_batches(client: httpx.AsyncClient, texts: list[str], rounds: int) -> list[float]:
+async def full_batches(clients: Clients, texts: list[str], rounds: int) -> list[float]:
     """Return how long a full batch takes, that nothing waits before."""
     found = []
     for turn in range(rounds):
         began = time.perf_counter()
-        asked = [ask(client, texts[(turn * BATCH + n) % len(texts)]) for n in range(BATCH)]
+        asked = [clients.ask(texts[(turn * BATCH + n) % len(texts)]) for n in range(BATCH)]
         answers = await asyncio.gather(*asked)
         assert {answer.status for answer in answers} == {200}
         found.append(time.perf_counter() - began)
@@ -107,14 +132,14 @@ async def full_batches(client: httpx.AsyncClient, texts: list[str], rounds: int)
 
 
 async def keep_asking(
-    client: httpx.AsyncClient, texts: list[str], *, rate: float, seconds: float
+    clients: Clients, texts: list[str], *, rate: float, seconds: float
 ) -> list[Answer]:
     """Ask so many times a second, whether or not there are answers."""
     tasks = []
     began = time.perf_counter()
     for number in range(int(rate * seconds)):
         await asyncio.sleep(began + number / rate - time.perf_counter())
-        tasks.append(asyncio.ensure_future(ask(client, texts[number % len(texts)])))
+        tasks.append(asyncio.ensure_future(clients.ask(texts[number % len(texts)])))
     return await asyncio.gather(*tasks)
 
 
@@ -162,13 +187,14 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
 
 
 async def measure(server: Server, texts: list[str], seconds: float) -> dict[str, Any]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
-    async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
-        await full_batches(client, texts, 2)  # warm
-        batch_seconds = statistics.median(await full_batches(client, texts, 9))
+    clients = Clients(server.url)
+    await clients.connect(FACTOR * PLACES)
+    try:
+        await full_batches(clients, texts, 2)  # warm
+        batch_seconds = statistics.median(await full_batches(clients, texts, 7))
         rate = FACTOR * BATCH / batch_seconds
         sustained, memory = await watched(
-            server, keep_asking(client, texts, rate=rate, seconds=seconds)
+            server, keep_asking(clients, texts, rate=rate, seconds=seconds)
         )
         results = {
             "full_batch_milliseconds": round(1000 * batch_seconds, 1),
@@ -176,13 +202,17 @@ async def measure(server: Server, texts: list[str], seconds: float) -> dict[str,
             "sustained": told(sustained, memory, batch_seconds),
         }
 
+        await clients.connect(FACTOR * PLACES)
+
         async def burst() -> list[Answer]:
-            asked = (ask(client, texts[n % len(texts)]) for n in range(FACTOR * PLACES))
+            asked = (clients.ask(texts[n % len(texts)]) for n in range(FACTOR * PLACES))
             return await asyncio.gather(*asked)
 
         at_once, memory = await watched(server, burst())
         results["burst"] = told(at_once, memory, batch_seconds)
-        results["after"] = told_after(server, await full_batches(client, texts, 5))
+        results["after"] = told_after(server, await full_batches(clients, texts, 5))
+    finally:
+        await clients.close()
     return results
 
 
@@ -201,6 +231,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the sustained overload")
     parser.add_argument("--commit", default="", help="what is checked out, for the record")
     asked = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 1)  # what else the machine does
     texts = [prompt.text for prompt in read_prompts(DEMO / "prompts.jsonl")]
     with tempfile.TemporaryDirectory() as folder:
         index_demo(Path(folder))
@@ -213,17 +244,25 @@ def main() -> None:
         "command": f"python tests/benchmarks/serving.py --seconds {asked.seconds:g}",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": asked.commit,
-        "machine": {"cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": {
+            "cores": os.cpu_count(),
+            "torch": torch.__version__,
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+            "load_before": load_before,
+        },
         "served": {name.removeprefix("--"): value for name, value in SERVED.items()},
         **results,
     }
     asked.out.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
-def index_demo(folder: Path, count: int = 200) -> None:
-    """Put some of the demo's documents into a collection."""
+def index_demo(folder: Path, count: int = 100) -> None:
+    """Put the beginnings of some of the demo's documents into a collection."""
     load: Callable[[str], Any] = load_language_model
-    documents = read_corpus(DEMO / "corpus")[::15][:count]
+    documents = [
+        Document(found.page_content[:600], id=found.id)
+        for found in read_corpus(DEMO / "corpus")[::30][:count]
+    ]
     index_into(str(folder), "documents", documents, str(DEMO / "model"), load)
 
 

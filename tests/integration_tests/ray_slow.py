@@ -82,6 +82,7 @@ def build_app(args: dict[str, Any]) -> Application:
         max_ongoing_requests=real.max_ongoing_requests,
         max_queued_requests=real.max_queued_requests,
         backpressure_config=real._deployment_config.backpressure_config,
+        request_router_config=real._deployment_config.request_router_config,
         health_check_period_s=real._deployment_config.health_check_period_s,
         health_check_timeout_s=real._deployment_config.health_check_timeout_s,
     )

@@ -152,3 +152,28 @@ def test_its_figures_of_the_endpoint_are_those_of_the_committed_file() -> None:
             f"| {memory['first_third']:.0f} → {memory['last_third']:.0f} MiB"
         )
     assert [cells for _, cells in rows] == expected
+
+
+def test_its_figures_of_ray_are_those_of_the_committed_file() -> None:
+    file = ROOT / "tests" / "benchmarks" / "results" / "ray_serve.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert f"ray_serve.json), {found['date']}, commit {found['commit']}" in README
+    linear = found["replicas, steps of a fixed duration"]["of linear"].values()
+    faults = found["faults"]
+    flood, killed, lost = (faults[name] for name in ("flood", "replica killed", "node lost"))
+    times = (flood["refused in seconds, median"], flood["refused in seconds, most"])
+    median, most = (f"{1000 * seconds:.0f} ms" for seconds in times)
+    others = sum(killed["others"].values())
+    for shown in (
+        f"{', '.join(f'{share:.2f}' for share in linear)} of linear",
+        f"| {faults['left']['steps after']} gradient steps more |",
+        f"{flood['statuses']['503']} refused with 503 and `Retry-After`",
+        f"after {median} (median), {most} (most)",
+        f"fails after {killed['failed in seconds']:.2f} s with 500",
+        f"{killed['others']['200']} of {others} others are answered",
+        f"two replicas after {killed['two replicas answer after seconds']:.1f} s",
+        f"{lost['last answers']['200']} answered, none twice",
+        f"{lost['failed once, and asked again']} at the second attempt",
+        f"longest pause {lost['longest pause, seconds']:.1f} s",
+    ):
+        assert shown in README, shown

@@ -345,8 +345,8 @@ async def test_a_server_that_is_told_to_end_leaves_nothing_behind(service, pace)
 
 @pytest.mark.parametrize("error", [StoreUnavailable("facts of b"), StoreTimeout("facts of b")])
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
-async def test_a_store_that_is_down_is_to_be_asked_again(
-    service, connect, monkeypatch, error, mode
+async def test_a_store_that_is_down_is_to_be_asked_again(  # noqa: PLR0917 - fixtures
+    service, connect, monkeypatch, caplog, error, mode
 ):
     client = await connect(service, A)
 
@@ -360,6 +360,7 @@ async def test_a_store_that_is_down_is_to_be_asked_again(
             assert response.status_code == 503
             assert response.json()["error"]["code"] == "store_unavailable"
             assert "facts" not in response.text
+            assert f"{type(error).__name__}: facts of b" in caplog.text
             assert int(response.headers["retry-after"]) >= 1
         response = await client.post(TEXT, json=text(ttft={"mode": "base"}))
         assert response.status_code == 200
