@@ -3,7 +3,8 @@
 python examples/evidence/summarize.py build/evidence --commit COMMIT
 
 Without a folder the tables are made of the rows that are there. The tables of the earlier run, of
-which no rows were kept, are made of earlier_results.json.
+which no rows were kept, are made of earlier_results.json; that of `calibrate`, of what
+calibration.py wrote. A table goes where the page has a mark for it.
 """
 
 from __future__ import annotations
@@ -399,6 +400,38 @@ def earlier_tables(found: Mapping[str, Any]) -> dict[str, str]:
     return {name: "\n".join(lines) for name, lines in named.items()}
 
 
+def calibration_table(found: Mapping[str, Any]) -> str:
+    """Return what `calibrate` chose beside the best of the grid, a line for each domain."""
+    heads = ["domain", "λ' chosen", "λ' best", "% of base, chosen", "best", "worse by"]
+    heads += ["other orders within 1 %", "of the grid's steps"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    for domain, one in found["domains"].items():
+        cells = [
+            f"{one['chosen']['noise_variance']:g}",
+            f"{one['best']['noise_variance']:g}",
+            f"{one['percent_of_base_chosen']:.1f}",
+            f"{one['percent_of_base_best']:.1f}",
+            f"{one['worse_by_percent']:.2f} %",
+            f"{100 * one['other_orders']['within_1_percent']:.0f} %",
+            f"{100 * one['share_of_steps']:.1f} %",
+        ]
+        lines.append(f"| {domain} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def all_tables(folder: Path) -> dict[str, str]:
+    """Return all tables that the page may have, of the result files in a folder."""
+    found, earlier, calibration = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("results.json", "earlier_results.json", "calibration.json")
+    )
+    return {
+        **tables(found),
+        **earlier_tables(earlier),
+        "calibration": calibration_table(calibration),
+    }
+
+
 def with_tables(page: str, made: Mapping[str, str]) -> str:
     """Return the page with its tables between their marks."""
     for name, table in made.items():
@@ -424,9 +457,8 @@ def main() -> None:
         **summarize(by_domain(read_rows(ROWS))),
     }
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    earlier = json.loads((HERE / "earlier_results.json").read_text(encoding="utf-8"))
     page = (HERE / "README.md").read_text(encoding="utf-8")
-    page = with_tables(page, tables(found) | earlier_tables(earlier))
+    page = with_tables(page, all_tables(HERE))
     (HERE / "README.md").write_text(page, encoding="utf-8")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -22,15 +23,12 @@ def summarize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_its_tables_are_those_of_the_committed_files(summarize: ModuleType) -> None:
-    found, earlier = (
-        json.loads((FOLDER / name).read_text(encoding="utf-8"))
-        for name in ("results.json", "earlier_results.json")
-    )
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
-    tables = summarize.tables(found) | summarize.earlier_tables(earlier)
-    assert {"nearest", "domains", "stopping", "correlations", "earlier-domains"} <= set(tables)
-    for name, table in tables.items():
-        assert f"<!-- {name} -->\n{table}\n<!-- end -->" in page, name
+    tables = summarize.all_tables(FOLDER)
+    names = re.findall(r"^<!-- (?!end)(.*) -->$", page, flags=re.MULTILINE)
+    assert {"nearest", "stopping", "correlations", "calibration", "earlier-domains"} <= set(names)
+    for name in names:
+        assert f"<!-- {name} -->\n{tables[name]}\n<!-- end -->" in page, name
 
 
 def test_the_results_are_those_of_the_rows(summarize: ModuleType) -> None:
