@@ -142,7 +142,7 @@ def scored(queries: Array, choice: Choice) -> Retrieval:
     candidates, selection = choice.candidates, choice.selection
     chosen = selection.indices.tolist()
     counts = Counter(chosen)
-    similarities = candidates.embeddings[chosen] @ np.mean(queries, axis=0)
+    similarities = np.vecdot(candidates.embeddings[chosen], np.mean(queries, axis=0))
     choices = tuple(
         ScoredDocument(
             document=candidates.documents[index],
