@@ -191,6 +191,7 @@ def equal_work(reports: Reports) -> dict[str, Any]:
             rows = [interpolated(report, row.prompt, gradients(row)) for row in hull]
             pairs.append(less(report, rows, {row.prompt: row.bits for row in hull}))
         found[str(k)] = {
+            "prompts": len(counts),
             "gradients": round(float(np.mean(counts)), 1),
             "hull": percents(with_hull, HULL, k)["mean"],
             **mean_over_domains(*zip(*pairs, strict=True)),
@@ -239,7 +240,7 @@ def summarize(reports: Reports) -> dict[str, Any]:
     k = max(next(iter(reports.values())).ks)
     same = {domain: common(report) for domain, report in reports.items()}
     shown = [method for method in TABLE if method in methods]
-    whole = {d: r for d, r in same.items() if set(shown) <= set(r.methods)}
+    everywhere = [m for m in shown if all(m in report.methods for report in reports.values())]
     rivals = [m for m in shown if m not in {SIFT, "rag:nearest", "rag:sift"}]
     noises = {"0.1": SIFT} | {
         m.partition("noise_variance=")[2]: m for m in methods if "noise_variance=" in m
@@ -250,11 +251,9 @@ def summarize(reports: Reports) -> dict[str, Any]:
         "k": k,
         "table": {method: percents(same, method, k) for method in shown},
         "sift_less": {method: difference(reports, SIFT, method, k) for method in rivals},
-        "domains_with_all": sorted(whole),
         "by_k": {
-            method: {str(one): percents(whole, method, one)["mean"] for one in ks}
-            for method in shown
-            if whole
+            method: {str(one): percents(reports, method, one)["mean"] for one in ks}
+            for method in everywhere
         },
         "by_noise_variance": by_noise(reports, noises, ks),
         "stopping": stopping(reports, k),

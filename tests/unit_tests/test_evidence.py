@@ -49,16 +49,16 @@ def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
 
 def test_rows_are_read_as_they_were_written(summarize: ModuleType, tmp_path: Path) -> None:
     rows = [r for r in summarize.read_rows(summarize.ROWS) if r.group == "nih_grants"][:200]
-    hull = [
-        replace(row, method="ttft:hull", chosen=row.chosen[::-1], used_places=row.used_places[1:])
+    other = [
+        replace(row, method="ttft:other", chosen=row.chosen[::-1], used_places=row.used_places[1:])
         for row in rows
         if row.method == "ttft:sift"
     ]
     path = tmp_path / "rows.jsonl.gz"
-    summarize.write_rows(path, [*hull, *rows])
+    summarize.write_rows(path, [*other, *rows])
     back = {row.key: row for row in summarize.read_rows(path)}
-    assert len(back) == len(rows) + len(hull)
-    for row in (*rows, *hull):
+    assert len(back) == len(rows) + len(other)
+    for row in (*rows, *other):
         found = back[row.key]
         assert [document.id for document in found.chosen] == [d.id for d in row.chosen]
         assert found.used_places == row.used_places
