@@ -121,6 +121,7 @@ class _Posteriors:
         batch, count, _ = candidates.shape
         device = candidates.device
         self._xp = xp
+        self._noise_variance = noise_variance
         self._candidates = candidates
         self._kernel = kernel_of_few(xp, candidates, capacity)
         self._prompts = xp.arange(batch, device=device)
@@ -143,7 +144,8 @@ class _Posteriors:
         if done:
             earlier = self._factors[:, :done, :]
             factors = factors - (earlier[prompts, :, indices][:, None, :] @ earlier)[:, 0, :]
-        precisions = self.noisy_variances[prompts, indices][:, None] ** -0.5
+        noisy = self._xp.clip(self.noisy_variances[prompts, indices], min=self._noise_variance)
+        precisions = noisy[:, None] ** -0.5
         factors = factors * precisions
         explained = self.covariances[prompts, :, indices] * precisions
         self._factors[:, done, :] = factors

@@ -15,6 +15,9 @@ import numpy.typing as npt
 from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.selection.posterior import Posterior
 
+LEAST_NOISE_VARIANCE = 1e-12
+"""Of embeddings of unit norm, variances are known to about 1e-15."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -192,6 +195,12 @@ def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None)
     check_count("k", k)
     if not (_is_number(noise_variance) and noise_variance > 0):
         msg = f"noise_variance must be positive and finite, got {noise_variance!r}"
+        raise ArgumentError(msg)
+    if noise_variance < LEAST_NOISE_VARIANCE:
+        msg = (
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE}, got {noise_variance!r}: "
+            "less is lost in the rounding of float64"
+        )
         raise ArgumentError(msg)
     if stopping_alpha is not None and not (_is_number(stopping_alpha) and stopping_alpha > 0):
         msg = f"stopping_alpha must be positive and finite, or None, got {stopping_alpha!r}"

@@ -42,6 +42,7 @@ class Posterior:
         queries, candidates = trusted(xp, queries, candidates, noise_variance)
         count = candidates.shape[0]
         self._xp = xp
+        self._noise_variance = noise_variance
         self._candidates = candidates
         self._kernel = kernel_of_few(xp, candidates, capacity)
         self.rounding = rounding(xp, candidates, noise_variance)
@@ -78,7 +79,8 @@ class Posterior:
         if done:
             earlier = self._factors[:done]
             row = row - earlier[:, index] @ earlier
-        precision = float(self.noisy_variances[index]) ** -0.5
+        # Of long embeddings the rounding may be more than λ', which it never is less than.
+        precision = max(float(self.noisy_variances[index]), self._noise_variance) ** -0.5
         multiply(row, precision, out=factor)
         self._choices = done + 1
         self.noisy_variances -= multiply(factor, factor, out=products)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from langchain_sift.selection.greedy import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.chroma import where
 
 Mode = Literal["base", "rag", "ttft", "both"]
@@ -31,7 +32,9 @@ class _Lenient(BaseModel):
 # --- asking ---------------------------------------------------------------------------------
 
 Count = Annotated[int, Field(ge=1, strict=True)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# True is no number, and "yes" is no flag.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class TTFTOptions(_Strict):
@@ -52,16 +55,20 @@ class TTFTOptions(_Strict):
         default=None,
         description="Chroma's `where`; it narrows what the tenant sees.",
     )
-    noise_variance: Positive | None = Field(default=None, description="SIFT's λ'.")
+    noise_variance: (
+        Annotated[float, Field(ge=LEAST_NOISE_VARIANCE, allow_inf_nan=False, strict=True)] | None
+    ) = Field(default=None, description="SIFT's λ'.")
     stopping_alpha: Positive | None = Field(
         default=None, description="SIFT's α: fewer documents for easy prompts."
     )
-    learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
+        None
+    )
     steps_per_document: Annotated[int, Field(ge=1, le=16, strict=True)] | None = None
     max_documents: Count | None = Field(default=None, description="Of those, learned from.")
     max_train_tokens: Count | None = None
     max_train_seconds: Positive | None = None
-    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = Field(
         default=None, description="Documents that bring less in all are not learned from."
     )
     timeout: Positive | None = Field(
@@ -164,7 +171,7 @@ class Function(_Strict):
     name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = Field(default=None, description="A JSON schema.")
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class Tool(_Strict):
@@ -190,8 +197,8 @@ class NamedTool(_Strict):
 class StreamOptions(_Strict):
     """What a stream tells besides."""
 
-    include_usage: bool = False
-    include_obfuscation: bool | None = None
+    include_usage: Flag = False
+    include_obfuscation: Flag | None = None
 
 
 class TextFormat(_Strict):
@@ -206,7 +213,7 @@ class JSONSchema(_Strict):
     name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class JSONSchemaFormat(_Strict):
@@ -239,10 +246,10 @@ class _Asked(_Strict):
     """What both routes take."""
 
     model: str
-    stream: bool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     seed: Seed | None = None
     stop: Stop | None = None
     ttft: TTFTOptions | None = None
@@ -256,7 +263,7 @@ class _Asked(_Strict):
     # They change no answer.
     user: str | None = None
     metadata: dict[str, str] | None = None
-    store: bool | None = None
+    store: Flag | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -277,7 +284,7 @@ class ChatCompletionRequest(_Asked):
     max_completion_tokens: Count | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    parallel_tool_calls: Flag | None = None
     response_format: (
         Annotated[TextFormat | JSONSchemaFormat, Field(discriminator="type")] | None
     ) = None

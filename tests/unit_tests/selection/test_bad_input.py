@@ -18,6 +18,7 @@ BAD_ARGUMENTS = [
     ("k", 2.0, r"k must be an integer of at least 1, got 2\.0"),
     ("noise_variance", 0.0, r"noise_variance must be positive and finite, got 0\.0"),
     ("noise_variance", -1.0, r"noise_variance must be positive and finite, got -1\.0"),
+    ("noise_variance", 5e-324, "noise_variance must be at least 1e-12, got 5e-324"),
     ("noise_variance", math.nan, "noise_variance must be positive and finite, got nan"),
     ("noise_variance", math.inf, "noise_variance must be positive and finite, got inf"),
     ("stopping_alpha", 0.0, r"stopping_alpha must be positive and finite, or None, got 0\.0"),

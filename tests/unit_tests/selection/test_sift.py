@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from langchain_sift.selection import select
+from langchain_sift.selection import select, select_batch
 from langchain_sift.selection.gp import posterior_variance
 
 TOLERANCE = 1e-9
@@ -227,3 +227,11 @@ def test_of_exact_duplicates_the_first_is_chosen_every_time(n, d, layout, dtype)
     for step, index in enumerate(chosen):
         same = np.flatnonzero(kinds == kinds[index])
         assert index == min(set(same) - set(chosen[:step]))
+
+
+def test_copies_beside_hardly_any_noise_are_no_error():
+    rows = np.repeat(unit_rows(np.random.default_rng(2), 4, 5), 5, axis=0)
+    for choose in (select, lambda *a, **k: select_batch(*([one] for one in a), **k)[0]):
+        found = choose(rows[0], rows, k=20, noise_variance=1e-12, replace=True)
+        assert np.isfinite(found.posterior_variances).all()
+        assert found.posterior_variances[-1] <= 1e-6
