@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from langchain_sift.extras import require
@@ -23,7 +25,9 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 
+from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import SIFTError  # noqa: E402
+from langchain_sift.saved_settings import CalibratedSettings  # noqa: E402
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -55,6 +59,25 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
 def names_of(text: str) -> list[str]:
     """Return what stands between the commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_saved(path: Path | None) -> CalibratedSettings | None:
+    """Return what `calibrate` wrote, if a file of it is named."""
+    return None if path is None else CalibratedSettings.load(path)
+
+
+def given_or_saved(saved: CalibratedSettings | None, **given: Any) -> dict[str, Any]:
+    """Return the options that were given, and of the others those that are saved."""
+    found = {} if saved is None else {name: getattr(saved, name) for name in given}
+    return found | {name: value for name, value in given.items() if value is not None}
+
+
+def recipe_of(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
+    """Return how the model learns: as was saved, or by default, but for the options given."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    if "lora_rank" in changes:
+        changes["lora_alpha"] = float(changes["lora_rank"])
+    return replace(FineTuneConfig() if saved is None else saved.finetune_config(), **changes)
 
 
 def embeddings_of(name: str) -> Any:

@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +22,9 @@ from langchain_sift.cli.app import (
     imported,
     names_of,
     progress_bar,
+    read_saved,
+    recipe_of,
 )
-from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.saved_settings import CalibratedSettings
 
@@ -136,7 +136,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; go on with --resume, the rows so far are in {out}"):
-        saved = None if settings is None else CalibratedSettings.load(settings)
+        saved = read_saved(settings)
         if noise_variance is None and saved is None:
             noise_variance = _NOISE_VARIANCE
         report = _compare(
@@ -152,7 +152,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             k=None if k is None else _numbers(k),
             fetch_k=fetch_k,
             noise_variance=noise_variance,
-            finetune=_recipe(
+            finetune=recipe_of(
                 saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
             ),
             retrievers=_named(retriever),
@@ -278,13 +278,6 @@ def _model(given: str | None, saved: CalibratedSettings | None, console: Console
             soft_wrap=True,
         )
     return given
-
-
-def _recipe(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
-    changes = {name: value for name, value in given.items() if value is not None}
-    if "lora_rank" in changes:
-        changes["lora_alpha"] = float(changes["lora_rank"])
-    return replace(FineTuneConfig() if saved is None else saved.finetune_config(), **changes)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

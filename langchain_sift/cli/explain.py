@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line
-from langchain_sift.saved_settings import CalibratedSettings
+from langchain_sift.cli.app import (
+    app,
+    embeddings_of,
+    errors_in_one_line,
+    given_or_saved,
+    read_saved,
+)
 
 if TYPE_CHECKING:
     from langchain_sift.explanation import ExplainedChoice, Explanation
@@ -58,23 +63,15 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         def named(name: str) -> Any:
             return embeddings_of(embeddings or name)
 
-        given = {"k": k, "fetch_k": fetch_k, "noise_variance": noise_variance}
-        chosen = _filled(given, settings)
+        chosen = given_or_saved(
+            read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
+        )
         with held(store, alone=False):
             found = explain(open_collection(store, collection, named), query, **chosen)
         if as_json:
             typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         else:
             _show_explanation(found)
-
-
-def _filled(given: Mapping[str, Any], settings: Path | None) -> dict[str, Any]:
-    """Return what was given, and of the rest what the settings file says."""
-    found: dict[str, Any] = {}
-    if settings is not None:
-        saved = CalibratedSettings.load(settings)
-        found = {name: getattr(saved, name) for name in given}
-    return found | {name: value for name, value in given.items() if value is not None}
 
 
 def _show_explanation(found: Explanation) -> None:

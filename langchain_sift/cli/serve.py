@@ -9,8 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from langchain_sift.cli.app import app, errors_in_one_line
-from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.cli.app import (
+    app,
+    errors_in_one_line,
+    given_or_saved,
+    read_saved,
+    recipe_of,
+)
+from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError
 
 # Each command imports what it needs: the help must not wait for PyTorch.
@@ -76,10 +82,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, serve
 
-        saved = _saved(settings)
-        recipe = _given(
-            saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
-        )
+        saved = read_saved(settings)
         served = ServingSettings(
             model=model,
             store=store,
@@ -88,8 +91,10 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             name=name,
             tenants=_tenants(tenants, api_key),
             mode=mode,
-            **_given(saved, k=k, noise_variance=noise_variance, fetch_k=None),
-            finetune=_recipe(saved, recipe),
+            **given_or_saved(saved, k=k, noise_variance=noise_variance, fetch_k=None),
+            finetune=recipe_of(
+                saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
+            ),
             limits=Limits(max_batch_size=max_batch_size, max_requests=max_requests),
             max_tokens=max_tokens,
             timeout=timeout,
@@ -101,31 +106,6 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
         serve(served, host=host, port=port, on_ready=tell)
-
-
-def _saved(path: Path | None) -> Any:
-    if path is None:
-        return None
-    from langchain_sift.saved_settings import CalibratedSettings
-
-    return CalibratedSettings.load(path)
-
-
-def _given(saved: Any, **options: Any) -> dict[str, Any]:
-    """Return what was given, and what was calibrated in place of what was not."""
-    found = {
-        name: getattr(saved, name, None) if value is None else value
-        for name, value in options.items()
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _recipe(saved: Any, given: dict[str, Any]) -> FineTuneConfig:
-    if saved is not None:
-        given = {"lora_alpha": saved.lora_alpha, "seed": saved.seed, **given}
-    elif "lora_rank" in given:
-        given = {"lora_alpha": float(given["lora_rank"]), **given}
-    return FineTuneConfig(**given)
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Any:

@@ -159,6 +159,8 @@ def test_what_is_calibrated_is_served_unless_another_value_is_given(
     settings, _ = served(tiny_model_path, folder, *file, "--k", 2, "--learning-rate", 0.5)
     assert (settings.k, settings.finetune.learning_rate) == (2, 0.5)
     assert settings.finetune.lora_alpha == 8.0
+    settings, _ = served(tiny_model_path, folder, *file, "--lora-rank", 32)
+    assert (settings.finetune.lora_rank, settings.finetune.lora_alpha) == (32, 32.0)
     settings, _ = served(tiny_model_path, folder)
     assert settings.finetune == FineTuneConfig()
     settings, _ = served(tiny_model_path, folder, "--lora-rank", 8)
