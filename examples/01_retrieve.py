@@ -23,7 +23,7 @@ store = Chroma.from_documents(
 )
 
 for search_type in ("similarity", "sift"):
-    retriever = SIFTRetriever(vectorstore=store, k=5, noise_variance=1.0, search_type=search_type)
+    retriever = SIFTRetriever(vectorstore=store, k=5, search_type=search_type)
     print(f"\n{search_type}:")
     for document in retriever.invoke(QUERY):
         print(f"  {document.id}  {document.page_content[:90]!r}")

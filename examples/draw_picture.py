@@ -66,7 +66,7 @@ def main() -> None:
     left, right = figure.subplots(1, 2)
     nearest = store.as_retriever(search_kwargs={"k": K})
     draw(left, f'store.as_retriever(search_kwargs={{"k": {K}}})', nearest.invoke(prompt.text))
-    sift = SIFTRetriever(vectorstore=store, k=K, noise_variance=1.0)
+    sift = SIFTRetriever(vectorstore=store, k=K)
     draw(right, f"SIFTRetriever(vectorstore=store, k={K})", sift.invoke(prompt.text))
     figure.suptitle(f"Asked with: “{prompt.text.splitlines()[0]}”", fontsize=10.5, color=INK)
     figure.savefig(HERE / "picture.svg", metadata={"Date": None})

@@ -13,7 +13,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval import Choice, check_fields, with_scores
+from langchain_sift.retrieval import Choice, check_fields, noise_variance_for, with_scores
 from langchain_sift.selection import select
 from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.stores.adapter import Array
@@ -51,7 +51,7 @@ class SIFTReranker(BaseDocumentCompressor):
     """How many documents to keep at most."""
 
     noise_variance: float = 0.01
-    """The paper's λ'; see `SIFTRetriever`."""
+    """The paper's λ'; where it is not given, as in `SIFTRetriever` that of the embeddings."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
@@ -67,7 +67,7 @@ class SIFTReranker(BaseDocumentCompressor):
     @classmethod
     def _check_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         check_fields(cls, values)
-        return values
+        return {"noise_variance": noise_variance_for(values.get("embeddings")), **values}
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:

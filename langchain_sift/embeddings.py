@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,9 @@ class HiddenStateEmbeddings(Embeddings):
         )
         ```
     """
+
+    noise_variance: ClassVar[float] = 1.0
+    """SIFT's λ' with these vectors, where nobody chooses another."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.selection import Selection, nearest_neighbors, select
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores import Candidates, embed_query, fetch_candidates
@@ -75,7 +76,7 @@ def explain(
     *,
     k: int = 8,
     fetch_k: int = 200,
-    noise_variance: float = 0.01,
+    noise_variance: float | None = None,
     timeout: float = 30.0,
 ) -> Explanation:
     """Explain SIFT's choice for a query.
@@ -85,7 +86,7 @@ def explain(
         query: The prompt.
         k: Documents to choose.
         fetch_k: Candidates that they are chosen from.
-        noise_variance: λ', as in `SIFTRetriever`.
+        noise_variance: λ'; by default as in `SIFTRetriever`.
         timeout: Seconds that the store may take.
 
     Raises:
@@ -95,6 +96,8 @@ def explain(
     if not 0 < k <= fetch_k:
         msg = f"k must be from 1 to fetch_k ({fetch_k}), got {k}"
         raise ArgumentError(msg)
+    if noise_variance is None:
+        noise_variance = noise_variance_for(vectorstore.embeddings)
     vector = unit_vector(embed_query(vectorstore, query))
     candidates = fetch_candidates(vectorstore, vector, fetch_k=fetch_k, timeout=timeout)
     rows = candidates.embeddings

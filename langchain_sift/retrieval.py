@@ -26,6 +26,14 @@ from langchain_sift.stores.searching import (
 CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 
 
+def noise_variance_for(embeddings: Any) -> float:
+    """Return λ' where nobody chose it: what the embeddings have it as, else the paper's 0.01.
+
+    λ' belongs to the embedding: any may have an attribute `noise_variance`.
+    """
+    return float(getattr(embeddings, "noise_variance", 0.01))
+
+
 def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
     """Reject a field that does not exist, with those that do.
 

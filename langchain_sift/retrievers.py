@@ -51,6 +51,7 @@ from langchain_sift.query_batches import (
 from langchain_sift.retrieval import (
     Retrieval,
     check_fields,
+    noise_variance_for,
     scored,
     with_scores,
 )
@@ -114,7 +115,8 @@ class SIFTRetriever(VectorStoreRetriever):
     noise_variance: float = 0.01
     """The paper's λ'. Towards 0, only what is new about the query counts; towards infinity, the
     choice is that of nearest neighbours. It belongs to the embedding: 0.01 served the paper's,
-    0.1 to 1 the hidden states of a small model, 1 `all-MiniLM-L6-v2`."""
+    0.1 to 1 the hidden states of a small model, 1 `all-MiniLM-L6-v2`. Where it is not given, and
+    the store's embeddings have a `noise_variance`, as `HiddenStateEmbeddings` do, it is that."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
@@ -153,7 +155,8 @@ class SIFTRetriever(VectorStoreRetriever):
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Reject a field that does not exist, with those that do."""
         check_fields(cls, values)
-        return values
+        own = getattr(values.get("vectorstore"), "embeddings", None)
+        return {"noise_variance": noise_variance_for(own), **values}
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from langchain_sift.comparison import Report, Row
 
 _MOST_REASONS = 3  # of rows without a result
-_NOISE_VARIANCE = 1.0  # for hidden states, which embed where nothing else is named
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -95,7 +94,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     ] = None,
     noise_variance: Annotated[
         float | None,
-        typer.Option(help="SIFT's λ': 1; 0.1 to 1 suit hidden states, 0.01 the paper's."),
+        typer.Option(help="SIFT's λ': 1 for hidden states, else the paper's 0.01."),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Of fine-tuning; a small model wants a larger one.")
@@ -137,8 +136,6 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; go on with --resume, the rows so far are in {out}"):
         saved = read_saved(settings)
-        if noise_variance is None and saved is None:
-            noise_variance = _NOISE_VARIANCE
         report = _compare(
             console,
             prompts=prompts,

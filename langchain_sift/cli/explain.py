@@ -50,7 +50,7 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         int | None, typer.Option(help="Candidates they are chosen from: 200.")
     ] = None,
     noise_variance: Annotated[
-        float | None, typer.Option(help="SIFT's λ': 0.01, as in SIFTRetriever.")
+        float | None, typer.Option(help="SIFT's λ': 1 for hidden states, else 0.01.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,  # noqa: FBT002
 ) -> None:

@@ -58,7 +58,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         str, typer.Option(help="Of requests that do not choose: base, rag, ttft, both.")
     ] = "ttft",
     k: Annotated[int | None, typer.Option(help="Documents for a prompt: 20.")] = None,
-    noise_variance: Annotated[float | None, typer.Option(help="SIFT's λ': 1.")] = None,
+    noise_variance: Annotated[
+        float | None, typer.Option(help="SIFT's λ': 1 for hidden states, else 0.01.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of fine-tuning.")] = None,
     lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens used of each document.")] = None,

@@ -32,6 +32,7 @@ from langchain_sift.comparison.running import (
 )
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
+from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.saved_settings import CalibratedSettings, read_settings
 from langchain_sift.selection.greedy import check_arguments
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
@@ -90,7 +91,7 @@ def compare(
             and cost little more than the largest. Fine-tuning takes a step on each; RAG puts as
             many different ones before the prompt as fit the model's context, in order.
         fetch_k: Nearest neighbours they are chosen from, by default 200; raised to `k`.
-        noise_variance: λ' of SIFT, by default 0.01; see `SIFTRetriever`.
+        noise_variance: λ' of SIFT; by default as in `SIFTRetriever`.
         finetune: How the model learns; its `max_length` also cuts the documents of RAG.
         retrievers: Runnables of yours from a query to documents.
         chains: Runnables of yours from a question to an answer, such as RAG with another model;
@@ -125,7 +126,7 @@ def compare(
     """
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
-    chosen = _given_or_saved(
+    chosen = {"noise_variance": noise_variance_for(vectorstore.embeddings)} | _given_or_saved(
         settings, k=k, fetch_k=fetch_k, noise_variance=noise_variance, finetune=finetune
     )
     ks, noise_variance = _checked_ks(chosen["k"]), chosen["noise_variance"]
@@ -200,7 +201,7 @@ def _given_or_saved(
     settings: CalibratedSettings | Path | str | None, **given: Any
 ) -> dict[str, Any]:
     """Return what was given; else what was saved; else the defaults."""
-    defaults = {"k": 20, "fetch_k": 200, "noise_variance": 0.01, "finetune": FineTuneConfig()}
+    defaults = {"k": 20, "fetch_k": 200, "finetune": FineTuneConfig()}
     saved = {}
     if settings is not None:
         found = read_settings(settings)

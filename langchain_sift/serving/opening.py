@@ -17,6 +17,7 @@ from langchain_sift import SIFTRetriever
 from langchain_sift.comparison.indexing import open_collection
 from langchain_sift.comparison.named_objects import embeddings_of
 from langchain_sift.errors import ArgumentError, StoreTimeout
+from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.settings import join_required
@@ -108,11 +109,14 @@ def retriever_of(settings: ServingSettings, tenant: Tenant, store: VectorStore) 
         except ValueError as error:
             msg = f"the filter of tenant {tenant.name!r}: {error}"
             raise ArgumentError(msg) from error
+    noise_variance = settings.noise_variance
+    if noise_variance is None:
+        noise_variance = noise_variance_for(store.embeddings)
     return SIFTRetriever(
         vectorstore=store,
         k=settings.k,
         fetch_k=settings.fetch_k,
-        noise_variance=settings.noise_variance,
+        noise_variance=noise_variance,
         stopping_alpha=settings.stopping_alpha,
         require_filter=condition is not None,
         search_kwargs={} if condition is None else {"filter": condition},

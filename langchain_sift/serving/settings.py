@@ -42,8 +42,8 @@ class ServingSettings:
     fetch_k: int = 200
     """Candidates that they are chosen from."""
 
-    noise_variance: float = 1.0
-    """SIFT's λ'."""
+    noise_variance: float | None = None
+    """SIFT's λ'; None: as `SIFTRetriever` has it for the collection's embeddings."""
 
     stopping_alpha: float | None = None
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
@@ -72,7 +72,11 @@ class ServingSettings:
         if self.mode not in get_args(Mode):
             msg = f"mode must be one of {get_args(Mode)}, got {self.mode!r}"
             raise ArgumentError(msg)
-        check_arguments(self.k, self.noise_variance, self.stopping_alpha)
+        check_arguments(
+            self.k,
+            0.01 if self.noise_variance is None else self.noise_variance,
+            self.stopping_alpha,
+        )
         if not self.timeout > 0:
             msg = f"timeout must be a positive number of seconds, got {self.timeout!r}"
             raise ArgumentError(msg)

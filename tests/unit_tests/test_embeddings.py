@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from chromadb.api.shared_system_client import SharedSystemClient
 from langchain_chroma import Chroma
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from numpy.testing import assert_allclose, assert_array_equal
 
-from langchain_sift import HiddenStateEmbeddings
+from langchain_sift import HiddenStateEmbeddings, SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
+from langchain_sift.explanation import explain
 from langchain_sift.ttft import load_language_model
 
 torch = pytest.importorskip("torch")
@@ -189,3 +192,20 @@ def test_an_argument_that_cannot_work_is_named(tiny_model, tiny_tokenizer, argum
 def test_a_model_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ModelLoadError, match=r"cannot load the model .*nowhere"):
         HiddenStateEmbeddings(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("given", "of_hidden_states", "of_others"),
+    [({}, 1.0, 0.01), ({"noise_variance": 0.3}, 0.3, 0.3)],
+)
+def test_the_noise_variance_is_that_of_the_embeddings_unless_given(
+    embeddings, texts, given, of_hidden_states, of_others
+):
+    others = DeterministicFakeEmbedding(size=8)
+    for own, expected in ((embeddings, of_hidden_states), (others, of_others)):
+        store = InMemoryVectorStore.from_texts(texts, own)
+        made = SIFTRetriever.from_retriever(store.as_retriever(), **given)
+        for retriever in (SIFTRetriever(vectorstore=store, **given), made):
+            assert retriever.noise_variance == expected
+        assert SIFTReranker(embeddings=own, **given).noise_variance == expected
+        assert explain(store, texts[0], k=2, **given).noise_variance == expected

@@ -84,10 +84,11 @@ def test_the_documents_are_those_chosen_from_the_stored_vectors_in_that_order(
     ],
 )
 def test_another_search_type_is_another_method_in_its_own_order(store, search_type, chooser):
-    retriever = SIFTRetriever(vectorstore=store, k=10, search_type=search_type)
+    settings = {"k": 10, "noise_variance": 0.01}
+    retriever = SIFTRetriever(vectorstore=store, search_type=search_type, **settings)
     found = ids(retriever.invoke(QUERY))
-    assert found == by_hand(store, chooser, k=10)
-    assert found != ids(SIFTRetriever(vectorstore=store, k=10).invoke(QUERY))
+    assert found == by_hand(store, chooser, **settings)
+    assert found != ids(SIFTRetriever(vectorstore=store, **settings).invoke(QUERY))
 
 
 def test_the_trade_off_of_mmr_is_a_setting_of_mmr_alone(store):

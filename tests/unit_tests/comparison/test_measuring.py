@@ -156,6 +156,14 @@ def run(
     )
 
 
+def test_the_noise_variance_is_that_of_the_stores_embeddings_unless_given(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    for given, expected in ((None, 1.0), (0.3, 0.3)):
+        report = run(tiny_model, tiny_tokenizer, store, ("rag:sift",), noise_variance=given)
+        assert report.settings["noise_variance"] == expected
+
+
 def test_several_k_are_what_each_is_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
