@@ -20,10 +20,11 @@ test: .venv/.dev  ## Run the unit tests; no network
 integration_tests: .venv/.dev  ## Run the tests that start a Chroma server, and Ray
 	$(BIN)/python -m pytest tests/integration_tests
 
-lint: .venv/.dev  ## Check style and import rules
+lint: .venv/.dev  ## Check style, import rules and declared dependencies
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
+	$(BIN)/deptry langchain_sift
 
 format: .venv/.dev  ## Mend style where a tool can
 	$(BIN)/ruff check --fix

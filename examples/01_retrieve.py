@@ -8,7 +8,7 @@ from pathlib import Path
 from langchain_chroma import Chroma
 
 from langchain_sift import HiddenStateEmbeddings, SIFTRetriever
-from langchain_sift.comparison import read_corpus
+from langchain_sift.indexing import read_corpus
 
 DEMO = Path(__file__).parent / "demo"
 QUERY = "The core will provide biostatistics and data management to all projects."

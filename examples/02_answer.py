@@ -15,7 +15,7 @@ from langchain_sift import (
     SIFTRetriever,
     TestTimeFineTunedLLM,
 )
-from langchain_sift.comparison import read_corpus
+from langchain_sift.indexing import read_corpus
 
 DEMO = Path(__file__).parent / "demo"
 

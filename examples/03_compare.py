@@ -9,7 +9,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from langchain_sift import FineTuneConfig, compare
-from langchain_sift.comparison import index_documents, read_corpus, read_prompts
+from langchain_sift.comparison import read_prompts
+from langchain_sift.indexing import index_documents, read_corpus
 from langchain_sift.ttft import load_language_model
 
 DEMO = Path(__file__).parent / "demo"

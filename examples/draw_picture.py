@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.comparison import index_documents, read_corpus, read_prompts
+from langchain_sift.comparison import read_prompts
+from langchain_sift.indexing import index_documents, read_corpus
 from langchain_sift.ttft import load_language_model
 
 HERE = Path(__file__).parent

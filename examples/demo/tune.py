@@ -15,7 +15,8 @@ from typing import Any
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import FineTuneConfig, compare
-from langchain_sift.comparison import index_documents, read_corpus, read_prompts
+from langchain_sift.comparison import read_prompts
+from langchain_sift.indexing import index_documents, read_corpus
 from langchain_sift.ttft import LanguageModel, load_language_model
 
 HERE = Path(__file__).parent

@@ -9,13 +9,20 @@ domain is the store, its validation split the prompts; a domain is left out if e
 trained on it. Bases are made by `examples/demo/make_model.py --domains ...`.
 
 What tells most is measured first, in stages, so that a run may be cut off at any time. One that
-was interrupted goes on where it was, and what rows.jsonl.gz has is not measured again.
+was interrupted goes on where it was, and what the file of rows has is not measured again. What is
+measured otherwise has rows of its own:
+
+    run.py ... --base DIR_OF_A_SMALLER_ONE --rows rows_small_model.jsonl.gz
+    run.py ... --memory 0.25 --stages sift --rows rows_quarter_memory.jsonl.gz
+    run.py ... --embeddings sentence_transformer:MiniLM --stages embeddings \
+        --rows rows_sentence_transformer.jsonl.gz
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import importlib
 import json
 import time
@@ -29,7 +36,8 @@ from langchain_core.embeddings import Embeddings
 from rows import ROWS, read_rows
 
 from langchain_sift import FineTuneConfig, compare
-from langchain_sift.comparison import Prompt, Row, index_documents
+from langchain_sift.comparison import Prompt, Row
+from langchain_sift.indexing import index_documents
 from langchain_sift.ttft import LanguageModel, load_language_model
 
 KS = (1, 5, 10, 25, 50)
@@ -46,6 +54,7 @@ STAGES = {
     "rivals": ("base", "rag:nearest", "rag:sift", "ttft:hull", "ttft:uncertainty"),
     "others": ("base", "ttft:mmr", "ttft:random", "ttft:nearest-repeated"),
     "noise": ("base", "ttft:sift:noise_variance=1"),
+    "embeddings": ("base", "ttft:nearest", "ttft:sift", "ttft:sift:noise_variance=0.01"),
     "variants": (
         "base",
         "ttft:sift:noise_variance=0.01",
@@ -68,6 +77,16 @@ def read(data: Path, domain: str, split: str) -> list[dict[str, Any]]:
     """Return the documents of a domain that are in a split."""
     with gzip.open(data / f"{domain}.jsonl.gz", "rt", encoding="utf-8") as lines:
         return [row for row in map(json.loads, lines) if row["split"] == split]
+
+
+def share_of(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """Return a share of the documents, drawn by their ids: a smaller one is part of a larger."""
+
+    def place(identifier: str) -> float:
+        digest = hashlib.blake2b(identifier.encode(), digest_size=8).digest()
+        return int.from_bytes(digest) / 2**64
+
+    return [row for row in rows if place(row["id"]) < share]
 
 
 def prompts_of(rows: list[dict[str, Any]], count: int) -> list[Prompt]:
@@ -119,6 +138,7 @@ class Part:
     data: Path
     out: Path
     embeddings: str | None
+    memory: float
 
     def run(self, prompts: list[Prompt]) -> None:
         """Measure each prompt by each method."""
@@ -126,7 +146,7 @@ class Part:
         model = load_language_model(str(self.base))
         documents = [
             Document(id=row["id"], page_content=row["text"], metadata={"source": row["source"]})
-            for row in read(self.data, self.domain, "memory")
+            for row in share_of(read(self.data, self.domain, "memory"), self.memory)
         ]
         store = index_documents(
             documents, embeddings_of(self.embeddings, model), self.out / "chroma" / self.domain
@@ -172,19 +192,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=48, help="of each domain, at most")
     parser.add_argument("--embeddings", help="module:NAME; by default the base's hidden states")
-    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--memory", type=float, default=1.0, help="share of the stored documents")
+    parser.add_argument("--stages", default="sift,rivals,others,noise,variants")
     parser.add_argument("--domains", default="", help="comma-separated, in order; by default all")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="what was measured before")
+    parser.add_argument("--rows", default=ROWS.name, help="a file here: what was measured before")
     asked = parser.parse_args()
     bases = blind_bases(asked.data, asked.base)
-    known = read_rows(asked.rows)
+    known = read_rows(ROWS.parent / asked.rows)
     for stage in asked.stages.split(","):
         for domain in asked.domains.split(",") if asked.domains else bases:
             prompts = prompts_of(read(asked.data, domain, "validation"), asked.prompts)
             left = missing(prompts, stage, known)
             if left:
-                part = Part(domain, stage, bases[domain], asked.data, asked.out, asked.embeddings)
-                part.run(left)
+                place = (domain, stage, bases[domain], asked.data, asked.out)
+                Part(*place, asked.embeddings, asked.memory).run(left)
 
 
 if __name__ == "__main__":

@@ -82,14 +82,14 @@ def recipe_of(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
 
 def embeddings_of(name: str) -> Any:
     """Return the embeddings of a name; loads what they need."""
-    from langchain_sift.comparison import named_objects
+    from langchain_sift.indexing import named_objects
 
     return named_objects.embeddings_of(name)
 
 
 def imported(path: str) -> Any:
     """Return the object that module:NAME names."""
-    from langchain_sift.comparison import named_objects
+    from langchain_sift.indexing import named_objects
 
     return named_objects.imported(path)
 

@@ -55,8 +55,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
-        from langchain_sift.comparison.indexing import open_collection
-        from langchain_sift.comparison.sharing import held
+        from langchain_sift.indexing.collections import open_collection
+        from langchain_sift.indexing.sharing import held
         from langchain_sift.ttft import load_language_model
 
         _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go

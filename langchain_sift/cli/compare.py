@@ -194,8 +194,8 @@ def _compare(
     from langchain_sift.comparison.methods import parse_methods
     from langchain_sift.comparison.protocols import named_protocols
     from langchain_sift.comparison.run_folder import refuse_present
-    from langchain_sift.comparison.sharing import held
     from langchain_sift.comparison.writing import write_report
+    from langchain_sift.indexing.sharing import held
     from langchain_sift.ttft import load_language_model
 
     # Everything that can be wrong about the arguments is found before the work begins.
@@ -235,8 +235,8 @@ def _open(
     out: Path,
     progress: Any,
 ) -> Chroma:
-    from langchain_sift.comparison import index_documents, read_corpus
-    from langchain_sift.comparison.indexing import open_collection
+    from langchain_sift.indexing import index_documents, read_corpus
+    from langchain_sift.indexing.collections import open_collection
 
     store, collection, corpus = where
     if (store is None) == (corpus is None):

@@ -56,9 +56,9 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
 ) -> None:
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
     with errors_in_one_line(Console(stderr=True)):
-        from langchain_sift.comparison.indexing import open_collection
-        from langchain_sift.comparison.sharing import held
         from langchain_sift.explanation import explain
+        from langchain_sift.indexing.collections import open_collection
+        from langchain_sift.indexing.sharing import held
 
         def named(name: str) -> Any:
             return embeddings_of(embeddings or name)

@@ -12,7 +12,7 @@ from rich.console import Console
 from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line, progress_bar
 
 if TYPE_CHECKING:
-    from langchain_sift.comparison.files import ReadFiles
+    from langchain_sift.indexing.files import ReadFiles
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -51,9 +51,10 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, "; what is in stays in, and the same command goes on"):
-        from langchain_sift.comparison.files import Chunking, find_files, read_chunks
-        from langchain_sift.comparison.indexing import embeddings_for, index_into
-        from langchain_sift.comparison.sharing import held
+        from langchain_sift.indexing.collections import embeddings_for
+        from langchain_sift.indexing.files import Chunking, find_files, read_chunks
+        from langchain_sift.indexing.filling import index_into
+        from langchain_sift.indexing.sharing import held
 
         # Everything that can be wrong is found before a model is loaded or anything written.
         chunking = Chunking(chunk_size, chunk_overlap)

@@ -2,9 +2,7 @@
 
 | file | what it does |
 |---|---|
-| `corpus.py`, `prompts.py` | documents and prompts from files |
-| `files.py` | files of many kinds, found, read and split into chunks |
-| `indexing.py` | documents, or chunks of files, into Chroma |
+| `prompts.py` | prompts from files |
 | `protocols.py` | what is asked with and what is scored |
 | `methods.py` | the methods by their names |
 | `choosing.py` | what each method chooses |
@@ -31,8 +29,6 @@ from langchain_sift.extras import require
 
 require("compare", "torch", "transformers")
 
-from langchain_sift.comparison.corpus import read_corpus  # noqa: E402
-from langchain_sift.comparison.indexing import index_documents  # noqa: E402
 from langchain_sift.comparison.measuring import DEFAULT_METHODS, compare  # noqa: E402
 from langchain_sift.comparison.prompts import Prompt, read_prompts  # noqa: E402
 from langchain_sift.comparison.results import Report  # noqa: E402
@@ -46,7 +42,5 @@ __all__ = [
     "Report",
     "Row",
     "compare",
-    "index_documents",
-    "read_corpus",
     "read_prompts",
 ]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.comparison.corpus import read_rows
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.corpus import read_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from ray.serve import Application  # noqa: E402
 from ray.serve.config import BackpressureConfig, RequestRouterConfig  # noqa: E402
 from starlette.types import ASGIApp  # noqa: E402
 
+from langchain_sift.indexing.collections import is_url  # noqa: E402
 from langchain_sift.serving.app import create_app  # noqa: E402
-from langchain_sift.serving.opening import is_url  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
 from langchain_sift.serving.tenants import Tenants  # noqa: E402

@@ -14,9 +14,9 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.comparison.indexing import open_collection
-from langchain_sift.comparison.named_objects import embeddings_of
 from langchain_sift.errors import ArgumentError, StoreTimeout
+from langchain_sift.indexing.collections import is_url, open_collection
+from langchain_sift.indexing.named_objects import embeddings_of
 from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
@@ -30,11 +30,6 @@ from langchain_sift.ttft import LanguageModel
 Opened = TypeVar("Opened")
 
 _OPENING_SECONDS = 60.0  # Chroma's own client would wait for ever
-
-
-def is_url(store: str) -> bool:
-    """Return whether a store is a server's, and not a folder."""
-    return urlsplit(store).scheme in {"http", "https"}
 
 
 def open_store(

@@ -15,7 +15,6 @@ from typing import Literal, Self
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever, TestTimeFineTunedLLM
-from langchain_sift.comparison.sharing import held
 from langchain_sift.errors import (
     EngineError,
     EngineOverloaded,
@@ -23,6 +22,7 @@ from langchain_sift.errors import (
     SIFTError,
     StoreError,
 )
+from langchain_sift.indexing.sharing import held
 from langchain_sift.serving.failures import Failure, Refused
 from langchain_sift.serving.opening import open_store, retriever_of
 from langchain_sift.serving.protocol import Health

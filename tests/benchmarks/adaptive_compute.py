@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from langchain_sift import FineTuneConfig, compare
-from langchain_sift.comparison import Report, index_documents, read_corpus, read_prompts
+from langchain_sift.comparison import Report, read_prompts
+from langchain_sift.indexing import index_documents, read_corpus
 from langchain_sift.ttft import load_language_model
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from langchain_sift import FineTuneConfig
 from langchain_sift.cli import app
-from langchain_sift.comparison.sharing import held
+from langchain_sift.indexing.sharing import held
 from langchain_sift.saved_settings import CalibratedSettings
 
 PUBLIC = "0.0.0.0"  # noqa: S104 - that it is refused is what is tested

@@ -7,8 +7,11 @@ import json
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import langchain_sift
 
@@ -118,3 +121,72 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(name, missing)
     )
     assert "pip install 'langchain-sift[ttft]'" in message
     assert missing in message
+
+
+def brought_by(name, extras):
+    """Return the distributions that pip installs for one and its extras, itself included."""
+    found, waiting = set(), [(canonicalize_name(name), frozenset(extras))]
+    while waiting:
+        distribution = waiting.pop()
+        if distribution in found:
+            continue
+        try:
+            requirements = [Requirement(line) for line in requires(distribution[0]) or []]
+        except PackageNotFoundError:
+            continue  # an alternative that this machine has not
+        found.add(distribution)
+        for requirement in requirements:
+            environments = [{"extra": extra} for extra in ("", *distribution[1])]
+            if not requirement.marker or any(map(requirement.marker.evaluate, environments)):
+                waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return {name for name, _ in found}
+
+
+@pytest.mark.parametrize(
+    ("extras", "rooms", "without"),
+    [
+        ([], ["stores", "retrievers", "document_compressors", "explanation"], ["faiss", "qdrant"]),
+        (["ttft"], ["ttft", "embeddings", "chat_models", "llms", "chains", "vllm"], []),
+        (["compare"], ["indexing", "comparison", "calibration", "cli"], ["ray_pool", "serve"]),
+        (["serve"], ["serving", "cli.serve"], ["on_ray"]),
+        (["compare", "ray"], ["serving", "comparison"], []),
+    ],
+)
+def test_an_extra_brings_all_that_its_modules_import(extras, rooms, without):
+    brought = brought_by("langchain-sift", extras)
+    hidden = [
+        package
+        for package, distributions in packages_distributions().items()
+        if brought.isdisjoint(map(canonicalize_name, distributions))
+    ]
+    assert {"pytest", "faiss"} <= set(hidden)
+    imported = run(
+        f"""
+        import json, pkgutil, sys, sysconfig
+        class Hiding:
+            def __init__(self, finder):
+                self.finder = finder
+            def __getattr__(self, name):
+                return getattr(self.finder, name)
+            def find_spec(self, name, path=None, target=None):
+                spec = self.finder.find_spec(name, path, target)
+                # Ray has a psutil of its own in a folder of its own.
+                if spec is None or name not in hidden or not str(spec.origin).startswith(
+                    sysconfig.get_path("purelib") + "/" + name
+                ):
+                    return spec
+        hidden = set({hidden})
+        sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+        imported = []
+        for room in {rooms}:
+            name = "langchain_sift." + room
+            __import__(name)
+            inside = getattr(sys.modules[name], "__path__", [])
+            for module in pkgutil.walk_packages(inside, name + "."):
+                if module.name.rpartition(".")[2] not in {without}:
+                    __import__(module.name)
+            imported.append(name)
+        print(json.dumps(imported))
+        """
+    )
+    assert imported == [f"langchain_sift.{room}" for room in rooms]

@@ -15,13 +15,6 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from langchain_sift import HiddenStateEmbeddings
-from langchain_sift.comparison import index_documents
-from langchain_sift.comparison.indexing import (
-    Indexed,
-    embeddings_for,
-    index_into,
-    open_collection,
-)
 from langchain_sift.errors import (
     ArgumentError,
     CorpusError,
@@ -31,6 +24,9 @@ from langchain_sift.errors import (
     StoreError,
     StoreUnavailable,
 )
+from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.collections import embeddings_for, open_collection
+from langchain_sift.indexing.filling import Indexed, index_into
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:

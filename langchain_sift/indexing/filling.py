@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import chromadb
-import httpx
 from chromadb import Collection
-from chromadb.api import ClientAPI
-from chromadb.errors import ChromaError, NotFoundError
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.embeddings import HiddenStateEmbeddings, model_of
-from langchain_sift.errors import ArgumentError, CorpusError, SIFTError, StoreUnavailable
-from langchain_sift.stores.chroma import typed
+from langchain_sift.embeddings import HiddenStateEmbeddings
+from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.indexing.collections import (
+    EMBEDDINGS_KEY,
+    client_of,
+    collection_of,
+    embeddings_for,
+    typed_errors,
+)
 from langchain_sift.ttft.loading import LanguageModel
 
 _BATCH = 128
 # Chroma Cloud gives 300 rows at once.
 _IDS_PER_CALL = 256
 _TEXTS_FOR_THE_MEAN = 256
-_EMBEDDINGS_KEY = "langchain_sift_embeddings"
-_DATABASE = "chroma.sqlite3"
-_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 Load = Callable[[str], Embeddings | LanguageModel]
 
@@ -117,8 +113,8 @@ def index_into(
     """
     named = embeddings_for(where, name, embeddings)
     different = _different(chunks)
-    collection = _collection(where, name)
-    with _typed(where, name):
+    collection = collection_of(where, name)
+    with typed_errors(where, name):
         present = _held(collection, [str(chunk.id) for chunk in different])
     missing = [chunk for chunk in different if chunk.id not in present]
     on_progress(len(present))
@@ -128,127 +124,13 @@ def index_into(
     for start in range(0, len(missing), _BATCH):
         batch = missing[start : start + _BATCH]
         vectors = used.embed_documents([chunk.page_content for chunk in batch])
-        with _typed(where, name):
+        with typed_errors(where, name):
             # Not before: embeddings that fail must not leave a collection that names them.
             if collection is None:
                 collection = _made(where, name, metadata)
             _put(collection, batch, vectors)
         on_progress(len(present) + start + len(batch))
     return Indexed(len(missing), len(present))
-
-
-def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
-    """Return the name of the embeddings that a collection holds, or may be made with.
-
-    Args:
-        where: Chroma's folder, or the URL of its server.
-        name: Of the collection.
-        embeddings: What the caller names.
-
-    Raises:
-        ArgumentError: If the collection holds other embeddings, or nothing says which, or this
-            can be no store.
-        StoreUnavailable: If the server cannot be reached.
-    """
-    collection = _collection(where, name)
-    if collection is None:
-        if embeddings is None:
-            msg = (
-                f"{where} has no collection {name!r} yet: name the embeddings to make it with "
-                "(--embeddings)"
-            )
-            raise ArgumentError(msg)
-        return embeddings
-    metadata = collection.metadata or {}
-    held = model_of(metadata) or str(metadata.get(_EMBEDDINGS_KEY, ""))
-    if embeddings is None:
-        return _named_by_the_store(held, name)
-    if held and not _same(held, embeddings):
-        msg = (
-            f"the collection {name!r} holds embeddings of {held!r}, not of {embeddings!r}: name "
-            "those, or choose another collection"
-        )
-        raise ArgumentError(msg)
-    return embeddings
-
-
-def open_collection(
-    where: str, name: str | None, embeddings: Callable[[str], Embeddings | LanguageModel]
-) -> Chroma:
-    """Open a collection that exists.
-
-    Args:
-        where: Chroma's folder, or the URL of its server.
-        name: Of the collection; may be left out where there is only one.
-        embeddings: Returns the embeddings of a name; asked with the model's that the collection
-            names, or with "" where it names none.
-
-    Raises:
-        ArgumentError: If there is no such folder or collection, or several and no name.
-        StoreUnavailable: If the server cannot be reached.
-        NotFittedError: If a model embeds and the collection does not hold its mean.
-    """
-    client = _client(where)
-    names = [collection.name for collection in client.list_collections()]
-    if name is None and len(names) == 1:
-        (name,) = names
-    if name is None or name not in names:
-        msg = f"{where} has no collection {name!r}: choose one of {names}"
-        if name is None:
-            msg = f"{where} has {len(names)} collections: choose one of {names}"
-        raise ArgumentError(msg)
-    metadata = client.get_collection(name, embedding_function=None).metadata
-    found = embeddings(model_of(metadata))
-    if isinstance(found, LanguageModel):
-        found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
-    return Chroma(name, found, client=client, create_collection_if_not_exists=False)
-
-
-def _named_by_the_store(held: str, name: str) -> str:
-    """Return what to load, unless loading it would run what a store says."""
-    if not held:
-        msg = f"the collection {name!r} names no embeddings: say which it was filled with"
-        raise ArgumentError(msg)
-    if ":" in held and not Path(held).exists():
-        msg = (
-            f"the collection {name!r} holds embeddings of {held!r}: name them yourself, for no "
-            "code is run because a store names it"
-        )
-        raise ArgumentError(msg)
-    return held
-
-
-def _same(held: str, embeddings: str) -> bool:
-    if held == embeddings:
-        return True
-    folders = Path(held), Path(embeddings)
-    return all(map(Path.is_dir, folders)) and folders[0].resolve() == folders[1].resolve()
-
-
-def _collection(where: str, name: str) -> Collection | None:
-    """Return the collection of this name, if there is one; nothing is made."""
-    if not _NAME.fullmatch(name):
-        msg = (
-            f"a collection cannot be called {name!r}: 3 to 512 letters, digits, '.', '_' and '-', "
-            "the first and the last a letter or digit"
-        )
-        raise ArgumentError(msg)
-    if not _is_url(where) and not _holds_chroma(Path(where)):
-        return None
-    with _typed(where, name):
-        try:
-            return _client(where).get_collection(name, embedding_function=None)
-        except NotFoundError:
-            return None
-
-
-def _holds_chroma(folder: Path) -> bool:
-    if (folder / _DATABASE).is_file():
-        return True
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        msg = f"{folder} holds something else than Chroma's data: name a new or an empty folder"
-        raise ArgumentError(msg)
-    return False
 
 
 def _different(chunks: Sequence[Document]) -> list[Document]:
@@ -285,11 +167,11 @@ def _used(
     if not isinstance(found, Embeddings):
         msg = f"{named!r} is of the type {type(found).__name__}, which is no LangChain embeddings"
         raise ArgumentError(msg)
-    return found, {_EMBEDDINGS_KEY: named}
+    return found, {EMBEDDINGS_KEY: named}
 
 
 def _made(where: str, name: str, metadata: Mapping[str, Any]) -> Collection:
-    client = _client(where, make=True)
+    client = client_of(where, make=True)
     return client.create_collection(name, metadata=dict(metadata), embedding_function=None)
 
 
@@ -300,44 +182,6 @@ def _put(collection: Collection, chunks: Sequence[Document], vectors: Any) -> No
         documents=[chunk.page_content for chunk in chunks],
         metadatas=[chunk.metadata or None for chunk in chunks],  # type: ignore[misc]
     )
-
-
-@contextmanager
-def _typed(where: str, name: str) -> Iterator[None]:
-    """Let the errors of Chroma, and of the way to it, be ours."""
-    label = f"Chroma collection {name!r} of {where}"
-    try:
-        yield
-    except SIFTError:
-        raise
-    except httpx.TransportError as error:
-        msg = f"{label}: {type(error).__name__}: what is in stays in, and the rest can follow"
-        raise StoreUnavailable(msg) from error
-    except (ChromaError, ValueError, TypeError) as error:
-        raise typed(error, label) from error
-
-
-def _is_url(where: str) -> bool:
-    return urlsplit(where).scheme in {"http", "https"}
-
-
-def _client(where: str, *, make: bool = False) -> ClientAPI:
-    if not _is_url(where):
-        # Chroma would make a folder for a name that was misspelt.
-        if not make and not (Path(where) / _DATABASE).is_file():
-            msg = f"{where} is no folder of Chroma's: there is no {_DATABASE} in it"
-            raise ArgumentError(msg)
-        return chromadb.PersistentClient(where)
-    address = urlsplit(where)
-    try:
-        return chromadb.HttpClient(
-            host=str(address.hostname),
-            port=address.port or (443 if address.scheme == "https" else 8000),
-            ssl=address.scheme == "https",
-        )
-    except ValueError as error:
-        msg = f"there is no Chroma server at {where}: {error}"
-        raise StoreUnavailable(msg) from error
 
 
 def _hidden_state_collection(

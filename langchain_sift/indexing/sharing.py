@@ -14,7 +14,8 @@ from langchain_sift.errors import StoreError, StoreInUse
 LOCK = ".langchain-sift.lock"
 """The file's name in the folder."""
 
-_DATABASE = "chroma.sqlite3"
+DATABASE = "chroma.sqlite3"
+"""Chroma's file in the folder."""
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def held(where: str | Path, *, alone: bool) -> Iterator[None]:
         StoreError: If the folder cannot be locked.
     """
     folder = Path(where)
-    if not (folder / _DATABASE).is_file():  # nothing is shared yet
+    if not (folder / DATABASE).is_file():  # nothing is shared yet
         yield
         return
     try:

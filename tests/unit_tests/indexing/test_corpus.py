@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.corpus import read_corpus
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.corpus import read_corpus
 
 
 def lines(*rows: object) -> bytes:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
 
-from langchain_sift.comparison.files import (
+from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.indexing.files import (
     Chunking,
     SourceFile,
     find_files,
@@ -26,7 +27,6 @@ from langchain_sift.comparison.files import (
     read_file,
     split,
 )
-from langchain_sift.errors import ArgumentError, CorpusError
 
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 # What HTML shows as one space, and no more.

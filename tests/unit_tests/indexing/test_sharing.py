@@ -10,8 +10,8 @@ import time
 import chromadb
 import pytest
 
-from langchain_sift.comparison.sharing import LOCK, held
 from langchain_sift.errors import StoreError, StoreInUse
+from langchain_sift.indexing.sharing import LOCK, held
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def elsewhere():
     def hold(folder, *, alone):
         program = f"""
             import time
-            from langchain_sift.comparison.sharing import held
+            from langchain_sift.indexing.sharing import held
             with held({str(folder)!r}, alone={alone}):
                 print("held", flush=True)
                 time.sleep(60)
