@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +56,12 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
     except KeyboardInterrupt:
         console.print(f"interrupted{after_interrupt}")
         raise typer.Exit(130) from None
+
+
+def echo_for_programs(result: Mapping[str, Any]) -> None:
+    """Print a result as one line of JSON, but not to a reader, who has seen its tables."""
+    if not sys.stdout.isatty():
+        typer.echo(json.dumps(result, ensure_ascii=False))
 
 
 def names_of(text: str) -> list[str]:

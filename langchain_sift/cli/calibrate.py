@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line, progress_bar
+from langchain_sift.cli.app import (
+    app,
+    echo_for_programs,
+    embeddings_of,
+    errors_in_one_line,
+    progress_bar,
+)
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
@@ -86,7 +91,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         _show(found)
         found.settings.save(out, overwrite=overwrite)
         typer.echo(f"settings: {out}")
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        echo_for_programs(found.to_json())
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from langchain_sift.cli.app import (
     app,
+    echo_for_programs,
     embeddings_of,
     errors_in_one_line,
     imported,
@@ -316,7 +316,7 @@ def _show(report: Report) -> None:
             "(--leaks exclude leaves them out)"
         )
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
-    typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+    echo_for_programs(report.to_json())
 
 
 def _table(report: Report, protocol: str, group: str | None) -> Table:

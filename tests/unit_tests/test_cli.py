@@ -1,4 +1,4 @@
-"""The command does the whole job on files, and its last line is JSON."""
+"""The command does the whole job on files, and for programs its last line is JSON."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from langchain_sift import CalibratedSettings
 from langchain_sift.cli import app
+from langchain_sift.cli.app import echo_for_programs
 
 
 @pytest.fixture
@@ -409,3 +410,16 @@ def test_rows_without_a_result_are_told_with_their_reasons(
     assert "2 of 4 rows have no result:" in result.stdout
     assert "  2 x ArgumentError: the text is a single word" in result.stdout
     assert "continuation: " in result.stdout
+
+
+@pytest.mark.parametrize(("terminal", "printed"), [(True, ""), (False, '{"λ": 1}\n')])
+def test_a_terminal_shows_no_json(
+    *,
+    terminal: bool,
+    printed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    echo_for_programs({"λ": 1})
+    assert capsys.readouterr().out == printed
