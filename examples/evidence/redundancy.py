@@ -1,10 +1,11 @@
 """Every document fifty times in the store: what that does to each way to choose.
 
-    python examples/evidence/redundancy.py --data DIR --domain nih_grants \
-        --base examples/demo/model --out build/evidence/redundancy
+    python examples/evidence/redundancy.py --data DIR --base examples/demo/model \
+        --domains nih_grants,us_patents
 
 The same prompts and settings as `run.py`, with the store as it is and with 50 copies of each
 document. "plain" is the store's own retriever, which returns a copy like any other document.
+What is found goes into redundancy.json, beside what other domains have there.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from run import NOISE_VARIANCE, RECIPE, prompts_of, read
 
 from langchain_sift import HiddenStateEmbeddings, compare
-from langchain_sift.ttft import load_language_model
+from langchain_sift.ttft import LanguageModel, load_language_model
 
 COPIES = 50
 K = 50
 METHODS = ("base", "ttft:sift", "ttft:plain")
+RESULTS = Path(__file__).parent / "redundancy.json"
 
 
 def filled(
@@ -44,26 +46,15 @@ def filled(
     return store
 
 
-def main() -> None:
-    """Measure both stores, and print and write what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--domain", default="nih_grants")
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prompts", type=int, default=20)
-    asked = parser.parse_args()
-    model = load_language_model(str(asked.base))
-    prompts = prompts_of(read(asked.data, asked.domain, "validation"), asked.prompts)
-    rows = read(asked.data, asked.domain, "memory")
-    texts = {row["text"]: row["id"] for row in rows}  # the de-duplicated store
+def measured(model: LanguageModel, data: Path, domain: str, count: int) -> dict[str, Any]:
+    """Return percent of base and standard error of both methods, on both stores."""
+    prompts = prompts_of(read(data, domain, "validation"), count)
+    texts = {row["text"]: row["id"] for row in read(data, domain, "memory")}
     documents = [Document(id=key, page_content=text) for text, key in texts.items()]
     embeddings = HiddenStateEmbeddings(model).fit(list(texts)[:: max(1, len(texts) // 256)])
     vectors = embeddings.embed_documents(list(texts))
-    found = {}
-    for copies in (1, COPIES):
+    found: dict[str, Any] = {"prompts": len(prompts)}
+    for name, copies in (("once", 1), ("fifty times", COPIES)):
         store = filled(embeddings, documents, vectors, copies)
         report = compare(
             prompts,
@@ -77,18 +68,31 @@ def main() -> None:
             leaks="ignore",
             on_row=lambda row: print(row.prompt, row.method, file=sys.stderr),
         )
-        found[str(copies)] = {
-            method: {
-                "percent_of_base": round(summary.percent_of_base, 2),
-                "standard_error": round(summary.standard_error, 2),
-                "distinct_documents": float(np.round(summary.distinct_documents, 1)),
-            }
-            for method, summary in report.summary("document").items()
+        summaries = report.summary("document")
+        found[name] = {
+            method: [round(s.percent_of_base, 2), round(s.standard_error, 2)]
+            for method, s in summaries.items()
+            if method != "base"
         }
-    record = {"domain": asked.domain, "prompts": len(prompts), "k": K, "copies": found}
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "redundancy.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    return found
+
+
+def main() -> None:
+    """Measure, and write what was found."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--domains", default="nih_grants", help="comma-separated")
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--prompts", type=int, default=20)
+    asked = parser.parse_args()
+    model = load_language_model(str(asked.base))
+    record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for domain in asked.domains.split(","):
+        record["domains"][domain] = measured(model, asked.data, domain, asked.prompts)
+        RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(domain, json.dumps(record["domains"][domain]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Add what `run.py` measured to rows.jsonl.gz, and write results.json and README.md's tables.
+"""Add what `run.py` measured to a file of rows, and write results.json and README.md's tables.
 
-python examples/evidence/summarize.py build/evidence --commit COMMIT
+    python examples/evidence/summarize.py build/evidence --commit COMMIT
+    python examples/evidence/summarize.py build/quarter --rows rows_quarter_memory.jsonl.gz
 
-Without a folder the tables are made of the rows that are there. The tables of the earlier run, of
-which no rows were kept, are made of earlier_results.json; that of `calibrate`, of what
+Without a folder the tables are made of the rows that are there; that of `calibrate`, of what
 calibration.py wrote. A table goes where the page has a mark for it.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,32 +22,27 @@ from typing import Any
 import numpy as np
 from rows import ROWS, cluster_of, read_rows, write_rows
 from run import tuned_on
+from tables import NEAREST, SIFT, TABLE, all_tables, with_tables
 
 from langchain_sift.comparison import Report, Row
 from langchain_sift.comparison.run_folder import read_report
 
 HERE = Path(__file__).parent
-SIFT, NEAREST, HULL = "ttft:sift", "ttft:nearest", "ttft:hull"
-TABLE = {
-    "ttft:uncertainty": "US",
-    NEAREST: "NN",
-    "ttft:nearest-repeated": "NN-F",
-    SIFT: "SIFT",
-    "ttft:sift:residual": "SIFT, residual",
-    HULL: "HullFT",
-    "ttft:mmr": "MMR",
-    "ttft:random": "random",
-    "rag:nearest": "RAG, NN",
-    "rag:sift": "RAG, SIFT",
-}
+HULL = "ttft:hull"
 COMPARED = ("base", NEAREST, SIFT)  # before all others
 PROTOCOL = "document"
+# What was measured otherwise than all the rest, by its file of rows.
+SETTINGS = {
+    "a model of 1.3 million parameters": "rows_small_model.jsonl.gz",
+    "a quarter of the memory": "rows_quarter_memory.jsonl.gz",
+    "a sentence-transformer": "rows_sentence_transformer.jsonl.gz",
+}
 Reports = Mapping[str, Report]
 
 
-def gathered(folder: Path | None) -> list[Row]:
+def gathered(known: Path, folder: Path | None) -> list[Row]:
     """Return the rows that were there, and those of a folder of runs."""
-    rows = {row.key: row for row in read_rows(ROWS)}
+    rows = {row.key: row for row in read_rows(known)}
     for path in sorted(folder.iterdir()) if folder else ():
         if (path / "run.json").exists():
             for row in read_report(path).rows:
@@ -234,7 +228,13 @@ def rows_of(reports: Reports, method: str, k: int) -> list[Row]:
     ]
 
 
-def summarize(reports: Reports) -> dict[str, Any]:
+def other_settings() -> dict[str, Reports]:
+    """Return what was measured otherwise, as far as it was."""
+    rows = {name: read_rows(HERE / file) for name, file in SETTINGS.items()}
+    return {name: by_domain(own) for name, own in rows.items() if own}
+
+
+def summarize(reports: Reports, others: Mapping[str, Reports]) -> dict[str, Any]:
     """Return all that is told of the rows."""
     methods = list(dict.fromkeys(m for report in reports.values() for m in report.methods))
     k = max(next(iter(reports.values())).ks)
@@ -242,9 +242,6 @@ def summarize(reports: Reports) -> dict[str, Any]:
     shown = [method for method in TABLE if method in methods]
     everywhere = [m for m in shown if all(m in report.methods for report in reports.values())]
     rivals = [m for m in shown if m not in {SIFT, "rag:nearest", "rag:sift"}]
-    noises = {"0.1": SIFT} | {
-        m.partition("noise_variance=")[2]: m for m in methods if "noise_variance=" in m
-    }
     ks = next(iter(reports.values())).ks
     return {
         "prompts": {domain: report.prompts(PROTOCOL) for domain, report in same.items()},
@@ -255,12 +252,41 @@ def summarize(reports: Reports) -> dict[str, Any]:
             method: {str(one): percents(reports, method, one)["mean"] for one in ks}
             for method in everywhere
         },
-        "by_noise_variance": by_noise(reports, noises, ks),
+        "by_noise_variance": by_noise(reports, noises_of(reports), ks),
         "stopping": stopping(reports, k),
         "fewer_documents": fewer(reports, k),
         "correlations": correlations(reports),
         "equal_work": equal_work(reports) if HULL in methods else {},
         "costs": costs(reports, [m for m in shown if m.startswith("ttft:")], k),
+        "settings": {name: compared(reports, own) for name, own in others.items()},
+    }
+
+
+def compared(reports: Reports, others: Reports) -> dict[str, Any]:
+    """Return SIFT and nearest neighbours in another setting, and as usual on the same prompts."""
+    prompts = set.intersection(
+        *({row.prompt for row in rows_of(own, SIFT, 1)} for own in (reports, others))
+    )
+    found: dict[str, Any] = {"prompts": len(prompts)}
+    for name, own in (("there", others), ("usual", reports)):
+        same = by_domain(
+            row for report in own.values() for row in report.rows if row.prompt in prompts
+        )
+        k = max(next(iter(same.values())).ks)
+        found["domains"] = len(same)
+        found[name] = {
+            **{method: percents(same, method, k) for method in (NEAREST, SIFT)},
+            "less": difference(same, SIFT, NEAREST, k),
+            "by_noise_variance": by_noise(same, noises_of(same), next(iter(same.values())).ks),
+        }
+    return found
+
+
+def noises_of(reports: Reports) -> dict[str, str]:
+    """Return the methods that differ in λ' alone, by it."""
+    methods = dict.fromkeys(m for report in reports.values() for m in report.methods)
+    return {"0.1": SIFT} | {
+        m.partition("noise_variance=")[2]: m for m in methods if "noise_variance=" in m
     }
 
 
@@ -279,166 +305,6 @@ def by_noise(reports: Reports, noises: Mapping[str, str], ks: Sequence[int]) -> 
     }
 
 
-def cell(pair: Sequence[float]) -> str:
-    """Return a number with its standard error."""
-    return f"{pair[0]:.1f} ± {pair[1]:.1f}"
-
-
-def domains_table(found: Mapping[str, Any]) -> list[str]:
-    """Return a line for each domain."""
-    table = found["table"]
-    names = [TABLE[method] for method in table]
-    lines = ["| domain | prompts | " + " | ".join(names) + " |", "|---|--:|" + "--:|" * len(names)]
-    for domain, prompts in found["prompts"].items():
-        pairs = [one["domains"].get(domain) for one in table.values()]
-        cells = ["–" if pair is None else cell(pair) for pair in pairs]
-        lines.append(f"| {domain} | {prompts} | " + " | ".join(cells) + " |")
-    means = [cell((one["mean"], one["standard_error"])) for one in table.values()]
-    total = sum(found["prompts"].values())
-    return [*lines, f"| **mean** | {total} | " + " | ".join(means) + " |"]
-
-
-def ks_table(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return a line for each name, a column for each k."""
-    ks = list(next(iter(rows.values()), {}))
-    head = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
-    return head + [
-        f"| {name} | " + " | ".join(f"{value:.1f}" for value in values.values()) + " |"
-        for name, values in rows.items()
-    ]
-
-
-def nearest_table(found: Mapping[str, Any]) -> list[str]:
-    """Return SIFT less nearest neighbours, a line for each domain."""
-    lines = ["| domain | prompts | points | 95 % | SIFT is |", "|---|--:|--:|--:|---|"]
-    one = found["sift_less"][NEAREST]
-    for domain, own in one["domains"].items():
-        low, high = own["interval"]
-        points = cell((own["points"], own["standard_error"]))
-        lines.append(
-            f"| {domain} | {own['prompts']} | {points} | {low:.1f} to {high:.1f} | "
-            f"{own['verdict']} |"
-        )
-    prompts = sum(own["prompts"] for own in one["domains"].values())
-    mean = cell((one["mean"], one["standard_error"]))
-    return [*lines, f"| **mean** | {prompts} | {mean} | | |"]
-
-
-def rivals_table(found: Mapping[str, Any]) -> list[str]:
-    """Return SIFT less each other method, in the mean."""
-    lines = ["| SIFT less | points | domains: better, worse, cannot tell |", "|---|--:|---|"]
-    for method, one in found["sift_less"].items():
-        verdicts = [own["verdict"] for own in one["domains"].values()]
-        counts = ", ".join(str(verdicts.count(word)) for word in ("better", "worse", "cannot tell"))
-        points = cell((one["mean"], one["standard_error"]))
-        lines.append(f"| {TABLE[method]} | {points} | {counts} |")
-    return lines
-
-
-def stopping_table(found: Mapping[str, Any]) -> list[str]:
-    """Return what stopping by itself, and a smaller fixed number, saves and costs."""
-    lines = ["| | documents | steps saved | points lost |", "|---|--:|--:|--:|"]
-    lines += [
-        f"| α = {alpha} | {one['documents']} | {one['steps_saved']} % | "
-        f"{cell((one['points'], one['standard_error']))} |"
-        for alpha, one in found["stopping"].items()
-    ]
-    return lines + [
-        f"| fixed k = {k} | {k} | {100 * (1 - int(k) / found['k']):.1f} % | "
-        f"{cell((one['mean'], one['standard_error']))} |"
-        for k, one in found["fewer_documents"].items()
-        if int(k) < found["k"]
-    ]
-
-
-def tables(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tables of the page, in Markdown."""
-    correlation = ["| domain | prompts | correlation | 95 % |", "|---|--:|--:|--:|"]
-    correlation += [
-        f"| {domain} | {prompts} | {value:.2f} | {low:.2f} to {high:.2f} |"
-        for domain, (prompts, value, low, high) in found["correlations"].items()
-    ]
-    cost = [
-        "| | seconds choosing | seconds training | distinct documents | redundancy |",
-        "|---|--:|--:|--:|--:|",
-    ]
-    cost += [
-        f"| {TABLE[m]} | {one['retrieval']:.3f} | {one['training']:.1f} | {one['distinct']} | "
-        f"{one['redundancy']:.2f} |"
-        for m, one in found["costs"].items()
-    ]
-    work = ["| | gradients | HullFT | SIFT less HullFT |", "|---|--:|--:|--:|"]
-    work += [
-        f"| HullFT, k = {k} | {one['gradients']} | {one['hull']:.1f} | "
-        f"{cell((one['mean'], one['standard_error']))} |"
-        for k, one in found["equal_work"].items()
-    ]
-    named = {
-        "domains": domains_table(found),
-        "nearest": nearest_table(found),
-        "differences": rivals_table(found),
-        "k": ks_table({TABLE[m]: values for m, values in found["by_k"].items()}),
-        "noise": ks_table({f"λ' = {v}": own for v, own in found["by_noise_variance"].items()}),
-        "stopping": stopping_table(found),
-        "correlations": correlation,
-        "costs": cost,
-        "work": work,
-    }
-    return {name: "\n".join(lines) for name, lines in named.items() if len(lines) > 2}
-
-
-def earlier_tables(found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tables of the run of which no rows were kept."""
-    named = {
-        "earlier-domains": domains_table(found),
-        "earlier-k": ks_table({TABLE[m]: values for m, values in found["by_k"].items()}),
-        "earlier-noise": ks_table(
-            {f"λ' = {value}": own for value, own in found["by_noise_variance"].items()}
-        ),
-    }
-    return {name: "\n".join(lines) for name, lines in named.items()}
-
-
-def calibration_table(found: Mapping[str, Any]) -> str:
-    """Return what `calibrate` chose beside the best of the grid, a line for each domain."""
-    heads = ["domain", "λ' chosen", "λ' best", "% of base, chosen", "best", "worse by"]
-    heads += ["other orders within 1 %", "of the grid's steps"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
-    for domain, one in found["domains"].items():
-        cells = [
-            f"{one['chosen']['noise_variance']:g}",
-            f"{one['best']['noise_variance']:g}",
-            f"{one['percent_of_base_chosen']:.1f}",
-            f"{one['percent_of_base_best']:.1f}",
-            f"{one['worse_by_percent']:.2f} %",
-            f"{100 * one['other_orders']['within_1_percent']:.0f} %",
-            f"{100 * one['share_of_steps']:.1f} %",
-        ]
-        lines.append(f"| {domain} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def all_tables(folder: Path) -> dict[str, str]:
-    """Return all tables that the page may have, of the result files in a folder."""
-    found, earlier, calibration = (
-        json.loads((folder / name).read_text(encoding="utf-8"))
-        for name in ("results.json", "earlier_results.json", "calibration.json")
-    )
-    return {
-        **tables(found),
-        **earlier_tables(earlier),
-        "calibration": calibration_table(calibration),
-    }
-
-
-def with_tables(page: str, made: Mapping[str, str]) -> str:
-    """Return the page with its tables between their marks."""
-    for name, table in made.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n?<!-- end -->)"
-        page = re.sub(pattern, lambda m, t=table: f"{m[1]}{t}\n<!-- end -->", page, flags=re.DOTALL)
-    return page
-
-
 def main() -> None:
     """Write rows.jsonl.gz, results.json, and the tables between the marks of README.md."""
     parser = argparse.ArgumentParser(
@@ -446,14 +312,14 @@ def main() -> None:
     )
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("--commit", default="", help="what was measured, for the record")
+    parser.add_argument("--rows", default=ROWS.name, help="a file here that the runs are added to")
     asked = parser.parse_args()
-    rows = gathered(asked.runs)
-    write_rows(ROWS, rows)
+    write_rows(HERE / asked.rows, gathered(HERE / asked.rows, asked.runs))
     found = {
         "command": "python examples/evidence/run.py ...; python examples/evidence/summarize.py ...",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": asked.commit,
-        **summarize(by_domain(read_rows(ROWS))),
+        **summarize(by_domain(read_rows(ROWS)), other_settings()),
     }
     (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     page = (HERE / "README.md").read_text(encoding="utf-8")
