@@ -157,9 +157,10 @@ def fewer(reports: Reports, k: int) -> dict[str, Any]:
 
 
 def correlations(reports: Reports) -> dict[str, Any]:
-    """Return Spearman's correlation of sigma with what is left of the bits, for each domain."""
+    """Return Spearman's correlation of sigma with what is left, for each domain and for all."""
     found = {}
-    for domain, report in reports.items():
+    everything = Report(tuple(row for report in reports.values() for row in report.rows))
+    for domain, report in {**reports, "all together": everything}.items():
         interval = report.uncertainty_correlation(PROTOCOL, SIFT)
         if interval is not None:
             values = [round(v, 2) for v in (interval.value, interval.low, interval.high)]
@@ -173,16 +174,18 @@ def gradients(row: Row) -> int:
     return sum(math.ceil(streak / 2) for streak in streaks)
 
 
-def equal_work(reports: Reports) -> dict[str, Any]:
+def equal_work(reports: Reports, sift: str) -> dict[str, Any]:
     """Return SIFT with as many gradients as HullFT computes, less HullFT, for each k."""
-    with_hull = {d: report for d, report in reports.items() if HULL in report.methods}
+    with_hull = {d: report for d, report in reports.items() if {HULL, sift} <= {*report.methods}}
     found = {}
     for k in next(iter(with_hull.values())).ks:
         pairs, counts = [], []
         for report in with_hull.values():
+            own = {row.prompt for row in report.rows if row.method == sift}
             hull = [row for row in report.select(PROTOCOL, k=k) if row.method == HULL]
+            hull = [row for row in hull if row.prompt in own]
             counts += [gradients(row) for row in hull]
-            rows = [interpolated(report, row.prompt, gradients(row)) for row in hull]
+            rows = [interpolated(report, sift, row.prompt, gradients(row)) for row in hull]
             pairs.append(less(report, rows, {row.prompt: row.bits for row in hull}))
         found[str(k)] = {
             "prompts": len(counts),
@@ -193,12 +196,12 @@ def equal_work(reports: Reports) -> dict[str, Any]:
     return found
 
 
-def interpolated(report: Report, prompt: str, count: int) -> Row:
+def interpolated(report: Report, sift: str, prompt: str, count: int) -> Row:
     """Return a prompt's row of SIFT as it were with a number of documents not measured.
 
     Between two measured k, quality falls about as the logarithm of k.
     """
-    rows = [row for row in report.rows if row.method == SIFT and row.prompt == prompt]
+    rows = [row for row in report.rows if row.method == sift and row.prompt == prompt]
     rows.sort(key=lambda row: row.k)
     bits = np.interp(math.log(count), np.log([r.k for r in rows]), [r.bits for r in rows])
     return replace(rows[-1], bits=float(bits))
@@ -256,7 +259,11 @@ def summarize(reports: Reports, others: Mapping[str, Reports]) -> dict[str, Any]
         "stopping": stopping(reports, k),
         "fewer_documents": fewer(reports, k),
         "correlations": correlations(reports),
-        "equal_work": equal_work(reports) if HULL in methods else {},
+        "equal_work": {
+            name: equal_work(reports, sift)
+            for name, sift in noises_of(reports).items()
+            if name in {"0.1", "1"} and {HULL, sift} <= {*methods}
+        },
         "costs": costs(reports, [m for m in shown if m.startswith("ttft:")], k),
         "settings": {name: compared(reports, own) for name, own in others.items()},
     }
@@ -268,18 +275,46 @@ def compared(reports: Reports, others: Reports) -> dict[str, Any]:
         *({row.prompt for row in rows_of(own, SIFT, 1)} for own in (reports, others))
     )
     found: dict[str, Any] = {"prompts": len(prompts)}
+    settings = {}
     for name, own in (("there", others), ("usual", reports)):
         same = by_domain(
             row for report in own.values() for row in report.rows if row.prompt in prompts
         )
         k = max(next(iter(same.values())).ks)
+        settings[name] = same
         found["domains"] = len(same)
         found[name] = {
             **{method: percents(same, method, k) for method in (NEAREST, SIFT)},
             "less": difference(same, SIFT, NEAREST, k),
             "by_noise_variance": by_noise(same, noises_of(same), next(iter(same.values())).ks),
         }
+    found["there_less_usual"] = apart(settings["there"], settings["usual"], k)
     return found
+
+
+def apart(first: Reports, second: Reports, k: int) -> dict[str, float]:
+    """Return SIFT's percent of base in one setting less that in another, paired by prompt."""
+    means, errors = [], []
+    for domain, report in first.items():
+        before, after = (percent_of_prompts(own, k) for own in (second[domain], report))
+        by_source: dict[str, list[float]] = {}
+        for prompt, (source, percent) in after.items():
+            by_source.setdefault(source, []).append(percent - before[prompt][1])
+        own = [float(np.mean(differences)) for differences in by_source.values()]
+        means.append(float(np.mean(own)))
+        errors.append(float(np.std(own, ddof=1)) / math.sqrt(len(own)))
+    return mean_over_domains(means, errors)
+
+
+def percent_of_prompts(report: Report, k: int) -> dict[str, tuple[str, float]]:
+    """Return of each prompt its source, and SIFT's bits in percent of the base model's."""
+    rows = report.select(PROTOCOL, k=k)
+    base = {row.prompt: row.bits for row in rows if row.method == "base"}
+    return {
+        row.prompt: (row.source, 100 * row.bits / base[row.prompt])
+        for row in rows
+        if row.method == SIFT
+    }
 
 
 def noises_of(reports: Reports) -> dict[str, str]:

@@ -99,13 +99,15 @@ def stopping_table(found: Mapping[str, Any]) -> list[str]:
 def settings_table(found: Mapping[str, Any]) -> list[str]:
     """Return what other models, memories and embeddings give, beside the same prompts as usual."""
     heads = ["", "domains", "prompts", "NN", "SIFT", "SIFT less NN", "as usual: NN", "SIFT"]
-    heads.append("SIFT less NN")
+    heads += ["SIFT less NN", "SIFT there less usual"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
     for name, one in found["settings"].items():
         cells = [str(one["domains"]), str(one["prompts"])]
         for own in (one["there"], one["usual"]):
             cells += [f"{own[method]['mean']:.1f}" for method in (NEAREST, SIFT)]
             cells.append(cell((own["less"]["mean"], own["less"]["standard_error"])))
+        apart = one["there_less_usual"]
+        cells.append(cell((apart["mean"], apart["standard_error"])))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
@@ -126,12 +128,16 @@ def tables(found: Mapping[str, Any]) -> dict[str, str]:
         f"{one['redundancy']:.2f} |"
         for m, one in found["costs"].items()
     ]
-    work = ["| | gradients | HullFT | SIFT less HullFT |", "|---|--:|--:|--:|"]
-    work += [
-        f"| HullFT, k = {k} | {one['gradients']} | {one['hull']:.1f} | "
-        f"{cell((one['mean'], one['standard_error']))} |"
-        for k, one in found["equal_work"].items()
+    noises = [f"SIFT, λ' = {value}, less HullFT" for value in found["equal_work"]]
+    work = [
+        f"| | gradients | HullFT | {' | '.join(noises)} |",
+        "|---|--:|--:|" + "--:|" * len(noises),
     ]
+    for k, first in next(iter(found["equal_work"].values()), {}).items():
+        each = [own[k] for own in found["equal_work"].values()]
+        cells = [cell((one["mean"], one["standard_error"])) for one in each]
+        line = f"| HullFT, k = {k} | {first['gradients']} | {first['hull']:.1f} |"
+        work.append(f"{line} {' | '.join(cells)} |")
     named = {
         "domains": domains_table(found),
         "nearest": nearest_table(found),

@@ -41,7 +41,7 @@ def test_the_results_are_those_of_the_rows(summarize: ModuleType) -> None:
 
 def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
     files = [summarize.ROWS, *(FOLDER / name for name in summarize.SETTINGS.values())]
-    assert files[0].exists()
+    assert all(file.exists() for file in files)
     for row in (row for file in files for row in summarize.read_rows(file)):
         assert row.answer is None
         assert all(" " not in document.id for document in row.chosen)
