@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -292,7 +293,11 @@ def _fetch(source: _Source) -> str:
     if Path(source.name).is_absolute() or source.name.startswith("."):
         msg = "there is no such folder"
         raise ModelLoadError(msg)
-    return snapshot_download(source.name, revision=source.revision, allow_patterns=list(_FILES))
+    try:
+        return snapshot_download(source.name, revision=source.revision, allow_patterns=list(_FILES))
+    except HFValidationError as error:
+        msg = "there is no such folder here, and no model on the hub can have this name"
+        raise ModelLoadError(msg) from error
 
 
 def _check_folder(folder: Path) -> None:

@@ -232,6 +232,12 @@ def test_a_name_that_cannot_be_had_is_named(name: str) -> None:
         load_language_model(name)
 
 
+@pytest.mark.parametrize("name", ["a/folder/elsewhere", "not a name"])
+def test_a_name_that_only_a_folder_can_have_is_told_to_be_none(name: str) -> None:
+    with pytest.raises(ModelLoadError, match="no such folder here, and no model on the hub"):
+        load_language_model(name)
+
+
 def test_only_what_is_safe_is_downloaded(
     tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
