@@ -96,8 +96,7 @@ def explain(
     if not 0 < k <= fetch_k:
         msg = f"k must be from 1 to fetch_k ({fetch_k}), got {k}"
         raise ArgumentError(msg)
-    if noise_variance is None:
-        noise_variance = noise_variance_for(vectorstore.embeddings)
+    noise_variance = noise_variance_for(vectorstore.embeddings, noise_variance)
     vector = unit_vector(embed_query(vectorstore, query))
     candidates = fetch_candidates(vectorstore, vector, fetch_k=fetch_k, timeout=timeout)
     rows = candidates.embeddings

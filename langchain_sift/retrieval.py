@@ -26,12 +26,12 @@ from langchain_sift.stores.searching import (
 CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 
 
-def noise_variance_for(embeddings: Any) -> float:
-    """Return λ' where nobody chose it: what the embeddings have it as, else the paper's 0.01.
+def noise_variance_for(embeddings: Any, given: float | None = None) -> float:
+    """Return the λ' that was given, else what the embeddings have it as, else the paper's 0.01.
 
     λ' belongs to the embedding: any may have an attribute `noise_variance`.
     """
-    return float(getattr(embeddings, "noise_variance", 0.01))
+    return float(getattr(embeddings, "noise_variance", 0.01)) if given is None else given
 
 
 def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:

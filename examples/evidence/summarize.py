@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from rows import ROWS, cluster_of, read_rows, write_rows
-from run import tuned_on
+from run import NOISE_VARIANCE, tuned_on
 from tables import NEAREST, SIFT, TABLE, all_tables, with_tables
 
 from langchain_sift.comparison import Report, Row
@@ -132,7 +132,7 @@ def stopping(reports: Reports, k: int) -> dict[str, Any]:
     whole = sum(row.used for row in rows_of(reports, SIFT, k))
     for name in sorted(names, key=lambda name: float(name.partition("=")[2])):
         used = [row.used for row in rows_of(reports, name, k)]
-        cost = difference(reports, name, SIFT, k)
+        cost = against_most(reports, name, k, k)
         found[name.partition("=")[2]] = {
             "documents": round(float(np.mean(used)), 1),
             "steps_saved": round(100 * (1 - sum(used) / whole), 1),
@@ -145,15 +145,18 @@ def stopping(reports: Reports, k: int) -> dict[str, Any]:
 
 def fewer(reports: Reports, k: int) -> dict[str, Any]:
     """Return what a smaller fixed number of documents costs against the largest."""
-    found = {}
-    for count in next(iter(reports.values())).ks:
-        pairs = []
-        for report in reports.values():
-            most = {r.prompt: r.bits for r in report.select(PROTOCOL, k=k) if r.method == SIFT}
-            rows = [row for row in report.select(PROTOCOL, k=count) if row.method == SIFT]
-            pairs.append(less(report, rows, most))
-        found[str(count)] = mean_over_domains(*zip(*pairs, strict=True))
-    return found
+    counts = next(iter(reports.values())).ks
+    return {str(count): against_most(reports, SIFT, count, k) for count in counts}
+
+
+def against_most(reports: Reports, method: str, count: int, k: int) -> dict[str, float]:
+    """Return a method with so many documents less SIFT with k of them, mean over domains."""
+    pairs = []
+    for report in reports.values():
+        most = {row.prompt: row.bits for row in report.select(PROTOCOL, k=k) if row.method == SIFT}
+        rows = [row for row in report.select(PROTOCOL, k=count) if row.method == method]
+        pairs.append(less(report, rows, most))
+    return mean_over_domains(*zip(*pairs, strict=True))
 
 
 def correlations(reports: Reports) -> dict[str, Any]:
@@ -255,14 +258,14 @@ def summarize(reports: Reports, others: Mapping[str, Reports]) -> dict[str, Any]
             method: {str(one): percents(reports, method, one)["mean"] for one in ks}
             for method in everywhere
         },
-        "by_noise_variance": by_noise(reports, noises_of(reports), ks),
+        "by_noise_variance": by_noise(reports),
         "stopping": stopping(reports, k),
         "fewer_documents": fewer(reports, k),
         "correlations": correlations(reports),
         "equal_work": {
             name: equal_work(reports, sift)
             for name, sift in noises_of(reports).items()
-            if name in {"0.1", "1"} and {HULL, sift} <= {*methods}
+            if name in {f"{NOISE_VARIANCE:g}", "1"} and {HULL, sift} <= {*methods}
         },
         "costs": costs(reports, [m for m in shown if m.startswith("ttft:")], k),
         "settings": {name: compared(reports, own) for name, own in others.items()},
@@ -274,22 +277,27 @@ def compared(reports: Reports, others: Reports) -> dict[str, Any]:
     prompts = set.intersection(
         *({row.prompt for row in rows_of(own, SIFT, 1)} for own in (reports, others))
     )
-    found: dict[str, Any] = {"prompts": len(prompts)}
-    settings = {}
-    for name, own in (("there", others), ("usual", reports)):
-        same = by_domain(
-            row for report in own.values() for row in report.rows if row.prompt in prompts
-        )
-        k = max(next(iter(same.values())).ks)
-        settings[name] = same
-        found["domains"] = len(same)
-        found[name] = {
-            **{method: percents(same, method, k) for method in (NEAREST, SIFT)},
-            "less": difference(same, SIFT, NEAREST, k),
-            "by_noise_variance": by_noise(same, noises_of(same), next(iter(same.values())).ks),
-        }
-    found["there_less_usual"] = apart(settings["there"], settings["usual"], k)
-    return found
+    there, usual = (
+        by_domain(row for report in own.values() for row in report.rows if row.prompt in prompts)
+        for own in (others, reports)
+    )
+    k = max(next(iter(there.values())).ks)
+    return {
+        "prompts": len(prompts),
+        "domains": len(there),
+        "there": sift_and_nearest(there, k),
+        "usual": sift_and_nearest(usual, k),
+        "there_less_usual": apart(there, usual, k),
+    }
+
+
+def sift_and_nearest(reports: Reports, k: int) -> dict[str, Any]:
+    """Return percent of base of both, and their difference."""
+    return {
+        **{method: percents(reports, method, k) for method in (NEAREST, SIFT)},
+        "less": difference(reports, SIFT, NEAREST, k),
+        "by_noise_variance": by_noise(reports),
+    }
 
 
 def apart(first: Reports, second: Reports, k: int) -> dict[str, float]:
@@ -320,13 +328,14 @@ def percent_of_prompts(report: Report, k: int) -> dict[str, tuple[str, float]]:
 def noises_of(reports: Reports) -> dict[str, str]:
     """Return the methods that differ in λ' alone, by it."""
     methods = dict.fromkeys(m for report in reports.values() for m in report.methods)
-    return {"0.1": SIFT} | {
+    return {f"{NOISE_VARIANCE:g}": SIFT} | {
         m.partition("noise_variance=")[2]: m for m in methods if "noise_variance=" in m
     }
 
 
-def by_noise(reports: Reports, noises: Mapping[str, str], ks: Sequence[int]) -> dict[str, Any]:
+def by_noise(reports: Reports) -> dict[str, Any]:
     """Return percent of base for each λ' and k, on the prompts that have all of them."""
+    noises, ks = noises_of(reports), next(iter(reports.values())).ks
     kept = {}
     for domain, report in reports.items():
         prompts = [{r.prompt for r in report.rows if r.method == m} for m in noises.values()]

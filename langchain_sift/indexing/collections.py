@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import chromadb
@@ -159,13 +160,8 @@ def client_of(where: str, *, make: bool = False) -> ClientAPI:
             msg = f"{where} is no folder of Chroma's: there is no {DATABASE} in it"
             raise ArgumentError(msg)
         return chromadb.PersistentClient(where)
-    address = urlsplit(where)
     try:
-        return chromadb.HttpClient(
-            host=str(address.hostname),
-            port=address.port or (443 if address.scheme == "https" else 8000),
-            ssl=address.scheme == "https",
-        )
+        return chromadb.HttpClient(**address_of(where))
     except ValueError as error:
         msg = f"there is no Chroma server at {where}: {error}"
         raise StoreUnavailable(msg) from error
@@ -174,6 +170,18 @@ def client_of(where: str, *, make: bool = False) -> ClientAPI:
 def is_url(where: str) -> bool:
     """Return whether a store is named by its server's URL, and not by its folder."""
     return urlsplit(where).scheme in {"http", "https"}
+
+
+def address_of(url: str) -> dict[str, Any]:
+    """Return where a server is, as Chroma's clients take it.
+
+    Raises:
+        ValueError: If the port is no number.
+    """
+    address = urlsplit(url)
+    secure = address.scheme == "https"
+    port = address.port or (443 if secure else 8000)
+    return {"host": str(address.hostname), "port": port, "ssl": secure}
 
 
 @contextmanager

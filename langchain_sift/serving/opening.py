@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import chromadb
 from chromadb.api.types import validate_where
@@ -15,7 +14,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreTimeout
-from langchain_sift.indexing.collections import is_url, open_collection
+from langchain_sift.indexing.collections import address_of, is_url, open_collection
 from langchain_sift.indexing.named_objects import embeddings_of
 from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
@@ -79,12 +78,7 @@ def _in_time(store: str, connect: Callable[[], Opened]) -> Opened:
 
 
 async def _async_client(url: str) -> Any:
-    address = urlsplit(url)
-    client: Any = await chromadb.AsyncHttpClient(
-        host=str(address.hostname),
-        port=address.port or (443 if address.scheme == "https" else 8000),
-        ssl=address.scheme == "https",
-    )
+    client: Any = await chromadb.AsyncHttpClient(**address_of(url))
     # Of this event loop, which ends here; `AsyncChroma` has its own in each.
     await client._server._cleanup()
     return client
@@ -104,14 +98,11 @@ def retriever_of(settings: ServingSettings, tenant: Tenant, store: VectorStore) 
         except ValueError as error:
             msg = f"the filter of tenant {tenant.name!r}: {error}"
             raise ArgumentError(msg) from error
-    noise_variance = settings.noise_variance
-    if noise_variance is None:
-        noise_variance = noise_variance_for(store.embeddings)
     return SIFTRetriever(
         vectorstore=store,
         k=settings.k,
         fetch_k=settings.fetch_k,
-        noise_variance=noise_variance,
+        noise_variance=noise_variance_for(store.embeddings, settings.noise_variance),
         stopping_alpha=settings.stopping_alpha,
         require_filter=condition is not None,
         search_kwargs={} if condition is None else {"filter": condition},

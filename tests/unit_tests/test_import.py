@@ -36,10 +36,32 @@ EXPECTED = [
 HEAVY = ["torch", "transformers", "peft", "chromadb"]
 
 
-def run(program):
-    """Run a program in a fresh interpreter; return what it printed as JSON."""
+HIDING = """
+import sys, sysconfig
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+    def find_spec(self, name, path=None, target=None):
+        spec = self.finder.find_spec(name, path, target)
+        # Ray has a psutil of its own in a folder of its own.
+        places = tuple(sysconfig.get_path(kind) + "/" + name for kind in ("purelib", "platlib"))
+        if spec is None or name not in hidden or not str(spec.origin).startswith(places):
+            return spec
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+"""
+
+
+def run(program, hidden=()):
+    """Run a program in a fresh interpreter, as where the hidden packages are not installed.
+
+    Returns:
+        What it printed as JSON.
+    """
+    before = f"hidden = {set(hidden)}\n{HIDING}" if hidden else ""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
+        [sys.executable, "-c", before + textwrap.dedent(program)],
         capture_output=True,
         text=True,
         check=False,
@@ -83,19 +105,15 @@ def test_importing_loads_none_of_the_heavy_packages(statement):
 def test_the_retriever_works_without_the_packages_of_the_extras():
     chosen = run(
         """
-        import json, sys
-        class NotInstalled:
-            def find_spec(self, name, path=None, target=None):
-                if name in ("torch", "transformers", "peft", "matplotlib", "jinja2", "rich"):
-                    raise ModuleNotFoundError(name, name=name)
-        sys.meta_path.insert(0, NotInstalled())
+        import json
         from langchain_chroma import Chroma
         from langchain_core.embeddings import DeterministicFakeEmbedding
         from langchain_sift import SIFTRetriever
         store = Chroma.from_texts(["a", "b", "c"], DeterministicFakeEmbedding(size=8))
         found = SIFTRetriever(vectorstore=store, k=2).invoke("a")
         print(json.dumps([document.page_content for document in found]))
-        """
+        """,
+        hidden=["torch", "transformers", "peft", "matplotlib", "jinja2", "rich"],
     )
     assert len(chosen) == 2
     assert chosen[0] == "a"
@@ -121,6 +139,18 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(name, missing)
     )
     assert "pip install 'langchain-sift[ttft]'" in message
     assert missing in message
+
+
+def test_what_is_hidden_is_not_found():
+    found = run(
+        """
+        import json, importlib.util
+        names = ["torch", "psutil", "pytest", "numpy"]
+        print(json.dumps([name for name in names if importlib.util.find_spec(name)]))
+        """,
+        hidden=["torch", "psutil", "pytest"],
+    )
+    assert found == ["numpy"]
 
 
 def brought_by(name, extras):
@@ -162,21 +192,7 @@ def test_an_extra_brings_all_that_its_modules_import(extras, rooms, without):
     assert {"pytest", "faiss"} <= set(hidden)
     imported = run(
         f"""
-        import json, pkgutil, sys, sysconfig
-        class Hiding:
-            def __init__(self, finder):
-                self.finder = finder
-            def __getattr__(self, name):
-                return getattr(self.finder, name)
-            def find_spec(self, name, path=None, target=None):
-                spec = self.finder.find_spec(name, path, target)
-                # Ray has a psutil of its own in a folder of its own.
-                if spec is None or name not in hidden or not str(spec.origin).startswith(
-                    sysconfig.get_path("purelib") + "/" + name
-                ):
-                    return spec
-        hidden = set({hidden})
-        sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+        import json, pkgutil, sys
         imported = []
         for room in {rooms}:
             name = "langchain_sift." + room
@@ -187,6 +203,7 @@ def test_an_extra_brings_all_that_its_modules_import(extras, rooms, without):
                     __import__(module.name)
             imported.append(name)
         print(json.dumps(imported))
-        """
+        """,
+        hidden=hidden,
     )
     assert imported == [f"langchain_sift.{room}" for room in rooms]
