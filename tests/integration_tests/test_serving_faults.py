@@ -139,7 +139,7 @@ def test_a_store_that_hangs_is_503_within_its_deadline(filled_server, tiny_model
             began = time.monotonic()
             response = client.post(TEXT, json=body())
             assert response.status_code == 503
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 15  # and no 30, the default
         finally:
             filled_server.go_on()
         assert client.post(TEXT, json=body()).status_code == 200

@@ -155,10 +155,8 @@ async def test_what_is_too_much_is_refused_before_it_is_read(service, connect, p
         yield b"{}"
 
     for content in (body(), b"no JSON at all"):
-        began = time.monotonic()
         response = await client.post(TEXT, content=content)
         assert response.status_code == 503
-        assert time.monotonic() - began < 1.0
         error = response.json()["error"]
         assert (error["type"], error["code"]) == ("server_error", "overloaded")
         assert 1 <= int(response.headers["retry-after"]) <= 60

@@ -150,28 +150,28 @@ def hung():
 
 # The deadline
 
+FAR = 15.0
+"""Seconds: far beyond each deadline here, on a busy machine too, and short of for ever."""
+
 
 @pytest.mark.parametrize("searching", [search, lambda: every_candidate(DIMENSIONS)])
 def test_a_store_that_hangs_is_a_timeout_at_the_deadline(hung, searching):
     started = time.monotonic()
     with pytest.raises(StoreTimeout, match=r"^the matrix: no answer to a (search|reading)"):
         run(searching(), Store(hung.wait), timeout=0.3, arguments={})
-    assert 0.3 <= time.monotonic() - started < 1.3
+    assert 0.3 <= time.monotonic() - started < FAR
 
 
 async def test_a_store_that_hangs_takes_no_thread_from_the_event_loop(hung):
     # Its own executor has few: a hundred waiting callers must leave them to others.
-    started = time.monotonic()
     searches = [
-        arun(search(seed), Store(hung.wait), timeout=1.0, arguments={}) for seed in range(100)
+        arun(search(seed), Store(hung.wait), timeout=2.0, arguments={}) for seed in range(100)
     ]
     waiting = asyncio.gather(*searches, return_exceptions=True)
     await asyncio.sleep(0.1)
-    asked = time.monotonic()
     await asyncio.to_thread(lambda: None)
-    assert time.monotonic() - asked < 0.5
+    assert not waiting.done()
     assert {type(outcome) for outcome in await waiting} == {StoreTimeout}
-    assert time.monotonic() - started < 2.5
 
 
 def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
@@ -196,17 +196,15 @@ async def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline():
     started = time.monotonic()
     with pytest.raises(StoreTimeout, match=r"^the matrix: no answer to a search"):
         await arun(search(), Hung(), timeout=0.3, arguments={})
-    assert 0.3 <= time.monotonic() - started < 1.3
+    assert 0.3 <= time.monotonic() - started < FAR
     assert cancelled == [True]
 
 
 def test_all_requests_share_one_deadline_and_none_is_made_after_it(kind):
     store_class, together = kind
     store = store_class(lambda: time.sleep(0.2))
-    started = time.monotonic()
     searches = [search(seed, fetch_k=3 + seed) for seed in range(8)]  # no two of them in one call
     outcomes = together(searches, store, timeout=0.5)
-    assert time.monotonic() - started < 1.5
     assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
     time.sleep(0.3)  # what was asked and not waited for would show by now
     assert len(store.calls) <= 3
@@ -219,10 +217,11 @@ def test_retries_end_before_the_deadline(kind):
         time.sleep(0.2)
         raise StoreUnavailable
 
-    started = time.monotonic()
-    (outcome,) = together([search()], store_class(unavailable), timeout=0.3)
-    assert time.monotonic() - started < 1.0
+    store = store_class(unavailable)
+    (outcome,) = together([search()], store, timeout=0.3)
     assert isinstance(outcome, StoreUnavailable | StoreTimeout)
+    time.sleep(0.5)  # a third try would show by now
+    assert len(store.calls) <= 2
 
 
 # The errors

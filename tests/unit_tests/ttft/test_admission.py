@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import linecache
 import signal
-import statistics
 import sys
 import threading
 import time
@@ -171,8 +170,16 @@ class Crowd:
     inside: int = 0
     most_inside: int = 0
     most_told: int = 0
+    refusals: int = 0
     open: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def refused(self, of: int) -> None:
+        """Count a refusal; at the last of them let those go on that were admitted."""
+        with self.lock:
+            self.refusals += 1
+        if self.refusals == of:
+            self.open.set()
 
 
 @pytest.fixture
@@ -200,7 +207,7 @@ def crowd(
         real_finish(ticket, last)
 
     def train(trainer: Trainer, lessons: Any) -> Any:
-        crowd.open.wait(60)
+        assert crowd.open.wait(60), "a refusal waits for those who were admitted"
         crowd.lessons += len(lessons)
         return real_train(trainer, lessons)
 
@@ -220,20 +227,21 @@ def crowd(
     return crowd
 
 
-def check(crowd: Crowd, answers: list[object], seconds: list[float]) -> None:
-    """Check that some were answered, the others refused at once, and no more than allowed were in.
+def check(crowd: Crowd, answers: list[object]) -> None:
+    """Check that some were answered, the others refused, and no more than allowed were in.
+
+    No refusal waited for another request: nothing is trained on before the last of them.
 
     Args:
         crowd: What was counted.
         answers: The messages or the errors.
-        seconds: From being asked to being refused.
     """
     refused = [answer for answer in answers if isinstance(answer, EngineOverloaded)]
-    assert len(refused) == len(seconds) == len(answers) - crowd.most
+    assert crowd.open.is_set()
+    assert len(refused) == len(answers) - crowd.most
     assert len({str(answer.content) for answer in answers if hasattr(answer, "content")}) == 1
     assert len(crowd.asked) == crowd.lessons == crowd.most
     assert crowd.most_inside == crowd.most_told == crowd.most
-    assert statistics.median(seconds) < 0.5  # all ask at the same moment, of two cores
     assert at_rest(crowd.chat.engine)
 
 
@@ -251,44 +259,36 @@ def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
 def test_200_threads_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
     count = 200
     barrier = threading.Barrier(count)
-    refused_after: list[float] = []
 
     def ask(_: int) -> object:
         barrier.wait()
-        began = time.perf_counter()
         try:
             return crowd.chat.invoke("The river")
         except EngineOverloaded as error:
-            refused_after.append(time.perf_counter() - began)
-            if len(refused_after) == count - crowd.most:
-                crowd.open.set()
+            crowd.refused(count - crowd.most)
             return error
 
     with ThreadPoolExecutor(count) as pool:
         answers = list(pool.map(ask, range(count)))
-    check(crowd, answers, refused_after)
+    check(crowd, answers)
 
 
 async def test_200_coroutines_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
     count = 200
-    refused_after: list[float] = []
 
     async def ask() -> object:
-        began = time.perf_counter()
         try:
             return await crowd.chat.ainvoke("The river")
         except EngineOverloaded as error:
-            refused_after.append(time.perf_counter() - began)
-            if len(refused_after) == count - crowd.most:
-                crowd.open.set()
+            crowd.refused(count - crowd.most)
             return error
 
     answers = await asyncio.gather(*(ask() for _ in range(count)))
-    check(crowd, list(answers), refused_after)
+    check(crowd, list(answers))
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_full_engine_says_so_within_50_ms(crowd: Crowd, *, asynchronous: bool) -> None:
+def test_a_full_engine_says_so_at_once(crowd: Crowd, *, asynchronous: bool) -> None:
     places = [crowd.chat.engine.admit(1) for _ in range(crowd.most)]
     seconds = []
 
@@ -300,7 +300,8 @@ def test_a_full_engine_says_so_within_50_ms(crowd: Crowd, *, asynchronous: bool)
             seconds.append(time.perf_counter() - began)
 
     asyncio.run(ask())
-    assert statistics.median(seconds) < 0.05
+    # The least of fifty is what it takes; the others tell what else the machine does.
+    assert min(seconds) < 0.05
     assert not crowd.asked
     for place in places:
         place.give_back()
@@ -311,28 +312,28 @@ def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
 ) -> None:
     """Whatever keeps the threads busy that prepare other requests."""
     tokenizing = threading.Event()
+    tokenized = []
 
     def tokenize(*_: object, **__: object) -> list[object]:
         tokenizing.set()
-        crowd.open.wait(60)
+        tokenized.append(crowd.open.wait(60))
         return []
 
     monkeypatch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
 
-    async def ask() -> float:
+    async def ask() -> None:
         busy = [asyncio.create_task(crowd.chat.ainvoke("The river")) for _ in range(crowd.most)]
         await asyncio.to_thread(tokenizing.wait)
         while crowd.chat.engine.status().admitted < crowd.most:
             await asyncio.sleep(0.001)
-        began = time.perf_counter()
         with pytest.raises(EngineOverloaded):
             await crowd.chat.ainvoke("The river")
-        seconds = time.perf_counter() - began
+        assert not tokenized
         crowd.open.set()
         await asyncio.gather(*busy)
-        return seconds
 
-    assert asyncio.run(ask()) < 0.5
+    asyncio.run(ask())
+    assert tokenized == [True] * crowd.most
     assert at_rest(crowd.chat.engine)
 
 
@@ -532,7 +533,7 @@ def time_is_up_in_training(scene: Scene) -> None:
 def time_is_up_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
     with pytest.raises(RequestTimeout):
-        ask(scene, timeout=0.5)
+        ask(scene, timeout=2.0)
     assert scene.token_begun.is_set()
     scene.go_on()
 

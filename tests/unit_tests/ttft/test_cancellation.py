@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 STEP = 0.2
 """Seconds of a gradient step, and of a token."""
 
-SLACK = 0.1
-LOADED = 0.4
-"""More slack, for a machine that does other things as well."""
+FAR = 15.0
+"""Seconds: far beyond each deadline here, on a busy machine too."""
 
 LESSON = [Document(f"The river carries cold iron, {number} times.") for number in range(20)]
 QUESTION = "The river carries"
@@ -120,21 +119,18 @@ def submit(chat: ChatTestTimeFineTuned, timeout: float | None = None) -> Ticket:
 
 
 class Watch:
-    """Notes what had begun when a request was given up, and when that was."""
+    """Notes what had begun when a request was given up."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
-        self._at = 0.0
         self._begun = 0
 
     def now(self) -> None:
-        self._at = time.perf_counter()
         self._begun = self._pace.begun
 
     def check(self, engine: Engine) -> None:
-        seconds_to_rest(engine)
+        assert seconds_to_rest(engine) < 10
         # The step or token under way, and the first token of who had been in training.
-        assert time.perf_counter() - self._at < STEP + SLACK + LOADED
         assert self._pace.begun - self._begun <= 1
         assert self._begun > 0
 
@@ -166,7 +162,7 @@ def close_the_events(chat: ChatTestTimeFineTuned, begun: threading.Event, watch:
 
 def time_out(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     with pytest.raises(RequestTimeout):
-        chat.invoke(QUESTION, documents=LESSON, timeout=0.6)
+        chat.invoke(QUESTION, documents=LESSON, timeout=1.0)
     watch.now()
     assert begun.is_set()
 
@@ -180,7 +176,6 @@ def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.perf_counter() - watch._at < SLACK + LOADED
 
     asyncio.run(give_up())
 
@@ -188,7 +183,7 @@ def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: 
 def wait_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=LESSON), 0.6)
+            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=LESSON), 1.0)
         watch.now()
 
     asyncio.run(give_up())
@@ -204,7 +199,7 @@ def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, wat
                 pass
 
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(listen(), 0.6)
+            await asyncio.wait_for(listen(), 1.0)
         watch.now()
 
     asyncio.run(give_up())
@@ -239,7 +234,7 @@ def leave_the_async_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch:
         async for _chunk in chat.astream(QUESTION, documents=LESSON[:1]):
             watch.now()
             break
-        await asyncio.sleep(STEP + SLACK)
+        await asyncio.sleep(STEP)
 
     asyncio.run(give_up())
 
@@ -336,7 +331,7 @@ async def test_a_cancellation_that_comes_with_an_event_is_not_forgotten(
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
-    await asyncio.wait([task], timeout=STEP / 4)
+    await asyncio.wait([task], timeout=FAR)  # forgotten, it would end with the answer
     assert task.cancelled()
 
 
@@ -386,12 +381,17 @@ def test_a_deadline_is_kept_to_a_step(
     at_work = submit(chat) if where == "in the queue" else None
     if at_work is not None:
         assert pace.step_begun.wait(30)
+    steps_before = pace.steps
     began = time.perf_counter()
     with pytest.raises(RequestTimeout, match=r"within 0.4 s.*max_documents") as caught:
         call(chat, documents=LESSON, timeout=0.4)
-    seconds = time.perf_counter() - began
     assert isinstance(caught.value, TimeoutError)
-    assert 0.4 <= seconds < 0.4 + STEP + SLACK + LOADED
+    assert 0.4 <= time.perf_counter() - began < FAR
+    most = 0.4 / STEP + 2  # what fits into the time, and what was under way at its end
+    if pace.step:
+        assert pace.steps - steps_before <= most
+    else:
+        assert pace.tokens <= 2 * most  # two requests at the most, and each has its own tokens
     if at_work is not None:
         at_work.cancel()
     pace.step = pace.token = 0.0
@@ -413,7 +413,7 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
     began = time.perf_counter()
     with pytest.raises(RequestTimeout, match=r"0\.2 s"):
         call(chat, retriever=RunnableLambda(print, afunc=slow), timeout=0.2)
-    assert 0.2 <= time.perf_counter() - began < 0.2 + SLACK + LOADED
+    assert 0.2 <= time.perf_counter() - began < FAR
 
 
 def test_a_retrievers_own_timeout_is_passed_on_as_it_is(chat: ChatTestTimeFineTuned) -> None:
@@ -457,14 +457,17 @@ async def test_100_at_once_leave_the_event_loop_and_its_threads_to_others(
 
     others = [asyncio.create_task(beat()), asyncio.create_task(take_a_detour())]
     answers = [chat.ainvoke(QUESTION, max_tokens=4, **settings) for _ in range(100)]
+    began = loop.time()
     messages = await asyncio.gather(*answers)
+    seconds = loop.time() - began
     for other in others:
         other.cancel()
     assert len({message.content for message in messages}) == 1
     assert len(detours) >= 5
-    assert statistics.median(detours) < 0.05
-    assert statistics.median(gaps) < 0.05
-    assert max(gaps) < 0.5
+    # Of the time of all, for a busy machine takes longer for everything.
+    assert statistics.median(detours) < seconds / 20
+    assert statistics.median(gaps) < seconds / 20
+    assert max(gaps) < seconds / 2
 
 
 def test_one_model_serves_one_event_loop_after_the_other(chat: ChatTestTimeFineTuned) -> None:
@@ -509,7 +512,7 @@ disable_progress_bar()
 gradients = Trainer._gradients
 
 def slow(trainer, first, rows):
-    print("step", flush=True)
+    print("step", time.monotonic(), flush=True)
     time.sleep({step})
     return gradients(trainer, first, rows)
 
@@ -570,8 +573,13 @@ def processes(tiny_model_path: Path) -> Iterator[dict[str, subprocess.Popen[str]
 def wait_for_step(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
-    if not any(line.strip() == "step" for line in process.stdout):
+    if not any(line.startswith("step") for line in process.stdout):
         pytest.fail(process.stderr.read())
+
+
+def steps_since(moment: float, output: str) -> int:
+    """Return how many steps began after a moment of the monotonic clock."""
+    return sum(float(line.split()[1]) > moment for line in output.splitlines())
 
 
 @pytest.mark.parametrize("where", INTERRUPTED)
@@ -580,10 +588,10 @@ def test_ctrl_c_ends_the_process_within_a_step(
 ) -> None:
     process = processes[where]
     wait_for_step(process)
-    began = time.perf_counter()
     process.send_signal(signal.SIGINT)
-    _, noise = process.communicate(timeout=60)
-    assert time.perf_counter() - began < STEP + 1.0 + LOADED
+    sent = time.monotonic()
+    output, noise = process.communicate(timeout=60)
+    assert steps_since(sent, output) <= 1
     assert process.returncode == -signal.SIGINT
     assert noise.rstrip().endswith("KeyboardInterrupt")
     # Python tells of a coroutine's cancellation first.
@@ -600,7 +608,7 @@ def test_the_process_ends_though_an_abandoned_request_is_in_training(
 ) -> None:
     process = processes[where]
     wait_for_step(process)
-    began = time.perf_counter()
-    _, noise = process.communicate("go on\n", timeout=60)
-    assert time.perf_counter() - began < STEP + 1.0 + LOADED
+    sent = time.monotonic()
+    output, noise = process.communicate("go on\n", timeout=60)
+    assert steps_since(sent, output) <= 1
     assert (process.returncode, noise) == (0, "")
