@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import array_api_compat
-import numpy as np
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
+    as_numpy,
     check_arguments,
     is_enough,
     make_selection,
 )
-from langchain_sift.selection.posterior import kernel_of_few, rounding, trusted
+from langchain_sift.selection.posterior import kernel_of_few, prior, rounding
 
 
 def select_batch(
@@ -108,7 +108,7 @@ def _choose(
             barred[prompts, best] = -math.inf
         indices.append(best)
         variances.append(posteriors.query_variances)
-    return _to_numpy(xp.stack(indices)), _to_numpy(xp.stack(variances, axis=-1))
+    return as_numpy(xp.stack(indices)), as_numpy(xp.stack(variances, axis=-1))
 
 
 class _Posteriors:
@@ -117,7 +117,7 @@ class _Posteriors:
     def __init__(
         self, xp: Any, queries: Any, candidates: Any, *, noise_variance: float, capacity: int
     ) -> None:
-        queries, candidates = trusted(xp, queries, candidates, noise_variance)
+        queries, candidates, norms = prior(xp, queries, candidates, noise_variance)
         batch, count, _ = candidates.shape
         device = candidates.device
         self._xp = xp
@@ -127,8 +127,7 @@ class _Posteriors:
         self._prompts = xp.arange(batch, device=device)
         self._factors = xp.empty((batch, capacity, count), dtype=xp.float64, device=device)
         self._choices = 0
-        norms = xp.astype(xp.vecdot(candidates, candidates), xp.float64)
-        self.rounding = rounding(xp, candidates, noise_variance)
+        self.rounding = rounding(xp, candidates, float(norms.max()), noise_variance)
         self.noisy_variances = norms + noise_variance
         self.covariances = xp.astype(queries @ candidates.mT, xp.float64)
         self.query_variances = xp.astype(xp.vecdot(queries, queries), xp.float64).sum(-1)
@@ -144,13 +143,14 @@ class _Posteriors:
         if done:
             earlier = self._factors[:, :done, :]
             factors = factors - (earlier[prompts, :, indices][:, None, :] @ earlier)[:, 0, :]
-        noisy = self._xp.clip(self.noisy_variances[prompts, indices], min=self._noise_variance)
-        precisions = noisy[:, None] ** -0.5
+        precisions = self.noisy_variances[prompts, indices][:, None] ** -0.5
         factors = factors * precisions
         explained = self.covariances[prompts, :, indices] * precisions
         self._factors[:, done, :] = factors
         self._choices = done + 1
-        self.noisy_variances -= factors * factors
+        noisy_variances = self.noisy_variances - factors * factors
+        # The rounding of many choices may be as much as λ'.
+        self.noisy_variances = self._xp.clip(noisy_variances, min=self._noise_variance)
         self.covariances -= explained[..., None] * factors[:, None, :]
         self.query_variances = self.query_variances - (explained * explained).sum(-1)
 
@@ -189,7 +189,3 @@ def _padded(xp: Any, matrices: list[Any]) -> Any:
         if len(matrix):
             stacked[place, : len(matrix), :] = matrix
     return stacked
-
-
-def _to_numpy(array: Any) -> Any:
-    return np.asarray(array.cpu() if array_api_compat.is_torch_array(array) else array)

@@ -13,10 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from langchain_sift.errors import ArgumentError, EmbeddingError
-from langchain_sift.selection.posterior import Posterior
-
-LEAST_NOISE_VARIANCE = 1e-12
-"""Of embeddings of unit norm, variances are known to about 1e-15."""
+from langchain_sift.selection.posterior import LEAST_NOISE_VARIANCE, Posterior
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +62,26 @@ def choose(
     noise_variance: float,
     replace: bool,
     stopping_alpha: float | None,
+    rounding: float | None = None,
 ) -> Selection:
     """Take k times the candidate of the highest score; the first of equals.
 
-    The arrays are those that `as_matrices` returned; the other arguments are `select`'s.
+    The arrays are those that `as_matrices` returned; the other arguments are `select`'s, and
+    `rounding`: by how much, relatively, equal scores may differ; by default as much as gains.
     """
     check_arguments(k, noise_variance, stopping_alpha)
     xp = array_api_compat.array_namespace(queries, candidates)
     count = candidates.shape[0]
     steps = 0 if count == 0 else k if replace else min(k, count)
     posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
+    rounding = posterior.rounding if rounding is None else rounding
     # Zero for what may be chosen, minus infinity for what may not.
     barred = xp.zeros(count, dtype=xp.float64, device=candidates.device)
     indices: list[int] = []
     variances = [posterior.query_variance]
     for _ in range(steps):
         scores = score(posterior, indices)
-        best = first_of_highest(scores if replace else scores + barred, posterior.rounding)
+        best = first_of_highest(scores if replace else scores + barred, rounding)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)
@@ -147,6 +147,8 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     if queries.ndim != 2 or queries.shape[0] == 0:  # noqa: PLR2004
         msg = f"query_embeddings must have shape (d,) or (m, d), got {query_embeddings.shape}"
         raise EmbeddingError(msg)
+    if candidates.ndim == 1 and not candidates.shape[0]:  # an empty list
+        candidates = xp.reshape(candidates, (0, queries.shape[1]))
     if candidates.ndim != 2:  # noqa: PLR2004
         msg = f"candidate_embeddings must have shape (n, d), got {candidate_embeddings.shape}"
         raise EmbeddingError(msg)
@@ -163,7 +165,11 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
 
 def _as_array(embeddings: Any) -> Any:
     if isinstance(embeddings, list | tuple):
-        return np.asarray(embeddings, dtype=np.float64)
+        try:
+            return np.asarray(embeddings, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            msg = f"embeddings must be numbers, as many in each row as in the others: {error}"
+            raise EmbeddingError(msg) from None
     # A model's output may carry its graph; nothing is learned from a choice.
     return embeddings.detach() if array_api_compat.is_torch_array(embeddings) else embeddings
 
@@ -226,6 +232,13 @@ def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:
     """Return the mean over the queries of the cosine with each candidate, shape (n,)."""
     units = unit_rows(xp, candidates)
     return units @ xp.mean(unit_rows(xp, queries), axis=0)
+
+
+def as_numpy(array: Any) -> Any:
+    """Return an array of any library, or a list, as one of NumPy's."""
+    if array_api_compat.is_torch_array(array):
+        array = array.detach().cpu()
+    return np.asarray(array)
 
 
 def unit_rows(xp: Any, matrix: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
+    as_numpy,
     check_arguments,
     is_enough,
     make_selection,
@@ -49,10 +50,10 @@ def hull(
     queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     check_arguments(k, noise_variance, stopping_alpha)
     xp = array_api_compat.array_namespace(queries, candidates)
-    rows = _as_numpy(unit_rows(xp, candidates))
+    rows = as_numpy(unit_rows(xp, candidates)).astype(np.float64)
     indices: list[int] = []
     if len(rows):
-        query = _as_numpy(xp.mean(unit_rows(xp, queries), axis=0))
+        query = as_numpy(xp.mean(unit_rows(xp, queries), axis=0)).astype(np.float64)
         support, weights = frank_wolfe(query, rows, k=k)
         counts = round_weights(rows[support], query, weights, k) if replace else [1] * len(support)
         indices = [row for row, times in zip(support, counts, strict=True) for _ in range(times)]
@@ -130,9 +131,3 @@ def round_weights(points: Array, query: Array, weights: Array, k: int) -> Counts
         if not moved:
             break
     return counts
-
-
-def _as_numpy(array: Any) -> Array:
-    if array_api_compat.is_torch_array(array):
-        array = array.cpu()
-    return np.asarray(array, dtype=np.float64)

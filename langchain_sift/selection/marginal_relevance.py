@@ -15,7 +15,7 @@ from langchain_sift.selection.greedy import (
     cosine_similarities,
     unit_rows,
 )
-from langchain_sift.selection.posterior import Posterior
+from langchain_sift.selection.posterior import Posterior, product_rounding
 
 
 def mmr(
@@ -71,6 +71,7 @@ def mmr(
         noise_variance=noise_variance,
         replace=replace,
         stopping_alpha=stopping_alpha,
+        rounding=product_rounding(xp, candidates),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import array_api_compat
 
 from langchain_sift.selection.greedy import Selection, as_matrices, choose, cosine_similarities
+from langchain_sift.selection.posterior import product_rounding
 
 
 def nearest_neighbors(
@@ -63,4 +64,5 @@ def _nearest(query_embeddings: Any, candidate_embeddings: Any, **arguments: Any)
     queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     xp = array_api_compat.array_namespace(queries, candidates)
     similarities = cosine_similarities(xp, queries, candidates)
-    return choose(queries, candidates, lambda *_: similarities, **arguments)
+    rounding = product_rounding(xp, candidates)
+    return choose(queries, candidates, lambda *_: similarities, rounding=rounding, **arguments)

@@ -9,8 +9,14 @@ from typing import Any
 
 import array_api_compat
 
-# Products of float32 embeddings are wrong by about 1e-7, which must be little beside λ'.
-_LEAST_NOISE_OF_FLOAT32 = 1e-2
+from langchain_sift.errors import ArgumentError
+
+LEAST_NOISE_VARIANCE = 1e-12
+"""Of embeddings of unit norm, variances are known to about 1e-15."""
+
+# Products of float32 embeddings of unit norm are wrong by about 1e-7, which must be little beside
+# λ'. A little less than 0.01: norms have their rounding too.
+_LEAST_NOISE_OF_FLOAT32 = 0.99e-2
 
 
 class Posterior:
@@ -39,14 +45,17 @@ class Posterior:
             noise_variance: λ', positive.
             capacity: The largest number of choices that will be observed.
         """
-        queries, candidates = trusted(xp, queries, candidates, noise_variance)
+        queries, candidates, variances = prior(xp, queries, candidates, noise_variance)
         count = candidates.shape[0]
+        largest = float(variances.max()) if count else 1.0
         self._xp = xp
         self._noise_variance = noise_variance
         self._candidates = candidates
         self._kernel = kernel_of_few(xp, candidates, capacity)
-        self.rounding = rounding(xp, candidates, noise_variance)
-        self.noisy_variances = _float64(xp, xp.vecdot(candidates, candidates)) + noise_variance
+        self.rounding = rounding(xp, candidates, largest, noise_variance)
+        self.noisy_variances = variances + noise_variance
+        # Whether the rounding of many choices may come to as much as λ'.
+        self._is_coarse = noise_variance < 100.0 * LEAST_NOISE_VARIANCE * largest
         self._covariances = _float64(xp, queries @ candidates.mT)
         self._is_one = len(queries) == 1  # the usual case, in half the time
         self.query_variance = float(xp.sum(_float64(xp, xp.vecdot(queries, queries))))
@@ -79,11 +88,12 @@ class Posterior:
         if done:
             earlier = self._factors[:done]
             row = row - earlier[:, index] @ earlier
-        # Of long embeddings the rounding may be more than λ', which it never is less than.
-        precision = max(float(self.noisy_variances[index]), self._noise_variance) ** -0.5
+        precision = float(self.noisy_variances[index]) ** -0.5
         multiply(row, precision, out=factor)
         self._choices = done + 1
         self.noisy_variances -= multiply(factor, factor, out=products)
+        if self._is_coarse:
+            self.noisy_variances = self._xp.clip(self.noisy_variances, min=self._noise_variance)
         if self._is_one:
             covariances = covariances[0]
             explained = float(covariances[index]) * precision
@@ -100,11 +110,34 @@ class Posterior:
         return _float64(self._xp, self._candidates @ self._candidates[index])
 
 
-def trusted(xp: Any, queries: Any, candidates: Any, noise_variance: float) -> tuple[Any, Any]:
-    """Return both in a precision that suffices for λ'."""
-    if noise_variance < _LEAST_NOISE_OF_FLOAT32:
-        return _float64(xp, queries), _float64(xp, candidates)
-    return queries, candidates
+def prior(xp: Any, queries: Any, candidates: Any, noise_variance: float) -> tuple[Any, Any, Any]:
+    """Return both in a precision that suffices for λ', and the candidates' variances in float64.
+
+    Raises:
+        ArgumentError: If none suffices.
+    """
+    variances = xp.vecdot(candidates, candidates)
+    largest = max(1.0, float(variances.max())) if candidates.shape[-2] else 1.0
+    check_noise(noise_variance, largest)
+    if candidates.dtype == xp.float32 and noise_variance < _LEAST_NOISE_OF_FLOAT32 * largest:
+        queries, candidates = _float64(xp, queries), _float64(xp, candidates)
+        variances = xp.vecdot(candidates, candidates)
+    return queries, candidates, _float64(xp, variances)
+
+
+def check_noise(noise_variance: float, largest: float) -> None:
+    """Reject a λ' that is lost in the rounding of variances as large as the largest.
+
+    Raises:
+        ArgumentError: If it is.
+    """
+    if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest:
+        msg = (
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
+            f"of an embedding, which is {largest:.3g}, got {noise_variance!r}: less is lost in the "
+            "rounding of float64"
+        )
+        raise ArgumentError(msg)
 
 
 def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:
@@ -117,12 +150,25 @@ def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:
     return _float64(xp, candidates @ candidates.mT) if few else None
 
 
-def rounding(xp: Any, candidates: Any, noise_variance: float) -> float:
-    """Return by how much, relatively, the gains of equal candidates may differ."""
+def rounding(xp: Any, candidates: Any, largest: float, noise_variance: float) -> float:
+    """Return by how much, relatively, the gains of equal candidates may differ.
+
+    Args:
+        xp: Their namespace.
+        candidates: For their type.
+        largest: The largest variance of one.
+        noise_variance: λ'.
+    """
     # BLAS may sum equal rows in different orders: the rounding of a product, beside σ²_X(x) + λ',
     # which may be as small as λ'.
-    product = 4.0 * float(xp.finfo(candidates.dtype).eps)
-    return max(1e-9, product / min(1.0, noise_variance))
+    return min(
+        max(1e-9, product_rounding(xp, candidates) * max(1.0, largest / noise_variance)), 1e-3
+    )
+
+
+def product_rounding(xp: Any, candidates: Any) -> float:
+    """Return by how much, relatively, products with equal candidates may differ."""
+    return 4.0 * float(xp.finfo(candidates.dtype).eps)
 
 
 def _float64(xp: Any, array: Any) -> Any:

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
+    as_numpy,
     check_arguments,
     check_count,
     first_of_highest,
     is_enough,
     make_selection,
 )
+from langchain_sift.selection.posterior import check_noise
 
 Array = npt.NDArray[np.float64]
 
@@ -100,7 +102,7 @@ def residual_steps(
     """
     check_arguments(k, noise_variance, stopping_alpha)
     check_count("step_fetch_k", step_fetch_k)
-    queries, _ = as_matrices(query_embeddings, np.empty((0, 0)))
+    queries, _ = as_matrices(as_numpy(query_embeddings), [])
     posterior = _OpenPosterior(queries, noise_variance)
     indices: list[int] = []
     variances = [posterior.query_variance()]
@@ -108,7 +110,7 @@ def residual_steps(
     while len(indices) < k:
         directions = posterior.directions(closed)
         found = yield directions, step_fetch_k + posterior.before(directions, closed, step_fetch_k)
-        posterior.extend(as_matrices(queries, found)[1])
+        posterior.extend(as_matrices(queries, as_numpy(found))[1])
         best = posterior.best(closed)
         if best is None:
             break  # the index has nothing more
@@ -177,7 +179,9 @@ class _OpenPosterior:
     def extend(self, candidates: Array) -> None:
         """Add candidates, shape (i, d), as known as what was chosen makes them."""
         along = candidates @ self._rows.T
-        variances = np.vecdot(candidates, candidates) - np.vecdot(along, along)
+        norms = np.vecdot(candidates, candidates)
+        check_noise(self._noise_variance, float(norms.max(initial=1.0)))
+        variances = norms - np.vecdot(along, along)
         self.candidates = np.concatenate([self.candidates, candidates])
         self._variances = np.concatenate([self._variances, variances])
         self._covariances = np.hstack([self._covariances, self._residuals @ candidates.T])
@@ -186,14 +190,14 @@ class _OpenPosterior:
         """Return the candidate of the largest gain that is not closed; None if there is none."""
         if len(self.candidates) == len(closed):
             return None
-        gains = np.sum(self._covariances**2, axis=0) / (self._variances + self._noise_variance)
+        gains = np.sum(self._covariances**2, axis=0) / self._noisy_variances()
         gains[closed] = -math.inf
         return first_of_highest(gains, 1e-9)
 
     def condition(self, index: int) -> None:
         """Observe the candidate at `index`."""
         chosen = self.candidates[index]
-        scale = math.sqrt(self._variances[index] + self._noise_variance)
+        scale = math.sqrt(self._noisy_variances()[index])
         row = (chosen - (self._rows @ chosen) @ self._rows) / scale
         factor = self.candidates @ row
         explained = self._covariances[:, index] / scale
@@ -202,10 +206,15 @@ class _OpenPosterior:
         self._variances -= factor**2
         self._covariances -= np.outer(explained, factor)
 
+    def _noisy_variances(self) -> Array:
+        # The rounding of many choices may be as much as λ'.
+        noisy: Array = np.maximum(self._variances, 0.0) + self._noise_variance
+        return noisy
+
     def _gradient(self, index: int) -> Array:
         """Return the direction of ∇g at the candidate at `index`, shape (d,)."""
         covariances = self._covariances[:, index]
-        slope = covariances @ covariances / (self._variances[index] + self._noise_variance)
+        slope = covariances @ covariances / self._noisy_variances()[index]
         known = (self._rows @ self.candidates[index]) @ self._rows  # UᵀU x
         gradient: Array = covariances @ self._residuals + slope * known
         return gradient

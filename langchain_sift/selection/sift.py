@@ -29,10 +29,11 @@ def select(
         candidate_embeddings: Shape (n, d), of the same library and on the same device.
             The method assumes unit norm; vectors are taken as they are.
         k: How many to choose; without `replace` no more than n are.
-        noise_variance: λ', at least 1e-12. As it falls to zero, only what is new about the query
-            counts and nothing is chosen for being close; as it grows, the choice tends to
-            the nearest neighbours (with `replace`, to the nearest one again and again). The
-            right value belongs to the embedding: 0.01 served the paper's.
+        noise_variance: λ', at least 1e-12, of long vectors so much of the largest squared norm.
+            As it falls to zero, only what is new about the query counts and nothing is chosen for
+            being close; as it grows, the choice tends to the nearest neighbours (with `replace`,
+            to the nearest one again and again). The right value belongs to the embedding: 0.01
+            served the paper's.
         replace: Whether a candidate may be chosen again, as in the paper, where a repeat is
             one more gradient step on it. For retrieval a repeat is useless.
         stopping_alpha: α of the paper's adaptive rule: stop at the first n with

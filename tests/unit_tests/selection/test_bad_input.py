@@ -103,3 +103,12 @@ def test_a_length_that_single_precision_cannot_square_is_told(selector):
     candidates[1, 1] = 1e-30
     with pytest.raises(EmbeddingError, match=r"about unit norm, .* in row 1"):
         selector(np.float32(QUERY), candidates, k=2)
+
+
+def test_an_empty_list_is_no_candidates(selector):
+    assert len(selector(QUERY, [], k=2).indices) == 0
+
+
+def test_rows_of_different_lengths_are_refused(selector):
+    with pytest.raises(EmbeddingError, match="as many in each row"):
+        selector(QUERY, [[1.0], [1.0, 2.0, 3.0]], k=1)

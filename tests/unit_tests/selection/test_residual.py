@@ -228,3 +228,20 @@ def test_what_is_wrong_is_said():
         select_residual(np.array([np.nan, 0, 0]), Index(rows), k=1)
     with pytest.raises(EmbeddingError, match=r"query has 3 dimensions .* 2"):
         select_residual(query, lambda *_: np.eye(2), k=1)
+
+
+def test_an_index_of_tensors_may_be_asked_with_a_tensor():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    rows, query = rng.standard_normal((30, 6)), rng.standard_normal(6)
+    index, tensors = Index(rows), Index(rows)
+    expected = select_residual(query, index, k=9)
+    found = select_residual(
+        torch.tensor(query), lambda *asked: torch.tensor(tensors(*asked), requires_grad=True), k=9
+    )
+    assert tensors.found == index.found
+    assert found.indices.tolist() == expected.indices.tolist()
+
+
+def test_an_index_may_answer_with_an_empty_list():
+    assert len(select_residual(np.ones(3), lambda *_: [], k=2).indices) == 0

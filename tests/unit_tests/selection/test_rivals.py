@@ -38,6 +38,17 @@ def test_nearest_neighbours_come_in_the_order_of_their_cosines(problem):
         assert_array_equal(found.indices, np.argsort(-cosines(problem))[: problem.k])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("noise_variance", [1e-12, 1e-2, 1.0])
+def test_neighbours_of_nearly_the_same_cosine_come_in_their_order_whatever_the_noise(
+    dtype, noise_variance
+):
+    angles = np.random.default_rng(4).permutation(np.linspace(0.5, 0.7, 400))
+    rows = np.column_stack([np.cos(angles), np.sin(angles)]).astype(dtype)
+    found = nearest_neighbors([1.0, 0.0], rows, k=400, noise_variance=noise_variance)
+    assert_array_equal(found.indices, np.argsort(angles))
+
+
 @settings(max_examples=100)
 @given(problem=reference.problems(duplicates=False))
 def test_the_nearest_is_repeated_k_times(problem):

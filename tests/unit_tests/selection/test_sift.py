@@ -9,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from langchain_sift.selection import select, select_batch
+from langchain_sift.errors import ArgumentError
+from langchain_sift.selection import select, select_batch, select_residual
 from langchain_sift.selection.gp import posterior_variance
 
 TOLERANCE = 1e-9
@@ -235,3 +236,39 @@ def test_copies_beside_hardly_any_noise_are_no_error():
         found = choose(rows[0], rows, k=20, noise_variance=1e-12, replace=True)
         assert np.isfinite(found.posterior_variances).all()
         assert found.posterior_variances[-1] <= 1e-6
+
+
+def index_of(rows):
+    """Return a search that gives all rows once, for `select_residual`."""
+    answers = iter([rows])
+    return lambda *_: next(answers, np.empty((0, rows.shape[1])))
+
+
+EVERY_SIFT = {
+    "select": select,
+    "select_batch": lambda query, rows, **arguments: select_batch([query], [rows], **arguments)[0],
+    "select_residual": lambda query, rows, **arguments: select_residual(
+        query, index_of(rows), **arguments
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_SIFT)
+@pytest.mark.parametrize("length", [3.0, 30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_of_long_vectors_the_variances_are_those_of_the_formula(name, length, dtype):
+    rows = (length * unit_rows(np.random.default_rng(7), 60, 16)).astype(dtype)
+    found = EVERY_SIFT[name](rows[0], rows[1:], k=30)
+    exact = rows.astype(np.float64)
+    for step in (1, 16, 30):
+        chosen = exact[1:][found.indices[:step]]
+        expected = posterior_variance(exact[0], chosen, noise_variance=0.01)
+        assert_allclose(found.posterior_variances[step - 1], expected, atol=1e-12 * length**2)
+
+
+@pytest.mark.parametrize("name", EVERY_SIFT)
+def test_long_vectors_beside_hardly_any_noise_are_refused(name):
+    rows = 100.0 * unit_rows(np.random.default_rng(0), 60, 16)
+    assert len(EVERY_SIFT[name](rows[0], rows[1:], k=30, noise_variance=1e-8).indices) == 30
+    with pytest.raises(ArgumentError, match=r"at least 1e-12 of .* is 1e\+04, got 1e-12"):
+        EVERY_SIFT[name](rows[0], rows[1:], k=30, noise_variance=1e-12)
