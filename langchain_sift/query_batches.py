@@ -41,7 +41,7 @@ class Made:
 class _Prepared:
     retriever: object
     call: Mapping[str, Any]
-    outcomes: Mapping[str, Made | Exception]
+    outcomes: dict[str, Made | Exception]
 
 
 # `Runnable.batch` calls `invoke` for each query, with the callbacks that belong to it; what was
@@ -55,14 +55,18 @@ BATCH_SIZE = 64
 
 @contextmanager
 def preparing(
-    retriever: object, call: Mapping[str, Any], outcomes: Mapping[str, Made | Exception]
+    retriever: object, call: Mapping[str, Any], outcomes: dict[str, Made | Exception]
 ) -> Iterator[None]:
-    """Hand down, to each `invoke` of this call on this retriever, what was chosen for its query."""
+    """Hand down, to each `invoke` of this call on this retriever, what was chosen for its query.
+
+    No longer than the call: a task that was started meanwhile keeps the context.
+    """
     token = _PREPARED.set(_Prepared(retriever, call, outcomes))
     try:
         yield
     finally:
         _PREPARED.reset(token)
+        outcomes.clear()
 
 
 def prepared(retriever: object, query: Any, call: Mapping[str, Any]) -> Made | None:

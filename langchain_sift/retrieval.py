@@ -16,7 +16,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.selection import Selection, Selector
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores.adapter import Array, Nearest, Page
-from langchain_sift.stores.candidates import Candidates
+from langchain_sift.stores.candidates import Candidates, normalized
 from langchain_sift.stores.searching import (
     every_candidate,
     nearest_candidates,
@@ -124,7 +124,7 @@ def retrieve(
     """Find candidates and choose; a generator of requests to the store.
 
     Args:
-        queries: Unit vectors, shape (m, d).
+        queries: Shape (m, d), as they were embedded.
         selector: The method.
         candidate_search: One of `CANDIDATE_SEARCHES`; "residual" chooses with SIFT.
         fetch_k: Candidates for each query vector, for "nearest" and "absolute".
@@ -142,18 +142,19 @@ def retrieve(
         candidates = yield from nearest_candidates(
             queries, fetch_k=fetch_k, opposite=candidate_search == "absolute"
         )
-    return Choice(candidates, selector(queries, candidates.embeddings, **arguments))
+    return Choice(candidates, selector(normalized(queries), candidates.embeddings, **arguments))
 
 
 def scored(queries: Array, choice: Choice) -> Retrieval:
     """Return the choice with what is known of each document."""
+    queries = normalized(queries)
     candidates, selection = choice.candidates, choice.selection
     chosen = selection.indices.tolist()
     counts = Counter(chosen)
     similarities = np.vecdot(candidates.embeddings[chosen], np.mean(queries, axis=0))
     choices = tuple(
         ScoredDocument(
-            document=candidates.documents[index],
+            document=_own(candidates.documents[index]),
             id=candidates.documents[index].id,
             similarity=similarity,
             gain=gain,
@@ -182,18 +183,25 @@ def scored(queries: Array, choice: Choice) -> Retrieval:
 def with_scores(choice: Choice, score_key: str | None) -> list[Document]:
     """Return the documents, with their gains in the metadata if there is a key for them.
 
-    Each is the caller's own: what it does to one, no other answer of the same batch sees.
+    Each is the caller's own: what it does to one, neither another answer of the same batch sees
+    nor the store.
     """
-    return [
-        document.model_copy(
-            update={
-                "metadata": dict(document.metadata)
-                if score_key is None
-                else ScoredMetadata(document.metadata, score_key, gain)
-            }
-        )
-        for document, gain in zip(choice.documents, choice.selection.gains.tolist(), strict=True)
-    ]
+    documents = [_own(document) for document in choice.documents]
+    if score_key is not None:
+        for document, gain in zip(documents, choice.selection.gains.tolist(), strict=True):
+            document.metadata = ScoredMetadata(document.metadata, score_key, gain)
+    return documents
+
+
+def _own(document: Document) -> Document:
+    """Return a copy, with the lists and dictionaries in its metadata."""
+    return document.model_copy(update={"metadata": _copied(document.metadata)})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
 class ScoredMetadata(dict[str, Any]):

@@ -155,8 +155,11 @@ class SIFTRetriever(VectorStoreRetriever):
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Reject a field that does not exist, with those that do."""
         check_fields(cls, values)
+        if "noise_variance" in values:
+            return values
         own = getattr(values.get("vectorstore"), "embeddings", None)
-        return {"noise_variance": noise_variance_for(own), **values}
+        embeddings = values.get("query_embedder") if own is None else own
+        return {"noise_variance": noise_variance_for(embeddings), **values}
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
@@ -304,13 +307,13 @@ class SIFTRetriever(VectorStoreRetriever):
         The sum of the vectors' variances is reduced: sentences of a long prompt, or the turns
         of a conversation. Candidates are looked for around each of them.
         """
-        return self._scored(_unit_queries(embeddings), settings)
+        return self._scored(_checked(embeddings), settings)
 
     async def aretrieve_by_vectors(
         self, embeddings: Sequence[Sequence[float]], **settings: Any
     ) -> Retrieval:
         """Do as `retrieve_by_vectors` does, without blocking the event loop."""
-        return await self._ascored(_unit_queries(embeddings), settings)
+        return await self._ascored(_checked(embeddings), settings)
 
     # Doing it
 
@@ -369,7 +372,11 @@ class SIFTRetriever(VectorStoreRetriever):
         arguments = self._search_arguments(settings, call, adapter)
         started = time.perf_counter()
         outcomes = await arun_together(
-            searches(queries, settings), adapter, timeout=settings.timeout, arguments=arguments
+            searches(queries, settings),
+            adapter,
+            store=self.vectorstore,
+            timeout=settings.timeout,
+            arguments=arguments,
         )
         return merged(queries, outcomes, settings, time.perf_counter() - started)
 
@@ -377,12 +384,12 @@ class SIFTRetriever(VectorStoreRetriever):
 
     def _embed(self, query: str) -> Array:
         embedder = self.query_embedder or embeddings_of(self.vectorstore)
-        return _unit_queries([embedder.embed_query(part) for part in self._parts(query)])
+        return _checked([embedder.embed_query(part) for part in self._parts(query)])
 
     async def _aembed(self, query: str) -> Array:
         embedder = self.query_embedder or embeddings_of(self.vectorstore)
         # One after another: `max_concurrency` counts queries.
-        return _unit_queries([await embedder.aembed_query(part) for part in self._parts(query)])
+        return _checked([await embedder.aembed_query(part) for part in self._parts(query)])
 
     def _parts(self, query: str) -> Sequence[str]:
         if not isinstance(query, str):
@@ -512,7 +519,7 @@ class SIFTRetriever(VectorStoreRetriever):
         raise TypeError(msg)
 
 
-def _unit_queries(embeddings: Sequence[Sequence[float]]) -> Array:
+def _checked(embeddings: Sequence[Sequence[float]]) -> Array:
     try:
         queries = np.asarray(embeddings, dtype=np.float64)
     except ValueError as error:
@@ -521,4 +528,5 @@ def _unit_queries(embeddings: Sequence[Sequence[float]]) -> Array:
     if queries.ndim != 2 or not queries.size:  # noqa: PLR2004
         msg = f"the vectors of a query must have shape (m, d), got {queries.shape}"
         raise EmbeddingError(msg)
-    return unit_rows(queries, ["the query"] * len(queries), queries.shape[1])
+    unit_rows(queries, ["the query"] * len(queries), queries.shape[1])  # or an error
+    return queries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -134,7 +134,9 @@ def _check_search(
 
 
 # What passes documents that lack the key altogether, in the filters of the stores known here.
-_DENIALS = frozenset({"$ne", "$neq", "$nin", "$not", "$not_contains", "must_not"})
+_DENIALS = frozenset(
+    {"$ne", "$neq", "$nin", "$not", "$not_contains", "$exists", "must_not", "is_empty", "is_null"}
+)
 
 
 def _check_required(condition: Any) -> None:
@@ -143,22 +145,24 @@ def _check_required(condition: Any) -> None:
         return  # what it passes only it knows
     if isinstance(condition, BaseModel):  # Qdrant's
         condition = condition.model_dump(exclude_none=True)
-    keys, values = _parts_of_filter(condition)
-    if keys & _DENIALS or not values:
+    for loose in _loose_parts(condition):
         msg = (
-            f"a required filter must say what is allowed: {sorted(_DENIALS)} also pass documents "
-            "that lack the key, and an empty condition passes all"
+            f"a required filter must say what is allowed, and this one has {loose}, which also "
+            "passes documents that lack the key"
         )
         raise InvalidFilter(msg)
 
 
-def _parts_of_filter(condition: Any) -> tuple[set[str], list[Any]]:
-    """Return all keys of a nested condition, and all values that are not nested."""
+def _loose_parts(condition: Any) -> Iterator[str]:
+    """Yield what in a nested condition does not say what is allowed."""
+    if condition is None:
+        yield "None"
+    if not isinstance(condition, Mapping | list | tuple):
+        return
+    if not condition:
+        yield "an empty condition"
     if isinstance(condition, Mapping):
-        parts = [_parts_of_filter(value) for value in condition.values()]
-        keys = {str(key) for key in condition}
-    elif isinstance(condition, list | tuple):
-        parts, keys = [_parts_of_filter(value) for value in condition], set()
-    else:
-        return set(), [condition]
-    return keys.union(*(found for found, _ in parts)), [v for _, values in parts for v in values]
+        yield from sorted(_DENIALS.intersection(map(str, condition)))
+        condition = condition.values()
+    for part in condition:
+        yield from _loose_parts(part)

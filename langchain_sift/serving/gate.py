@@ -27,6 +27,13 @@ ANSWERING = ("/v1/chat/completions", "/v1/completions")
 _OTHERS = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
 
+_ENDS = Failure(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "the server was told to end before this was answered: ask again",
+    "shutting_down",
+    headers={"Retry-After": "1"},
+)
+
 _log = logging.getLogger("langchain_sift.serving")
 
 
@@ -67,6 +74,10 @@ class Gate:
             await self._let_in(path, scope, receive, answer)
         except Exception as error:  # noqa: BLE001 - the server goes on, and the client hears of it
             await self._refuse(error, scope, receive, answer)
+        except asyncio.CancelledError:
+            if not answer.status:
+                await _ENDS.response()(scope, receive, answer)
+            raise
         if answer.status:
             known = path if path in (*ANSWERING, *_OTHERS) else "other"
             self._metrics.request(known, answer.status, time.perf_counter() - began)

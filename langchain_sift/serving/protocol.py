@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from langchain_sift.selection.greedy import LEAST_NOISE_VARIANCE
+from langchain_sift.selection.posterior import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.chroma import where
 
 Mode = Literal["base", "rag", "ttft", "both"]

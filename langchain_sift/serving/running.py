@@ -14,7 +14,8 @@ from langchain_sift.serving.service import open_service
 from langchain_sift.serving.settings import ServingSettings
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-_GOODBYE_SECONDS = 10  # what is being answered when the server is told to end
+# For what is being answered when the server is told to end. Kubernetes kills after 30.
+_GOODBYE_SECONDS = 25
 
 
 def serve(

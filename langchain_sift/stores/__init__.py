@@ -52,7 +52,7 @@ def fetch_candidates(
 
     Args:
         vectorstore: Any store whose adapter is asked by threads.
-        query_embedding: Shape (d,), of unit norm.
+        query_embedding: Shape (d,).
         fetch_k: How many different texts.
         timeout: Seconds that the store may take.
         **search: `filter` and what else the store takes.

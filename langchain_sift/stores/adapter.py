@@ -34,7 +34,7 @@ class Nearest:
     """A request for the rows nearest to each of several directions; answered by a list of Rows."""
 
     directions: Array
-    """Unit vectors, shape (j, d)."""
+    """Shape (j, d); as long as the vectors of the query, for stores that compare by distance."""
 
     count: int
     """How many rows for each."""
@@ -73,7 +73,8 @@ class StoreAdapter(Protocol):
         """Return, for each direction, at most `count` rows, nearest first.
 
         Args:
-            directions: Unit vectors, shape (j, d).
+            directions: Shape (j, d); as long as the vectors of the query, for stores that
+                compare by distance: "nearest" is by the store's own metric.
             count: At least 1.
             timeout: Seconds after which nobody waits for the answer any more.
             **search: What `search_arguments` names; `filter` is None or a filter.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -66,12 +67,13 @@ def run_together(
     deadline = time.monotonic() + timeout
     members = [_Member(search) for search in searches]
     while any(member.request for member in members):
-        for request, parts in _gathered(members):
+        calls = deque(_gathered(members))
+        while calls:
+            request, parts = calls.popleft()
             try:
                 answer = _ask(adapter, request, deadline, arguments)
             except Exception as error:  # noqa: BLE001 - each member hears of it, and decides
-                for member, _ in parts:
-                    member.fail(error)
+                calls.extend(_after_failure(parts, error))
             else:
                 for member, part in parts:
                     member.answer(answer if part is None else answer[part])
@@ -82,19 +84,24 @@ async def arun_together(
     searches: Sequence[Search[Result]],
     adapter: AnyAdapter,
     *,
+    store: object,
     timeout: float,
     arguments: Mapping[str, Any],
 ) -> list[Result | Exception]:
-    """Do as `run_together` does, without blocking the event loop; choosing is done in a thread."""
+    """Do as `run_together` does, without blocking the event loop; choosing is done in a thread.
+
+    `store` is what the adapter asks: one that hangs holds up no other.
+    """
     deadline = time.monotonic() + timeout
     members = [_Member(search) for search in searches]
     while any(member.request for member in members):
-        for request, parts in _gathered(members):
+        calls = deque(_gathered(members))
+        while calls:
+            request, parts = calls.popleft()
             try:
-                answer = await _aask(adapter, request, deadline, arguments)
+                answer = await _aask(adapter, request, deadline, arguments, store)
             except Exception as error:  # noqa: BLE001 - as above
-                for member, _ in parts:
-                    member.fail(error)
+                calls.extend(_after_failure(parts, error))
             else:
                 for member, part in parts:
                     own = answer if part is None else answer[part]
@@ -131,9 +138,24 @@ class _Member(Generic[Result]):
             self._outcome = error
 
 
-def _gathered(
-    members: Sequence[_Member[Any]],
-) -> Iterator[tuple[Nearest | Page, list[tuple[_Member[Any], slice | None]]]]:
+# Who asks, and which part of the answer is theirs: None for all of it.
+_Parts = list[tuple[_Member[Any], slice | None]]
+
+
+def _after_failure(parts: _Parts, error: Exception) -> Iterator[tuple[Nearest | Page, _Parts]]:
+    """Yield the calls to make instead; tell each who asked of the failure if there are none.
+
+    What fails for a reason that is not known may fail for one of those who asked, and not for
+    the others: each asks again, alone.
+    """
+    for member, _ in parts:
+        if len(parts) > 1 and type(error) is StoreError and member.request is not None:
+            yield member.request, [(member, None)]
+        else:
+            member.fail(error)
+
+
+def _gathered(members: Sequence[_Member[Any]]) -> Iterator[tuple[Nearest | Page, _Parts]]:
     """Yield requests that serve several members, with the part of the answer that is each's."""
     same: dict[Any, list[_Member[Any]]] = {}
     for member in members:
@@ -150,11 +172,9 @@ def _gathered(
             yield first, [(member, None) for member in askers]
 
 
-def _in_one_call(
-    members: Sequence[_Member[Any]], count: int
-) -> Iterator[tuple[Nearest, list[tuple[_Member[Any], slice | None]]]]:
+def _in_one_call(members: Sequence[_Member[Any]], count: int) -> Iterator[tuple[Nearest, _Parts]]:
     directions: list[Any] = []
-    parts: list[tuple[_Member[Any], slice | None]] = []
+    parts: _Parts = []
     for member in members:
         own = member.request.directions  # type: ignore[union-attr]
         if parts and len(directions) + len(own) > _DIRECTIONS_PER_CALL:
@@ -176,8 +196,11 @@ async def _aask(
     request: Nearest | Page,
     deadline: float,
     arguments: Mapping[str, Any],
+    store: object,
 ) -> Any:
-    return _joined([await _aanswer(adapter, part, deadline, arguments) for part in _split(request)])
+    return _joined(
+        [await _aanswer(adapter, part, deadline, arguments, store) for part in _split(request)]
+    )
 
 
 def _split(request: Nearest | Page) -> list[Nearest | Page]:
@@ -214,6 +237,7 @@ async def _aanswer(
     request: Nearest | Page,
     deadline: float,
     arguments: Mapping[str, Any],
+    store: object,
 ) -> Any:
     async def once() -> Any:
         try:
@@ -222,7 +246,7 @@ async def _aanswer(
                 async with asyncio.timeout(remaining):
                     return await _aput(adapter, request, remaining, arguments)
             ask = partial(_put, adapter, request, remaining, arguments)
-            return await awithin(remaining, ask, adapter.label)
+            return await awithin(remaining, ask, store)
         except SIFTError:
             raise
         except Exception as error:

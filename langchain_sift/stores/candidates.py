@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class CandidatePool:
         self._documents: list[Document] = []
         self._embeddings: list[Array] = []
         self._places: dict[str, int] = {}
-        self._ids: list[set[str | None]] = []
+        self._rows: list[set[str | int]] = []  # of each text
 
     def add(
         self, documents: Sequence[Document], units: Array, *, limit: int | None = None
@@ -51,6 +52,7 @@ class CandidatePool:
             The vectors of those whose text is new, shape (i, d).
         """
         texts: set[str] = set()
+        nameless: Counter[str] = Counter()
         new: list[int] = []
         for row, document in enumerate(documents):
             text = document.page_content
@@ -60,9 +62,13 @@ class CandidatePool:
             place = self._places.setdefault(text, len(self._documents))
             if place == len(self._documents):
                 self._documents.append(document)
-                self._ids.append(set())
+                self._rows.append(set())
                 new.append(row)
-            self._ids[place].add(document.id)
+            name: str | int | None = document.id
+            if name is None:  # its number among those of this answer: it may come in another too
+                nameless[text] += 1
+                name = nameless[text]
+            self._rows[place].add(name)
         embeddings: Array = units if len(new) == len(units) else units[new]
         self._embeddings.append(embeddings)
         return embeddings
@@ -76,8 +82,14 @@ class CandidatePool:
         return Candidates(
             documents=tuple(self._documents),
             embeddings=embeddings,
-            copies=tuple(len(ids) for ids in self._ids),
+            copies=tuple(len(rows) for rows in self._rows),
         )
+
+
+def normalized(queries: Array) -> Array:
+    """Return the vectors of a query, shape (m, d), none of them zero, scaled to unit norm."""
+    units: Array = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    return units
 
 
 def unit_vector(embedding: Array) -> Array:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.stores.adapter import Array, Rows
+from langchain_sift.stores.workers import awithin
 
 _warned: set[type] = set()
+# Of a store without coroutines of its own.
+_BY_A_THREAD = VectorStore.asimilarity_search_by_vector
 
 
 class ReEmbeddingAdapter:
@@ -43,11 +51,7 @@ class ReEmbeddingAdapter:
     ) -> list[Rows]:
         """Ask for each direction, and embed every different text once."""
         del timeout
-        embeddings = self._store.embeddings
-        if embeddings is None:
-            msg = f"{self.label} has no embedding function, and its vectors cannot be read"
-            raise StoreError(msg)
-        given = {name: value for name, value in search.items() if value is not None}
+        embeddings, given = self._embeddings(), _given(search)
         try:
             found = [
                 self._store.similarity_search_by_vector(direction.tolist(), k=count, **given)
@@ -56,10 +60,48 @@ class ReEmbeddingAdapter:
         except NotImplementedError as error:
             msg = f"{self.label} cannot be searched by vector"
             raise StoreError(msg) from error
-        texts = dict.fromkeys(d.page_content for documents in found for d in documents)
-        new = [text for text in texts if text not in self._vectors]
+        except sqlite3.ProgrammingError as error:
+            if "thread" not in str(error):
+                raise
+            msg = (
+                f"{self.label} may only be asked by the thread that opened it: give it a "
+                "connection of sqlite3.connect(..., check_same_thread=False)"
+            )
+            raise StoreError(msg) from error
+        new = self._new_texts(found)
         if new:
             self._vectors.update(zip(new, embeddings.embed_documents(new), strict=True))
+        return self._rows(found)
+
+    async def anearest(
+        self, directions: Array, count: int, *, timeout: float, **search: Any
+    ) -> list[Rows]:
+        """Do the same by the store's own coroutines, where it has any."""
+        if type(self._store).asimilarity_search_by_vector is _BY_A_THREAD:
+            ask = partial(self.nearest, directions, count, timeout=timeout, **search)
+            return cast("list[Rows]", await awithin(timeout, ask, self._store))
+        embeddings, given = self._embeddings(), _given(search)
+        found = [
+            await self._store.asimilarity_search_by_vector(direction.tolist(), k=count, **given)
+            for direction in directions
+        ]
+        new = self._new_texts(found)
+        if new:
+            self._vectors.update(zip(new, await embeddings.aembed_documents(new), strict=True))
+        return self._rows(found)
+
+    def _embeddings(self) -> Embeddings:
+        embeddings = self._store.embeddings
+        if embeddings is None:
+            msg = f"{self.label} has no embedding function, and its vectors cannot be read"
+            raise StoreError(msg)
+        return embeddings
+
+    def _new_texts(self, found: list[list[Document]]) -> list[str]:
+        texts = dict.fromkeys(d.page_content for documents in found for d in documents)
+        return [text for text in texts if text not in self._vectors]
+
+    def _rows(self, found: list[list[Document]]) -> list[Rows]:
         return [
             Rows(
                 documents,
@@ -77,8 +119,18 @@ class ReEmbeddingAdapter:
         msg = f"{self.label} cannot be read from end to end: use another candidate_search"
         raise StoreError(msg)
 
+    async def apage(
+        self, cursor: Any, size: int, *, timeout: float, **search: Any
+    ) -> tuple[Rows, Any]:
+        """Refuse, as `page` does."""
+        return self.page(cursor, size, timeout=timeout, **search)
+
     def conjunction(self, first: Any, second: Any) -> Any:
         """Refuse: what a filter is differs from store to store."""
         del first, second
         msg = f"the filters of a {self.label} cannot be joined: register_adapter can say how"
         raise ArgumentError(msg)
+
+
+def _given(search: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in search.items() if value is not None}

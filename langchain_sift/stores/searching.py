@@ -16,7 +16,12 @@ from langchain_core.documents import Document
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
 from langchain_sift.stores.adapter import Array, Nearest, Page, Rows
-from langchain_sift.stores.candidates import CandidatePool, Candidates, unit_rows
+from langchain_sift.stores.candidates import (
+    CandidatePool,
+    Candidates,
+    normalized,
+    unit_rows,
+)
 
 # A store may hold a text many times over. To find `fetch_k` different texts, at most so many
 # times as many rows are read.
@@ -43,7 +48,8 @@ def nearest_candidates(
     """Find the rows nearest to each query, and unite them.
 
     Args:
-        queries: Unit vectors, shape (m, d).
+        queries: Shape (m, d), of any length but zero. A store that compares by distance is asked
+            with vectors as long as these: of unit norm, they would be nearest to short rows.
         fetch_k: How many different texts for each query.
         opposite: Whether nearness is |cos|: SIFT learns as much from -x as from x, and the
             paper's own pre-selection takes both. Otherwise it is the cosine.
@@ -74,15 +80,16 @@ def residual_candidates(
     """Find candidates before each choice, and choose; see `select_residual`.
 
     Args:
-        queries: Unit vectors, shape (m, d).
+        queries: As in `nearest_candidates`.
         step_fetch_k: As in `select_residual`.
         **arguments: Those of `select`.
     """
     pool = CandidatePool(queries.shape[1])
-    steps = residual_steps(queries, step_fetch_k=step_fetch_k, **arguments)
+    length = np.linalg.norm(queries, axis=1).mean()
+    steps = residual_steps(normalized(queries), step_fetch_k=step_fetch_k, **arguments)
     directions, count = next(steps)
     while True:
-        found = yield from _neighbors(directions, count)
+        found = yield from _neighbors(length * directions, count)
         new = [
             _add_nearest_first(pool, neighbors, limit=count, absolute=False) for neighbors in found
         ]
@@ -153,7 +160,7 @@ def _add_nearest_first(
 def _beside(direction: Array, rows: Rows) -> _Neighbors:
     units = _units(rows, len(direction))
     # Row by row: a product with a matrix wakes BLAS' other threads, which takes longer.
-    cosines = np.vecdot(units, direction)
+    cosines = np.vecdot(units, direction) / np.linalg.norm(direction)
     return _Neighbors(list(rows.documents), units, cosines, rows.seen)
 
 

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 # So many threads wait for work, at most: as many as the event loop's own executor has.
 MOST_IDLE = 32
-# So many calls of the coroutines of one event loop are out at once, for each store.
+# So many calls of the coroutines of one event loop are waited for at once, for each store.
 _MOST_AT_ONCE = 64
 
 Outcome = tuple[Any, BaseException | None]
@@ -87,19 +87,21 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     return answer
 
 
-# For each event loop and store, how many of its coroutines may have a worker at once.
-_limits: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = (
-    WeakKeyDictionary()
-)
+# For each event loop and store, by its id, how many of its coroutines may have a worker at once.
+# Each is held by those whose calls are out; who does not call needs no limit.
+_limits: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, WeakValueDictionary[int, asyncio.Semaphore]
+] = WeakKeyDictionary()
 
 
-async def awithin(seconds: float, function: Callable[[], Any], store: str) -> Any:
+async def awithin(seconds: float, function: Callable[[], Any], store: object) -> Any:
     """Do as `within` does, without a thread of the event loop's own executor.
 
     It has few, which a store that hangs would take from everything else in the process.
     """
     loop = asyncio.get_running_loop()
-    limit = _limits.setdefault(loop, {}).setdefault(store, asyncio.Semaphore(_MOST_AT_ONCE))
+    limits = _limits.setdefault(loop, WeakValueDictionary())
+    limit = limits.setdefault(id(store), asyncio.Semaphore(_MOST_AT_ONCE))
     future: asyncio.Future[Any] = loop.create_future()
 
     def settle(outcome: Outcome) -> None:
@@ -108,6 +110,8 @@ async def awithin(seconds: float, function: Callable[[], Any], store: str) -> An
         answer, error = outcome
         if error is None:
             future.set_result(answer)
+        elif isinstance(error, StopIteration):  # a future takes none
+            future.set_exception(RuntimeError("StopIteration"))
         else:
             future.set_exception(error)
 

@@ -327,12 +327,15 @@ async def test_a_body_that_does_not_come_is_not_waited_for(service, monkeypatch)
     assert service.engine.status().admitted == 0
 
 
-async def test_a_server_that_is_told_to_end_leaves_nothing_behind(service, pace):
+async def test_a_server_that_is_told_to_end_says_so_and_leaves_nothing_behind(service, pace):
     client = Client(create_app(service), text(ttft={"k": 50}))
     await until(pace.begun.is_set)
-    client.task.cancel()
+    client.task.cancel()  # as uvicorn does when its time for goodbyes is over
     with pytest.raises(asyncio.CancelledError):
         await client.task
+    assert client.sent[0]["status"] == 503
+    assert dict(client.sent[0]["headers"])[b"retry-after"] == b"1"
+    assert json.loads(client.sent[1]["body"])["error"]["code"] == "shutting_down"
     pace.go_on.set()
     await until(lambda: service.engine.status().admitted == 0)
     assert pace.steps <= 2

@@ -97,7 +97,7 @@ class AsyncStore(Store):
 
 
 async def arun(search, store, **settings):
-    [outcome] = await arun_together([search], store, **settings)
+    [outcome] = await arun_together([search], store, store=store, **settings)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -108,7 +108,7 @@ def by_threads(searches, store, timeout=20.0):
 
 
 def by_coroutines(searches, store, timeout=20.0):
-    return asyncio.run(arun_together(searches, store, timeout=timeout, arguments={}))
+    return asyncio.run(arun_together(searches, store, store=store, timeout=timeout, arguments={}))
 
 
 @pytest.fixture(
