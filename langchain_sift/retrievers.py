@@ -142,7 +142,8 @@ class SIFTRetriever(VectorStoreRetriever):
     """Embeds the query in the place of the store's own embedding function."""
 
     timeout: float = Field(default=30.0)
-    """Seconds that the store may take for one retrieval, all its calls and retries included."""
+    """Seconds that the store may take for one retrieval, or for 64 of a batch together, all calls
+    and retries included."""
 
     require_filter: bool = False
     """Whether `search_kwargs` must have a filter, such as a tenant's. A filter given to a call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 
@@ -9,12 +10,20 @@ import numpy as np
 import pytest
 from langchain_chroma import Chroma
 from langchain_classic.retrievers import EnsembleRetriever
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
-from unit_tests.stores.real_stores import TEXTS, CountingEmbeddings, fill, make_chroma, texts_of
+from unit_tests.stores.real_stores import (
+    TEXTS,
+    CountingEmbeddings,
+    fill,
+    make_chroma,
+    make_faiss,
+    texts_of,
+)
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import (
@@ -545,6 +554,61 @@ def test_a_required_filter_that_passes_rows_without_the_key_is_refused(drawn, re
     )
     with pytest.raises(InvalidFilter, match="must say what is allowed"):
         retriever.invoke(QUERY)
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_what_a_caller_does_to_nested_metadata_reaches_nobody_else(scored):
+    embeddings = CountingEmbeddings()
+    for store in (InMemoryVectorStore(embeddings), make_faiss(embeddings)):
+        store.add_texts(["a", "b"], [{"tags": ["x"], "more": {"y": [1]}}] * 2, ids=["1", "2"])
+        retriever = SIFTRetriever(vectorstore=store, k=2)
+        if scored:
+            first = retriever.retrieve_with_scores("a").documents
+        else:
+            first, other = retriever.batch(["a", "b"])
+        for document in first:
+            document.metadata["tags"].append("mine")
+            document.metadata["more"]["y"].append(2)
+        if not scored:
+            assert [d.metadata for d in other] == [{"tags": ["x"], "more": {"y": [1]}}] * 2
+        again = retriever.invoke("a")
+        assert [d.metadata for d in again] == [{"tags": ["x"], "more": {"y": [1]}}] * 2
+
+
+class Later(AsyncCallbackHandler):
+    """Starts a task when a retrieval ends, that retrieves once more when it may."""
+
+    def __init__(self, retriever):
+        self.retriever, self.go_on, self.task = retriever, asyncio.Event(), None
+
+    async def on_retriever_end(self, *_, **__):
+        if self.task is None:
+            self.task = asyncio.create_task(self.retrieve())
+
+    async def retrieve(self):
+        await self.go_on.wait()
+        return await self.retriever.ainvoke(QUERY)
+
+
+async def test_a_task_that_is_started_in_a_batch_gets_no_answer_of_it_afterwards():
+    store = InMemoryVectorStore(CountingEmbeddings())
+    fill(store)
+    retriever = SIFTRetriever(vectorstore=store, k=100)
+    later = Later(retriever)
+    await retriever.abatch([QUERY], {"callbacks": [later]})
+    store.add_texts(["a new one"], ids=["new"])
+    later.go_on.set()
+    assert "a new one" in texts_of(await later.task)
+
+
+def test_lambda_comes_with_who_embeds_the_query_where_the_store_has_no_embeddings():
+    embeddings = CountingEmbeddings()
+    embeddings.noise_variance = 0.5
+    store = Chroma(collection_name=f"plain-{uuid.uuid4()}")
+    assert SIFTRetriever(vectorstore=store, query_embedder=embeddings).noise_variance == 0.5
+    embeddings.noise_variance = "auto"  # of another's, for another purpose
+    made = SIFTRetriever(vectorstore=store, query_embedder=embeddings, noise_variance=0.2)
+    assert made.noise_variance == 0.2
 
 
 # Ways to make one

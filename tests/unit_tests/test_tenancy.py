@@ -360,6 +360,13 @@ NOT_B = models.Filter(
 )
 
 
+IS_A = models.FieldCondition(key="metadata.tenant", match=models.MatchValue(value="a"))
+A_OR_ANYTHING = models.Filter(should=[IS_A, models.Filter()])
+OF_NOBODY = models.Filter(
+    must=[models.IsEmptyCondition(is_empty=models.PayloadField(key="metadata.tenant"))]
+)
+
+
 @pytest.mark.parametrize(
     ("kind", "condition"),
     [
@@ -370,8 +377,14 @@ NOT_B = models.Filter(
         ("FAISS", {"tenant": {"$neq": "b"}}),
         ("FAISS", {"tenant": {"$nin": ["b"]}}),
         ("FAISS", {"$not": {"tenant": "b"}}),
+        ("FAISS", {"tenant": None}),
+        ("FAISS", {"tenant": {"$in": ["a", None]}}),
+        ("FAISS", {"$or": [{"tenant": "a"}, {}]}),
+        ("FAISS", {"$or": [{"tenant": "a"}, {"$and": []}]}),
         pytest.param("Qdrant", models.Filter(), id="Qdrant-nothing"),
         pytest.param("Qdrant", models.Filter(must=[]), id="Qdrant-must nothing"),
+        pytest.param("Qdrant", A_OR_ANYTHING, id="Qdrant-should anything"),
+        pytest.param("Qdrant", OF_NOBODY, id="Qdrant-is_empty"),
         pytest.param("Qdrant", NOT_B, id="Qdrant-must_not"),
         pytest.param("Qdrant", models.Filter(must=[NOT_B]), id="Qdrant-must_not within must"),
     ],

@@ -174,6 +174,26 @@ async def test_a_store_that_hangs_takes_no_thread_from_the_event_loop(hung):
     assert {type(outcome) for outcome in await waiting} == {StoreTimeout}
 
 
+async def test_a_store_that_hangs_holds_up_no_other_of_the_same_name(hung):
+    hanging = Store(hung.wait)
+    asked = [arun(search(seed), hanging, timeout=5.0, arguments={}) for seed in range(100)]
+    waiting = asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    assert len((await arun(search(), Store(), timeout=5.0, arguments={})).documents) == 5
+    assert not waiting.done()
+    hung.set()
+    assert not any(isinstance(outcome, Exception) for outcome in await waiting)
+
+
+async def test_a_stop_iteration_of_a_store_is_an_error_as_any_other():
+    def stop():
+        raise StopIteration
+
+    for ask in (arun(search(), Store(stop), timeout=20.0, arguments={}), None):
+        with pytest.raises(StoreError, match=r"search failed: (RuntimeError|StopIteration)"):
+            await ask if ask else run(search(), Store(stop), timeout=20.0, arguments={})
+
+
 def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
     with pytest.raises(StoreTimeout):
         asyncio.run(arun(search(), Store(hung.wait), timeout=0.1, arguments={}))

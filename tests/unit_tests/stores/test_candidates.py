@@ -42,6 +42,14 @@ def test_a_row_that_comes_again_is_no_further_copy():
     assert pool.candidates().copies == (2,)
 
 
+def test_rows_without_an_id_are_as_many_as_one_answer_has():
+    pool = CandidatePool(6)
+    nameless = [Document(page_content=text) for text in ("a", "b", "a", "a")]
+    pool.add(nameless, ROWS[:4])
+    pool.add(nameless[:3], ROWS[:3])
+    assert pool.candidates().copies == (3, 1)
+
+
 def test_add_returns_the_vectors_of_those_that_are_new():
     pool = CandidatePool(6)
     assert_array_equal(pool.add(documents("a", "a", "b"), ROWS[:3]), ROWS[[0, 2]])

@@ -25,6 +25,7 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import DimensionMismatch, StoreTimeout
+from langchain_sift.selection import select
 from langchain_sift.stores import fetch_candidates
 from langchain_sift.stores.adapter import StoreAdapter, adapter_for
 
@@ -309,6 +310,31 @@ def test_the_metric_of_the_store_does_not_change_the_choice(make, embeddings, by
     for query in QUERIES:
         expected = by_hand.choice(embeddings.vector(query), k=6, fetch_k=12)
         assert texts_of(retriever.invoke(query)) == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_chroma, make_faiss, lambda embeddings: make_qdrant(embeddings, distance="EUCLID")],
+    ids=["Chroma", "FAISS", "Qdrant"],
+)
+def test_a_store_that_compares_by_distance_is_asked_as_far_out_as_its_rows_are(make):
+    # Asked with a unit vector, it would answer with the shortest rows.
+    embeddings = CountingEmbeddings(lengths=(5.4, 5.7, 6.0, 6.3, 6.6))
+    texts = [f"{'x' * (number % 5)} {number}" for number in range(400)]
+    store = fill(make(embeddings), texts)
+    rows = embeddings.vectors(texts)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    nearest = SIFTRetriever(vectorstore=store, k=8, fetch_k=40, search_type="similarity")
+    residual = SIFTRetriever(
+        vectorstore=store, k=8, noise_variance=1.0, candidate_search="residual"
+    )
+    for query in QUERIES:
+        asked = unit(embeddings.vector(query))
+        expected = [texts[row] for row in np.argsort(-rows @ asked)[:8]]
+        assert texts_of(nearest.invoke(query)) == expected
+        best = select(asked, rows, k=8, noise_variance=1.0).posterior_variances[-1]
+        found = residual.retrieve_with_scores(query).choices[-1].posterior_variance
+        assert found <= 1.02 * best
 
 
 def test_a_store_that_takes_too_long_is_a_timeout(kind, store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 
 import numpy as np
@@ -174,3 +175,64 @@ def test_an_empty_store_gives_nothing(embeddings, monkeypatch):
     with embeddings.counting():
         assert SIFTRetriever(vectorstore=ListStore(embeddings)).invoke(QUERY) == []
     assert embeddings.documents == []
+
+
+class ListStoreOfCoroutines(ListStore):
+    """The same, for coroutines alone."""
+
+    def similarity_search_by_vector(self, embedding, k=4, **arguments):
+        raise NotImplementedError
+
+    async def asimilarity_search_by_vector(self, embedding, k=4, **arguments):
+        return ListStore.similarity_search_by_vector(self, embedding, k, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:the vectors of a ListStoreOfCoroutines")
+async def test_a_store_of_coroutines_is_asked_by_its_own(store, embeddings):
+    expected = SIFTRetriever(vectorstore=store, k=5, fetch_k=9)
+    of_coroutines = ListStoreOfCoroutines(embeddings)
+    of_coroutines._rows = store._rows
+    retriever = SIFTRetriever(vectorstore=of_coroutines, k=5, fetch_k=9)
+    for query in QUERIES:
+        assert await retriever.ainvoke(query) == expected.invoke(query)
+    assert await retriever.abatch(QUERIES) == expected.batch(QUERIES)
+    with pytest.raises(StoreError, match="cannot be searched by vector"):
+        retriever.invoke(QUERY)
+
+
+class ListStoreInSQLite(ListStore):
+    """A store that only the thread may ask that opened it."""
+
+    def __init__(self, embeddings):
+        super().__init__(embeddings)
+        self._connection = sqlite3.connect(":memory:")
+
+    def similarity_search_by_vector(self, embedding, k=4, **arguments):
+        self._connection.execute("select 1")
+        return super().similarity_search_by_vector(embedding, k, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:the vectors of a ListStoreInSQLite")
+def test_a_store_that_belongs_to_a_thread_is_told_how_not_to(embeddings):
+    store = ListStoreInSQLite(embeddings)
+    with pytest.raises(StoreError, match="check_same_thread=False"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY)
+    store._connection.close()
+
+
+def test_a_text_that_cannot_be_embedded_fails_its_own_query_alone(store, embeddings, monkeypatch):
+    retriever = SIFTRetriever(vectorstore=store, k=2, fetch_k=2)
+    expected = retriever.batch(QUERIES)
+    others = {document.page_content for found in expected[1:] for document in found}
+    bad = next(d.page_content for d in expected[0] if d.page_content not in others)
+    embed = embeddings.embed_documents
+
+    def embed_documents(texts):
+        if bad in texts:
+            raise OSError
+        return embed(texts)
+
+    monkeypatch.setattr(embeddings, "embed_documents", embed_documents)
+    first, *rest = retriever.batch(QUERIES, return_exceptions=True)
+    assert type(first) is StoreError
+    assert rest == expected[1:]
