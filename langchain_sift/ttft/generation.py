@@ -212,24 +212,35 @@ class _Decoding:
 
     def take(self, token_id: int) -> str:
         self._token_ids.append(token_id)
-        text = self._decoded()
+        text = self._decoded(self._token_ids)
         if text.endswith(_INCOMPLETE):
             return ""
         piece = text[len(self._said) :]
         self._said = text
         if len(self._token_ids) > 16 and piece:  # noqa: PLR2004 - a window: decoding all is quadratic
-            # Some tokenizers write a first token without its space: keep those before it.
-            self._token_ids = self._token_ids[-8:]
-            self._said = self._decoded()
+            self._forget()
         return piece
 
     def rest(self) -> str:
-        text = self._decoded()
+        text = self._decoded(self._token_ids)
         return text[len(self._said) :]
 
-    def _decoded(self) -> str:
+    def _forget(self) -> None:
+        """Keep the last tokens alone, where what they decode to by themselves is the text's end.
+
+        It is not where the first of them is in the midst of a character, which has up to four
+        bytes. Some tokenizers write a first token without its space: some are kept before it.
+        """
+        for kept in range(8, 12):
+            end = self._decoded(self._token_ids[-kept:])
+            if _INCOMPLETE not in end and self._said.endswith(end):
+                self._token_ids = self._token_ids[-kept:]
+                self._said = end
+                return
+
+    def _decoded(self, token_ids: list[int]) -> str:
         text: Any = self._tokenizer.decode(
-            self._token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
+            token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
         )
         return str(text)
 

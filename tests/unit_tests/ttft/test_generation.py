@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from langchain_sift.config import GenerationConfig
 from langchain_sift.ttft.generation import Question, _Decoding, _Until, fitting, generate
@@ -16,7 +19,7 @@ from langchain_sift.ttft.generation import Question, _Decoding, _Until, fitting,
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
 
 PROMPT = [5, 9, 40, 41]
 PROMPTS = [PROMPT, [7], [100, 21, 8, 9, 10, 11, 12, 13, 14], [50, 51]]
@@ -233,6 +236,71 @@ def test_characters_of_several_tokens_come_whole(tiny_tokenizer: PreTrainedToken
     assert "".join(pieces) + decoding.rest() == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert sum(bool(piece) for piece in pieces) > 20
+
+
+@pytest.fixture(scope="module")
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's: what is not in its vocabulary is written byte by byte."""
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    names = [*special.values(), *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklm."]
+    model = models.BPE({name: n for n, name in enumerate(names)}, [], byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def in_pieces(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
+    decoding = _Decoding(tokenizer, keep=False)
+    return "".join(decoding.take(token_id) for token_id in token_ids) + decoding.rest()
+
+
+@pytest.mark.parametrize(
+    "text", ["అన్నము తినుము ఇప్పుడు abc", "한국어한국어한국어한국어 abc", "é🦊 ab " * 20]
+)
+def test_an_answer_in_bytes_is_what_all_its_tokens_decode_to(
+    text: str, tiny_model: PreTrainedModel, byte_fallback_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    token_ids = byte_fallback_tokenizer(text, add_special_tokens=False)["input_ids"]
+    model, said = copy.deepcopy(tiny_model), iter([*token_ids, 2])
+
+    def say(_layer: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
+        likeliest = torch.tensor(next(said)).expand(logits.shape[:-1])
+        return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
+
+    model.lm_head.register_forward_hook(say)
+    told = Told()
+    generate(model, byte_fallback_tokenizer, [told.question(max_tokens=250)])
+    assert told.text == byte_fallback_tokenizer.decode(token_ids) == text
+    assert told.reasons == ["stop"]
+    assert len(told.pieces) > 10
+
+
+@given(st.text(st.sampled_from("ab .é한🦊\N{REPLACEMENT CHARACTER}\u0301"), max_size=60))
+def test_any_text_comes_as_all_its_tokens_decode(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    byte_fallback_tokenizer: PreTrainedTokenizerFast,
+    text: str,
+) -> None:
+    for tokenizer in (tiny_tokenizer, byte_fallback_tokenizer):
+        token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert in_pieces(tokenizer, token_ids) == tokenizer.decode(token_ids)
+
+
+@given(st.lists(st.integers(1, 399), max_size=60))
+def test_any_tokens_of_bytes_come_as_all_of_them_decode(
+    tiny_tokenizer: PreTrainedTokenizerFast, token_ids: list[int]
+) -> None:
+    assert in_pieces(tiny_tokenizer, token_ids) == tiny_tokenizer.decode(token_ids)
 
 
 def test_a_character_that_never_ends_is_told_at_the_end(
