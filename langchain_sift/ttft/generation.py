@@ -24,6 +24,24 @@ from transformers import (
 
 from langchain_sift.config import GenerationConfig
 
+# Of a model's own settings, those that say which tokens are special and change how likely the next
+# one is. All others change how an answer is looked for (beams, drafts), kept or ended.
+_OWN_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "watermarking_config",
+)
+
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose others are to come
 
 
@@ -47,13 +65,22 @@ class Question:
     complete; others may go on."""
 
 
+def own_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
+    """Return what of the model's own settings may go into each answer.
+
+    transformers' `generate` takes from the model whatever it is not told, as a number of beams.
+    """
+    kept = {name: getattr(model.generation_config, name, None) for name in _OWN_SETTINGS}
+    return transformers.GenerationConfig(**kept)  # type: ignore[no-untyped-call]
+
+
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> None:
     """Answer all questions; row i of the batch is question i.
 
     Args:
-        model: Any causal language model.
+        model: Any causal language model, its `generation_config` no more than `own_settings`.
         tokenizer: Its tokenizer.
         questions: At least one.
     """

@@ -16,7 +16,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.adapter import add_slots, share_weights
 from langchain_sift.ttft.artefact import TrainedAdapter
-from langchain_sift.ttft.generation import Question, fitting, generate
+from langchain_sift.ttft.generation import Question, fitting, generate, own_settings
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.scoring import negative_log_likelihoods
 from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Pairs, Scoring, Ticket
@@ -119,6 +119,7 @@ class Worker:
         with torch.inference_mode(mode=False):  # else the adapters could never be trained
             self._model = share_weights(language_model.model)
             self.slots, self.names = add_slots(self._model, config)
+        self._model.generation_config = own_settings(self._model)
         layers = [self._model.get_submodule(name) for name in self.names]
         self._transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
         self._trainer = Trainer(

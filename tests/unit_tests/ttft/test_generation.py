@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.generation import Question, _Decoding, _Until, fitting, generate
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.ttft import Answering, Engine, LanguageModel
+from langchain_sift.ttft.generation import (
+    Question,
+    _Decoding,
+    _Until,
+    fitting,
+    generate,
+    own_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +85,78 @@ def test_greedy_is_what_transformers_generates_for_each_prompt_alone(
         assert answer.text == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
         assert answer.ends == [len(tokens)]
         assert len(answer.pieces) > 1
+
+
+def with_settings(model: PreTrainedModel, settings: dict[str, object]) -> PreTrainedModel:
+    model = copy.deepcopy(model)
+    model.generation_config.update(**settings)
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 2},
+        {"num_beams": 2, "num_return_sequences": 2},
+        {"prompt_lookup_num_tokens": 3},
+        {"max_time": 1e-3},
+        {"max_length": 8},
+        {"stop_strings": ["e", " "]},
+        {"token_healing": True},
+        {"penalty_alpha": 0.5, "top_k": 4},
+        {"dola_layers": "low"},
+        {"guidance_scale": 2.0},
+        {"do_sample": True, "temperature": 5.0, "top_p": 0.9},
+        {"return_dict_in_generate": True, "output_scores": True},
+        {"cache_implementation": "quantized"},
+    ],
+    ids=str,
+)
+def test_how_an_answer_is_looked_for_is_not_the_models_to_say(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    settings: dict[str, object],
+) -> None:
+    model = with_settings(tiny_model, settings)
+    engine = Engine(LanguageModel("x", model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
+    config = GenerationConfig(max_tokens=24)
+    *pieces, outcome = engine.submit(engine.request([], Answering(PROMPT, config)))
+    tokens = tiny_model.generate(torch.tensor([PROMPT]), max_new_tokens=24, do_sample=False)[0, 4:]
+    assert "".join(pieces) == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
+    assert outcome.tokens == len(tokens)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 2},
+        {"suppress_tokens": [*range(200)]},
+        {"begin_suppress_tokens": [*range(200, 400)]},
+        {"bad_words_ids": [[token] for token in range(1, 200)]},
+        {"sequence_bias": [[[token], 5.0] for token in range(50)]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_how_likely_a_token_is_is_the_models_to_say(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    settings: dict[str, object],
+) -> None:
+    model = with_settings(tiny_model, settings)
+    told, plain = [Told() for _ in PROMPTS], []
+    for prompt in PROMPTS:
+        tokens = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
+        plain.append(tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
+    model.generation_config = own_settings(model)
+    asked = zip(told, PROMPTS, strict=True)
+    generate(model, tiny_tokenizer, [t.question(p, max_tokens=24) for t, p in asked])
+    assert [answer.text for answer in told] == plain
+    for prompt, text in zip(PROMPTS, plain, strict=True):
+        tokens = tiny_model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
+        if tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True) != text:
+            return
+    pytest.fail("the setting changes nothing: the test is void")
 
 
 def test_a_sample_depends_on_its_seed_and_not_on_who_is_beside(
