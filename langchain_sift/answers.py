@@ -319,8 +319,11 @@ class Answer:
 
     def _ended(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        if self._cache is not None and self._key is not None and outcome.adapter is not None:
-            self._cache.put(self._key, outcome.adapter)
+        adapter = outcome.adapter
+        if self._cache is None or self._key is None or adapter is None:
+            return
+        if adapter.config == self._recipe:  # not so where for want of memory documents were cut
+            self._cache.put(self._key, adapter)
 
     def _too_little_to_gain(self) -> str | None:
         gains = self._gains()

@@ -216,7 +216,7 @@ class Worker:
                 job.training = request.adapter.training
             self._guard(job)
             if request.keep and job.training.fallback is None:
-                job.adapter = self._kept(job)
+                job.adapter = self._kept(job, max_length or request.config.max_length)
             fine = job.training.fallback in {None, "no document to learn from", reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
@@ -254,12 +254,12 @@ class Worker:
             tokens *= request.config.steps_per_document
             job.milestones.append(Milestone(count, nats, tokens, seconds))
 
-    def _kept(self, job: _Job) -> TrainedAdapter:
+    def _kept(self, job: _Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(
             self.slots.weights[job.slot].to("cpu", copy=True),
             self.names,
             self.slots.shapes,
-            job.ticket.request.config,
+            replace(job.ticket.request.config, max_length=max_length),
             job.training,
             self._name,
             self._transposed,

@@ -16,8 +16,9 @@ from langchain_core.documents import Document
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request
+from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request, TrainingRecord
 from langchain_sift.ttft.tokens import TokenizedDocument
+from langchain_sift.ttft.training import Lesson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -218,6 +219,30 @@ def test_what_depends_on_the_clock_or_was_not_learned_is_not_kept(
     chat.invoke("x", documents=[])
     chat.invoke("x", documents=[Document(texts[0])], learning_rate=1e30)
     assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
+    chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, documents = chat.engine._worker._trainer, [Document(" ".join(texts[:5]))]
+    train = trainer.train
+
+    def lacks_memory(lessons: list[Lesson]) -> list[TrainingRecord]:
+        if any(len(d.token_ids) > 32 for lesson in lessons for d in lesson.documents):
+            raise torch.OutOfMemoryError
+        return train(lessons)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", lacks_memory)
+        half = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+        adapter = chat.engine.finetune([documents[0].page_content])
+    whole = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+    assert (half["tokens"], whole["tokens"], whole["cached"]) == (32, 64, False)
+    shorter = replace(chat.engine.config, max_length=32, on_failure="raise")
+    assert adapter.config == shorter
+    again = chat.engine.finetune([documents[0].page_content], config=shorter)
+    assert torch.equal(again.weights, adapter.weights)
+    assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
 
 
 def test_many_threads_keep_the_same_adapter_once(
