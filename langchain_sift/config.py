@@ -57,7 +57,7 @@ class FineTuneConfig:
     used again between (HullFT, arXiv 2605.30337, which takes 2). 1: computed for each step."""
 
     max_documents: int | None = None
-    """Documents learned from, repeats counted; None: all."""
+    """Documents learned from, repeats counted, and those too short to learn from not; None: all."""
 
     max_train_tokens: int | None = None
     """Training ends before the step that would go beyond so many tokens; None: no limit."""

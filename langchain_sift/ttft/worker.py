@@ -234,12 +234,13 @@ class Worker:
             pauses.setdefault(learned * request.config.steps_per_document, []).append(count)
         return Lesson(
             documents,
-            request.given,
             request.config,
             ticket.should_stop,
             job.tell_step,
             frozenset(pauses),
             lambda taken, seconds: self._reach(job, pauses[taken], seconds),
+            request.skipped,
+            request.unread,
         )
 
     def _reach(self, job: _Job, counts: Sequence[int], seconds: float) -> None:

@@ -82,12 +82,13 @@ def test_what_is_told_of_documents_is_told_by_their_places_in_this_request(
     short, more = Document("", id="short"), Document(texts[5], id="more")
     learned = [Document(text, id=text[:5]) for text in texts[:2]]
     calls = [[short, learned[0], learned[1], more], [learned[0], short, learned[1]], learned]
-    messages = [chat.invoke("The river", documents=call, max_documents=3) for call in calls]
+    messages = [chat.invoke("The river", documents=call, max_documents=2) for call in calls]
     told = [message.response_metadata["ttft"] for message in messages]
     assert len(trainings) == 2
     assert [record["cached"] for record in told] == [False, True, True]
     assert [record["documents"] for record in told] == [[one.id for one in learned]] * 3
-    assert [record["skipped"] for record in told] == [["short", "more"], ["short"], []]
+    assert [record["skipped"] for record in told] == [["short"], ["short"], []]
+    assert ["budget" in str(record["ended"]) for record in told] == [True, False, False]
 
 
 async def test_coroutines_share_it(
