@@ -140,6 +140,12 @@ def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
     return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
 
 
+def _in_float32(temperature: float) -> float:
+    """Return the nearest temperature that float32 has, above 0 and finite; 0 as it is."""
+    range_ = torch.finfo(torch.float32)
+    return 0.0 if temperature == 0 else min(max(temperature, range_.tiny), range_.max)
+
+
 class _Sampling(LogitsProcessor):
     """Makes the likeliest token a sample, for rows of a temperature above 0.
 
@@ -149,7 +155,7 @@ class _Sampling(LogitsProcessor):
     """
 
     def __init__(self, questions: Sequence[Question], device: torch.device) -> None:
-        self._temperatures = [question.config.temperature for question in questions]
+        self._temperatures = [_in_float32(question.config.temperature) for question in questions]
         self._generators = []
         for question in questions:
             generator = torch.Generator(device)
@@ -168,7 +174,8 @@ class _Sampling(LogitsProcessor):
             if temperature > 0:
                 noise = torch.empty_like(scores[row])
                 noise.exponential_(generator=self._generators[row]).log_().neg_()
-                scores[row] = scores[row] / temperature + noise
+                # With 0 as the largest, the likeliest token's does not overflow.
+                scores[row] = (scores[row] - scores[row].max()) / temperature + noise
         return scores
 
 

@@ -272,7 +272,8 @@ class Ticket:
 
     def _wait(self) -> float | None:
         left = self._seconds_left()
-        return None if left == float("inf") else max(0.0, left)
+        # What a wait can be told at most are 292 years.
+        return None if left == float("inf") else min(max(0.0, left), threading.TIMEOUT_MAX)
 
     def _checked(self, event: Event | BaseException) -> Event:
         if isinstance(event, BaseException):

@@ -206,6 +206,34 @@ def test_samples_are_drawn_from_the_softmax(
     assert abs(share - probability) < error
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-60, 5e-324])
+def test_next_to_no_temperature_is_greedy(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
+) -> None:
+    greedy, sampled = Told(), Told()
+    questions = [
+        greedy.question(max_tokens=12),
+        sampled.question(max_tokens=12, temperature=temperature, seed=1),
+    ]
+    generate(tiny_model, tiny_tokenizer, questions)
+    assert sampled.text == greedy.text
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300])
+def test_at_any_temperature_no_token_comes_that_cannot(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
+) -> None:
+    model = with_settings(tiny_model, {"suppress_tokens": [*range(300)]})
+    found = set()
+    for seed in range(5):
+        told = Told()
+        question = told.question(max_tokens=1, temperature=temperature, seed=seed)
+        generate(model, tiny_tokenizer, [question])
+        found.add(told.text)
+    assert len(found) > 1
+    assert found <= {tiny_tokenizer.decode([token]) for token in range(300, 400)}
+
+
 def test_greedy_and_sampled_rows_go_together(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
