@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -280,11 +281,11 @@ class Answer:
         recipe = self._recipe
         if self._given is not None:
             # A token is at least one byte; some tokenizers begin and end a text with one more.
-            texts = (
-                d.page_content[: recipe.max_length] for d in self._given[: recipe.max_documents]
-            )
+            texts = (d.page_content[: recipe.max_length] for d in self._given)
             lengths = (len(text.encode("utf-8", "surrogatepass")) + 2 for text in texts)
-            tokens = sum(min(recipe.max_length, length) for length in lengths)
+            most = (min(recipe.max_length, length) for length in lengths)
+            # Which of them are too short to be counted is not known yet.
+            tokens = sum(heapq.nlargest(recipe.max_documents or len(self._given), most))
         elif self._source is not None:
             documents = min(self._source.k, recipe.max_documents or self._source.k)
             tokens = documents * recipe.max_length
@@ -319,8 +320,11 @@ class Answer:
 
     def _ended(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        if self._cache is not None and self._key is not None and outcome.adapter is not None:
-            self._cache.put(self._key, outcome.adapter)
+        adapter = outcome.adapter
+        if self._cache is None or self._key is None or adapter is None:
+            return
+        if adapter.config == self._recipe:  # not so where for want of memory documents were cut
+            self._cache.put(self._key, adapter)
 
     def _too_little_to_gain(self) -> str | None:
         gains = self._gains()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
+from typing import TypeGuard
 
 from langchain_sift.errors import ArgumentError
 
@@ -57,7 +60,7 @@ class FineTuneConfig:
     used again between (HullFT, arXiv 2605.30337, which takes 2). 1: computed for each step."""
 
     max_documents: int | None = None
-    """Documents learned from, repeats counted; None: all."""
+    """Documents learned from, repeats counted, and those too short to learn from not; None: all."""
 
     max_train_tokens: int | None = None
     """Training ends before the step that would go beyond so many tokens; None: no limit."""
@@ -163,10 +166,7 @@ class GenerationConfig:
             if self.seed >= 1 << 63:
                 msg = f"seed must be below 2**63, got {self.seed}"
                 raise ArgumentError(msg)
-        if isinstance(self.stop, str) or not all(self.stop):
-            msg = "stop must be a sequence of non-empty strings"
-            raise ArgumentError(msg)
-        object.__setattr__(self, "stop", tuple(self.stop))
+        object.__setattr__(self, "stop", _strings("stop", self.stop))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +211,30 @@ def _at_least(name: str, value: int | None, lowest: int, *, optional: bool = Fal
 def _positive(name: str, value: float | None, *, optional: bool = False) -> None:
     if optional and value is None:
         return
-    if value is None or not (math.isfinite(value) and value > 0):
+    if not (_is_finite(value) and value > 0):
         msg = f"{name} must be positive and finite, got {value!r}"
         raise ArgumentError(msg)
 
 
+def _is_finite(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
+
+
 def _not_negative(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
+    if not (_is_finite(value) and value >= 0):
         msg = f"{name} must be finite and not negative, got {value!r}"
         raise ArgumentError(msg)
+
+
+def _strings(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        strings = tuple(value)
+        if all(string and isinstance(string, str) for string in strings):
+            return strings
+    msg = f"{name} must be a sequence of non-empty strings, got {value!r}"
+    raise ArgumentError(msg)

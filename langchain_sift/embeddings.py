@@ -80,9 +80,8 @@ class HiddenStateEmbeddings(Embeddings):
         )
         self.max_length = min(max_length, self._language_model.context_length)
         self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)
-        width = self._language_model.model.config.get_text_config().hidden_size
-        if self.mean is not None and self.mean.shape != (width,):
-            msg = f"mean must have shape ({width},), got {self.mean.shape}"
+        if self.mean is not None and self.mean.shape != (shape := self._states([""]).shape[1:]):
+            msg = f"mean must have shape {shape}, got {self.mean.shape}"
             raise ArgumentError(msg)
 
     def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:

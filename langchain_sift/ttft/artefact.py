@@ -53,7 +53,8 @@ class TrainedAdapter:
     """Of A and of B transposed, of each layer."""
 
     config: FineTuneConfig
-    """The recipe it was trained by."""
+    """The recipe it was trained by, its `max_length` smaller than what was asked where memory did
+    not suffice."""
 
     training: TrainingRecord
     """What training did."""

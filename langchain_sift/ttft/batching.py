@@ -124,7 +124,7 @@ class Batcher:
             left = until - time.perf_counter()
             if left <= 0 or self._closed:
                 return
-            self._changed.wait(left)
+            self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def _remove(self, ticket: Ticket) -> None:
         """Let a cancelled request make room at once, and not when a batch is done.

@@ -14,7 +14,7 @@ import torch
 
 from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
-from langchain_sift.ttft.tokens import beginning
+from langchain_sift.ttft.tokens import beginning, well_formed
 
 # Bounds the memory of one forward pass, whatever the lengths.
 TOKENS_IN_A_BATCH = 8192
@@ -25,17 +25,21 @@ def mean_hidden_states(
 ) -> npt.NDArray[np.float32]:
     """Return one vector per text, shape (n, d): the mean over its first `max_length` tokens.
 
+    There is at least one text. d is what the model returns: the last states of some are narrower
+    than its layers.
+
     A text does not depend on the texts beside it: shorter ones are padded on the right, where
     a causal model does not look, and only the text's own tokens are averaged.
     """
     tokenizer = language_model.tokenizer
     # Cut here: a tokenizer told to truncate is in that state for all threads that share it.
     token_ids = [
-        tokenizer(text, verbose=False)["input_ids"][:max_length] or beginning(tokenizer) or [0]
+        tokenizer(well_formed(text), verbose=False)["input_ids"][:max_length]
+        or beginning(tokenizer)
+        or [0]
         for text in texts
     ]
-    width = language_model.model.config.get_text_config().hidden_size
-    means = np.empty((len(texts), width), dtype=np.float32)
+    means: dict[int, npt.NDArray[np.float32]] = {}
     for batch in _batches(token_ids):
         lengths = torch.tensor([len(token_ids[i]) for i in batch], device=language_model.device)
         longest = max(len(token_ids[i]) for i in batch)
@@ -48,9 +52,9 @@ def mean_hidden_states(
             ).last_hidden_state.float()
             own = torch.arange(longest, device=lengths.device) < lengths[:, None]
             mean = (states * own[..., None]).sum(dim=1) / lengths[:, None]
-        means[batch] = mean.cpu().numpy()
+        means.update(zip(batch, mean.cpu().numpy(), strict=True))
     leave_cores_to_others()
-    return means
+    return np.stack([means[i] for i in range(len(texts))])
 
 
 def _batches(token_ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:

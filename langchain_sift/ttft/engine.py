@@ -27,7 +27,7 @@ from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.tickets import Answering, Outcome, Pairs, Request, Scoring, Ticket
-from langchain_sift.ttft.tokens import TokenizedDocument, tokenize_documents
+from langchain_sift.ttft.tokens import tokenize_documents
 from langchain_sift.ttft.worker import Worker
 
 
@@ -131,15 +131,15 @@ class Engine:
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
             return Request((), 0, config, task, adapter=texts, keep=keep)
-        documents: list[TokenizedDocument] = []
-        if untaught is None:
-            documents = tokenize_documents(
-                self.language_model.tokenizer,
-                texts[: config.max_documents],
-                max_length=min(config.max_length, self.language_model.context_length),
-            )
-            for document in documents:
-                self._check_vocabulary(document.token_ids)
+        texts = texts if untaught is None else ()
+        documents = tokenize_documents(
+            self.language_model.tokenizer,
+            texts,
+            max_length=min(config.max_length, self.language_model.context_length),
+            max_documents=config.max_documents,
+        )
+        for document in documents:
+            self._check_vocabulary(document.token_ids)
         return Request(documents, len(texts), config, task, keep=keep, untaught=untaught)
 
     def submit(

@@ -24,6 +24,24 @@ from transformers import (
 
 from langchain_sift.config import GenerationConfig
 
+# Of a model's own settings, those that say which tokens are special and change how likely the next
+# one is. All others change how an answer is looked for (beams, drafts), kept or ended.
+_OWN_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "watermarking_config",
+)
+
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose others are to come
 
 
@@ -47,13 +65,22 @@ class Question:
     complete; others may go on."""
 
 
+def own_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
+    """Return what of the model's own settings may go into each answer.
+
+    transformers' `generate` takes from the model whatever it is not told, as a number of beams.
+    """
+    kept = {name: getattr(model.generation_config, name, None) for name in _OWN_SETTINGS}
+    return transformers.GenerationConfig(**kept)  # type: ignore[no-untyped-call]
+
+
 def generate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
 ) -> None:
     """Answer all questions; row i of the batch is question i.
 
     Args:
-        model: Any causal language model.
+        model: Any causal language model, its `generation_config` no more than `own_settings`.
         tokenizer: Its tokenizer.
         questions: At least one.
     """
@@ -113,6 +140,12 @@ def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
     return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
 
 
+def _in_float32(temperature: float) -> float:
+    """Return the nearest temperature that float32 has, above 0 and finite; 0 as it is."""
+    range_ = torch.finfo(torch.float32)
+    return 0.0 if temperature == 0 else min(max(temperature, range_.tiny), range_.max)
+
+
 class _Sampling(LogitsProcessor):
     """Makes the likeliest token a sample, for rows of a temperature above 0.
 
@@ -122,7 +155,7 @@ class _Sampling(LogitsProcessor):
     """
 
     def __init__(self, questions: Sequence[Question], device: torch.device) -> None:
-        self._temperatures = [question.config.temperature for question in questions]
+        self._temperatures = [_in_float32(question.config.temperature) for question in questions]
         self._generators = []
         for question in questions:
             generator = torch.Generator(device)
@@ -141,7 +174,8 @@ class _Sampling(LogitsProcessor):
             if temperature > 0:
                 noise = torch.empty_like(scores[row])
                 noise.exponential_(generator=self._generators[row]).log_().neg_()
-                scores[row] = scores[row] / temperature + noise
+                # With 0 as the largest, the likeliest token's does not overflow.
+                scores[row] = (scores[row] - scores[row].max()) / temperature + noise
         return scores
 
 
@@ -212,24 +246,35 @@ class _Decoding:
 
     def take(self, token_id: int) -> str:
         self._token_ids.append(token_id)
-        text = self._decoded()
+        text = self._decoded(self._token_ids)
         if text.endswith(_INCOMPLETE):
             return ""
         piece = text[len(self._said) :]
         self._said = text
         if len(self._token_ids) > 16 and piece:  # noqa: PLR2004 - a window: decoding all is quadratic
-            # Some tokenizers write a first token without its space: keep those before it.
-            self._token_ids = self._token_ids[-8:]
-            self._said = self._decoded()
+            self._forget()
         return piece
 
     def rest(self) -> str:
-        text = self._decoded()
+        text = self._decoded(self._token_ids)
         return text[len(self._said) :]
 
-    def _decoded(self) -> str:
+    def _forget(self) -> None:
+        """Keep the last tokens alone, where what they decode to by themselves is the text's end.
+
+        It is not where the first of them is in the midst of a character, which has up to four
+        bytes. Some tokenizers write a first token without its space: some are kept before it.
+        """
+        for kept in range(8, 12):
+            end = self._decoded(self._token_ids[-kept:])
+            if _INCOMPLETE not in end and self._said.endswith(end):
+                self._token_ids = self._token_ids[-kept:]
+                self._said = end
+                return
+
+    def _decoded(self, token_ids: list[int]) -> str:
         text: Any = self._tokenizer.decode(
-            self._token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
+            token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
         )
         return str(text)
 

@@ -14,7 +14,7 @@ from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft.admission import Place
 from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.tokens import TokenizedDocument
-from langchain_sift.ttft.training import Step, TrainingRecord
+from langchain_sift.ttft.training import Step, TrainingRecord, budget_spent
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Contexts and targets, token ids."""
@@ -60,7 +60,7 @@ class Request:
     """To learn from, most informative first."""
 
     given: int
-    """How many texts there were before those too short were left out."""
+    """How many texts there were, with those too short to learn from and those too many."""
 
     config: FineTuneConfig
 
@@ -74,6 +74,19 @@ class Request:
 
     untaught: str | None = None
     """Why nothing is to be learned, where that was decided before."""
+
+    @property
+    def skipped(self) -> tuple[int, ...]:
+        """Places of the texts looked at that were too short to learn from."""
+        places = {document.index for document in self.documents}
+        return tuple(place for place in range(self.given - self.unread) if place not in places)
+
+    @property
+    def unread(self) -> int:
+        """How many texts were not looked at, as there were `max_documents` before them."""
+        if len(self.documents) == self.config.max_documents:
+            return self.given - self.documents[-1].index - 1
+        return 0
 
     @property
     def kind(self) -> type | None:
@@ -91,10 +104,11 @@ class Request:
             adapter.training,
             seconds=0.0,
             trained=tuple(places[: len(adapter.training.trained)]),
-            skipped=tuple(place for place in range(self.given) if place not in places),
+            skipped=self.skipped,
             truncated=tuple(document.index for document in self.documents if document.truncated),
+            ended=budget_spent(adapter.training.steps, self.documents, self.config, self.unread),
         )
-        return replace(self, documents=(), adapter=replace(adapter, training=before))
+        return replace(self, documents=(), given=0, adapter=replace(adapter, training=before))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,7 +272,8 @@ class Ticket:
 
     def _wait(self) -> float | None:
         left = self._seconds_left()
-        return None if left == float("inf") else max(0.0, left)
+        # What a wait can be told at most are 292 years.
+        return None if left == float("inf") else min(max(0.0, left), threading.TIMEOUT_MAX)
 
     def _checked(self, event: Event | BaseException) -> Event:
         if isinstance(event, BaseException):

@@ -30,15 +30,22 @@ class TokenizedDocument:
 
 
 def tokenize_documents(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_length: int
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    max_length: int,
+    max_documents: int | None = None,
 ) -> list[TokenizedDocument]:
-    """Tokenize the documents that can be learned from, in the order given.
+    """Tokenize the first documents that can be learned from, in the order given.
 
     A document longer than `max_length` tokens is cut there. One of fewer than two tokens, not
-    counting special ones, teaches nothing and is left out: its index is missing.
+    counting special ones, teaches nothing and is left out: its index is missing. Once there are
+    `max_documents`, no other text is looked at.
     """
-    documents = []
+    documents: list[TokenizedDocument] = []
     for index, text in enumerate(texts):
+        if len(documents) == max_documents:
+            break
         encoded = _encoded(tokenizer, well_formed(text), max_length)
         token_ids = encoded["input_ids"]
         if len(token_ids) - sum(encoded["special_tokens_mask"]) < 2:  # noqa: PLR2004

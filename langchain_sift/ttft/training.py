@@ -64,10 +64,10 @@ class TrainingRecord:
     """Tokens learned from, repeats counted."""
 
     trained: tuple[int, ...] = ()
-    """Indices of the documents learned from, in order."""
+    """Indices of the documents that a step was taken on, in order."""
 
     skipped: tuple[int, ...] = ()
-    """Indices of the documents of fewer than two tokens."""
+    """Indices of the documents of fewer than two tokens, of those looked at."""
 
     truncated: tuple[int, ...] = ()
     """Indices of the documents that were cut at `max_length`."""
@@ -110,9 +110,6 @@ class Lesson:
     documents: Sequence[TokenizedDocument]
     """Most informative first; those too short to learn from are not among them."""
 
-    given: int
-    """How many documents there were with those."""
-
     config: FineTuneConfig
 
     should_stop: Callable[[], bool]
@@ -127,6 +124,12 @@ class Lesson:
     on_pause: Callable[[int, float], None] = ignore_pause
     """Called with a number of steps and the seconds of training so far. The slot is then as if
     training had ended there."""
+
+    skipped: tuple[int, ...] = ()
+    """Indices of those too short."""
+
+    unread: int = 0
+    """How many documents there were beyond `max_documents`."""
 
 
 class Trainer:
@@ -339,17 +342,14 @@ class _Planned:
     fresh: bool
     """Whether the gradient is computed, or the last step's is used once more."""
 
-    completes: bool
-    """Whether it is the last step on this document."""
-
 
 def plan(documents: Sequence[TokenizedDocument], config: FineTuneConfig) -> list[_Planned]:
-    """Return the steps of a lesson, in order, within the budget of documents and tokens."""
+    """Return the steps of a lesson, in order, within the budget of tokens."""
     steps: list[_Planned] = []
     streak = 0
     tokens = 0
-    for document in documents[: config.max_documents]:
-        for repeat in range(config.steps_per_document):
+    for document in documents:
+        for _ in range(config.steps_per_document):
             repeats = steps and steps[-1].document.token_ids == document.token_ids
             streak = streak + 1 if repeats else 0
             tokens += len(document.token_ids)
@@ -357,8 +357,24 @@ def plan(documents: Sequence[TokenizedDocument], config: FineTuneConfig) -> list
                 return steps
             # HullFT, arXiv 2605.30337: a repeat's gradient is computed anew every r-th step.
             fresh = streak % config.gradient_reuse == 0
-            steps.append(_Planned(document, fresh, repeat == config.steps_per_document - 1))
+            steps.append(_Planned(document, fresh))
     return steps
+
+
+def budget_spent(
+    steps: int, documents: Sequence[TokenizedDocument], config: FineTuneConfig, unread: int
+) -> str | None:
+    """Return why there are no more steps than these, where they are not all.
+
+    Args:
+        steps: How many there are.
+        documents: What could have been learned from.
+        config: Steps on each document.
+        unread: Documents beyond `max_documents`.
+    """
+    if steps < len(documents) * config.steps_per_document or unread:
+        return "the budget of documents or tokens was spent"
+    return None
 
 
 @dataclass(slots=True)
@@ -378,13 +394,11 @@ class _Course:
     """Of the last step that computed one, perhaps not there yet."""
 
     def __post_init__(self) -> None:
-        self.steps = plan(self.lesson.documents, self.lesson.config)
-        whole = len(self.lesson.documents) * self.lesson.config.steps_per_document
+        documents, config = self.lesson.documents, self.lesson.config
+        self.steps = plan(documents, config)
         if not self.steps:
             self.fallback = "no document to learn from"
-        allowed = self.lesson.config.max_documents
-        if len(self.steps) < whole or (allowed is not None and allowed < self.lesson.given):
-            self.ended = "the budget of documents or tokens was spent"
+        self.ended = budget_spent(len(self.steps), documents, config, self.lesson.unread)
 
     def goes_on(self, began: float) -> bool:
         """Return whether there is another step to take."""
@@ -424,13 +438,12 @@ class _Course:
     def record(self, seconds: float) -> TrainingRecord:
         """Return what was done."""
         taken = self.steps[: len(self.losses)]
-        kept = {document.index for document in self.lesson.documents}
         return TrainingRecord(
             losses=tuple(self.losses),
             losses_after=tuple(self.losses_after),
             tokens=sum(len(step.document.token_ids) for step in taken),
-            trained=tuple(step.document.index for step in taken if step.completes),
-            skipped=tuple(index for index in range(self.lesson.given) if index not in kept),
+            trained=tuple(dict.fromkeys(step.document.index for step in taken)),
+            skipped=self.lesson.skipped,
             truncated=tuple(d.index for d in self.lesson.documents if d.truncated),
             update_norm=self.update_norm if self.fallback is None else 0.0,
             ended=self.ended,

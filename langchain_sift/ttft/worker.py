@@ -16,7 +16,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.adapter import add_slots, share_weights
 from langchain_sift.ttft.artefact import TrainedAdapter
-from langchain_sift.ttft.generation import Question, fitting, generate
+from langchain_sift.ttft.generation import Question, fitting, generate, own_settings
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.scoring import negative_log_likelihoods
 from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Pairs, Scoring, Ticket
@@ -119,6 +119,7 @@ class Worker:
         with torch.inference_mode(mode=False):  # else the adapters could never be trained
             self._model = share_weights(language_model.model)
             self.slots, self.names = add_slots(self._model, config)
+        self._model.generation_config = own_settings(self._model)
         layers = [self._model.get_submodule(name) for name in self.names]
         self._transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
         self._trainer = Trainer(
@@ -215,7 +216,7 @@ class Worker:
                 job.training = request.adapter.training
             self._guard(job)
             if request.keep and job.training.fallback is None:
-                job.adapter = self._kept(job)
+                job.adapter = self._kept(job, max_length or request.config.max_length)
             fine = job.training.fallback in {None, "no document to learn from", reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
@@ -233,12 +234,13 @@ class Worker:
             pauses.setdefault(learned * request.config.steps_per_document, []).append(count)
         return Lesson(
             documents,
-            request.given,
             request.config,
             ticket.should_stop,
             job.tell_step,
             frozenset(pauses),
             lambda taken, seconds: self._reach(job, pauses[taken], seconds),
+            request.skipped,
+            request.unread,
         )
 
     def _reach(self, job: _Job, counts: Sequence[int], seconds: float) -> None:
@@ -253,12 +255,12 @@ class Worker:
             tokens *= request.config.steps_per_document
             job.milestones.append(Milestone(count, nats, tokens, seconds))
 
-    def _kept(self, job: _Job) -> TrainedAdapter:
+    def _kept(self, job: _Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(
             self.slots.weights[job.slot].to("cpu", copy=True),
             self.names,
             self.slots.shapes,
-            job.ticket.request.config,
+            replace(job.ticket.request.config, max_length=max_length),
             job.training,
             self._name,
             self._transposed,

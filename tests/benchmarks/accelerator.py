@@ -109,7 +109,6 @@ def lessons(documents: torch.Tensor) -> list[Lesson]:
     return [
         Lesson(
             [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
-            len(rows),
             RECIPE,
             lambda: False,
         )

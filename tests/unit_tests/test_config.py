@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
+import numpy as np
 import pytest
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -30,11 +32,19 @@ from langchain_sift.errors import ArgumentError
         ("max_train_seconds", 0.0),
         ("min_gain", -0.1),
         ("max_drift", math.nan),
+        ("learning_rate", None),
+        ("learning_rate", "1"),
+        ("learning_rate", 10**400),
+        ("lora_alpha", "16"),
+        ("lora_alpha", None),
+        ("max_update", True),
+        ("max_train_seconds", "1"),
+        ("min_gain", [0.1]),
         ("on_failure", "ignore"),
     ],
 )
 def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> None:
-    with pytest.raises(ArgumentError, match=f"{name}.*{value}"):
+    with pytest.raises(ArgumentError, match=f"{name}.*{re.escape(str(value))}"):
         FineTuneConfig(**{name: value})
 
 
@@ -45,6 +55,7 @@ def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> No
         ("max_requests", 0),
         ("max_tokens", 0),
         ("gather_seconds", -1.0),
+        ("gather_seconds", "1"),
     ],
 )
 def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
@@ -59,8 +70,16 @@ def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
         ("max_tokens", 1.5),
         ("temperature", -0.1),
         ("temperature", math.inf),
+        ("temperature", None),
+        ("temperature", "0.5"),
+        ("temperature", 1j),
         ("stop", "a string"),
         ("stop", ("",)),
+        ("stop", [1]),
+        ("stop", [b"a"]),
+        ("stop", [None]),
+        ("stop", 1),
+        ("stop", None),
         ("seed", -1),
         ("seed", 1.5),
         ("seed", True),
@@ -70,6 +89,16 @@ def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
 def test_answering_that_cannot_work_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=name):
         GenerationConfig(**{name: value})
+
+
+@pytest.mark.parametrize("number", [1, 0.5, np.float32(0.5), np.int64(1)])
+def test_any_number_is_a_number(number: float) -> None:
+    assert GenerationConfig(temperature=number).temperature == number
+    assert FineTuneConfig(learning_rate=number, lora_alpha=number).lora_alpha == number
+
+
+def test_stop_strings_may_come_in_anything_that_yields_them() -> None:
+    assert GenerationConfig(stop=iter(["a", "b"])).stop == ("a", "b")
 
 
 def test_settings_do_not_change_and_can_be_keys() -> None:

@@ -14,6 +14,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from numpy.testing import assert_allclose, assert_array_equal
+from transformers import OPTConfig, OPTForCausalLM
 
 from langchain_sift import HiddenStateEmbeddings, SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
@@ -104,6 +105,26 @@ def test_of_a_long_text_only_the_beginning_counts(tiny_model, tiny_tokenizer, te
 def test_max_length_is_never_more_than_the_context(tiny_model, tiny_tokenizer):
     found = HiddenStateEmbeddings(tiny_model, tiny_tokenizer, max_length=10_000)
     assert found.max_length == tiny_model.config.max_position_embeddings
+
+
+def test_a_models_states_may_be_narrower_than_its_layers(tiny_tokenizer, texts):
+    shape = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64}
+    config = OPTConfig(
+        vocab_size=400, num_hidden_layers=2, num_attention_heads=4, dropout=0.0, **shape
+    )
+    model = OPTForCausalLM(config).eval()
+    fitted = HiddenStateEmbeddings(model, tiny_tokenizer).fit(texts)
+    state = by_transformers(model, tiny_tokenizer, texts[0]) - fitted.mean
+    assert_allclose(fitted.embed_query(texts[0]), state / np.linalg.norm(state), atol=1e-5)
+    again = HiddenStateEmbeddings(model, tiny_tokenizer, mean=fitted.mean)
+    assert again.embed_query(texts[0]) == fitted.embed_query(texts[0])
+    with pytest.raises(ArgumentError, match=r"shape \(16,\), got \(32,\)"):
+        HiddenStateEmbeddings(model, tiny_tokenizer, mean=[0.0] * 32)
+
+
+def test_a_surrogate_is_embedded_as_a_replacement_character(embeddings):
+    broken, mended = ("The \ud83d river \udc80", "The \ufffd river \ufffd")
+    assert embeddings.embed_query(broken) == embeddings.embed_query(mended)
 
 
 def test_an_empty_text_has_a_finite_vector_of_its_own(embeddings, texts):

@@ -28,7 +28,7 @@ from langchain_sift.errors import (
     RequestCancelled,
     RequestTimeout,
 )
-from langchain_sift.ttft import Answering, Engine, Ticket
+from langchain_sift.ttft import Answering, Engine, Place, Ticket
 from langchain_sift.ttft.admission import Admission
 from langchain_sift.ttft.generation import _Row
 from langchain_sift.ttft.training import Trainer
@@ -374,6 +374,23 @@ def test_what_a_request_may_train_on_is_reserved_before_anything_is_done(
     with pytest.raises(EngineOverloaded):
         chat.invoke("The river", documents=documents, **settings)
     assert reserved == [tokens]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, None])
+def test_what_is_reserved_before_is_enough_whichever_documents_are_too_short(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int | None,
+) -> None:
+    chat = ChatTestTimeFineTuned(model=tiny_model, tokenizer=tiny_tokenizer, max_tokens=1)
+    needed: list[int] = []
+    monkeypatch.setattr(Place, "need", lambda _, tokens: needed.append(tokens))
+    long = "The river carries seven maps near the border. "
+    documents = [Document(text) for text in ("", "x", long, "The river", long * 3, "")]
+    message = chat.invoke("The river", documents=documents, max_documents=most)
+    reserved, trained = needed
+    assert reserved >= trained == message.response_metadata["ttft"]["tokens"]
 
 
 # --- however it ends --------------------------------------------------------------------------

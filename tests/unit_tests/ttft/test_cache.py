@@ -16,8 +16,9 @@ from langchain_core.documents import Document
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request
+from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request, TrainingRecord
 from langchain_sift.ttft.tokens import TokenizedDocument
+from langchain_sift.ttft.training import Lesson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -81,12 +82,13 @@ def test_what_is_told_of_documents_is_told_by_their_places_in_this_request(
     short, more = Document("", id="short"), Document(texts[5], id="more")
     learned = [Document(text, id=text[:5]) for text in texts[:2]]
     calls = [[short, learned[0], learned[1], more], [learned[0], short, learned[1]], learned]
-    messages = [chat.invoke("The river", documents=call, max_documents=3) for call in calls]
+    messages = [chat.invoke("The river", documents=call, max_documents=2) for call in calls]
     told = [message.response_metadata["ttft"] for message in messages]
     assert len(trainings) == 2
     assert [record["cached"] for record in told] == [False, True, True]
     assert [record["documents"] for record in told] == [[one.id for one in learned]] * 3
-    assert [record["skipped"] for record in told] == [["short", "more"], ["short"], []]
+    assert [record["skipped"] for record in told] == [["short"], ["short"], []]
+    assert ["budget" in str(record["ended"]) for record in told] == [True, False, False]
 
 
 async def test_coroutines_share_it(
@@ -218,6 +220,30 @@ def test_what_depends_on_the_clock_or_was_not_learned_is_not_kept(
     chat.invoke("x", documents=[])
     chat.invoke("x", documents=[Document(texts[0])], learning_rate=1e30)
     assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
+    chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, documents = chat.engine._worker._trainer, [Document(" ".join(texts[:5]))]
+    train = trainer.train
+
+    def lacks_memory(lessons: list[Lesson]) -> list[TrainingRecord]:
+        if any(len(d.token_ids) > 32 for lesson in lessons for d in lesson.documents):
+            raise torch.OutOfMemoryError
+        return train(lessons)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", lacks_memory)
+        half = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+        adapter = chat.engine.finetune([documents[0].page_content])
+    whole = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+    assert (half["tokens"], whole["tokens"], whole["cached"]) == (32, 64, False)
+    shorter = replace(chat.engine.config, max_length=32, on_failure="raise")
+    assert adapter.config == shorter
+    again = chat.engine.finetune([documents[0].page_content], config=shorter)
+    assert torch.equal(again.weights, adapter.weights)
+    assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
 
 
 def test_many_threads_keep_the_same_adapter_once(

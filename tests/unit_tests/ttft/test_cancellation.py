@@ -416,6 +416,15 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
     assert 0.2 <= time.perf_counter() - began < FAR
 
 
+@pytest.mark.parametrize("timeout", [1e9, 1e10, 1e12, 1e300])
+async def test_more_time_than_a_wait_can_be_told_is_time_enough(
+    chat: ChatTestTimeFineTuned, timeout: float
+) -> None:
+    expected = chat.invoke(QUESTION, documents=LESSON).content
+    assert chat.invoke(QUESTION, documents=LESSON, timeout=timeout).content == expected
+    assert (await chat.ainvoke(QUESTION, documents=LESSON, timeout=timeout)).content == expected
+
+
 def test_a_retrievers_own_timeout_is_passed_on_as_it_is(chat: ChatTestTimeFineTuned) -> None:
     from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,14 +10,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
-from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.generation import Question, _Decoding, _Until, fitting, generate
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.ttft import Answering, Engine, LanguageModel
+from langchain_sift.ttft.generation import (
+    Question,
+    _Decoding,
+    _Until,
+    fitting,
+    generate,
+    own_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel
 
 PROMPT = [5, 9, 40, 41]
 PROMPTS = [PROMPT, [7], [100, 21, 8, 9, 10, 11, 12, 13, 14], [50, 51]]
@@ -76,6 +87,78 @@ def test_greedy_is_what_transformers_generates_for_each_prompt_alone(
         assert len(answer.pieces) > 1
 
 
+def with_settings(model: PreTrainedModel, settings: dict[str, object]) -> PreTrainedModel:
+    model = copy.deepcopy(model)
+    model.generation_config.update(**settings)
+    return model
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_beams": 2},
+        {"num_beams": 2, "num_return_sequences": 2},
+        {"prompt_lookup_num_tokens": 3},
+        {"max_time": 1e-3},
+        {"max_length": 8},
+        {"stop_strings": ["e", " "]},
+        {"token_healing": True},
+        {"penalty_alpha": 0.5, "top_k": 4},
+        {"dola_layers": "low"},
+        {"guidance_scale": 2.0},
+        {"do_sample": True, "temperature": 5.0, "top_p": 0.9},
+        {"return_dict_in_generate": True, "output_scores": True},
+        {"cache_implementation": "quantized"},
+    ],
+    ids=str,
+)
+def test_how_an_answer_is_looked_for_is_not_the_models_to_say(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    settings: dict[str, object],
+) -> None:
+    model = with_settings(tiny_model, settings)
+    engine = Engine(LanguageModel("x", model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
+    config = GenerationConfig(max_tokens=24)
+    *pieces, outcome = engine.submit(engine.request([], Answering(PROMPT, config)))
+    tokens = tiny_model.generate(torch.tensor([PROMPT]), max_new_tokens=24, do_sample=False)[0, 4:]
+    assert "".join(pieces) == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
+    assert outcome.tokens == len(tokens)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 2},
+        {"suppress_tokens": [*range(200)]},
+        {"begin_suppress_tokens": [*range(200, 400)]},
+        {"bad_words_ids": [[token] for token in range(1, 200)]},
+        {"sequence_bias": [[[token], 5.0] for token in range(50)]},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_how_likely_a_token_is_is_the_models_to_say(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    settings: dict[str, object],
+) -> None:
+    model = with_settings(tiny_model, settings)
+    told, plain = [Told() for _ in PROMPTS], []
+    for prompt in PROMPTS:
+        tokens = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
+        plain.append(tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
+    model.generation_config = own_settings(model)
+    asked = zip(told, PROMPTS, strict=True)
+    generate(model, tiny_tokenizer, [t.question(p, max_tokens=24) for t, p in asked])
+    assert [answer.text for answer in told] == plain
+    for prompt, text in zip(PROMPTS, plain, strict=True):
+        tokens = tiny_model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
+        if tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True) != text:
+            return
+    pytest.fail("the setting changes nothing: the test is void")
+
+
 def test_a_sample_depends_on_its_seed_and_not_on_who_is_beside(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -121,6 +204,34 @@ def test_samples_are_drawn_from_the_softmax(
     )
     error = 4 * (probability * (1 - probability) / len(told)) ** 0.5
     assert abs(share - probability) < error
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-60, 5e-324])
+def test_next_to_no_temperature_is_greedy(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
+) -> None:
+    greedy, sampled = Told(), Told()
+    questions = [
+        greedy.question(max_tokens=12),
+        sampled.question(max_tokens=12, temperature=temperature, seed=1),
+    ]
+    generate(tiny_model, tiny_tokenizer, questions)
+    assert sampled.text == greedy.text
+
+
+@pytest.mark.parametrize("temperature", [1e30, 1e300])
+def test_at_any_temperature_no_token_comes_that_cannot(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
+) -> None:
+    model = with_settings(tiny_model, {"suppress_tokens": [*range(300)]})
+    found = set()
+    for seed in range(5):
+        told = Told()
+        question = told.question(max_tokens=1, temperature=temperature, seed=seed)
+        generate(model, tiny_tokenizer, [question])
+        found.add(told.text)
+    assert len(found) > 1
+    assert found <= {tiny_tokenizer.decode([token]) for token in range(300, 400)}
 
 
 def test_greedy_and_sampled_rows_go_together(
@@ -233,6 +344,71 @@ def test_characters_of_several_tokens_come_whole(tiny_tokenizer: PreTrainedToken
     assert "".join(pieces) + decoding.rest() == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert sum(bool(piece) for piece in pieces) > 20
+
+
+@pytest.fixture(scope="module")
+def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's: what is not in its vocabulary is written byte by byte."""
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    names = [*special.values(), *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklm."]
+    model = models.BPE({name: n for n, name in enumerate(names)}, [], byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def in_pieces(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
+    decoding = _Decoding(tokenizer, keep=False)
+    return "".join(decoding.take(token_id) for token_id in token_ids) + decoding.rest()
+
+
+@pytest.mark.parametrize(
+    "text", ["అన్నము తినుము ఇప్పుడు abc", "한국어한국어한국어한국어 abc", "é🦊 ab " * 20]
+)
+def test_an_answer_in_bytes_is_what_all_its_tokens_decode_to(
+    text: str, tiny_model: PreTrainedModel, byte_fallback_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    token_ids = byte_fallback_tokenizer(text, add_special_tokens=False)["input_ids"]
+    model, said = copy.deepcopy(tiny_model), iter([*token_ids, 2])
+
+    def say(_layer: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
+        likeliest = torch.tensor(next(said)).expand(logits.shape[:-1])
+        return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
+
+    model.lm_head.register_forward_hook(say)
+    told = Told()
+    generate(model, byte_fallback_tokenizer, [told.question(max_tokens=250)])
+    assert told.text == byte_fallback_tokenizer.decode(token_ids) == text
+    assert told.reasons == ["stop"]
+    assert len(told.pieces) > 10
+
+
+@given(st.text(st.sampled_from("ab .é한🦊\N{REPLACEMENT CHARACTER}\u0301"), max_size=60))
+def test_any_text_comes_as_all_its_tokens_decode(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    byte_fallback_tokenizer: PreTrainedTokenizerFast,
+    text: str,
+) -> None:
+    for tokenizer in (tiny_tokenizer, byte_fallback_tokenizer):
+        token_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert in_pieces(tokenizer, token_ids) == tokenizer.decode(token_ids)
+
+
+@given(st.lists(st.integers(1, 399), max_size=60))
+def test_any_tokens_of_bytes_come_as_all_of_them_decode(
+    tiny_tokenizer: PreTrainedTokenizerFast, token_ids: list[int]
+) -> None:
+    assert in_pieces(tiny_tokenizer, token_ids) == tiny_tokenizer.decode(token_ids)
 
 
 def test_a_character_that_never_ends_is_told_at_the_end(

@@ -126,6 +126,42 @@ def test_short_documents_are_skipped_and_long_ones_cut_and_both_are_told(
     assert training.steps == 2
 
 
+def test_documents_too_short_to_learn_from_do_not_count_for_the_budget(
+    engine: Engine, texts: list[str]
+) -> None:
+    expected = learn(engine, texts[:2]).training
+    found = learn(engine, ["", texts[0], "a", *texts[1:4], ""], max_documents=2).training
+    assert (found.trained, found.skipped) == ((1, 3), (0, 2))
+    assert found.losses == expected.losses
+    assert "budget" in str(found.ended)
+    enough = learn(engine, ["", *texts[:2], "a"], max_documents=3).training
+    assert (enough.trained, enough.skipped, enough.ended) == ((1, 2), (0, 3), None)
+
+
+def test_a_document_is_learned_from_as_soon_as_one_step_was_taken_on_it(
+    engine: Engine, texts: list[str]
+) -> None:
+    lengths = [len(document.token_ids) for document in engine.request(texts[:3]).documents]
+    most = 3 * lengths[0] + 2 * lengths[1]
+    part = learn(engine, texts[:3], steps_per_document=3, max_train_tokens=most).training
+    assert (part.steps, part.trained, part.skipped) == (5, (0, 1), ())
+
+
+def test_documents_that_are_not_to_be_learned_from_are_not_called_too_short(
+    engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untaught = engine.outcome(engine.request(["", *texts[:2]], untaught="so it is")).training
+    assert (untaught.fallback, untaught.skipped, untaught.ended) == ("so it is", (), None)
+
+    def lack_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(engine._worker._trainer, "_gradients", lack_memory)
+    lacking = learn(engine, ["", *texts[:2]]).training
+    assert "memory" in str(lacking.fallback)
+    assert (lacking.trained, lacking.skipped) == ((), (0,))
+
+
 def test_only_skipped_documents_leave_the_base_model(engine: Engine) -> None:
     outcome = learn(engine, ["", "a"])
     assert outcome.training.fallback == "no document to learn from"
