@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from langchain_sift.answers import Answer
 from langchain_sift.chat_templates import call_opening, query, render
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import TestTimeFineTuning
+from langchain_sift.fine_tuned import TestTimeFineTuning, told_apart
 from langchain_sift.tool_calls import ToolCallReader
 
 Tools = Sequence[dict[str, Any]]
@@ -265,6 +265,16 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         return ModelProfile(
             max_input_tokens=context, text_inputs=True, text_outputs=True, image_inputs=False
         )
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        usual = self.retrieval_query is query
+        asked = None if usual or self.cache is False else told_apart(self.retrieval_query)
+        return {**super()._identifying_params, "retrieval_query": asked}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        # What a cached answer is found by: LangChain would take a retriever's `repr`.
+        return super()._get_llm_string(stop, **told_apart(kwargs))
 
     def _response_metadata(self, answer: Answer) -> dict[str, Any]:
         return {

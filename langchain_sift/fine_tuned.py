@@ -134,7 +134,8 @@ class TestTimeFineTuning(BaseModel):
 
     cache: BaseCache | bool | None = False
     """LangChain's cache of answers. Off, for an answer depends on what the store held when it
-    was asked; on, it needs a `corpus_version`."""
+    was asked; on, it needs a `corpus_version`. Only who has the same retriever, the object
+    itself, finds an answer again: nothing else tells one tenant's from another's."""
 
     adapter_cache: AdapterCache | None = Field(default=None, exclude=True)
     """Where adapters are kept, so that what was learned once is not learned again: the same
@@ -196,10 +197,10 @@ class TestTimeFineTuning(BaseModel):
     def _identifying_params(self) -> dict[str, Any]:
         """What distinguishes one configured model from another."""
         version = self.corpus_version
-        loaded = None if isinstance(self.model, str) else _serial_of(self.model)
         return {
             "model": self._model_name,
-            "loaded": loaded,
+            "loaded": None if isinstance(self.model, str) else _serial_of(self.model),
+            "tokenizer": None if self.tokenizer is None else _serial_of(self.tokenizer),
             "revision": self.revision,
             "dtype": self.dtype,
             "quantization": self.quantization,
@@ -209,7 +210,7 @@ class TestTimeFineTuning(BaseModel):
             "seed": self.seed,
             "stop": self.stop,
             # Part of what a cached answer is found by: another may be another tenant's.
-            "retriever": None if self.cache is False else repr(self.retriever),
+            "retriever": None if self.cache is False else told_apart(self.retriever),
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -436,12 +437,35 @@ class TestTimeFineTuning(BaseModel):
         ]
 
 
-_serials: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+# Of objects that live, by their addresses: many have no hash, or are equal to others.
+_serials: dict[int, str] = {}
 
 
-def _serial_of(model: Any) -> str:
-    """Return what tells a loaded model from all others, in this process and in others."""
-    return _serials.setdefault(model, uuid.uuid4().hex)
+def _serial_of(thing: object) -> str:
+    """Return what tells an object from all others, in this process and in others."""
+    if id(thing) not in _serials:
+        serial = uuid.uuid4().hex
+        try:
+            weakref.finalize(thing, _serials.pop, id(thing), None).atexit = False
+        except TypeError:  # nobody hears of its end, after which the address is another's
+            return serial
+        _serials.setdefault(id(thing), serial)
+    return _serials[id(thing)]
+
+
+def told_apart(value: Any) -> Any:
+    """Return a value whose `repr` is that of no other.
+
+    Two closures may have one `repr`, and two objects the same address, one after the other. A
+    `repr` alone would not do where it tells what was set since.
+    """
+    if isinstance(value, Mapping):
+        return {key: told_apart(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [told_apart(item) for item in value]
+    if value is None or isinstance(value, str | int | float | Document):
+        return value
+    return f"{_serial_of(value)} {value!r}"
 
 
 _run: ContextVar[BaseRunManager | None] = ContextVar("langchain_sift_run", default=None)

@@ -27,6 +27,7 @@ from langchain_sift import (
 )
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
+from langchain_sift.fine_tuned import told_apart
 from langchain_sift.ttft import Engine
 from langchain_sift.ttft.training import Trainer
 
@@ -637,6 +638,88 @@ def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: 
     alone = type(model)(**{**settings, **others[differs]})
     assert text_of(one.invoke(QUESTION)) != text_of(other.invoke(QUESTION))
     assert text_of(other.invoke(QUESTION)) == text_of(alone.invoke(QUESTION))
+
+
+def retriever_of(tenant: str) -> RunnableLambda[str, list[Document]]:
+    """Return one whose `repr` is that of any other tenant's."""
+    return RunnableLambda(lambda _: [Document(f"{tenant} " * 9)] * 12)
+
+
+def test_another_tenants_answer_is_not_found_in_the_cache(model: Model) -> None:
+    settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": RECIPE}
+    tenants = ("zebra", "comet")
+    assert len({repr(retriever_of(tenant)) for tenant in tenants}) == 1
+    cache = InMemoryCache()
+
+    def ask(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, retriever=retriever_of(tenant), **how)
+        return text_of(kept.invoke(QUESTION))
+
+    def ask_with_the_call(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        return text_of(kept.invoke(QUESTION, retriever=retriever_of(tenant)))
+
+    def ask_with_documents(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        documents = (document for document in retriever_of(tenant).invoke(QUESTION))
+        return text_of(kept.invoke(QUESTION, documents=documents))
+
+    alone = [ask(tenant) for tenant in tenants]
+    assert len(set(alone)) == 2
+    for asking in (ask, ask_with_the_call, ask_with_documents):
+        for _ in range(3):  # the retrievers are gone, and their addresses used again
+            found = [asking(one, cache=cache, corpus_version="1") for one in tenants]
+            assert found == alone
+
+
+def test_an_answer_by_another_query_or_tokenizer_is_not_found_in_the_cache(
+    chat: ChatTestTimeFineTuned, lessons: list[int]
+) -> None:
+    settings = {
+        "model": chat.model,
+        "tokenizer": chat.tokenizer,
+        "retriever": RunnableLambda(lambda query: [Document(f"{query} " * 9)] * 12),
+        "finetune": RECIPE,
+        "max_tokens": 6,
+    }
+    cached = {**settings, "cache": InMemoryCache(), "corpus_version": "1"}
+    ChatTestTimeFineTuned(**cached).invoke(QUESTION)
+    for other in (
+        {"retrieval_query": lambda _: "zebra"},
+        {"retrieval_query": lambda _: "comet"},
+        {"tokenizer": copy.deepcopy(chat.tokenizer)},
+    ):
+        lessons.clear()
+        expected = ChatTestTimeFineTuned(**settings | other).invoke(QUESTION).content
+        assert ChatTestTimeFineTuned(**cached | other).invoke(QUESTION).content == expected
+        assert lessons == [1, 1]
+
+
+def test_a_copy_with_the_same_retriever_finds_the_answer_in_the_cache(
+    model: Model, lessons: list[int]
+) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    expected = text_of(cached.invoke(QUESTION))
+    configurable = cached.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+    assert lessons == [1]
+    assert text_of(cached.model_copy().invoke(QUESTION)) == expected
+    assert text_of(configurable.invoke(QUESTION, {"configurable": {"max_tokens": 6}})) == expected
+    assert lessons == [1]
+    cached.retriever.search_kwargs = {"filter": {"even": True}}
+    cached.invoke(QUESTION)
+    assert lessons == [1, 1]
+
+
+def test_of_what_nobody_hears_the_end_no_answer_is_found_again() -> None:
+    class Unwatched:
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "the same"
+
+    one = Unwatched()
+    assert told_apart(one) != told_apart(one)
+    assert told_apart([one]) != told_apart([one])
 
 
 # --- one engine, and what is known of the model -----------------------------------------------
