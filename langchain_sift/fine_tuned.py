@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 import weakref
 from collections.abc import (
@@ -37,7 +38,14 @@ from langchain_core.runnables.config import (
     get_executor_for_config,
 )
 from langchain_core.utils.uuid import uuid7
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from langchain_sift.answers import Answer, Source, all_or_none, cancelled_together
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -45,6 +53,8 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.extras import require
 
 require("ttft", "torch", "transformers")
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 
 from langchain_sift.saved_settings import CalibratedSettings, read_settings  # noqa: E402
 from langchain_sift.ttft import (  # noqa: E402
@@ -92,7 +102,7 @@ class TestTimeFineTuning(BaseModel):
     never changed. Loaded on first use, once for all who name it."""
 
     tokenizer: Any = Field(default=None, exclude=True)
-    """Required with a loaded model."""
+    """A `PreTrainedTokenizerBase`; required with a loaded model."""
 
     retriever: Runnable[str, list[Document]] | None = Field(default=None, exclude=True)
     """Where the documents of a prompt come from, most informative first. A `SIFTRetriever` is
@@ -145,6 +155,29 @@ class TestTimeFineTuning(BaseModel):
     """Names the state of the documents, as part of what a cached answer is found by."""
 
     _engine: Engine | None = PrivateAttr(default=None)
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: Any) -> str | PreTrainedModel:
+        named = os.fspath(model) if isinstance(model, os.PathLike) else model
+        if not isinstance(named, str | PreTrainedModel):
+            msg = (
+                "model must be a name, a folder or a PreTrainedModel of transformers, "
+                f"got a {type(model).__name__}"
+            )
+            raise ArgumentError(msg)
+        return named
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _check_tokenizer(cls, tokenizer: Any) -> PreTrainedTokenizerBase | None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+            msg = (
+                "tokenizer must be a PreTrainedTokenizerBase of transformers, or None for that of "
+                f"the model's name, got a {type(tokenizer).__name__}"
+            )
+            raise ArgumentError(msg)
+        return tokenizer
 
     @model_validator(mode="after")
     def _check_settings(self) -> TestTimeFineTuning:

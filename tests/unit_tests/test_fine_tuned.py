@@ -759,6 +759,35 @@ def test_a_configurable_model_makes_no_engine_for_each_call(
     assert not made
 
 
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_path_is_as_good_as_its_name(face: Any, tiny_model_path: Path) -> None:
+    one, other = (face(model=kind(tiny_model_path), max_tokens=3) for kind in (Path, str))
+    assert text_of(one.invoke(QUESTION)) == text_of(other.invoke(QUESTION))
+    assert one.engine is other.engine
+    assert dumpd(one) == dumpd(other)
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": None},
+        {"model": 3},
+        {"model": b"a folder"},
+        {"model": torch.nn.Linear(2, 2)},
+        {"model": "some/model", "tokenizer": "some/model"},
+        {"model": "some/model", "tokenizer": str.split},
+    ],
+    ids=str,
+)
+def test_what_is_no_model_or_tokenizer_is_an_error_at_once(
+    face: Any, wrong: dict[str, Any]
+) -> None:
+    *_, name = wrong
+    with pytest.raises(ValidationError, match=f"{name} must be .* of transformers"):
+        face(**wrong)
+
+
 def test_a_dump_holds_no_weights_and_no_documents(model: Model) -> None:
     model.invoke(QUESTION)
     dumped = json.dumps(dumpd(model))
