@@ -14,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import as_completed
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import repeat
@@ -31,6 +31,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.language_models import LangSmithParams
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
@@ -324,7 +325,7 @@ class TestTimeFineTuning(BaseModel):
         config, run = self._begin_run(config, CallbackManager)
         pieces = super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
         with closing(pieces):
-            with _within(run):  # up to the first piece, everything is retrieved and learned
+            with _within(_run, run):  # up to the first piece, everything is retrieved and learned
                 first = next(pieces, None)
             if first is not None:
                 yield first
@@ -342,7 +343,7 @@ class TestTimeFineTuning(BaseModel):
         config, run = self._begin_run(config, AsyncCallbackManager)
         pieces = super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
         async with aclosing(pieces):
-            with _within(run):
+            with _within(_run, run):
                 first = await anext(pieces, None)
             if first is not None:
                 yield first
@@ -381,7 +382,7 @@ class TestTimeFineTuning(BaseModel):
     def _generate_with_cache(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        with _within(run_manager):  # it may call `_stream`
+        with _within(_run, run_manager):  # it may call `_stream`
             return super()._generate_with_cache(  # type: ignore[misc]
                 messages, stop=stop, run_manager=run_manager, **kwargs
             )
@@ -389,10 +390,18 @@ class TestTimeFineTuning(BaseModel):
     async def _agenerate_with_cache(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        with _within(run_manager):
-            return await super()._agenerate_with_cache(  # type: ignore[misc]
-                messages, stop=stop, run_manager=run_manager, **kwargs
-            )
+        with _within(_run, run_manager):
+            async with _room.get() or nullcontext():
+                return await super()._agenerate_with_cache(  # type: ignore[misc]
+                    messages, stop=stop, run_manager=run_manager, **kwargs
+                )
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer a list of conversations, as many together as `abatch`."""
+        # LangChain asks all of them at once.
+        with _within(_room, asyncio.Semaphore(most_at_once(self.limits))):
+            result: LLMResult = await super().agenerate(*args, **kwargs)  # type: ignore[misc]
+        return result
 
     def batch(
         self,
@@ -456,18 +465,45 @@ class TestTimeFineTuning(BaseModel):
 
         return await all_or_none(map(answer, inputs, configs))
 
+    def batch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Do as `batch` does, and yield each answer, with its place, when it is there."""
+        model: Any = super()
+        yield from model.batch_as_completed(inputs, self._together(config, len(inputs)), **kwargs)
+
+    async def abatch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Do the same without blocking the event loop."""
+        model: Any = super()
+        configs = self._together(config, len(inputs))
+        async for one in model.abatch_as_completed(inputs, configs, **kwargs):
+            yield one
+
     def _together(
         self, config: RunnableConfig | Sequence[RunnableConfig] | None, count: int
     ) -> list[RunnableConfig]:
-        """Return configurations with which a batch keeps the engine's batches full.
-
-        And no fuller: a batch is not refused for being larger than what may wait at once.
-        """
-        enough = min(max(2, 2 * self.limits.max_batch_size), self.limits.max_requests)
+        """Return configurations with which no more is asked at once than is good for a list."""
+        enough = most_at_once(self.limits)
         return [
             {**one, "max_concurrency": one.get("max_concurrency") or enough}
             for one in get_config_list(config, count)
         ]
+
+
+def most_at_once(limits: Limits) -> int:
+    """Return how many prompts of one list to ask at once, to keep the engine's batches full.
+
+    And no fuller: a list is not refused for being longer than what may wait at once.
+    """
+    return min(max(2, 2 * limits.max_batch_size), limits.max_requests)
 
 
 # Of objects that live, by their addresses: many have no hash, or are equal to others.
@@ -502,15 +538,16 @@ def told_apart(value: Any) -> Any:
 
 
 _run: ContextVar[BaseRunManager | None] = ContextVar("langchain_sift_run", default=None)
+_room: ContextVar[asyncio.Semaphore | None] = ContextVar("langchain_sift_room", default=None)
 
 
 @contextmanager
-def _within(run: BaseRunManager | None) -> Iterator[None]:
-    token = _run.set(run)
+def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _run.reset(token)
+        variable.reset(token)
 
 
 def _check_timeout(seconds: object) -> None:

@@ -16,6 +16,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.load import dumpd
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import ValidationError
 
@@ -24,6 +25,7 @@ from langchain_sift import (
     FineTuneConfig,
     SIFTRetriever,
     TestTimeFineTunedLLM,
+    create_ttft_chain,
 )
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
@@ -213,6 +215,80 @@ def test_as_many_are_asked_at_once_as_the_configuration_or_the_engine_allows(
     assert 1 <= most_inside <= most
     if most > 1:
         assert most_inside > 1
+
+
+def batch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    found = dict(model.batch_as_completed(list(prompts), **settings))
+    return [found[place] for place in range(len(prompts))]
+
+
+def abatch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    async def ask() -> dict[int, Any]:
+        return {n: one async for n, one in model.abatch_as_completed(list(prompts), **settings)}
+
+    found = asyncio.run(ask())
+    return [found[place] for place in range(len(prompts))]
+
+
+def generate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = model.generate([[HumanMessage(prompt)] for prompt in prompts])
+    return [generations[0].text for generations in result.generations]
+
+
+def agenerate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = asyncio.run(model.agenerate([[HumanMessage(prompt)] for prompt in prompts]))
+    return [generations[0].text for generations in result.generations]
+
+
+def chain_batch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    return [found["answer"] for found in chain.batch([{"input": prompt} for prompt in prompts])]
+
+
+def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    found = asyncio.run(chain.abatch([{"input": prompt} for prompt in prompts]))
+    return [one["answer"] for one in found]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(
+    ("face", "together"),
+    [
+        *(("llm", ask) for ask in (generate, agenerate, batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (generate_messages, agenerate_messages)),
+        *(("chat", ask) for ask in (batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (chain_batch, chain_abatch)),
+    ],
+)
+def test_no_list_is_refused_for_its_length(
+    request: pytest.FixtureRequest, face: str, together: Callable[..., list[Any]], most: int
+) -> None:
+    model = request.getfixturevalue(face)
+    prompts = ["The river", "A baker", "Every comet", "The engine", "My neighbour", "The old king"]
+    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
+    limited = type(model)(
+        model=model.model,
+        tokenizer=model.tokenizer,
+        retriever=model.retriever,
+        finetune=RECIPE,
+        limits=Limits(max_requests=most),
+        max_tokens=6,
+    )
+    assert [text_of(answer) for answer in together(limited, prompts)] == alone
+    assert limited.engine.status().admitted == 0
+
+
+def test_an_answer_may_ask_the_same_model_while_all_room_of_its_list_is_taken(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    async def documents(query: str) -> list[Document]:
+        hypothesis = await chat.ainvoke(query, documents=[])
+        return [Document(f"{query} {hypothesis.text}")]
+
+    chat.limits = Limits(max_batch_size=1)
+    asked = chat.model_copy(update={"retriever": RunnableLambda(documents)})
+    assert len(agenerate_messages(asked, ["The river", "A baker", "Every comet"])) == 3
 
 
 def test_an_empty_batch_is_answered_with_nothing(model: Model) -> None:
