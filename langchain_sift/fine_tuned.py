@@ -128,7 +128,8 @@ class TestTimeFineTuning(BaseModel):
     """An answer ends before the first of these strings."""
 
     timeout: float | None = 600.0
-    """Seconds from being asked to the last token; then `RequestTimeout`. None: no limit."""
+    """Seconds from being asked to the last token; then `RequestTimeout`. The retriever is waited
+    for no longer either, and for that called in a thread of its own. None: no limit."""
 
     revision: str | None = None
     """Branch, tag or commit of a named model."""
