@@ -367,7 +367,7 @@ class _Reading:
 
 def _chunk_of(call: Mapping[str, Any], index: int) -> ToolCallChunk:
     args = call["args"]
-    text = args if isinstance(args, str | None) else json.dumps(args)
+    text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
 
 
