@@ -156,6 +156,10 @@ class TestTimeFineTuning(BaseModel):
     corpus_version: str | Callable[[], str] | None = Field(default=None, exclude=True)
     """Names the state of the documents, as part of what a cached answer is found by."""
 
+    held: Any = Field(default_factory=list, exclude=True, repr=False)
+    """Not to be given: holds the engine for the copies too that LangChain makes of a model's
+    fields, one for each call of a configurable model, so that none has to load it again."""
+
     _engine: Engine | None = PrivateAttr(default=None)
 
     @field_validator("model")
@@ -222,6 +226,7 @@ class TestTimeFineTuning(BaseModel):
                 quantization=self.quantization,
             )
             self._engine = shared_engine(language_model, self.finetune, self.limits)
+            self.held[:] = [self._engine]
         return self._engine
 
     @property

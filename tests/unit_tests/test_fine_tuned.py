@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,7 @@ from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
 from langchain_sift.fine_tuned import told_apart
 from langchain_sift.ttft import Engine
+from langchain_sift.ttft.loading import load_count
 from langchain_sift.ttft.training import Trainer
 
 if TYPE_CHECKING:
@@ -833,6 +837,33 @@ def test_a_configurable_model_makes_no_engine_for_each_call(
     message = configurable.invoke(QUESTION, {"configurable": {"finetune": one_step}})
     assert message.response_metadata["ttft"]["steps"] == 1
     assert not made
+
+
+def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
+    """Return whether it is gone by then."""
+    end = time.monotonic() + seconds
+    while engine() is not None and time.monotonic() < end:
+        gc.collect()
+        threading.Event().wait(0.01)
+    return engine() is None
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
+    face: Any, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
+    named = face(model=str(tiny_model_path), dtype="float32", max_tokens=2)
+    configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
+    before = load_count()
+    for temperature in (0.5, 1.0, 1.5):
+        configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
+        engine = weakref.ref(*named.held)
+        assert not freed_within(0.5, engine)
+    assert load_count() == before + 1
+    assert dumpd(named) == dumpd(face(model=str(tiny_model_path), dtype="float32", max_tokens=2))
+    del named, configurable
+    assert freed_within(30.0, engine)
 
 
 @pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
