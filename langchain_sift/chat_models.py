@@ -108,9 +108,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         Args:
             tools: Anything that LangChain takes for a tool.
             tool_choice: "any", "required" or True: the model must call one of them, for its
-                answer begins as calls do. A tool's name, or OpenAI's dict of it: it must call
-                this one, and is told of no other. "none": it is told of none. Templates that
-                show no calls, as Phi-4's, leave it free even so.
+                answer begins as calls do. A tool's name: it must call this one, and is told of
+                no other. "none": it is told of none. OpenAI's and Anthropic's dicts of these are
+                taken too. Templates that show no calls, as Phi-4's, leave it free even so.
             **kwargs: Bound as well.
 
         Raises:
@@ -373,16 +373,21 @@ def _chunk_of(call: Mapping[str, Any], index: int) -> ToolCallChunk:
 
 def _chosen(tools: Tools, choice: Any) -> tuple[Tools, bool]:
     """Return which tools the model is told of, and whether it must call one."""
+    if isinstance(choice, dict) and choice.get("type") in ("any", "auto", "none"):
+        choice = choice["type"]
     if choice == "none":
         return [], False
     if not choice or choice == "auto":
         return tools, False
     if choice is True or choice in ("any", "required"):
         return tools, True
-    name = choice["function"]["name"] if isinstance(choice, dict) else choice
+    name = choice
+    if isinstance(choice, dict):
+        function = choice.get("function", choice)
+        name = function.get("name") if isinstance(function, dict) else None
     named = [tool for tool in tools if tool["function"]["name"] == name]
     if not named:
         names = [tool["function"]["name"] for tool in tools]
-        msg = f"tool_choice {name!r} is none of the tools {names}"
+        msg = f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
         raise ArgumentError(msg)
     return named, True
