@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import time
 from collections.abc import (
@@ -35,6 +36,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError, RequestTimeout
 from langchain_sift.extras import require
 from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.stores.workers import within
 
 require("ttft", "torch", "transformers")
 
@@ -197,7 +199,7 @@ class Answer:
             self._read_prompt(engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
-                self._found(self._source.documents(self._callbacks()), asked)
+                self._found(self._retrieved(self._source, began), asked)
             request = self._request(engine)
             self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
             stack.pop_all()
@@ -217,8 +219,7 @@ class Answer:
         except TimeoutError as error:
             if not deadline.expired():  # the store's, or the engine's own
                 raise
-            msg = f"the prompt's documents were not there within {self._timeout} s"
-            raise RequestTimeout(msg) from error
+            raise self._without_documents() from error
 
     async def _astart(self, began: float) -> Ticket:
         loop = asyncio.get_running_loop()
@@ -297,6 +298,24 @@ class Answer:
     def _read_prompt(self, engine: Engine) -> None:
         self._prompt = self._make_prompt()
         engine.check_prompt(self._prompt)
+
+    def _retrieved(self, source: Source, began: float) -> list[Document]:
+        """Retrieve in what is left of the time: in a thread that need not be waited for."""
+        ask = functools.partial(source.documents, self._callbacks())
+        if self._timeout is None:
+            return ask()
+        until = began + self._timeout
+        try:
+            documents: list[Document] = within(max(0.0, until - time.perf_counter()), ask)
+        except TimeoutError as error:
+            if time.perf_counter() < until:  # the store's
+                raise
+            raise self._without_documents() from error
+        return documents
+
+    def _without_documents(self) -> RequestTimeout:
+        msg = f"the prompt's documents were not there within {self._timeout} s"
+        return RequestTimeout(msg)
 
     def _found(self, documents: Sequence[Document], asked: float) -> None:
         self._documents = _checked(documents, "what the retriever returns")

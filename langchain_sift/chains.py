@@ -10,10 +10,15 @@ from langchain_core.documents import Document
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
-from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import TestTimeFineTuning
+from langchain_sift.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.retrievers import SIFTRetriever
 
 MODES = ("base", "rag", "ttft", "both")
@@ -76,7 +81,10 @@ def create_ttft_chain(
     chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
         context=itemgetter("input") | documents_of(retriever, mode, learns=learns)
     ).assign(answer=RunnableLambda(answer))
-    return chain.with_config(run_name=f"ttft_chain ({mode})")
+    config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
+    if isinstance(llm, TestTimeFineTuning):
+        config["max_concurrency"] = most_at_once(llm.limits)
+    return chain.with_config(config)
 
 
 def with_context(question: str, documents: Sequence[Document]) -> str:

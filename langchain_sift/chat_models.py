@@ -34,7 +34,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from langchain_sift.answers import Answer
 from langchain_sift.chat_templates import call_opening, query, render
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import TestTimeFineTuning
+from langchain_sift.fine_tuned import TestTimeFineTuning, told_apart
 from langchain_sift.tool_calls import ToolCallReader
 
 Tools = Sequence[dict[str, Any]]
@@ -108,9 +108,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         Args:
             tools: Anything that LangChain takes for a tool.
             tool_choice: "any", "required" or True: the model must call one of them, for its
-                answer begins as calls do. A tool's name, or OpenAI's dict of it: it must call
-                this one, and is told of no other. "none": it is told of none. Templates that
-                show no calls, as Phi-4's, leave it free even so.
+                answer begins as calls do. A tool's name: it must call this one, and is told of
+                no other. "none": it is told of none. OpenAI's and Anthropic's dicts of these are
+                taken too. Templates that show no calls, as Phi-4's, leave it free even so.
             **kwargs: Bound as well.
 
         Raises:
@@ -266,6 +266,16 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             max_input_tokens=context, text_inputs=True, text_outputs=True, image_inputs=False
         )
 
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        usual = self.retrieval_query is query
+        asked = None if usual or self.cache is False else told_apart(self.retrieval_query)
+        return {**super()._identifying_params, "retrieval_query": asked}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        # What a cached answer is found by: LangChain would take a retriever's `repr`.
+        return super()._get_llm_string(stop, **told_apart(kwargs))
+
     def _response_metadata(self, answer: Answer) -> dict[str, Any]:
         return {
             "model_name": self._model_name,
@@ -357,22 +367,27 @@ class _Reading:
 
 def _chunk_of(call: Mapping[str, Any], index: int) -> ToolCallChunk:
     args = call["args"]
-    text = args if isinstance(args, str | None) else json.dumps(args)
+    text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
 
 
 def _chosen(tools: Tools, choice: Any) -> tuple[Tools, bool]:
     """Return which tools the model is told of, and whether it must call one."""
+    if isinstance(choice, dict) and choice.get("type") in ("any", "auto", "none"):
+        choice = choice["type"]
     if choice == "none":
         return [], False
     if not choice or choice == "auto":
         return tools, False
     if choice is True or choice in ("any", "required"):
         return tools, True
-    name = choice["function"]["name"] if isinstance(choice, dict) else choice
+    name = choice
+    if isinstance(choice, dict):
+        function = choice.get("function", choice)
+        name = function.get("name") if isinstance(function, dict) else None
     named = [tool for tool in tools if tool["function"]["name"] == name]
     if not named:
         names = [tool["function"]["name"] for tool in tools]
-        msg = f"tool_choice {name!r} is none of the tools {names}"
+        msg = f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
         raise ArgumentError(msg)
     return named, True

@@ -149,7 +149,8 @@ def _with_results_apart(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage
     for message in messages:
         results = _blocks(message, "tool_result")
         for block in results:
-            yield ToolMessage(block.get("content") or "", tool_call_id=block["tool_use_id"])
+            called = _part(block, "tool_use_id")
+            yield ToolMessage(block.get("content") or "", tool_call_id=called)
         rest = [block for block in message.content if block not in results]
         if not results:
             yield message
@@ -159,9 +160,16 @@ def _with_results_apart(messages: Sequence[BaseMessage]) -> Iterator[BaseMessage
 
 def _anthropic_calls(message: AIMessage) -> list[ToolCall]:
     return [
-        tool_call(name=block["name"], args=block["input"], id=block["id"])
+        tool_call(name=_part(block, "name"), args=_part(block, "input"), id=_part(block, "id"))
         for block in _blocks(message, "tool_use")
     ]
+
+
+def _part(block: Mapping[str, Any], name: str) -> Any:
+    if name not in block:
+        msg = f"a content block of type {block['type']!r} has no {name!r}"
+        raise ArgumentError(msg)
+    return block[name]
 
 
 def _blocks(message: BaseMessage, kind: str) -> list[dict[str, Any]]:

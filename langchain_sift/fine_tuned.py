@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 import weakref
 from collections.abc import (
@@ -13,7 +14,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import as_completed
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import repeat
@@ -30,6 +31,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.language_models import LangSmithParams
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
@@ -37,7 +39,14 @@ from langchain_core.runnables.config import (
     get_executor_for_config,
 )
 from langchain_core.utils.uuid import uuid7
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from langchain_sift.answers import Answer, Source, all_or_none, cancelled_together
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -45,6 +54,8 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.extras import require
 
 require("ttft", "torch", "transformers")
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
 
 from langchain_sift.saved_settings import CalibratedSettings, read_settings  # noqa: E402
 from langchain_sift.ttft import (  # noqa: E402
@@ -92,7 +103,7 @@ class TestTimeFineTuning(BaseModel):
     never changed. Loaded on first use, once for all who name it."""
 
     tokenizer: Any = Field(default=None, exclude=True)
-    """Required with a loaded model."""
+    """A `PreTrainedTokenizerBase`; required with a loaded model."""
 
     retriever: Runnable[str, list[Document]] | None = Field(default=None, exclude=True)
     """Where the documents of a prompt come from, most informative first. A `SIFTRetriever` is
@@ -117,7 +128,8 @@ class TestTimeFineTuning(BaseModel):
     """An answer ends before the first of these strings."""
 
     timeout: float | None = 600.0
-    """Seconds from being asked to the last token; then `RequestTimeout`. None: no limit."""
+    """Seconds from being asked to the last token; then `RequestTimeout`. The retriever is waited
+    for no longer either, and for that called in a thread of its own. None: no limit."""
 
     revision: str | None = None
     """Branch, tag or commit of a named model."""
@@ -134,7 +146,8 @@ class TestTimeFineTuning(BaseModel):
 
     cache: BaseCache | bool | None = False
     """LangChain's cache of answers. Off, for an answer depends on what the store held when it
-    was asked; on, it needs a `corpus_version`."""
+    was asked; on, it needs a `corpus_version`. Only who has the same retriever, the object
+    itself, finds an answer again: nothing else tells one tenant's from another's."""
 
     adapter_cache: AdapterCache | None = Field(default=None, exclude=True)
     """Where adapters are kept, so that what was learned once is not learned again: the same
@@ -143,7 +156,34 @@ class TestTimeFineTuning(BaseModel):
     corpus_version: str | Callable[[], str] | None = Field(default=None, exclude=True)
     """Names the state of the documents, as part of what a cached answer is found by."""
 
+    held: Any = Field(default_factory=list, exclude=True, repr=False)
+    """Not to be given: holds the engine for the copies too that LangChain makes of a model's
+    fields, one for each call of a configurable model, so that none has to load it again."""
+
     _engine: Engine | None = PrivateAttr(default=None)
+
+    @field_validator("model")
+    @classmethod
+    def _check_model(cls, model: Any) -> str | PreTrainedModel:
+        named = os.fspath(model) if isinstance(model, os.PathLike) else model
+        if not isinstance(named, str | PreTrainedModel):
+            msg = (
+                "model must be a name, a folder or a PreTrainedModel of transformers, "
+                f"got a {type(model).__name__}"
+            )
+            raise ArgumentError(msg)
+        return named
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _check_tokenizer(cls, tokenizer: Any) -> PreTrainedTokenizerBase | None:
+        if not isinstance(tokenizer, PreTrainedTokenizerBase | None):
+            msg = (
+                "tokenizer must be a PreTrainedTokenizerBase of transformers, or None for that of "
+                f"the model's name, got a {type(tokenizer).__name__}"
+            )
+            raise ArgumentError(msg)
+        return tokenizer
 
     @model_validator(mode="after")
     def _check_settings(self) -> TestTimeFineTuning:
@@ -186,6 +226,7 @@ class TestTimeFineTuning(BaseModel):
                 quantization=self.quantization,
             )
             self._engine = shared_engine(language_model, self.finetune, self.limits)
+            self.held[:] = [self._engine]
         return self._engine
 
     @property
@@ -196,10 +237,10 @@ class TestTimeFineTuning(BaseModel):
     def _identifying_params(self) -> dict[str, Any]:
         """What distinguishes one configured model from another."""
         version = self.corpus_version
-        loaded = None if isinstance(self.model, str) else _serial_of(self.model)
         return {
             "model": self._model_name,
-            "loaded": loaded,
+            "loaded": None if isinstance(self.model, str) else _serial_of(self.model),
+            "tokenizer": None if self.tokenizer is None else _serial_of(self.tokenizer),
             "revision": self.revision,
             "dtype": self.dtype,
             "quantization": self.quantization,
@@ -209,7 +250,7 @@ class TestTimeFineTuning(BaseModel):
             "seed": self.seed,
             "stop": self.stop,
             # Part of what a cached answer is found by: another may be another tenant's.
-            "retriever": None if self.cache is False else repr(self.retriever),
+            "retriever": None if self.cache is False else told_apart(self.retriever),
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -290,7 +331,7 @@ class TestTimeFineTuning(BaseModel):
         config, run = self._begin_run(config, CallbackManager)
         pieces = super().stream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
         with closing(pieces):
-            with _within(run):  # up to the first piece, everything is retrieved and learned
+            with _within(_run, run):  # up to the first piece, everything is retrieved and learned
                 first = next(pieces, None)
             if first is not None:
                 yield first
@@ -308,7 +349,7 @@ class TestTimeFineTuning(BaseModel):
         config, run = self._begin_run(config, AsyncCallbackManager)
         pieces = super().astream(input, config, stop=stop, **kwargs)  # type: ignore[misc]
         async with aclosing(pieces):
-            with _within(run):
+            with _within(_run, run):
                 first = await anext(pieces, None)
             if first is not None:
                 yield first
@@ -347,7 +388,7 @@ class TestTimeFineTuning(BaseModel):
     def _generate_with_cache(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        with _within(run_manager):  # it may call `_stream`
+        with _within(_run, run_manager):  # it may call `_stream`
             return super()._generate_with_cache(  # type: ignore[misc]
                 messages, stop=stop, run_manager=run_manager, **kwargs
             )
@@ -355,10 +396,18 @@ class TestTimeFineTuning(BaseModel):
     async def _agenerate_with_cache(
         self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        with _within(run_manager):
-            return await super()._agenerate_with_cache(  # type: ignore[misc]
-                messages, stop=stop, run_manager=run_manager, **kwargs
-            )
+        with _within(_run, run_manager):
+            async with _room.get() or nullcontext():
+                return await super()._agenerate_with_cache(  # type: ignore[misc]
+                    messages, stop=stop, run_manager=run_manager, **kwargs
+                )
+
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Answer a list of conversations, as many together as `abatch`."""
+        # LangChain asks all of them at once.
+        with _within(_room, asyncio.Semaphore(most_at_once(self.limits))):
+            result: LLMResult = await super().agenerate(*args, **kwargs)  # type: ignore[misc]
+        return result
 
     def batch(
         self,
@@ -422,38 +471,89 @@ class TestTimeFineTuning(BaseModel):
 
         return await all_or_none(map(answer, inputs, configs))
 
+    def batch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Do as `batch` does, and yield each answer, with its place, when it is there."""
+        model: Any = super()
+        yield from model.batch_as_completed(inputs, self._together(config, len(inputs)), **kwargs)
+
+    async def abatch_as_completed(
+        self,
+        inputs: Sequence[Any],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Do the same without blocking the event loop."""
+        model: Any = super()
+        configs = self._together(config, len(inputs))
+        async for one in model.abatch_as_completed(inputs, configs, **kwargs):
+            yield one
+
     def _together(
         self, config: RunnableConfig | Sequence[RunnableConfig] | None, count: int
     ) -> list[RunnableConfig]:
-        """Return configurations with which a batch keeps the engine's batches full.
-
-        And no fuller: a batch is not refused for being larger than what may wait at once.
-        """
-        enough = min(max(2, 2 * self.limits.max_batch_size), self.limits.max_requests)
+        """Return configurations with which no more is asked at once than is good for a list."""
+        enough = most_at_once(self.limits)
         return [
             {**one, "max_concurrency": one.get("max_concurrency") or enough}
             for one in get_config_list(config, count)
         ]
 
 
-_serials: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+def most_at_once(limits: Limits) -> int:
+    """Return how many prompts of one list to ask at once, to keep the engine's batches full.
+
+    And no fuller: a list is not refused for being longer than what may wait at once.
+    """
+    return min(max(2, 2 * limits.max_batch_size), limits.max_requests)
 
 
-def _serial_of(model: Any) -> str:
-    """Return what tells a loaded model from all others, in this process and in others."""
-    return _serials.setdefault(model, uuid.uuid4().hex)
+# Of objects that live, by their addresses: many have no hash, or are equal to others.
+_serials: dict[int, str] = {}
+
+
+def _serial_of(thing: object) -> str:
+    """Return what tells an object from all others, in this process and in others."""
+    if id(thing) not in _serials:
+        serial = uuid.uuid4().hex
+        try:
+            weakref.finalize(thing, _serials.pop, id(thing), None).atexit = False
+        except TypeError:  # nobody hears of its end, after which the address is another's
+            return serial
+        _serials.setdefault(id(thing), serial)
+    return _serials[id(thing)]
+
+
+def told_apart(value: Any) -> Any:
+    """Return a value whose `repr` is that of no other.
+
+    Two closures may have one `repr`, and two objects the same address, one after the other. A
+    `repr` alone would not do where it tells what was set since.
+    """
+    if isinstance(value, Mapping):
+        return {key: told_apart(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [told_apart(item) for item in value]
+    if value is None or isinstance(value, str | int | float | Document):
+        return value
+    return f"{_serial_of(value)} {value!r}"
 
 
 _run: ContextVar[BaseRunManager | None] = ContextVar("langchain_sift_run", default=None)
+_room: ContextVar[asyncio.Semaphore | None] = ContextVar("langchain_sift_room", default=None)
 
 
 @contextmanager
-def _within(run: BaseRunManager | None) -> Iterator[None]:
-    token = _run.set(run)
+def _within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _run.reset(token)
+        variable.reset(token)
 
 
 def _check_timeout(seconds: object) -> None:

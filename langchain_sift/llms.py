@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
@@ -14,7 +15,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
 from langchain_sift.answers import Answer, all_or_none
-from langchain_sift.fine_tuned import CALL_SETTINGS, TestTimeFineTuning
+from langchain_sift.fine_tuned import CALL_SETTINGS, TestTimeFineTuning, most_at_once
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
@@ -53,10 +54,12 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
     ) -> LLMResult:
         """Answer the prompts, together where the engine can, each from the base model."""
         answers = [self._answer_to(prompt, stop, run_manager, **kwargs) for prompt in prompts]
+        generations = []
         try:
-            for answer in answers:
-                answer.start()
-            generations = [[self._generated("".join(answer), answer)] for answer in answers]
+            for place, answer in enumerate(answers):
+                for ahead in answers[place : place + most_at_once(self.limits)]:
+                    ahead.start()
+                generations.append([self._generated("".join(answer), answer)])
         finally:
             for answer in answers:
                 answer.cancel()
@@ -70,10 +73,12 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Do the same without blocking the event loop."""
+        room = asyncio.Semaphore(most_at_once(self.limits))
 
         async def generated(prompt: str) -> list[Generation]:
             answer = self._answer_to(prompt, stop, run_manager, **kwargs)
-            return [self._generated("".join([piece async for piece in answer]), answer)]
+            async with room:
+                return [self._generated("".join([piece async for piece in answer]), answer)]
 
         generations = await all_or_none(map(generated, prompts))
         return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})

@@ -35,7 +35,7 @@ from langchain_sift.errors import (
     GeneratorUnavailable,
     RequestTimeout,
 )
-from langchain_sift.fine_tuned import TestTimeFineTuning
+from langchain_sift.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.ttft import Outcome, Request, TrainedAdapter
 
 logger = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ def create_vllm_chain(
     chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
         context=itemgetter("input") | documents_of(retriever, "ttft", learns=True)
     ).assign(answer=RunnableLambda(answer))
-    return chain.with_config(run_name="vllm_chain")
+    return chain.with_config(run_name="vllm_chain", max_concurrency=most_at_once(learner.limits))
 
 
 def _learn(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Outcome:

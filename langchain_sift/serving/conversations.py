@@ -12,6 +12,7 @@ from langchain_core.messages import (
     AIMessageChunk,
     BaseMessage,
     HumanMessage,
+    ToolCallChunk,
     convert_to_messages,
     convert_to_openai_messages,
 )
@@ -80,41 +81,42 @@ class Reply:
     def __init__(self, body: protocol.ChatCompletionRequest) -> None:
         """Say it as the request wants it: calls one at a time, or a schema's object as text."""
         self._as_text = isinstance(body.response_format, protocol.JSONSchemaFormat)
-        self._most_calls = 1 if body.parallel_tool_calls is False else None
+        self._most_calls = 1 if self._as_text or body.parallel_tool_calls is False else None
         self._calls = 0
 
     def message(self, answer: AIMessage) -> protocol.AnsweredMessage:
         """Return the whole answer."""
-        content = answer.text + "".join(call["args"] or "" for call in answer.invalid_tool_calls)
-        told = convert_to_openai_messages(answer).get("tool_calls", [])
+        told = convert_to_openai_messages(answer).get("tool_calls", [])[: self._most_calls]
         calls = [protocol.ToolCall.model_validate(call) for call in told]
-        if self._as_text:
-            content += "".join(call.function.arguments for call in calls[:1])
-            calls = []
-        calls = calls[: self._most_calls]
         self._calls = len(calls)
-        return protocol.AnsweredMessage(content=content or None, tool_calls=calls or None)
+        objects = [call.function.arguments for call in calls] if self._as_text else []
+        broken = [call["args"] or "" for call in answer.invalid_tool_calls]
+        return protocol.AnsweredMessage(
+            content="".join([answer.text, *objects, *broken]) or None,
+            tool_calls=None if self._as_text else calls or None,
+        )
 
     def deltas(self, part: AIMessageChunk) -> list[dict[str, Any]]:
         """Return what a piece of the answer adds to it."""
         found: list[dict[str, Any]] = [{"content": part.text}] if part.text else []
         for call in part.tool_call_chunks:
             arguments = call["args"] or ""
-            if self._as_text or not _is_object(arguments):
+            if not _is_object(arguments):
                 found.append({"content": arguments})
             elif self._most_calls is None or self._calls < self._most_calls:
-                found.append({"tool_calls": [self._call(call["id"], call["name"], arguments)]})
+                said = {"content": arguments} if self._as_text else self._call(call)
+                found.append(said)
+                self._calls += 1
         return found
 
-    def _call(self, id_: str | None, name: str | None, arguments: str) -> dict[str, Any]:
-        index = self._calls
-        self._calls += 1
-        function = {"name": name, "arguments": arguments}
-        return {"index": index, "id": id_, "type": "function", "function": function}
+    def _call(self, call: ToolCallChunk) -> dict[str, Any]:
+        function = {"name": call["name"], "arguments": call["args"]}
+        one = {"index": self._calls, "id": call["id"], "type": "function", "function": function}
+        return {"tool_calls": [one]}
 
     def finish_reason(self, answer: AIMessage) -> protocol.FinishReason:
         """Return why there is no more of it."""
-        if self._calls:
+        if self._calls and not self._as_text:
             return "tool_calls"
         return "length" if answer.response_metadata["finish_reason"] == "length" else "stop"
 

@@ -79,7 +79,7 @@ def within(seconds: float, function: Callable[[], Any]) -> Any:
     answers: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     Worker.hire().start(function, answers.put)
     try:
-        answer, error = answers.get(timeout=seconds)
+        answer, error = answers.get(timeout=min(seconds, threading.TIMEOUT_MAX))
     except queue.Empty:
         raise TimeoutError from None
     if error is not None:

@@ -221,6 +221,19 @@ def test_calls_and_results_in_the_format_of_anthropic_are_such(templated: Templa
         )
 
 
+@pytest.mark.parametrize("missing", ["name", "input", "id", "tool_use_id"])
+def test_a_block_of_a_call_or_result_that_lacks_a_part_is_an_error_that_names_it(
+    templated: Templated, missing: str
+) -> None:
+    use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "2"}
+    for block in (use, result):
+        block.pop(missing, None)
+    messages = [HumanMessage("x"), AIMessage([use]), HumanMessage([result])]
+    with pytest.raises(ArgumentError, match=f"'tool_(use|result)' has no '{missing}'"):
+        render(templated(QWEN), messages)
+
+
 def test_what_was_no_call_is_shown_as_text(templated: Templated) -> None:
     meant = '<tool_call>{"name": "add", </tool_call>'
     invalid = invalid_tool_call(name="add", args=meant, id="1", error="no JSON")

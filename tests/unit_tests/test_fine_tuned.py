@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import json
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.load import dumpd
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import ValidationError
 
@@ -24,10 +28,13 @@ from langchain_sift import (
     FineTuneConfig,
     SIFTRetriever,
     TestTimeFineTunedLLM,
+    create_ttft_chain,
 )
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
+from langchain_sift.fine_tuned import told_apart
 from langchain_sift.ttft import Engine
+from langchain_sift.ttft.loading import load_count
 from langchain_sift.ttft.training import Trainer
 
 if TYPE_CHECKING:
@@ -212,6 +219,80 @@ def test_as_many_are_asked_at_once_as_the_configuration_or_the_engine_allows(
     assert 1 <= most_inside <= most
     if most > 1:
         assert most_inside > 1
+
+
+def batch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    found = dict(model.batch_as_completed(list(prompts), **settings))
+    return [found[place] for place in range(len(prompts))]
+
+
+def abatch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    async def ask() -> dict[int, Any]:
+        return {n: one async for n, one in model.abatch_as_completed(list(prompts), **settings)}
+
+    found = asyncio.run(ask())
+    return [found[place] for place in range(len(prompts))]
+
+
+def generate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = model.generate([[HumanMessage(prompt)] for prompt in prompts])
+    return [generations[0].text for generations in result.generations]
+
+
+def agenerate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = asyncio.run(model.agenerate([[HumanMessage(prompt)] for prompt in prompts]))
+    return [generations[0].text for generations in result.generations]
+
+
+def chain_batch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    return [found["answer"] for found in chain.batch([{"input": prompt} for prompt in prompts])]
+
+
+def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    found = asyncio.run(chain.abatch([{"input": prompt} for prompt in prompts]))
+    return [one["answer"] for one in found]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(
+    ("face", "together"),
+    [
+        *(("llm", ask) for ask in (generate, agenerate, batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (generate_messages, agenerate_messages)),
+        *(("chat", ask) for ask in (batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (chain_batch, chain_abatch)),
+    ],
+)
+def test_no_list_is_refused_for_its_length(
+    request: pytest.FixtureRequest, face: str, together: Callable[..., list[Any]], most: int
+) -> None:
+    model = request.getfixturevalue(face)
+    prompts = ["The river", "A baker", "Every comet", "The engine", "My neighbour", "The old king"]
+    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
+    limited = type(model)(
+        model=model.model,
+        tokenizer=model.tokenizer,
+        retriever=model.retriever,
+        finetune=RECIPE,
+        limits=Limits(max_requests=most),
+        max_tokens=6,
+    )
+    assert [text_of(answer) for answer in together(limited, prompts)] == alone
+    assert limited.engine.status().admitted == 0
+
+
+def test_an_answer_may_ask_the_same_model_while_all_room_of_its_list_is_taken(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    async def documents(query: str) -> list[Document]:
+        hypothesis = await chat.ainvoke(query, documents=[])
+        return [Document(f"{query} {hypothesis.text}")]
+
+    chat.limits = Limits(max_batch_size=1)
+    asked = chat.model_copy(update={"retriever": RunnableLambda(documents)})
+    assert len(agenerate_messages(asked, ["The river", "A baker", "Every comet"])) == 3
 
 
 def test_an_empty_batch_is_answered_with_nothing(model: Model) -> None:
@@ -639,6 +720,88 @@ def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: 
     assert text_of(other.invoke(QUESTION)) == text_of(alone.invoke(QUESTION))
 
 
+def retriever_of(tenant: str) -> RunnableLambda[str, list[Document]]:
+    """Return one whose `repr` is that of any other tenant's."""
+    return RunnableLambda(lambda _: [Document(f"{tenant} " * 9)] * 12)
+
+
+def test_another_tenants_answer_is_not_found_in_the_cache(model: Model) -> None:
+    settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": RECIPE}
+    tenants = ("zebra", "comet")
+    assert len({repr(retriever_of(tenant)) for tenant in tenants}) == 1
+    cache = InMemoryCache()
+
+    def ask(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, retriever=retriever_of(tenant), **how)
+        return text_of(kept.invoke(QUESTION))
+
+    def ask_with_the_call(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        return text_of(kept.invoke(QUESTION, retriever=retriever_of(tenant)))
+
+    def ask_with_documents(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        documents = (document for document in retriever_of(tenant).invoke(QUESTION))
+        return text_of(kept.invoke(QUESTION, documents=documents))
+
+    alone = [ask(tenant) for tenant in tenants]
+    assert len(set(alone)) == 2
+    for asking in (ask, ask_with_the_call, ask_with_documents):
+        for _ in range(3):  # the retrievers are gone, and their addresses used again
+            found = [asking(one, cache=cache, corpus_version="1") for one in tenants]
+            assert found == alone
+
+
+def test_an_answer_by_another_query_or_tokenizer_is_not_found_in_the_cache(
+    chat: ChatTestTimeFineTuned, lessons: list[int]
+) -> None:
+    settings = {
+        "model": chat.model,
+        "tokenizer": chat.tokenizer,
+        "retriever": RunnableLambda(lambda query: [Document(f"{query} " * 9)] * 12),
+        "finetune": RECIPE,
+        "max_tokens": 6,
+    }
+    cached = {**settings, "cache": InMemoryCache(), "corpus_version": "1"}
+    ChatTestTimeFineTuned(**cached).invoke(QUESTION)
+    for other in (
+        {"retrieval_query": lambda _: "zebra"},
+        {"retrieval_query": lambda _: "comet"},
+        {"tokenizer": copy.deepcopy(chat.tokenizer)},
+    ):
+        lessons.clear()
+        expected = ChatTestTimeFineTuned(**settings | other).invoke(QUESTION).content
+        assert ChatTestTimeFineTuned(**cached | other).invoke(QUESTION).content == expected
+        assert lessons == [1, 1]
+
+
+def test_a_copy_with_the_same_retriever_finds_the_answer_in_the_cache(
+    model: Model, lessons: list[int]
+) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    expected = text_of(cached.invoke(QUESTION))
+    configurable = cached.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+    assert lessons == [1]
+    assert text_of(cached.model_copy().invoke(QUESTION)) == expected
+    assert text_of(configurable.invoke(QUESTION, {"configurable": {"max_tokens": 6}})) == expected
+    assert lessons == [1]
+    cached.retriever.search_kwargs = {"filter": {"even": True}}
+    cached.invoke(QUESTION)
+    assert lessons == [1, 1]
+
+
+def test_of_what_nobody_hears_the_end_no_answer_is_found_again() -> None:
+    class Unwatched:
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "the same"
+
+    one = Unwatched()
+    assert told_apart(one) != told_apart(one)
+    assert told_apart([one]) != told_apart([one])
+
+
 # --- one engine, and what is known of the model -----------------------------------------------
 
 
@@ -674,6 +837,62 @@ def test_a_configurable_model_makes_no_engine_for_each_call(
     message = configurable.invoke(QUESTION, {"configurable": {"finetune": one_step}})
     assert message.response_metadata["ttft"]["steps"] == 1
     assert not made
+
+
+def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
+    """Return whether it is gone by then."""
+    end = time.monotonic() + seconds
+    while engine() is not None and time.monotonic() < end:
+        gc.collect()
+        threading.Event().wait(0.01)
+    return engine() is None
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
+    face: Any, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
+    named = face(model=str(tiny_model_path), dtype="float32", max_tokens=2)
+    configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
+    before = load_count()
+    for temperature in (0.5, 1.0, 1.5):
+        configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
+        engine = weakref.ref(*named.held)
+        assert not freed_within(0.5, engine)
+    assert load_count() == before + 1
+    assert dumpd(named) == dumpd(face(model=str(tiny_model_path), dtype="float32", max_tokens=2))
+    del named, configurable
+    assert freed_within(30.0, engine)
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_path_is_as_good_as_its_name(face: Any, tiny_model_path: Path) -> None:
+    one, other = (face(model=kind(tiny_model_path), max_tokens=3) for kind in (Path, str))
+    assert text_of(one.invoke(QUESTION)) == text_of(other.invoke(QUESTION))
+    assert one.engine is other.engine
+    assert dumpd(one) == dumpd(other)
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": None},
+        {"model": 3},
+        {"model": b"a folder"},
+        {"model": torch.nn.Linear(2, 2)},
+        {"model": "some/model", "tokenizer": "some/model"},
+        {"model": "some/model", "tokenizer": str.split},
+    ],
+    ids=str,
+)
+def test_what_is_no_model_or_tokenizer_is_an_error_at_once(
+    face: Any, wrong: dict[str, Any]
+) -> None:
+    *_, name = wrong
+    with pytest.raises(ValidationError, match=f"{name} must be .* of transformers"):
+        face(**wrong)
 
 
 def test_a_dump_holds_no_weights_and_no_documents(model: Model) -> None:

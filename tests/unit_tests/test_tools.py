@@ -220,7 +220,15 @@ def test_stop_strings_end_what_the_model_writes(chat: ChatTestTimeFineTuned) -> 
 
 
 @pytest.mark.parametrize(
-    "choice", ["any", "required", True, "magic_function", {"function": {"name": "magic_function"}}]
+    "choice",
+    [
+        *("any", "required", True, "magic_function"),
+        {"function": {"name": "magic_function"}},
+        {"type": "function", "function": {"name": "magic_function"}},
+        {"type": "any"},
+        {"type": "tool", "name": "magic_function"},
+    ],
+    ids=str,
 )
 def test_who_must_call_a_tool_calls_one(chat: ChatTestTimeFineTuned, choice: Any) -> None:
     bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
@@ -236,13 +244,15 @@ def test_who_must_call_a_tool_has_no_choice(chat: ChatTestTimeFineTuned) -> None
 
 
 def test_nobody_must_call_a_tool_by_default(chat: ChatTestTimeFineTuned) -> None:
-    for choice in (None, "auto", False):
+    for choice in (None, "auto", False, {"type": "auto"}):
         bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
         assert [tool["function"]["name"] for tool in bound.kwargs["tools"]] == [
             "magic_function",
             "get_weather",
         ]
         assert "tool_choice" not in bound.kwargs
+    none = chat.bind_tools([get_weather], tool_choice={"type": "none"})
+    assert none.kwargs["tools"] == []
     none = chat.bind_tools([get_weather], tool_choice="none")
     assert none.invoke("Hello").content == chat.invoke("Hello").content == "Hello! How are you?"
 
@@ -256,6 +266,9 @@ def test_tools_may_be_given_with_the_call(chat: ChatTestTimeFineTuned) -> None:
 def test_what_is_no_tool_of_a_local_model_is_an_error(chat: ChatTestTimeFineTuned) -> None:
     with pytest.raises(ArgumentError, match=r"'other' is none of the tools \['get_weather'\]"):
         chat.bind_tools([get_weather], tool_choice="other")
+    for choice in ({"type": "tool"}, {"function": {}}, {"function": "get_weather"}, {"a": 1}, 3):
+        with pytest.raises(ArgumentError, match=r"is none of the tools \['get_weather'\].*any"):
+            chat.bind_tools([get_weather], tool_choice=choice)
     with pytest.raises(ArgumentError, match="'web_search' is a tool of another provider's"):
         chat.bind_tools([{"type": "web_search"}])
 

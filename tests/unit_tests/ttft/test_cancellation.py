@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import statistics
@@ -12,12 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 
 from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever
 from langchain_sift.config import FineTuneConfig, GenerationConfig
@@ -403,8 +406,6 @@ def test_a_deadline_is_kept_to_a_step(
 def test_a_deadline_ends_an_asynchronous_retrieval(
     chat: ChatTestTimeFineTuned, call: Callable[..., None], texts: list[str]
 ) -> None:
-    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
-
     async def slow(query: str) -> list[Document]:
         del query
         await asyncio.sleep(30)
@@ -416,23 +417,78 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
     assert 0.2 <= time.perf_counter() - began < FAR
 
 
-@pytest.mark.parametrize("timeout", [1e9, 1e10, 1e12, 1e300])
+@pytest.mark.parametrize("timeout", [math.inf, 1e9, 1e10, 1e12, 1e300])
 async def test_more_time_than_a_wait_can_be_told_is_time_enough(
     chat: ChatTestTimeFineTuned, timeout: float
 ) -> None:
     expected = chat.invoke(QUESTION, documents=LESSON).content
-    assert chat.invoke(QUESTION, documents=LESSON, timeout=timeout).content == expected
-    assert (await chat.ainvoke(QUESTION, documents=LESSON, timeout=timeout)).content == expected
+    for given in ({"documents": LESSON}, {"retriever": RunnableLambda(lambda _: LESSON)}):
+        assert chat.invoke(QUESTION, timeout=timeout, **given).content == expected
+        assert (await chat.ainvoke(QUESTION, timeout=timeout, **given)).content == expected
 
 
-def test_a_retrievers_own_timeout_is_passed_on_as_it_is(chat: ChatTestTimeFineTuned) -> None:
-    from langchain_core.runnables import RunnableLambda  # noqa: PLC0415
+@contextlib.contextmanager
+def hanging() -> Iterator[RunnableLambda[str, list[Document]]]:
+    """Make a retriever, without coroutines, that does not return before the end."""
+    ended = threading.Event()
 
-    async def fail(query: str) -> list[Document]:
+    def hang(query: str) -> list[Document]:
+        ended.wait(FAR)
+        return [Document(query)]
+
+    try:
+        yield RunnableLambda(hang)
+    finally:
+        ended.set()
+
+
+@pytest.mark.parametrize("call", [invoke, stream, batch])
+def test_a_deadline_ends_a_retrieval_that_hangs(
+    chat: ChatTestTimeFineTuned, call: Callable[..., None]
+) -> None:
+    began = time.perf_counter()
+    with hanging() as retriever, pytest.raises(RequestTimeout, match=r"0\.2 s"):
+        call(chat, retriever=retriever, timeout=0.2)
+    assert time.perf_counter() - began < FAR
+    assert chat.engine.status().admitted == 0
+
+
+async def test_a_deadline_ends_it_for_a_coroutine_too(chat: ChatTestTimeFineTuned) -> None:
+    began = time.perf_counter()
+    with hanging() as retriever, pytest.raises(RequestTimeout, match=r"0\.2 s"):
+        await chat.ainvoke(QUESTION, retriever=retriever, timeout=0.2)
+    assert time.perf_counter() - began < FAR
+    assert chat.engine.status().admitted == 0
+
+
+@pytest.mark.parametrize("timeout", [600.0, math.inf, None])
+def test_a_retriever_has_the_callers_context_and_without_a_deadline_its_thread(
+    chat: ChatTestTimeFineTuned, texts: list[str], timeout: float | None
+) -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+    found: list[object] = []
+
+    def documents(query: str) -> list[Document]:
+        del query
+        found.extend([tenant.get(), threading.current_thread()])
+        return [Document(texts[0])]
+
+    token = tenant.set("one")
+    chat.invoke(QUESTION, retriever=RunnableLambda(documents), timeout=timeout, max_tokens=1)
+    tenant.reset(token)
+    assert found[0] == "one"
+    assert (found[1] is threading.current_thread()) == (timeout is None)
+
+
+@pytest.mark.parametrize("call", [invoke, ainvoke])
+def test_a_retrievers_own_timeout_is_passed_on_as_it_is(
+    chat: ChatTestTimeFineTuned, call: Callable[..., None]
+) -> None:
+    def fail(query: str) -> list[Document]:
         raise TimeoutError(query)
 
     with pytest.raises(TimeoutError) as caught:
-        asyncio.run(chat.ainvoke(QUESTION, retriever=RunnableLambda(print, afunc=fail)))
+        call(chat, retriever=RunnableLambda(fail))
     assert not isinstance(caught.value, RequestTimeout)
 
 
