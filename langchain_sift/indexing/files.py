@@ -33,7 +33,8 @@ class SourceFile:
     path: Path
 
     name: str
-    """What its documents name as their source: the path within the folder it was found in."""
+    """What its documents name as their source, where they have none of their own: the path within
+    the folder it was found in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +168,10 @@ def read_file(file: SourceFile) -> list[Document]:
     """Return the documents of a file that hold text.
 
     A text, Markdown or HTML file is one document, of a PDF each page is one, of a `.jsonl` or
-    `.jsonl.gz` file each line, and of a CSV file each row. The metadata have the source, the
-    page, line or row, from 1, and what else a line or row says.
+    `.jsonl.gz` file each line, and of a CSV file each row. The metadata have the page, line or
+    row, from 1, and what else a line or row says. What has one "source" belongs together, such
+    as the pages of a PDF: a line or row keeps the one that it names, and without a name it is
+    one of its own.
 
     Raises:
         CorpusError: If the file is not what it should be; the message names file and line.
@@ -177,8 +180,10 @@ def read_file(file: SourceFile) -> list[Document]:
     if reader is None:
         raise CorpusError(_none_readable(file.path, 1))
     documents = []
-    for text, metadata in reader(file.path):
-        own = _storable({**metadata, "source": file.name})
+    for text, metadata, number in reader(file.path):
+        own = _storable(metadata)
+        if own.get("source", "") == "":
+            own["source"] = file.name if number is None else f"{file.name}:{number}"
         documents.append(Document(_well_formed(text), metadata=own))
     return [document for document in documents if document.page_content.strip()]
 
