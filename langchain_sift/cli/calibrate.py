@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -13,8 +13,8 @@ from rich.table import Table
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
-    embeddings_of,
     errors_in_one_line,
+    opened,
     progress_bar,
 )
 from langchain_sift.config import FineTuneConfig
@@ -60,21 +60,16 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
-        from langchain_sift.indexing.collections import open_collection
         from langchain_sift.indexing.sharing import held
         from langchain_sift.ttft import load_language_model
 
         _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
         language_model = load_language_model(model)
 
-        def named(name: str) -> Any:
-            wanted = embeddings or name
-            return embeddings_of(wanted) if wanted else language_model
-
         with held(store, alone=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
             found = calibrate(
-                open_collection(store, collection, named),
+                opened(store, collection, embeddings),
                 model=language_model,
                 prompts=prompts,
                 k=k,

@@ -21,6 +21,7 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     imported,
     names_of,
+    opened,
     progress_bar,
     read_saved,
     recipe_of,
@@ -80,7 +81,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         str | None,
         typer.Option(
             help="Another model whose hidden states embed, or module:NAME of LangChain "
-            "embeddings. By default those that the collection names, or the model's own."
+            "embeddings. By default those that the collection names, or for --corpus the model's."
         ),
     ] = None,
     settings: Annotated[
@@ -236,19 +237,13 @@ def _open(
     progress: Any,
 ) -> Chroma:
     from langchain_sift.indexing import index_documents, read_corpus
-    from langchain_sift.indexing.collections import open_collection
 
     store, collection, corpus = where
     if (store is None) == (corpus is None):
         msg = "give either --store, an indexed collection, or --corpus, files to index first"
         raise ArgumentError(msg)
     if store is not None:
-
-        def named(name: str) -> Any:
-            wanted = embeddings or name
-            return embeddings_of(wanted) if wanted else model
-
-        return open_collection(store, collection, named)
+        return opened(store, collection, embeddings)
     assert corpus is not None  # noqa: S101 - checked above
     documents = read_corpus(corpus)
     indexing = progress.add_task("embedding documents", total=len(documents))
