@@ -128,7 +128,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,  # noqa: FBT002
+    resume: Annotated[  # noqa: FBT002
+        bool, typer.Option("--resume", help="Go on with --out; what failed is tried again.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
         False
     ),

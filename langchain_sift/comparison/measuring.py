@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
@@ -108,7 +109,7 @@ def compare(
             names, else this machine. Documents are chosen, and rows written, by this process.
         seed: Of the adapters' initial weights and of random choices.
         out: A folder: rows are appended to `results.jsonl` in it as they come.
-        resume: Whether to go on with the comparison in `out`.
+        resume: Whether to go on with the comparison in `out`; what failed in it is tried again.
         overwrite: Whether to replace it.
         on_row: Called with each row, those that were there already first.
 
@@ -155,7 +156,11 @@ def compare(
         "jobs": jobs,
         "filter": None if filter is None else dict(filter),
         "documents": _fingerprint(zip(corpus.ids, _texts(corpus), strict=True)),
-        "prompts": _fingerprint((prompt.id, prompt.text) for prompt in asked),
+        "vectors": _fingerprint(_vectors(corpus)),
+        "prompts": _fingerprint((repr(prompt),) for prompt in asked),
+        "retrievers": sorted(retrievers or ()),
+        "chains": sorted(chains or ()),
+        "scorers": sorted(scorers or ()),
         **asdict(recipe),
     }
     if leaks == "exclude":
@@ -251,6 +256,13 @@ def _limits(recipe: FineTuneConfig, jobs: int, ks: Sequence[int]) -> Limits:
 
 def _texts(corpus: Corpus) -> Iterator[str]:
     return (document.page_content for document in corpus.candidates.documents)
+
+
+def _vectors(corpus: Corpus) -> Iterator[tuple[str, str]]:
+    # As stores keep them: how a unit vector's last digits are rounded differs between machines.
+    rows = corpus.candidates.embeddings
+    hashes = (sha256(row.astype(np.float32).tobytes()).hexdigest() for row in rows)
+    return zip(corpus.ids, hashes, strict=True)
 
 
 def _fingerprint(texts: Any) -> str:

@@ -69,13 +69,14 @@ def run(
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
-    """Do what is not done; a unit of which a row is missing is done again as a whole.
+    """Do what is not done; a unit of which a row is missing or failed is done again as a whole.
 
     So what is trained together is the same as in a run that nobody interrupted.
     """
     rows: list[Row] = []
     if folder is not None:
-        whole = [u for u in units if all(key in folder.rows for key in u.keys(comparison.ks))]
+        done = {key for key, row in folder.rows.items() if row.failure is None}
+        whole = [unit for unit in units if done.issuperset(unit.keys(comparison.ks))]
         folder.keep({key for unit in whole for key in unit.keys(comparison.ks)})
         rows = list(folder.rows.values())
         units = [unit for unit in units if unit not in whole]
