@@ -295,7 +295,7 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
-    from langchain_sift.comparison.verdicts import verdict
+    from langchain_sift.comparison.verdicts import leaks_told, verdict
 
     console = Console()
     for protocol in report.protocols:
@@ -308,10 +308,8 @@ def _show(report: Report) -> None:
         for reason, count in reasons.most_common(_MOST_REASONS):
             console.print(f"  {count} x {reason}", markup=False, highlight=False)
     if report.leaks:
-        console.print(
-            f"the store holds the scored text of {len(report.leaks)} prompts, exactly or nearly "
-            "(--leaks exclude leaves them out)"
-        )
+        advice = "" if report.leaks_left_out else " --leaks exclude leaves them out."
+        console.print(f"leaks: {leaks_told(report)}{advice}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     echo_for_programs(report.to_json())
 

@@ -399,6 +399,25 @@ def test_settings_name_the_model_and_another_is_noted(
     assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
 
 
+def test_prompts_that_leak_are_told_or_left_out(
+    indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    held = [{"text": text} for text in texts[:3]]
+    lines = [{"text": "rice grows in wet fields"}, {"text": "wheat does not"}, *held]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for leaks, told in (
+        ("report", "prompts. --leaks exclude leaves them out."),
+        ("exclude", "prompts: those are left out. report:"),
+    ):
+        out = tmp_path / leaks
+        more = ("--methods", "base", "--leaks", leaks)
+        result = compare_store(indexed, prompts, tiny_model_path, out, *more)
+        assert result.exit_code == 0, result.output
+        said = f"leaks: the store holds the scored text of 3 of 5 {told}"
+        assert said in " ".join(result.stdout.split())
+
+
 def test_rows_without_a_result_are_told_with_their_reasons(
     indexed: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
