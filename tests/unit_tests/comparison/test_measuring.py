@@ -199,13 +199,14 @@ def test_several_k_are_what_each_is_alone(
             assert row.tokens_training == other.tokens_training
 
 
+@pytest.mark.parametrize("name", ["ttft:sift", "ttft:hull", "rag:hull"])
 def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+    name: str, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     alphas = (0.05, 0.3, 1.0)
-    methods = ["ttft:sift", *(f"ttft:sift:stopping_alpha={alpha}" for alpha in alphas)]
+    methods = [name, *(f"{name}:stopping_alpha={alpha}" for alpha in alphas)]
     report = run(tiny_model, tiny_tokenizer, store, methods, k=12)
-    whole = {row.prompt: row for row in report.rows if row.method == "ttft:sift"}
+    whole = {row.prompt: row for row in report.rows if row.method == name}
     lengths = []
     for row in report.rows:
         if row.method in methods[1:]:
