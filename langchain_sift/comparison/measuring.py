@@ -98,7 +98,7 @@ def compare(
         chains: Runnables of yours from a question to an answer, such as RAG with another model;
             only "qa" can score them.
         scorers: Metrics of yours: functions from an answer and its `Prompt` to a number, where
-            more is better.
+            more is better, and NaN is no score.
         filter: Which documents of the store take part.
         max_tokens: Of an answer.
         leaks: Whether prompts whose scored text the store holds, exactly or nearly, are

@@ -21,6 +21,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.comparison.writing import write_report
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.selection import select
 
@@ -383,6 +384,25 @@ def test_questions_are_answered_and_their_answers_measured(
     metrics = {"exact_match", "f1", "contains", "accuracy", "short", "percent_of_base"}
     assert set(report.metrics("qa")) == metrics
     assert report.summary("qa")["api"].scores["exact_match"] == 0.5
+
+
+def test_a_scorer_may_give_no_score(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    def long(_: str, prompt: Prompt) -> float:
+        return math.nan if prompt.id == "q3" else float(len(prompt.text))
+
+    more = {"protocols": ("qa",), "scorers": {"long": long}, "max_tokens": 1, "out": tmp_path}
+    report = run(tiny_model, tiny_tokenizer, store, (), prompts=QUESTIONS, **more)
+    lengths = [len(prompt.text) for prompt in QUESTIONS[:2]]
+    assert [row.scores.get("long") for row in report.rows] == [*lengths, None]
+    assert report.summary("qa")["base"].scores["long"] == sum(lengths) / 2
+    again = read_report(tmp_path)
+    assert [row.scores for row in again.rows] == [row.scores for row in report.rows]
+    assert write_report(again, tmp_path).path == tmp_path / "report.html"
 
 
 def test_the_likeliest_choice_is_the_one_with_the_least_loss(
