@@ -84,23 +84,30 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 ),
             )
         _show(found)
-        found.settings.save(out, overwrite=overwrite)
-        typer.echo(f"settings: {out}")
-        echo_for_programs(found.to_json())
+        try:
+            found.settings.save(out, overwrite=overwrite)
+            typer.echo(f"settings: {out}")
+        finally:  # hours of work, which a full disk is not to cost
+            echo_for_programs(found.to_json())
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of a file that may be written."""
-    if out.is_dir():
-        msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
-        raise ArgumentError(msg)
-    if out.exists() and not overwrite:
-        msg = f"{out} is there already: name another file, or replace it with --overwrite"
-        raise ArgumentError(msg)
+    """Make the folder of a file, and see that the file can be written."""
     try:
+        if out.is_dir():
+            msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
+            raise ArgumentError(msg)
+        new = not out.exists()
+        if not new and not overwrite:
+            msg = f"{out} is there already: name another file, or replace it with --overwrite"
+            raise ArgumentError(msg)
         out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8"):
+            pass
+        if new:
+            out.unlink()
     except OSError as error:
-        msg = f"{out.parent} is no folder that can be made: {error.strerror}"
+        msg = f"{out} cannot be written: {error.strerror}"
         raise ArgumentError(msg) from error
 
 

@@ -196,7 +196,7 @@ def _compare(
     from langchain_sift.comparison import compare, read_prompts
     from langchain_sift.comparison.methods import parse_methods
     from langchain_sift.comparison.protocols import named_protocols
-    from langchain_sift.comparison.run_folder import refuse_present
+    from langchain_sift.comparison.run_folder import make_folder, refuse_present
     from langchain_sift.comparison.writing import write_report
     from langchain_sift.indexing.sharing import held
     from langchain_sift.ttft import load_language_model
@@ -206,6 +206,7 @@ def _compare(
     checked = named_protocols(protocols)
     parsed = parse_methods(methods, retrievers=arguments["retrievers"], chains=arguments["chains"])
     asked = read_prompts(prompts, lines="qa" in checked)
+    make_folder(out)
     language_model = load_language_model(model)
     shared = nullcontext() if where[0] is None else held(where[0], alone=False)
     with shared, progress_bar(console) as progress:

@@ -22,7 +22,7 @@ from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.protocols import PROTOCOLS, Task, named_protocols
 from langchain_sift.comparison.results import Report
 from langchain_sift.comparison.rows import Row, in_order
-from langchain_sift.comparison.run_folder import RunFolder, refuse_present
+from langchain_sift.comparison.run_folder import RunFolder, make_folder, refuse_present
 from langchain_sift.comparison.running import (
     SHOWN_CHARACTERS,
     Comparison,
@@ -65,7 +65,7 @@ def compare(
     jobs: int = 8,
     ray: int | None = None,
     seed: int = 0,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_row: Callable[[Row], None] = lambda _: None,
@@ -119,12 +119,14 @@ def compare(
 
     Raises:
         ArgumentError: If a method or protocol is unknown, a number is out of range, or `out`
-            holds a comparison and neither `resume` nor `overwrite` is asked for.
+            cannot be written to, or holds a comparison and neither `resume` nor `overwrite` is
+            asked for.
         CorpusError: If there are no prompts, or two of the same id.
         ModelLoadError: If there is no such model, here or where an actor looks for it.
         EngineError: If the Ray cluster has no room for an actor, or kills them.
         StoreError: If the store cannot be read.
     """
+    out = None if out is None else Path(out)
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
     chosen = {"noise_variance": noise_variance_for(vectorstore.embeddings)} | _given_or_saved(
@@ -141,6 +143,8 @@ def compare(
     asked = as_prompts(prompts)
     fetch_k = max(chosen["fetch_k"], *ks)
     recipe = replace(chosen["finetune"], seed=seed)
+    if out is not None:
+        make_folder(out)
     language_model = _language_model(model, tokenizer)
     corpus = Corpus.read(vectorstore, **({} if filter is None else {"filter": dict(filter)}))
     found = {} if leaks == "ignore" else _leaks(asked, checked, corpus)

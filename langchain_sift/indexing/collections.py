@@ -46,8 +46,9 @@ def open_collection(
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
     name = existing(where, name)
-    client = client_of(where)
-    metadata = client.get_collection(name, embedding_function=None).metadata
+    with typed_errors(where, name):
+        client = client_of(where)
+        metadata = client.get_collection(name, embedding_function=None).metadata
     found = embeddings(model_of(metadata))
     if isinstance(found, LanguageModel):
         found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
@@ -62,7 +63,7 @@ def existing(where: str, name: str | None) -> str:
         StoreError: If the folder holds no store that can be read.
         StoreUnavailable: If the server cannot be reached.
     """
-    with typed_errors(where, name or ""):
+    with typed_errors(where, name):
         names = [collection.name for collection in client_of(where).list_collections()]
     if name is None and len(names) == 1:
         return names[0]
@@ -198,9 +199,9 @@ def address_of(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def typed_errors(where: str, name: str) -> Iterator[None]:
+def typed_errors(where: str, name: str | None) -> Iterator[None]:
     """Let the errors of Chroma, and of the way to it, be ours."""
-    label = f"Chroma collection {name!r} of {where}"
+    label = f"Chroma store {where}" if name is None else f"Chroma collection {name!r} of {where}"
     try:
         yield
     except SIFTError:

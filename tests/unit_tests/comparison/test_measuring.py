@@ -56,7 +56,7 @@ def report(
         fetch_k=30,
         noise_variance=1.0,
         finetune=RECIPE,
-        out=tmp_path,
+        out=str(tmp_path),
     )
 
 
