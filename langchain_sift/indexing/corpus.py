@@ -52,7 +52,7 @@ def read_corpus(path: Path) -> list[Document]:
     Args:
         path: A `.jsonl` or `.jsonl.gz` file with an object on each line that has a "text" and
             may have an "id", the rest being metadata; a `.txt` or `.md` file, which is one
-            document; or a folder of such files.
+            document; or a folder of such files. Texts of nothing but space are passed over.
 
     Raises:
         CorpusError: If a file is not what it should be; the message names file and line.
@@ -67,7 +67,8 @@ def read_corpus(path: Path) -> list[Document]:
         seen.add(identifier)
         others = {key: value for key, value in row.items() if key not in {"id", "text"}}
         text = well_formed(row["text"])
-        documents.append(Document(id=identifier, page_content=text, metadata=storable(others)))
+        if text.strip():
+            documents.append(Document(id=identifier, page_content=text, metadata=storable(others)))
     return documents
 
 

@@ -25,6 +25,12 @@ def test_rows_become_documents_with_ids_and_metadata(tmp_path: Path) -> None:
     assert [document.metadata for document in documents] == [{"year": 3}, {}]
 
 
+def test_what_has_no_text_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines({"text": ""}, {"text": "one"}, {"text": " \n"}))
+    (tmp_path / "b.txt").write_text("")
+    assert [document.id for document in read_corpus(tmp_path)] == ["a.jsonl:2"]
+
+
 def test_what_chroma_cannot_keep_is_left_out_or_replaced(tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(
         r'{"id": 0, "text": "a \ud83d", "#k": 1, "$k": 2, "": 3, "chroma:document": "z", '
