@@ -4,7 +4,7 @@
     ├── ArgumentError           (ValueError)       an argument is out of range
     │   ├── InvalidFilter                          a store does not understand a filter
     │   └── PromptTooLong                          a prompt fills the model's context
-    ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
+    ├── EmbeddingError          (ValueError)       a vector is NaN, zero, of the wrong size or none
     │   └── DimensionMismatch                      the query's size is not the stored vectors'
     ├── NotFittedError          (ValueError)       embeddings are used before they know their mean
     ├── StoreError              (RuntimeError)     a vector store cannot be used as it is
@@ -47,7 +47,7 @@ class PromptTooLong(ArgumentError):  # noqa: N818
 
 
 class EmbeddingError(SIFTError, ValueError):
-    """A vector holds NaN or infinity, is zero, or has the wrong number of dimensions."""
+    """A vector holds NaN or infinity, is zero, has the wrong size, or could not be made."""
 
 
 class DimensionMismatch(EmbeddingError):  # noqa: N818

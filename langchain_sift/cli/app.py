@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_sift.extras import require
 
@@ -30,6 +30,9 @@ from rich.progress import (  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import SIFTError  # noqa: E402
 from langchain_sift.saved_settings import CalibratedSettings  # noqa: E402
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -93,6 +96,15 @@ def embeddings_of(name: str) -> Any:
     from langchain_sift.indexing import named_objects
 
     return named_objects.embeddings_of(name)
+
+
+def opened(store: str, collection: str | None, embeddings: str | None) -> Chroma:
+    """Open a collection that exists with the embeddings that it holds, and with no others."""
+    from langchain_sift.indexing.collections import embeddings_for, existing, open_collection
+
+    name = existing(store, collection)
+    wanted = embeddings_for(store, name, embeddings)
+    return open_collection(store, name, lambda _: embeddings_of(wanted))
 
 
 def imported(path: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -13,8 +13,8 @@ from rich.table import Table
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
-    embeddings_of,
     errors_in_one_line,
+    opened,
     progress_bar,
 )
 from langchain_sift.config import FineTuneConfig
@@ -60,21 +60,16 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
-        from langchain_sift.indexing.collections import open_collection
         from langchain_sift.indexing.sharing import held
         from langchain_sift.ttft import load_language_model
 
         _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
         language_model = load_language_model(model)
 
-        def named(name: str) -> Any:
-            wanted = embeddings or name
-            return embeddings_of(wanted) if wanted else language_model
-
         with held(store, alone=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
             found = calibrate(
-                open_collection(store, collection, named),
+                opened(store, collection, embeddings),
                 model=language_model,
                 prompts=prompts,
                 k=k,
@@ -89,23 +84,30 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 ),
             )
         _show(found)
-        found.settings.save(out, overwrite=overwrite)
-        typer.echo(f"settings: {out}")
-        echo_for_programs(found.to_json())
+        try:
+            found.settings.save(out, overwrite=overwrite)
+            typer.echo(f"settings: {out}")
+        finally:  # hours of work, which a full disk is not to cost
+            echo_for_programs(found.to_json())
 
 
 def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of a file that may be written."""
-    if out.is_dir():
-        msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
-        raise ArgumentError(msg)
-    if out.exists() and not overwrite:
-        msg = f"{out} is there already: name another file, or replace it with --overwrite"
-        raise ArgumentError(msg)
+    """Make the folder of a file, and see that the file can be written."""
     try:
+        if out.is_dir():
+            msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
+            raise ArgumentError(msg)
+        new = not out.exists()
+        if not new and not overwrite:
+            msg = f"{out} is there already: name another file, or replace it with --overwrite"
+            raise ArgumentError(msg)
         out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("a", encoding="utf-8"):
+            pass
+        if new:
+            out.unlink()
     except OSError as error:
-        msg = f"{out.parent} is no folder that can be made: {error.strerror}"
+        msg = f"{out} cannot be written: {error.strerror}"
         raise ArgumentError(msg) from error
 
 

@@ -21,6 +21,7 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     imported,
     names_of,
+    opened,
     progress_bar,
     read_saved,
     recipe_of,
@@ -80,7 +81,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         str | None,
         typer.Option(
             help="Another model whose hidden states embed, or module:NAME of LangChain "
-            "embeddings. By default those that the collection names, or the model's own."
+            "embeddings. By default those that the collection names, or for --corpus the model's."
         ),
     ] = None,
     settings: Annotated[
@@ -127,7 +128,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in --out.")] = False,  # noqa: FBT002
+    resume: Annotated[  # noqa: FBT002
+        bool, typer.Option("--resume", help="Go on with --out; what failed is tried again.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
         False
     ),
@@ -193,7 +196,7 @@ def _compare(
     from langchain_sift.comparison import compare, read_prompts
     from langchain_sift.comparison.methods import parse_methods
     from langchain_sift.comparison.protocols import named_protocols
-    from langchain_sift.comparison.run_folder import refuse_present
+    from langchain_sift.comparison.run_folder import make_folder, refuse_present
     from langchain_sift.comparison.writing import write_report
     from langchain_sift.indexing.sharing import held
     from langchain_sift.ttft import load_language_model
@@ -203,6 +206,7 @@ def _compare(
     checked = named_protocols(protocols)
     parsed = parse_methods(methods, retrievers=arguments["retrievers"], chains=arguments["chains"])
     asked = read_prompts(prompts, lines="qa" in checked)
+    make_folder(out)
     language_model = load_language_model(model)
     shared = nullcontext() if where[0] is None else held(where[0], alone=False)
     with shared, progress_bar(console) as progress:
@@ -236,19 +240,13 @@ def _open(
     progress: Any,
 ) -> Chroma:
     from langchain_sift.indexing import index_documents, read_corpus
-    from langchain_sift.indexing.collections import open_collection
 
     store, collection, corpus = where
     if (store is None) == (corpus is None):
         msg = "give either --store, an indexed collection, or --corpus, files to index first"
         raise ArgumentError(msg)
     if store is not None:
-
-        def named(name: str) -> Any:
-            wanted = embeddings or name
-            return embeddings_of(wanted) if wanted else model
-
-        return open_collection(store, collection, named)
+        return opened(store, collection, embeddings)
     assert corpus is not None  # noqa: S101 - checked above
     documents = read_corpus(corpus)
     indexing = progress.add_task("embedding documents", total=len(documents))
@@ -298,7 +296,7 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
-    from langchain_sift.comparison.verdicts import verdict
+    from langchain_sift.comparison.verdicts import leaks_told, verdict
 
     console = Console()
     for protocol in report.protocols:
@@ -311,10 +309,8 @@ def _show(report: Report) -> None:
         for reason, count in reasons.most_common(_MOST_REASONS):
             console.print(f"  {count} x {reason}", markup=False, highlight=False)
     if report.leaks:
-        console.print(
-            f"the store holds the scored text of {len(report.leaks)} prompts, exactly or nearly "
-            "(--leaks exclude leaves them out)"
-        )
+        advice = "" if report.leaks_left_out else " --leaks exclude leaves them out."
+        console.print(f"leaks: {leaks_told(report)}{advice}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     echo_for_programs(report.to_json())
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,9 +15,9 @@ from rich.text import Text
 
 from langchain_sift.cli.app import (
     app,
-    embeddings_of,
     errors_in_one_line,
     given_or_saved,
+    opened,
     read_saved,
 )
 
@@ -57,17 +57,13 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.explanation import explain
-        from langchain_sift.indexing.collections import open_collection
         from langchain_sift.indexing.sharing import held
-
-        def named(name: str) -> Any:
-            return embeddings_of(embeddings or name)
 
         chosen = given_or_saved(
             read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
         )
         with held(store, alone=False):
-            found = explain(open_collection(store, collection, named), query, **chosen)
+            found = explain(opened(store, collection, embeddings), query, **chosen)
         if as_json:
             typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         else:

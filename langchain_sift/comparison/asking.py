@@ -180,11 +180,12 @@ class Asker:
             yield from started
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
-        """Return what is measured of an answer."""
+        """Return what is measured of an answer; a scorer that returns NaN has measured nothing."""
         found = {}
         if prompt.answers:
             found = {name: of(answer, prompt.answers) for name, of in ANSWER_METRICS.items()}
-        return found | {name: float(of(answer, prompt)) for name, of in self.scorers.items()}
+        own = {name: float(of(answer, prompt)) for name, of in self.scorers.items()}
+        return found | {name: value for name, value in own.items() if math.isfinite(value)}
 
     @property
     def _device(self) -> torch.device:

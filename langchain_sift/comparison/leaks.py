@@ -11,7 +11,7 @@ SHINGLE = 8
 """Words in a row that are looked for."""
 
 NEAR = 0.5
-"""Share of a text's shingles from which on a document with them is a near copy of it."""
+"""Share of a text's shingles from which on documents with them are a near copy of it."""
 
 _WORD = re.compile(r"\w+")
 
@@ -20,7 +20,8 @@ def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) 
     """Return which scored texts are in the store, exactly or nearly.
 
     A document holds a text exactly if all of the text's runs of eight words occur in it, case and
-    punctuation aside; nearly, if at least half of them do. A shorter text must be all of it.
+    punctuation aside; nearly, if at least half of them do. So do several documents together,
+    such as the parts of one that was split. A shorter text must be all of it.
 
     Args:
         scored: Texts by the prompts' ids.
@@ -34,22 +35,30 @@ def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) 
     for prompt, own in shingles.items():
         for shingle in own:
             wanted[shingle].append(prompt)
-    closest: dict[str, tuple[float, str]] = {}
+    found: dict[str, set[bytes]] = defaultdict(set)
+    closest: dict[str, tuple[int, str]] = {}
     for identifier, text in documents:
-        hits = Counter(prompt for shingle in _shingles(text) for prompt in wanted.get(shingle, ()))
+        hits: Counter[str] = Counter()
+        for shingle in _shingles(text):
+            for prompt in wanted.get(shingle, ()):
+                hits[prompt] += 1
+                found[prompt].add(shingle)
         for prompt, count in hits.items():
-            share = count / len(shingles[prompt])
-            if share >= NEAR and share > closest.get(prompt, (0.0, ""))[0]:
-                closest[prompt] = (share, identifier)
+            if count > closest.get(prompt, (0, ""))[0]:
+                closest[prompt] = (count, identifier)
     return {
-        prompt: (
-            f"an exact copy in {closest[prompt][1]}"
-            if closest[prompt][0] == 1.0
-            else f"{closest[prompt][0]:.0%} of it in {closest[prompt][1]}"
-        )
-        for prompt in scored
-        if prompt in closest
+        prompt: _told(*closest[prompt], len(found[prompt]), of=len(own))
+        for prompt, own in shingles.items()
+        if prompt in closest and len(found[prompt]) >= NEAR * len(own)
     }
+
+
+def _told(most: int, identifier: str, together: int, *, of: int) -> str:
+    if most == of:
+        return f"an exact copy in {identifier}"
+    if together > most:
+        return f"{together / of:.0%} of it in several documents, the largest part in {identifier}"
+    return f"{most / of:.0%} of it in {identifier}"
 
 
 def _shingles(text: str) -> set[bytes]:

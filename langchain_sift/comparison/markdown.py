@@ -48,6 +48,7 @@ def markdown(
             f"Without these prompts, {_cell(one.protocol)}: "
             f"{_cell(without_leaks(report, one.protocol))}"
             for one in findings
+            if not report.leaks_left_out
         ]
         parts.append(_table(["prompt", "what the store holds of it"], found, left=2))
     if report.settings:

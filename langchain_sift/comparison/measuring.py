@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
@@ -21,7 +22,7 @@ from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.protocols import PROTOCOLS, Task, named_protocols
 from langchain_sift.comparison.results import Report
 from langchain_sift.comparison.rows import Row, in_order
-from langchain_sift.comparison.run_folder import RunFolder, refuse_present
+from langchain_sift.comparison.run_folder import RunFolder, make_folder, refuse_present
 from langchain_sift.comparison.running import (
     SHOWN_CHARACTERS,
     Comparison,
@@ -64,7 +65,7 @@ def compare(
     jobs: int = 8,
     ray: int | None = None,
     seed: int = 0,
-    out: Path | None = None,
+    out: Path | str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_row: Callable[[Row], None] = lambda _: None,
@@ -97,7 +98,7 @@ def compare(
         chains: Runnables of yours from a question to an answer, such as RAG with another model;
             only "qa" can score them.
         scorers: Metrics of yours: functions from an answer and its `Prompt` to a number, where
-            more is better.
+            more is better, and NaN is no score.
         filter: Which documents of the store take part.
         max_tokens: Of an answer.
         leaks: Whether prompts whose scored text the store holds, exactly or nearly, are
@@ -108,7 +109,7 @@ def compare(
             names, else this machine. Documents are chosen, and rows written, by this process.
         seed: Of the adapters' initial weights and of random choices.
         out: A folder: rows are appended to `results.jsonl` in it as they come.
-        resume: Whether to go on with the comparison in `out`.
+        resume: Whether to go on with the comparison in `out`; what failed in it is tried again.
         overwrite: Whether to replace it.
         on_row: Called with each row, those that were there already first.
 
@@ -118,12 +119,14 @@ def compare(
 
     Raises:
         ArgumentError: If a method or protocol is unknown, a number is out of range, or `out`
-            holds a comparison and neither `resume` nor `overwrite` is asked for.
+            cannot be written to, or holds a comparison and neither `resume` nor `overwrite` is
+            asked for.
         CorpusError: If there are no prompts, or two of the same id.
         ModelLoadError: If there is no such model, here or where an actor looks for it.
         EngineError: If the Ray cluster has no room for an actor, or kills them.
         StoreError: If the store cannot be read.
     """
+    out = None if out is None else Path(out)
     if out is not None:
         refuse_present(out, resume=resume, overwrite=overwrite)
     chosen = {"noise_variance": noise_variance_for(vectorstore.embeddings)} | _given_or_saved(
@@ -140,6 +143,8 @@ def compare(
     asked = as_prompts(prompts)
     fetch_k = max(chosen["fetch_k"], *ks)
     recipe = replace(chosen["finetune"], seed=seed)
+    if out is not None:
+        make_folder(out)
     language_model = _language_model(model, tokenizer)
     corpus = Corpus.read(vectorstore, **({} if filter is None else {"filter": dict(filter)}))
     found = {} if leaks == "ignore" else _leaks(asked, checked, corpus)
@@ -155,7 +160,11 @@ def compare(
         "jobs": jobs,
         "filter": None if filter is None else dict(filter),
         "documents": _fingerprint(zip(corpus.ids, _texts(corpus), strict=True)),
-        "prompts": _fingerprint((prompt.id, prompt.text) for prompt in asked),
+        "vectors": _fingerprint(_vectors(corpus)),
+        "prompts": _fingerprint((repr(prompt),) for prompt in asked),
+        "retrievers": sorted(retrievers or ()),
+        "chains": sorted(chains or ()),
+        "scorers": sorted(scorers or ()),
         **asdict(recipe),
     }
     if leaks == "exclude":
@@ -251,6 +260,13 @@ def _limits(recipe: FineTuneConfig, jobs: int, ks: Sequence[int]) -> Limits:
 
 def _texts(corpus: Corpus) -> Iterator[str]:
     return (document.page_content for document in corpus.candidates.documents)
+
+
+def _vectors(corpus: Corpus) -> Iterator[tuple[str, str]]:
+    # As stores keep them: how a unit vector's last digits are rounded differs between machines.
+    rows = corpus.candidates.embeddings
+    hashes = (sha256(row.astype(np.float32).tobytes()).hexdigest() for row in rows)
+    return zip(corpus.ids, hashes, strict=True)
 
 
 def _fingerprint(texts: Any) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.corpus import read_rows
+from langchain_sift.indexing.corpus import Place, is_scalar, label_of, read_rows
+from langchain_sift.ttft.tokens import well_formed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,46 +61,63 @@ def read_prompts(path: Path, *, lines: bool = False) -> list[Prompt]:
     """Return the prompts of a file or folder, in the formats of `read_corpus`.
 
     Args:
-        path: Where an object has a "text", or a "question" with "answers" (or an "answer"), and
-            perhaps "choices" with the place of the "correct" one, from 0; a "group" or "domain",
-            under which it is filed; and a "source".
+        path: Where an object has a "text", or a "question" with "answers" (a list, an "answer",
+            or SQuAD's object with a list under "text"), and perhaps "choices" with the place of
+            the "correct" one, from 0; a "group" or "domain", under which it is filed; and a
+            "source". What is null is as if it were not there.
         lines: Whether each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one.
 
     Raises:
-        CorpusError: As `read_corpus`, and if there is no prompt.
+        CorpusError: As `read_corpus`, if something is of another type, and if there is no prompt.
     """
-    prompts = []
+    prompts: list[Prompt] = []
     for place, row in read_rows(path, text_keys=("text", "question")):
-        text = row.get("text", row.get("question"))
         if lines and place.line is None:
-            questions = [line.strip() for line in str(text).splitlines() if line.strip()]
+            questions = [line.strip() for line in row["text"].splitlines() if line.strip()]
             prompts += [Prompt(f"{place.name}:{n}", q) for n, q in enumerate(questions, start=1)]
         else:
-            prompts.append(_prompt(str(row.get("id") or place), str(text), row))
+            known = {key: value for key, value in row.items() if value is not None}
+            prompts.append(_prompt(place, known))
     if not prompts:
         msg = f"{path}: no prompt in it"
         raise CorpusError(msg)
     return as_prompts(prompts)
 
 
-def _prompt(identifier: str, text: str, row: dict[str, Any]) -> Prompt:
-    answers = row.get("answers", row.get("answer", ()))
-    answers = (answers,) if isinstance(answers, str | int | float) else answers
-    choices = tuple(map(str, row.get("choices") or ()))
+def _prompt(place: Place, row: dict[str, Any]) -> Prompt:
+    text = row.get("text", row.get("question"))
+    if not isinstance(text, str):
+        msg = f'{place.told}: "text" must be a string, got {type(text).__name__}'
+        raise CorpusError(msg)
+    answers = row.get("answers", row.get("answer", []))
+    if isinstance(answers, dict):  # as SQuAD has them
+        answers = answers.get("text")
+    answers = [answers] if is_scalar(answers) else answers
+    choices = _texts(place, "choices", row.get("choices", []))
     correct = row.get("correct")
-    if correct is not None and not (isinstance(correct, int) and 0 <= correct < len(choices)):
+    if correct is not None and (type(correct) is not int or not 0 <= correct < len(choices)):
         msg = (
-            f'prompt {identifier}: "correct" must be the place of one of its {len(choices)} '
-            f"choices, from 0, got {correct!r}"
+            f'{place.told}: "correct" must be the place of one of its {len(choices)} choices, '
+            f"from 0, got {correct!r}"
         )
         raise CorpusError(msg)
     return Prompt(
-        id=identifier,
-        text=text,
-        group=str(row.get("group") or row.get("domain") or "all"),
-        source=str(row.get("source") or ""),
-        answers=tuple(map(str, answers)),
+        id=label_of(row, "id") or str(place),
+        text=well_formed(text),
+        group=label_of(row, "group") or label_of(row, "domain") or "all",
+        source=label_of(row, "source"),
+        answers=_texts(place, "answers", answers),
         choices=choices,
         correct=correct,
     )
+
+
+def _texts(place: Place, key: str, values: Any) -> tuple[str, ...]:
+    """Return strings and numbers as texts."""
+    others = [one for one in values if not is_scalar(one)] if isinstance(values, list) else [values]
+    if others:
+        kind = type(others[0]).__name__
+        msg = f'{place.told}: "{key}" must be a list of strings and numbers, got {kind}'
+        raise CorpusError(msg)
+    return tuple(well_formed(str(value)) for value in values)

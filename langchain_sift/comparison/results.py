@@ -60,6 +60,11 @@ class Report:
         """The numbers of documents that were asked for, rising."""
         return tuple(sorted({row.k for row in self.rows if row.k}))
 
+    @property
+    def leaks_left_out(self) -> bool:
+        """Whether the prompts of `leaks` were not measured."""
+        return self.settings.get("leaks") == "exclude"
+
     def select(self, protocol: str, *, group: str | None = None, k: int | None = None) -> list[Row]:
         """Return the rows of a protocol.
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from langchain_sift.comparison.results import Report
@@ -31,15 +32,35 @@ def refuse_present(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         msg = "to go on (--resume) or to replace (--overwrite): choose one of them"
         raise ArgumentError(msg)
-    if path.exists() and not path.is_dir():
+    try:
+        is_file, present = path.is_file(), _is_present(path)
+    except OSError as error:
+        msg = f"{path} can be no folder: {error.strerror}"
+        raise ArgumentError(msg) from error
+    if is_file:
         msg = f"{path} is a file: name a folder"
         raise ArgumentError(msg)
-    if _is_present(path) and not (resume or overwrite):
+    if present and not (resume or overwrite):
         msg = (
             f"{path} holds a comparison already: go on with it (--resume), replace it "
             "(--overwrite), or name another folder"
         )
         raise ArgumentError(msg)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder where there is none, and see that something can be written into it.
+
+    Raises:
+        ArgumentError: If it cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        msg = f"{path} is no folder that can be written to: {error.strerror}"
+        raise ArgumentError(msg) from error
 
 
 def _is_present(path: Path) -> bool:
@@ -77,7 +98,7 @@ class RunFolder:
         if _is_present(path):
             self._check(wanted)
             self._read()
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         _write(path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
 
     def _clear(self) -> None:

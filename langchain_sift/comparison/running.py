@@ -69,13 +69,14 @@ def run(
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
-    """Do what is not done; a unit of which a row is missing is done again as a whole.
+    """Do what is not done; a unit of which a row is missing or failed is done again as a whole.
 
     So what is trained together is the same as in a run that nobody interrupted.
     """
     rows: list[Row] = []
     if folder is not None:
-        whole = [u for u in units if all(key in folder.rows for key in u.keys(comparison.ks))]
+        done = {key for key, row in folder.rows.items() if row.failure is None}
+        whole = [unit for unit in units if done.issuperset(unit.keys(comparison.ks))]
         folder.keep({key for unit in whole for key in unit.keys(comparison.ks)})
         rows = list(folder.rows.values())
         units = [unit for unit in units if unit not in whole]
@@ -164,23 +165,24 @@ class Comparison:
 
     def _prepare(self, unit: Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Asked]:
         method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
+        by_name = {one.name: one for one in unit.methods}
         if method.mode == CHAIN:
             return [Asked(prompt, task, method, [(empty[0], 0)], chain=self.chains[method.name])]
         if not method.selection:
             return [Asked(prompt, task, method, [(empty[0], 0)])]
         if method.nested:
             choice = self._choose(method, task, prompt, max(self.ks))
-            by_name = {one.name: one for one in unit.methods}
             counts = [_count(by_name[row.method], choice, row.k) for row in empty]
             wanted = list(zip(empty, counts, strict=True))
             if method.mode == "ttft" and not task.asks:
                 return [Asked(prompt, task, method, wanted, choice)]  # one training for all k
             return [Asked(prompt, task, method, [one], choice.first(one[1])) for one in wanted]
-        choices = [self._choose(method, task, prompt, row.k) for row in empty]
-        return [
-            Asked(prompt, task, method, [(row, len(choice.chosen))], choice)
-            for row, choice in zip(empty, choices, strict=True)
-        ]
+        asked = []
+        for row in empty:
+            choice = self._choose(method, task, prompt, row.k)
+            count = _count(by_name[row.method], choice, row.k)
+            asked.append(Asked(prompt, task, method, [(row, count)], choice.first(count)))
+        return asked
 
     def _embedded(self, query: str) -> tuple[Array, float]:
         """Return the query's vector, and how long it took to embed; the same for each method."""

@@ -95,9 +95,10 @@ def failures(report: Report, protocol: str) -> str:
 
 
 def leaks_told(report: Report) -> str:
-    """Return of how many prompts the store holds the scored text."""
-    prompts = len({row.prompt for row in report.rows})
-    return f"the store holds the scored text of {len(report.leaks)} of {prompts} prompts."
+    """Return of how many prompts the store holds the scored text, and if they were left out."""
+    prompts = len(report.leaks.keys() | {row.prompt for row in report.rows})
+    told = f"the store holds the scored text of {len(report.leaks)} of {prompts} prompts"
+    return f"{told}: those are left out." if report.leaks_left_out else f"{told}."
 
 
 def without_leaks(report: Report, protocol: str) -> str:

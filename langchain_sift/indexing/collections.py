@@ -45,20 +45,34 @@ def open_collection(
         StoreUnavailable: If the server cannot be reached.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
-    client = client_of(where)
-    names = [collection.name for collection in client.list_collections()]
+    name = existing(where, name)
+    with typed_errors(where, name):
+        client = client_of(where)
+        metadata = client.get_collection(name, embedding_function=None).metadata
+    found = embeddings(model_of(metadata))
+    if isinstance(found, LanguageModel):
+        found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
+    return Chroma(name, found, client=client, create_collection_if_not_exists=False)
+
+
+def existing(where: str, name: str | None) -> str:
+    """Return the name of a collection that exists: this one, or where it is None the only one.
+
+    Raises:
+        ArgumentError: If there is no such folder or collection, or several and no name.
+        StoreError: If the folder holds no store that can be read.
+        StoreUnavailable: If the server cannot be reached.
+    """
+    with typed_errors(where, name):
+        names = [collection.name for collection in client_of(where).list_collections()]
     if name is None and len(names) == 1:
-        (name,) = names
+        return names[0]
     if name is None or name not in names:
         msg = f"{where} has no collection {name!r}: choose one of {names}"
         if name is None:
             msg = f"{where} has {len(names)} collections: choose one of {names}"
         raise ArgumentError(msg)
-    metadata = client.get_collection(name, embedding_function=None).metadata
-    found = embeddings(model_of(metadata))
-    if isinstance(found, LanguageModel):
-        found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
-    return Chroma(name, found, client=client, create_collection_if_not_exists=False)
+    return name
 
 
 def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
@@ -185,9 +199,9 @@ def address_of(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def typed_errors(where: str, name: str) -> Iterator[None]:
+def typed_errors(where: str, name: str | None) -> Iterator[None]:
     """Let the errors of Chroma, and of the way to it, be ours."""
-    label = f"Chroma collection {name!r} of {where}"
+    label = f"Chroma store {where}" if name is None else f"Chroma collection {name!r} of {where}"
     try:
         yield
     except SIFTError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,15 @@ from typing import Any
 from langchain_core.documents import Document
 
 from langchain_sift.errors import CorpusError
+from langchain_sift.ttft.tokens import well_formed
 
 _LINES = (".jsonl", ".jsonl.gz")
 _TEXTS = (".txt", ".md")
+
+# What Chroma does not take: a key that begins so, a key of its own, and a larger integer.
+_NO_KEYS = ("#", "$")
+_RESERVED_KEY = "chroma:document"
+_INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,11 @@ class Place:
         """Return what identifies it."""
         return self.name if self.line is None else f"{self.name}:{self.line}"
 
+    @property
+    def told(self) -> str:
+        """What an error calls it."""
+        return self.name if self.line is None else f"{self.name}, line {self.line}"
+
 
 def read_corpus(path: Path) -> list[Document]:
     """Return the documents of a file or of all files in a folder, in the order of their names.
@@ -40,7 +52,7 @@ def read_corpus(path: Path) -> list[Document]:
     Args:
         path: A `.jsonl` or `.jsonl.gz` file with an object on each line that has a "text" and
             may have an "id", the rest being metadata; a `.txt` or `.md` file, which is one
-            document; or a folder of such files.
+            document; or a folder of such files. Texts of nothing but space are passed over.
 
     Raises:
         CorpusError: If a file is not what it should be; the message names file and line.
@@ -48,15 +60,15 @@ def read_corpus(path: Path) -> list[Document]:
     seen: set[str] = set()
     documents = []
     for place, row in read_rows(path):
-        identifier = str(row.pop("id", None) or place)
+        identifier = label_of(row, "id") or str(place)
         if identifier in seen:
-            where = place.name if place.line is None else f"{place.name}, line {place.line}"
-            msg = f"{where}: the id {identifier!r} was there before"
+            msg = f"{place.told}: the id {identifier!r} was there before"
             raise CorpusError(msg)
         seen.add(identifier)
-        text = row.pop("text")
-        metadata = {key: value for key, value in row.items() if is_scalar(value)}
-        documents.append(Document(id=identifier, page_content=text, metadata=metadata))
+        others = {key: value for key, value in row.items() if key not in {"id", "text"}}
+        text = well_formed(row["text"])
+        if text.strip():
+            documents.append(Document(id=identifier, page_content=text, metadata=storable(others)))
     return documents
 
 
@@ -80,21 +92,29 @@ def read_rows(
 
 
 def _files_of(path: Path) -> list[Path]:
+    kinds = ", ".join(_LINES + _TEXTS)
     if path.is_file():
+        if not _is_read(path):
+            msg = f"{path}: not a kind that is read here: its name must end with one of {kinds}"
+            raise CorpusError(msg)
         return [path]
     if not path.is_dir():
         msg = f"{path}: no such file or folder"
         raise CorpusError(msg)
-    files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(_LINES + _TEXTS))
+    files = sorted(file for file in path.rglob("*") if file.is_file() and _is_read(file))
     if not files:
-        msg = f"{path}: no file in it ends with one of {', '.join(_LINES + _TEXTS)}"
+        msg = f"{path}: no file in it ends with one of {kinds}"
         raise CorpusError(msg)
     return files
 
 
+def _is_read(file: Path) -> bool:
+    return file.name.lower().endswith(_LINES + _TEXTS)
+
+
 def _rows(file: Path, text_keys: Sequence[str]) -> Iterator[tuple[int | None, dict[str, Any]]]:
     lines = read_lines(file)
-    if not file.name.endswith(_LINES):
+    if not file.name.lower().endswith(_LINES):
         yield None, {"text": "\n".join(lines)}
         return
     for number, line in enumerate(lines, start=1):
@@ -165,6 +185,28 @@ def parse_line(
 def at_line(file: Path, number: int, what: str) -> str:
     """Return a message that says in which line of a file something is wrong."""
     return f"{file}, line {number}: {what}"
+
+
+def label_of(row: Mapping[str, Any], key: str) -> str:
+    """Return what a row says under a key, 0 as well; "" if it says nothing."""
+    value = row.get(key)
+    return "" if value is None else well_formed(str(value))
+
+
+def storable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Chroma can keep of this."""
+    found: dict[str, Any] = {}
+    for key, value in metadata.items():
+        name = well_formed(key)
+        if not name or name.startswith(_NO_KEYS) or name == _RESERVED_KEY or not is_scalar(value):
+            continue
+        if isinstance(value, str):
+            found[name] = well_formed(value)
+        elif isinstance(value, int):
+            found[name] = value if value in _INTEGERS else str(value)
+        elif math.isfinite(value):
+            found[name] = value
+    return found
 
 
 def is_scalar(value: Any) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,13 @@ from langchain_core.documents import Document
 
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.extras import require
-from langchain_sift.indexing.corpus import is_scalar
+from langchain_sift.indexing.corpus import storable
 from langchain_sift.indexing.formats import MARKDOWN, READERS, reader_of
+from langchain_sift.ttft.tokens import well_formed
 
 require("compare", "langchain_text_splitters")
 
 from langchain_text_splitters import Language, RecursiveCharacterTextSplitter  # noqa: E402
-
-# What Chroma does not take: a key that begins so, a key of its own, and a larger integer.
-_NO_KEYS = ("#", "$")
-_RESERVED_KEY = "chroma:document"
-_INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +28,8 @@ class SourceFile:
     path: Path
 
     name: str
-    """What its documents name as their source: the path within the folder it was found in."""
+    """What its documents name as their source, where they have none of their own: the path within
+    the folder it was found in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +163,10 @@ def read_file(file: SourceFile) -> list[Document]:
     """Return the documents of a file that hold text.
 
     A text, Markdown or HTML file is one document, of a PDF each page is one, of a `.jsonl` or
-    `.jsonl.gz` file each line, and of a CSV file each row. The metadata have the source, the
-    page, line or row, from 1, and what else a line or row says.
+    `.jsonl.gz` file each line, and of a CSV file each row. The metadata have the page, line or
+    row, from 1, and what else a line or row says. What has one "source" belongs together, such
+    as the pages of a PDF: a line or row keeps the one that it names, and without a name it is
+    one of its own.
 
     Raises:
         CorpusError: If the file is not what it should be; the message names file and line.
@@ -177,9 +175,11 @@ def read_file(file: SourceFile) -> list[Document]:
     if reader is None:
         raise CorpusError(_none_readable(file.path, 1))
     documents = []
-    for text, metadata in reader(file.path):
-        own = _storable({**metadata, "source": file.name})
-        documents.append(Document(_well_formed(text), metadata=own))
+    for text, metadata, number in reader(file.path):
+        own = storable(metadata)
+        if own.get("source", "") == "":
+            own["source"] = file.name if number is None else f"{file.name}:{number}"
+        documents.append(Document(_plain(text), metadata=own))
     return [document for document in documents if document.page_content.strip()]
 
 
@@ -224,23 +224,6 @@ def _none_readable(path: Path, files: int) -> str:
     return f"{path}: not a kind that is read: its name must end with one of {kinds}"
 
 
-def _storable(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what Chroma can keep of this."""
-    found: dict[str, Any] = {}
-    for key, value in metadata.items():
-        name = _well_formed(key)
-        if not name or name.startswith(_NO_KEYS) or name == _RESERVED_KEY or not is_scalar(value):
-            continue
-        if isinstance(value, str):
-            found[name] = _well_formed(value)
-        elif isinstance(value, int):
-            found[name] = value if value in _INTEGERS else str(value)
-        elif math.isfinite(value):
-            found[name] = value
-    return found
-
-
-def _well_formed(text: str) -> str:
+def _plain(text: str) -> str:
     """Return a text that can be encoded, with lines that end in one way."""
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return whole.replace("\r\n", "\n").replace("\r", "\n")
+    return well_formed(text).replace("\r\n", "\n").replace("\r", "\n")

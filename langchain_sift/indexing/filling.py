@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from langchain_sift.embeddings import HiddenStateEmbeddings
-from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.errors import ArgumentError, CorpusError, EmbeddingError, SIFTError
 from langchain_sift.indexing.collections import (
     EMBEDDINGS_KEY,
     client_of,
@@ -63,6 +63,8 @@ def index_documents(
 
     Raises:
         CorpusError: If there are fewer than two documents.
+        EmbeddingError: If the embeddings fail.
+        StoreError: If the store does not do what it is asked.
     """
     if len(documents) < 2:  # noqa: PLR2004
         msg = f"the corpus has {len(documents)} documents: there is nothing to choose from"
@@ -72,12 +74,16 @@ def index_documents(
         store = _hidden_state_collection(documents, embeddings, directory, name)
     else:
         store = Chroma(name, embeddings, persist_directory=str(directory))
-    present = set(store.get(include=[])["ids"])
+    with typed_errors(str(directory), name):
+        present = set(store.get(include=[])["ids"])
     missing = [document for document in documents if document.id not in present]
     on_progress(len(documents) - len(missing))
     for start in range(0, len(missing), _BATCH):
-        store.add_documents(missing[start : start + _BATCH])
-        on_progress(len(documents) - len(missing) + min(start + _BATCH, len(missing)))
+        batch = missing[start : start + _BATCH]
+        vectors = _embedded(store.embeddings, batch)
+        with typed_errors(str(directory), name):
+            _put(store._collection, batch, vectors)
+        on_progress(len(documents) - len(missing) + start + len(batch))
     return store
 
 
@@ -108,6 +114,7 @@ def index_into(
     Raises:
         ArgumentError: As `embeddings_for`, or if there are too few chunks to fit a mean to.
         NotFittedError: If a model embeds and the collection does not hold its mean.
+        EmbeddingError: If the embeddings fail.
         DimensionMismatch: If the collection holds vectors of another size.
         StoreError: If the store does not do what it is asked.
     """
@@ -123,7 +130,7 @@ def index_into(
     used, metadata = _used(load(named), named, collection, different)
     for start in range(0, len(missing), _BATCH):
         batch = missing[start : start + _BATCH]
-        vectors = used.embed_documents([chunk.page_content for chunk in batch])
+        vectors = _embedded(used, batch)
         with typed_errors(where, name):
             # Not before: embeddings that fail must not leave a collection that names them.
             if collection is None:
@@ -168,6 +175,19 @@ def _used(
         msg = f"{named!r} is of the type {type(found).__name__}, which is no LangChain embeddings"
         raise ArgumentError(msg)
     return found, {EMBEDDINGS_KEY: named}
+
+
+def _embedded(embeddings: Embeddings | None, chunks: Sequence[Document]) -> list[list[float]]:
+    assert embeddings is not None  # noqa: S101 - no collection is made without
+    try:
+        return embeddings.embed_documents([chunk.page_content for chunk in chunks])
+    except SIFTError:
+        raise
+    except Exception as error:
+        # A server that is down, mostly.
+        reason = str(error).strip().partition("\n")[0]
+        msg = f"the embeddings failed: {type(error).__name__}: {reason}"
+        raise EmbeddingError(msg) from error
 
 
 def _made(where: str, name: str, metadata: Mapping[str, Any]) -> Collection:

@@ -21,8 +21,8 @@ from bs4.element import NavigableString  # noqa: E402
 from pypdf import PdfReader  # noqa: E402
 from pypdf.errors import DependencyError, FileNotDecryptedError  # noqa: E402
 
-# Texts, with what else is said of each.
-Read = Iterator[tuple[str, Mapping[str, Any]]]
+# Texts, each with what else is said of it, and the number of its row where it is one.
+Read = Iterator[tuple[str, Mapping[str, Any], int | None]]
 
 MARKDOWN = (".md", ".markdown")
 _UNSEEN = ["script", "style", "template"]
@@ -45,7 +45,7 @@ def reader_of(path: Path) -> Callable[[Path], Read] | None:
 
 
 def _read_text(path: Path) -> Read:
-    yield "\n".join(read_lines(path)), {}
+    yield "\n".join(read_lines(path)), {}, None
 
 
 def _read_html(path: Path) -> Read:
@@ -59,7 +59,7 @@ def _read_html(path: Path) -> Read:
             f"{path}: not HTML that can be parsed: mend its declarations (<!...>), or save it anew"
         )
         raise CorpusError(msg) from error
-    yield "\n".join(_lines_of(page)), {}
+    yield "\n".join(_lines_of(page)), {}, None
 
 
 def _lines_of(page: BeautifulSoup) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _read_pdf(path: Path) -> Read:
     content = read_bytes(path)
     try:
         for number, page in enumerate(PdfReader(io.BytesIO(content)).pages, start=1):
-            yield page.extract_text(), {"page": number}
+            yield page.extract_text(), {"page": number}, None
     except (FileNotDecryptedError, DependencyError) as error:
         msg = f"{path}: an encrypted PDF: save it without a password"
         raise CorpusError(msg) from error
@@ -109,7 +109,7 @@ def _read_jsonl(path: Path) -> Read:
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             row = parse_line(path, number, line)
-            yield row.pop("text"), {**row, "line": number}
+            yield row.pop("text"), {**row, "line": number}, number
 
 
 def _read_csv(path: Path) -> Read:
@@ -126,9 +126,10 @@ def _read_csv(path: Path) -> Read:
         texts = [cell for name, cell in named if name == "text"]
         if "text" in names:
             others = {name: cell for name, cell in named if name != "text"}
-            yield "".join(texts), {**others, "row": number}
+            yield "".join(texts), {**others, "row": number}, number
         elif any(cell.strip() for cell in cells):
-            yield "\n".join(f"{name}: {cell}" for name, cell in named), {"row": number}
+            text = "\n".join(f"{name}: {cell}" for name, cell in named)
+            yield text, {"row": number}, number
 
 
 def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:

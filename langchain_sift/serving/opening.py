@@ -8,13 +8,17 @@ from typing import Any, TypeVar
 
 import chromadb
 from chromadb.api.types import validate_where
-from langchain_chroma import Chroma
-from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreTimeout
-from langchain_sift.indexing.collections import address_of, is_url, open_collection
+from langchain_sift.indexing.collections import (
+    address_of,
+    embeddings_for,
+    existing,
+    is_url,
+    open_collection,
+)
 from langchain_sift.indexing.named_objects import embeddings_of
 from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
@@ -42,25 +46,20 @@ def open_store(
         load: Returns the model that is served; not called before the collection is found.
 
     Raises:
-        ArgumentError: If there is no such folder or collection.
+        ArgumentError: If there is no such folder or collection, or it holds other embeddings.
         StoreUnavailable: If the server cannot be reached.
         StoreTimeout: If it does not answer.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
-    names: list[str] = []
 
-    def note(name: str) -> Embeddings:
-        names.append(name)
-        return DeterministicFakeEmbedding(size=1)  # nothing is embedded with it
+    def named() -> tuple[str, str]:
+        name = existing(settings.store, collection)
+        return name, embeddings_for(settings.store, name, settings.embeddings)
 
-    def opened(embeddings: Callable[[str], Any]) -> Chroma:
-        return open_collection(settings.store, collection, embeddings)
-
-    # Twice: what is wrong with the store is told before a model is loaded, which takes long.
-    _in_time(settings.store, lambda: opened(note))
-    wanted = settings.embeddings or names[0]
-    found = load() if wanted in {"", settings.model} else embeddings_of(wanted)
-    store = _in_time(settings.store, lambda: opened(lambda _: found))
+    # What is wrong with the store is told before a model is loaded, which takes long.
+    name, wanted = _in_time(settings.store, named)
+    found = load() if wanted == settings.model else embeddings_of(wanted)
+    store = _in_time(settings.store, lambda: open_collection(settings.store, name, lambda _: found))
     if not is_url(settings.store):
         return store
     client = _in_time(settings.store, lambda: asyncio.run(_async_client(settings.store)))

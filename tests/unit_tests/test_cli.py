@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from langchain_sift import CalibratedSettings
 from langchain_sift.cli import app
 from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.errors import ArgumentError
 
 
 @pytest.fixture
@@ -179,13 +180,22 @@ def test_it_explains_a_choice(indexed: Path, texts: list[str]) -> None:
     [
         ("no_such_folder", (), "no_such_folder is no folder of Chroma's"),
         ("http://127.0.0.1:9", (), "no Chroma server"),
+        ("damaged", (), "Chroma store damaged: InternalError"),
         (None, ("--collection", "none"), "no collection 'none': choose one of"),
         (None, ("--k", "0"), "k must be"),
     ],
 )
-def test_what_cannot_be_explained_is_said(
-    indexed: Path, store: str | None, more: tuple[str, ...], message: str
+def test_what_cannot_be_explained_is_said(  # noqa: PLR0917 - fixtures
+    indexed: Path,
+    store: str | None,
+    more: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "chroma.sqlite3").write_bytes(b"no database")
     command = ["explain", "query", "--store", store or str(indexed), *more]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
@@ -330,7 +340,7 @@ def test_brackets_in_an_error_are_no_markup(tmp_path: Path) -> None:
 def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
     code: str,
     message: str,
-    indexed: Path,
+    corpus: Path,
     prompts: Path,
     tiny_model_path: Path,
     tmp_path: Path,
@@ -341,7 +351,7 @@ def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
     more = ("--embeddings", f"{name}:Thing")
-    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "report", *more)
     assert result.exit_code == 2
     assert message in result.stderr
 
@@ -375,6 +385,38 @@ def test_what_was_calibrated_is_what_a_comparison_takes(
     assert len(choice["sift"]) == 2
 
 
+@pytest.mark.parametrize("where", ["corpus.jsonl/out", "n" * 300, "folder/" + "n" * 300])
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    where: str, corpus: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / where
+    compared = run(corpus, prompts, Path("never/loaded"), out)
+    command = ["calibrate", "--store", "somewhere", "--model", "never/loaded", "--out", str(out)]
+    for result in (compared, CliRunner().invoke(app, command)):
+        assert result.exit_code == 2, result.output
+        told = "".join(result.stderr.split())
+        assert "".join(str(out).split()) in told
+        assert "Traceback" not in result.output
+        assert "never/loaded" not in told
+
+
+def test_what_was_found_is_printed_where_it_cannot_be_saved(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        msg = "settings.json cannot be written: No space left on device"
+        raise ArgumentError(msg)
+
+    monkeypatch.setattr(CalibratedSettings, "save", full)
+    command = ["calibrate", "--store", indexed, "--model", tiny_model_path, "--prompts", "2"]
+    command += ["--k", "1", "--lora-rank", "4", "--max-length", "16", "--out", tmp_path / "s.json"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["settings"]["k"] == 1
+    assert list(tmp_path.glob("s.json")) == []
+
+
 def test_settings_name_the_model_and_another_is_noted(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -397,6 +439,25 @@ def test_settings_name_the_model_and_another_is_noted(
     assert named.exit_code == 0, named.output
     run = json.loads((tmp_path / "other" / "run.json").read_text())
     assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
+
+
+def test_prompts_that_leak_are_told_or_left_out(
+    indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    held = [{"text": text} for text in texts[:3]]
+    lines = [{"text": "rice grows in wet fields"}, {"text": "wheat does not"}, *held]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for leaks, told in (
+        ("report", "prompts. --leaks exclude leaves them out."),
+        ("exclude", "prompts: those are left out. report:"),
+    ):
+        out = tmp_path / leaks
+        more = ("--methods", "base", "--leaks", leaks)
+        result = compare_store(indexed, prompts, tiny_model_path, out, *more)
+        assert result.exit_code == 0, result.output
+        said = f"leaks: the store holds the scored text of 3 of 5 {told}"
+        assert said in " ".join(result.stdout.split())
 
 
 def test_rows_without_a_result_are_told_with_their_reasons(

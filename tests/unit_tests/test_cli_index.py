@@ -89,8 +89,8 @@ def test_files_of_every_kind_are_indexed_once(
         "A river carries sand.": {"source": "b.txt"},
         "# Maps\n\nThey show roads.": {"source": "c.md"},
         "A comet has a tail.": {"source": "d.html"},
-        "Bread is baked.": {"source": "e.csv", "row": 1, "year": "1999"},
-        "A river carries silt.": {"source": "sub/g.jsonl", "line": 1, "lang": "en"},
+        "Bread is baked.": {"source": "e.csv:1", "row": 1, "year": "1999"},
+        "A river carries silt.": {"source": "sub/g.jsonl:1", "line": 1, "lang": "en"},
     }
     ids = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in held["documents"]]
     assert held["ids"] == ids
@@ -149,6 +149,38 @@ def test_a_collection_keeps_its_embeddings(
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["explain", "rice"],
+        ["calibrate", "--model", "MODEL", "--out", "OUT"],
+        ["compare", "--model", "MODEL", "--out", "OUT", "--prompts", "FILES/b.txt"],
+        ["serve", "--model", "MODEL"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_collection_is_read_with_its_own_embeddings_alone(
+    command: list[str], folder: Path, own_embeddings: str, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    names = {"MODEL": tiny_model_path, "OUT": tmp_path / "out", "FILES/b.txt": folder / "b.txt"}
+    arguments = [str(names.get(word, word)) for word in command]
+    for collection, embeddings, other in (
+        ("hidden", str(tiny_model_path), own_embeddings),
+        ("own", own_embeddings, str(tiny_model_path)),
+    ):
+        store = ("--store", tmp_path / "store", "--collection", collection)
+        last_line(run(folder, *store, "--embeddings", embeddings))
+        asked = [*arguments, *map(str, store)]
+        refused = error_of(CliRunner().invoke(app, [*asked, "--embeddings", other]))
+        assert f"holds embeddings of '{embeddings}', not of '{other}'" in refused
+    message = error_of(CliRunner().invoke(app, asked))
+    assert "holds embeddings of 'own_embeddings:made': name them yourself" in message
+    theirs = chromadb.PersistentClient(str(tmp_path / "store")).create_collection("theirs")
+    theirs.add(ids=["a"], embeddings=[[1.0] * 16], documents=["rice"])
+    message = error_of(CliRunner().invoke(app, [*asked[:-1], "theirs"]))
+    assert "names no embeddings: say which it was filled with" in message
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("bad.txt", b"\xff", "bad.txt, line 1: not UTF-8"),
@@ -169,7 +201,8 @@ def test_an_unreadable_file_stops_it_or_is_passed_over(  # noqa: PLR0917 - fixtu
     assert f"passed over: {folder}" in result.stderr
     assert message in result.stderr
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
-    assert name not in {metadata["source"] for metadata in collection.get()["metadatas"]}
+    sources = [metadata["source"] for metadata in collection.get()["metadatas"]]
+    assert not any(source.startswith(name) for source in sources)
 
 
 @pytest.mark.parametrize(

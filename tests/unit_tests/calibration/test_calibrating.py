@@ -23,9 +23,12 @@ from langchain_sift.calibration.calibrating import (
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import leave_one_out, promising
 from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.indexing.files import Chunking, find_files, read_chunks
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -156,6 +159,23 @@ def test_nothing_of_the_held_out_texts_own_is_learned_from(
         assert (np.diff(cosines) <= 1e-6).all()
     others = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=1)
     assert {one.text for one in others} != {one.text for one in held}
+
+
+def test_the_lines_of_one_file_are_learned_from_for_each_other(
+    embeddings: HiddenStateEmbeddings,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    lines = [json.dumps({"text": text}) + "\n" for text in texts[:30]]
+    (tmp_path / "facts.jsonl").write_text("".join(lines))
+    store = InMemoryVectorStore(embeddings)
+    found = find_files([tmp_path / "facts.jsonl"])
+    store.add_documents(list(read_chunks(found.files, Chunking()).chunks))
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    held = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
+    assert [set(one.texts) for one in held] == [set(texts[:30]) - {one.text} for one in held]
 
 
 def test_what_cannot_be_calibrated_is_told(

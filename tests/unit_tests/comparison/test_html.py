@@ -433,3 +433,10 @@ def test_leaks_are_told_with_the_verdict_without_them(write):
     assert "rag:a is best, with 87.5 %" in page.text.split("Leaks The store")[0]
     assert "87.5" not in page.text.split("Without these prompts:")[1].split("1 prompt ")[0]
     assert write(small_report(bits))[0].count("section", id="leaks") == 0
+
+
+def test_prompts_that_leak_and_are_left_out_count_and_no_advice_is_given(write):
+    leaks = {f"held{n}": "an exact copy in a" for n in range(5)}
+    page, _ = write(replace(small_report(), leaks=leaks, settings={"leaks": "exclude"}))
+    assert page.text.count("holds the scored text of 5 of 9 prompts: those are left out.") == 2
+    assert "Without these prompts" not in page.text

@@ -27,6 +27,15 @@ def test_a_copy_is_found_whatever_its_case_and_punctuation() -> None:
     assert find_leaks(scored, documents) == {"p": "an exact copy in near"}
 
 
+def test_a_text_that_was_split_is_found_in_its_parts_together() -> None:
+    text = [f"word{n}" for n in range(120)]
+    parts = [" ".join(text[start : start + 30]) for start in range(0, 120, 30)]
+    found = find_leaks({"p": " ".join(text)}, zip("abcd", parts, strict=True))
+    kept = 4 * len(shingles(text[:30])) / len(shingles(text))
+    assert found == {"p": f"{kept:.0%} of it in several documents, the largest part in a"}
+    assert find_leaks({"p": " ".join(text)}, [("a", parts[0])]) == {}
+
+
 @given(text=words, documents=st.lists(words, max_size=5), part=st.integers(0, 40))
 def test_shares_are_those_of_runs_of_words(
     text: list[str], documents: list[list[str]], part: int
@@ -35,9 +44,12 @@ def test_shares_are_those_of_runs_of_words(
     named = [(str(n), " ".join(document)) for n, document in enumerate(documents)]
     found = find_leaks({"p": " ".join(text)}, named)
     own = shingles(text)
-    shares = [len(own & shingles(document)) / len(own) for document in documents]
-    assert ("p" in found) == (max(shares) >= NEAR)
+    parts = [own & shingles(document) for document in documents]
+    shares = [len(part) / len(own) for part in parts]
+    together = len(set().union(*parts)) / len(own)
+    assert ("p" in found) == (together >= NEAR)
     if "p" in found:
+        assert ("several documents" in found["p"]) == (max(shares) < min(together, 1.0))
         place = found["p"].rsplit(" ", 1)[1]
         assert shares[int(place)] == max(shares)
         assert ("exact" in found["p"]) == (max(shares) == 1.0)

@@ -149,6 +149,14 @@ def test_failures_and_leaks_are_told():
             ["p1", "an exact copy in d"]] in tables(text)  # fmt: skip
 
 
+def test_prompts_that_leak_and_are_left_out_count_and_no_advice_is_given():
+    leaks = {f"held{n}": "an exact copy in d" for n in range(5)}
+    report = report_of(FLAT, leaks=leaks, settings={"leaks": "exclude"})
+    text = markdown(report, find(report), {})
+    assert "the store holds the scored text of 5 of 11 prompts: those are left out." in text
+    assert "Without these prompts" not in text
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_tables_hold_what_the_rows_say(seed):
     rng = random.Random(seed)

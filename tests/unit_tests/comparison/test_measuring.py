@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.comparison.writing import write_report
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.selection import select
 
@@ -51,7 +56,7 @@ def report(
         fetch_k=30,
         noise_variance=1.0,
         finetune=RECIPE,
-        out=tmp_path,
+        out=str(tmp_path),
     )
 
 
@@ -156,6 +161,19 @@ def run(
     )
 
 
+class SeededEmbeddings(Embeddings):
+    """A vector of its own for each text and seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def embed_query(self, text: str) -> list[float]:
+        return np.random.default_rng([self.seed, *text.encode()]).normal(size=8).tolist()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
 def test_the_noise_variance_is_that_of_the_stores_embeddings_unless_given(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
@@ -182,13 +200,14 @@ def test_several_k_are_what_each_is_alone(
             assert row.tokens_training == other.tokens_training
 
 
+@pytest.mark.parametrize("name", ["ttft:sift", "ttft:hull", "rag:hull"])
 def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+    name: str, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     alphas = (0.05, 0.3, 1.0)
-    methods = ["ttft:sift", *(f"ttft:sift:stopping_alpha={alpha}" for alpha in alphas)]
+    methods = [name, *(f"{name}:stopping_alpha={alpha}" for alpha in alphas)]
     report = run(tiny_model, tiny_tokenizer, store, methods, k=12)
-    whole = {row.prompt: row for row in report.rows if row.method == "ttft:sift"}
+    whole = {row.prompt: row for row in report.rows if row.method == name}
     lengths = []
     for row in report.rows:
         if row.method in methods[1:]:
@@ -257,6 +276,71 @@ def test_a_users_retriever_is_a_selection(
         assert "must return a list of Documents" in str(failed.failure)
 
 
+def test_rows_of_another_comparison_are_not_gone_on_with(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    texts = [f"The river carries warm bread in winter, {n} times." for n in range(6)]
+    prompt = Prompt("p", "What?", answers=("bread",), choices=("a", "b"), correct=0)
+
+    def go_on(seed: int = 0, prompt: Prompt = prompt, *methods: str, **named: object) -> Report:
+        store = InMemoryVectorStore(SeededEmbeddings(seed))
+        store.add_texts(texts, ids=[str(n) for n in range(6)])
+        more = {"protocols": ("qa",), "max_tokens": 1, "k": 2, "out": tmp_path, "resume": True}
+        methods = methods or ("rag:sift",)
+        return run(tiny_model, tiny_tokenizer, store, methods, prompts=[prompt], **more, **named)
+
+    rows = go_on().rows
+    for change, value in (
+        ("text", "Who?"),
+        ("group", "g"),
+        ("source", "s"),
+        ("answers", ("rice",)),
+        ("choices", ("a", "c")),
+        ("correct", 1),
+    ):
+        with pytest.raises(ArgumentError, match=r"other settings \(prompts was"):
+            go_on(prompt=replace(prompt, **{change: value}))
+    with pytest.raises(ArgumentError, match=r"other settings \(vectors was"):
+        go_on(seed=1)
+    for kind, own in (
+        ("retrievers", RunnableLambda(str)),
+        ("chains", RunnableLambda(str)),
+        ("scorers", lambda *_: 1.0),
+    ):
+        with pytest.raises(ArgumentError, match=rf"other settings \({kind} was \[\], is \['mine'"):
+            go_on(**{kind: {"mine": own}})
+    assert go_on().rows == rows
+
+
+def test_what_failed_is_tried_again(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def down_at_first(query: str) -> list[Document]:
+        asked.append(query)
+        if len(asked) == 2:
+            msg = "down"
+            raise ConnectionError(msg)
+        return [Document("Bread is baked.", id="own")]
+
+    def go_on() -> Report:
+        mine = {"mine": RunnableLambda(down_at_first)}
+        settings = {"retrievers": mine, "jobs": 1, "out": tmp_path, "resume": True}
+        return run(tiny_model, tiny_tokenizer, store, ("rag:mine",), k=1, **settings)
+
+    failures = [row.failure for row in go_on().rows]
+    assert failures == [None, None, None, "ConnectionError: down"]
+    assert [row.failure for row in go_on().rows] == [None] * 4
+    assert asked == [PROMPTS[0].text, PROMPTS[1].text, PROMPTS[1].text]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
+    assert read_report(tmp_path).rows == go_on().rows
+    assert len(asked) == 3
+
+
 QUESTIONS = [
     Prompt(
         "q1",
@@ -300,6 +384,25 @@ def test_questions_are_answered_and_their_answers_measured(
     metrics = {"exact_match", "f1", "contains", "accuracy", "short", "percent_of_base"}
     assert set(report.metrics("qa")) == metrics
     assert report.summary("qa")["api"].scores["exact_match"] == 0.5
+
+
+def test_a_scorer_may_give_no_score(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    def long(_: str, prompt: Prompt) -> float:
+        return math.nan if prompt.id == "q3" else float(len(prompt.text))
+
+    more = {"protocols": ("qa",), "scorers": {"long": long}, "max_tokens": 1, "out": tmp_path}
+    report = run(tiny_model, tiny_tokenizer, store, (), prompts=QUESTIONS, **more)
+    lengths = [len(prompt.text) for prompt in QUESTIONS[:2]]
+    assert [row.scores.get("long") for row in report.rows] == [*lengths, None]
+    assert report.summary("qa")["base"].scores["long"] == sum(lengths) / 2
+    again = read_report(tmp_path)
+    assert [row.scores for row in again.rows] == [row.scores for row in report.rows]
+    assert write_report(again, tmp_path).path == tmp_path / "report.html"
 
 
 def test_the_likeliest_choice_is_the_one_with_the_least_loss(

@@ -42,6 +42,63 @@ def test_questions_bring_their_answers_and_choices(tmp_path: Path) -> None:
         read_prompts(file)
 
 
+def test_what_is_null_is_not_there_and_0_is(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    nothing = dict.fromkeys(("id", "group", "source", "answers", "choices", "correct"))
+    zeros = {"id": 0, "group": 0, "source": 0, "answer": 0}
+    file.write_bytes(
+        lines({"text": "a", **nothing, "answer": "me"}, {"text": None, "question": "b", **zeros})
+    )
+    assert read_prompts(file) == [
+        Prompt("prompts.jsonl:1", "a", answers=("me",)),
+        Prompt("0", "b", "0", "0", ("0",)),
+    ]
+
+
+def test_answers_may_stand_as_in_squad(tmp_path: Path) -> None:
+    file = tmp_path / "squad.jsonl"
+    known = {"text": ["in summer", "June"], "answer_start": [3, 9]}
+    unknown = {"text": [], "answer_start": []}
+    rows = [{"question": "When?", "answers": answers} for answers in (known, unknown)]
+    file.write_bytes(lines(*rows))
+    assert [prompt.answers for prompt in read_prompts(file)] == [("in summer", "June"), ()]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": ["a"]}, '"text" must be a string, got list'),
+        ({"answers": {"value": "x"}}, '"answers" must be a list of strings and numbers, got None'),
+        ({"answers": [{"text": "x"}]}, '"answers" must be .*, got dict'),
+        ({"answers": ["x", None]}, '"answers" must be .*, got NoneType'),
+        ({"choices": {"text": ["a"], "label": ["A"]}}, '"choices" must be .*, got dict'),
+        ({"choices": 5}, '"choices" must be .*, got int'),
+        ({"choices": "ab", "correct": 0}, '"choices" must be .*, got str'),
+        ({"choices": ["a", "b"], "correct": "A"}, "\"correct\" must be the place .*got 'A'"),
+        ({"choices": ["a", "b"], "correct": True}, '"correct" must be the place .*got True'),
+    ],
+)
+def test_what_is_of_another_type_is_told_with_its_line(
+    row: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(lines({"question": "Who?"}, {"question": "What?", **row}))
+    with pytest.raises(CorpusError, match=f"^prompts.jsonl, line 2: {message}"):
+        read_prompts(file)
+
+
+def test_no_field_of_a_prompt_holds_half_a_character(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    row = {"id": "i", "text": "t", "group": "g", "source": "s", "answers": ["a"], "choices": ["c"]}
+    text = json.dumps(row)
+    for value in "itgsac":
+        text = text.replace(f'"{value}"', rf'"{value}\ud83d"')
+    file.write_text(text)
+    (prompt,) = read_prompts(file)
+    i, t, g, s, a, c = (f"{value}\N{REPLACEMENT CHARACTER}" for value in "itgsac")
+    assert prompt == Prompt(i, t, g, s, (a,), (c,))
+
+
 def test_a_text_file_is_a_prompt_or_a_list_of_questions(tmp_path: Path) -> None:
     file = tmp_path / "questions.txt"
     file.write_text("Who?\n\n  What? \n", encoding="utf-8")

@@ -25,6 +25,30 @@ def test_rows_become_documents_with_ids_and_metadata(tmp_path: Path) -> None:
     assert [document.metadata for document in documents] == [{"year": 3}, {}]
 
 
+def test_what_has_no_text_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines({"text": ""}, {"text": "one"}, {"text": " \n"}))
+    (tmp_path / "b.txt").write_text("")
+    assert [document.id for document in read_corpus(tmp_path)] == ["a.jsonl:2"]
+
+
+def test_what_chroma_cannot_keep_is_left_out_or_replaced(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(
+        r'{"id": 0, "text": "a \ud83d", "#k": 1, "$k": 2, "": 3, "chroma:document": "z", '
+        r'"huge": 9223372036854775808, "worst": NaN, "k\ud83d": "\ud83d", "none": null}'
+    )
+    (document,) = read_corpus(tmp_path)
+    half = "\N{REPLACEMENT CHARACTER}"
+    assert (document.id, document.page_content) == ("0", f"a {half}")
+    assert document.metadata == {"huge": "9223372036854775808", f"k{half}": half}
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.json", "q.html"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("question,answer\nWho?,I\n")
+    with pytest.raises(CorpusError, match=rf"{name}: not a kind .*\.jsonl, \.jsonl\.gz, \.txt"):
+        read_corpus(tmp_path / name)
+
+
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "note.md").write_text("# A note\nwith two lines", encoding="utf-8")

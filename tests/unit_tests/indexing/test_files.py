@@ -90,10 +90,9 @@ def test_a_line_of_jsonl_is_a_document(tmp_path: Path, ending: str) -> None:
         tmp_path, f"a{ending}", gzip.compress(content) if "gz" in ending.lower() else content
     )
     assert texts_of(found) == ["one", "two"]
-    source = f"a{ending}"
     assert metadata_of(found) == [
-        {"year": 3, "good": True, "source": source, "line": 1},
-        {"id": "b", "huge": str(2**70), "source": source, "line": 4},
+        {"year": 3, "good": True, "source": "theirs", "line": 1},
+        {"id": "b", "huge": str(2**70), "source": f"a{ending}:4", "line": 4},
     ]
 
 
@@ -109,17 +108,26 @@ def test_a_row_of_csv_with_a_text_has_the_rest_as_metadata(tmp_path: Path) -> No
     found = read(tmp_path, "a.csv", content)
     assert texts_of(found) == ["rice, in\nwet fields", "wheat"]
     assert metadata_of(found) == [
-        {"year": "1999", "place": "Java", "source": "a.csv", "row": 1},
-        {"year": "2001", "source": "a.csv", "row": 3},
+        {"year": "1999", "place": "Java", "source": "a.csv:1", "row": 1},
+        {"year": "2001", "source": "a.csv:3", "row": 3},
     ]
+
+
+def test_a_row_keeps_its_own_source_and_one_without_is_a_source_of_its_own(tmp_path: Path) -> None:
+    rows = [{"source": source, "text": "rice"} for source in ("book", 0, "", None, float("nan"))]
+    found = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    sources = ["book", 0, "a.jsonl:3", "a.jsonl:4", "a.jsonl:5"]
+    assert [document.metadata["source"] for document in found] == sources
+    found = read(tmp_path, "a.csv", "text,source\nrice,book\nwheat,\nbarley\n")
+    assert [document.metadata["source"] for document in found] == ["book", "a.csv:2", "a.csv:3"]
 
 
 def test_a_row_of_csv_without_a_text_is_its_columns(tmp_path: Path) -> None:
     found = read(tmp_path, "a.csv", "\ufeffname,age\nAda,36\n,\nBob,\n")
     assert texts_of(found) == ["name: Ada\nage: 36", "name: Bob\nage: "]
     assert metadata_of(found) == [
-        {"source": "a.csv", "row": 1},
-        {"source": "a.csv", "row": 3},
+        {"source": "a.csv:1", "row": 1},
+        {"source": "a.csv:3", "row": 3},
     ]
     assert read(tmp_path, "empty.csv", "") == read(tmp_path, "header.csv", "a,text\n") == []
 

@@ -19,6 +19,8 @@ from langchain_sift.errors import (
     ArgumentError,
     CorpusError,
     DimensionMismatch,
+    EmbeddingError,
+    InvalidFilter,
     NotFittedError,
     SIFTError,
     StoreError,
@@ -174,6 +176,29 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_loads_nothing(
 
     found = index_into(str(tmp_path), "documents", chunks, "own:E", load)
     assert found == Indexed(added=0, present=300)
+
+
+class Down(Counting):
+    """Asks a server that is down."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        msg = f"no server for {len(texts)} texts\nand more"
+        raise ConnectionError(msg)
+
+
+def test_embeddings_that_cannot_be_reached_are_told(chunks: list[Document], tmp_path: Path) -> None:
+    message = "^the embeddings failed: ConnectionError: no server for 128 texts$"
+    with pytest.raises(EmbeddingError, match=message):
+        index(tmp_path / "store", chunks, Down())
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(EmbeddingError, match=message):
+        index_documents(chunks, Down(), tmp_path / "other")
+
+
+def test_metadata_that_chroma_does_not_keep_are_told(tmp_path: Path) -> None:
+    documents = [Document("a", id="a"), Document("b", id="b", metadata={"chroma:document": "z"})]
+    with pytest.raises(InvalidFilter, match="chroma:document"):
+        index_documents(documents, Counting(), tmp_path)
 
 
 def test_embeddings_that_fail_leave_no_collection(chunks: list[Document], tmp_path: Path) -> None:
