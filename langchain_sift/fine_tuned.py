@@ -268,13 +268,11 @@ class TestTimeFineTuning(BaseModel):
 
     def _generation(self, call: Mapping[str, Any]) -> GenerationConfig:
         stop = call.get("stop") or self.stop or ()
-        if isinstance(stop, str):
-            stop = (stop,)
         return GenerationConfig(
             max_tokens=call.get("max_tokens", self.max_tokens),
             temperature=call.get("temperature", self.temperature),
             seed=call.get("seed", self.seed),
-            stop=tuple(stop),
+            stop=(stop,) if isinstance(stop, str) else stop,
         )
 
     def _answer(

@@ -584,6 +584,7 @@ def test_an_unknown_setting_is_an_error_that_lists_the_known(model: Model, call:
         {"documents": Document("The river")},
         {"documents": 3},
         {"stop": [""]},
+        {"stop": 5},
     ],
     ids=str,
 )
