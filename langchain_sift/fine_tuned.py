@@ -267,7 +267,7 @@ class TestTimeFineTuning(BaseModel):
         return token_ids
 
     def _generation(self, call: Mapping[str, Any]) -> GenerationConfig:
-        stop = call.get("stop") or self.stop or ()
+        stop: Any = call.get("stop") or self.stop or ()
         return GenerationConfig(
             max_tokens=call.get("max_tokens", self.max_tokens),
             temperature=call.get("temperature", self.temperature),
