@@ -104,7 +104,8 @@ def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
     if held and not _same(held, embeddings):
         msg = (
             f"the collection {name!r} holds embeddings of {held!r}, not of {embeddings!r}: name "
-            "those, or choose another collection"
+            "those, or choose another collection; a model that was moved is known by its folder's "
+            "name"
         )
         raise ArgumentError(msg)
     return embeddings
@@ -125,10 +126,12 @@ def _named_by_the_store(held: str, name: str) -> str:
 
 
 def _same(held: str, embeddings: str) -> bool:
-    if held == embeddings:
-        return True
-    folders = Path(held), Path(embeddings)
-    return all(map(Path.is_dir, folders)) and folders[0].resolve() == folders[1].resolve()
+    there, here = Path(held), Path(embeddings)
+    if there.is_dir() and here.is_dir():
+        return there.resolve() == here.resolve()
+    # A model that was moved, or is a folder on one machine and a name of the hub on another.
+    is_object = ":" in held or ":" in embeddings
+    return held == embeddings or (there.name == here.name and not is_object)
 
 
 def collection_of(where: str, name: str) -> Collection | None:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,23 @@ def test_a_collection_is_read_with_its_own_embeddings_alone(
     theirs.add(ids=["a"], embeddings=[[1.0] * 16], documents=["rice"])
     message = error_of(CliRunner().invoke(app, [*asked[:-1], "theirs"]))
     assert "names no embeddings: say which it was filled with" in message
+
+
+def test_a_model_that_was_moved_is_known_by_its_name(
+    folder: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    model, moved, renamed = (tmp_path / name for name in ("a/small", "b/small", "b/other"))
+    shutil.copytree(tiny_model_path, model)
+    store = ("--store", str(tmp_path / "store"))
+    last_line(run(folder, *store, "--embeddings", model))
+    asked = ["explain", "rice", *store, "--json"]
+    before = CliRunner().invoke(app, asked).stdout
+    model.parent.rename(moved.parent)
+    assert before.startswith("{")
+    assert CliRunner().invoke(app, [*asked, "--embeddings", str(moved)]).stdout == before
+    moved.rename(renamed)
+    message = error_of(CliRunner().invoke(app, [*asked, "--embeddings", str(renamed)]))
+    assert "a model that was moved is known by its folder's name" in message
 
 
 @pytest.mark.parametrize(
