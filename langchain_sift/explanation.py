@@ -12,6 +12,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.selection import Selection, nearest_neighbors, select
+from langchain_sift.selection.greedy import is_enough
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores import Candidates, embed_query, fetch_candidates
 from langchain_sift.stores.adapter import Array
@@ -66,8 +67,9 @@ class Explanation:
 
     sift: tuple[ExplainedChoice, ...]
     nearest: tuple[ExplainedChoice, ...]
-    stops: Mapping[float, int]
-    """For each `stopping_alpha`, after how many documents adaptive stopping would stop."""
+    stops: Mapping[float, int | None]
+    """For each `stopping_alpha`, after how many documents adaptive stopping would stop; None if
+    not within `k`."""
 
 
 def explain(
@@ -97,8 +99,9 @@ def explain(
         msg = f"k must be from 1 to fetch_k ({fetch_k}), got {k}"
         raise ArgumentError(msg)
     noise_variance = noise_variance_for(vectorstore.embeddings, noise_variance)
-    vector = unit_vector(embed_query(vectorstore, query))
-    candidates = fetch_candidates(vectorstore, vector, fetch_k=fetch_k, timeout=timeout)
+    embedded = embed_query(vectorstore, query)
+    vector = unit_vector(embedded)
+    candidates = fetch_candidates(vectorstore, embedded, fetch_k=fetch_k, timeout=timeout)
     rows = candidates.embeddings
     settings: dict[str, Any] = {"k": k, "noise_variance": noise_variance}
     chosen = select(vector, rows, **settings)
@@ -112,11 +115,13 @@ def explain(
         nearest=_choices(
             vector, candidates, nearest_neighbors(vector, rows, **settings), noise_variance
         ),
-        stops={
-            alpha: len(select(vector, rows, stopping_alpha=alpha, **settings).indices)
-            for alpha in STOPPING_ALPHAS
-        },
+        stops={alpha: _stop(chosen, alpha) for alpha in STOPPING_ALPHAS},
     )
+
+
+def _stop(selection: Selection, alpha: float) -> int | None:
+    steps = enumerate(selection.posterior_variances.tolist(), start=1)
+    return next((step for step, variance in steps if is_enough(variance, 1, step, alpha)), None)
 
 
 def _choices(

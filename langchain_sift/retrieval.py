@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Generator, Mapping
@@ -200,7 +201,9 @@ def _own(document: Document) -> Document:
 
 def _copied(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copied(one) for key, one in value.items()}
+        own = copy.copy(value)  # of its own class: scored metadata are to stay so
+        own.update({key: _copied(one) for key, one in value.items()})
+        return own
     return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
@@ -212,15 +215,20 @@ class ScoredMetadata(dict[str, Any]):
     """
 
     def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
-        """Add the score."""
+        """Add the score, to those that there are."""
         super().__init__({**metadata, score_key: score})
-        self._score_key = score_key
+        self._score_keys = {score_key, *_score_keys(metadata)}
 
     def __eq__(self, other: object) -> bool:
         """Compare without the score, on either side."""
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self._without_score(self) == self._without_score(other)
+        scores = self._score_keys.union(_score_keys(other))
+        mine, theirs = (
+            {key: value for key, value in metadata.items() if key not in scores}
+            for metadata in (self, other)
+        )
+        return mine == theirs
 
     def __ne__(self, other: object) -> bool:
         """Differ where not equal; `dict` has a comparison of its own."""
@@ -228,5 +236,6 @@ class ScoredMetadata(dict[str, Any]):
 
     __hash__ = None
 
-    def _without_score(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in metadata.items() if key != self._score_key}
+
+def _score_keys(metadata: Mapping[str, Any]) -> set[str]:
+    return metadata._score_keys if isinstance(metadata, ScoredMetadata) else set()

@@ -82,7 +82,10 @@ def _show_explanation(found: Explanation) -> None:
             f"{found.irreducible_variance:.3f} if all {found.candidates} candidates were known",
             highlight=False,
         )
-    stops = ", ".join(f"{count} at α = {alpha:g}" for alpha, count in found.stops.items())
+    stops = ", ".join(
+        f"{count or f'more than {len(found.sift)}'} at α = {alpha:g}"
+        for alpha, count in found.stops.items()
+    )
     console.print(f"adaptive stopping would stop after {stops}", highlight=False)
 
 

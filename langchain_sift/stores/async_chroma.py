@@ -44,11 +44,20 @@ def _only_async(instead: str) -> Callable[..., NoReturn]:
     return refuse
 
 
+def _not_there(*_: Any, **__: Any) -> NoReturn:
+    msg = (
+        "AsyncChroma searches by nearness alone: SIFTRetriever has search_type='mmr', and "
+        "aretrieve_with_scores for similarities"
+    )
+    raise NotImplementedError(msg)
+
+
 class AsyncChroma(VectorStore):
     """A Chroma collection behind `chromadb.AsyncHttpClient`: no thread waits for the server.
 
     `langchain_chroma.Chroma` takes such a client and fails at the first call. This store has
-    the asynchronous methods of a vector store; the others raise.
+    the asynchronous methods of a vector store, but for those that return scores or rank by MMR;
+    the others raise.
 
     Instantiate:
         ```python
@@ -116,7 +125,7 @@ class AsyncChroma(VectorStore):
         if self._embeddings is None:
             msg = "AsyncChroma was opened without embedding_function and cannot embed texts"
             raise ValueError(msg)
-        texts = list(texts)
+        texts, may_be_there = list(texts), ids is not None
         ids = [id_ or str(uuid.uuid4()) for id_ in ids or [""] * len(texts)]
         if not texts:
             return ids
@@ -126,16 +135,21 @@ class AsyncChroma(VectorStore):
         self._collection = _through(self._client, collection)
         collection = _through(client, collection)
         batch = await client.get_max_batch_size()
+        new = metadatas or [{} for _ in texts]
         for start in range(0, len(texts), batch):
             part = slice(start, start + batch)
+            old = await _keys(collection, ids[part]) if may_be_there else {}
+            # A row that is written again keeps what it is not told to forget.
+            whole = [
+                {**dict.fromkeys(old.get(id_, ())), **(metadata or {})}
+                for id_, metadata in zip(ids[part], new[part], strict=True)
+            ]
             await collection.upsert(
                 ids=ids[part],
                 embeddings=vectors[part],  # type: ignore[arg-type]
                 documents=texts[part],
                 # Chroma takes no empty dictionary.
-                metadatas=[metadata or None for metadata in metadatas[part]]  # type: ignore[misc]
-                if metadatas and any(metadatas[part])
-                else None,
+                metadatas=[metadata or None for metadata in whole] if any(whole) else None,  # type: ignore[misc]
             )
         return ids
 
@@ -153,9 +167,12 @@ class AsyncChroma(VectorStore):
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents of these ids, those that are there."""
+        different = list(dict.fromkeys(ids))
+        if not different:
+            return []
         try:
             found = await self._ask(
-                lambda collection: collection.get(ids=list(ids), include=INCLUDE)
+                lambda collection: collection.get(ids=different, include=INCLUDE)
             )
         except NotFoundError:
             return []
@@ -273,6 +290,19 @@ class AsyncChroma(VectorStore):
     get_by_ids = _only_async("aget_by_ids")
     similarity_search = _only_async("asimilarity_search")
     similarity_search_by_vector = _only_async("asimilarity_search_by_vector")
+    similarity_search_with_score = asimilarity_search_with_score = _not_there
+    similarity_search_with_relevance_scores = _not_there
+    asimilarity_search_with_relevance_scores = _not_there
+    max_marginal_relevance_search = amax_marginal_relevance_search = _not_there
+    max_marginal_relevance_search_by_vector = _not_there
+    amax_marginal_relevance_search_by_vector = _not_there
+
+
+async def _keys(collection: AsyncCollection, ids: list[str]) -> dict[str, Iterable[str]]:
+    """Return the keys of the metadata of the rows that are there."""
+    found = await collection.get(ids=ids, include=["metadatas"])
+    metadatas = found["metadatas"] or []
+    return {id_: own or () for id_, own in zip(found["ids"], metadatas, strict=True)}
 
 
 def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:

@@ -283,6 +283,34 @@ async def test_texts_of_any_kind_come_back_as_they_went_in(server, name, aconnec
     await store.aclose()
 
 
+async def test_a_text_that_is_stored_again_keeps_nothing_of_the_former(server, name, aconnect):
+    store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
+    ids = ["1", "2", "3"]
+    await store.aadd_texts(["a", "b", "c"], [{"tenant": "a", "n": 1}, {"n": 2}, {}], ids=ids)
+    await store.aadd_texts(["d", "e", "f", "g"], [{"n": 7}, {}, {"x": 1}, {}], ids=[*ids, "4"])
+    found = {document.id: document for document in await store.aget_by_ids([*ids, "4", "1"])}
+    assert {id_: (d.page_content, d.metadata) for id_, d in found.items()} == {
+        "1": ("d", {"n": 7}),
+        "2": ("e", {}),
+        "3": ("f", {"x": 1}),
+        "4": ("g", {}),
+    }
+    await store.aadd_texts(["h"], ids=["1"])
+    assert [d.metadata for d in await store.aget_by_ids(["1"])] == [{}]
+    assert await store.asimilarity_search("h", filter={"tenant": "a"}) == []
+    assert await store.aget_by_ids([]) == []
+    await store.aclose()
+
+
+@pytest.mark.parametrize("search_type", ["mmr", "similarity_score_threshold"])
+async def test_what_it_does_not_have_is_told_with_who_has_it(both, search_type):
+    retriever = both[1].as_retriever(
+        search_type=search_type, search_kwargs={"score_threshold": 0.1, "k": 2}
+    )
+    with pytest.raises(NotImplementedError, match="SIFTRetriever has"):
+        await retriever.ainvoke(QUERIES[0])
+
+
 async def test_without_embeddings_it_says_how_to_be_opened(server, name, aconnect):
     store = AsyncChroma(await aconnect(server.port), name)
     for ask in (store.aadd_texts(TEXTS), store.asimilarity_search("which?")):

@@ -89,9 +89,21 @@ def test_it_is_the_retrievers_choice(store: InMemoryVectorStore) -> None:
     assert [choice.id for choice in found.sift] == [d.id for d in retriever.invoke(QUERY)]
     nearest = SIFTRetriever(vectorstore=store, k=4, search_type="similarity").invoke(QUERY)
     assert [choice.id for choice in found.nearest] == [document.id for document in nearest]
+
+
+def test_where_it_would_stop_is_where_the_retriever_stops_of_more(
+    store: InMemoryVectorStore,
+) -> None:
+    k = 4
+    found = explain(store, QUERY, k=k, noise_variance=NOISE)
+    retriever = SIFTRetriever(vectorstore=store, k=100, noise_variance=NOISE)
     for alpha in STOPPING_ALPHAS:
         stopped = retriever.retrieve_with_scores(QUERY, stopping_alpha=alpha)
-        assert found.stops[alpha] == len(stopped.choices)
+        count = len(stopped.choices)
+        fired = stopped.posterior_std > 1.0 / (alpha * count)
+        assert found.stops[alpha] == (count if fired and count <= k else None)
+    assert None in found.stops.values()
+    assert set(found.stops.values()) != {None}
 
 
 def test_what_repeats_is_known_already(store: InMemoryVectorStore) -> None:

@@ -25,8 +25,10 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.retrieval import ScoredMetadata
+from langchain_sift.retrieval import Choice, ScoredMetadata, with_scores
+from langchain_sift.selection import select
 from langchain_sift.selection.gp import posterior_variance
+from langchain_sift.stores import Candidates
 
 QUERIES = [QUERY, "why?", "when was it?"]
 NOISE = 0.1
@@ -286,6 +288,22 @@ def test_a_copy_of_scored_metadata_compares_as_the_original_does(copied):
     assert again == scored
     assert again == {"a": [1]}
     assert again != {"a": [2]}
+
+
+def test_a_second_score_is_compared_no_more_than_the_first():
+    first = ScoredMetadata({"a": [1]}, "similarity", 0.5)
+    both = ScoredMetadata(first, "gain", 0.25)
+    assert dict(both) == {"a": [1], "similarity": 0.5, "gain": 0.25}
+    for equal in (first, {"a": [1]}, ScoredMetadata({"a": [1]}, "gain", 1.0)):
+        assert both == equal
+        assert equal == both
+    assert both != {"a": [2]}
+    document = Document("text").model_copy(update={"metadata": both})
+    candidates = Candidates((document,), np.eye(1), (1,))
+    kept = with_scores(Choice(candidates, select([1.0], [[1.0]], k=1)), None)[0].metadata
+    kept["gain"] = 7.0
+    assert kept == {"a": [1]}
+    assert kept["a"] is not both["a"]
 
 
 # Stopping early
