@@ -17,6 +17,7 @@ require("ttft", "torch", "transformers")
 
 from langchain_sift.ttft.embedding import mean_hidden_states  # noqa: E402
 from langchain_sift.ttft.loading import LanguageModel, load_language_model  # noqa: E402
+from langchain_sift.ttft.tokens import check_texts  # noqa: E402
 
 _MEAN_KEY = "langchain_sift_mean"
 _MODEL_KEY = "langchain_sift_model"
@@ -90,12 +91,13 @@ class HiddenStateEmbeddings(Embeddings):
         A few hundred texts of the collection are enough.
 
         Raises:
-            ArgumentError: If there are fewer than two texts, or a mean was fitted before:
+            ArgumentError: If these are no texts, fewer than two, or a mean was fitted before:
                 vectors centred on two means cannot be compared.
         """
         if self.mean is not None:
             msg = "these embeddings are fitted already: make new ones for another collection"
             raise ArgumentError(msg)
+        check_texts("texts", texts)
         if len(texts) < 2:  # noqa: PLR2004
             msg = f"texts must be at least two, to have a mean apart from each, got {len(texts)}"
             raise ArgumentError(msg)
@@ -140,9 +142,11 @@ class HiddenStateEmbeddings(Embeddings):
 
         Raises:
             NotFittedError: If `fit` was not called.
+            ArgumentError: If these are no texts.
             EmbeddingError: If a text cannot be told from the mean, or is not finite.
         """
         mean = self._fitted_mean()
+        check_texts("texts", texts)
         if not texts:
             return []
         centred = (self._states(texts) - mean).astype(np.float64)
@@ -163,7 +167,11 @@ class HiddenStateEmbeddings(Embeddings):
 
     def _fitted_mean(self) -> npt.NDArray[np.float32]:
         if self.mean is None:
-            msg = "these embeddings have no mean yet: call fit(texts) with texts of the collection"
+            msg = (
+                "these embeddings have no mean yet: call fit(texts) with texts of the collection, "
+                "or, if it was filled before, take them from its metadata with "
+                "HiddenStateEmbeddings.from_collection_metadata(metadata, model=...)"
+            )
             raise NotFittedError(msg)
         return self.mean
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval import noise_variance_for
 from langchain_sift.selection import Selection, nearest_neighbors, select
-from langchain_sift.selection.greedy import is_enough
+from langchain_sift.selection.greedy import check_arguments, check_count, is_enough
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores import Candidates, embed_query, fetch_candidates
 from langchain_sift.stores.adapter import Array
@@ -87,7 +86,7 @@ def explain(
         vectorstore: Any that `SIFTRetriever` takes, with embeddings.
         query: The prompt.
         k: Documents to choose.
-        fetch_k: Candidates that they are chosen from.
+        fetch_k: Candidates that they are chosen from; raised to `k` where it is smaller.
         noise_variance: λ'; by default as in `SIFTRetriever`.
         timeout: Seconds that the store may take.
 
@@ -95,13 +94,12 @@ def explain(
         ArgumentError: If a number is out of range.
         StoreError: If the store cannot answer.
     """
-    if not 0 < k <= fetch_k:
-        msg = f"k must be from 1 to fetch_k ({fetch_k}), got {k}"
-        raise ArgumentError(msg)
     noise_variance = noise_variance_for(vectorstore.embeddings, noise_variance)
+    check_arguments(k, noise_variance, None)
+    check_count("fetch_k", fetch_k)
     embedded = embed_query(vectorstore, query)
     vector = unit_vector(embedded)
-    candidates = fetch_candidates(vectorstore, embedded, fetch_k=fetch_k, timeout=timeout)
+    candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
     rows = candidates.embeddings
     settings: dict[str, Any] = {"k": k, "noise_variance": noise_variance}
     chosen = select(vector, rows, **settings)

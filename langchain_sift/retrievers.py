@@ -178,9 +178,15 @@ class SIFTRetriever(VectorStoreRetriever):
             **settings: Fields of the new retriever.
 
         Raises:
-            ArgumentError: If the retriever cuts off by `score_threshold`, which SIFT has no
-                counterpart of: `stopping_alpha` may be what you want.
+            ArgumentError: If it is no such retriever, or cuts off by `score_threshold`, which SIFT
+                has no counterpart of: `stopping_alpha` may be what you want.
         """
+        if not isinstance(retriever, VectorStoreRetriever):
+            msg = (
+                "retriever must be what as_retriever() returns, got a "
+                f"{type(retriever).__name__}: of a store, make SIFTRetriever(vectorstore=store)"
+            )
+            raise ArgumentError(msg)
         search_kwargs = dict(retriever.search_kwargs)
         if "score_threshold" in search_kwargs:
             msg = (

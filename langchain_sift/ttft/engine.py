@@ -27,7 +27,7 @@ from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.cores import leave_cores_to_others
 from langchain_sift.ttft.loading import LanguageModel
 from langchain_sift.ttft.tickets import Answering, Outcome, Pairs, Request, Scoring, Ticket
-from langchain_sift.ttft.tokens import tokenize_documents
+from langchain_sift.ttft.tokens import check_texts, tokenize_documents
 from langchain_sift.ttft.worker import Worker
 
 
@@ -131,6 +131,7 @@ class Engine:
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
             return Request((), 0, config, task, adapter=texts, keep=keep)
+        check_texts("texts", texts)
         texts = texts if untaught is None else ()
         documents = tokenize_documents(
             self.language_model.tokenizer,

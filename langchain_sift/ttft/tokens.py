@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
+
+from langchain_sift.errors import ArgumentError
 
 # A text so much longer than what is learned from it is not tokenized to its end.
 _CHARACTERS_PER_TOKEN = 32
@@ -27,6 +29,20 @@ class TokenizedDocument:
 
     truncated: bool
     """Whether text at its end was left out."""
+
+
+def check_texts(name: str, texts: Any) -> None:
+    """Reject what is no sequence of texts, such as one text, which would be one of letters.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    whole = isinstance(texts, Iterable) and not isinstance(texts, str)
+    others = [text for text in texts if not isinstance(text, str)] if whole else [texts]
+    if others:
+        got = "one text" if isinstance(texts, str) else f"a {type(others[0]).__name__}"
+        msg = f"{name} must be a sequence of texts, got {got}"
+        raise ArgumentError(msg)
 
 
 def tokenize_documents(

@@ -230,3 +230,12 @@ def test_the_noise_variance_is_that_of_the_embeddings_unless_given(
             assert retriever.noise_variance == expected
         assert SIFTReranker(embeddings=own, **given).noise_variance == expected
         assert explain(store, texts[0], k=2, **given).noise_variance == expected
+
+
+@pytest.mark.parametrize(("given", "got"), [("abc", "one text"), (["a", 1], "a int"), (5, "a int")])
+def test_what_are_no_texts_is_said(embeddings, tiny_model, tiny_tokenizer, given, got):
+    message = f"texts must be a sequence of texts, got {got}"
+    with pytest.raises(ArgumentError, match=message):
+        embeddings.embed_documents(given)
+    with pytest.raises(ArgumentError, match=message):
+        HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(given)

@@ -115,7 +115,11 @@ def test_what_repeats_is_known_already(store: InMemoryVectorStore) -> None:
     assert found.irreducible_variance <= found.sift[-1].posterior_variance
 
 
-@pytest.mark.parametrize("k", [0, 201])
+@pytest.mark.parametrize("k", [0, -1])
 def test_k_must_be_possible(store: InMemoryVectorStore, k: int) -> None:
     with pytest.raises(ArgumentError, match=f"got {k}"):
         explain(store, QUERY, k=k)
+
+
+def test_more_are_fetched_where_more_are_to_be_chosen(store: InMemoryVectorStore) -> None:
+    assert explain(store, QUERY, k=5, fetch_k=2) == explain(store, QUERY, k=5, fetch_k=5)

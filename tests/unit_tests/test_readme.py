@@ -23,6 +23,9 @@ def test_the_python_examples_run_in_order(monkeypatch: pytest.MonkeyPatch) -> No
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)  # noqa: S102
+    learned = names["message"].response_metadata["ttft"]  # type: ignore[attr-defined]
+    assert len(learned["losses"]) == 2
+    assert learned["fallback"] is None
 
 
 def test_every_file_it_names_is_there() -> None:

@@ -614,6 +614,11 @@ def test_lambda_comes_with_who_embeds_the_query_where_the_store_has_no_embedding
 # Ways to make one
 
 
+def test_from_a_store_it_says_how(facts):
+    with pytest.raises(ArgumentError, match=r"got a .*make SIFTRetriever\(vectorstore=store\)"):
+        SIFTRetriever.from_retriever(facts)
+
+
 def test_from_a_retriever_it_takes_store_settings_tags_and_metadata(facts):
     plain = facts.as_retriever(
         search_type="mmr",

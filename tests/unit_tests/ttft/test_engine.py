@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -228,3 +228,9 @@ def test_an_unused_engine_goes_with_its_thread(
     thread.join(10)
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("texts", ["abc", [b"abc"], ["abc", None]])
+def test_what_are_no_texts_cannot_be_learned_from(engine: Engine, texts: Any) -> None:
+    with pytest.raises(ArgumentError, match="texts must be a sequence of texts, got"):
+        engine.finetune(texts)
