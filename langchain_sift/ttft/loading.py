@@ -298,6 +298,13 @@ def _fetch(source: _Source) -> str:
     except HFValidationError as error:
         msg = "there is no such folder here, and no model on the hub can have this name"
         raise ModelLoadError(msg) from error
+    except Exception as error:  # of many kinds: no network, no such model, one that needs a token
+        reason = str(error).strip().partition("\n")[0]
+        msg = (
+            "there is no such folder here, and the hub did not give it: "
+            f"{type(error).__name__}: {reason}"
+        )
+        raise ModelLoadError(msg) from error
 
 
 def _check_folder(folder: Path) -> None:
