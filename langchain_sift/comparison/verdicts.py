@@ -102,6 +102,8 @@ def _against(difference: Difference | None, name: str) -> str:
         return f"{where}{difference.verdict} than {name} by {gain}"
     needed = difference.prompts_needed
     settled = f"about {needed:,} would settle it" if needed else "they may be the same"
+    if difference.too_few:
+        settled = f"prompts of {interval.clusters} sources are too few to tell"
     return (
         f"not to be told from {name} on {difference.prompts} prompts, with a gain of {gain}; "
         f"{settled}"

@@ -70,8 +70,8 @@ FLAT = {BASE: (200.0,) * 6}
         ({"rag:a": (150.0, 170.0, 140.0, 180.0, 150.0, 160.0),
           "rag:b": (165.0, 157.0, 160.0, 150.0, 170.0, 151.0)},
          r"rag:a has the best mean, .* and not to be told from the runner-up \(rag:b\) on 6 "
-         r"prompts, with a gain of 0\.2 points \(95 % interval −\d+\.\d to \d+\.\d\); about [\d,]+ would "
-         r"settle it\."),
+         r"prompts, with a gain of 0\.2 points \(95 % interval −\d+\.\d to \d+\.\d\); about [\d,]+ "
+         r"would settle it\."),
         ({"rag:a": (210.0, 211.0, 212.0, 210.0, 213.0, 211.0)},
          r"No method improved on the base model: it is better than the closest \(rag:a\) by 5\.6 "
          r"points \(95 % interval [\d.]+ to [\d.]+\)\."),
@@ -81,7 +81,8 @@ FLAT = {BASE: (200.0,) * 6}
         ({"rag:a": (190.0, 191.0, 192.0, 190.0, 193.0, 191.0),
           "rag:b": (190.0, 191.0, 192.0, 190.0, 193.0, 191.0)},
          r"rag:a has the best mean, .* and not to be told from the runner-up \(rag:b\) on 6 "
-         r"prompts, with a gain of 0\.0 points \(95 % interval 0\.0 to 0\.0\); they may be the same\."),
+         r"prompts, with a gain of 0\.0 points \(95 % interval 0\.0 to 0\.0\); they may be "
+         r"the same\."),
         ({}, r"There are no two methods to compare: .*"),
     ],
 )  # fmt: skip
@@ -154,6 +155,15 @@ def test_of_answers_more_is_better():
     assert "better than the runner-up (mine) by 0.400 (95 % interval 0.400 to 0.400)" in sentence
     worse = answers({BASE: (0.9, 0.8, 1.0), "rag:a": (0.1, 0.2, 0.0)})
     assert "it is better than the closest (rag:a) by 0.800" in said(worse, "qa")
+
+
+def test_two_questions_are_said_to_be_too_few():
+    report = answers({BASE: (0.0, 1.0), "rag:a": (1.0, 1.0)}, "exact_match")
+    assert said(report, "qa") == (
+        "rag:a has the best mean, with exact_match 1.000: not to be told from the base model on 2 "
+        "prompts, with a gain of 0.500 (95 % interval −1.000 to 1.000); prompts of 2 sources are "
+        "too few to tell."
+    )
 
 
 def test_answers_that_nothing_judges_are_said_to_be_that():
