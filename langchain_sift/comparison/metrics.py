@@ -49,3 +49,5 @@ ANSWER_METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = MappingPro
     {"exact_match": exact_match, "f1": token_f1, "contains": contains_answer}
 )
 """What is measured of an answer that has references; from 0 to 1, more is better."""
+
+FROM_0_TO_1 = frozenset({*ANSWER_METRICS, "accuracy"})

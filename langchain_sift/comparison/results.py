@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.comparison.methods import BASE
+from langchain_sift.comparison.metrics import FROM_0_TO_1
 from langchain_sift.comparison.rows import Row, plain
 from langchain_sift.comparison.statistics import (
     Difference,
@@ -156,8 +157,20 @@ class Report:
             weights,
             [measured[first][prompt].cluster for prompt in common],
         )
-        lower = metric == PERCENT_OF_BASE
-        return judge(first, second, metric, interval, prompts=len(common), lower_is_better=lower)
+        return judge(
+            first,
+            second,
+            metric,
+            interval,
+            prompts=len(common),
+            lower_is_better=metric == PERCENT_OF_BASE,
+            limit=self._limit(metric),
+        )
+
+    def _limit(self, metric: str) -> float:
+        """Return what no difference in a metric exceeds; a scorer may have any name and range."""
+        own = self.settings.get("scorers") or ()
+        return 1.0 if metric in FROM_0_TO_1 and metric not in own else math.inf
 
     def uncertainty_and_gain(self, protocol: str, method: str) -> list[tuple[float, float, str]]:
         """Return for each prompt σ after the last choice, percent of base, and its cluster."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -17,6 +17,7 @@ Verdict = Literal["better", "worse", "cannot tell"]
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
 _FEWEST_RESAMPLED = 8  # clusters
+_FEWEST_TOLD = 5  # clusters of which something is said where nothing is certain
 _AT_ONCE = 2_000_000  # numbers drawn together
 _NORMAL = NormalDist()
 
@@ -36,6 +37,10 @@ class Interval:
         """Half the length of the interval."""
         return (self.high - self.low) / 2
 
+    def within(self, limit: float) -> Interval:
+        """Return the interval without what is further from 0 than a limit."""
+        return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -52,7 +57,11 @@ class Difference:
     """Whether the first is better or worse than the second."""
 
     prompts_needed: int | None
-    """How many prompts like these would settle it; None where it is settled, or nothing could."""
+    """How many prompts like these would settle it; None where it is settled, or nothing could,
+    and where there are too few to tell."""
+
+    too_few: bool
+    """Whether it is not settled because the prompts are of too few sources to say anything."""
 
 
 def ratio_interval(
@@ -113,17 +122,32 @@ def judge(
     *,
     prompts: int,
     lower_is_better: bool,
+    limit: float = math.inf,
 ) -> Difference:
-    """Return what the interval of a difference says of two methods."""
+    """Return what the interval of a difference says of two methods.
+
+    Args:
+        first: A method.
+        second: Another.
+        metric: What the difference is in.
+        interval: Of the first less the second.
+        prompts: How many it is of.
+        lower_is_better: Of the metric.
+        limit: What no difference exceeds, either way.
+    """
     verdict: Verdict = "cannot tell"
     if interval.high < 0 or interval.low > 0:
         verdict = "better" if (interval.high < 0) is lower_is_better else "worse"
+    possible = interval.within(limit)
+    too_few = verdict == "cannot tell" and (
+        interval.clusters < _FEWEST_TOLD or possible.half_width >= limit
+    )
     needed = None
-    if verdict == "cannot tell" and interval.half_width > 0 and interval.value != 0:
+    if verdict == "cannot tell" and not too_few and interval.half_width > 0 and interval.value:
         # The interval shrinks with the root of the number of prompts.
         needed = math.ceil(prompts * (interval.half_width / abs(interval.value)) ** 2)
         needed = max(needed, prompts + 1)
-    return Difference(first, second, metric, interval, prompts, verdict, needed)
+    return Difference(first, second, metric, possible, prompts, verdict, needed, too_few)
 
 
 def correlation(
@@ -140,7 +164,7 @@ def correlation(
     weights = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=2000)
     resampled = _pearson(sums @ weights.T)
     low, high = np.nanpercentile(resampled, _percentiles(count))
-    return Interval(value, float(low), float(high), count)
+    return Interval(value, float(low), float(high), count).within(1.0)
 
 
 def _percentiles(count: int) -> tuple[float, float]:

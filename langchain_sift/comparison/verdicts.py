@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from langchain_sift.comparison.methods import BASE
 from langchain_sift.comparison.results import Report
+from langchain_sift.comparison.statistics import Difference
 from langchain_sift.comparison.summaries import PERCENT_OF_BASE
-from langchain_sift.comparison.wording import GAP, minus, number
+from langchain_sift.comparison.wording import GAP, decimals_of, minus, number
+
+_NAMED = 3  # of the methods that are certainly better than the base model
 
 
 def ranked_methods(report: Report, protocol: str, metric: str) -> list[str]:
@@ -24,7 +28,7 @@ def ranked_methods(report: Report, protocol: str, metric: str) -> list[str]:
 
 
 def verdict(report: Report, protocol: str) -> str:
-    """Return what a protocol found in one sentence: the best method, and if that is certain."""
+    """Return what a protocol found in a sentence or two: the best method, and if it is certain."""
     metric = next(iter(report.metrics(protocol)), None)
     ranked = ranked_methods(report, protocol, metric) if metric else []
     if metric is None and any(row.answer is not None for row in report.select(protocol)):
@@ -35,37 +39,58 @@ def verdict(report: Report, protocol: str) -> str:
     if metric is None or len(ranked) < 2:  # noqa: PLR2004
         return "There are no two methods to compare: the base model and one other must be scored."
     best, runner_up = ranked[:2]
-    summary = report.summary(protocol)[best]
+    against = {
+        rival: report.difference(protocol, best, rival, metric=metric)
+        for rival in dict.fromkeys((BASE, runner_up))
+        if rival in ranked and rival != best
+    }
     if best == BASE:
-        closest = _against(report, metric, protocol, (best, runner_up), "the closest")
+        closest = _against(against[runner_up], f"the closest ({runner_up})")
         return f"No method improved on the base model: it is {closest}."
+    certain = []
+    if BASE in against and not _better(against[BASE]):
+        others = [method for method in ranked if method not in {best, BASE}]
+        certain = [
+            m for m in others if _better(report.difference(protocol, m, BASE, metric=metric))
+        ]
+    told = [
+        _against(difference, "the base model" if rival == BASE else f"the runner-up ({rival})")
+        for rival, difference in against.items()
+        if rival == BASE or not certain
+    ]
+    is_best = "is best" if all(map(_better, against.values())) else "has the best mean"
+    summary = report.summary(protocol)[best]
     has = (
         f"{number(summary.percent_of_base, 1)}{GAP}% of the base model's bits per byte"
         if metric == PERCENT_OF_BASE
         else f"{metric} {number(summary.scores[metric], 3)}"
     )
-    sentence = f"{best} is best, with {has}"
-    if BASE in ranked:
-        sentence += f": {_against(report, metric, protocol, (best, BASE), '')}"
-    if runner_up != BASE:
-        joint = ", and " if BASE in ranked else ": "
-        sentence += (
-            f"{joint}{_against(report, metric, protocol, (best, runner_up), 'the runner-up')}"
-        )
-    return f"{sentence}."
+    sentence = f"{best} {is_best}, with {has}: {', and '.join(told)}."
+    return (
+        f"{sentence} Certainly better than the base model: {_few(certain)}."
+        if certain
+        else sentence
+    )
 
 
-def _against(
-    report: Report, metric: str, protocol: str, methods: tuple[str, str], role: str
-) -> str:
+def _better(difference: Difference | None) -> bool:
+    return difference is not None and difference.verdict == "better"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
+
+def _against(difference: Difference | None, name: str) -> str:
     """Return by how much one method is better than another, and if that is certain."""
-    name = f"{role} ({methods[1]})" if role else "the base model"
-    difference = report.difference(protocol, *methods, metric=metric)
     if difference is None:
         return f"not to be told from {name}, since no prompt was measured with both"
-    sign = -1 if metric == PERCENT_OF_BASE else 1
+    percent = difference.metric == PERCENT_OF_BASE
+    sign = -1 if percent else 1
     sign = -sign if difference.verdict == "worse" else sign
-    decimals, unit = (1, " points") if metric == PERCENT_OF_BASE else (3, "")
+    decimals, unit = decimals_of(difference.metric), " points" if percent else ""
     interval = difference.interval
     gain = f"{minus(sign * interval.value, decimals)}{unit}"
     if not math.isfinite(interval.low):
@@ -77,6 +102,8 @@ def _against(
         return f"{where}{difference.verdict} than {name} by {gain}"
     needed = difference.prompts_needed
     settled = f"about {needed:,} would settle it" if needed else "they may be the same"
+    if difference.too_few:
+        settled = f"prompts of {interval.clusters} sources are too few to tell"
     return (
         f"not to be told from {name} on {difference.prompts} prompts, with a gain of {gain}; "
         f"{settled}"

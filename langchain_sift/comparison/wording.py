@@ -17,14 +17,17 @@ def number(value: float, decimals: int) -> str:
 
 
 def minus(value: float, decimals: int) -> str:
-    """Return a number with a minus that is as wide as a plus."""
-    return number(value, decimals).replace("-", "\N{MINUS SIGN}")
+    """Return a number of which the side of 0 is seen, its minus as wide as a plus."""
+    text = number(value, decimals)
+    if value and text == number(0.0, decimals):
+        text = f"{value:.1g}"  # rounded to 0, the end of an interval would seem to touch it
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def signed(value: float, metric: str) -> str:
     """Return a difference in a metric: in points of percent of base, or of the metric."""
-    text = f"{value:+z.{decimals_of(metric)}f}" if math.isfinite(value) else "–"
-    return text.replace("-", "\N{MINUS SIGN}")
+    text = minus(value, decimals_of(metric))
+    return f"+{text}" if value > 0 else text
 
 
 def decimals_of(metric: str) -> int:

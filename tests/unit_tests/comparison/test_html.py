@@ -318,14 +318,14 @@ def test_answers_need_no_bits(write):
     assert table["rag:sift"]["exact_match"] == "1.000"
     assert table["mine"]["f1"] == "0.833"
     assert "% of base" not in table[BASE]
-    assert "rag:sift is best, with exact_match 1.000" in page.text
+    assert "rag:sift has the best mean, with exact_match 1.000" in page.text
     assert page.table("answer", "f1")["mine"]["answer"] == "mine says 0"
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
 
 def test_one_prompt_has_no_interval(write):
     page, text = write(report_of(row(method, "p", bits[0]) for method, bits in BITS.items()))
-    assert "ttft:sift is best, with 75.0 % of the base model's bits per byte" in page.text
+    assert "ttft:sift has the best mean, with 75.0 % of the base model's bits per byte" in page.text
     assert "one source of prompts gives no interval" in page.text
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
@@ -430,7 +430,7 @@ def test_leaks_are_told_with_the_verdict_without_them(write):
     assert "the store holds the scored text of 1 of 4 prompts" in page.text
     assert "an exact copy in doc-7" in page.text
     assert page.count("section", id="leaks") == 1
-    assert "rag:a is best, with 87.5 %" in page.text.split("Leaks The store")[0]
+    assert "rag:a has the best mean, with 87.5 %" in page.text.split("Leaks The store")[0]
     assert "87.5" not in page.text.split("Without these prompts:")[1].split("1 prompt ")[0]
     assert write(small_report(bits))[0].count("section", id="leaks") == 0
 

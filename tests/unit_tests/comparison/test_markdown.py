@@ -14,7 +14,7 @@ from langchain_sift.comparison.markdown import markdown
 from langchain_sift.comparison.methods import BASE
 from langchain_sift.comparison.results import Report
 from langchain_sift.comparison.rows import ChosenDocument, Row
-from langchain_sift.comparison.verdicts import verdict
+from langchain_sift.comparison.verdicts import ranked_methods, verdict
 from langchain_sift.comparison.wording import setting
 
 
@@ -69,9 +69,9 @@ FLAT = {BASE: (200.0,) * 6}
          r"\(rag:b\) by 10\.0 points \(95 % interval 10\.0 to 10\.0\)\."),
         ({"rag:a": (150.0, 170.0, 140.0, 180.0, 150.0, 160.0),
           "rag:b": (165.0, 157.0, 160.0, 150.0, 170.0, 151.0)},
-         r"rag:a is best, .* and not to be told from the runner-up \(rag:b\) on 6 prompts, with a "
-         r"gain of 0\.2 points \(95 % interval −\d+\.\d to \d+\.\d\); about [\d,]+ would "
-         r"settle it\."),
+         r"rag:a has the best mean, .* and not to be told from the runner-up \(rag:b\) on 6 "
+         r"prompts, with a gain of 0\.2 points \(95 % interval −\d+\.\d to \d+\.\d\); about [\d,]+ "
+         r"would settle it\."),
         ({"rag:a": (210.0, 211.0, 212.0, 210.0, 213.0, 211.0)},
          r"No method improved on the base model: it is better than the closest \(rag:a\) by 5\.6 "
          r"points \(95 % interval [\d.]+ to [\d.]+\)\."),
@@ -80,13 +80,53 @@ FLAT = {BASE: (200.0,) * 6}
          r"model by 4\.4 points \(95 % interval [\d.]+ to [\d.]+\)\."),
         ({"rag:a": (190.0, 191.0, 192.0, 190.0, 193.0, 191.0),
           "rag:b": (190.0, 191.0, 192.0, 190.0, 193.0, 191.0)},
-         r"rag:a is best, .* and not to be told from the runner-up \(rag:b\) on 6 prompts, with a "
-         r"gain of 0\.0 points \(95 % interval 0\.0 to 0\.0\); they may be the same\."),
+         r"rag:a has the best mean, .* and not to be told from the runner-up \(rag:b\) on 6 "
+         r"prompts, with a gain of 0\.0 points \(95 % interval 0\.0 to 0\.0\); they may be "
+         r"the same\."),
         ({}, r"There are no two methods to compare: .*"),
     ],
 )  # fmt: skip
 def test_the_verdict_says_what_is_certain(bits, sentence):
     assert re.fullmatch(sentence, said(report_of(FLAT | bits)))
+
+
+def test_methods_that_are_certainly_better_than_base_are_named_where_the_best_is_not():
+    report = report_of(
+        FLAT | {"ttft:sift": (100.0, 300.0, 60.0, 290.0, 90.0, 300.0),
+                "ttft:nearest": (191.0, 192.0, 190.0, 193.0, 191.0, 192.0)}
+    )  # fmt: skip
+    assert re.fullmatch(
+        r"ttft:sift has the best mean, with 95\.0 % of the base model's bits per byte: not to be "
+        r"told from the base model on 6 prompts, [^;]*; about [\d,]+ would settle it\. "
+        r"Certainly better than the base model: ttft:nearest\.",
+        said(report),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_headline_claims_what_the_table_of_differences_says(seed):
+    rng = random.Random(seed)
+    report = report_of(
+        FLAT
+        | {m: tuple(rng.gauss(195, 9 * n) for _ in range(6)) for n, m in enumerate("abcdefg", 1)}
+    )
+    (finding,) = find(report)
+    told = {(one.first, one.second): one.verdict for one in finding.differences["percent_of_base"]}
+    ranked = ranked_methods(report, "document", "percent_of_base")
+    certain = [m for m in ranked if told.get((m, BASE)) == "better"]
+    sentence = said(report)
+    best, runner_up = ranked[:2]
+    if best == BASE:
+        assert sentence.startswith("No method improved")
+        return
+    settled = {told.get((best, rival)) for rival in (BASE, runner_up)} == {"better"}
+    assert sentence.startswith(f"{best} is best" if settled else f"{best} has the best mean")
+    named = sentence.partition("Certainly better than the base model: ")[2].rstrip(".")
+    if best in certain or not certain:
+        assert not named
+    else:
+        more = f" and {len(certain) - 3} more" if len(certain) > 3 else ""
+        assert named == ", ".join(certain[:3]) + more
 
 
 def test_the_verdict_pairs_prompts():
@@ -117,6 +157,15 @@ def test_of_answers_more_is_better():
     assert "it is better than the closest (rag:a) by 0.800" in said(worse, "qa")
 
 
+def test_two_questions_are_said_to_be_too_few():
+    report = answers({BASE: (0.0, 1.0), "rag:a": (1.0, 1.0)}, "exact_match")
+    assert said(report, "qa") == (
+        "rag:a has the best mean, with exact_match 1.000: not to be told from the base model on 2 "
+        "prompts, with a gain of 0.500 (95 % interval −1.000 to 1.000); prompts of 2 sources are "
+        "too few to tell."
+    )
+
+
 def test_answers_that_nothing_judges_are_said_to_be_that():
     rows = [replace(row(m, "p", math.nan), answer="so") for m in (BASE, "rag:a")]
     assert "give reference answers" in said(Report(rows=tuple(rows)))
@@ -134,7 +183,7 @@ def test_a_verdict_where_the_ranks_are_of_other_prompts():
     rows += [row("rag:a", f"p{i}", 50.0 if i < 4 else 90.0) for i in range(8)]
     rows += [row("rag:b", f"p{i}", 55.0 + i / 10) for i in range(4)]
     sentence = said(Report(rows=tuple(rows)))
-    assert sentence.startswith("rag:b is best")
+    assert sentence.startswith("rag:b has the best mean, with ")
     assert "on the prompts of both worse than the runner-up (rag:a) by 5.2 points" in sentence
 
 

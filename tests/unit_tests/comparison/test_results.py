@@ -124,6 +124,23 @@ def test_a_difference_is_of_the_prompts_that_both_were_measured_on() -> None:
     assert report.difference("document", "x", "y", metric="f1") is None
 
 
+def test_what_a_difference_can_be_depends_on_who_measures_it() -> None:
+    rows = [
+        row(method, n, math.nan, scores={"accuracy": value})
+        for method, values in {"x": (1.0, 1.0), "y": (1.0, 0.0)}.items()
+        for n, value in enumerate(values, start=1)
+    ]
+    ours = Report(tuple(rows)).difference("document", "x", "y", metric="accuracy")
+    assert ours is not None
+    assert (ours.interval.value, ours.interval.low, ours.interval.high) == (0.5, -1.0, 1.0)
+    percent = [replace(r, scores={"accuracy": 100 * r.scores["accuracy"]}) for r in rows]
+    yours = Report(tuple(percent), settings={"scorers": ["accuracy"]}).difference(
+        "document", "x", "y", metric="accuracy"
+    )
+    assert yours is not None
+    assert yours.interval.low < -1 < 1 < yours.interval.value == 50.0 < yours.interval.high
+
+
 def test_uncertainty_goes_with_what_is_left() -> None:
     rows = [row("base", n, 100.0) for n in range(1, 9)]
     for n in range(1, 9):

@@ -79,6 +79,27 @@ def test_a_verdict_needs_an_interval_without_zero(
     assert found.prompts_needed == (270 if verdict == "cannot tell" else None)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_an_interval_holds_only_what_is_possible_and_too_few_sources_foretell_nothing(
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 12))
+    values = rng.integers(-1, 2, count).tolist()
+    free = ratio_interval(values, [1.0] * count, names(count))
+    found = judge("a", "b", "f1", free, prompts=count, lower_is_better=False, limit=1.0)
+    interval = found.interval
+    assert -1 <= interval.low <= interval.value <= interval.high <= 1
+    assert interval.low == free.low or free.low < interval.low == -1
+    assert interval.high == free.high or free.high > interval.high == 1
+    unlimited = judge("a", "b", "f1", free, prompts=count, lower_is_better=False)
+    assert found.verdict == unlimited.verdict
+    unsettled = found.verdict == "cannot tell"
+    everything = (interval.low, interval.high) == (-1, 1)
+    assert found.too_few is (unsettled and (count < 5 or everything))
+    assert found.prompts_needed == (None if found.too_few else unlimited.prompts_needed)
+
+
 def test_the_quantile_is_that_of_the_tables() -> None:
     tables = {1: 12.7062, 2: 4.3027, 3: 3.1824, 5: 2.5706, 10: 2.2281, 30: 2.0423, 1000: 1.9623}
     for degrees, value in tables.items():
@@ -94,4 +115,7 @@ def test_the_correlation_is_of_ranks() -> None:
     rng = np.random.default_rng(0)
     independent = correlation(rng.random(200).tolist(), rng.random(200).tolist(), names(200))
     assert independent.low < 0 < independent.high
+    for count in (3, 4, 7):
+        few = correlation(rng.random(count).tolist(), rng.random(count).tolist(), names(count))
+        assert -1 <= few.low <= few.high <= 1
     assert math.isnan(correlation([1.0, 1.0, 1.0], [1.0, 2.0, 3.0], names(3)).value)
