@@ -28,6 +28,7 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
+from langchain_sift.answers import too_little_to_gain
 from langchain_sift.chains import documents_of, question_prompt
 from langchain_sift.errors import (
     AdapterRefused,
@@ -295,7 +296,9 @@ async def _alearn(learner: TestTimeFineTuning, documents: Sequence[Document]) ->
 
 def _request(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
     texts = [document.page_content for document in documents]
-    return learner.engine.request(texts, config=learner.finetune, keep=True)
+    recipe = learner.finetune
+    untaught = too_little_to_gain(documents, recipe)
+    return learner.engine.request(texts, config=recipe, keep=True, untaught=untaught)
 
 
 def _taught(outcome: Outcome) -> TrainedAdapter | None:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from unit_tests.vllm_double import KEY, VLLMDouble
 
-from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.errors import (
     AdapterRefused,
     ArgumentError,
@@ -160,6 +161,21 @@ def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
         assert chain.invoke({"input": QUESTION})["answer"] == base
     assert double.routes == ["chat/completions"]
     assert "the base model answers: no document to learn from" in caplog.text
+
+
+def test_documents_that_bring_too_little_are_not_learned_from(
+    learner, store, double, adapters, caplog
+):
+    retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0)
+    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    gain = sum(choice.gain for choice in choices)
+    llm = ChatOpenAI(base_url=double.url, api_key=KEY, model="base", max_tokens=12, max_retries=0)
+    for least, routes in ((gain * 0.99, LENT), (gain * 1.01, ["chat/completions"])):
+        frugal = learner.model_copy(update={"finetune": replace(RECIPE, min_gain=least)})
+        create_vllm_chain(frugal, retriever, llm, adapters).invoke({"input": QUESTION})
+        assert double.routes == routes
+        double.calls.clear()
+    assert "the base model answers: the documents' gain" in caplog.text
 
 
 def test_a_failed_block_takes_the_adapter_back(double, adapters, adapter):
