@@ -277,6 +277,49 @@ def test_a_server_that_is_gone_is_a_typed_error(adapter, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+async def lend(adapters, adapter, how):
+    if how == "threads":
+        with adapters.loaded(adapter):
+            pytest.fail("nobody took it")
+    else:
+        async with adapters.aloaded(adapter):
+            pytest.fail("nobody took it")
+
+
+@pytest.mark.parametrize("how", ["threads", "coroutines"])
+async def test_a_server_that_takes_no_connection_is_asked_once_and_keeps_nothing(
+    adapter, tmp_path, caplog, how
+):
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(full.getsockname())
+        there = VLLMAdapters(f"http://127.0.0.1:{full.getsockname()[1]}/v1", tmp_path, timeout=1)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeout, match="within 1 s"):
+            await lend(there, adapter, how)
+        assert time.monotonic() - began < 4
+    assert caplog.text == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["threads", "coroutines"])
+async def test_a_server_that_is_silent_is_not_waited_for_twice(
+    adapter, tmp_path, caplog, monkeypatch, how
+):
+    monkeypatch.setattr("langchain_sift.vllm._GOODBYE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = VLLMAdapters(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", tmp_path, timeout=2)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeout, match="within 2 s"):
+            await lend(there, adapter, how)
+        assert time.monotonic() - began < 3.9
+    assert "may keep the adapter" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_slow_server_has_an_end_and_gets_its_adapter_taken_back(double, adapter, tmp_path):
     double.delays["load_lora_adapter"] = 0.6
     slow = VLLMAdapters(double.url, tmp_path, timeout=0.3)
