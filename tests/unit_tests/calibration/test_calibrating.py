@@ -29,8 +29,9 @@ from langchain_sift.indexing.files import Chunking, find_files, read_chunks
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+    from typing import Any
 
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -179,7 +180,9 @@ def test_one_of_them_may_be_given(
     assert len(found.learning_rates) == len(rates)
 
 
+@pytest.mark.parametrize("as_source", ["s{}".format, lambda n: [n], lambda n: {"file": [n]}])
 def test_nothing_of_the_held_out_texts_own_is_learned_from(
+    as_source: Callable[[int], Any],
     embeddings: HiddenStateEmbeddings,
     texts: list[str],
     tiny_model: PreTrainedModel,
@@ -187,7 +190,7 @@ def test_nothing_of_the_held_out_texts_own_is_learned_from(
 ) -> None:
     store = InMemoryVectorStore(embeddings)
     store.add_documents(
-        [Document(text, metadata={"source": f"s{n % 4}"}) for n, text in enumerate(texts)]
+        [Document(text, metadata={"source": as_source(n % 4)}) for n, text in enumerate(texts)]
     )
     source = {text: n % 4 for n, text in enumerate(texts)}
     model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
