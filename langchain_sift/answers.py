@@ -35,6 +35,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError, RequestTimeout
 from langchain_sift.extras import require
+from langchain_sift.retrieval import ScoredMetadata
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.workers import within
 
@@ -119,6 +120,32 @@ def _checked(documents: Iterable[Document], source: str) -> list[Document]:
     return listed
 
 
+def with_gains(retriever: SIFTRetriever) -> SIFTRetriever:
+    """Return the retriever as one whose documents know what each of them brought."""
+    return retriever.model_copy(update={"score_key": retriever.score_key or _GAIN})
+
+
+def too_little_to_gain(documents: Sequence[Document], recipe: FineTuneConfig) -> str | None:
+    """Return why nothing is to be learned from documents that bring too little, if they do."""
+    gains = [_gain_of(document) for document in documents]
+    gain = sum(gain for gain in gains if gain is not None)
+    if None not in gains and gain < recipe.min_gain:
+        return f"the documents' gain, {gain:.3g}, is below {recipe.min_gain}"
+    return None
+
+
+def _gain_of(document: Document) -> float | None:
+    """Return what a document brought when SIFT chose it; None where that is not said.
+
+    By the type: a store may hold anything under any key.
+    """
+    metadata = document.metadata
+    if not isinstance(metadata, ScoredMetadata):
+        return None
+    gain: float = metadata[metadata._score_key]
+    return gain
+
+
 class Source:
     """Where the documents of one prompt come from, and how they are asked for."""
 
@@ -130,14 +157,13 @@ class Source:
         self._asked = asked
         self._retriever = retriever
         self.k = _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER
-        self.scores = isinstance(retriever, SIFTRetriever)
         if isinstance(retriever, SIFTRetriever):
             settings = {"k": retriever.k, **retriever.search_kwargs, **asked}
             if isinstance(settings["k"], int):  # else the retriever says what is wrong
                 self.k = settings["k"]
             # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
             self._asked = {"replace": True, **asked}
-            self._retriever = retriever.model_copy(update={"score_key": _GAIN})
+            self._retriever = with_gains(retriever)
 
     def documents(self, callbacks: CallbackManager | None) -> list[Document]:
         """Retrieve."""
@@ -328,7 +354,7 @@ class Answer:
             [document.page_content for document in self._documents],
             Answering(self._prompt, self._generation),
             config=self._recipe,
-            untaught=self._too_little_to_gain(),
+            untaught=too_little_to_gain(self._documents, self._recipe),
         )
         if self._cache is None or not request.documents:
             return request
@@ -344,18 +370,6 @@ class Answer:
             return
         if adapter.config == self._recipe:  # not so where for want of memory documents were cut
             self._cache.put(self._key, adapter)
-
-    def _too_little_to_gain(self) -> str | None:
-        gains = self._gains()
-        gain = sum(gain for gain in gains if gain is not None)
-        if None not in gains and gain < self._recipe.min_gain:
-            return f"the documents' gain, {gain:.3g}, is below {self._recipe.min_gain}"
-        return None
-
-    def _gains(self) -> list[float | None]:
-        if self._source is None or not self._source.scores or self._given is not None:
-            return [None] * len(self._documents)
-        return [document.metadata.get(_GAIN) for document in self._documents]
 
     def _callbacks(self) -> CallbackManager | None:
         manager = self._run_manager
@@ -399,7 +413,7 @@ class Answer:
         """What was learned from, as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
         ids = [document.id for document in self._documents]
-        gains = self._gains()
+        gains = [_gain_of(document) for document in self._documents]
         return {
             "documents": [ids[index] for index in training.trained],
             "gains": [gains[index] for index in training.trained],

@@ -17,6 +17,7 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
+from langchain_sift.answers import with_gains
 from langchain_sift.errors import ArgumentError
 from langchain_sift.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.retrievers import SIFTRetriever
@@ -44,7 +45,8 @@ def create_ttft_chain(
         llm: For "ttft" and "both" a `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM`; its own
             retriever, if it has one, is not asked. Otherwise any language model.
         retriever: Where the documents come from, most informative first. A `SIFTRetriever` is
-            asked for its choice with repeats where the model learns from it.
+            asked for its choice with repeats where the model learns from it, and what each
+            document brought is in its metadata then, which `min_gain` needs.
         mode: "base": the model alone, and no retrieval. "rag": the documents are in the prompt.
             "ttft": the model learns from the documents before it answers. "both": it learns
             from them and has them in the prompt, each once.
@@ -100,7 +102,7 @@ def documents_of(
         return RunnableLambda(lambda _: [])
     if learns and isinstance(retriever, SIFTRetriever):
         # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
-        return retriever.bind(replace=True)
+        return with_gains(retriever).bind(replace=True)
     return retriever
 
 

@@ -72,8 +72,9 @@ class FineTuneConfig:
 
     min_gain: float = 0.0
     """Where the documents reduce the prior variance of the prompt by less (SIFT's gains, between
-    0 and 1, summed), nothing is learned and the base model answers. Needs a `SIFTRetriever`. At
-    0 whatever is retrieved is learned from, at 1 nothing ever is."""
+    0 and 1, summed), nothing is learned and the base model answers. Needs a `SIFTRetriever` that
+    the model or a chain asks, or documents of one with a `score_key`; what others bring is not
+    known, and is learned from. At 0 whatever is retrieved is learned from, at 1 nothing ever is."""
 
     on_failure: str = "base"
     """What a training that cannot be finished (a loss that is not finite, memory that does not

@@ -163,6 +163,7 @@ class ToolCallReader:
             calls, end = _read_json(text, start, bare=not marker)
         if not calls or not (marker or self._schemas.keys() >= {call.name for call in calls}):
             _fail("no call of a tool")
+        _check_numbers(calls)
         # Small models close a bracket too many.
         close = r"[\s}\])]*" + re.escape(_ENDS[marker]) if marker else r"\s*```" if fence else ""
         closing = re.compile(close).match(text, end)
@@ -190,7 +191,9 @@ class ToolCallReader:
                 events = [event for event in [*events, *last] if event["field"] == "content"]
             told = itertools.takewhile(lambda event: event["field"] == "content", events)
             content = "".join(event.get("text", "") for event in told)
-            return content.rstrip(), [_from_json(call) for call in message.get("tool_calls", ())]
+            calls = [_from_json(call) for call in message.get("tool_calls", ())]
+            _check_numbers(calls)
+            return content.rstrip(), calls
         except _MALFORMED:
             return None
 
@@ -309,8 +312,8 @@ def _from_python(node: Any, schemas: _Schemas) -> _Call:
     keys = [*schemas.get(name, ())][: len(node.args)]
     keys += [keyword.arg for keyword in node.keywords if keyword.arg]
     values = [*node.args, *(keyword.value for keyword in node.keywords)]
-    if len(keys) < len(values):
-        _fail("an argument without a name")
+    if len(set(keys)) < len(values):
+        _fail("an argument without a name of its own")
     return _Call(name, dict(zip(keys, map(_literal, values), strict=True)))
 
 
@@ -344,6 +347,11 @@ def _closing_bracket(text: str, start: int) -> int:
         if depth <= 0:
             return token.end()
     return start
+
+
+def _check_numbers(calls: Sequence[_Call]) -> None:
+    """Refuse NaN and infinity, which no JSON has, though `json` reads them."""
+    json.dumps([call.args for call in calls], allow_nan=False)
 
 
 def _fail(reason: str) -> NoReturn:

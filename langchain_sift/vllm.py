@@ -7,6 +7,7 @@ and tested against a double of it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import shutil
 import uuid
@@ -28,6 +29,7 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
+from langchain_sift.answers import too_little_to_gain
 from langchain_sift.chains import documents_of, question_prompt
 from langchain_sift.errors import (
     AdapterRefused,
@@ -43,6 +45,7 @@ logger = logging.getLogger(__name__)
 _LOAD, _UNLOAD = "load_lora_adapter", "unload_lora_adapter"
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank may have
 _SHOWN_CHARACTERS = 300
+_GOODBYE_SECONDS = 1.0
 _NOT_FOUND = 404
 _REFUSES_THE_KEY = (401, 403)
 _OVERLOADED_OR_GONE = (429, 502, 503, 504)
@@ -81,7 +84,7 @@ class VLLMAdapters:
             base_url: What an OpenAI client takes: "http://host:port/v1".
             folder: Where the server finds the adapters: by the same path there as here.
             api_key: What the server was started with, if with one.
-            timeout: Seconds that the server may take to connect, to read and to answer.
+            timeout: Seconds that the server may take to connect, and then to answer.
 
         Raises:
             ArgumentError: If the address is none of HTTP, or the time is not positive.
@@ -115,18 +118,24 @@ class VLLMAdapters:
             AdapterRefused: If it does not take the adapter; the message says what to do.
         """
         name, path = self._place()
-        transport = httpx.HTTPTransport(retries=2, verify=self._verify)
         try:
             adapter.save(path)
-            with httpx.Client(transport=transport, **self._settings) as client:
+            with httpx.Client(**self._settings) as client:
+                unload = functools.partial(client.post, _UNLOAD, json={"lora_name": name})
                 try:
                     with self._typed():
                         response = client.post(_LOAD, json=_loading(name, path))
+                except BaseException as error:
+                    if _may_have_come(error):
+                        with self._told(name) as told:
+                            told(unload(timeout=self._goodbye))
+                    raise
+                try:
                     self._check(response, adapter)
                     yield name
                 finally:
                     with self._told(name) as told:
-                        told(client.post(_UNLOAD, json={"lora_name": name}))
+                        told(unload())
         finally:
             _remove(path)
 
@@ -134,19 +143,25 @@ class VLLMAdapters:
     async def aloaded(self, adapter: TrainedAdapter) -> AsyncIterator[str]:
         """Do as `loaded` does, without blocking the event loop."""
         name, path = self._place()
-        transport = httpx.AsyncHTTPTransport(retries=2, verify=self._verify)
         saving = asyncio.ensure_future(asyncio.to_thread(adapter.save, path))
         try:
             await asyncio.shield(saving)
-            async with httpx.AsyncClient(transport=transport, **self._settings) as client:
+            async with httpx.AsyncClient(**self._settings) as client:
+                unload = functools.partial(client.post, _UNLOAD, json={"lora_name": name})
                 try:
                     with self._typed():
                         response = await client.post(_LOAD, json=_loading(name, path))
+                except BaseException as error:
+                    if _may_have_come(error):
+                        with self._told(name) as told:
+                            told(await unload(timeout=self._goodbye))
+                    raise
+                try:
                     self._check(response, adapter)
                     yield name
                 finally:
                     with self._told(name) as told:
-                        told(await client.post(_UNLOAD, json={"lora_name": name}))
+                        told(await unload())
         finally:
             await asyncio.wait([saving])  # its thread cannot be stopped, and would write later
             await asyncio.to_thread(_remove, path)
@@ -161,8 +176,14 @@ class VLLMAdapters:
             "base_url": self.base_url,
             "headers": self._headers,
             "timeout": self._timeout,
+            "verify": self._verify,
             "trust_env": False,  # by no proxy: it is a server of one's own
         }
+
+    @property
+    def _goodbye(self) -> float:
+        """Seconds for taking back what was never said to be there: it need only be sent."""
+        return min(self._timeout, _GOODBYE_SECONDS)
 
     @contextmanager
     def _typed(self) -> Iterator[None]:
@@ -295,7 +316,9 @@ async def _alearn(learner: TestTimeFineTuning, documents: Sequence[Document]) ->
 
 def _request(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
     texts = [document.page_content for document in documents]
-    return learner.engine.request(texts, config=learner.finetune, keep=True)
+    recipe = learner.finetune
+    untaught = too_little_to_gain(documents, recipe)
+    return learner.engine.request(texts, config=recipe, keep=True, untaught=untaught)
 
 
 def _taught(outcome: Outcome) -> TrainedAdapter | None:
@@ -309,6 +332,11 @@ def _is_http(url: str) -> bool:
         return httpx.URL(url).scheme in {"http", "https"}
     except httpx.InvalidURL:
         return False
+
+
+def _may_have_come(error: BaseException) -> bool:
+    """Return whether a call that failed may have reached the server."""
+    return not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout)
 
 
 def _loading(name: str, path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,8 +110,11 @@ def _better_half(means: Array) -> list[int]:
 
 
 def percents_of(trials: Trials, noise_variance: float, learning_rate: float) -> Array:
-    """Return the percents of the prompts measured, which are the first ones, (n, counts)."""
+    """Return the percents of the first prompts, all those up to one not measured, (n, counts).
+
+    A λ' may be measured on later ones too, where it chooses what another chose.
+    """
     prompts = range(len(trials.prompts))
-    own = [trials.of(prompt, noise_variance, learning_rate) for prompt in prompts]
-    done = [trials.percents(trial) for trial in own if trials.is_done(trial)]
+    own = (trials.of(prompt, noise_variance, learning_rate) for prompt in prompts)
+    done = [trials.percents(trial) for trial in itertools.takewhile(trials.is_done, own)]
     return np.array(done).reshape(-1, len(trials.counts))

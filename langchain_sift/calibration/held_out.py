@@ -177,5 +177,5 @@ def held_out(
 def _is_own(document: Document, other: Document) -> bool:
     source = document.metadata.get("source")
     return other.page_content == document.page_content or (
-        source not in {None, ""} and other.metadata.get("source") == source
+        source not in (None, "") and other.metadata.get("source") == source
     )

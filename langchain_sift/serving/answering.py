@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
 
-from langchain_sift import Retrieval
+from langchain_sift.answers import with_gains
 from langchain_sift.chains import with_context
 from langchain_sift.errors import RequestTimeout
 from langchain_sift.serving import protocol
@@ -40,16 +40,11 @@ class _Plan:
     call: Mapping[str, Any]
     """Settings of the call."""
 
-    retrieval: Retrieval | None
-    """None where the model asks the retriever itself, or nobody does."""
+    context: list[Document]
+    """The documents that the prompt shows."""
 
-    seconds: float
-    """Of the retrieval."""
-
-    @property
-    def context(self) -> list[Document]:
-        """The documents that the prompt shows."""
-        return [] if self.retrieval is None else self.retrieval.documents
+    seconds: float | None
+    """Of their retrieval; None where the model asks the retriever itself, or nobody does."""
 
     def record(self, told: Mapping[str, Any]) -> protocol.TTFTRecord:
         """Return what is told of the answer.
@@ -60,17 +55,10 @@ class _Plan:
         record = {**told, "mode": self.mode}
         if self.mode in {"base", "rag"}:
             record["fallback"] = None  # nothing was to be learned
-        if self.retrieval is not None:
+        if self.seconds is not None:
             record["context"] = list(dict.fromkeys(one.id for one in self.context))
             record["seconds"] = {**told["seconds"], "retrieval": self.seconds}
-            record["gains"] = _gains(self.retrieval, told["documents"])
         return protocol.TTFTRecord.model_validate(record)
-
-
-def _gains(retrieval: Retrieval, learned: list[str | None]) -> list[float | None]:
-    """Return what each document learned from had brought when it was chosen."""
-    choices = iter(retrieval.choices)
-    return [next((one.gain for one in choices if one.id == id_), None) for id_ in learned]
 
 
 class Answering:
@@ -200,16 +188,17 @@ class Answering:
         call = self._settings_of(body, options, max_tokens)
         if mode == "ttft":
             call |= {"retriever": retriever, "timeout": timeout, **asked}
-            return _Plan(mode, {**call, "place": admitted.hand_over()}, None, 0.0)
-        retrieval, began = None, time.perf_counter()
+            return _Plan(mode, {**call, "place": admitted.hand_over()}, [], None)
+        context: list[Document] = []
+        seconds = None
         if mode != "base":
-            if mode == "both":
-                asked["replace"] = True
-            retrieval = await _within(timeout, retriever.aretrieve_with_scores(query, **asked))
-        seconds = time.perf_counter() - began
-        learned = retrieval.documents if retrieval is not None and mode == "both" else []
-        call |= {"documents": learned, "timeout": max(timeout - seconds, 1e-3)}
-        return _Plan(mode, {**call, "place": admitted.hand_over()}, retrieval, seconds)
+            began = time.perf_counter()
+            asked["replace"] = mode == "both"
+            context = await _within(timeout, with_gains(retriever).ainvoke(query, **asked))
+            seconds = time.perf_counter() - began
+        learned = context if mode == "both" else []
+        call |= {"documents": learned, "timeout": max(timeout - (seconds or 0.0), 1e-3)}
+        return _Plan(mode, {**call, "place": admitted.hand_over()}, context, seconds)
 
     def _settings_of(
         self,
@@ -291,11 +280,11 @@ async def _parts(
             yield part
 
 
-async def _within(timeout: float, retrieving: Any) -> Retrieval:
+async def _within(timeout: float, retrieving: Any) -> list[Document]:
     deadline = asyncio.timeout(timeout)
     try:
         async with deadline:
-            found: Retrieval = await retrieving
+            found: list[Document] = await retrieving
             return found
     except TimeoutError as error:
         if not deadline.expired():  # the store's own

@@ -48,7 +48,8 @@ def serve(
         )
         raise ArgumentError(msg)
     with _bound(host, port) as listener, open_service(settings) as service:
-        hosts = None if settings.tenants.need_tokens else _LOCAL
+        shown = f"[{host}]" if ":" in host else host
+        hosts = None if settings.tenants.need_tokens else (*_LOCAL, shown)
         config = uvicorn.Config(
             create_app(service, hosts=hosts),
             log_config=None,
@@ -56,7 +57,6 @@ def serve(
             server_header=False,
             timeout_graceful_shutdown=_GOODBYE_SECONDS,
         )
-        shown = f"[{host}]" if ":" in host else host
         _Server(config, on_ready, f"http://{shown}:{listener.getsockname()[1]}/v1").run([listener])
 
 

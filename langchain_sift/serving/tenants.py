@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from langchain_sift.errors import ArgumentError
 
@@ -82,9 +82,12 @@ class Tenants:
     def of_one_key(cls, key: str) -> Self:
         """Return one tenant that sees all documents, and the metrics.
 
+        White space around it, as the end of a file that it is read from, is no part of it.
+
         Raises:
-            ArgumentError: If the key is too short to be a secret.
+            ArgumentError: If the key is too short to be a secret, or no request can present it.
         """
+        key = _presentable(key.strip())
         if len(key) < _SHORTEST_TOKEN:
             msg = f"an API key needs at least {_SHORTEST_TOKEN} characters, got {len(key)}"
             raise ArgumentError(msg)
@@ -105,11 +108,13 @@ class Tenants:
 
         Raises:
             ArgumentError: If the file cannot be read, says something else, or two tenants have
-                the same token, or one of several sees all documents.
+                the same name or token, or one of several sees all documents, or there is a token
+                that no request can present.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
-            found = json.loads(text) if Path(path).suffix == ".json" else tomllib.loads(text)
+            is_json = Path(path).suffix == ".json"
+            found = json.loads(text, object_pairs_hook=_once) if is_json else tomllib.loads(text)
             return cls._of(_File.model_validate(found))
         except ValidationError as error:
             problems = "; ".join(
@@ -150,10 +155,34 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _presentable(token: str) -> str:
+    """Return a token that a header can carry; headers lose the white space around it."""
+    if not (token.isascii() and token.isprintable() and token == token.strip()):
+        msg = (
+            "no request can present this token: take printable ASCII characters, "
+            "without white space around them"
+        )
+        raise ArgumentError(msg)
+    return token
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON that says nothing twice; TOML forbids it itself."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        msg = f"{twice!r} is given twice: keep one of them"
+        raise ArgumentError(msg)
+    return found
+
+
 class _Secret(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    token: Annotated[str, Field(min_length=_SHORTEST_TOKEN)] | None = None
+    token: (
+        Annotated[str, Field(min_length=_SHORTEST_TOKEN), AfterValidator(_presentable)] | None
+    ) = None
     token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
     @model_validator(mode="after")

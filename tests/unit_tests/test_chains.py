@@ -84,6 +84,22 @@ def test_fine_tuning_learns_from_the_choice_with_repeats_and_shows_none_of_it(ll
     )
 
 
+@pytest.mark.parametrize("score_key", [None, "gain"])
+def test_documents_that_bring_too_little_are_not_learned_from(llm, retriever, score_key):
+    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    gain = sum(choice.gain for choice in choices)
+    retriever = retriever.model_copy(update={"score_key": score_key})
+    answers = []
+    for least in (0.0, gain * 0.99, gain * 1.01):
+        recipe = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64, min_gain=least)
+        learner = llm.model_copy(update={"finetune": recipe})
+        found = create_ttft_chain(learner, retriever, mode="ttft").invoke({"input": QUESTION})
+        answers.append(found["answer"])
+    base = create_ttft_chain(llm, retriever, mode="base").invoke({"input": QUESTION})["answer"]
+    assert answers == [answers[0], answers[0], base]
+    assert answers[0] != base
+
+
 @pytest.mark.parametrize("mode", ["rag", "both"])
 def test_the_prompt_shows_each_document_once(llm, retriever, mode):
     runs = Runs()

@@ -246,6 +246,9 @@ def test_what_cannot_be_a_call_is_not_held_back() -> None:
         "[search(query=",
         "[search(**{'query': 1})]",
         "[add(1, 2, 3)]",
+        "[add(1, a=2)]",
+        "[add(a=1e999)]",
+        '{"name": "add", "arguments": {"a": NaN}}',
         "```tool_code\nimport os\n```",
         "```json\n{}\n```",
         'Say {"name": "search", "arguments": {}} in a line',
@@ -267,6 +270,10 @@ def test_without_a_marker_only_what_calls_a_tool_is_a_call(text: str) -> None:
         ("[TOOL_CALLS]add[ARGS]{", None),
         ("<|python_tag|>import os", None),
         ("<|tool_call|>[add(a=b)]<|/tool_call|>", None),
+        ("<|tool_call|>[add(1, a=2)]<|/tool_call|>", None),
+        ('<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>', "add"),
+        ('<tool_call>{"name": "add", "arguments": {"a": [-1e999]}}</tool_call>', "add"),
+        ("<tool_call><function=add><parameter=a>Infinity</parameter></function></tool_call>", None),
         ("<tool_call><function=add><parameter=a>1", None),
     ],
 )
@@ -319,6 +326,7 @@ def test_python_is_read_with_positions_and_the_names_of_json() -> None:
         {"query": "rice", "limit": 2, "deep": True},
         {"a": None, "b": [1, -2]},
     ]
+    assert READER.read("[add(1, b=2)]")[1][0]["args"] == {"a": 1, "b": 2}
     text = r"[search(query='\d+\\n')]"
     assert READER.read(text)[1][0]["args"] == {"query": r"\d+\n"}
 

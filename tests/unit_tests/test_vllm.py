@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from unit_tests.vllm_double import KEY, VLLMDouble
 
-from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.errors import (
     AdapterRefused,
     ArgumentError,
@@ -162,6 +163,21 @@ def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
     assert "the base model answers: no document to learn from" in caplog.text
 
 
+def test_documents_that_bring_too_little_are_not_learned_from(
+    learner, store, double, adapters, caplog
+):
+    retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0)
+    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    gain = sum(choice.gain for choice in choices)
+    llm = ChatOpenAI(base_url=double.url, api_key=KEY, model="base", max_tokens=12, max_retries=0)
+    for least, routes in ((gain * 0.99, LENT), (gain * 1.01, ["chat/completions"])):
+        frugal = learner.model_copy(update={"finetune": replace(RECIPE, min_gain=least)})
+        create_vllm_chain(frugal, retriever, llm, adapters).invoke({"input": QUESTION})
+        assert double.routes == routes
+        double.calls.clear()
+    assert "the base model answers: the documents' gain" in caplog.text
+
+
 def test_a_failed_block_takes_the_adapter_back(double, adapters, adapter):
     with pytest.raises(ZeroDivisionError), adapters.loaded(adapter):
         _ = 1 / 0
@@ -258,6 +274,49 @@ def test_a_server_that_is_gone_is_a_typed_error(adapter, tmp_path):
         gone = VLLMAdapters(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", tmp_path)
         with pytest.raises(GeneratorUnavailable, match="cannot be reached"), gone.loaded(adapter):
             pytest.fail("nobody is there")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def lend(adapters, adapter, how):
+    if how == "threads":
+        with adapters.loaded(adapter):
+            pytest.fail("nobody took it")
+    else:
+        async with adapters.aloaded(adapter):
+            pytest.fail("nobody took it")
+
+
+@pytest.mark.parametrize("how", ["threads", "coroutines"])
+async def test_a_server_that_takes_no_connection_is_asked_once_and_keeps_nothing(
+    adapter, tmp_path, caplog, how
+):
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(full.getsockname())
+        there = VLLMAdapters(f"http://127.0.0.1:{full.getsockname()[1]}/v1", tmp_path, timeout=1)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeout, match="within 1 s"):
+            await lend(there, adapter, how)
+        assert time.monotonic() - began < 4
+    assert caplog.text == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["threads", "coroutines"])
+async def test_a_server_that_is_silent_is_not_waited_for_twice(
+    adapter, tmp_path, caplog, monkeypatch, how
+):
+    monkeypatch.setattr("langchain_sift.vllm._GOODBYE_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = VLLMAdapters(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", tmp_path, timeout=2)
+        began = time.monotonic()
+        with pytest.raises(RequestTimeout, match="within 2 s"):
+            await lend(there, adapter, how)
+        assert time.monotonic() - began < 3.9
+    assert "may keep the adapter" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 

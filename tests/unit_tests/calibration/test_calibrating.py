@@ -20,19 +20,24 @@ from langchain_sift.calibration.calibrating import (
     documents_counts,
     fewest_documents,
 )
+from langchain_sift.calibration.halving import halve, percents_of
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import leave_one_out, promising
+from langchain_sift.calibration.trials import Trials
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.files import Chunking, find_files, read_chunks
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+    from typing import Any
 
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from langchain_sift import HiddenStateEmbeddings
+    from langchain_sift.calibration.trials import Trial
 
 RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_length=32)
 NOISES, RATES = (0.01, 0.1, 1.0, 10.0), (1e-4, 5e-3)
@@ -67,6 +72,44 @@ def test_the_fewest_documents_are_those_within_a_standard_error_of_the_best() ->
     slopes = np.array([[3.0, 2.0, 1.0, 0.0]])
     assert fewest_documents(base + slopes + noise) == 3
     assert fewest_documents(np.array([[90.0, 80.0, 85.0]])) == 1
+
+
+class _Choosing:
+    """A prompt for which some λ' choose the same document."""
+
+    def __init__(self, choices: dict[float, int]) -> None:
+        self._choices = choices
+
+    def choose(self, _: int, noise_variance: float) -> tuple[int, ...]:
+        return (self._choices[noise_variance],)
+
+
+class _Tabulated(Trials):
+    """Trials that are looked up: a level of the prompt's own, and an effect of the document."""
+
+    def run(self, wanted: Iterable[Trial]) -> None:
+        for trial in wanted:
+            if not self.is_done(trial):
+                self._percents[trial] = np.array([100.0 * trial.prompt + trial.documents[0]])
+                self.steps += 1
+
+
+@settings(max_examples=60)
+@given(st.lists(st.permutations([0, 1, 2, 3]), min_size=24, max_size=24), st.integers(4, 200))
+def test_what_is_compared_prompt_by_prompt_was_measured_on_the_same_prompts(
+    choices: list[list[int]], budget: int
+) -> None:
+    # Two of the documents are one, so that two λ' at a time share a trial.
+    prompts = [
+        _Choosing({n: max(place, 1) for n, place in zip(NOISES, one, strict=True)})
+        for one in choices
+    ]
+    trials = _Tabulated(None, RECIPE, prompts, (1,))
+    halve(trials, NOISES, RATES[:1], k=1, budget=budget)
+    for noise in NOISES:
+        levels = percents_of(trials, noise, RATES[0])[:, 0] // 100
+        assert levels.tolist() == list(range(len(levels)))
+        assert len(levels) >= 1
 
 
 def test_counts_double_and_the_least_likely_third_is_dropped() -> None:
@@ -137,7 +180,9 @@ def test_one_of_them_may_be_given(
     assert len(found.learning_rates) == len(rates)
 
 
+@pytest.mark.parametrize("as_source", ["s{}".format, lambda n: [n], lambda n: {"file": [n]}])
 def test_nothing_of_the_held_out_texts_own_is_learned_from(
+    as_source: Callable[[int], Any],
     embeddings: HiddenStateEmbeddings,
     texts: list[str],
     tiny_model: PreTrainedModel,
@@ -145,7 +190,7 @@ def test_nothing_of_the_held_out_texts_own_is_learned_from(
 ) -> None:
     store = InMemoryVectorStore(embeddings)
     store.add_documents(
-        [Document(text, metadata={"source": f"s{n % 4}"}) for n, text in enumerate(texts)]
+        [Document(text, metadata={"source": as_source(n % 4)}) for n, text in enumerate(texts)]
     )
     source = {text: n % 4 for n, text in enumerate(texts)}
     model = LanguageModel("tiny", tiny_model, tiny_tokenizer)

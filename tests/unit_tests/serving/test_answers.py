@@ -209,9 +209,16 @@ async def test_options_of_the_recipe(client, faces):
         expected = await faces[TEXT].agenerate([QUESTION], **options)
         assert text == expected.generations[0][0].text
         assert found["ttft"]["steps"] == steps
-    _, found = await ask(client, TEXT, ttft={"min_gain": 1.0})
-    assert found["ttft"]["steps"] == 0
-    assert "gain" in found["ttft"]["fallback"]
+
+
+@pytest.mark.parametrize("mode", ["ttft", "both"])
+async def test_documents_that_bring_too_little_are_not_learned_from(client, retriever, mode):
+    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    gain = sum(choice.gain for choice in choices)
+    for least, steps in ((gain * 0.99, len(choices)), (gain * 1.01, 0)):
+        _, found = await ask(client, TEXT, ttft={"mode": mode, "min_gain": least})
+        assert found["ttft"]["steps"] == steps
+        assert ("gain" in (found["ttft"]["fallback"] or "")) == (steps == 0)
 
 
 async def test_a_request_learns_no_more_than_the_server_allows(open_app, connect):

@@ -92,6 +92,37 @@ def test_one_key_sees_everything_and_anybody_needs_none():
         Tenants.of_one_key("abc")
 
 
+def test_what_surrounds_the_key_is_no_part_of_it():
+    one = Tenants.of_one_key(f" {A}\r\n")
+    assert one == Tenants.of_one_key(A)
+    assert one.owner_of(A) is not None
+    with pytest.raises(ArgumentError, match="at least 16 characters, got 3"):
+        Tenants.of_one_key(f"abc{' ' * 20}")
+
+
+UNPRESENTABLE = [f" {A}", f"{A}\n", f"{A[:5]}\n{A[5:]}", f"{A}é", f"{A}\x7f", f"\u2003{A}"]
+
+
+@pytest.mark.parametrize("token", UNPRESENTABLE, ids=ascii)
+def test_a_token_that_no_request_can_present_is_refused(token, write):
+    path = write({"tenants": {"a": {"token": token}}}, "tenants.json")
+    with pytest.raises(ArgumentError, match=r"tenants\.a\.token.*no request can present") as raised:
+        Tenants.load(path)
+    assert A[6:] not in str(raised.value)
+    if token.strip() != A:
+        with pytest.raises(ArgumentError, match="no request can present") as raised:
+            Tenants.of_one_key(token)
+        assert A[6:] not in str(raised.value)
+
+
+def test_what_json_says_twice_is_refused(write):
+    first, second = f'{{"token": "{A}", "filter": {{"t": 1}}}}', f'{{"token": "{B}"}}'
+    path = write(f'{{"tenants": {{"a": {first}, "a": {second}}}}}', "tenants.json")
+    with pytest.raises(ArgumentError, match=r"tenants\.json: 'a' is given twice") as raised:
+        Tenants.load(path)
+    assert B not in str(raised.value)
+
+
 BAD = {
     "no such file": (None, "No such file"),
     "no TOML": ("tenants = [", "tenants.toml: "),
