@@ -140,10 +140,7 @@ def _gain_of(document: Document) -> float | None:
     By the type: a store may hold anything under any key.
     """
     metadata = document.metadata
-    if not isinstance(metadata, ScoredMetadata):
-        return None
-    gain: float = metadata[metadata._score_key]
-    return gain
+    return metadata.score if isinstance(metadata, ScoredMetadata) else None
 
 
 class Source:

@@ -217,7 +217,13 @@ class ScoredMetadata(dict[str, Any]):
     def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
         """Add the score, to those that there are."""
         super().__init__({**metadata, score_key: score})
+        self._score_key = score_key
         self._score_keys = {score_key, *_score_keys(metadata)}
+
+    @property
+    def score(self) -> float | None:
+        """The score, the last one given; None where a caller took it out."""
+        return self.get(self._score_key)
 
     def __eq__(self, other: object) -> bool:
         """Compare without the score, on either side."""
