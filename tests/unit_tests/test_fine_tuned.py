@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import json
+import shutil
 import threading
 import time
 import weakref
@@ -167,16 +168,17 @@ def test_where_one_fails_and_nobody_takes_errors_the_others_are_cancelled(
 ) -> None:
     lesson = [Document("The river carries cold iron.")] * 3000
     steps = 0
+    begun = threading.Event()
 
     class Handler(BaseCallbackHandler):
         def on_custom_event(self, *_: object, **__: object) -> None:
             nonlocal steps
             steps += 1
+            begun.set()
 
     def documents(query: str) -> list[Document]:
         if query == "A baker":
-            while not steps:
-                pass
+            assert begun.wait(60)
             raise LookupError
         return lesson
 
@@ -851,10 +853,11 @@ def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
-    face: Any, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+    face: Any, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
-    named = face(model=str(tiny_model_path), dtype="float32", max_tokens=2)
+    own = shutil.copytree(tiny_model_path, tmp_path / "model")  # that no other test has loaded
+    named = face(model=str(own), dtype="float32", max_tokens=2)
     configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
     before = load_count()
     for temperature in (0.5, 1.0, 1.5):
@@ -862,7 +865,7 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
         engine = weakref.ref(*named.held)
         assert not freed_within(0.5, engine)
     assert load_count() == before + 1
-    assert dumpd(named) == dumpd(face(model=str(tiny_model_path), dtype="float32", max_tokens=2))
+    assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))
     del named, configurable
     assert freed_within(30.0, engine)
 
