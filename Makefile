@@ -14,6 +14,9 @@ demo: .venv/.demo  ## Compare base, RAG and test-time fine-tuning on the bundled
 		--k 16 --noise-variance 0.1 --learning-rate 4e-3 --lora-rank 16 --max-length 512 \
 		--out build/demo --overwrite
 
+# The tests' models are so small that a second thread costs more than it does.
+test integration_tests: export OMP_NUM_THREADS ?= 1
+
 test: .venv/.dev  ## Run the unit tests; no network
 	$(BIN)/python -m pytest
 
