@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_sift.calibrated_settings import CalibratedSettings
     from langchain_sift.calibration import calibrate
     from langchain_sift.chains import create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned
@@ -19,26 +20,25 @@ if TYPE_CHECKING:
     from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
     from langchain_sift.llms import TestTimeFineTunedLLM
-    from langchain_sift.retrieval import Retrieval, ScoredDocument
+    from langchain_sift.retrieval.search import Retrieval, ScoredDocument
     from langchain_sift.retrievers import SIFTRetriever
-    from langchain_sift.saved_settings import CalibratedSettings
     from langchain_sift.stores import AsyncChroma
 
 __version__ = version("langchain-sift")
 
 _EXPORTS = {
     "AsyncChroma": "langchain_sift.stores",
-    "CalibratedSettings": "langchain_sift.saved_settings",
+    "CalibratedSettings": "langchain_sift.calibrated_settings",
     "ChatTestTimeFineTuned": "langchain_sift.chat_models",
     "FineTuneConfig": "langchain_sift.config",
     "GenerationConfig": "langchain_sift.config",
     "HiddenStateEmbeddings": "langchain_sift.embeddings",
     "Limits": "langchain_sift.config",
     "Report": "langchain_sift.comparison",
-    "Retrieval": "langchain_sift.retrieval",
+    "Retrieval": "langchain_sift.retrieval.search",
     "SIFTReranker": "langchain_sift.document_compressors",
     "SIFTRetriever": "langchain_sift.retrievers",
-    "ScoredDocument": "langchain_sift.retrieval",
+    "ScoredDocument": "langchain_sift.retrieval.search",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
     "calibrate": "langchain_sift.calibration",
     "compare": "langchain_sift.comparison",
@@ -68,8 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Load a public name from the module that holds it."""
     if name not in _EXPORTS:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_EXPORTS[name]), name)
 
 

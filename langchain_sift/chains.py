@@ -17,12 +17,11 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
-from langchain_sift.answers import with_gains
+from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import TestTimeFineTuning, most_at_once
+from langchain_sift.language_models.answer import with_gains
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.retrievers import SIFTRetriever
-
-MODES = ("base", "rag", "ttft", "both")
 
 _CONTEXT = "Use these documents to answer.\n\n{context}\n\n{input}"
 _QUESTION = ChatPromptTemplate.from_messages([("human", "{input}")])
@@ -58,16 +57,14 @@ def create_ttft_chain(
             prompt lacks a variable.
     """
     if mode not in MODES:
-        msg = f"mode must be one of {MODES}, got {mode!r}"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"mode must be one of {MODES}, got {mode!r}")
     learns, shows = mode in {"ttft", "both"}, mode in {"rag", "both"}
     own = isinstance(llm, TestTimeFineTuning)
     if learns and not own:
-        msg = (
+        raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
             f"got {type(llm).__name__}"
         )
-        raise ArgumentError(msg)
     asked = question_prompt(prompt, shows=shows)
 
     def answer(values: dict[str, Any]) -> Runnable[Any, str]:
@@ -118,8 +115,9 @@ def question_prompt(
         return _QUESTION_WITH_CONTEXT if shows else _QUESTION
     needed = {"input", "context"} if shows else {"input"}
     if set(prompt.input_variables) != needed:
-        msg = f"the prompt must take {sorted(needed)}, and takes {sorted(prompt.input_variables)}"
-        raise ArgumentError(msg)
+        raise ArgumentError(
+            f"the prompt must take {sorted(needed)}, and takes {sorted(prompt.input_variables)}"
+        )
     return prompt
 
 

@@ -31,11 +31,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_sift.answers import Answer
-from langchain_sift.chat_templates import call_opening, query, render
 from langchain_sift.errors import ArgumentError
-from langchain_sift.fine_tuned import TestTimeFineTuning, told_apart
-from langchain_sift.tool_calls import ToolCallReader
+from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.chat_templates import call_opening, query, render
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, told_apart
+from langchain_sift.language_models.tool_calls import ToolCallReader
 
 Tools = Sequence[dict[str, Any]]
 
@@ -119,8 +119,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         """
         told = [convert_to_openai_tool(tool) for tool in tools]
         if foreign := [tool.get("type") for tool in told if "function" not in tool]:
-            msg = f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
+            )
         chosen, must_call = _chosen(told, tool_choice)
         choice = {"tool_choice": "any"} if must_call else {}
         return self.bind(tools=chosen, **choice, **kwargs)
@@ -147,14 +148,12 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             ArgumentError: If there is no such method.
         """
         if method not in _METHODS:
-            msg = f"method must be one of {list(_METHODS)}, got {method!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"method must be one of {list(_METHODS)}, got {method!r}")
         if method != "json_mode":
             return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
         kwargs.pop("strict", None)
         if kwargs:
-            msg = f"unsupported arguments: {list(kwargs)}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
         asked = {"kwargs": {"method": method}, "schema": schema}
         model = self.bind(ls_structured_output_format=asked)
         parser = JsonOutputParser()
@@ -388,6 +387,7 @@ def _chosen(tools: Tools, choice: Any) -> tuple[Tools, bool]:
     named = [tool for tool in tools if tool["function"]["name"] == name]
     if not named:
         names = [tool["function"]["name"] for tool in tools]
-        msg = f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
-        raise ArgumentError(msg)
+        raise ArgumentError(
+            f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
+        )
     return named, True

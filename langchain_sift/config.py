@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Real
-from typing import TypeGuard
+from typing import Literal, get_args
 
+from langchain_sift.checks import (
+    check_integer,
+    check_not_negative,
+    check_positive,
+)
 from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
+
+Mode = Literal["base", "rag", "ttft", "both"]
+"""How a prompt's documents are used: not at all, as context, for fine-tuning, or for both."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+def adds_context(mode: str) -> bool:
+    """Tell whether a mode puts the documents before the prompt."""
+    return mode in {"rag", "both"}
+
+
+def fine_tunes(mode: str) -> bool:
+    """Tell whether a mode fine-tunes the model on the documents."""
+    return mode in {"ttft", "both"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,33 +122,30 @@ class FineTuneConfig:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        _at_least("lora_rank", self.lora_rank, 1)
-        _at_least("steps_per_document", self.steps_per_document, 1)
-        _at_least("max_length", self.max_length, 2)
-        _at_least("gradient_reuse", self.gradient_reuse, 1)
-        _at_least("max_documents", self.max_documents, 1, optional=True)
-        _at_least("max_train_tokens", self.max_train_tokens, 1, optional=True)
-        _positive("lora_alpha", self.lora_alpha)
-        _positive("max_gradient_norm", self.max_gradient_norm, optional=True)
-        _positive("max_update", self.max_update, optional=True)
-        _positive("max_train_seconds", self.max_train_seconds, optional=True)
-        _not_negative("min_gain", self.min_gain)
-        _not_negative("max_drift", self.max_drift)
+        check_integer("lora_rank", self.lora_rank, 1)
+        check_integer("steps_per_document", self.steps_per_document, 1)
+        check_integer("max_length", self.max_length, 2)
+        check_integer("gradient_reuse", self.gradient_reuse, 1)
+        check_integer("max_documents", self.max_documents, 1, optional=True)
+        check_integer("max_train_tokens", self.max_train_tokens, 1, optional=True)
+        check_positive("lora_alpha", self.lora_alpha)
+        check_positive("max_gradient_norm", self.max_gradient_norm, optional=True)
+        check_positive("max_update", self.max_update, optional=True)
+        check_positive("max_train_seconds", self.max_train_seconds, optional=True)
+        check_not_negative("min_gain", self.min_gain)
+        check_not_negative("max_drift", self.max_drift)
         if self.on_failure not in ON_FAILURE:
-            msg = f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}")
         if isinstance(self.drift_texts, str):
-            msg = "drift_texts must be a sequence of texts, got one text"
-            raise ArgumentError(msg)
+            raise ArgumentError("drift_texts must be a sequence of texts, got one text")
         object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
-        _not_negative("learning_rate", self.learning_rate)
+        check_not_negative("learning_rate", self.learning_rate)
         if isinstance(self.target_modules, str):
             if self.target_modules != "all-linear":
-                msg = (
+                raise ArgumentError(
                     'target_modules must be "all-linear" or a tuple of module names, '
                     f"got {self.target_modules!r}"
                 )
-                raise ArgumentError(msg)
         else:
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
 
@@ -160,13 +175,12 @@ class GenerationConfig:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        _at_least("max_tokens", self.max_tokens, 1)
-        _not_negative("temperature", self.temperature)
+        check_integer("max_tokens", self.max_tokens, 1)
+        check_not_negative("temperature", self.temperature)
         if self.seed is not None:
-            _at_least("seed", self.seed, 0)
+            check_integer("seed", self.seed, 0)
             if self.seed >= 1 << 63:
-                msg = f"seed must be below 2**63, got {self.seed}"
-                raise ArgumentError(msg)
+                raise ArgumentError(f"seed must be below 2**63, got {self.seed}")
         object.__setattr__(self, "stop", _strings("stop", self.stop))
 
 
@@ -195,41 +209,10 @@ class Limits:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        _at_least("max_batch_size", self.max_batch_size, 1)
-        _at_least("max_requests", self.max_requests, 1)
-        _at_least("max_tokens", self.max_tokens, 1)
-        _not_negative("gather_seconds", self.gather_seconds)
-
-
-def _at_least(name: str, value: int | None, lowest: int, *, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        msg = f"{name} must be an integer of at least {lowest}, got {value!r}"
-        raise ArgumentError(msg)
-
-
-def _positive(name: str, value: float | None, *, optional: bool = False) -> None:
-    if optional and value is None:
-        return
-    if not (_is_finite(value) and value > 0):
-        msg = f"{name} must be positive and finite, got {value!r}"
-        raise ArgumentError(msg)
-
-
-def _is_finite(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
-        return False
-
-
-def _not_negative(name: str, value: float) -> None:
-    if not (_is_finite(value) and value >= 0):
-        msg = f"{name} must be finite and not negative, got {value!r}"
-        raise ArgumentError(msg)
+        check_integer("max_batch_size", self.max_batch_size, 1)
+        check_integer("max_requests", self.max_requests, 1)
+        check_integer("max_tokens", self.max_tokens, 1)
+        check_not_negative("gather_seconds", self.gather_seconds)
 
 
 def _strings(name: str, value: object) -> tuple[str, ...]:
@@ -237,5 +220,4 @@ def _strings(name: str, value: object) -> tuple[str, ...]:
         strings = tuple(value)
         if all(string and isinstance(string, str) for string in strings):
             return strings
-    msg = f"{name} must be a sequence of non-empty strings, got {value!r}"
-    raise ArgumentError(msg)
+    raise ArgumentError(f"{name} must be a sequence of non-empty strings, got {value!r}")

@@ -13,11 +13,11 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval import Choice, check_fields, noise_variance_for, with_scores
+from langchain_sift.retrieval.search import Choice, check_fields, noise_variance_for, with_scores
 from langchain_sift.selection import select
 from langchain_sift.selection.greedy import check_arguments
-from langchain_sift.stores.adapter import Array
 from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector
+from langchain_sift.stores.interface import Array
 
 
 class SIFTReranker(BaseDocumentCompressor):
@@ -72,8 +72,7 @@ class SIFTReranker(BaseDocumentCompressor):
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         if self.top_n < 1:
-            msg = f"top_n must be an integer of at least 1, got {self.top_n}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"top_n must be an integer of at least 1, got {self.top_n}")
         check_arguments(self.top_n, self.noise_variance, self.stopping_alpha)
         return self
 
@@ -140,8 +139,9 @@ class SIFTReranker(BaseDocumentCompressor):
     ) -> list[Document]:
         query = unit_vector(_matrix([query_embedding])[0])
         if len(embedded) != len(texts):
-            msg = f"the embeddings returned {len(embedded)} vectors for {len(texts)} texts"
-            raise EmbeddingError(msg)
+            raise EmbeddingError(
+                f"the embeddings returned {len(embedded)} vectors for {len(texts)} texts"
+            )
         by_text = dict(zip(texts, embedded, strict=True))
         vectors = [
             given[place] if place in given else by_text[document.page_content]
@@ -162,11 +162,10 @@ class SIFTReranker(BaseDocumentCompressor):
 
 def _units(documents: Sequence[Document], vectors: Array, dimensions: int) -> Array:
     if vectors.shape[1] != dimensions:
-        msg = (
+        raise DimensionMismatch(
             f"the query has {dimensions} dimensions and the documents have {vectors.shape[1]}: "
             "embed both with the same model"
         )
-        raise DimensionMismatch(msg)
     names = [document.id or f"document {place}" for place, document in enumerate(documents)]
     return unit_rows(vectors, names, dimensions)
 
@@ -177,6 +176,6 @@ def _matrix(vectors: Sequence[Any]) -> Array:
         matrix = np.array([np.asarray(vector, dtype=np.float64) for vector in vectors])
     except (TypeError, ValueError) as error:
         raise EmbeddingError(msg) from error
-    if matrix.ndim != 2:  # noqa: PLR2004
+    if matrix.ndim != 2:
         raise EmbeddingError(msg)
     return matrix

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError
-from langchain_sift.extras import require
+from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError, require
 
 require("ttft", "torch", "transformers")
 
-from langchain_sift.ttft.embedding import mean_hidden_states  # noqa: E402
-from langchain_sift.ttft.loading import LanguageModel, load_language_model  # noqa: E402
-from langchain_sift.ttft.tokens import check_texts  # noqa: E402
+from langchain_sift.ttft.model.hidden_states import mean_hidden_states  # noqa: E402
+from langchain_sift.ttft.model.loading import LanguageModel, load_language_model  # noqa: E402
+from langchain_sift.ttft.model.tokens import check_texts  # noqa: E402
 
 _MEAN_KEY = "langchain_sift_mean"
 _MODEL_KEY = "langchain_sift_model"
@@ -74,16 +73,14 @@ class HiddenStateEmbeddings(Embeddings):
             ModelLoadError: If there is no such model.
         """
         if max_length < 1:
-            msg = f"max_length must be at least 1, got {max_length}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"max_length must be at least 1, got {max_length}")
         self._language_model = (
             model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
         )
         self.max_length = min(max_length, self._language_model.context_length)
         self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)
         if self.mean is not None and self.mean.shape != (shape := self._states([""]).shape[1:]):
-            msg = f"mean must have shape {shape}, got {self.mean.shape}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"mean must have shape {shape}, got {self.mean.shape}")
 
     def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:
         """Take the mean of these texts as the one to centre on, and return these embeddings.
@@ -95,12 +92,14 @@ class HiddenStateEmbeddings(Embeddings):
                 vectors centred on two means cannot be compared.
         """
         if self.mean is not None:
-            msg = "these embeddings are fitted already: make new ones for another collection"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                "these embeddings are fitted already: make new ones for another collection"
+            )
         check_texts("texts", texts)
-        if len(texts) < 2:  # noqa: PLR2004
-            msg = f"texts must be at least two, to have a mean apart from each, got {len(texts)}"
-            raise ArgumentError(msg)
+        if len(texts) < 2:
+            raise ArgumentError(
+                f"texts must be at least two, to have a mean apart from each, got {len(texts)}"
+            )
         self.mean = self._states(texts).mean(axis=0)
         return self
 
@@ -129,11 +128,10 @@ class HiddenStateEmbeddings(Embeddings):
             NotFittedError: If the metadata holds no mean.
         """
         if not metadata or _MEAN_KEY not in metadata:
-            msg = (
+            raise NotFittedError(
                 "the collection holds no mean: it was not made with collection_metadata="
                 "HiddenStateEmbeddings(...).fit(texts).collection_metadata()"
             )
-            raise NotFittedError(msg)
         mean = np.frombuffer(base64.b64decode(str(metadata[_MEAN_KEY])), dtype="<f4")
         return cls(model, tokenizer, mean=mean, **kwargs)
 
@@ -153,8 +151,9 @@ class HiddenStateEmbeddings(Embeddings):
         norms = np.linalg.norm(centred, axis=1, keepdims=True)
         for row, norm in enumerate(norms[:, 0]):
             if not 0.0 < norm < np.inf:
-                msg = f"text {row} lies {norm} from the mean: fit(texts) with texts that differ"
-                raise EmbeddingError(msg)
+                raise EmbeddingError(
+                    f"text {row} lies {norm} from the mean: fit(texts) with texts that differ"
+                )
         vectors: list[list[float]] = (centred / norms).tolist()
         return vectors
 
@@ -167,12 +166,11 @@ class HiddenStateEmbeddings(Embeddings):
 
     def _fitted_mean(self) -> npt.NDArray[np.float32]:
         if self.mean is None:
-            msg = (
+            raise NotFittedError(
                 "these embeddings have no mean yet: call fit(texts) with texts of the collection, "
                 "or, if it was filled before, take them from its metadata with "
                 "HiddenStateEmbeddings.from_collection_metadata(metadata, model=...)"
             )
-            raise NotFittedError(msg)
         return self.mean
 
 

@@ -29,6 +29,8 @@ No message holds text of a document or of a prompt.
 
 from __future__ import annotations
 
+import importlib.util
+
 
 class SIFTError(Exception):
     """The root of every error that is ours."""
@@ -125,3 +127,18 @@ class MissingExtraError(SIFTError, ImportError):
         super().__init__(f"{package} is required: pip install 'langchain-sift[{extra}]'")
         self.package = package
         self.extra = extra
+
+
+def require(extra: str, *packages: str) -> None:
+    """Check that the packages of an extra are installed, without importing them.
+
+    Args:
+        extra: The extra of langchain-sift that brings the packages.
+        *packages: Names of packages, as they are imported.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+    """
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, extra)

@@ -14,8 +14,12 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
-from langchain_sift.answers import Answer, all_or_none
-from langchain_sift.fine_tuned import CALL_SETTINGS, TestTimeFineTuning, most_at_once
+from langchain_sift.language_models.answer import Answer, all_or_none
+from langchain_sift.language_models.fine_tuned import (
+    CALL_SETTINGS,
+    TestTimeFineTuning,
+    most_at_once,
+)
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):

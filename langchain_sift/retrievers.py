@@ -30,13 +30,14 @@ from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
+from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.errors import (
     ArgumentError,
     EmbeddingError,
     SIFTError,
     StoreError,
 )
-from langchain_sift.query_batches import (
+from langchain_sift.retrieval.batches import (
     BATCH_SIZE,
     Made,
     aor_error,
@@ -48,19 +49,24 @@ from langchain_sift.query_batches import (
     searches,
     successful,
 )
-from langchain_sift.retrieval import (
+from langchain_sift.retrieval.search import (
     Retrieval,
     check_fields,
     noise_variance_for,
     scored,
     with_scores,
 )
-from langchain_sift.saved_settings import CalibratedSettings, read_settings
-from langchain_sift.settings import FIELDS, SEARCH_TYPES, Settings, join_required, make_settings
+from langchain_sift.retrieval.settings import (
+    FIELDS,
+    SEARCH_TYPES,
+    Settings,
+    join_required,
+    make_settings,
+)
 from langchain_sift.stores import embeddings_of
-from langchain_sift.stores.adapter import AnyAdapter, Array, StoreAdapter, adapter_for
 from langchain_sift.stores.calls import arun_together, run_together
 from langchain_sift.stores.candidates import unit_rows
+from langchain_sift.stores.interface import AnyAdapter, Array, StoreAdapter, adapter_for
 
 
 class SIFTRetriever(VectorStoreRetriever):
@@ -182,18 +188,16 @@ class SIFTRetriever(VectorStoreRetriever):
                 has no counterpart of: `stopping_alpha` may be what you want.
         """
         if not isinstance(retriever, VectorStoreRetriever):
-            msg = (
+            raise ArgumentError(
                 "retriever must be what as_retriever() returns, got a "
                 f"{type(retriever).__name__}: of a store, make SIFTRetriever(vectorstore=store)"
             )
-            raise ArgumentError(msg)
         search_kwargs = dict(retriever.search_kwargs)
         if "score_threshold" in search_kwargs:
-            msg = (
+            raise ArgumentError(
                 "SIFT has no score_threshold: take it out of search_kwargs, and set "
                 "stopping_alpha if easy queries should get fewer documents"
             )
-            raise ArgumentError(msg)
         if settings.get("search_type") != "mmr":
             search_kwargs.pop("lambda_mult", None)
         inherited = {
@@ -361,8 +365,9 @@ class SIFTRetriever(VectorStoreRetriever):
         """Return what was chosen for each query, or why nothing was."""
         adapter = adapter_for(self.vectorstore)
         if not isinstance(adapter, StoreAdapter):
-            msg = f"{adapter.label} is asked by coroutines alone: use `ainvoke` or `abatch`"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{adapter.label} is asked by coroutines alone: use `ainvoke` or `abatch`"
+            )
         settings = self._settings(call, adapter)
         arguments = self._search_arguments(settings, call, adapter)
         started = time.perf_counter()
@@ -400,19 +405,17 @@ class SIFTRetriever(VectorStoreRetriever):
 
     def _parts(self, query: str) -> Sequence[str]:
         if not isinstance(query, str):
-            msg = (
+            raise TypeError(
                 f"the query must be a string, got {type(query).__name__}: in a chain of "
                 "dictionaries, itemgetter('question') | retriever takes one entry"
             )
-            raise TypeError(msg)
         if self.query_splitter is None:
             return [query]
         parts = self.query_splitter(query)
         one = isinstance(parts, str) or not isinstance(parts, Iterable)
         parts = [] if one else list(parts)
         if not parts or not all(isinstance(part, str) for part in parts):
-            msg = "query_splitter must return a list of at least one string"
-            raise ArgumentError(msg)
+            raise ArgumentError("query_splitter must return a list of at least one string")
         return parts
 
     # The settings
@@ -519,21 +522,20 @@ class SIFTRetriever(VectorStoreRetriever):
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: a vector store is a connection."""
-        msg = (
+        raise TypeError(
             f"a SIFTRetriever on a {type(self.vectorstore).__name__} cannot be pickled: open the "
             "store and make the retriever in the process that uses it"
         )
-        raise TypeError(msg)
 
 
 def _checked(embeddings: Sequence[Sequence[float]]) -> Array:
     try:
         queries = np.asarray(embeddings, dtype=np.float64)
     except ValueError as error:
-        msg = "the vectors of a query must be numbers, and all of one dimension"
-        raise EmbeddingError(msg) from error
-    if queries.ndim != 2 or not queries.size:  # noqa: PLR2004
-        msg = f"the vectors of a query must have shape (m, d), got {queries.shape}"
-        raise EmbeddingError(msg)
+        raise EmbeddingError(
+            "the vectors of a query must be numbers, and all of one dimension"
+        ) from error
+    if queries.ndim != 2 or not queries.size:
+        raise EmbeddingError(f"the vectors of a query must have shape (m, d), got {queries.shape}")
     unit_rows(queries, ["the query"] * len(queries), queries.shape[1])  # or an error
     return queries

@@ -29,7 +29,6 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
-from langchain_sift.answers import too_little_to_gain
 from langchain_sift.chains import documents_of, question_prompt
 from langchain_sift.errors import (
     AdapterRefused,
@@ -37,7 +36,8 @@ from langchain_sift.errors import (
     GeneratorUnavailable,
     RequestTimeout,
 )
-from langchain_sift.fine_tuned import TestTimeFineTuning, most_at_once
+from langchain_sift.language_models.answer import too_little_to_gain
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.ttft import Outcome, Request, TrainedAdapter
 
 logger = logging.getLogger(__name__)
@@ -90,11 +90,9 @@ class VLLMAdapters:
             ArgumentError: If the address is none of HTTP, or the time is not positive.
         """
         if not _is_http(base_url):
-            msg = f"base_url must be as http://host:port/v1, got {base_url!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"base_url must be as http://host:port/v1, got {base_url!r}")
         if not timeout > 0:
-            msg = f"timeout must be positive, got {timeout!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"timeout must be positive, got {timeout!r}")
         self.base_url = base_url.rstrip("/")
         self._folder = Path(folder).absolute()
         self._timeout = timeout
@@ -191,14 +189,14 @@ class VLLMAdapters:
         try:
             yield
         except httpx.TimeoutException as error:
-            msg = f"the vLLM server at {self.base_url} did not answer within {self._timeout} s"
-            raise RequestTimeout(msg) from error
+            raise RequestTimeout(
+                f"the vLLM server at {self.base_url} did not answer within {self._timeout} s"
+            ) from error
         except httpx.HTTPError as error:
-            msg = (
+            raise GeneratorUnavailable(
                 f"the vLLM server at {self.base_url} cannot be reached "
                 f"({type(error).__name__}): is it running, and is this its address?"
-            )
-            raise GeneratorUnavailable(msg) from error
+            ) from error
 
     def _check(self, response: httpx.Response, adapter: TrainedAdapter) -> None:
         """Let a refusal come as the error that says what to do."""
@@ -207,10 +205,10 @@ class VLLMAdapters:
         status = response.status_code
         answered = f"the vLLM server at {self.base_url} answered {status}"
         if status in _OVERLOADED_OR_GONE:
-            msg = f"{answered}: try again later"
-            raise GeneratorUnavailable(msg)
-        msg = f"{answered}: {self._reason(status, _message(response), adapter.config.lora_rank)}"
-        raise AdapterRefused(msg)
+            raise GeneratorUnavailable(f"{answered}: try again later")
+        raise AdapterRefused(
+            f"{answered}: {self._reason(status, _message(response), adapter.config.lora_rank)}"
+        )
 
     def _reason(self, status: int, said: str | None, rank: int) -> str:
         """Return why an adapter was not taken, and what would cure it."""

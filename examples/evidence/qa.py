@@ -18,8 +18,8 @@ from langchain_core.documents import Document
 
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt
-from langchain_sift.comparison.writing import write_report
 from langchain_sift.indexing import index_documents
+from langchain_sift.report.files import write_report
 from langchain_sift.ttft import load_language_model
 
 METHODS = (

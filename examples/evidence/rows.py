@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.comparison import Row
-from langchain_sift.comparison.rows import ChosenDocument, plain
+from langchain_sift.report.rows import ChosenDocument, plain
 
 ROWS = Path(__file__).parent / "rows.jsonl.gz"
 _KEPT = (

@@ -14,7 +14,7 @@ among the learning rates, and among those λ'.
 | `calibrating.py` | all of it |
 """
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("compare", "torch", "transformers")
 

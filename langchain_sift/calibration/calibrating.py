@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
+from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.calibration.findings import (
     Calibration,
     CountPoint,
@@ -23,8 +24,7 @@ from langchain_sift.calibration.surrogate import promising, surrogate_likelihood
 from langchain_sift.calibration.trials import Trials
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.saved_settings import CalibratedSettings
-from langchain_sift.stores.adapter import Array
+from langchain_sift.stores.interface import Array
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-3, 1e1, 9))
@@ -81,8 +81,9 @@ def calibrate(
     learning_rates = _checked("learning_rates", learning_rates)
     _check_numbers(prompts=prompts, k=k, fetch_k=fetch_k, share=share, seed=seed)
     if protocol not in CALIBRATION_PROTOCOLS:
-        msg = f"protocol must be one of {', '.join(CALIBRATION_PROTOCOLS)}, got {protocol!r}"
-        raise ArgumentError(msg)
+        raise ArgumentError(
+            f"protocol must be one of {', '.join(CALIBRATION_PROTOCOLS)}, got {protocol!r}"
+        )
     recipe = replace(finetune or FineTuneConfig(), seed=seed)
     language_model = (
         model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
@@ -126,22 +127,18 @@ def documents_counts(k: int) -> tuple[int, ...]:
 def _checked(name: str, values: Sequence[float]) -> tuple[float, ...]:
     found = tuple(sorted({float(value) for value in values}))
     if not found or not all(math.isfinite(value) and value > 0 for value in found):
-        msg = f"{name} must be some positive, finite numbers, got {tuple(values)}"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"{name} must be some positive, finite numbers, got {tuple(values)}")
     return found
 
 
 def _check_numbers(*, share: float, seed: int, **counts: int) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            msg = f"{name} must be an integer of at least 1, got {value!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"{name} must be an integer of at least 1, got {value!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        msg = f"seed must be an integer of at least 0, got {seed!r}"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"seed must be an integer of at least 0, got {seed!r}")
     if not 0 < share <= 1:
-        msg = f"share must be above 0 and at most 1, got {share!r}"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"share must be above 0 and at most 1, got {share!r}")
 
 
 def _report(  # noqa: PLR0917 - what `calibrate` has at hand
@@ -234,7 +231,7 @@ def fewest_documents(percents: Array) -> int:
 
 
 def _standard_error(values: Array) -> float:
-    if len(values) < 2:  # noqa: PLR2004
+    if len(values) < 2:
         return math.nan
     return float(values.std(ddof=1) / math.sqrt(len(values)))
 
@@ -260,6 +257,6 @@ def _notes(
                 notes.append(
                     f"the best {name} is the {word[:-1]}st tried, {value:g}: try {word} ones"
                 )
-    if percent >= 100:  # noqa: PLR2004
+    if percent >= 100:
         notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
     return tuple(notes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from langchain_sift.saved_settings import CalibratedSettings
+from langchain_sift.calibrated_settings import CalibratedSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.protocols import PROTOCOLS, ScoredText
+from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
 from langchain_sift.errors import ArgumentError, CorpusError, StoreError
 from langchain_sift.selection import select
 from langchain_sift.stores import StoreAdapter, embed_query, fetch_candidates
-from langchain_sift.stores.adapter import Array, Page, Rows, adapter_for
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
+from langchain_sift.stores.interface import Array, Page, Rows, adapter_for
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")
@@ -67,16 +67,16 @@ def hold_out(
     """Return documents of the store as prompts; see `calibrate` for the arguments and errors."""
     adapter = adapter_for(vectorstore)
     if not isinstance(adapter, StoreAdapter):
-        msg = f"{adapter.label} is asked by coroutines alone: open it for threads to calibrate"
-        raise StoreError(msg)
+        raise StoreError(
+            f"{adapter.label} is asked by coroutines alone: open it for threads to calibrate"
+        )
     wanted = max(_SPARE * prompts, FEWEST_DOCUMENTS)
     found = run(sampled(wanted, seed), adapter, timeout=timeout, arguments={})
     if len(found) < FEWEST_DOCUMENTS:
-        msg = (
+        raise CorpusError(
             f"the store has {len(found)} different texts, and calibration needs at least "
             f"{FEWEST_DOCUMENTS}: index more documents, or open the collection that has them"
         )
-        raise CorpusError(msg)
     held: list[HeldOut] = []
     for document in found:
         if len(held) == prompts:
@@ -91,11 +91,10 @@ def hold_out(
             held.append(one)
             on_prompt(len(held))
     if not held:
-        msg = (
+        raise CorpusError(
             f"none of {len(found)} documents can be held out: they are too short, or all have the "
             "same source in their metadata, so that nothing is left to learn from"
         )
-        raise CorpusError(msg)
     return held
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
-from langchain_sift.stores.adapter import Array
+from langchain_sift.stores.interface import Array
 from langchain_sift.ttft import LanguageModel
-from langchain_sift.ttft.tokens import plain_tokens
+from langchain_sift.ttft.model.tokens import plain_tokens
 
 _TOKENS = 512  # of a text
 

@@ -4,7 +4,7 @@ Progress and errors go to standard error, the result to standard output; the las
 result is one JSON document. One file per command.
 """
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("compare", "typer", "rich")
 

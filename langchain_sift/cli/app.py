@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("compare", "typer", "rich")
 
@@ -27,9 +27,9 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 
+from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import SIFTError  # noqa: E402
-from langchain_sift.saved_settings import CalibratedSettings  # noqa: E402
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -100,7 +100,7 @@ def embeddings_of(name: str) -> Any:
 
 def opened(store: str, collection: str | None, embeddings: str | None) -> Chroma:
     """Open a collection that exists with the embeddings that it holds, and with no others."""
-    from langchain_sift.indexing.collections import embeddings_for, existing, open_collection
+    from langchain_sift.indexing.chroma_collections import embeddings_for, existing, open_collection
 
     name = existing(store, collection)
     wanted = embeddings_for(store, name, embeddings)

@@ -54,13 +54,13 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         float, typer.Option(help="Of the steps that all combinations would take, how many.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of what is held out, and of adapters.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,  # noqa: FBT002
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
 ) -> None:
     """Choose λ', learning rate and number of documents on documents held out of your store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
-        from langchain_sift.indexing.sharing import held
+        from langchain_sift.stores.locking import held
         from langchain_sift.ttft import load_language_model
 
         _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
@@ -95,20 +95,19 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
     """Make the folder of a file, and see that the file can be written."""
     try:
         if out.is_dir():
-            msg = f"{out} is a folder: name a file, such as {out / 'settings.json'}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"{out} is a folder: name a file, such as {out / 'settings.json'}")
         new = not out.exists()
         if not new and not overwrite:
-            msg = f"{out} is there already: name another file, or replace it with --overwrite"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"{out} is there already: name another file, or replace it with --overwrite"
+            )
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8"):
             pass
         if new:
             out.unlink()
     except OSError as error:
-        msg = f"{out} cannot be written: {error.strerror}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
 
 
 def _show(found: Calibration) -> None:

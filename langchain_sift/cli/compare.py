@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
@@ -27,7 +28,6 @@ from langchain_sift.cli.app import (
     recipe_of,
 )
 from langchain_sift.errors import ArgumentError
-from langchain_sift.saved_settings import CalibratedSettings
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -128,10 +128,10 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
-    resume: Annotated[  # noqa: FBT002
+    resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out; what failed is tried again.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (  # noqa: FBT002
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (
         False
     ),
 ) -> None:
@@ -176,7 +176,7 @@ def report_command(
     """Write the report of a comparison once more, from the rows that are there."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.comparison.run_folder import read_report
-        from langchain_sift.comparison.writing import write_report
+        from langchain_sift.report.files import write_report
 
         _show(write_report(read_report(folder), folder))
 
@@ -195,10 +195,10 @@ def _compare(
 ) -> Report:
     from langchain_sift.comparison import compare, read_prompts
     from langchain_sift.comparison.methods import parse_methods
-    from langchain_sift.comparison.protocols import named_protocols
     from langchain_sift.comparison.run_folder import make_folder, refuse_present
-    from langchain_sift.comparison.writing import write_report
-    from langchain_sift.indexing.sharing import held
+    from langchain_sift.comparison.tasks import named_protocols
+    from langchain_sift.report.files import write_report
+    from langchain_sift.stores.locking import held
     from langchain_sift.ttft import load_language_model
 
     # Everything that can be wrong about the arguments is found before the work begins.
@@ -243,8 +243,9 @@ def _open(
 
     store, collection, corpus = where
     if (store is None) == (corpus is None):
-        msg = "give either --store, an indexed collection, or --corpus, files to index first"
-        raise ArgumentError(msg)
+        raise ArgumentError(
+            "give either --store, an indexed collection, or --corpus, files to index first"
+        )
     if store is not None:
         return opened(store, collection, embeddings)
     assert corpus is not None  # noqa: S101 - checked above
@@ -262,8 +263,9 @@ def _model(given: str | None, saved: CalibratedSettings | None, console: Console
     """Return the model's name, and say where the settings are another model's."""
     if given is None:
         if saved is None:
-            msg = "give --model, a causal model of the hub or a folder, or --settings that name one"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                "give --model, a causal model of the hub or a folder, or --settings that name one"
+            )
         return saved.model
     if saved is not None and given != saved.model:
         console.print(
@@ -279,8 +281,9 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in names_of(text))
     except ValueError:
-        msg = f"--k takes a number of documents, or several with commas between, got {text!r}"
-        raise ArgumentError(msg) from None
+        raise ArgumentError(
+            f"--k takes a number of documents, or several with commas between, got {text!r}"
+        ) from None
 
 
 def _named(options: Sequence[str] | None) -> dict[str, Any]:
@@ -289,14 +292,13 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
     for option in options or ():
         name, equals, path = option.partition("=")
         if not equals or ":" not in path:
-            msg = f"{option!r} is not NAME=module:OBJECT"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"{option!r} is not NAME=module:OBJECT")
         found[name.strip()] = imported(path)
     return found
 
 
 def _show(report: Report) -> None:
-    from langchain_sift.comparison.verdicts import leaks_told, verdict
+    from langchain_sift.report.verdicts import leaks_told, verdict
 
     console = Console()
     for protocol in report.protocols:

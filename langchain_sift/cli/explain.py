@@ -22,7 +22,7 @@ from langchain_sift.cli.app import (
 )
 
 if TYPE_CHECKING:
-    from langchain_sift.explanation import ExplainedChoice, Explanation
+    from langchain_sift.retrieval.explanation import ExplainedChoice, Explanation
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -52,12 +52,12 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     noise_variance: Annotated[
         float | None, typer.Option(help="SIFT's λ': 1 for hidden states, else 0.01.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,  # noqa: FBT002
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
     with errors_in_one_line(Console(stderr=True)):
-        from langchain_sift.explanation import explain
-        from langchain_sift.indexing.sharing import held
+        from langchain_sift.retrieval.explanation import explain
+        from langchain_sift.stores.locking import held
 
         chosen = given_or_saved(
             read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance

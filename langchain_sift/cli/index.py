@@ -40,7 +40,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     ] = None,
     chunk_size: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 2000,
     chunk_overlap: Annotated[int, typer.Option(help="Characters that two neighbours share.")] = 0,
-    skip_unreadable: Annotated[  # noqa: FBT002
+    skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Pass over files that cannot be read.")
     ] = False,
 ) -> None:
@@ -51,10 +51,10 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, "; what is in stays in, and the same command goes on"):
-        from langchain_sift.indexing.collections import embeddings_for
+        from langchain_sift.indexing.chroma_collections import embeddings_for
         from langchain_sift.indexing.files import Chunking, find_files, read_chunks
-        from langchain_sift.indexing.filling import index_into
-        from langchain_sift.indexing.sharing import held
+        from langchain_sift.indexing.index import index_into
+        from langchain_sift.stores.locking import held
 
         # Everything that can be wrong is found before a model is loaded or anything written.
         chunking = Chunking(chunk_size, chunk_overlap)

@@ -114,8 +114,7 @@ def _tenants(path: Path | None, api_key: str | None) -> Any:
     from langchain_sift.serving import Tenants
 
     if path is not None and api_key is not None:
-        msg = f"give either --tenants or an API key (--api-key, {_KEY})"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"give either --tenants or an API key (--api-key, {_KEY})")
     if path is not None:
         return Tenants.load(path)
     return Tenants.anybody() if api_key is None else Tenants.of_one_key(api_key)

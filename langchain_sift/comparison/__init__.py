@@ -25,15 +25,15 @@
 | `writing.py` | all files of a report |
 """
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("compare", "torch", "transformers")
 
-from langchain_sift.comparison.measuring import DEFAULT_METHODS, compare  # noqa: E402
+from langchain_sift.comparison.experiment import DEFAULT_METHODS, compare  # noqa: E402
 from langchain_sift.comparison.prompts import Prompt, read_prompts  # noqa: E402
-from langchain_sift.comparison.results import Report  # noqa: E402
-from langchain_sift.comparison.rows import Row  # noqa: E402
-from langchain_sift.comparison.summaries import MethodSummary  # noqa: E402
+from langchain_sift.report.report import Report  # noqa: E402
+from langchain_sift.report.rows import Row  # noqa: E402
+from langchain_sift.report.summaries import MethodSummary  # noqa: E402
 
 __all__ = [
     "DEFAULT_METHODS",

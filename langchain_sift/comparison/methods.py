@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.rows import BASE, CHAIN, MODES
 from langchain_sift.selection import SELECTORS
 
-BASE = "base"
-CHAIN = "chain"
-MODES = ("rag", "ttft", "both")
 SEARCHES = ("nearest", "residual", "exhaustive")
 _OPTIONS = ("noise_variance", "stopping_alpha")
 
@@ -82,8 +80,9 @@ def parse_methods(
     """
     for name in (*retrievers, *chains):
         if name in {BASE, *MODES, *SELECTORS} or not name.strip() or ":" in name or "," in name:
-            msg = f"{name!r} cannot name a runnable: use a word without ':' that names no method"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"{name!r} cannot name a runnable: use a word without ':' that names no method"
+            )
     return tuple(
         _parse_method(name, [*SELECTORS, *retrievers], chains)
         for name in dict.fromkeys((BASE, *names))

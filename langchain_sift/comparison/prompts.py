@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.corpus import Place, is_scalar, label_of, read_rows
-from langchain_sift.ttft.tokens import well_formed
+from langchain_sift.ttft.model.tokens import well_formed
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,11 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
         for number, prompt in enumerate(prompts, start=1)
     ]
     if not found:
-        msg = "there is no prompt to compare on"
-        raise CorpusError(msg)
+        raise CorpusError("there is no prompt to compare on")
     seen: set[str] = set()
     for prompt in found:
         if prompt.id in seen:
-            msg = f"two prompts have the id {prompt.id!r}: give each its own"
-            raise CorpusError(msg)
+            raise CorpusError(f"two prompts have the id {prompt.id!r}: give each its own")
         seen.add(prompt.id)
     return found
 
@@ -80,16 +78,14 @@ def read_prompts(path: Path, *, lines: bool = False) -> list[Prompt]:
             known = {key: value for key, value in row.items() if value is not None}
             prompts.append(_prompt(place, known))
     if not prompts:
-        msg = f"{path}: no prompt in it"
-        raise CorpusError(msg)
+        raise CorpusError(f"{path}: no prompt in it")
     return as_prompts(prompts)
 
 
 def _prompt(place: Place, row: dict[str, Any]) -> Prompt:
     text = row.get("text", row.get("question"))
     if not isinstance(text, str):
-        msg = f'{place.told}: "text" must be a string, got {type(text).__name__}'
-        raise CorpusError(msg)
+        raise CorpusError(f'{place.told}: "text" must be a string, got {type(text).__name__}')
     answers = row.get("answers", row.get("answer", []))
     if isinstance(answers, dict):  # as SQuAD has them
         answers = answers.get("text")
@@ -97,11 +93,10 @@ def _prompt(place: Place, row: dict[str, Any]) -> Prompt:
     choices = _texts(place, "choices", row.get("choices", []))
     correct = row.get("correct")
     if correct is not None and (type(correct) is not int or not 0 <= correct < len(choices)):
-        msg = (
+        raise CorpusError(
             f'{place.told}: "correct" must be the place of one of its {len(choices)} choices, '
             f"from 0, got {correct!r}"
         )
-        raise CorpusError(msg)
     return Prompt(
         id=label_of(row, "id") or str(place),
         text=well_formed(text),
@@ -118,6 +113,7 @@ def _texts(place: Place, key: str, values: Any) -> tuple[str, ...]:
     others = [one for one in values if not is_scalar(one)] if isinstance(values, list) else [values]
     if others:
         kind = type(others[0]).__name__
-        msg = f'{place.told}: "{key}" must be a list of strings and numbers, got {kind}'
-        raise CorpusError(msg)
+        raise CorpusError(
+            f'{place.told}: "{key}" must be a list of strings and numbers, got {kind}'
+        )
     return tuple(well_formed(str(value)) for value in values)

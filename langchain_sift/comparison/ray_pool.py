@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.comparison.asking import Asked, Asker, Prepared, Scorer
-from langchain_sift.comparison.rows import Row
+from langchain_sift.comparison.measurement import Asked, Asker, Prepared, Scorer
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError, EngineError, ModelLoadError
-from langchain_sift.extras import require
+from langchain_sift.errors import ArgumentError, EngineError, ModelLoadError, require
+from langchain_sift.report.rows import Row
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 require("ray", "ray")
@@ -67,11 +66,10 @@ class ActorModel:
         """
         weights = language_model.model
         if language_model.name == type(weights).__name__:
-            msg = (
+            raise ArgumentError(
                 "Ray's actors load the model themselves: give its name or folder, and not "
                 f"a loaded {language_model.name}"
             )
-            raise ArgumentError(msg)
         folder = Path(language_model.name)
         # The hub's files are kept in a folder named after their commit.
         revision = None if folder.is_dir() else Path(str(weights.name_or_path)).name
@@ -193,11 +191,10 @@ class RayPool:
                 return done
             at_work = any(piece for _, piece in self._at_work.values())
             if not at_work and time.monotonic() > deadline:
-                msg = (
+                raise EngineError(
                     f"the Ray cluster had no room for an actor for {_PATIENCE:.0f} s: "
                     "see `ray status`"
                 )
-                raise EngineError(msg)
 
     def _finished(self, reference: Any) -> list[Row] | None:
         """Return the rows of a piece that is done; where its actor died, see to both."""
@@ -209,8 +206,9 @@ class RayPool:
             raise cause from None
         except _DEATHS as error:
             if "creation task" in str(error):  # not a death: it would fail again
-                msg = f"a Ray actor cannot load {self._model.name!r}: {_last_line(error)}"
-                raise ModelLoadError(msg) from error
+                raise ModelLoadError(
+                    f"a Ray actor cannot load {self._model.name!r}: {_last_line(error)}"
+                ) from error
             with suppress(*_DEATHS):
                 ray.kill(actor)  # one that is only out of reach would go on for nobody
             self._start_actor()
@@ -231,11 +229,10 @@ class RayPool:
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS * self._count:
             kind = type(error).__name__
-            msg = (
+            raise EngineError(
                 f"{self._deaths_at_start} actors in a row died while they loaded "
                 f"{self._model.name!r}, the last with {kind}: is there memory for so many?"
-            )
-            raise EngineError(msg) from error
+            ) from error
 
     def _died(self, piece: _Piece, error: Exception) -> list[Row] | None:
         logger.warning("an actor died: %s", type(error).__name__)
@@ -262,16 +259,18 @@ def _share(nodes: Sequence[dict[str, float]], count: int) -> dict[str, float]:
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
     if gpus:
         if count > gpus:
-            msg = f"each Ray actor needs a GPU, and the cluster has {gpus}: ask for no more"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"each Ray actor needs a GPU, and the cluster has {gpus}: ask for no more"
+            )
         return {"num_gpus": 1, "num_cpus": 1}
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     fitting = [
         size for size in range(1, max(cpus, default=0) + 1) if sum(n // size for n in cpus) >= count
     ]
     if not fitting:
-        msg = f"each Ray actor needs a CPU, and the cluster has {sum(cpus)}: ask for no more"
-        raise ArgumentError(msg)
+        raise ArgumentError(
+            f"each Ray actor needs a CPU, and the cluster has {sum(cpus)}: ask for no more"
+        )
     return {"num_cpus": max(fitting)}
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from langchain_sift.comparison.results import Report
-from langchain_sift.comparison.rows import ChosenDocument, Row, in_order, plain
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.report import Report
+from langchain_sift.report.rows import ChosenDocument, Row, in_order, plain
 
 _ROWS, _TEXTS, _RUN = "results.jsonl", "documents.jsonl", "run.json"
 _PROMPTS = "prompts.jsonl"
@@ -30,22 +30,18 @@ def refuse_present(path: Path, *, resume: bool, overwrite: bool) -> None:
         ArgumentError: If it holds one, and neither or both are asked for; or it is a file.
     """
     if resume and overwrite:
-        msg = "to go on (--resume) or to replace (--overwrite): choose one of them"
-        raise ArgumentError(msg)
+        raise ArgumentError("to go on (--resume) or to replace (--overwrite): choose one of them")
     try:
         is_file, present = path.is_file(), _is_present(path)
     except OSError as error:
-        msg = f"{path} can be no folder: {error.strerror}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(f"{path} can be no folder: {error.strerror}") from error
     if is_file:
-        msg = f"{path} is a file: name a folder"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"{path} is a file: name a folder")
     if present and not (resume or overwrite):
-        msg = (
+        raise ArgumentError(
             f"{path} holds a comparison already: go on with it (--resume), replace it "
             "(--overwrite), or name another folder"
         )
-        raise ArgumentError(msg)
 
 
 def make_folder(path: Path) -> None:
@@ -59,8 +55,9 @@ def make_folder(path: Path) -> None:
         with TemporaryFile(dir=path):
             pass
     except OSError as error:
-        msg = f"{path} is no folder that can be written to: {error.strerror}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(
+            f"{path} is no folder that can be written to: {error.strerror}"
+        ) from error
 
 
 def _is_present(path: Path) -> bool:
@@ -111,18 +108,18 @@ class RunFolder:
         try:
             found = json.loads((self._path / _RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            msg = f"{self._path / _RUN} cannot be read: start anew with --overwrite"
-            raise ArgumentError(msg) from None
+            raise ArgumentError(
+                f"{self._path / _RUN} cannot be read: start anew with --overwrite"
+            ) from None
         other = [key for key in {*found, *wanted} if found.get(key) != wanted.get(key)]
         if other:
             told = "; ".join(
                 f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}" for key in sorted(other)
             )
-            msg = (
+            raise ArgumentError(
                 f"{self._path} holds a comparison with other settings ({told}): repeat those, or "
                 "start anew with --overwrite"
             )
-            raise ArgumentError(msg)
 
     def _read(self) -> None:
         """Read the rows; a last line that a kill has cut is as if it had never been begun."""
@@ -170,8 +167,9 @@ def read_report(path: Path) -> Report:
     try:
         settings = json.loads((path / _RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        msg = f"{path} holds no comparison: there is no {_RUN} in it that can be read"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(
+            f"{path} holds no comparison: there is no {_RUN} in it that can be read"
+        ) from error
     rows = {row.key: row for row in map(_row, _whole_lines(path / _ROWS))}
     prompts = _whole_lines(path / _PROMPTS)
     order = {prompt["id"]: place for place, prompt in enumerate(prompts)}

@@ -10,12 +10,12 @@
 | `named_objects.py` | embeddings and functions by their names |
 """
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("ttft", "torch", "transformers")
 
-from langchain_sift.indexing.collections import open_collection  # noqa: E402
+from langchain_sift.indexing.chroma_collections import open_collection  # noqa: E402
 from langchain_sift.indexing.corpus import read_corpus  # noqa: E402
-from langchain_sift.indexing.filling import index_documents  # noqa: E402
+from langchain_sift.indexing.index import index_documents  # noqa: E402
 
 __all__ = ["index_documents", "open_collection", "read_corpus"]

@@ -15,7 +15,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.ttft.tokens import well_formed
+from langchain_sift.ttft.model.tokens import well_formed
 
 _LINES = (".jsonl", ".jsonl.gz")
 _TEXTS = (".txt", ".md")
@@ -62,8 +62,7 @@ def read_corpus(path: Path) -> list[Document]:
     for place, row in read_rows(path):
         identifier = label_of(row, "id") or str(place)
         if identifier in seen:
-            msg = f"{place.told}: the id {identifier!r} was there before"
-            raise CorpusError(msg)
+            raise CorpusError(f"{place.told}: the id {identifier!r} was there before")
         seen.add(identifier)
         others = {key: value for key, value in row.items() if key not in {"id", "text"}}
         text = well_formed(row["text"])
@@ -95,16 +94,15 @@ def _files_of(path: Path) -> list[Path]:
     kinds = ", ".join(_LINES + _TEXTS)
     if path.is_file():
         if not _is_read(path):
-            msg = f"{path}: not a kind that is read here: its name must end with one of {kinds}"
-            raise CorpusError(msg)
+            raise CorpusError(
+                f"{path}: not a kind that is read here: its name must end with one of {kinds}"
+            )
         return [path]
     if not path.is_dir():
-        msg = f"{path}: no such file or folder"
-        raise CorpusError(msg)
+        raise CorpusError(f"{path}: no such file or folder")
     files = sorted(file for file in path.rglob("*") if file.is_file() and _is_read(file))
     if not files:
-        msg = f"{path}: no file in it ends with one of {kinds}"
-        raise CorpusError(msg)
+        raise CorpusError(f"{path}: no file in it ends with one of {kinds}")
     return files
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.extras import require
+from langchain_sift.errors import ArgumentError, CorpusError, require
 from langchain_sift.indexing.corpus import storable
 from langchain_sift.indexing.formats import MARKDOWN, READERS, reader_of
-from langchain_sift.ttft.tokens import well_formed
+from langchain_sift.ttft.model.tokens import well_formed
 
 require("compare", "langchain_text_splitters")
 
@@ -77,14 +76,12 @@ class Chunking:
             ArgumentError: If one is out of range.
         """
         if self.size < 1:
-            msg = f"the chunk size must be at least 1, got {self.size}"
-            raise ArgumentError(msg)
+            raise ArgumentError(f"the chunk size must be at least 1, got {self.size}")
         if not 0 <= self.overlap < self.size:
-            msg = (
+            raise ArgumentError(
                 f"the chunk overlap must be at least 0 and below the chunk size of {self.size}, "
                 f"got {self.overlap}"
             )
-            raise ArgumentError(msg)
 
 
 def find_files(paths: Sequence[Path]) -> FoundFiles:
@@ -103,8 +100,7 @@ def find_files(paths: Sequence[Path]) -> FoundFiles:
         try:
             inside = [path] if path.is_file() else _files_in(path)
         except OSError as error:
-            msg = f"{path}: cannot be read: {error}"
-            raise CorpusError(msg) from error
+            raise CorpusError(f"{path}: cannot be read: {error}") from error
         readable = [file for file in inside if reader_of(file) is not None]
         if not readable:
             raise CorpusError(_none_readable(path, len(inside)))
@@ -208,12 +204,10 @@ def chunk_id(text: str) -> str:
 
 def _files_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        msg = f"{folder}: no such file or folder"
-        raise CorpusError(msg)
+        raise CorpusError(f"{folder}: no such file or folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        msg = f"{folder}: the folder is empty"
-        raise CorpusError(msg)
+        raise CorpusError(f"{folder}: the folder is empty")
     return files
 
 

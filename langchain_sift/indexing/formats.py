@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.errors import CorpusError
-from langchain_sift.extras import require
+from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.corpus import at_line, parse_line, read_bytes, read_lines
 
 require("compare", "bs4", "pypdf")
@@ -55,10 +54,9 @@ def _read_html(path: Path) -> Read:
         with warnings.catch_warnings(action="ignore", category=UnusualUsageWarning):
             page = BeautifulSoup(markup, "html.parser")
     except ParserRejectedMarkup as error:
-        msg = (
+        raise CorpusError(
             f"{path}: not HTML that can be parsed: mend its declarations (<!...>), or save it anew"
-        )
-        raise CorpusError(msg) from error
+        ) from error
     yield "\n".join(_lines_of(page)), {}, None
 
 
@@ -97,12 +95,12 @@ def _read_pdf(path: Path) -> Read:
         for number, page in enumerate(PdfReader(io.BytesIO(content)).pages, start=1):
             yield page.extract_text(), {"page": number}, None
     except (FileNotDecryptedError, DependencyError) as error:
-        msg = f"{path}: an encrypted PDF: save it without a password"
-        raise CorpusError(msg) from error
+        raise CorpusError(f"{path}: an encrypted PDF: save it without a password") from error
     except Exception as error:
         # A broken PDF breaks its parser in many ways, and the messages hold what stood there.
-        msg = f"{path}: not a PDF that can be read ({type(error).__name__}): save it anew"
-        raise CorpusError(msg) from error
+        raise CorpusError(
+            f"{path}: not a PDF that can be read ({type(error).__name__}): save it anew"
+        ) from error
 
 
 def _read_jsonl(path: Path) -> Read:

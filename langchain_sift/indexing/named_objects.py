@@ -24,8 +24,7 @@ def embeddings_of(name: str) -> Any:
     try:
         return found() if isinstance(found, type) else found
     except Exception as error:
-        msg = f"{name!r} cannot be made without arguments: {error}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(f"{name!r} cannot be made without arguments: {error}") from error
 
 
 def imported(path: str) -> Any:
@@ -40,5 +39,4 @@ def imported(path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever a module does when it is imported
-        msg = f"there is no {path!r}: {error}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(f"there is no {path!r}: {error}") from error

@@ -52,11 +52,10 @@ def select_batch(
     """
     check_arguments(k, noise_variance, stopping_alpha)
     if len(query_embeddings) != len(candidate_embeddings):
-        msg = (
+        raise ArgumentError(
             f"query_embeddings and candidate_embeddings must be of one length, got "
             f"{len(query_embeddings)} and {len(candidate_embeddings)}"
         )
-        raise ArgumentError(msg)
     problems = [
         as_matrices(queries, candidates)
         for queries, candidates in zip(query_embeddings, candidate_embeddings, strict=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Protocol
 
 import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
+from langchain_sift.checks import check_count, check_positive
 from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.selection.posterior import LEAST_NOISE_VARIANCE, Posterior
 
@@ -144,20 +144,21 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
     candidates = xp.astype(candidate_embeddings, dtype, copy=False)
     if queries.ndim == 1:
         queries = queries[None, :]
-    if queries.ndim != 2 or queries.shape[0] == 0:  # noqa: PLR2004
-        msg = f"query_embeddings must have shape (d,) or (m, d), got {query_embeddings.shape}"
-        raise EmbeddingError(msg)
+    if queries.ndim != 2 or queries.shape[0] == 0:
+        raise EmbeddingError(
+            f"query_embeddings must have shape (d,) or (m, d), got {query_embeddings.shape}"
+        )
     if candidates.ndim == 1 and not candidates.shape[0]:  # an empty list
         candidates = xp.reshape(candidates, (0, queries.shape[1]))
-    if candidates.ndim != 2:  # noqa: PLR2004
-        msg = f"candidate_embeddings must have shape (n, d), got {candidate_embeddings.shape}"
-        raise EmbeddingError(msg)
+    if candidates.ndim != 2:
+        raise EmbeddingError(
+            f"candidate_embeddings must have shape (n, d), got {candidate_embeddings.shape}"
+        )
     if candidates.shape[0] and queries.shape[1] != candidates.shape[1]:
-        msg = (
+        raise EmbeddingError(
             f"the query has {queries.shape[1]} dimensions and the candidates have "
             f"{candidates.shape[1]}: embed both with the same model"
         )
-        raise EmbeddingError(msg)
     _check_rows(xp, queries, "query_embeddings")
     _check_rows(xp, candidates, "candidate_embeddings")
     return queries, candidates
@@ -168,8 +169,9 @@ def _as_array(embeddings: Any) -> Any:
         try:
             return np.asarray(embeddings, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            msg = f"embeddings must be numbers, as many in each row as in the others: {error}"
-            raise EmbeddingError(msg) from None
+            raise EmbeddingError(
+                f"embeddings must be numbers, as many in each row as in the others: {error}"
+            ) from None
     # A model's output may carry its graph; nothing is learned from a choice.
     return embeddings.detach() if array_api_compat.is_torch_array(embeddings) else embeddings
 
@@ -199,33 +201,13 @@ def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None)
         ArgumentError: If a value is out of range.
     """
     check_count("k", k)
-    if not (_is_number(noise_variance) and noise_variance > 0):
-        msg = f"noise_variance must be positive and finite, got {noise_variance!r}"
-        raise ArgumentError(msg)
+    check_positive("noise_variance", noise_variance)
     if noise_variance < LEAST_NOISE_VARIANCE:
-        msg = (
+        raise ArgumentError(
             f"noise_variance must be at least {LEAST_NOISE_VARIANCE}, got {noise_variance!r}: "
             "less is lost in the rounding of float64"
         )
-        raise ArgumentError(msg)
-    if stopping_alpha is not None and not (_is_number(stopping_alpha) and stopping_alpha > 0):
-        msg = f"stopping_alpha must be positive and finite, or None, got {stopping_alpha!r}"
-        raise ArgumentError(msg)
-
-
-def check_count(name: str, value: Any) -> None:
-    """Reject what is no integer of at least 1.
-
-    Raises:
-        ArgumentError: If it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        msg = f"{name} must be an integer of at least 1, got {value!r}"
-        raise ArgumentError(msg)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    check_positive("stopping_alpha", stopping_alpha, optional=True)
 
 
 def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:

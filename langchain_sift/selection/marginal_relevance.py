@@ -82,5 +82,4 @@ def check_lambda_mult(lambda_mult: Any) -> None:
         ArgumentError: If it is not from 0 to 1.
     """
     if not (isinstance(lambda_mult, Real) and 0.0 <= float(lambda_mult) <= 1.0):
-        msg = f"lambda_mult must be from 0 to 1, got {lambda_mult!r}"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"lambda_mult must be from 0 to 1, got {lambda_mult!r}")

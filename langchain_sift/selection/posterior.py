@@ -132,12 +132,11 @@ def check_noise(noise_variance: float, largest: float) -> None:
         ArgumentError: If it is.
     """
     if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest:
-        msg = (
+        raise ArgumentError(
             f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
             f"of an embedding, which is {largest:.3g}, got {noise_variance!r}: less is lost in the "
             "rounding of float64"
         )
-        raise ArgumentError(msg)
 
 
 def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:

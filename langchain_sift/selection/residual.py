@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from langchain_sift.checks import check_count
 from langchain_sift.selection.greedy import (
     Selection,
     as_matrices,
     as_numpy,
     check_arguments,
-    check_count,
     first_of_highest,
     is_enough,
     make_selection,

@@ -24,12 +24,12 @@ with open_service(ServingSettings(model="org/name", store="http://localhost:8000
 ```
 """
 
-from langchain_sift.extras import require
+from langchain_sift.errors import require
 
 require("serve", "torch", "transformers", "fastapi", "uvicorn", "prometheus_client", "filelock")
 
 from langchain_sift.serving.app import create_app  # noqa: E402
-from langchain_sift.serving.running import serve  # noqa: E402
+from langchain_sift.serving.server import serve  # noqa: E402
 from langchain_sift.serving.service import Service, open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
 from langchain_sift.serving.tenants import Tenant, Tenants  # noqa: E402

@@ -18,16 +18,16 @@ from starlette.responses import Response, StreamingResponse
 
 from langchain_sift import __version__
 from langchain_sift.errors import RequestTimeout, SIFTError
-from langchain_sift.serving import protocol
-from langchain_sift.serving.answering import Answering, Chunk
-from langchain_sift.serving.failures import (
+from langchain_sift.serving import requests as protocol
+from langchain_sift.serving.completions import Answering, Chunk
+from langchain_sift.serving.error_responses import (
     Failure,
     Refused,
     failure_of,
     failure_of_validation,
 )
-from langchain_sift.serving.gate import Gate, log_failure
 from langchain_sift.serving.metrics import Metrics
+from langchain_sift.serving.middleware import Gate, log_failure
 from langchain_sift.serving.service import Admitted, Service
 
 _EVENT = {

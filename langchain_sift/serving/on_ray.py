@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError, EngineError
-from langchain_sift.extras import require
+from langchain_sift.errors import ArgumentError, EngineError, require
 
 require("ray", "ray")
 
@@ -30,7 +29,7 @@ from ray.serve import Application  # noqa: E402
 from ray.serve.config import BackpressureConfig, RequestRouterConfig  # noqa: E402
 from starlette.types import ASGIApp  # noqa: E402
 
-from langchain_sift.indexing.collections import is_url  # noqa: E402
+from langchain_sift.indexing.chroma_collections import is_url  # noqa: E402
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
@@ -79,8 +78,7 @@ class Endpoint:
         """
         found = await self._service.check_health()
         if found.status == "unavailable":
-            msg = "the engine's slots are not at rest, or it does not answer"
-            raise EngineError(msg)
+            raise EngineError("the engine's slots are not at rest, or it does not answer")
 
     def __del__(self) -> None:
         """End what is being answered, and let go of the store."""
@@ -104,11 +102,10 @@ def build_app(args: dict[str, Any]) -> Application:
     """
     checked = settings_of(args, Tenants.anybody())
     if not is_url(checked.store):
-        msg = (
+        raise ArgumentError(
             f"store must be the URL of a Chroma server, got {checked.store!r}: a folder belongs "
             "to one process, and replicas are several (chroma run --path FOLDER serves it)"
         )
-        raise ArgumentError(msg)
     at_once = checked.limits.max_batch_size
     deployment: Any = Endpoint
     application: Application = deployment.options(max_ongoing_requests=at_once).bind(args)
@@ -130,8 +127,7 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
             given["adapter_cache"] = Path(given["adapter_cache"])
         return ServingSettings(**given)
     except TypeError as error:  # an argument that there is not, or too few
-        msg = f"args of the application: {error}"
-        raise ArgumentError(msg) from error
+        raise ArgumentError(f"args of the application: {error}") from error
 
 
 def _tenants(path: str | None) -> Tenants:
@@ -139,8 +135,7 @@ def _tenants(path: str | None) -> Tenants:
         return Tenants.load(path)
     if key := os.environ.get(_KEY):
         return Tenants.of_one_key(key)
-    msg = (
+    raise ArgumentError(
         "no token is asked for, and Ray's address may be one that others reach: name a file of "
         f"tenants in the application's args, or set {_KEY} where the replicas run"
     )
-    raise ArgumentError(msg)

@@ -22,13 +22,13 @@ from langchain_sift.errors import (
     SIFTError,
     StoreError,
 )
-from langchain_sift.indexing.sharing import held
-from langchain_sift.serving.failures import Failure, Refused
-from langchain_sift.serving.opening import open_store, retriever_of
-from langchain_sift.serving.protocol import Health
+from langchain_sift.serving.error_responses import Failure, Refused
+from langchain_sift.serving.requests import Health
+from langchain_sift.serving.retrievers import open_store, retriever_of
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
+from langchain_sift.stores.locking import held
 from langchain_sift.ttft import AdapterCache, Engine, EngineStatus, Place, load_language_model
 
 _CHECKING_SECONDS = 5.0
@@ -107,8 +107,7 @@ class Service:
         """
         for view in self._views.values():
             return view.chat.engine
-        msg = "the service is closed"
-        raise RequestCancelled(msg)
+        raise RequestCancelled("the service is closed")
 
     def engine_status(self) -> EngineStatus:
         """Return what the engine is doing."""
@@ -253,6 +252,5 @@ def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> View
     }
     chat, llm = ChatTestTimeFineTuned(**shared), TestTimeFineTunedLLM(**shared)
     if chat.engine is not llm.engine:  # the first request must not wait for it either
-        msg = "the faces of one model have two engines"
-        raise SIFTError(msg)
+        raise SIFTError("the faces of one model have two engines")
     return View(tenant, retriever, chat, llm)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.greedy import check_arguments
-from langchain_sift.serving.protocol import Mode
 from langchain_sift.serving.tenants import Tenants
 
 
@@ -69,21 +68,20 @@ class ServingSettings:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        if self.mode not in get_args(Mode):
-            msg = f"mode must be one of {get_args(Mode)}, got {self.mode!r}"
-            raise ArgumentError(msg)
+        if self.mode not in MODES:
+            raise ArgumentError(f"mode must be one of {MODES}, got {self.mode!r}")
         check_arguments(
             self.k,
             0.01 if self.noise_variance is None else self.noise_variance,
             self.stopping_alpha,
         )
         if not self.timeout > 0:
-            msg = f"timeout must be a positive number of seconds, got {self.timeout!r}"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"timeout must be a positive number of seconds, got {self.timeout!r}"
+            )
         for name in ("fetch_k", "max_tokens", "max_body_bytes"):
             if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1, got {getattr(self, name)!r}"
-                raise ArgumentError(msg)
+                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
     @property
     def model_id(self) -> str:

@@ -89,8 +89,9 @@ class Tenants:
         """
         key = _presentable(key.strip())
         if len(key) < _SHORTEST_TOKEN:
-            msg = f"an API key needs at least {_SHORTEST_TOKEN} characters, got {len(key)}"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"an API key needs at least {_SHORTEST_TOKEN} characters, got {len(key)}"
+            )
         return cls({digest_of(key): ANYBODY}, digest_of(key))
 
     @classmethod
@@ -121,29 +122,30 @@ class Tenants:
                 f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}"
                 for one in error.errors(include_input=False, include_url=False)
             )
-            msg = f"{path}: {problems}"
-            raise ArgumentError(msg) from None  # its text holds tokens
+            raise ArgumentError(f"{path}: {problems}") from None  # its text holds tokens
         except (OSError, ValueError) as error:
-            msg = f"{path}: {error}"
-            raise ArgumentError(msg) from error
+            raise ArgumentError(f"{path}: {error}") from error
 
     @classmethod
     def _of(cls, file: _File) -> Self:
         by_digest: dict[str, Tenant] = {}
         for name, entry in file.tenants.items():
             if len(file.tenants) > 1 and not (entry.filter or entry.collection):
-                msg = f"tenant {name!r} has neither filter nor collection: it would see everything"
-                raise ArgumentError(msg)
+                raise ArgumentError(
+                    f"tenant {name!r} has neither filter nor collection: it would see everything"
+                )
             if entry.digest in by_digest:
-                msg = f"tenants {by_digest[entry.digest].name!r} and {name!r} have the same token"
-                raise ArgumentError(msg)
+                raise ArgumentError(
+                    f"tenants {by_digest[entry.digest].name!r} and {name!r} have the same token"
+                )
             by_digest[entry.digest] = Tenant(
                 name, entry.filter or None, entry.collection, entry.max_requests
             )
         metrics = None if file.metrics is None else file.metrics.digest
         if metrics in by_digest:
-            msg = "[metrics] has a tenant's token: it would show that tenant what the others do"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                "[metrics] has a tenant's token: it would show that tenant what the others do"
+            )
         return cls(by_digest, metrics)
 
 
@@ -158,11 +160,10 @@ def digest_of(token: str) -> str:
 def _presentable(token: str) -> str:
     """Return a token that a header can carry; headers lose the white space around it."""
     if not (token.isascii() and token.isprintable() and token == token.strip()):
-        msg = (
+        raise ArgumentError(
             "no request can present this token: take printable ASCII characters, "
             "without white space around them"
         )
-        raise ArgumentError(msg)
     return token
 
 
@@ -172,8 +173,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        msg = f"{twice!r} is given twice: keep one of them"
-        raise ArgumentError(msg)
+        raise ArgumentError(f"{twice!r} is given twice: keep one of them")
     return found
 
 
@@ -188,8 +188,7 @@ class _Secret(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
-            msg = "give either token or token_sha256"
-            raise ValueError(msg)
+            raise ValueError("give either token or token_sha256")
         return self
 
     @property

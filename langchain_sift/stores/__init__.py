@@ -12,7 +12,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreError
-from langchain_sift.stores.adapter import (
+from langchain_sift.stores.calls import run
+from langchain_sift.stores.candidates import Candidates
+from langchain_sift.stores.interface import (
     Array,
     AsyncStoreAdapter,
     Rows,
@@ -20,8 +22,6 @@ from langchain_sift.stores.adapter import (
     adapter_for,
     register_adapter,
 )
-from langchain_sift.stores.calls import run
-from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.searching import nearest_candidates
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def fetch_candidates(
     """
     adapter = adapter_for(vectorstore)
     if not isinstance(adapter, StoreAdapter):
-        msg = f"{adapter.label} is asked by coroutines alone"
-        raise StoreError(msg)
+        raise StoreError(f"{adapter.label} is asked by coroutines alone")
     searching = nearest_candidates(query_embedding[None, :], fetch_k=fetch_k, opposite=False)
     return run(searching, adapter, timeout=timeout, arguments=search)
 
@@ -86,11 +85,10 @@ def embeddings_of(vectorstore: VectorStore) -> Embeddings:
     """
     embeddings = vectorstore.embeddings
     if embeddings is None:
-        msg = (
+        raise StoreError(
             "the vector store has no embedding function, so the query cannot be embedded: "
             "pass embedding_function=... when you open it, or query_embedder=... here"
         )
-        raise StoreError(msg)
     return embeddings
 
 
@@ -99,5 +97,4 @@ def __getattr__(name: str) -> Any:
         from langchain_sift.stores.async_chroma import AsyncChroma  # noqa: PLC0415
 
         return AsyncChroma
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

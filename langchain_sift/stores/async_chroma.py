@@ -19,8 +19,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreTimeout, StoreUnavailable
-from langchain_sift.stores.adapter import Array, Rows
-from langchain_sift.stores.chroma import (
+from langchain_sift.stores.adapters.chroma import (
     FEW,
     INCLUDE,
     Found,
@@ -32,24 +31,25 @@ from langchain_sift.stores.chroma import (
     typed,
     where,
 )
+from langchain_sift.stores.interface import Array, Rows
 
 Answer = TypeVar("Answer")
 
 
 def _only_async(instead: str) -> Callable[..., NoReturn]:
     def refuse(*_: Any, **__: Any) -> NoReturn:
-        msg = f"AsyncChroma is asked by coroutines alone: await {instead}(...), or `ainvoke`"
-        raise NotImplementedError(msg)
+        raise NotImplementedError(
+            f"AsyncChroma is asked by coroutines alone: await {instead}(...), or `ainvoke`"
+        )
 
     return refuse
 
 
 def _not_there(*_: Any, **__: Any) -> NoReturn:
-    msg = (
+    raise NotImplementedError(
         "AsyncChroma searches by nearness alone: SIFTRetriever has search_type='mmr', and "
         "aretrieve_with_scores for similarities"
     )
-    raise NotImplementedError(msg)
 
 
 class AsyncChroma(VectorStore):
@@ -86,10 +86,9 @@ class AsyncChroma(VectorStore):
             embedding_function: The embeddings that filled the collection.
         """
         if not isinstance(client, AsyncClientAPI):
-            msg = (
+            raise TypeError(
                 f"client must be `await chromadb.AsyncHttpClient(...)`, got {type(client).__name__}"
             )
-            raise TypeError(msg)
         self._client = client
         self._name = collection_name
         self._label = f"Chroma collection {collection_name!r}"
@@ -123,8 +122,9 @@ class AsyncChroma(VectorStore):
         """
         _refuse(kwargs)
         if self._embeddings is None:
-            msg = "AsyncChroma was opened without embedding_function and cannot embed texts"
-            raise ValueError(msg)
+            raise ValueError(
+                "AsyncChroma was opened without embedding_function and cannot embed texts"
+            )
         texts, may_be_there = list(texts), ids is not None
         ids = [id_ or str(uuid.uuid4()) for id_ in ids or [""] * len(texts)]
         if not texts:
@@ -157,8 +157,7 @@ class AsyncChroma(VectorStore):
         """Delete rows; ids that are not there are passed over."""
         _refuse(kwargs)
         if not ids:
-            msg = "ids must be given: to delete everything, delete the collection"
-            raise ValueError(msg)
+            raise ValueError("ids must be given: to delete everything, delete the collection")
         try:
             await self._ask(lambda collection: collection.delete(ids=ids))
         except NotFoundError:
@@ -181,8 +180,9 @@ class AsyncChroma(VectorStore):
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents nearest to the query."""
         if self._embeddings is None:
-            msg = "AsyncChroma was opened without embedding_function and cannot embed a query"
-            raise ValueError(msg)
+            raise ValueError(
+                "AsyncChroma was opened without embedding_function and cannot embed a query"
+            )
         embedding = await self._embeddings.aembed_query(query)
         return await self.asimilarity_search_by_vector(embedding, k, **kwargs)
 
@@ -215,11 +215,13 @@ class AsyncChroma(VectorStore):
             async with asyncio.timeout(timeout):
                 await self._here(timeout).heartbeat()
         except (TimeoutError, httpx.TimeoutException) as error:
-            msg = f"{self._label}: no heartbeat of the server within {timeout:g} s"
-            raise StoreTimeout(msg) from error
+            raise StoreTimeout(
+                f"{self._label}: no heartbeat of the server within {timeout:g} s"
+            ) from error
         except (ChromaError, ValueError, httpx.HTTPError) as error:
-            msg = f"{self._label}: no heartbeat of the server: {type(error).__name__}"
-            raise StoreUnavailable(msg) from error
+            raise StoreUnavailable(
+                f"{self._label}: no heartbeat of the server: {type(error).__name__}"
+            ) from error
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
@@ -274,8 +276,7 @@ class AsyncChroma(VectorStore):
         """Store texts in a collection of the client's and refer to it."""
         _refuse(kwargs)
         if client is None:
-            msg = "client must be given: await chromadb.AsyncHttpClient(...)"
-            raise ValueError(msg)
+            raise ValueError("client must be given: await chromadb.AsyncHttpClient(...)")
         store = cls(client, collection_name, embedding)
         await store.aadd_texts(texts, metadatas, ids=ids)
         return store
@@ -410,5 +411,4 @@ class _PatientClient:
 
 def _refuse(arguments: dict[str, Any]) -> None:
     if arguments:
-        msg = f"AsyncChroma does not know {sorted(arguments)}"
-        raise TypeError(msg)
+        raise TypeError(f"AsyncChroma does not know {sorted(arguments)}")

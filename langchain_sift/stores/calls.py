@@ -22,14 +22,14 @@ from tenacity import (
 )
 
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
-from langchain_sift.stores.adapter import (
+from langchain_sift.stores.deadlines import awithin, within
+from langchain_sift.stores.interface import (
     AnyAdapter,
     AsyncStoreAdapter,
     Nearest,
     Page,
     StoreAdapter,
 )
-from langchain_sift.stores.workers import awithin, within
 
 Result = TypeVar("Result")
 Search = Generator[Nearest | Page, Any, Result]

@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
-from langchain_sift.stores.adapter import Array
+from langchain_sift.stores.interface import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +115,14 @@ def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -
         DimensionMismatch: If d is not `dimensions`.
     """
     if embeddings.shape[1] != dimensions:
-        msg = (
+        raise DimensionMismatch(
             f"the query has {dimensions} dimensions and the stored vectors have "
             f"{embeddings.shape[1]}: open the store with the embeddings that filled it"
         )
-        raise DimensionMismatch(msg)
     norms = np.linalg.norm(embeddings, axis=1)
     bad = np.flatnonzero(~((norms > 0.0) & np.isfinite(norms)))
     if len(bad):
         what = "zero" if norms[bad[0]] == 0.0 else "NaN or infinite"
-        msg = f"the vector of {names[bad[0]]} is {what}: embed that text again"
-        raise EmbeddingError(msg)
+        raise EmbeddingError(f"the vector of {names[bad[0]]} is {what}: embed that text again")
     units: Array = embeddings / norms[:, None]
     return units

@@ -15,13 +15,13 @@ from langchain_core.documents import Document
 
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
-from langchain_sift.stores.adapter import Array, Nearest, Page, Rows
 from langchain_sift.stores.candidates import (
     CandidatePool,
     Candidates,
     normalized,
     unit_rows,
 )
+from langchain_sift.stores.interface import Array, Nearest, Page, Rows
 
 # A store may hold a text many times over. To find `fetch_k` different texts, at most so many
 # times as many rows are read.

@@ -21,13 +21,13 @@
 | `embedding.py` | a text's representation in the model |
 """
 
+from langchain_sift.ttft.adapter_cache import AdapterCache
 from langchain_sift.ttft.admission import Place
-from langchain_sift.ttft.artefact import TrainedAdapter
-from langchain_sift.ttft.cache import AdapterCache
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
-from langchain_sift.ttft.loading import LanguageModel, fastest_dtype, load_language_model
+from langchain_sift.ttft.model.loading import LanguageModel, fastest_dtype, load_language_model
 from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Request, Scoring, Ticket
-from langchain_sift.ttft.training import Step, TrainingRecord
+from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+from langchain_sift.ttft.training.trainer import Step, TrainingRecord
 
 __all__ = [
     "AdapterCache",

@@ -42,11 +42,10 @@ class Admission:
         place = Place(self)
         with self._lock:
             if self.requests >= self._limits.max_requests:
-                msg = (
+                raise EngineOverloaded(
                     f"{self.requests} requests are admitted, as many as max_requests allows: "
                     "ask again later, or raise Limits.max_requests"
                 )
-                raise EngineOverloaded(msg)
             self._check(tokens, others=self.requests > 0)
             self._places[place] = tokens
         return place
@@ -68,12 +67,11 @@ class Admission:
     def _check(self, tokens: int, *, others: bool) -> None:
         # A request larger than the limit is admitted where it is alone.
         if others and self.tokens + tokens > self._limits.max_tokens:
-            msg = (
+            raise EngineOverloaded(
                 f"{self.tokens} training tokens are admitted, and with {tokens} more they were "
                 f"above max_tokens ({self._limits.max_tokens}): ask again later, learn from "
                 "less, or raise Limits.max_tokens"
             )
-            raise EngineOverloaded(msg)
 
     def give_back(self, place: Place) -> None:
         """Make room."""

@@ -51,8 +51,7 @@ class Batcher:
         """
         with self._lock:
             if self._closed:
-                msg = "the engine is closed"
-                raise RequestCancelled(msg)
+                raise RequestCancelled("the engine is closed")
             ticket.leave_queue = self._remove
             try:
                 self._queue.append(ticket)

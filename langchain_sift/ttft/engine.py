@@ -22,12 +22,12 @@ import torch
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.admission import Admission, Place
-from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.batching import Batcher
-from langchain_sift.ttft.cores import leave_cores_to_others
-from langchain_sift.ttft.loading import LanguageModel
+from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents
+from langchain_sift.ttft.openmp import leave_cores_to_others
 from langchain_sift.ttft.tickets import Answering, Outcome, Pairs, Request, Scoring, Ticket
-from langchain_sift.ttft.tokens import check_texts, tokenize_documents
+from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
 
 
@@ -122,8 +122,9 @@ class Engine:
         """
         config = config or self.config
         if adapter_of(config) != adapter_of(self.config):
-            msg = f"{config} needs another adapter than that of the engine's {self.config}"
-            raise ArgumentError(msg)
+            raise ArgumentError(
+                f"{config} needs another adapter than that of the engine's {self.config}"
+            )
         if isinstance(task, Answering):
             task = self._within_context(task)
         if task is not None:
@@ -208,8 +209,7 @@ class Engine:
         config = replace(config or self.config, on_failure="raise")
         outcome = self.outcome(self.request(texts, config=config, keep=True))
         if outcome.adapter is None:
-            msg = f"there is no adapter to keep: {outcome.training.fallback}"
-            raise TrainingError(msg)
+            raise TrainingError(f"there is no adapter to keep: {outcome.training.fallback}")
         return outcome.adapter
 
     def negative_log_likelihood(
@@ -253,11 +253,10 @@ class Engine:
         limit = self.language_model.context_length
         for context, target in pairs:
             if not context or not target or len(context) + len(target) > limit:
-                msg = (
+                raise ArgumentError(
                     f"context and target must have at least one token each, and {limit} together, "
                     f"got {len(context)} and {len(target)}"
                 )
-                raise ArgumentError(msg)
             self._check_vocabulary([*context, *target])
 
     def _check_vocabulary(self, token_ids: Sequence[int]) -> None:
@@ -265,8 +264,7 @@ class Engine:
         size = self._vocabulary
         for token_id in (min(token_ids), max(token_ids)):
             if not 0 <= token_id < size:
-                msg = f"token {token_id} is not in the model's vocabulary of {size}"
-                raise ArgumentError(msg)
+                raise ArgumentError(f"token {token_id} is not in the model's vocabulary of {size}")
 
     def status(self) -> EngineStatus:
         """Return what the engine is doing."""

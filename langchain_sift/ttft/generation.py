@@ -251,7 +251,7 @@ class _Decoding:
             return ""
         piece = text[len(self._said) :]
         self._said = text
-        if len(self._token_ids) > 16 and piece:  # noqa: PLR2004 - a window: decoding all is quadratic
+        if len(self._token_ids) > 16 and piece:
             self._forget()
         return piece
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft.admission import Place
-from langchain_sift.ttft.artefact import TrainedAdapter
-from langchain_sift.ttft.tokens import TokenizedDocument
-from langchain_sift.ttft.training import Step, TrainingRecord, budget_spent
+from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+from langchain_sift.ttft.training.trainer import Step, TrainingRecord, budget_spent
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Contexts and targets, token ids."""

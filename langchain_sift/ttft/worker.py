@@ -14,14 +14,14 @@ from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft.adapter import add_slots, share_weights
-from langchain_sift.ttft.artefact import TrainedAdapter
 from langchain_sift.ttft.generation import Question, fitting, generate, own_settings
-from langchain_sift.ttft.loading import LanguageModel
-from langchain_sift.ttft.scoring import negative_log_likelihoods
+from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens
 from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Pairs, Scoring, Ticket
-from langchain_sift.ttft.tokens import TokenizedDocument, plain_tokens
-from langchain_sift.ttft.training import Lesson, Step, Trainer, TrainingRecord
+from langchain_sift.ttft.training.lora import add_slots, share_weights
+from langchain_sift.ttft.training.scoring import negative_log_likelihoods
+from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+from langchain_sift.ttft.training.trainer import Lesson, Step, Trainer, TrainingRecord
 
 _MOST_DRIFT_TEXTS = 64  # different sets, whose base losses are remembered
 _OUT_OF_MEMORY = "the memory did not suffice"

@@ -26,9 +26,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.ttft.adapter import add_slots, share_weights
-from langchain_sift.ttft.tokens import TokenizedDocument
-from langchain_sift.ttft.training import Lesson, Trainer
+from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.lora import add_slots, share_weights
+from langchain_sift.ttft.training.trainer import Lesson, Trainer
 
 RECIPE = FineTuneConfig(lora_rank=64)
 

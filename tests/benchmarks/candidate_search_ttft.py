@@ -22,10 +22,10 @@ from langchain_core.documents import Document
 
 from langchain_sift import FineTuneConfig, SIFTRetriever
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.protocols import PROTOCOLS, ScoredText
-from langchain_sift.indexing.filling import index_documents
+from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
+from langchain_sift.indexing.index import index_documents
 from langchain_sift.ttft.engine import Engine
-from langchain_sift.ttft.loading import load_language_model
+from langchain_sift.ttft.model.loading import load_language_model
 
 SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 

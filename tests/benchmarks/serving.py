@@ -34,7 +34,7 @@ from langchain_core.documents import Document
 
 from langchain_sift.comparison import read_prompts
 from langchain_sift.indexing import read_corpus
-from langchain_sift.indexing.filling import index_into
+from langchain_sift.indexing.index import index_into
 from langchain_sift.ttft import load_language_model
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"

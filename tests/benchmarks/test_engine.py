@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, load_language_model
-from langchain_sift.ttft.adapter import share_weights
 from langchain_sift.ttft.generation import Question, generate
-from langchain_sift.ttft.tokens import TokenizedDocument
+from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.lora import share_weights
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo" / "model"
 PROMPTS, DOCUMENTS, LENGTH, ANSWER = 16, 10, 128, 32

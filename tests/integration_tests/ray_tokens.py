@@ -15,7 +15,7 @@ from integration_tests import ray_endpoint as on
 from langchain_core.messages import HumanMessage
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, Limits, SIFTRetriever
-from langchain_sift.indexing.collections import open_collection
+from langchain_sift.indexing.chroma_collections import open_collection
 from langchain_sift.ttft import load_language_model
 
 PROMPTS = 4

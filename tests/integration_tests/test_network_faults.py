@@ -23,8 +23,8 @@ from langchain_chroma import Chroma
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
-from langchain_sift.retrieval import CANDIDATE_SEARCHES
-from langchain_sift.stores.workers import Worker
+from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.stores.deadlines import Worker
 
 # What another try may mend.
 PASSING = {

@@ -16,10 +16,9 @@ from html import unescape
 
 import pytest
 
-from langchain_sift.comparison.html import write_html
-from langchain_sift.comparison.methods import BASE
-from langchain_sift.comparison.results import Report
-from langchain_sift.comparison.rows import ChosenDocument, Row
+from langchain_sift.report.html import write_html
+from langchain_sift.report.report import Report
+from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

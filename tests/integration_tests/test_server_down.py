@@ -17,7 +17,7 @@ from langchain_chroma import Chroma
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreTimeout, StoreUnavailable
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.stores.workers import Worker
+from langchain_sift.stores.deadlines import Worker
 
 CALLERS = 20
 # After the first good heartbeat.

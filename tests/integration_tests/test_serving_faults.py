@@ -24,7 +24,7 @@ from integration_tests.servers import Server
 from langchain_sift import ChatTestTimeFineTuned, Limits, SIFTRetriever
 from langchain_sift.errors import StoreInUse, StoreTimeout, StoreUnavailable
 from langchain_sift.serving import open_service, opening
-from langchain_sift.ttft.training import Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
 LEARNING = ("--k", "3", "--lora-rank", "4", "--learning-rate", "0.01", "--max-length", "64")

@@ -18,7 +18,7 @@ from endpoint import HOST, NAME, Endpoint, put_texts_of_two, running, settings_f
 from langchain_sift.serving import Tenant, Tenants
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft import Engine
-from langchain_sift.ttft.training import Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 ATTEMPTS = 2000
 TOKENS = {name: f"the-token-of-tenant-{name}" for name in "abcd"}

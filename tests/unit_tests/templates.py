@@ -170,7 +170,7 @@ TEMPLATES = {
 }
 
 
-def search(query: str, limit: int = 3, deep: bool = False) -> str:  # noqa: FBT001, FBT002
+def search(query: str, limit: int = 3, deep: bool = False) -> str:  # noqa: FBT001
     """Search the documents."""
     return f"{query} {limit} {deep}"
 

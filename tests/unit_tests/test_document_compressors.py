@@ -43,8 +43,7 @@ class WordEmbeddings(Embeddings):
 
     def embed_documents(self, texts):
         if not texts:
-            msg = "a service that takes no empty list"
-            raise ConnectionError(msg)
+            raise ConnectionError("a service that takes no empty list")
         self.calls.append("embed_documents")
         self.documents.extend(texts)
         return [self.vector(text).tolist() for text in texts]

@@ -88,8 +88,7 @@ class WordEmbeddings(Embeddings):
 
     def _asked(self, text):
         if text == self.unreachable:
-            msg = "the embedding service is gone"
-            raise ConnectionError(msg)
+            raise ConnectionError("the embedding service is gone")
         self.queries.append(text)
         return self.vector(text).tolist()
 
@@ -940,8 +939,7 @@ async def test_the_event_loop_turns_while_a_store_is_slow(texts, how):
     def slow(document):
         del document
         if not turned.wait(5):
-            msg = "the event loop stands still"
-            raise TimeoutError(msg)
+            raise TimeoutError("the event loop stands still")
         return True
 
     async def turn():

@@ -18,7 +18,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from langchain_sift import HiddenStateEmbeddings, SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
-from langchain_sift.explanation import explain
+from langchain_sift.retrieval.explanation import explain
 from langchain_sift.ttft import load_language_model
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from langchain_sift.serving import Tenant, Tenants
-from langchain_sift.serving.protocol import ChatCompletionRequest, TTFTOptions
+from langchain_sift.serving.requests import ChatCompletionRequest, TTFTOptions
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

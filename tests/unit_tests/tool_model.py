@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 from unit_tests.templates import QWEN
 
-from langchain_sift.chat_templates import call_opening, render
+from langchain_sift.language_models.chat_templates import call_opening, render
 
 END_OF_TURN = "<|im_end|>"
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", END_OF_TURN]
@@ -284,5 +284,4 @@ def train(model: LlamaForCausalLM, rows: list[tuple[list[int], list[int]]]) -> N
         optimizer.zero_grad()
         losses.mean().backward()
         optimizer.step()
-    msg = "the small model has not learned to call tools"
-    raise RuntimeError(msg)
+    raise RuntimeError("the small model has not learned to call tools")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.rows import ChosenDocument, Row
 from langchain_sift.comparison.run_folder import RunFolder, read_report, refuse_present
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.rows import ChosenDocument, Row
 
 SETTINGS = {"protocols": ["document"], "methods": ["base", "x"], "k": [1], "rate": 0.1}
 

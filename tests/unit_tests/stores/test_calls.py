@@ -25,18 +25,18 @@ from langchain_sift.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
-from langchain_sift.stores.adapter import Nearest, Rows
 from langchain_sift.stores.calls import (
     arun_together,
     run,
     run_together,
 )
+from langchain_sift.stores.deadlines import MOST_IDLE, Worker
+from langchain_sift.stores.interface import Nearest, Rows
 from langchain_sift.stores.searching import (
     every_candidate,
     nearest_candidates,
     residual_candidates,
 )
-from langchain_sift.stores.workers import MOST_IDLE, Worker
 
 CANARY = "heliotrope"
 DIMENSIONS = 4
@@ -373,8 +373,7 @@ def test_no_call_has_more_than_64_directions(kind):
 def failing(at: int) -> Generator[Nearest, list[Rows], None]:
     for _ in range(at):
         yield Nearest(unit(1), 5)
-    msg = "its own fault"
-    raise LookupError(msg)
+    raise LookupError("its own fault")
 
 
 def test_a_search_that_fails_does_not_disturb_the_others(kind):

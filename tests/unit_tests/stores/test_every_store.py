@@ -27,7 +27,7 @@ from langchain_sift import SIFTRetriever
 from langchain_sift.errors import DimensionMismatch, StoreTimeout
 from langchain_sift.selection import select
 from langchain_sift.stores import fetch_candidates
-from langchain_sift.stores.adapter import StoreAdapter, adapter_for
+from langchain_sift.stores.interface import StoreAdapter, adapter_for
 
 QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
 SEARCHES = ["nearest", "absolute", "residual", "exhaustive"]

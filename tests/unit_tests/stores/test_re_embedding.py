@@ -22,7 +22,7 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreError
-from langchain_sift.stores import re_embedding
+from langchain_sift.stores.adapters import re_embedding
 
 QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
 

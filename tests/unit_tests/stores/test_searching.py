@@ -20,8 +20,8 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.stores.adapter import Nearest, Page, adapter_for
 from langchain_sift.stores.calls import run
+from langchain_sift.stores.interface import Nearest, Page, adapter_for
 from langchain_sift.stores.searching import (
     every_candidate,
     nearest_candidates,

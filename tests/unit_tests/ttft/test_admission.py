@@ -31,7 +31,7 @@ from langchain_sift.errors import (
 from langchain_sift.ttft import Answering, Engine, Place, Ticket
 from langchain_sift.ttft.admission import Admission
 from langchain_sift.ttft.generation import _Row
-from langchain_sift.ttft.training import Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -413,8 +413,7 @@ class Scene:
 
     def step(self) -> None:
         if self.failing:
-            msg = "the forward pass failed"
-            raise RuntimeError(msg)
+            raise RuntimeError("the forward pass failed")
         self.step_begun.set()
         self._until(lambda: not self.steps_wait)
 

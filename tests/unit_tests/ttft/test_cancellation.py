@@ -27,7 +27,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft import Answering, Engine, Ticket
 from langchain_sift.ttft.generation import _Row
-from langchain_sift.ttft.training import Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -571,7 +571,7 @@ from langchain_core.documents import Document
 from transformers.utils.logging import disable_progress_bar
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import RequestCancelled
-from langchain_sift.ttft.training import Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 disable_progress_bar()
 gradients = Trainer._gradients

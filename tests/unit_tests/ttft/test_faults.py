@@ -22,11 +22,11 @@ import torch
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
 from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, Scoring, Step
-from langchain_sift.ttft.adapter import Slots
 from langchain_sift.ttft.generation import Question
-from langchain_sift.ttft.loss import Targets
-from langchain_sift.ttft.recording import Recorder
-from langchain_sift.ttft.training import Lesson, Trainer
+from langchain_sift.ttft.training.cuda_graphs import Recorder
+from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.loss import Targets
+from langchain_sift.ttft.training.trainer import Lesson, Trainer
 from langchain_sift.ttft.worker import Worker
 from tests.conftest import make_sentence
 
@@ -202,7 +202,7 @@ class Faults:
             ("langchain_sift.ttft.engine", "tokenize_documents"),
             (Trainer, "train"),
             (Trainer, "_gradients"),
-            ("langchain_sift.ttft.training", "row_losses"),
+            ("langchain_sift.ttft.training.trainer", "row_losses"),
             (Slots, "step"),
             ("langchain_sift.ttft.worker", "generate"),
             ("langchain_sift.ttft.worker", "negative_log_likelihoods"),
@@ -560,7 +560,7 @@ class Memory:
     def __init__(self, lacks: Callable[[int, int], bool], patch: pytest.MonkeyPatch) -> None:
         self.passes: list[tuple[int, int]] = []
         self._lacks = lacks
-        training = sys.modules["langchain_sift.ttft.training"]
+        training = sys.modules["langchain_sift.ttft.training.trainer"]
         self._usual = training.row_losses  # type: ignore[attr-defined]
         patch.setattr(training, "row_losses", self._row_losses)
 
@@ -659,9 +659,9 @@ def test_no_tensor_of_a_failed_step_outlives_it(
     layers = [model.get_submodule(name) for name in engine._worker.names]
     for layer in layers:
         layer.register_forward_hook(lambda *a: seen.append(weakref.ref(a[-1])))
-    usual = sys.modules["langchain_sift.ttft.training"].row_losses  # type: ignore[attr-defined]
+    usual = sys.modules["langchain_sift.ttft.training.trainer"].row_losses  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "langchain_sift.ttft.training.row_losses",
+        "langchain_sift.ttft.training.trainer.row_losses",
         lambda *args: fail_in_the_second_step(usual(*args)),
     )
     gc.collect()

@@ -28,7 +28,7 @@ from transformers import (
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, Scoring
-from langchain_sift.ttft.training import Lesson
+from langchain_sift.ttft.training.trainer import Lesson
 from tests.conftest import make_sentence
 
 if TYPE_CHECKING:

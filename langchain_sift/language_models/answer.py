@@ -1,0 +1,454 @@
+"""One request of a face: retrieve, hand in, answer, and tell what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+import time
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, aclosing, closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    BaseRunManager,
+    CallbackManager,
+    adispatch_custom_event,
+    dispatch_custom_event,
+)
+from langchain_core.documents import Document
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import ArgumentError, RequestTimeout, require
+from langchain_sift.retrieval.search import ScoredMetadata
+from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.stores.deadlines import within
+
+require("ttft", "torch", "transformers")
+
+from langchain_sift.ttft import (  # noqa: E402
+    AdapterCache,
+    Answering,
+    Engine,
+    Outcome,
+    Place,
+    Request,
+    Step,
+    Ticket,
+    TrainingRecord,
+)
+
+T = TypeVar("T")
+
+_GAIN = "langchain_sift_gain"
+_DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER = 16  # reserved before it is asked
+
+# Tokenizing and loading for coroutines: not in the event loop, and not in its own executor,
+# which others need.
+_PREPARING = ThreadPoolExecutor(4, thread_name_prefix="langchain-sift-prepare")
+
+
+async def all_or_none(answers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all answers at once; where one fails, cancel the others: nobody waits for them."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+@dataclass(slots=True)
+class _Begun:
+    """The answers begun within a block, and whether it failed."""
+
+    answers: list[Answer] = field(default_factory=list)
+    failed: bool = False
+
+
+# LangChain's executors run in copies of the caller's context.
+_begun_within: ContextVar[_Begun | None] = ContextVar("langchain_sift_begun", default=None)
+
+
+@contextmanager
+def cancelled_together() -> Iterator[None]:
+    """Where the block fails, cancel all answers begun in it, in whatever thread."""
+    begun = _Begun()
+    token = _begun_within.set(begun)
+    try:
+        yield
+    except BaseException:
+        begun.failed = True
+        for answer in begun.answers:
+            answer.cancel()
+        raise
+    finally:
+        _begun_within.reset(token)
+
+
+def _checked(documents: Iterable[Document], source: str) -> list[Document]:
+    """Return the documents as a list.
+
+    Raises:
+        ArgumentError: If they are none; the message names place and type, and no text.
+    """
+    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+        raise ArgumentError(
+            f"{source} must be a sequence of Documents, got one {type(documents).__name__}"
+        )
+    listed = list(documents)
+    for index, document in enumerate(listed):
+        text = document.page_content if isinstance(document, Document) else None
+        if not isinstance(text, str):
+            found = type(document if text is None else text).__name__
+            raise ArgumentError(
+                f"{source} must be Documents with a text each, got {found} at index {index}"
+            )
+    return listed
+
+
+def with_gains(retriever: SIFTRetriever) -> SIFTRetriever:
+    """Return the retriever as one whose documents know what each of them brought."""
+    return retriever.model_copy(update={"score_key": retriever.score_key or _GAIN})
+
+
+def too_little_to_gain(documents: Sequence[Document], recipe: FineTuneConfig) -> str | None:
+    """Return why nothing is to be learned from documents that bring too little, if they do."""
+    gains = [_gain_of(document) for document in documents]
+    gain = sum(gain for gain in gains if gain is not None)
+    if None not in gains and gain < recipe.min_gain:
+        return f"the documents' gain, {gain:.3g}, is below {recipe.min_gain}"
+    return None
+
+
+def _gain_of(document: Document) -> float | None:
+    """Return what a document brought when SIFT chose it; None where that is not said.
+
+    By the type: a store may hold anything under any key.
+    """
+    metadata = document.metadata
+    return metadata.score if isinstance(metadata, ScoredMetadata) else None
+
+
+class Source:
+    """Where the documents of one prompt come from, and how they are asked for."""
+
+    def __init__(
+        self, retriever: Runnable[str, list[Document]], query: str, asked: dict[str, Any]
+    ) -> None:
+        """Take a retriever, a prompt's query, and what the call asks of the retriever."""
+        self._query = query
+        self._asked = asked
+        self._retriever = retriever
+        self.k = _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER
+        if isinstance(retriever, SIFTRetriever):
+            settings = {"k": retriever.k, **retriever.search_kwargs, **asked}
+            if isinstance(settings["k"], int):  # else the retriever says what is wrong
+                self.k = settings["k"]
+            # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
+            self._asked = {"replace": True, **asked}
+            self._retriever = with_gains(retriever)
+
+    def documents(self, callbacks: CallbackManager | None) -> list[Document]:
+        """Retrieve."""
+        return self._retriever.invoke(self._query, {"callbacks": callbacks}, **self._asked)
+
+    async def adocuments(self, callbacks: AsyncCallbackManager | None) -> list[Document]:
+        """Retrieve without blocking the event loop."""
+        return await self._retriever.ainvoke(self._query, {"callbacks": callbacks}, **self._asked)
+
+
+class Answer:
+    """One request: iterate over it for the text; afterwards it knows what happened."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine | Callable[[], Engine],
+        prompt: Callable[[], list[int]],
+        documents: Iterable[Document] | None,
+        source: Source | None,
+        recipe: FineTuneConfig,
+        generation: GenerationConfig,
+        timeout: float | None,
+        cache: AdapterCache | None,
+        run_manager: BaseRunManager | None,
+        place: Place | None = None,
+    ) -> None:
+        """Prepare the request; nothing is done before `start`, or the first piece is asked for.
+
+        Raises:
+            ArgumentError: If `documents` are none.
+        """
+        self._engine = engine
+        self._make_prompt = prompt
+        self._prompt: list[int] = []
+        self._given = None if documents is None else _checked(documents, "documents")
+        self._documents: list[Document] = []
+        self._source = source
+        self._recipe = recipe
+        self._generation = generation
+        self._timeout = timeout
+        self._cache = cache
+        self._key: str | None = None
+        self._cached = False
+        self._run_manager = run_manager
+        self._place = place
+        self._ticket: Ticket | None = None
+        self._seconds_retrieval = 0.0
+        self._outcome = Outcome(TrainingRecord())
+
+    def start(self) -> Ticket:
+        """Reserve a place, retrieve, and hand in the request; once."""
+        if self._ticket is not None:
+            return self._ticket
+        began = time.perf_counter()
+        with ExitStack() as stack:
+            engine = self._engine if isinstance(self._engine, Engine) else self._engine()
+            place = self._admitted(engine, stack)
+            self._read_prompt(engine)
+            if self._given is None and self._source is not None:
+                asked = time.perf_counter()
+                self._found(self._retrieved(self._source, began), asked)
+            request = self._request(engine)
+            self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
+            stack.pop_all()
+        begun = _begun_within.get()
+        if begun is not None:
+            begun.answers.append(self)
+            if begun.failed:
+                self.cancel()
+        return self._ticket
+
+    async def astart(self) -> Ticket:
+        """As `start`, without blocking the event loop."""
+        deadline = asyncio.timeout(self._timeout)
+        try:
+            async with deadline:
+                return await self._astart(time.perf_counter())
+        except TimeoutError as error:
+            if not deadline.expired():  # the store's, or the engine's own
+                raise
+            raise self._without_documents() from error
+
+    async def _astart(self, began: float) -> Ticket:
+        loop = asyncio.get_running_loop()
+        with ExitStack() as stack:
+            if isinstance(self._engine, Engine):  # where it is full, it says so at once
+                engine = self._engine
+            else:
+                engine = await loop.run_in_executor(_PREPARING, self._engine)
+            place = self._admitted(engine, stack)
+            await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
+            if self._given is None and self._source is not None:
+                asked = time.perf_counter()
+                self._found(await self._source.adocuments(self._acallbacks()), asked)
+            request = await loop.run_in_executor(_PREPARING, self._request, engine)
+            self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
+            stack.pop_all()
+        return self._ticket
+
+    def cancel(self) -> None:
+        """End it, if it was started and is not done."""
+        if self._ticket is not None:
+            self._ticket.cancel()
+
+    def __iter__(self) -> Generator[str]:
+        """Yield the text in pieces; leaving early cancels what is not done."""
+        try:
+            with closing(iter(self.start())) as events:
+                for event in events:
+                    if isinstance(event, str):
+                        yield event
+                    elif isinstance(event, Step):
+                        self._tell(event)
+                    else:
+                        self._ended(event)
+        finally:
+            self.cancel()
+
+    async def __aiter__(self) -> AsyncGenerator[str]:
+        """As `__iter__`, without blocking the event loop."""
+        ticket = await self.astart()
+        async with aclosing(aiter(ticket)) as events:
+            async for event in events:
+                if isinstance(event, str):
+                    yield event
+                elif isinstance(event, Step):
+                    await self._atell(event)
+                else:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(_PREPARING, self._ended, event)
+
+    def _admitted(self, engine: Engine, stack: ExitStack) -> Place:
+        """Return the request's place, to be given back where the stack ends."""
+        tokens = self._most_tokens()
+        place = stack.enter_context(self._place or engine.admit(tokens))
+        place.need(tokens)
+        return place
+
+    def _most_tokens(self) -> int:
+        """Return how many training tokens to reserve before anything is known but numbers."""
+        recipe = self._recipe
+        if self._given is not None:
+            # A token is at least one byte; some tokenizers begin and end a text with one more.
+            texts = (d.page_content[: recipe.max_length] for d in self._given)
+            lengths = (len(text.encode("utf-8", "surrogatepass")) + 2 for text in texts)
+            most = (min(recipe.max_length, length) for length in lengths)
+            # Which of them are too short to be counted is not known yet.
+            tokens = sum(heapq.nlargest(recipe.max_documents or len(self._given), most))
+        elif self._source is not None:
+            documents = min(self._source.k, recipe.max_documents or self._source.k)
+            tokens = documents * recipe.max_length
+        else:
+            tokens = 0
+        tokens *= recipe.steps_per_document
+        return min(tokens, recipe.max_train_tokens or tokens)
+
+    def _read_prompt(self, engine: Engine) -> None:
+        self._prompt = self._make_prompt()
+        engine.check_prompt(self._prompt)
+
+    def _retrieved(self, source: Source, began: float) -> list[Document]:
+        """Retrieve in what is left of the time: in a thread that need not be waited for."""
+        ask = functools.partial(source.documents, self._callbacks())
+        if self._timeout is None:
+            return ask()
+        until = began + self._timeout
+        try:
+            documents: list[Document] = within(max(0.0, until - time.perf_counter()), ask)
+        except TimeoutError as error:
+            if time.perf_counter() < until:  # the store's
+                raise
+            raise self._without_documents() from error
+        return documents
+
+    def _without_documents(self) -> RequestTimeout:
+        msg = f"the prompt's documents were not there within {self._timeout} s"
+        return RequestTimeout(msg)
+
+    def _found(self, documents: Sequence[Document], asked: float) -> None:
+        self._documents = _checked(documents, "what the retriever returns")
+        self._seconds_retrieval = time.perf_counter() - asked
+
+    def _request(self, engine: Engine) -> Request:
+        if self._given is not None:
+            self._documents = self._given
+        request = engine.request(
+            [document.page_content for document in self._documents],
+            Answering(self._prompt, self._generation),
+            config=self._recipe,
+            untaught=too_little_to_gain(self._documents, self._recipe),
+        )
+        if self._cache is None or not request.documents:
+            return request
+        self._key = self._cache.key(engine.fingerprint, request)
+        adapter = self._cache.get(self._key)
+        self._cached = adapter is not None
+        return replace(request, keep=True) if adapter is None else request.taught_by(adapter)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        adapter = outcome.adapter
+        if self._cache is None or self._key is None or adapter is None:
+            return
+        if adapter.config == self._recipe:  # not so where for want of memory documents were cut
+            self._cache.put(self._key, adapter)
+
+    def _callbacks(self) -> CallbackManager | None:
+        manager = self._run_manager
+        return None if manager is None else CallbackManager(**_child_of(manager))
+
+    def _acallbacks(self) -> AsyncCallbackManager | None:
+        manager = self._run_manager
+        return None if manager is None else AsyncCallbackManager(**_child_of(manager))
+
+    def _tell(self, step: Step) -> None:
+        manager = self._run_manager
+        if manager is not None and manager.handlers:
+            config: RunnableConfig = {"callbacks": CallbackManager(**_itself(manager))}
+            dispatch_custom_event("ttft_step", self._event(step), config=config)
+
+    async def _atell(self, step: Step) -> None:
+        manager = self._run_manager
+        if manager is not None and manager.handlers:
+            config: RunnableConfig = {"callbacks": AsyncCallbackManager(**_itself(manager))}
+            await adispatch_custom_event("ttft_step", self._event(step), config=config)
+
+    def _event(self, step: Step) -> dict[str, Any]:
+        return {**asdict(step), "document": self._documents[step.document].id}
+
+    @property
+    def usage(self) -> UsageMetadata:
+        """Tokens of the prompt and of the answer; those trained on are counted apart."""
+        return UsageMetadata(
+            input_tokens=len(self._prompt),
+            output_tokens=self._outcome.tokens,
+            total_tokens=len(self._prompt) + self._outcome.tokens,
+        )
+
+    @property
+    def finish_reason(self) -> str:
+        """Why the answer has no more tokens: "stop" or "length"."""
+        return self._outcome.finish_reason
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What was learned from, as plain values: `response_metadata["ttft"]`."""
+        training = self._outcome.training
+        ids = [document.id for document in self._documents]
+        gains = [_gain_of(document) for document in self._documents]
+        return {
+            "documents": [ids[index] for index in training.trained],
+            "gains": [gains[index] for index in training.trained],
+            "skipped": [ids[index] for index in training.skipped],
+            "truncated": [ids[index] for index in training.truncated],
+            "steps": training.steps,
+            "tokens": training.tokens,
+            "losses": list(training.losses),
+            "losses_after": list(training.losses_after),
+            "update_norm": training.update_norm,
+            "drift": training.drift,
+            "ended": training.ended,
+            "fallback": training.fallback,
+            "cached": self._cached,
+            "seconds": {
+                "retrieval": self._seconds_retrieval,
+                "waiting": self._outcome.seconds_waiting,
+                "training": training.seconds,
+                "generation": self._outcome.seconds_task,
+            },
+        }
+
+
+def _child_of(manager: BaseRunManager) -> dict[str, Any]:
+    """Return what a run within this one inherits; a model's manager has no `get_child`."""
+    return {
+        "handlers": manager.inheritable_handlers,
+        "inheritable_handlers": manager.inheritable_handlers,
+        "parent_run_id": manager.run_id,
+        "tags": manager.inheritable_tags,
+        "inheritable_tags": manager.inheritable_tags,
+        "metadata": manager.inheritable_metadata,
+        "inheritable_metadata": manager.inheritable_metadata,
+    }
+
+
+def _itself(manager: BaseRunManager) -> dict[str, Any]:
+    """Return what an event of this run goes to: also handlers that its model alone has."""
+    own = {"handlers": manager.handlers, "tags": manager.tags, "metadata": manager.metadata}
+    return {**_child_of(manager), **own}

@@ -1,0 +1,1 @@
+"""The report of a comparison: rows, summaries, intervals, tables, plots and the page."""

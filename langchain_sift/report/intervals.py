@@ -1,0 +1,232 @@
+"""Is one method better than another, or can that not be told from so many prompts?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Verdict = Literal["better", "worse", "cannot tell"]
+
+CONFIDENCE = 0.95
+_RESAMPLES = 10_000
+_FEWEST_RESAMPLED = 8  # clusters
+_FEWEST_TOLD = 5  # clusters of which something is said where nothing is certain
+_AT_ONCE = 2_000_000  # numbers drawn together
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate, and where the truth lies with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+    clusters: int
+    """How many independent observations it rests on."""
+
+    @property
+    def half_width(self) -> float:
+        """Half the length of the interval."""
+        return (self.high - self.low) / 2
+
+    def within(self, limit: float) -> Interval:
+        """Return the interval without what is further from 0 than a limit."""
+        return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of two methods, on the prompts that both were measured on."""
+
+    first: str
+    second: str
+    metric: str
+    interval: Interval
+    """Of the first less the second: in points of percent of base, or of the metric."""
+
+    prompts: int
+    verdict: Verdict
+    """Whether the first is better or worse than the second."""
+
+    prompts_needed: int | None
+    """How many prompts like these would settle it; None where it is settled, or nothing could,
+    and where there are too few to tell."""
+
+    too_few: bool
+    """Whether it is not settled because the prompts are of too few sources to say anything."""
+
+
+def ratio_interval(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    clusters: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Interval:
+    """Return sum(numerators) / sum(denominators) with its interval.
+
+    Bootstrap over whole clusters: observations of one cluster are alike, and drawing them one by
+    one would make the interval too short (Field & Welsh, 2007). Expanded percentiles, because
+    plain ones are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279, section 5.3).
+    Of fewer than eight clusters there are too few different samples: Student's interval.
+
+    Args:
+        numerators: One for each prompt.
+        denominators: As many, positive; ones for a mean.
+        clusters: What each prompt belongs to.
+        seed: Of the resampling.
+    """
+    sums = _sums(np.array([numerators, denominators], dtype=np.float64), clusters)
+    count = sums.shape[1]
+    value = _ratio(sums.sum(axis=1))
+    if count < 2:
+        return Interval(value, math.nan, math.nan, count)
+    if count < _FEWEST_RESAMPLED:
+        half = student_quantile(count - 1) * ratio_standard_error(
+            numerators, denominators, clusters
+        )
+        return Interval(value, value - half, value + half, count)
+    resampled = _resampled_ratios(sums, seed)
+    low, high = np.percentile(resampled, _percentiles(count))
+    return Interval(value, float(low), float(high), count)
+
+
+def ratio_standard_error(
+    numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str]
+) -> float:
+    """Return the standard error of the ratio of the sums, over clusters.
+
+    Cochran (1977), Sampling Techniques, eq. 6.9, with clusters as units.
+    """
+    sums = _sums(np.array([numerators, denominators], dtype=np.float64), clusters)
+    count = sums.shape[1]
+    if count < 2:
+        return math.nan
+    residuals = sums[0] - _ratio(sums.sum(axis=1)) * sums[1]
+    return float(math.sqrt(count / (count - 1) * (residuals @ residuals)) / sums[1].sum())
+
+
+def judge(
+    first: str,
+    second: str,
+    metric: str,
+    interval: Interval,
+    *,
+    prompts: int,
+    lower_is_better: bool,
+    limit: float = math.inf,
+) -> Difference:
+    """Return what the interval of a difference says of two methods.
+
+    Args:
+        first: A method.
+        second: Another.
+        metric: What the difference is in.
+        interval: Of the first less the second.
+        prompts: How many it is of.
+        lower_is_better: Of the metric.
+        limit: What no difference exceeds, either way.
+    """
+    verdict: Verdict = "cannot tell"
+    if interval.high < 0 or interval.low > 0:
+        verdict = "better" if (interval.high < 0) is lower_is_better else "worse"
+    possible = interval.within(limit)
+    too_few = verdict == "cannot tell" and (
+        interval.clusters < _FEWEST_TOLD or possible.half_width >= limit
+    )
+    needed = None
+    if verdict == "cannot tell" and not too_few and interval.half_width > 0 and interval.value:
+        # The interval shrinks with the root of the number of prompts.
+        needed = math.ceil(prompts * (interval.half_width / abs(interval.value)) ** 2)
+        needed = max(needed, prompts + 1)
+    return Difference(first, second, metric, possible, prompts, verdict, needed, too_few)
+
+
+def correlation(
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], *, seed: int = 0
+) -> Interval:
+    """Return Spearman's rank correlation with its interval, by the same bootstrap."""
+    x, y = _ranks(first), _ranks(second)
+    products = np.array([np.ones_like(x), x, y, x * x, y * y, x * y])
+    sums = _sums(products, clusters)
+    count = sums.shape[1]
+    value = float(_pearson(sums.sum(axis=1, keepdims=True))[0])
+    if count < 3 or not math.isfinite(value):
+        return Interval(value, math.nan, math.nan, count)
+    weights = np.random.default_rng(seed).multinomial(count, [1 / count] * count, size=2000)
+    resampled = _pearson(sums @ weights.T)
+    low, high = np.nanpercentile(resampled, _percentiles(count))
+    return Interval(value, float(low), float(high), count).within(1.0)
+
+
+def _percentiles(count: int) -> tuple[float, float]:
+    """Return which percentiles of resampled values to take, for so many observations."""
+    tail = _NORMAL.cdf(-math.sqrt(count / (count - 1)) * student_quantile(count - 1))
+    return 100 * tail, 100 * (1 - tail)
+
+
+def student_quantile(degrees: int) -> float:
+    """Return the value that Student's t exceeds with half of 5 %.
+
+    Abramowitz & Stegun (1964), 26.7.5, from 3 degrees of freedom on; below, the exact values.
+    """
+    if degrees < 3:
+        return (12.706204736, 4.302652730)[degrees - 1]
+    z, n = _NORMAL.inv_cdf(1 - (1 - CONFIDENCE) / 2), degrees
+    return (
+        z
+        + (z**3 + z) / (4 * n)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * n**4)
+    )
+
+
+def _sums(values: Array, clusters: Sequence[str]) -> Array:
+    """Return the sums of the columns that belong together, shape (rows, clusters)."""
+    _, places = np.unique(np.array(clusters, dtype=str), return_inverse=True)
+    sums = np.zeros((len(values), int(places.max()) + 1 if len(places) else 0))
+    for row, total in zip(values, sums, strict=True):
+        np.add.at(total, places, row)
+    return sums
+
+
+def _ratio(sums: Array) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else math.nan
+
+
+def _resampled_ratios(sums: Array, seed: int) -> Array:
+    rng, count = np.random.default_rng(seed), sums.shape[1]
+    size = max(1, _AT_ONCE // count)
+    parts = []
+    for start in range(0, _RESAMPLES, size):
+        draws = min(size, _RESAMPLES - start)
+        weights = rng.multinomial(count, [1 / count] * count, size=draws)
+        numerators, denominators = sums @ weights.T
+        parts.append(numerators / denominators)
+    return np.concatenate(parts)
+
+
+def _ranks(values: Sequence[float]) -> Array:
+    """Return ranks, equal values sharing the mean of theirs."""
+    array = np.array(values, dtype=np.float64)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    centered: Array = ranks - ranks.mean()
+    return centered
+
+
+def _pearson(sums: Array) -> Array:
+    """Return correlations from sums of 1, x, y, x², y² and xy, each of shape (n,)."""
+    n, x, y, xx, yy, xy = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: Array = (xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n))
+    return found

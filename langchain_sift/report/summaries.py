@@ -1,0 +1,142 @@
+"""Each method's summary over many prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from langchain_sift.report.intervals import ratio_standard_error
+from langchain_sift.report.rows import BASE, Row
+
+PERCENT_OF_BASE = "percent_of_base"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSummary:
+    """One method over many prompts."""
+
+    prompts: int
+    """How many were scored."""
+
+    failures: int
+    bits_per_byte: float
+    """All bits over all bytes."""
+
+    percent_of_base: float
+    """100 x bits per byte over the base model's on the same prompts; lower is better."""
+
+    standard_error: float
+    """Of `percent_of_base`, over sources of prompts; 0 for the base model itself."""
+
+    perplexity: float
+    """2 to the mean bits per token of the scored text."""
+
+    scores: Mapping[str, float]
+    """Mean of each metric of the answers."""
+
+    score_errors: Mapping[str, float]
+    """Their standard errors."""
+
+    seconds: float
+    """Mean over prompts; so are the next ones, but for `peak_memory`."""
+
+    seconds_retrieval: float
+    seconds_training: float
+    seconds_answering: float
+    tokens_training: float
+    tokens_context: float
+    documents_used: float
+    distinct_documents: float
+    redundancy: float
+    peak_memory: int
+    """Highest of all prompts."""
+
+
+def summarize(rows: Iterable[Row]) -> dict[str, MethodSummary]:
+    """Return each method's summary over rows of one protocol, in the order of first occurrence."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    base = {row.prompt: row for row in by_method.get(BASE, []) if row.failure is None}
+    return {method: _summary(own, base) for method, own in by_method.items()}
+
+
+def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
+    done = [row for row in rows if row.failure is None]
+    scored = [row for row in done if math.isfinite(row.bits)]
+    percent, standard_error = _percent_of_base(scored, base)
+    bits = sum(row.bits for row in scored)
+    total_bytes = sum(row.bytes for row in scored)
+    total_tokens = sum(row.tokens for row in scored)
+    names = list(dict.fromkeys(name for row in done for name in row.scores))
+    marked = {name: [row for row in done if name in row.scores] for name in names}
+
+    def mean(value: Callable[[Row], float]) -> float:
+        values = [value(row) for row in done]
+        known = [value for value in values if math.isfinite(value)]
+        return float(np.mean(known)) if known else math.nan
+
+    return MethodSummary(
+        prompts=len(done),
+        failures=len(rows) - len(done),
+        bits_per_byte=bits / total_bytes if total_bytes else math.nan,
+        percent_of_base=percent,
+        standard_error=standard_error,
+        perplexity=_perplexity(bits, total_tokens),
+        scores={name: _mean_score(name, own) for name, own in marked.items()},
+        score_errors={name: _score_error(name, own) for name, own in marked.items()},
+        seconds=mean(lambda row: row.seconds),
+        seconds_retrieval=mean(lambda row: row.seconds_retrieval),
+        seconds_training=mean(lambda row: row.seconds_training),
+        seconds_answering=mean(lambda row: row.seconds_answering),
+        tokens_training=mean(lambda row: row.tokens_training),
+        tokens_context=mean(lambda row: row.tokens_context),
+        documents_used=mean(lambda row: row.used),
+        distinct_documents=mean(lambda row: row.distinct),
+        redundancy=mean(lambda row: row.redundancy),
+        peak_memory=max((row.peak_memory for row in done), default=0),
+    )
+
+
+def _perplexity(bits: float, tokens: int) -> float:
+    try:
+        return 2.0 ** (bits / tokens) if tokens else math.nan
+    except OverflowError:
+        return math.inf
+
+
+def _mean_score(name: str, rows: Sequence[Row]) -> float:
+    return float(np.mean([row.scores[name] for row in rows]))
+
+
+def _score_error(name: str, rows: Sequence[Row]) -> float:
+    scores = [row.scores[name] for row in rows]
+    return ratio_standard_error(scores, [1.0] * len(rows), [row.cluster for row in rows])
+
+
+def _percent_of_base(scored: Sequence[Row], base: Mapping[str, Row]) -> tuple[float, float]:
+    """Return the ratio of all bits to the base model's, in percent, and its standard error.
+
+    The scored bytes are the same, so this is also the ratio of bits per byte.
+    """
+    paired = [row for row in scored if row.prompt in base]
+    if not paired:
+        return math.nan, math.nan
+    own = [row.bits for row in paired]
+    bases = [base[row.prompt].bits for row in paired]
+    if sum(bases) <= 0:
+        return math.nan, math.nan
+    error = ratio_standard_error(own, bases, [row.cluster for row in paired])
+    return 100 * sum(own) / sum(bases), 100 * error
+
+
+def quality(summary: MethodSummary | None, metric: str) -> tuple[float, float]:
+    """Return a metric of a summary, and its standard error; NaN where it was not measured."""
+    if summary is None:
+        return math.nan, math.nan
+    if metric == PERCENT_OF_BASE:
+        return summary.percent_of_base, summary.standard_error
+    return summary.scores.get(metric, math.nan), summary.score_errors.get(metric, math.nan)

@@ -1,0 +1,76 @@
+"""LangChain's `InMemoryVectorStore`: every vector is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_sift.errors import InvalidFilter
+from langchain_sift.stores.interface import Array, Rows
+
+Condition = Callable[[Document], bool]
+
+
+class InMemoryAdapter:
+    """Reads the store's dictionary, and ranks by cosine as the store does."""
+
+    search_arguments = ("filter",)
+
+    def __init__(self, vectorstore: InMemoryVectorStore) -> None:
+        """Keep the store."""
+        self._store = vectorstore
+        self.label = "InMemoryVectorStore"
+
+    def nearest(
+        self, directions: Array, count: int, *, timeout: float, filter: Condition | None = None
+    ) -> list[Rows]:
+        """Compare each direction with every vector."""
+        del timeout
+        rows = self._rows(filter)
+        # Who asks reports vectors of another dimension, and below one that is zero.
+        if not rows.documents or rows.vectors.shape[1] != directions.shape[1]:
+            return [rows for _ in directions]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            units = rows.vectors / np.linalg.norm(rows.vectors, axis=1, keepdims=True)
+        answers = []
+        for similarities in directions @ units.T:
+            nearest = np.argsort(-similarities, kind="stable")[:count]
+            documents = [rows.documents[row] for row in nearest]
+            answers.append(Rows(documents, rows.vectors[nearest], len(nearest)))
+        return answers
+
+    def page(
+        self, cursor: None, size: int, *, timeout: float, filter: Condition | None = None
+    ) -> tuple[Rows, None]:
+        """Return all rows: they are in memory as it is."""
+        del cursor, size, timeout
+        return self._rows(filter), None
+
+    def conjunction(self, first: Condition, second: Condition) -> Condition:
+        """Return a function that asks both."""
+        one, other = _checked(first), _checked(second)
+        return lambda document: one(document) and other(document)
+
+    def _rows(self, condition: Condition | None) -> Rows:
+        passes = _checked(condition) if condition is not None else None
+        documents, vectors = [], []
+        for entry in list(self._store.store.values()):  # another thread may add meanwhile
+            document = Document(
+                id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
+            )
+            if passes is None or passes(document):
+                documents.append(document)
+                vectors.append(entry["vector"])
+        matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+        return Rows(documents, matrix, len(documents))
+
+
+def _checked(condition: Condition) -> Condition:
+    if callable(condition):
+        return condition
+    raise InvalidFilter(
+        f"InMemoryVectorStore filters with a function of a document, got {type(condition).__name__}"
+    )

@@ -1,0 +1,173 @@
+"""Qdrant through `langchain_qdrant`: its dense vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_qdrant import QdrantVectorStore
+from qdrant_client import models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from langchain_sift.errors import (
+    CollectionNotFound,
+    DimensionMismatch,
+    InvalidFilter,
+    SIFTError,
+    StoreError,
+    StoreUnavailable,
+)
+from langchain_sift.stores.interface import Array, Rows
+
+
+class QdrantAdapter:
+    """Asks the client for points with their vectors."""
+
+    search_arguments = ("filter",)
+
+    def __init__(self, vectorstore: QdrantVectorStore) -> None:
+        """Keep the store."""
+        self._store = vectorstore
+        self.label = f"Qdrant collection {vectorstore.collection_name!r}"
+
+    def nearest(
+        self,
+        directions: Array,
+        count: int,
+        *,
+        timeout: float,
+        filter: models.Filter | None = None,
+    ) -> list[Rows]:
+        """Ask once for all directions."""
+        condition = _checked(filter)
+        requests = [
+            models.QueryRequest(
+                query=direction.tolist(),
+                using=self._store.vector_name or None,
+                limit=count,
+                filter=condition,
+                with_payload=True,
+                with_vector=True,
+            )
+            for direction in directions
+        ]
+        try:
+            answers = self._call(
+                self._store.client.query_batch_points,
+                collection_name=self._store.collection_name,
+                requests=requests,
+                timeout=_whole_seconds(timeout),
+            )
+        except (StoreUnavailable, CollectionNotFound):
+            raise
+        except (StoreError, ValueError) as error:
+            self._check_vectors(directions.shape[1], error)
+            raise
+        return [self._rows(answer.points) for answer in answers]
+
+    def page(
+        self,
+        cursor: Any,
+        size: int,
+        *,
+        timeout: float,
+        filter: models.Filter | None = None,
+    ) -> tuple[Rows, Any]:
+        """Scroll on from the point that the last page ended before."""
+        points, following = self._call(
+            self._store.client.scroll,
+            collection_name=self._store.collection_name,
+            scroll_filter=_checked(filter),
+            limit=size,
+            offset=cursor,
+            with_payload=True,
+            with_vectors=True,
+            timeout=_whole_seconds(timeout),
+        )
+        return self._rows(points), following
+
+    def conjunction(self, first: models.Filter, second: models.Filter) -> models.Filter:
+        """Return a filter that must pass both."""
+        return models.Filter(must=[_a_filter(first), _a_filter(second)])
+
+    def _call(self, operation: Any, **arguments: Any) -> Any:
+        try:
+            return operation(**arguments)
+        except ResponseHandlingException as error:
+            raise StoreUnavailable(f"{self.label}: {type(error).__name__}") from error
+        except UnexpectedResponse as error:
+            raise self._typed(error) from error
+        except ValueError as error:  # the local mode's "Collection ... not found"
+            if str(error) == f"Collection {self._store.collection_name} not found":
+                raise CollectionNotFound(f"{self.label} does not exist") from error
+            raise
+
+    def _check_vectors(self, dimensions: int, error: Exception) -> None:
+        """Say in our words what a server and the local mode say in theirs."""
+        name, collection = self._store.vector_name, self._store.collection_name
+        found = self._call(self._store.client.get_collection, collection_name=collection)
+        held = found.config.params.vectors or {}
+        named = held if isinstance(held, dict) else {"": held}
+        if name not in named:
+            raise StoreError(
+                f"{self.label} has no dense vectors named {name!r}, only {sorted(named)}"
+            ) from error
+        if named[name].size != dimensions:
+            raise DimensionMismatch(
+                f"{self.label} has {named[name].size} dimensions, the query has {dimensions}: "
+                "open the store with the embeddings that filled it"
+            ) from error
+
+    def _typed(self, error: UnexpectedResponse) -> SIFTError:
+        kind = {404: CollectionNotFound, 429: StoreUnavailable, 503: StoreUnavailable}
+        return kind.get(error.status_code or 0, StoreError)(
+            f"{self.label}: the server answered {error.status_code} {error.reason_phrase}"
+        )
+
+    def _rows(self, points: Sequence[Any]) -> Rows:
+        store = self._store
+        kept = [
+            point
+            for point in points
+            if (point.payload or {}).get(store.content_payload_key) is not None
+            # A point need not have every vector of its collection.
+            and self._vector(point) is not None
+        ]
+        documents = [
+            Document(
+                id=str(point.id),
+                page_content=point.payload[store.content_payload_key],
+                metadata={
+                    **(point.payload.get(store.metadata_payload_key) or {}),
+                    # As the store's own searches return them.
+                    "_id": point.id,
+                    "_collection_name": store.collection_name,
+                },
+            )
+            for point in kept
+        ]
+        vectors = [self._vector(point) for point in kept]
+        matrix = np.array(vectors, dtype=np.float64) if vectors else np.empty((0, 0))
+        return Rows(documents, matrix, len(points))
+
+    def _vector(self, point: Any) -> Any:
+        named = isinstance(point.vector, dict)
+        return point.vector.get(self._store.vector_name) if named else point.vector
+
+
+def _checked(filter: models.Filter | None) -> models.Filter | None:
+    return None if filter is None else _a_filter(filter)
+
+
+def _a_filter(filter: models.Filter) -> models.Filter:
+    if isinstance(filter, models.Filter):
+        return filter
+    raise InvalidFilter(
+        f"Qdrant filters with a qdrant_client.models.Filter, got {type(filter).__name__}"
+    )
+
+
+def _whole_seconds(timeout: float) -> int:
+    return max(int(timeout), 1)

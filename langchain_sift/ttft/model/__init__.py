@@ -1,0 +1,1 @@
+"""The base model: loading, devices, tokens and hidden states."""

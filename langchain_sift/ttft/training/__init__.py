@@ -1,0 +1,1 @@
+"""LoRA training on the documents of one request."""

@@ -1,0 +1,193 @@
+"""An adapter as a value: to be used again, or kept in PEFT's format for others to load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.training.trainer import TrainingRecord
+
+_WEIGHTS = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_OURS = "langchain_sift.json"
+_PREFIX = "base_model.model."
+
+# What reading the files raises, where they are not what `save` wrote.
+_DAMAGES = (
+    OSError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    safetensors.SafetensorError,
+)
+
+Shapes = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedAdapter:
+    """What one prompt's documents taught: low-rank weights, apart from any slot."""
+
+    weights: torch.Tensor
+    """Float32, on the CPU, shape (size,): A and B of each layer, one after the other."""
+
+    layers: tuple[str, ...]
+    """Names of the layers."""
+
+    shapes: tuple[tuple[int, int], ...]
+    """Of A and of B transposed, of each layer."""
+
+    config: FineTuneConfig
+    """The recipe it was trained by, its `max_length` smaller than what was asked where memory did
+    not suffice."""
+
+    training: TrainingRecord
+    """What training did."""
+
+    base: str
+    """Name of the model that it belongs to."""
+
+    transposed: bool = False
+    """Whether there are layers whose weights are kept with the inputs first, as GPT-2's."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the adapter in PEFT's format; `peft.PeftModel.from_pretrained` loads it.
+
+        A reader finds the whole adapter or none: the folder is made beside and then renamed.
+
+        Args:
+            folder: Made with access for its owner only; must not exist.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: If there is something of that name already.
+        """
+        folder = Path(folder)
+        _check_absent(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".adapter-"))  # mode 0700
+        try:
+            tensors = dict(self._tensors())
+            safetensors.torch.save_file(tensors, beside / _WEIGHTS, metadata={"format": "pt"})
+            (beside / _CONFIG).write_text(json.dumps(self._peft_config(), indent=2))
+            (beside / _OURS).write_text(json.dumps(self._own_config()))
+            beside.rename(folder)  # fails where others were faster, for theirs is not empty
+        except BaseException as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if isinstance(error, OSError):
+                _check_absent(folder)
+            raise
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainedAdapter:
+        """Read an adapter that `save` wrote.
+
+        Raises:
+            ArgumentError: If there is none, or it is damaged.
+        """
+        folder = Path(folder)
+        try:
+            own = json.loads((folder / _OURS).read_text())
+            tensors = safetensors.torch.load_file(folder / _WEIGHTS)
+            layers = tuple(own["layers"])
+            parts = [_turned(name, tensors[name]) for name in _tensor_names(layers)]
+            weights = torch.cat([part.flatten() for part in parts])
+            if _sha256(weights) != own["sha256"]:
+                raise ValueError("its weights are not those that were saved")
+            return cls(
+                weights,
+                layers,
+                tuple((part.shape[0], part.shape[1]) for part in parts),
+                FineTuneConfig(**_with_tuples(own["config"])),
+                TrainingRecord(**_with_tuples(own["training"])),
+                own["base"],
+                own["transposed"],
+            )
+        except _DAMAGES as error:
+            raise ArgumentError(
+                f"{folder} holds no adapter that this version can read: {error}"
+            ) from error
+
+    def check_fits(self, layers: Sequence[str], shapes: Shapes) -> None:
+        """Reject a model with other layers.
+
+        Raises:
+            ArgumentError: If the adapter belongs to another model, rank or choice of layers.
+        """
+        if (self.layers, self.shapes) != (tuple(layers), tuple(shapes)):
+            raise ArgumentError(
+                f"the adapter was trained for {self.base!r} with lora_rank "
+                f"{self.config.lora_rank} and target_modules {self.config.target_modules!r}, "
+                "and fits no other model, rank or choice of layers"
+            )
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        sizes = [rows * columns for rows, columns in self.shapes]
+        parts = torch.split(self.weights, sizes)
+        names = _tensor_names(self.layers)
+        for name, part, shape in zip(names, parts, self.shapes, strict=True):
+            yield name, _turned(name, part.view(shape)).clone()
+
+    def _peft_config(self) -> dict[str, Any]:
+        return {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": self.base,
+            "r": self.config.lora_rank,
+            "lora_alpha": self.config.lora_alpha,
+            "lora_dropout": 0.0,
+            "bias": "none",
+            "target_modules": list(self.layers),
+            "inference_mode": True,
+            "fan_in_fan_out": self.transposed,
+        }
+
+    def _own_config(self) -> dict[str, Any]:
+        return {
+            "base": self.base,
+            "transposed": self.transposed,
+            "sha256": _sha256(self.weights),
+            "layers": self.layers,
+            "config": asdict(self.config),
+            "training": asdict(self.training),
+        }
+
+
+def _tensor_names(layers: Sequence[str]) -> list[str]:
+    return [f"{_PREFIX}{name}.lora_{part}.weight" for name in layers for part in "AB"]
+
+
+def _turned(name: str, part: torch.Tensor) -> torch.Tensor:
+    """Return B transposed, from PEFT's format or to it, and A as it is."""
+    return part.T.contiguous() if ".lora_B." in name else part
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+
+
+def _sha256(weights: torch.Tensor) -> str:
+    return hashlib.sha256(weights.numpy().tobytes()).hexdigest()
+
+
+def _check_absent(folder: Path) -> None:
+    if os.path.lexists(folder):
+        raise FileExistsError(f"{folder} exists already: choose another folder, or remove it")

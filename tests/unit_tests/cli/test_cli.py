@@ -1,0 +1,485 @@
+"""The command does the whole job on files, and for programs its last line is JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import chromadb
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from typer.testing import CliRunner, Result
+
+from langchain_sift import CalibratedSettings
+from langchain_sift.cli import app
+from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.errors import ArgumentError
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:40]))
+    return file
+
+
+@pytest.fixture
+def prompts(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"text": text, "group": f"g{n % 2}"} for n, text in enumerate(texts[40:44])]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def run(corpus: Path, prompts: Path, model: Path, out: Path, *more: str) -> Result:
+    arguments = ["compare", "--corpus", corpus, "--prompts", prompts, "--model", model]
+    arguments += ["--out", out, "--lora-rank", "4", "--learning-rate", "5e-3", "--k", "4", *more]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_it_compares_and_writes_a_report(
+    corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = run(corpus, prompts, tiny_model_path, out, "--protocol", "document,continuation")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found["report"] == str(out / "report.html")
+    assert list(found["protocols"]) == ["document", "continuation"]
+    document = found["protocols"]["document"]
+    assert document["prompts"] == 4
+    assert list(document["methods"]) == [
+        "base",
+        "rag:nearest",
+        "rag:sift",
+        "ttft:nearest",
+        "ttft:sift",
+    ]
+    assert set(document["groups"]) == {"g0", "g1"}
+    assert document["methods"]["ttft:sift"]["bits_per_byte"] > 0
+    assert "ttft:sift" in (out / "report.html").read_text(encoding="utf-8")
+    assert len((out / "results.jsonl").read_text().splitlines()) == 2 * 4 * 5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--methods", "ttft:shift"), "'ttft:shift'"),
+        (("--protocol", "paper"), "'paper'"),
+        (("--k", "0"), "k must be"),
+        (("--lora-rank", "0"), "lora_rank must be"),
+        (("--embeddings", "no_such_module:Name"), "no_such_module"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_two(  # noqa: PLR0917 - fixtures
+    more: tuple[str, ...],
+    message: str,
+    corpus: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+) -> None:
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "out", *more)
+    assert result.exit_code == 2
+    assert "error:" in result.stderr
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["made", "Made"])
+def test_any_langchain_embeddings_can_be_named(
+    name: str,
+    corpus: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = DeterministicFakeEmbedding(size=16)
+    monkeypatch.setitem(sys.modules, "own_embeddings", module := ModuleType("own_embeddings"))
+    module.made, module.Made = (
+        made,
+        type(
+            "Made",
+            (Embeddings,),
+            {
+                "embed_documents": staticmethod(made.embed_documents),
+                "embed_query": staticmethod(made.embed_query),
+            },
+        ),
+    )
+    out = corpus.parent / "out"
+    more = ("--embeddings", f"own_embeddings:{name}", "--methods", "rag:sift")
+    result = run(corpus, prompts, tiny_model_path, out, *more)
+    assert result.exit_code == 0, result.output
+    store = chromadb.PersistentClient(str(out / "chroma"))
+    (collection,) = store.list_collections()
+    held = collection.get(include=["embeddings", "documents"])
+    assert held["embeddings"].shape == (40, 16)
+    expected = made.embed_query(held["documents"][0])
+    assert held["embeddings"][0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_bad_corpus_is_named_by_file_and_line(
+    corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    corpus.write_bytes(corpus.read_bytes() + b"\xff\n")
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "corpus.jsonl, line 41: not UTF-8" in " ".join(result.stderr.split())
+
+
+def test_a_model_that_does_not_exist_is_named(corpus: Path, prompts: Path, tmp_path: Path) -> None:
+    result = run(corpus, prompts, tmp_path / "nowhere", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "cannot load the model" in result.stderr
+
+
+def test_without_the_extra_the_command_says_what_to_install() -> None:
+    hide = "import sys; sys.modules['typer'] = None; sys.argv = ['langchain-sift'];"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{hide} from langchain_sift.__main__ import main; main()"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert "pip install 'langchain-sift[compare]'" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+@pytest.fixture
+def indexed(corpus: Path, prompts: Path, tiny_model_path: Path) -> Path:
+    """A folder of Chroma's with one collection, as a comparison leaves it."""
+    out = corpus.parent / "out"
+    result = run(corpus, prompts, tiny_model_path, out, "--methods", "base")
+    assert result.exit_code == 0, result.output
+    return out / "chroma"
+
+
+def test_it_explains_a_choice(indexed: Path, texts: list[str]) -> None:
+    query = texts[3][:40]
+    command = ["explain", query, "--store", str(indexed), "--k", "5"]
+    shown = CliRunner().invoke(app, command)
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [len(found[way]) for way in ("sift", "nearest")] == [5, 5]
+    assert found["query"] == query
+    for choice in found["sift"]:
+        assert f"{choice['gain']:.3f}" in shown.stdout
+    assert "nearest neighbours" in shown.stdout
+    assert "adaptive stopping" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("store", "more", "message"),
+    [
+        ("no_such_folder", (), "no_such_folder is no folder of Chroma's"),
+        ("http://127.0.0.1:9", (), "no Chroma server"),
+        ("damaged", (), "Chroma store damaged: InternalError"),
+        (None, ("--collection", "none"), "no collection 'none': choose one of"),
+        (None, ("--k", "0"), "k must be"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(  # noqa: PLR0917 - fixtures
+    indexed: Path,
+    store: str | None,
+    more: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "chroma.sqlite3").write_bytes(b"no database")
+    command = ["explain", "query", "--store", store or str(indexed), *more]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_the_help_does_not_wait_for_pytorch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"
+        "CliRunner().invoke(app, ['--help']); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    file = tmp_path / "questions.txt"
+    file.write_text("Who bakes the bread?\n\nWhat does the river carry?\n", encoding="utf-8")
+    return file
+
+
+def compare_store(store: Path, prompts: Path, model: Path, out: Path, *more: str) -> Result:
+    arguments = ["compare", "--store", store, "--prompts", prompts, "--model", model, "--out", out]
+    return CliRunner().invoke(app, [str(argument) for argument in (*arguments, *more)])
+
+
+SMALL = ("--lora-rank", "4", "--learning-rate", "5e-3", "--max-length", "32")
+
+
+def test_questions_are_asked_of_a_collection_that_was_indexed(
+    indexed: Path, questions: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    more = ("--protocol", "qa", "--k", "1,3", "--max-tokens", "4", *SMALL)
+    result = compare_store(indexed, questions, tiny_model_path, out, *more)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert (found["protocol"], found["prompts"]) == ("qa", 2)
+    assert list(found["by_k"]) == ["1", "3"]
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 * (1 + 4 * 2)
+    assert all(isinstance(row["answer"], str) for row in rows)
+
+
+def test_a_folder_is_gone_on_with_or_replaced_only_when_asked(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    more = ("--methods", "base,ttft:sift", "--k", "2", *SMALL)
+    assert compare_store(indexed, prompts, tiny_model_path, out, *more).exit_code == 0
+    rows = (out / "results.jsonl").read_text()
+    refused = compare_store(indexed, prompts, tiny_model_path, out, *more)
+    assert refused.exit_code == 2
+    assert "--resume" in refused.stderr
+    other = compare_store(indexed, prompts, tiny_model_path, out, *more, "--resume", "--seed", "1")
+    assert other.exit_code == 2
+    assert "seed was 0, is 1" in " ".join(other.stderr.split())
+    assert (out / "results.jsonl").read_text() == rows
+    lines = rows.splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(lines[:-2]))
+    resumed = compare_store(indexed, prompts, tiny_model_path, out, *more, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    again = (out / "results.jsonl").read_text().splitlines()
+    bits = sorted(json.loads(line)["bits"] for line in lines)
+    assert sorted(json.loads(line)["bits"] for line in again) == pytest.approx(bits, rel=1e-6)
+    shown = CliRunner().invoke(app, ["report", str(out)])
+    assert shown.exit_code == 0, shown.output
+    last = json.loads(shown.stdout.splitlines()[-1])
+    assert last["methods"] == json.loads(resumed.stdout.splitlines()[-1])["methods"]
+    replaced = compare_store(indexed, prompts, tiny_model_path, out, *more, "--overwrite")
+    assert replaced.exit_code == 0, replaced.output
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")]).exit_code == 2
+
+
+def test_runnables_of_the_users_own_take_part(
+    indexed: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "my_runnables.py").write_text(
+        "from langchain_core.documents import Document\n"
+        "from langchain_core.runnables import RunnableLambda\n"
+        "retriever = RunnableLambda(lambda query: [Document('A baker bakes bread.', id='own')])\n"
+        "chain = RunnableLambda(lambda question: 'the baker')\n"
+        "def short(answer, prompt):\n    return 1.0 / (1 + len(answer))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    prompts = tmp_path / "qa.jsonl"
+    prompts.write_text('{"question": "Who bakes the bread?", "answers": ["The baker"]}\n')
+    more = ("--retriever", "mine=my_runnables:retriever", "--chain", "api=my_runnables:chain")
+    more += ("--scorer", "short=my_runnables:short", "--methods", "rag:mine,ttft:mine,api")
+    more += ("--protocol", "qa", "--k", "2", "--max-tokens", "4", *SMALL)
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 0, result.output
+    methods = json.loads(result.stdout.splitlines()[-1])["methods"]
+    assert list(methods) == ["base", "rag:mine", "ttft:mine", "api"]
+    assert methods["api"]["scores"]["exact_match"] == 1.0
+    assert methods["api"]["scores"]["short"] == pytest.approx(0.1)
+    assert methods["ttft:mine"]["documents_used"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--k", "two"), "--k takes a number of documents"),
+        (("--methods", "tfft:sift"), "did you mean ttft:sift"),
+        (("--retriever", "mine"), "'mine' is not NAME=module:OBJECT"),
+        (("--chain", "api=no_such_module:chain"), "no_such_module"),
+        (("--leaks", "never"), "report, exclude, ignore"),
+        (("--settings", "no-such-file.json"), "no-such-file.json"),
+        (("--corpus", "somewhere"), "either --store"),
+        (("--collection", "nowhere"), "has no collection 'nowhere'"),
+    ],
+)
+def test_a_mistake_in_an_option_is_told(  # noqa: PLR0917 - fixtures
+    more: tuple[str, ...],
+    message: str,
+    indexed: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+) -> None:
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_brackets_in_an_error_are_no_markup(tmp_path: Path) -> None:
+    missing = tmp_path / "nope[draft]" / "[/x]"
+    result = CliRunner().invoke(app, ["report", str(missing)])
+    assert result.exit_code == 2
+    assert "nope[draft]/[/x]" in "".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [("def broken(:", "invalid syntax"), ("1 / 0", "division by zero")]
+)
+def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
+    code: str,
+    message: str,
+    corpus: Path,
+    prompts: Path,
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"broken_{message.split(maxsplit=1)[0]}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    more = ("--embeddings", f"{name}:Thing")
+    result = run(corpus, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_what_was_calibrated_is_what_a_comparison_takes(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "new folder" / "settings.json"
+    command = ["calibrate", "--store", indexed, "--model", tiny_model_path, "--out", file]
+    command += ["--prompts", "4", "--k", "3", "--lora-rank", "4", "--max-length", "32"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    assert "chosen: λ' =" in result.stdout
+    found = json.loads(result.stdout.splitlines()[-1])["settings"]
+    again = CliRunner().invoke(app, list(map(str, command)))
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    out = tmp_path / "report"
+    more = ("--settings", str(file), "--methods", "ttft:sift")
+    compared = compare_store(indexed, prompts, tiny_model_path, out, *more)
+    assert compared.exit_code == 0, compared.output
+    settings = json.loads((out / "run.json").read_text())
+    assert settings["k"] == [found["k"]]
+    for name in ("noise_variance", "learning_rate", "lora_rank", "max_length", "fetch_k"):
+        assert settings[name] == found[name]
+    told = ["explain", "rice", "--store", indexed, "--settings", file, "--json"]
+    explained = CliRunner().invoke(app, [*map(str, told), "--k", "2"])
+    assert explained.exit_code == 0, explained.output
+    choice = json.loads(explained.stdout)
+    assert choice["noise_variance"] == found["noise_variance"]
+    assert len(choice["sift"]) == 2
+
+
+@pytest.mark.parametrize("where", ["corpus.jsonl/out", "n" * 300, "folder/" + "n" * 300])
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    where: str, corpus: Path, prompts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / where
+    compared = run(corpus, prompts, Path("never/loaded"), out)
+    command = ["calibrate", "--store", "somewhere", "--model", "never/loaded", "--out", str(out)]
+    for result in (compared, CliRunner().invoke(app, command)):
+        assert result.exit_code == 2, result.output
+        told = "".join(result.stderr.split())
+        assert "".join(str(out).split()) in told
+        assert "Traceback" not in result.output
+        assert "never/loaded" not in told
+
+
+def test_what_was_found_is_printed_where_it_cannot_be_saved(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise ArgumentError("settings.json cannot be written: No space left on device")
+
+    monkeypatch.setattr(CalibratedSettings, "save", full)
+    command = ["calibrate", "--store", indexed, "--model", tiny_model_path, "--prompts", "2"]
+    command += ["--k", "1", "--lora-rank", "4", "--max-length", "16", "--out", tmp_path / "s.json"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 2
+    assert "No space left on device" in result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["settings"]["k"] == 1
+    assert list(tmp_path.glob("s.json")) == []
+
+
+def test_settings_name_the_model_and_another_is_noted(
+    indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    saved = CalibratedSettings(0.3, 1e-3, 2, 20, 4, 8.0, 32, "org/name", "document", 0)
+    saved.save(file)
+    command = ["compare", "--store", indexed, "--prompts", prompts, "--settings", file]
+    command += ["--methods", "ttft:sift", "--out", tmp_path / "report"]
+    unknown = CliRunner().invoke(app, list(map(str, command)))
+    assert unknown.exit_code == 2
+    assert "org/name" in unknown.stderr
+    result = CliRunner().invoke(app, [*map(str, command), "--model", str(tiny_model_path)])
+    assert result.exit_code == 0, result.output
+    assert "calibrated with org/name" in result.stderr
+    run = json.loads((tmp_path / "report" / "run.json").read_text())
+    assert (run["lora_alpha"], run["lora_rank"], run["k"]) == (8.0, 4, [2])
+    replace(saved, model=str(tiny_model_path)).save(file, overwrite=True)
+    command[-1] = tmp_path / "other"
+    named = CliRunner().invoke(app, [*map(str, command), "--lora-rank", "2"])
+    assert named.exit_code == 0, named.output
+    run = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
+
+
+def test_prompts_that_leak_are_told_or_left_out(
+    indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    held = [{"text": text} for text in texts[:3]]
+    lines = [{"text": "rice grows in wet fields"}, {"text": "wheat does not"}, *held]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for leaks, told in (
+        ("report", "prompts. --leaks exclude leaves them out."),
+        ("exclude", "prompts: those are left out. report:"),
+    ):
+        out = tmp_path / leaks
+        more = ("--methods", "base", "--leaks", leaks)
+        result = compare_store(indexed, prompts, tiny_model_path, out, *more)
+        assert result.exit_code == 0, result.output
+        said = f"leaks: the store holds the scored text of 3 of 5 {told}"
+        assert said in " ".join(result.stdout.split())
+
+
+def test_rows_without_a_result_are_told_with_their_reasons(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "word"}\n{"text": "rice grows in wet fields"}\n')
+    more = ("--protocol", "continuation", "--methods", "rag:sift", "--k", "2")
+    result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 0, result.output
+    assert "2 of 4 rows have no result:" in result.stdout
+    assert "  2 x ArgumentError: the text is a single word" in result.stdout
+    assert "continuation: " in result.stdout
+
+
+@pytest.mark.parametrize(("terminal", "printed"), [(True, ""), (False, '{"λ": 1}\n')])
+def test_a_terminal_shows_no_json(
+    *,
+    terminal: bool,
+    printed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    echo_for_programs({"λ": 1})
+    assert capsys.readouterr().out == printed

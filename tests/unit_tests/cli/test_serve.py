@@ -1,0 +1,232 @@
+"""What is wrong with `langchain-sift serve` is told in a line before anything is served."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from langchain_sift import FineTuneConfig
+from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.cli import app
+from langchain_sift.stores.locking import held
+
+PUBLIC = "0.0.0.0"  # noqa: S104 - that it is refused is what is tested
+KEY = "a-key-that-is-long-enough"
+
+
+@pytest.fixture
+def folder(texts, tiny_model_path, tmp_path) -> Path:
+    docs = tmp_path / "docs.jsonl"
+    docs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:6]))
+    arguments = ["index", docs, "--store", tmp_path / "store", "--embeddings", tiny_model_path]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "store"
+
+
+def run(model: Path, store: Path | str, *more: object, env: dict[str, str] | None = None) -> Result:
+    arguments = ["serve", "--model", model, "--store", store, "--port", 0, *more]
+    return CliRunner(env=env).invoke(app, [str(argument) for argument in arguments])
+
+
+def served(model: Path, store: Path | str, *more: object, env: dict[str, str] | None = None):
+    """Return what would be served, and where."""
+    with mock.patch("langchain_sift.serving.serve") as serve:
+        result = run(model, store, *more, env=env)
+    assert result.exit_code == 0, result.output
+    (settings,), where = serve.call_args
+    return settings, where
+
+
+def check(result: Result, message: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert "error:" in result.stderr
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--collection", "facts"), "no collection 'facts': choose one of ['documents']"),
+        (("--host", PUBLIC), "no token is asked for"),
+        (("--host", "::"), "no token is asked for"),
+        (("--host", "192.168.1.2"), "no token is asked for"),
+        (("--host", "example.com"), "no token is asked for"),
+        (("--host", "127.0.0.300"), "no token is asked for"),
+        (("--mode", "best"), "mode must be one of"),
+        (("--k", "0"), "k must be an integer of at least 1"),
+        (("--lora-rank", "0"), "lora_rank must be"),
+        (("--max-tokens", "0"), "max_tokens must be"),
+        (("--timeout", "0"), "timeout must be"),
+        (("--max-requests", "0"), "max_requests must be"),
+        (("--api-key", "short"), "at least 16 characters"),
+        (("--tenants", "nothing.toml"), "nothing.toml"),
+        (("--settings", "nothing.json"), "nothing.json"),
+        (("--embeddings", "no_such_module:Name"), "no_such_module"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_and_exit_code_two(more, message, tiny_model_path, folder):
+    check(run(tiny_model_path, folder, *more), message)
+
+
+def test_what_is_not_there(tiny_model_path, folder, tmp_path):
+    check(run(tmp_path / "nothing", folder), "nothing")
+    check(run(tiny_model_path, tmp_path / "nothing"), "no folder of Chroma's")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    # The store first: a model takes long to load.
+    check(run(tmp_path / "nothing", url), f"no Chroma server at {url}")
+    check(run(tmp_path / "nothing", folder, "--collection", "facts"), "no collection 'facts'")
+
+
+def test_a_port_that_is_taken(tiny_model_path, folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        check(run(tiny_model_path, folder, "--port", port), f"127.0.0.1:{port} cannot be listened")
+
+
+def test_tenants_whose_filter_or_collection_is_none(tiny_model_path, folder, tmp_path):
+    tenants = tmp_path / "tenants.toml"
+    for entry, message in (
+        ('filter = {tenant = {"$ne" = "b"}}', "must say what is allowed"),
+        ('filter = {"$or" = []}', "the filter of tenant 'a'"),
+        ('collection = "other"', "no collection 'other'"),
+    ):
+        tenants.write_text(f'[tenants.a]\ntoken = "{KEY}"\n{entry}')
+        check(run(tiny_model_path, folder, "--tenants", tenants), message)
+    check(
+        run(tiny_model_path, folder, "--tenants", tenants, "--api-key", KEY),
+        "either --tenants or an API key",
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", "--port", "0", "--model", "MODEL"],
+        ["explain", "a question"],
+        ["index", "DOCS", "--embeddings", "MODEL"],
+        ["calibrate", "--model", "MODEL", "--out", "OUT"],
+        ["compare", "--model", "MODEL", "--prompts", "DOCS", "--out", "OUT"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_store_that_a_server_holds_is_refused(command, tiny_model_path, folder, tmp_path):
+    names = {
+        "MODEL": tiny_model_path,
+        "DOCS": tmp_path / "docs.jsonl",
+        "OUT": tmp_path / "out",
+    }
+    arguments = [str(names.get(part, part)) for part in command]
+    with held(folder, alone=True):
+        result = CliRunner().invoke(app, [*arguments, "--store", str(folder)])
+    assert result.exit_code == 2, result.output
+    assert "is open elsewhere" in " ".join(result.stderr.split())
+
+
+def test_what_is_calibrated_is_served_unless_another_value_is_given(
+    tiny_model_path, folder, tmp_path
+):
+    saved = CalibratedSettings(
+        noise_variance=0.3,
+        learning_rate=2e-3,
+        k=7,
+        fetch_k=50,
+        lora_rank=4,
+        lora_alpha=8.0,
+        max_length=48,
+        model="tiny",
+        protocol="document",
+        seed=5,
+    )
+    saved.save(tmp_path / "settings.json")
+    file = ("--settings", tmp_path / "settings.json")
+    settings, _ = served(tiny_model_path, folder, *file)
+    assert (settings.k, settings.fetch_k, settings.noise_variance) == (7, 50, 0.3)
+    assert settings.finetune == saved.finetune_config()
+    settings, _ = served(tiny_model_path, folder, *file, "--k", 2, "--learning-rate", 0.5)
+    assert (settings.k, settings.finetune.learning_rate) == (2, 0.5)
+    assert settings.finetune.lora_alpha == 8.0
+    settings, _ = served(tiny_model_path, folder, *file, "--lora-rank", 32)
+    assert (settings.finetune.lora_rank, settings.finetune.lora_alpha) == (32, 32.0)
+    settings, _ = served(tiny_model_path, folder)
+    assert settings.finetune == FineTuneConfig()
+    settings, _ = served(tiny_model_path, folder, "--lora-rank", 8)
+    assert settings.finetune == FineTuneConfig(lora_rank=8, lora_alpha=8.0)
+
+
+def test_a_key_comes_from_the_environment(tiny_model_path, folder):
+    settings, where = served(
+        tiny_model_path,
+        folder,
+        "--host",
+        PUBLIC,
+        env={"LANGCHAIN_SIFT_API_KEY": KEY},
+    )
+    assert settings.tenants.owner_of(KEY) is not None
+    assert settings.tenants.owner_of("another") is None
+    assert where["host"] == PUBLIC
+    settings, where = served(tiny_model_path, folder)
+    assert not settings.tenants.need_tokens
+    assert where["host"] == "127.0.0.1"
+
+
+def test_the_help_loads_nothing_that_is_slow():
+    program = (
+        "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"
+        "assert CliRunner().invoke(app, ['serve', '--help']).exit_code == 0\n"
+        "slow = {'torch', 'transformers', 'chromadb', 'fastapi', 'uvicorn'} & {*sys.modules}\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])
+def test_a_missing_extra_is_named_with_the_command_that_brings_it(missing, tiny_model_path, folder):
+    program = (
+        "import sys; sys.modules[sys.argv.pop(1)] = None\n"
+        "from langchain_sift.__main__ import main; main()"
+    )
+    command = ["serve", "--model", tiny_model_path, "--store", folder]
+    done = subprocess.run(
+        [sys.executable, "-c", program, missing, *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'langchain-sift[serve]'" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_it_works_without_the_packages_of_the_comparison(tiny_model_path, folder):
+    program = """if True:
+        import sys
+        for name in ("matplotlib", "bs4", "pypdf", "langchain_text_splitters"):
+            sys.modules[name] = None
+        from langchain_sift.serving import ServingSettings, create_app, open_service
+        with open_service(ServingSettings(sys.argv[1], sys.argv[2])) as service:
+            create_app(service)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, tiny_model_path, folder],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(folder)

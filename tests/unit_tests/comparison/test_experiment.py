@@ -1,0 +1,465 @@
+"""Every method is measured on every prompt, and one failure costs one row."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_sift import FineTuneConfig, compare
+from langchain_sift.comparison import Prompt
+from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.errors import ArgumentError, CollectionNotFound
+from langchain_sift.report.files import write_report
+from langchain_sift.selection import select
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from langchain_sift.comparison import Report
+
+RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=5e-3, max_length=48)
+PROMPTS = [
+    Prompt("one", "The river carries warm bread in winter, 12 times.", "a"),
+    Prompt("two", "Every comet repairs a broken clock at sea, 7 times.", "b"),
+]
+METHODS = ("base", "rag:sift", "ttft:nearest", "ttft:sift", "ttft:random")
+
+
+@pytest.fixture
+def report(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> Report:
+    return compare(
+        PROMPTS,
+        METHODS,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        vectorstore=store,
+        protocols=("document", "continuation"),
+        k=6,
+        fetch_k=30,
+        noise_variance=1.0,
+        finetune=RECIPE,
+        out=str(tmp_path),
+    )
+
+
+def test_there_is_a_row_for_each_and_it_is_on_disk(report: Report, tmp_path: Path) -> None:
+    keys = [(row.protocol, row.prompt, row.method) for row in report.rows]
+    expected = [
+        (protocol, prompt.id, method)
+        for protocol in ("document", "continuation")
+        for prompt in PROMPTS
+        for method in METHODS
+    ]
+    assert keys == expected
+    assert all(row.failure is None for row in report.rows)
+    read = read_report(tmp_path)
+    assert read.rows == report.rows
+    assert read.texts == report.texts
+    assert read.prompt_texts == report.prompt_texts
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["bits"] for line in lines) == sorted(
+        row.bits for row in report.rows
+    )
+
+
+def test_base_bits_are_the_models_own_loss(
+    report: Report, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    row = report.rows[0]
+    ids = [tiny_tokenizer.bos_token_id, *tiny_tokenizer(PROMPTS[0].text)["input_ids"]]
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        loss = tiny_model(input_ids=tokens, labels=tokens).loss.item()
+    assert row.bits == pytest.approx(loss * (len(ids) - 1) / math.log(2), rel=1e-4)
+    assert row.bytes == len(PROMPTS[0].text)
+
+
+def test_fine_tuning_repeats_where_sift_does_and_rag_never(report: Report, store: Chroma) -> None:
+    held = store.get(include=["embeddings", "documents"])
+    rows = np.array(held["embeddings"])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    query = np.array(store.embeddings.embed_query(PROMPTS[0].text))
+    query /= np.linalg.norm(query)
+    nearest = np.argsort(-(rows @ query), kind="stable")[:30]
+    expected = select(query, rows[nearest], k=6, noise_variance=1.0, replace=True)
+    by_method = {row.method: row for row in report.rows[: len(METHODS)]}
+    ids = [document.id for document in by_method["ttft:sift"].chosen]
+    assert ids == [held["ids"][nearest[index]] for index in expected.indices]
+    for method in ("rag:sift", "ttft:nearest", "ttft:random"):
+        row = by_method[method]
+        assert len({document.id for document in row.chosen}) == 6, method
+    variances = [d.posterior_variance for d in by_method["ttft:sift"].chosen]
+    assert variances == pytest.approx(list(expected.posterior_variances), abs=1e-6)
+
+
+def test_fine_tuning_on_what_is_like_the_prompt_helps(report: Report) -> None:
+    for protocol in report.protocols:
+        assert report.summary(protocol)["ttft:sift"].percent_of_base < 100
+
+
+def test_a_failure_costs_one_row_and_says_why(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    report = compare(
+        ["word", "The river carries warm bread."],
+        ("ttft:sift",),
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        vectorstore=store,
+        protocols=("continuation",),
+        k=2,
+        finetune=RECIPE,
+    )
+    failed, scored = report.rows[:2], report.rows[2:]
+    assert [row.method for row in failed] == ["base", "ttft:sift"]
+    assert all("single word" in str(row.failure) and math.isnan(row.bits) for row in failed)
+    assert all(row.failure is None for row in scored)
+    assert report.summary("continuation")["ttft:sift"].failures == 1
+
+
+def test_a_dropped_collection_is_told_before_any_work(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    store._client.delete_collection(store._collection.name)
+    with pytest.raises(CollectionNotFound):
+        compare(PROMPTS, model=tiny_model, tokenizer=tiny_tokenizer, vectorstore=store)
+
+
+def run(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    methods: Sequence[str],
+    **settings: object,
+) -> Report:
+    return compare(
+        settings.pop("prompts", PROMPTS),
+        methods,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        vectorstore=store,
+        finetune=RECIPE,
+        **{"noise_variance": 1.0, "fetch_k": 30, "k": 6, **settings},
+    )
+
+
+class SeededEmbeddings(Embeddings):
+    """A vector of its own for each text and seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def embed_query(self, text: str) -> list[float]:
+        return np.random.default_rng([self.seed, *text.encode()]).normal(size=8).tolist()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+def test_the_noise_variance_is_that_of_the_stores_embeddings_unless_given(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    for given, expected in ((None, 1.0), (0.3, 0.3)):
+        report = run(tiny_model, tiny_tokenizer, store, ("rag:sift",), noise_variance=given)
+        assert report.settings["noise_variance"] == expected
+
+
+def test_several_k_are_what_each_is_alone(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    methods = ("rag:sift", "ttft:sift", "ttft:nearest", "ttft:hull", "both:sift", "ttft:random")
+    together = run(tiny_model, tiny_tokenizer, store, methods, k=(2, 6, 4))
+    assert together.ks == (2, 4, 6)
+    for k in together.ks:
+        alone = run(tiny_model, tiny_tokenizer, store, methods, k=k)
+        expected = {row.key: row for row in alone.rows}
+        for row in together.select("document", k=k):
+            other = expected[row.key]
+            assert row.bits == pytest.approx(other.bits, rel=1e-5), row.key
+            ids = [document.id for document in row.chosen]
+            assert ids == [document.id for document in other.chosen]
+            assert row.used_places == other.used_places
+            assert row.tokens_training == other.tokens_training
+
+
+@pytest.mark.parametrize("name", ["ttft:sift", "ttft:hull", "rag:hull"])
+def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
+    name: str, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    alphas = (0.05, 0.3, 1.0)
+    methods = [name, *(f"{name}:stopping_alpha={alpha}" for alpha in alphas)]
+    report = run(tiny_model, tiny_tokenizer, store, methods, k=12)
+    whole = {row.prompt: row for row in report.rows if row.method == name}
+    lengths = []
+    for row in report.rows:
+        if row.method in methods[1:]:
+            alpha = float(row.method.partition("=")[2])
+            chosen = whole[row.prompt].chosen
+            # The first n with a deviation above 1 / (alpha n): arXiv 2410.08020, section 5.
+            enough = [
+                n
+                for n, document in enumerate(chosen, start=1)
+                if math.sqrt(document.posterior_variance) > 1 / (alpha * n)
+            ]
+            assert row.chosen == chosen[: (enough or [12])[0]]
+            lengths.append(len(row.chosen))
+            alone = run(tiny_model, tiny_tokenizer, store, [row.method], k=12)
+            other = next(r for r in alone.rows if r.key == row.key)
+            assert row.bits == pytest.approx(other.bits, rel=1e-5)
+    assert min(lengths) < 12
+
+
+def test_what_is_trained_together_is_what_it_is_alone(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    prompts = [f"The river carries warm bread in winter, {n} times." for n in range(5)]
+    methods = ("ttft:sift", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:mmr")
+    alone = run(tiny_model, tiny_tokenizer, store, methods, prompts=prompts, jobs=1)
+    together = run(tiny_model, tiny_tokenizer, store, methods, prompts=prompts, jobs=3)
+    assert [row.key for row in alone.rows] == [row.key for row in together.rows]
+    for one, other in zip(alone.rows, together.rows, strict=True):
+        assert one.bits == pytest.approx(other.bits, rel=1e-5)
+
+
+def test_every_search_and_both_modes_bring_documents(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    methods = ("ttft:sift:residual", "ttft:sift:exhaustive", "both:sift:noise_variance=0.01")
+    report = run(tiny_model, tiny_tokenizer, store, methods)
+    assert all(row.failure is None for row in report.rows)
+    by_key = {row.key: row for row in report.rows}
+    residual, exhaustive, both = (by_key["document", "one", name, 6] for name in methods)
+    least = exhaustive.chosen[-1].posterior_variance
+    assert residual.chosen[-1].posterior_variance == pytest.approx(least, rel=0.2)
+    assert both.tokens_context > by_key["document", "one", "base", 0].tokens_context
+    assert both.tokens_training > 0
+    assert 0 < both.redundancy <= 1
+
+
+def test_a_users_retriever_is_a_selection(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    retriever = store.as_retriever(search_kwargs={"k": 9})
+    broken = RunnableLambda(lambda query: query)
+    report = run(
+        tiny_model,
+        tiny_tokenizer,
+        store,
+        ("rag:mine", "ttft:mine", "ttft:nearest", "rag:broken"),
+        retrievers={"mine": retriever, "broken": broken},
+        k=(3, 6),
+    )
+    by_key = {row.key: row for row in report.rows}
+    for k in (3, 6):
+        mine, nearest = (by_key["document", "one", f"ttft:{n}", k] for n in ("mine", "nearest"))
+        assert [d.id for d in mine.chosen] == [d.id for d in nearest.chosen]
+        assert mine.bits == pytest.approx(nearest.bits, rel=1e-5)
+        failed = by_key["document", "one", "rag:broken", k]
+        assert "must return a list of Documents" in str(failed.failure)
+
+
+def test_rows_of_another_comparison_are_not_gone_on_with(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    texts = [f"The river carries warm bread in winter, {n} times." for n in range(6)]
+    prompt = Prompt("p", "What?", answers=("bread",), choices=("a", "b"), correct=0)
+
+    def go_on(seed: int = 0, prompt: Prompt = prompt, *methods: str, **named: object) -> Report:
+        store = InMemoryVectorStore(SeededEmbeddings(seed))
+        store.add_texts(texts, ids=[str(n) for n in range(6)])
+        more = {"protocols": ("qa",), "max_tokens": 1, "k": 2, "out": tmp_path, "resume": True}
+        methods = methods or ("rag:sift",)
+        return run(tiny_model, tiny_tokenizer, store, methods, prompts=[prompt], **more, **named)
+
+    rows = go_on().rows
+    for change, value in (
+        ("text", "Who?"),
+        ("group", "g"),
+        ("source", "s"),
+        ("answers", ("rice",)),
+        ("choices", ("a", "c")),
+        ("correct", 1),
+    ):
+        with pytest.raises(ArgumentError, match=r"other settings \(prompts was"):
+            go_on(prompt=replace(prompt, **{change: value}))
+    with pytest.raises(ArgumentError, match=r"other settings \(vectors was"):
+        go_on(seed=1)
+    for kind, own in (
+        ("retrievers", RunnableLambda(str)),
+        ("chains", RunnableLambda(str)),
+        ("scorers", lambda *_: 1.0),
+    ):
+        with pytest.raises(ArgumentError, match=rf"other settings \({kind} was \[\], is \['mine'"):
+            go_on(**{kind: {"mine": own}})
+    assert go_on().rows == rows
+
+
+def test_what_failed_is_tried_again(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    def down_at_first(query: str) -> list[Document]:
+        asked.append(query)
+        if len(asked) == 2:
+            raise ConnectionError("down")
+        return [Document("Bread is baked.", id="own")]
+
+    def go_on() -> Report:
+        mine = {"mine": RunnableLambda(down_at_first)}
+        settings = {"retrievers": mine, "jobs": 1, "out": tmp_path, "resume": True}
+        return run(tiny_model, tiny_tokenizer, store, ("rag:mine",), k=1, **settings)
+
+    failures = [row.failure for row in go_on().rows]
+    assert failures == [None, None, None, "ConnectionError: down"]
+    assert [row.failure for row in go_on().rows] == [None] * 4
+    assert asked == [PROMPTS[0].text, PROMPTS[1].text, PROMPTS[1].text]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
+    assert read_report(tmp_path).rows == go_on().rows
+    assert len(asked) == 3
+
+
+QUESTIONS = [
+    Prompt(
+        "q1",
+        "What does the river carry?",
+        answers=("warm bread",),
+        choices=("bread", "no"),
+        correct=0,
+    ),
+    Prompt("q2", "Who repairs the clock?", answers=("a comet", "comet")),
+    Prompt("q3", "Where?"),
+]
+
+
+def test_questions_are_answered_and_their_answers_measured(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    chain = RunnableLambda(lambda question: {"answer": "A comet." if "Who" in question else "?"})
+    report = run(
+        tiny_model,
+        tiny_tokenizer,
+        store,
+        ("rag:sift", "ttft:sift", "api"),
+        prompts=QUESTIONS,
+        protocols=("qa",),
+        chains={"api": chain},
+        scorers={"short": lambda answer, prompt: float(len(answer) < len(prompt.text))},
+        k=(2, 4),
+        max_tokens=6,
+    )
+    assert [row.failure for row in report.rows] == [None] * len(report.rows)
+    by_key = {row.key: row for row in report.rows}
+    api = by_key["qa", "q2", "api", 0]
+    assert api.answer == "A comet."
+    assert api.scores == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0, "short": 1.0}
+    base = by_key["qa", "q1", "base", 0]
+    assert set(base.scores) == {"accuracy", "exact_match", "f1", "contains", "short"}
+    assert base.bytes == len(" warm bread")
+    unanswerable = by_key["qa", "q3", "ttft:sift", 4]
+    assert set(unanswerable.scores) == {"short"}
+    assert math.isnan(unanswerable.bits)
+    metrics = {"exact_match", "f1", "contains", "accuracy", "short", "percent_of_base"}
+    assert set(report.metrics("qa")) == metrics
+    assert report.summary("qa")["api"].scores["exact_match"] == 0.5
+
+
+def test_a_scorer_may_give_no_score(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    def long(_: str, prompt: Prompt) -> float:
+        return math.nan if prompt.id == "q3" else float(len(prompt.text))
+
+    more = {"protocols": ("qa",), "scorers": {"long": long}, "max_tokens": 1, "out": tmp_path}
+    report = run(tiny_model, tiny_tokenizer, store, (), prompts=QUESTIONS, **more)
+    lengths = [len(prompt.text) for prompt in QUESTIONS[:2]]
+    assert [row.scores.get("long") for row in report.rows] == [*lengths, None]
+    assert report.summary("qa")["base"].scores["long"] == sum(lengths) / 2
+    again = read_report(tmp_path)
+    assert [row.scores for row in again.rows] == [row.scores for row in report.rows]
+    assert write_report(again, tmp_path).path == tmp_path / "report.html"
+
+
+def test_the_likeliest_choice_is_the_one_with_the_least_loss(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    choices = ("bread", "in winter", "zzzz qqqq")
+    losses = []
+    for choice in choices:
+        context = tiny_tokenizer("Question: What?\nAnswer:")["input_ids"]
+        if context[0] != tiny_tokenizer.bos_token_id:
+            context = [tiny_tokenizer.bos_token_id, *context]
+        target = tiny_tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+        tokens = torch.tensor([[*context, *target]])
+        with torch.no_grad():
+            logits = tiny_model(input_ids=tokens).logits.log_softmax(-1)
+        places = range(len(context) - 1, len(context) + len(target) - 1)
+        losses.append(-sum(logits[0, p, t].item() for p, t in zip(places, target, strict=True)))
+    right = losses.index(min(losses))
+    for correct in range(3):
+        prompt = Prompt("p", "What?", choices=choices, correct=correct)
+        report = run(
+            tiny_model, tiny_tokenizer, store, (), prompts=[prompt], protocols=("qa",), max_tokens=1
+        )
+        assert report.rows[0].scores == {"accuracy": float(correct == right)}
+
+
+def test_leaks_are_told_or_left_out(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    held = store.get(limit=1, include=["documents"])
+    prompts = [*PROMPTS, Prompt("held", held["documents"][0])]
+    told = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts)
+    assert "an exact copy" in told.leaks["held"]
+    assert told.prompts("document") == 3
+    without = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts, leaks="exclude")
+    assert {row.prompt for row in without.rows} == {p.id for p in prompts} - set(told.leaks)
+    with pytest.raises(ArgumentError, match="none is left"):
+        run(tiny_model, tiny_tokenizer, store, (), prompts=prompts[2:], leaks="exclude")
+    assert run(tiny_model, tiny_tokenizer, store, (), leaks="ignore").leaks == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ("ttft:shift",)}, "'ttft:shift'.*ttft:sift"),
+        ({"methods": ("sift",)}, "'sift'"),
+        ({"protocols": ("paper",)}, "'paper'.*document, continuation"),
+        ({"k": 0}, "k must be.*0"),
+        ({"noise_variance": 0.0}, "noise_variance"),
+        ({"k": ()}, "k must be"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"leaks": "maybe"}, "report, exclude, ignore, got 'maybe'"),
+        ({"methods": ("api",), "chains": {"api": RunnableLambda(str)}}, 'only the protocol "qa"'),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_any_work(
+    change: dict[str, object], message: str, store: Chroma
+) -> None:
+    settings = {"model": "never/loaded", "vectorstore": store, **change}
+    with pytest.raises(ArgumentError, match=message):
+        compare(PROMPTS, **settings)

@@ -1,0 +1,337 @@
+"""A corpus is embedded once, and its mean never moves."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb.api.models.Collection import Collection
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+
+from langchain_sift import HiddenStateEmbeddings
+from langchain_sift.errors import (
+    ArgumentError,
+    CorpusError,
+    DimensionMismatch,
+    EmbeddingError,
+    InvalidFilter,
+    NotFittedError,
+    SIFTError,
+    StoreError,
+    StoreUnavailable,
+)
+from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.chroma_collections import embeddings_for, open_collection
+from langchain_sift.indexing.index import Indexed, index_into
+from langchain_sift.ttft import LanguageModel
+
+if TYPE_CHECKING:
+    from integration_tests.servers import Server
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@pytest.fixture
+def model(tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast) -> LanguageModel:
+    return LanguageModel("tiny", tiny_model, tiny_tokenizer)
+
+
+@pytest.fixture
+def documents(texts: list[str]) -> list[Document]:
+    return [Document(id=f"d{n}", page_content=text) for n, text in enumerate(texts)]
+
+
+def test_an_interrupted_index_goes_on_and_a_finished_one_is_used(
+    documents: list[Document], model: LanguageModel, tmp_path: Path
+) -> None:
+    progress: list[int] = []
+    store = index_documents(documents, model, tmp_path, on_progress=progress.append)
+    assert progress[0] == 0
+    assert progress[-1] == len(documents)
+    before = store.get(include=["embeddings"])
+    store.delete(["d7"])
+
+    progress.clear()
+    again = index_documents(documents, model, tmp_path, on_progress=progress.append)
+    assert progress == [len(documents) - 1, len(documents)]
+    after = again.get(include=["embeddings"])
+    order = [after["ids"].index(name) for name in before["ids"]]
+    np.testing.assert_allclose(after["embeddings"][order], before["embeddings"], atol=1e-6)
+
+    progress.clear()
+    index_documents(documents, model, tmp_path, on_progress=progress.append)
+    assert progress == [len(documents)]
+
+
+def test_another_corpus_gets_a_collection_of_its_own(
+    documents: list[Document], model: LanguageModel, tmp_path: Path
+) -> None:
+    one = index_documents(documents, model, tmp_path)
+    other = index_documents(documents[:10], model, tmp_path)
+    assert one._collection.name != other._collection.name
+    assert (one._collection.count(), other._collection.count()) == (len(documents), 10)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_corpus_without_a_choice_is_refused(
+    count: int, documents: list[Document], model: LanguageModel, tmp_path: Path
+) -> None:
+    with pytest.raises(CorpusError, match=f"has {count} documents"):
+        index_documents(documents[:count], model, tmp_path)
+
+
+class Counting(Embeddings):
+    """Embeds, and counts what; after so many texts it fails."""
+
+    def __init__(self, size: int = 16, fails_after: float = np.inf) -> None:
+        self.texts: list[str] = []
+        self._inner, self._fails_after = DeterministicFakeEmbedding(size=size), fails_after
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if len(self.texts) + len(texts) > self._fails_after:
+            raise KeyboardInterrupt
+        self.texts += texts
+        return self._inner.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._inner.embed_query(text)
+
+
+@pytest.fixture
+def chunks() -> list[Document]:
+    """More than one batch, and more ids than one call asks for."""
+    return [
+        Document(f"fact {n}", id=f"c{n}", metadata={"source": f"{n}.txt"} if n % 2 else {})
+        for n in range(300)
+    ]
+
+
+def index(
+    where: Path, chunks: list[Document], embeddings: Embeddings | LanguageModel, name: str = "own:E"
+) -> Indexed:
+    return index_into(str(where), "documents", chunks, name, lambda _: embeddings)
+
+
+def rows(where: Path) -> Collection:
+    return chromadb.PersistentClient(str(where)).get_collection("documents")
+
+
+def test_chunks_are_written_as_they_are(chunks: list[Document], tmp_path: Path) -> None:
+    embeddings = Counting()
+    progress: list[int] = []
+    found = index_into(
+        str(tmp_path / "new" / "store"),
+        "documents",
+        chunks,
+        "own:E",
+        lambda _: embeddings,
+        on_progress=progress.append,
+    )
+    assert found == Indexed(added=300, present=0)
+    assert progress == [0, 128, 256, 300]
+    held = rows(tmp_path / "new" / "store").get(include=["embeddings", "documents", "metadatas"])
+    assert held["ids"] == [chunk.id for chunk in chunks]
+    assert held["documents"] == [chunk.page_content for chunk in chunks]
+    assert [metadata or {} for metadata in held["metadatas"]] == [one.metadata for one in chunks]
+    expected = embeddings.embed_documents([chunk.page_content for chunk in chunks])
+    np.testing.assert_allclose(held["embeddings"], expected, atol=1e-6)
+
+
+def test_the_same_id_is_one_row_and_the_first_source_stays(tmp_path: Path) -> None:
+    def chunk(id_: str, source: str) -> Document:
+        return Document(f"text {id_}", id=id_, metadata={"source": source})
+
+    embeddings = Counting()
+    first = [chunk("a", "first"), chunk("b", "first"), chunk("a", "second")]
+    assert index(tmp_path, first, embeddings) == Indexed(added=2, present=0)
+    again = [chunk("b", "third"), chunk("c", "third")]
+    assert index(tmp_path, again, embeddings) == Indexed(added=1, present=1)
+    held = rows(tmp_path).get()
+    sources = [metadata["source"] for metadata in held["metadatas"]]
+    assert list(zip(held["ids"], sources, strict=True)) == [
+        ("a", "first"),
+        ("b", "first"),
+        ("c", "third"),
+    ]
+    assert sorted(embeddings.texts) == ["text a", "text b", "text c"]
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_loads_nothing(
+    chunks: list[Document], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        index(tmp_path, chunks, Counting(fails_after=200))
+    assert rows(tmp_path).count() == 128
+    rest = Counting()
+    assert index(tmp_path, chunks, rest) == Indexed(added=172, present=128)
+    assert rest.texts == [chunk.page_content for chunk in chunks[128:]]
+
+    def load(name: str) -> Embeddings:
+        pytest.fail(f"{name} was loaded")
+
+    found = index_into(str(tmp_path), "documents", chunks, "own:E", load)
+    assert found == Indexed(added=0, present=300)
+
+
+class Down(Counting):
+    """Asks a server that is down."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        raise ConnectionError(f"no server for {len(texts)} texts\nand more")
+
+
+def test_embeddings_that_cannot_be_reached_are_told(chunks: list[Document], tmp_path: Path) -> None:
+    message = "^the embeddings failed: ConnectionError: no server for 128 texts$"
+    with pytest.raises(EmbeddingError, match=message):
+        index(tmp_path / "store", chunks, Down())
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(EmbeddingError, match=message):
+        index_documents(chunks, Down(), tmp_path / "other")
+
+
+def test_metadata_that_chroma_does_not_keep_are_told(tmp_path: Path) -> None:
+    documents = [Document("a", id="a"), Document("b", id="b", metadata={"chroma:document": "z"})]
+    with pytest.raises(InvalidFilter, match="chroma:document"):
+        index_documents(documents, Counting(), tmp_path)
+
+
+def test_embeddings_that_fail_leave_no_collection(chunks: list[Document], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        index(tmp_path / "store", chunks, Counting(fails_after=0))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_models_hidden_states_are_centred_on_the_mean_that_is_kept(
+    model: LanguageModel, documents: list[Document], tmp_path: Path
+) -> None:
+    assert index(tmp_path, documents[:40], model, "tiny").added == 40
+    assert index(tmp_path, documents, model, "tiny") == Indexed(added=20, present=40)
+    fitted = HiddenStateEmbeddings(model).fit([one.page_content for one in documents[:40]])
+    collection = rows(tmp_path)
+    assert collection.metadata == fitted.collection_metadata()
+    held = collection.get(include=["embeddings"])
+    expected = fitted.embed_documents([one.page_content for one in documents])
+    np.testing.assert_allclose(held["embeddings"], expected, atol=1e-5)
+    opened = open_collection(str(tmp_path), None, lambda _: model)
+    (nearest,) = opened.similarity_search(documents[50].page_content, k=1)
+    assert nearest.id == documents[50].id
+
+
+def test_a_collection_keeps_its_embeddings(
+    model: LanguageModel, documents: list[Document], tmp_path: Path
+) -> None:
+    index(tmp_path / "hidden", documents, model, "tiny")
+    index(tmp_path / "code", documents, Counting())
+    assert embeddings_for(str(tmp_path / "hidden"), "documents", None) == "tiny"
+    assert embeddings_for(str(tmp_path / "code"), "documents", "own:E") == "own:E"
+    for held, other in (("hidden", "own:E"), ("hidden", "huge"), ("code", "tiny")):
+        with pytest.raises(ArgumentError, match=f"holds embeddings of .*, not of '{other}'"):
+            index(tmp_path / held, documents, Counting(), other)
+    with pytest.raises(ArgumentError, match="'own:E': name them yourself"):
+        embeddings_for(str(tmp_path / "code"), "documents", None)
+
+
+def test_a_models_folder_has_several_names(
+    tiny_model_path: Path, documents: list[Document], tmp_path: Path, model: LanguageModel
+) -> None:
+    named = LanguageModel(str(tiny_model_path), model.model, model.tokenizer)
+    index(tmp_path, documents, named, str(tiny_model_path))
+    other = str(tiny_model_path / ".." / tiny_model_path.name)
+    assert embeddings_for(str(tmp_path), "documents", other) == other
+    with pytest.raises(ArgumentError, match="not of"):
+        embeddings_for(str(tmp_path), "documents", str(tiny_model_path.parent))
+
+
+def test_a_collection_of_somebody_elses_is_filled_with_what_is_named(
+    chunks: list[Document], model: LanguageModel, tmp_path: Path
+) -> None:
+    made = chromadb.PersistentClient(str(tmp_path)).create_collection("documents")
+    made.add(ids=["theirs"], embeddings=[[1.0] * 16], documents=["theirs"])
+    with pytest.raises(ArgumentError, match="names no embeddings"):
+        embeddings_for(str(tmp_path), "documents", None)
+    with pytest.raises(NotFittedError, match="holds no mean"):
+        index(tmp_path, chunks, model, "tiny")
+    with pytest.raises(DimensionMismatch, match="dimension of 16, got 8"):
+        index(tmp_path, chunks, Counting(size=8))
+    assert index(tmp_path, chunks, Counting()) == Indexed(added=300, present=0)
+    assert made.count() == 301
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "embeddings", "kind", "message"),
+    [
+        ("new", "documents", None, ArgumentError, "no collection 'documents' yet"),
+        ("new", "a", "own:E", ArgumentError, "cannot be called 'a'"),
+        ("new", "two words", "own:E", ArgumentError, "cannot be called 'two words'"),
+        ("notes", "documents", "own:E", ArgumentError, "notes holds something else"),
+        ("notes/a.txt", "documents", "own:E", ArgumentError, "a.txt holds something else"),
+        ("broken", "documents", "own:E", StoreError, "broken: InternalError"),
+        ("http://127.0.0.1:9", "documents", "own:E", StoreUnavailable, "no Chroma server"),
+    ],
+)
+def test_what_can_be_no_store_is_told_and_left_alone(  # noqa: PLR0917 - parameters
+    where: str,
+    name: str,
+    embeddings: str | None,
+    kind: type[SIFTError],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a note")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "chroma.sqlite3").write_bytes(b"no database")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(kind, match=message):
+        embeddings_for(where if "://" in where else str(tmp_path / where), name, embeddings)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_no_embeddings_is_named(chunks: list[Document], tmp_path: Path) -> None:
+    nothing: Any = object()
+    with pytest.raises(ArgumentError, match="'own:E' is of the type object"):
+        index(tmp_path / "store", chunks, nothing)
+    assert not (tmp_path / "store").exists()
+
+
+def test_one_chunk_has_no_mean(model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="at least two"):
+        index(tmp_path / "store", [Document("one", id="a")], model, "tiny")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A Chroma server of this test's own."""
+    servers = pytest.importorskip("integration_tests.servers")
+    with servers.Server(tmp_path) as running:
+        yield running
+
+
+# chromadb's own `close` leaves the connections to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_server_is_filled_resumed_and_lost(chunks: list[Document], server: Server) -> None:
+    where = f"http://127.0.0.1:{server.port}"
+
+    def put(embeddings: Embeddings, chunks: list[Document] = chunks) -> Indexed:
+        return index_into(where, "documents", chunks, "own:E", lambda _: embeddings)
+
+    with pytest.raises(KeyboardInterrupt):
+        put(Counting(fails_after=200))
+    assert put(Counting()) == Indexed(added=172, present=128)
+    collection = chromadb.HttpClient(host="127.0.0.1", port=server.port).get_collection("documents")
+    assert collection.count() == 300
+
+    class Killing(Counting):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            server.kill()
+            return super().embed_documents(texts)
+
+    with pytest.raises(StoreUnavailable, match="what is in stays in"):
+        put(Killing(), [Document("another fact", id="another")])
+    del collection
+    gc.collect()  # here, where it is known, and not in another test

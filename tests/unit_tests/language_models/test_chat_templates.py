@@ -1,0 +1,315 @@
+"""Prompts from messages, with templates as the well-known models' are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages.tool import invalid_tool_call
+from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILENT, TEMPLATES, TOOLS
+
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import call_opening, query, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Templated = Callable[[str | None], "PreTrainedTokenizerFast"]
+
+CONVERSATION = [
+    SystemMessage("Be brief."),
+    HumanMessage("Where does rice grow?"),
+    AIMessage(
+        "I look.",
+        tool_calls=[
+            {"name": "search", "args": {"query": "rice", "limit": 2}, "id": "call_0123456789"},
+            {"name": "add", "args": {"a": 1, "b": 2.5}, "id": "call_9876543210"},
+        ],
+    ),
+    ToolMessage("In wet fields.", tool_call_id="call_0123456789"),
+    ToolMessage("3.5", tool_call_id="call_9876543210"),
+    AIMessage("In wet fields."),
+    HumanMessage("Thanks!"),
+]
+
+
+def shown(tokenizer: PreTrainedTokenizerFast, messages: list[BaseMessage], **kwargs: Any) -> str:
+    return str(tokenizer.decode(render(tokenizer, messages, **kwargs)))
+
+
+def test_without_a_template_the_texts_follow_each_other(templated: Templated) -> None:
+    tokenizer = templated(None)
+    messages = [SystemMessage("be brief"), HumanMessage("one"), AIMessage("two")]
+    assert render(tokenizer, messages) == tokenizer("be brief\n\none\n\ntwo")["input_ids"]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_token_ids_are_those_of_the_template_itself(templated: Templated, template: str) -> None:
+    tokenizer = templated(template)
+    turns = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    turns.append({"role": "user", "content": "three"})
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+    messages = [HumanMessage("one"), AIMessage("two"), HumanMessage("three")]
+    assert render(tokenizer, messages) == expected["input_ids"]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_two_messages_of_one_role_are_one_turn(templated: Templated, template: str) -> None:
+    tokenizer = templated(template)
+    double = [
+        *(SystemMessage("a"), SystemMessage("b"), HumanMessage("c"), HumanMessage("d", name="eve")),
+        *(AIMessage("e"), AIMessage("f", name="adam"), HumanMessage("g"), HumanMessage("h")),
+    ]
+    single = [
+        *(SystemMessage("a\nb"), HumanMessage("c\nd"), AIMessage("e\nf"), HumanMessage("g\nh")),
+    ]
+    assert render(tokenizer, double) == render(tokenizer, single)
+    assert all(text in shown(tokenizer, single) for text in ("c\nd", "e\nf", "g\nh"))
+
+
+def test_calls_and_results_as_qwen_writes_them(templated: Templated) -> None:
+    prompt = shown(templated(QWEN), CONVERSATION, tools=TOOLS)
+    assert prompt.startswith("<|im_start|>system\nBe brief.\n\n# Tools\n<tools>\n{")
+    assert json.dumps(TOOLS[0]) in prompt
+    assert prompt.endswith(
+        "<|im_start|>assistant\nI look."
+        '\n<tool_call>\n{"name": "search", "arguments": {"query": "rice", "limit": 2}}'
+        '\n</tool_call>\n<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2.5}}'
+        "\n</tool_call><|im_end|>\n"
+        "<|im_start|>user\n<tool_response>\nIn wet fields.\n</tool_response>"
+        "\n<tool_response>\n3.5\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\nIn wet fields.<|im_end|>\n"
+        "<|im_start|>user\nThanks!<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_of_single_calls_gets_them_one_by_one(templated: Templated) -> None:
+    prompt = shown(templated(LLAMA), CONVERSATION, tools=TOOLS)
+    parts = [
+        '{"name": "search", "parameters": {"query": "rice", "limit": 2}}<|eot_id|>',
+        '<|start_header_id|>ipython<|end_header_id|>\n\n"In wet fields."<|eot_id|>',
+        '{"name": "add", "parameters": {"a": 1, "b": 2.5}}<|eot_id|>',
+        '<|start_header_id|>ipython<|end_header_id|>\n\n"3.5"<|eot_id|>',
+    ]
+    places = [prompt.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_ids_are_as_mistral_wants_them(templated: Templated) -> None:
+    prompt = shown(templated(MISTRAL), CONVERSATION, tools=TOOLS)
+    calls = prompt.partition("[TOOL_CALLS] ")[2].partition("<|endoftext|>")[0]
+    ids = [call["id"] for call in json.loads(calls)]
+    assert all(len(name) == 9 and name.isalnum() for name in ids)
+    assert len(set(ids)) == 2
+    results = prompt.partition("[TOOL_RESULTS]")[2]
+    assert results.index(ids[0]) < results.index(ids[1])
+    assert "[INST] Be brief.\n\nThanks![/INST]" in prompt
+    own = AIMessage("", tool_calls=[{"name": "add", "args": {}, "id": "abcDEF123"}])
+    history = [HumanMessage("x"), own, ToolMessage("1", tool_call_id="abcDEF123")]
+    assert shown(templated(MISTRAL), history, tools=TOOLS).count("abcDEF123") == 2
+
+
+def test_tools_stand_where_phi_looks_for_them(templated: Templated) -> None:
+    functions = json.dumps([tool["function"] for tool in TOOLS])
+    tokenizer = templated(PHI)
+    prompt = shown(tokenizer, [SystemMessage("Be brief."), HumanMessage("x")], tools=TOOLS)
+    assert prompt.startswith(f"<|system|>Be brief.<|tool|>{functions}<|/tool|><|end|><|user|>x")
+    prompt = shown(tokenizer, [HumanMessage("x")], tools=TOOLS)
+    assert prompt.startswith("<|system|>You are a helpful assistant with some tools.<|tool|>[{")
+
+
+@pytest.mark.parametrize("template", [CHATML, PHI], ids=["chatml", "phi"])
+def test_calls_that_a_template_drops_are_said(templated: Templated, template: str) -> None:
+    prompt = shown(templated(template), CONVERSATION)
+    assert 'I look.\n[{"name": "search", "arguments": {"query": "rice", "limit": 2}}, {' in prompt
+    assert "In wet fields." in prompt
+
+
+def test_a_call_of_a_tool_that_is_told_of_is_said_nevertheless(templated: Templated) -> None:
+    prompt = shown(templated(PHI), CONVERSATION, tools=TOOLS)
+    assert "<|tool|>[{" in prompt
+    assert '<|assistant|>I look.\n[{"name": "search", "arguments"' in prompt
+
+
+def test_without_a_system_role_its_text_goes_before_the_humans(templated: Templated) -> None:
+    messages = [SystemMessage("Be brief."), HumanMessage("one"), AIMessage("two")]
+    messages += [SystemMessage("Be kind."), HumanMessage("three")]
+    assert shown(templated(GEMMA), messages) == (
+        "<|endoftext|><start_of_turn>user\nBe brief.\n\none<end_of_turn>\n"
+        "<start_of_turn>model\ntwo<end_of_turn>\n"
+        "<start_of_turn>user\nBe kind.\n\nthree<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert "user\nBe brief.<end" in shown(templated(GEMMA), [SystemMessage("Be brief.")])
+    assert shown(templated(SILENT), messages[:2]) == "<u>Be brief.\n\none"
+
+
+def test_a_late_system_message_leaves_the_first_where_it_is(templated: Templated) -> None:
+    messages = [SystemMessage("Be brief."), HumanMessage("one"), AIMessage("two")]
+    messages += [SystemMessage("Be kind."), HumanMessage("three")]
+    prompt = shown(templated(MISTRAL), messages)
+    assert prompt.endswith("[INST] Be brief.\n\nBe kind.\n\nthree[/INST]")
+
+
+def test_text_and_calls_of_one_model_are_one_turn_but_never_calls_and_text(
+    templated: Templated,
+) -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "1"}
+    messages = [HumanMessage("x"), AIMessage("Let me see."), AIMessage("", tool_calls=[call])]
+    messages += [AIMessage("Well."), AIMessage("Again.", tool_calls=[call])]
+    prompt = shown(templated(QWEN), messages)
+    assert prompt.count("<|im_start|>assistant") == 3
+    assert "assistant\nLet me see.\n<tool_call>" in prompt
+    assert "assistant\nWell.\nAgain.\n<tool_call>" in prompt
+
+
+def test_names_reach_the_template(templated: Templated) -> None:
+    names = "{% for m in messages %}<{{ m.role }}:{{ m.name }}:{{ m.tool_call_id }}>{% endfor %}"
+    call = {"name": "add", "args": {}, "id": "1"}
+    messages = [
+        *(HumanMessage("x", name="eve"), AIMessage("", tool_calls=[call])),
+        *(ToolMessage("1", tool_call_id="1"), ToolMessage("2", tool_call_id="2", name="other")),
+        *(
+            HumanMessage("y", name="eve"),
+            HumanMessage("z", name="adam"),
+            ChatMessage("x", role="r"),
+        ),
+    ]
+    assert shown(templated(names), messages) == (
+        "<user:eve:><assistant::><tool:add:1><tool:other:2><user::><r::>"
+    )
+
+
+def test_text_blocks_are_joined_and_reasoning_is_left_out(templated: Templated) -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "1"}
+    use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
+    thought = {"type": "reasoning", "reasoning": "secret"}
+    messages = [
+        HumanMessage([{"type": "text", "text": "one"}, "two"]),
+        AIMessage([thought, {"type": "text", "text": "three"}, use], tool_calls=[call]),
+    ]
+    prompt = shown(templated(QWEN), messages)
+    assert "user\none\ntwo<|im_end|>" in prompt
+    assert "assistant\nthree\n<tool_call>" in prompt
+    assert "secret" not in prompt
+    assert prompt.count('"add"') == 1
+
+
+def test_calls_and_results_in_the_format_of_anthropic_are_such(templated: Templated) -> None:
+    use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "2"}]}
+    said = {"type": "text", "text": "Thanks!"}
+    call = {"name": "add", "args": {"a": 1}, "id": "1"}
+    results = [ToolMessage("2", tool_call_id="1")]
+    openai = [HumanMessage("x"), AIMessage("Well.", tool_calls=[call]), *results]
+    anthropic = [HumanMessage("x"), AIMessage(["Well.", use]), HumanMessage([result])]
+    for template in (None, QWEN, LLAMA):
+        tokenizer = templated(template)
+        assert render(tokenizer, anthropic) == render(tokenizer, openai)
+        assert render(tokenizer, [*anthropic[:2], HumanMessage([result, said])]) == render(
+            tokenizer, [*openai, HumanMessage("Thanks!")]
+        )
+
+
+@pytest.mark.parametrize("missing", ["name", "input", "id", "tool_use_id"])
+def test_a_block_of_a_call_or_result_that_lacks_a_part_is_an_error_that_names_it(
+    templated: Templated, missing: str
+) -> None:
+    use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "2"}
+    for block in (use, result):
+        block.pop(missing, None)
+    messages = [HumanMessage("x"), AIMessage([use]), HumanMessage([result])]
+    with pytest.raises(ArgumentError, match=f"'tool_(use|result)' has no '{missing}'"):
+        render(templated(QWEN), messages)
+
+
+def test_what_was_no_call_is_shown_as_text(templated: Templated) -> None:
+    meant = '<tool_call>{"name": "add", </tool_call>'
+    invalid = invalid_tool_call(name="add", args=meant, id="1", error="no JSON")
+    messages = [HumanMessage("x"), AIMessage("", invalid_tool_calls=[invalid])]
+    assert f"assistant\n{meant}<|im_end|>" in shown(templated(QWEN), messages)
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio", "file", "video"])
+@pytest.mark.parametrize("template", [None, QWEN], ids=["none", "qwen"])
+def test_what_is_no_text_is_an_error_that_keeps_it_secret(
+    templated: Templated, kind: str, template: str | None
+) -> None:
+    block = {"type": kind, kind: "U0VDUkVU", "base64": "U0VDUkVU"}
+    with pytest.raises(ArgumentError, match=f"'{kind}'") as caught:
+        render(templated(template), [HumanMessage([{"type": "text", "text": "x"}, block])])
+    assert "U0VDUkVU" not in str(caught.value)
+
+
+def test_what_a_template_refuses_is_said_in_its_words(templated: Templated) -> None:
+    with pytest.raises(ArgumentError, match="Conversation roles must alternate"):
+        render(templated(GEMMA), [AIMessage("one"), HumanMessage("two")])
+    with pytest.raises(ArgumentError, match="unexpected"):
+        render(templated("{{ unexpected("), [HumanMessage("x")])
+    with pytest.raises(ArgumentError, match="RemoveMessage"):
+        render(templated(QWEN), [RemoveMessage(id="1")])
+    for template in (None, QWEN):
+        with pytest.raises(ArgumentError, match="at least one message"):
+            render(templated(template), [])
+
+
+def test_a_named_template_for_tools_is_taken_where_there_is_one(templated: Templated) -> None:
+    several = templated(None)
+    several.chat_template = {"default": CHATML, "tool_use": QWEN}
+    assert "<tools>" in shown(several, [HumanMessage("x")], tools=TOOLS)
+    several.chat_template = {"rag": CHATML}
+    with pytest.raises(ArgumentError, match="no place for tools"):
+        render(several, [HumanMessage("x")], tools=TOOLS)
+
+
+@pytest.mark.parametrize(
+    ("name", "opening"),
+    [
+        ("qwen", '<tool_call>\n{"name": "'),
+        ("qwen-coder", "\n<tool_call>\n<function="),
+        ("llama", '{"name": "'),
+        ("mistral", '[TOOL_CALLS] [{"name": "'),
+        ("phi", ""),  # shows no calls
+    ],
+)
+def test_who_must_call_finds_the_call_begun(templated: Templated, name: str, opening: str) -> None:
+    tokenizer = templated(TEMPLATES[name])
+    messages = [SystemMessage("Be brief."), HumanMessage("x")]
+    assert call_opening(tokenizer, TOOLS) == opening
+    assert call_opening(tokenizer, TOOLS[:1]) == opening + ("search" if opening else "")
+    for tools in (TOOLS, TOOLS[:1]):
+        prompt = shown(tokenizer, messages, tools=tools)
+        begun = shown(tokenizer, messages, tools=tools, must_call=True)
+        assert begun == prompt + call_opening(tokenizer, tools)
+    assert call_opening(tokenizer, []) == ""
+    assert call_opening(templated(None), TOOLS) == ""
+
+
+@pytest.mark.parametrize("template", [None, CHATML, GEMMA], ids=["none", "chatml", "gemma"])
+def test_tools_without_a_place_are_an_error_that_helps(
+    templated: Templated, template: str | None
+) -> None:
+    tokenizer = templated(template)
+    tokenizer.name_or_path = "org/base"
+    with pytest.raises(ArgumentError, match=r"'org/base' has no place for tools.*Qwen"):
+        render(tokenizer, [HumanMessage("x")], tools=TOOLS)
+
+
+def test_the_query_is_the_last_human_text() -> None:
+    assert query([HumanMessage("one"), HumanMessage("two"), AIMessage("three")]) == "two"
+    assert query([SystemMessage("one"), AIMessage("two")]) == "two"
+    assert query([HumanMessage([{"type": "text", "text": "one"}])]) == "one"
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "two"}
+    assert query([HumanMessage("one"), AIMessage("x"), HumanMessage([result])]) == "one"
+    assert query([]) == ""

@@ -1,0 +1,918 @@
+"""What the chat model and the text model share: batches, settings of a call, records, caches."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import json
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.load import dumpd
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from pydantic import ValidationError
+
+from langchain_sift import (
+    ChatTestTimeFineTuned,
+    FineTuneConfig,
+    SIFTRetriever,
+    TestTimeFineTunedLLM,
+    create_ttft_chain,
+)
+from langchain_sift.config import Limits
+from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
+from langchain_sift.language_models.fine_tuned import told_apart
+from langchain_sift.ttft import Engine
+from langchain_sift.ttft.model.loading import load_count
+from langchain_sift.ttft.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+QUESTION = "The river carries seven maps"
+TOO_LONG = "The river " * 400
+
+Model = ChatTestTimeFineTuned | TestTimeFineTunedLLM
+
+
+@pytest.fixture
+def chat(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> ChatTestTimeFineTuned:
+    return ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        retriever=SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0),
+        finetune=RECIPE,
+        max_tokens=6,
+    )
+
+
+@pytest.fixture
+def llm(chat: ChatTestTimeFineTuned) -> TestTimeFineTunedLLM:
+    return TestTimeFineTunedLLM(
+        model=chat.model,
+        tokenizer=chat.tokenizer,
+        retriever=chat.retriever,
+        finetune=RECIPE,
+        max_tokens=6,
+    )
+
+
+@pytest.fixture(params=["chat", "llm"])
+def model(request: pytest.FixtureRequest) -> Model:
+    found: Model = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many prompts were trained together, each time."""
+    sizes: list[int] = []
+    train = Trainer.train
+
+    def counting(trainer: Trainer, lessons: Sequence[Any]) -> Any:
+        sizes.append(len(lessons))
+        return train(trainer, lessons)
+
+    monkeypatch.setattr(Trainer, "train", counting)
+    return sizes
+
+
+def text_of(answer: Any) -> str:
+    return str(answer if isinstance(answer, str) else answer.content)
+
+
+def record_of(chat: ChatTestTimeFineTuned, prompt: str = QUESTION, **settings: Any) -> Any:
+    return chat.invoke(prompt, **settings).response_metadata["ttft"]
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+def batch(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    return list(model.batch(list(prompts), **settings))
+
+
+def abatch(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    return list(asyncio.run(model.abatch(list(prompts), **settings)))
+
+
+def generate(model: Model, prompts: Sequence[str]) -> list[Any]:
+    assert isinstance(model, TestTimeFineTunedLLM)
+    return [generations[0].text for generations in model.generate(list(prompts)).generations]
+
+
+def agenerate(model: Model, prompts: Sequence[str]) -> list[Any]:
+    assert isinstance(model, TestTimeFineTunedLLM)
+    result = asyncio.run(model.agenerate(list(prompts)))
+    return [generations[0].text for generations in result.generations]
+
+
+@pytest.mark.parametrize(
+    ("face", "together"),
+    [
+        ("chat", batch),
+        ("chat", abatch),
+        ("llm", batch),
+        ("llm", abatch),
+        ("llm", generate),
+        ("llm", agenerate),
+    ],
+)
+def test_16_prompts_train_in_few_batches_and_come_in_order(
+    request: pytest.FixtureRequest,
+    lessons: list[int],
+    texts: list[str],
+    face: str,
+    together: Callable[[Model, Sequence[str]], list[Any]],
+) -> None:
+    model = request.getfixturevalue(face)
+    prompts = [text[:30] for text in texts[:16]]
+    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
+    assert len(set(alone)) > 4
+    assert lessons == [1] * 16
+    lessons.clear()
+    assert [text_of(answer) for answer in together(model, prompts)] == alone
+    assert sum(lessons) == 16
+    assert len(lessons) <= 6
+    assert max(lessons) >= 4
+
+
+@pytest.mark.parametrize("together", [batch, abatch])
+def test_a_prompt_that_fails_fails_alone(model: Model, together: Callable[..., list[Any]]) -> None:
+    prompts = ["The river", TOO_LONG, "A baker", "Every comet"]
+    found = together(model, prompts, return_exceptions=True)
+    assert isinstance(found[1], ArgumentError)
+    del found[1], prompts[1]
+    assert [text_of(answer) for answer in found] == [text_of(model.invoke(p)) for p in prompts]
+
+
+@pytest.mark.parametrize("together", [batch, abatch])
+def test_where_one_fails_and_nobody_takes_errors_the_others_are_cancelled(
+    chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]]
+) -> None:
+    lesson = [Document("The river carries cold iron.")] * 3000
+    steps = 0
+    begun = threading.Event()
+
+    class Handler(BaseCallbackHandler):
+        def on_custom_event(self, *_: object, **__: object) -> None:
+            nonlocal steps
+            steps += 1
+            begun.set()
+
+    def documents(query: str) -> list[Document]:
+        if query == "A baker":
+            assert begun.wait(60)
+            raise LookupError
+        return lesson
+
+    settings = {"retriever": RunnableLambda(documents), "config": {"callbacks": [Handler()]}}
+    with pytest.raises(LookupError):
+        together(chat, ["The river", "A baker", "Every comet"], **settings)
+    for _ in range(5000):
+        if chat.engine.status().admitted == 0:
+            break
+        threading.Event().wait(0.001)
+    assert chat.engine.status().admitted == 0
+    assert 0 < steps < 3000
+
+
+@pytest.mark.parametrize("together", [batch, abatch])
+@pytest.mark.parametrize(("given", "most"), [(1, 1), (3, 3), (None, 5)])
+def test_as_many_are_asked_at_once_as_the_configuration_or_the_engine_allows(
+    chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]], given: int | None, most: int
+) -> None:
+    """And without a number, no batch is refused for its size."""
+    limited = ChatTestTimeFineTuned(
+        model=chat.model,
+        tokenizer=chat.tokenizer,
+        finetune=RECIPE,
+        limits=Limits(max_requests=5),
+        max_tokens=2,
+    )
+    most_inside = 0
+
+    def documents(query: str) -> list[Document]:
+        nonlocal most_inside
+        most_inside = max(most_inside, limited.engine.status().admitted)
+        return [Document(query)]
+
+    settings: dict[str, Any] = {"retriever": RunnableLambda(documents)}
+    if given is not None:
+        settings["config"] = {"max_concurrency": given}
+    answers = together(limited, ["The river carries"] * 12, **settings)
+    assert len({text_of(answer) for answer in answers}) == 1
+    assert 1 <= most_inside <= most
+    if most > 1:
+        assert most_inside > 1
+
+
+def batch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    found = dict(model.batch_as_completed(list(prompts), **settings))
+    return [found[place] for place in range(len(prompts))]
+
+
+def abatch_as_completed(model: Model, prompts: Sequence[str], **settings: Any) -> list[Any]:
+    async def ask() -> dict[int, Any]:
+        return {n: one async for n, one in model.abatch_as_completed(list(prompts), **settings)}
+
+    found = asyncio.run(ask())
+    return [found[place] for place in range(len(prompts))]
+
+
+def generate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = model.generate([[HumanMessage(prompt)] for prompt in prompts])
+    return [generations[0].text for generations in result.generations]
+
+
+def agenerate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
+    result = asyncio.run(model.agenerate([[HumanMessage(prompt)] for prompt in prompts]))
+    return [generations[0].text for generations in result.generations]
+
+
+def chain_batch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    return [found["answer"] for found in chain.batch([{"input": prompt} for prompt in prompts])]
+
+
+def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
+    chain = create_ttft_chain(model, model.retriever)
+    found = asyncio.run(chain.abatch([{"input": prompt} for prompt in prompts]))
+    return [one["answer"] for one in found]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize(
+    ("face", "together"),
+    [
+        *(("llm", ask) for ask in (generate, agenerate, batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (generate_messages, agenerate_messages)),
+        *(("chat", ask) for ask in (batch_as_completed, abatch_as_completed)),
+        *(("chat", ask) for ask in (chain_batch, chain_abatch)),
+    ],
+)
+def test_no_list_is_refused_for_its_length(
+    request: pytest.FixtureRequest, face: str, together: Callable[..., list[Any]], most: int
+) -> None:
+    model = request.getfixturevalue(face)
+    prompts = ["The river", "A baker", "Every comet", "The engine", "My neighbour", "The old king"]
+    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
+    limited = type(model)(
+        model=model.model,
+        tokenizer=model.tokenizer,
+        retriever=model.retriever,
+        finetune=RECIPE,
+        limits=Limits(max_requests=most),
+        max_tokens=6,
+    )
+    assert [text_of(answer) for answer in together(limited, prompts)] == alone
+    assert limited.engine.status().admitted == 0
+
+
+def test_an_answer_may_ask_the_same_model_while_all_room_of_its_list_is_taken(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    async def documents(query: str) -> list[Document]:
+        hypothesis = await chat.ainvoke(query, documents=[])
+        return [Document(f"{query} {hypothesis.text}")]
+
+    chat.limits = Limits(max_batch_size=1)
+    asked = chat.model_copy(update={"retriever": RunnableLambda(documents)})
+    assert len(agenerate_messages(asked, ["The river", "A baker", "Every comet"])) == 3
+
+
+def test_an_empty_batch_is_answered_with_nothing(model: Model) -> None:
+    assert batch(model, []) == abatch(model, []) == []
+
+
+# --- callbacks --------------------------------------------------------------------------------
+
+
+class Events(BaseCallbackHandler):
+    """Notes what it is told, and for which run."""
+
+    def __init__(self) -> None:
+        self.starts: list[Any] = []
+        self.ends: list[Any] = []
+        self.custom: list[tuple[str, dict[str, Any], Any]] = []
+        self.retrievers: list[tuple[Any, Any, Any]] = []
+
+    def on_chat_model_start(self, *_: Any, run_id: Any, **__: Any) -> None:
+        self.starts.append(run_id)
+
+    def on_llm_start(self, *_: Any, run_id: Any, **__: Any) -> None:
+        self.starts.append(run_id)
+
+    def on_llm_end(self, *_: Any, run_id: Any, **__: Any) -> None:
+        self.ends.append(run_id)
+
+    def on_retriever_start(
+        self, *_: Any, parent_run_id: Any, tags: Any, metadata: Any, **__: Any
+    ) -> None:
+        self.retrievers.append((parent_run_id, tags, metadata))
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: Any, **_: Any) -> None:
+        if name == "ttft_step":
+            self.custom.append((name, data, run_id))
+
+
+class AsyncEvents(AsyncCallbackHandler):
+    def __init__(self) -> None:
+        self.custom: list[tuple[str, dict[str, Any], Any]] = []
+
+    async def on_custom_event(self, name: str, data: Any, *, run_id: Any, **_: Any) -> None:
+        if name == "ttft_step":
+            self.custom.append((name, data, run_id))
+
+
+@pytest.mark.parametrize("together", [batch, abatch])
+def test_callbacks_are_told_of_each_prompt_once(
+    model: Model, together: Callable[..., list[Any]]
+) -> None:
+    events = Events()
+    together(model, ["The river", "A baker", "Every comet"], config={"callbacks": [events]})
+    assert len(events.starts) == len(set(events.starts)) == 3
+    assert sorted(events.ends) == sorted(events.starts)
+    assert sorted(parent for parent, _, _ in events.retrievers) == sorted(events.starts)
+
+
+def check_steps(custom: list[tuple[str, dict[str, Any], Any]], record: Any) -> None:
+    assert len(custom) == 4
+    data = [each for _, each, _ in custom]
+    assert [each["document"] for each in data] == record["documents"]
+    assert [each["loss"] for each in data] == record["losses"]
+    assert [each["number"] for each in data] == [1, 2, 3, 4]
+    assert sum(each["tokens"] for each in data) == record["tokens"]
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_each_step_is_an_event_as_it_happens(chat: ChatTestTimeFineTuned) -> None:
+    events = Events()
+    record = record_of(chat, config={"callbacks": [events]})
+    check_steps(events.custom, record)
+    assert {run for _, _, run in events.custom} == set(events.starts)
+
+
+async def test_each_step_is_an_event_of_the_asynchronous_kinds(chat: ChatTestTimeFineTuned) -> None:
+    events, asynchronous = Events(), AsyncEvents()
+    message = await chat.ainvoke(QUESTION, {"callbacks": [events, asynchronous]})
+    check_steps(events.custom, message.response_metadata["ttft"])
+    assert asynchronous.custom == events.custom
+
+
+@pytest.mark.parametrize("through", ["itself", "a chain", "a chain that does not stream"])
+async def test_each_step_is_among_the_streamed_events(
+    chat: ChatTestTimeFineTuned, through: str
+) -> None:
+    async def ask(question: str) -> Any:
+        return await chat.ainvoke(question)
+
+    runnable: Any = {
+        "itself": chat,
+        "a chain": RunnableLambda(lambda question: question) | chat,
+        "a chain that does not stream": RunnableLambda(ask),
+    }[through]
+    told = [event async for event in runnable.astream_events(QUESTION, version="v2")]
+    (start,) = (event["run_id"] for event in told if event["event"] == "on_chat_model_start")
+    custom = [event for event in told if event["name"] == "ttft_step"]
+    check_steps(
+        [(event["name"], event["data"], event["run_id"]) for event in custom], record_of(chat)
+    )
+    assert {event["run_id"] for event in custom} == {start}
+    (retrieval,) = (event for event in told if event["event"] == "on_retriever_start")
+    assert retrieval["parent_ids"][-1] == start
+    first_piece = next(i for i, e in enumerate(told) if e["event"] == "on_chat_model_stream")
+    assert told.index(custom[0]) < first_piece
+
+
+def stream(model: Model, config: Any) -> None:
+    list(model.stream(QUESTION, config))
+
+
+def astream(model: Model, config: Any) -> None:
+    async def listen() -> None:
+        async for _ in model.astream(QUESTION, config):
+            pass
+
+    asyncio.run(listen())
+
+
+@pytest.mark.parametrize("call", [stream, astream])
+def test_a_streams_run_is_told_as_an_invocations_is(
+    model: Model, call: Callable[[Model, Any], None]
+) -> None:
+    invoked, streamed = Events(), Events()
+    config: Any = {"tags": ["mine"], "metadata": {"tenant": "a"}}
+    model.invoke(QUESTION, {**config, "callbacks": [invoked]})
+    call(model, {**config, "callbacks": [streamed]})
+    assert [data for _, data, _ in streamed.custom] == [data for _, data, _ in invoked.custom]
+    assert len(streamed.starts) == len(streamed.ends) == 1
+    assert {run for _, _, run in streamed.custom} == set(streamed.starts)
+    ((parent, tags, metadata),) = streamed.retrievers
+    assert [parent] == streamed.starts
+    assert "mine" in tags
+    assert metadata["tenant"] == "a"
+
+
+def test_handlers_of_the_model_itself_are_told_of_steps_too(chat: ChatTestTimeFineTuned) -> None:
+    events = Events()
+    record = record_of(chat.model_copy(update={"callbacks": [events]}))
+    check_steps(events.custom, record)
+    assert not events.retrievers  # they are the model's alone, as always in LangChain
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_retrieval_is_a_child_run_with_the_callers_tags_and_metadata(
+    model: Model, *, asynchronous: bool
+) -> None:
+    events = Events()
+    config: Any = {"callbacks": [events], "tags": ["mine"], "metadata": {"tenant": "a"}}
+    if asynchronous:
+        asyncio.run(model.ainvoke(QUESTION, config))
+    else:
+        model.invoke(QUESTION, config)
+    ((parent, tags, metadata),) = events.retrievers
+    assert [parent] == events.starts
+    assert "mine" in tags
+    assert metadata["tenant"] == "a"
+
+
+# --- records ----------------------------------------------------------------------------------
+
+
+def test_the_record_tells_what_was_learned_from_and_what_it_was_worth(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    record = record_of(chat)
+    retriever = chat.retriever
+    assert isinstance(retriever, SIFTRetriever)
+    retrieval = retriever.model_copy(update={"score_key": "gain"}).invoke(QUESTION, replace=True)
+    assert record["documents"] == [document.id for document in retrieval]
+    assert record["gains"] == [document.metadata["gain"] for document in retrieval]
+    assert all(type(gain) is float and gain > 0 for gain in record["gains"])
+    scored = retriever.retrieve_with_scores(QUESTION, k=1, replace=True)
+    assert record["gains"][0] == pytest.approx(scored.choices[0].gain)
+    assert all(type(loss) is float and loss > 0 for loss in record["losses"])
+    assert 0 < record["update_norm"] < 1
+    assert record["steps"] == 4
+    assert record["fallback"] is None
+    assert all(seconds >= 0 for seconds in record["seconds"].values())
+    assert json.loads(json.dumps(record)) == record
+
+
+def test_gains_are_those_of_a_retriever_that_knows_them(chat: ChatTestTimeFineTuned) -> None:
+    texts = ["The river carries iron.", "x", "A baker measures bread."]
+    documents = [
+        Document(text, id=text[:1], metadata={"langchain_sift_gain": "much"}) for text in texts
+    ]
+    record = record_of(chat, documents=documents, min_gain=0.5)
+    assert record["documents"] == ["T", "A"]
+    assert record["gains"] == [None, None]
+    assert record["skipped"] == ["x"]
+
+
+def test_documents_cut_at_the_longest_length_are_named(chat: ChatTestTimeFineTuned) -> None:
+    documents = [Document("short text here", id="a"), Document("The river " * 200, id="b")]
+    record = record_of(chat, documents=documents)
+    assert record["truncated"] == ["b"]
+    assert record["documents"] == ["a", "b"]
+
+
+# --- settings of a call -----------------------------------------------------------------------
+
+
+def test_too_little_gain_leaves_the_base_model_and_says_so(chat: ChatTestTimeFineTuned) -> None:
+    gain = sum(record_of(chat)["gains"])
+    message = chat.invoke(QUESTION, min_gain=gain * 1.01)
+    record = message.response_metadata["ttft"]
+    assert (record["steps"], record["documents"], record["losses"]) == (0, [], [])
+    assert "gain" in record["fallback"]
+    assert f"{gain:.3g}" in record["fallback"]
+    assert message.content == chat.invoke(QUESTION, documents=[]).content
+    assert record_of(chat, min_gain=gain * 0.99)["steps"] == 4
+
+
+@pytest.mark.parametrize("bound", [False, True])
+def test_settings_may_be_given_to_a_call_or_bound(
+    chat: ChatTestTimeFineTuned, texts: list[str], *, bound: bool
+) -> None:
+    def record(**settings: Any) -> Any:
+        if bound:
+            return chat.bind(**settings).invoke(QUESTION).response_metadata["ttft"]
+        return record_of(chat, **settings)
+
+    usual = record()
+    assert record(k=2)["documents"] == usual["documents"][:2]
+    even = record(filter={"even": True})["documents"]
+    assert even
+    assert all(int(name.removeprefix("text-")) % 2 == 0 for name in even)
+    slow = record(learning_rate=1e-3)
+    assert slow["losses"][0] == usual["losses"][0]
+    assert slow["update_norm"] < usual["update_norm"]
+    assert record(steps_per_document=3)["steps"] == 12
+    assert record(max_documents=3)["documents"] == usual["documents"][:3]
+    lengths = [len(chat.get_token_ids(texts[int(d[5:])])) for d in usual["documents"]]
+    assert record(max_train_tokens=sum(lengths[:2]))["documents"] == usual["documents"][:2]
+    assert record(max_train_seconds=1e-9)["steps"] == 1
+    other = RunnableLambda(lambda _: [Document("A baker measures warm bread", id="other")])
+    assert record(retriever=other)["documents"] == ["other"]
+    given = [Document("The old king sells small seeds", id="given")]
+    assert record(documents=given)["documents"] == ["given"]
+    assert record(documents=None)["documents"] == usual["documents"]
+    assert record(timeout=None)["documents"] == usual["documents"]
+
+
+def test_as_many_tokens_are_made_as_the_call_says(chat: ChatTestTimeFineTuned) -> None:
+    assert chat.invoke(QUESTION, max_tokens=3).usage_metadata["output_tokens"] == 3
+    assert chat.bind(max_tokens=4).invoke(QUESTION).usage_metadata["output_tokens"] == 4
+
+
+@pytest.mark.parametrize("call", ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"])
+def test_an_unknown_setting_is_an_error_that_lists_the_known(model: Model, call: str) -> None:
+    async def consume(stream: Any) -> None:
+        async for _ in stream:
+            pass
+
+    prompt = [QUESTION] if "batch" in call else QUESTION
+
+    def ask() -> object:
+        result = getattr(model, call)(prompt, learning_rat=1.0)
+        if call == "stream":
+            return list(result)
+        if call == "astream":
+            return asyncio.run(consume(result))
+        return asyncio.run(result) if asyncio.iscoroutine(result) else result
+
+    with pytest.raises(ArgumentError, match=r"'learning_rat'.*documents.*learning_rate"):
+        ask()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"timeout": 0},
+        {"timeout": -1.0},
+        {"timeout": "soon"},
+        {"timeout": float("nan")},
+        {"max_tokens": 0},
+        {"max_tokens": "many"},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"learning_rate": -1.0},
+        {"steps_per_document": 0},
+        {"max_documents": 0},
+        {"max_train_tokens": 0},
+        {"max_train_seconds": 0},
+        {"min_gain": -1},
+        {"k": 0},
+        {"k": "two"},
+        {"documents": "The river"},
+        {"documents": Document("The river")},
+        {"documents": 3},
+        {"stop": [""]},
+        {"stop": 5},
+    ],
+    ids=str,
+)
+def test_a_value_out_of_range_is_an_error_before_anything_is_trained(
+    model: Model, lessons: list[int], settings: dict[str, Any]
+) -> None:
+    with pytest.raises((SIFTError, TypeError)):
+        model.invoke(QUESTION, **settings)
+    assert not lessons
+    assert model.engine.status().admitted == 0
+
+
+def test_a_seed_repeats_what_a_temperature_draws(model: Model) -> None:
+    def ask(**settings: Any) -> str:
+        return text_of(model.invoke(QUESTION, temperature=1.0, max_tokens=12, **settings))
+
+    assert ask(seed=3) == ask(seed=3)
+    assert len({ask(seed=seed) for seed in range(6)}) > 3
+    assert len({ask() for _ in range(6)}) > 3
+    assert text_of(model.invoke(QUESTION)) == text_of(model.invoke(QUESTION, temperature=0.0))
+
+
+def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    asked: list[str] = []
+    limited = ChatTestTimeFineTuned(
+        model=chat.model,
+        tokenizer=chat.tokenizer,
+        retriever=RunnableLambda(lambda query: asked.append(query) or []),
+        finetune=RECIPE,
+        limits=Limits(max_tokens=100),
+    )
+    place = limited.engine.admit(1)
+    with pytest.raises(EngineOverloaded, match="max_tokens"):
+        limited.invoke(QUESTION)
+    assert not asked
+    place.give_back()
+
+
+async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineTuned) -> None:
+    limited = chat.model_copy(update={"limits": Limits(max_requests=1)})
+    limited._engine = None
+    engine = limited.engine
+    document = [Document("The river carries cold iron.")]
+    for call in ({"documents": document}, {"documents": document, "max_tokens": 3}):
+        place = engine.admit(0)
+        with pytest.raises(EngineOverloaded):
+            limited.invoke("The river", **call)
+        assert limited.invoke("The river", place=place, **call).text
+        assert engine.status().admitted == 0
+        assert (await limited.ainvoke("The river", place=engine.admit(0), **call)).text
+        assert engine.status().admitted == 0
+    with pytest.raises(PromptTooLong):
+        limited.invoke("The river " * 300, place=engine.admit(0))
+    assert engine.status().admitted == 0
+
+
+# --- caches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cache", [True, None, InMemoryCache()])
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_cache_needs_a_name_for_the_state_of_the_documents(face: Any, cache: object) -> None:
+    with pytest.raises(ValidationError, match="corpus_version"):
+        face(model="some/model", cache=cache)
+    face(model="some/model", cache=cache, corpus_version="1")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cached_answer_is_found_until_the_documents_change(
+    model: Model, lessons: list[int], *, asynchronous: bool
+) -> None:
+    version = "monday"
+    cached = type(model)(
+        model=model.model,
+        tokenizer=model.tokenizer,
+        retriever=model.retriever,
+        finetune=RECIPE,
+        max_tokens=6,
+        cache=InMemoryCache(),
+        corpus_version=lambda: version,
+    )
+
+    def ask(**settings: Any) -> str:
+        if asynchronous:
+            return text_of(asyncio.run(cached.ainvoke(QUESTION, **settings)))
+        return text_of(cached.invoke(QUESTION, **settings))
+
+    expected = text_of(model.invoke(QUESTION))
+    lessons.clear()
+    assert [ask() for _ in range(3)] == [expected] * 3
+    assert lessons == [1]
+    version = "tuesday"
+    assert [ask() for _ in range(3)] == [expected] * 3
+    assert lessons == [1, 1]
+    version = "monday"
+    assert ask() == expected
+    assert lessons == [1, 1]
+
+
+def test_what_is_asked_with_other_settings_is_not_found_in_the_cache(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    cached = chat.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+    usual = cached.invoke("A baker").content
+    taught = cached.invoke("A baker", documents=lesson).content
+    assert taught == chat.invoke("A baker", documents=lesson).content != usual
+    assert cached.invoke("A baker").content == usual
+    assert cached.invoke("A baker", documents=lesson).content == taught
+
+
+@pytest.mark.parametrize("differs", ["retriever", "model"])
+def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: str) -> None:
+    cache = InMemoryCache()
+    others = {
+        "retriever": {"retriever": RunnableLambda(lambda _: [Document("zebra " * 9)] * 12)},
+        "model": {"model": copy.deepcopy(model.model)},
+    }
+    with torch.no_grad():
+        others["model"]["model"].lm_head.weight.neg_()
+    settings = {
+        "model": model.model,
+        "tokenizer": model.tokenizer,
+        "retriever": model.retriever,
+        "finetune": RECIPE,
+        "max_tokens": 6,
+    }
+    one = type(model)(**settings, cache=cache, corpus_version="1")
+    other = type(model)(**{**settings, **others[differs]}, cache=cache, corpus_version="1")
+    alone = type(model)(**{**settings, **others[differs]})
+    assert text_of(one.invoke(QUESTION)) != text_of(other.invoke(QUESTION))
+    assert text_of(other.invoke(QUESTION)) == text_of(alone.invoke(QUESTION))
+
+
+def retriever_of(tenant: str) -> RunnableLambda[str, list[Document]]:
+    """Return one whose `repr` is that of any other tenant's."""
+    return RunnableLambda(lambda _: [Document(f"{tenant} " * 9)] * 12)
+
+
+def test_another_tenants_answer_is_not_found_in_the_cache(model: Model) -> None:
+    settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": RECIPE}
+    tenants = ("zebra", "comet")
+    assert len({repr(retriever_of(tenant)) for tenant in tenants}) == 1
+    cache = InMemoryCache()
+
+    def ask(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, retriever=retriever_of(tenant), **how)
+        return text_of(kept.invoke(QUESTION))
+
+    def ask_with_the_call(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        return text_of(kept.invoke(QUESTION, retriever=retriever_of(tenant)))
+
+    def ask_with_documents(tenant: str, **how: Any) -> str:
+        kept = type(model)(**settings, max_tokens=6, **how)
+        documents = (document for document in retriever_of(tenant).invoke(QUESTION))
+        return text_of(kept.invoke(QUESTION, documents=documents))
+
+    alone = [ask(tenant) for tenant in tenants]
+    assert len(set(alone)) == 2
+    for asking in (ask, ask_with_the_call, ask_with_documents):
+        for _ in range(3):  # the retrievers are gone, and their addresses used again
+            found = [asking(one, cache=cache, corpus_version="1") for one in tenants]
+            assert found == alone
+
+
+def test_an_answer_by_another_query_or_tokenizer_is_not_found_in_the_cache(
+    chat: ChatTestTimeFineTuned, lessons: list[int]
+) -> None:
+    settings = {
+        "model": chat.model,
+        "tokenizer": chat.tokenizer,
+        "retriever": RunnableLambda(lambda query: [Document(f"{query} " * 9)] * 12),
+        "finetune": RECIPE,
+        "max_tokens": 6,
+    }
+    cached = {**settings, "cache": InMemoryCache(), "corpus_version": "1"}
+    ChatTestTimeFineTuned(**cached).invoke(QUESTION)
+    for other in (
+        {"retrieval_query": lambda _: "zebra"},
+        {"retrieval_query": lambda _: "comet"},
+        {"tokenizer": copy.deepcopy(chat.tokenizer)},
+    ):
+        lessons.clear()
+        expected = ChatTestTimeFineTuned(**settings | other).invoke(QUESTION).content
+        assert ChatTestTimeFineTuned(**cached | other).invoke(QUESTION).content == expected
+        assert lessons == [1, 1]
+
+
+def test_a_copy_with_the_same_retriever_finds_the_answer_in_the_cache(
+    model: Model, lessons: list[int]
+) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    expected = text_of(cached.invoke(QUESTION))
+    configurable = cached.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+    assert lessons == [1]
+    assert text_of(cached.model_copy().invoke(QUESTION)) == expected
+    assert text_of(configurable.invoke(QUESTION, {"configurable": {"max_tokens": 6}})) == expected
+    assert lessons == [1]
+    cached.retriever.search_kwargs = {"filter": {"even": True}}
+    cached.invoke(QUESTION)
+    assert lessons == [1, 1]
+
+
+def test_of_what_nobody_hears_the_end_no_answer_is_found_again() -> None:
+    class Unwatched:
+        __slots__ = ()
+
+        def __repr__(self) -> str:
+            return "the same"
+
+    one = Unwatched()
+    assert told_apart(one) != told_apart(one)
+    assert told_apart([one]) != told_apart([one])
+
+
+# --- one engine, and what is known of the model -----------------------------------------------
+
+
+def test_copies_share_the_engine(chat: ChatTestTimeFineTuned) -> None:
+    expected = chat.invoke(QUESTION).content
+    copied = chat.model_copy(update={"max_tokens": 3})
+    assert copied.engine is chat.engine
+    assert expected.startswith(str(copied.invoke(QUESTION).content))
+    again = ChatTestTimeFineTuned(model=chat.model, tokenizer=chat.tokenizer, finetune=RECIPE)
+    assert again.engine is chat.engine
+
+
+def test_a_configurable_model_makes_no_engine_for_each_call(
+    chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Engine] = []
+    begin = Engine.__init__
+
+    def counting(engine: Engine, *args: Any, **kwargs: Any) -> None:
+        made.append(engine)
+        begin(engine, *args, **kwargs)
+
+    chat.invoke(QUESTION)
+    monkeypatch.setattr(Engine, "__init__", counting)
+    configurable = chat.configurable_fields(
+        max_tokens=ConfigurableField("max_tokens"), finetune=ConfigurableField("finetune")
+    )
+    for count in (2, 3, 4):
+        message = configurable.invoke(QUESTION, {"configurable": {"max_tokens": count}})
+        assert message.usage_metadata["output_tokens"] == count
+    assert not made
+    one_step = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_documents=1)
+    message = configurable.invoke(QUESTION, {"configurable": {"finetune": one_step}})
+    assert message.response_metadata["ttft"]["steps"] == 1
+    assert not made
+
+
+def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
+    """Return whether it is gone by then."""
+    end = time.monotonic() + seconds
+    while engine() is not None and time.monotonic() < end:
+        gc.collect()
+        threading.Event().wait(0.01)
+    return engine() is None
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
+    face: Any, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
+    own = shutil.copytree(tiny_model_path, tmp_path / "model")  # that no other test has loaded
+    named = face(model=str(own), dtype="float32", max_tokens=2)
+    configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
+    before = load_count()
+    for temperature in (0.5, 1.0, 1.5):
+        configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
+        engine = weakref.ref(*named.held)
+        assert not freed_within(0.5, engine)
+    assert load_count() == before + 1
+    assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))
+    del named, configurable
+    assert freed_within(30.0, engine)
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_path_is_as_good_as_its_name(face: Any, tiny_model_path: Path) -> None:
+    one, other = (face(model=kind(tiny_model_path), max_tokens=3) for kind in (Path, str))
+    assert text_of(one.invoke(QUESTION)) == text_of(other.invoke(QUESTION))
+    assert one.engine is other.engine
+    assert dumpd(one) == dumpd(other)
+
+
+@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": None},
+        {"model": 3},
+        {"model": b"a folder"},
+        {"model": torch.nn.Linear(2, 2)},
+        {"model": "some/model", "tokenizer": "some/model"},
+        {"model": "some/model", "tokenizer": str.split},
+    ],
+    ids=str,
+)
+def test_what_is_no_model_or_tokenizer_is_an_error_at_once(
+    face: Any, wrong: dict[str, Any]
+) -> None:
+    *_, name = wrong
+    with pytest.raises(ValidationError, match=f"{name} must be .* of transformers"):
+        face(**wrong)
+
+
+def test_a_dump_holds_no_weights_and_no_documents(model: Model) -> None:
+    model.invoke(QUESTION)
+    dumped = json.dumps(dumpd(model))
+    assert len(dumped) < 20_000
+    assert "The river" not in dumped
+
+
+def test_its_context_is_known_without_its_weights(
+    chat: ChatTestTimeFineTuned, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chat.profile is not None
+    assert chat.profile["max_input_tokens"] == 256
+    monkeypatch.setattr("langchain_sift.language_models.fine_tuned.load_language_model", None)
+    named = ChatTestTimeFineTuned(model=str(tiny_model_path))
+    assert named.profile is not None
+    assert named.profile["max_input_tokens"] == 256
+    assert named._engine is None

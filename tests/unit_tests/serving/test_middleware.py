@@ -1,0 +1,449 @@
+"""Tokens, places and clients that leave: looked at before and beside the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import re
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from endpoint import NAME, RECIPE, A, B
+from prometheus_client.parser import text_string_to_metric_families
+
+from langchain_sift import Limits
+from langchain_sift.errors import EngineOverloaded, StoreTimeout, StoreUnavailable
+from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving import Tenant, Tenants, create_app
+from langchain_sift.serving import middleware as gate_module
+from langchain_sift.serving.tenants import digest_of
+from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.trainer import Trainer
+
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+METRICS = "a-token-for-the-metrics"
+TENANTS = Tenants(
+    {
+        digest_of(A): Tenant("alpha-corp", {"tenant": "a"}),
+        digest_of(B): Tenant("beta-corp", {"tenant": "b"}, max_requests=1),
+    },
+    digest_of(METRICS),
+)
+
+
+def text(**more):
+    return {"model": NAME, "prompt": "The old king", **more}
+
+
+@pytest.fixture(scope="module")
+def service(open_app):
+    return open_app(tenants=TENANTS, limits=Limits(max_batch_size=2, max_requests=3))
+
+
+class Pace:
+    """Holds the engine before a gradient step until it is told to go on, and counts steps."""
+
+    def __init__(self, monkeypatch):
+        self.steps = 0
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        gradients = Trainer._gradients
+
+        def step(trainer, first, rows):
+            self.steps += 1
+            self.begun.set()
+            assert self.go_on.wait(30)
+            return gradients(trainer, first, rows)
+
+        monkeypatch.setattr(Trainer, "_gradients", step)
+
+
+@pytest.fixture
+def pace(monkeypatch):
+    pace = Pace(monkeypatch)
+    yield pace
+    pace.go_on.set()
+
+
+async def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.005)
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {A}", A, f"Bearer {A}x"]
+)
+async def test_without_a_known_token_nothing_is_answered(service, connect, authorization):
+    client = await connect(service)
+    headers = {} if authorization is None else {"Authorization": authorization}
+    asked = [
+        client.post(TEXT, json=text(), headers=headers),
+        client.post(CHAT, content=b"{", headers=headers),
+        client.get("/v1/models", headers=headers),
+        client.get("/v1/nothing", headers=headers),
+        client.get("/metrics", headers=headers),
+    ]
+    for response in [await one for one in asked]:
+        assert response.status_code == 401
+        error = response.json()["error"]
+        assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert A not in response.text
+    assert (await client.get("/health", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
+async def test_each_token_sees_its_own_documents(service, connect, mode, texts):
+    for token, parity in ((A, 0), (B, 1)):
+        client = await connect(service, token)
+        response = await client.post(TEXT, json=text(max_tokens=1, ttft={"mode": mode, "k": 2}))
+        assert response.status_code == 200, response.text
+        record = response.json()["ttft"]
+        seen = {int(id_.removeprefix("texts-")) for id_ in record["documents"] + record["context"]}
+        assert seen
+        assert {number % 2 for number in seen} == {parity}
+        response = await client.post(
+            TEXT, json=text(ttft={"mode": mode, "filter": {"tenant": "ab"[1 - parity]}})
+        )
+        record = response.json()["ttft"]
+        assert record["documents"] == record["context"] == []
+        assert record["steps"] == 0
+    del texts
+
+
+async def test_tokens_are_the_metrics_readers_or_tenants_and_never_both(service, connect):
+    assert (await (await connect(service, A)).get("/metrics")).status_code == 401
+    reader = await connect(service, METRICS)
+    response = await reader.get("/metrics")
+    assert response.status_code == 200
+    assert "alpha" not in response.text
+    assert "beta" not in response.text
+    assert (await reader.post(TEXT, json=text())).status_code == 401
+
+
+async def test_by_another_name_a_server_without_tokens_does_not_answer(service, connect):
+    client = await connect(service, A, hosts=("localhost", "127.0.0.1", "[::1]"))
+    for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "[::1]"):
+        response = await client.get("/v1/models", headers={"Host": host})
+        assert response.status_code == 200, host
+    for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "", "[::2]"):
+        for path in ("/v1/models", "/health", "/metrics", "/openapi.json"):
+            response = await client.get(path, headers={"Host": host})
+            assert response.status_code == 403, host
+            assert response.json()["error"]["code"] == "host_not_allowed"
+
+
+# Places
+
+
+async def test_what_is_too_much_is_refused_before_it_is_read(service, connect, pace):
+    client = await connect(service, A)
+    admitted = [asyncio.create_task(client.post(TEXT, json=text())) for _ in range(3)]
+    await until(lambda: service.engine.status().admitted == 3 and pace.begun.is_set())
+    read = []
+
+    async def body():
+        read.append(1)
+        yield b"{}"
+
+    for content in (body(), b"no JSON at all"):
+        response = await client.post(TEXT, content=content)
+        assert response.status_code == 503
+        error = response.json()["error"]
+        assert (error["type"], error["code"]) == ("server_error", "overloaded")
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert service.engine.status().admitted == 3
+    assert not read or not pace.go_on.is_set()
+    pace.go_on.set()
+    assert {(await one).status_code for one in admitted} == {200}
+    assert service.engine.status().admitted == 0
+    assert (await client.post(TEXT, json=text())).status_code == 200
+
+
+async def test_a_tenant_has_no_more_places_than_its_own(service, connect, pace):
+    alpha, beta = await connect(service, A), await connect(service, B)
+    first = asyncio.create_task(beta.post(TEXT, json=text()))
+    await until(pace.begun.is_set)
+    response = await beta.post(TEXT, json=text())
+    assert response.status_code == 429
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+    assert int(response.headers["retry-after"]) >= 1
+    other = asyncio.create_task(alpha.post(TEXT, json=text()))
+    await until(lambda: service.engine.status().admitted == 2)
+    pace.go_on.set()
+    assert (await first).status_code == (await other).status_code == 200
+    assert (await beta.post(TEXT, json=text())).status_code == 200
+
+
+async def test_training_tokens_are_limited_as_well(open_app, connect, pace):
+    limits = Limits(max_batch_size=2, max_requests=9, max_tokens=3 * RECIPE.max_length)
+    service = open_app(limits=limits)
+    client = await connect(service)
+    first = asyncio.create_task(client.post(TEXT, json=text()))
+    await until(pace.begun.is_set)
+    response = await client.post(TEXT, json=text(ttft={"k": 3}))
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
+    assert service.engine.status().admitted == 1
+    pace.go_on.set()
+    assert (await first).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        text(),
+        text(stream=True),
+        text(ttft={"mode": "base"}),
+        text(ttft={"mode": "rag"}),
+        text(ttft={"mode": "both", "k": 1}),
+        text(ttft={"timeout": 1e-3}),
+        text(ttft={"q": 1}),
+        text(model="other"),
+        text(prompt="x " * 400),
+        text(ttft={"mode": "rag"}, prompt="x " * 400),
+        b"{",
+    ],
+    ids=str,
+)
+async def test_every_request_gives_its_place_back(service, connect, body):
+    client = await connect(service, B)  # it has but one
+    for _ in range(2):
+        sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+        response = await client.post(TEXT, headers={"Content-Type": "application/json"}, **sent)
+        assert response.status_code in {200, 400, 404, 408}
+        assert service.engine.status().admitted == 0
+
+
+# Who leaves
+
+
+class Client:
+    """What an ASGI server does for a client that leaves when it is told to."""
+
+    def __init__(self, app, body, token=A, path=TEXT):
+        self.sent = []
+        self.leave = asyncio.Event()
+        self._body = [json.dumps(body).encode()]
+        headers = [
+            (b"host", b"localhost"),
+            (b"content-type", b"application/json"),
+            (b"authorization", f"Bearer {token}".encode()),
+        ]
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+        }
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self):
+        if self._body:
+            return {"type": "http.request", "body": self._body.pop(), "more_body": False}
+        await self.leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message):
+        self.sent.append(message)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [TEXT, CHAT])
+async def test_training_stops_within_a_step_when_the_client_leaves(service, pace, stream, path):
+    body = {"model": NAME, "stream": stream, "ttft": {"k": 50, "steps_per_document": 4}}
+    if path == TEXT:
+        body["prompt"] = "The old king"
+    else:
+        body["messages"] = [{"role": "user", "content": "The old king"}]
+    client = Client(create_app(service), body, path=path)
+    await until(pace.begun.is_set)
+    begun = pace.steps
+    client.leave.set()
+    await asyncio.wait_for(client.task, 5)  # while the engine is still in its step
+    pace.go_on.set()
+    await until(lambda: service.engine.status().at_work == 0)
+    assert pace.steps <= begun + 1
+    assert service.engine.status().admitted == 0
+    assert client.sent == []
+
+
+async def test_generation_stops_when_the_client_of_a_stream_leaves(service, monkeypatch):
+    tokens, take = [], _Row.take
+
+    def slowly(row, token_id):
+        tokens.append(token_id)
+        time.sleep(0.02)
+        take(row, token_id)
+
+    monkeypatch.setattr(_Row, "take", slowly)
+    client = Client(create_app(service), text(stream=True, max_tokens=200, ttft={"mode": "base"}))
+    await until(lambda: len(client.sent) > 3)
+    client.leave.set()
+    await asyncio.wait_for(client.task, 5)
+    begun = len(tokens)
+    await until(lambda: service.engine.status().at_work == 0)
+    assert len(tokens) <= begun + 2 < 200
+    assert service.engine.status().admitted == 0
+
+
+async def test_a_client_that_leaves_the_queue_makes_room(service, connect, pace):
+    app = create_app(service)
+    clients = [Client(app, text()) for _ in range(2)]
+    await until(pace.begun.is_set)
+    clients.append(Client(app, text()))
+    await until(lambda: service.engine.status().waiting == 3 - service.engine.status().at_work)
+    clients[2].leave.set()
+    await asyncio.wait_for(clients[2].task, 5)
+    await until(lambda: service.engine.status().admitted == 2)
+    late = asyncio.create_task((await connect(service, A)).post(TEXT, json=text()))
+    await until(lambda: service.engine.status().admitted == 3)
+    pace.go_on.set()
+    assert (await late).status_code == 200
+    await asyncio.gather(*(client.task for client in clients))
+    assert [client.sent[0]["status"] for client in clients[:2]] == [200, 200]
+    assert clients[2].sent == []
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(service, monkeypatch):
+    monkeypatch.setattr(gate_module, "_BODY_SECONDS", 0.05)
+    client = Client(create_app(service), text())
+    client._body.clear()
+    await asyncio.wait_for(client.task, 5)
+    assert client.sent[0]["status"] == 408
+    assert json.loads(client.sent[1]["body"])["error"]["code"] == "request_timeout"
+    assert service.engine.status().admitted == 0
+
+
+async def test_a_server_that_is_told_to_end_says_so_and_leaves_nothing_behind(service, pace):
+    client = Client(create_app(service), text(ttft={"k": 50}))
+    await until(pace.begun.is_set)
+    client.task.cancel()  # as uvicorn does when its time for goodbyes is over
+    with pytest.raises(asyncio.CancelledError):
+        await client.task
+    assert client.sent[0]["status"] == 503
+    assert dict(client.sent[0]["headers"])[b"retry-after"] == b"1"
+    assert json.loads(client.sent[1]["body"])["error"]["code"] == "shutting_down"
+    pace.go_on.set()
+    await until(lambda: service.engine.status().admitted == 0)
+    assert pace.steps <= 2
+
+
+# The store
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("facts of b"), StoreTimeout("facts of b")])
+@pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
+async def test_a_store_that_is_down_is_to_be_asked_again(  # noqa: PLR0917 - fixtures
+    service, connect, monkeypatch, caplog, error, mode
+):
+    client = await connect(service, A)
+
+    async def down(*_, **__):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SIFTRetriever, "_achoose", down)
+        for stream in (False, True):
+            response = await client.post(TEXT, json=text(stream=stream, ttft={"mode": mode}))
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "store_unavailable"
+            assert "facts" not in response.text
+            assert f"{type(error).__name__}: facts of b" in caplog.text
+            assert int(response.headers["retry-after"]) >= 1
+        response = await client.post(TEXT, json=text(ttft={"mode": "base"}))
+        assert response.status_code == 200
+    response = await client.post(TEXT, json=text(ttft={"mode": mode, "k": 1}))
+    assert response.status_code == 200
+
+
+# Health and metrics
+
+
+async def test_health_is_the_engine_s(open_app, connect, pace, monkeypatch):
+    service = open_app(limits=Limits(max_requests=14))
+    client = await connect(service)
+    ok = {"status": "ok", "engine": "ok", "store": "ok"}
+    assert (await client.get("/health")).json() == ok
+    asked = asyncio.create_task(client.post(TEXT, json=text()))
+    await until(pace.begun.is_set)
+    assert (await client.get("/health")).json() == {**ok, "engine": "busy"}
+    pace.go_on.set()
+    await asked
+    await until(lambda: service.engine.status().at_work == 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(Slots, "is_at_rest", lambda *_: False)
+        response = await client.get("/health")
+    assert response.status_code == 503
+    assert response.json()["engine"] == "unavailable"
+    assert service.engine.status().quarantined == 1
+    assert (await client.get("/health")).json() == ok
+    service.close()
+    response = await client.get("/health")
+    assert (response.status_code, response.json()["status"]) == (503, "unavailable")
+    response = await client.post(TEXT, json=text())
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
+
+
+async def test_the_metrics_count_what_was_done(open_app, connect):
+    service = open_app(limits=Limits(max_requests=15))
+    client = await connect(service)
+    records = []
+    for body in (text(), text(ttft={"mode": "both", "k": 1}), text(ttft={"mode": "base"})):
+        records.append((await client.post(TEXT, json=body)).json())  # noqa: PERF401
+    async with client.stream("POST", TEXT, json=text(stream=True)) as response:
+        *_, last, _ = [line async for line in response.aiter_lines() if line]
+    records.append(json.loads(last.removeprefix("data: ")))
+    await client.post(TEXT, json=text(ttft={"q": 1}))
+    await client.get("/something/else")
+    place = [service.engine.admit(0) for _ in range(15)]
+    assert (await client.post(TEXT, json=text())).status_code == 503
+    response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    samples = {
+        (sample.name.removeprefix("langchain_sift_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+    steps = sum(record["ttft"]["steps"] for record in records)
+    assert steps > 0
+    assert samples["training_steps_total",] == steps
+    assert samples["tokens_total", "trained"] == sum(r["ttft"]["tokens"] for r in records)
+    assert samples["requests_total", TEXT, "200"] == len(records)
+    assert samples["requests_total", TEXT, "400"] == 1
+    assert samples["requests_total", TEXT, "503"] == 1
+    assert samples["requests_total", "other", "404"] == 1
+    assert samples["refusals_total", "overloaded"] == 1
+    assert samples["refusals_total", "unauthorized"] == 0
+    assert samples["request_seconds_count", TEXT] == len(records) + 2
+    assert samples["training_seconds_count",] == len(records)
+    assert samples["admitted",] == len(place)
+    assert samples["quarantined_total",] == 0
+    assert not re.search("The old king|texts-", response.text)
+
+
+def test_a_request_is_admitted_or_not_at_once(open_app):
+    service = open_app(limits=Limits(max_requests=2))
+    (tenant,) = service.settings.tenants.members
+    with service.admit(tenant), service.admit(tenant):
+        with pytest.raises(EngineOverloaded), service.admit(tenant):
+            pass
+        assert service.engine.status().admitted == 2
+    assert service.engine.status().admitted == 0
+
+
+def test_settings_of_a_service_are_plain(service):
+    assert pickle.loads(pickle.dumps(service.settings)) == service.settings  # noqa: S301
+    assert replace(service.settings, name=None).model_id == service.settings.model

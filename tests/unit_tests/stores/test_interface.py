@@ -1,0 +1,147 @@
+"""Which adapter asks which store."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.vectorstores import InMemoryVectorStore
+from unit_tests.stores.real_stores import (
+    KINDS,
+    QUERY,
+    CountingEmbeddings,
+    fill,
+    make_chroma,
+    make_store,
+    texts_of,
+)
+
+from langchain_sift import SIFTRetriever
+from langchain_sift.errors import StoreError
+from langchain_sift.stores import adapter, fetch_candidates, register_adapter
+from langchain_sift.stores.adapters.in_memory import InMemoryAdapter
+from langchain_sift.stores.interface import AsyncStoreAdapter, StoreAdapter, adapter_for
+
+
+class Own(InMemoryVectorStore):
+    """A store of somebody else's."""
+
+
+class OwnChild(Own):
+    """And what was made of it."""
+
+
+class Loud(InMemoryAdapter):
+    """An adapter that leaves a trace."""
+
+    def __init__(self, vectorstore):
+        super().__init__(vectorstore)
+        self.label = "Loud"
+
+
+class Coroutines:
+    """An adapter that only coroutines can ask."""
+
+    search_arguments = ("filter",)
+    label = "Coroutines"
+
+    def __init__(self, vectorstore):
+        self._adapter = InMemoryAdapter(vectorstore)
+
+    async def anearest(self, directions, count, *, timeout, **search):
+        return self._adapter.nearest(directions, count, timeout=timeout, **search)
+
+    async def apage(self, cursor, size, *, timeout, **search):
+        return self._adapter.page(cursor, size, timeout=timeout, **search)
+
+    def conjunction(self, first, second):
+        return self._adapter.conjunction(first, second)
+
+
+@pytest.fixture(autouse=True)
+def _clean_registry(monkeypatch):
+    monkeypatch.setattr(adapter, "_registered", {})
+
+
+@pytest.fixture
+def embeddings():
+    return CountingEmbeddings()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_of_the_stores_has_an_adapter_of_its_own(kind, embeddings, tmp_path):
+    found = adapter_for(make_store(kind, embeddings, tmp_path))
+    name = kind.split()[0].replace("VectorStore", "")
+    assert type(found).__name__ == f"{name}Adapter"
+    assert isinstance(found, StoreAdapter)
+    assert kind.split()[0] in found.label
+
+
+def test_a_subclass_of_a_store_is_asked_as_the_store_is(embeddings):
+    assert type(adapter_for(OwnChild(embeddings))) is InMemoryAdapter
+
+
+def test_an_adapter_serves_the_class_it_was_registered_for_and_its_subclasses(embeddings):
+    register_adapter(Own, Loud)
+    assert adapter_for(Own(embeddings)).label == "Loud"
+    assert adapter_for(OwnChild(embeddings)).label == "Loud"
+    assert adapter_for(InMemoryVectorStore(embeddings)).label == "InMemoryVectorStore"
+    with pytest.raises(ValueError, match="search in Loud: use one of"):
+        SIFTRetriever(vectorstore=OwnChild(embeddings), search_kwargs={"wrong": 1})
+
+
+def test_the_nearest_ancestor_decides_whatever_the_order_of_registration(embeddings):
+    register_adapter(OwnChild, Loud)
+    register_adapter(Own, InMemoryAdapter)
+    register_adapter(InMemoryVectorStore, InMemoryAdapter)
+    assert adapter_for(OwnChild(embeddings)).label == "Loud"
+    assert adapter_for(Own(embeddings)).label == "InMemoryVectorStore"
+
+
+def test_an_adapter_registered_for_a_known_store_takes_the_place_of_ours(embeddings):
+    register_adapter(InMemoryVectorStore, Loud)
+    assert adapter_for(InMemoryVectorStore(embeddings)).label == "Loud"
+    assert adapter_for(make_chroma(embeddings)).label.startswith("Chroma")
+
+
+def test_what_is_registered_is_asked_from_then_on(embeddings):
+    store = fill(OwnChild(embeddings))
+    retriever = SIFTRetriever(vectorstore=store, k=5)
+    before = retriever.invoke(QUERY)
+    asked = []
+
+    def asking(vectorstore):
+        asked.append(vectorstore)
+        return InMemoryAdapter(vectorstore)
+
+    register_adapter(Own, asking)
+    assert retriever.invoke(QUERY) == before
+    assert asked == [store]
+
+
+async def test_an_adapter_of_coroutines_is_asked_by_coroutines_alone(embeddings):
+    store = fill(Own(embeddings))
+    expected = SIFTRetriever(vectorstore=store, k=5).invoke(QUERY)
+    register_adapter(Own, Coroutines)
+    assert isinstance(adapter_for(store), AsyncStoreAdapter)
+    assert not isinstance(adapter_for(store), StoreAdapter)
+    for search in ("nearest", "residual", "exhaustive"):
+        settings = {"candidate_search": search, "step_fetch_k": 40}
+        retriever = SIFTRetriever(vectorstore=store, k=5, **settings)
+        assert await retriever.ainvoke(QUERY) == expected
+        assert await retriever.abatch([QUERY]) == [expected]
+        with pytest.raises(StoreError, match="Coroutines is asked by coroutines alone: use `ainv"):
+            retriever.invoke(QUERY)
+    with pytest.raises(StoreError, match="Coroutines is asked by coroutines alone"):
+        fetch_candidates(store, embeddings.vector(QUERY), fetch_k=5)
+
+
+def test_filters_reach_a_registered_adapter(embeddings):
+    register_adapter(Own, Loud)
+    retriever = SIFTRetriever(vectorstore=fill(Own(embeddings)), k=3)
+    found = retriever.invoke(QUERY, filter=lambda document: document.metadata["number"] == 5)
+    assert texts_of(found) == ["fact 5"]
+
+
+@pytest.mark.parametrize("other", [None, "a store", object()])
+def test_what_is_no_vector_store_is_a_type_error(other):
+    with pytest.raises(TypeError, match=f"a LangChain VectorStore, got {type(other).__name__}"):
+        adapter_for(other)

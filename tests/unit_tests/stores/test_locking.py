@@ -1,0 +1,99 @@
+"""An embedded store is open in one process, or in several that only read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import chromadb
+import pytest
+
+from langchain_sift.errors import StoreError, StoreInUse
+from langchain_sift.stores.locking import LOCK, held
+
+
+@pytest.fixture
+def folder(tmp_path):
+    client = chromadb.PersistentClient(str(tmp_path / "store"))
+    client.create_collection("facts", embedding_function=None)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def elsewhere():
+    """Return what holds a folder in another process, until the process is killed."""
+    processes = []
+
+    def hold(folder, *, alone):
+        program = f"""
+            import time
+            from langchain_sift.stores.locking import held
+            with held({str(folder)!r}, alone={alone}):
+                print("held", flush=True)
+                time.sleep(60)
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield hold
+    for process in processes:
+        process.kill()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
+    other = elsewhere(folder, alone=True)
+    for alone in (True, False):
+        with (
+            pytest.raises(StoreInUse, match="chroma run --path") as raised,
+            held(folder, alone=alone),
+        ):
+            pass
+        assert str(folder) in str(raised.value)
+    other.kill()
+    other.wait(10)
+    deadline = time.monotonic() + 10
+    while True:  # a lock dies with its process, though not within the same instant
+        try:
+            with held(folder, alone=True):
+                break
+        except StoreInUse:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_readers_come_together_and_keep_writers_out(folder, elsewhere):
+    elsewhere(folder, alone=False)
+    with held(folder, alone=False), held(folder, alone=False):
+        pass
+    with pytest.raises(StoreInUse), held(folder, alone=True):
+        pass
+
+
+def test_it_is_free_again_after_an_error(folder):
+    with pytest.raises(KeyError), held(folder, alone=True):
+        raise KeyError
+    with held(folder, alone=True), pytest.raises(StoreInUse), held(folder, alone=False):
+        pass
+    assert (folder / LOCK).exists()
+    assert chromadb.PersistentClient(str(folder)).list_collections()
+
+
+def test_a_server_and_what_is_no_store_are_not_held(tmp_path):
+    for where in ("http://localhost:8000", "https://chroma.example", tmp_path, tmp_path / "new"):
+        with held(where, alone=True), held(where, alone=True):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_told(folder):
+    (folder / LOCK).mkdir()
+    with pytest.raises(StoreError, match="cannot be locked"), held(folder, alone=True):
+        pass

@@ -1,0 +1,262 @@
+"""What was learned once is found again by its content, and by nobody else."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from langchain_core.documents import Document
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request, TrainingRecord
+from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.trainer import Lesson
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> AdapterCache:
+    return AdapterCache(tmp_path / "adapters", tenant="a")
+
+
+@pytest.fixture
+def chat(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    recipe: FineTuneConfig,
+    cache: AdapterCache,
+) -> ChatTestTimeFineTuned:
+    return ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=recipe,
+        max_tokens=8,
+        adapter_cache=cache,
+    )
+
+
+@pytest.fixture
+def trainings(chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the gradient steps that are really taken."""
+    steps: list[int] = []
+    trainer = chat.engine._worker._trainer
+    gradients = trainer._gradients
+    monkeypatch.setattr(
+        trainer, "_gradients", lambda first, rows: steps.append(len(rows)) or gradients(first, rows)
+    )
+    return steps
+
+
+def test_the_same_documents_are_learned_once(
+    chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
+) -> None:
+    documents = [Document(text, id=text[:5]) for text in texts[:3]]
+    first = chat.invoke("The river", documents=documents)
+    assert len(trainings) == 3
+    again = chat.invoke("The river", documents=documents)
+    other = chat.invoke("A baker", documents=documents)
+    assert len(trainings) == 3
+    assert again.content == first.content
+    records = [m.response_metadata["ttft"] for m in (first, again)]
+    assert [record["cached"] for record in records] == [False, True]
+    for name in ("documents", "losses", "update_norm", "steps", "fallback"):
+        assert records[0][name] == records[1][name]
+    assert records[1]["seconds"]["training"] == 0.0
+    plain = chat.model_copy(update={"adapter_cache": None})
+    assert other.content == plain.invoke("A baker", documents=documents).content
+
+
+def test_what_is_told_of_documents_is_told_by_their_places_in_this_request(
+    chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
+) -> None:
+    short, more = Document("", id="short"), Document(texts[5], id="more")
+    learned = [Document(text, id=text[:5]) for text in texts[:2]]
+    calls = [[short, learned[0], learned[1], more], [learned[0], short, learned[1]], learned]
+    messages = [chat.invoke("The river", documents=call, max_documents=2) for call in calls]
+    told = [message.response_metadata["ttft"] for message in messages]
+    assert len(trainings) == 2
+    assert [record["cached"] for record in told] == [False, True, True]
+    assert [record["documents"] for record in told] == [[one.id for one in learned]] * 3
+    assert [record["skipped"] for record in told] == [["short"], ["short"], []]
+    assert ["budget" in str(record["ended"]) for record in told] == [True, False, False]
+
+
+async def test_coroutines_share_it(
+    chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
+) -> None:
+    documents = [Document(text) for text in texts[:2]]
+    first = await chat.ainvoke("The river", documents=documents)
+    assert (await chat.ainvoke("The river", documents=documents)).content == first.content
+    assert chat.invoke("The river", documents=documents).content == first.content
+    assert len(trainings) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"documents": [Document("Another text about rivers and maps.")]},
+        {"learning_rate": 2e-2},
+        {"steps_per_document": 2},
+    ],
+)
+def test_another_document_or_recipe_is_learned_anew(
+    chat: ChatTestTimeFineTuned,
+    texts: list[str],
+    trainings: list[int],
+    change: dict[str, object],
+) -> None:
+    call = {"documents": [Document(texts[0])]}
+    chat.invoke("The river", **call)
+    taken = len(trainings)
+    chat.invoke("The river", **{**call, **change})
+    assert len(trainings) > taken
+
+
+def test_order_counts(chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]) -> None:
+    documents = [Document(text) for text in texts[:2]]
+    chat.invoke("The river", documents=documents)
+    chat.invoke("The river", documents=documents[::-1])
+    assert len(trainings) == 4
+
+
+def request_of(*rows: tuple[int, ...], config: FineTuneConfig | None = None) -> Request:
+    documents = [TokenizedDocument(i, row, truncated=False) for i, row in enumerate(rows)]
+    return Request(documents, len(rows), config or FineTuneConfig())
+
+
+def test_no_two_requests_share_a_key(tmp_path: Path) -> None:
+    """Not even where the parts, written one after another, would be the same."""
+    one = AdapterCache(tmp_path / "x", tenant="a")
+    keys = {
+        one.key("base", request_of((1, 2), (3,))),
+        one.key("base", request_of((1,), (2, 3))),
+        one.key("base", request_of((12,), (3,))),
+        one.key("base", request_of((1, 2, 3))),
+        one.key("base", request_of((3,), (1, 2))),
+        one.key("bas", request_of((1, 2), (3,))),
+        one.key("base", request_of((1, 2), (3,), config=FineTuneConfig(seed=1))),
+        AdapterCache(tmp_path / "x", tenant="ab").key("ase", request_of((1, 2), (3,))),
+        AdapterCache(tmp_path / "x", tenant="b").key("base", request_of((1, 2), (3,))),
+    }
+    assert len(keys) == 9
+    assert one.key("base", request_of((1, 2))) == one.key("base", request_of((1, 2)))
+
+
+def test_another_model_of_the_same_name_is_another_base(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+) -> None:
+    def fingerprint(model: PreTrainedModel) -> str:
+        return Engine(LanguageModel("same", model, tiny_tokenizer), recipe).fingerprint
+
+    other = type(tiny_model)(tiny_model.config).eval()
+    other.load_state_dict(tiny_model.state_dict())
+    assert fingerprint(other) == fingerprint(tiny_model)
+    with torch.no_grad():
+        other.model.layers[0].self_attn.q_proj.weight[0, 0] += 1e-3
+    assert fingerprint(other) != fingerprint(tiny_model)
+
+
+@pytest.mark.usefixtures("cache")
+def test_only_the_owner_may_look_or_write(tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "adapters").stat().st_mode) == 0o700
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(ArgumentError, match="others may write"):
+        AdapterCache(tmp_path / "open", tenant="a")
+    with pytest.raises(ArgumentError, match="tenant"):
+        AdapterCache(tmp_path / "adapters", tenant="")
+
+
+@pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(b"no")])
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "langchain_sift.json"])
+def test_a_damaged_adapter_is_learned_anew(
+    chat: ChatTestTimeFineTuned,
+    texts: list[str],
+    tmp_path: Path,
+    file: str,
+    damage: Callable[[Path], None],
+) -> None:
+    documents = [Document(texts[0])]
+    expected = chat.invoke("The river", documents=documents).content
+    (place,) = (tmp_path / "adapters").iterdir()
+    damage(place / file)
+    message = chat.invoke("The river", documents=documents)
+    assert message.content == expected
+    assert message.response_metadata["ttft"]["cached"] is False
+    assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
+
+
+def test_the_oldest_go_where_there_is_no_more_room(
+    chat: ChatTestTimeFineTuned, texts: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapters"
+    chat.invoke("x", documents=[Document(texts[0])])
+    (first,) = folder.iterdir()
+    size = sum(file.stat().st_size for file in first.iterdir())
+    chat.adapter_cache._max_bytes = int(2.5 * size)
+    os.utime(first, (1, 1))
+    chat.invoke("x", documents=[Document(texts[1])])
+    os.utime(next(p for p in folder.iterdir() if p != first), (2, 2))
+    chat.invoke("x", documents=[Document(texts[0])])  # used again: not the oldest any more
+    chat.invoke("x", documents=[Document(texts[2])])
+    assert len(list(folder.iterdir())) == 2
+    assert first.exists()
+
+
+def test_what_depends_on_the_clock_or_was_not_learned_is_not_kept(
+    chat: ChatTestTimeFineTuned, texts: list[str], tmp_path: Path
+) -> None:
+    chat.invoke("x", documents=[Document(texts[0])], max_train_seconds=100.0)
+    chat.invoke("x", documents=[])
+    chat.invoke("x", documents=[Document(texts[0])], learning_rate=1e30)
+    assert list((tmp_path / "adapters").iterdir()) == []
+
+
+def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
+    chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, documents = chat.engine._worker._trainer, [Document(" ".join(texts[:5]))]
+    train = trainer.train
+
+    def lacks_memory(lessons: list[Lesson]) -> list[TrainingRecord]:
+        if any(len(d.token_ids) > 32 for lesson in lessons for d in lesson.documents):
+            raise torch.OutOfMemoryError
+        return train(lessons)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", lacks_memory)
+        half = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+        adapter = chat.engine.finetune([documents[0].page_content])
+    whole = chat.invoke("The river", documents=documents).response_metadata["ttft"]
+    assert (half["tokens"], whole["tokens"], whole["cached"]) == (32, 64, False)
+    shorter = replace(chat.engine.config, max_length=32, on_failure="raise")
+    assert adapter.config == shorter
+    again = chat.engine.finetune([documents[0].page_content], config=shorter)
+    assert torch.equal(again.weights, adapter.weights)
+    assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
+
+
+def test_many_threads_keep_the_same_adapter_once(
+    tmp_path: Path, cache: AdapterCache, engine: Engine, texts: list[str]
+) -> None:
+    adapter = engine.finetune(texts[:2])
+    threads = [threading.Thread(target=cache.put, args=("f" * 64, adapter)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [place.name for place in (tmp_path / "adapters").iterdir()] == ["f" * 64]
+    kept = cache.get("f" * 64)
+    assert torch.equal(kept.weights, adapter.weights)
+    assert kept.config == replace(engine.config, on_failure="raise")
+    assert cache.get("0" * 64) is None

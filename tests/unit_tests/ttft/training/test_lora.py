@@ -1,0 +1,236 @@
+"""Each slot is LoRA as PEFT computes it, beside weights that nobody writes to."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.training.lora import LowRankLinear, Slots, add_slots, share_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS = torch.arange(3, 23)[None, :]
+
+
+SIZES = {
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# The architectures that people run; GPT-2 has its own layers and its own names for sizes.
+ARCHITECTURES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "mistral", "phi", "phi3")
+GPT2 = {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+
+
+def make_model(architecture: str) -> PreTrainedModel:
+    sizes = GPT2 if architecture == "gpt2" else SIZES
+    config = AutoConfig.for_model(architecture, **sizes)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+@pytest.fixture(params=[*ARCHITECTURES, "gpt2"])
+def base(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return make_model(request.param)
+
+
+def in_training(model: PreTrainedModel, slots: Slots, token_ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits, and have the gradients of their mean square written."""
+    slots.use(0, len(token_ids))
+    logits = model(input_ids=token_ids).logits
+    logits.square().mean(dim=(1, 2)).sum().backward()
+    return logits.detach()
+
+
+def matrices(slots: Slots, flat: torch.Tensor) -> list[torch.Tensor]:
+    """Return A and B of each layer out of one slot's flat row, in which B is transposed."""
+    sizes = [rows * columns for rows, columns in slots.shapes]
+    parts = [p.view(s) for p, s in zip(torch.split(flat, sizes), slots.shapes, strict=True)]
+    return [part.T if number % 2 else part for number, part in enumerate(parts)]
+
+
+def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
+    """Three prompts in one pass, each against a PEFT model of its own."""
+    ours = share_weights(base)
+    slots, names = add_slots(ours, FineTuneConfig(lora_rank=4, lora_alpha=12.0))
+    slots.reserve(3)
+    token_ids = torch.stack([torch.arange(start, start + 20) for start in (3, 20, 40)])
+    generator = torch.Generator().manual_seed(0)
+    for slot in range(3):
+        slots.load(slot, torch.randn(slots.size, generator=generator) * 0.1)
+    logits = in_training(ours, slots, token_ids)
+    for slot in range(3):
+        peers = get_peft_model(
+            copy.deepcopy(base),
+            LoraConfig(
+                r=4,
+                lora_alpha=12.0,
+                target_modules="all-linear",
+                fan_in_fan_out=base.config.model_type == "gpt2",
+            ),
+        )
+        theirs = {
+            n.removeprefix("base_model.model."): m
+            for n, m in peers.named_modules()
+            if hasattr(m, "lora_A")
+        }
+        assert set(theirs) == set(names)
+        weights = iter(matrices(slots, slots.weights[slot]))
+        for name in names:
+            theirs[name].lora_A["default"].weight.data.copy_(next(weights))
+            theirs[name].lora_B["default"].weight.data.copy_(next(weights))
+        expected = peers(input_ids=token_ids[slot][None]).logits
+        torch.testing.assert_close(logits[slot][None], expected, rtol=1e-4, atol=1e-4)
+        expected.square().mean().backward()
+        gradients = iter(matrices(slots, slots.gradients[slot]))
+        for name in names:
+            for part in ("lora_A", "lora_B"):
+                peer = getattr(theirs[name], part)["default"].weight.grad
+                torch.testing.assert_close(next(gradients), peer, rtol=1e-3, atol=1e-5)
+
+
+def test_a_slot_at_rest_is_the_base_model_beside_any_other(base: PreTrainedModel) -> None:
+    model = share_weights(base)
+    slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
+    slots.reserve(2)
+    both = TOKENS.repeat(2, 1)
+    expected = base(input_ids=both).logits
+    assert torch.equal(model(input_ids=both).logits, expected)
+    slots.load(0, torch.ones(slots.size))
+    slots.use(0, 2)
+    logits = model(input_ids=both).logits
+    assert torch.equal(logits[1], expected[1])
+    assert not torch.equal(logits[0], expected[0])
+    slots.rest()
+    assert torch.equal(model(input_ids=both).logits, expected)
+
+
+def test_fresh_it_changes_nothing_but_rounding(base: PreTrainedModel) -> None:
+    model = share_weights(base)
+    slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
+    slots.begin(0, seed=3, learning_rate=1e-3)
+    slots.use(0, 1)
+    torch.testing.assert_close(
+        model(input_ids=TOKENS).logits, base(input_ids=TOKENS).logits, rtol=0, atol=1e-6
+    )
+
+
+def test_weights_are_shared_and_flags_of_the_original_are_not_touched(
+    base: PreTrainedModel,
+) -> None:
+    flags = {name: p.requires_grad for name, p in base.named_parameters()}
+    modules = [name for name, _ in base.named_modules()]
+    model = share_weights(base)
+    shared = {p.data_ptr() for p in model.parameters()}
+    slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
+    slots.begin(0, seed=0, learning_rate=1e-3)
+    in_training(model, slots, TOKENS)
+    assert shared == {p.data_ptr() for p in base.parameters()}
+    assert flags == {name: p.requires_grad for name, p in base.named_parameters()}
+    assert all(p.grad is None for p in base.parameters())
+    assert modules == [name for name, _ in base.named_modules()]
+
+
+def test_steps_are_those_of_adamw_with_clipping(tiny_model: PreTrainedModel) -> None:
+    slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=2))
+    slots.reserve(3)
+    generator = torch.Generator().manual_seed(0)
+    peers = []
+    for slot, rate in ((0, 1e-2), (2, 3e-3)):
+        slots.begin(slot, seed=slot, learning_rate=rate)
+        weights = torch.nn.Parameter(slots.weights[slot].clone())
+        peers.append((slot, weights, torch.optim.AdamW([weights], lr=rate, weight_decay=0.0)))
+    for scale in (1e-3, 10.0, 0.1):
+        for slot, weights, optimizer in peers:
+            gradient = scale * torch.randn(slots.size, generator=generator)
+            slots.gradients[slot].copy_(gradient)
+            weights.grad = gradient
+            torch.nn.utils.clip_grad_norm_([weights], 5.0)
+            optimizer.step()
+        slots.step({0: 5.0, 2: 5.0})
+        for slot, weights, _ in peers:
+            torch.testing.assert_close(slots.weights[slot], weights.data, rtol=1e-5, atol=1e-7)
+    assert slots.is_at_rest(1)
+
+
+def test_reset_leaves_nothing_of_a_request(tiny_model: PreTrainedModel) -> None:
+    slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=4))
+    assert slots.is_at_rest(0)
+    gradient = torch.randn(slots.size)
+    slots.begin(0, seed=0, learning_rate=1e-2)
+    slots.gradients[0].copy_(gradient)
+    slots.step({0: None})
+    assert not slots.is_at_rest(0)
+    first = slots.weights[0].clone()
+    slots.reset(0)
+    assert slots.is_at_rest(0)
+    slots.begin(0, seed=0, learning_rate=1e-2)
+    slots.gradients[0].copy_(gradient)
+    slots.step({0: None})
+    assert torch.equal(slots.weights[0], first)
+
+
+@pytest.mark.parametrize("part", ["weights", "gradients", "_rounded", "_moments"])
+def test_whatever_is_left_is_seen(tiny_model: PreTrainedModel, part: str) -> None:
+    slots, _ = add_slots(share_weights(tiny_model).bfloat16(), FineTuneConfig(lora_rank=4))
+    getattr(slots, part).flatten()[7] = 1e-30
+    assert not slots.is_at_rest(0)
+
+
+def test_the_seed_decides_the_initial_weights_and_nothing_else_does(
+    tiny_model: PreTrainedModel,
+) -> None:
+    def initial(seed: int) -> torch.Tensor:
+        slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=4))
+        slots.begin(0, seed=seed, learning_rate=1e-3)
+        return slots.weights[0]
+
+    torch.manual_seed(1)
+    first = initial(5)
+    state = torch.random.get_rng_state()
+    second = initial(5)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(first, second)
+    assert not torch.equal(first, initial(6))
+
+
+def test_the_norms_are_those_of_the_products(base: PreTrainedModel) -> None:
+    model = share_weights(base)
+    slots, names = add_slots(model, FineTuneConfig(lora_rank=4, lora_alpha=6.0))
+    slots.load(0, torch.randn(slots.size, generator=torch.Generator().manual_seed(0)))
+    pairs = iter(matrices(slots, slots.weights[0]))
+    products = [1.5 * up @ down for down, up in zip(pairs, pairs, strict=True)]
+    expected = torch.stack([product.norm() for product in products]).norm().item()
+    assert slots.update_norm(0) == pytest.approx(expected, rel=1e-5)
+    weights = [model.get_submodule(name).base.weight for name in names]
+    expected_base = torch.stack([weight.norm() for weight in weights]).norm().item()
+    assert slots.base_norm() == pytest.approx(expected_base, rel=1e-5)
+    slots.scale_update(0, 0.25)
+    assert slots.update_norm(0) == pytest.approx(expected / 4, rel=1e-5)
+
+
+def test_only_named_layers_are_wrapped(tiny_model: PreTrainedModel) -> None:
+    model = share_weights(tiny_model)
+    _, names = add_slots(model, FineTuneConfig(lora_rank=4, target_modules=("q_proj", "v_proj")))
+    wrapped = [n for n, m in model.named_modules() if isinstance(m, LowRankLinear)]
+    assert wrapped == list(names)
+    assert {name.rpartition(".")[2] for name in wrapped} == {"q_proj", "v_proj"}
+    with pytest.raises(ArgumentError, match="no_such_layer"):
+        add_slots(share_weights(tiny_model), FineTuneConfig(target_modules=("no_such_layer",)))

@@ -1,0 +1,382 @@
+"""One AdamW step on each document, in order, and nothing broken is ever answered with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import TrainingError
+from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, Scoring
+from langchain_sift.ttft.training.trainer import passes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+TARGET = [5, 9, 40, 41, 7, 8, 100, 21]
+
+
+def learn(engine: Engine, texts: Sequence[str], **settings: object) -> Outcome:
+    """Return what came of learning the texts, and of predicting the target then."""
+    config = replace(engine.config, **settings)
+    request = engine.request(texts, Scoring([(TARGET[:1], TARGET[1:])]), config=config)
+    return engine.outcome(request)
+
+
+def engine_for(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **recipe: object
+) -> Engine:
+    config = FineTuneConfig(**{"lora_rank": 4, "learning_rate": 1e-2, **recipe})
+    return Engine(LanguageModel("tiny", model, tokenizer), config)
+
+
+@pytest.mark.parametrize("beside", [0, 3])
+def test_it_learns_what_peft_and_adamw_learn(
+    engine: Engine,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    beside: int,
+) -> None:
+    """With others in the same batch, or alone."""
+    recipe = engine.config
+    chosen = [texts[3], texts[10], texts[3], texts[20]]
+    peers = get_peft_model(
+        copy.deepcopy(tiny_model),
+        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear"),
+    )
+    slots = engine._worker.slots
+    sizes = [rows * columns for rows, columns in slots.shapes]
+    initial = iter(torch.split(slots._initial(recipe.seed), sizes))
+    for name in engine._worker.names:
+        peer = peers.base_model.model.get_submodule(name)
+        peer.lora_A["default"].weight.data.copy_(
+            next(initial).view_as(peer.lora_A["default"].weight)
+        )
+        next(initial)
+    trainable = [p for p in peers.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, eps=1e-8, weight_decay=0.0)
+    expected = []
+    for text in chosen:
+        ids = torch.tensor([tiny_tokenizer(text)["input_ids"][: recipe.max_length]])
+        loss = peers(input_ids=ids, labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+        optimizer.step()
+        expected.append(loss.item())
+    peers.eval()
+    tokens = torch.tensor([TARGET])
+    with torch.no_grad():
+        after = peers(input_ids=tokens, labels=tokens).loss.item()
+
+    scoring = Scoring([(TARGET[:1], TARGET[1:])])
+    places = [engine.admit(1) for _ in range(1 + beside)]
+    others = [
+        engine.submit(engine.request(texts[30 + n : 33 + 2 * n], scoring), place=places.pop())
+        for n in range(beside)
+    ]
+    *_, outcome = engine.submit(engine.request(chosen, scoring), place=places.pop())
+    for ticket in others:
+        list(ticket)
+    assert outcome.training.losses == pytest.approx(expected, abs=1e-4)
+    assert outcome.training.trained == (0, 1, 2, 3)
+    assert outcome.training.fallback is None
+    assert outcome.nats[0] / (len(TARGET) - 1) == pytest.approx(after, abs=1e-3)
+
+
+def test_training_on_a_text_makes_it_likelier(
+    engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    ids = tiny_tokenizer(texts[0])["input_ids"][:64]
+    before = engine.negative_log_likelihood(ids[:1], ids[1:])
+    adapter = engine.finetune([texts[0]] * 40, config=replace(engine.config, max_update=None))
+    assert engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter) < 0.95 * before
+    losses = adapter.training.losses
+    assert max(losses[-5:]) < min(losses[:5])
+    assert adapter.training.update_norm > 0
+
+
+def test_steps_per_document_are_steps_on_each_in_turn(
+    engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    expected = learn(engine, [texts[0], texts[0], texts[1], texts[1]]).training
+    twice = learn(engine, [texts[0], texts[1]], steps_per_document=2).training
+    assert twice.losses == expected.losses
+    assert twice.trained == (0, 1)
+    assert twice.tokens == 2 * sum(len(tiny_tokenizer(text)["input_ids"]) for text in texts[:2])
+
+
+def test_short_documents_are_skipped_and_long_ones_cut_and_both_are_told(
+    engine: Engine, texts: list[str]
+) -> None:
+    training = learn(engine, ["", "a", texts[0], " ".join(texts[:40])]).training
+    assert training.skipped == (0, 1)
+    assert training.trained == (2, 3)
+    assert training.truncated == (3,)
+    assert training.tokens <= 2 * 64
+    assert training.steps == 2
+
+
+def test_documents_too_short_to_learn_from_do_not_count_for_the_budget(
+    engine: Engine, texts: list[str]
+) -> None:
+    expected = learn(engine, texts[:2]).training
+    found = learn(engine, ["", texts[0], "a", *texts[1:4], ""], max_documents=2).training
+    assert (found.trained, found.skipped) == ((1, 3), (0, 2))
+    assert found.losses == expected.losses
+    assert "budget" in str(found.ended)
+    enough = learn(engine, ["", *texts[:2], "a"], max_documents=3).training
+    assert (enough.trained, enough.skipped, enough.ended) == ((1, 2), (0, 3), None)
+
+
+def test_a_document_is_learned_from_as_soon_as_one_step_was_taken_on_it(
+    engine: Engine, texts: list[str]
+) -> None:
+    lengths = [len(document.token_ids) for document in engine.request(texts[:3]).documents]
+    most = 3 * lengths[0] + 2 * lengths[1]
+    part = learn(engine, texts[:3], steps_per_document=3, max_train_tokens=most).training
+    assert (part.steps, part.trained, part.skipped) == (5, (0, 1), ())
+
+
+def test_documents_that_are_not_to_be_learned_from_are_not_called_too_short(
+    engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untaught = engine.outcome(engine.request(["", *texts[:2]], untaught="so it is")).training
+    assert (untaught.fallback, untaught.skipped, untaught.ended) == ("so it is", (), None)
+
+    def lack_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(engine._worker._trainer, "_gradients", lack_memory)
+    lacking = learn(engine, ["", *texts[:2]]).training
+    assert "memory" in str(lacking.fallback)
+    assert (lacking.trained, lacking.skipped) == ((), (0,))
+
+
+def test_only_skipped_documents_leave_the_base_model(engine: Engine) -> None:
+    outcome = learn(engine, ["", "a"])
+    assert outcome.training.fallback == "no document to learn from"
+    assert outcome.training.skipped == (0, 1)
+    assert outcome.nats == learn(engine, []).nats
+
+
+def test_a_training_that_diverges_answers_as_the_base_model(
+    engine: Engine, texts: list[str]
+) -> None:
+    outcome = learn(engine, texts[:6], learning_rate=1e30)
+    assert "finite" in str(outcome.training.fallback)
+    assert outcome.training.update_norm == 0
+    assert outcome.nats == learn(engine, []).nats
+
+
+def test_a_training_that_diverges_raises_where_asked_to(engine: Engine, texts: list[str]) -> None:
+    with pytest.raises(TrainingError, match="finite"):
+        learn(engine, texts[:6], learning_rate=1e30, on_failure="raise")
+    with pytest.raises(TrainingError, match="finite"):
+        engine.finetune(texts[:6], config=replace(engine.config, learning_rate=1e30))
+
+
+def test_one_that_diverges_does_not_touch_those_beside(engine: Engine, texts: list[str]) -> None:
+    expected = learn(engine, texts[:3])
+    scoring = Scoring([(TARGET[:1], TARGET[1:])])
+    places = [engine.admit(1) for _ in range(3)]
+    tickets = [
+        engine.submit(
+            engine.request(texts[:3], scoring, config=replace(engine.config, learning_rate=rate)),
+            place=place,
+        )
+        for rate, place in zip([1e30, engine.config.learning_rate, 1e30], places, strict=True)
+    ]
+    broken, fine, _ = ([*ticket][-1] for ticket in tickets)
+    assert broken.training.fallback is not None
+    assert fine.training.losses == pytest.approx(expected.training.losses, abs=1e-6)
+    assert fine.nats == pytest.approx(expected.nats, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_trains_inside_a_callers_no_grad(mode: type, engine: Engine, texts: list[str]) -> None:
+    expected = learn(engine, texts[:3]).training.losses
+    with mode():
+        assert learn(engine, texts[:3]).training.losses == expected
+        fresh = Engine(engine.language_model, engine.config)
+        assert learn(fresh, texts[:3]).training.losses == expected
+
+
+def test_the_optimizers_moments_do_not_outlive_the_prompt(engine: Engine, texts: list[str]) -> None:
+    first = learn(engine, texts[:4]).training.losses
+    learn(engine, texts[30:40])
+    assert learn(engine, texts[:4]).training.losses == first
+
+
+def test_gradient_reuse_recomputes_every_so_many_steps_of_a_repeat(
+    engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    gradients = engine._worker._trainer._gradients
+    monkeypatch.setattr(
+        engine._worker._trainer,
+        "_gradients",
+        lambda first, rows: computed.append(len(rows)) or gradients(first, rows),
+    )
+    repeats = [texts[0]] * 5 + [texts[1]] * 2 + [texts[0]]
+    whole = learn(engine, repeats).training
+    assert len(computed) == 8
+    computed.clear()
+    reused = learn(engine, repeats, gradient_reuse=2).training
+    assert len(computed) == 3 + 1 + 1
+    assert reused.steps == whole.steps == 8
+    assert reused.losses[0] == reused.losses[1] == whole.losses[0]
+    assert reused.losses[2] != reused.losses[1]
+    assert reused.losses[2] == pytest.approx(whole.losses[2], rel=0.05)
+
+
+def test_budgets_end_training_at_a_prefix(engine: Engine, texts: list[str]) -> None:
+    whole = learn(engine, texts[:6]).training
+    three = learn(engine, texts[:6], max_documents=3).training
+    assert three.losses == whole.losses[:3]
+    assert three.trained == (0, 1, 2)
+    assert "budget" in str(three.ended)
+    assert whole.ended is None
+    lengths = [len(ids) for ids in engine.language_model.tokenizer(texts[:6])["input_ids"]]
+    two = learn(engine, texts[:6], max_train_tokens=sum(lengths[:3]) - 1).training
+    assert two.losses == whole.losses[:2]
+    assert two.tokens == sum(lengths[:2])
+    assert "budget" in str(two.ended)
+    none = learn(engine, texts[:6], max_train_tokens=1).training
+    assert none.steps == 0
+    assert none.fallback is not None
+    one = learn(engine, texts[:6], max_train_seconds=1e-9).training
+    assert one.losses == whole.losses[:1]
+    assert "1e-09 s" in str(one.ended)
+
+
+def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: list[str]) -> None:
+    free = learn(engine, texts[:6], max_update=None).training.update_norm
+    capped = learn(engine, texts[:6], max_update=free / 3)
+    assert capped.training.update_norm == pytest.approx(free / 3)
+    request = engine.request(
+        texts[:6], config=replace(engine.config, max_update=free / 3), keep=True
+    )
+    weights = engine.outcome(request).adapter.weights
+    engine.close()  # its thread is not at the slots any more
+    slots = engine._worker.slots
+    slots.load(0, weights)
+    assert slots.update_norm(0) / slots.base_norm() == pytest.approx(free / 3, rel=1e-5)
+    slots.reset(0)
+
+
+def test_losses_after_are_those_of_the_model_that_answers(
+    engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    chosen = [texts[0], texts[5], texts[0]]
+    training = learn(engine, chosen, measure_after=True).training
+    adapter = engine.finetune(chosen)
+    for text, loss in zip(chosen, training.losses_after, strict=True):
+        ids = tiny_tokenizer(text)["input_ids"][:64]
+        nats = engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter)
+        assert loss == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
+    assert learn(engine, chosen).training.losses_after == ()
+
+
+def test_drift_beyond_the_limit_leaves_the_base_model(engine: Engine, texts: list[str]) -> None:
+    held = tuple(texts[50:53])
+    lesson = ["zebra zebra zebra zebra"] * 30
+    base = learn(engine, [])
+    free = learn(engine, lesson, drift_texts=held, max_drift=100.0)
+    assert free.training.drift > 0
+    assert free.training.fallback is None
+    stopped = learn(engine, lesson, drift_texts=held, max_drift=free.training.drift / 2)
+    assert "drift_texts" in str(stopped.training.fallback)
+    assert stopped.nats == base.nats
+    tokenizer = engine.language_model.tokenizer
+    adapter = engine.finetune(lesson)
+    shift, count = 0.0, 0
+    for text in held:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        shift += engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter)
+        shift -= engine.negative_log_likelihood(ids[:1], ids[1:])
+        count += len(ids) - 1
+    assert free.training.drift == pytest.approx(shift / count, abs=1e-6)
+
+
+def test_checkpointing_changes_memory_and_nothing_else(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    plain = learn(engine_for(tiny_model, tiny_tokenizer), texts[:3])
+    checkpointed = engine_for(tiny_model, tiny_tokenizer, gradient_checkpointing=True)
+    outcome = learn(checkpointed, texts[:3])
+    assert outcome.training.losses == pytest.approx(plain.training.losses, abs=1e-6)
+    assert outcome.nats == pytest.approx(plain.nats, rel=1e-6)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+    ):
+        model = checkpointed._worker._model
+        checkpointed._worker.slots.use(0, 1)
+        model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
+        few = sum(kept)
+        kept.clear()
+        other = engine_for(tiny_model, tiny_tokenizer)
+        other._worker.slots.use(0, 1)
+        other._worker._model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
+    assert few < sum(kept) / 2
+
+
+def brute_force(lengths: Sequence[int], overhead: int) -> int:
+    """Return the cost of the cheapest way to cut, of all ways."""
+    if not any(lengths):
+        return 0
+    if not lengths[0]:
+        return brute_force(lengths[1:], overhead)
+    costs = []
+    for last in range(1, len(lengths) + 1):
+        if not all(lengths[:last]):
+            break
+        costs.append(overhead + max(lengths[:last]) * last + brute_force(lengths[last:], overhead))
+    return min(costs)
+
+
+@given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 64))
+def test_passes_are_the_cheapest_of_all(lengths: list[int], overhead: int) -> None:
+    cuts = passes(lengths, overhead=overhead)
+    covered = [slot for first, last in cuts for slot in range(first, last)]
+    assert covered == [slot for slot, length in enumerate(lengths) if length]
+    cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in cuts)
+    assert cost == brute_force(lengths, overhead)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_update": 0.002}, {"steps_per_document": 2}])
+def test_a_milestone_is_what_fewer_documents_lead_to(
+    engine: Engine, texts: list[str], settings: dict[str, object]
+) -> None:
+    config = replace(engine.config, **settings)
+    pairs = [(TARGET[:1], TARGET[1:])]
+    given = [*texts[:2], "", *texts[2:5]]
+    asked = engine.request(given, Scoring(pairs, after=(1, 3, 4)), config=config)
+    outcome = engine.outcome(asked)
+    assert [milestone.documents for milestone in outcome.milestones] == [1, 3, 4]
+    for milestone in outcome.milestones:
+        assert milestone.nats == learn(engine, given[: milestone.documents], **settings).nats
+    assert outcome.nats == learn(engine, given, **settings).nats
+    seconds = [milestone.seconds for milestone in outcome.milestones]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= outcome.training.seconds
+
+
+def test_an_answer_is_scored_beside_it(engine: Engine, texts: list[str]) -> None:
+    pairs = [(TARGET[:1], TARGET[1:]), (TARGET[:2], TARGET[2:])]
+    config = GenerationConfig(max_tokens=4)
+    both = engine.outcome(engine.request(texts[:3], Answering(TARGET[:3], config, pairs)))
+    assert both.together == 1
+    alone = engine.outcome(engine.request(texts[:3], Scoring(pairs)))
+    assert both.nats == alone.nats
+    assert both.tokens
