@@ -23,7 +23,8 @@ from integration_tests.servers import Server
 
 from langchain_sift import ChatTestTimeFineTuned, Limits, SIFTRetriever
 from langchain_sift.errors import StoreInUse, StoreTimeout, StoreUnavailable
-from langchain_sift.serving import open_service, opening
+from langchain_sift.serving import open_service
+from langchain_sift.serving import retrievers as opening
 from langchain_sift.ttft.training.trainer import Trainer
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"

@@ -16,7 +16,8 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import StoreError
-from langchain_sift.stores import adapter, fetch_candidates, register_adapter
+from langchain_sift.stores import fetch_candidates, register_adapter
+from langchain_sift.stores import interface as adapter
 from langchain_sift.stores.adapters.in_memory import InMemoryAdapter
 from langchain_sift.stores.interface import AsyncStoreAdapter, StoreAdapter, adapter_for
 

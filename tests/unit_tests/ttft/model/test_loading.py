@@ -24,7 +24,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, T5Config
 
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
-from langchain_sift.ttft import LanguageModel, fastest_dtype, load_language_model, loading
+from langchain_sift.ttft import LanguageModel, fastest_dtype, load_language_model
+from langchain_sift.ttft.model import loading
 from langchain_sift.ttft.model.loading import load_count
 
 if TYPE_CHECKING:
