@@ -150,7 +150,7 @@ def adapter_for(vectorstore: VectorStore) -> AnyAdapter:
         if name in _BUILT_IN:
             module, adapter = _BUILT_IN[name]
             found: Callable[[Any], AnyAdapter] = getattr(
-                import_module(f"langchain_sift.stores.{module}"), adapter
+                import_module(f"langchain_sift.stores.adapters.{module}"), adapter
             )
             return found(vectorstore)
     raise TypeError(

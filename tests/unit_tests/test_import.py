@@ -175,9 +175,21 @@ def brought_by(name, extras):
 @pytest.mark.parametrize(
     ("extras", "rooms", "without"),
     [
-        ([], ["stores", "retrievers", "document_compressors", "explanation"], ["faiss", "qdrant"]),
-        (["ttft"], ["ttft", "embeddings", "chat_models", "llms", "chains", "vllm"], []),
-        (["compare"], ["indexing", "comparison", "calibration", "cli"], ["ray_pool", "serve"]),
+        (
+            [],
+            ["stores", "retrievers", "document_compressors", "retrieval"],
+            ["faiss", "qdrant", "locking"],
+        ),
+        (
+            ["ttft"],
+            ["ttft", "embeddings", "language_models", "chat_models", "llms", "chains", "vllm"],
+            [],
+        ),
+        (
+            ["compare"],
+            ["indexing", "report", "comparison", "calibration", "cli"],
+            ["ray_pool", "serve"],
+        ),
         (["serve"], ["serving", "cli.serve"], ["on_ray"]),
         (["compare", "ray"], ["serving", "comparison"], []),
     ],
