@@ -1,4 +1,4 @@
-"""What the tests share: a small real model, texts, and a real store that holds them."""
+"""Fixtures of all tests: a small real model, texts, and a real store that holds them."""
 
 # ruff: noqa: PLC0415 - a run that needs no model or store need not load their libraries
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,14 @@ PLACES = ["in winter", "near the border", "after school", "under the bridge", "a
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose programs are not installed; fail it in CI, which has to install them."""
+    for marker in item.iter_markers("needs"):
+        if not any(map(shutil.which, marker.args)):
+            missing = f"install {' or '.join(marker.args)} to run this test"
+            pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,10 +20,9 @@ from langchain_sift.report.html import write_html
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on the PATH")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.needs(*BROWSERS)
 
 METHODS = (BASE, "rag:nearest", "ttft:nearest", "ttft:sift", "ttft:sift:noise_variance=0.1")
 HOSTILE = "</script><script>console.error('escaped')</script><img src=x onerror=alert(1)>"

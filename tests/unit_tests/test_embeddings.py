@@ -7,6 +7,7 @@ import uuid
 import chromadb
 import numpy as np
 import pytest
+import torch
 from chromadb.api.shared_system_client import SharedSystemClient
 from langchain_chroma import Chroma
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -20,8 +21,6 @@ from langchain_sift import HiddenStateEmbeddings, SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
 from langchain_sift.retrieval.explanation import explain
 from langchain_sift.ttft import load_language_model
-
-torch = pytest.importorskip("torch")
 
 
 class Standard:
