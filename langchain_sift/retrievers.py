@@ -63,10 +63,11 @@ from langchain_sift.retrieval.settings import (
     join_required,
     make_settings,
 )
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores import embeddings_of
 from langchain_sift.stores.calls import arun_together, run_together
 from langchain_sift.stores.candidates import unit_rows
-from langchain_sift.stores.interface import AnyAdapter, Array, StoreAdapter, adapter_for
+from langchain_sift.stores.interface import AnyAdapter, StoreAdapter, adapter_for
 
 
 class SIFTRetriever(VectorStoreRetriever):

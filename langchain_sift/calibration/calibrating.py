@@ -24,7 +24,7 @@ from langchain_sift.calibration.surrogate import promising, surrogate_likelihood
 from langchain_sift.calibration.trials import Trials
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-3, 1e1, 9))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from langchain_sift.calibration.trials import Trial, Trials
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 
 # Of the budget: a learning rate does far more than λ', and is told from others sooner.
 _FOR_THE_RATE = 0.2

@@ -15,10 +15,11 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
 from langchain_sift.errors import ArgumentError, CorpusError, StoreError
 from langchain_sift.selection import select
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores import StoreAdapter, embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import Array, Page, Rows, adapter_for
+from langchain_sift.stores.interface import Page, Rows, adapter_for
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")

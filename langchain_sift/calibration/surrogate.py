@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, Scoring
 
 # Handed in together, so that the engine trains several at once.

@@ -21,11 +21,12 @@ from langchain_sift.comparison.methods import Method
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.selection import SELECTORS, Selection, random, select_residual
-from langchain_sift.selection.greedy import is_enough
+from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.stores import Candidates, StoreAdapter, embeddings_of
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import Array, adapter_for
+from langchain_sift.stores.interface import adapter_for
 from langchain_sift.stores.searching import every_candidate
 
 _READING_TIMEOUT = 3600.0
@@ -64,10 +65,8 @@ class Choice:
 
     def stops_after(self, alpha: float) -> int:
         """Return after how many documents adaptive SIFT would have stopped."""
-        for count, document in enumerate(self.chosen, start=1):
-            if is_enough(document.posterior_variance, 1, count, alpha):
-                return count
-        return len(self.chosen)
+        variances = [document.posterior_variance for document in self.chosen]
+        return stopping_point(variances, alpha=alpha) or len(self.chosen)
 
 
 @dataclass(frozen=True, slots=True)

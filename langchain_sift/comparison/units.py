@@ -20,7 +20,7 @@ from langchain_sift.comparison.tasks import PROTOCOLS, Task
 from langchain_sift.config import Limits
 from langchain_sift.report.rows import CHAIN, Row
 from langchain_sift.selection import SELECTORS
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import LanguageModel
 
 logger = logging.getLogger(__name__)

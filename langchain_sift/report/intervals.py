@@ -9,9 +9,9 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from langchain_sift.selection.arguments import Array
+
 Verdict = Literal["better", "worse", "cannot tell"]
 
 CONFIDENCE = 0.95

@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_sift.retrieval.search import Choice, retrieve
 from langchain_sift.retrieval.settings import Settings
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 
 
 @dataclass(frozen=True, slots=True)

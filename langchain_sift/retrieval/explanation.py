@@ -12,11 +12,11 @@ from langchain_core.vectorstores import VectorStore
 from langchain_sift.checks import check_count
 from langchain_sift.retrieval.search import noise_variance_for
 from langchain_sift.selection import Selection, nearest_neighbors, select
-from langchain_sift.selection.greedy import check_arguments, is_enough
+from langchain_sift.selection.arguments import Array, check_arguments
+from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores import Candidates, embed_query, fetch_candidates
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import Array
 
 STOPPING_ALPHAS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
@@ -114,13 +114,11 @@ def explain(
         nearest=_choices(
             vector, candidates, nearest_neighbors(vector, rows, **settings), noise_variance
         ),
-        stops={alpha: _stop(chosen, alpha) for alpha in STOPPING_ALPHAS},
+        stops={
+            alpha: stopping_point(chosen.posterior_variances.tolist(), alpha=alpha)
+            for alpha in STOPPING_ALPHAS
+        },
     )
-
-
-def _stop(selection: Selection, alpha: float) -> int | None:
-    steps = enumerate(selection.posterior_variances.tolist(), start=1)
-    return next((step for step, variance in steps if is_enough(variance, 1, step, alpha)), None)
 
 
 def _choices(

@@ -15,9 +15,10 @@ from pydantic import BaseModel
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection import Selection, Selector
+from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores.candidates import Candidates, normalized
-from langchain_sift.stores.interface import Array, Nearest, Page
+from langchain_sift.stores.interface import Nearest, Page
 from langchain_sift.stores.searching import (
     every_candidate,
     nearest_candidates,

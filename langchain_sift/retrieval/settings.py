@@ -14,7 +14,8 @@ from langchain_sift.checks import check_count
 from langchain_sift.errors import ArgumentError, InvalidFilter
 from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
-from langchain_sift.selection.greedy import Selector, check_arguments
+from langchain_sift.selection.arguments import check_arguments
+from langchain_sift.selection.greedy import Selector
 from langchain_sift.selection.marginal_relevance import check_lambda_mult
 from langchain_sift.stores.interface import AnyAdapter
 

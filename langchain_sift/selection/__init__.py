@@ -5,7 +5,6 @@ One function per published method, with the signature of `select`:
 | function | chooses | source |
 |---|---|---|
 | `select` | what most reduces the posterior variance at the query | SIFT, arXiv 2410.08020 |
-| `select_batch` | the same, for many prompts at once | |
 | `select_residual` | the same, out of an index that is asked before each choice | |
 | `nearest_neighbors` | the most similar | arXiv 2305.18466 |
 | `repeat_nearest` | the most similar one, every time | NN-F in arXiv 2410.08020 |
@@ -18,7 +17,6 @@ One function per published method, with the signature of `select`:
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from langchain_sift.selection.batch import select_batch
 from langchain_sift.selection.greedy import Selection, Selector
 from langchain_sift.selection.hull import hull
 from langchain_sift.selection.marginal_relevance import mmr
@@ -51,7 +49,6 @@ __all__ = [
     "random",
     "repeat_nearest",
     "select",
-    "select_batch",
     "select_residual",
     "uncertainty_sampling",
 ]

@@ -8,18 +8,16 @@ import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
-from langchain_sift.selection.greedy import (
-    Selection,
+from langchain_sift.selection.arguments import (
+    Array,
     as_matrices,
     as_numpy,
     check_arguments,
-    is_enough,
-    make_selection,
     unit_rows,
 )
+from langchain_sift.selection.greedy import Selection, make_selection, stops_after
 from langchain_sift.selection.posterior import Posterior
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 _ITERATIONS = 100
@@ -64,9 +62,7 @@ def hull(
     for steps, index in enumerate(indices, start=1):
         posterior.condition(index)
         variances.append(posterior.query_variance)
-        if stopping_alpha is not None and is_enough(
-            posterior.query_variance, queries.shape[0], steps, stopping_alpha
-        ):
+        if stops_after(steps, variances[-1], queries=queries.shape[0], alpha=stopping_alpha):
             indices = indices[:steps]
             break
     return make_selection(indices, variances)

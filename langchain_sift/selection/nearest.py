@@ -6,7 +6,8 @@ from typing import Any
 
 import array_api_compat
 
-from langchain_sift.selection.greedy import Selection, as_matrices, choose, cosine_similarities
+from langchain_sift.selection.arguments import as_matrices, cosine_similarities
+from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import product_rounding
 
 

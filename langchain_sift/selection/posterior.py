@@ -9,10 +9,7 @@ from typing import Any
 
 import array_api_compat
 
-from langchain_sift.errors import ArgumentError
-
-LEAST_NOISE_VARIANCE = 1e-12
-"""Of embeddings of unit norm, variances are known to about 1e-15."""
+from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE, check_noise
 
 # Products of float32 embeddings of unit norm are wrong by about 1e-7, which must be little beside
 # λ'. A little less than 0.01: norms have their rounding too.
@@ -123,20 +120,6 @@ def prior(xp: Any, queries: Any, candidates: Any, noise_variance: float) -> tupl
         queries, candidates = _float64(xp, queries), _float64(xp, candidates)
         variances = xp.vecdot(candidates, candidates)
     return queries, candidates, _float64(xp, variances)
-
-
-def check_noise(noise_variance: float, largest: float) -> None:
-    """Reject a λ' that is lost in the rounding of variances as large as the largest.
-
-    Raises:
-        ArgumentError: If it is.
-    """
-    if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest:
-        raise ArgumentError(
-            f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
-            f"of an embedding, which is {largest:.3g}, got {noise_variance!r}: less is lost in the "
-            "rounding of float64"
-        )
 
 
 def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:

@@ -7,21 +7,16 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from langchain_sift.checks import check_count
-from langchain_sift.selection.greedy import (
-    Selection,
+from langchain_sift.selection.arguments import (
+    Array,
     as_matrices,
     as_numpy,
     check_arguments,
-    first_of_highest,
-    is_enough,
-    make_selection,
+    check_noise,
 )
-from langchain_sift.selection.posterior import check_noise
-
-Array = npt.NDArray[np.float64]
+from langchain_sift.selection.greedy import Selection, first_of_highest, make_selection, stops_after
 
 
 def select_residual(
@@ -117,9 +112,7 @@ def residual_steps(
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance())
-        if stopping_alpha is not None and is_enough(
-            variances[-1], len(queries), len(indices), stopping_alpha
-        ):
+        if stops_after(len(indices), variances[-1], queries=len(queries), alpha=stopping_alpha):
             break
     return make_selection(indices, variances)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_sift.selection.greedy import Selection, as_matrices, choose
+from langchain_sift.selection.arguments import as_matrices
+from langchain_sift.selection.greedy import Selection, choose
 
 
 def uncertainty_sampling(

@@ -7,7 +7,8 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from langchain_sift.selection.greedy import Selection, as_matrices, choose
+from langchain_sift.selection.arguments import as_matrices
+from langchain_sift.selection.greedy import Selection, choose
 
 
 def random(

@@ -13,7 +13,7 @@ from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from langchain_sift.config import Mode
-from langchain_sift.selection.posterior import LEAST_NOISE_VARIANCE
+from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.adapters.chroma import where
 
 FinishReason = Literal["stop", "length", "tool_calls"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection.greedy import check_arguments
+from langchain_sift.selection.arguments import check_arguments
 from langchain_sift.serving.tenants import Tenants
 
 

@@ -12,10 +12,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreError
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.interface import (
-    Array,
     AsyncStoreAdapter,
     Rows,
     StoreAdapter,

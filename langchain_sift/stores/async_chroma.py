@@ -19,6 +19,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreTimeout, StoreUnavailable
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.adapters.chroma import (
     FEW,
     INCLUDE,
@@ -29,7 +30,6 @@ from langchain_sift.stores.adapters.chroma import (
     rows_of_get,
     rows_of_query,
 )
-from langchain_sift.stores.interface import Array
 
 Answer = TypeVar("Answer")
 

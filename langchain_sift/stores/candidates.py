@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
-from langchain_sift.stores.interface import Array
+from langchain_sift.selection.arguments import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
-Array = npt.NDArray[np.float64]
+from langchain_sift.selection.arguments import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document
 
+from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
 from langchain_sift.stores.candidates import (
@@ -21,7 +22,7 @@ from langchain_sift.stores.candidates import (
     normalized,
     unit_rows,
 )
-from langchain_sift.stores.interface import Array, Nearest, Page, Rows
+from langchain_sift.stores.interface import Nearest, Page, Rows
 
 # A store may hold a text many times over. To find `fetch_k` different texts, at most so many
 # times as many rows are read.

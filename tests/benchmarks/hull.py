@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.hull import frank_wolfe
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 

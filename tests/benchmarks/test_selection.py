@@ -24,9 +24,9 @@ from activeft.sift import Dataset, Retriever
 from benchmarks.hull import Array, as_published
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pytest_benchmark.fixture import BenchmarkFixture
+from reference import posterior_variance
 
 from langchain_sift.selection import hull, mmr, nearest_neighbors, select
-from langchain_sift.selection.gp import posterior_variance
 
 NOISE_VARIANCE = 0.01
 
@@ -100,9 +100,7 @@ def test_the_choice_is_that_of_activeft(case: int, dtype: type[np.floating[Any]]
         before = problem.candidates[ours.indices[:step]]
         after = [
             posterior_variance(
-                problem.query,
-                np.vstack([before, problem.candidates[row]]),
-                noise_variance=noise_variance,
+                problem.query[None, :], np.vstack([before, problem.candidates[row]]), noise_variance
             )
             for row in (our, their)
         ]
@@ -151,8 +149,7 @@ def test_hullft(benchmark: BenchmarkFixture, choose: Callable[..., list[int]]) -
         rounds=5,
         warmup_rounds=1,
     )
-    arguments = {"noise_variance": NOISE_VARIANCE}
-    theirs = posterior_variance(problem.query, problem.candidates[rows], **arguments)
+    theirs = posterior_variance(problem.query[None, :], problem.candidates[rows], NOISE_VARIANCE)
     sift = select(problem.query, problem.candidates, k=problem.k, replace=True)
     nearest = nearest_neighbors(problem.query, problem.candidates, k=problem.k)
     benchmark.extra_info["posterior_variance"] = {

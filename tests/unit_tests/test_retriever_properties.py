@@ -14,7 +14,6 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from unit_tests.stores.real_stores import ByHand, CountingEmbeddings, make_chroma, texts_of, unit
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.selection.gp import posterior_variance
 
 SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 TOLERANCE = 1e-9
@@ -96,7 +95,7 @@ def test_the_variance_is_that_of_the_formula_and_only_falls(case, replace):
     before = retrieval.prior_variance
     assert before == pytest.approx(len(case.queries))
     for step, choice in enumerate(retrieval.choices, start=1):
-        left = posterior_variance(case.queries, chosen[:step], noise_variance=noise)
+        left = reference.posterior_variance(case.queries, chosen[:step], noise)
         assert choice.posterior_variance == pytest.approx(left, abs=1e-8)
         assert choice.gain >= -TOLERANCE
         assert choice.posterior_variance <= before + TOLERANCE

@@ -8,6 +8,7 @@ from typing import Any
 from chromadb.api.models.AsyncCollection import AsyncCollection
 from chromadb.errors import ChromaError
 
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.adapters.chroma import (
     INCLUDE,
     conditions_of,
@@ -17,7 +18,7 @@ from langchain_sift.stores.adapters.chroma import (
     where,
 )
 from langchain_sift.stores.async_chroma import Answer, AsyncChroma, _query
-from langchain_sift.stores.interface import Array, Rows
+from langchain_sift.stores.interface import Rows
 
 
 class AsyncChromaAdapter:

@@ -24,7 +24,8 @@ from langchain_sift.errors import (
     StoreError,
     StoreUnavailable,
 )
-from langchain_sift.stores.interface import Array, Rows
+from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.interface import Rows
 
 Found = Mapping[str, Any]
 

@@ -10,7 +10,8 @@ from langchain_community.vectorstores import FAISS
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch, InvalidFilter, StoreError
-from langchain_sift.stores.interface import Array, Rows
+from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.interface import Rows
 
 Condition = dict[str, Any] | Callable[[dict[str, Any]], bool]
 

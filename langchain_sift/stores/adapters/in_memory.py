@@ -9,7 +9,8 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift.errors import InvalidFilter
-from langchain_sift.stores.interface import Array, Rows
+from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.interface import Rows
 
 Condition = Callable[[Document], bool]
 

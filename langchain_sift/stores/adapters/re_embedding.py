@@ -14,8 +14,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreError
+from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.deadlines import awithin
-from langchain_sift.stores.interface import Array, Rows
+from langchain_sift.stores.interface import Rows
 
 _warned: set[type] = set()
 # Of a store without coroutines of its own.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
+from reference import posterior_variance
 from unit_tests.stores.real_stores import (
     QUERY,
     TEXTS,
@@ -27,7 +28,6 @@ from unit_tests.stores.real_stores import (
 from langchain_sift import SIFTRetriever
 from langchain_sift.retrieval.search import Choice, ScoredMetadata, with_scores
 from langchain_sift.selection import select
-from langchain_sift.selection.gp import posterior_variance
 from langchain_sift.stores import Candidates
 
 QUERIES = [QUERY, "why?", "when was it?"]
@@ -57,10 +57,7 @@ def unexplained(queries, candidates):
 def check(retrieval, queries, embeddings, *, candidates=None):
     """Hold every number to its definition."""
     chosen = unit(embeddings.vectors(texts_of(retrieval)))
-    left = [
-        posterior_variance(queries, chosen[:n], noise_variance=NOISE)
-        for n in range(len(chosen) + 1)
-    ]
+    left = [posterior_variance(queries, chosen[:n], NOISE) for n in range(len(chosen) + 1)]
     counts = Counter(texts_of(retrieval))
     assert retrieval.prior_variance == pytest.approx(left[0], rel=1e-9)
     assert retrieval.posterior_std == pytest.approx(math.sqrt(left[-1] / len(queries)), abs=1e-9)
@@ -316,10 +313,7 @@ def test_stopping_gives_the_prefix_that_the_rule_says(store, embeddings, query, 
     retriever = make(store, k=20, noise_variance=0.5)
     whole = texts_of(retriever.retrieve_by_vectors(queries.tolist()))
     chosen = unit(embeddings.vectors(whole))
-    sigmas = [
-        math.sqrt(posterior_variance(queries, chosen[:n], noise_variance=0.5) / m)
-        for n in range(1, 21)
-    ]
+    sigmas = [math.sqrt(posterior_variance(queries, chosen[:n], 0.5) / m) for n in range(1, 21)]
     lengths = set()
     for alpha in np.geomspace(0.05, 50, 25).tolist():
         enough = [n for n, sigma in enumerate(sigmas, start=1) if sigma > 1 / (alpha * n)]

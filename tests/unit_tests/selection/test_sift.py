@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection import select, select_batch, select_residual
-from langchain_sift.selection.gp import posterior_variance
+from langchain_sift.selection import select, select_residual
 
 TOLERANCE = 1e-9
 
@@ -61,15 +60,6 @@ def test_without_ties_the_choice_is_that_of_brute_force(problem):
     )
     assert_array_equal(selection.indices, indices)
     assert_allclose(selection.posterior_variances, variances, rtol=TOLERANCE, atol=TOLERANCE)
-
-
-@settings(max_examples=50)
-@given(problem=reference.problems())
-def test_the_specification_in_the_package_is_the_formula(problem):
-    observed = problem.candidates[: problem.k]
-    expected = reference.posterior_variance(problem.queries, observed, problem.noise_variance)
-    found = posterior_variance(problem.queries, observed, noise_variance=problem.noise_variance)
-    assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @settings(max_examples=100)
@@ -232,10 +222,9 @@ def test_of_exact_duplicates_the_first_is_chosen_every_time(n, d, layout, dtype)
 
 def test_copies_beside_hardly_any_noise_are_no_error():
     rows = np.repeat(unit_rows(np.random.default_rng(2), 4, 5), 5, axis=0)
-    for choose in (select, lambda *a, **k: select_batch(*([one] for one in a), **k)[0]):
-        found = choose(rows[0], rows, k=20, noise_variance=1e-12, replace=True)
-        assert np.isfinite(found.posterior_variances).all()
-        assert found.posterior_variances[-1] <= 1e-6
+    found = select(rows[0], rows, k=20, noise_variance=1e-12, replace=True)
+    assert np.isfinite(found.posterior_variances).all()
+    assert found.posterior_variances[-1] <= 1e-6
 
 
 def index_of(rows):
@@ -246,7 +235,6 @@ def index_of(rows):
 
 EVERY_SIFT = {
     "select": select,
-    "select_batch": lambda query, rows, **arguments: select_batch([query], [rows], **arguments)[0],
     "select_residual": lambda query, rows, **arguments: select_residual(
         query, index_of(rows), **arguments
     ),
@@ -262,7 +250,7 @@ def test_of_long_vectors_the_variances_are_those_of_the_formula(name, length, dt
     exact = rows.astype(np.float64)
     for step in (1, 16, 30):
         chosen = exact[1:][found.indices[:step]]
-        expected = posterior_variance(exact[0], chosen, noise_variance=0.01)
+        expected = reference.posterior_variance(exact[:1], chosen, 0.01)
         assert_allclose(found.posterior_variances[step - 1], expected, atol=1e-12 * length**2)
 
 

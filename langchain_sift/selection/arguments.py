@@ -1,0 +1,139 @@
+"""Convert the arrays of a selection and check its arguments.
+
+Axes: n candidates, d dimensions, m queries, k choices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import array_api_compat
+import numpy as np
+import numpy.typing as npt
+
+from langchain_sift.checks import check_count, check_positive
+from langchain_sift.errors import ArgumentError, EmbeddingError
+
+Array = npt.NDArray[np.float64]
+"""Embeddings, or what is computed from them, in NumPy."""
+
+LEAST_NOISE_VARIANCE = 1e-12
+"""Lower bound of λ': the variances of embeddings of unit norm are exact to about 1e-15."""
+
+
+def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None) -> None:
+    """Check the numbers that every method takes.
+
+    Raises:
+        ArgumentError: If a value is out of range.
+    """
+    check_count("k", k)
+    check_positive("noise_variance", noise_variance)
+    if noise_variance < LEAST_NOISE_VARIANCE:
+        raise ArgumentError(
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE}, got {noise_variance!r}: "
+            "a smaller value is lost in the rounding of float64"
+        )
+    check_positive("stopping_alpha", stopping_alpha, optional=True)
+
+
+def check_noise(noise_variance: float, largest_variance: float) -> None:
+    """Check that λ' is not lost in the rounding of the largest prior variance.
+
+    Raises:
+        ArgumentError: If it is.
+    """
+    if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest_variance:
+        raise ArgumentError(
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
+            f"of an embedding, which is {largest_variance:.3g}, got {noise_variance!r}: "
+            "a smaller value is lost in the rounding of float64"
+        )
+
+
+def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, Any]:
+    """Convert both to matrices of one array library and type, and check their rows.
+
+    float32 stays float32; any other type becomes float64.
+
+    Returns:
+        The queries, shape (m, d), and the candidates, shape (n, d).
+
+    Raises:
+        EmbeddingError: If a vector is NaN, infinite or zero, or the dimensions differ.
+    """
+    query_embeddings = _as_array(query_embeddings)
+    candidate_embeddings = _as_array(candidate_embeddings)
+    xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
+    both_single = query_embeddings.dtype == candidate_embeddings.dtype == xp.float32
+    dtype = xp.float32 if both_single else xp.float64
+    queries = xp.astype(query_embeddings, dtype, copy=False)
+    candidates = xp.astype(candidate_embeddings, dtype, copy=False)
+    if queries.ndim == 1:
+        queries = queries[None, :]
+    if queries.ndim != 2 or queries.shape[0] == 0:
+        raise EmbeddingError(
+            f"query_embeddings must have shape (d,) or (m, d), got {query_embeddings.shape}"
+        )
+    if candidates.ndim == 1 and not candidates.shape[0]:  # an empty list
+        candidates = xp.reshape(candidates, (0, queries.shape[1]))
+    if candidates.ndim != 2:
+        raise EmbeddingError(
+            f"candidate_embeddings must have shape (n, d), got {candidate_embeddings.shape}"
+        )
+    if candidates.shape[0] and queries.shape[1] != candidates.shape[1]:
+        raise EmbeddingError(
+            f"the query has {queries.shape[1]} dimensions and the candidates have "
+            f"{candidates.shape[1]}: embed both with the same model"
+        )
+    _check_rows(xp, queries, "query_embeddings")
+    _check_rows(xp, candidates, "candidate_embeddings")
+    return queries, candidates
+
+
+def _as_array(embeddings: Any) -> Any:
+    if isinstance(embeddings, list | tuple):
+        try:
+            return np.asarray(embeddings, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise EmbeddingError(
+                f"embeddings must be numbers, as many in each row as in the others: {error}"
+            ) from None
+    # The output of a model may carry its graph of gradients; a selection needs none.
+    return embeddings.detach() if array_api_compat.is_torch_array(embeddings) else embeddings
+
+
+def _check_rows(xp: Any, matrix: Any, name: str) -> None:
+    if matrix.shape[0] == 0:
+        return
+    squared_norms = xp.vecdot(matrix, matrix)
+    # NaN and infinity fail this comparison too, so that one pass over the matrix is enough.
+    if float(squared_norms.min()) > 0.0 and float(squared_norms.max()) < math.inf:
+        return
+    valid = (squared_norms > 0.0) & (squared_norms < math.inf)
+    row = int(xp.argmin(xp.astype(valid, xp.int8)))
+    if not bool(xp.all(xp.isfinite(matrix[row, :]))):
+        problem = f"must be finite, got NaN or infinity in row {row}: embed that text again"
+    elif bool(xp.any(matrix[row, :] != 0)):
+        problem = f"must be of about unit norm, got one beyond its type's range in row {row}"
+    else:
+        problem = f"must not be zero, got zeros in row {row}: embed that text again"
+    raise EmbeddingError(f"{name} {problem}")
+
+
+def as_numpy(array: Any) -> Any:
+    """Convert an array of any library, or a list, to a NumPy array."""
+    if array_api_compat.is_torch_array(array):
+        array = array.detach().cpu()
+    return np.asarray(array)
+
+
+def unit_rows(xp: Any, matrix: Any) -> Any:
+    """Scale each row to norm one."""
+    return matrix / xp.sqrt(xp.sum(matrix * matrix, axis=1, keepdims=True))
+
+
+def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:
+    """Compute each candidate's cosine with the queries, their mean, shape (n,)."""
+    return unit_rows(xp, candidates) @ xp.mean(unit_rows(xp, queries), axis=0)
