@@ -54,7 +54,8 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
     except SIFTError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        # The terminal wraps a long line: a name that is broken in two cannot be copied.
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         console.print(f"interrupted{after_interrupt}")
