@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from langchain_sift.document_compressors import SIFTReranker
     from langchain_sift.embeddings import HiddenStateEmbeddings
     from langchain_sift.llms import TestTimeFineTunedLLM
-    from langchain_sift.retrieval.search import Retrieval, ScoredDocument
+    from langchain_sift.retrieval.scores import Retrieval, ScoredDocument
     from langchain_sift.retrievers import SIFTRetriever
     from langchain_sift.stores import AsyncChroma
 
@@ -35,10 +35,10 @@ _EXPORTS = {
     "HiddenStateEmbeddings": "langchain_sift.embeddings",
     "Limits": "langchain_sift.config",
     "Report": "langchain_sift.comparison",
-    "Retrieval": "langchain_sift.retrieval.search",
+    "Retrieval": "langchain_sift.retrieval.scores",
     "SIFTReranker": "langchain_sift.document_compressors",
     "SIFTRetriever": "langchain_sift.retrievers",
-    "ScoredDocument": "langchain_sift.retrieval.search",
+    "ScoredDocument": "langchain_sift.retrieval.scores",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
     "calibrate": "langchain_sift.calibration",
     "compare": "langchain_sift.comparison",

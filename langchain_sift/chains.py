@@ -19,7 +19,6 @@ from langchain_core.runnables import (
 
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer import with_gains
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
 from langchain_sift.retrievers import SIFTRetriever
 
@@ -99,7 +98,7 @@ def documents_of(
         return RunnableLambda(lambda _: [])
     if learns and isinstance(retriever, SIFTRetriever):
         # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
-        return with_gains(retriever).bind(replace=True)
+        return retriever.with_gains().bind(replace=True)
     return retriever
 
 

@@ -13,7 +13,9 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval.search import Choice, check_fields, noise_variance_for, with_scores
+from langchain_sift.retrieval.scores import with_scores
+from langchain_sift.retrieval.search import Choice
+from langchain_sift.retrieval.settings import check_fields, noise_variance_for
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array, check_arguments
 from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector

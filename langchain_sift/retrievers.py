@@ -49,25 +49,24 @@ from langchain_sift.retrieval.batches import (
     searches,
     successful,
 )
-from langchain_sift.retrieval.search import (
-    Retrieval,
-    check_fields,
-    noise_variance_for,
-    scored,
-    with_scores,
-)
+from langchain_sift.retrieval.scores import Retrieval, scored, with_scores
 from langchain_sift.retrieval.settings import (
     FIELDS,
     SEARCH_TYPES,
     Settings,
+    check_fields,
     join_required,
     make_settings,
+    noise_variance_for,
 )
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores import embeddings_of
 from langchain_sift.stores.calls import arun_together, run_together
 from langchain_sift.stores.candidates import unit_rows
 from langchain_sift.stores.interface import AnyAdapter, StoreAdapter, adapter_for
+
+_GAIN = "langchain_sift_gain"
+"""The metadata's key for gains where the user named none."""
 
 
 class SIFTRetriever(VectorStoreRetriever):
@@ -282,6 +281,13 @@ class SIFTRetriever(VectorStoreRetriever):
             arguments["collection_name"] = f"sift-{uuid.uuid4()}"
         store = vectorstore_cls.from_documents(list(documents), embedding, **arguments)
         return cls(vectorstore=store, **settings)
+
+    def with_gains(self) -> Self:
+        """Return a copy that writes each document's gain into its metadata.
+
+        `min_gain` of a `FineTuneConfig` needs the gains.
+        """
+        return self.model_copy(update={"score_key": self.score_key or _GAIN})
 
     # Asking it
 

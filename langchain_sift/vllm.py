@@ -36,8 +36,8 @@ from langchain_sift.errors import (
     GeneratorUnavailable,
     RequestTimeout,
 )
-from langchain_sift.language_models.answer import too_little_to_gain
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
+from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Outcome, Request, TrainedAdapter
 
 logger = logging.getLogger(__name__)
@@ -315,7 +315,7 @@ async def _alearn(learner: TestTimeFineTuning, documents: Sequence[Document]) ->
 def _request(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
     texts = [document.page_content for document in documents]
     recipe = learner.finetune
-    untaught = too_little_to_gain(documents, recipe)
+    untaught = too_little_to_gain(documents, recipe.min_gain)
     return learner.engine.request(texts, config=recipe, keep=True, untaught=untaught)
 
 

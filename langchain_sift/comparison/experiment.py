@@ -34,7 +34,7 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, CHAIN, Row, in_order
-from langchain_sift.retrieval.search import noise_variance_for
+from langchain_sift.retrieval.settings import noise_variance_for
 from langchain_sift.selection.arguments import check_arguments
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 

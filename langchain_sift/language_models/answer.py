@@ -34,7 +34,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError, RequestTimeout, require
-from langchain_sift.retrieval.search import ScoredMetadata
+from langchain_sift.retrieval.scores import gain_of, too_little_to_gain
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -54,7 +54,6 @@ from langchain_sift.ttft import (  # noqa: E402
 
 T = TypeVar("T")
 
-_GAIN = "langchain_sift_gain"
 _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER = 16  # reserved before it is asked
 
 # Tokenizing and loading for coroutines: not in the event loop, and not in its own executor,
@@ -121,29 +120,6 @@ def _checked(documents: Iterable[Document], source: str) -> list[Document]:
     return listed
 
 
-def with_gains(retriever: SIFTRetriever) -> SIFTRetriever:
-    """Return the retriever as one whose documents know what each of them brought."""
-    return retriever.model_copy(update={"score_key": retriever.score_key or _GAIN})
-
-
-def too_little_to_gain(documents: Sequence[Document], recipe: FineTuneConfig) -> str | None:
-    """Return why nothing is to be learned from documents that bring too little, if they do."""
-    gains = [_gain_of(document) for document in documents]
-    gain = sum(gain for gain in gains if gain is not None)
-    if None not in gains and gain < recipe.min_gain:
-        return f"the documents' gain, {gain:.3g}, is below {recipe.min_gain}"
-    return None
-
-
-def _gain_of(document: Document) -> float | None:
-    """Return what a document brought when SIFT chose it; None where that is not said.
-
-    By the type: a store may hold anything under any key.
-    """
-    metadata = document.metadata
-    return metadata.score if isinstance(metadata, ScoredMetadata) else None
-
-
 class Source:
     """Where the documents of one prompt come from, and how they are asked for."""
 
@@ -161,7 +137,7 @@ class Source:
                 self.k = settings["k"]
             # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
             self._asked = {"replace": True, **asked}
-            self._retriever = with_gains(retriever)
+            self._retriever = retriever.with_gains()
 
     def documents(self, callbacks: CallbackManager | None) -> list[Document]:
         """Retrieve."""
@@ -352,7 +328,7 @@ class Answer:
             [document.page_content for document in self._documents],
             Answering(self._prompt, self._generation),
             config=self._recipe,
-            untaught=too_little_to_gain(self._documents, self._recipe),
+            untaught=too_little_to_gain(self._documents, self._recipe.min_gain),
         )
         if self._cache is None or not request.documents:
             return request
@@ -411,7 +387,7 @@ class Answer:
         """What was learned from, as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
         ids = [document.id for document in self._documents]
-        gains = [_gain_of(document) for document in self._documents]
+        gains = [gain_of(document) for document in self._documents]
         return {
             "documents": [ids[index] for index in training.trained],
             "gains": [gains[index] for index in training.trained],

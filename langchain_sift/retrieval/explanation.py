@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.checks import check_count
-from langchain_sift.retrieval.search import noise_variance_for
+from langchain_sift.retrieval.settings import noise_variance_for
 from langchain_sift.selection import Selection, nearest_neighbors, select
 from langchain_sift.selection.arguments import Array, check_arguments
 from langchain_sift.selection.greedy import stopping_point

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
-from pydantic import BaseModel
 
-from langchain_sift.errors import ArgumentError
 from langchain_sift.selection import Selection, Selector
 from langchain_sift.selection.arguments import Array
-from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.stores.candidates import Candidates, normalized
 from langchain_sift.stores.interface import Nearest, Page
 from langchain_sift.stores.searching import (
@@ -24,29 +17,6 @@ from langchain_sift.stores.searching import (
     nearest_candidates,
     residual_candidates,
 )
-
-CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
-
-
-def noise_variance_for(embeddings: Any, given: float | None = None) -> float:
-    """Return the λ' that was given, else what the embeddings have it as, else the paper's 0.01.
-
-    λ' belongs to the embedding: any may have an attribute `noise_variance`.
-    """
-    return float(getattr(embeddings, "noise_variance", 0.01)) if given is None else given
-
-
-def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """Reject a field that does not exist, with those that do.
-
-    Raises:
-        ArgumentError: If there is one.
-    """
-    for name in values:
-        if name not in model.model_fields:
-            raise ArgumentError(
-                f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,59 +30,6 @@ class Choice:
     def documents(self) -> list[Document]:
         """The documents, in the order of choice."""
         return [self.candidates.documents[index] for index in self.selection.indices]
-
-
-@dataclass(frozen=True, slots=True)
-class ScoredDocument:
-    """A choice, and what it was chosen for. All numbers are Python's own."""
-
-    document: Document
-    """As the store holds it."""
-
-    id: str | None
-    """The document's."""
-
-    similarity: float
-    """Cosine with the query; with several query vectors their mean."""
-
-    gain: float
-    """By how much it lowered the posterior variance of the query when it was chosen."""
-
-    posterior_variance: float
-    """Posterior variance of the query after it, summed over the query vectors."""
-
-    count: int
-    """How often it was chosen in all; more than 1 only with `replace`."""
-
-    copies: int
-    """How many rows among those fetched have its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """What was chosen for a query, in the order of choice, and what is still unknown."""
-
-    choices: tuple[ScoredDocument, ...]
-    """One for each choice."""
-
-    prior_variance: float
-    """Variance of the query before the first choice, summed over the query vectors."""
-
-    posterior_std: float
-    """Posterior standard deviation of the query after the last choice, σ_n: the root of the
-    mean posterior variance over the query vectors."""
-
-    irreducible_variance: float
-    """What would remain if all candidates were known without noise, summed over the query
-    vectors: no choice among them goes below it."""
-
-    candidates: int
-    """How many different texts there were to choose from."""
-
-    @property
-    def documents(self) -> list[Document]:
-        """The documents, in the order of choice."""
-        return [choice.document for choice in self.choices]
 
 
 def retrieve(
@@ -146,104 +63,3 @@ def retrieve(
             queries, fetch_k=fetch_k, opposite=candidate_search == "absolute"
         )
     return Choice(candidates, selector(normalized(queries), candidates.embeddings, **arguments))
-
-
-def scored(queries: Array, choice: Choice) -> Retrieval:
-    """Return the choice with what is known of each document."""
-    queries = normalized(queries)
-    candidates, selection = choice.candidates, choice.selection
-    chosen = selection.indices.tolist()
-    counts = Counter(chosen)
-    similarities = np.vecdot(candidates.embeddings[chosen], np.mean(queries, axis=0))
-    choices = tuple(
-        ScoredDocument(
-            document=_own(candidates.documents[index]),
-            id=candidates.documents[index].id,
-            similarity=similarity,
-            gain=gain,
-            posterior_variance=variance,
-            count=counts[index],
-            copies=candidates.copies[index],
-        )
-        for index, similarity, gain, variance in zip(
-            chosen,
-            similarities.tolist(),
-            selection.gains.tolist(),
-            selection.posterior_variances.tolist(),
-            strict=True,
-        )
-    )
-    remaining = choices[-1].posterior_variance if choices else selection.prior_variance
-    return Retrieval(
-        choices=choices,
-        prior_variance=selection.prior_variance,
-        posterior_std=math.sqrt(remaining / len(queries)),
-        irreducible_variance=irreducible_variance(queries, candidates.embeddings),
-        candidates=len(candidates.documents),
-    )
-
-
-def with_scores(choice: Choice, score_key: str | None) -> list[Document]:
-    """Return the documents, with their gains in the metadata if there is a key for them.
-
-    Each is the caller's own: what it does to one, neither another answer of the same batch sees
-    nor the store.
-    """
-    documents = [_own(document) for document in choice.documents]
-    if score_key is not None:
-        for document, gain in zip(documents, choice.selection.gains.tolist(), strict=True):
-            document.metadata = ScoredMetadata(document.metadata, score_key, gain)
-    return documents
-
-
-def _own(document: Document) -> Document:
-    """Return a copy, with the lists and dictionaries in its metadata."""
-    return document.model_copy(update={"metadata": _copied(document.metadata)})
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        own = copy.copy(value)  # of its own class: scored metadata are to stay so
-        own.update({key: _copied(one) for key, one in value.items()})
-        return own
-    return [_copied(one) for one in value] if isinstance(value, list) else value
-
-
-class ScoredMetadata(dict[str, Any]):
-    """Metadata with a score, which is no part of what the metadata are equal to.
-
-    The score belongs to the query. Were it compared, the same document found by two queries
-    would be two, and what removes repeats, such as `MultiQueryRetriever`, would keep both.
-    """
-
-    def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
-        """Add the score, to those that there are."""
-        super().__init__({**metadata, score_key: score})
-        self._score_key = score_key
-        self._score_keys = {score_key, *_score_keys(metadata)}
-
-    @property
-    def score(self) -> float | None:
-        """The score, the last one given; None where a caller took it out."""
-        return self.get(self._score_key)
-
-    def __eq__(self, other: object) -> bool:
-        """Compare without the score, on either side."""
-        if not isinstance(other, Mapping):
-            return NotImplemented
-        scores = self._score_keys.union(_score_keys(other))
-        mine, theirs = (
-            {key: value for key, value in metadata.items() if key not in scores}
-            for metadata in (self, other)
-        )
-        return mine == theirs
-
-    def __ne__(self, other: object) -> bool:
-        """Differ where not equal; `dict` has a comparison of its own."""
-        return not self == other
-
-    __hash__ = None
-
-
-def _score_keys(metadata: Mapping[str, Any]) -> set[str]:
-    return metadata._score_keys if isinstance(metadata, ScoredMetadata) else set()

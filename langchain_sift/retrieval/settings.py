@@ -12,7 +12,6 @@ from pydantic import BaseModel
 
 from langchain_sift.checks import check_count
 from langchain_sift.errors import ArgumentError, InvalidFilter
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
 from langchain_sift.selection.arguments import check_arguments
 from langchain_sift.selection.greedy import Selector
@@ -164,3 +163,27 @@ def _loose_parts(condition: Any) -> Iterator[str]:
         condition = condition.values()
     for part in condition:
         yield from _loose_parts(part)
+
+
+CANDIDATE_SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
+
+
+def noise_variance_for(embeddings: Any, given: float | None = None) -> float:
+    """Return the λ' that was given, else what the embeddings have it as, else the paper's 0.01.
+
+    λ' belongs to the embedding: any may have an attribute `noise_variance`.
+    """
+    return float(getattr(embeddings, "noise_variance", 0.01)) if given is None else given
+
+
+def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Reject a field that does not exist, with those that do.
+
+    Raises:
+        ArgumentError: If there is one.
+    """
+    for name in values:
+        if name not in model.model_fields:
+            raise ArgumentError(
+                f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
+            )

@@ -19,7 +19,6 @@ from langchain_core.runnables import Runnable
 
 from langchain_sift.chains import with_context
 from langchain_sift.errors import RequestTimeout
-from langchain_sift.language_models.answer import with_gains
 from langchain_sift.serving import requests as protocol
 from langchain_sift.serving.messages import Reply, shown, to_langchain, tools_of
 from langchain_sift.serving.metrics import Metrics
@@ -194,7 +193,7 @@ class Answering:
         if mode != "base":
             began = time.perf_counter()
             asked["replace"] = mode == "both"
-            context = await _within(timeout, with_gains(retriever).ainvoke(query, **asked))
+            context = await _within(timeout, retriever.with_gains().ainvoke(query, **asked))
             seconds = time.perf_counter() - began
         learned = context if mode == "both" else []
         call |= {"documents": learned, "timeout": max(timeout - (seconds or 0.0), 1e-3)}

@@ -20,8 +20,7 @@ from langchain_sift.indexing.chroma_collections import (
     open_collection,
 )
 from langchain_sift.indexing.named_objects import embeddings_of
-from langchain_sift.retrieval.search import noise_variance_for
-from langchain_sift.retrieval.settings import join_required
+from langchain_sift.retrieval.settings import join_required, noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma

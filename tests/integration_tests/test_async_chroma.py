@@ -16,7 +16,7 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import CollectionNotFound, StoreError
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma
 
 

@@ -10,7 +10,7 @@ from langchain_chroma import Chroma
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma
 
 

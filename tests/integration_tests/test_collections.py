@@ -14,7 +14,7 @@ from langchain_sift.errors import (
     InvalidFilter,
     SIFTError,
 )
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma
 
 OTHER_TEXTS = [f"other {CANARY} {number}" for number in range(30)]

@@ -23,7 +23,7 @@ from langchain_chroma import Chroma
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores.deadlines import Worker
 
 # What another try may mend.

@@ -24,7 +24,7 @@ from qdrant_client import models
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, InvalidFilter, SIFTError
-from langchain_sift.retrieval.search import CANDIDATE_SEARCHES
+from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 
 TENANTS = ("a", "b")
 QUERY = "what are our prices?"

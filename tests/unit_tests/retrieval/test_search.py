@@ -26,7 +26,8 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.retrieval.search import Choice, ScoredMetadata, with_scores
+from langchain_sift.retrieval.scores import ScoredMetadata, with_scores
+from langchain_sift.retrieval.search import Choice
 from langchain_sift.selection import select
 from langchain_sift.stores import Candidates
 
