@@ -315,8 +315,8 @@ async def _alearn(learner: TestTimeFineTuning, documents: Sequence[Document]) ->
 def _request(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
     texts = [document.page_content for document in documents]
     recipe = learner.finetune
-    untaught = too_little_to_gain(documents, recipe.min_gain)
-    return learner.engine.request(texts, config=recipe, keep=True, untaught=untaught)
+    skip_reason = too_little_to_gain(documents, recipe.min_gain)
+    return learner.engine.request(texts, config=recipe, keep_adapter=True, skip_reason=skip_reason)
 
 
 def _taught(outcome: Outcome) -> TrainedAdapter | None:

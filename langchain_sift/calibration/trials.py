@@ -10,7 +10,7 @@ import numpy as np
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.selection.arguments import Array
-from langchain_sift.ttft import Engine, Outcome, Request, Scoring
+from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
 
 # Handed in together, so that the engine trains several at once.
 _AT_ONCE = 32
@@ -90,9 +90,9 @@ class Trials:
         """Return the bits in percent of the base model's, after each count of documents."""
         return self._percents[trial]
 
-    def _scoring(self, prompt: int, after: Sequence[int] = ()) -> Scoring:
+    def _scoring(self, prompt: int, after: Sequence[int] = ()) -> ScoringTask:
         tokens = self.prompts[prompt].tokens
-        return Scoring([(tokens.without_documents(), tokens.target)], after=after)
+        return ScoringTask([(tokens.without_documents(), tokens.target)], after=after)
 
     def _request(self, trial: Trial) -> Request:
         texts = self.prompts[trial.prompt].texts

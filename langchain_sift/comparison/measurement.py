@@ -21,7 +21,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import SIFTError
 from langchain_sift.report.metrics import ANSWER_METRICS
 from langchain_sift.report.rows import Row
-from langchain_sift.ttft import Answering, Engine, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +105,10 @@ class _Started:
             row,
             used_places=tuple(steps) if asked.method.learns else self.places,
             # What is done together costs each its share, not all of it.
-            seconds_training=seconds / outcome.together if asked.method.learns else 0.0,
+            seconds_training=seconds / outcome.batch_size if asked.method.learns else 0.0,
             tokens_training=learned,
             tokens_context=len(self.context),
-            seconds_answering=outcome.seconds_task / outcome.together,
+            seconds_answering=outcome.seconds_task / outcome.batch_size,
             tokens_answer=outcome.tokens,
             peak_memory=0 if self.measure is None else self.measure.bytes,
             failure=training.fallback if asked.method.learns else None,
@@ -173,10 +173,10 @@ class Asker:
             # result owes its last digits, must not depend on the pace of a thread.
             ready = [one for one in started if one.request is not None]
             if self.engine is not None:
-                places = [self.engine.admit(0) for _ in ready]
-                for one, place in zip(ready, places, strict=True):
+                reservations = [self.engine.admission.admit(0) for _ in ready]
+                for one, reservation in zip(ready, reservations, strict=True):
                     assert one.request is not None  # noqa: S101 - see above
-                    one.ticket = self.engine.submit(one.request, place=place)
+                    one.ticket = self.engine.submit(one.request, reservation=reservation)
             yield from started
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
@@ -224,13 +224,13 @@ class Asker:
             places = [sorted(once.values())[index] for index in fitted]
         pairs = tokens.pairs(context)
         most = max(count for _, count in asked.wanted)
-        doing: Answering | Scoring
+        doing: GenerationTask | ScoringTask
         if task.asks:
             config = GenerationConfig(max_tokens=self.max_tokens, stop=("\n",))
-            doing = Answering(context, config, pairs)
+            doing = GenerationTask(context, config, pairs)
         else:
             after = sorted({count for _, count in asked.wanted if 0 < count < most})
-            doing = Scoring(pairs, after=after)
+            doing = ScoringTask(pairs, after=after)
         started.tokens, started.context, started.places = tokens, context, tuple(places)
         started.request = engine.request(
             texts[:most] if method.learns else [], doing, config=self._recipe(method)

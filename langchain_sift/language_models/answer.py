@@ -42,11 +42,11 @@ require("ttft", "torch", "transformers")
 
 from langchain_sift.ttft import (  # noqa: E402
     AdapterCache,
-    Answering,
     Engine,
+    GenerationTask,
     Outcome,
-    Place,
     Request,
+    Reservation,
     Step,
     Ticket,
     TrainingRecord,
@@ -163,7 +163,7 @@ class Answer:
         timeout: float | None,
         cache: AdapterCache | None,
         run_manager: BaseRunManager | None,
-        place: Place | None = None,
+        reservation: Reservation | None = None,
     ) -> None:
         """Prepare the request; nothing is done before `start`, or the first piece is asked for.
 
@@ -183,7 +183,7 @@ class Answer:
         self._key: str | None = None
         self._cached = False
         self._run_manager = run_manager
-        self._place = place
+        self._reservation = reservation
         self._ticket: Ticket | None = None
         self._seconds_retrieval = 0.0
         self._outcome = Outcome(TrainingRecord())
@@ -195,13 +195,15 @@ class Answer:
         began = time.perf_counter()
         with ExitStack() as stack:
             engine = self._engine if isinstance(self._engine, Engine) else self._engine()
-            place = self._admitted(engine, stack)
+            reservation = self._admitted(engine, stack)
             self._read_prompt(engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
                 self._found(self._retrieved(self._source, began), asked)
             request = self._request(engine)
-            self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
+            self._ticket = engine.submit(
+                request, reservation=reservation, timeout=self._timeout, started=began
+            )
             stack.pop_all()
         begun = _begun_within.get()
         if begun is not None:
@@ -228,13 +230,15 @@ class Answer:
                 engine = self._engine
             else:
                 engine = await loop.run_in_executor(_PREPARING, self._engine)
-            place = self._admitted(engine, stack)
+            reservation = self._admitted(engine, stack)
             await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
                 self._found(await self._source.adocuments(self._acallbacks()), asked)
             request = await loop.run_in_executor(_PREPARING, self._request, engine)
-            self._ticket = engine.submit(request, place=place, timeout=self._timeout, since=began)
+            self._ticket = engine.submit(
+                request, reservation=reservation, timeout=self._timeout, started=began
+            )
             stack.pop_all()
         return self._ticket
 
@@ -270,12 +274,12 @@ class Answer:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(_PREPARING, self._ended, event)
 
-    def _admitted(self, engine: Engine, stack: ExitStack) -> Place:
+    def _admitted(self, engine: Engine, stack: ExitStack) -> Reservation:
         """Return the request's place, to be given back where the stack ends."""
         tokens = self._most_tokens()
-        place = stack.enter_context(self._place or engine.admit(tokens))
-        place.need(tokens)
-        return place
+        reservation = stack.enter_context(self._reservation or engine.admission.admit(tokens))
+        reservation.resize(tokens)
+        return reservation
 
     def _most_tokens(self) -> int:
         """Return how many training tokens to reserve before anything is known but numbers."""
@@ -326,16 +330,20 @@ class Answer:
             self._documents = self._given
         request = engine.request(
             [document.page_content for document in self._documents],
-            Answering(self._prompt, self._generation),
+            GenerationTask(self._prompt, self._generation),
             config=self._recipe,
-            untaught=too_little_to_gain(self._documents, self._recipe.min_gain),
+            skip_reason=too_little_to_gain(self._documents, self._recipe.min_gain),
         )
         if self._cache is None or not request.documents:
             return request
         self._key = self._cache.key(engine.fingerprint, request)
         adapter = self._cache.get(self._key)
         self._cached = adapter is not None
-        return replace(request, keep=True) if adapter is None else request.taught_by(adapter)
+        return (
+            replace(request, keep_adapter=True)
+            if adapter is None
+            else request.with_adapter(adapter)
+        )
 
     def _ended(self, outcome: Outcome) -> None:
         self._outcome = outcome

@@ -85,7 +85,7 @@ CALL_SETTINGS = (
     "seed",
     "stop",
     "timeout",
-    "place",
+    "reservation",
     *_RECIPE_SETTINGS,
 )
 
@@ -308,7 +308,7 @@ class TestTimeFineTuning(BaseModel):
             timeout=timeout,
             cache=self.adapter_cache,
             run_manager=run_manager or _run.get(),
-            place=call.get("place"),
+            reservation=call.get("reservation"),
         )
 
     # LangChain gives `_generate` and the text model's `_stream` their run, and the chat model's

@@ -187,7 +187,7 @@ class Answering:
         call = self._settings_of(body, options, max_tokens)
         if mode == "ttft":
             call |= {"retriever": retriever, "timeout": timeout, **asked}
-            return _Plan(mode, {**call, "place": admitted.hand_over()}, [], None)
+            return _Plan(mode, {**call, "reservation": admitted.hand_over()}, [], None)
         context: list[Document] = []
         seconds = None
         if mode != "base":
@@ -197,7 +197,7 @@ class Answering:
             seconds = time.perf_counter() - began
         learned = context if mode == "both" else []
         call |= {"documents": learned, "timeout": max(timeout - (seconds or 0.0), 1e-3)}
-        return _Plan(mode, {**call, "place": admitted.hand_over()}, context, seconds)
+        return _Plan(mode, {**call, "reservation": admitted.hand_over()}, context, seconds)
 
     def _settings_of(
         self,

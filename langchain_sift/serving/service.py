@@ -29,7 +29,7 @@ from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
 from langchain_sift.stores.locking import held
-from langchain_sift.ttft import AdapterCache, Engine, EngineStatus, Place, load_language_model
+from langchain_sift.ttft import AdapterCache, Engine, EngineStatus, Reservation, load_language_model
 
 _CHECKING_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 1e-3
@@ -49,21 +49,21 @@ class View:
 class Admitted:
     """A request that has a place, until it is answered; ending it twice is ending it once."""
 
-    def __init__(self, view: View, place: Place, on_end: Callable[[], None]) -> None:
+    def __init__(self, view: View, reservation: Reservation, on_end: Callable[[], None]) -> None:
         """Hold a place for the tenant of this view."""
         self.view = view
-        self._place: Place | None = place
+        self._reservation: Reservation | None = reservation
         self._on_end: Callable[[], None] | None = on_end
 
-    def hand_over(self) -> Place | None:
+    def hand_over(self) -> Reservation | None:
         """Return the place for the engine, which gives it back when the request is done."""
-        place, self._place = self._place, None
-        return place
+        reservation, self._reservation = self._reservation, None
+        return reservation
 
     def end(self) -> None:
         """Make room for the tenant's next request, and for others' if the engine has not this."""
-        if self._place is not None:
-            self._place.give_back()
+        if self._reservation is not None:
+            self._reservation.release()
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end()
@@ -134,7 +134,7 @@ class Service:
                     headers={"Retry-After": str(self.retry_after())},
                 )
             )
-        place = self.engine.admit(0)
+        reservation = self.engine.admission.admit(0)
         self._at_once[tenant.name] += 1
         began = time.perf_counter()
 
@@ -142,7 +142,7 @@ class Service:
             self._at_once[tenant.name] -= 1
             self._seconds += 0.1 * (time.perf_counter() - began - self._seconds)
 
-        return Admitted(self.view_of(tenant), place, ended)
+        return Admitted(self.view_of(tenant), reservation, ended)
 
     def retry_after(self) -> int:
         """Return in how many seconds there may be room: when a batch is likely to be done."""

@@ -22,24 +22,25 @@
 """
 
 from langchain_sift.ttft.adapter_cache import AdapterCache
-from langchain_sift.ttft.admission import Place
+from langchain_sift.ttft.admission import Reservation
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
 from langchain_sift.ttft.model.loading import LanguageModel, fastest_dtype, load_language_model
-from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Request, Scoring, Ticket
+from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Request, ScoringTask
+from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.training.trainer import Step, TrainingRecord
 
 __all__ = [
     "AdapterCache",
-    "Answering",
     "Engine",
     "EngineStatus",
+    "GenerationTask",
     "LanguageModel",
     "Milestone",
     "Outcome",
-    "Place",
     "Request",
-    "Scoring",
+    "Reservation",
+    "ScoringTask",
     "Step",
     "Ticket",
     "TrainedAdapter",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.tickets import Request
+from langchain_sift.ttft.requests import Request
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
 # Part of each key: raise it when the same key would mean another adapter.

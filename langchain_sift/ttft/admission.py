@@ -1,4 +1,4 @@
-"""Who may come in: a bounded number of requests and of training tokens, refused at once beyond."""
+"""Admit a bounded number of requests and of training tokens; refuse all others at once."""
 
 from __future__ import annotations
 
@@ -11,95 +11,87 @@ from langchain_sift.errors import EngineOverloaded
 
 
 class Admission:
-    """Knows what was admitted and is not done; atomic, and never waits."""
+    """The reservations of all requests that are not done. Thread-safe; never waits."""
 
     def __init__(self, limits: Limits) -> None:
-        """Start with nothing admitted."""
+        """Start without any reservation."""
         self._limits = limits
-        # Reentrant: a finalizer that gives a place back may run inside any of these methods.
+        # Reentrant: a finalizer that releases a reservation may run inside any of these methods.
         self._lock = threading.RLock()
-        # The tokens of each place. Weakly: wherever an interrupt strikes, a place that nobody
-        # holds is free, and there is no count that could be left wrong.
-        self._places: weakref.WeakKeyDictionary[Place, int] = weakref.WeakKeyDictionary()
+        # Training tokens by reservation. The references are weak, so a reservation that an
+        # interrupt dropped is free, and there is no counter that could stay wrong.
+        self._reserved: weakref.WeakKeyDictionary[Reservation, int] = weakref.WeakKeyDictionary()
 
     @property
     def requests(self) -> int:
-        """Requests admitted and not done."""
-        return len(self._places)
+        """Number of requests that are admitted and not done."""
+        return len(self._reserved)
 
     @property
     def tokens(self) -> int:
-        """Training tokens admitted and not done."""
+        """Number of training tokens that these requests reserve."""
         with self._lock:
-            return sum(self._places.values())
+            return sum(self._reserved.values())
 
-    def admit(self, tokens: int) -> Place:
-        """Return a place for a request that will train on no more than so many tokens.
+    def admit(self, tokens: int) -> Reservation:
+        """Reserve room for one request.
+
+        Args:
+            tokens: Maximum number of tokens that the request will train on.
 
         Raises:
-            EngineOverloaded: If there is no room; nothing was reserved.
+            EngineOverloaded: If a limit is reached. Nothing was reserved.
         """
-        place = Place(self)
+        reservation = Reservation(self)
         with self._lock:
             if self.requests >= self._limits.max_requests:
                 raise EngineOverloaded(
                     f"{self.requests} requests are admitted, as many as max_requests allows: "
-                    "ask again later, or raise Limits.max_requests"
+                    "try again later, or raise Limits.max_requests"
                 )
             self._check(tokens, others=self.requests > 0)
-            self._places[place] = tokens
-        return place
-
-    def need(self, place: Place, tokens: int) -> None:
-        """Reserve so many tokens for a place, in the stead of those that were.
-
-        Raises:
-            EngineOverloaded: If they are more, and there is no room; nothing has changed.
-        """
-        with self._lock:
-            if place not in self._places:
-                return
-            more = tokens - self._places[place]
-            if more > 0:
-                self._check(more, others=self.requests > 1)
-            self._places[place] = tokens
+            self._reserved[reservation] = tokens
+        return reservation
 
     def _check(self, tokens: int, *, others: bool) -> None:
-        # A request larger than the limit is admitted where it is alone.
+        # A request larger than the limit is admitted if it is the only one.
         if others and self.tokens + tokens > self._limits.max_tokens:
             raise EngineOverloaded(
-                f"{self.tokens} training tokens are admitted, and with {tokens} more they were "
-                f"above max_tokens ({self._limits.max_tokens}): ask again later, learn from "
-                "less, or raise Limits.max_tokens"
+                f"{self.tokens} training tokens are admitted, and {tokens} more would exceed "
+                f"max_tokens ({self._limits.max_tokens}): try again later, train on less, or "
+                "raise Limits.max_tokens"
             )
 
-    def give_back(self, place: Place) -> None:
-        """Make room."""
-        with self._lock:
-            self._places.pop(place, None)
 
-
-class Place:
-    """A request's place among those admitted, until it is given back; giving back twice is once."""
+class Reservation:
+    """Room for one request, until it is released. Releasing it twice does no harm."""
 
     def __init__(self, admission: Admission) -> None:
-        """Belong to an admission, which counts it while it is there."""
+        """Belong to an admission, which counts the reservation."""
         self._admission = admission
 
-    def need(self, tokens: int) -> None:
-        """Say how many tokens the request turned out to train on.
+    def resize(self, tokens: int) -> None:
+        """Change the number of training tokens that are reserved.
 
         Raises:
-            EngineOverloaded: If they are more than reserved, and there is no room for them.
+            EngineOverloaded: If there is no room for more tokens. Nothing has changed.
         """
-        self._admission.need(self, tokens)
+        admission = self._admission
+        with admission._lock:
+            if self not in admission._reserved:
+                return
+            more = tokens - admission._reserved[self]
+            if more > 0:
+                admission._check(more, others=admission.requests > 1)
+            admission._reserved[self] = tokens
 
-    def give_back(self) -> None:
-        """Make room for others."""
-        self._admission.give_back(self)
+    def release(self) -> None:
+        """Make room for another request."""
+        with self._admission._lock:
+            self._admission._reserved.pop(self, None)
 
-    def __enter__(self) -> Place:
-        """Hold the place."""
+    def __enter__(self) -> Reservation:
+        """Return the reservation."""
         return self
 
     def __exit__(
@@ -108,6 +100,6 @@ class Place:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give it back, whatever happened."""
+        """Release the reservation, whether or not the block failed."""
         del kind, error, traceback
-        self.give_back()
+        self.release()

@@ -134,7 +134,7 @@ class Batcher:
             self._queue.remove(ticket)
         except ValueError:  # at work, or done
             return
-        ticket.finish(ticket.why_stopped())
+        ticket.finish(ticket.stop_error())
 
     def _take(self) -> list[Ticket]:
         """Take the first request, and those after it that can be done with it."""
@@ -146,8 +146,8 @@ class Batcher:
             except IndexError:  # also where the last one has just been cancelled
                 break
             if ticket.should_stop():
-                ticket.finish(ticket.why_stopped())
-            elif batch and ticket.request.kind is not batch[0].request.kind:
+                ticket.finish(ticket.stop_error())
+            elif batch and ticket.request.task_type is not batch[0].request.task_type:
                 passed_over.append(ticket)
             else:
                 batch.append(ticket)

@@ -21,25 +21,26 @@ import torch
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
-from langchain_sift.ttft.admission import Admission, Place
+from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.loading import LanguageModel
 from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents
 from langchain_sift.ttft.openmp import leave_cores_to_others
-from langchain_sift.ttft.tickets import Answering, Outcome, Pairs, Request, Scoring, Ticket
+from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, ScoringTask
+from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What an engine is doing: at rest, zeros, but for what is counted since its start."""
+    """What an engine is doing: at rest, zeros, but for what is counted started its start."""
 
     admitted: int
-    """Requests that hold a place."""
+    """Requests that are admitted and not done."""
 
     admitted_tokens: int
-    """Training tokens that they hold."""
+    """Training tokens that they reserve."""
 
     waiting: int
     """Requests in the queue."""
@@ -74,8 +75,8 @@ class Engine:
         embeddings: Any = language_model.model.get_input_embeddings()
         self._vocabulary = int(embeddings.num_embeddings)
         self._worker = Worker(language_model, config)
-        self._admission = Admission(self.limits)
-        self._batcher = Batcher(self._worker.do, self._admission, self.limits)
+        self.admission = Admission(self.limits)
+        self._batcher = Batcher(self._worker.do, self.admission, self.limits)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -88,22 +89,14 @@ class Engine:
             digest.update(flat.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def admit(self, tokens: int) -> Place:
-        """Return a place for a request that learns from no more than so many tokens.
-
-        Raises:
-            EngineOverloaded: If there is no room; at once, before any work is done.
-        """
-        return self._admission.admit(tokens)
-
     def request(
         self,
         texts: Sequence[str] | TrainedAdapter,
-        task: Answering | Scoring | None = None,
+        task: GenerationTask | ScoringTask | None = None,
         *,
         config: FineTuneConfig | None = None,
-        keep: bool = False,
-        untaught: str | None = None,
+        keep_adapter: bool = False,
+        skip_reason: str | None = None,
     ) -> Request:
         """Tokenize the documents, and return what `submit` takes.
 
@@ -113,27 +106,27 @@ class Engine:
             task: What to do with the model that learned from them. An answer is no longer than
                 the model's context has room for.
             config: The recipe, where it is not the engine's.
-            keep: Whether the outcome has the adapter's weights.
-            untaught: Why nothing is to be learned from the texts, where that is so.
+            keep_adapter: Whether the outcome has the adapter's weights.
+            skip_reason: Why nothing is to be learned from the texts, where that is so.
 
         Raises:
             ArgumentError: If the recipe needs another adapter than the engine's, the prompt is
                 empty or too long, or a token is not in the model's vocabulary.
         """
         config = config or self.config
-        if adapter_of(config) != adapter_of(self.config):
+        if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
                 f"{config} needs another adapter than that of the engine's {self.config}"
             )
-        if isinstance(task, Answering):
+        if isinstance(task, GenerationTask):
             task = self._within_context(task)
         if task is not None:
             self._check_pairs(task.pairs)
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
-            return Request((), 0, config, task, adapter=texts, keep=keep)
+            return Request((), 0, config, task, adapter=texts, keep_adapter=keep_adapter)
         check_texts("texts", texts)
-        texts = texts if untaught is None else ()
+        texts = texts if skip_reason is None else ()
         documents = tokenize_documents(
             self.language_model.tokenizer,
             texts,
@@ -142,23 +135,25 @@ class Engine:
         )
         for document in documents:
             self._check_vocabulary(document.token_ids)
-        return Request(documents, len(texts), config, task, keep=keep, untaught=untaught)
+        return Request(
+            documents, len(texts), config, task, keep_adapter=keep_adapter, skip_reason=skip_reason
+        )
 
     def submit(
         self,
         request: Request,
         *,
-        place: Place | None = None,
+        reservation: Reservation | None = None,
         timeout: float | None = None,
-        since: float | None = None,
+        started: float | None = None,
     ) -> Ticket:
         """Hand in a request; iterate over the ticket for what comes of it.
 
         Args:
             request: From `request`.
-            place: From `admit`; by default one is asked for now.
+            reservation: From `admission.admit`; reserved now by default.
             timeout: Seconds after which it ends with an error; None: any time.
-            since: When they began, by `time.perf_counter`; by default now.
+            started: When they began, by `time.perf_counter`; by default now.
 
         Raises:
             EngineOverloaded: If there is no room for it.
@@ -168,14 +163,14 @@ class Engine:
         tokens *= request.config.steps_per_document
         most = request.config.max_train_tokens
         tokens = tokens if most is None else min(tokens, most)
-        place = place or self.admit(tokens)
+        reservation = reservation or self.admission.admit(tokens)
         try:
-            place.need(tokens)
-            ticket = Ticket(request, place, timeout=timeout, since=since)
+            reservation.resize(tokens)
+            ticket = Ticket(request, reservation, timeout=timeout, started=started)
             leave_cores_to_others()  # this thread waits now
             self._batcher.put(ticket)
         except BaseException:
-            place.give_back()
+            reservation.release()
             raise
         return ticket
 
@@ -207,7 +202,7 @@ class Engine:
             TrainingError: If nothing could be learned.
         """
         config = replace(config or self.config, on_failure="raise")
-        outcome = self.outcome(self.request(texts, config=config, keep=True))
+        outcome = self.outcome(self.request(texts, config=config, keep_adapter=True))
         if outcome.adapter is None:
             raise TrainingError(f"there is no adapter to keep: {outcome.training.fallback}")
         return outcome.adapter
@@ -226,7 +221,7 @@ class Engine:
             target: Token ids, at least one.
             texts: As in `request`.
         """
-        return self.outcome(self.request(texts, Scoring([(context, target)]))).nats[0]
+        return self.outcome(self.request(texts, ScoringTask([(context, target)]))).nats[0]
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
         """Reject a prompt that leaves no room for an answer.
@@ -242,7 +237,7 @@ class Engine:
             raise PromptTooLong(msg) if prompt else ArgumentError(msg)
         self._check_vocabulary(prompt)
 
-    def _within_context(self, task: Answering) -> Answering:
+    def _within_context(self, task: GenerationTask) -> GenerationTask:
         self.check_prompt(task.prompt)
         room = self.language_model.context_length - len(task.prompt)
         if task.config.max_tokens <= room:
@@ -269,8 +264,8 @@ class Engine:
     def status(self) -> EngineStatus:
         """Return what the engine is doing."""
         return EngineStatus(
-            admitted=self._admission.requests,
-            admitted_tokens=self._admission.tokens,
+            admitted=self.admission.requests,
+            admitted_tokens=self.admission.tokens,
             waiting=self._batcher.waiting,
             at_work=self._batcher.at_work,
             quarantined=self._worker.quarantined,
@@ -286,7 +281,7 @@ class Engine:
         self._batcher.close()
 
 
-def adapter_of(config: FineTuneConfig) -> tuple[object, ...]:
+def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
     """Return what of a recipe decides about the slots; the rest is each request's own."""
     return (
         config.lora_rank,
@@ -312,7 +307,7 @@ def shared_engine(
     """
     limits = limits or Limits()
     weights = (id(language_model.model), id(language_model.tokenizer))
-    key = (*weights, adapter_of(config), limits)
+    key = (*weights, adapter_shape(config), limits)
     with _making:
         engine = _engines.get(key)
         if engine is None or engine.closed:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from langchain_sift.config import GenerationConfig
+from langchain_sift.ttft.decoding import StopStrings, TextDecoder
 
 # Of a model's own settings, those that say which tokens are special and change how likely the next
 # one is. All others change how an answer is looked for (beams, drafts), kept or ended.
@@ -42,11 +43,9 @@ _OWN_SETTINGS = (
     "watermarking_config",
 )
 
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose others are to come
-
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Continuation:
     """A prompt, and what to do with its answer as it comes."""
 
     prompt: Sequence[int]
@@ -75,20 +74,22 @@ def own_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    continuations: Sequence[Continuation],
 ) -> None:
-    """Answer all questions; row i of the batch is question i.
+    """Answer all continuations; row i of the batch is continuation i.
 
     Args:
         model: Any causal language model, its `generation_config` no more than `own_settings`.
         tokenizer: Its tokenizer.
-        questions: At least one.
+        continuations: At least one.
     """
-    longest = max(len(question.prompt) for question in questions)
+    longest = max(len(continuation.prompt) for continuation in continuations)
     # On the left, so that each row's next token follows its prompt.
-    padding = [longest - len(question.prompt) for question in questions]
+    padding = [longest - len(continuation.prompt) for continuation in continuations]
     input_ids = torch.tensor(
-        [[0] * pad + list(q.prompt) for pad, q in zip(padding, questions, strict=True)],
+        [[0] * pad + list(q.prompt) for pad, q in zip(padding, continuations, strict=True)],
         device=model.device,
     )
     attended = torch.arange(longest, device=model.device) >= torch.tensor(
@@ -98,40 +99,42 @@ def generate(
     # A chat model's end of turn may be known to its tokenizer alone.
     ends = _as_set(own.eos_token_id) | _as_set(tokenizer.eos_token_id)
     config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max(question.config.max_tokens for question in questions),
+        max_new_tokens=max(continuation.config.max_tokens for continuation in continuations),
         do_sample=False,
         eos_token_id=sorted(ends) or None,
         bos_token_id=own.bos_token_id,
         pad_token_id=own.pad_token_id if own.pad_token_id is not None else 0,
     )
-    rows = [_Row(tokenizer, question, ends) for question in questions]
+    rows = [_Row(tokenizer, continuation, ends) for continuation in continuations]
     with torch.inference_mode():
         model.generate(  # type: ignore[operator]
             input_ids,
             attention_mask=attended.long(),
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Sampling(questions, model.device)]),
+            logits_processor=LogitsProcessorList([_Sampling(continuations, model.device)]),
             stopping_criteria=StoppingCriteriaList([_RowsAreDone(rows)]),
         )
 
 
-def fitting(questions: Sequence[Question], context_length: int) -> Iterator[tuple[int, int]]:
-    """Yield runs of questions, first and one after the last, that fit the context together.
+def fitting(
+    continuations: Sequence[Continuation], context_length: int
+) -> Iterator[tuple[int, int]]:
+    """Yield runs of continuations, first and one after the last, that fit the context together.
 
     A row that is done goes on beside those that are not, beyond where its own answer ended; some
     models have no positions there.
     """
     first = 0
     longest = new = 0
-    for number, question in enumerate(questions):
-        longest = max(longest, len(question.prompt))
-        new = max(new, question.config.max_tokens)
+    for number, continuation in enumerate(continuations):
+        longest = max(longest, len(continuation.prompt))
+        new = max(new, continuation.config.max_tokens)
         if number > first and longest + new > context_length:
             yield first, number
             first = number
-            longest, new = len(question.prompt), question.config.max_tokens
-    if first < len(questions):
-        yield first, len(questions)
+            longest, new = len(continuation.prompt), continuation.config.max_tokens
+    if first < len(continuations):
+        yield first, len(continuations)
 
 
 def _as_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
@@ -154,15 +157,17 @@ class _Sampling(LogitsProcessor):
     it draws does not depend on the rows beside it, nor on other threads of the process.
     """
 
-    def __init__(self, questions: Sequence[Question], device: torch.device) -> None:
-        self._temperatures = [_in_float32(question.config.temperature) for question in questions]
+    def __init__(self, continuations: Sequence[Continuation], device: torch.device) -> None:
+        self._temperatures = [
+            _in_float32(continuation.config.temperature) for continuation in continuations
+        ]
         self._generators = []
-        for question in questions:
+        for continuation in continuations:
             generator = torch.Generator(device)
-            if question.config.seed is None:
+            if continuation.config.seed is None:
                 generator.seed()
             else:
-                generator.manual_seed(question.config.seed)
+                generator.manual_seed(continuation.config.seed)
             self._generators.append(generator)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -196,114 +201,42 @@ class _Row:
     """One answer while it is generated."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, question: Question, ends: frozenset[int]
+        self, tokenizer: PreTrainedTokenizerBase, continuation: Continuation, ends: frozenset[int]
     ) -> None:
         self.done = False
-        self._question = question
+        self._continuation = continuation
         self._ends = ends
-        self._text = _Decoding(tokenizer, keep=question.config.keep_special_tokens)
-        self._until = _Until(question.config.stop)
+        self._text = TextDecoder(
+            tokenizer, keep_special_tokens=continuation.config.keep_special_tokens
+        )
+        self._until = StopStrings(continuation.config.stop)
         self._tokens = 0
 
     def take(self, token_id: int) -> None:
         if self.done:
             return
-        if self._question.should_stop():
+        if self._continuation.should_stop():
             self._finish("")
             return
         self._tokens += 1
         if token_id in self._ends:
-            self._finish(self._text.rest())
+            self._finish(self._text.flush())
             return
-        self._say(self._until.pass_on(self._text.take(token_id)))
+        self._say(self._until.add(self._text.add(token_id)))
         if self._until.reached:
             self._end("stop")
-        elif self._tokens >= self._question.config.max_tokens:
-            self._finish(self._text.rest(), "length")
+        elif self._tokens >= self._continuation.config.max_tokens:
+            self._finish(self._text.flush(), "length")
 
     def _finish(self, last: str, reason: str = "stop") -> None:
-        self._say(self._until.pass_on(last))
-        self._say(self._until.rest())
+        self._say(self._until.add(last))
+        self._say(self._until.flush())
         self._end("stop" if self._until.reached else reason)
 
     def _end(self, reason: str) -> None:
         self.done = True
-        self._question.on_end(self._tokens, reason)
+        self._continuation.on_end(self._tokens, reason)
 
     def _say(self, text: str) -> None:
         if text:
-            self._question.on_text(text)
-
-
-class _Decoding:
-    """Text of tokens as they come; a piece ends where a character does."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep: bool) -> None:
-        self._tokenizer = tokenizer
-        self._skip = not keep
-        self._token_ids: list[int] = []
-        self._said = ""
-
-    def take(self, token_id: int) -> str:
-        self._token_ids.append(token_id)
-        text = self._decoded(self._token_ids)
-        if text.endswith(_INCOMPLETE):
-            return ""
-        piece = text[len(self._said) :]
-        self._said = text
-        if len(self._token_ids) > 16 and piece:
-            self._forget()
-        return piece
-
-    def rest(self) -> str:
-        text = self._decoded(self._token_ids)
-        return text[len(self._said) :]
-
-    def _forget(self) -> None:
-        """Keep the last tokens alone, where what they decode to by themselves is the text's end.
-
-        It is not where the first of them is in the midst of a character, which has up to four
-        bytes. Some tokenizers write a first token without its space: some are kept before it.
-        """
-        for kept in range(8, 12):
-            end = self._decoded(self._token_ids[-kept:])
-            if _INCOMPLETE not in end and self._said.endswith(end):
-                self._token_ids = self._token_ids[-kept:]
-                self._said = end
-                return
-
-    def _decoded(self, token_ids: list[int]) -> str:
-        text: Any = self._tokenizer.decode(
-            token_ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False
-        )
-        return str(text)
-
-
-class _Until:
-    """Passes text on, up to the first stop string, which may lie across pieces."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.reached = False
-        self._stop = stop
-        self._held = ""
-
-    def pass_on(self, piece: str) -> str:
-        text = self._held + piece
-        ends = [place for place in (text.find(string) for string in self._stop) if place >= 0]
-        if ends:
-            self.reached = True
-            self._held = ""
-            return text[: min(ends)]
-        held = max((self._overlap(text, string) for string in self._stop), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    @staticmethod
-    def _overlap(text: str, string: str) -> int:
-        """Return how much of the text's end may be the string's beginning."""
-        longest = min(len(string) - 1, len(text))
-        return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
-
-    def rest(self) -> str:
-        held, self._held = self._held, ""
-        return held
+            self._continuation.on_text(text)

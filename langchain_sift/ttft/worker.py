@@ -6,7 +6,7 @@ import functools
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,94 +14,19 @@ from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft.generation import Question, fitting, generate, own_settings
+from langchain_sift.ttft.generation import Continuation, fitting, generate, own_settings
+from langchain_sift.ttft.jobs import Job, without_frames
 from langchain_sift.ttft.model.loading import LanguageModel
 from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens
-from langchain_sift.ttft.tickets import Answering, Milestone, Outcome, Pairs, Scoring, Ticket
+from langchain_sift.ttft.requests import GenerationTask, Milestone, Pairs, ScoringTask
+from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.lora import add_slots, share_weights
 from langchain_sift.ttft.training.scoring import negative_log_likelihoods
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
-from langchain_sift.ttft.training.trainer import Lesson, Step, Trainer, TrainingRecord
+from langchain_sift.ttft.training.trainer import Lesson, Trainer
 
 _MOST_DRIFT_TEXTS = 64  # different sets, whose base losses are remembered
 _OUT_OF_MEMORY = "the memory did not suffice"
-
-
-@dataclass(slots=True)
-class _Job:
-    """A ticket while it is worked on."""
-
-    ticket: Ticket
-    slot: int = 0
-    training: TrainingRecord = field(default_factory=TrainingRecord)
-    adapter: TrainedAdapter | None = None
-    nats: tuple[float, ...] = ()
-    milestones: list[Milestone] = field(default_factory=list)
-    began: float = 0.0
-    together: int = 1
-    steps: int = 0
-    """Gradient steps told already."""
-
-    said: list[str] = field(default_factory=list)
-    """Of the answer, told already."""
-
-    unrepeated: str = ""
-    """What an earlier attempt said, and this one has still to say again."""
-
-    failure: BaseException | None = None
-    """Why there was an earlier attempt."""
-
-    def again(self, failure: BaseException) -> _Job:
-        """Return the job as it is to be done once more; what was told is not told twice."""
-        return _Job(
-            self.ticket,
-            steps=self.steps,
-            said=self.said,
-            unrepeated="".join(self.said),
-            failure=failure,
-        )
-
-    def tell_step(self, step: Step) -> None:
-        if step.number > self.steps:
-            self.steps = step.number
-            self.ticket.put(step)
-
-    def tell(self, text: str) -> None:
-        repeated = self.unrepeated[: len(text)]
-        if not text.startswith(repeated):
-            self._contradict()
-            return
-        self.unrepeated = self.unrepeated[len(text) :]
-        if new := text[len(repeated) :]:
-            self.said.append(new)
-            self.ticket.put(new)
-
-    def _contradict(self) -> None:
-        """End a job whose answer, done again, is not what was told of it before."""
-        assert self.failure is not None  # noqa: S101 - there was an earlier attempt
-        self.ticket.finish(self.failure)
-
-    def finish(self, began: float, tokens: int = 0, reason: str = "stop") -> None:
-        """Tell the outcome; the task began at `began`, and made so many tokens, and no more."""
-        if self.ticket.should_stop():
-            self.ticket.finish(self.ticket.why_stopped())
-            return
-        if self.unrepeated:
-            self._contradict()
-            return
-        self.ticket.finish(
-            Outcome(
-                training=self.training,
-                tokens=tokens,
-                finish_reason=reason,
-                nats=self.nats,
-                milestones=tuple(self.milestones),
-                together=self.together,
-                adapter=self.adapter,
-                seconds_waiting=self.began - self.ticket.handed_in,
-                seconds_task=time.perf_counter() - began,
-            )
-        )
 
 
 class Worker:
@@ -131,16 +56,16 @@ class Worker:
     def do(self, tickets: Sequence[Ticket]) -> None:
         """Do the requests, all of one kind, and finish their tickets."""
         # The longest first: those that train on are then the first slots.
-        jobs = [_Job(ticket) for ticket in sorted(tickets, key=_steps, reverse=True)]
+        jobs = [Job(ticket) for ticket in sorted(tickets, key=_steps, reverse=True)]
         failure: BaseException | None = None
         try:
             self._do(jobs)
         except BaseException as error:  # noqa: BLE001 - goes to whoever asked
-            failure = _without_frames(error)
+            failure = without_frames(error)
         for job in jobs:
             job.ticket.finish(failure or TrainingError("the request was lost: a bug of ours"))
 
-    def _do(self, jobs: list[_Job]) -> None:
+    def _do(self, jobs: list[Job]) -> None:
         """Do the jobs; where it fails, do them in parts, so that only the bad one fails."""
         if len(jobs) > 1 and not self._is_batchable():
             self._do_in_parts(jobs, 1)
@@ -152,9 +77,9 @@ class Worker:
         out_of_memory = isinstance(failure, torch.OutOfMemoryError)
         if out_of_memory:
             _free_memory()
-        if len(jobs) == 1 and (jobs[0].said or not out_of_memory):
+        if len(jobs) == 1 and (jobs[0].text or not out_of_memory):
             jobs[0].ticket.finish(failure)
-        left = [job.again(failure) for job in jobs if not job.ticket.done.is_set()]
+        left = [job.retry(failure) for job in jobs if not job.ticket.done.is_set()]
         if len(jobs) > 1:
             self._do_in_parts(left, len(jobs) // 2 if out_of_memory else 1)
         elif left:
@@ -166,11 +91,11 @@ class Worker:
         except torch.OutOfMemoryError:  # asked again next time
             return False
 
-    def _do_in_parts(self, jobs: list[_Job], size: int) -> None:
+    def _do_in_parts(self, jobs: list[Job], size: int) -> None:
         for start in range(0, len(jobs), size):
             self._do(jobs[start : start + size])
 
-    def _do_with_less(self, job: _Job) -> None:
+    def _do_with_less(self, job: Job) -> None:
         """Learn from the first half of each document; if even that is too much, from nothing."""
         request = job.ticket.request
         longest = max((len(d.token_ids) for d in request.documents), default=0)
@@ -179,8 +104,8 @@ class Worker:
             return
         if isinstance(failure, torch.OutOfMemoryError):
             _free_memory()
-            if request.config.on_failure == "base" and not job.said:
-                failure = self._attempt([job.again(failure)], untaught=_OUT_OF_MEMORY)
+            if request.config.on_failure == "base" and not job.text:
+                failure = self._attempt([job.retry(failure)], skip_reason=_OUT_OF_MEMORY)
                 if failure is None:
                     return
             else:
@@ -188,45 +113,45 @@ class Worker:
         job.ticket.finish(failure)
 
     def _attempt(
-        self, jobs: list[_Job], *, max_length: int | None = None, untaught: str | None = None
+        self, jobs: list[Job], *, max_length: int | None = None, skip_reason: str | None = None
     ) -> BaseException | None:
         """Do the jobs once; return what failed. The slots are at rest afterwards."""
         try:
             for slot, job in enumerate(jobs):
-                job.slot, job.began, job.together = slot, time.perf_counter(), len(jobs)
-            self._train(jobs, max_length, untaught)
+                job.slot, job.began, job.batch_size = slot, time.perf_counter(), len(jobs)
+            self._train(jobs, max_length, skip_reason)
             self._do_tasks(jobs)
         except BaseException as error:  # noqa: BLE001 - goes to whoever asked
-            return _without_frames(error)
+            return without_frames(error)
         finally:
             self._bring_to_rest(len(jobs))
         return None
 
     # --- training -------------------------------------------------------------------------
 
-    def _train(self, jobs: list[_Job], max_length: int | None, untaught: str | None) -> None:
+    def _train(self, jobs: list[Job], max_length: int | None, skip_reason: str | None) -> None:
         self._trainer.reserve(len(jobs))
-        lessons = [self._lesson(job, max_length, untaught) for job in jobs]
+        lessons = [self._lesson(job, max_length, skip_reason) for job in jobs]
         for job, record in zip(jobs, self._trainer.train(lessons), strict=True):
             request = job.ticket.request
-            reason = untaught or request.untaught
+            reason = skip_reason or request.skip_reason
             job.training = record if reason is None else replace(record, fallback=reason)
             if request.adapter is not None:
                 self.slots.load(job.slot, request.adapter.weights)
                 job.training = request.adapter.training
             self._guard(job)
-            if request.keep and job.training.fallback is None:
+            if request.keep_adapter and job.training.fallback is None:
                 job.adapter = self._kept(job, max_length or request.config.max_length)
             fine = job.training.fallback in {None, "no document to learn from", reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
 
-    def _lesson(self, job: _Job, max_length: int | None, untaught: str | None) -> Lesson:
+    def _lesson(self, job: Job, max_length: int | None, skip_reason: str | None) -> Lesson:
         ticket, request = job.ticket, job.ticket.request
-        documents = [] if untaught else request.documents
+        documents = [] if skip_reason else request.documents
         if max_length is not None:
             documents = [_cut(document, max_length) for document in documents]
-        asked = request.task.after if isinstance(request.task, Scoring) else ()
+        asked = request.task.after if isinstance(request.task, ScoringTask) else ()
         pauses: dict[int, list[int]] = {}
         for count in asked:
             # Those too short to learn from are counted, and no step is taken on them.
@@ -236,17 +161,17 @@ class Worker:
             documents,
             request.config,
             ticket.should_stop,
-            job.tell_step,
+            job.report_step,
             frozenset(pauses),
             lambda taken, seconds: self._reach(job, pauses[taken], seconds),
             request.skipped,
-            request.unread,
+            request.omitted,
         )
 
-    def _reach(self, job: _Job, counts: Sequence[int], seconds: float) -> None:
+    def _reach(self, job: Job, counts: Sequence[int], seconds: float) -> None:
         """Score a job's pairs in the middle of its training, after so many documents."""
         task = job.ticket.request.task
-        assert isinstance(task, Scoring)  # noqa: S101 - nothing else has milestones
+        assert isinstance(task, ScoringTask)  # noqa: S101 - nothing else has milestones
         nats = self._score(job, task.pairs)
         request = job.ticket.request
         lengths = {document.index: len(document.token_ids) for document in request.documents}
@@ -255,7 +180,7 @@ class Worker:
             tokens *= request.config.steps_per_document
             job.milestones.append(Milestone(count, nats, tokens, seconds))
 
-    def _kept(self, job: _Job, max_length: int) -> TrainedAdapter:
+    def _kept(self, job: Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(
             self.slots.weights[job.slot].to("cpu", copy=True),
             self.names,
@@ -266,7 +191,7 @@ class Worker:
             self._transposed,
         )
 
-    def _guard(self, job: _Job) -> None:
+    def _guard(self, job: Job) -> None:
         """Let no adapter answer that predicts the drift texts much worse than the base model."""
         config = job.ticket.request.config
         if not config.drift_texts or job.training.fallback is not None:
@@ -297,13 +222,13 @@ class Worker:
 
     # --- tasks ----------------------------------------------------------------------------
 
-    def _do_tasks(self, jobs: list[_Job]) -> None:
+    def _do_tasks(self, jobs: list[Job]) -> None:
         began = time.perf_counter()
         for job in jobs:
             task = job.ticket.request.task
             if task is not None and task.pairs:
                 job.nats = self._score(job, task.pairs)
-        if jobs[0].ticket.request.kind is Answering:
+        if jobs[0].ticket.request.task_type is GenerationTask:
             if all(job.training.fallback is not None for job in jobs):
                 self.slots.rest()  # the base model exactly, and faster
             else:
@@ -312,26 +237,26 @@ class Worker:
         for job in jobs:
             job.finish(began)
 
-    def _answer(self, jobs: list[_Job], began: float) -> None:
-        questions = []
+    def _answer(self, jobs: list[Job], began: float) -> None:
+        continuations = []
         for job in jobs:
             task = job.ticket.request.task
-            assert isinstance(task, Answering)  # noqa: S101 - one batch has one kind
-            questions.append(
-                Question(
+            assert isinstance(task, GenerationTask)  # noqa: S101 - one batch has one kind
+            continuations.append(
+                Continuation(
                     task.prompt,
                     task.config,
                     should_stop=_stops(job.ticket),
-                    on_text=job.tell,
+                    on_text=job.report_text,
                     on_end=functools.partial(job.finish, began),
                 )
             )
-        for first, last in fitting(questions, self._context_length):
+        for first, last in fitting(continuations, self._context_length):
             if self.slots.in_use:
                 self.slots.use(first, last)
-            generate(self._model, self._tokenizer, questions[first:last])
+            generate(self._model, self._tokenizer, continuations[first:last])
 
-    def _score(self, job: _Job, pairs: Pairs) -> tuple[float, ...]:
+    def _score(self, job: Job, pairs: Pairs) -> tuple[float, ...]:
         if job.training.fallback is not None:
             self.slots.rest()  # the base model exactly
         else:
@@ -368,16 +293,6 @@ def _cut(document: TokenizedDocument, length: int) -> TokenizedDocument:
 def _stops(ticket: Ticket) -> Callable[[], bool]:
     """Return whether the answer ends: it is no longer wanted, or an error was told already."""
     return lambda: ticket.done.is_set() or ticket.should_stop()
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Let go of the frames of an error and of its causes: they hold the failed step's tensors."""
-    errors = [error]
-    for link in errors:
-        link.__traceback__ = None
-        causes = (link.__cause__, link.__context__)
-        errors.extend(cause for cause in causes if cause is not None and cause not in errors)
-    return error
 
 
 def _free_memory() -> None:

@@ -21,8 +21,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, load_language_model
-from langchain_sift.ttft.generation import Question, generate
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, load_language_model
+from langchain_sift.ttft.generation import Continuation, generate
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.lora import share_weights
 
@@ -50,7 +50,7 @@ def documents(language_model: LanguageModel) -> torch.Tensor:
 
 
 def requests(
-    documents: torch.Tensor, task: Answering | None = None, count: int = PROMPTS
+    documents: torch.Tensor, task: GenerationTask | None = None, count: int = PROMPTS
 ) -> list[Request]:
     return [
         Request(
@@ -65,8 +65,11 @@ def requests(
 
 def ask_all(engine: Engine, asked: Sequence[Request]) -> None:
     """Have the requests done, as many together as the engine takes."""
-    places = [engine.admit(0) for _ in asked]
-    tickets = [engine.submit(r, place=place) for r, place in zip(asked, places, strict=True)]
+    reservations = [engine.admission.admit(0) for _ in asked]
+    tickets = [
+        engine.submit(r, reservation=reservation)
+        for r, reservation in zip(asked, reservations, strict=True)
+    ]
     for ticket in tickets:
         *_, outcome = ticket
         assert outcome.training.steps == DOCUMENTS
@@ -136,7 +139,7 @@ def test_training_and_answering(
         engine = Engine(
             language_model, RECIPE, Limits(max_batch_size=PROMPTS if way == "together" else 1)
         )
-        task = Answering(documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER))
+        task = GenerationTask(documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER))
         asked = requests(documents, task)
         work = lambda: ask_all(engine, asked)  # noqa: E731
     benchmark.pedantic(work, rounds=2, warmup_rounds=1)
@@ -207,20 +210,20 @@ def test_request(
     benchmark.group = f"a request of 10 steps and 32 tokens, {language_model.model.dtype}"
     engine = Engine(language_model, RECIPE)
     prompt, config = documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER)
-    (asked,) = requests(documents, Answering(prompt, config), count=1)
+    (asked,) = requests(documents, GenerationTask(prompt, config), count=1)
     if way == "request":
         work = lambda: ask_all(engine, [asked])  # noqa: E731
     else:
         worker = engine._worker
         trainer = worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=RECIPE.learning_rate)
-        question = Question(prompt, config, lambda: False, lambda _: None, lambda *_: None)
+        continuation = Continuation(prompt, config, lambda: False, lambda _: None, lambda *_: None)
 
         def work() -> None:
             with torch.enable_grad():
                 for document in asked.documents:
                     trainer._gradients(0, [document.token_ids]).tolist()
                     trainer.slots.step({0: RECIPE.max_gradient_norm})
-            generate(worker._model, language_model.tokenizer, [question])
+            generate(worker._model, language_model.tokenizer, [continuation])
 
     benchmark.pedantic(work, rounds=10, warmup_rounds=2)

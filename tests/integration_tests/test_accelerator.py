@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Scoring
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, ScoringTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
-SCORING = Scoring([([5], [9, 40, 41, 7, 8])])
+SCORING = ScoringTask([([5], [9, 40, 41, 7, 8])])
 
 
 @pytest.fixture
@@ -48,12 +48,15 @@ def test_it_learns_there_what_it_learns_on_a_cpu(
 
 def test_prompts_together_are_as_alone(on_gpu: LanguageModel, texts: list[str]) -> None:
     engine = Engine(on_gpu, RECIPE, Limits(max_batch_size=4))
-    task = Answering([5, 9, 40], GenerationConfig(max_tokens=8))
+    task = GenerationTask([5, 9, 40], GenerationConfig(max_tokens=8))
     requests = [engine.request(texts[start : start + 6], task) for start in range(0, 24, 6)]
     alone = [engine.outcome(request).training.losses for request in requests]
     for _ in range(3):  # plain, recorded, replayed
-        places = [engine.admit(1) for _ in requests]
-        tickets = [engine.submit(r, place=p) for r, p in zip(requests, places, strict=True)]
+        reservations = [engine.admission.admit(1) for _ in requests]
+        tickets = [
+            engine.submit(r, reservation=held)
+            for r, held in zip(requests, reservations, strict=True)
+        ]
         for ticket, expected in zip(tickets, alone, strict=True):
             *_, outcome = ticket
             assert outcome.training.losses == pytest.approx(expected, abs=1e-3)

@@ -620,11 +620,11 @@ def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
         finetune=RECIPE,
         limits=Limits(max_tokens=100),
     )
-    place = limited.engine.admit(1)
+    reservation = limited.engine.admission.admit(1)
     with pytest.raises(EngineOverloaded, match="max_tokens"):
         limited.invoke(QUESTION)
     assert not asked
-    place.give_back()
+    reservation.release()
 
 
 async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineTuned) -> None:
@@ -633,15 +633,17 @@ async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineT
     engine = limited.engine
     document = [Document("The river carries cold iron.")]
     for call in ({"documents": document}, {"documents": document, "max_tokens": 3}):
-        place = engine.admit(0)
+        reservation = engine.admission.admit(0)
         with pytest.raises(EngineOverloaded):
             limited.invoke("The river", **call)
-        assert limited.invoke("The river", place=place, **call).text
+        assert limited.invoke("The river", reservation=reservation, **call).text
         assert engine.status().admitted == 0
-        assert (await limited.ainvoke("The river", place=engine.admit(0), **call)).text
+        assert (
+            await limited.ainvoke("The river", reservation=engine.admission.admit(0), **call)
+        ).text
         assert engine.status().admitted == 0
     with pytest.raises(PromptTooLong):
-        limited.invoke("The river " * 300, place=engine.admit(0))
+        limited.invoke("The river " * 300, reservation=engine.admission.admit(0))
     assert engine.status().admitted == 0
 
 

@@ -408,7 +408,7 @@ async def test_the_metrics_count_what_was_done(open_app, connect):
     records.append(json.loads(last.removeprefix("data: ")))
     await client.post(TEXT, json=text(ttft={"q": 1}))
     await client.get("/something/else")
-    place = [service.engine.admit(0) for _ in range(15)]
+    reservation = [service.engine.admission.admit(0) for _ in range(15)]
     assert (await client.post(TEXT, json=text())).status_code == 503
     response = await client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -429,7 +429,7 @@ async def test_the_metrics_count_what_was_done(open_app, connect):
     assert samples["refusals_total", "unauthorized"] == 0
     assert samples["request_seconds_count", TEXT] == len(records) + 2
     assert samples["training_seconds_count",] == len(records)
-    assert samples["admitted",] == len(place)
+    assert samples["admitted",] == len(reservation)
     assert samples["quarantined_total",] == 0
     assert not re.search("The old king|texts-", response.text)
 

@@ -28,7 +28,7 @@ from langchain_sift.errors import (
     RequestCancelled,
     RequestTimeout,
 )
-from langchain_sift.ttft import Answering, Engine, Place, Ticket
+from langchain_sift.ttft import Engine, GenerationTask, Reservation, Ticket
 from langchain_sift.ttft.admission import Admission
 from langchain_sift.ttft.generation import _Row
 from langchain_sift.ttft.training.trainer import Trainer
@@ -42,29 +42,29 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("most", [1, 2, 7])
 def test_the_last_place_is_given_and_one_more_is_refused(most: int) -> None:
     admission = Admission(Limits(max_requests=most))
-    places = [admission.admit(1) for _ in range(most)]
+    reservations = [admission.admit(1) for _ in range(most)]
     with pytest.raises(EngineOverloaded, match=rf"{most} requests.*max_requests"):
         admission.admit(1)
     assert (admission.requests, admission.tokens) == (most, most)
-    places.pop().give_back()
+    reservations.pop().release()
     assert (admission.requests, admission.tokens) == (most - 1, most - 1)
-    places.append(admission.admit(1))
+    reservations.append(admission.admit(1))
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
 
 
 def test_the_last_token_is_given_and_one_more_is_refused() -> None:
     admission = Admission(Limits(max_tokens=100))
-    places = [admission.admit(60)]
+    reservations = [admission.admit(60)]
     with pytest.raises(EngineOverloaded, match=r"60 training tokens.*41.*max_tokens \(100\)"):
         admission.admit(41)
     assert (admission.requests, admission.tokens) == (1, 60)
-    places.append(admission.admit(40))
+    reservations.append(admission.admit(40))
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
-    places.append(admission.admit(0))
+    reservations.append(admission.admit(0))
     assert (admission.requests, admission.tokens) == (3, 100)
-    del places[1]  # nobody holds it any more
+    del reservations[1]  # nobody holds it any more
     assert (admission.requests, admission.tokens) == (2, 60)
 
 
@@ -73,39 +73,39 @@ def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None
     small = admission.admit(1)
     with pytest.raises(EngineOverloaded):
         admission.admit(101)
-    small.give_back()
+    small.release()
     large = admission.admit(1000)
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
     assert (admission.requests, admission.tokens) == (1, 1000)
-    large.give_back()
+    large.release()
     assert (admission.requests, admission.tokens) == (0, 0)
 
 
 def test_a_place_may_turn_out_to_need_more_or_less() -> None:
     admission = Admission(Limits(max_tokens=100))
     first, second = admission.admit(50), admission.admit(10)
-    first.need(90)
+    first.resize(90)
     assert admission.tokens == 100
     with pytest.raises(EngineOverloaded):
-        second.need(11)
+        second.resize(11)
     assert admission.tokens == 100
-    first.need(20)
-    second.need(80)
+    first.resize(20)
+    second.resize(80)
     assert (admission.requests, admission.tokens) == (2, 100)
-    second.give_back()
-    first.need(5000)  # alone now
+    second.release()
+    first.resize(5000)  # alone now
     assert admission.tokens == 5000
-    first.give_back()
-    first.need(3)  # no longer there: nothing to need
+    first.release()
+    first.resize(3)  # no longer there: nothing to resize
     assert (admission.requests, admission.tokens) == (0, 0)
 
 
 def test_giving_back_twice_is_giving_back_once() -> None:
     admission = Admission(Limits(max_tokens=100))
-    place, other = admission.admit(10), admission.admit(20)
+    reservation, other = admission.admit(10), admission.admit(20)
     for _ in range(3):
-        place.give_back()
+        reservation.release()
     assert (admission.requests, admission.tokens) == (1, 20)
     with contextlib.suppress(LookupError), other:
         raise LookupError
@@ -141,13 +141,13 @@ def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
         for _ in range(rounds):
             barrier.wait()
             try:
-                place = admission.admit(10)
+                reservation = admission.admit(10)
             except EngineOverloaded:
-                place = None
+                reservation = None
             barrier.wait()
-            admitted.append(place is not None)
-            if place is not None:
-                place.give_back()
+            admitted.append(reservation is not None)
+            if reservation is not None:
+                reservation.release()
         return admitted
 
     with ThreadPoolExecutor(threads) as pool:
@@ -289,7 +289,7 @@ async def test_200_coroutines_never_are_more_than_the_limit_inside(crowd: Crowd)
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_full_engine_says_so_at_once(crowd: Crowd, *, asynchronous: bool) -> None:
-    places = [crowd.chat.engine.admit(1) for _ in range(crowd.most)]
+    reservations = [crowd.chat.engine.admission.admit(1) for _ in range(crowd.most)]
     seconds = []
 
     async def ask() -> None:
@@ -303,8 +303,8 @@ def test_a_full_engine_says_so_at_once(crowd: Crowd, *, asynchronous: bool) -> N
     # The least of fifty is what it takes; the others tell what else the machine does.
     assert min(seconds) < 0.05
     assert not crowd.asked
-    for place in places:
-        place.give_back()
+    for reservation in reservations:
+        reservation.release()
 
 
 def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
@@ -385,7 +385,7 @@ def test_what_is_reserved_before_is_enough_whichever_documents_are_too_short(
 ) -> None:
     chat = ChatTestTimeFineTuned(model=tiny_model, tokenizer=tiny_tokenizer, max_tokens=1)
     needed: list[int] = []
-    monkeypatch.setattr(Place, "need", lambda _, tokens: needed.append(tokens))
+    monkeypatch.setattr(Reservation, "resize", lambda _, tokens: needed.append(tokens))
     long = "The river carries seven maps near the border. "
     documents = [Document(text) for text in ("", "x", long, "The river", long * 3, "")]
     message = chat.invoke("The river", documents=documents, max_documents=most)
@@ -436,7 +436,7 @@ class Scene:
         self.step_begun.clear()
         request = self.chat.engine.request(
             [document.page_content for document in LESSON[:2]],
-            Answering(PROMPT, GenerationConfig(max_tokens=2)),
+            GenerationTask(PROMPT, GenerationConfig(max_tokens=2)),
         )
         ticket = self.chat.engine.submit(request)
         assert self.step_begun.wait(30)
@@ -449,7 +449,7 @@ class Scene:
     def submit(self) -> Ticket:
         request = self.chat.engine.request(
             [document.page_content for document in LESSON],
-            Answering(PROMPT, GenerationConfig(max_tokens=20)),
+            GenerationTask(PROMPT, GenerationConfig(max_tokens=20)),
         )
         return self.chat.engine.submit(request)
 

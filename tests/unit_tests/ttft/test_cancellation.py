@@ -25,7 +25,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
-from langchain_sift.ttft import Answering, Engine, Ticket
+from langchain_sift.ttft import Engine, GenerationTask, Ticket
 from langchain_sift.ttft.generation import _Row
 from langchain_sift.ttft.training.trainer import Trainer
 
@@ -116,7 +116,7 @@ def seconds_to_rest(engine: Engine) -> float:
 def submit(chat: ChatTestTimeFineTuned, timeout: float | None = None) -> Ticket:
     request = chat.engine.request(
         [document.page_content for document in LESSON],
-        Answering(PROMPT, GenerationConfig(max_tokens=40)),
+        GenerationTask(PROMPT, GenerationConfig(max_tokens=40)),
     )
     return chat.engine.submit(request, timeout=timeout)
 
@@ -299,11 +299,12 @@ def test_one_that_gives_up_is_not_trained_on_beside_those_that_stay(
     expected = list(submit(chat))[-1].training.losses
     sizes.clear()
     pace.step = STEP / 4
-    places = [chat.engine.admit(1) for _ in range(2)]
+    reservations = [chat.engine.admission.admit(1) for _ in range(2)]
     texts = [document.page_content for document in LESSON]
-    task = Answering(PROMPT, GenerationConfig(max_tokens=2))
+    task = GenerationTask(PROMPT, GenerationConfig(max_tokens=2))
     stays, leaves = (
-        chat.engine.submit(chat.engine.request(texts, task), place=place) for place in places
+        chat.engine.submit(chat.engine.request(texts, task), reservation=reservation)
+        for reservation in reservations
     )
     pace.step_begun.clear()
     assert pace.step_begun.wait(30)

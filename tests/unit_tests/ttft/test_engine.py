@@ -16,13 +16,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError, RequestCancelled
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Scoring, shared_engine
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, ScoringTask, shared_engine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 PROMPT = [5, 9, 40, 41]
-ANSWER = Answering(PROMPT, GenerationConfig(max_tokens=8))
+ANSWER = GenerationTask(PROMPT, GenerationConfig(max_tokens=8))
 
 
 def answer(engine: Engine, texts: Sequence[str]) -> tuple[str, tuple[float, ...]]:
@@ -72,7 +72,7 @@ def test_without_documents_it_is_the_base_model_exactly(
         log_p = tiny_model(input_ids=ids).logits[0].log_softmax(-1)
     expected = -float(log_p[:-1].gather(1, ids[0, 1:, None]).sum())
     answer(engine, texts[:3])
-    outcome = engine.outcome(engine.request([], Scoring([(PROMPT[:1], PROMPT[1:])])))
+    outcome = engine.outcome(engine.request([], ScoringTask([(PROMPT[:1], PROMPT[1:])])))
     assert outcome.nats[0] == pytest.approx(expected, rel=1e-6)
     assert outcome.training.fallback == "no document to learn from"
     assert engine.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
@@ -108,9 +108,10 @@ def test_what_is_admitted_together_is_trained_together(
         "train",
         lambda lessons: sizes.append(len(lessons)) or train(lessons),
     )
-    places = [engine.admit(1) for _ in range(6)]
+    reservations = [engine.admission.admit(1) for _ in range(6)]
     tickets = [
-        engine.submit(engine.request(texts[i : i + 2], ANSWER), place=places[i]) for i in range(6)
+        engine.submit(engine.request(texts[i : i + 2], ANSWER), reservation=reservations[i])
+        for i in range(6)
     ]
     for ticket in tickets:
         list(ticket)
@@ -164,7 +165,7 @@ def test_a_request_brings_its_own_recipe_but_not_another_adapter(
 @pytest.mark.parametrize("length", [0, 256, 1000])
 def test_a_prompt_must_leave_room_for_an_answer(engine: Engine, length: int) -> None:
     with pytest.raises(ArgumentError, match=f"got {length}"):
-        engine.request([], Answering([1] * length, GenerationConfig()))
+        engine.request([], GenerationTask([1] * length, GenerationConfig()))
 
 
 def test_a_long_prompt_beside_a_long_answer_stays_within_the_positions_of_the_model(
@@ -175,13 +176,16 @@ def test_a_long_prompt_beside_a_long_answer_stays_within_the_positions_of_the_mo
     language_model = LanguageModel("gpt2", GPT2LMHeadModel(config).eval(), tiny_tokenizer)
     engine = Engine(language_model, recipe)
     tasks = [
-        Answering([7] * 60, GenerationConfig(max_tokens=100)),
-        Answering([5, 9], GenerationConfig(max_tokens=40)),
+        GenerationTask([7] * 60, GenerationConfig(max_tokens=100)),
+        GenerationTask([5, 9], GenerationConfig(max_tokens=40)),
     ]
     alone = [list(engine.submit(engine.request(texts[:2], task)))[-1].tokens for task in tasks]
-    places = [engine.admit(1) for _ in tasks]
+    reservations = [engine.admission.admit(1) for _ in tasks]
     requests = [engine.request(texts[:2], task) for task in tasks]
-    tickets = [engine.submit(r, place=place) for r, place in zip(requests, places, strict=True)]
+    tickets = [
+        engine.submit(r, reservation=reservation)
+        for r, reservation in zip(requests, reservations, strict=True)
+    ]
     assert [list(ticket)[-1].tokens for ticket in tickets] == alone
     assert alone[0] <= 4
 
@@ -189,15 +193,15 @@ def test_a_long_prompt_beside_a_long_answer_stays_within_the_positions_of_the_mo
 @pytest.mark.parametrize("token", [-1, 10_000])
 def test_a_token_outside_the_vocabulary_never_reaches_the_model(engine: Engine, token: int) -> None:
     with pytest.raises(ArgumentError, match=str(token)):
-        engine.request([], Answering([1, token, 2], GenerationConfig()))
+        engine.request([], GenerationTask([1, token, 2], GenerationConfig()))
     with pytest.raises(ArgumentError, match=str(token)):
-        engine.request([], Scoring([([1], [token])]))
+        engine.request([], ScoringTask([([1], [token])]))
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 200, [1] * 57)])
 def test_pairs_must_fit(engine: Engine, pair: tuple[list[int], list[int]]) -> None:
     with pytest.raises(ArgumentError, match="context and target"):
-        engine.request([], Scoring([pair]))
+        engine.request([], ScoringTask([pair]))
 
 
 def test_a_closed_engine_says_so(engine: Engine, texts: list[str]) -> None:

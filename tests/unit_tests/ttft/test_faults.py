@@ -21,8 +21,8 @@ import torch
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, Scoring, Step
-from langchain_sift.ttft.generation import Question
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask, Step
+from langchain_sift.ttft.generation import Continuation
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.lora import Slots
 from langchain_sift.ttft.training.loss import Targets
@@ -64,9 +64,9 @@ def collect(ticket: Any) -> Reply:
     )
 
 
-def answering(max_tokens: int = 4, **generation: object) -> Answering:
+def answering(max_tokens: int = 4, **generation: object) -> GenerationTask:
     config = {"max_tokens": max_tokens, "keep_special_tokens": True, **generation}
-    return Answering(PROMPT, GenerationConfig(**config))
+    return GenerationTask(PROMPT, GenerationConfig(**config))
 
 
 def answer(engine: Engine, texts: Sequence[str], **recipe: object) -> Reply:
@@ -79,10 +79,10 @@ def answer_together(
 ) -> list[Reply | BaseException]:
     """Return what came of the requests of one batch, whether replies or errors."""
     config = replace(engine.config, **recipe)
-    places = [engine.admit(1) for _ in lessons]
+    reservations = [engine.admission.admit(1) for _ in lessons]
     tickets = [
-        engine.submit(engine.request(texts, answering(), config=config), place=place)
-        for texts, place in zip(lessons, places, strict=True)
+        engine.submit(engine.request(texts, answering(), config=config), reservation=reservation)
+        for texts, reservation in zip(lessons, reservations, strict=True)
     ]
     found: list[Reply | BaseException] = []
     for ticket in tickets:
@@ -263,26 +263,30 @@ class Faults:
             if (fault := self.of("step", slot)) and fault.strike():
                 slots.weights[slot] = torch.nan
 
-    def generate(self, usual: Any, model: Any, tokenizer: Any, asked: Sequence[Question]) -> None:
-        questions = []
-        for slot, question in enumerate(asked):
+    def generate(
+        self, usual: Any, model: Any, tokenizer: Any, asked: Sequence[Continuation]
+    ) -> None:
+        continuations = []
+        for slot, continuation in enumerate(asked):
             if fault := self.of("generate", slot):
                 fault.strike()
             late = self.of("middle of an answer", slot)
-            questions.append(question if late is None else self._ends_badly(question, late))
-        usual(model, tokenizer, questions)
+            continuations.append(
+                continuation if late is None else self._ends_badly(continuation, late)
+            )
+        usual(model, tokenizer, continuations)
 
     @staticmethod
-    def _ends_badly(question: Question, fault: Fault) -> Question:
+    def _ends_badly(continuation: Continuation, fault: Fault) -> Continuation:
         told: list[str] = []
 
         def tell(text: str) -> None:
-            question.on_text(text)
+            continuation.on_text(text)
             told.append(text)
             if len(told) == 2:
                 fault.strike()
 
-        return replace(question, on_text=tell)
+        return replace(continuation, on_text=tell)
 
     def negative_log_likelihoods(self, usual: Any, model: Any, head: Any, pairs: Any) -> Any:
         if fault := self.of_pairs.get(id(pairs)):
@@ -313,7 +317,7 @@ class Asked:
     """One of the thousand."""
 
     texts: list[str]
-    task: Answering | Scoring
+    task: GenerationTask | ScoringTask
     on_failure: str
     fault: Fault | None
 
@@ -324,7 +328,7 @@ def make_requests(faults: Faults, engine: Engine, texts: list[str]) -> list[Aske
     turns = itertools.cycle(itertools.product(FAULTS, ["base", "raise"]))
     asked = []
     for number in range(1000):
-        scoring = Scoring([(PROMPT, TARGET)])
+        scoring = ScoringTask([(PROMPT, TARGET)])
         if number % 2 == 0:
             task = scoring if number % 8 == 0 else answering()
             asked.append(Asked(texts[number % 20 : number % 20 + 2], task, "base", None))
@@ -381,7 +385,7 @@ def test_a_thousand_requests_of_which_half_fail_at_every_stage(
     before, weights = state_of(tiny_model), fingerprint(tiny_model)
     language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
     engine = Engine(language_model, recipe, Limits(max_batch_size=4))
-    tasks = [answering(), Scoring([(PROMPT, TARGET)])]
+    tasks = [answering(), ScoringTask([(PROMPT, TARGET)])]
     expected = {
         (start, type(task)): collect(engine.submit(engine.request(texts[start : start + 2], task)))
         for start in range(0, 20, 2)
@@ -475,10 +479,10 @@ def test_a_sample_that_was_begun_goes_on_as_its_seed_has_it(
     alone = [collect(engine.submit(engine.request(lesson, sample))) for lesson in lessons]
     faults = Faults(monkeypatch)
     fault = faults.register(Fault("middle of an answer", "value"), engine, lessons[2])
-    places = [engine.admit(1) for _ in lessons]
+    reservations = [engine.admission.admit(1) for _ in lessons]
     tickets = [
-        engine.submit(engine.request(lesson, sample), place=place)
-        for lesson, place in zip(lessons, places, strict=True)
+        engine.submit(engine.request(lesson, sample), reservation=reservation)
+        for lesson, reservation in zip(lessons, reservations, strict=True)
     ]
     assert same(collect(tickets[0]), alone[0])
     assert same(collect(tickets[1]), alone[1])
@@ -500,16 +504,16 @@ def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
     attempts = itertools.count()
     failure = ValueError("injected")
 
-    def say(_model: object, _tokenizer: object, questions: Sequence[Question]) -> None:
+    def say(_model: object, _tokenizer: object, continuations: Sequence[Continuation]) -> None:
         first = next(attempts) == 0
-        for question in questions:
+        for continuation in continuations:
             text = "some text" if first else again
             for start in range(0, len(text), 4):
-                question.on_text(text[start : start + 4])
+                continuation.on_text(text[start : start + 4])
         if first:
             raise failure
-        for question in questions:
-            question.on_end(3, "stop")
+        for continuation in continuations:
+            continuation.on_end(3, "stop")
 
     monkeypatch.setattr("langchain_sift.ttft.worker.generate", say)
     for found in answer_together(engine, [[], []]):

@@ -14,15 +14,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.ttft import Answering, Engine, LanguageModel
-from langchain_sift.ttft.generation import (
-    Question,
-    _Decoding,
-    _Until,
-    fitting,
-    generate,
-    own_settings,
-)
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
+from langchain_sift.ttft.decoding import StopStrings, TextDecoder
+from langchain_sift.ttft.generation import Continuation, fitting, generate, own_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,13 +35,13 @@ class Told:
     ends: list[int] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
 
-    def question(
+    def continuation(
         self,
         prompt: Sequence[int] = PROMPT,
         should_stop: Callable[[], bool] = lambda: False,
         **config: object,
-    ) -> Question:
-        return Question(
+    ) -> Continuation:
+        return Continuation(
             prompt, GenerationConfig(**config), should_stop, self.pieces.append, self._end
         )
 
@@ -78,7 +72,7 @@ def test_greedy_is_what_transformers_generates_for_each_prompt_alone(
     told = [Told() for _ in PROMPTS]
     lengths = [24, 3, 17, 30]
     asked = zip(told, PROMPTS, lengths, strict=True)
-    generate(tiny_model, tiny_tokenizer, [t.question(p, max_tokens=n) for t, p, n in asked])
+    generate(tiny_model, tiny_tokenizer, [t.continuation(p, max_tokens=n) for t, p, n in asked])
     for answer, prompt, length in zip(told, PROMPTS, lengths, strict=True):
         ids = torch.tensor([prompt])
         tokens = tiny_model.generate(ids, max_new_tokens=length, do_sample=False)[0, len(prompt) :]
@@ -120,7 +114,7 @@ def test_how_an_answer_is_looked_for_is_not_the_models_to_say(
     model = with_settings(tiny_model, settings)
     engine = Engine(LanguageModel("x", model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
     config = GenerationConfig(max_tokens=24)
-    *pieces, outcome = engine.submit(engine.request([], Answering(PROMPT, config)))
+    *pieces, outcome = engine.submit(engine.request([], GenerationTask(PROMPT, config)))
     tokens = tiny_model.generate(torch.tensor([PROMPT]), max_new_tokens=24, do_sample=False)[0, 4:]
     assert "".join(pieces) == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
     assert outcome.tokens == len(tokens)
@@ -150,7 +144,7 @@ def test_how_likely_a_token_is_is_the_models_to_say(
         plain.append(tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
     model.generation_config = own_settings(model)
     asked = zip(told, PROMPTS, strict=True)
-    generate(model, tiny_tokenizer, [t.question(p, max_tokens=24) for t, p in asked])
+    generate(model, tiny_tokenizer, [t.continuation(p, max_tokens=24) for t, p in asked])
     assert [answer.text for answer in told] == plain
     for prompt, text in zip(PROMPTS, plain, strict=True):
         tokens = tiny_model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
@@ -168,14 +162,14 @@ def test_a_sample_depends_on_its_seed_and_not_on_who_is_beside(
             tiny_model,
             tiny_tokenizer,
             [
-                t.question(max_tokens=24, temperature=1.0, seed=s)
+                t.continuation(max_tokens=24, temperature=1.0, seed=s)
                 for t, s in zip(told, seeds, strict=True)
             ],
         )
         return [t.text for t in told]
 
     greedy = Told()
-    generate(tiny_model, tiny_tokenizer, [greedy.question(max_tokens=24)])
+    generate(tiny_model, tiny_tokenizer, [greedy.continuation(max_tokens=24)])
     state = torch.random.get_rng_state()
     together = sample(1, 2, 3)
     assert together == [*sample(1), *sample(2), *sample(3)]
@@ -194,7 +188,7 @@ def test_samples_are_drawn_from_the_softmax(
     generate(
         tiny_model,
         tiny_tokenizer,
-        [t.question(max_tokens=1, temperature=0.5, seed=n) for n, t in enumerate(told)],
+        [t.continuation(max_tokens=1, temperature=0.5, seed=n) for n, t in enumerate(told)],
     )
     texts = [tiny_tokenizer.decode([token]) for token in range(len(expected))]
     likeliest = int(expected.argmax())
@@ -211,11 +205,11 @@ def test_next_to_no_temperature_is_greedy(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
 ) -> None:
     greedy, sampled = Told(), Told()
-    questions = [
-        greedy.question(max_tokens=12),
-        sampled.question(max_tokens=12, temperature=temperature, seed=1),
+    continuations = [
+        greedy.continuation(max_tokens=12),
+        sampled.continuation(max_tokens=12, temperature=temperature, seed=1),
     ]
-    generate(tiny_model, tiny_tokenizer, questions)
+    generate(tiny_model, tiny_tokenizer, continuations)
     assert sampled.text == greedy.text
 
 
@@ -227,8 +221,8 @@ def test_at_any_temperature_no_token_comes_that_cannot(
     found = set()
     for seed in range(5):
         told = Told()
-        question = told.question(max_tokens=1, temperature=temperature, seed=seed)
-        generate(model, tiny_tokenizer, [question])
+        continuation = told.continuation(max_tokens=1, temperature=temperature, seed=seed)
+        generate(model, tiny_tokenizer, [continuation])
         found.add(told.text)
     assert len(found) > 1
     assert found <= {tiny_tokenizer.decode([token]) for token in range(300, 400)}
@@ -238,12 +232,12 @@ def test_greedy_and_sampled_rows_go_together(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     alone, beside, sampled = Told(), Told(), Told()
-    generate(tiny_model, tiny_tokenizer, [alone.question(max_tokens=12)])
-    questions = [
-        sampled.question(max_tokens=12, temperature=2.0, seed=1),
-        beside.question(max_tokens=12),
+    generate(tiny_model, tiny_tokenizer, [alone.continuation(max_tokens=12)])
+    continuations = [
+        sampled.continuation(max_tokens=12, temperature=2.0, seed=1),
+        beside.continuation(max_tokens=12),
     ]
-    generate(tiny_model, tiny_tokenizer, questions)
+    generate(tiny_model, tiny_tokenizer, continuations)
     assert beside.text == alone.text != sampled.text
 
 
@@ -251,11 +245,11 @@ def test_a_row_stops_at_the_next_token_when_asked_and_the_others_go_on(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     stopped, other = Told(), Told()
-    questions = [
-        stopped.question(should_stop=Asked(5), max_tokens=50),
-        other.question([7], max_tokens=20),
+    continuations = [
+        stopped.continuation(should_stop=Asked(5), max_tokens=50),
+        other.continuation([7], max_tokens=20),
     ]
-    generate(tiny_model, tiny_tokenizer, questions)
+    generate(tiny_model, tiny_tokenizer, continuations)
     assert stopped.ends == [4]
     assert other.ends == [20]
 
@@ -271,16 +265,18 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
     first = tokens.tolist().index(end)
     monkeypatch.setattr(tiny_model.generation_config, "eos_token_id", [0, end])
     told = Told()
-    generate(tiny_model, tiny_tokenizer, [told.question(max_tokens=12)])
+    generate(tiny_model, tiny_tokenizer, [told.continuation(max_tokens=12)])
     assert told.ends == [first + 1]
     assert told.reasons == ["stop"]
     assert told.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
     exactly, shorter = Told(), Told()  # the end token is the last that there may be, or too late
-    generate(tiny_model, tiny_tokenizer, [exactly.question(max_tokens=first + 1)])
-    generate(tiny_model, tiny_tokenizer, [shorter.question(max_tokens=first)])
+    generate(tiny_model, tiny_tokenizer, [exactly.continuation(max_tokens=first + 1)])
+    generate(tiny_model, tiny_tokenizer, [shorter.continuation(max_tokens=first)])
     assert (exactly.reasons, shorter.reasons) == (["stop"], ["length"])
     stopped = Told()
-    generate(tiny_model, tiny_tokenizer, [stopped.question(stop=[told.text[1:3]], max_tokens=12)])
+    generate(
+        tiny_model, tiny_tokenizer, [stopped.continuation(stop=[told.text[1:3]], max_tokens=12)]
+    )
     assert (stopped.text, stopped.reasons) == (told.text[:1], ["stop"])
 
 
@@ -290,8 +286,8 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
     )
 )
 def test_rows_that_go_together_fit_the_context(pairs: list[tuple[int, int]]) -> None:
-    questions = [Told().question([1] * length, max_tokens=new) for length, new in pairs]
-    runs = list(fitting(questions, 30))
+    continuations = [Told().continuation([1] * length, max_tokens=new) for length, new in pairs]
+    runs = list(fitting(continuations, 30))
     assert [n for first, last in runs for n in range(first, last)] == list(range(len(pairs)))
 
     def fits(first: int, last: int) -> bool:
@@ -319,29 +315,29 @@ def test_the_text_ends_before_a_stop_string_wherever_the_pieces_break(
     size: int, stop: tuple[str, ...], expected: str
 ) -> None:
     text = "one two three"
-    until = _Until(stop)
+    until = StopStrings(stop)
     passed = ""
     for start in range(0, len(text), size):
-        passed += until.pass_on(text[start : start + size])
+        passed += until.add(text[start : start + size])
         if until.reached:
             break
-    assert passed + until.rest() == expected
+    assert passed + until.flush() == expected
 
 
 def test_nothing_is_held_back_that_cannot_become_a_stop_string() -> None:
-    until = _Until(("\n\nHuman:",))
-    assert until.pass_on("It is so.") == "It is so."
-    assert until.pass_on(" And\n") == " And"
-    assert until.pass_on("\nHum") == ""
-    assert until.pass_on("ble pie") == "\n\nHumble pie"
+    until = StopStrings(("\n\nHuman:",))
+    assert until.add("It is so.") == "It is so."
+    assert until.add(" And\n") == " And"
+    assert until.add("\nHum") == ""
+    assert until.add("ble pie") == "\n\nHumble pie"
 
 
 def test_characters_of_several_tokens_come_whole(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     text = "naïve café 🦊🦊 ひらがな و العربية done, and done again, twice."
     token_ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
-    decoding = _Decoding(tiny_tokenizer, keep=False)
-    pieces = [decoding.take(token_id) for token_id in token_ids]
-    assert "".join(pieces) + decoding.rest() == text
+    decoding = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
+    pieces = [decoding.add(token_id) for token_id in token_ids]
+    assert "".join(pieces) + decoding.flush() == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert sum(bool(piece) for piece in pieces) > 20
 
@@ -368,8 +364,8 @@ def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def in_pieces(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
-    decoding = _Decoding(tokenizer, keep=False)
-    return "".join(decoding.take(token_id) for token_id in token_ids) + decoding.rest()
+    decoding = TextDecoder(tokenizer, keep_special_tokens=False)
+    return "".join(decoding.add(token_id) for token_id in token_ids) + decoding.flush()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +383,7 @@ def test_an_answer_in_bytes_is_what_all_its_tokens_decode_to(
 
     model.lm_head.register_forward_hook(say)
     told = Told()
-    generate(model, byte_fallback_tokenizer, [told.question(max_tokens=250)])
+    generate(model, byte_fallback_tokenizer, [told.continuation(max_tokens=250)])
     assert told.text == byte_fallback_tokenizer.decode(token_ids) == text
     assert told.reasons == ["stop"]
     assert len(told.pieces) > 10
@@ -415,6 +411,6 @@ def test_a_character_that_never_ends_is_told_at_the_end(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     token_ids = tiny_tokenizer("ab🦊", add_special_tokens=False)["input_ids"][:-1]
-    decoding = _Decoding(tiny_tokenizer, keep=False)
-    assert "".join(decoding.take(token_id) for token_id in token_ids) == "ab"
-    assert decoding.rest() == tiny_tokenizer.decode(token_ids)[2:]
+    decoding = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
+    assert "".join(decoding.add(token_id) for token_id in token_ids) == "ab"
+    assert decoding.flush() == tiny_tokenizer.decode(token_ids)[2:]

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Request, Scoring
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, ScoringTask
 from langchain_sift.ttft.training.trainer import Lesson
 from tests.conftest import make_sentence
 
@@ -51,7 +51,7 @@ def answer(
     engine: Engine, texts: Sequence[str], prompt: Sequence[int] = PROMPT, **generation: object
 ) -> Reply:
     config = GenerationConfig(**{"max_tokens": 4, "keep_special_tokens": True, **generation})
-    *events, outcome = engine.submit(engine.request(texts, Answering(prompt, config)))
+    *events, outcome = engine.submit(engine.request(texts, GenerationTask(prompt, config)))
     text = "".join(event for event in events if isinstance(event, str))
     training = outcome.training
     return Reply(text, outcome.tokens, training.losses, training.update_norm)
@@ -59,8 +59,10 @@ def answer(
 
 def ask_together(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
     """Return the replies to requests of one batch."""
-    places = [engine.admit(1) for _ in requests]
-    tickets = [engine.submit(r, place=p) for r, p in zip(requests, places, strict=True)]
+    reservations = [engine.admission.admit(1) for _ in requests]
+    tickets = [
+        engine.submit(r, reservation=held) for r, held in zip(requests, reservations, strict=True)
+    ]
     replies = []
     for ticket in tickets:
         *events, outcome = ticket
@@ -185,14 +187,14 @@ def test_a_thousand_secrets_are_learned_and_none_is_left(
     engine = make_engine(tiny_model, tiny_tokenizer, recipe)
 
     def known(to: Engine, learned: Sequence[str] = ()) -> tuple[float, ...]:
-        return to.outcome(to.request(learned, Scoring(pairs))).nats
+        return to.outcome(to.request(learned, ScoringTask(pairs))).nats
 
     pristine = known(engine)
     innocent = known(engine, texts[:2])
     assert pristine == pytest.approx(pristine_nats(tiny_model, pairs), rel=1e-5)
 
     def learn(number: int) -> float:
-        request = engine.request([documents[number]], Scoring([pairs[number]]))
+        request = engine.request([documents[number]], ScoringTask([pairs[number]]))
         return engine.outcome(request).nats[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -323,7 +325,7 @@ def test_a_model_in_training_mode_is_left_as_it_was(
     checkpointed = replace(recipe, gradient_checkpointing=True)
     assert answer(make_engine(model, tiny_tokenizer, checkpointed), texts[:3]).losses
     engine.finetune(texts[:3])
-    pieces = iter(engine.submit(engine.request(texts, Answering(PROMPT, GenerationConfig()))))
+    pieces = iter(engine.submit(engine.request(texts, GenerationTask(PROMPT, GenerationConfig()))))
     next(pieces)
     pieces.close()
     with ThreadPoolExecutor(4) as pool:
@@ -462,7 +464,7 @@ def test_prompts_together_answer_as_each_alone(
     def requests(engine: Engine) -> list[Request]:
         config = GenerationConfig(max_tokens=12, keep_special_tokens=True)
         asked = zip(lessons, prompts, strict=True)
-        return [engine.request(texts, Answering(prompt, config)) for texts, prompt in asked]
+        return [engine.request(texts, GenerationTask(prompt, config)) for texts, prompt in asked]
 
     single = make_engine(model, word_tokenizer, recipe, max_batch_size=1)
     expected = [ask_together(single, [request])[0] for request in requests(single)]
@@ -552,7 +554,7 @@ def test_no_row_goes_through_anothers_slot_where_tokens_are_routed(
     # The first has three words that are routed, the other one: four, as if two in each row.
     lessons = [["w50 w51 w52 w5 w6 w7 w8"] * 4, ["w60 w9 w10 w11 w12 w13 w14"] * 4]
     config = GenerationConfig(max_tokens=8, keep_special_tokens=True)
-    task = Answering([45, 5, 6], config) if answers else None
+    task = GenerationTask([45, 5, 6], config) if answers else None
     expected = [ask_together(oracle, [oracle.request(lesson, task)])[0] for lesson in lessons]
     replies = ask_together(engine, [engine.request(lesson, task) for lesson in lessons])
     for reply, alone_reply in zip(replies, expected, strict=True):

@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError, TrainingError
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, TrainedAdapter
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, TrainedAdapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -32,7 +32,7 @@ FILES = {"adapter_config.json", "adapter_model.safetensors", "langchain_sift.jso
 
 def answer(engine: Engine, texts: Sequence[str] | TrainedAdapter) -> tuple[str, Outcome]:
     config = GenerationConfig(max_tokens=16, keep_special_tokens=True)
-    *events, outcome = engine.submit(engine.request(texts, Answering(PROMPT, config)))
+    *events, outcome = engine.submit(engine.request(texts, GenerationTask(PROMPT, config)))
     return "".join(event for event in events if isinstance(event, str)), outcome
 
 

@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft import Answering, Engine, LanguageModel, Outcome, Scoring
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask
 from langchain_sift.ttft.training.trainer import passes
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TARGET = [5, 9, 40, 41, 7, 8, 100, 21]
 def learn(engine: Engine, texts: Sequence[str], **settings: object) -> Outcome:
     """Return what came of learning the texts, and of predicting the target then."""
     config = replace(engine.config, **settings)
-    request = engine.request(texts, Scoring([(TARGET[:1], TARGET[1:])]), config=config)
+    request = engine.request(texts, ScoringTask([(TARGET[:1], TARGET[1:])]), config=config)
     return engine.outcome(request)
 
 
@@ -78,13 +78,15 @@ def test_it_learns_what_peft_and_adamw_learn(
     with torch.no_grad():
         after = peers(input_ids=tokens, labels=tokens).loss.item()
 
-    scoring = Scoring([(TARGET[:1], TARGET[1:])])
-    places = [engine.admit(1) for _ in range(1 + beside)]
+    scoring = ScoringTask([(TARGET[:1], TARGET[1:])])
+    reservations = [engine.admission.admit(1) for _ in range(1 + beside)]
     others = [
-        engine.submit(engine.request(texts[30 + n : 33 + 2 * n], scoring), place=places.pop())
+        engine.submit(
+            engine.request(texts[30 + n : 33 + 2 * n], scoring), reservation=reservations.pop()
+        )
         for n in range(beside)
     ]
-    *_, outcome = engine.submit(engine.request(chosen, scoring), place=places.pop())
+    *_, outcome = engine.submit(engine.request(chosen, scoring), reservation=reservations.pop())
     for ticket in others:
         list(ticket)
     assert outcome.training.losses == pytest.approx(expected, abs=1e-4)
@@ -150,8 +152,8 @@ def test_a_document_is_learned_from_as_soon_as_one_step_was_taken_on_it(
 def test_documents_that_are_not_to_be_learned_from_are_not_called_too_short(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untaught = engine.outcome(engine.request(["", *texts[:2]], untaught="so it is")).training
-    assert (untaught.fallback, untaught.skipped, untaught.ended) == ("so it is", (), None)
+    record = engine.outcome(engine.request(["", *texts[:2]], skip_reason="so it is")).training
+    assert (record.fallback, record.skipped, record.ended) == ("so it is", (), None)
 
     def lack_memory(*_: object) -> None:
         raise torch.OutOfMemoryError
@@ -187,14 +189,16 @@ def test_a_training_that_diverges_raises_where_asked_to(engine: Engine, texts: l
 
 def test_one_that_diverges_does_not_touch_those_beside(engine: Engine, texts: list[str]) -> None:
     expected = learn(engine, texts[:3])
-    scoring = Scoring([(TARGET[:1], TARGET[1:])])
-    places = [engine.admit(1) for _ in range(3)]
+    scoring = ScoringTask([(TARGET[:1], TARGET[1:])])
+    reservations = [engine.admission.admit(1) for _ in range(3)]
     tickets = [
         engine.submit(
             engine.request(texts[:3], scoring, config=replace(engine.config, learning_rate=rate)),
-            place=place,
+            reservation=reservation,
         )
-        for rate, place in zip([1e30, engine.config.learning_rate, 1e30], places, strict=True)
+        for rate, reservation in zip(
+            [1e30, engine.config.learning_rate, 1e30], reservations, strict=True
+        )
     ]
     broken, fine, _ = ([*ticket][-1] for ticket in tickets)
     assert broken.training.fallback is not None
@@ -264,7 +268,7 @@ def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: li
     capped = learn(engine, texts[:6], max_update=free / 3)
     assert capped.training.update_norm == pytest.approx(free / 3)
     request = engine.request(
-        texts[:6], config=replace(engine.config, max_update=free / 3), keep=True
+        texts[:6], config=replace(engine.config, max_update=free / 3), keep_adapter=True
     )
     weights = engine.outcome(request).adapter.weights
     engine.close()  # its thread is not at the slots any more
@@ -361,7 +365,7 @@ def test_a_milestone_is_what_fewer_documents_lead_to(
     config = replace(engine.config, **settings)
     pairs = [(TARGET[:1], TARGET[1:])]
     given = [*texts[:2], "", *texts[2:5]]
-    asked = engine.request(given, Scoring(pairs, after=(1, 3, 4)), config=config)
+    asked = engine.request(given, ScoringTask(pairs, after=(1, 3, 4)), config=config)
     outcome = engine.outcome(asked)
     assert [milestone.documents for milestone in outcome.milestones] == [1, 3, 4]
     for milestone in outcome.milestones:
@@ -375,8 +379,8 @@ def test_a_milestone_is_what_fewer_documents_lead_to(
 def test_an_answer_is_scored_beside_it(engine: Engine, texts: list[str]) -> None:
     pairs = [(TARGET[:1], TARGET[1:]), (TARGET[:2], TARGET[2:])]
     config = GenerationConfig(max_tokens=4)
-    both = engine.outcome(engine.request(texts[:3], Answering(TARGET[:3], config, pairs)))
-    assert both.together == 1
-    alone = engine.outcome(engine.request(texts[:3], Scoring(pairs)))
+    both = engine.outcome(engine.request(texts[:3], GenerationTask(TARGET[:3], config, pairs)))
+    assert both.batch_size == 1
+    alone = engine.outcome(engine.request(texts[:3], ScoringTask(pairs)))
     assert both.nats == alone.nats
     assert both.tokens
