@@ -102,10 +102,6 @@ class FineTuneConfig:
     """Whether activations are computed again for the backward pass: a third slower, and the
     memory of one layer in place of all. For long documents."""
 
-    measure_after: bool = False
-    """Whether each document's loss is measured once more after the last step: one more forward
-    pass for each document."""
-
     drift_texts: tuple[str, ...] = ()
     """Texts that the model is to predict after fine-tuning no worse than before: its general
     ability, or how it is to behave. Costs a forward pass over them for each prompt. Documents

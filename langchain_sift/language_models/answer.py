@@ -404,7 +404,6 @@ class Answer:
             "steps": training.steps,
             "tokens": training.tokens,
             "losses": list(training.losses),
-            "losses_after": list(training.losses_after),
             "update_norm": training.update_norm,
             "drift": training.drift,
             "ended": training.ended,

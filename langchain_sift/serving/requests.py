@@ -322,7 +322,6 @@ class TTFTRecord(BaseModel):
     steps: int
     tokens: int = Field(description="Learned from.")
     losses: list[float | None] = Field(description="Nats per token, just before each step.")
-    losses_after: list[float | None]
     update_norm: float | None
     drift: float | None
     ended: str | None = Field(description="Why training ended early.")

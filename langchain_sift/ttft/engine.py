@@ -207,22 +207,6 @@ class Engine:
             raise TrainingError(f"there is no adapter to keep: {outcome.training.fallback}")
         return outcome.adapter
 
-    def negative_log_likelihood(
-        self,
-        context: Sequence[int],
-        target: Sequence[int],
-        *,
-        texts: Sequence[str] | TrainedAdapter = (),
-    ) -> float:
-        """Return how unlikely the target is after the context, in nats, having learned `texts`.
-
-        Args:
-            context: Token ids, at least one.
-            target: Token ids, at least one.
-            texts: As in `request`.
-        """
-        return self.outcome(self.request(texts, ScoringTask([(context, target)]))).nats[0]
-
     def check_prompt(self, prompt: Sequence[int]) -> None:
         """Reject a prompt that leaves no room for an answer.
 

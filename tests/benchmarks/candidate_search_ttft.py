@@ -24,8 +24,7 @@ from langchain_sift import FineTuneConfig, SIFTRetriever
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
 from langchain_sift.indexing.index import index_documents
-from langchain_sift.ttft.engine import Engine
-from langchain_sift.ttft.model.loading import load_language_model
+from langchain_sift.ttft import Engine, ScoringTask, load_language_model
 
 SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
 
@@ -67,7 +66,8 @@ def choose(
 
 def bits(engine: Engine, texts: list[str], scored: ScoredText) -> float:
     context = [*scored.start, *scored.context]
-    return engine.negative_log_likelihood(context, scored.target, texts=texts) / math.log(2)
+    task = ScoringTask([(context, scored.target)])
+    return engine.outcome(engine.request(texts, task)).nats[0] / math.log(2)
 
 
 def report(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:

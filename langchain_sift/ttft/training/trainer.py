@@ -57,9 +57,6 @@ class TrainingRecord:
     losses: tuple[float, ...] = ()
     """Mean loss in nats per token, on each step's document just before the step."""
 
-    losses_after: tuple[float, ...] = ()
-    """The same after all steps, where `measure_after` asks for it."""
-
     tokens: int = 0
     """Tokens learned from, repeats counted."""
 
@@ -305,19 +302,6 @@ class Trainer:
         if config.max_update is not None and course.update_norm > config.max_update:
             self.slots.scale_update(slot, config.max_update / course.update_norm)
             course.update_norm = config.max_update
-        if config.measure_after and not course.lesson.should_stop():
-            course.losses_after = self._losses(slot, course.learned())
-
-    def _losses(self, slot: int, documents: Sequence[TokenizedDocument]) -> list[float]:
-        self.slots.use(slot, slot + 1)
-        losses: dict[tuple[int, ...], float] = {}
-        for document in documents:
-            if document.token_ids not in losses:
-                targets = make_targets([document.token_ids], mean=True, device=self._model.device)
-                with torch.inference_mode():
-                    loss = float(row_losses(self._model, self.head, targets))
-                losses[document.token_ids] = loss
-        return [losses[document.token_ids] for document in documents]
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
@@ -384,7 +368,6 @@ class _Course:
     slot: int
     lesson: Lesson
     losses: list[float] = field(default_factory=list)
-    losses_after: list[float] = field(default_factory=list)
     update_norm: float = 0.0
     ended: str | None = None
     fallback: str | None = None
@@ -431,16 +414,11 @@ class _Course:
         self.losses.append(loss)
         self.lesson.on_step(Step(len(self.losses), document.index, loss, len(document.token_ids)))
 
-    def learned(self) -> list[TokenizedDocument]:
-        """Return the documents of the steps taken."""
-        return [step.document for step in self.steps[: len(self.losses)]]
-
     def record(self, seconds: float) -> TrainingRecord:
         """Return what was done."""
         taken = self.steps[: len(self.losses)]
         return TrainingRecord(
             losses=tuple(self.losses),
-            losses_after=tuple(self.losses_after),
             tokens=sum(len(step.document.token_ids) for step in taken),
             trained=tuple(dict.fromkeys(step.document.index for step in taken)),
             skipped=self.lesson.skipped,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from likelihood import negative_log_likelihood
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -75,7 +76,7 @@ def test_without_documents_it_is_the_base_model_exactly(
     outcome = engine.outcome(engine.request([], ScoringTask([(PROMPT[:1], PROMPT[1:])])))
     assert outcome.nats[0] == pytest.approx(expected, rel=1e-6)
     assert outcome.training.fallback == "no document to learn from"
-    assert engine.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
+    assert negative_log_likelihood(engine, PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
 
 
 @pytest.mark.parametrize("limits", [Limits(max_batch_size=1), Limits(max_batch_size=5)])
@@ -128,10 +129,10 @@ def test_two_engines_on_one_model_do_not_see_each_other(
     language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
     one = Engine(language_model, FineTuneConfig(lora_rank=4, learning_rate=1e-2))
     other = Engine(language_model, FineTuneConfig(lora_rank=2, learning_rate=1e-2))
-    expected = other.negative_log_likelihood(PROMPT[:1], PROMPT[1:])
+    expected = negative_log_likelihood(other, PROMPT[:1], PROMPT[1:])
     events = iter(one.submit(one.request(texts[:3], ANSWER)))
     next(events)
-    assert other.negative_log_likelihood(PROMPT[:1], PROMPT[1:]) == expected
+    assert negative_log_likelihood(other, PROMPT[:1], PROMPT[1:]) == expected
     events.close()
 
 

@@ -309,7 +309,7 @@ def test_a_model_in_training_mode_is_left_as_it_was(
     assert all(p.requires_grad for p in model.parameters())
     before, weights = state_of(model), fingerprint(model)
     randomness = torch.random.get_rng_state()
-    engine = make_engine(model, tiny_tokenizer, replace(recipe, measure_after=True))
+    engine = make_engine(model, tiny_tokenizer, recipe)
     first = answer(engine, texts[:3], max_tokens=16)
     assert first.losses
     for documents in (texts[:3], [], texts[:3]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import safetensors.torch
 import torch
+from likelihood import negative_log_likelihood
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -133,7 +134,6 @@ def test_every_setting_comes_back(engine: Engine, texts: list[str], tmp_path: Pa
         max_gradient_norm=None,
         max_train_tokens=500,
         drift_texts=("one", "two \N{SNOWMAN}"),
-        measure_after=True,
         max_drift=50.0,
     )
     trained = engine.finetune([*texts[:2], "a", " ".join(texts)], config=config)
@@ -150,7 +150,7 @@ def test_used_again_it_answers_as_the_request_that_taught_it(
 ) -> None:
     chosen = [texts[3], texts[20], texts[3], texts[7]]
     expected, first = answer(engine, chosen)
-    nats = engine.negative_log_likelihood(PROMPT, TARGET, texts=chosen)
+    nats = negative_log_likelihood(engine, PROMPT, TARGET, texts=chosen)
     base, _ = answer(engine, [])
     assert base != expected
     loaded = TrainedAdapter.load(engine.finetune(chosen).save(tmp_path / "adapter"))
@@ -160,7 +160,7 @@ def test_used_again_it_answers_as_the_request_that_taught_it(
         text, outcome = answer(one, loaded)
         assert (text, outcome.tokens) == (expected, first.tokens)
         assert outcome.training.fallback is None
-        assert one.negative_log_likelihood(PROMPT, TARGET, texts=loaded) == nats
+        assert negative_log_likelihood(one, PROMPT, TARGET, texts=loaded) == nats
         assert answer(one, [])[0] == base
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from likelihood import negative_log_likelihood
 from peft import LoraConfig, get_peft_model
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
@@ -99,9 +100,9 @@ def test_training_on_a_text_makes_it_likelier(
     engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     ids = tiny_tokenizer(texts[0])["input_ids"][:64]
-    before = engine.negative_log_likelihood(ids[:1], ids[1:])
+    before = negative_log_likelihood(engine, ids[:1], ids[1:])
     adapter = engine.finetune([texts[0]] * 40, config=replace(engine.config, max_update=None))
-    assert engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter) < 0.95 * before
+    assert negative_log_likelihood(engine, ids[:1], ids[1:], texts=adapter) < 0.95 * before
     losses = adapter.training.losses
     assert max(losses[-5:]) < min(losses[:5])
     assert adapter.training.update_norm > 0
@@ -278,19 +279,6 @@ def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: li
     slots.reset(0)
 
 
-def test_losses_after_are_those_of_the_model_that_answers(
-    engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
-) -> None:
-    chosen = [texts[0], texts[5], texts[0]]
-    training = learn(engine, chosen, measure_after=True).training
-    adapter = engine.finetune(chosen)
-    for text, loss in zip(chosen, training.losses_after, strict=True):
-        ids = tiny_tokenizer(text)["input_ids"][:64]
-        nats = engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter)
-        assert loss == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
-    assert learn(engine, chosen).training.losses_after == ()
-
-
 def test_drift_beyond_the_limit_leaves_the_base_model(engine: Engine, texts: list[str]) -> None:
     held = tuple(texts[50:53])
     lesson = ["zebra zebra zebra zebra"] * 30
@@ -306,8 +294,8 @@ def test_drift_beyond_the_limit_leaves_the_base_model(engine: Engine, texts: lis
     shift, count = 0.0, 0
     for text in held:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        shift += engine.negative_log_likelihood(ids[:1], ids[1:], texts=adapter)
-        shift -= engine.negative_log_likelihood(ids[:1], ids[1:])
+        shift += negative_log_likelihood(engine, ids[:1], ids[1:], texts=adapter)
+        shift -= negative_log_likelihood(engine, ids[:1], ids[1:])
         count += len(ids) - 1
     assert free.training.drift == pytest.approx(shift / count, abs=1e-6)
 
