@@ -92,27 +92,18 @@ def recipe_of(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
     return replace(FineTuneConfig() if saved is None else saved.finetune_config(), **changes)
 
 
-def embeddings_of(name: str) -> Any:
-    """Return the embeddings of a name; loads what they need."""
-    from langchain_sift.indexing import named_objects
-
-    return named_objects.embeddings_of(name)
-
-
 def opened(store: str, collection: str | None, embeddings: str | None) -> Chroma:
     """Open a collection that exists with the embeddings that it holds, and with no others."""
-    from langchain_sift.indexing.chroma_collections import embeddings_for, existing, open_collection
+    from langchain_sift.indexing.chroma_collections import (
+        embeddings_for,
+        open_collection,
+        resolve_name,
+    )
+    from langchain_sift.indexing.named_objects import load_embeddings
 
-    name = existing(store, collection)
+    name = resolve_name(store, collection)
     wanted = embeddings_for(store, name, embeddings)
-    return open_collection(store, name, lambda _: embeddings_of(wanted))
-
-
-def imported(path: str) -> Any:
-    """Return the object that module:NAME names."""
-    from langchain_sift.indexing import named_objects
-
-    return named_objects.imported(path)
+    return open_collection(store, name, lambda _: load_embeddings(wanted))
 
 
 def progress_bar(console: Console) -> Progress:

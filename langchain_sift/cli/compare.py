@@ -18,9 +18,7 @@ from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
-    embeddings_of,
     errors_in_one_line,
-    imported,
     names_of,
     opened,
     progress_bar,
@@ -240,6 +238,7 @@ def _open(
     progress: Any,
 ) -> Chroma:
     from langchain_sift.indexing import index_documents, read_corpus
+    from langchain_sift.indexing.named_objects import load_embeddings
 
     store, collection, corpus = where
     if (store is None) == (corpus is None):
@@ -253,7 +252,7 @@ def _open(
     indexing = progress.add_task("embedding documents", total=len(documents))
     return index_documents(
         documents,
-        model if embeddings is None else embeddings_of(embeddings),
+        model if embeddings is None else load_embeddings(embeddings),
         out / "chroma",
         on_progress=lambda done: progress.update(indexing, completed=done),
     )
@@ -288,12 +287,14 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _named(options: Sequence[str] | None) -> dict[str, Any]:
     """Return the objects of options NAME=module:OBJECT by their names."""
+    from langchain_sift.indexing.named_objects import import_object
+
     found = {}
     for option in options or ():
         name, equals, path = option.partition("=")
         if not equals or ":" not in path:
             raise ArgumentError(f"{option!r} is not NAME=module:OBJECT")
-        found[name.strip()] = imported(path)
+        found[name.strip()] = import_object(path)
     return found
 
 

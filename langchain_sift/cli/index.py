@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from langchain_sift.cli.app import app, embeddings_of, errors_in_one_line, progress_bar
+from langchain_sift.cli.app import app, errors_in_one_line, progress_bar
 
 if TYPE_CHECKING:
-    from langchain_sift.indexing.files import ReadFiles
+    from langchain_sift.indexing.chunks import ReadFiles
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -52,8 +52,10 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     console = Console(stderr=True)
     with errors_in_one_line(console, "; what is in stays in, and the same command goes on"):
         from langchain_sift.indexing.chroma_collections import embeddings_for
-        from langchain_sift.indexing.files import Chunking, find_files, read_chunks
+        from langchain_sift.indexing.chunks import Chunking, read_chunks
+        from langchain_sift.indexing.files import find_files
         from langchain_sift.indexing.index import index_into
+        from langchain_sift.indexing.named_objects import load_embeddings
         from langchain_sift.stores.locking import held
 
         # Everything that can be wrong is found before a model is loaded or anything written.
@@ -68,7 +70,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                 skip_unreadable=skip_unreadable,
                 on_file=lambda: progress.advance(reading),
             )
-            _tell(console, read, found.passed_over)
+            _tell(console, read, found.skipped)
             different = len({chunk.id for chunk in read.chunks})
             embedding = progress.add_task("embedding chunks", total=different)
             indexed = index_into(
@@ -76,7 +78,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                 collection,
                 read.chunks,
                 named,
-                embeddings_of,
+                load_embeddings,
                 on_progress=lambda done: progress.update(embedding, completed=done),
             )
     result = {

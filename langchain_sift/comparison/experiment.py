@@ -37,6 +37,7 @@ from langchain_sift.report.rows import BASE, CHAIN, Row, in_order
 from langchain_sift.retrieval.settings import noise_variance_for
 from langchain_sift.selection.arguments import check_arguments
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
+from langchain_sift.ttft.digests import digest_of
 
 DEFAULT_METHODS = (BASE, "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift")
 LEAKS = ("report", "exclude", "ignore")
@@ -267,12 +268,7 @@ def _vectors(corpus: Corpus) -> Iterator[tuple[str, str]]:
 
 
 def _fingerprint(texts: Any) -> str:
-    digest = sha256()
-    for parts in sorted(texts):
-        for part in parts:
-            encoded = part.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.hexdigest()[:16]
+    return digest_of(part for parts in sorted(texts) for part in parts)[:16]
 
 
 def _leaks(prompts: Sequence[Prompt], protocols: Sequence[str], corpus: Corpus) -> dict[str, str]:

@@ -1,15 +1,17 @@
-"""What the methods are compared on, from files."""
+"""Read the prompts that methods are compared on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.corpus import Place, is_scalar, label_of, read_rows
+from langchain_sift.indexing.files import SourceFile, files_of, label_of
+from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines, read_objects
 from langchain_sift.ttft.model.tokens import well_formed
+
+_TEXTS = (".txt", ".md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,101 +21,123 @@ class Prompt:
     id: str
     text: str
     group: str = "all"
-    """What it is filed under in the report, such as its domain."""
+    """Group in the report, such as the domain."""
 
     source: str = ""
-    """What it was cut from. Prompts of one source are alike: they count as one observation in
-    intervals. Empty: a source of its own."""
+    """Source of the text. Prompts of one source are alike, and count as one observation in
+    intervals. Empty means that the prompt is a source by itself."""
 
     answers: tuple[str, ...] = ()
-    """What a question's answer may be."""
+    """Correct answers of a question."""
 
     choices: tuple[str, ...] = ()
-    """What a question of several choices offers."""
+    """Choices of a multiple-choice question."""
 
     correct: int | None = None
-    """Which of the choices is right, from 0."""
+    """Index of the correct choice, from 0. None means that it is not known."""
 
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
-    """Return prompts, with the texts among them numbered from 1.
+    """Return prompts; a text gets its number among them as id, from 1.
 
     Raises:
-        CorpusError: If there is none, or two have the same id.
+        CorpusError: If there are none, or two have the same id.
     """
-    found = [
+    checked = [
         Prompt(id=str(number), text=prompt) if isinstance(prompt, str) else prompt
         for number, prompt in enumerate(prompts, start=1)
     ]
-    if not found:
+    if not checked:
         raise CorpusError("there is no prompt to compare on")
     seen: set[str] = set()
-    for prompt in found:
+    for prompt in checked:
         if prompt.id in seen:
-            raise CorpusError(f"two prompts have the id {prompt.id!r}: give each its own")
+            raise CorpusError(f"two prompts have the id {prompt.id!r}: ids must differ")
         seen.add(prompt.id)
-    return found
+    return checked
 
 
 def read_prompts(path: Path, *, lines: bool = False) -> list[Prompt]:
-    """Return the prompts of a file or folder, in the formats of `read_corpus`.
+    """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:
-        path: Where an object has a "text", or a "question" with "answers" (a list, an "answer",
-            or SQuAD's object with a list under "text"), and perhaps "choices" with the place of
-            the "correct" one, from 0; a "group" or "domain", under which it is filed; and a
-            "source". What is null is as if it were not there.
-        lines: Whether each line of a text file is a prompt, as in a list of questions;
-            otherwise the file is one.
+        path: A `.jsonl` or `.jsonl.gz` file, with a prompt on each line; a `.txt` or `.md` file;
+            or a folder of such files. An object has a "text", or a "question" with "answers" (a
+            list, an "answer", or SQuAD's object with a list under "text"). It may have "choices"
+            with the index of the "correct" one, from 0; a "group" or "domain"; and a "source".
+            Fields that are null count as missing.
+        lines: If True, each line of a text file is a prompt, as in a list of questions;
+            otherwise the file is one prompt.
 
     Raises:
-        CorpusError: As `read_corpus`, if something is of another type, and if there is no prompt.
+        CorpusError: If a file cannot be read, a field has another type, there are no prompts, or
+            two have the same id; the message names file and line.
     """
     prompts: list[Prompt] = []
-    for place, row in read_rows(path, text_keys=("text", "question")):
-        if lines and place.line is None:
-            questions = [line.strip() for line in row["text"].splitlines() if line.strip()]
-            prompts += [Prompt(f"{place.name}:{n}", q) for n, q in enumerate(questions, start=1)]
+    for file in files_of(path, endings=JSON_LINES + _TEXTS):
+        if file.path.name.lower().endswith(JSON_LINES):
+            prompts += [
+                _prompt(Location(file.name, "line", number), row)
+                for number, row in read_objects(file.path, text_keys=("text", "question"))
+            ]
+        elif lines:
+            prompts += _line_prompts(file)
         else:
-            known = {key: value for key, value in row.items() if value is not None}
-            prompts.append(_prompt(place, known))
+            prompts.append(Prompt(file.name, well_formed("\n".join(read_lines(file.path)))))
     if not prompts:
         raise CorpusError(f"{path}: no prompt in it")
     return as_prompts(prompts)
 
 
-def _prompt(place: Place, row: dict[str, Any]) -> Prompt:
-    text = row.get("text", row.get("question"))
+def _line_prompts(file: SourceFile) -> list[Prompt]:
+    texts = [line.strip() for line in read_lines(file.path) if line.strip()]
+    return [
+        Prompt(Location(file.name, "line", number).id, text)
+        for number, text in enumerate(texts, start=1)
+    ]
+
+
+def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
+    fields = {key: value for key, value in row.items() if value is not None}
+    text = fields.get("text", fields.get("question"))
     if not isinstance(text, str):
-        raise CorpusError(f'{place.told}: "text" must be a string, got {type(text).__name__}')
-    answers = row.get("answers", row.get("answer", []))
-    if isinstance(answers, dict):  # as SQuAD has them
+        raise CorpusError(f'{location}: "text" must be a string, got {type(text).__name__}')
+    answers = fields.get("answers", fields.get("answer", []))
+    if isinstance(answers, Mapping):  # SQuAD's form
         answers = answers.get("text")
-    answers = [answers] if is_scalar(answers) else answers
-    choices = _texts(place, "choices", row.get("choices", []))
-    correct = row.get("correct")
-    if correct is not None and (type(correct) is not int or not 0 <= correct < len(choices)):
-        raise CorpusError(
-            f'{place.told}: "correct" must be the place of one of its {len(choices)} choices, '
-            f"from 0, got {correct!r}"
-        )
+    choices = _texts(location, "choices", fields.get("choices", []))
     return Prompt(
-        id=label_of(row, "id") or str(place),
+        id=label_of(fields, "id") or location.id,
         text=well_formed(text),
-        group=label_of(row, "group") or label_of(row, "domain") or "all",
-        source=label_of(row, "source"),
-        answers=_texts(place, "answers", answers),
+        group=label_of(fields, "group") or label_of(fields, "domain") or "all",
+        source=label_of(fields, "source"),
+        answers=_texts(location, "answers", [answers] if _is_scalar(answers) else answers),
         choices=choices,
-        correct=correct,
+        correct=_index(location, fields.get("correct"), len(choices)),
     )
 
 
-def _texts(place: Place, key: str, values: Any) -> tuple[str, ...]:
+def _index(location: Location, correct: object, choices: int) -> int | None:
+    if correct is None or (
+        isinstance(correct, int) and not isinstance(correct, bool) and 0 <= correct < choices
+    ):
+        return correct
+    raise CorpusError(
+        f'{location}: "correct" must be the index of one of its {choices} choices, from 0, '
+        f"got {correct!r}"
+    )
+
+
+def _texts(location: Location, key: str, values: object) -> tuple[str, ...]:
     """Return strings and numbers as texts."""
-    others = [one for one in values if not is_scalar(one)] if isinstance(values, list) else [values]
-    if others:
-        kind = type(others[0]).__name__
+    others = [v for v in values if not _is_scalar(v)] if isinstance(values, list) else [values]
+    if not isinstance(values, list) or others:
         raise CorpusError(
-            f'{place.told}: "{key}" must be a list of strings and numbers, got {kind}'
+            f'{location}: "{key}" must be a list of strings and numbers, got '
+            f"{type(others[0]).__name__}"
         )
     return tuple(well_formed(str(value)) for value in values)
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | float | bool)

@@ -1,13 +1,13 @@
-"""Documents out of files, and into Chroma's collections.
+"""Read files and write their documents into Chroma collections.
 
-| file | what it does |
+| file | task |
 |---|---|
-| `corpus.py` | documents, line by line |
-| `files.py`, `formats.py` | files of many kinds: found and split into chunks; text out of each |
-| `collections.py` | collections: found, opened, and with which embeddings they were filled |
-| `filling.py` | documents, or chunks of files, into one |
-| `sharing.py` | whether other processes may have a store open |
-| `named_objects.py` | embeddings and functions by their names |
+| `formats.py` | read the texts of a file, with one function for each format |
+| `files.py` | find files and read their documents |
+| `chunks.py` | split documents, with ids by content |
+| `chroma_collections.py` | find and open collections with the embeddings that filled them |
+| `index.py` | write documents into a collection, each once |
+| `named_objects.py` | load embeddings and functions by module:NAME |
 """
 
 from langchain_sift.errors import require
@@ -15,7 +15,7 @@ from langchain_sift.errors import require
 require("ttft", "torch", "transformers")
 
 from langchain_sift.indexing.chroma_collections import open_collection  # noqa: E402
-from langchain_sift.indexing.corpus import read_corpus  # noqa: E402
+from langchain_sift.indexing.files import read_corpus  # noqa: E402
 from langchain_sift.indexing.index import index_documents  # noqa: E402
 
 __all__ = ["index_documents", "open_collection", "read_corpus"]

@@ -1,4 +1,4 @@
-"""Chroma's collections: found, opened, and with which embeddings they were filled."""
+"""Find and open collections of Chroma with the embeddings that filled them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 import chromadb
@@ -24,9 +24,17 @@ from langchain_sift.stores.locking import DATABASE
 from langchain_sift.ttft.model.loading import LanguageModel
 
 EMBEDDINGS_KEY = "langchain_sift_embeddings"
-"""Of a collection's metadata: embeddings that are no model's hidden states, as module:NAME."""
+"""Key of a collection's metadata: its embeddings as module:NAME, if they are not a model's."""
 
 _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
+
+
+class ServerAddress(TypedDict):
+    """The address of a server, as keywords of Chroma's clients."""
+
+    host: str
+    port: int
+    ssl: bool
 
 
 def open_collection(
@@ -36,59 +44,61 @@ def open_collection(
 
     Args:
         where: Chroma's folder, or the URL of its server.
-        name: Of the collection; may be left out where there is only one.
-        embeddings: Returns the embeddings of a name; asked with the model's that the collection
-            names, or with "" where it names none.
+        name: Name of the collection. None means the only one.
+        embeddings: Returns embeddings, or a model whose hidden states are the embeddings. Called
+            with the name of the model that filled the collection, or "" if none is stored.
 
     Raises:
-        ArgumentError: If there is no such folder or collection, or several and no name.
+        ArgumentError: If the folder or the collection does not exist, or `name` is None and there
+            are several.
         StoreUnavailable: If the server cannot be reached.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
-    name = existing(where, name)
+    name = resolve_name(where, name)
     with typed_errors(where, name):
-        client = client_of(where)
+        client = connect(where)
         metadata = client.get_collection(name, embedding_function=None).metadata
-    found = embeddings(model_of(metadata))
-    if isinstance(found, LanguageModel):
-        found = HiddenStateEmbeddings.from_collection_metadata(metadata, model=found)
-    return Chroma(name, found, client=client, create_collection_if_not_exists=False)
+    loaded = embeddings(model_of(metadata))
+    if isinstance(loaded, LanguageModel):
+        loaded = HiddenStateEmbeddings.from_collection_metadata(metadata, model=loaded)
+    return Chroma(name, loaded, client=client, create_collection_if_not_exists=False)
 
 
-def existing(where: str, name: str | None) -> str:
-    """Return the name of a collection that exists: this one, or where it is None the only one.
+def resolve_name(where: str, name: str | None) -> str:
+    """Return the name of a collection that exists; None means the only one.
 
     Raises:
-        ArgumentError: If there is no such folder or collection, or several and no name.
-        StoreError: If the folder holds no store that can be read.
+        ArgumentError: If the folder or the collection does not exist, or `name` is None and there
+            are several.
+        StoreError: If the folder does not hold a store that can be read.
         StoreUnavailable: If the server cannot be reached.
     """
     with typed_errors(where, name):
-        names = [collection.name for collection in client_of(where).list_collections()]
+        names = [collection.name for collection in connect(where).list_collections()]
     if name is None and len(names) == 1:
         return names[0]
-    if name is None or name not in names:
-        msg = f"{where} has no collection {name!r}: choose one of {names}"
-        if name is None:
-            msg = f"{where} has {len(names)} collections: choose one of {names}"
-        raise ArgumentError(msg)
+    if name is None:
+        raise ArgumentError(f"{where} has {len(names)} collections: choose one of {names}")
+    if name not in names:
+        raise ArgumentError(f"{where} has no collection {name!r}: choose one of {names}")
     return name
 
 
 def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
-    """Return the name of the embeddings that a collection holds, or may be made with.
+    """Return the name of the embeddings for a collection, which may not exist yet.
 
     Args:
         where: Chroma's folder, or the URL of its server.
-        name: Of the collection.
-        embeddings: What the caller names.
+        name: Name of the collection.
+        embeddings: The embeddings that the caller names. None means those that filled it.
 
     Raises:
-        ArgumentError: If the collection holds other embeddings, or nothing says which, or this
-            can be no store.
+        ArgumentError: If other embeddings filled the collection, none are named, or `where` or
+            `name` cannot hold a collection.
         StoreUnavailable: If the server cannot be reached.
     """
-    collection = collection_of(where, name)
+    _check_location(where, name)
+    collection = find_collection(where, name)
     if collection is None:
         if embeddings is None:
             raise ArgumentError(
@@ -97,99 +107,101 @@ def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
             )
         return embeddings
     metadata = collection.metadata or {}
-    held = model_of(metadata) or str(metadata.get(EMBEDDINGS_KEY, ""))
+    stored = model_of(metadata) or str(metadata.get(EMBEDDINGS_KEY, ""))
     if embeddings is None:
-        return _named_by_the_store(held, name)
-    if held and not _same(held, embeddings):
+        return _stored_model(stored, name)
+    if stored and not _are_same(stored, embeddings):
         raise ArgumentError(
-            f"the collection {name!r} holds embeddings of {held!r}, not of {embeddings!r}: name "
-            "those, or choose another collection; a model that was moved is known by its folder's "
-            "name"
+            f"the collection {name!r} holds embeddings of {stored!r}, not of {embeddings!r}: name "
+            "those, or choose another collection; a model that was moved is recognized by the "
+            "name of its folder"
         )
     return embeddings
 
 
-def _named_by_the_store(held: str, name: str) -> str:
-    """Return what to load, unless loading it would run what a store says."""
-    if not held:
+def _stored_model(stored: str, collection: str) -> str:
+    """Return the stored name, unless loading it would run code that a store names."""
+    if not stored:
         raise ArgumentError(
-            f"the collection {name!r} names no embeddings: say which it was filled with"
+            f"the collection {collection!r} names no embeddings: name those that filled it "
+            "(--embeddings)"
         )
-    if ":" in held and not Path(held).exists():
+    if ":" in stored and not Path(stored).exists():
         raise ArgumentError(
-            f"the collection {name!r} holds embeddings of {held!r}: name them yourself, for no "
-            "code is run because a store names it"
+            f"the collection {collection!r} holds embeddings of {stored!r}: name them yourself "
+            "(--embeddings), for no code is run because a store names it"
         )
-    return held
+    return stored
 
 
-def _same(held: str, embeddings: str) -> bool:
-    there, here = Path(held), Path(embeddings)
+def _are_same(stored: str, embeddings: str) -> bool:
+    there, here = Path(stored), Path(embeddings)
     if there.is_dir() and here.is_dir():
         return there.resolve() == here.resolve()
     # A model that was moved, or is a folder on one machine and a name of the hub on another.
-    is_object = ":" in held or ":" in embeddings
-    return held == embeddings or (there.name == here.name and not is_object)
+    is_object = ":" in stored or ":" in embeddings
+    return stored == embeddings or (there.name == here.name and not is_object)
 
 
-def collection_of(where: str, name: str) -> Collection | None:
-    """Return the collection of this name, if there is one; nothing is made."""
-    if not _NAME.fullmatch(name):
-        raise ArgumentError(
-            f"a collection cannot be called {name!r}: 3 to 512 letters, digits, '.', '_' and '-', "
-            "the first and the last a letter or digit"
-        )
-    if not is_url(where) and not _holds_chroma(Path(where)):
+def find_collection(where: str, name: str) -> Collection | None:
+    """Return the collection, or None if it does not exist; nothing is created."""
+    if not is_url(where) and not (Path(where) / DATABASE).is_file():
         return None
     with typed_errors(where, name):
         try:
-            return client_of(where).get_collection(name, embedding_function=None)
+            return connect(where).get_collection(name, embedding_function=None)
         except NotFoundError:
             return None
 
 
-def _holds_chroma(folder: Path) -> bool:
-    if (folder / DATABASE).is_file():
-        return True
+def _check_location(where: str, name: str) -> None:
+    """Reject a name that Chroma does not take, and a folder that holds other files."""
+    if not _NAME.fullmatch(name):
+        raise ArgumentError(
+            f"a collection cannot be called {name!r}: use 3 to 512 letters, digits, '.', '_' and "
+            "'-', the first and the last a letter or digit"
+        )
+    folder = Path(where)
+    if is_url(where) or (folder / DATABASE).is_file():
+        return
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ArgumentError(
             f"{folder} holds something else than Chroma's data: name a new or an empty folder"
         )
-    return False
 
 
-def client_of(where: str, *, make: bool = False) -> ClientAPI:
-    """Return Chroma's client of a folder or a server.
+def connect(where: str, *, create: bool = False) -> ClientAPI:
+    """Return a client of Chroma for a folder or a server.
 
     Args:
         where: The folder, or the URL.
-        make: Whether a folder may be made.
+        create: If True, make the folder if it does not exist.
 
     Raises:
-        ArgumentError: If there is no such folder, and none may be made.
+        ArgumentError: If the folder holds no store and `create` is False.
         StoreUnavailable: If the server cannot be reached.
     """
     if not is_url(where):
-        # Chroma would make a folder for a name that was misspelt.
-        if not make and not (Path(where) / DATABASE).is_file():
+        # Chroma would make a folder for a misspelt name.
+        if not create and not (Path(where) / DATABASE).is_file():
             raise ArgumentError(f"{where} is no folder of Chroma's: there is no {DATABASE} in it")
         return chromadb.PersistentClient(where)
     try:
-        return chromadb.HttpClient(**address_of(where))
+        return chromadb.HttpClient(**server_address(where))
     except ValueError as error:
         raise StoreUnavailable(f"there is no Chroma server at {where}: {error}") from error
 
 
 def is_url(where: str) -> bool:
-    """Return whether a store is named by its server's URL, and not by its folder."""
+    """Return True if a store is named by the URL of its server, not by its folder."""
     return urlsplit(where).scheme in {"http", "https"}
 
 
-def address_of(url: str) -> dict[str, Any]:
-    """Return where a server is, as Chroma's clients take it.
+def server_address(url: str) -> ServerAddress:
+    """Return the address of a server as keywords of Chroma's clients.
 
     Raises:
-        ValueError: If the port is no number.
+        ValueError: If the port is not a number.
     """
     address = urlsplit(url)
     secure = address.scheme == "https"
@@ -199,7 +211,7 @@ def address_of(url: str) -> dict[str, Any]:
 
 @contextmanager
 def typed_errors(where: str, name: str | None) -> Iterator[None]:
-    """Let the errors of Chroma, and of the way to it, be ours."""
+    """Raise the errors of Chroma and of its connection as this package's errors."""
     label = f"Chroma store {where}" if name is None else f"Chroma collection {name!r} of {where}"
     try:
         yield
@@ -207,7 +219,8 @@ def typed_errors(where: str, name: str | None) -> Iterator[None]:
         raise
     except httpx.TransportError as error:
         raise StoreUnavailable(
-            f"{label}: {type(error).__name__}: what is in stays in, and the rest can follow"
+            f"{label}: {type(error).__name__}: documents already written are kept: run it again "
+            "to add the rest"
         ) from error
     except (ChromaError, ValueError, TypeError) as error:
         raise typed(error, label) from error

@@ -1,223 +1,184 @@
-"""A user's files of many kinds: found, read and split into chunks."""
+"""Find the files of a user, and read their documents."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from langchain_core.documents import Document
 
-from langchain_sift.errors import ArgumentError, CorpusError, require
-from langchain_sift.indexing.corpus import storable
-from langchain_sift.indexing.formats import MARKDOWN, READERS, reader_of
+from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.formats import READERS, Location, Record, reader_of
 from langchain_sift.ttft.model.tokens import well_formed
 
-require("compare", "langchain_text_splitters")
+Scalar: TypeAlias = str | int | float | bool
 
-from langchain_text_splitters import Language, RecursiveCharacterTextSplitter  # noqa: E402
+# Chroma rejects keys that begin so, its reserved key, and larger integers.
+_KEY_PREFIXES = ("#", "$")
+_RESERVED_KEY = "chroma:document"
+_INTEGERS = range(-(2**63), 2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file to be read."""
+    """A file to read, and its name."""
 
     path: Path
 
     name: str
-    """What its documents name as their source, where they have none of their own: the path within
-    the folder it was found in."""
+    """The default source of its documents: the path within the folder that was named."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFiles:
-    """What there is to read."""
+    """The files to read."""
 
     files: tuple[SourceFile, ...]
 
-    passed_over: int
-    """How many files in the folders are of other kinds."""
+    skipped: int
+    """Number of files in the folders that have other formats."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadFiles:
-    """What was in files."""
-
-    chunks: tuple[Document, ...]
-    files: int
-    """How many could be read."""
-
-    documents: int
-    """How many texts, pages, lines and rows there are in them."""
-
-    unreadable: tuple[str, ...]
-    """What was wrong with each file that was passed over."""
-
-    empty: tuple[str, ...]
-    """Files without text, such as a PDF of pictures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunking:
-    """How documents are split."""
-
-    size: int = 2000
-    """Characters of a chunk at most."""
-
-    overlap: int = 0
-    """Characters at most that two neighbours have in common."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ArgumentError: If one is out of range.
-        """
-        if self.size < 1:
-            raise ArgumentError(f"the chunk size must be at least 1, got {self.size}")
-        if not 0 <= self.overlap < self.size:
-            raise ArgumentError(
-                f"the chunk overlap must be at least 0 and below the chunk size of {self.size}, "
-                f"got {self.overlap}"
-            )
-
-
-def find_files(paths: Sequence[Path]) -> FoundFiles:
-    """Return the files of these paths and in these folders, each once, in the order of names.
+def find_files(paths: Sequence[Path], *, endings: Sequence[str] = tuple(READERS)) -> FoundFiles:
+    """Return the files of these paths and in these folders, each once, sorted within a folder.
 
     Args:
-        paths: Files, each of a kind that is read, and folders, where others are passed over.
+        paths: Files of a known format, and folders, in which files of other formats are skipped.
+        endings: Endings of the names of known formats, in lower case.
 
     Raises:
-        CorpusError: If there is no such path, a file is of another kind, or a folder has none
-            that is not.
+        CorpusError: If a path does not exist or cannot be read, a file has another format, or a
+            folder has no file of a known one.
     """
     found: dict[Path, SourceFile] = {}
     others: set[Path] = set()
     for path in paths:
         try:
-            inside = [path] if path.is_file() else _files_in(path)
+            inside = [path] if path.is_file() else _files_in(path, endings)
         except OSError as error:
             raise CorpusError(f"{path}: cannot be read: {error}") from error
-        readable = [file for file in inside if reader_of(file) is not None]
+        readable = [file for file in inside if file.name.lower().endswith(tuple(endings))]
         if not readable:
-            raise CorpusError(_none_readable(path, len(inside)))
+            raise CorpusError(_none_readable(path, len(inside), endings))
         for file in readable:
             name = file.name if file == path else file.relative_to(path).as_posix()
             found.setdefault(file.resolve(), SourceFile(file, name))
-        others.update(file.resolve() for file in inside if reader_of(file) is None)
+        others.update(file.resolve() for file in {*inside} - {*readable})
     return FoundFiles(tuple(found.values()), len(others))
 
 
-def read_chunks(
-    files: Sequence[SourceFile],
-    chunking: Chunking,
-    *,
-    skip_unreadable: bool = False,
-    on_file: Callable[[], None] = lambda: None,
-) -> ReadFiles:
-    """Return the chunks of all files.
+def files_of(path: Path, *, endings: Sequence[str] = tuple(READERS)) -> tuple[SourceFile, ...]:
+    """Return the files of one path; a single file is named without its folder.
+
+    Raises:
+        CorpusError: As `find_files`.
+    """
+    files = find_files([path], endings=endings).files
+    return files if len(files) > 1 else (SourceFile(files[0].path, files[0].path.name),)
+
+
+def read_corpus(path: Path) -> list[Document]:
+    """Read the documents of a file, or of all files in a folder in the order of their names.
 
     Args:
-        files: What `find_files` found.
-        chunking: How their documents are split.
-        skip_unreadable: Whether to go on after a file that cannot be read, without any of it.
-        on_file: Called after each file.
+        path: A file, or a folder of files. A `.txt`, `.md` or `.html` file is one document. So
+            is each page of a `.pdf`, each line of a `.jsonl` or `.jsonl.gz` file (an object with
+            a "text") and each row of a `.csv` file (its column "text", else all its columns).
+
+    Returns:
+        The documents that hold more than space. An id is the "id" of the line or row, by default
+        the name of the file with the number of the line, row or page. The other fields are the
+        metadata, as far as Chroma can store them.
 
     Raises:
-        CorpusError: If a file cannot be read, or there is no text in any.
+        CorpusError: If a file cannot be read, or an id occurs twice; the message names file and
+            line.
+        MissingExtraError: If an HTML or PDF file is there and its parser is not installed.
     """
-    documents = 0
-    chunks: list[Document] = []
-    unreadable, empty = [], []
-    for file in files:
-        try:
-            read = read_file(file)
-        except CorpusError as error:
-            if not skip_unreadable:
-                raise
-            unreadable.append(str(error))
-        else:
-            documents += len(read)
-            chunks += split(file, read, chunking)
-            if not read:
-                empty.append(str(file.path))
-        on_file()
-    if not chunks:
-        msg = f"there is no text in what was given (files: {len(files)})"
-        if unreadable:
-            msg += f"; {len(unreadable)} cannot be read, such as {unreadable[0]}"
-        raise CorpusError(msg)
-    return ReadFiles(
-        tuple(chunks), len(files) - len(unreadable), documents, tuple(unreadable), tuple(empty)
-    )
-
-
-def read_file(file: SourceFile) -> list[Document]:
-    """Return the documents of a file that hold text.
-
-    A text, Markdown or HTML file is one document, of a PDF each page is one, of a `.jsonl` or
-    `.jsonl.gz` file each line, and of a CSV file each row. The metadata have the page, line or
-    row, from 1, and what else a line or row says. What has one "source" belongs together, such
-    as the pages of a PDF: a line or row keeps the one that it names, and without a name it is
-    one of its own.
-
-    Raises:
-        CorpusError: If the file is not what it should be; the message names file and line.
-    """
-    reader = reader_of(file.path)
-    if reader is None:
-        raise CorpusError(_none_readable(file.path, 1))
+    seen: set[str] = set()
     documents = []
-    for text, metadata, number in reader(file.path):
-        own = storable(metadata)
-        if own.get("source", "") == "":
-            own["source"] = file.name if number is None else f"{file.name}:{number}"
-        documents.append(Document(_plain(text), metadata=own))
+    for file in files_of(path):
+        for record in _records(file):
+            location = Location(file.name, record.unit, record.number)
+            identifier = label_of(record.fields, "id") or location.id
+            if identifier in seen:
+                raise CorpusError(f"{location}: the id {identifier!r} occurs twice")
+            seen.add(identifier)
+            fields = {key: value for key, value in record.fields.items() if key != "id"}
+            text = well_formed(record.text)
+            documents.append(Document(id=identifier, page_content=text, metadata=storable(fields)))
     return [document for document in documents if document.page_content.strip()]
 
 
-def split(file: SourceFile, documents: Iterable[Document], chunking: Chunking) -> list[Document]:
-    """Return the chunks of a file's documents, whose ids are hashes of their texts.
+def read_file(file: SourceFile) -> list[Document]:
+    """Read the documents of a file that hold more than space, for `split`.
 
-    The same text has the same id wherever it stands. No chunk is empty.
+    The texts are those of `read_corpus`, with one kind of line end. The metadata have all fields,
+    the number of the page, line or row, from 1, and a source. Documents of one source belong
+    together, such as the pages of a PDF. A line or row keeps its "source"; without one it is a
+    source by itself.
+
+    Raises:
+        CorpusError: If the file cannot be read; the message names file and line.
+        MissingExtraError: If the parser of its format is not installed.
     """
-    lengths: dict[str, Any] = {"chunk_size": chunking.size, "chunk_overlap": chunking.overlap}
-    if file.path.suffix.lower() in MARKDOWN:
-        splitter = RecursiveCharacterTextSplitter.from_language(Language.MARKDOWN, **lengths)
-    else:
-        splitter = RecursiveCharacterTextSplitter(**lengths)
-    return [
-        Document(text, id=chunk_id(text), metadata=document.metadata.copy())
-        for document in documents
-        for text in splitter.split_text(document.page_content)
-        if text.strip()
-    ]
+    documents = []
+    for record in _records(file):
+        position = {record.unit: record.number} if record.unit else {}
+        metadata = storable({**record.fields, **position})
+        if metadata.get("source", "") == "":
+            location = Location(file.name, record.unit, record.number)
+            metadata["source"] = file.name if record.unit == "page" else location.id
+        text = well_formed(record.text).replace("\r\n", "\n").replace("\r", "\n")
+        documents.append(Document(text, metadata=metadata))
+    return [document for document in documents if document.page_content.strip()]
 
 
-def chunk_id(text: str) -> str:
-    """Return what identifies a chunk: the beginning of its text's SHA-256."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+def _records(file: SourceFile) -> Iterator[Record]:
+    reader = reader_of(file.path)
+    if reader is None:
+        raise CorpusError(_none_readable(file.path, 1, tuple(READERS)))
+    return reader(file.path)
 
 
-def _files_in(folder: Path) -> list[Path]:
+def storable(metadata: Mapping[str, object]) -> dict[str, Scalar]:
+    """Return the part of the metadata that Chroma can store."""
+    stored: dict[str, Scalar] = {}
+    for key, value in metadata.items():
+        name = well_formed(key)
+        if not name or name.startswith(_KEY_PREFIXES) or name == _RESERVED_KEY:
+            continue
+        if isinstance(value, str):
+            stored[name] = well_formed(value)
+        elif isinstance(value, int):
+            stored[name] = value if value in _INTEGERS else str(value)
+        elif isinstance(value, float) and math.isfinite(value):
+            stored[name] = value
+    return stored
+
+
+def label_of(fields: Mapping[str, object], key: str) -> str:
+    """Return the value of a field as text, 0 included; "" if the field is missing or None."""
+    value = fields.get(key)
+    return "" if value is None else well_formed(str(value))
+
+
+def _files_in(folder: Path, endings: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise CorpusError(f"{folder}: no such file or folder")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not files:
-        raise CorpusError(f"{folder}: the folder is empty")
+        raise CorpusError(
+            f"{folder}: the folder is empty: add files that end with one of {', '.join(endings)}"
+        )
     return files
 
 
-def _none_readable(path: Path, files: int) -> str:
-    kinds = ", ".join(READERS)
+def _none_readable(path: Path, files: int, endings: Sequence[str]) -> str:
+    kinds = ", ".join(endings)
     if path.is_dir():
         return f"{path}: none of its {files} files ends with one of {kinds}"
     return f"{path}: not a kind that is read: its name must end with one of {kinds}"
-
-
-def _plain(text: str) -> str:
-    """Return a text that can be encoded, with lines that end in one way."""
-    return well_formed(text).replace("\r\n", "\n").replace("\r", "\n")

@@ -1,4 +1,4 @@
-"""Objects that a command line or a settings file names: embeddings, retrievers, functions."""
+"""Load the objects that a command line or a settings file names."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import load_language_model
 
 
-def embeddings_of(name: str) -> Any:
-    """Return the embeddings of a name: a model's hidden states, or an object to import.
+def load_embeddings(name: str) -> Any:
+    """Return the embeddings of a name: a model, or the LangChain embeddings at module:NAME.
+
+    Args:
+        name: A name on the Hugging Face hub, a folder, or module:NAME; a class is called.
 
     Raises:
-        ArgumentError: If there is no such object, or it cannot be made without arguments.
-        ModelLoadError: If there is no such model.
+        ArgumentError: If the object does not exist, or the class needs arguments.
+        ModelLoadError: If the model cannot be loaded.
     """
     if ":" not in name or Path(name).exists():
         return load_language_model(name)
-    found = imported(name)
+    found = import_object(name)
     try:
         return found() if isinstance(found, type) else found
     except Exception as error:
         raise ArgumentError(f"{name!r} cannot be made without arguments: {error}") from error
 
 
-def imported(path: str) -> Any:
-    """Return the object that module:NAME names; modules beside the caller are found as well.
+def import_object(path: str) -> Any:
+    """Return the object at module:NAME; modules in the current folder are found as well.
 
     Raises:
-        ArgumentError: If there is none.
+        ArgumentError: If the module cannot be imported or has no such name.
     """
     module, _, attribute = path.partition(":")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever a module does when it is imported
-        raise ArgumentError(f"there is no {path!r}: {error}") from error
+    except Exception as error:  # an import may run any code
+        raise ArgumentError(f"{path!r} cannot be imported: {error}") from error

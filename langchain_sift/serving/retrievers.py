@@ -13,13 +13,13 @@ from langchain_core.vectorstores import VectorStore
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreTimeout
 from langchain_sift.indexing.chroma_collections import (
-    address_of,
     embeddings_for,
-    existing,
     is_url,
     open_collection,
+    resolve_name,
+    server_address,
 )
-from langchain_sift.indexing.named_objects import embeddings_of
+from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.retrieval.settings import join_required, noise_variance_for
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
@@ -52,12 +52,12 @@ def open_store(
     """
 
     def named() -> tuple[str, str]:
-        name = existing(settings.store, collection)
+        name = resolve_name(settings.store, collection)
         return name, embeddings_for(settings.store, name, settings.embeddings)
 
     # What is wrong with the store is told before a model is loaded, which takes long.
     name, wanted = _in_time(settings.store, named)
-    found = load() if wanted == settings.model else embeddings_of(wanted)
+    found = load() if wanted == settings.model else load_embeddings(wanted)
     store = _in_time(settings.store, lambda: open_collection(settings.store, name, lambda _: found))
     if not is_url(settings.store):
         return store
@@ -75,7 +75,7 @@ def _in_time(store: str, connect: Callable[[], Opened]) -> Opened:
 
 
 async def _async_client(url: str) -> Any:
-    client: Any = await chromadb.AsyncHttpClient(**address_of(url))
+    client: Any = await chromadb.AsyncHttpClient(**server_address(url))
     # Of this event loop, which ends here; `AsyncChroma` has its own in each.
     await client._server._cleanup()
     return client

@@ -6,7 +6,6 @@ tenant is another key, so there is nothing to invalidate.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.digests import digest_of
 from langchain_sift.ttft.requests import Request
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
@@ -60,13 +60,7 @@ class AdapterCache:
         """
         recipe = json.dumps(asdict(request.config), sort_keys=True)
         documents = [list(document.token_ids) for document in request.documents]
-        digest = hashlib.sha256()
-        for part in (str(_VERSION), self.tenant, base, recipe, json.dumps(documents)):
-            encoded = part.encode("utf-8", "surrogatepass")
-            # With its length before it, no part can be taken for the end of another.
-            digest.update(len(encoded).to_bytes(8, "big"))
-            digest.update(encoded)
-        return digest.hexdigest()
+        return digest_of((str(_VERSION), self.tenant, base, recipe, json.dumps(documents)))
 
     def get(self, key: str) -> TrainedAdapter | None:
         """Return the adapter of a key, if there is one that is whole."""

@@ -25,7 +25,8 @@ from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import leave_one_out, promising
 from langchain_sift.calibration.trials import Trials
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.indexing.files import Chunking, find_files, read_chunks
+from langchain_sift.indexing.chunks import Chunking, read_chunks
+from langchain_sift.indexing.files import find_files
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:

@@ -178,7 +178,7 @@ def test_a_collection_is_read_with_its_own_embeddings_alone(
     theirs = chromadb.PersistentClient(str(tmp_path / "store")).create_collection("theirs")
     theirs.add(ids=["a"], embeddings=[[1.0] * 16], documents=["rice"])
     message = error_of(CliRunner().invoke(app, [*asked[:-1], "theirs"]))
-    assert "names no embeddings: say which it was filled with" in message
+    assert "names no embeddings: name those that filled it" in message
 
 
 def test_a_model_that_was_moved_is_known_by_its_name(
@@ -195,7 +195,7 @@ def test_a_model_that_was_moved_is_known_by_its_name(
     assert CliRunner().invoke(app, [*asked, "--embeddings", str(moved)]).stdout == before
     moved.rename(renamed)
     message = error_of(CliRunner().invoke(app, [*asked, "--embeddings", str(renamed)]))
-    assert "a model that was moved is known by its folder's name" in message
+    assert "a model that was moved is recognized by the name of its folder" in message
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_an_unreadable_file_stops_it_or_is_passed_over(  # noqa: PLR0917 - fixtu
     ("arguments", "message"),
     [
         (("nowhere",), "nowhere: no such file or folder"),
-        (("files/sub", "--chunk-size", "0"), "chunk size must be at least 1"),
+        (("files/sub", "--chunk-size", "0"), "chunk size must be an integer of at least 1"),
         (("files/sub", "--chunk-overlap", "2000"), "below the chunk size of 2000"),
         (("files/picture.png",), "picture.png: not a kind that is read"),
         (("files/sub", "--collection", "x"), "cannot be called 'x'"),

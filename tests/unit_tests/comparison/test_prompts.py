@@ -1,4 +1,4 @@
-"""Prompts come from files, each with an id of its own."""
+"""Prompts are read from files, each with a different id."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lines(*rows: object) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def test_prompts_are_filed_under_their_group_or_domain(tmp_path: Path) -> None:
+def test_the_group_of_a_prompt_is_its_group_or_domain(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(
         lines({"text": "a", "group": "g"}, {"text": "b", "domain": "d"}, {"text": "c"})
@@ -26,7 +26,7 @@ def test_prompts_are_filed_under_their_group_or_domain(tmp_path: Path) -> None:
         read_prompts(file)
 
 
-def test_questions_bring_their_answers_and_choices(tmp_path: Path) -> None:
+def test_questions_have_answers_and_choices(tmp_path: Path) -> None:
     file = tmp_path / "questions.jsonl"
     file.write_bytes(
         lines(
@@ -42,7 +42,7 @@ def test_questions_bring_their_answers_and_choices(tmp_path: Path) -> None:
         read_prompts(file)
 
 
-def test_what_is_null_is_not_there_and_0_is(tmp_path: Path) -> None:
+def test_a_field_that_is_null_is_missing_and_0_is_a_value(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     nothing = dict.fromkeys(("id", "group", "source", "answers", "choices", "correct"))
     zeros = {"id": 0, "group": 0, "source": 0, "answer": 0}
@@ -55,7 +55,7 @@ def test_what_is_null_is_not_there_and_0_is(tmp_path: Path) -> None:
     ]
 
 
-def test_answers_may_stand_as_in_squad(tmp_path: Path) -> None:
+def test_answers_may_have_the_form_of_squad(tmp_path: Path) -> None:
     file = tmp_path / "squad.jsonl"
     known = {"text": ["in summer", "June"], "answer_start": [3, 9]}
     unknown = {"text": [], "answer_start": []}
@@ -74,11 +74,11 @@ def test_answers_may_stand_as_in_squad(tmp_path: Path) -> None:
         ({"choices": {"text": ["a"], "label": ["A"]}}, '"choices" must be .*, got dict'),
         ({"choices": 5}, '"choices" must be .*, got int'),
         ({"choices": "ab", "correct": 0}, '"choices" must be .*, got str'),
-        ({"choices": ["a", "b"], "correct": "A"}, "\"correct\" must be the place .*got 'A'"),
-        ({"choices": ["a", "b"], "correct": True}, '"correct" must be the place .*got True'),
+        ({"choices": ["a", "b"], "correct": "A"}, "\"correct\" must be the index .*got 'A'"),
+        ({"choices": ["a", "b"], "correct": True}, '"correct" must be the index .*got True'),
     ],
 )
-def test_what_is_of_another_type_is_told_with_its_line(
+def test_a_field_of_another_type_is_rejected_by_line(
     row: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "prompts.jsonl"
@@ -108,7 +108,14 @@ def test_a_text_file_is_a_prompt_or_a_list_of_questions(tmp_path: Path) -> None:
     assert len({prompt.id for prompt in found}) == 2
 
 
-def test_prompts_need_ids_of_their_own() -> None:
+@pytest.mark.parametrize("name", ["q.csv", "q.json", "q.html"])
+def test_a_file_of_another_format_is_rejected(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("question,answer\nWho?,I\n")
+    with pytest.raises(CorpusError, match=rf"{name}: not a kind .*\.jsonl, \.jsonl\.gz, \.txt"):
+        read_prompts(tmp_path / name)
+
+
+def test_ids_of_prompts_must_differ() -> None:
     assert [prompt.id for prompt in as_prompts(["a", Prompt("x", "b")])] == ["1", "x"]
     with pytest.raises(CorpusError, match="two prompts have the id '1'"):
         as_prompts(["a", Prompt("1", "b")])

@@ -1,4 +1,4 @@
-"""A corpus is embedded once, and its mean never moves."""
+"""A corpus is embedded once, and its mean never changes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def documents(texts: list[str]) -> list[Document]:
     return [Document(id=f"d{n}", page_content=text) for n, text in enumerate(texts)]
 
 
-def test_an_interrupted_index_goes_on_and_a_finished_one_is_used(
+def test_an_interrupted_index_is_continued_and_a_full_one_is_reused(
     documents: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
     progress: list[int] = []
@@ -68,7 +68,7 @@ def test_an_interrupted_index_goes_on_and_a_finished_one_is_used(
     assert progress == [len(documents)]
 
 
-def test_another_corpus_gets_a_collection_of_its_own(
+def test_another_corpus_gets_another_collection(
     documents: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
     one = index_documents(documents, model, tmp_path)
@@ -78,7 +78,7 @@ def test_another_corpus_gets_a_collection_of_its_own(
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_corpus_without_a_choice_is_refused(
+def test_a_corpus_of_fewer_than_two_documents_is_rejected(
     count: int, documents: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
     with pytest.raises(CorpusError, match=f"has {count} documents"):
@@ -86,7 +86,7 @@ def test_a_corpus_without_a_choice_is_refused(
 
 
 class Counting(Embeddings):
-    """Embeds, and counts what; after so many texts it fails."""
+    """Embeddings that record their texts, and fail after a number of them."""
 
     def __init__(self, size: int = 16, fails_after: float = np.inf) -> None:
         self.texts: list[str] = []
@@ -104,7 +104,7 @@ class Counting(Embeddings):
 
 @pytest.fixture
 def chunks() -> list[Document]:
-    """More than one batch, and more ids than one call asks for."""
+    """Return more documents than a batch has, and more ids than a request has."""
     return [
         Document(f"fact {n}", id=f"c{n}", metadata={"source": f"{n}.txt"} if n % 2 else {})
         for n in range(300)
@@ -121,7 +121,7 @@ def rows(where: Path) -> Collection:
     return chromadb.PersistentClient(str(where)).get_collection("documents")
 
 
-def test_chunks_are_written_as_they_are(chunks: list[Document], tmp_path: Path) -> None:
+def test_chunks_are_written_unchanged(chunks: list[Document], tmp_path: Path) -> None:
     embeddings = Counting()
     progress: list[int] = []
     found = index_into(
@@ -134,12 +134,12 @@ def test_chunks_are_written_as_they_are(chunks: list[Document], tmp_path: Path) 
     )
     assert found == Indexed(added=300, present=0)
     assert progress == [0, 128, 256, 300]
-    held = rows(tmp_path / "new" / "store").get(include=["embeddings", "documents", "metadatas"])
-    assert held["ids"] == [chunk.id for chunk in chunks]
-    assert held["documents"] == [chunk.page_content for chunk in chunks]
-    assert [metadata or {} for metadata in held["metadatas"]] == [one.metadata for one in chunks]
+    stored = rows(tmp_path / "new" / "store").get(include=["embeddings", "documents", "metadatas"])
+    assert stored["ids"] == [chunk.id for chunk in chunks]
+    assert stored["documents"] == [chunk.page_content for chunk in chunks]
+    assert [metadata or {} for metadata in stored["metadatas"]] == [one.metadata for one in chunks]
     expected = embeddings.embed_documents([chunk.page_content for chunk in chunks])
-    np.testing.assert_allclose(held["embeddings"], expected, atol=1e-6)
+    np.testing.assert_allclose(stored["embeddings"], expected, atol=1e-6)
 
 
 def test_the_same_id_is_one_row_and_the_first_source_stays(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_the_same_id_is_one_row_and_the_first_source_stays(tmp_path: Path) -> No
     assert index(tmp_path, first, embeddings) == Indexed(added=2, present=0)
     again = [chunk("b", "third"), chunk("c", "third")]
     assert index(tmp_path, again, embeddings) == Indexed(added=1, present=1)
-    held = rows(tmp_path).get()
-    sources = [metadata["source"] for metadata in held["metadatas"]]
-    assert list(zip(held["ids"], sources, strict=True)) == [
+    stored = rows(tmp_path).get()
+    sources = [metadata["source"] for metadata in stored["metadatas"]]
+    assert list(zip(stored["ids"], sources, strict=True)) == [
         ("a", "first"),
         ("b", "first"),
         ("c", "third"),
@@ -161,7 +161,7 @@ def test_the_same_id_is_one_row_and_the_first_source_stays(tmp_path: Path) -> No
     assert sorted(embeddings.texts) == ["text a", "text b", "text c"]
 
 
-def test_an_interrupted_run_goes_on_and_a_finished_one_loads_nothing(
+def test_an_interrupted_run_is_continued_and_a_finished_run_loads_nothing(
     chunks: list[Document], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -179,13 +179,13 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_loads_nothing(
 
 
 class Down(Counting):
-    """Asks a server that is down."""
+    """Embeddings whose server is down."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         raise ConnectionError(f"no server for {len(texts)} texts\nand more")
 
 
-def test_embeddings_that_cannot_be_reached_are_told(chunks: list[Document], tmp_path: Path) -> None:
+def test_embeddings_that_fail_are_reported(chunks: list[Document], tmp_path: Path) -> None:
     message = "^the embeddings failed: ConnectionError: no server for 128 texts$"
     with pytest.raises(EmbeddingError, match=message):
         index(tmp_path / "store", chunks, Down())
@@ -194,7 +194,7 @@ def test_embeddings_that_cannot_be_reached_are_told(chunks: list[Document], tmp_
         index_documents(chunks, Down(), tmp_path / "other")
 
 
-def test_metadata_that_chroma_does_not_keep_are_told(tmp_path: Path) -> None:
+def test_metadata_that_chroma_rejects_are_reported(tmp_path: Path) -> None:
     documents = [Document("a", id="a"), Document("b", id="b", metadata={"chroma:document": "z"})]
     with pytest.raises(InvalidFilter, match="chroma:document"):
         index_documents(documents, Counting(), tmp_path)
@@ -206,7 +206,7 @@ def test_embeddings_that_fail_leave_no_collection(chunks: list[Document], tmp_pa
     assert not (tmp_path / "store").exists()
 
 
-def test_a_models_hidden_states_are_centred_on_the_mean_that_is_kept(
+def test_hidden_states_are_centred_on_the_stored_mean(
     model: LanguageModel, documents: list[Document], tmp_path: Path
 ) -> None:
     assert index(tmp_path, documents[:40], model, "tiny").added == 40
@@ -214,9 +214,9 @@ def test_a_models_hidden_states_are_centred_on_the_mean_that_is_kept(
     fitted = HiddenStateEmbeddings(model).fit([one.page_content for one in documents[:40]])
     collection = rows(tmp_path)
     assert collection.metadata == fitted.collection_metadata()
-    held = collection.get(include=["embeddings"])
+    stored = collection.get(include=["embeddings"])
     expected = fitted.embed_documents([one.page_content for one in documents])
-    np.testing.assert_allclose(held["embeddings"], expected, atol=1e-5)
+    np.testing.assert_allclose(stored["embeddings"], expected, atol=1e-5)
     opened = open_collection(str(tmp_path), None, lambda _: model)
     (nearest,) = opened.similarity_search(documents[50].page_content, k=1)
     assert nearest.id == documents[50].id
@@ -229,9 +229,9 @@ def test_a_collection_keeps_its_embeddings(
     index(tmp_path / "code", documents, Counting())
     assert embeddings_for(str(tmp_path / "hidden"), "documents", None) == "tiny"
     assert embeddings_for(str(tmp_path / "code"), "documents", "own:E") == "own:E"
-    for held, other in (("hidden", "own:E"), ("hidden", "huge"), ("code", "tiny")):
+    for name, other in (("hidden", "own:E"), ("hidden", "huge"), ("code", "tiny")):
         with pytest.raises(ArgumentError, match=f"holds embeddings of .*, not of '{other}'"):
-            index(tmp_path / held, documents, Counting(), other)
+            index(tmp_path / name, documents, Counting(), other)
     with pytest.raises(ArgumentError, match="'own:E': name them yourself"):
         embeddings_for(str(tmp_path / "code"), "documents", None)
 
@@ -247,7 +247,7 @@ def test_a_models_folder_has_several_names(
         embeddings_for(str(tmp_path), "documents", str(tiny_model_path.parent))
 
 
-def test_a_collection_of_somebody_elses_is_filled_with_what_is_named(
+def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
     chunks: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
     made = chromadb.PersistentClient(str(tmp_path)).create_collection("documents")
@@ -274,7 +274,7 @@ def test_a_collection_of_somebody_elses_is_filled_with_what_is_named(
         ("http://127.0.0.1:9", "documents", "own:E", StoreUnavailable, "no Chroma server"),
     ],
 )
-def test_what_can_be_no_store_is_told_and_left_alone(  # noqa: PLR0917 - parameters
+def test_a_location_that_cannot_hold_a_store_is_rejected_and_unchanged(  # noqa: PLR0917 - parameters
     where: str,
     name: str,
     embeddings: str | None,
@@ -292,29 +292,33 @@ def test_what_can_be_no_store_is_told_and_left_alone(  # noqa: PLR0917 - paramet
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_is_no_embeddings_is_named(chunks: list[Document], tmp_path: Path) -> None:
+def test_an_object_that_is_no_embeddings_is_rejected_by_name(
+    chunks: list[Document], tmp_path: Path
+) -> None:
     nothing: Any = object()
     with pytest.raises(ArgumentError, match="'own:E' is of the type object"):
         index(tmp_path / "store", chunks, nothing)
     assert not (tmp_path / "store").exists()
 
 
-def test_one_chunk_has_no_mean(model: LanguageModel, tmp_path: Path) -> None:
+def test_a_mean_needs_two_chunks(model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="at least two"):
         index(tmp_path / "store", [Document("one", id="a")], model, "tiny")
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A Chroma server of this test's own."""
+    """Start a Chroma server."""
     servers = pytest.importorskip("integration_tests.servers")
     with servers.Server(tmp_path) as running:
         yield running
 
 
-# chromadb's own `close` leaves the connections to the garbage collector.
+# chromadb leaves its connections to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_a_server_is_filled_resumed_and_lost(chunks: list[Document], server: Server) -> None:
+def test_a_run_against_a_server_is_continued_and_a_lost_server_is_reported(
+    chunks: list[Document], server: Server
+) -> None:
     where = f"http://127.0.0.1:{server.port}"
 
     def put(embeddings: Embeddings, chunks: list[Document] = chunks) -> Indexed:
@@ -331,7 +335,7 @@ def test_a_server_is_filled_resumed_and_lost(chunks: list[Document], server: Ser
             server.kill()
             return super().embed_documents(texts)
 
-    with pytest.raises(StoreUnavailable, match="what is in stays in"):
+    with pytest.raises(StoreUnavailable, match="documents already written are kept"):
         put(Killing(), [Document("another fact", id="another")])
     del collection
-    gc.collect()  # here, where it is known, and not in another test
+    gc.collect()  # so that the warning is raised in this test and in no other
