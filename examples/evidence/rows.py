@@ -21,8 +21,8 @@ from langchain_sift.report.rows import ChosenDocument, plain
 ROWS = Path(__file__).parent / "rows.jsonl.gz"
 _KEPT = (
     "prompt", "group", "method", "k", "source", "bits", "bytes", "tokens", "seconds_retrieval",
-    "seconds_training", "tokens_training", "tokens_context", "redundancy", "used_places",
-    "prior_variance", "failure",
+    "seconds_training", "tokens_training", "tokens_context", "redundancy", "prior_variance",
+    "failure",
 )  # fmt: skip
 
 
@@ -62,8 +62,8 @@ def cluster_of(source: str) -> str:
 
 def _line(row: Row, *, kept: bool) -> str:
     value: dict[str, Any] = {name: getattr(row, name) for name in _KEPT}
-    if row.used_places == tuple(range(row.used)):
-        value["used_places"] = row.used
+    is_prefix = row.used_indices == tuple(range(row.used))
+    value["used_places"] = row.used if is_prefix else row.used_indices
     value["count"] = len(row.chosen)
     if kept and row.chosen:
         value["chosen"] = [[one.id, one.posterior_variance, one.copies] for one in row.chosen]
@@ -85,12 +85,12 @@ def _row(line: dict[str, Any], longest: Sequence[list[Any]]) -> Row:
     own = line.pop("chosen", longest)[: line.pop("count")]
     for name in ("bits", "redundancy", "prior_variance"):
         line[name] = math.nan if line[name] is None else line[name]
-    if isinstance(line["used_places"], int):
-        line["used_places"] = range(line["used_places"])
+    used = line.pop("used_places")
     before, chosen = line["prior_variance"], []
     for identifier, variance, copies in own:
         after = math.nan if variance is None else variance
         chosen.append(ChosenDocument(identifier, before - after, after, copies))
         before = after
-    line |= {"chosen": tuple(chosen), "used_places": tuple(line["used_places"])}
+    line["chosen"] = tuple(chosen)
+    line["used_indices"] = tuple(range(used) if isinstance(used, int) else used)
     return Row(protocol="document", **line)

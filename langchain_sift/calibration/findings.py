@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.report.rows import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +85,5 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Return plain values, NaN as None."""
         found = {**asdict(self), "settings": self.settings.to_json()}
-        plain: dict[str, Any] = _plain(found)
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        values: dict[str, Any] = plain(found)
+        return values

@@ -299,21 +299,21 @@ def _named(options: Sequence[str] | None) -> dict[str, Any]:
 
 
 def _show(report: Report) -> None:
-    from langchain_sift.report.verdicts import leaks_told, verdict
-
     console = Console()
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
             console.print(_table(report, protocol, group))
-        console.print(f"{protocol}: {verdict(report, protocol)}", markup=False, highlight=False)
+        console.print(
+            f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
+        )
     reasons = Counter(row.failure for row in report.rows if row.failure is not None)
     if reasons:
         console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
         for reason, count in reasons.most_common(_MOST_REASONS):
             console.print(f"  {count} x {reason}", markup=False, highlight=False)
     if report.leaks:
-        advice = "" if report.leaks_left_out else " --leaks exclude leaves them out."
-        console.print(f"leaks: {leaks_told(report)}{advice}", highlight=False)
+        advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
+        console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     echo_for_programs(report.to_json())
 

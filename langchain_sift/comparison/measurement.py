@@ -103,7 +103,7 @@ class _Started:
                 nats, learned, seconds = milestone.nats, milestone.tokens, milestone.seconds
         row = replace(
             row,
-            used_places=tuple(steps) if asked.method.learns else self.places,
+            used_indices=tuple(steps) if asked.method.learns else self.places,
             # What is done together costs each its share, not all of it.
             seconds_training=seconds / outcome.batch_size if asked.method.learns else 0.0,
             tokens_training=learned,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.rows import BASE, CHAIN, MODES
+from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES
 from langchain_sift.selection import SELECTORS
 
 SEARCHES = ("nearest", "residual", "exhaustive")
@@ -79,7 +79,12 @@ def parse_methods(
         ArgumentError: If there is no such method; the message names those that are alike.
     """
     for name in (*retrievers, *chains):
-        if name in {BASE, *MODES, *SELECTORS} or not name.strip() or ":" in name or "," in name:
+        if (
+            name in {BASE, *DOCUMENT_MODES, *SELECTORS}
+            or not name.strip()
+            or ":" in name
+            or "," in name
+        ):
             raise ArgumentError(
                 f"{name!r} cannot name a runnable: use a word without ':' that names no method"
             )
@@ -96,8 +101,8 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
         return Method(name, CHAIN)
     mode, _, rest = name.partition(":")
     selection, *options = rest.split(":")
-    if mode not in MODES or selection not in selections:
-        known = [BASE, *chains, *(f"{mode}:{one}" for mode in MODES for one in selections)]
+    if mode not in DOCUMENT_MODES or selection not in selections:
+        known = [BASE, *chains, *(f"{mode}:{one}" for mode in DOCUMENT_MODES for one in selections)]
         alike = get_close_matches(name, known, n=3) or known
         msg = f"there is no method {name!r}: did you mean {' or '.join(alike)}?"
         if alike is known:

@@ -216,7 +216,7 @@ def _row(value: dict[str, Any]) -> Row:
         )
         for one in value["chosen"]
     ]
-    return Row(**{**value, "chosen": tuple(chosen), "used_places": tuple(value["used_places"])})
+    return Row(**{**value, "chosen": tuple(chosen), "used_indices": tuple(value["used_indices"])})
 
 
 def _append(path: Path, text: str) -> None:

@@ -1,146 +1,161 @@
-"""What was chosen for the prompts, as the page's script reads it."""
+"""Collect the chosen documents of the prompts for the script of the page."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
-from langchain_sift.report.plots.svg import color_of, swatch_of
-from langchain_sift.report.report import Report
+from langchain_sift.report.plots.method_styles import color_of, swatch_of
 from langchain_sift.report.rows import Row
+from langchain_sift.report.shingles import shingles_of, words_of
 
-_LONGEST_TEXT = 1_000  # characters of a document
-_MOST_TEXT = 6_000_000  # characters of all documents
-_SHINGLE = 5  # words in a row
-_ALIKE = 0.5  # share of a text's shingles from which on it says again what another has said
-_WORD = re.compile(r"\w+")
+_MAX_TEXT = 1_000  # characters of a document
+_MAX_TOTAL_TEXT = 6_000_000  # characters of all documents
+_SHINGLE_LENGTH = 5
+_MUCH_ALIKE = 0.5  # fraction of a text's shingles that occur in an earlier text
 
 
-class ChosenDocuments:
-    """What was chosen for the prompts, as the page's script reads it: each text once."""
+class DocumentList(TypedDict):
+    """The documents that some methods chose for a prompt, as the script reads them."""
 
-    def __init__(self, report: Report) -> None:
-        """Take the texts of a report."""
-        self._texts = report.texts
+    methods: list[int]
+    """Numbers of the methods."""
+
+    prior: float | None
+    """Prior variance at the prompt."""
+
+    steps: list[list[object]]
+    """For each choice: the document's number, its gain, the variance that remains, its copies,
+    its kind of repetition ("", "again", "copy" or "much alike"), the step that it repeats, and,
+    if there are any, the numbers of the methods that did not use it."""
+
+
+class DocumentLists:
+    """The chosen documents of all prompts; methods and texts are stored once."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        """Start without documents.
+
+        Args:
+            texts: Start of each chosen document by its id.
+        """
+        self._texts = texts
         self._documents: dict[str, int] = {}
         self._methods: dict[str, int] = {}
-        self._lists: list[list[dict[str, Any]]] = []
-        self._shingles: dict[str, frozenset[tuple[str, ...]]] = {}
+        self._lists: list[list[DocumentList]] = []
+        self._shingles: dict[str, frozenset[str]] = {}
 
     def add(self, rows: Iterable[Row]) -> int | None:
-        """Add what was chosen for a prompt under a protocol, and return its number."""
-        alike: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
+        """Add the documents of a prompt under a protocol.
+
+        Returns:
+            The number of the entry; None if no method chose documents.
+        """
+        by_choice: dict[tuple[str, tuple[str, ...]], list[Row]] = {}
         for row in rows:
             if row.chosen:
                 ids = tuple(document.id for document in row.chosen)
-                alike.setdefault((row.method.partition(":")[2], ids), []).append(row)
-        if not alike:
+                by_choice.setdefault((row.method.partition(":")[2], ids), []).append(row)
+        if not by_choice:
             return None
-        self._lists.append([self._list(own) for own in _in_order(list(alike.values()))])
+        self._lists.append([self._list(rows) for rows in _in_order(list(by_choice.values()))])
         return len(self._lists) - 1
 
     def json(self) -> str:
-        """Return all of it as JSON that can stand in a page: there is no `<` in it."""
-        longest = min(_LONGEST_TEXT, _MOST_TEXT // max(1, len(self._documents)))
-        found = {
-            "methods": [[m, color_of(m), swatch_of(m)] for m in self._methods],
+        """Return everything as JSON that can be embedded in a page: without any `<`."""
+        longest = min(_MAX_TEXT, _MAX_TOTAL_TEXT // max(1, len(self._documents)))
+        content = {
+            "methods": [[name, color_of(name), swatch_of(name)] for name in self._methods],
             "documents": [
-                [key, _cut(self._texts.get(key, ""), longest)] for key in self._documents
+                [key, _truncated(self._texts.get(key, ""), longest)] for key in self._documents
             ],
             "lists": self._lists,
         }
-        return json.dumps(found, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        return text.replace("<", "\\u003c")
 
-    def _list(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Return the documents that all of the rows chose, and which rows had no use for them."""
-        chosen, prior = rows[0].chosen, rows[0].prior_variance
-        marks = self._marks([document.id for document in chosen])
+    def _list(self, rows: Sequence[Row]) -> DocumentList:
+        """Return the documents that all of the rows chose."""
+        chosen = rows[0].chosen
+        repetitions = self._repetitions([document.id for document in chosen])
         done = [row for row in rows if row.failure is None]
+        steps = []
+        for index, (document, repetition) in enumerate(zip(chosen, repetitions, strict=True)):
+            number = self._documents.setdefault(document.id, len(self._documents))
+            step: list[object] = [
+                number,
+                _rounded(document.gain),
+                _rounded(document.posterior_variance),
+                document.copies,
+                *repetition,
+            ]
+            unused = [self._method(row.method) for row in done if index not in row.used_indices]
+            if unused:
+                step.append(unused)
+            steps.append(step)
         return {
             "methods": [self._method(row.method) for row in rows],
-            "prior": _short(prior),
-            "steps": [
-                [
-                    self._documents.setdefault(document.id, len(self._documents)),
-                    _short(document.gain),
-                    _short(document.posterior_variance),
-                    document.copies,
-                    *mark,
-                    *_unused([self._method(r.method) for r in done if n not in r.used_places]),
-                ]
-                for n, (document, mark) in enumerate(zip(chosen, marks, strict=True))
-            ],
+            "prior": _rounded(rows[0].prior_variance),
+            "steps": steps,
         }
 
     def _method(self, method: str) -> int:
         return self._methods.setdefault(method, len(self._methods))
 
-    def _marks(self, ids: Sequence[str]) -> list[tuple[str, int]]:
-        """Return for each document what it repeats: how, and which step of the list."""
+    def _repetitions(self, ids: Sequence[str]) -> list[tuple[str, int]]:
+        """Return for each document its kind of repetition and the step that it repeats."""
         first: dict[str, int] = {}
-        holders: dict[tuple[str, ...], list[int]] = {}
-        marks = []
+        steps_of: dict[str, list[int]] = {}  # by shingle
+        repetitions = []
         for step, key in enumerate(ids, start=1):
             if key in first:
-                marks.append(("again", first[key]))
+                repetitions.append(("again", first[key]))
                 continue
-            marks.append(self._like(key, ids, holders))
+            repetitions.append(self._most_alike(key, ids, steps_of))
             first[key] = step
-            for shingle in self._of(key):
-                holders.setdefault(shingle, []).append(step)
-        return marks
+            for shingle in self._shingles_of(key):
+                steps_of.setdefault(shingle, []).append(step)
+        return repetitions
 
-    def _like(
-        self, key: str, ids: Sequence[str], holders: Mapping[tuple[str, ...], Sequence[int]]
+    def _most_alike(
+        self, key: str, ids: Sequence[str], steps_of: Mapping[str, Sequence[int]]
     ) -> tuple[str, int]:
-        """Return which earlier document has most of this one's runs of five words."""
-        own, common = self._of(key), dict[int, int]()
-        for shingle in own:
-            for step in holders.get(shingle, ()):
+        """Return the earlier document that has most of this document's shingles."""
+        shingles, common = self._shingles_of(key), dict[int, int]()
+        for shingle in shingles:
+            for step in steps_of.get(shingle, ()):
                 common[step] = common.get(step, 0) + 1
         step = max(sorted(common), key=common.__getitem__, default=0)
-        if not step or common[step] < _ALIKE * len(own):
+        if not step or common[step] < _MUCH_ALIKE * len(shingles):
             return "", 0
-        same = _words(self._texts.get(key, "")) == _words(self._texts.get(ids[step - 1], ""))
-        return ("copy" if same else "much alike"), step
+        words, earlier = (words_of(self._texts.get(one, "")) for one in (key, ids[step - 1]))
+        return ("copy" if words == earlier else "much alike"), step
 
-    def _of(self, key: str) -> frozenset[tuple[str, ...]]:
+    def _shingles_of(self, key: str) -> frozenset[str]:
         if key not in self._shingles:
-            words = _words(self._texts.get(key, ""))
-            length = min(_SHINGLE, len(words))
-            starts = range(len(words) - length + 1) if length else ()
-            self._shingles[key] = frozenset(tuple(words[at : at + length]) for at in starts)
+            self._shingles[key] = shingles_of(self._texts.get(key, ""), _SHINGLE_LENGTH)
         return self._shingles[key]
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
-
-
-def _cut(text: str, longest: int) -> str:
+def _truncated(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _unused(methods: list[int]) -> list[list[int]]:
-    return [methods] if methods else []
-
-
-def _short(value: float) -> float | None:
+def _rounded(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def _in_order(lists: Sequence[list[Row]]) -> list[list[Row]]:
-    """Return what nearest neighbors chose, what SIFT chose, and then the others.
+def _in_order(choices: Sequence[list[Row]]) -> list[list[Row]]:
+    """Sort the choices of a prompt: nearest neighbors, SIFT, and then the others.
 
-    Where several are of the same selection, what a fine-tuned model learned from is taken.
+    Of several choices with the same selection, the one that fine-tuning used comes first.
     """
     first = []
     for selection in ("nearest", "sift"):
-        names = {f"ttft:{selection}": 0, f"both:{selection}": 1, f"rag:{selection}": 2}
-        ranks = [min(names.get(row.method, len(names)) for row in own) for own in lists]
-        if min(ranks) < len(names):
+        order = {f"ttft:{selection}": 0, f"both:{selection}": 1, f"rag:{selection}": 2}
+        ranks = [min(order.get(row.method, len(order)) for row in rows) for rows in choices]
+        if min(ranks) < len(order):
             first.append(ranks.index(min(ranks)))
-    return [lists[n] for n in dict.fromkeys((*first, *range(len(lists))))]
+    return [choices[index] for index in dict.fromkeys((*first, *range(len(choices))))]

@@ -1,80 +1,233 @@
-"""What each protocol of a report found: the verdict, differences, correlations."""
+"""Compare the methods of a protocol: differences, correlations, and the verdict in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
-from langchain_sift.report.intervals import Difference, Interval
-from langchain_sift.report.report import Report
-from langchain_sift.report.rows import BASE, MODES
-from langchain_sift.report.verdicts import ranked_methods, verdict
+from langchain_sift.report.intervals import Difference, Interval, judge, ratio_interval
+from langchain_sift.report.rows import BASE, DOCUMENT_MODES, Row
+from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, rank_methods
+from langchain_sift.report.tables import GAP, decimals_of, format_number, format_signed
 
-_MAIN = 6  # methods that are compared each with each
+_MAIN_METHODS = 6  # compared each with each
+_NAMED_METHODS = 3  # of those that are significantly better than the base model
+
+UNSCORED_ANSWERS = (
+    "There is nothing to judge the answers by: read them side by side, or give reference "
+    "answers with the questions, or a scorer."
+)
+TOO_FEW_METHODS = (
+    "There are no two methods to compare: the base model and one other must be scored."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one protocol found."""
+    """The findings of a protocol, for the largest k."""
 
     protocol: str
     verdict: str
+    """Best method and its differences to the base model and the runner-up, in words."""
+
+    verdict_without_leaks: str
+    """Verdict on the prompts that do not leak; empty if none leaks or leaks are excluded."""
+
+    failures: str
+    """Methods that failed and on how many prompts, in words; empty if none failed."""
+
     best: str | None
+    """Method with the best mean; None if no method has a score."""
+
     differences: Mapping[str, tuple[Difference, ...]]
-    """By metric, the most telling first."""
+    """Differences by metric, the most important first."""
 
     correlations: Mapping[str, Interval]
-    """Of σ and the percentage of base that is left, by method."""
+    """Rank correlation of σ with percent of base, by method."""
 
 
-def find(report: Report) -> list[Finding]:
-    """Return what each protocol found: this takes the most time of all that a report needs."""
-    return [_find(report, protocol) for protocol in report.protocols]
+def difference_of(
+    rows: Sequence[Row], first: str, second: str, *, metric: str, limit: float
+) -> Difference | None:
+    """Compare two methods on the prompts that both were measured on.
 
+    Args:
+        rows: Rows of one protocol and one k.
+        first: A method.
+        second: Another method.
+        metric: `PERCENT_OF_BASE`, or a metric of the answers.
+        limit: Largest possible difference in the metric.
 
-def _find(report: Report, protocol: str) -> Finding:
-    # All that follows is about the largest k; fewer rows are looked through sooner.
-    narrow = replace(report, rows=tuple(report.select(protocol)))
-    metrics = narrow.metrics(protocol)
-    ranked = ranked_methods(narrow, protocol, metrics[0]) if metrics else []
-    correlations = {
-        method: interval
-        for method in narrow.methods
-        if (interval := narrow.uncertainty_correlation(protocol, method)) is not None
-        and math.isfinite(interval.value)
+    Returns:
+        First minus second; None if no prompt was measured with both.
+    """
+    measured = {
+        method: {row.prompt: row for row in rows if row.method == method and not row.failure}
+        for method in (first, second, BASE)
     }
-    return Finding(
-        protocol,
-        verdict(narrow, protocol),
-        ranked[0] if ranked else None,
-        {
-            metric: _differences(narrow, protocol, metric, pairs=metric == metrics[0])
-            for metric in metrics
-        },
-        correlations,
+    is_percent = metric == PERCENT_OF_BASE
+    common = [
+        prompt
+        for prompt, row in measured[first].items()
+        if prompt in measured[second]
+        and math.isfinite(_value(row, metric))
+        and math.isfinite(_value(measured[second][prompt], metric))
+        and (prompt in measured[BASE] or not is_percent)
+    ]
+    weights = [measured[BASE][prompt].bits / 100 if is_percent else 1.0 for prompt in common]
+    if not common or not sum(weights) > 0:
+        return None
+    interval = ratio_interval(
+        [
+            _value(measured[first][prompt], metric) - _value(measured[second][prompt], metric)
+            for prompt in common
+        ],
+        weights,
+        [measured[first][prompt].cluster for prompt in common],
+    )
+    return judge(
+        first,
+        second,
+        metric,
+        interval,
+        prompts=len(common),
+        lower_is_better=is_percent,
+        limit=limit,
     )
 
 
-def _differences(
-    report: Report, protocol: str, metric: str, *, pairs: bool
-) -> tuple[Difference, ...]:
-    """Return each method against base, and, where wanted, the main methods each with each.
+def _value(row: Row, metric: str) -> float:
+    return row.bits if metric == PERCENT_OF_BASE else row.scores.get(metric, math.nan)
 
-    Main are the best of those without options, and the best of all. SIFT is compared with nearest
-    neighbors in any case.
+
+def uncertainty_and_gain(rows: Sequence[Row], method: str) -> list[tuple[float, float, str]]:
+    """Return σ after the last choice, percent of base, and the cluster of each prompt."""
+    base = {row.prompt: row.bits for row in rows if row.method == BASE and not row.failure}
+    return [
+        (row.posterior_std, 100 * row.bits / base[row.prompt], row.cluster)
+        for row in rows
+        if row.method == method
+        and not row.failure
+        and base.get(row.prompt, 0.0) > 0
+        and math.isfinite(row.posterior_std)
+        and math.isfinite(row.bits)
+    ]
+
+
+def compared_pairs(ranked: Sequence[str], *, each_with_each: bool) -> list[tuple[str, str]]:
+    """Return the pairs of methods whose differences a report shows.
+
+    Args:
+        ranked: All methods with a score, the best first.
+        each_with_each: If True, compare the main methods each with each, and SIFT with nearest
+            neighbors, in addition to each method with the base model. The main methods are the
+            best of all and the best without options.
     """
-    ranked = ranked_methods(report, protocol, metric)
-    asked = [(method, BASE) for method in ranked if method != BASE]
-    if pairs:
-        others = [method for method in ranked if method != BASE]
-        plain = [method for method in others if method.count(":") < 2]
-        main = list(dict.fromkeys((*others[:1], *plain)))[:_MAIN]
-        asked += combinations(main, 2)
-        rivals = [(f"{mode}:sift", f"{mode}:nearest") for mode in MODES]
-        asked += [
-            pair for pair in rivals if {*pair} <= {*others} and not {pair, pair[::-1]} & {*asked}
-        ]
-    found = (report.difference(protocol, *pair, metric=metric) for pair in asked)
-    return tuple(one for one in found if one is not None)
+    others = [method for method in ranked if method != BASE]
+    pairs = [(method, BASE) for method in others]
+    if each_with_each:
+        without_options = [method for method in others if method.count(":") < 2]
+        main = list(dict.fromkeys((*others[:1], *without_options)))[:_MAIN_METHODS]
+        pairs += combinations(main, 2)
+        for mode in DOCUMENT_MODES:
+            pair = (f"{mode}:sift", f"{mode}:nearest")
+            if {*pair} <= {*others} and not {pair, pair[::-1]} & {*pairs}:
+                pairs.append(pair)
+    return pairs
+
+
+def verdict(
+    summaries: Mapping[str, MethodSummary],
+    metric: str,
+    difference: Callable[[str, str], Difference | None],
+) -> str:
+    """Name the best method of a protocol, and state how certain that is.
+
+    Args:
+        summaries: The summary of each method.
+        metric: The metric that decides.
+        difference: Compares two methods in that metric.
+    """
+    ranked = rank_methods(summaries, metric)
+    if len(ranked) < 2:
+        return TOO_FEW_METHODS
+    best, runner_up = ranked[:2]
+    against = {
+        rival: difference(best, rival)
+        for rival in dict.fromkeys((BASE, runner_up))
+        if rival in ranked and rival != best
+    }
+    if best == BASE:
+        closest = _against(against[runner_up], f"the closest ({runner_up})")
+        return f"No method improved on the base model: it is {closest}."
+    better_than_base = []
+    if BASE in against and not _is_better(against[BASE]):
+        others = [method for method in ranked if method not in {best, BASE}]
+        better_than_base = [method for method in others if _is_better(difference(method, BASE))]
+    comparisons = [
+        _against(difference, "the base model" if rival == BASE else f"the runner-up ({rival})")
+        for rival, difference in against.items()
+        if rival == BASE or not better_than_base
+    ]
+    is_best = "is best" if all(map(_is_better, against.values())) else "has the best mean"
+    sentence = f"{best} {is_best}, with {_score(summaries[best], metric)}: "
+    sentence += f"{', and '.join(comparisons)}."
+    if better_than_base:
+        sentence += f" Certainly better than the base model: {_enumerate(better_than_base)}."
+    return sentence
+
+
+def _is_better(difference: Difference | None) -> bool:
+    return difference is not None and difference.verdict == "better"
+
+
+def _score(summary: MethodSummary, metric: str) -> str:
+    if metric == PERCENT_OF_BASE:
+        percent = format_number(summary.percent_of_base, 1)
+        return f"{percent}{GAP}% of the base model's bits per byte"
+    return f"{metric} {format_number(summary.scores[metric], 3)}"
+
+
+def _enumerate(methods: Sequence[str]) -> str:
+    """Return the first methods, and the number of the others."""
+    more = f" and {len(methods) - _NAMED_METHODS} more" if len(methods) > _NAMED_METHODS else ""
+    return f"{', '.join(methods[:_NAMED_METHODS])}{more}"
+
+
+def _against(difference: Difference | None, name: str) -> str:
+    """State how much better one method is than another, and how certain that is."""
+    if difference is None:
+        return f"not to be told from {name}, since no prompt was measured with both"
+    percent = difference.metric == PERCENT_OF_BASE
+    sign = -1 if percent else 1
+    sign = -sign if difference.verdict == "worse" else sign
+    decimals, unit = decimals_of(difference.metric), " points" if percent else ""
+    interval = difference.interval
+    gain = f"{format_signed(sign * interval.value, decimals)}{unit}"
+    if not math.isfinite(interval.low):
+        return f"not to be told from {name}, since one source of prompts gives no interval"
+    ends = sorted((sign * interval.low, sign * interval.high))
+    gain += f" (95{GAP}% interval {' to '.join(format_signed(end, decimals) for end in ends)})"
+    if difference.verdict != "cannot tell":
+        where = "" if difference.verdict == "better" else "on the prompts of both "
+        return f"{where}{difference.verdict} than {name} by {gain}"
+    needed = difference.prompts_needed
+    settled = f"about {needed:,} would settle it" if needed else "they may be the same"
+    if difference.too_few:
+        settled = f"prompts of {interval.clusters} sources are too few to tell"
+    return (
+        f"not to be told from {name} on {difference.prompts} prompts, with a gain of {gain}; "
+        f"{settled}"
+    )
+
+
+def describe_failures(summaries: Mapping[str, MethodSummary], prompts: int) -> str:
+    """Return the methods that failed and on how many prompts, in words; empty if none did."""
+    failed = [
+        f"{method} on {summary.failures} of {prompts}"
+        for method, summary in summaries.items()
+        if summary.failures
+    ]
+    return f"Failed: {', '.join(failed)} prompts." if failed else ""

@@ -1,4 +1,4 @@
-"""Is one method better than another, or can that not be told from so many prompts?"""
+"""Estimate confidence intervals, and decide whether one method is better than another."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Verdict = Literal["better", "worse", "cannot tell"]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
-_FEWEST_RESAMPLED = 8  # clusters
-_FEWEST_TOLD = 5  # clusters of which something is said where nothing is certain
-_AT_ONCE = 2_000_000  # numbers drawn together
+_MIN_CLUSTERS_RESAMPLED = 8
+_MIN_CLUSTERS_EXTRAPOLATED = 5  # for the number of prompts that would settle a comparison
+_MAX_DRAWS = 2_000_000  # numbers drawn at once
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate, and where the truth lies with 95 % confidence."""
+    """An estimate with its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
     clusters: int
-    """How many independent observations it rests on."""
+    """Number of independent observations."""
 
     @property
     def half_width(self) -> float:
@@ -38,30 +38,30 @@ class Interval:
         return (self.high - self.low) / 2
 
     def within(self, limit: float) -> Interval:
-        """Return the interval without what is further from 0 than a limit."""
+        """Clip the interval to [-limit, limit]."""
         return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of two methods, on the prompts that both were measured on."""
+    """The difference of two methods on the prompts that both were measured on."""
 
     first: str
     second: str
     metric: str
     interval: Interval
-    """Of the first less the second: in points of percent of base, or of the metric."""
+    """First minus second: in points of percent of base, or in the unit of the metric."""
 
     prompts: int
     verdict: Verdict
-    """Whether the first is better or worse than the second."""
+    """Result for the first method against the second."""
 
     prompts_needed: int | None
-    """How many prompts like these would settle it; None where it is settled, or nothing could,
-    and where there are too few to tell."""
+    """Estimated number of similar prompts that would settle the comparison. None if it is settled,
+    if no number would settle it, or if there are too few sources for an estimate."""
 
     too_few: bool
-    """Whether it is not settled because the prompts are of too few sources to say anything."""
+    """True if the comparison is open because there are too few sources of prompts."""
 
 
 def ratio_interval(
@@ -71,25 +71,25 @@ def ratio_interval(
     *,
     seed: int = 0,
 ) -> Interval:
-    """Return sum(numerators) / sum(denominators) with its interval.
+    """Estimate sum(numerators) / sum(denominators) with its interval.
 
-    Bootstrap over whole clusters: observations of one cluster are alike, and drawing them one by
-    one would make the interval too short (Field & Welsh, 2007). Expanded percentiles, because
-    plain ones are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279, section 5.3).
-    Of fewer than eight clusters there are too few different samples: Student's interval.
+    Bootstrap over whole clusters: observations of the same cluster are alike, and resampling single
+    observations would make the interval too short (Field & Welsh, 2007). Expanded percentiles,
+    because plain percentiles are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279,
+    section 5.3). Fewer than eight clusters have too few different samples: Student's interval.
 
     Args:
-        numerators: One for each prompt.
-        denominators: As many, positive; ones for a mean.
-        clusters: What each prompt belongs to.
-        seed: Of the resampling.
+        numerators: A number for each prompt.
+        denominators: A positive number for each prompt; ones for a mean.
+        clusters: The source of each prompt.
+        seed: Seed of the resampling.
     """
-    sums = _sums(np.array([numerators, denominators], dtype=np.float64), clusters)
+    sums = _cluster_sums(np.array([numerators, denominators], dtype=np.float64), clusters)
     count = sums.shape[1]
     value = _ratio(sums.sum(axis=1))
     if count < 2:
         return Interval(value, math.nan, math.nan, count)
-    if count < _FEWEST_RESAMPLED:
+    if count < _MIN_CLUSTERS_RESAMPLED:
         half = student_quantile(count - 1) * ratio_standard_error(
             numerators, denominators, clusters
         )
@@ -102,11 +102,11 @@ def ratio_interval(
 def ratio_standard_error(
     numerators: Sequence[float], denominators: Sequence[float], clusters: Sequence[str]
 ) -> float:
-    """Return the standard error of the ratio of the sums, over clusters.
+    """Estimate the standard error of the ratio of the sums, over clusters.
 
     Cochran (1977), Sampling Techniques, eq. 6.9, with clusters as units.
     """
-    sums = _sums(np.array([numerators, denominators], dtype=np.float64), clusters)
+    sums = _cluster_sums(np.array([numerators, denominators], dtype=np.float64), clusters)
     count = sums.shape[1]
     if count < 2:
         return math.nan
@@ -124,23 +124,23 @@ def judge(
     lower_is_better: bool,
     limit: float = math.inf,
 ) -> Difference:
-    """Return what the interval of a difference says of two methods.
+    """Decide from the interval of a difference whether the first method is better.
 
     Args:
         first: A method.
-        second: Another.
-        metric: What the difference is in.
-        interval: Of the first less the second.
-        prompts: How many it is of.
-        lower_is_better: Of the metric.
-        limit: What no difference exceeds, either way.
+        second: The method that it is compared with.
+        metric: The metric of the difference.
+        interval: First minus second.
+        prompts: Number of prompts with both methods.
+        lower_is_better: If True, lower values of the metric are better.
+        limit: Largest possible difference, in either direction.
     """
     verdict: Verdict = "cannot tell"
     if interval.high < 0 or interval.low > 0:
         verdict = "better" if (interval.high < 0) is lower_is_better else "worse"
     possible = interval.within(limit)
     too_few = verdict == "cannot tell" and (
-        interval.clusters < _FEWEST_TOLD or possible.half_width >= limit
+        interval.clusters < _MIN_CLUSTERS_EXTRAPOLATED or possible.half_width >= limit
     )
     needed = None
     if verdict == "cannot tell" and not too_few and interval.half_width > 0 and interval.value:
@@ -153,10 +153,10 @@ def judge(
 def correlation(
     first: Sequence[float], second: Sequence[float], clusters: Sequence[str], *, seed: int = 0
 ) -> Interval:
-    """Return Spearman's rank correlation with its interval, by the same bootstrap."""
-    x, y = _ranks(first), _ranks(second)
+    """Estimate Spearman's rank correlation with its interval, by the same bootstrap."""
+    x, y = _centered_ranks(first), _centered_ranks(second)
     products = np.array([np.ones_like(x), x, y, x * x, y * y, x * y])
-    sums = _sums(products, clusters)
+    sums = _cluster_sums(products, clusters)
     count = sums.shape[1]
     value = float(_pearson(sums.sum(axis=1, keepdims=True))[0])
     if count < 3 or not math.isfinite(value):
@@ -168,13 +168,13 @@ def correlation(
 
 
 def _percentiles(count: int) -> tuple[float, float]:
-    """Return which percentiles of resampled values to take, for so many observations."""
+    """Return the expanded percentiles for a number of clusters (Hesterberg, 2014, section 5.3)."""
     tail = _NORMAL.cdf(-math.sqrt(count / (count - 1)) * student_quantile(count - 1))
     return 100 * tail, 100 * (1 - tail)
 
 
 def student_quantile(degrees: int) -> float:
-    """Return the value that Student's t exceeds with half of 5 %.
+    """Return the 97.5 % quantile of Student's t.
 
     Abramowitz & Stegun (1964), 26.7.5, from 3 degrees of freedom on; below, the exact values.
     """
@@ -190,12 +190,12 @@ def student_quantile(degrees: int) -> float:
     )
 
 
-def _sums(values: Array, clusters: Sequence[str]) -> Array:
-    """Return the sums of the columns that belong together, shape (rows, clusters)."""
-    _, places = np.unique(np.array(clusters, dtype=str), return_inverse=True)
-    sums = np.zeros((len(values), int(places.max()) + 1 if len(places) else 0))
+def _cluster_sums(values: Array, clusters: Sequence[str]) -> Array:
+    """Sum the columns of each cluster, shape (rows, clusters)."""
+    _, labels = np.unique(np.array(clusters, dtype=str), return_inverse=True)
+    sums = np.zeros((len(values), int(labels.max()) + 1 if len(labels) else 0))
     for row, total in zip(values, sums, strict=True):
-        np.add.at(total, places, row)
+        np.add.at(total, labels, row)
     return sums
 
 
@@ -205,7 +205,7 @@ def _ratio(sums: Array) -> float:
 
 def _resampled_ratios(sums: Array, seed: int) -> Array:
     rng, count = np.random.default_rng(seed), sums.shape[1]
-    size = max(1, _AT_ONCE // count)
+    size = max(1, _MAX_DRAWS // count)
     parts = []
     for start in range(0, _RESAMPLES, size):
         draws = min(size, _RESAMPLES - start)
@@ -215,8 +215,8 @@ def _resampled_ratios(sums: Array, seed: int) -> Array:
     return np.concatenate(parts)
 
 
-def _ranks(values: Sequence[float]) -> Array:
-    """Return ranks, equal values sharing the mean of theirs."""
+def _centered_ranks(values: Sequence[float]) -> Array:
+    """Return ranks less their mean; equal values share the mean of their ranks."""
     array = np.array(values, dtype=np.float64)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
@@ -228,5 +228,5 @@ def _pearson(sums: Array) -> Array:
     """Return correlations from sums of 1, x, y, x², y² and xy, each of shape (n,)."""
     n, x, y, xx, yy, xy = sums
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = (xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n))
-    return found
+        correlations: Array = (xy - x * y / n) / np.sqrt((xx - x * x / n) * (yy - y * y / n))
+    return correlations

@@ -1,58 +1,44 @@
-"""A report as GitHub Markdown."""
+"""Write a report as GitHub Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from langchain_sift.report.findings import Finding
 from langchain_sift.report.intervals import Difference
 from langchain_sift.report.report import Report
 from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, quality
-from langchain_sift.report.tables import columns
-from langchain_sift.report.verdicts import failures, leaks_told, without_leaks
-from langchain_sift.report.wording import (
+from langchain_sift.report.tables import (
     GAP,
+    columns,
     decimals_of,
+    format_difference,
+    format_number,
+    format_setting,
+    format_signed,
     metric_name,
-    minus,
-    number,
-    setting,
-    signed,
 )
 
 
-def markdown(
-    report: Report, findings: Sequence[Finding], plots: Mapping[str, Sequence[tuple[str, str]]]
-) -> str:
+def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> str:
     """Return a report as GitHub Markdown.
 
     Args:
-        report: What to write.
-        findings: What `find` found in it.
-        plots: For each protocol the plots' titles and paths, relative to the file.
+        report: The report.
+        plots: Titles and paths of each protocol's plots; paths are relative to the file.
     """
-    prompts = len(dict.fromkeys(row.prompt for row in report.rows))
+    prompts = len({row.prompt for row in report.rows})
     parts = [f"# Comparison of {len(report.methods)} methods on {prompts} prompts"]
-    for one in findings:
-        said = f"{one.verdict} {failures(report, one.protocol)}"
-        parts.append(f"**{_cell(one.protocol)}**: {_cell(said)}")
+    for protocol, finding in report.findings.items():
+        parts.append(f"**{_cell(protocol)}**: {_cell(f'{finding.verdict} {finding.failures}')}")
     if report.leaks:
-        parts.append(f"**Leaks**: {leaks_told(report)}")
-    for finding in findings:
-        parts += _section(report, finding, plots.get(finding.protocol, ()))
+        parts.append(f"**Leaks**: {report.leak_notice}")
+    for protocol, finding in report.findings.items():
+        parts += _section(report, finding, plots.get(protocol, ()))
     if report.leaks:
-        found = [[prompt, what] for prompt, what in report.leaks.items()]
-        parts += ["## Leaks", leaks_told(report)]
-        parts += [
-            f"Without these prompts, {_cell(one.protocol)}: "
-            f"{_cell(without_leaks(report, one.protocol))}"
-            for one in findings
-            if not report.leaks_left_out
-        ]
-        parts.append(_table(["prompt", "what the store holds of it"], found, left=2))
+        parts += _leaks(report)
     if report.settings:
-        settings = [[name, setting(value)] for name, value in report.settings.items()]
+        settings = [[name, format_setting(value)] for name, value in report.settings.items()]
         parts += ["## Settings", _table(["setting", "value"], settings, left=2)]
     return "\n\n".join(parts) + "\n"
 
@@ -62,9 +48,10 @@ def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]])
     parts = [f"## Protocol {_cell(protocol)}"]
     if ks:
         parts.append(f"With {ks[-1]} documents, {report.prompts(protocol)} prompts:")
-    parts.append(_methods(report.summary(protocol)))
+    parts.append(_methods_table(report.summary(protocol)))
     for k in ks[:-1]:
-        parts += [f"### With {k} documents", _methods(report.summary(protocol, k=k), brief=True)]
+        summaries = report.summary(protocol, k=k)
+        parts += [f"### With {k} documents", _methods_table(summaries, brief=True)]
     by_group = report.summaries_by_group(protocol)
     if by_group:
         parts += ["### By group", _groups_table(report, protocol, by_group)]
@@ -73,64 +60,88 @@ def _section(report: Report, finding: Finding, plots: Sequence[tuple[str, str]])
             parts += [f"### Differences in {metric_name(metric)}", _differences_table(differences)]
     if finding.correlations:
         rows = [
-            [f"`{method}`", minus(one.value, 2), f"{minus(one.low, 2)} to {minus(one.high, 2)}"]
-            for method, one in finding.correlations.items()
+            [
+                f"`{method}`",
+                format_signed(interval.value, 2),
+                f"{format_signed(interval.low, 2)} to {format_signed(interval.high, 2)}",
+            ]
+            for method, interval in finding.correlations.items()
         ]
-        parts += ["### σ after the last document against % of base"]
+        parts.append("### σ after the last document against % of base")
         parts.append(_table(["method", "Spearman's ρ", "95 % interval"], rows))
     parts += [f"![{title}]({path})" for title, path in plots]
     return parts
+
+
+def _leaks(report: Report) -> list[str]:
+    verdicts = [
+        f"Without these prompts, {_cell(protocol)}: {_cell(finding.verdict_without_leaks)}"
+        for protocol, finding in report.findings.items()
+        if finding.verdict_without_leaks
+    ]
+    table = _table(["prompt", "what the store holds of it"], report.leaks.items(), left=2)
+    return ["## Leaks", report.leak_notice, *verdicts, table]
 
 
 def _groups_table(
     report: Report, protocol: str, by_group: Mapping[str, Mapping[str, MethodSummary]]
 ) -> str:
     metric = next(iter(report.metrics(protocol)), PERCENT_OF_BASE)
-    places = decimals_of(metric)
+    decimals = decimals_of(metric)
     rows = []
     for method in report.summary(protocol):
-        values = [quality(own.get(method), metric) for own in by_group.values()]
-        cells = [f"{number(value, places)} ± {number(error, places)}" for value, error in values]
+        values = [quality(summaries.get(method), metric) for summaries in by_group.values()]
+        cells = [
+            f"{format_number(value, decimals)} ± {format_number(error, decimals)}"
+            for value, error in values
+        ]
         rows.append([f"`{method}`", *cells])
-    heads = [f"{group} ({report.prompts(protocol, group)})" for group in by_group]
-    return _table([metric_name(metric), *heads], rows)
+    headings = [f"{group} ({report.prompts(protocol, group)})" for group in by_group]
+    return _table([metric_name(metric), *headings], rows)
 
 
-def _methods(summaries: Mapping[str, MethodSummary], *, brief: bool = False) -> str:
+def _methods_table(summaries: Mapping[str, MethodSummary], *, brief: bool = False) -> str:
     shown = columns(summaries.values(), brief=brief)
     rows = [
-        [f"`{method}`", *(number(column.of(summary), column.decimals) for column in shown)]
+        [
+            f"`{method}`",
+            *(format_number(column.value(summary), column.decimals) for column in shown),
+        ]
         for method, summary in summaries.items()
     ]
     return _table(["method", *(column.heading for column in shown)], rows)
 
 
 def _differences_table(differences: Iterable[Difference]) -> str:
-    rows = [
-        [
-            f"`{one.first}`",
-            f"`{one.second}`",
-            signed(one.interval.value, one.metric),
-            f"{signed(one.interval.low, one.metric)} to {signed(one.interval.high, one.metric)}",
-            one.verdict,
-            str(one.prompts),
-            "" if one.prompts_needed is None else f"{one.prompts_needed:,}",
-        ]
-        for one in differences
-    ]
-    heads = ["method", "against", "difference", "95 % interval", "verdict", "prompts", "needed"]
-    return _table(heads, rows, left=2)
+    rows = []
+    for difference in differences:
+        interval, metric = difference.interval, difference.metric
+        needed = difference.prompts_needed
+        low, high = (format_difference(end, metric) for end in (interval.low, interval.high))
+        rows.append(
+            [
+                f"`{difference.first}`",
+                f"`{difference.second}`",
+                format_difference(interval.value, metric),
+                f"{low} to {high}",
+                difference.verdict,
+                str(difference.prompts),
+                "" if needed is None else f"{needed:,}",
+            ]
+        )
+    headings = ["method", "against", "difference", "95 % interval", "verdict", "prompts", "needed"]
+    return _table(headings, rows, left=2)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, left: int = 1) -> str:
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
     marks = ["---"] * left + ["--:"] * (len(headings) - left)
     lines = [headings, marks, *rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
-def _cell(value: Any) -> str:
-    """Return a value on one line in which nothing is markup but code."""
-    text = GAP.join(" ".join(part.split()) for part in str(value).split(GAP))
+def _cell(text: str) -> str:
+    """Put a text on one line, and escape all markup except for code."""
+    text = GAP.join(" ".join(part.split()) for part in text.split(GAP))
     for special, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
         text = text.replace(special, safe)
     return text

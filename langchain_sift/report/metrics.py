@@ -1,4 +1,4 @@
-"""How good an answer is, given what it should have been."""
+"""Score an answer against its reference answers."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalized(text: str) -> str:
-    """Return an answer without case, punctuation, articles and extra white space.
+    """Remove case, punctuation, articles and extra white space from an answer.
 
-    As SQuAD's evaluation does: Rajpurkar et al. (2016), arXiv 1606.05250, section 6.1.
+    As the evaluation of SQuAD does: Rajpurkar et al. (2016), arXiv 1606.05250, section 6.1.
     """
     text = text.lower().translate(_WITHOUT_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if the answer is one of the references, normalized, else 0."""
+    """Return 1 if the normalized answer equals a normalized reference, else 0."""
     return float(any(normalized(answer) == normalized(reference) for reference in references))
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
     """Return the harmonic mean of precision and recall of words, for the best reference."""
-    return max((_f1(normalized(answer), normalized(one)) for one in references), default=0.0)
+    scores = (_f1(normalized(answer), normalized(reference)) for reference in references)
+    return max(scores, default=0.0)
 
 
 def contains_answer(answer: str, references: Sequence[str]) -> float:
-    """Return 1 if one of the references occurs in the answer, word by word, else 0."""
+    """Return 1 if the answer contains a reference, word by word, else 0."""
     words = f" {normalized(answer)} "
     return float(any(f" {normalized(reference)} " in words for reference in references))
 
 
 def _f1(answer: str, reference: str) -> float:
-    said, expected = answer.split(), reference.split()
-    if not said or not expected:
-        return float(said == expected)
-    common = sum((Counter(said) & Counter(expected)).values())
-    return 2.0 * common / (len(said) + len(expected))
+    answer_words, reference_words = answer.split(), reference.split()
+    if not answer_words or not reference_words:
+        return float(answer_words == reference_words)
+    common = sum((Counter(answer_words) & Counter(reference_words)).values())
+    return 2.0 * common / (len(answer_words) + len(reference_words))
 
 
 ANSWER_METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = MappingProxyType(
     {"exact_match": exact_match, "f1": token_f1, "contains": contains_answer}
 )
-"""What is measured of an answer that has references; from 0 to 1, more is better."""
+"""Metrics of answers with references; from 0 to 1, higher is better."""
 
 FROM_0_TO_1 = frozenset({*ANSWER_METRICS, "accuracy"})

@@ -1,104 +1,144 @@
-"""All that a comparison found: the report as a value."""
+"""Hold all rows of a comparison, with summaries and findings that are computed once."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
-from langchain_sift.report.intervals import (
-    Difference,
-    Interval,
-    correlation,
-    judge,
-    ratio_interval,
+from langchain_sift.report.findings import (
+    TOO_FEW_METHODS,
+    UNSCORED_ANSWERS,
+    Finding,
+    compared_pairs,
+    describe_failures,
+    difference_of,
+    uncertainty_and_gain,
+    verdict,
 )
+from langchain_sift.report.intervals import Difference, Interval, correlation
 from langchain_sift.report.metrics import FROM_0_TO_1
-from langchain_sift.report.rows import BASE, Row, plain
-from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, summarize
+from langchain_sift.report.rows import Row, plain
+from langchain_sift.report.summaries import (
+    PERCENT_OF_BASE,
+    MethodSummary,
+    rank_methods,
+    summarize,
+)
+
+_Part = tuple[str, str | None, int]  # protocol, group (None for all), k
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Report:
-    """All that a comparison found."""
+    """All rows of a comparison, and the statistics over them."""
 
     rows: tuple[Row, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What it was run with."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the comparison."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
-    """The beginning of each chosen document, by its id."""
+    """Start of each chosen document by its id."""
 
     prompt_texts: Mapping[str, str] = field(default_factory=dict)
-    """The beginning of each prompt, by its id."""
+    """Start of each prompt by its id."""
 
     leaks: Mapping[str, str] = field(default_factory=dict)
-    """Of which prompts the store holds the scored text, and how: prompt's id to what was found."""
+    """Prompts whose scored text is in the store: prompt's id to a description of the copy."""
 
     path: Path | None = None
-    """Of the page, once it is written."""
+    """Path of the page, once it is written."""
 
-    @property
+    _rows: dict[_Part, tuple[Row, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _summaries: dict[_Part, Mapping[str, MethodSummary]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @cached_property
     def protocols(self) -> tuple[str, ...]:
-        """The protocols that were run, in order."""
+        """The protocols in order."""
         return tuple(dict.fromkeys(row.protocol for row in self.rows))
 
-    @property
+    @cached_property
     def methods(self) -> tuple[str, ...]:
-        """The methods that were compared, in order."""
+        """The methods in order."""
         return tuple(dict.fromkeys(row.method for row in self.rows))
 
-    @property
+    @cached_property
     def groups(self) -> tuple[str, ...]:
-        """What the prompts were filed under, in order."""
+        """The groups of prompts in order."""
         return tuple(dict.fromkeys(row.group for row in self.rows))
 
-    @property
+    @cached_property
     def ks(self) -> tuple[int, ...]:
-        """The numbers of documents that were asked for, rising."""
+        """The numbers of documents per prompt, ascending; methods without documents have none."""
         return tuple(sorted({row.k for row in self.rows if row.k}))
 
+    @cached_property
+    def findings(self) -> Mapping[str, Finding]:
+        """The findings of each protocol; the most expensive part of a report."""
+        return {name: self._finding(name) for name in self.protocols}
+
     @property
-    def leaks_left_out(self) -> bool:
-        """Whether the prompts of `leaks` were not measured."""
+    def leaks_excluded(self) -> bool:
+        """True if the prompts of `leaks` were not measured."""
         return self.settings.get("leaks") == "exclude"
 
-    def select(self, protocol: str, *, group: str | None = None, k: int | None = None) -> list[Row]:
+    @property
+    def leak_notice(self) -> str:
+        """The number of prompts that leak, and their treatment, in words."""
+        prompts = len(self.leaks.keys() | {row.prompt for row in self.rows})
+        notice = f"the store holds the scored text of {len(self.leaks)} of {prompts} prompts"
+        return f"{notice}: those are left out." if self.leaks_excluded else f"{notice}."
+
+    def select(
+        self, protocol: str, *, group: str | None = None, k: int | None = None
+    ) -> tuple[Row, ...]:
         """Return the rows of a protocol.
 
         Args:
             protocol: One of `protocols`.
-            group: One of `groups`, or None for all.
-            k: How many documents; None for the most. Methods without documents always count.
+            group: One of `groups`; None means all groups.
+            k: Number of documents per prompt; None means the largest. Methods without documents
+                are always included.
         """
-        most = max(self.ks, default=0) if k is None else k
-        return [
-            row
-            for row in self.rows
-            if row.protocol == protocol and group in {None, row.group} and row.k in {0, most}
-        ]
+        k = max(self.ks, default=0) if k is None else k
+        part = (protocol, group, k)
+        if part not in self._rows:
+            self._rows[part] = tuple(
+                row
+                for row in self.rows
+                if row.protocol == protocol and group in {None, row.group} and row.k in {0, k}
+            )
+        return self._rows[part]
 
     def summary(
         self, protocol: str, group: str | None = None, k: int | None = None
-    ) -> dict[str, MethodSummary]:
+    ) -> Mapping[str, MethodSummary]:
         """Return the summary of each method; arguments as in `select`."""
-        return summarize(self.select(protocol, group=group, k=k))
+        part = (protocol, group, max(self.ks, default=0) if k is None else k)
+        if part not in self._summaries:
+            rows = self.select(protocol, group=group, k=k)
+            self._summaries[part] = summarize(rows)
+        return self._summaries[part]
 
     def summaries_by_group(self, protocol: str) -> dict[str, Mapping[str, MethodSummary]]:
-        """Return the summaries of each group, where there are several."""
+        """Return the summaries of each group; empty if there are fewer than two groups."""
         groups = [group for group in self.groups if self.prompts(protocol, group)]
         if len(groups) < 2:
             return {}
         return {group: self.summary(protocol, group) for group in groups}
 
     def prompts(self, protocol: str, group: str | None = None) -> int:
-        """Return how many prompts a protocol was run on."""
+        """Return the number of prompts of a protocol; arguments as in `select`."""
         return len({row.prompt for row in self.select(protocol, group=group)})
 
     def metrics(self, protocol: str) -> tuple[str, ...]:
-        """Return by what the methods can be compared; what is the same in all rows comes last."""
+        """Return the metrics of a protocol; a metric with the same value in all rows comes last."""
         rows = self.select(protocol)
         values: dict[str, set[float]] = {}
         for row in rows:
@@ -107,6 +147,10 @@ class Report:
         if any(math.isfinite(row.bits) for row in rows):
             values[PERCENT_OF_BASE] = {row.bits for row in rows}
         return tuple(sorted(values, key=lambda name: len(values[name]) == 1))
+
+    def ranked_methods(self, protocol: str, metric: str) -> list[str]:
+        """Return the methods that have a metric, the best first."""
+        return rank_methods(self.summary(protocol), metric)
 
     def difference(
         self,
@@ -123,115 +167,125 @@ class Report:
         Args:
             protocol: One of `protocols`.
             first: A method.
-            second: Another.
+            second: Another method.
             metric: One of `metrics`.
             group: As in `select`.
             k: As in `select`.
 
         Returns:
-            The first less the second; None where no prompt was measured with both.
+            First minus second; None if no prompt was measured with both.
         """
+        # A user's scorer may have any name and any range.
+        scorers = self.settings.get("scorers")
+        is_custom = isinstance(scorers, list | tuple) and metric in scorers
+        limit = 1.0 if metric in FROM_0_TO_1 and not is_custom else math.inf
         rows = self.select(protocol, group=group, k=k)
-        measured = {
-            method: {row.prompt: row for row in rows if row.method == method and not row.failure}
-            for method in (first, second, BASE)
-        }
-        common = [
-            prompt
-            for prompt, row in measured[first].items()
-            if prompt in measured[second] and _has(row, measured[second][prompt], metric)
-        ]
-        if metric == PERCENT_OF_BASE:
-            common = [prompt for prompt in common if prompt in measured[BASE]]
-            weights = [measured[BASE][prompt].bits / 100 for prompt in common]
-        else:
-            weights = [1.0] * len(common)
-        if not common or not sum(weights) > 0:
-            return None
-        interval = ratio_interval(
-            [
-                _value(measured[first][prompt], metric) - _value(measured[second][prompt], metric)
-                for prompt in common
-            ],
-            weights,
-            [measured[first][prompt].cluster for prompt in common],
-        )
-        return judge(
-            first,
-            second,
-            metric,
-            interval,
-            prompts=len(common),
-            lower_is_better=metric == PERCENT_OF_BASE,
-            limit=self._limit(metric),
-        )
-
-    def _limit(self, metric: str) -> float:
-        """Return what no difference in a metric exceeds; a scorer may have any name and range."""
-        own = self.settings.get("scorers") or ()
-        return 1.0 if metric in FROM_0_TO_1 and metric not in own else math.inf
+        return difference_of(rows, first, second, metric=metric, limit=limit)
 
     def uncertainty_and_gain(self, protocol: str, method: str) -> list[tuple[float, float, str]]:
-        """Return for each prompt σ after the last choice, percent of base, and its cluster."""
-        rows = self.select(protocol)
-        base = {row.prompt: row.bits for row in rows if row.method == BASE and not row.failure}
-        return [
-            (row.posterior_std, 100 * row.bits / base[row.prompt], row.cluster)
-            for row in rows
-            if row.method == method
-            and not row.failure
-            and base.get(row.prompt, 0.0) > 0
-            and math.isfinite(row.posterior_std)
-            and math.isfinite(row.bits)
-        ]
+        """Return σ after the last choice, percent of base, and the cluster of each prompt."""
+        return uncertainty_and_gain(self.select(protocol), method)
 
     def uncertainty_correlation(self, protocol: str, method: str) -> Interval | None:
-        """Return how σ goes with the percentage of base that is left: ranks, with interval.
+        """Return the rank correlation of σ with percent of base; None below three prompts.
 
-        Positive: where little is uncertain after the choice, much is gained, as arXiv
-        2410.08020 finds (section 5).
+        Positive if a low σ after the choice goes with a large improvement, as arXiv 2410.08020
+        reports (section 5).
         """
-        found = self.uncertainty_and_gain(protocol, method)
-        if len(found) < 3:
+        points = self.uncertainty_and_gain(protocol, method)
+        if len(points) < 3:
             return None
-        return correlation(*zip(*found, strict=True))
+        return correlation(*zip(*points, strict=True))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the summary as plain values, NaN as None.
+    def verdict(self, protocol: str) -> str:
+        """Name the best method of a protocol, and state how certain that is."""
+        metric = next(iter(self.metrics(protocol)), None)
+        if metric is None:
+            answered = any(row.answer is not None for row in self.select(protocol))
+            return UNSCORED_ANSWERS if answered else TOO_FEW_METHODS
+        difference = partial(self.difference, protocol, metric=metric)
+        return verdict(self.summary(protocol), metric, difference)
 
-        One object for one protocol; for several, such an object for each under "protocols".
+    def to_json(self) -> dict[str, object]:
+        """Return settings, summaries and findings as JSON values, NaN as None.
+
+        The object of the protocol if there is only one; otherwise the object of each protocol
+        under "protocols".
         """
         objects = {protocol: self._protocol_json(protocol) for protocol in self.protocols}
+        shared: dict[str, object] = {
+            "report": None if self.path is None else str(self.path),
+            "settings": plain(self.settings),
+            "prompts": len({row.prompt for row in self.rows}),
+            "ks": list(self.ks),
+            "leaks": plain(self.leaks),
+        }
         if len(objects) == 1:
-            return next(iter(objects.values()))
-        report = None if self.path is None else str(self.path)
-        return {"report": report, "protocols": objects}
+            return shared | next(iter(objects.values()))
+        return shared | {"protocols": objects}
 
-    def _protocol_json(self, protocol: str) -> dict[str, Any]:
-        found: dict[str, Any] = {
+    def _protocol_json(self, protocol: str) -> dict[str, object]:
+        finding = self.findings[protocol]
+        result: dict[str, object] = {
             "protocol": protocol,
             "prompts": self.prompts(protocol),
-            "report": None if self.path is None else str(self.path),
-            "methods": plain(self.summary(protocol)),
+            "verdict": finding.verdict,
+            "best": finding.best,
+            "metrics": list(self.metrics(protocol)),
+            "methods": _summaries_json(self.summary(protocol)),
         }
         if len(self.ks) > 1:
-            found["by_k"] = {str(k): plain(self.summary(protocol, k=k)) for k in self.ks}
+            result["by_k"] = {str(k): _summaries_json(self.summary(protocol, k=k)) for k in self.ks}
         if len(self.groups) > 1:
-            found["groups"] = {
+            result["groups"] = {
                 group: {
                     "prompts": self.prompts(protocol, group),
-                    "methods": plain(self.summary(protocol, group)),
+                    "methods": _summaries_json(self.summary(protocol, group)),
                 }
                 for group in self.groups
             }
-        return found
+        result["differences"] = plain(finding.differences)
+        result["correlations"] = plain(finding.correlations)
+        return result
+
+    def _finding(self, protocol: str) -> Finding:
+        summaries, metrics = self.summary(protocol), self.metrics(protocol)
+        ranked = {metric: rank_methods(summaries, metric) for metric in metrics}
+        kept = tuple(row for row in self.select(protocol) if row.prompt not in self.leaks)
+        show_leaks = self.leaks and not self.leaks_excluded
+        return Finding(
+            protocol=protocol,
+            verdict=self.verdict(protocol),
+            verdict_without_leaks=replace(self, rows=kept).verdict(protocol) if show_leaks else "",
+            failures=describe_failures(summaries, self.prompts(protocol)),
+            best=next(iter(ranked[metrics[0]]), None) if metrics else None,
+            differences={
+                metric: self._differences(protocol, metric, each_with_each=metric == metrics[0])
+                for metric in metrics
+            },
+            correlations={
+                method: interval
+                for method in self.methods
+                if (interval := self.uncertainty_correlation(protocol, method)) is not None
+                and math.isfinite(interval.value)
+            },
+        )
+
+    def _differences(
+        self, protocol: str, metric: str, *, each_with_each: bool
+    ) -> tuple[Difference, ...]:
+        pairs = compared_pairs(self.ranked_methods(protocol, metric), each_with_each=each_with_each)
+        differences = (self.difference(protocol, *pair, metric=metric) for pair in pairs)
+        return tuple(difference for difference in differences if difference is not None)
 
 
-def _has(first: Row, second: Row, metric: str) -> bool:
-    if metric == PERCENT_OF_BASE:
-        return math.isfinite(first.bits) and math.isfinite(second.bits)
-    return metric in first.scores and metric in second.scores
-
-
-def _value(row: Row, metric: str) -> float:
-    return row.bits if metric == PERCENT_OF_BASE else row.scores[metric]
+def _summaries_json(summaries: Mapping[str, MethodSummary]) -> dict[str, object]:
+    """Convert summaries to JSON values; without a GPU there is no peak memory."""
+    return {
+        method: {
+            name: plain(value)
+            for name, value in asdict(summary).items()
+            if name != "peak_memory" or value is not None
+        }
+        for method, summary in summaries.items()
+    }

@@ -1,4 +1,4 @@
-"""One method on one prompt, as a row."""
+"""Define a row: one measurement of one method on one prompt."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from langchain_sift.config import MODES
+
+BASE = "base"
+"""The method without documents that all others are compared with."""
+
+CHAIN = "chain"
+"""The mode of a user's runnable that answers by itself."""
+
+DOCUMENT_MODES = tuple(mode for mode in MODES if mode != BASE)
+"""The modes that use documents."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChosenDocument:
-    """A document as a method chose it; its text is in `Report.texts`."""
+    """A document that a method chose; the start of its text is in `Report.texts`."""
 
     id: str
     gain: float
-    """By how much it lowered the posterior variance at the prompt; NaN where nobody knows."""
+    """Reduction of the posterior variance at the prompt; NaN if unknown."""
 
     posterior_variance: float
-    """What remained after it."""
+    """Posterior variance at the prompt after this document; NaN if unknown."""
 
     copies: int
-    """How many of the candidates had its text."""
+    """Number of candidates with the same text, this document included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,87 +40,90 @@ class Row:
 
     protocol: str
     prompt: str
-    """The prompt's id."""
+    """Id of the prompt."""
 
     group: str
-    """What the prompt was filed under, such as its domain."""
+    """Group of the prompt, such as its domain."""
 
     method: str
     k: int = 0
-    """Documents that it was to choose; 0 where it chooses none."""
+    """Number of documents to choose; 0 for a method without documents."""
 
     source: str = ""
-    """What the prompt was cut from; its own id where that is not known."""
+    """Source that the prompt was cut from; empty if unknown."""
 
     bits: float = math.nan
-    """Of the scored text, under the model: its negative log-likelihood in base 2."""
+    """Negative log-likelihood of the scored text under the model, in bits."""
 
     bytes: int = 0
-    """Of the scored text, in UTF-8."""
+    """Length of the scored text in UTF-8."""
 
     tokens: int = 0
-    """Of the scored text."""
+    """Length of the scored text in tokens."""
 
     answer: str | None = None
-    """What was generated, where something was."""
+    """Generated answer; None if the protocol generates no answer."""
 
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Of the answer, by metric; more is better."""
+    """Scores of the answer by metric; higher is better."""
 
     seconds_retrieval: float = 0.0
     seconds_training: float = 0.0
+    """Share of the training time; prompts that are trained together share it equally."""
+
     seconds_answering: float = 0.0
-    """Of what was done for several prompts together, its equal share; so is training."""
+    """Share of the time for scoring and generation, as for training."""
 
     tokens_training: int = 0
     tokens_context: int = 0
-    """Before the scored text or the answer."""
+    """Number of tokens before the scored text or the answer."""
 
     tokens_answer: int = 0
-    peak_memory: int = 0
-    """Bytes that the process, or on a GPU the model, held at most while it was done."""
+    peak_memory: int | None = None
+    """Peak number of bytes that PyTorch allocated on the GPU; None without a GPU."""
 
     redundancy: float = math.nan
-    """Mean over the choices after the first of the highest cosine with one before; 1: copies."""
+    """Mean over all choices but the first of the highest cosine with an earlier choice; 1 means
+    that each choice repeats an earlier one."""
 
     chosen: tuple[ChosenDocument, ...] = ()
-    """In the order of choice, repeats included."""
+    """Chosen documents in the order of choice, repeats included."""
 
-    used_places: tuple[int, ...] = ()
-    """Which of them were learned from, or fitted into the context: places in `chosen`."""
+    used_indices: tuple[int, ...] = ()
+    """Indices in `chosen` of the documents that were trained on, or that fitted the context."""
 
     prior_variance: float = math.nan
     failure: str | None = None
-    """Why there is no score, where there is none."""
+    """Reason for a missing result; None if the row has a result."""
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What distinguishes it from all other rows of a comparison."""
+        """Key that is unique within a comparison: protocol, prompt, method and k."""
         return self.protocol, self.prompt, self.method, self.k
 
     @property
     def cluster(self) -> str:
-        """The observation that it is part of."""
+        """Source of the prompt; prompts of the same source are one observation."""
         return self.source or self.prompt
 
     @property
     def seconds(self) -> float:
-        """Retrieval, training and answering together."""
+        """Seconds of retrieval, training and answering together."""
         return self.seconds_retrieval + self.seconds_training + self.seconds_answering
 
     @property
     def used(self) -> int:
-        """How many documents were used, repeats counted."""
-        return len(self.used_places)
+        """Number of documents that were used, repeats counted."""
+        return len(self.used_indices)
 
     @property
     def distinct(self) -> int:
-        """How many different documents were used."""
-        return len({self.chosen[place].id for place in self.used_places})
+        """Number of different documents that were used."""
+        return len({self.chosen[index].id for index in self.used_indices})
 
     @property
     def posterior_std(self) -> float:
-        """What remained uncertain about the prompt: σ after the last choice."""
+        """Posterior standard deviation σ at the prompt after the last choice; NaN if unknown."""
         if not self.chosen:
             return math.nan
         return math.sqrt(max(0.0, self.chosen[-1].posterior_variance))
@@ -121,37 +135,38 @@ def in_order(
     prompts: Mapping[str, int],
     methods: Sequence[str],
 ) -> list[Row]:
-    """Return rows by protocol, prompt, method and k, whatever order they came in."""
-    method_places = {name: place for place, name in enumerate(methods)}
-    protocol_places = {name: place for place, name in enumerate(protocols)}
+    """Sort rows by protocol, prompt, method and k.
+
+    Args:
+        rows: The rows, in any order.
+        protocols: All protocols, in order.
+        prompts: Position of each prompt by its id; unknown prompts come last.
+        methods: All methods, in order.
+    """
+    method_order = {name: position for position, name in enumerate(methods)}
+    protocol_order = {name: position for position, name in enumerate(protocols)}
     return sorted(
         rows,
         key=lambda row: (
-            protocol_places[row.protocol],
+            protocol_order[row.protocol],
             prompts.get(row.prompt, len(prompts)),
-            method_places[row.method],
+            method_order[row.method],
             row.k,
         ),
     )
 
 
 def plain(value: Any) -> Any:
-    """Return a value of dataclasses, mappings and numbers as JSON has them, NaN as None."""
+    """Convert dataclasses, mappings, sequences and numbers to JSON values.
+
+    NaN and infinity become None, because JSON has neither.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if hasattr(value, "__dataclass_fields__"):
         return plain(asdict(value))
     return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-BASE = "base"
-
-
-CHAIN = "chain"
-
-
-MODES = ("rag", "ttft", "both")

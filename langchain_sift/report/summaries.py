@@ -1,4 +1,4 @@
-"""Each method's summary over many prompts."""
+"""Summarize each method over many prompts."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ PERCENT_OF_BASE = "percent_of_base"
 
 @dataclass(frozen=True, slots=True)
 class MethodSummary:
-    """One method over many prompts."""
+    """The results of one method over many prompts; a mean over prompts unless stated otherwise."""
 
     prompts: int
-    """How many were scored."""
+    """Number of prompts with a result."""
 
     failures: int
+    """Number of prompts without a result."""
+
     bits_per_byte: float
-    """All bits over all bytes."""
+    """Sum of all bits over sum of all bytes."""
 
     percent_of_base: float
-    """100 x bits per byte over the base model's on the same prompts; lower is better."""
+    """100 x bits per byte over those of the base model on the same prompts; lower is better."""
 
     standard_error: float
-    """Of `percent_of_base`, over sources of prompts; 0 for the base model itself."""
+    """Standard error of `percent_of_base` over sources of prompts; 0 for the base model."""
 
     perplexity: float
-    """2 to the mean bits per token of the scored text."""
+    """2 to the mean number of bits per token of the scored text."""
 
     scores: Mapping[str, float]
-    """Mean of each metric of the answers."""
+    """Mean score of the answers by metric."""
 
     score_errors: Mapping[str, float]
-    """Their standard errors."""
+    """Standard error of each mean score over sources of prompts."""
 
     seconds: float
-    """Mean over prompts; so are the next ones, but for `peak_memory`."""
-
     seconds_retrieval: float
     seconds_training: float
     seconds_answering: float
@@ -51,17 +51,34 @@ class MethodSummary:
     documents_used: float
     distinct_documents: float
     redundancy: float
-    peak_memory: int
-    """Highest of all prompts."""
+    peak_memory: int | None
+    """Highest peak of GPU memory over all prompts, in bytes; None without a GPU."""
 
 
 def summarize(rows: Iterable[Row]) -> dict[str, MethodSummary]:
-    """Return each method's summary over rows of one protocol, in the order of first occurrence."""
+    """Summarize each method over rows of one protocol, in the order of first occurrence."""
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).append(row)
     base = {row.prompt: row for row in by_method.get(BASE, []) if row.failure is None}
-    return {method: _summary(own, base) for method, own in by_method.items()}
+    return {method: _summary(rows, base) for method, rows in by_method.items()}
+
+
+def quality(summary: MethodSummary | None, metric: str) -> tuple[float, float]:
+    """Return a metric of a summary and its standard error; NaN if it was not measured."""
+    if summary is None:
+        return math.nan, math.nan
+    if metric == PERCENT_OF_BASE:
+        return summary.percent_of_base, summary.standard_error
+    return summary.scores.get(metric, math.nan), summary.score_errors.get(metric, math.nan)
+
+
+def rank_methods(summaries: Mapping[str, MethodSummary], metric: str) -> list[str]:
+    """Return the methods that have a metric, the best first."""
+    sign = 1 if metric == PERCENT_OF_BASE else -1
+    values = {method: sign * quality(summary, metric)[0] for method, summary in summaries.items()}
+    scored = [method for method, value in values.items() if math.isfinite(value)]
+    return sorted(scored, key=values.__getitem__)
 
 
 def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
@@ -71,13 +88,12 @@ def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
     bits = sum(row.bits for row in scored)
     total_bytes = sum(row.bytes for row in scored)
     total_tokens = sum(row.tokens for row in scored)
-    names = list(dict.fromkeys(name for row in done for name in row.scores))
-    marked = {name: [row for row in done if name in row.scores] for name in names}
+    metrics = dict.fromkeys(name for row in done for name in row.scores)
+    answered = {name: [row for row in done if name in row.scores] for name in metrics}
 
     def mean(value: Callable[[Row], float]) -> float:
-        values = [value(row) for row in done]
-        known = [value for value in values if math.isfinite(value)]
-        return float(np.mean(known)) if known else math.nan
+        values = [number for row in done if math.isfinite(number := value(row))]
+        return float(np.mean(values)) if values else math.nan
 
     return MethodSummary(
         prompts=len(done),
@@ -86,8 +102,8 @@ def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
         percent_of_base=percent,
         standard_error=standard_error,
         perplexity=_perplexity(bits, total_tokens),
-        scores={name: _mean_score(name, own) for name, own in marked.items()},
-        score_errors={name: _score_error(name, own) for name, own in marked.items()},
+        scores={name: _mean_score(name, rows) for name, rows in answered.items()},
+        score_errors={name: _score_error(name, rows) for name, rows in answered.items()},
         seconds=mean(lambda row: row.seconds),
         seconds_retrieval=mean(lambda row: row.seconds_retrieval),
         seconds_training=mean(lambda row: row.seconds_training),
@@ -97,7 +113,7 @@ def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
         documents_used=mean(lambda row: row.used),
         distinct_documents=mean(lambda row: row.distinct),
         redundancy=mean(lambda row: row.redundancy),
-        peak_memory=max((row.peak_memory for row in done), default=0),
+        peak_memory=max((row.peak_memory for row in done if row.peak_memory), default=None),
     )
 
 
@@ -118,25 +134,16 @@ def _score_error(name: str, rows: Sequence[Row]) -> float:
 
 
 def _percent_of_base(scored: Sequence[Row], base: Mapping[str, Row]) -> tuple[float, float]:
-    """Return the ratio of all bits to the base model's, in percent, and its standard error.
+    """Return all bits in percent of the base model's, and the standard error.
 
     The scored bytes are the same, so this is also the ratio of bits per byte.
     """
     paired = [row for row in scored if row.prompt in base]
     if not paired:
         return math.nan, math.nan
-    own = [row.bits for row in paired]
-    bases = [base[row.prompt].bits for row in paired]
-    if sum(bases) <= 0:
+    bits = [row.bits for row in paired]
+    base_bits = [base[row.prompt].bits for row in paired]
+    if sum(base_bits) <= 0:
         return math.nan, math.nan
-    error = ratio_standard_error(own, bases, [row.cluster for row in paired])
-    return 100 * sum(own) / sum(bases), 100 * error
-
-
-def quality(summary: MethodSummary | None, metric: str) -> tuple[float, float]:
-    """Return a metric of a summary, and its standard error; NaN where it was not measured."""
-    if summary is None:
-        return math.nan, math.nan
-    if metric == PERCENT_OF_BASE:
-        return summary.percent_of_base, summary.standard_error
-    return summary.scores.get(metric, math.nan), summary.score_errors.get(metric, math.nan)
+    error = ratio_standard_error(bits, base_bits, [row.cluster for row in paired])
+    return 100 * sum(bits) / sum(base_bits), 100 * error

@@ -1,15 +1,16 @@
-"""The columns of the tables in which methods stand."""
+"""Define the columns of the method tables, and format numbers and settings."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 
-from langchain_sift.report.summaries import MethodSummary
-from langchain_sift.report.wording import GAP
+from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary
 
+GAP = "\N{NO-BREAK SPACE}"
 _MEBI = 2**20
 _ERROR_MEANING = (
     "Standard error of what stands before it, over sources of prompts, as of a ratio of two sums "
@@ -20,17 +21,19 @@ _ERROR = f"±{GAP}s.e."
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table of methods."""
+    """A column of a table of methods."""
 
     heading: str
     meaning: str
-    of: Callable[[MethodSummary], float]
+    value: Callable[[MethodSummary], float]
+    """Value of a method; NaN if there is none."""
+
     decimals: int
     kind: str
-    """"quality", "seconds" or "use"."""
+    """Group of columns: "quality", "seconds", "use" or "memory"."""
 
     brief: bool = False
-    """Whether it is in compact tables too."""
+    """If True, the column is part of compact tables, too."""
 
 
 def _column(
@@ -102,7 +105,7 @@ _COSTS = (
     ),
     Column(
         "peak MiB", "Highest memory of all prompts: of the process, or of the model on a GPU.",
-        lambda one: one.peak_memory / _MEBI if one.peak_memory else math.nan, 0, "use",
+        lambda summary: summary.peak_memory / _MEBI if summary.peak_memory else math.nan, 0, "use",
     ),
     _column(
         "failures", "failures", 0, "use",
@@ -112,30 +115,30 @@ _COSTS = (
 
 
 def columns(summaries: Iterable[MethodSummary], *, brief: bool = False) -> list[Column]:
-    """Return the columns in which at least one method has something.
+    """Return the columns in which at least one method has a value.
 
     Args:
-        summaries: The methods'.
-        brief: Whether to leave out what only an exact look needs.
+        summaries: The summaries of the methods.
+        brief: If True, return only the columns of compact tables.
     """
-    known = list(summaries)
-    names = list(dict.fromkeys(name for one in known for name in one.scores))
-    scores = [column for name in names for column in _score_columns(name)]
+    methods = list(summaries)
+    metrics = dict.fromkeys(metric for summary in methods for metric in summary.scores)
+    scores = [column for metric in metrics for column in _score_columns(metric)]
     return [
         column
         for column in (*scores, *_QUALITY, *_COSTS)
         if (column.brief or not brief)
-        and any(math.isfinite(column.of(one)) for one in known)
-        and (column.heading != "failures" or any(one.failures for one in known))
+        and any(math.isfinite(column.value(summary)) for summary in methods)
+        and (column.heading != "failures" or any(summary.failures for summary in methods))
     ]
 
 
-def _score_columns(name: str) -> tuple[Column, Column]:
+def _score_columns(metric: str) -> tuple[Column, Column]:
     return (
         Column(
-            name,
-            f"Mean of {name} over the prompts' answers. Higher is better.",
-            lambda one: one.scores.get(name, math.nan),
+            metric,
+            f"Mean of {metric} over the prompts' answers. Higher is better.",
+            lambda summary: summary.scores.get(metric, math.nan),
             3,
             "quality",
             brief=True,
@@ -143,8 +146,46 @@ def _score_columns(name: str) -> tuple[Column, Column]:
         Column(
             _ERROR,
             _ERROR_MEANING,
-            lambda one: one.score_errors.get(name, math.nan),
+            lambda summary: summary.score_errors.get(metric, math.nan),
             3,
             "quality",
         ),
     )
+
+
+def format_number(value: float, decimals: int) -> str:
+    """Format a number; a dash if it is NaN or infinite."""
+    return f"{value:z,.{decimals}f}" if math.isfinite(value) else "–"
+
+
+def format_signed(value: float, decimals: int) -> str:
+    """Format a number so that its sign survives rounding, with a typographic minus."""
+    text = format_number(value, decimals)
+    if value and text == format_number(0.0, decimals):
+        text = f"{value:.1g}"  # rounded to 0, the end of an interval would seem to touch it
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def format_difference(value: float, metric: str) -> str:
+    """Format a difference in a metric, with its sign."""
+    text = format_signed(value, decimals_of(metric))
+    return f"+{text}" if value > 0 else text
+
+
+def decimals_of(metric: str) -> int:
+    """Return the number of decimals that a metric is shown with."""
+    return 1 if metric == PERCENT_OF_BASE else 3
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in tables and plots."""
+    return "% of base" if metric == PERCENT_OF_BASE else metric
+
+
+def format_setting(value: object) -> str:
+    """Format a setting as a line."""
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "not set" if value is None else str(value)

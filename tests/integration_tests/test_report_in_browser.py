@@ -17,6 +17,7 @@ from html import unescape
 import pytest
 
 from langchain_sift.report.html import write_html
+from langchain_sift.report.plots.plots import draw_plots
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
@@ -69,7 +70,7 @@ def example():
                         answer=HOSTILE if method == "ttft:sift" else "an answer",
                         seconds_answering=rng.random(),
                         chosen=chosen,
-                        used_places=tuple(range(k)),
+                        used_indices=tuple(range(k)),
                         prior_variance=1.0 if k else math.nan,
                     )
                 )
@@ -89,9 +90,10 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return write_html(example(), tmp_path_factory.mktemp("page") / "report.html").path.read_text(
-        "utf-8"
-    )
+    report = example()
+    plots = {"document": draw_plots(report, "document")}
+    written = write_html(report, tmp_path_factory.mktemp("page") / "report.html", plots)
+    return written.path.read_text("utf-8")
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
 def test_rows_are_read_as_they_were_written(summarize: ModuleType, tmp_path: Path) -> None:
     rows = [r for r in summarize.read_rows(summarize.ROWS) if r.group == "nih_grants"][:200]
     other = [
-        replace(row, method="ttft:other", chosen=row.chosen[::-1], used_places=row.used_places[1:])
+        replace(
+            row, method="ttft:other", chosen=row.chosen[::-1], used_indices=row.used_indices[1:]
+        )
         for row in rows
         if row.method == "ttft:sift"
     ]
@@ -62,7 +64,7 @@ def test_rows_are_read_as_they_were_written(summarize: ModuleType, tmp_path: Pat
     for row in (*rows, *other):
         found = back[row.key]
         assert [document.id for document in found.chosen] == [d.id for d in row.chosen]
-        assert found.used_places == row.used_places
+        assert found.used_indices == row.used_indices
         assert math.isclose(found.bits, row.bits)
         assert (found.source, found.tokens, found.distinct) == (
             row.source,

@@ -1,1 +1,5 @@
-"""The plots of a report, as SVG and PNG."""
+"""Draw the plots of a report."""
+
+from langchain_sift.errors import require
+
+require("compare", "matplotlib")

@@ -196,7 +196,7 @@ def test_several_k_are_what_each_is_alone(
             assert row.bits == pytest.approx(other.bits, rel=1e-5), row.key
             ids = [document.id for document in row.chosen]
             assert ids == [document.id for document in other.chosen]
-            assert row.used_places == other.used_places
+            assert row.used_indices == other.used_indices
             assert row.tokens_training == other.tokens_training
 
 

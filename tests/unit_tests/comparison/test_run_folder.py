@@ -21,7 +21,7 @@ SETTINGS = {"protocols": ["document"], "methods": ["base", "x"], "k": [1], "rate
 def rows(count: int) -> list[Row]:
     chosen = (ChosenDocument("d\n1", 0.5, math.nan, 2),)
     return [
-        Row("document", str(n), "g", "x", k=1, bits=1.5 * n, chosen=chosen, used_places=(0,))
+        Row("document", str(n), "g", "x", k=1, bits=1.5 * n, chosen=chosen, used_indices=(0,))
         for n in range(count)
     ]
 
@@ -143,7 +143,7 @@ wait(start(sys.argv[3]))
 
 def table(folder: Path) -> list[object]:
     return [
-        (row.key, round(row.bits, 6), [d.id for d in row.chosen], row.used_places)
+        (row.key, round(row.bits, 6), [d.id for d in row.chosen], row.used_indices)
         for row in read_report(folder).rows
     ]
 

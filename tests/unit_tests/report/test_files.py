@@ -41,7 +41,7 @@ def example(seed=0):
                         answer="so" if asks else None,
                         scores={"f1": rng.random()} if asks else {},
                         chosen=chosen,
-                        used_places=tuple(range(k)),
+                        used_indices=tuple(range(k)),
                         prior_variance=1.0 if k else math.nan,
                     )
                 )
@@ -167,7 +167,7 @@ def anything(seed):
             peak_memory=maybe(10**9, 0),
             redundancy=maybe(rng.random()),
             chosen=chosen,
-            used_places=tuple(range(len(chosen))),
+            used_indices=tuple(range(len(chosen))),
             prior_variance=maybe(rng.random()),
             failure=maybe(None, "no"),
         )

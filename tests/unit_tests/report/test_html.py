@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 
 from langchain_sift.report import html
+from langchain_sift.report.plots.plots import draw_plots
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
@@ -45,7 +46,7 @@ def row(method, prompt, bits, protocol="document", group="prose", **changes):
         tokens=25,
         seconds_answering=0.5,
         chosen=chosen,
-        used_places=tuple(range(len(chosen))),
+        used_indices=tuple(range(len(chosen))),
         prior_variance=1.0 if chosen else math.nan,
     )
     return replace(made, **changes)
@@ -128,8 +129,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def write(tmp_path):
     def written(report, *, plots=False):
-        drawn = None if plots else {}
-        written = html.write_html(report, tmp_path / "report.html", plots=drawn)
+        drawn = {name: draw_plots(report, name) for name in report.protocols if plots}
+        written = html.write_html(report, tmp_path / "report.html", drawn)
         text = written.path.read_text("utf-8")
         return Page(text), text
 
@@ -154,7 +155,7 @@ def test_the_page_holds_tables_plots_and_prompts(write):
 
 def test_the_report_knows_its_page(tmp_path):
     report = small_report()
-    written = html.write_html(report, tmp_path / "page.html")
+    written = html.write_html(report, tmp_path / "page.html", {})
     assert written == replace(report, path=tmp_path / "page.html")
 
 
@@ -250,7 +251,7 @@ def test_every_text_is_escaped(write):
     attacked = document(ATTACK)
     rows = [
         row(method, f"{ATTACK}{group}", 100.0, ATTACK, f"{ATTACK}{group}", chosen=chosen,
-            failure=failure, answer=ATTACK, scores={ATTACK: 0.5}, used_places=())
+            failure=failure, answer=ATTACK, scores={ATTACK: 0.5}, used_indices=())
         for group in "ab"
         for method, chosen, failure in (
             (BASE, (), None),
@@ -290,7 +291,7 @@ def test_a_failure_is_named_and_breaks_nothing(write):
 @pytest.mark.parametrize("failing", [set(BITS), {BASE}])
 def test_a_comparison_without_scores_still_has_a_page(write, failing):
     rows = [
-        replace(r, bits=math.nan, failure="no", chosen=(), used_places=())
+        replace(r, bits=math.nan, failure="no", chosen=(), used_indices=())
         if r.method in failing
         else r
         for r in small_report().rows
@@ -331,8 +332,9 @@ def test_one_prompt_has_no_interval(write):
 
 def test_the_page_is_the_same_every_time(tmp_path):
     report = small_report()
-    first = html.write_html(report, tmp_path / "a.html").path.read_bytes()
-    second = html.write_html(report, tmp_path / "b.html").path.read_bytes()
+    plots = {"document": draw_plots(report, "document")}
+    first = html.write_html(report, tmp_path / "a.html", plots).path.read_bytes()
+    second = html.write_html(report, tmp_path / "b.html", plots).path.read_bytes()
     assert first == second
 
 
@@ -347,7 +349,7 @@ def test_what_says_again_is_marked(write):
         "f": "word0.",
     }
     chosen = tuple(document(key) for key in "abacdef")
-    rows = [row(BASE, "p", 200.0), row("ttft:sift", "p", 150.0, chosen=chosen, used_places=(0,))]
+    rows = [row(BASE, "p", 200.0), row("ttft:sift", "p", 150.0, chosen=chosen, used_indices=(0,))]
     page, _ = write(report_of(rows, texts=texts))
     steps = page.chosen["lists"][0][0]["steps"]
     assert [(step[4], step[5]) for step in steps] == [
@@ -357,7 +359,7 @@ def test_what_says_again_is_marked(write):
 
 def test_a_list_tells_each_step_and_who_had_no_use_for_it(write):
     chosen = (document("a", 0.4, 0.6), document("b", 0.1, 0.5, copies=7))
-    rows = [row(BASE, "p", 200.0), row("rag:sift", "p", 150.0, chosen=chosen, used_places=(0,)),
+    rows = [row(BASE, "p", 200.0), row("rag:sift", "p", 150.0, chosen=chosen, used_indices=(0,)),
             row("ttft:sift", "p", 150.0, chosen=chosen)]  # fmt: skip
     page, _ = write(report_of(rows, texts={"a": "First.", "b": "Second."}))
     data = page.chosen
@@ -376,7 +378,7 @@ def test_a_list_tells_each_step_and_who_had_no_use_for_it(write):
 def test_nearest_neighbors_and_sift_stand_first(write):
     methods = ["ttft:mmr", "rag:sift", "ttft:random", "ttft:sift", "rag:nearest", "ttft:nearest"]
     rows = [row(BASE, "p", 200.0)] + [
-        row(method, "p", 150.0, chosen=(document(method),), used_places=(0,)) for method in methods
+        row(method, "p", 150.0, chosen=(document(method),), used_indices=(0,)) for method in methods
     ]
     page, _ = write(report_of(rows))
     data = page.chosen

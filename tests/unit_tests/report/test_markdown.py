@@ -9,12 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from langchain_sift.report.findings import find
 from langchain_sift.report.markdown import markdown
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
-from langchain_sift.report.verdicts import ranked_methods, verdict
-from langchain_sift.report.wording import setting
+from langchain_sift.report.tables import format_setting
 
 
 def row(method, prompt, bits, *, k=None, protocol="document", group="prose", **changes):
@@ -39,7 +37,7 @@ def answers(scores, metric="f1"):
 
 
 def said(report, protocol="document"):
-    return verdict(report, protocol).replace("\N{NO-BREAK SPACE}", " ")
+    return report.verdict(protocol).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def tables(text):
@@ -109,9 +107,9 @@ def test_a_headline_claims_what_the_table_of_differences_says(seed):
         FLAT
         | {m: tuple(rng.gauss(195, 9 * n) for _ in range(6)) for n, m in enumerate("abcdefg", 1)}
     )
-    (finding,) = find(report)
+    finding = report.findings["document"]
     told = {(one.first, one.second): one.verdict for one in finding.differences["percent_of_base"]}
-    ranked = ranked_methods(report, "document", "percent_of_base")
+    ranked = report.ranked_methods("document", "percent_of_base")
     certain = [m for m in ranked if told.get((m, BASE)) == "better"]
     sentence = said(report)
     best, runner_up = ranked[:2]
@@ -190,7 +188,7 @@ def test_failures_and_leaks_are_told():
     report = report_of(FLAT | {"rag:a": (100.0,) * 6}, leaks={"p1": "an exact copy in d"})
     failed = [replace(r, failure="no") if r.key[1:3] == ("p0", "rag:a") else r for r in report.rows]
     report = replace(report, rows=tuple(failed))
-    text = markdown(report, find(report), {})
+    text = markdown(report, {})
     assert "Failed: rag:a on 1 of 6 prompts." in text
     assert "the store holds the scored text of 1 of 6 prompts." in text
     assert [["prompt", "what the store holds of it"], ["---", "---"],
@@ -200,7 +198,7 @@ def test_failures_and_leaks_are_told():
 def test_prompts_that_leak_and_are_left_out_count_and_no_advice_is_given():
     leaks = {f"held{n}": "an exact copy in d" for n in range(5)}
     report = report_of(FLAT, leaks=leaks, settings={"leaks": "exclude"})
-    text = markdown(report, find(report), {})
+    text = markdown(report, {})
     assert "the store holds the scored text of 5 of 11 prompts: those are left out." in text
     assert "Without these prompts" not in text
 
@@ -217,8 +215,7 @@ def test_the_tables_hold_what_the_rows_say(seed):
         for k in ((0,) if m == BASE else ks)
     ]
     report = Report(rows=tuple(rows), settings={"ks": [1, 4], "model": "a|b"})
-    found = find(report)
-    text = markdown(report, found, {"document": [("A plot", "plots/a.svg")]})
+    text = markdown(report, {"document": [("A plot", "plots/a.svg")]})
     largest, smaller, by_group, differences, *_ = tables(text)
 
     def percent(method, k, group=None):
@@ -256,7 +253,7 @@ def test_the_main_methods_are_compared_each_with_each():
         FLAT | {m: [(100 + 5 * n) * rng.uniform(0.99, 1.01) for _ in range(6)]
                 for n, m in enumerate(reversed(names))}
     )  # fmt: skip
-    (finding,) = find(report)
+    finding = report.findings["document"]
     differences = finding.differences["percent_of_base"]
     assert finding.best == "ttft:sift:exhaustive"
     assert [d.first for d in differences[:10]] == list(reversed(names))
@@ -273,24 +270,24 @@ def test_uncertainty_and_gain_go_together():
         chosen = (ChosenDocument("a", 0.1, (i / 10) ** 2, 1),)
         rows += [row(BASE, f"p{i}", 100.0), row("ttft:sift", f"p{i}", 50.0 + i, chosen=chosen)]
     report = Report(rows=tuple(rows))
-    (finding,) = find(report)
+    finding = report.findings["document"]
     assert finding.correlations["ttft:sift"].value == pytest.approx(1.0)
-    table = next(t for t in tables(markdown(report, [finding], {})) if "ρ" in t[0][1])
+    table = next(t for t in tables(markdown(report, {})) if "ρ" in t[0][1])
     assert table[2][:2] == ["`ttft:sift`", "1.00"]
 
 
 def test_a_name_makes_no_markup():
     rows = [row(m, f"p{i}", 100.0, protocol="a\n<b>|") for m in (BASE, "rag:x|y") for i in range(3)]
     report = Report(rows=tuple(rows), settings={"<i>": "a\n\n# b"})
-    text = markdown(report, find(report), {})
+    text = markdown(report, {})
     assert "<" not in text.replace("&lt;", "")
     assert "\n# b" not in text
     assert all(len(line) == len(table[0]) for table in tables(text) for line in table)
 
 
 def test_an_empty_report_has_words():
-    assert find(Report(rows=())) == []
-    assert markdown(Report(rows=()), [], {}).startswith("# Comparison of 0 methods")
+    assert Report(rows=()).findings == {}
+    assert markdown(Report(rows=()), {}).startswith("# Comparison of 0 methods")
 
 
 @pytest.mark.parametrize(
@@ -298,4 +295,4 @@ def test_an_empty_report_has_words():
     [(None, "not set"), ([1, 2], "1, 2"), ({"a": "ä"}, '{"a": "ä"}'), (True, "True"), (0.5, "0.5")],
 )
 def test_a_setting_is_one_line(value, shown):
-    assert setting(value) == shown
+    assert format_setting(value) == shown

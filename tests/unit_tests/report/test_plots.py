@@ -15,7 +15,8 @@ import pytest
 from langchain_sift.report.plots import plots
 from langchain_sift.report.plots import quality as quality_plots
 from langchain_sift.report.plots import uncertainty as uncertainty_plots
-from langchain_sift.report.plots.svg import INK, label, method_style
+from langchain_sift.report.plots.axes import label
+from langchain_sift.report.plots.method_styles import INK, method_style
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
@@ -42,7 +43,7 @@ def row(method, prompt, bits, k=2, *, group="prose", **changes):
         seconds_answering=0.5,
         seconds_training=0.1 * k,
         chosen=chosen,
-        used_places=tuple(range(k)),
+        used_indices=tuple(range(k)),
         prior_variance=1.0 if k else math.nan,
     )
     return replace(made, **changes)
@@ -73,8 +74,10 @@ def test_what_there_is_nothing_for_is_not_drawn():
     assert names(report_of(ks=(1, 2))) == ["groups", "documents", "seconds", "variance", "sigma"]
     assert names(report_of(methods=("rag:nearest",))) == ["groups", "seconds", "variance"]
     assert names(report_of(methods=())) == []
-    assert names(report_of(failure="no", bits=math.nan, chosen=(), used_places=())) == []
-    answers = report_of(protocol="qa", bits=math.nan, scores={"f1": 0.5}, chosen=(), used_places=())
+    assert names(report_of(failure="no", bits=math.nan, chosen=(), used_indices=())) == []
+    answers = report_of(
+        protocol="qa", bits=math.nan, scores={"f1": 0.5}, chosen=(), used_indices=()
+    )
     assert names(answers, "qa") == ["groups", "seconds"]
 
 
@@ -161,7 +164,7 @@ def test_a_course_is_padded_by_its_last_value():
         row("rag:sift", "q", 100.0, chosen=chosen(0.6, 0.2)),
         row("rag:mine", "q", 100.0, chosen=chosen(math.nan)),
     ]
-    assert uncertainty_plots._courses(rows) == {("sift", (100.0, 70.0, 50.0)): ["rag:sift"]}
+    assert uncertainty_plots._curves(rows) == {("sift", (100.0, 70.0, 50.0)): ["rag:sift"]}
 
 
 def test_the_caption_has_the_rank_correlation():

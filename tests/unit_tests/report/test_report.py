@@ -74,7 +74,7 @@ def test_json_is_one_object_or_one_for_each_protocol_and_group() -> None:
 
 def test_distinct_documents_are_those_that_were_used() -> None:
     chosen = tuple(ChosenDocument(name, 0.1, 0.25, 1) for name in "aabc")
-    found = row("x", 1, 2.0, chosen=chosen, used_places=(0, 1, 3))
+    found = row("x", 1, 2.0, chosen=chosen, used_indices=(0, 1, 3))
     assert (found.used, found.distinct, found.posterior_std) == (3, 2, 0.5)
 
 
@@ -145,7 +145,7 @@ def test_uncertainty_goes_with_what_is_left() -> None:
     rows = [row("base", n, 100.0) for n in range(1, 9)]
     for n in range(1, 9):
         chosen = (ChosenDocument("a", 0.1, 0.01 * n * n, 1),)
-        rows.append(row("x", n, 50.0 + n, chosen=chosen, used_places=(0,)))
+        rows.append(row("x", n, 50.0 + n, chosen=chosen, used_indices=(0,)))
     found = Report(tuple(rows)).uncertainty_correlation("document", "x")
     assert found is not None
     assert found.value == pytest.approx(1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from langchain_sift.report.intervals import Interval, judge
 from langchain_sift.report.summaries import PERCENT_OF_BASE
-from langchain_sift.report.wording import minus, signed
+from langchain_sift.report.tables import format_difference, format_signed
 
 
 def read(text: str) -> float:
@@ -28,14 +28,19 @@ def numbers(seed: int, count: int) -> list[float]:
 @pytest.mark.parametrize("decimals", [1, 2, 3])
 def test_a_printed_number_is_on_the_side_of_0_of_the_true_one(decimals: int) -> None:
     for value in numbers(decimals, 500):
-        shown = read(minus(value, decimals))
+        shown = read(format_signed(value, decimals))
         assert side(shown) == side(value), (value, shown)
         assert shown == pytest.approx(value, abs=0.51 * 10**-decimals)
 
 
 def test_a_number_that_does_not_round_to_0_has_its_decimals() -> None:
-    assert [minus(value, 1) for value in (-1.26, 0.06, 0.0, -0.0)] == ["−1.3", "0.1", "0.0", "0.0"]
-    assert [signed(value, PERCENT_OF_BASE) for value in (-0.03, 0.03, 1.26, 0.0)] == [
+    assert [format_signed(value, 1) for value in (-1.26, 0.06, 0.0, -0.0)] == [
+        "−1.3",
+        "0.1",
+        "0.0",
+        "0.0",
+    ]
+    assert [format_difference(value, PERCENT_OF_BASE) for value in (-0.03, 0.03, 1.26, 0.0)] == [
         "−0.03",
         "+0.03",
         "+1.3",
@@ -50,7 +55,10 @@ def test_a_verdict_agrees_with_the_interval_that_is_printed(metric: str) -> None
         low, high = sorted((one, other))
         interval = Interval((low + high) / 2, low, high, 30)
         found = judge("a", "b", metric, interval, prompts=30, lower_is_better=False)
-        shown = [read(signed(end, metric)) for end in (found.interval.low, found.interval.high)]
+        shown = [
+            read(format_difference(end, metric))
+            for end in (found.interval.low, found.interval.high)
+        ]
         excludes = shown[0] > 0 or shown[1] < 0
         assert excludes is (found.verdict != "cannot tell"), (low, high, shown)
         assert (found.verdict == "better") is (shown[0] > 0)
