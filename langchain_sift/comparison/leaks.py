@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+
+from langchain_sift.report.shingles import shingles_of
 
 SHINGLE = 8
 """Words in a row that are looked for."""
 
 NEAR = 0.5
 """Share of a text's shingles from which on documents with them are a near copy of it."""
-
-_WORD = re.compile(r"\w+")
 
 
 def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -30,16 +28,16 @@ def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) 
     Returns:
         For each prompt of which there is a copy, where the closest one is, in words.
     """
-    shingles = {prompt: _shingles(text) for prompt, text in scored.items()}
-    wanted: dict[bytes, list[str]] = defaultdict(list)
+    shingles = {prompt: shingles_of(text, SHINGLE) for prompt, text in scored.items()}
+    wanted: dict[str, list[str]] = defaultdict(list)
     for prompt, own in shingles.items():
         for shingle in own:
             wanted[shingle].append(prompt)
-    found: dict[str, set[bytes]] = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     closest: dict[str, tuple[int, str]] = {}
     for identifier, text in documents:
         hits: Counter[str] = Counter()
-        for shingle in _shingles(text):
+        for shingle in shingles_of(text, SHINGLE):
             for prompt in wanted.get(shingle, ()):
                 hits[prompt] += 1
                 found[prompt].add(shingle)
@@ -59,17 +57,3 @@ def _told(most: int, identifier: str, together: int, *, of: int) -> str:
     if together > most:
         return f"{together / of:.0%} of it in several documents, the largest part in {identifier}"
     return f"{most / of:.0%} of it in {identifier}"
-
-
-def _shingles(text: str) -> set[bytes]:
-    """Return hashes of all runs of words; of a shorter text, of all of it."""
-    words = _WORD.findall(text.lower())
-    length = min(SHINGLE, len(words))
-    if not length:
-        return set()
-    return {
-        hashlib.blake2b(
-            " ".join(words[start : start + length]).encode("utf-8", "surrogatepass"), digest_size=8
-        ).digest()
-        for start in range(len(words) - length + 1)
-    }
