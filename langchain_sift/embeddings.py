@@ -15,7 +15,8 @@ from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError,
 require("ttft", "torch", "transformers")
 
 from langchain_sift.ttft.model.hidden_states import mean_hidden_states  # noqa: E402
-from langchain_sift.ttft.model.loading import LanguageModel, load_language_model  # noqa: E402
+from langchain_sift.ttft.model.language_model import LanguageModel  # noqa: E402
+from langchain_sift.ttft.model.loading import load_language_model  # noqa: E402
 from langchain_sift.ttft.model.tokens import check_texts  # noqa: E402
 
 _MEAN_KEY = "langchain_sift_mean"

@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Before any of the libraries is imported: they read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -122,6 +122,23 @@ def tiny_model_path(
     tiny_model.save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def weight_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the name of each model whose weights are loaded."""
+    from langchain_sift.ttft.model import loading
+
+    names: list[str] = []
+    load = loading._load_weights
+
+    def record(name: str, source: Any) -> Any:
+        weights = load(name, source)
+        names.append(name)
+        return weights
+
+    monkeypatch.setattr(loading, "_load_weights", record)
+    return names
 
 
 @pytest.fixture(scope="session")

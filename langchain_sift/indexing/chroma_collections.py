@@ -21,7 +21,7 @@ from langchain_sift.embeddings import HiddenStateEmbeddings, model_of
 from langchain_sift.errors import ArgumentError, SIFTError, StoreUnavailable
 from langchain_sift.stores.adapters.chroma import typed
 from langchain_sift.stores.locking import DATABASE
-from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel
 
 EMBEDDINGS_KEY = "langchain_sift_embeddings"
 """Key of a collection's metadata: its embeddings as module:NAME, if they are not a model's."""

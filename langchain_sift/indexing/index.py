@@ -23,7 +23,7 @@ from langchain_sift.indexing.chroma_collections import (
     typed_errors,
 )
 from langchain_sift.ttft.digests import digest_of
-from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel
 
 _BATCH = 128
 # Chroma Cloud returns at most 300 rows for a request.

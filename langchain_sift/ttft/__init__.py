@@ -24,11 +24,13 @@
 from langchain_sift.ttft.adapter_cache import AdapterCache
 from langchain_sift.ttft.admission import Reservation
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
-from langchain_sift.ttft.model.loading import LanguageModel, fastest_dtype, load_language_model
+from langchain_sift.ttft.model.devices import fastest_dtype
+from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.loading import load_language_model
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Request, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.training.tasks import Step, TrainingRecord
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
-from langchain_sift.ttft.training.trainer import Step, TrainingRecord
 
 __all__ = [
     "AdapterCache",

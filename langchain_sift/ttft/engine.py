@@ -23,7 +23,7 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.batching import Batcher
-from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents
 from langchain_sift.ttft.openmp import leave_cores_to_others
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, ScoringTask

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from langchain_sift.ttft.requests import Milestone, Outcome
 from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.training.tasks import Step, TrainingRecord
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
-from langchain_sift.ttft.training.trainer import Step, TrainingRecord
 
 
 @dataclass(slots=True)

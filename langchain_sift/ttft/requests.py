@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.tasks import Step, TrainingRecord, budget_limit
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
-from langchain_sift.ttft.training.trainer import Step, TrainingRecord, budget_spent
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Contexts and targets, token ids."""
@@ -101,7 +101,7 @@ class Request:
             trained=tuple(reservations[: len(adapter.training.trained)]),
             skipped=self.skipped,
             truncated=tuple(document.index for document in self.documents if document.truncated),
-            ended=budget_spent(adapter.training.steps, self.documents, self.config, self.omitted),
+            ended=budget_limit(adapter.training.steps, self.documents, self.config, self.omitted),
         )
         return replace(self, documents=(), num_texts=0, adapter=replace(adapter, training=before))
 

@@ -16,14 +16,15 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.generation import Continuation, fitting, generate, own_settings
 from langchain_sift.ttft.jobs import Job, without_frames
-from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Pairs, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
-from langchain_sift.ttft.training.lora import add_slots, share_weights
-from langchain_sift.ttft.training.scoring import negative_log_likelihoods
+from langchain_sift.ttft.training.loss import negative_log_likelihoods
+from langchain_sift.ttft.training.slots import add_slots, share_weights
+from langchain_sift.ttft.training.tasks import NO_DOCUMENT, TrainingTask
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
-from langchain_sift.ttft.training.trainer import Lesson, Trainer
+from langchain_sift.ttft.training.trainer import Trainer
 
 _MOST_DRIFT_TEXTS = 64  # different sets, whose base losses are remembered
 _OUT_OF_MEMORY = "the memory did not suffice"
@@ -131,8 +132,8 @@ class Worker:
 
     def _train(self, jobs: list[Job], max_length: int | None, skip_reason: str | None) -> None:
         self._trainer.reserve(len(jobs))
-        lessons = [self._lesson(job, max_length, skip_reason) for job in jobs]
-        for job, record in zip(jobs, self._trainer.train(lessons), strict=True):
+        tasks = [self._training_task(job, max_length, skip_reason) for job in jobs]
+        for job, record in zip(jobs, self._trainer.train(tasks), strict=True):
             request = job.ticket.request
             reason = skip_reason or request.skip_reason
             job.training = record if reason is None else replace(record, fallback=reason)
@@ -142,30 +143,31 @@ class Worker:
             self._guard(job)
             if request.keep_adapter and job.training.fallback is None:
                 job.adapter = self._kept(job, max_length or request.config.max_length)
-            fine = job.training.fallback in {None, "no document to learn from", reason}
+            fine = job.training.fallback in {None, NO_DOCUMENT, reason}
             if not (fine or job.ticket.should_stop()) and request.config.on_failure == "raise":
                 job.ticket.finish(TrainingError(f"training failed: {job.training.fallback}"))
 
-    def _lesson(self, job: Job, max_length: int | None, skip_reason: str | None) -> Lesson:
+    def _training_task(
+        self, job: Job, max_length: int | None, skip_reason: str | None
+    ) -> TrainingTask:
         ticket, request = job.ticket, job.ticket.request
         documents = [] if skip_reason else request.documents
         if max_length is not None:
             documents = [_cut(document, max_length) for document in documents]
         asked = request.task.after if isinstance(request.task, ScoringTask) else ()
-        pauses: dict[int, list[int]] = {}
+        counts: dict[int, list[int]] = {}
         for count in asked:
-            # Those too short to learn from are counted, and no step is taken on them.
-            learned = sum(document.index < count for document in documents)
-            pauses.setdefault(learned * request.config.steps_per_document, []).append(count)
-        return Lesson(
-            documents,
-            request.config,
-            ticket.should_stop,
-            job.report_step,
-            frozenset(pauses),
-            lambda taken, seconds: self._reach(job, pauses[taken], seconds),
-            request.skipped,
-            request.omitted,
+            # A document that is too short counts, but no step is taken on it.
+            trained = sum(document.index < count for document in documents)
+            counts.setdefault(trained * request.config.steps_per_document, []).append(count)
+        return TrainingTask(
+            documents=documents,
+            config=request.config,
+            should_stop=ticket.should_stop,
+            on_step=job.report_step,
+            milestones={n: functools.partial(self._reach, job, counts[n]) for n in counts},
+            skipped=request.skipped,
+            omitted=request.omitted,
         )
 
     def _reach(self, job: Job, counts: Sequence[int], seconds: float) -> None:

@@ -27,8 +27,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.tokens import TokenizedDocument
-from langchain_sift.ttft.training.lora import add_slots, share_weights
-from langchain_sift.ttft.training.trainer import Lesson, Trainer
+from langchain_sift.ttft.training.slots import add_slots, share_weights
+from langchain_sift.ttft.training.tasks import TrainingTask
+from langchain_sift.ttft.training.trainer import Trainer
 
 RECIPE = FineTuneConfig(lora_rank=64)
 
@@ -105,21 +106,23 @@ def peft_loop(model: PreTrainedModel, documents: torch.Tensor) -> None:
     peft_model.unload()
 
 
-def lessons(documents: torch.Tensor) -> list[Lesson]:
+def make_tasks(documents: torch.Tensor) -> list[TrainingTask]:
     return [
-        Lesson(
-            [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
-            RECIPE,
-            lambda: False,
+        TrainingTask(
+            documents=[
+                TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)
+            ],
+            config=RECIPE,
+            should_stop=lambda: False,
         )
         for rows in documents.tolist()
     ]
 
 
-def train(trainer: Trainer, taught: list[Lesson]) -> None:
-    records = trainer.train(taught)
+def train(trainer: Trainer, tasks: list[TrainingTask]) -> None:
+    records = trainer.train(tasks)
     assert all(record.fallback is None for record in records), records[0].fallback
-    for slot in range(len(taught)):
+    for slot in range(len(tasks)):
         trainer.slots.reset(slot)
 
 
@@ -133,8 +136,8 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
     slots, _ = add_slots(own, RECIPE)
     trainer = Trainer(own, slots, checkpointing=False)
     ceiling = matmul_ceiling(device, rounds)
-    one = seconds(lambda: train(trainer, lessons(documents[:1])), device, rounds)
-    several = seconds(lambda: train(trainer, lessons(documents)), device, rounds)
+    one = seconds(lambda: train(trainer, make_tasks(documents[:1])), device, rounds)
+    several = seconds(lambda: train(trainer, make_tasks(documents)), device, rounds)
     on_device = documents[0].to(device)
     loop = seconds(lambda: peft_loop(model, on_device), device, rounds)
     # A LoRA step: the forward pass, and the gradient of the activations (2 P each a token).

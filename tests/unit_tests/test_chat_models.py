@@ -152,7 +152,7 @@ def test_an_empty_store_leaves_the_base_model_and_says_so(
     empty = Chroma(collection_name=f"empty-{uuid.uuid4()}", embedding_function=embeddings)
     asked = chat.model_copy(update={"retriever": SIFTRetriever(vectorstore=empty)})
     message = asked.invoke("The river")
-    assert message.response_metadata["ttft"]["fallback"] == "no document to learn from"
+    assert message.response_metadata["ttft"]["fallback"] == "no document to train on"
     assert message.response_metadata["ttft"]["steps"] == 0
     assert message.content == chat.invoke("The river", documents=[]).content
 

@@ -160,7 +160,7 @@ def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
     with caplog.at_level(logging.WARNING, "langchain_sift.vllm"):
         assert chain.invoke({"input": QUESTION})["answer"] == base
     assert double.routes == ["chat/completions"]
-    assert "the base model answers: no document to learn from" in caplog.text
+    assert "the base model answers: no document to train on" in caplog.text
 
 
 def test_documents_that_bring_too_little_are_not_learned_from(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from langchain_sift.ttft.model.loading import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import beginning, well_formed
 from langchain_sift.ttft.openmp import leave_cores_to_others
 

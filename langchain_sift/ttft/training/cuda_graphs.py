@@ -1,60 +1,63 @@
-"""Work of fixed shape, recorded once and replayed: on a GPU, as a CUDA graph.
+"""Record work of fixed shape as CUDA graphs, and replay it.
 
-A step of test-time fine-tuning launches thousands of small kernels; for one prompt the GPU
-waits for Python between them. A recorded step is one launch.
+A training step launches thousands of small kernels; for one prompt, the GPU waits for Python
+between them. A recorded step is a single launch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-_MOST = 64  # recordings; each keeps its thousands of launches in memory
+_MAX_RECORDINGS = 64  # each keeps its thousands of launches in memory
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
     result: torch.Tensor | None
 
 
 class Recorder:
-    """Runs a piece of work; the second time that it is asked for, it is recorded.
+    """Runs work on a CUDA device; the second run of the same work is recorded.
 
     The work must read its inputs from the same tensors each time, and write its outputs to the
-    same. The first time is both the work itself and what libraries need to warm up.
+    same tensors. The first run also warms up the libraries, as a recording requires.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """Record on CUDA devices; elsewhere work is run as it is, each time."""
-        self._records = device.type == "cuda"
-        # One pool for all: a result is copied before the next recording may write to its place.
-        self._pool = torch.cuda.graph_pool_handle() if self._records else None
-        self._seen: set[Hashable] = set()
+    def __init__(self) -> None:
+        """Start without recordings."""
+        # All share one memory pool: a result is copied before the next recording writes to it.
+        self._pool: Any = None
+        self._warm: set[Hashable] = set()
         self._recordings: dict[Hashable, _Recording] = {}
 
     def run(self, key: Hashable, work: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
-        """Do the work that `key` names, and return its result, valid until it is run again."""
-        if not self._records:
-            return work()
-        if key not in self._seen:
+        """Run the work that `key` identifies; return its result, valid until the next run."""
+        if key not in self._warm:
             result = work()
-            self._seen.add(key)  # not before: a piece that failed has warmed nothing up
+            self._warm.add(key)  # only now: work that failed has warmed nothing up
             return result
         if key not in self._recordings:
-            if len(self._recordings) == _MOST:
+            if len(self._recordings) == _MAX_RECORDINGS:
                 self._recordings.clear()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                result = work()
-            self._recordings[key] = _Recording(graph, result)
+            self._recordings[key] = self._record(work)
         recording = self._recordings[key]
         recording.graph.replay()
         return recording.result
 
+    def _record(self, work: Callable[[], torch.Tensor | None]) -> _Recording:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = work()
+        return _Recording(graph, result)
+
     def forget(self) -> None:
-        """Drop what was recorded: the tensors that it read and wrote are no more."""
-        self._seen.clear()
+        """Drop all recordings: their tensors no longer exist."""
+        self._warm.clear()
         self._recordings.clear()

@@ -1,7 +1,8 @@
-"""The negative log-likelihood of the next token, and its gradient, in one pass.
+"""Compute the negative log-likelihood of the next token, and its gradient, in one pass.
 
-The output layer is frozen, so its gradient is not needed, and the logits are needed a block of
-positions at a time only: there is never a tensor of all positions by the whole vocabulary.
+A fused linear cross-entropy as in Liger Kernel (arXiv 2410.10989): the output layer is frozen,
+so only the gradient of its inputs is needed, and logits exist for one block of positions at a
+time, never for all positions by the whole vocabulary.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-# Logits that are widened to float32 at a time. On a CPU a block stays in its cache.
+# Number of float32 logits in one block. On a CPU, a block stays in its cache.
 _BLOCK = {"cpu": 1 << 18}
 _BLOCK_ON_ACCELERATOR = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The tokens that count in a batch of b rows of t token ids each."""
+    """The tokens of a batch, b rows of t token ids, and their weights in the loss."""
 
     token_ids: torch.Tensor
-    """Shape (b, t), padded on the right, where a causal model does not look."""
+    """Shape (b, t), padded on the right, where a causal model does not attend."""
 
     weights: torch.Tensor
-    """Shape (b, t - 1): what position i's loss, on token i + 1, counts."""
+    """Shape (b, t - 1): the weight of position i's loss, which is on token i + 1."""
 
     counted: torch.Tensor | None
-    """The flat indices of the positions of weight other than 0; None: look at all."""
+    """Flat indices of the positions with nonzero weight. None means all positions."""
 
 
 def make_targets(
@@ -43,18 +44,18 @@ def make_targets(
     length: int | None = None,
     device: torch.device,
 ) -> Targets:
-    """Return the rows as one batch.
+    """Make one batch of the rows.
 
     Args:
-        rows: Token ids, at least two each.
-        first: For each row, the index of the first token that counts; by default the second.
-        mean: Whether a row's loss is the mean over its tokens, or else the sum.
-        length: t, at least the longest row's; by default just that.
-        device: Where the model is.
+        rows: Token ids, at least two per row.
+        first: Index of the first token of each row that counts. None means the second token.
+        mean: If True, a row's loss is the mean over its tokens, otherwise their sum.
+        length: t, at least the longest row's length. None means exactly that length.
+        device: The device of the model.
     """
     length = length or max(len(row) for row in rows)
     token_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    # Never the process's default dtype: another thread may load a model in another.
+    # Not the default dtype of the process: another thread may change it while it loads a model.
     weights = torch.zeros(len(rows), length - 1, dtype=torch.float32)
     for number, row in enumerate(rows):
         start = first[number] if first else 1
@@ -69,9 +70,9 @@ def make_targets(
 
 
 def linear_head(model: PreTrainedModel) -> nn.Linear | None:
-    """Return the layer that makes logits of the last hidden states, where that is all it does.
+    """Return the output layer if the logits are just its outputs on the last hidden states.
 
-    Some architectures cap or scale their logits; whether this one does is asked of the model.
+    Some architectures cap or scale their logits; a forward pass shows whether this one does.
     """
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
@@ -80,19 +81,19 @@ def linear_head(model: PreTrainedModel) -> nn.Linear | None:
     with torch.inference_mode():
         logits = model(input_ids=probe, use_cache=False).logits
         states = model.base_model(input_ids=probe, use_cache=False)[0]
-        plain = states.shape[-1] == head.in_features and torch.equal(head(states), logits)
-    return head if plain else None
+        is_linear = states.shape[-1] == head.in_features and torch.equal(head(states), logits)
+    return head if is_linear else None
 
 
 def row_losses(model: PreTrainedModel, head: nn.Linear | None, targets: Targets) -> torch.Tensor:
     """Return each row's loss in nats, shape (b,): the weighted sum over its tokens.
 
-    The same as `cross_entropy(logits.float(), ...)` of each row, whatever the model's dtype.
+    Equal to `cross_entropy(logits.float(), ...)` of each row, whatever the model's dtype.
 
     Args:
         model: Any causal language model.
-        head: What `linear_head` says of it.
-        targets: What counts.
+        head: The result of `linear_head(model)`.
+        targets: The tokens and their weights.
     """
     inputs = {"input_ids": targets.token_ids, "use_cache": False}
     source = model(**inputs).logits if head is None else model.base_model(**inputs)[0]
@@ -100,29 +101,62 @@ def row_losses(model: PreTrainedModel, head: nn.Linear | None, targets: Targets)
     return losses
 
 
+def backward(model: PreTrainedModel, head: nn.Linear | None, targets: Targets) -> torch.Tensor:
+    """Compute the gradients of all rows' losses, and return the losses as `row_losses` does."""
+    losses = row_losses(model, head, targets)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    return losses.detach()
+
+
+def negative_log_likelihoods(
+    model: PreTrainedModel,
+    head: nn.Linear | None,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+) -> list[float]:
+    """Return the negative log-likelihood of each target given its context, in nats.
+
+    Args:
+        model: Any causal language model.
+        head: The result of `linear_head(model)`.
+        pairs: Token ids of contexts and targets, at least one token each.
+    """
+    targets = make_targets(
+        [[*context, *target] for context, target in pairs],
+        first=[len(context) for context, _ in pairs],
+        mean=False,
+        device=model.device,
+    )
+    with torch.inference_mode():
+        nats: list[float] = row_losses(model, head, targets).tolist()
+    return nats
+
+
 class _RowLosses(torch.autograd.Function):
+    """The losses of `row_losses`, with their gradient computed in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, source: torch.Tensor, head: nn.Linear | None, targets: Targets
     ) -> torch.Tensor:
         rows, positions, _ = source.shape
         flat = source.flatten(0, 1)
-        wanted = targets.token_ids[:, 1:].flatten()
+        next_tokens = targets.token_ids[:, 1:].flatten()
         weights = targets.weights.flatten()
         row_of = torch.arange(rows, device=flat.device).repeat_interleave(positions)
         losses = torch.zeros(rows, dtype=torch.float32, device=flat.device)
         gradient = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
         for block in _blocks(flat, head, targets.counted):
             logits = flat[block] if head is None else F.linear(flat[block], head.weight, head.bias)
-            # A copy: in a float32 model without a head of its own, these are the logits.
+            # Copy float32 logits, which without a head are the model's outputs.
             log_p = logits.float() if logits.dtype != torch.float32 else logits.clone()
-            token, weight = wanted[block, None], weights[block]
+            token, weight = next_tokens[block, None], weights[block]
+            # loss = log sum exp(logits) - logit of the next token
             normalizer = log_p.logsumexp(dim=1, keepdim=True)
             nats = (normalizer - log_p.gather(1, token))[:, 0]
             losses.index_add_(0, row_of[block], nats * weight)
             if gradient is None:
                 continue
-            # d loss / d logits = softmax - one-hot.
+            # d loss / d logits = softmax - one-hot (Bishop 2006, eq. 4.109)
             log_p.sub_(normalizer).exp_()
             log_p.scatter_add_(1, token, log_p.new_full(token.shape, -1.0))
             of_logits = log_p.mul_(weight[:, None]).to(flat.dtype)
@@ -142,7 +176,7 @@ class _RowLosses(torch.autograd.Function):
 def _blocks(
     flat: torch.Tensor, head: nn.Linear | None, counted: torch.Tensor | None
 ) -> Iterator[slice | torch.Tensor]:
-    """Yield the positions that count, so many at a time that their logits are few enough."""
+    """Yield blocks of the positions that count, each with few enough logits."""
     vocabulary = flat.shape[1] if head is None else head.out_features
     logits = _BLOCK.get(flat.device.type, _BLOCK_ON_ACCELERATOR)
     size = max(16, logits // vocabulary)

@@ -18,7 +18,7 @@ import torch
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.training.trainer import TrainingRecord
+from langchain_sift.ttft.training.tasks import TrainingRecord
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"

@@ -35,7 +35,6 @@ from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
 from langchain_sift.language_models.fine_tuned import told_apart
 from langchain_sift.ttft import Engine
-from langchain_sift.ttft.model.loading import load_count
 from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -855,18 +854,22 @@ def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
-    face: Any, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    face: Any,
+    tiny_model_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weight_loads: list[str],
 ) -> None:
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
     own = shutil.copytree(tiny_model_path, tmp_path / "model")  # that no other test has loaded
     named = face(model=str(own), dtype="float32", max_tokens=2)
     configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
-    before = load_count()
+    before = len(weight_loads)
     for temperature in (0.5, 1.0, 1.5):
         configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
         engine = weakref.ref(*named.held)
         assert not freed_within(0.5, engine)
-    assert load_count() == before + 1
+    assert len(weight_loads) == before + 1
     assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))
     del named, configurable
     assert freed_within(30.0, engine)

@@ -21,7 +21,7 @@ from langchain_sift.serving import Tenant, Tenants, create_app
 from langchain_sift.serving import middleware as gate_module
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft.generation import _Row
-from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.trainer import Trainer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

@@ -18,7 +18,7 @@ from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import AdapterCache, Engine, LanguageModel, Request, TrainingRecord
 from langchain_sift.ttft.model.tokens import TokenizedDocument
-from langchain_sift.ttft.training.trainer import Lesson
+from langchain_sift.ttft.training.tasks import TrainingTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -228,10 +228,10 @@ def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
     trainer, documents = chat.engine._worker._trainer, [Document(" ".join(texts[:5]))]
     train = trainer.train
 
-    def lacks_memory(lessons: list[Lesson]) -> list[TrainingRecord]:
-        if any(len(d.token_ids) > 32 for lesson in lessons for d in lesson.documents):
+    def lacks_memory(tasks: list[TrainingTask]) -> list[TrainingRecord]:
+        if any(len(d.token_ids) > 32 for task in tasks for d in task.documents):
             raise torch.OutOfMemoryError
-        return train(lessons)
+        return train(tasks)
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "train", lacks_memory)

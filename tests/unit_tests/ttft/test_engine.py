@@ -75,7 +75,7 @@ def test_without_documents_it_is_the_base_model_exactly(
     answer(engine, texts[:3])
     outcome = engine.outcome(engine.request([], ScoringTask([(PROMPT[:1], PROMPT[1:])])))
     assert outcome.nats[0] == pytest.approx(expected, rel=1e-6)
-    assert outcome.training.fallback == "no document to learn from"
+    assert outcome.training.fallback == "no document to train on"
     assert negative_log_likelihood(engine, PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
 
 

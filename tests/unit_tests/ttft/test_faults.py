@@ -23,10 +23,10 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask, Step
 from langchain_sift.ttft.generation import Continuation
-from langchain_sift.ttft.training.cuda_graphs import Recorder
-from langchain_sift.ttft.training.lora import Slots
 from langchain_sift.ttft.training.loss import Targets
-from langchain_sift.ttft.training.trainer import Lesson, Trainer
+from langchain_sift.ttft.training.slots import Slots
+from langchain_sift.ttft.training.tasks import TrainingTask
+from langchain_sift.ttft.training.trainer import Trainer
 from langchain_sift.ttft.worker import Worker
 from tests.conftest import make_sentence
 
@@ -202,7 +202,7 @@ class Faults:
             ("langchain_sift.ttft.engine", "tokenize_documents"),
             (Trainer, "train"),
             (Trainer, "_gradients"),
-            ("langchain_sift.ttft.training.trainer", "row_losses"),
+            ("langchain_sift.ttft.training.loss", "row_losses"),
             (Slots, "step"),
             ("langchain_sift.ttft.worker", "generate"),
             ("langchain_sift.ttft.worker", "negative_log_likelihoods"),
@@ -232,10 +232,10 @@ class Faults:
             fault.strike()
         return documents
 
-    def train(self, usual: Any, trainer: Trainer, lessons: Sequence[Lesson]) -> Any:
-        beginnings = [ls.documents[0].token_ids[:5] if ls.documents else () for ls in lessons]
+    def train(self, usual: Any, trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
+        beginnings = [t.documents[0].token_ids[:5] if t.documents else () for t in tasks]
         self._slots = [self.of_beginning.get(beginning) for beginning in beginnings]
-        return usual(trainer, lessons)
+        return usual(trainer, tasks)
 
     def _gradients(self, usual: Any, trainer: Trainer, first: int, rows: Any) -> Any:
         self._first = first
@@ -525,21 +525,6 @@ def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
     assert next(attempts) == 3
 
 
-def test_work_that_failed_is_done_once_more_before_it_is_recorded() -> None:
-    """Nothing was warmed up by it."""
-    recorder = Recorder(torch.device("cpu"))
-    recorder._records = True  # as on a GPU, where the second time is recorded
-
-    def fail() -> torch.Tensor:
-        raise ValueError
-
-    with pytest.raises(ValueError):  # noqa: PT011 - just that
-        recorder.run("step", fail)
-    result = recorder.run("step", lambda: torch.ones(1))
-    assert result is not None
-    assert bool(result)
-
-
 def test_only_the_request_whose_loss_is_not_finite_raises(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -564,7 +549,7 @@ class Memory:
     def __init__(self, lacks: Callable[[int, int], bool], patch: pytest.MonkeyPatch) -> None:
         self.passes: list[tuple[int, int]] = []
         self._lacks = lacks
-        training = sys.modules["langchain_sift.ttft.training.trainer"]
+        training = sys.modules["langchain_sift.ttft.training.loss"]
         self._usual = training.row_losses  # type: ignore[attr-defined]
         patch.setattr(training, "row_losses", self._row_losses)
 
@@ -663,9 +648,9 @@ def test_no_tensor_of_a_failed_step_outlives_it(
     layers = [model.get_submodule(name) for name in engine._worker.names]
     for layer in layers:
         layer.register_forward_hook(lambda *a: seen.append(weakref.ref(a[-1])))
-    usual = sys.modules["langchain_sift.ttft.training.trainer"].row_losses  # type: ignore[attr-defined]
+    usual = sys.modules["langchain_sift.ttft.training.loss"].row_losses  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "langchain_sift.ttft.training.trainer.row_losses",
+        "langchain_sift.ttft.training.loss.row_losses",
         lambda *args: fail_in_the_second_step(usual(*args)),
     )
     gc.collect()

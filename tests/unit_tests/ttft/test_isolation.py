@@ -28,7 +28,7 @@ from transformers import (
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, ScoringTask
-from langchain_sift.ttft.training.trainer import Lesson
+from langchain_sift.ttft.training.tasks import TrainingTask
 from tests.conftest import make_sentence
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def make_engine(
 
 
 @contextmanager
-def batches_of(engine: Engine) -> Iterator[list[list[Lesson]]]:
+def batches_of(engine: Engine) -> Iterator[list[list[TrainingTask]]]:
     """Note which lessons the engine trains together, the first in slot 0."""
-    seen: list[list[Lesson]] = []
+    seen: list[list[TrainingTask]] = []
     trainer = engine._worker._trainer
     with pytest.MonkeyPatch.context() as patch:
         train = trainer.train

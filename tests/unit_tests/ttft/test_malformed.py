@@ -242,7 +242,7 @@ def test_ten_thousand_documents(chat: ChatTestTimeFineTuned) -> None:
 def test_nothing_but_texts_too_short(chat: ChatTestTimeFineTuned) -> None:
     record = record_of(chat, [Document(text, id=text) for text in ("", " ", "x")])
     assert record["skipped"] == ["", " ", "x"]
-    assert record["fallback"] == "no document to learn from"
+    assert record["fallback"] == "no document to train on"
 
 
 METADATA: dict[str, Any] = {
@@ -293,7 +293,7 @@ def test_documents_may_come_in_anything_that_yields_them(chat: ChatTestTimeFineT
 @pytest.mark.parametrize("documents", [None, [], (), iter(())], ids=["None", "[]", "()", "iter"])
 def test_no_documents_leave_the_base_model(chat: ChatTestTimeFineTuned, documents: Any) -> None:
     record = record_of(chat, documents)
-    assert (record["steps"], record["fallback"]) == (0, "no document to learn from")
+    assert (record["steps"], record["fallback"]) == (0, "no document to train on")
 
 
 def changed(value: Any) -> Document:

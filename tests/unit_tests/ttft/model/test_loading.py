@@ -26,7 +26,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, T5Co
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import LanguageModel, fastest_dtype, load_language_model
 from langchain_sift.ttft.model import loading
-from langchain_sift.ttft.model.loading import load_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -77,17 +76,19 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_one_name_is_loaded_once_while_it_is_in_use(tiny_model_path: Path) -> None:
-    before = load_count()
+def test_one_name_is_loaded_once_while_it_is_in_use(
+    tiny_model_path: Path, weight_loads: list[str]
+) -> None:
+    before = len(weight_loads)
     first = load_language_model(str(tiny_model_path), dtype="float32")
     again = load_language_model(str(tiny_model_path), dtype=torch.float32)
     assert again.model is first.model
     assert again.tokenizer is first.tokenizer
-    assert load_count() == before + 1
+    assert len(weight_loads) == before + 1
     other = load_language_model(str(tiny_model_path), dtype="bfloat16")
     assert other.model is not first.model
     assert other.model.dtype == torch.bfloat16
-    assert load_count() == before + 2
+    assert len(weight_loads) == before + 2
 
 
 def test_the_weights_go_with_their_last_user(tiny_model_path: Path) -> None:
@@ -102,8 +103,8 @@ def test_the_weights_go_with_their_last_user(tiny_model_path: Path) -> None:
     assert all(part() is None for part in gone)
 
 
-def test_many_threads_wait_for_one_load(tiny_model_path: Path) -> None:
-    before, together = load_count(), threading.Barrier(16)
+def test_many_threads_wait_for_one_load(tiny_model_path: Path, weight_loads: list[str]) -> None:
+    before, together = len(weight_loads), threading.Barrier(16)
 
     def load(_: int) -> LanguageModel:
         together.wait(timeout=60)
@@ -111,13 +112,13 @@ def test_many_threads_wait_for_one_load(tiny_model_path: Path) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         loaded = list(pool.map(load, range(16)))
-    assert load_count() == before + 1
+    assert len(weight_loads) == before + 1
     assert len({id(one.model) for one in loaded}) == 1
     assert len({id(one.tokenizer) for one in loaded}) == 1
 
 
 def test_a_load_that_waits_lets_others_pass(
-    tiny_model_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, weight_loads: list[str]
 ) -> None:
     assert hub.is_dir()
     begun, go_on = threading.Event(), threading.Event()
@@ -128,19 +129,19 @@ def test_a_load_that_waits_lets_others_pass(
         return huggingface_hub.snapshot_download(*args, **options)
 
     monkeypatch.setattr(loading, "snapshot_download", slow_download)
-    before = load_count()
+    before = len(weight_loads)
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(load_language_model, "org/tiny", dtype="float32") for _ in range(2)]
         assert begun.wait(timeout=60)
         try:
             load_language_model(tiny_model_path, dtype="float32")
-            assert load_count() == before + 1
+            assert len(weight_loads) == before + 1
             assert not any(one.done() for one in slow)
         finally:
             go_on.set()
         first, second = (one.result(timeout=60) for one in slow)
     assert first.model is second.model
-    assert load_count() == before + 2
+    assert len(weight_loads) == before + 2
 
 
 def test_models_loaded_side_by_side_do_not_mix(
@@ -162,39 +163,41 @@ def test_models_loaded_side_by_side_do_not_mix(
             assert torch.equal(weights, expected[name].to(dtype))
 
 
-def test_a_load_that_fails_can_be_tried_again(folder: Path, tiny_model_path: Path) -> None:
+def test_a_load_that_fails_can_be_tried_again(
+    folder: Path, tiny_model_path: Path, weight_loads: list[str]
+) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-1])
-    before = load_count()
+    before = len(weight_loads)
     with ThreadPoolExecutor(4) as pool:
         failed = [pool.submit(load_language_model, folder) for _ in range(4)]
     assert all(isinstance(one.exception(), ModelLoadError) for one in failed)
-    assert load_count() == before
+    assert len(weight_loads) == before
     shutil.copy(tiny_model_path / "model.safetensors", folder)
     assert load_language_model(folder).model.device.type == "cpu"
-    assert load_count() == before + 1
+    assert len(weight_loads) == before + 1
 
 
 def test_a_tokenizer_of_ones_own_shares_the_weights(
-    tiny_model_path: Path, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model_path: Path, tiny_tokenizer: PreTrainedTokenizerFast, weight_loads: list[str]
 ) -> None:
     theirs = load_language_model(tiny_model_path, dtype="float32")
-    before = load_count()
+    before = len(weight_loads)
     own = load_language_model(tiny_model_path, tiny_tokenizer, dtype="float32")
     assert own.model is theirs.model
     assert own.tokenizer is tiny_tokenizer
     assert theirs.tokenizer is not tiny_tokenizer
-    assert load_count() == before
+    assert len(weight_loads) == before
 
 
 def test_every_spelling_of_a_folder_is_the_same_model(
-    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight_loads: list[str]
 ) -> None:
     link = tmp_path / "link"
     link.symlink_to(tiny_model_path, target_is_directory=True)
     monkeypatch.chdir(tiny_model_path.parent)
     first = load_language_model(str(tiny_model_path), dtype="float32")
-    before = load_count()
+    before = len(weight_loads)
     name = tiny_model_path.name
     for spelling in (
         tiny_model_path,
@@ -209,7 +212,7 @@ def test_every_spelling_of_a_folder_is_the_same_model(
         assert loaded.model is first.model, spelling
         assert loaded.tokenizer is first.tokenizer, spelling
         assert loaded.name == os.fspath(spelling)
-    assert load_count() == before
+    assert len(weight_loads) == before
 
 
 @pytest.mark.usefixtures("hub")
@@ -283,14 +286,17 @@ def test_the_weights_are_those_that_were_saved(
 
 
 def test_a_loaded_model_is_taken_as_it_is(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, fingerprint: Fingerprint
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    fingerprint: Fingerprint,
+    weight_loads: list[str],
 ) -> None:
-    before, count = fingerprint(tiny_model), load_count()
+    before, count = fingerprint(tiny_model), len(weight_loads)
     loaded = load_language_model(tiny_model, tiny_tokenizer)
     assert loaded.model is load_language_model(tiny_model, tiny_tokenizer).model is tiny_model
     assert loaded.name == "LlamaForCausalLM"
     assert loaded.context_length == 256
-    assert (fingerprint(tiny_model), load_count()) == (before, count)
+    assert (fingerprint(tiny_model), len(weight_loads)) == (before, count)
     with pytest.raises(ArgumentError, match="tokenizer="):
         load_language_model(tiny_model)
 
@@ -438,13 +444,13 @@ def test_code_in_a_folder_is_never_run(folder: Path) -> None:
     ],
 )
 def test_a_wrong_setting_is_told_what_is_right(
-    setting: dict[str, Any], allowed: str, tiny_model_path: Path
+    setting: dict[str, Any], allowed: str, tiny_model_path: Path, weight_loads: list[str]
 ) -> None:
-    before = load_count()
+    before = len(weight_loads)
     with pytest.raises(ArgumentError, match=allowed) as raised:
         load_language_model(tiny_model_path, **setting)
     assert all(str(value) in str(raised.value) for value in setting.values())
-    assert load_count() == before
+    assert len(weight_loads) == before
 
 
 @pytest.mark.parametrize("model", ["", None, 3, torch.nn.Linear(2, 2)])

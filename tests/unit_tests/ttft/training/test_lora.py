@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.training.lora import LowRankLinear, Slots, add_slots, share_weights
+from langchain_sift.ttft.training.lora import LowRankLinear
+from langchain_sift.ttft.training.slots import Slots, add_slots, share_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

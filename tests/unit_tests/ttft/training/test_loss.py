@@ -9,7 +9,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from langchain_sift.ttft.training import loss as module
-from langchain_sift.ttft.training.loss import _RowLosses, linear_head, make_targets, row_losses
+from langchain_sift.ttft.training.loss import (
+    _RowLosses,
+    linear_head,
+    make_targets,
+    negative_log_likelihoods,
+    row_losses,
+)
 
 CPU = torch.device("cpu")
 
@@ -121,3 +127,28 @@ def test_logits_that_are_more_than_linear_are_noticed(
     for row, loss in zip(rows, losses.tolist(), strict=True):
         ids = torch.tensor([row])
         assert loss == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
+
+
+TOKENS = [5, 9, 40, 41, 7, 8, 100, 21]
+
+
+def test_the_negative_log_likelihood_is_transformers_loss_summed_over_each_target(
+    tiny_model: PreTrainedModel,
+) -> None:
+    pairs = [(TOKENS[:cut], TOKENS[cut:]) for cut in (1, 3, 7)] + [(TOKENS[:2], TOKENS[2:4])]
+    expected = []
+    for context, target in pairs:
+        ids = torch.tensor([[*context, *target]])
+        labels = ids.clone()
+        labels[:, : len(context)] = -100
+        with torch.no_grad():
+            expected.append(tiny_model(input_ids=ids, labels=labels).loss.item() * len(target))
+    found = negative_log_likelihoods(tiny_model, linear_head(tiny_model), pairs)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert negative_log_likelihoods(tiny_model, None, pairs) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_negative_log_likelihoods_of_parts_add_up(tiny_model: PreTrainedModel) -> None:
+    pairs = [(TOKENS[:2], TOKENS[2:]), (TOKENS[:2], TOKENS[2:5]), (TOKENS[:5], TOKENS[5:])]
+    whole, *parts = negative_log_likelihoods(tiny_model, None, pairs)
+    assert whole == pytest.approx(sum(parts), rel=1e-5)

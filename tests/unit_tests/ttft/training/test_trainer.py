@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask
-from langchain_sift.ttft.training.trainer import passes
+from langchain_sift.ttft.training.trainer import split_into_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -167,7 +167,7 @@ def test_documents_that_are_not_to_be_learned_from_are_not_called_too_short(
 
 def test_only_skipped_documents_leave_the_base_model(engine: Engine) -> None:
     outcome = learn(engine, ["", "a"])
-    assert outcome.training.fallback == "no document to learn from"
+    assert outcome.training.fallback == "no document to train on"
     assert outcome.training.skipped == (0, 1)
     assert outcome.nats == learn(engine, []).nats
 
@@ -339,7 +339,7 @@ def brute_force(lengths: Sequence[int], overhead: int) -> int:
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 64))
 def test_passes_are_the_cheapest_of_all(lengths: list[int], overhead: int) -> None:
-    cuts = passes(lengths, overhead=overhead)
+    cuts = split_into_passes(lengths, overhead=overhead)
     covered = [slot for first, last in cuts for slot in range(first, last)]
     assert covered == [slot for slot, length in enumerate(lengths) if length]
     cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in cuts)

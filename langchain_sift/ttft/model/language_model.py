@@ -1,0 +1,89 @@
+"""A causal language model with its tokenizer, context length and device."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from langchain_sift.errors import ArgumentError
+
+# Names of the context length in configurations; GPT-2's own is an alias of the first.
+_CONTEXT_LENGTHS = ("max_position_embeddings", "seq_length", "max_seq_len")
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model whose weights never change, and its tokenizer."""
+
+    name: str
+    """The hub's name or the folder of the model. For a loaded model, the name of its class."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        """Reject a model and a tokenizer that cannot work together.
+
+        Special tokens that no text begins or ends with may be missing from the model, as in some
+        published models. A text that contains one is rejected later.
+
+        Raises:
+            ArgumentError: If weights are offloaded, or the model lacks a token of the tokenizer.
+        """
+        if any(weights.device.type == "meta" for weights in self.model.parameters()):
+            raise ArgumentError(
+                f"weights of {self.name} are offloaded to main memory or disk, and cannot be "
+                "fine-tuned there: load the model onto devices with room for all its weights"
+            )
+        size = int(self._embeddings.num_embeddings)
+        if len(self.tokenizer) > size and (unknown := _unknown_tokens(self.tokenizer, size)):
+            raise ArgumentError(
+                f"the tokenizer has {len(self.tokenizer)} tokens, but {self.name} has only {size} "
+                f"and lacks {unknown[0]!r}: pass the model's own tokenizer, or call "
+                "model.resize_token_embeddings(len(tokenizer)) first"
+            )
+
+    @functools.cached_property
+    def context_length(self) -> int:
+        """Maximum number of tokens that the model attends to, from its configuration.
+
+        The tokenizer's `model_max_length` does not count: it is often missing or of another
+        model.
+
+        Raises:
+            ArgumentError: If the configuration has no such number.
+        """
+        config = self.model.config.get_text_config()
+        for key in _CONTEXT_LENGTHS:
+            length = getattr(config, key, None)
+            if isinstance(length, int) and length > 0:
+                return length
+        raise ArgumentError(
+            f"the configuration of {self.name} has no context length: set "
+            "model.config.max_position_embeddings and pass the loaded model"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the input embeddings, which token ids must be on."""
+        device: torch.device = self._embeddings.weight.device
+        return device
+
+    @property
+    def _embeddings(self) -> Any:
+        return self.model.get_input_embeddings()
+
+
+def _unknown_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
+    """Return the tokens beyond an embedding of this size that ordinary texts contain."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    rare = special - {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    ids = tokenizer.get_vocab()
+    return [token for token in ids if ids[token] >= size and token not in rare]

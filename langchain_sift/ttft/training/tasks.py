@@ -1,0 +1,213 @@
+"""Describe what one slot trains on, follow its progress and record the result."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft.model.tokens import TokenizedDocument
+
+NO_DOCUMENT = "no document to train on"
+"""The fallback of a request without a document that is long enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One gradient step."""
+
+    number: int
+    """Number of the step, from 1."""
+
+    document: int
+    """Index of the document among the request's documents."""
+
+    loss: float
+    """Mean loss on the document just before the step, in nats per token."""
+
+    tokens: int
+    """Number of tokens of the document."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """The record of a training on one prompt's documents."""
+
+    losses: tuple[float, ...] = ()
+    """Mean loss on each step's document just before the step, in nats per token."""
+
+    tokens: int = 0
+    """Number of tokens trained on, repeats counted."""
+
+    trained: tuple[int, ...] = ()
+    """Indices of the documents with at least one step, in order."""
+
+    skipped: tuple[int, ...] = ()
+    """Indices of the documents with fewer than two tokens. Documents beyond `max_documents` are
+    not examined."""
+
+    truncated: tuple[int, ...] = ()
+    """Indices of the documents cut at `max_length`."""
+
+    update_norm: float = 0.0
+    """Frobenius norm of all updates, relative to that of the weights they are added to."""
+
+    drift: float | None = None
+    """Increase of the loss on `drift_texts`, in nats per token. None means no such texts."""
+
+    ended: str | None = None
+    """Reason why training ended early. None means that it ran to the end."""
+
+    seconds: float = 0.0
+    """Seconds from the first step to the last, without milestones, for all prompts of the batch."""
+
+    fallback: str | None = None
+    """Reason why the base model answers. None means that the fine-tuned model answers."""
+
+    @property
+    def steps(self) -> int:
+        """Number of gradient steps."""
+        return len(self.losses)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class TrainingTask:
+    """The documents that one slot trains on, and the progress of the training."""
+
+    documents: Sequence[TokenizedDocument]
+    """Documents to train on, most informative first."""
+
+    config: FineTuneConfig
+
+    should_stop: Callable[[], bool]
+    """Called before each step. Training ends if it returns True."""
+
+    on_step: Callable[[Step], None] | None = None
+    """Called after each step."""
+
+    milestones: Mapping[int, Callable[[float], None]] = field(default_factory=dict)
+    """Functions to call after a number of steps, with the seconds of training so far. The slot
+    is then in the state in which training would have ended there."""
+
+    skipped: tuple[int, ...] = ()
+    """Indices of the documents that are too short."""
+
+    omitted: int = 0
+    """Number of documents beyond `max_documents`."""
+
+    slot: int = field(default=0, init=False)
+    losses: list[float] = field(default_factory=list, init=False)
+    update_norm: float = field(default=0.0, init=False)
+    ended: str | None = field(init=False)
+    fallback: str | None = field(default=None, init=False)
+
+    taken: int = field(default=0, init=False)
+    """Number of steps begun."""
+
+    is_fresh: bool = field(default=True, init=False)
+    """If True, the current step computes its gradient; otherwise it uses the last step's again."""
+
+    loss: torch.Tensor = field(init=False, repr=False)
+    """Loss of the last computed gradient. Reading it may wait for the device."""
+
+    _plan: list[TokenizedDocument] = field(init=False)
+    _repeats: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Plan the steps."""
+        self._plan = plan(self.documents, self.config)
+        self.ended = budget_limit(len(self._plan), self.documents, self.config, self.omitted)
+        self.fallback = None if self._plan else NO_DOCUMENT
+
+    @property
+    def document(self) -> TokenizedDocument:
+        """The document of the current step."""
+        return self._plan[self.taken - 1]
+
+    def advance(self, began: float) -> bool:
+        """Begin the next step.
+
+        Args:
+            began: Start of the training, by `time.perf_counter`.
+
+        Returns:
+            False if training ends instead.
+        """
+        if self.fallback is not None or self.taken == len(self._plan):
+            return False
+        seconds = self.config.max_train_seconds
+        if seconds is not None and self.taken and time.perf_counter() - began > seconds:
+            self.ended = f"max_train_seconds ({seconds} s) was reached"
+        elif self.should_stop():
+            self.ended = "the request was cancelled or its time was up"
+        else:
+            self._begin_step()
+            return True
+        del self._plan[self.taken :]
+        self.fallback = None if self.taken else self.ended
+        return False
+
+    def _begin_step(self) -> None:
+        step = self._plan[self.taken]
+        is_repeat = self.taken > 0 and step.token_ids == self.document.token_ids
+        self._repeats = self._repeats + 1 if is_repeat else 0
+        # HullFT, arXiv 2605.30337: compute the gradient of a repeat every r-th time only.
+        self.is_fresh = self._repeats % self.config.gradient_reuse == 0
+        self.taken += 1
+
+    def record_loss(self, loss: float) -> None:
+        """Record the loss of the earliest step without one; end training if it is not finite."""
+        if self.fallback is not None:
+            return
+        if not math.isfinite(loss):
+            self.fallback = f"the loss was not finite in step {len(self.losses) + 1}"
+            return
+        document = self._plan[len(self.losses)]
+        self.losses.append(loss)
+        if self.on_step is not None:
+            self.on_step(Step(len(self.losses), document.index, loss, len(document.token_ids)))
+
+    def record(self, seconds: float) -> TrainingRecord:
+        """Return the record of the training, which took this many seconds."""
+        trained = self._plan[: len(self.losses)]
+        return TrainingRecord(
+            losses=tuple(self.losses),
+            tokens=sum(len(document.token_ids) for document in trained),
+            trained=tuple(dict.fromkeys(document.index for document in trained)),
+            skipped=self.skipped,
+            truncated=tuple(d.index for d in self.documents if d.truncated),
+            update_norm=self.update_norm if self.fallback is None else 0.0,
+            ended=self.ended,
+            seconds=seconds if trained else 0.0,
+            fallback=self.fallback,
+        )
+
+
+def plan(documents: Sequence[TokenizedDocument], config: FineTuneConfig) -> list[TokenizedDocument]:
+    """Return the document of each step, in order, within the token budget."""
+    steps = [document for document in documents for _ in range(config.steps_per_document)]
+    if config.max_train_tokens is None:
+        return steps
+    tokens = itertools.accumulate(len(document.token_ids) for document in steps)
+    return steps[: sum(total <= config.max_train_tokens for total in tokens)]
+
+
+def budget_limit(
+    steps: int, documents: Sequence[TokenizedDocument], config: FineTuneConfig, omitted: int
+) -> str | None:
+    """Return the reason why a plan has no more steps, or None if it covers all documents.
+
+    Args:
+        steps: Number of planned steps.
+        documents: Documents of the request.
+        config: Steps per document and the budget.
+        omitted: Number of documents beyond `max_documents`.
+    """
+    if steps < len(documents) * config.steps_per_document or omitted:
+        return "the budget of documents or tokens was spent"
+    return None
