@@ -1,20 +1,22 @@
-"""The model behind an OpenAI-compatible HTTP endpoint, in one process.
+"""Serve the model through an OpenAI-compatible HTTP endpoint, in one process.
 
-| file | what it does |
+| file | contents |
 |---|---|
-| `settings.py` | what is to be served, in plain values |
-| `tenants.py` | who may ask, and what each may see |
-| `opening.py` | the collections, opened once |
-| `service.py` | the model, and each tenant's view of it |
-| `protocol.py` | bodies of requests and answers |
-| `conversations.py` | OpenAI's messages and LangChain's |
-| `answering.py` | from a request to its answer |
-| `failures.py` | errors in OpenAI's shape |
-| `metrics.py` | what was done, for Prometheus |
-| `gate.py` | who comes in, and who has left |
+| `settings.py` | settings of a server, as plain values |
+| `tenants.py` | tokens, and the documents that each may see |
+| `retrievers.py` | the collections, and a retriever for each tenant |
+| `service.py` | the model, its tenants and their limits |
+| `middleware.py` | tokens, limits and disconnects |
 | `app.py` | the routes |
-| `running.py` | under uvicorn |
-| `on_ray.py` | by replicas on Ray Serve; an extra |
+| `requests.py` | bodies of requests |
+| `options.py` | `ttft` in a request: the settings of one request |
+| `completions.py` | from a request to its response |
+| `messages.py` | OpenAI's messages to LangChain's, and back |
+| `responses.py` | bodies of responses |
+| `error_responses.py` | errors in OpenAI's format |
+| `metrics.py` | counters for Prometheus |
+| `server.py` | the application under uvicorn |
+| `on_ray.py` | replicas on Ray Serve; an extra |
 
 ```python
 from langchain_sift.serving import ServingSettings, create_app, open_service

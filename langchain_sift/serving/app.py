@@ -1,9 +1,8 @@
-"""The HTTP interface: OpenAI's routes, health and metrics."""
+"""Define the HTTP interface: OpenAI's routes, health and metrics."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -13,50 +12,61 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 from langchain_sift import __version__
 from langchain_sift.errors import RequestTimeout, SIFTError
-from langchain_sift.serving import requests as protocol
-from langchain_sift.serving.completions import Answering, Chunk
+from langchain_sift.serving.completions import Completions
 from langchain_sift.serving.error_responses import (
     Failure,
-    Refused,
+    RequestRejected,
     failure_of,
     failure_of_validation,
 )
 from langchain_sift.serving.metrics import Metrics
-from langchain_sift.serving.middleware import Gate, log_failure
-from langchain_sift.serving.service import Admitted, Service
+from langchain_sift.serving.middleware import AdmissionMiddleware, log_failure
+from langchain_sift.serving.options import TTFTOptions
+from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
+from langchain_sift.serving.responses import (
+    ChatCompletion,
+    Chunk,
+    Completion,
+    ErrorResponse,
+    Health,
+    Model,
+    ModelList,
+)
+from langchain_sift.serving.service import AdmittedRequest, Service
 
 _EVENT = {
     "type": "object",
     "properties": {"data": {"type": "string", "description": "A chunk as JSON, or [DONE]."}},
     "required": ["data"],
 }
-_FAILURES = {
-    400: "The request asks for what cannot be.",
-    401: "No token, or an unknown one.",
-    403: "Called by a name that this server does not answer to.",
-    404: "No such model.",
-    408: "The request did not come to its end, or its `ttft.timeout` has passed.",
+_ERRORS = {
+    400: "Invalid request.",
+    401: "Missing or unknown token.",
+    403: "Unknown host name.",
+    404: "Unknown model.",
+    408: "The body did not arrive in time, or `ttft.timeout` has passed.",
     413: "The request is too large.",
-    429: "The tenant asks too much at once.",
-    500: "A mistake of the server.",
-    503: "Too much is asked at once, or the store does not answer; see Retry-After.",
-    504: "The answer took too long.",
+    429: "The tenant has too many requests at once.",
+    500: "Internal error.",
+    503: "The server is at capacity, or the store does not respond; see Retry-After.",
+    504: "The server's timeout has passed.",
 }
 
 
 def create_app(service: Service, *, hosts: Collection[str] | None = None) -> FastAPI:
     """Return the ASGI application of a service; any ASGI server can run it.
 
-    It closes nothing but the connections of its event loop: who opened the service closes it.
+    The application closes only the connections of its event loop. The caller closes the service.
 
     Args:
         service: From `open_service`.
-        hosts: Names by which clients may call it, as the Host header says them; None: any.
+        hosts: Host names that the server accepts in the Host header. None means all.
     """
     metrics = Metrics(service.engine_status)
 
@@ -68,162 +78,162 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
     app = _App(
         title="langchain-sift",
         version=__version__,
-        summary="A local model that learns from your documents for each prompt.",
+        summary="A local model, fine-tuned for each prompt on the most informative documents.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    app.add_middleware(Gate, service=service, metrics=metrics, hosts=hosts)
+    app.add_middleware(AdmissionMiddleware, service=service, metrics=metrics, hosts=hosts)
     for kind in (HTTPException, RequestValidationError, SIFTError):
-        app.add_exception_handler(kind, _failed(service))
-    _add_answers(app, service, metrics)
-    _add_models(app, service)
-    _add_observation(app, service, metrics)
+        app.add_exception_handler(kind, _error_handler(service))
+    _add_completion_routes(app, service, metrics)
+    _add_model_routes(app, service)
+    _add_monitoring_routes(app, service, metrics)
     return app
 
 
 class _App(FastAPI):
-    """Describes itself as it is: what is wrong with a body is answered with 400."""
+    """Describes an invalid body as status 400, not FastAPI's 422."""
 
     def openapi(self) -> dict[str, Any]:
-        described = super().openapi()
-        for path in described["paths"].values():
+        description = super().openapi()
+        for path in description["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
         for unused in ("HTTPValidationError", "ValidationError"):
-            described["components"]["schemas"].pop(unused, None)
-        return described
+            description["components"]["schemas"].pop(unused, None)
+        return description
 
 
-def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    answering = Answering(service, metrics)
-    streamed: dict[str, Any] = {
+def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    completions = Completions(service, metrics)
+    responses = _error_responses(*_ERRORS)
+    responses[200] = {
         "description": "The answer, or with `stream` its chunks as server-sent events.",
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
-    responses = {200: streamed, **_failures(*_FAILURES)}
 
-    @app.post("/v1/chat/completions", response_model=protocol.ChatCompletion, responses=responses)
-    async def chat_completions(body: protocol.ChatCompletionRequest, request: Request) -> Response:
-        """Go on with a conversation, after learning from documents."""
-        admitted = _admitted(request, body.model, service)
-        with _deadline_of(body.ttft):
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
+    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+        """Continue a conversation."""
+        admitted = _admitted_request(request, body.model, service)
+        with _client_timeout(body.ttft):
             if body.stream:
-                return await _streaming(answering.chat_stream(body, admitted))
-            return _json(await answering.chat(body, admitted))
+                return await _stream_response(completions.chat_stream(body, admitted))
+            return _json_response(await completions.chat(body, admitted))
 
-    @app.post("/v1/completions", response_model=protocol.Completion, responses=responses)
-    async def completions(body: protocol.CompletionRequest, request: Request) -> Response:
-        """Go on with a text, after learning from documents."""
-        admitted = _admitted(request, body.model, service)
-        with _deadline_of(body.ttft):
+    @app.post("/v1/completions", response_model=Completion, responses=responses)
+    async def text_completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue a text."""
+        admitted = _admitted_request(request, body.model, service)
+        with _client_timeout(body.ttft):
             if body.stream:
-                return await _streaming(answering.completion_stream(body, admitted))
-            return _json(await answering.completion(body, admitted))
+                return await _stream_response(completions.text_stream(body, admitted))
+            return _json_response(await completions.text(body, admitted))
 
 
-def _add_models(app: FastAPI, service: Service) -> None:
-    model = protocol.Model(id=service.settings.model_id, created=service.created)
+def _add_model_routes(app: FastAPI, service: Service) -> None:
+    model = Model(id=service.settings.model_id, created=service.created)
 
-    @app.get("/v1/models", response_model=protocol.ModelList, responses=_failures(401, 403, 500))
-    async def models() -> Response:
-        """Return the model that answers."""
-        return _json(protocol.ModelList(data=[model]))
+    @app.get("/v1/models", response_model=ModelList, responses=_error_responses(401, 403, 500))
+    async def list_models() -> Response:
+        """List the model of this server."""
+        return _json_response(ModelList(data=[model]))
 
     @app.get(
         "/v1/models/{model_id:path}",
-        response_model=protocol.Model,
-        responses=_failures(400, 401, 403, 404, 500),
+        response_model=Model,
+        responses=_error_responses(400, 401, 403, 404, 500),
     )
-    async def one_model(model_id: str) -> Response:
-        """Return the model of this name."""
+    async def retrieve_model(model_id: str) -> Response:
+        """Return the model with this name."""
         _check_model(model_id, service)
-        return _json(model)
+        return _json_response(model)
 
 
-def _add_observation(app: FastAPI, service: Service, metrics: Metrics) -> None:
+def _add_monitoring_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get(
         "/health",
-        response_model=protocol.Health,
+        response_model=Health,
         responses={
-            403: {"model": protocol.ErrorResponse, "description": _FAILURES[403]},
-            503: {"model": protocol.Health, "description": "The engine answers nothing."},
+            **_error_responses(403),
+            503: {"model": Health, "description": "The engine cannot answer."},
         },
     )
     async def health() -> Response:
-        """Check the engine, and whether the store's server is there."""
-        found = await service.check_health()
-        unavailable = found.status == "unavailable"
-        return _json(found, HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.OK)
+        """Check the engine and the connection to the store."""
+        state = await service.check_health()
+        unavailable = state.status == "unavailable"
+        return _json_response(
+            state, HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.OK
+        )
 
     @app.get(
         "/metrics",
         response_class=Response,
         responses={
+            **_error_responses(401, 403, 500),
             200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-            **_failures(401, 403, 500),
         },
     )
-    async def metrics_() -> Response:
-        """Tell Prometheus what was done."""
+    async def export_metrics() -> Response:
+        """Return the metrics in Prometheus' text format."""
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {
-        status: {"model": protocol.ErrorResponse, "description": _FAILURES[status]}
-        for status in statuses
-    }
+def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe error statuses, as FastAPI's `responses`."""
+    return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
 
 
-def _failed(service: Service) -> Any:
-    """Return what answers with an error."""
+def _error_handler(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return the function that turns an exception into an error response."""
 
-    async def failed(_: Request, error: Exception) -> Response:
+    async def handle(_: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
             return failure_of_validation(error.errors()).response()
         failure = failure_of(error, retry_after=service.retry_after())
         log_failure(error, failure)
         return failure.response()
 
-    return failed
+    return handle
 
 
-def _admitted(request: Request, model: str, service: Service) -> Admitted:
+def _admitted_request(request: Request, model: str, service: Service) -> AdmittedRequest:
     _check_model(model, service)
-    admitted: Admitted = request.state.admitted
+    admitted: AdmittedRequest = request.state.admitted
     return admitted
 
 
 def _check_model(name: str, service: Service) -> None:
-    own = service.settings.model_id
-    if name != own:
-        msg = f"there is no model of this name here: this server has {own!r}"
-        raise Refused(Failure(HTTPStatus.NOT_FOUND, msg, "model_not_found", "model"))
+    served = service.settings.model_id
+    if name != served:
+        message = f"unknown model: this server serves {served!r}"
+        raise RequestRejected(Failure(HTTPStatus.NOT_FOUND, message, "model_not_found", "model"))
 
 
 @contextmanager
-def _deadline_of(options: protocol.TTFTOptions | None) -> Iterator[None]:
-    """Tell a client that its own deadline has passed: nothing is wrong with the server."""
+def _client_timeout(options: TTFTOptions | None) -> Iterator[None]:
+    """Respond with 408, a client error, if a timeout that the client set has passed."""
     try:
         yield
     except RequestTimeout as error:
         if options is None or options.timeout is None:
             raise
-        told = failure_of(error)
-        raise Refused(
-            replace(told, status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
-        ) from error
+        failure = replace(
+            failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout"
+        )
+        raise RequestRejected(failure) from error
 
 
-def _json(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
-    # Not by way of `json`: a loss may be NaN, which pydantic writes as null.
+def _json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
+    # Serialized by pydantic: it writes a loss that is NaN as null, unlike the `json` module.
     return Response(model.model_dump_json(), status, media_type="application/json")
 
 
-async def _streaming(chunks: AsyncGenerator[Chunk]) -> Response:
-    """Stream once there is something to: what fails before has a status of its own."""
+async def _stream_response(chunks: AsyncGenerator[Chunk]) -> Response:
+    """Begin the response with the first chunk: an earlier error gets a status of its own."""
     first = await anext(chunks)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(
@@ -232,12 +242,13 @@ async def _streaming(chunks: AsyncGenerator[Chunk]) -> Response:
 
 
 async def _events(first: Chunk, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
+    """Yield the chunks as server-sent events, and an error as the last one."""
     async with aclosing(chunks):
-        yield _event(_dumped(first))
+        yield _event(_as_json(first))
         try:
             async for chunk in chunks:
-                yield _event(_dumped(chunk))
-        except Exception as error:  # noqa: BLE001 - the status is sent already
+                yield _event(_as_json(chunk))
+        except Exception as error:  # noqa: BLE001 - the status was already sent
             failure = failure_of(error)
             log_failure(error, failure)
             yield _event(failure.body())
@@ -248,5 +259,5 @@ def _event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-def _dumped(chunk: Chunk) -> bytes:
-    return json.dumps(chunk, ensure_ascii=False).encode()
+def _as_json(chunk: Chunk) -> bytes:
+    return to_json(chunk, inf_nan_mode="null")

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, in the shape of OpenAI's errors."""
+"""Turn exceptions into error responses in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RETRY_STORE_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error as it is answered with."""
+    """An error response: status, contents and headers."""
 
     status: int
     message: str
@@ -40,7 +40,7 @@ class Failure:
 
     @property
     def type(self) -> str:
-        """OpenAI's name for errors of this kind."""
+        """OpenAI's name for this kind of error."""
         kinds = {
             HTTPStatus.UNAUTHORIZED: "authentication_error",
             HTTPStatus.FORBIDDEN: "permission_error",
@@ -52,7 +52,7 @@ class Failure:
         return "server_error" if server else "invalid_request_error"
 
     def body(self) -> bytes:
-        """Return the JSON that is answered; in ASCII, whatever a client sent."""
+        """Return the JSON body, in ASCII."""
         error = {
             "message": self.message,
             "type": self.type,
@@ -62,30 +62,30 @@ class Failure:
         return json.dumps({"error": error}).encode()
 
     def response(self) -> Response:
-        """Return the whole answer."""
+        """Return the response."""
         return Response(self.body(), self.status, dict(self.headers), "application/json")
 
 
-class Refused(SIFTError):  # noqa: N818
-    """A request that is answered with a failure."""
+class RequestRejected(SIFTError):  # noqa: N818 - named as the other errors
+    """A request was rejected, with the error response that the client gets."""
 
     def __init__(self, failure: Failure) -> None:
-        """Carry what is answered."""
+        """Keep the error response."""
         super().__init__(failure.message)
         self.failure = failure
 
 
 def failure_of(error: BaseException, *, retry_after: int = 1) -> Failure:
-    """Return an error as it is answered with; nothing of one that is not ours is told.
+    """Return the error response of an exception; unknown exceptions reveal nothing.
 
     Args:
-        error: Anything that was raised.
-        retry_after: Seconds after which there may be room again.
+        error: Any exception.
+        retry_after: Seconds until the server may have capacity again.
     """
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRejected):
         return error.failure
     if isinstance(error, HTTPException):
-        return _of_http(error)
+        return _http_failure(error)
     for kind, status, code, message in _KNOWN:
         if isinstance(error, kind):
             return Failure(
@@ -97,23 +97,24 @@ def failure_of(error: BaseException, *, retry_after: int = 1) -> Failure:
     return Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error", "internal_error")
 
 
-# The first that fits. Errors of the store name collections, which are nobody's business.
+# The first match counts. A message replaces the error's text where that may name collections or
+# other internals.
 _KNOWN: Sequence[tuple[type[BaseException], int, str | None, str | None]] = (
     (PromptTooLong, HTTPStatus.BAD_REQUEST, "context_length_exceeded", None),
-    (InvalidFilter, HTTPStatus.BAD_REQUEST, "invalid_filter", "the store refuses ttft.filter"),
+    (InvalidFilter, HTTPStatus.BAD_REQUEST, "invalid_filter", "the store rejects ttft.filter"),
     (ArgumentError, HTTPStatus.BAD_REQUEST, "invalid_value", None),
     (
         EngineOverloaded,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "overloaded",
-        "as much is asked as this server answers at once: try again later",
+        "the server is at capacity: try again later",
     ),
     (RequestTimeout, HTTPStatus.GATEWAY_TIMEOUT, "timeout", None),
     (
         RequestCancelled,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "shutting_down",
-        "the server is shutting down",
+        "the server is shutting down: try again later",
     ),
     (DimensionMismatch, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error"),
     (EmbeddingError, HTTPStatus.BAD_REQUEST, "invalid_value", "the prompt cannot be embedded"),
@@ -122,14 +123,14 @@ _KNOWN: Sequence[tuple[type[BaseException], int, str | None, str | None]] = (
         StoreError,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "store_unavailable",
-        "the document store does not answer: try again later",
+        "the document store does not respond: try again later",
     ),
 )
 
 
 def _headers(status: int, code: str | None, retry_after: int) -> dict[str, str]:
     if status == HTTPStatus.GATEWAY_TIMEOUT:
-        # What took too long once would be trained again by clients that retry by themselves.
+        # OpenAI's clients retry by default, and would start the same long training again.
         return {"x-should-retry": "false"}
     if status != HTTPStatus.SERVICE_UNAVAILABLE:
         return {}
@@ -137,9 +138,9 @@ def _headers(status: int, code: str | None, retry_after: int) -> dict[str, str]:
     return {"Retry-After": str(seconds)}
 
 
-def _of_http(error: HTTPException) -> Failure:
+def _http_failure(error: HTTPException) -> Failure:
     codes = {
-        HTTPStatus.BAD_REQUEST: "invalid_json",  # raised where a body cannot be parsed, alone
+        HTTPStatus.BAD_REQUEST: "invalid_json",  # raised only if a body cannot be parsed
         HTTPStatus.NOT_FOUND: "not_found",
         HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     }
@@ -152,24 +153,26 @@ def _of_http(error: HTTPException) -> Failure:
 
 
 def failure_of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
-    """Return what is wrong with a body, without a word of what it held.
+    """Return the error response for an invalid body, without its values.
 
     Args:
-        problems: As pydantic lists them.
+        problems: The errors of pydantic's `ValidationError`.
     """
     first = problems[0]
     kind = first["type"]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    location = [str(part) for part in first["loc"] if part != "body"]
     if kind == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
-        message = f"the body is no valid JSON: {reason} at character {place[-1] if place else 0}"
+        position = location[-1] if location else 0
+        message = f"the body is not valid JSON: {reason} at character {position}"
         return Failure(HTTPStatus.BAD_REQUEST, message, "invalid_json")
-    param = ".".join(place) or None
-    what = str(first["msg"]).removeprefix("Value error, ")
+    param = ".".join(location) or None
+    reason = str(first["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
-        message, code = f"unknown argument: {param}", "unknown_parameter"
+        message, code = f"unknown parameter: {param}", "unknown_parameter"
     elif kind == "missing":
-        message, code = f"missing argument: {param or 'the body'}", "missing_required_parameter"
+        message = f"missing parameter: {param}" if param else "missing body"
+        code = "missing_required_parameter"
     else:
-        message, code = f"{param or 'the body'}: {what}", "invalid_value"
+        message, code = f"{param or 'the body'}: {reason}", "invalid_value"
     return Failure(HTTPStatus.BAD_REQUEST, message, code, param)

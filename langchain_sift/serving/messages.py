@@ -1,10 +1,9 @@
-"""OpenAI's messages and LangChain's, in both directions."""
+"""Convert OpenAI's messages to LangChain's, and answers back to OpenAI's."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import (
@@ -19,108 +18,128 @@ from langchain_core.messages import (
 
 from langchain_sift.chains import with_context
 from langchain_sift.errors import ArgumentError
-from langchain_sift.serving import requests as protocol
+from langchain_sift.serving.requests import (
+    ChatCompletionRequest,
+    JSONSchemaFormat,
+    Message,
+    NamedTool,
+    ToolCall,
+)
+from langchain_sift.serving.responses import Delta, FinishReason, ResponseMessage, ToolCallDelta
+
+ToolChoice = str | dict[str, object] | None
 
 
-def to_langchain(messages: Sequence[protocol.Message]) -> list[BaseMessage]:
-    """Return a conversation as LangChain knows it.
+def to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
+    """Convert a conversation to LangChain's messages.
 
     Raises:
-        ArgumentError: If the arguments of a call in it are no JSON object.
+        ArgumentError: If the arguments of a tool call are not a JSON object.
     """
     try:
         return convert_to_messages(
-            [{"content": "", **one.model_dump(exclude_none=True)} for one in messages]
+            [{"content": "", **message.model_dump(exclude_none=True)} for message in messages]
         )
     except (ValueError, TypeError, KeyError) as error:
-        raise ArgumentError("messages: the arguments of a tool call are no JSON object") from error
+        raise ArgumentError(
+            "messages: the arguments of a tool call must be a JSON object"
+        ) from error
 
 
-def shown(messages: Sequence[BaseMessage], documents: Sequence[Document]) -> list[BaseMessage]:
-    """Return the conversation with documents before what the last human message says."""
+def add_context(
+    messages: Sequence[BaseMessage], documents: Sequence[Document]
+) -> list[BaseMessage]:
+    """Put documents before the text of the last human message."""
     if not documents:
         return list(messages)
-    places = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
-    place = places[-1] if places else len(messages) - 1
-    last = messages[place]
-    asked = last.model_copy(update={"content": with_context(last.text, documents)})
-    return [*messages[:place], asked, *messages[place + 1 :]]
+    indices = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    index = indices[-1] if indices else len(messages) - 1
+    last = messages[index]
+    question = last.model_copy(update={"content": with_context(last.text, documents)})
+    return [*messages[:index], question, *messages[index + 1 :]]
 
 
-def tools_of(body: protocol.ChatCompletionRequest) -> tuple[list[dict[str, Any]], Any]:
-    """Return the tools that the model is told of, and which it must call.
+def bound_tools(body: ChatCompletionRequest) -> tuple[list[dict[str, object]], ToolChoice]:
+    """Return the tools to bind to the model, and the choice among them.
 
-    A schema for the answer is a tool that it must call.
+    A schema for the answer becomes a tool that the model must call.
 
     Raises:
-        ArgumentError: If both are asked for, or a choice without tools.
+        ArgumentError: If a request has both a schema and tools, or a choice without tools.
     """
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
+    tools: list[dict[str, object]] = [
+        tool.model_dump(exclude_none=True) for tool in body.tools or ()
+    ]
     choice = body.tool_choice
-    if isinstance(body.response_format, protocol.JSONSchemaFormat):
+    if isinstance(body.response_format, JSONSchemaFormat):
         if tools:
             raise ArgumentError(
-                "response_format: a schema and tools exclude each other on this server"
+                "response_format: this server does not support a schema together with tools"
             )
-        wanted = body.response_format.json_schema
-        function = {"name": wanted.name, "parameters": wanted.schema_}
-        if wanted.description:
-            function["description"] = wanted.description
+        schema = body.response_format.json_schema
+        function = {"name": schema.name, "parameters": schema.schema_}
+        if schema.description:
+            function["description"] = schema.description
         return [{"type": "function", "function": function}], "required"
     if not tools and choice not in (None, "none", "auto"):
         raise ArgumentError("tool_choice: there are no tools to choose from")
-    if isinstance(choice, protocol.NamedTool):
+    if isinstance(choice, NamedTool):
         return tools, choice.model_dump()
     return tools, choice
 
 
-class Reply:
-    """An answer on its way to OpenAI's shape, whole or piece by piece."""
+class ChatReply:
+    """Convert an answer of the model to OpenAI's format, whole or in pieces."""
 
-    def __init__(self, body: protocol.ChatCompletionRequest) -> None:
-        """Say it as the request wants it: calls one at a time, or a schema's object as text."""
-        self._as_text = isinstance(body.response_format, protocol.JSONSchemaFormat)
-        self._most_calls = 1 if self._as_text or body.parallel_tool_calls is False else None
+    def __init__(self, body: ChatCompletionRequest) -> None:
+        """Follow the request: one or several tool calls, or a JSON object as text."""
+        self._as_text = isinstance(body.response_format, JSONSchemaFormat)
+        self._max_calls = 1 if self._as_text or body.parallel_tool_calls is False else None
         self._calls = 0
 
-    def message(self, answer: AIMessage) -> protocol.AnsweredMessage:
-        """Return the whole answer."""
-        told = convert_to_openai_messages(answer).get("tool_calls", [])[: self._most_calls]
-        calls = [protocol.ToolCall.model_validate(call) for call in told]
+    def message(self, answer: AIMessage) -> ResponseMessage:
+        """Convert the whole answer."""
+        openai_calls = convert_to_openai_messages(answer).get("tool_calls", [])
+        calls = [ToolCall.model_validate(call) for call in openai_calls[: self._max_calls]]
         self._calls = len(calls)
         objects = [call.function.arguments for call in calls] if self._as_text else []
-        broken = [call["args"] or "" for call in answer.invalid_tool_calls]
-        return protocol.AnsweredMessage(
-            content="".join([answer.text, *objects, *broken]) or None,
+        invalid = [call["args"] or "" for call in answer.invalid_tool_calls]
+        return ResponseMessage(
+            content="".join([answer.text, *objects, *invalid]) or None,
             tool_calls=None if self._as_text else calls or None,
         )
 
-    def deltas(self, part: AIMessageChunk) -> list[dict[str, Any]]:
-        """Return what a piece of the answer adds to it."""
-        found: list[dict[str, Any]] = [{"content": part.text}] if part.text else []
-        for call in part.tool_call_chunks:
+    def deltas(self, chunk: AIMessageChunk) -> list[Delta]:
+        """Convert a piece of the answer."""
+        deltas: list[Delta] = [{"content": chunk.text}] if chunk.text else []
+        for call in chunk.tool_call_chunks:
             arguments = call["args"] or ""
-            if not _is_object(arguments):
-                found.append({"content": arguments})
-            elif self._most_calls is None or self._calls < self._most_calls:
-                said = {"content": arguments} if self._as_text else self._call(call)
-                found.append(said)
+            if not _is_json_object(arguments):
+                deltas.append({"content": arguments})
+            elif self._max_calls is None or self._calls < self._max_calls:
+                if self._as_text:
+                    deltas.append({"content": arguments})
+                else:
+                    deltas.append({"tool_calls": [self._call_delta(call)]})
                 self._calls += 1
-        return found
+        return deltas
 
-    def _call(self, call: ToolCallChunk) -> dict[str, Any]:
-        function = {"name": call["name"], "arguments": call["args"]}
-        one = {"index": self._calls, "id": call["id"], "type": "function", "function": function}
-        return {"tool_calls": [one]}
+    def _call_delta(self, call: ToolCallChunk) -> ToolCallDelta:
+        return {
+            "index": self._calls,
+            "id": call["id"],
+            "type": "function",
+            "function": {"name": call["name"], "arguments": call["args"]},
+        }
 
-    def finish_reason(self, answer: AIMessage) -> protocol.FinishReason:
-        """Return why there is no more of it."""
+    def finish_reason(self, answer: AIMessage) -> FinishReason:
+        """Return the reason for the end of the answer."""
         if self._calls and not self._as_text:
             return "tool_calls"
         return "length" if answer.response_metadata["finish_reason"] == "length" else "stop"
 
 
-def _is_object(text: str) -> bool:
+def _is_json_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
     except ValueError:

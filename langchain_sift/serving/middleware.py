@@ -1,6 +1,6 @@
-"""Who comes in: tokens, places and sizes, looked at before a request is read.
+"""Check tokens, limits and sizes of requests, and cancel requests whose client disconnects.
 
-And who has left: an answer that nobody waits for is cancelled.
+Host, token and capacity are checked before the body of a request is read.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_sift.errors import EngineOverloaded, StoreError
-from langchain_sift.serving.error_responses import Failure, Refused, failure_of
+from langchain_sift.serving.error_responses import Failure, RequestRejected, failure_of
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.tenants import Tenant
 
-ANSWERING = ("/v1/chat/completions", "/v1/completions")
-_OTHERS = ("/v1/models", "/health", "/metrics", "/openapi.json")
+_COMPLETION_ROUTES = ("/v1/chat/completions", "/v1/completions")
+_OTHER_ROUTES = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
 
-_ENDS = Failure(
+_SHUTTING_DOWN = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE,
-    "the server was told to end before this was answered: ask again",
+    "the server is shutting down: send the request again",
     "shutting_down",
     headers={"Retry-After": "1"},
 )
@@ -37,8 +37,8 @@ _ENDS = Failure(
 _log = logging.getLogger("langchain_sift.serving")
 
 
-class Gate:
-    """ASGI middleware before the application."""
+class AdmissionMiddleware:
+    """ASGI middleware that admits requests and cancels them if their client disconnects."""
 
     def __init__(
         self,
@@ -48,13 +48,13 @@ class Gate:
         metrics: Metrics,
         hosts: Collection[str] | None = None,
     ) -> None:
-        """Stand before an application.
+        """Wrap an application.
 
         Args:
-            app: What answers.
-            service: Who may ask, and how much at once.
-            metrics: Counts what is answered.
-            hosts: Names by which clients may call this server; None: any.
+            app: The application.
+            service: The service, with its tenants and limits.
+            metrics: Counters of requests and rejections.
+            hosts: Host names that the server accepts in the Host header. None means all.
         """
         self._app = app
         self._service = service
@@ -63,72 +63,76 @@ class Gate:
         self._hosts = None if hosts is None else frozenset(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer why not."""
+        """Pass a request to the application, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        answer = _Answer(send)
-        began = time.perf_counter()
+        response = _Response(send)
+        start = time.perf_counter()
         try:
-            await self._let_in(path, scope, receive, answer)
-        except Exception as error:  # noqa: BLE001 - the server goes on, and the client hears of it
-            await self._refuse(error, scope, receive, answer)
+            await self._handle(path, scope, receive, response)
+        except Exception as error:  # noqa: BLE001 - the client gets an error response
+            await self._reject(error, scope, receive, response)
         except asyncio.CancelledError:
-            if not answer.status:
-                await _ENDS.response()(scope, receive, answer)
+            if not response.status:
+                await _SHUTTING_DOWN.response()(scope, receive, response)
             raise
-        if answer.status:
-            known = path if path in (*ANSWERING, *_OTHERS) else "other"
-            self._metrics.request(known, answer.status, time.perf_counter() - began)
+        if response.status:
+            known = path if path in (*_COMPLETION_ROUTES, *_OTHER_ROUTES) else "other"
+            self._metrics.count_request(known, response.status, time.perf_counter() - start)
 
-    async def _let_in(self, path: str, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _handle(self, path: str, scope: Scope, receive: Receive, response: _Response) -> None:
         headers = Headers(scope=scope)
         self._check_host(headers)
         if path == "/metrics" and not self._tenants.may_read_metrics(_token(headers)):
-            raise Refused(_unauthorized("the metrics need the token of [metrics]"))
+            raise RequestRejected(_unauthorized("the metrics require the token of [metrics]"))
         if not path.startswith("/v1/"):
-            await self._app(scope, receive, answer)
+            await self._app(scope, receive, response)
             return
-        tenant = self._owner(headers)
-        if scope["method"] != "POST" or path not in ANSWERING:
-            await self._app(scope, receive, answer)
+        tenant = self._tenant(headers)
+        if scope["method"] != "POST" or path not in _COMPLETION_ROUTES:
+            await self._app(scope, receive, response)
             return
         with self._service.admit(tenant) as admitted:
-            answer.before_last = admitted.end  # the client may ask again at once
-            body = await self._read(headers, receive)
+            # The tenant's next request may arrive as soon as the response is complete.
+            response.before_last = admitted.end
+            body = await self._read_body(headers, receive)
             if body is not None:
                 scope.setdefault("state", {})["admitted"] = admitted
-                await self._answer(scope, body, receive, answer)
+                await self._run_until_disconnect(scope, body, receive, response)
 
     def _check_host(self, headers: Headers) -> None:
-        """Refuse what a web page sends here by a name of its own (DNS rebinding)."""
+        """Reject requests of web pages that use DNS rebinding to reach this server."""
         host = headers.get("host", "")
         name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if self._hosts is not None and name.lower() not in self._hosts:
-            raise Refused(
+            raise RequestRejected(
                 Failure(
                     HTTPStatus.FORBIDDEN,
-                    "without tokens this server answers to local names alone: call it as localhost",
+                    "unknown host name: without tokens this server accepts only local names; "
+                    "use localhost",
                     "host_not_allowed",
                 )
             )
 
-    def _owner(self, headers: Headers) -> Tenant:
-        owner = self._tenants.owner_of(_token(headers))
-        if owner is None:
-            self._metrics.refusal("unauthorized")
-            raise Refused(_unauthorized("the request has no token, or one that is not known here"))
-        return owner
+    def _tenant(self, headers: Headers) -> Tenant:
+        tenant = self._tenants.owner_of(_token(headers))
+        if tenant is None:
+            self._metrics.count_rejection("unauthorized")
+            raise RequestRejected(
+                _unauthorized("missing or unknown token: send it as 'Authorization: Bearer TOKEN'")
+            )
+        return tenant
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """Return the body; None if the client left."""
-        most = self._service.settings.max_body_bytes
+    async def _read_body(self, headers: Headers, receive: Receive) -> bytes | None:
+        """Return the body, or None if the client disconnected."""
+        limit = self._service.settings.max_body_bytes
         announced = headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > most:
-            raise Refused(_too_large(most))
+        if announced.isdecimal() and int(announced) > limit:
+            raise RequestRejected(_too_large(limit))
         parts: list[bytes] = []
-        length = 0  # counted as they come: there may be a million of them
+        length = 0  # a running sum: there may be a million parts
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 while True:
@@ -137,67 +141,73 @@ class Gate:
                         return None
                     parts.append(message.get("body", b""))
                     length += len(parts[-1])
-                    if length > most:
-                        raise Refused(_too_large(most))
+                    if length > limit:
+                        raise RequestRejected(_too_large(limit))
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as error:
-            msg = f"the request was not there within {_BODY_SECONDS:g} s"
-            raise Refused(Failure(HTTPStatus.REQUEST_TIMEOUT, msg, "request_timeout")) from error
+            failure = Failure(
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"the body did not arrive within {_BODY_SECONDS:g} s",
+                "request_timeout",
+            )
+            raise RequestRejected(failure) from error
 
-    async def _answer(self, scope: Scope, body: bytes, receive: Receive, answer: _Answer) -> None:
-        """Answer for as long as the client is there."""
-        left = asyncio.Event()
+    async def _run_until_disconnect(
+        self, scope: Scope, body: bytes, receive: Receive, response: _Response
+    ) -> None:
+        """Run the application, and cancel it if the client disconnects."""
+        disconnected = asyncio.Event()
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def once() -> Message:
+        async def receive_body() -> Message:
             if unread:
                 return unread.pop()
-            await left.wait()
+            await disconnected.wait()
             return {"type": "http.disconnect"}
 
-        answering = asyncio.ensure_future(self._app(scope, once, answer))
-        watching = asyncio.ensure_future(_until_left(receive))
+        request = asyncio.ensure_future(self._app(scope, receive_body, response))
+        disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
         try:
-            await asyncio.wait((answering, watching), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done() and not answer.complete:
-                self._metrics.disconnect()
-                left.set()
-                answering.cancel()
-            await asyncio.wait((answering,))
-            if not answering.cancelled():
-                answering.result()
+            await asyncio.wait((request, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if not request.done() and not response.complete:
+                self._metrics.count_disconnect()
+                disconnected.set()
+                request.cancel()
+            await asyncio.wait((request,))
+            if not request.cancelled():
+                request.result()
         finally:
-            for task in (answering, watching):
+            for task in (request, disconnect):
                 task.cancel()
 
-    async def _refuse(
-        self, error: Exception, scope: Scope, receive: Receive, answer: _Answer
+    async def _reject(
+        self, error: Exception, scope: Scope, receive: Receive, response: _Response
     ) -> None:
         if isinstance(error, EngineOverloaded):
-            self._metrics.refusal("overloaded")
+            self._metrics.count_rejection("overloaded")
         failure = failure_of(error, retry_after=self._service.retry_after())
         if failure.status == HTTPStatus.TOO_MANY_REQUESTS:
-            self._metrics.refusal("tenant_limit")
+            self._metrics.count_rejection("tenant_limit")
         log_failure(error, failure)
-        if not answer.status:
-            await failure.response()(scope, receive, answer)
+        if not response.status:
+            await failure.response()(scope, receive, response)
 
 
 def log_failure(error: BaseException, failure: Failure) -> None:
-    """Log what the operator has to know of; of errors that are not ours, only where they came from.
+    """Log failures of the store, and the traceback of unexpected errors.
 
-    Their text may be a prompt's or a document's; ours holds none.
+    The text of an unexpected error is left out: it may contain a prompt or a document.
     """
     if isinstance(error, StoreError):
         _log.error("%s: %s", type(error).__name__, error)
     elif failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        where = "".join(traceback.format_tb(error.__traceback__))
-        _log.error("%s\n%s", type(error).__name__, where)
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        _log.error("%s\n%s", type(error).__name__, frames)
 
 
-class _Answer:
-    """Sends an answer, and knows how far it is."""
+class _Response:
+    """Send a response, and record its status and its end."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -218,7 +228,7 @@ class _Answer:
         await self._send(message)
 
 
-async def _until_left(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -237,6 +247,6 @@ def _unauthorized(message: str) -> Failure:
     )
 
 
-def _too_large(most: int) -> Failure:
-    message = f"the request is larger than {most} bytes"
+def _too_large(limit: int) -> Failure:
+    message = f"the request is too large: at most {limit} bytes are allowed"
     return Failure(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")

@@ -1,4 +1,4 @@
-"""The endpoint on Ray Serve: replicas, each with its own engine, behind one address.
+"""Run the endpoint on Ray Serve: replicas with an engine each, behind one address.
 
 ```yaml
 applications:
@@ -8,8 +8,8 @@ applications:
     deployments: [{name: Endpoint, num_replicas: 2, ray_actor_options: {num_gpus: 1}}]
 ```
 
-Deploy with `serve run config.yaml`. A request has no effect but its answer: one whose replica
-dies fails with status 500, and may be sent again, as OpenAI's clients do by themselves.
+Deploy with `serve run config.yaml`. If a replica dies, its requests fail with status 500. They
+can safely be sent again, which OpenAI's clients do by default.
 """
 
 from __future__ import annotations
@@ -33,69 +33,68 @@ from langchain_sift.indexing.chroma_collections import is_url  # noqa: E402
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
-from langchain_sift.serving.tenants import Tenants  # noqa: E402
+from langchain_sift.serving.tenants import API_KEY_VARIABLE, Tenants  # noqa: E402
 
-_KEY = "LANGCHAIN_SIFT_API_KEY"
 _NESTED = {"finetune": FineTuneConfig, "limits": Limits}
 
 
-# Dead replicas are noticed, and idle slots verified, every second. What waits beyond the
-# replicas' batches is bounded at each of Ray's proxies; what is more is refused at once.
+# Ray checks each second for dead replicas, and lets idle replicas verify their slots. The queue at
+# each of Ray's proxies is bounded; further requests are rejected at once.
 @serve.deployment(
     max_queued_requests=64,
     backpressure_config=BackpressureConfig(retry_after_s=1),
-    # How soon a request that waits hears that a replica has room: Ray's own 0.5 s leave it idle.
+    # Seconds until a queued request learns of a free replica: Ray's 0.5 s leave replicas idle.
     request_router_config=RequestRouterConfig.model_validate({"max_backoff_s": 0.1}),
     health_check_period_s=1,
     health_check_timeout_s=30,
 )
 @serve.ingress()
 class Endpoint:
-    """One replica: a process with the model, its engine, and the HTTP interface.
+    """A replica: a process with the model, its engine and the HTTP interface.
 
-    A client that leaves cancels its request, which ends within one gradient step or token.
+    If a client disconnects, its request ends within one gradient step or token.
     """
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         """Open the store and load the model.
 
         Raises:
-            ArgumentError: If nobody has a token, or as `open_service`.
+            ArgumentError: If there is no token, or as `open_service`.
         """
         self._service = open_service(settings_of(args, _tenants(args.get("tenants"))))
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Return what answers HTTP; called by Ray once the replica is there."""
+        """Return the ASGI application; Ray calls this after the constructor."""
         return create_app(self._service)
 
     async def check_health(self) -> None:
-        """Have an idle engine verify its slots; Ray replaces the replica where that fails.
+        """Let an idle engine verify its slots; Ray replaces the replica if that fails.
 
-        A store that does not answer is no reason to: another replica would ask the same one.
+        An unavailable store is no failure: all replicas use the same store.
 
         Raises:
             EngineError: If the engine cannot answer.
         """
-        found = await self._service.check_health()
-        if found.status == "unavailable":
-            raise EngineError("the engine's slots are not at rest, or it does not answer")
+        health = await self._service.check_health()
+        if health.status == "unavailable":
+            raise EngineError("the engine does not respond, or its slots are not at rest")
 
     def __del__(self) -> None:
-        """End what is being answered, and let go of the store."""
+        """Cancel all requests and release the store."""
         if hasattr(self, "_service"):
             self._service.close()
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """Return the application that a configuration of Ray Serve names.
+    """Return the application, for `import_path` in a configuration of Ray Serve.
 
-    Replicas, GPUs and autoscaling are Ray's, under `deployments`; each replica takes as many
-    requests at once as its engine trains together, unless `max_ongoing_requests` says otherwise.
+    Replicas, GPUs and autoscaling are configured under `deployments`. By default a replica gets as
+    many requests at once as its engine trains together (`max_ongoing_requests`).
 
     Args:
         args: Fields of `ServingSettings`, with `finetune` and `limits` as mappings, and `tenants`
-            as the path of a file that each replica reads. Without it, each replica takes the one
-            token of the environment variable LANGCHAIN_SIFT_API_KEY.
+            as the path of a file that each replica reads. Without `tenants`, the only token is
+            that of the environment variable LANGCHAIN_SIFT_API_KEY of each replica.
 
     Raises:
         ArgumentError: If an argument is unknown or out of range, or the store is a folder.
@@ -104,38 +103,38 @@ def build_app(args: dict[str, Any]) -> Application:
     if not is_url(checked.store):
         raise ArgumentError(
             f"store must be the URL of a Chroma server, got {checked.store!r}: a folder belongs "
-            "to one process, and replicas are several (chroma run --path FOLDER serves it)"
+            "to one process; to share it, run `chroma run --path FOLDER`"
         )
-    at_once = checked.limits.max_batch_size
+    batch_size = checked.limits.max_batch_size
     deployment: Any = Endpoint
-    application: Application = deployment.options(max_ongoing_requests=at_once).bind(args)
+    application: Application = deployment.options(max_ongoing_requests=batch_size).bind(args)
     return application
 
 
 def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
-    """Return the settings of plain values, as a file holds them.
+    """Return the settings of a configuration file.
 
     Raises:
-        ArgumentError: If one is unknown, missing or out of range.
+        ArgumentError: If an argument is unknown, missing or out of range.
     """
-    given: dict[str, Any] = {**args, "tenants": tenants}
+    fields = {**args, "tenants": tenants}
     try:
         for name, kind in _NESTED.items():
-            if name in given:
-                given[name] = kind(**given[name])
-        if "adapter_cache" in given:
-            given["adapter_cache"] = Path(given["adapter_cache"])
-        return ServingSettings(**given)
-    except TypeError as error:  # an argument that there is not, or too few
+            if name in fields:
+                fields[name] = kind(**fields[name])
+        if "adapter_cache" in fields:
+            fields["adapter_cache"] = Path(fields["adapter_cache"])
+        return ServingSettings(**fields)
+    except TypeError as error:  # an unknown argument, or a missing one
         raise ArgumentError(f"args of the application: {error}") from error
 
 
 def _tenants(path: str | None) -> Tenants:
     if path is not None:
         return Tenants.load(path)
-    if key := os.environ.get(_KEY):
+    if key := os.environ.get(API_KEY_VARIABLE):
         return Tenants.of_one_key(key)
     raise ArgumentError(
-        "no token is asked for, and Ray's address may be one that others reach: name a file of "
-        f"tenants in the application's args, or set {_KEY} where the replicas run"
+        "requests need no token, and Ray's address may be public: name a file of tenants in the "
+        f"application's args, or set {API_KEY_VARIABLE} where the replicas run"
     )

@@ -1,22 +1,20 @@
-"""What is sent and what comes back: OpenAI's bodies, and `ttft` in them.
+"""Validate the bodies of requests: OpenAI's fields, and `ttft`.
 
-What a request asks and this server cannot do is refused; nothing is passed over in silence, but
-for what is known to change no answer.
+A request for something that this server cannot do is rejected. Only fields that never change an
+answer are ignored.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from langchain_sift.config import Mode
-from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
-from langchain_sift.stores.adapters.chroma import where
+from langchain_sift.serving.options import Count, TTFTOptions
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+# Strict: "yes" and 1 are not flags.
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class _Strict(BaseModel):
@@ -24,84 +22,13 @@ class _Strict(BaseModel):
 
 
 class _Lenient(BaseModel):
-    """Of what a client sends back as it got it, with whatever other servers put into it."""
+    """Part of a conversation; clients send it back with fields that other servers added."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-# --- asking ---------------------------------------------------------------------------------
-
-Count = Annotated[int, Field(ge=1, strict=True)]
-# True is no number, and "yes" is no flag.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class TTFTOptions(_Strict):
-    """How this one prompt is answered; what is left out is as the server was started."""
-
-    mode: Mode | None = Field(
-        default=None,
-        description="base: the model alone. rag: documents in the prompt. ttft: the model learns "
-        "from them first. both: it learns from them and has them in the prompt.",
-    )
-    k: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
-        default=None, description="Documents."
-    )
-    fetch_k: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = Field(
-        default=None, description="Candidates that they are chosen from."
-    )
-    filter: dict[str, Any] | None = Field(
-        default=None,
-        description="Chroma's `where`; it narrows what the tenant sees.",
-    )
-    noise_variance: (
-        Annotated[float, Field(ge=LEAST_NOISE_VARIANCE, allow_inf_nan=False, strict=True)] | None
-    ) = Field(default=None, description="SIFT's λ'.")
-    stopping_alpha: Positive | None = Field(
-        default=None, description="SIFT's α: fewer documents for easy prompts."
-    )
-    learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
-        None
-    )
-    steps_per_document: Annotated[int, Field(ge=1, le=16, strict=True)] | None = None
-    max_documents: Count | None = Field(default=None, description="Of those, learned from.")
-    max_train_tokens: Count | None = None
-    max_train_seconds: Positive | None = None
-    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = Field(
-        default=None, description="Documents that bring less in all are not learned from."
-    )
-    timeout: Positive | None = Field(
-        default=None, description="Seconds for the whole answer; no more than the server's."
-    )
-
-    @field_validator("filter")
-    @classmethod
-    def _check_filter(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Let the store's own client say what is wrong, before anything is asked of it."""
-        if value:
-            validate_where(where(value))  # type: ignore[arg-type]
-            _check_values(value)
-        return value or None
-
-
-def _check_values(condition: Any) -> None:
-    """Reject what the store's protocol has no number for."""
-    if isinstance(condition, dict):
-        condition = [*condition, *condition.values()]
-    if isinstance(condition, list):
-        for part in condition:
-            _check_values(part)
-    elif isinstance(condition, int) and not -(1 << 63) <= condition < 1 << 63:
-        raise ValueError("a number in a filter must have no more than 64 bits")
-    elif isinstance(condition, float) and not abs(condition) < float("inf"):
-        raise ValueError("a number in a filter must be finite")
-    elif isinstance(condition, str):
-        condition.encode()  # a lone surrogate is no text
-
-
 class TextPart(_Lenient):
-    """A piece of a message; this model reads text alone."""
+    """A text in a message; other content is not supported."""
 
     type: Literal["text"]
     text: str
@@ -111,14 +38,14 @@ Content: TypeAlias = str | list[TextPart]
 
 
 class FunctionCall(_Lenient):
-    """A call that the model made before."""
+    """The function and the arguments of a tool call."""
 
     name: str
-    arguments: str = Field(description="JSON.")
+    arguments: str = Field(description="A JSON object.")
 
 
 class ToolCall(_Lenient):
-    """The same, with its id."""
+    """A tool call of the model."""
 
     id: str
     type: Literal["function"] = "function"
@@ -126,7 +53,7 @@ class ToolCall(_Lenient):
 
 
 class SystemMessage(_Lenient):
-    """What the model is to be like."""
+    """Instructions to the model."""
 
     role: Literal["system", "developer"]
     content: Content
@@ -134,7 +61,7 @@ class SystemMessage(_Lenient):
 
 
 class UserMessage(_Lenient):
-    """What a human says."""
+    """A message of the user."""
 
     role: Literal["user"]
     content: Content
@@ -142,7 +69,7 @@ class UserMessage(_Lenient):
 
 
 class AssistantMessage(_Lenient):
-    """What the model said before."""
+    """An earlier message of the model."""
 
     role: Literal["assistant"]
     content: Content | None = None
@@ -151,7 +78,7 @@ class AssistantMessage(_Lenient):
 
 
 class ToolMessage(_Lenient):
-    """What a tool returned."""
+    """The result of a tool call."""
 
     role: Literal["tool"]
     content: Content
@@ -164,70 +91,70 @@ Message = Annotated[
 
 
 class Function(_Strict):
-    """What a tool is called, what it does and what it takes."""
+    """Name, description and parameters of a function."""
 
     name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(default=None, description="A JSON schema.")
+    parameters: dict[str, object] | None = Field(default=None, description="A JSON schema.")
     strict: Flag | None = None
 
 
 class Tool(_Strict):
-    """A function that the model may ask the client to call."""
+    """A function that the model may call."""
 
     type: Literal["function"]
     function: Function
 
 
 class NamedFunction(_Strict):
-    """A function by its name."""
+    """The name of a function."""
 
     name: str
 
 
 class NamedTool(_Strict):
-    """The one tool that must be called."""
+    """The tool that the model must call."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class StreamOptions(_Strict):
-    """What a stream tells besides."""
+    """Additional contents of a stream."""
 
     include_usage: Flag = False
     include_obfuscation: Flag | None = None
 
 
 class TextFormat(_Strict):
-    """Answers are text."""
+    """Plain text as the format of the answer."""
 
     type: Literal["text"]
 
 
 class JSONSchema(_Strict):
-    """What an answer is to look like."""
+    """The schema of the answer."""
 
     name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: dict[str, object] = Field(alias="schema")
     strict: Flag | None = None
 
 
 class JSONSchemaFormat(_Strict):
-    """Answers are JSON objects of a schema: the arguments of a call that the model must make."""
+    """A JSON object that follows a schema, as the format of the answer."""
 
     type: Literal["json_schema"]
     json_schema: JSONSchema
 
 
 def _only(value: int) -> BeforeValidator:
-    """Accept the one value that this server has; JSON may write 1 as 1.0."""
+    """Accept a single value; JSON may write 1 as 1.0."""
 
-    def check(given: Any) -> Any:
-        if given is None:
+    def check(received: object) -> int | None:
+        if received is None:
             return None
-        if given == value and isinstance(given, bool) == isinstance(value, bool):
+        if received == value and isinstance(received, bool) == isinstance(value, bool):
             return value
         raise ValueError(f"this server supports only {json.dumps(value)}")
 
@@ -239,8 +166,8 @@ Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True)]
 Stop = str | Annotated[list[str], Field(max_length=16)]
 
 
-class _Asked(_Strict):
-    """What both routes take."""
+class _Request(_Strict):
+    """Fields of both kinds of requests."""
 
     model: str
     stream: Flag | None = None
@@ -257,7 +184,7 @@ class _Asked(_Strict):
     frequency_penalty: Annotated[Literal[0] | None, _only(0)] = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
-    # They change no answer.
+    # Ignored: they never change an answer.
     user: str | None = None
     metadata: dict[str, str] | None = None
     store: Flag | None = None
@@ -273,8 +200,8 @@ class _Asked(_Strict):
         return value
 
 
-class ChatCompletionRequest(_Asked):
-    """A conversation to go on with."""
+class ChatCompletionRequest(_Request):
+    """A conversation that the model continues."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
     max_completion_tokens: Count | None = None
@@ -288,141 +215,11 @@ class ChatCompletionRequest(_Asked):
     top_logprobs: Annotated[Literal[0] | None, _only(0)] = None
 
 
-class CompletionRequest(_Asked):
-    """A text to go on with."""
+class CompletionRequest(_Request):
+    """A text that the model continues."""
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
     echo: Annotated[Literal[False] | None, _NO] = None
     best_of: Annotated[Literal[1] | None, _only(1)] = None
     logprobs: None = None
     suffix: None = None
-
-
-# --- answering ------------------------------------------------------------------------------
-
-
-class Seconds(BaseModel):
-    """Where the time went."""
-
-    retrieval: float
-    waiting: float
-    training: float
-    generation: float
-
-
-class TTFTRecord(BaseModel):
-    """What was retrieved and learned for the answer; documents by their ids in the store."""
-
-    mode: Mode
-    context: list[str | None] = Field(default=[], description="Documents in the prompt.")
-    documents: list[str | None] = Field(description="Learned from, in order, repeats counted.")
-    gains: list[float | None] = Field(description="What each brought, by SIFT's reckoning.")
-    skipped: list[str | None] = Field(description="Documents too short to learn from.")
-    truncated: list[str | None] = Field(description="Documents of which the end was cut off.")
-    steps: int
-    tokens: int = Field(description="Learned from.")
-    losses: list[float | None] = Field(description="Nats per token, just before each step.")
-    update_norm: float | None
-    drift: float | None
-    ended: str | None = Field(description="Why training ended early.")
-    fallback: str | None = Field(description="Why the base model answered.")
-    cached: bool
-    seconds: Seconds
-
-
-class Usage(BaseModel):
-    """Tokens of prompt and answer; those learned from are in `ttft`."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class AnsweredMessage(BaseModel):
-    """What the model says."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str | None
-    refusal: None = None
-    tool_calls: list[ToolCall] | None = None
-
-
-class ChatChoice(BaseModel):
-    """The answer: there is one."""
-
-    index: Literal[0] = 0
-    message: AnsweredMessage
-    logprobs: None = None
-    finish_reason: FinishReason
-
-
-class ChatCompletion(BaseModel):
-    """A conversation's next message."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    ttft: TTFTRecord
-
-
-class TextChoice(BaseModel):
-    """The answer: there is one."""
-
-    index: Literal[0] = 0
-    text: str
-    logprobs: None = None
-    finish_reason: FinishReason | None
-
-
-class Completion(BaseModel):
-    """How a text goes on."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: Usage
-    ttft: TTFTRecord
-
-
-class Model(BaseModel):
-    """What answers."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "langchain-sift"
-
-
-class ModelList(BaseModel):
-    """All of them: one."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-class Problem(BaseModel):
-    """Why there is no answer."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorResponse(BaseModel):
-    """The shape of OpenAI's errors."""
-
-    error: Problem
-
-
-class Health(BaseModel):
-    """Whether requests are answered."""
-
-    status: Literal["ok", "degraded", "unavailable"]
-    engine: Literal["ok", "busy", "unavailable"]
-    store: Literal["ok", "unavailable"]

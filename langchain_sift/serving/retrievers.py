@@ -1,4 +1,4 @@
-"""The collections that are served, opened once."""
+"""Open the collections, and make the retriever of each tenant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import chromadb
 from chromadb.api.types import validate_where
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreTimeout
 from langchain_sift.indexing.chroma_collections import (
     embeddings_for,
@@ -21,6 +20,7 @@ from langchain_sift.indexing.chroma_collections import (
 )
 from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.retrieval.settings import join_required, noise_variance_for
+from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
@@ -29,63 +29,71 @@ from langchain_sift.stores.deadlines import within
 from langchain_sift.stores.interface import adapter_for
 from langchain_sift.ttft import LanguageModel
 
-Opened = TypeVar("Opened")
+T = TypeVar("T")
 
-_OPENING_SECONDS = 60.0  # Chroma's own client would wait for ever
+_CONNECT_SECONDS = 60.0
 
 
 def open_store(
     settings: ServingSettings, collection: str | None, load: Callable[[], LanguageModel]
 ) -> VectorStore:
-    """Open a collection: of a folder for threads, of a server for coroutines.
+    """Open a collection; a collection of a server gets an asynchronous client.
 
     Args:
-        settings: Which store, and which embeddings.
-        collection: Its name; None: the only one.
-        load: Returns the model that is served; not called before the collection is found.
+        settings: The store and the embeddings.
+        collection: Name of the collection. None means the only one of the store.
+        load: Returns the served model; called only after the collection was found.
 
     Raises:
-        ArgumentError: If there is no such folder or collection, or it holds other embeddings.
+        ArgumentError: If the folder or the collection does not exist, or it was filled with other
+            embeddings.
         StoreUnavailable: If the server cannot be reached.
-        StoreTimeout: If it does not answer.
-        NotFittedError: If a model embeds and the collection does not hold its mean.
+        StoreTimeout: If the server does not respond.
+        NotFittedError: If a model embeds and its mean is not in the collection's metadata.
     """
 
-    def named() -> tuple[str, str]:
+    def find() -> tuple[str, str]:
         name = resolve_name(settings.store, collection)
         return name, embeddings_for(settings.store, name, settings.embeddings)
 
-    # What is wrong with the store is told before a model is loaded, which takes long.
-    name, wanted = _in_time(settings.store, named)
-    found = load() if wanted == settings.model else load_embeddings(wanted)
-    store = _in_time(settings.store, lambda: open_collection(settings.store, name, lambda _: found))
+    # Errors of the store come first: loading a model takes long.
+    name, embeddings = _with_deadline(settings.store, find)
+    model = load() if embeddings == settings.model else load_embeddings(embeddings)
+    store = _with_deadline(
+        settings.store, lambda: open_collection(settings.store, name, lambda _: model)
+    )
     if not is_url(settings.store):
         return store
-    client = _in_time(settings.store, lambda: asyncio.run(_async_client(settings.store)))
+    client = _with_deadline(settings.store, lambda: asyncio.run(_async_client(settings.store)))
     return AsyncChroma(client, store._collection_name, store.embeddings)
 
 
-def _in_time(store: str, connect: Callable[[], Opened]) -> Opened:
-    """Connect, or say that the server does not answer: Chroma's own client waits for ever."""
+def _with_deadline(store: str, connect: Callable[[], T]) -> T:
+    """Call `connect` with a deadline, since Chroma's client has none.
+
+    Raises:
+        StoreTimeout: If the deadline has passed.
+    """
     try:
-        found: Opened = within(_OPENING_SECONDS, connect)
+        result: T = within(_CONNECT_SECONDS, connect)
     except TimeoutError as error:
-        raise StoreTimeout(f"{store} did not answer within {_OPENING_SECONDS:g} s") from error
-    return found
+        raise StoreTimeout(f"{store} did not respond within {_CONNECT_SECONDS:g} s") from error
+    return result
 
 
 async def _async_client(url: str) -> Any:
     client: Any = await chromadb.AsyncHttpClient(**server_address(url))
-    # Of this event loop, which ends here; `AsyncChroma` has its own in each.
+    # The connections belong to this event loop, which ends; `AsyncChroma` opens them in each.
     await client._server._cleanup()
     return client
 
 
-def retriever_of(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> SIFTRetriever:
-    """Return what retrieves for a tenant; no call of it sees what the tenant may not.
+def make_retriever(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> SIFTRetriever:
+    """Return a retriever that returns only documents of the tenant, whatever a call asks for.
 
     Raises:
-        ArgumentError: If the tenant's filter is none, or does not say what is allowed.
+        ArgumentError: If the tenant's filter is invalid, or does not restrict documents by a
+            positive condition.
     """
     condition = dict(tenant.filter) if tenant.filter else None
     if condition is not None:

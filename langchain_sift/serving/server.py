@@ -1,4 +1,4 @@
-"""The application under uvicorn, in one process."""
+"""Run the application under uvicorn, in one process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.serving.app import create_app
 from langchain_sift.serving.service import open_service
 from langchain_sift.serving.settings import ServingSettings
+from langchain_sift.serving.tenants import API_KEY_VARIABLE
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
-# For what is being answered when the server is told to end. Kubernetes kills after 30.
-_GOODBYE_SECONDS = 25
+# Seconds for active requests after a signal to stop. Kubernetes kills a process after 30.
+_SHUTDOWN_SECONDS = 25
 
 
 def serve(
@@ -25,42 +26,41 @@ def serve(
     port: int = 8000,
     on_ready: Callable[[str], object] = lambda _: None,
 ) -> None:
-    """Answer requests until the process is told to end.
+    """Answer requests until the process gets a signal to stop.
 
-    One process, for one engine batches everybody's requests, and an embedded store belongs to
-    one process. More processes are more servers, each with its model, before one Chroma server.
+    The server is one process, because one engine batches the requests of all clients and an
+    embedded store belongs to one process. To run several servers, let them share a Chroma server.
 
     Args:
-        settings: What is served.
-        host: Address to listen at; one that others can reach needs tokens.
-        port: 0: a free one.
-        on_ready: Called with the URL, as clients take it, when the server listens.
+        settings: Settings of the service.
+        host: Address to listen on; a public address requires tokens.
+        port: Port to listen on. 0 means a free port.
+        on_ready: Called with the URL for clients when the server listens.
 
     Raises:
-        ArgumentError: If the address is public and there are no tokens, or it cannot be had, or
-            as `open_service`.
+        ArgumentError: If the address is public and there are no tokens, or the address cannot be
+            used, or as `open_service`.
     """
-    local = is_local(host)
-    if not (local or settings.tenants.need_tokens):
+    if not (is_loopback(host) or settings.tenants.need_tokens):
         raise ArgumentError(
-            f"{host} is an address that others can reach, and no token is asked for: name "
-            "tenants (--tenants), set LANGCHAIN_SIFT_API_KEY, or listen at 127.0.0.1"
+            f"{host} is a public address, and requests need no token: name tenants (--tenants), "
+            f"set {API_KEY_VARIABLE}, or listen on 127.0.0.1"
         )
-    with _bound(host, port) as listener, open_service(settings) as service:
-        shown = f"[{host}]" if ":" in host else host
-        hosts = None if settings.tenants.need_tokens else (*_LOCAL, shown)
+    with _bind(host, port) as listener, open_service(settings) as service:
+        name = f"[{host}]" if ":" in host else host
+        hosts = None if settings.tenants.need_tokens else (*_LOCAL, name)
         config = uvicorn.Config(
             create_app(service, hosts=hosts),
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_GOODBYE_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        _Server(config, on_ready, f"http://{shown}:{listener.getsockname()[1]}/v1").run([listener])
+        _Server(config, on_ready, f"http://{name}:{listener.getsockname()[1]}/v1").run([listener])
 
 
 class _Server(uvicorn.Server):
-    """Tells when it listens."""
+    """Call `on_ready` when the server listens."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[str], object], url: str) -> None:
         super().__init__(config)
@@ -71,16 +71,16 @@ class _Server(uvicorn.Server):
         self._on_ready(self._url)
 
 
-def is_local(host: str) -> bool:
-    """Return whether an address is reached from this machine alone."""
+def is_loopback(host: str) -> bool:
+    """Return True if only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that has the address, before anything slow is done."""
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket bound to the address, before the model is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -89,6 +89,6 @@ def _bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         raise ArgumentError(
-            f"{host}:{port} cannot be listened at: {error}; choose another --port"
+            f"cannot listen on {host}:{port}: {error}; choose another --port"
         ) from error
     return listener

@@ -1,4 +1,4 @@
-"""The model that is served: loaded once, with a view of it for each tenant."""
+"""Load the model once, and give each tenant its retriever and limits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever, TestTimeFineTunedLLM
+from langchain_sift.chat_models import ChatTestTimeFineTuned
 from langchain_sift.errors import (
     EngineError,
     EngineOverloaded,
@@ -22,23 +22,34 @@ from langchain_sift.errors import (
     SIFTError,
     StoreError,
 )
-from langchain_sift.serving.error_responses import Failure, Refused
-from langchain_sift.serving.requests import Health
-from langchain_sift.serving.retrievers import open_store, retriever_of
+from langchain_sift.llms import TestTimeFineTunedLLM
+from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving.error_responses import Failure, RequestRejected
+from langchain_sift.serving.responses import Health
+from langchain_sift.serving.retrievers import make_retriever, open_store
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
 from langchain_sift.stores.locking import held
-from langchain_sift.ttft import AdapterCache, Engine, EngineStatus, Reservation, load_language_model
+from langchain_sift.ttft import (
+    AdapterCache,
+    Engine,
+    EngineStatus,
+    LanguageModel,
+    Reservation,
+    load_language_model,
+)
 
-_CHECKING_SECONDS = 5.0
-_LOOK_AGAIN_SECONDS = 1e-3
-_LONGEST_RETRY_SECONDS = 60
+_HEALTH_CHECK_SECONDS = 5.0
+_POLL_SECONDS = 1e-3
+_MAX_RETRY_SECONDS = 60
+
+FineTunedModel = TypeVar("FineTunedModel", ChatTestTimeFineTuned, TestTimeFineTunedLLM)
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What one tenant talks to: the same engine as all others, its own documents."""
+class TenantView:
+    """The retriever and the models of one tenant; all tenants share one engine."""
 
     tenant: Tenant
     retriever: SIFTRetriever
@@ -46,22 +57,30 @@ class View:
     llm: TestTimeFineTunedLLM
 
 
-class Admitted:
-    """A request that has a place, until it is answered; ending it twice is ending it once."""
+class AdmittedRequest:
+    """A request with a reservation in the engine; a context manager that ends it."""
 
-    def __init__(self, view: View, reservation: Reservation, on_end: Callable[[], None]) -> None:
-        """Hold a place for the tenant of this view."""
+    def __init__(
+        self, view: TenantView, reservation: Reservation, on_end: Callable[[], None]
+    ) -> None:
+        """Keep the reservation.
+
+        Args:
+            view: The retriever and the models of the request's tenant.
+            reservation: From `Engine.admission`.
+            on_end: Called once, when the request ends.
+        """
         self.view = view
         self._reservation: Reservation | None = reservation
         self._on_end: Callable[[], None] | None = on_end
 
-    def hand_over(self) -> Reservation | None:
-        """Return the place for the engine, which gives it back when the request is done."""
+    def take_reservation(self) -> Reservation | None:
+        """Return the reservation to the caller; the engine releases it after the request."""
         reservation, self._reservation = self._reservation, None
         return reservation
 
     def end(self) -> None:
-        """Make room for the tenant's next request, and for others' if the engine has not this."""
+        """Release the reservation, unless it was taken; further calls do nothing."""
         if self._reservation is not None:
             self._reservation.release()
         if self._on_end is not None:
@@ -69,25 +88,25 @@ class Admitted:
             on_end()
 
     def __enter__(self) -> Self:
-        """Hold it."""
+        """Return the request."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """End the request."""
         self.end()
 
 
 class Service:
-    """What answers requests; knows nothing of HTTP. Made by `open_service`."""
+    """The engine, the tenants' views and their limits; `open_service` makes one."""
 
     def __init__(
-        self, settings: ServingSettings, views: Mapping[str, View], resources: ExitStack
+        self, settings: ServingSettings, views: Mapping[str, TenantView], resources: ExitStack
     ) -> None:
-        """Serve these views.
+        """Serve the views.
 
         Args:
-            settings: What they were made by.
-            views: By the tenants' names; at least one.
+            settings: Settings of the service.
+            views: The views by the names of their tenants; at least one.
             resources: Closed with the service.
         """
         self.settings = settings
@@ -95,12 +114,12 @@ class Service:
         self._views = dict(views)
         self._resources = resources
         self._closed = False
-        self._at_once: Counter[str] = Counter()
-        self._seconds = 1.0  # of an answer, lately
+        self._active: Counter[str] = Counter()  # requests of each tenant
+        self._seconds = 1.0  # duration of a request, a moving average
 
     @property
     def engine(self) -> Engine:
-        """The one that all tenants share.
+        """The engine that all tenants share.
 
         Raises:
             RequestCancelled: If the service is closed.
@@ -110,48 +129,48 @@ class Service:
         raise RequestCancelled("the service is closed")
 
     def engine_status(self) -> EngineStatus:
-        """Return what the engine is doing."""
+        """Return the state of the engine."""
         return self.engine.status()
 
-    def view_of(self, tenant: Tenant) -> View:
-        """Return what a tenant talks to."""
+    def view_of(self, tenant: Tenant) -> TenantView:
+        """Return the view of a tenant."""
         return self._views[tenant.name]
 
-    def admit(self, tenant: Tenant) -> Admitted:
-        """Give a request a place; at once, or not at all.
+    def admit(self, tenant: Tenant) -> AdmittedRequest:
+        """Reserve capacity for a request, without waiting.
 
         Raises:
-            Refused: If the tenant has as many as it may.
-            EngineOverloaded: If there is no room for anybody.
+            RequestRejected: If the tenant has its maximum number of requests.
+            EngineOverloaded: If the engine is at capacity.
         """
-        most = tenant.max_requests
-        if most is not None and self._at_once[tenant.name] >= most:
-            raise Refused(
+        limit = tenant.max_requests
+        if limit is not None and self._active[tenant.name] >= limit:
+            raise RequestRejected(
                 Failure(
                     HTTPStatus.TOO_MANY_REQUESTS,
-                    f"{most} of your requests are being answered, as many as you may have at once",
+                    f"at most {limit} of your requests are answered at once: try again later",
                     "rate_limit_exceeded",
                     headers={"Retry-After": str(self.retry_after())},
                 )
             )
         reservation = self.engine.admission.admit(0)
-        self._at_once[tenant.name] += 1
-        began = time.perf_counter()
+        self._active[tenant.name] += 1
+        start = time.perf_counter()
 
-        def ended() -> None:
-            self._at_once[tenant.name] -= 1
-            self._seconds += 0.1 * (time.perf_counter() - began - self._seconds)
+        def on_end() -> None:
+            self._active[tenant.name] -= 1
+            self._seconds += 0.1 * (time.perf_counter() - start - self._seconds)
 
-        return Admitted(self.view_of(tenant), reservation, ended)
+        return AdmittedRequest(self.view_of(tenant), reservation, on_end)
 
     def retry_after(self) -> int:
-        """Return in how many seconds there may be room: when a batch is likely to be done."""
-        return max(1, min(_LONGEST_RETRY_SECONDS, round(self._seconds)))
+        """Return the seconds until a request probably ends, between 1 and 60."""
+        return max(1, min(_MAX_RETRY_SECONDS, round(self._seconds)))
 
     async def check_health(self) -> Health:
-        """Let the engine verify that its slots are at rest, where it has nothing else to do.
+        """Check the store, and let an idle engine verify its slots.
 
-        A busy engine verifies them after each request anyway, and is not asked.
+        A busy engine verifies its slots after each request anyway.
         """
         engine = await self._engine_health()
         store = await self._store_health()
@@ -166,12 +185,12 @@ class Service:
         if status.admitted:
             return "busy"
         try:
-            async with asyncio.timeout(_CHECKING_SECONDS):
+            async with asyncio.timeout(_HEALTH_CHECK_SECONDS):
                 async for _ in self.engine.submit(self.engine.request(())):
                     pass
-                # What came of it is told before the slots are verified.
+                # The engine reports the outcome before it verifies the slots.
                 while (now := self.engine.status()).at_work and not now.admitted:
-                    await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                    await asyncio.sleep(_POLL_SECONDS)
         except EngineOverloaded:
             return "busy"
         except (EngineError, TimeoutError):
@@ -184,7 +203,7 @@ class Service:
         store = next(iter(self._views.values())).retriever.vectorstore
         if isinstance(store, AsyncChroma):
             try:
-                await store.aheartbeat(timeout=_CHECKING_SECONDS)
+                await store.aheartbeat(timeout=_HEALTH_CHECK_SECONDS)
             except StoreError:
                 return "unavailable"
         return "ok"
@@ -196,20 +215,20 @@ class Service:
                 await view.retriever.vectorstore.aclose()
 
     def close(self) -> None:
-        """Refuse what comes, cancel what is there, and let go of the store."""
+        """Cancel all requests, reject new ones, and release the store."""
         if not self._closed:
             self._closed = True
             self.engine.close()
             self._resources.close()
-            # FastAPI keeps the functions of an application, and so this; not the model.
+            # FastAPI keeps the application, and so this service, alive: release the model.
             self._views.clear()
 
     def __enter__(self) -> Self:
-        """Serve."""
+        """Return the service."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the service."""
         self.close()
 
 
@@ -217,16 +236,16 @@ def open_service(settings: ServingSettings) -> Service:
     """Open the store and load the model.
 
     Raises:
-        ArgumentError: If there is no such folder, collection or setting.
+        ArgumentError: If the folder or the collection does not exist, or a setting is invalid.
         StoreInUse: If another process has the folder open.
         StoreError: If the store's server cannot be used.
-        ModelLoadError: If there is no such model.
+        ModelLoadError: If the model cannot be loaded.
     """
     with ExitStack() as stack:
         stack.enter_context(held(settings.store, alone=True))
-        load = functools.cache(lambda: load_language_model(settings.model, **settings.loading()))
+        load = functools.cache(functools.partial(_load_model, settings))
         stores: dict[str | None, VectorStore] = {}
-        views: dict[str, View] = {}
+        views: dict[str, TenantView] = {}
         for tenant in settings.tenants.members:
             collection = tenant.collection or settings.collection
             if collection not in stores:
@@ -235,22 +254,43 @@ def open_service(settings: ServingSettings) -> Service:
         return Service(settings, views, stack.pop_all())
 
 
-def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> View:
-    retriever = retriever_of(settings, tenant, store)
+def _load_model(settings: ServingSettings) -> LanguageModel:
+    return load_language_model(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+    )
+
+
+def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> TenantView:
+    retriever = make_retriever(settings, tenant, store)
     cache = None
     if settings.adapter_cache is not None:
         cache = AdapterCache(settings.adapter_cache, tenant=tenant.name)
-    shared = {
-        "model": settings.model,
-        "retriever": retriever,
-        "finetune": settings.finetune,
-        "limits": settings.limits,
-        "max_tokens": settings.max_tokens,
-        "timeout": settings.timeout,
-        "adapter_cache": cache,
-        **settings.loading(),
-    }
-    chat, llm = ChatTestTimeFineTuned(**shared), TestTimeFineTunedLLM(**shared)
-    if chat.engine is not llm.engine:  # the first request must not wait for it either
-        raise SIFTError("the faces of one model have two engines")
-    return View(tenant, retriever, chat, llm)
+    chat = _model(ChatTestTimeFineTuned, settings, retriever, cache)
+    llm = _model(TestTimeFineTunedLLM, settings, retriever, cache)
+    # This also loads the engine before the first request.
+    if chat.engine is not llm.engine:
+        raise SIFTError("the chat model and the text model have different engines")
+    return TenantView(tenant, retriever, chat, llm)
+
+
+def _model(
+    kind: type[FineTunedModel],
+    settings: ServingSettings,
+    retriever: SIFTRetriever,
+    cache: AdapterCache | None,
+) -> FineTunedModel:
+    return kind(
+        model=settings.model,
+        retriever=retriever,
+        finetune=settings.finetune,
+        limits=settings.limits,
+        max_tokens=settings.max_tokens,
+        timeout=settings.timeout,
+        adapter_cache=cache,
+        device=settings.device,
+        dtype=settings.dtype,
+        quantization=settings.quantization,
+    )

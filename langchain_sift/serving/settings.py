@@ -1,11 +1,11 @@
-"""What is to be served, in plain values that can be sent to another process."""
+"""Define the settings of a server, as plain values that another process can receive."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from langchain_sift.checks import check_integer, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments
@@ -14,56 +14,72 @@ from langchain_sift.serving.tenants import Tenants
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """A model, a store, who may ask, and how each prompt is answered."""
+    """The model, the store, the tenants, and the defaults of requests."""
 
     model: str
-    """A name on the hub, or a folder."""
+    """A name on the Hugging Face hub, or a folder."""
 
     store: str
-    """Chroma's folder, or the URL of its server."""
+    """Folder of Chroma, or URL of its server."""
 
     collection: str | None = None
-    """May be left out where the store has only one."""
+    """Name of the collection. None means the only one of the store."""
 
     embeddings: str | None = None
-    """A model whose hidden states embed, or module:NAME; None: what the collection names."""
+    """A model whose hidden states are the embeddings, or module:NAME. None means the embeddings
+    that the collection names."""
 
     name: str | None = None
-    """What clients call the model; None: as `model`."""
+    """Name of the model for clients. None means `model`."""
 
     tenants: Tenants = field(default_factory=Tenants.anybody)
+    """Tokens, and the documents that each may see. By default requests need no token."""
+
     mode: str = "ttft"
-    """Of a request that does not choose: "base", "rag", "ttft" or "both"."""
+    """Default mode of a request: "base", "rag", "ttft" or "both"."""
 
     k: int = 20
-    """Documents for a prompt."""
+    """Default number of documents for a prompt."""
 
     fetch_k: int = 200
-    """Candidates that they are chosen from."""
+    """Default number of candidates to choose the documents from."""
 
     noise_variance: float | None = None
-    """SIFT's λ'; None: as `SIFTRetriever` has it for the collection's embeddings."""
+    """SIFT's λ'. None means the default of `SIFTRetriever` for the collection's embeddings."""
 
     stopping_alpha: float | None = None
+    """SIFT's α for adaptive stopping. None means `k` documents for each prompt."""
+
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    """Settings of the fine-tuning. Requests cannot raise its limits."""
+
     limits: Limits = field(default_factory=Limits)
+    """Limits of the engine: batch size, and requests admitted at once."""
+
     max_tokens: int = 256
-    """Of an answer, where the request does not say."""
+    """Default maximum number of tokens of an answer."""
 
     timeout: float = 600.0
-    """Seconds for an answer."""
+    """Maximum number of seconds for a request."""
 
     adapter_cache: Path | None = None
-    """A folder in which adapters are kept between requests, each for its tenant."""
+    """Folder to store trained adapters in, separately for each tenant. None means that adapters
+    are not stored."""
 
     device: str | None = None
+    """Device of the model. None means "cuda" if available, else "cpu"."""
+
     dtype: str | None = None
+    """Data type of the weights. None means the default of `ChatTestTimeFineTuned`."""
+
     quantization: str | None = None
+    """"4bit" or "8bit" (with bitsandbytes). None means no quantization."""
+
     max_body_bytes: int = 2 << 20
-    """A longer request is refused before it is read."""
+    """Maximum size of a request's body; a larger one is rejected before it is read."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be served, before a model is loaded.
+        """Check the settings before a model is loaded.
 
         Raises:
             ArgumentError: If a value is out of range.
@@ -75,19 +91,12 @@ class ServingSettings:
             0.01 if self.noise_variance is None else self.noise_variance,
             self.stopping_alpha,
         )
-        if not self.timeout > 0:
-            raise ArgumentError(
-                f"timeout must be a positive number of seconds, got {self.timeout!r}"
-            )
-        for name in ("fetch_k", "max_tokens", "max_body_bytes"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        check_seconds("timeout", self.timeout)
+        check_integer("fetch_k", self.fetch_k, 1)
+        check_integer("max_tokens", self.max_tokens, 1)
+        check_integer("max_body_bytes", self.max_body_bytes, 1)
 
     @property
     def model_id(self) -> str:
-        """What clients call the model."""
+        """Name of the model for clients."""
         return self.name or self.model
-
-    def loading(self) -> dict[str, Any]:
-        """Return how the model is loaded, as the fields of a face."""
-        return {name: getattr(self, name) for name in ("device", "dtype", "quantization")}

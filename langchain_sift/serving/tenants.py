@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, the tenants that they belong to, and what each may see."""
+"""Define tenants: their bearer tokens, and the documents that each may see."""
 
 from __future__ import annotations
 
@@ -9,53 +9,59 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from langchain_sift.errors import ArgumentError
 
-_SHORTEST_TOKEN = 16  # characters
+API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
+"""The environment variable with the token of a server that has no file of tenants."""
+
+_MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Somebody whose requests see some documents and no others."""
+    """A client whose requests see only its documents."""
 
     name: str
 
-    filter: Mapping[str, Any] | None = None
-    """What the store's documents must match; a request can only narrow it. None: all of them."""
+    filter: Mapping[str, object] | None = None
+    """Filter that the tenant's documents match; a request can only narrow it. None means all
+    documents of the collection."""
 
     collection: str | None = None
-    """None: that of the server."""
+    """Name of the collection. None means that of the server."""
 
     max_requests: int | None = None
-    """Requests at once; one more is refused. None: as many as the engine admits."""
+    """Maximum number of requests at once; further requests are rejected. None means no limit but
+    the engine's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tenants:
-    """All who may ask, by their tokens; the tokens themselves are not kept."""
+    """The tenants of a server, by the digests of their tokens; tokens are not stored."""
 
     by_digest: Mapping[str, Tenant]
-    """SHA-256 of a token in hexadecimal digits, and whose it is; empty: nobody needs a token."""
+    """Tenants by the SHA-256 of their tokens, in hexadecimal digits. Empty means that requests
+    need no token."""
 
     metrics_digest: str | None = None
-    """The same, of the token that may read the metrics."""
+    """SHA-256 of the token that may read the metrics. None means that no token may."""
 
     @property
     def members(self) -> tuple[Tenant, ...]:
-        """Each tenant once."""
+        """All tenants."""
         return tuple(self.by_digest.values()) or (ANYBODY,)
 
     @property
     def need_tokens(self) -> bool:
-        """Whether a request without a token is refused."""
+        """True if requests without a token are rejected."""
         return bool(self.by_digest)
 
     def owner_of(self, token: str | None) -> Tenant | None:
-        """Return whose token this is, in a time that tells nothing of the others."""
+        """Return the tenant of a token, or None, in a time that does not depend on other tokens."""
         if not self.by_digest:
             return ANYBODY
         digest = digest_of(token or "")
@@ -66,7 +72,7 @@ class Tenants:
         return owner
 
     def may_read_metrics(self, token: str | None) -> bool:
-        """Return whether this token, or none, may see what all tenants do together."""
+        """Return True if a token, or None for no token, may read the metrics of all tenants."""
         if not self.by_digest:
             return True
         return self.metrics_digest is not None and hmac.compare_digest(
@@ -75,22 +81,23 @@ class Tenants:
 
     @classmethod
     def anybody(cls) -> Self:
-        """Return nobody in particular: no token is needed, and all documents are seen."""
+        """Return a single tenant that needs no token and sees all documents."""
         return cls({})
 
     @classmethod
     def of_one_key(cls, key: str) -> Self:
-        """Return one tenant that sees all documents, and the metrics.
+        """Return a single tenant that sees all documents and the metrics.
 
-        White space around it, as the end of a file that it is read from, is no part of it.
+        Args:
+            key: The token; white space around it is removed, such as the newline of a file.
 
         Raises:
-            ArgumentError: If the key is too short to be a secret, or no request can present it.
+            ArgumentError: If the key is too short, or no request can send it.
         """
-        key = _presentable(key.strip())
-        if len(key) < _SHORTEST_TOKEN:
+        key = _sendable(key.strip())
+        if len(key) < _MIN_TOKEN_LENGTH:
             raise ArgumentError(
-                f"an API key needs at least {_SHORTEST_TOKEN} characters, got {len(key)}"
+                f"an API key needs at least {_MIN_TOKEN_LENGTH} characters, got {len(key)}"
             )
         return cls({digest_of(key): ANYBODY}, digest_of(key))
 
@@ -103,40 +110,46 @@ class Tenants:
         token_sha256 = "..."           # or token = "..."
         filter = { tenant = "acme" }   # or collection = "acme", or both
 
-        [metrics]                      # who may read /metrics; nobody without it
+        [metrics]                      # without this table no token may read /metrics
         token_sha256 = "..."
         ```
 
         Raises:
-            ArgumentError: If the file cannot be read, says something else, or two tenants have
-                the same name or token, or one of several sees all documents, or there is a token
-                that no request can present.
+            ArgumentError: If the file cannot be read or is invalid, if two tenants have the same
+                name or token, if one of several tenants sees all documents, or if no request can
+                send a token.
         """
         try:
             text = Path(path).read_text(encoding="utf-8")
             is_json = Path(path).suffix == ".json"
-            found = json.loads(text, object_pairs_hook=_once) if is_json else tomllib.loads(text)
-            return cls._of(_File.model_validate(found))
+            if is_json:
+                content = json.loads(text, object_pairs_hook=_unique)
+            else:
+                content = tomllib.loads(text)
+            return cls._from_file(_File.model_validate(content))
         except ValidationError as error:
             problems = "; ".join(
-                f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}"
-                for one in error.errors(include_input=False, include_url=False)
+                f"{'.'.join(map(str, problem['loc'])) or 'file'}: {problem['msg']}"
+                for problem in error.errors(include_input=False, include_url=False)
             )
-            raise ArgumentError(f"{path}: {problems}") from None  # its text holds tokens
+            # Without the cause: its text contains tokens.
+            raise ArgumentError(f"{path}: {problems}") from None
         except (OSError, ValueError) as error:
             raise ArgumentError(f"{path}: {error}") from error
 
     @classmethod
-    def _of(cls, file: _File) -> Self:
+    def _from_file(cls, file: _File) -> Self:
         by_digest: dict[str, Tenant] = {}
         for name, entry in file.tenants.items():
             if len(file.tenants) > 1 and not (entry.filter or entry.collection):
                 raise ArgumentError(
-                    f"tenant {name!r} has neither filter nor collection: it would see everything"
+                    f"tenant {name!r} has neither filter nor collection: add one of them, or the "
+                    "tenant would see all documents"
                 )
             if entry.digest in by_digest:
                 raise ArgumentError(
-                    f"tenants {by_digest[entry.digest].name!r} and {name!r} have the same token"
+                    f"tenants {by_digest[entry.digest].name!r} and {name!r} have the same token: "
+                    "choose another for one of them"
                 )
             by_digest[entry.digest] = Tenant(
                 name, entry.filter or None, entry.collection, entry.max_requests
@@ -144,7 +157,8 @@ class Tenants:
         metrics = None if file.metrics is None else file.metrics.digest
         if metrics in by_digest:
             raise ArgumentError(
-                "[metrics] has a tenant's token: it would show that tenant what the others do"
+                "[metrics] has a tenant's token, and would show that tenant the metrics of the "
+                "others: choose another token"
             )
         return cls(by_digest, metrics)
 
@@ -157,38 +171,38 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _presentable(token: str) -> str:
-    """Return a token that a header can carry; headers lose the white space around it."""
+def _sendable(token: str) -> str:
+    """Return the token if a header can carry it; headers lose white space around a value."""
     if not (token.isascii() and token.isprintable() and token == token.strip()):
         raise ArgumentError(
-            "no request can present this token: take printable ASCII characters, "
-            "without white space around them"
+            "no request can send this token: use printable ASCII characters without white space "
+            "around them"
         )
     return token
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON that says nothing twice; TOML forbids it itself."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object, and reject a repeated name; TOML rejects them by itself."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ArgumentError(f"{twice!r} is given twice: keep one of them")
-    return found
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ArgumentError(f"{repeated!r} appears twice: keep one of them")
+    return unique
 
 
 class _Secret(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    token: (
-        Annotated[str, Field(min_length=_SHORTEST_TOKEN), AfterValidator(_presentable)] | None
-    ) = None
+    token: Annotated[str, Field(min_length=_MIN_TOKEN_LENGTH), AfterValidator(_sendable)] | None = (
+        None
+    )
     token_sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.token is None) == (self.token_sha256 is None):
-            raise ValueError("give either token or token_sha256")
+            raise ValueError("set either token or token_sha256")
         return self
 
     @property
@@ -197,7 +211,7 @@ class _Secret(BaseModel):
 
 
 class _Entry(_Secret):
-    filter: dict[str, Any] | None = None
+    filter: dict[str, object] | None = None
     collection: str | None = None
     max_requests: Annotated[int, Field(ge=1)] | None = None
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from langchain_sift.serving import Tenant, Tenants
-from langchain_sift.serving.requests import ChatCompletionRequest, TTFTOptions
+from langchain_sift.serving.options import TTFTOptions
+from langchain_sift.serving.requests import ChatCompletionRequest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,115 @@
+"""Validate `ttft` in a request's body, the settings of one request."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from chromadb.api.types import validate_where
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from langchain_sift.config import Mode
+from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
+from langchain_sift.stores.adapters.chroma import where
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+# Strict: True is not a number.
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RetrieverOptions(_Options):
+    """Fields of `SIFTRetriever` that a request may set."""
+
+    k: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
+        default=None, description="Number of documents to retrieve."
+    )
+    fetch_k: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = Field(
+        default=None, description="Number of candidates to choose the documents from."
+    )
+    noise_variance: (
+        Annotated[float, Field(ge=LEAST_NOISE_VARIANCE, allow_inf_nan=False, strict=True)] | None
+    ) = Field(default=None, description="SIFT's noise variance λ'.")
+    stopping_alpha: Positive | None = Field(
+        default=None,
+        description="SIFT's α for adaptive stopping: easy prompts get fewer documents.",
+    )
+
+
+class TrainingLimits(_Options):
+    """Limits in `FineTuneConfig` that a request may only lower."""
+
+    max_train_tokens: Count | None = Field(
+        default=None,
+        description="Maximum number of training tokens; at most the server's maximum.",
+    )
+    max_train_seconds: Positive | None = Field(
+        default=None,
+        description="Seconds after which no gradient step begins; at most the server's maximum.",
+    )
+
+
+class FineTuneOptions(TrainingLimits):
+    """Fields of `FineTuneConfig` that a request may set."""
+
+    learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
+        Field(default=None, description="Learning rate of AdamW.")
+    )
+    steps_per_document: Annotated[int, Field(ge=1, le=16, strict=True)] | None = Field(
+        default=None, description="Number of gradient steps on each document."
+    )
+    max_documents: Count | None = Field(
+        default=None, description="Maximum number of documents to train on."
+    )
+    min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None,
+        description="The base model answers if the documents' summed SIFT gain is lower.",
+    )
+
+
+class TTFTOptions(RetrieverOptions, FineTuneOptions):
+    """Settings of one request; by default those that the server was started with."""
+
+    mode: Mode | None = Field(
+        default=None,
+        description="base: the base model, without documents. rag: the documents are in the "
+        "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "
+        "documents and they are in the prompt.",
+    )
+    filter: dict[str, object] | None = Field(
+        default=None,
+        description="A `where` filter of Chroma, applied in addition to the tenant's filter.",
+    )
+    timeout: Positive | None = Field(
+        default=None, description="Seconds for the whole request; at most the server's timeout."
+    )
+
+    @field_validator("filter")
+    @classmethod
+    def _check_filter(cls, value: dict[str, object] | None) -> dict[str, object] | None:
+        """Check a filter with Chroma's client before the store is queried."""
+        if value:
+            validate_where(where(value))  # type: ignore[arg-type]
+            _check_values(value)
+        return value or None
+
+    def chosen(self, group: type[BaseModel]) -> dict[str, object]:
+        """Return the options of a group that the request sets."""
+        return self.model_dump(include={*group.model_fields}, exclude_none=True)
+
+
+def _check_values(condition: object) -> None:
+    """Reject values that Chroma's protocol cannot carry."""
+    if isinstance(condition, dict):
+        condition = [*condition, *condition.values()]
+    if isinstance(condition, list):
+        for part in condition:
+            _check_values(part)
+    elif isinstance(condition, int) and not -(1 << 63) <= condition < 1 << 63:
+        raise ValueError("an integer in a filter must fit in 64 bits")
+    elif isinstance(condition, float) and not abs(condition) < float("inf"):
+        raise ValueError("a number in a filter must be finite")
+    elif isinstance(condition, str):
+        condition.encode()  # raises ValueError for a lone surrogate

@@ -1,0 +1,192 @@
+"""Define the bodies of responses: OpenAI's objects, and the record of the fine-tuning in `ttft`.
+
+`ToolCall` of `requests` is used in both directions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from pydantic import BaseModel, Field
+
+from langchain_sift.config import Mode
+from langchain_sift.serving.requests import ToolCall
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class Seconds(BaseModel):
+    """Durations of the phases of a request, in seconds."""
+
+    retrieval: float
+    waiting: float
+    training: float
+    generation: float
+
+
+class TTFTRecord(BaseModel):
+    """Record of retrieval and fine-tuning; documents are named by their ids in the store."""
+
+    mode: Mode
+    context: list[str | None] = Field(default=[], description="Documents in the prompt.")
+    documents: list[str | None] = Field(description="Documents trained on, in order, with repeats.")
+    gains: list[float | None] = Field(description="SIFT's gain of each document trained on.")
+    skipped: list[str | None] = Field(description="Documents that were too short to train on.")
+    truncated: list[str | None] = Field(description="Documents whose end was cut off.")
+    steps: int = Field(description="Number of gradient steps.")
+    tokens: int = Field(description="Number of training tokens.")
+    losses: list[float | None] = Field(description="Loss just before each step, in nats per token.")
+    update_norm: float | None = Field(
+        description="Norm of the adapter's update, as a share of the norm of the weights."
+    )
+    drift: float | None = Field(
+        description="Rise of the loss on the server's drift texts, in nats per token."
+    )
+    ended: str | None = Field(description="Reason why training ended early.")
+    fallback: str | None = Field(description="Reason why the base model answered.")
+    cached: bool = Field(description="True if the adapter came from the server's cache.")
+    seconds: Seconds
+
+
+class Usage(BaseModel):
+    """Numbers of tokens of prompt and answer; `ttft` has the number of training tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ResponseMessage(BaseModel):
+    """The message of the model."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ChatChoice(BaseModel):
+    """The only choice of a response."""
+
+    index: Literal[0] = 0
+    message: ResponseMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(BaseModel):
+    """The continuation of a conversation."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    ttft: TTFTRecord
+
+
+class TextChoice(BaseModel):
+    """The only choice of a response."""
+
+    index: Literal[0] = 0
+    text: str
+    logprobs: None = None
+    finish_reason: FinishReason | None
+
+
+class Completion(BaseModel):
+    """The continuation of a text."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+    ttft: TTFTRecord
+
+
+class FunctionCallDelta(TypedDict):
+    """The function and the arguments of a call, in a stream."""
+
+    name: str | None
+    arguments: str | None
+
+
+class ToolCallDelta(TypedDict):
+    """A tool call in a stream."""
+
+    index: int
+    id: str | None
+    type: Literal["function"]
+    function: FunctionCallDelta
+
+
+class Delta(TypedDict, total=False):
+    """Additions to a message in a stream."""
+
+    role: Literal["assistant"]
+    content: str
+    tool_calls: list[ToolCallDelta]
+
+
+class ChunkChoice(TypedDict, total=False):
+    """The only choice of a chunk; it has a `delta` or a `text`."""
+
+    index: Literal[0]
+    delta: Delta
+    text: str
+    logprobs: None
+    finish_reason: FinishReason | None
+
+
+class Chunk(TypedDict, total=False):
+    """A part of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk", "text_completion"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None
+    ttft: TTFTRecord
+
+
+class Model(BaseModel):
+    """The model of this server."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "langchain-sift"
+
+
+class ModelList(BaseModel):
+    """A list of the only model."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class ErrorDetails(BaseModel):
+    """Message and kind of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorResponse(BaseModel):
+    """An error in OpenAI's format."""
+
+    error: ErrorDetails
+
+
+class Health(BaseModel):
+    """The state of the engine and of the store."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    engine: Literal["ok", "busy", "unavailable"]
+    store: Literal["ok", "unavailable"]
