@@ -15,6 +15,9 @@ from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
 
+API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
+"""Environment variable with the token of a server that has only one tenant."""
+
 Mode = Literal["base", "rag", "ttft", "both"]
 """How a prompt's documents are used: not at all, as context, for fine-tuning, or for both."""
 

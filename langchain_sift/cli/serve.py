@@ -16,13 +16,11 @@ from langchain_sift.cli.app import (
     read_saved,
     recipe_of,
 )
-from langchain_sift.config import Limits
+from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
 
 # Each command imports what it needs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
-
-_KEY = "LANGCHAIN_SIFT_API_KEY"
 
 
 @app.command("serve")
@@ -52,7 +50,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar=_KEY, help="One token for everybody, better by the variable."),
+        typer.Option(
+            envvar=API_KEY_VARIABLE, help="One token for everybody, better by the variable."
+        ),
     ] = None,
     mode: Annotated[
         str, typer.Option(help="Of requests that do not choose: base, rag, ttft, both.")
@@ -114,7 +114,7 @@ def _tenants(path: Path | None, api_key: str | None) -> Any:
     from langchain_sift.serving import Tenants
 
     if path is not None and api_key is not None:
-        raise ArgumentError(f"give either --tenants or an API key (--api-key, {_KEY})")
+        raise ArgumentError(f"give either --tenants or an API key (--api-key, {API_KEY_VARIABLE})")
     if path is not None:
         return Tenants.load(path)
     return Tenants.anybody() if api_key is None else Tenants.of_one_key(api_key)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.config import API_KEY_VARIABLE, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError, require
 
 require("ray", "ray")
@@ -33,7 +33,7 @@ from langchain_sift.indexing.chroma_collections import is_url  # noqa: E402
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
-from langchain_sift.serving.tenants import API_KEY_VARIABLE, Tenants  # noqa: E402
+from langchain_sift.serving.tenants import Tenants  # noqa: E402
 
 _NESTED = {"finetune": FineTuneConfig, "limits": Limits}
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import uvicorn
 
+from langchain_sift.config import API_KEY_VARIABLE
 from langchain_sift.errors import ArgumentError
 from langchain_sift.serving.app import create_app
 from langchain_sift.serving.service import open_service
 from langchain_sift.serving.settings import ServingSettings
-from langchain_sift.serving.tenants import API_KEY_VARIABLE
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 # Seconds for active requests after a signal to stop. Kubernetes kills a process after 30.

@@ -15,9 +15,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from langchain_sift.errors import ArgumentError
 
-API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
-"""The environment variable with the token of a server that has no file of tenants."""
-
 _MIN_TOKEN_LENGTH = 16
 
 

@@ -23,8 +23,7 @@ from integration_tests.servers import Server
 
 from langchain_sift import ChatTestTimeFineTuned, Limits, SIFTRetriever
 from langchain_sift.errors import StoreInUse, StoreTimeout, StoreUnavailable
-from langchain_sift.serving import open_service
-from langchain_sift.serving import retrievers as opening
+from langchain_sift.serving import open_service, retrievers
 from langchain_sift.ttft.training.trainer import Trainer
 
 TEXT, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -126,7 +125,7 @@ def test_a_store_that_goes_down_is_503_and_served_again_when_it_is_back(
 def test_a_store_that_hangs_is_503_within_its_deadline(filled_server, tiny_model_path, monkeypatch):
     store = f"http://{HOST}:{filled_server.port}"
     monkeypatch.setattr(
-        opening,
+        retrievers,
         "SIFTRetriever",
         lambda **settings: SIFTRetriever(**settings, timeout=0.5),
     )
@@ -154,10 +153,10 @@ def test_a_server_of_chroma_that_is_down_hangs_or_lacks_the_collection_at_start(
     _, said = process.process.communicate(timeout=120)
     assert process.process.returncode == 2
     assert "no collection 'other': choose one of ['texts']" in " ".join(said.split())
-    monkeypatch.setattr(opening, "_OPENING_SECONDS", 0.5)
+    monkeypatch.setattr(retrievers, "_CONNECT_SECONDS", 0.5)
     filled_server.hang()
     try:
-        with pytest.raises(StoreTimeout, match="did not answer"):
+        with pytest.raises(StoreTimeout, match="did not respond"):
             open_service(settings_for(tiny_model_path, store))
     finally:
         filled_server.go_on()
@@ -202,7 +201,7 @@ def test_the_tokens_are_those_of_the_process(filled_server, tiny_model_path, mod
         httpx.Client(base_url=endpoint.url, timeout=60) as client,
     ):
         view = endpoint.service.view_of(settings.tenants.members[0])
-        by_threads = opening.open_collection(
+        by_threads = retrievers.open_collection(
             store, "texts", lambda _: endpoint.service.engine.language_model
         )
         retriever = view.retriever.model_copy(update={"vectorstore": by_threads})

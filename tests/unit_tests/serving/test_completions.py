@@ -21,7 +21,7 @@ from langchain_sift import (
     create_ttft_chain,
 )
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.serving import requests as protocol
+from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.ttft import load_language_model
 from langchain_sift.ttft.generation import _Row
 
@@ -335,7 +335,7 @@ async def test_the_description_is_whole(client):
     }  # fmt: skip
     options = described["components"]["schemas"]["TTFTOptions"]
     assert options["additionalProperties"] is False
-    assert {*options["properties"]} == {*protocol.TTFTOptions.model_fields}
+    assert {*options["properties"]} == {*TTFTOptions.model_fields}
 
 
 async def test_the_model_is_listed(client, service):

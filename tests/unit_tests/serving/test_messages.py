@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from langchain_sift.chat_models import _Reading
-from langchain_sift.serving.messages import Reply
+from langchain_sift.serving.messages import ChatReply
 from langchain_sift.serving.requests import ChatCompletionRequest
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
@@ -42,7 +42,7 @@ def reply_and_reading(asked, text, tokenizer):
     )
     pieces = Said(text[start : start + 3] for start in range(0, len(text), 3))
     reading = _Reading(chat, pieces, [TOOL], must_call=False)
-    return Reply(ChatCompletionRequest.model_validate(body)), reading
+    return ChatReply(ChatCompletionRequest.model_validate(body)), reading
 
 
 @pytest.mark.parametrize("asked", ASKED)

@@ -17,8 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from langchain_sift import Limits
 from langchain_sift.errors import EngineOverloaded, StoreTimeout, StoreUnavailable
 from langchain_sift.retrievers import SIFTRetriever
-from langchain_sift.serving import Tenant, Tenants, create_app
-from langchain_sift.serving import middleware as gate_module
+from langchain_sift.serving import Tenant, Tenants, create_app, middleware
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft.generation import _Row
 from langchain_sift.ttft.training.slots import Slots
@@ -318,7 +317,7 @@ async def test_a_client_that_leaves_the_queue_makes_room(service, connect, pace)
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(service, monkeypatch):
-    monkeypatch.setattr(gate_module, "_BODY_SECONDS", 0.05)
+    monkeypatch.setattr(middleware, "_BODY_SECONDS", 0.05)
     client = Client(create_app(service), text())
     client._body.clear()
     await asyncio.wait_for(client.task, 5)

@@ -106,11 +106,11 @@ UNPRESENTABLE = [f" {A}", f"{A}\n", f"{A[:5]}\n{A[5:]}", f"{A}é", f"{A}\x7f", f
 @pytest.mark.parametrize("token", UNPRESENTABLE, ids=ascii)
 def test_a_token_that_no_request_can_present_is_refused(token, write):
     path = write({"tenants": {"a": {"token": token}}}, "tenants.json")
-    with pytest.raises(ArgumentError, match=r"tenants\.a\.token.*no request can present") as raised:
+    with pytest.raises(ArgumentError, match=r"tenants\.a\.token.*no request can send") as raised:
         Tenants.load(path)
     assert A[6:] not in str(raised.value)
     if token.strip() != A:
-        with pytest.raises(ArgumentError, match="no request can present") as raised:
+        with pytest.raises(ArgumentError, match="no request can send") as raised:
             Tenants.of_one_key(token)
         assert A[6:] not in str(raised.value)
 
@@ -118,7 +118,7 @@ def test_a_token_that_no_request_can_present_is_refused(token, write):
 def test_what_json_says_twice_is_refused(write):
     first, second = f'{{"token": "{A}", "filter": {{"t": 1}}}}', f'{{"token": "{B}"}}'
     path = write(f'{{"tenants": {{"a": {first}, "a": {second}}}}}', "tenants.json")
-    with pytest.raises(ArgumentError, match=r"tenants\.json: 'a' is given twice") as raised:
+    with pytest.raises(ArgumentError, match=r"tenants\.json: 'a' appears twice") as raised:
         Tenants.load(path)
     assert B not in str(raised.value)
 
