@@ -57,7 +57,7 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     return checked
 
 
-def read_prompts(path: Path, *, lines: bool = False) -> list[Prompt]:
+def read_prompts(path: Path | str, *, lines: bool = False) -> list[Prompt]:
     """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:

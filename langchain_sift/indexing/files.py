@@ -70,17 +70,19 @@ def find_files(paths: Sequence[Path], *, endings: Sequence[str] = tuple(READERS)
     return FoundFiles(tuple(found.values()), len(others))
 
 
-def files_of(path: Path, *, endings: Sequence[str] = tuple(READERS)) -> tuple[SourceFile, ...]:
+def files_of(
+    path: Path | str, *, endings: Sequence[str] = tuple(READERS)
+) -> tuple[SourceFile, ...]:
     """Return the files of one path; a single file is named without its folder.
 
     Raises:
         CorpusError: As `find_files`.
     """
-    files = find_files([path], endings=endings).files
+    files = find_files([Path(path)], endings=endings).files
     return files if len(files) > 1 else (SourceFile(files[0].path, files[0].path.name),)
 
 
-def read_corpus(path: Path) -> list[Document]:
+def read_corpus(path: Path | str) -> list[Document]:
     """Read the documents of a file, or of all files in a folder in the order of their names.
 
     Args:

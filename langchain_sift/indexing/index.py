@@ -45,7 +45,7 @@ class Indexed:
 def index_documents(
     documents: Sequence[Document],
     embeddings: Embeddings | LanguageModel,
-    directory: Path,
+    directory: Path | str,
     *,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Chroma:
