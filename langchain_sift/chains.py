@@ -1,8 +1,7 @@
-"""`create_ttft_chain`: base model, RAG, test-time fine-tuning or both, by one word."""
+"""Create a chain that answers in one of four modes: base model, RAG, fine-tuning, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -17,14 +16,18 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
-from langchain_sift.config import MODES
+from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
-from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.language_models.modes import (
+    CONTEXT_PROMPT,
+    context_text,
+    retriever_for,
+    training_documents,
+)
 
-_CONTEXT = "Use these documents to answer.\n\n{context}\n\n{input}"
 _QUESTION = ChatPromptTemplate.from_messages([("human", "{input}")])
-_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages([("human", _CONTEXT)])
+_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages([("human", CONTEXT_PROMPT)])
 
 
 def create_ttft_chain(
@@ -34,92 +37,74 @@ def create_ttft_chain(
     mode: str = "ttft",
     prompt: BasePromptTemplate[Any] | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
-    """Return a chain that answers as `langchain_classic`'s `create_retrieval_chain` does.
+    """Create a chain with the interface of `langchain_classic`'s `create_retrieval_chain`.
 
-    It takes `{"input": question}` and returns `{"input", "context", "answer"}`; the retrieval is
-    a run of its own in a trace.
+    It takes `{"input": question}` and returns `{"input", "context", "answer"}`. The retrieval is
+    a separate run in a trace.
 
     Args:
-        llm: For "ttft" and "both" a `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM`; its own
-            retriever, if it has one, is not asked. Otherwise any language model.
-        retriever: Where the documents come from, most informative first. A `SIFTRetriever` is
-            asked for its choice with repeats where the model learns from it, and what each
-            document brought is in its metadata then, which `min_gain` needs.
-        mode: "base": the model alone, and no retrieval. "rag": the documents are in the prompt.
-            "ttft": the model learns from the documents before it answers. "both": it learns
-            from them and has them in the prompt, each once.
-        prompt: Takes "input", and with "rag" and "both" also "context". By default the
-            question alone, or after the documents.
+        llm: A `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM` for the modes "ttft" and "both";
+            any language model for the others. The model's `retriever` is not used.
+        retriever: Returns documents, the most informative first. For fine-tuning, a
+            `SIFTRetriever` may return a document more than once, and adds each document's gain
+            to its metadata, which `min_gain` needs.
+        mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
+            fine-tunes the model on the documents before it answers. "both" does both, with each
+            document once in the prompt.
+        prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
+            the question, after the documents if there are any.
 
     Raises:
-        ArgumentError: If there is no such mode, or the model cannot learn and has to, or the
-            prompt lacks a variable.
+        ArgumentError: If the mode is unknown, the model cannot be fine-tuned in a mode that needs
+            it, or the prompt takes other variables.
     """
     if mode not in MODES:
         raise ArgumentError(f"mode must be one of {MODES}, got {mode!r}")
-    learns, shows = mode in {"ttft", "both"}, mode in {"rag", "both"}
-    own = isinstance(llm, TestTimeFineTuning)
-    if learns and not own:
+    fine_tuned = isinstance(llm, TestTimeFineTuning)
+    if fine_tunes(mode) and not fine_tuned:
         raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
             f"got {type(llm).__name__}"
         )
-    asked = question_prompt(prompt, shows=shows)
+    template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(values: dict[str, Any]) -> Runnable[Any, str]:
-        """Return what answers the question that was retrieved for."""
-        # Given no documents, a model of ours answers as the base model.
-        documents = values["context"] if learns else []
-        model = llm.bind(documents=documents) if own else llm
-        text = {"input": values["input"]}
-        if shows:
-            text["context"] = _as_text(values["context"])
-        return RunnableLambda(lambda _: text) | asked | model | StrOutputParser()
+        """Return the steps that answer a question with its documents."""
+        documents: list[Document] = values["context"]
+        variables = {"input": values["input"]}
+        if adds_context(mode):
+            variables["context"] = context_text(documents)
+        # Without documents, a fine-tuned model answers as the base model.
+        model = llm.bind(documents=training_documents(mode, documents)) if fine_tuned else llm
+        return RunnableLambda(lambda _: variables) | template | model | StrOutputParser()
 
     chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
-        context=itemgetter("input") | documents_of(retriever, mode, learns=learns)
+        context=itemgetter("input") | retriever_for(mode, retriever)
     ).assign(answer=RunnableLambda(answer))
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
-        config["max_concurrency"] = most_at_once(llm.limits)
+        config["max_concurrency"] = llm.limits.at_once
     return chain.with_config(config)
 
 
-def with_context(question: str, documents: Sequence[Document]) -> str:
-    """Return the question after the documents, each once, as the modes "rag" and "both" ask it."""
-    return _CONTEXT.format(context=_as_text(documents), input=question)
-
-
-def documents_of(
-    retriever: Runnable[str, list[Document]], mode: str, *, learns: bool
-) -> Runnable[str, list[Document]]:
-    """Return what retrieves in a mode; with repeats, where the model learns and SIFT can."""
-    if mode == "base":
-        return RunnableLambda(lambda _: [])
-    if learns and isinstance(retriever, SIFTRetriever):
-        # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
-        return retriever.with_gains().bind(replace=True)
-    return retriever
-
-
 def question_prompt(
-    prompt: BasePromptTemplate[Any] | None, *, shows: bool
+    prompt: BasePromptTemplate[Any] | None, *, context: bool
 ) -> BasePromptTemplate[Any]:
-    """Return the prompt, or the usual one.
+    """Return the prompt of a chain, checked.
+
+    Args:
+        prompt: The prompt. None means the default.
+        context: If True, the prompt must take the documents.
 
     Raises:
-        ArgumentError: If the prompt lacks a variable.
+        ArgumentError: If the prompt takes other variables.
     """
     if prompt is None:
-        return _QUESTION_WITH_CONTEXT if shows else _QUESTION
-    needed = {"input", "context"} if shows else {"input"}
-    if set(prompt.input_variables) != needed:
+        return _QUESTION_WITH_CONTEXT if context else _QUESTION
+    required = {"input", "context"} if context else {"input"}
+    if set(prompt.input_variables) != required:
         raise ArgumentError(
-            f"the prompt must take {sorted(needed)}, and takes {sorted(prompt.input_variables)}"
+            f"the prompt must take {sorted(required)}, got a prompt that takes "
+            f"{sorted(prompt.input_variables)}"
         )
     return prompt
-
-
-def _as_text(documents: Sequence[Document]) -> str:
-    """Return the documents' texts, each once, in their order."""
-    return "\n\n".join(dict.fromkeys(document.page_content for document in documents))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from operator import itemgetter
 from typing import Any
@@ -18,26 +17,22 @@ from langchain_core.language_models import (
 )
 from langchain_core.messages import (
     AIMessage,
-    AIMessageChunk,
     BaseMessage,
-    ToolCallChunk,
 )
-from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.chat_templates import call_opening, query, render
-from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, told_apart
-from langchain_sift.language_models.tool_calls import ToolCallReader
-
-Tools = Sequence[dict[str, Any]]
+from langchain_sift.language_models.chat_reply import ChatAnswer
+from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.language_models.identity import cache_key
+from langchain_sift.language_models.tools import Tool, choose_tools, convert_tools
+from langchain_sift.language_models.turns import last_human_text
 
 _METHODS = ("function_calling", "json_schema", "json_mode")
 
@@ -90,7 +85,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     streaming: bool = False
     """Whether `invoke` sends its answer to callbacks piece by piece; LangChain reads this."""
 
-    retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(default=query, exclude=True)
+    retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(
+        default=last_human_text, exclude=True
+    )
     """What the retriever is asked for a conversation; by default its last human message."""
 
     def bind_tools(
@@ -117,12 +114,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             ArgumentError: If a tool is no function, or there is none of the name chosen. When
                 called: if the tokenizer's template has no place for tools.
         """
-        told = [convert_to_openai_tool(tool) for tool in tools]
-        if foreign := [tool.get("type") for tool in told if "function" not in tool]:
-            raise ArgumentError(
-                f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
-            )
-        chosen, must_call = _chosen(told, tool_choice)
+        chosen, must_call = choose_tools(convert_tools(tools), tool_choice)
         choice = {"tool_choice": "any"} if must_call else {}
         return self.bind(tools=chosen, **choice, **kwargs)
 
@@ -227,11 +219,11 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         stop: list[str] | None,
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
         *,
-        tools: Tools = (),
+        tools: Sequence[Tool] = (),
         tool_choice: str | bool | dict[str, Any] | None = None,
         **kwargs: Any,
-    ) -> _Reading:
-        tools, must_call = _chosen(tools, tool_choice)
+    ) -> ChatAnswer:
+        tools, must_call = choose_tools(tools, tool_choice)
         answer = self._answer(
             functools.partial(self._prompt_of, messages, tools, must_call=must_call),
             self.retrieval_query(messages),
@@ -240,10 +232,10 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             keep_special_tokens=bool(tools),  # some mark the calls
             **kwargs,
         )
-        return _Reading(self, answer, tools, must_call=must_call)
+        return ChatAnswer(answer, tools, must_call=must_call, model_name=self._model_name)
 
     def _prompt_of(
-        self, messages: list[BaseMessage], tools: Tools = (), *, must_call: bool = False
+        self, messages: list[BaseMessage], tools: Sequence[Tool] = (), *, must_call: bool = False
     ) -> list[int]:
         """Return the token ids of a conversation."""
         tokenizer = self.engine.language_model.tokenizer
@@ -267,21 +259,15 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        usual = self.retrieval_query is query
-        asked = None if usual or self.cache is False else told_apart(self.retrieval_query)
+        usual = self.retrieval_query is last_human_text
+        asked = None if usual or self.cache is False else cache_key(self.retrieval_query)
         return {**super()._identifying_params, "retrieval_query": asked}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         # What a cached answer is found by: LangChain would take a retriever's `repr`.
-        return super()._get_llm_string(stop, **told_apart(kwargs))
-
-    def _response_metadata(self, answer: Answer) -> dict[str, Any]:
-        return {
-            "model_name": self._model_name,
-            "model_provider": "langchain-sift",
-            "finish_reason": answer.finish_reason,
-            "ttft": answer.metadata,
-        }
+        return super()._get_llm_string(
+            stop, **{name: cache_key(value) for name, value in kwargs.items()}
+        )
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
@@ -289,105 +275,3 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "langchain-sift-chat"
-
-
-class _Reading:
-    """One answer while it is read: content at once, calls of tools at the end."""
-
-    def __init__(
-        self, chat: ChatTestTimeFineTuned, answer: Answer, tools: Tools, *, must_call: bool
-    ) -> None:
-        self.answer = answer
-        self._chat = chat
-        self._tools = tools
-        self._must_call = must_call
-        self._text = ""
-        self._said = ""
-
-    def result(self, text: str) -> ChatResult:
-        """Return all of it, read from the whole text."""
-        content, calls, invalid = self._reader.read(self._opening + text)
-        message = AIMessage(
-            content=content, tool_calls=calls, invalid_tool_calls=invalid, **self._about()
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-    def __iter__(self) -> Iterator[AIMessageChunk]:
-        for piece in self.answer:
-            yield from self._content(piece)
-        yield from self._end()
-
-    async def __aiter__(self) -> AsyncGenerator[AIMessageChunk]:
-        async with aclosing(aiter(self.answer)) as pieces:
-            async for piece in pieces:
-                for chunk in self._content(piece):
-                    yield chunk
-        for chunk in self._end():
-            yield chunk
-
-    # What needs the tokenizer waits for the answer's beginning: the model is loaded then.
-
-    @functools.cached_property
-    def _reader(self) -> ToolCallReader:
-        return ToolCallReader(self._tools, self._chat.engine.language_model.tokenizer)
-
-    @functools.cached_property
-    def _opening(self) -> str:
-        tokenizer = self._chat.engine.language_model.tokenizer
-        return call_opening(tokenizer, self._tools) if self._must_call else ""
-
-    def _content(self, piece: str) -> Iterator[AIMessageChunk]:
-        """Yield what is content for certain, and not the beginning of a call."""
-        self._text += piece
-        yield from self._saying(self._reader.certain(self._opening + self._text))
-
-    def _end(self) -> Iterator[AIMessageChunk]:
-        """Yield the rest of the content, the calls, and what is told of the answer."""
-        content, calls, invalid = self._reader.read(self._opening + self._text)
-        yield from self._saying(content)
-        if calls or invalid:
-            # In content blocks of version 1, text and calls are numbered together.
-            numbered = enumerate([*calls, *invalid], start=1)
-            chunks = [_chunk_of(call, index) for index, call in numbered]
-            yield AIMessageChunk(content="", tool_call_chunks=chunks)
-        yield AIMessageChunk(content="", chunk_position="last", **self._about())
-
-    def _saying(self, content: str) -> Iterator[AIMessageChunk]:
-        if new := content[len(self._said) :]:
-            self._said = content
-            yield AIMessageChunk(content=new)
-
-    def _about(self) -> dict[str, Any]:
-        return {
-            "usage_metadata": self.answer.usage,
-            "response_metadata": self._chat._response_metadata(self.answer),
-        }
-
-
-def _chunk_of(call: Mapping[str, Any], index: int) -> ToolCallChunk:
-    args = call["args"]
-    text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
-    return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
-
-
-def _chosen(tools: Tools, choice: Any) -> tuple[Tools, bool]:
-    """Return which tools the model is told of, and whether it must call one."""
-    if isinstance(choice, dict) and choice.get("type") in ("any", "auto", "none"):
-        choice = choice["type"]
-    if choice == "none":
-        return [], False
-    if not choice or choice == "auto":
-        return tools, False
-    if choice is True or choice in ("any", "required"):
-        return tools, True
-    name = choice
-    if isinstance(choice, dict):
-        function = choice.get("function", choice)
-        name = function.get("name") if isinstance(function, dict) else None
-    named = [tool for tool in tools if tool["function"]["name"] == name]
-    if not named:
-        names = [tool["function"]["name"] for tool in tools]
-        raise ArgumentError(
-            f'tool_choice {choice!r} is none of the tools {names}, nor "any", "auto" or "none"'
-        )
-    return named, True

@@ -213,6 +213,14 @@ class Limits:
         check_integer("max_tokens", self.max_tokens, 1)
         check_not_negative("gather_seconds", self.gather_seconds)
 
+    @property
+    def at_once(self) -> int:
+        """Number of prompts of one list to submit at once.
+
+        Enough to keep the batches full, and few enough that no list is refused for its length.
+        """
+        return min(max(2, 2 * self.max_batch_size), self.max_requests)
+
 
 def _strings(name: str, value: object) -> tuple[str, ...]:
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -14,11 +14,11 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
-from langchain_sift.language_models.answer import Answer, all_or_none
+from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.batches import all_or_none
 from langchain_sift.language_models.fine_tuned import (
     CALL_SETTINGS,
     TestTimeFineTuning,
-    most_at_once,
 )
 
 
@@ -61,7 +61,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         generations = []
         try:
             for place, answer in enumerate(answers):
-                for ahead in answers[place : place + most_at_once(self.limits)]:
+                for ahead in answers[place : place + self.limits.at_once]:
                     ahead.start()
                 generations.append([self._generated("".join(answer), answer)])
         finally:
@@ -77,7 +77,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """Do the same without blocking the event loop."""
-        room = asyncio.Semaphore(most_at_once(self.limits))
+        room = asyncio.Semaphore(self.limits.at_once)
 
         async def generated(prompt: str) -> list[Generation]:
             answer = self._answer_to(prompt, stop, run_manager, **kwargs)

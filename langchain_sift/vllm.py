@@ -29,14 +29,15 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
-from langchain_sift.chains import documents_of, question_prompt
+from langchain_sift.chains import question_prompt
 from langchain_sift.errors import (
     AdapterRefused,
     ArgumentError,
     GeneratorUnavailable,
     RequestTimeout,
 )
-from langchain_sift.language_models.fine_tuned import TestTimeFineTuning, most_at_once
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Outcome, Request, TrainedAdapter
 
@@ -268,7 +269,7 @@ def create_vllm_chain(
     Raises:
         ArgumentError: If the prompt lacks a variable.
     """
-    asked = question_prompt(prompt, shows=False)
+    asked = question_prompt(prompt, context=False)
 
     def answer(values: dict[str, Any]) -> Runnable[Any, str]:
         """Return what answers the question that was retrieved for."""
@@ -297,9 +298,9 @@ def create_vllm_chain(
         return answering | StrOutputParser()
 
     chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
-        context=itemgetter("input") | documents_of(retriever, "ttft", learns=True)
+        context=itemgetter("input") | retriever_for("ttft", retriever)
     ).assign(answer=RunnableLambda(answer))
-    return chain.with_config(run_name="vllm_chain", max_concurrency=most_at_once(learner.limits))
+    return chain.with_config(run_name="vllm_chain", max_concurrency=learner.limits.at_once)
 
 
 def _learn(learner: TestTimeFineTuning, documents: Sequence[Document]) -> Outcome:

@@ -1,1 +1,5 @@
-"""Test-time fine-tuning behind LangChain's chat and text models: one call, prompts, tool calls."""
+"""Parts of a call that the chat model and the text model share."""
+
+from langchain_sift.errors import require
+
+require("ttft", "jinja2", "torch", "transformers")

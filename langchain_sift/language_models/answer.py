@@ -9,38 +9,34 @@ import time
 from collections.abc import (
     AsyncGenerator,
     Callable,
-    Coroutine,
     Generator,
     Iterable,
-    Iterator,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, closing, contextmanager
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, aclosing, closing
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from langchain_core.callbacks import (
-    AsyncCallbackManager,
-    BaseRunManager,
-    CallbackManager,
-    adispatch_custom_event,
-    dispatch_custom_event,
-)
+from langchain_core.callbacks import AsyncCallbackManager, BaseRunManager, CallbackManager
 from langchain_core.documents import Document
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
+from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import ArgumentError, RequestTimeout, require
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.batches import _begun_within
+from langchain_sift.language_models.modes import aretrieve_within, retrieve_within, retriever_for
+from langchain_sift.language_models.runs import (
+    achild_callbacks,
+    adispatch_event,
+    child_callbacks,
+    dispatch_event,
+)
 from langchain_sift.retrieval.scores import gain_of, too_little_to_gain
 from langchain_sift.retrievers import SIFTRetriever
-from langchain_sift.stores.deadlines import within
-
-require("ttft", "torch", "transformers")
-
-from langchain_sift.ttft import (  # noqa: E402
+from langchain_sift.ttft import (
     AdapterCache,
     Engine,
     GenerationTask,
@@ -59,44 +55,6 @@ _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER = 16  # reserved before it is asked
 # Tokenizing and loading for coroutines: not in the event loop, and not in its own executor,
 # which others need.
 _PREPARING = ThreadPoolExecutor(4, thread_name_prefix="langchain-sift-prepare")
-
-
-async def all_or_none(answers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all answers at once; where one fails, cancel the others: nobody waits for them."""
-    tasks = [asyncio.ensure_future(answer) for answer in answers]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-@dataclass(slots=True)
-class _Begun:
-    """The answers begun within a block, and whether it failed."""
-
-    answers: list[Answer] = field(default_factory=list)
-    failed: bool = False
-
-
-# LangChain's executors run in copies of the caller's context.
-_begun_within: ContextVar[_Begun | None] = ContextVar("langchain_sift_begun", default=None)
-
-
-@contextmanager
-def cancelled_together() -> Iterator[None]:
-    """Where the block fails, cancel all answers begun in it, in whatever thread."""
-    begun = _Begun()
-    token = _begun_within.set(begun)
-    try:
-        yield
-    except BaseException:
-        begun.failed = True
-        for answer in begun.answers:
-            answer.cancel()
-        raise
-    finally:
-        _begun_within.reset(token)
 
 
 def _checked(documents: Iterable[Document], source: str) -> list[Document]:
@@ -129,15 +87,12 @@ class Source:
         """Take a retriever, a prompt's query, and what the call asks of the retriever."""
         self._query = query
         self._asked = asked
-        self._retriever = retriever
+        self._retriever = retriever_for("ttft", retriever)
         self.k = _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER
         if isinstance(retriever, SIFTRetriever):
             settings = {"k": retriever.k, **retriever.search_kwargs, **asked}
             if isinstance(settings["k"], int):  # else the retriever says what is wrong
                 self.k = settings["k"]
-            # A repeat is one more gradient step on what matters most (arXiv 2410.08020).
-            self._asked = {"replace": True, **asked}
-            self._retriever = retriever.with_gains()
 
     def documents(self, callbacks: CallbackManager | None) -> list[Document]:
         """Retrieve."""
@@ -214,14 +169,7 @@ class Answer:
 
     async def astart(self) -> Ticket:
         """As `start`, without blocking the event loop."""
-        deadline = asyncio.timeout(self._timeout)
-        try:
-            async with deadline:
-                return await self._astart(time.perf_counter())
-        except TimeoutError as error:
-            if not deadline.expired():  # the store's, or the engine's own
-                raise
-            raise self._without_documents() from error
+        return await aretrieve_within(self._timeout, self._astart(time.perf_counter()))
 
     async def _astart(self, began: float) -> Ticket:
         loop = asyncio.get_running_loop()
@@ -234,7 +182,9 @@ class Answer:
             await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
-                self._found(await self._source.adocuments(self._acallbacks()), asked)
+                self._found(
+                    await self._source.adocuments(achild_callbacks(self._run_manager)), asked
+                )
             request = await loop.run_in_executor(_PREPARING, self._request, engine)
             self._ticket = engine.submit(
                 request, reservation=reservation, timeout=self._timeout, started=began
@@ -255,7 +205,7 @@ class Answer:
                     if isinstance(event, str):
                         yield event
                     elif isinstance(event, Step):
-                        self._tell(event)
+                        dispatch_event(self._run_manager, self._event(event))
                     else:
                         self._ended(event)
         finally:
@@ -269,7 +219,7 @@ class Answer:
                 if isinstance(event, str):
                     yield event
                 elif isinstance(event, Step):
-                    await self._atell(event)
+                    await adispatch_event(self._run_manager, self._event(event))
                 else:
                     loop = asyncio.get_running_loop()
                     await loop.run_in_executor(_PREPARING, self._ended, event)
@@ -304,22 +254,8 @@ class Answer:
         engine.check_prompt(self._prompt)
 
     def _retrieved(self, source: Source, began: float) -> list[Document]:
-        """Retrieve in what is left of the time: in a thread that need not be waited for."""
-        ask = functools.partial(source.documents, self._callbacks())
-        if self._timeout is None:
-            return ask()
-        until = began + self._timeout
-        try:
-            documents: list[Document] = within(max(0.0, until - time.perf_counter()), ask)
-        except TimeoutError as error:
-            if time.perf_counter() < until:  # the store's
-                raise
-            raise self._without_documents() from error
-        return documents
-
-    def _without_documents(self) -> RequestTimeout:
-        msg = f"the prompt's documents were not there within {self._timeout} s"
-        return RequestTimeout(msg)
+        retrieve = functools.partial(source.documents, child_callbacks(self._run_manager))
+        return retrieve_within(self._timeout, retrieve, started=began)
 
     def _found(self, documents: Sequence[Document], asked: float) -> None:
         self._documents = _checked(documents, "what the retriever returns")
@@ -353,28 +289,14 @@ class Answer:
         if adapter.config == self._recipe:  # not so where for want of memory documents were cut
             self._cache.put(self._key, adapter)
 
-    def _callbacks(self) -> CallbackManager | None:
-        manager = self._run_manager
-        return None if manager is None else CallbackManager(**_child_of(manager))
-
-    def _acallbacks(self) -> AsyncCallbackManager | None:
-        manager = self._run_manager
-        return None if manager is None else AsyncCallbackManager(**_child_of(manager))
-
-    def _tell(self, step: Step) -> None:
-        manager = self._run_manager
-        if manager is not None and manager.handlers:
-            config: RunnableConfig = {"callbacks": CallbackManager(**_itself(manager))}
-            dispatch_custom_event("ttft_step", self._event(step), config=config)
-
-    async def _atell(self, step: Step) -> None:
-        manager = self._run_manager
-        if manager is not None and manager.handlers:
-            config: RunnableConfig = {"callbacks": AsyncCallbackManager(**_itself(manager))}
-            await adispatch_custom_event("ttft_step", self._event(step), config=config)
-
-    def _event(self, step: Step) -> dict[str, Any]:
+    def _event(self, step: Step) -> dict[str, object]:
         return {**asdict(step), "document": self._documents[step.document].id}
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer; known once the answer has started."""
+        engine = self._engine if isinstance(self._engine, Engine) else self._engine()
+        return engine.language_model.tokenizer
 
     @property
     def usage(self) -> UsageMetadata:
@@ -391,7 +313,7 @@ class Answer:
         return self._outcome.finish_reason
 
     @property
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, object]:
         """What was learned from, as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
         ids = [document.id for document in self._documents]
@@ -416,22 +338,3 @@ class Answer:
                 "generation": self._outcome.seconds_task,
             },
         }
-
-
-def _child_of(manager: BaseRunManager) -> dict[str, Any]:
-    """Return what a run within this one inherits; a model's manager has no `get_child`."""
-    return {
-        "handlers": manager.inheritable_handlers,
-        "inheritable_handlers": manager.inheritable_handlers,
-        "parent_run_id": manager.run_id,
-        "tags": manager.inheritable_tags,
-        "inheritable_tags": manager.inheritable_tags,
-        "metadata": manager.inheritable_metadata,
-        "inheritable_metadata": manager.inheritable_metadata,
-    }
-
-
-def _itself(manager: BaseRunManager) -> dict[str, Any]:
-    """Return what an event of this run goes to: also handlers that its model alone has."""
-    own = {"handlers": manager.handlers, "tags": manager.tags, "metadata": manager.metadata}
-    return {**_child_of(manager), **own}

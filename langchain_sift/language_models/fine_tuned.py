@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
-import weakref
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -47,23 +45,21 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
-from langchain_sift.errors import ArgumentError, require
-from langchain_sift.language_models.answer import Answer, Source, all_or_none, cancelled_together
-
-require("ttft", "torch", "transformers")
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase  # noqa: E402
-
-from langchain_sift.calibrated_settings import CalibratedSettings, read_settings  # noqa: E402
-from langchain_sift.ttft import (  # noqa: E402
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.answer import Answer, Source
+from langchain_sift.language_models.batches import all_or_none, cancelled_together
+from langchain_sift.language_models.identity import cache_key, identifier_of
+from langchain_sift.ttft import (
     AdapterCache,
     Engine,
     load_language_model,
     shared_engine,
 )
-from langchain_sift.ttft.model.tokens import well_formed  # noqa: E402
+from langchain_sift.ttft.model.tokens import well_formed
 
 T = TypeVar("T")
 
@@ -235,8 +231,8 @@ class TestTimeFineTuning(BaseModel):
         version = self.corpus_version
         return {
             "model": self._model_name,
-            "loaded": None if isinstance(self.model, str) else _serial_of(self.model),
-            "tokenizer": None if self.tokenizer is None else _serial_of(self.tokenizer),
+            "loaded": None if isinstance(self.model, str) else identifier_of(self.model),
+            "tokenizer": None if self.tokenizer is None else identifier_of(self.tokenizer),
             "revision": self.revision,
             "dtype": self.dtype,
             "quantization": self.quantization,
@@ -246,7 +242,7 @@ class TestTimeFineTuning(BaseModel):
             "seed": self.seed,
             "stop": self.stop,
             # Part of what a cached answer is found by: another may be another tenant's.
-            "retriever": None if self.cache is False else told_apart(self.retriever),
+            "retriever": None if self.cache is False else cache_key(self.retriever),
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -400,7 +396,7 @@ class TestTimeFineTuning(BaseModel):
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
         """Answer a list of conversations, as many together as `abatch`."""
         # LangChain asks all of them at once.
-        with _within(_room, asyncio.Semaphore(most_at_once(self.limits))):
+        with _within(_room, asyncio.Semaphore(self.limits.at_once)):
             result: LLMResult = await super().agenerate(*args, **kwargs)  # type: ignore[misc]
         return result
 
@@ -492,50 +488,11 @@ class TestTimeFineTuning(BaseModel):
         self, config: RunnableConfig | Sequence[RunnableConfig] | None, count: int
     ) -> list[RunnableConfig]:
         """Return configurations with which no more is asked at once than is good for a list."""
-        enough = most_at_once(self.limits)
+        enough = self.limits.at_once
         return [
             {**one, "max_concurrency": one.get("max_concurrency") or enough}
             for one in get_config_list(config, count)
         ]
-
-
-def most_at_once(limits: Limits) -> int:
-    """Return how many prompts of one list to ask at once, to keep the engine's batches full.
-
-    And no fuller: a list is not refused for being longer than what may wait at once.
-    """
-    return min(max(2, 2 * limits.max_batch_size), limits.max_requests)
-
-
-# Of objects that live, by their addresses: many have no hash, or are equal to others.
-_serials: dict[int, str] = {}
-
-
-def _serial_of(thing: object) -> str:
-    """Return what tells an object from all others, in this process and in others."""
-    if id(thing) not in _serials:
-        serial = uuid.uuid4().hex
-        try:
-            weakref.finalize(thing, _serials.pop, id(thing), None).atexit = False
-        except TypeError:  # nobody hears of its end, after which the address is another's
-            return serial
-        _serials.setdefault(id(thing), serial)
-    return _serials[id(thing)]
-
-
-def told_apart(value: Any) -> Any:
-    """Return a value whose `repr` is that of no other.
-
-    Two closures may have one `repr`, and two objects the same address, one after the other. A
-    `repr` alone would not do where it tells what was set since.
-    """
-    if isinstance(value, Mapping):
-        return {key: told_apart(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [told_apart(item) for item in value]
-    if value is None or isinstance(value, str | int | float | Document):
-        return value
-    return f"{_serial_of(value)} {value!r}"
 
 
 _run: ContextVar[BaseRunManager | None] = ContextVar("langchain_sift_run", default=None)

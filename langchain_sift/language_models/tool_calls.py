@@ -1,87 +1,77 @@
-"""From what a model answers to the calls of tools in it."""
+"""Separate the tool calls in a model's answer from its content."""
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import itertools
-import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
+from langchain_sift.language_models.tool_call_formats import (
+    MALFORMED,
+    MISTRAL,
+    PYTHON_LIST,
+    ParsedCall,
+    Schemas,
+    call_from_json,
+    check_numbers,
+    closing_bracket,
+    fail,
+    parse_json,
+    parse_python,
+    parse_value,
+    parse_xml,
+)
+from langchain_sift.language_models.tools import Tool
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Tools = Sequence[Mapping[str, Any]]
-_Schemas = Mapping[str, Mapping[str, Any]]
 
-
-class Read(NamedTuple):
-    """An answer, taken apart."""
+class ParsedAnswer(NamedTuple):
+    """The content of an answer, and the tool calls in it."""
 
     content: str
     calls: list[ToolCall]
     invalid: list[InvalidToolCall]
 
 
-class _Call(NamedTuple):
-    name: str
-    args: dict[str, Any]
-    id: str = ""
-
-
-# What texts and schemas of any kind make `json`, `ast` and the readers below raise.
-_MALFORMED = (
-    *(ValueError, TypeError, LookupError, AttributeError),
-    *(SyntaxError, RecursionError, MemoryError),
-)
-_ENDS = {
+_CLOSING_MARKERS = {
     "<tool_call>": "</tool_call>",  # Hermes, Qwen
     "<|tool_call|>": "<|/tool_call|>",  # Phi-4
-    "[TOOL_CALLS]": "[/TOOL_CALLS]",  # Mistral; few of its models write the end
+    "[TOOL_CALLS]": "[/TOOL_CALLS]",  # Mistral; few of its models write the closing marker
     "<|python_tag|>": "<|eom_id|>",  # Llama 3.1
     "<|python_start|>": "<|python_end|>",  # Llama 4
-    "<function=": "</tool_call>",  # Qwen3-Coder, which at times forgets to open
+    "<function=": "</tool_call>",  # Qwen3-Coder sometimes forgets the opening <tool_call>
 }
 _OPENING = re.compile(
-    rf"(?P<marker>{'|'.join(map(re.escape, _ENDS))})\s*"
+    rf"(?P<marker>{'|'.join(map(re.escape, _CLOSING_MARKERS))})\s*"
     r"|^[ \t]*(?:```(?P<fence>tool_code|json)\b\s*|(?=[`{\[]))",
     re.MULTILINE,
 )
-_PYTHONIC = re.compile(r"\[\s*[\w.]+\s*\(")
-_PYTHON_DICT = re.compile(r"[\[\s]*\{\s*'")
-_MISTRAL = re.compile(r"([\w.-]+)\s*(?:\[CALL_ID\]\s*([\w-]+)\s*)?(?:\[ARGS\]\s*)?(?=\{)")
-_FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)</function>", re.DOTALL)
-_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
-_NEXT_OBJECT = re.compile(r"\s*(?:;\s*)?(?=\{)")
-# A string that does not end takes the rest with it.
-_TOKEN = re.compile(
-    r"""[\[\](){}]|"(?:\\.|[^"\\])*(?:"|\\?\Z)|'(?:\\.|[^'\\])*(?:'|\\?\Z)""", re.DOTALL
-)
-_DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strings
-_JSON_NAMES = {"true": True, "false": False, "null": None}
 _LOOKAHEAD = 400
 
 
 class ToolCallReader:
-    """Splits answers into content and calls of tools, in any of the usual formats.
+    """Separates tool calls from content, in all common formats.
 
-    A marker as `<tool_call>` makes a call of what follows, or an invalid one that says why. JSON,
-    a list of Python calls or a fenced block counts where it names given tools alone.
+    After a marker such as `<tool_call>` there is a call, or an invalid call that carries the
+    reason. JSON, a list of Python calls or a fenced block is a call only if it names given tools.
     """
 
-    def __init__(self, tools: Tools, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
-        """Prepare to read answers of one model.
+    def __init__(
+        self, tools: Sequence[Tool], tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> None:
+        """Prepare to read the answers of one model.
 
         Args:
-            tools: Those that it was told of; without any, nothing is a call.
-            tokenizer: Its own: special tokens that it has beside the marks of calls are no
-                content, and its `response_template`, where it carries one, is asked first.
+            tools: The tools that the model may call. Without tools, all text is content.
+            tokenizer: The model's tokenizer. Its special tokens, except the markers of calls, are
+                removed from the content. Its `response_template`, if any, takes precedence.
         """
         self._tools = tools
         self._tokenizer = tokenizer
@@ -90,122 +80,132 @@ class ToolCallReader:
         self._special = _special_tokens(tokenizer) if tools else []
         self._unwanted = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
 
-    def read(self, text: str) -> Read:
-        """Take a whole answer apart; without calls in it, all of it is content.
+    def read(self, text: str) -> ParsedAnswer:
+        """Separate the calls in a complete answer from its content.
 
         Args:
-            text: With the special tokens that mark calls, as Mistral's do.
+            text: The answer, with the special tokens that mark calls, such as Mistral's.
         """
-        told = self._by_response_template(text, whole=True) if self._tools else None
-        if told and told[1]:
-            return Read(self._plain(told[0]).rstrip(), _with_ids(told[1]), [])
+        by_template = self._read_by_template(text, complete=True) if self._tools else None
+        if by_template and by_template[1]:
+            content, calls = by_template
+            return ParsedAnswer(self._plain(content).rstrip(), _with_ids(calls), [])
         pieces: list[str] = []
-        calls: list[_Call] = []
+        calls = []
         invalid: list[InvalidToolCall] = []
         done = position = 0
         while self._tools and (opening := _OPENING.search(text, position)):
             try:
-                found, end = self._calls_at(text, opening)
-                calls += found
-            except _MALFORMED as error:
+                parsed, end = self._calls_at(text, opening)
+                calls += parsed
+            except MALFORMED as error:
                 if not opening["marker"]:
                     position = max(opening.end(), opening.start() + 1)
                     continue
-                call, end = _invalid(text, opening, error)
+                call, end = _invalid_call(text, opening, error)
                 invalid.append(call)
             pieces.append(self._plain(text[done : opening.start()]).rstrip())
             done = position = end
         if not pieces:
-            return Read(self._plain(text), [], [])
+            return ParsedAnswer(self._plain(text), [], [])
         content = "".join([*pieces, self._plain(text[done:]).rstrip()])
-        return Read(content if pieces[0] else content.lstrip(), _with_ids(calls), invalid)
+        content = content if pieces[0] else content.lstrip()
+        return ParsedAnswer(content, _with_ids(calls), invalid)
 
-    def certain(self, text: str) -> str:
-        """Return with what the content begins, however an answer that begins like this goes on.
+    def certain_content(self, text: str) -> str:
+        """Return the beginning of an incomplete answer that is content in any case.
 
-        The rest might begin a call, or a special token.
+        The rest may be the beginning of a call or of a special token.
         """
         if not self._tools:
             return text
-        marks = [*_ENDS, *self._special]
+        marks = [*_CLOSING_MARKERS, *self._special]
         tail = range(max(0, len(text) - max(map(len, marks))), len(text))
-        begun = (n for n in tail if any(mark.startswith(text[n:]) for mark in marks))
-        safe = next(begun, len(text))
+        partial_marks = (n for n in tail if any(mark.startswith(text[n:]) for mark in marks))
+        safe = next(partial_marks, len(text))
         for opening in _OPENING.finditer(text):
-            if opening["marker"] or self._may_begin(text, opening.start()):
+            if opening["marker"] or self._may_begin_call(text, opening.start()):
                 safe = min(safe, opening.start())
                 break
-        told = self._by_response_template(text, whole=False)
-        if told:
-            safe = min(safe, len(told[0]) if text.startswith(told[0]) else 0)
-        # The white space before a call is no content.
+        by_template = self._read_by_template(text, complete=False)
+        if by_template:
+            content = by_template[0]
+            safe = min(safe, len(content) if text.startswith(content) else 0)
+        # The white space before a call is not content.
         return self._plain(text[:safe]).rstrip()
 
-    def _calls_at(self, text: str, opening: re.Match[str]) -> tuple[list[_Call], int]:
-        """Return the calls that begin here and where they end."""
+    def _calls_at(self, text: str, opening: re.Match[str]) -> tuple[list[ParsedCall], int]:
+        """Parse the calls after an opening, and return them with the index after them."""
         marker, fence = opening["marker"], opening["fence"]
-        if not marker and not self._may_begin(text, opening.start()):
-            _fail("no call begins like this")
+        if not marker and not self._may_begin_call(text, opening.start()):
+            fail("no call begins like this")
         start = opening.start() if marker == "<function=" else opening.end()
-        named = _MISTRAL.match(text, start) if marker else None
+        calls, end = self._parse(text, start, marker=marker, fence=fence)
+        if not calls or not (marker or self._schemas.keys() >= {call.name for call in calls}):
+            fail("no call of a tool")
+        check_numbers(calls)
+        # Small models close too many brackets.
+        closing = r"\s*```" if fence else ""
+        if marker:
+            closing = r"[\s}\])]*" + re.escape(_CLOSING_MARKERS[marker])
+        closed = re.compile(closing).match(text, end)
+        return calls, closed.end() if closed else end
+
+    def _parse(
+        self, text: str, start: int, *, marker: str | None, fence: str | None
+    ) -> tuple[list[ParsedCall], int]:
+        """Parse calls in the format in which they begin."""
         if fence == "tool_code":
             end = start + len(text[start:].partition("```")[0])
-            calls = _read_python(text[start:end].strip(), self._schemas)
-        elif text.startswith("<function=", start):
-            calls, end = _read_xml(text, start, self._schemas)
-        elif _PYTHONIC.match(text, start):
-            end = _closing_bracket(text, start)
-            calls = _read_python(text[start:end], self._schemas)
-        elif named:
-            args, end = _read_value(text, named.end())
-            calls = [_from_json({"name": named[1], "arguments": args, "id": named[2]})]
-        else:
-            calls, end = _read_json(text, start, bare=not marker)
-        if not calls or not (marker or self._schemas.keys() >= {call.name for call in calls}):
-            _fail("no call of a tool")
-        _check_numbers(calls)
-        # Small models close a bracket too many.
-        close = r"[\s}\])]*" + re.escape(_ENDS[marker]) if marker else r"\s*```" if fence else ""
-        closing = re.compile(close).match(text, end)
-        return calls, closing.end() if closing else end
+            return parse_python(text[start:end].strip(), self._schemas), end
+        if text.startswith("<function=", start):
+            return parse_xml(text, start, self._schemas)
+        if PYTHON_LIST.match(text, start):
+            end = closing_bracket(text, start)
+            return parse_python(text[start:end], self._schemas), end
+        if marker and (named := MISTRAL.match(text, start)):
+            args, end = parse_value(text, named.end())
+            return [call_from_json({"name": named[1], "arguments": args, "id": named[2]})], end
+        return parse_json(text, start, bare=not marker)
 
-    def _may_begin(self, text: str, start: int) -> bool:
+    def _may_begin_call(self, text: str, start: int) -> bool:
         begun = re.sub(r"\s+", "", text[start : start + _LOOKAHEAD])
         return any(begun.startswith(known) or known.startswith(begun) for known in self._openings)
 
-    def _by_response_template(self, text: str, *, whole: bool) -> tuple[str, list[_Call]] | None:
-        """Return the content and the calls that the tokenizer's own description of answers finds.
+    def _read_by_template(
+        self, text: str, *, complete: bool
+    ) -> tuple[str, list[ParsedCall]] | None:
+        """Parse an answer by the tokenizer's response template, if it has one.
 
-        Of an answer that goes on, the content before anything else.
+        Returns:
+            The content and the calls; of an incomplete answer, the content before anything else.
+            None if the tokenizer has no template or the template does not match.
         """
         tokenizer = self._tokenizer
         if tokenizer is None or getattr(tokenizer, "response_template", None) is None:
             return None
-        message: dict[str, Any] = {}
+        calls: list[ParsedCall] = []
         try:
             tools: list[Any] = [dict(tool) for tool in self._tools]
             parser = tokenizer.get_response_parser(prefix="", tools=tools)
             events = parser.feed(text)
-            if whole:
+            if complete:
                 message, last = parser.finalize()
                 events = [event for event in [*events, *last] if event["field"] == "content"]
-            told = itertools.takewhile(lambda event: event["field"] == "content", events)
-            content = "".join(event.get("text", "") for event in told)
-            calls = [_from_json(call) for call in message.get("tool_calls", ())]
-            _check_numbers(calls)
+                calls = [call_from_json(call) for call in message.get("tool_calls", ())]
+            leading = itertools.takewhile(lambda event: event["field"] == "content", events)
+            content = "".join(event.get("text", "") for event in leading)
+            check_numbers(calls)
             return content.rstrip(), calls
-        except _MALFORMED:
+        except MALFORMED:
             return None
 
     def _plain(self, text: str) -> str:
         return self._unwanted.sub("", text)
 
 
-# What is told, and how calls of it begin.
-
-
-def _schemas(tools: Tools) -> dict[str, Mapping[str, Any]]:
-    """Return the properties of each tool's arguments by its name."""
+def _schemas(tools: Sequence[Tool]) -> Schemas:
+    """Return the properties of each tool's arguments by the tool's name."""
     functions = [tool["function"] for tool in tools]
     return {
         function["name"]: (function.get("parameters") or {}).get("properties") or {}
@@ -223,150 +223,18 @@ def _openings(names: Iterable[str]) -> list[str]:
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Return the special tokens that mark no call, as ends of turns."""
+    """Return the special tokens that mark no call, such as the end of a turn."""
     known = tokenizer.added_tokens_decoder.values() if tokenizer is not None else ()
     special = {token.content for token in known if token.special}
-    return sorted(special - _ENDS.keys(), key=len, reverse=True)
+    return sorted(special - _CLOSING_MARKERS.keys(), key=len, reverse=True)
 
 
-# The formats.
-
-
-def _read_json(text: str, start: int, *, bare: bool) -> tuple[list[_Call], int]:
-    """Read a list of calls, or calls one after another as Llama writes several."""
-    value, end = _read_value(text, start)
-    values = value if isinstance(value, list) else [value]
-    while following := _NEXT_OBJECT.match(text, end):
-        try:
-            value, end = _DECODER.raw_decode(text, following.end())
-        except (ValueError, RecursionError):
-            break
-        values.append(value)
-    return [_from_json(value, bare=bare) for value in values], end
-
-
-def _read_value(text: str, start: int) -> tuple[Any, int]:
-    """Read a value in JSON, or in Python's way of writing the same."""
-    if _PYTHON_DICT.match(text, start):
-        end = _closing_bracket(text, start)
-        return _evaluated(text[start:end]), end
-    return _DECODER.raw_decode(text, start)
-
-
-def _from_json(value: Any, *, bare: bool = False) -> _Call:
-    inner = value.get("function") if isinstance(value, dict) else None
-    value = {**value, **inner} if isinstance(inner, dict) else value
-    if not isinstance(value, dict) or not (value.get("name") and isinstance(value["name"], str)):
-        _fail("no JSON object with the name of a tool")
-    args = value["arguments"] if "arguments" in value else value.get("parameters")
-    if isinstance(args, str) and args.strip():
-        args = _DECODER.decode(args)
-    if not args and not bare:
-        args = {}
-    if not isinstance(args, dict):
-        _fail("the arguments are no JSON object")
-    given = value.get("id")
-    return _Call(value["name"], args, given if isinstance(given, str) else "")
-
-
-def _read_xml(text: str, start: int, schemas: _Schemas) -> tuple[list[_Call], int]:
-    function = _FUNCTION.match(text, start)
-    if function is None:
-        _fail("no </function> follows")
-    name, body = function[1], function[2]
-    if body.lstrip().startswith("{"):  # as Llama 3.1 writes it, where asked to
-        return [_from_json({"name": name, "arguments": body})], function.end()
-    schema = schemas.get(name, {})
-    args = {key: _typed(value, schema.get(key)) for key, value in _PARAMETER.findall(body)}
-    return [_Call(name, args)], function.end()
-
-
-def _typed(text: str, schema: Any) -> Any:
-    """Return the value of an argument that is written without quotes."""
-    options = schema.get("anyOf", [schema]) if isinstance(schema, Mapping) else []
-    types = json.dumps([option.get("type") for option in options])
-    if '"' not in types or '"string"' in types:
-        return text
-    for read in (_DECODER.decode, _evaluated):
-        with contextlib.suppress(*_MALFORMED):
-            return read(text.strip())
-    return text
-
-
-def _read_python(code: str, schemas: _Schemas) -> list[_Call]:
-    """Read calls as Python writes them; nothing is evaluated but literals."""
-    calls = []
-    for statement in ast.parse(_escaped(code)).body:
-        value = getattr(statement, "value", None)
-        nodes = value.elts if isinstance(value, ast.List) else [value]
-        calls += [_from_python(node, schemas) for node in nodes]
-    return calls
-
-
-def _from_python(node: Any, schemas: _Schemas) -> _Call:
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and len(node.args) == 1:
-        node = node.args[0]
-    if not isinstance(node, ast.Call):
-        _fail("no call")
-    name = ast.unparse(node.func)
-    keys = [*schemas.get(name, ())][: len(node.args)]
-    keys += [keyword.arg for keyword in node.keywords if keyword.arg]
-    values = [*node.args, *(keyword.value for keyword in node.keywords)]
-    if len(set(keys)) < len(values):
-        _fail("an argument without a name of its own")
-    return _Call(name, dict(zip(keys, map(_literal, values), strict=True)))
-
-
-class _JsonNames(ast.NodeTransformer):
-    """Reads `true`, `false` and `null`, which models write into Python."""
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(_JSON_NAMES[node.id]) if node.id in _JSON_NAMES else node
-
-
-def _evaluated(code: str) -> Any:
-    return _literal(ast.parse(_escaped(code), mode="eval").body)
-
-
-def _literal(node: ast.expr) -> Any:
-    # By way of JSON: tuples become lists; bytes and sets, which no tool takes, are errors.
-    return json.loads(json.dumps(ast.literal_eval(_JsonNames().visit(node))))
-
-
-def _escaped(code: str) -> str:
-    """Double the backslashes that escape nothing, as regular expressions have: Python warns."""
-    valid = r"(\\[\\'\"abfnrtvxuUN0-7\n])"
-    return re.sub(valid + r"|\\", lambda found: found[1] or r"\\", code)
-
-
-def _closing_bracket(text: str, start: int) -> int:
-    """Return the end of the bracket that opens at `start`, or `start` where none closes it."""
-    depth = 0
-    for token in _TOKEN.finditer(text, start):
-        depth += {"[": 1, "(": 1, "{": 1, "]": -1, ")": -1, "}": -1}.get(token[0], 0)
-        if depth <= 0:
-            return token.end()
-    return start
-
-
-def _check_numbers(calls: Sequence[_Call]) -> None:
-    """Refuse NaN and infinity, which no JSON has, though `json` reads them."""
-    json.dumps([call.args for call in calls], allow_nan=False)
-
-
-def _fail(reason: str) -> NoReturn:
-    raise ValueError(reason)
-
-
-# To LangChain's calls.
-
-
-def _invalid(
+def _invalid_call(
     text: str, opening: re.Match[str], error: BaseException
 ) -> tuple[InvalidToolCall, int]:
-    """Return what a marker announced but is no call, and where that ends."""
-    closing = _ENDS[opening["marker"]]
-    stops = "|".join(map(re.escape, [closing, *_ENDS.keys() - {"<function="}]))
+    """Return the malformed text after a marker as an invalid call, and the index after it."""
+    closing = _CLOSING_MARKERS[opening["marker"]]
+    stops = "|".join(map(re.escape, [closing, *_CLOSING_MARKERS.keys() - {"<function="}]))
     payload = re.split(stops, text[opening.end() :], maxsplit=1)[0]
     end = opening.end() + len(payload)
     if text.startswith(closing, end):
@@ -374,7 +242,7 @@ def _invalid(
     name = re.search(r'"name"\s*:\s*"([^"\\]+)"', payload)
     call = invalid_tool_call(
         name=name[1] if name else None,
-        # With its marker: LangChain completes JSON that is streamed, and would make a call of it.
+        # With the marker: LangChain completes streamed JSON, and would make a valid call of it.
         args=text[opening.start() : end].strip(),
         id=f"call_{uuid.uuid4().hex}",
         error=str(error) or type(error).__name__,
@@ -382,11 +250,12 @@ def _invalid(
     return call, end
 
 
-def _with_ids(calls: Sequence[_Call]) -> list[ToolCall]:
-    seen = {""}
+def _with_ids(calls: Sequence[ParsedCall]) -> list[ToolCall]:
+    """Convert the calls to LangChain's, each with a unique id."""
+    used = {""}
     identified = []
     for call in calls:
-        own = f"call_{uuid.uuid4().hex}" if call.id in seen else call.id
-        seen.add(own)
-        identified.append(tool_call(name=call.name, args=call.args, id=own))
+        identifier = f"call_{uuid.uuid4().hex}" if call.id in used else call.id
+        used.add(identifier)
+        identified.append(tool_call(name=call.name, args=call.args, id=identifier))
     return identified

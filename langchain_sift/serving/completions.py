@@ -16,9 +16,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
 
-from langchain_sift.chains import with_context
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
+from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.serving.messages import ChatReply, add_context, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.request_settings import RequestSettings
@@ -163,7 +163,7 @@ class Completions:
         """Return the call, and the prompt with the documents."""
         prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
         call = await self._prepare(body, admitted, prompt)
-        return call, with_context(prompt, call.context) if call.context else prompt
+        return call, prompt_with_context(prompt, call.context) if call.context else prompt
 
     async def _prepare(
         self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest, query: str

@@ -16,8 +16,8 @@ from langchain_core.messages import (
     convert_to_openai_messages,
 )
 
-from langchain_sift.chains import with_context
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.serving.requests import (
     ChatCompletionRequest,
     JSONSchemaFormat,
@@ -55,7 +55,7 @@ def add_context(
     indices = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
     index = indices[-1] if indices else len(messages) - 1
     last = messages[index]
-    question = last.model_copy(update={"content": with_context(last.text, documents)})
+    question = last.model_copy(update={"content": prompt_with_context(last.text, documents)})
     return [*messages[:index], question, *messages[index + 1 :]]
 
 

@@ -20,7 +20,8 @@ from langchain_core.messages.tool import invalid_tool_call
 from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILENT, TEMPLATES, TOOLS
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import call_opening, query, render
+from langchain_sift.language_models.chat_templates import call_opening, render
+from langchain_sift.language_models.turns import last_human_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -307,9 +308,9 @@ def test_tools_without_a_place_are_an_error_that_helps(
 
 
 def test_the_query_is_the_last_human_text() -> None:
-    assert query([HumanMessage("one"), HumanMessage("two"), AIMessage("three")]) == "two"
-    assert query([SystemMessage("one"), AIMessage("two")]) == "two"
-    assert query([HumanMessage([{"type": "text", "text": "one"}])]) == "one"
+    assert last_human_text([HumanMessage("one"), HumanMessage("two"), AIMessage("three")]) == "two"
+    assert last_human_text([SystemMessage("one"), AIMessage("two")]) == "two"
+    assert last_human_text([HumanMessage([{"type": "text", "text": "one"}])]) == "one"
     result = {"type": "tool_result", "tool_use_id": "1", "content": "two"}
-    assert query([HumanMessage("one"), AIMessage("x"), HumanMessage([result])]) == "one"
-    assert query([]) == ""
+    assert last_human_text([HumanMessage("one"), AIMessage("x"), HumanMessage([result])]) == "one"
+    assert last_human_text([]) == ""

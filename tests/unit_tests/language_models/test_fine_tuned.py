@@ -33,7 +33,7 @@ from langchain_sift import (
 )
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
-from langchain_sift.language_models.fine_tuned import told_apart
+from langchain_sift.language_models.identity import cache_key
 from langchain_sift.ttft import Engine
 from langchain_sift.ttft.training.trainer import Trainer
 
@@ -802,8 +802,8 @@ def test_of_what_nobody_hears_the_end_no_answer_is_found_again() -> None:
             return "the same"
 
     one = Unwatched()
-    assert told_apart(one) != told_apart(one)
-    assert told_apart([one]) != told_apart([one])
+    assert cache_key(one) != cache_key(one)
+    assert cache_key([one]) != cache_key([one])
 
 
 # --- one engine, and what is known of the model -----------------------------------------------

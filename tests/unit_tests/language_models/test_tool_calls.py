@@ -208,7 +208,7 @@ def holds(text: str, reader: ToolCallReader = READER) -> None:
     """Check that what was sent out at any time is how the content begins in the end."""
     content, calls, invalid = reader.read(text)
     for end in range(len(text) + 1):
-        assert content.startswith(reader.certain(text[:end])), (text[:end], calls, invalid)
+        assert content.startswith(reader.certain_content(text[:end])), (text[:end], calls, invalid)
 
 
 @given(text=anything)
@@ -222,17 +222,17 @@ def test_no_markup_is_ever_sent_out(text: str) -> None:
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_is_safe_once_a_call_began(name: str, calls: Calls, lead: str, after: str) -> None:
     answer = lead + FORMATS[name](calls)
-    assert len(READER.certain(answer)) == len(lead.rstrip())
-    assert len(READER.certain(answer + after)) == len(lead.rstrip())
+    assert len(READER.certain_content(answer)) == len(lead.rstrip())
+    assert len(READER.certain_content(answer + after)) == len(lead.rstrip())
     holds(answer + after)
 
 
 def test_what_cannot_be_a_call_is_not_held_back() -> None:
     for text in ("Hello", "a < b", "[1] says", '{"city": 1', "x = [search", "```python", "<tool_x"):
-        assert len(READER.certain(text)) == len(text)
-    assert len(ToolCallReader([]).certain("[search(")) == len("[search(")
+        assert len(READER.certain_content(text)) == len(text)
+    assert len(ToolCallReader([]).certain_content("[search(")) == len("[search(")
     held = {"so <": 2, "so\n[": 2, "so\n```": 2, "so [TOOL": 2, 'so\n{"na': 2, "so \n": 2}
-    assert {text: len(READER.certain(text)) for text in held} == held
+    assert {text: len(READER.certain_content(text)) for text in held} == held
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ def test_a_tokenizer_that_describes_its_answers_is_asked_first(templated: Templa
     assert [(call["name"], call["args"]) for call in calls] == [
         ("search", {"query": "rice", "limit": 2})
     ]
-    assert len(ToolCallReader(TOOLS, tokenizer).certain(text)) == len("I look.")
+    assert len(ToolCallReader(TOOLS, tokenizer).certain_content(text)) == len("I look.")
     for answer in (
         *(
             text,
@@ -406,7 +406,7 @@ def test_a_long_answer_is_read_in_little_time() -> None:
     text = "A line of prose, [1] and {2}.\n[3] {4}\n" * 500 + "<tool_call>{}"
     began = time.perf_counter()
     READER.read(text)
-    len(READER.certain(text))
+    len(READER.certain_content(text))
     assert time.perf_counter() - began < 1
 
 
@@ -426,5 +426,5 @@ def test_special_tokens_beside_the_marks_of_calls_are_no_content(templated: Temp
         assert found.content == content
         assert [call["args"] for call in found.calls] == [{"a": "<|im_end|>"}] * (call in text)
         holds(text, reader)
-    assert reader.certain("Hello <|i") == "Hello"
+    assert reader.certain_content("Hello <|i") == "Hello"
     assert ToolCallReader([], tokenizer).read("<|im_end|>").content == "<|im_end|>"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from types import SimpleNamespace
 
 import pytest
 
-from langchain_sift.chat_models import _Reading
+from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.serving.messages import ChatReply
 from langchain_sift.serving.requests import ChatCompletionRequest
 
@@ -31,17 +30,15 @@ PARTS = [
 class Said(list):
     """Stands in for an answer whose text is known."""
 
-    usage = None
+    usage = metadata = None
+    finish_reason = "stop"
 
 
 def reply_and_reading(asked, text, tokenizer):
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], **ASKED[asked]}
-    chat = SimpleNamespace(
-        engine=SimpleNamespace(language_model=SimpleNamespace(tokenizer=tokenizer)),
-        _response_metadata=lambda _: {"finish_reason": "stop"},
-    )
     pieces = Said(text[start : start + 3] for start in range(0, len(text), 3))
-    reading = _Reading(chat, pieces, [TOOL], must_call=False)
+    pieces.tokenizer = tokenizer
+    reading = ChatAnswer(pieces, [TOOL], must_call=False, model_name="m")
     return ChatReply(ChatCompletionRequest.model_validate(body)), reading
 
 

@@ -1,0 +1,123 @@
+"""Convert the text of an answer to an `AIMessage`, whole or in chunks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from typing import TypedDict
+
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    InvalidToolCall,
+    ToolCall,
+    ToolCallChunk,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.chat_templates import call_opening
+from langchain_sift.language_models.tool_calls import ToolCallReader
+from langchain_sift.language_models.tools import Tool
+
+
+class _Metadata(TypedDict):
+    usage_metadata: UsageMetadata
+    response_metadata: dict[str, object]
+
+
+class ChatAnswer:
+    """One answer as it is generated: content at once, tool calls at the end."""
+
+    def __init__(
+        self, answer: Answer, tools: Sequence[Tool], *, must_call: bool, model_name: str
+    ) -> None:
+        """Prepare to read an answer.
+
+        Args:
+            answer: The answer, not started.
+            tools: The tools that the model may call.
+            must_call: If True, the prompt ends with the beginning of a call.
+            model_name: Name of the model, for the metadata.
+        """
+        self.answer = answer
+        self._tools = tools
+        self._must_call = must_call
+        self._model_name = model_name
+        self._text = ""
+        self._content = ""
+
+    def result(self, text: str) -> ChatResult:
+        """Convert a complete answer."""
+        content, calls, invalid = self._reader.read(self._opening + text)
+        message = AIMessage(
+            content=content, tool_calls=calls, invalid_tool_calls=invalid, **self._metadata()
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def __iter__(self) -> Iterator[AIMessageChunk]:
+        """Generate the answer, and yield it in chunks; the last carries the metadata."""
+        for piece in self.answer:
+            yield from self._content_chunks(piece)
+        yield from self._last_chunks()
+
+    async def __aiter__(self) -> AsyncGenerator[AIMessageChunk]:
+        """Do the same without blocking the event loop."""
+        async with aclosing(aiter(self.answer)) as pieces:
+            async for piece in pieces:
+                for chunk in self._content_chunks(piece):
+                    yield chunk
+        for chunk in self._last_chunks():
+            yield chunk
+
+    # The tokenizer may be loaded with the model, when the answer starts.
+
+    @functools.cached_property
+    def _reader(self) -> ToolCallReader:
+        return ToolCallReader(self._tools, self.answer.tokenizer)
+
+    @functools.cached_property
+    def _opening(self) -> str:
+        return call_opening(self.answer.tokenizer, self._tools) if self._must_call else ""
+
+    def _content_chunks(self, piece: str) -> Iterator[AIMessageChunk]:
+        """Yield the content so far that cannot be the beginning of a call."""
+        self._text += piece
+        yield from self._new_content(self._reader.certain_content(self._opening + self._text))
+
+    def _last_chunks(self) -> Iterator[AIMessageChunk]:
+        """Yield the rest of the content, the calls, and the metadata."""
+        content, calls, invalid = self._reader.read(self._opening + self._text)
+        yield from self._new_content(content)
+        if calls or invalid:
+            # In content blocks of version 1, text and calls are numbered together.
+            every: list[ToolCall | InvalidToolCall] = [*calls, *invalid]
+            chunks = [_call_chunk(call, index) for index, call in enumerate(every, start=1)]
+            yield AIMessageChunk(content="", tool_call_chunks=chunks)
+        yield AIMessageChunk(content="", chunk_position="last", **self._metadata())
+
+    def _new_content(self, content: str) -> Iterator[AIMessageChunk]:
+        if new := content[len(self._content) :]:
+            self._content = content
+            yield AIMessageChunk(content=new)
+
+    def _metadata(self) -> _Metadata:
+        return {
+            "usage_metadata": self.answer.usage,
+            "response_metadata": {
+                "model_name": self._model_name,
+                "model_provider": "langchain-sift",
+                "finish_reason": self.answer.finish_reason,
+                "ttft": self.answer.metadata,
+            },
+        }
+
+
+def _call_chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
+    args = call["args"]
+    text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
+    return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)

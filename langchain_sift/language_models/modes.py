@@ -1,0 +1,113 @@
+"""Use documents in one of four modes: not at all, as context, for fine-tuning, or for both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable, RunnableLambda
+
+from langchain_sift.config import adds_context, fine_tunes
+from langchain_sift.errors import RequestTimeout
+from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.stores.deadlines import within
+
+CONTEXT_PROMPT = "Use these documents to answer.\n\n{context}\n\n{input}"
+"""The prompt of the modes "rag" and "both"."""
+
+T = TypeVar("T")
+Retriever = Runnable[str, list[Document]]
+
+
+def retriever_for(mode: str, retriever: Retriever) -> Retriever:
+    """Return the retriever that a mode queries; in the mode "base" it returns no documents.
+
+    For fine-tuning, a `SIFTRetriever` may choose a document again, for a repeat is one more
+    gradient step on the most informative document (arXiv 2410.08020), and returns its gains.
+    """
+    if not (adds_context(mode) or fine_tunes(mode)):
+        return RunnableLambda(lambda _: [])
+    if fine_tunes(mode) and isinstance(retriever, SIFTRetriever):
+        search_kwargs = {**retriever.search_kwargs, "replace": True}
+        return retriever.with_gains().model_copy(update={"search_kwargs": search_kwargs})
+    return retriever
+
+
+def training_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
+    """Return the documents that a mode trains on, in order, repeats included."""
+    return list(documents) if fine_tunes(mode) else []
+
+
+def context_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
+    """Return the documents that a mode puts before the prompt, each text once."""
+    if not adds_context(mode):
+        return []
+    return [documents[index] for index in distinct([doc.page_content for doc in documents])]
+
+
+def distinct(texts: Sequence[str]) -> list[int]:
+    """Return the index of the first occurrence of each text."""
+    first: dict[str, int] = {}
+    for index, text in enumerate(texts):
+        first.setdefault(text, index)
+    return list(first.values())
+
+
+def context_text(documents: Sequence[Document]) -> str:
+    """Join the documents' texts, each once, by blank lines."""
+    return "\n\n".join(dict.fromkeys(document.page_content for document in documents))
+
+
+def prompt_with_context(question: str, documents: Sequence[Document]) -> str:
+    """Return the prompt of the modes "rag" and "both": the documents, then the question."""
+    return CONTEXT_PROMPT.format(context=context_text(documents), input=question)
+
+
+def retrieve_within(
+    timeout: float | None, retrieve: Callable[[], T], *, started: float | None = None
+) -> T:
+    """Call a retriever with a deadline, in a thread that can be abandoned.
+
+    Args:
+        timeout: Seconds until the deadline. None means no limit.
+        retrieve: The call.
+        started: The beginning of the timeout, by `time.perf_counter`; by default now.
+
+    Raises:
+        RequestTimeout: If the call does not return in time. A `TimeoutError` of the store, before
+            the deadline, is raised unchanged.
+    """
+    if timeout is None:
+        return retrieve()
+    deadline = (time.perf_counter() if started is None else started) + timeout
+    try:
+        documents: T = within(max(0.0, deadline - time.perf_counter()), retrieve)
+    except TimeoutError as error:
+        if time.perf_counter() < deadline:
+            raise
+        raise _retrieval_timeout(timeout) from error
+    return documents
+
+
+async def aretrieve_within(timeout: float | None, retrieval: Awaitable[T]) -> T:
+    """Do as `retrieve_within` does, without blocking the event loop.
+
+    Args:
+        timeout: Seconds until the deadline, from now. None means no limit.
+        retrieval: The call, and whatever else must be done before the deadline.
+    """
+    deadline = asyncio.timeout(timeout)
+    try:
+        async with deadline:
+            return await retrieval
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise _retrieval_timeout(timeout) from error
+
+
+def _retrieval_timeout(timeout: float | None) -> RequestTimeout:
+    return RequestTimeout(f"the prompt's documents were not retrieved within {timeout} s")
