@@ -364,12 +364,12 @@ def test_what_a_request_may_train_on_is_reserved_before_anything_is_done(
     )
     reserved = []
 
-    def admit(engine: Engine, wanted: int) -> None:
-        del engine
+    def admit(admission: Admission, wanted: int) -> None:
+        del admission
         reserved.append(wanted)
         raise EngineOverloaded
 
-    monkeypatch.setattr(Engine, "admit", admit)
+    monkeypatch.setattr(Admission, "admit", admit)
     documents = [Document("The river carries seven maps near the border.")] * 3
     with pytest.raises(EngineOverloaded):
         chat.invoke("The river", documents=documents, **settings)
