@@ -109,25 +109,23 @@ class TrainingTask:
     taken: int = field(default=0, init=False)
     """Number of steps begun."""
 
+    token_ids: tuple[int, ...] = field(default=(), init=False)
+    """Token ids of the current step's document."""
+
     is_fresh: bool = field(default=True, init=False)
     """If True, the current step computes its gradient; otherwise it uses the last step's again."""
 
     loss: torch.Tensor = field(init=False, repr=False)
     """Loss of the last computed gradient. Reading it may wait for the device."""
 
-    _plan: list[TokenizedDocument] = field(init=False)
-    _repeats: int = field(default=0, init=False)
+    _plan: list[TokenizedDocument] = field(init=False, repr=False)
+    _repeats: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Plan the steps."""
         self._plan = plan(self.documents, self.config)
         self.ended = budget_limit(len(self._plan), self.documents, self.config, self.omitted)
         self.fallback = None if self._plan else NO_DOCUMENT
-
-    @property
-    def document(self) -> TokenizedDocument:
-        """The document of the current step."""
-        return self._plan[self.taken - 1]
 
     def advance(self, began: float) -> bool:
         """Begin the next step.
@@ -146,19 +144,15 @@ class TrainingTask:
         elif self.should_stop():
             self.ended = "the request was cancelled or its time was up"
         else:
-            self._begin_step()
+            last, self.token_ids = self.token_ids, self._plan[self.taken].token_ids
+            self._repeats = self._repeats + 1 if self.token_ids == last else 0
+            # HullFT, arXiv 2605.30337: compute the gradient of a repeat every r-th time only.
+            self.is_fresh = self._repeats % self.config.gradient_reuse == 0
+            self.taken += 1
             return True
         del self._plan[self.taken :]
         self.fallback = None if self.taken else self.ended
         return False
-
-    def _begin_step(self) -> None:
-        step = self._plan[self.taken]
-        is_repeat = self.taken > 0 and step.token_ids == self.document.token_ids
-        self._repeats = self._repeats + 1 if is_repeat else 0
-        # HullFT, arXiv 2605.30337: compute the gradient of a repeat every r-th time only.
-        self.is_fresh = self._repeats % self.config.gradient_reuse == 0
-        self.taken += 1
 
     def record_loss(self, loss: float) -> None:
         """Record the loss of the earliest step without one; end training if it is not finite."""

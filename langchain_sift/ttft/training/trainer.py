@@ -116,11 +116,12 @@ class Trainer:
             self._begin(tasks)
             while active := [task for task in tasks if task.advance(began)]:
                 unread.append((active, self._step(active)))
-                while len(unread) > self._lag:
+                if len(unread) > self._lag:
                     _record_losses(*unread.popleft())
-                paused = time.perf_counter()
-                self._reach_milestones(active, paused - began - pauses)
-                pauses += time.perf_counter() - paused
+                if any(task.taken in task.milestones for task in active):
+                    paused = time.perf_counter()
+                    self._reach_milestones(active, paused - began - pauses)
+                    pauses += time.perf_counter() - paused
         while unread:
             _record_losses(*unread.popleft())
         for task in tasks:
@@ -140,9 +141,9 @@ class Trainer:
         task_of = {task.slot: task for task in active}
         lengths = [0] * (1 + max(task_of))
         for task in active:
-            lengths[task.slot] = len(task.document.token_ids) if task.is_fresh else 0
+            lengths[task.slot] = len(task.token_ids) if task.is_fresh else 0
         for first, last in split_into_passes(lengths, overhead=_TOKENS_PER_PASS):
-            rows = [task_of[slot].document.token_ids for slot in range(first, last)]
+            rows = [task_of[slot].token_ids for slot in range(first, last)]
             for slot, loss in enumerate(self._gradients(first, rows), start=first):
                 task_of[slot].loss = loss
         norms = {task.slot: task.config.max_gradient_norm for task in active}
