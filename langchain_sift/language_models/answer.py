@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import heapq
 import time
 from collections.abc import (
     AsyncGenerator,
@@ -47,6 +46,7 @@ from langchain_sift.ttft import (
     Ticket,
     TrainingRecord,
 )
+from langchain_sift.ttft.model.tokens import max_token_count, training_tokens
 
 T = TypeVar("T")
 
@@ -232,22 +232,14 @@ class Answer:
         return reservation
 
     def _most_tokens(self) -> int:
-        """Return how many training tokens to reserve before anything is known but numbers."""
+        """Return the number of training tokens to reserve before any text is tokenized."""
         recipe = self._recipe
+        lengths: list[int] = []
         if self._given is not None:
-            # A token is at least one byte; some tokenizers begin and end a text with one more.
-            texts = (d.page_content[: recipe.max_length] for d in self._given)
-            lengths = (len(text.encode("utf-8", "surrogatepass")) + 2 for text in texts)
-            most = (min(recipe.max_length, length) for length in lengths)
-            # Which of them are too short to be counted is not known yet.
-            tokens = sum(heapq.nlargest(recipe.max_documents or len(self._given), most))
+            lengths = [max_token_count(d.page_content, recipe.max_length) for d in self._given]
         elif self._source is not None:
-            documents = min(self._source.k, recipe.max_documents or self._source.k)
-            tokens = documents * recipe.max_length
-        else:
-            tokens = 0
-        tokens *= recipe.steps_per_document
-        return min(tokens, recipe.max_train_tokens or tokens)
+            lengths = [recipe.max_length] * self._source.k
+        return training_tokens(lengths, recipe)
 
     def _read_prompt(self, engine: Engine) -> None:
         self._prompt = self._make_prompt()

@@ -24,7 +24,7 @@ from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents
+from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import leave_cores_to_others
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
@@ -159,10 +159,8 @@ class Engine:
             EngineOverloaded: If there is no room for it.
             RequestCancelled: If the engine is closed.
         """
-        tokens = sum(len(document.token_ids) for document in request.documents)
-        tokens *= request.config.steps_per_document
-        most = request.config.max_train_tokens
-        tokens = tokens if most is None else min(tokens, most)
+        lengths = [len(document.token_ids) for document in request.documents]
+        tokens = training_tokens(lengths, request.config)
         reservation = reservation or self.admission.admit(tokens)
         try:
             reservation.resize(tokens)

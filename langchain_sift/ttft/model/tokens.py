@@ -1,7 +1,8 @@
-"""From texts to the token ids that are learned from, asked with and scored."""
+"""Tokenize texts for training, prompting and scoring, and count training tokens."""
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
-# A text so much longer than what is learned from it is not tokenized to its end.
+# Bounds the part of a text that is tokenized for a document of `max_length` tokens.
 _CHARACTERS_PER_TOKEN = 32
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -19,26 +21,26 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class TokenizedDocument:
-    """A document as the model learns from it."""
+    """A document to train on, as token ids."""
 
     index: int
-    """Its place among the documents that were given."""
+    """Index of the document among the request's texts."""
 
     token_ids: tuple[int, ...]
-    """With the special tokens of the tokenizer; at most `max_length`."""
+    """At most `max_length` token ids, the tokenizer's special tokens included."""
 
     truncated: bool
-    """Whether text at its end was left out."""
+    """If True, the end of the text was cut off."""
 
 
 def check_texts(name: str, texts: Any) -> None:
-    """Reject what is no sequence of texts, such as one text, which would be one of letters.
+    """Reject everything but a sequence of texts; a single text would be a sequence of letters.
 
     Raises:
-        ArgumentError: If it is none.
+        ArgumentError: If it is not a sequence of texts.
     """
-    whole = isinstance(texts, Iterable) and not isinstance(texts, str)
-    others = [text for text in texts if not isinstance(text, str)] if whole else [texts]
+    is_sequence = isinstance(texts, Iterable) and not isinstance(texts, str)
+    others = [text for text in texts if not isinstance(text, str)] if is_sequence else [texts]
     if others:
         got = "one text" if isinstance(texts, str) else f"a {type(others[0]).__name__}"
         raise ArgumentError(f"{name} must be a sequence of texts, got {got}")
@@ -51,17 +53,21 @@ def tokenize_documents(
     max_length: int,
     max_documents: int | None = None,
 ) -> list[TokenizedDocument]:
-    """Tokenize the first documents that can be learned from, in the order given.
+    """Tokenize the first documents that are long enough to train on, in order.
 
-    A document longer than `max_length` tokens is cut there. One of fewer than two tokens, not
-    counting special ones, teaches nothing and is left out: its index is missing. Once there are
-    `max_documents`, no other text is looked at.
+    Args:
+        tokenizer: The tokenizer of the model.
+        texts: The texts. Those with fewer than two tokens, special tokens not counted, are
+            skipped: their index is missing from the result.
+        max_length: Number of tokens at which a document is cut.
+        max_documents: Number of documents at which to stop. Later texts are not read. None means
+            no limit.
     """
     documents: list[TokenizedDocument] = []
     for index, text in enumerate(texts):
         if len(documents) == max_documents:
             break
-        encoded = _encoded(tokenizer, well_formed(text), max_length)
+        encoded = _encode(tokenizer, well_formed(text), max_length)
         token_ids = encoded["input_ids"]
         if len(token_ids) - sum(encoded["special_tokens_mask"]) < 2:
             continue
@@ -70,23 +76,43 @@ def tokenize_documents(
     return documents
 
 
-def _encoded(
+def _encode(
     tokenizer: PreTrainedTokenizerBase, text: str, max_length: int
 ) -> Mapping[str, list[int]]:
-    """Return the tokens of a text; of a very long one, more than `max_length` of them."""
+    """Return the tokens of a text, or more than `max_length` of them if it is very long."""
     start = text[: _CHARACTERS_PER_TOKEN * max_length]
     encoded: Any = tokenizer(start, return_special_tokens_mask=True, verbose=False)
-    # Where a text is cut decides about the tokens next to the cut only.
+    # A cut changes only the tokens next to it.
     if len(start) < len(text) and len(encoded["input_ids"]) <= 2 * max_length:
         encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
     return cast("Mapping[str, list[int]]", encoded)
 
 
-def well_formed(text: str) -> str:
-    """Return the text with pairs of surrogates joined, and lone ones replaced by U+FFFD.
+def max_token_count(text: str, max_length: int) -> int:
+    """Return an upper bound of the number of tokens of a document, without tokenizing it."""
+    # A token has at least one byte; some tokenizers add one at the beginning and one at the end.
+    size = len(text[:max_length].encode("utf-8", "surrogatepass")) + 2
+    return min(max_length, size)
 
-    They come of broken JSON and of files read with `surrogateescape`, and are no characters: a
-    tokenizer refuses them.
+
+def training_tokens(lengths: Sequence[int], config: FineTuneConfig) -> int:
+    """Return the number of tokens that training reads at most.
+
+    Args:
+        lengths: Number of tokens of each document, or an upper bound of it.
+        config: Steps per document, and the budget of documents and tokens.
+    """
+    # Any of the documents may turn out too short, and another take its part of the budget.
+    longest = heapq.nlargest(config.max_documents or len(lengths), lengths)
+    tokens = sum(longest) * config.steps_per_document
+    return min(tokens, config.max_train_tokens or tokens)
+
+
+def well_formed(text: str) -> str:
+    """Join pairs of surrogates in a text, and replace lone surrogates by U+FFFD.
+
+    Surrogates come from broken JSON and from files read with `surrogateescape`. They are not
+    characters, and tokenizers reject them.
     """
     if _SURROGATE.search(text) is None:
         return text
@@ -94,7 +120,7 @@ def well_formed(text: str) -> str:
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the token that a text begins with, so that its first token can be predicted."""
+    """Return the token to put before a text so that its first token can be predicted."""
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return [int(token)]
@@ -102,7 +128,7 @@ def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the tokens of a text without special ones."""
+    """Return the tokens of a text without special tokens."""
     encoded = tokenizer(well_formed(text), add_special_tokens=False, verbose=False)
     token_ids: list[int] = encoded["input_ids"]
     return token_ids

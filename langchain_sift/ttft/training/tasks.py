@@ -182,6 +182,12 @@ class TrainingTask:
         )
 
 
+def record_losses(tasks: Sequence[TrainingTask], losses: torch.Tensor) -> None:
+    """Record the loss of one step of each task; waits for the device."""
+    for task, loss in zip(tasks, losses.tolist(), strict=True):
+        task.record_loss(loss)
+
+
 def plan(documents: Sequence[TokenizedDocument], config: FineTuneConfig) -> list[TokenizedDocument]:
     """Return the document of each step, in order, within the token budget."""
     steps = [document for document in documents for _ in range(config.steps_per_document)]

@@ -23,7 +23,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.loss import Targets, backward, linear_head, make_targets
 from langchain_sift.ttft.training.slots import Slots
-from langchain_sift.ttft.training.tasks import TrainingRecord, TrainingTask
+from langchain_sift.ttft.training.tasks import TrainingRecord, TrainingTask, record_losses
 
 # Cost of one more pass over the model, as a number of padding tokens.
 _TOKENS_PER_PASS = 64
@@ -117,13 +117,13 @@ class Trainer:
             while active := [task for task in tasks if task.advance(began)]:
                 unread.append((active, self._step(active)))
                 if len(unread) > self._lag:
-                    _record_losses(*unread.popleft())
+                    record_losses(*unread.popleft())
                 if any(task.taken in task.milestones for task in active):
                     paused = time.perf_counter()
                     self._reach_milestones(active, paused - began - pauses)
                     pauses += time.perf_counter() - paused
         while unread:
-            _record_losses(*unread.popleft())
+            record_losses(*unread.popleft())
         for task in tasks:
             self._finish(task)
         seconds = time.perf_counter() - began - pauses
@@ -212,11 +212,6 @@ class Trainer:
             self.slots.scale_update(task.slot, limit / norm)
             task.update_norm = limit
         return norm
-
-
-def _record_losses(tasks: Sequence[TrainingTask], losses: torch.Tensor) -> None:
-    for task, loss in zip(tasks, losses.tolist(), strict=True):
-        task.record_loss(loss)
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
