@@ -14,7 +14,7 @@ from langchain_sift.report.shingles import shingles_of, words_of
 _MAX_TEXT = 1_000  # characters of a document
 _MAX_TOTAL_TEXT = 6_000_000  # characters of all documents
 _SHINGLE_LENGTH = 5
-_MUCH_ALIKE = 0.5  # fraction of a text's shingles that occur in an earlier text
+_NEAR_COPY = 0.5  # fraction of a text's shingles that occur in an earlier text
 
 
 class DocumentList(TypedDict):
@@ -28,7 +28,7 @@ class DocumentList(TypedDict):
 
     steps: list[list[object]]
     """For each choice: the document's number, its gain, the variance that remains, its copies,
-    its kind of repetition ("", "again", "copy" or "much alike"), the step that it repeats, and,
+    its kind of repetition ("", "repeat", "copy" or "near copy"), the step that it repeats, and,
     if there are any, the numbers of the methods that did not use it."""
 
 
@@ -111,15 +111,15 @@ class DocumentLists:
         repetitions = []
         for step, key in enumerate(ids, start=1):
             if key in first:
-                repetitions.append(("again", first[key]))
+                repetitions.append(("repeat", first[key]))
                 continue
-            repetitions.append(self._most_alike(key, ids, steps_of))
+            repetitions.append(self._nearest_copy(key, ids, steps_of))
             first[key] = step
             for shingle in self._shingles_of(key):
                 steps_of.setdefault(shingle, []).append(step)
         return repetitions
 
-    def _most_alike(
+    def _nearest_copy(
         self, key: str, ids: Sequence[str], steps_of: Mapping[str, Sequence[int]]
     ) -> tuple[str, int]:
         """Return the earlier document that has most of this document's shingles."""
@@ -128,10 +128,10 @@ class DocumentLists:
             for step in steps_of.get(shingle, ()):
                 common[step] = common.get(step, 0) + 1
         step = max(sorted(common), key=common.__getitem__, default=0)
-        if not step or common[step] < _MUCH_ALIKE * len(shingles):
+        if not step or common[step] < _NEAR_COPY * len(shingles):
             return "", 0
         words, earlier = (words_of(self._texts.get(one, "")) for one in (key, ids[step - 1]))
-        return ("copy" if words == earlier else "much alike"), step
+        return ("copy" if words == earlier else "near copy"), step
 
     def _shingles_of(self, key: str) -> frozenset[str]:
         if key not in self._shingles:

@@ -16,12 +16,10 @@ _MAIN_METHODS = 6  # compared each with each
 _NAMED_METHODS = 3  # of those that are significantly better than the base model
 
 UNSCORED_ANSWERS = (
-    "There is nothing to judge the answers by: read them side by side, or give reference "
-    "answers with the questions, or a scorer."
+    "The answers are not scored: read them in the list of prompts, or provide reference answers "
+    "or a scorer."
 )
-TOO_FEW_METHODS = (
-    "There are no two methods to compare: the base model and one other must be scored."
-)
+TOO_FEW_METHODS = "Nothing can be compared: fewer than two methods have a score."
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ def verdict(
     sentence = f"{best} {is_best}, with {_score(summaries[best], metric)}: "
     sentence += f"{', and '.join(comparisons)}."
     if better_than_base:
-        sentence += f" Certainly better than the base model: {_enumerate(better_than_base)}."
+        sentence += f" Significantly better than the base model: {_enumerate(better_than_base)}."
     return sentence
 
 
@@ -199,28 +197,35 @@ def _enumerate(methods: Sequence[str]) -> str:
 def _against(difference: Difference | None, name: str) -> str:
     """State how much better one method is than another, and how certain that is."""
     if difference is None:
-        return f"not to be told from {name}, since no prompt was measured with both"
-    percent = difference.metric == PERCENT_OF_BASE
-    sign = -1 if percent else 1
-    sign = -sign if difference.verdict == "worse" else sign
-    decimals, unit = decimals_of(difference.metric), " points" if percent else ""
+        return f"not comparable with {name} (no prompt was measured with both)"
     interval = difference.interval
-    gain = f"{format_signed(sign * interval.value, decimals)}{unit}"
     if not math.isfinite(interval.low):
-        return f"not to be told from {name}, since one source of prompts gives no interval"
-    ends = sorted((sign * interval.low, sign * interval.high))
-    gain += f" (95{GAP}% interval {' to '.join(format_signed(end, decimals) for end in ends)})"
-    if difference.verdict != "cannot tell":
-        where = "" if difference.verdict == "better" else "on the prompts of both "
-        return f"{where}{difference.verdict} than {name} by {gain}"
+        return f"not distinguishable from {name} (a single source of prompts gives no interval)"
+    gain = _gain(difference)
+    if difference.verdict == "better":
+        return f"better than {name} by {gain}"
+    if difference.verdict == "worse":
+        return f"worse than {name} by {gain} on the prompts measured with both"
     needed = difference.prompts_needed
-    settled = f"about {needed:,} would settle it" if needed else "they may be the same"
+    outlook = f"about {needed:,} prompts would settle it" if needed else "they may be equal"
     if difference.too_few:
-        settled = f"prompts of {interval.clusters} sources are too few to tell"
+        outlook = f"prompts from {interval.clusters} sources are too few for a decision"
     return (
-        f"not to be told from {name} on {difference.prompts} prompts, with a gain of {gain}; "
-        f"{settled}"
+        f"not distinguishable from {name} on {difference.prompts} prompts, with a gain of {gain}; "
+        f"{outlook}"
     )
+
+
+def _gain(difference: Difference) -> str:
+    """Return the size of a difference and its interval; positive in favor of the better method."""
+    is_percent = difference.metric == PERCENT_OF_BASE
+    sign = -1 if is_percent else 1
+    sign = -sign if difference.verdict == "worse" else sign
+    decimals, unit = decimals_of(difference.metric), " points" if is_percent else ""
+    interval = difference.interval
+    low, high = sorted((sign * interval.low, sign * interval.high))
+    ends = f"{format_signed(low, decimals)} to {format_signed(high, decimals)}"
+    return f"{format_signed(sign * interval.value, decimals)}{unit} (95{GAP}% interval {ends})"
 
 
 def describe_failures(summaries: Mapping[str, MethodSummary], prompts: int) -> str:

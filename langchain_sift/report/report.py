@@ -92,8 +92,8 @@ class Report:
     def leak_notice(self) -> str:
         """The number of prompts that leak, and their treatment, in words."""
         prompts = len(self.leaks.keys() | {row.prompt for row in self.rows})
-        notice = f"the store holds the scored text of {len(self.leaks)} of {prompts} prompts"
-        return f"{notice}: those are left out." if self.leaks_excluded else f"{notice}."
+        notice = f"the store contains the scored text of {len(self.leaks)} of {prompts} prompts"
+        return f"{notice}; they are excluded." if self.leaks_excluded else f"{notice}."
 
     def select(
         self, protocol: str, *, group: str | None = None, k: int | None = None

@@ -13,8 +13,8 @@ from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary
 GAP = "\N{NO-BREAK SPACE}"
 _MEBI = 2**20
 _ERROR_MEANING = (
-    "Standard error of what stands before it, over sources of prompts, as of a ratio of two sums "
-    "(Cochran 1977, Sampling Techniques). Of a percentage of itself the base model has none: 0."
+    "Standard error of the column to its left, over sources of prompts, as for a ratio of two sums "
+    "(Cochran 1977, Sampling Techniques, eq. 6.9). It is 0 for the base model in percent of itself."
 )
 _ERROR = f"±{GAP}s.e."
 
@@ -30,7 +30,7 @@ class Column:
 
     decimals: int
     kind: str
-    """Group of columns: "quality", "seconds", "use" or "memory"."""
+    """Group of columns: "quality", "seconds", "use", "memory" or "failures"."""
 
     brief: bool = False
     """If True, the column is part of compact tables, too."""
@@ -45,23 +45,18 @@ def _column(
 _QUALITY = (
     _column(
         "bits_per_byte", "bits/byte", 3, "quality",
-        "Negative log-likelihood of the scored texts under the model, in bits, over their length "
-        "in bytes of UTF-8. It is all bits over all bytes, so that long texts weigh more. Lower is "
-        "better.",
+        "Negative log-likelihood of the scored texts under the model, in bits per byte of UTF-8: "
+        "the sum of all bits over the sum of all bytes, so long texts weigh more. Lower is better.",
     ),
     _column(
         "percent_of_base", "% of base", 1, "quality",
-        "Bits per byte in percent of the base model's on the same prompts. Below 100 the "
+        "Bits per byte in percent of the base model's on the same prompts. Below 100, the "
         "documents helped.", brief=True,
     ),
-    _column(
-        "standard_error", _ERROR, 1, "quality",
-        _ERROR_MEANING,
-        brief=True,
-    ),
+    _column("standard_error", _ERROR, 1, "quality", _ERROR_MEANING, brief=True),
     _column(
         "perplexity", "perplexity", 2, "quality",
-        "2 to the mean bits per token of the scored texts. Lower is better.",
+        "2 to the power of the mean bits per token of the scored texts. Lower is better.",
     ),
 )  # fmt: skip
 _COSTS = (
@@ -71,19 +66,19 @@ _COSTS = (
     ),
     _column(
         "seconds_retrieval", "retrieval", 2, "seconds",
-        "Seconds for finding candidates and choosing among them.",
+        "Seconds for the search for candidates and the choice among them.",
     ),
     _column(
         "seconds_training", "training", 2, "seconds",
-        "Seconds for learning from the chosen documents.",
+        "Seconds for fine-tuning on the chosen documents.",
     ),
     _column(
         "seconds_answering", "answering", 2, "seconds",
-        "Seconds for running the model on the prompt, and for its answer.",
+        "Seconds for running the model on the prompt and generating its answer.",
     ),
     _column(
         "tokens_training", "trained tokens", 0, "use",
-        "Mean number of tokens that were learned from.",
+        "Mean number of tokens that were trained on.",
     ),
     _column(
         "tokens_context", "context tokens", 0, "use",
@@ -91,25 +86,26 @@ _COSTS = (
     ),
     _column(
         "documents_used", "documents", 1, "use",
-        "Mean number of documents that were learned from, or that fitted into the context, "
-        "repeats included.", brief=True,
+        "Mean number of documents that were trained on, or that fitted the context, repeats "
+        "included.", brief=True,
     ),
     _column(
         "distinct_documents", "distinct", 1, "use",
-        "Of these documents, how many were different ones.", brief=True,
+        "Mean number of different documents among them.", brief=True,
     ),
     _column(
         "redundancy", "redundancy", 2, "use",
-        "Mean over the choices after the first of the highest cosine with one before: 1 where "
-        "each says again what another has said.",
+        "Mean over all choices but the first of the highest cosine with an earlier choice. 1 means "
+        "that each document repeats an earlier one.",
     ),
     Column(
-        "peak MiB", "Highest memory of all prompts: of the process, or of the model on a GPU.",
-        lambda summary: summary.peak_memory / _MEBI if summary.peak_memory else math.nan, 0, "use",
+        "peak MiB", "Peak memory that PyTorch allocated on the GPU, the highest of all prompts.",
+        lambda summary: summary.peak_memory / _MEBI if summary.peak_memory else math.nan, 0,
+        "memory",
     ),
     _column(
-        "failures", "failures", 0, "use",
-        "Prompts that have no result under this method. They enter no other column.", brief=True,
+        "failures", "failures", 0, "failures",
+        "Prompts without a result under this method. They count in no other column.", brief=True,
     ),
 )  # fmt: skip
 
@@ -137,7 +133,7 @@ def _score_columns(metric: str) -> tuple[Column, Column]:
     return (
         Column(
             metric,
-            f"Mean of {metric} over the prompts' answers. Higher is better.",
+            f"Mean {metric} of the answers. Higher is better.",
             lambda summary: summary.scores.get(metric, math.nan),
             3,
             "quality",

@@ -63,11 +63,11 @@ def draw_by_group(report: Report, protocol: str) -> tuple[Figure, str] | None:
     axes.set_xlabel(axis_label(metric))
     side = "left" if metric == PERCENT_OF_BASE else "right"
     caption = (
-        f"Each point is a method, its bar one standard error either way; {side} of the line the "
-        "documents helped."
+        "Each point is a method with a bar of one standard error in each direction. To the "
+        f"{side} of the line, the documents helped."
     )
     if shown_by_group:
-        caption += f" In each group the best {shown_by_group} methods of all prompts are shown."
+        caption += f" Each group shows only the {shown_by_group} best methods of all prompts."
     return figure, caption
 
 
@@ -136,7 +136,7 @@ def draw_by_documents(report: Report, protocol: str) -> tuple[Figure, str] | Non
     base = quality(report.summary(protocol).get(BASE), metric)[0]
     label_methods(axes, ends | ({BASE: (float(ks[-1]), base)} if math.isfinite(base) else {}))
     return figure, (
-        "Each line is a method, its bars one standard error either way; "
+        "Each line is a method with bars of one standard error in each direction; "
         f"{better_direction(metric)} is better."
     )
 
@@ -181,7 +181,7 @@ def draw_by_seconds(report: Report, protocol: str) -> tuple[Figure, str] | None:
     label_methods(axes, points)
     return figure, (
         f"Each point is a method; {better_direction(metric)} is better, further left is faster. "
-        f"The broad line joins those that no other beats in both: {', '.join(front)}."
+        f"The thick line connects the methods that no other beats in both: {', '.join(front)}."
     )
 
 

@@ -44,8 +44,8 @@ def draw_variance(report: Report, protocol: str) -> tuple[Figure, str] | None:
     axes.set_ylabel("remaining variance, % of prior")
     figure.legend(loc="outside lower left", ncols=columns, handlelength=3)
     return figure, (
-        "Variance left at the prompt after each document, mean over prompts; the faster a curve "
-        "falls, the more its documents say that is new."
+        "Variance at the prompt after each document, mean over prompts. The faster a curve falls, "
+        "the more new information its documents add."
     )
 
 
@@ -110,8 +110,8 @@ def draw_uncertainty(report: Report, protocol: str) -> tuple[Figure, str] | None
     figure.supxlabel("σ after the last document", fontsize="medium")
     figure.supylabel("% of base", fontsize="medium")
     caption = (
-        "Each point is a prompt. Where little is uncertain after the choice, much is gained, if "
-        "the points rise to the right."
+        "Each point is a prompt. If the points rise to the right, prompts with less remaining "
+        "uncertainty improve more."
     )
     correlations = report.findings[protocol].correlations
     known = [
@@ -120,7 +120,7 @@ def draw_uncertainty(report: Report, protocol: str) -> tuple[Figure, str] | None
         if method in correlations
     ]
     if known:
-        caption += f" Spearman's ρ, with 95 % interval: {'; '.join(known)}."
+        caption += f" Spearman's ρ with 95 % interval: {'; '.join(known)}."
     return figure, caption
 
 

@@ -1,4 +1,4 @@
-"""A report as files: all of them, linked, the same every time."""
+"""Test that all files of a report are written, linked and reproducible."""
 
 from __future__ import annotations
 
@@ -62,46 +62,47 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_all_files_are_there(folder):
-    made = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+def test_all_files_are_written(folder):
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     document = [f"document-{n}" for n in ("groups", "documents", "seconds", "variance", "sigma")]
     answers = [f"qa-{n}" for n in ("groups", "documents", "seconds", "variance")]
     plots = {f"plots/{name}.{end}" for name in (*document, *answers) for end in ("svg", "png")}
-    assert made == {"report.html", "report.md", "results.json", *plots}
+    assert written == {"report.html", "report.md", "results.json", *plots}
 
 
-def test_the_report_comes_back_with_its_path(tmp_path):
+def test_the_report_is_returned_with_its_path(tmp_path):
     report = example()
     assert write_report(report, tmp_path) == replace(report, path=tmp_path / "report.html")
 
 
-def test_the_links_of_the_markdown_lead_to_files(folder):
+def test_the_links_of_the_markdown_exist(folder):
     text = (folder / "report.md").read_text("utf-8")
     links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
     assert len(links) == 9
     assert all((folder / link).is_file() for link in links)
 
 
-def test_the_results_are_plain_and_those_of_the_rows(folder):
+def test_the_results_are_plain_json_and_agree_with_the_rows(folder):
     def refuse(constant):
         raise AssertionError(constant)
 
-    found = json.loads((folder / "results.json").read_text("utf-8"), parse_constant=refuse)
+    results = json.loads((folder / "results.json").read_text("utf-8"), parse_constant=refuse)
     report = example()
-    assert found["settings"] == {"ks": [1, 3], "seed": None}
-    assert found["leaks"] == {"p2": "an exact copy in d1"}
-    assert found["ks"] == [1, 3]
-    document, answers = found["protocols"]["document"], found["protocols"]["qa"]
+    assert results["report"] == "report.html"
+    assert results["settings"] == {"ks": [1, 3], "seed": None}
+    assert results["leaks"] == {"p2": "an exact copy in d1"}
+    assert results["ks"] == [1, 3]
+    document, answers = results["protocols"]["document"], results["protocols"]["qa"]
     for k in (1, 3):
         for method in ("rag:nearest", "ttft:sift"):
-            own = [r for r in report.rows if r.protocol == "document" and r.method == method
-                   and r.k == k and not r.failure]  # fmt: skip
+            rows = [r for r in report.rows if r.protocol == "document" and r.method == method
+                    and r.k == k and not r.failure]  # fmt: skip
             base = {r.prompt: r.bits for r in report.rows
                     if r.protocol == "document" and r.method == BASE}  # fmt: skip
-            percent = 100 * sum(r.bits for r in own) / sum(base[r.prompt] for r in own)
+            percent = 100 * sum(r.bits for r in rows) / sum(base[r.prompt] for r in rows)
             summary = document["by_k"][str(k)][method]
             assert summary["percent_of_base"] == pytest.approx(percent)
-            assert summary["prompts"] == len(own)
+            assert summary["prompts"] == len(rows)
             f1 = [r.scores["f1"] for r in report.rows if r.protocol == "qa" and r.method == method
                   and r.k == k]  # fmt: skip
             mean = answers["by_k"][str(k)][method]["scores"]["f1"]
@@ -136,8 +137,8 @@ NAMES = (BASE, "rag:nearest", "ttft:sift", "ttft:sift:stopping_alpha=0.5", "both
          "mine", "ttft:random")  # fmt: skip
 
 
-def anything(seed):
-    """Return a report of rows that may lack whatever a row may lack."""
+def random_report(seed):
+    """Return a report of rows in which any optional value may be missing."""
     rng = random.Random(seed)
 
     def maybe(value, otherwise=math.nan):
@@ -176,8 +177,8 @@ def anything(seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_the_rows_lack_all_files_are_written(seed, tmp_path):
-    written = write_report(anything(seed), tmp_path)
+def test_all_files_are_written_for_rows_with_missing_values(seed, tmp_path):
+    written = write_report(random_report(seed), tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["prompts"] > 0
     pages = [written.path.read_text("utf-8"), (tmp_path / "report.md").read_text("utf-8")]
     for text in pages:

@@ -1,4 +1,4 @@
-"""The page of a report: complete, escaped, self-contained, the same every time."""
+"""Test that the page of a report is complete, escaped, self-contained and reproducible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from langchain_sift.report.rows import BASE, ChosenDocument, Row
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 ATTACK = "<script>alert(1)</script>"
-# Bits on four prompts of 100 bytes. The base needs 800; each method its part of that.
+# Bits on four prompts of 100 bytes. The base model needs 800 in all.
 BITS = {
     BASE: (200.0, 180.0, 220.0, 200.0),
     "rag:nearest": (190.0, 172.0, 208.0, 190.0),
@@ -35,7 +35,7 @@ def document(name, gain=0.2, left=0.5, copies=1):
 def row(method, prompt, bits, protocol="document", group="prose", **changes):
     alone = method == BASE
     chosen = () if alone else (document("a", 0.4, 0.6), document("b", 0.3, 0.3))
-    made = Row(
+    scored = Row(
         protocol=protocol,
         prompt=prompt,
         group=group,
@@ -49,7 +49,7 @@ def row(method, prompt, bits, protocol="document", group="prose", **changes):
         used_indices=tuple(range(len(chosen))),
         prior_variance=1.0 if chosen else math.nan,
     )
-    return replace(made, **changes)
+    return replace(scored, **changes)
 
 
 def report_of(rows, **fields):
@@ -65,7 +65,7 @@ def small_report(bits=BITS, protocol="document"):
 
 
 class Page(HTMLParser):
-    """Checks that tags close in order, and keeps what the tests ask about."""
+    """Checks that tags close in order, and collects tags, words, tables and data."""
 
     def __init__(self, text):
         super().__init__()
@@ -112,16 +112,16 @@ class Page(HTMLParser):
         return json.loads(self.data)
 
     def count(self, tag, **attributes):
-        return sum(name == tag and attributes.items() <= found.items() for name, found in self.tags)
+        return sum(name == tag and attributes.items() <= has.items() for name, has in self.tags)
 
     def table(self, *headings):
         """Return the first table with these among its headings, as text by method and heading."""
         for table in self.tables:
-            for place, found in enumerate(table):
-                if {"method", *headings} <= set(found):
+            for index, line in enumerate(table):
+                if {"method", *headings} <= set(line):
                     return {
-                        cells[0]: dict(zip(found, cells, strict=False))
-                        for cells in table[place + 1 :]
+                        cells[0]: dict(zip(line, cells, strict=False))
+                        for cells in table[index + 1 :]
                     }
         raise AssertionError(headings)
 
@@ -137,30 +137,30 @@ def write(tmp_path):
     return written
 
 
-def repeats(page):
-    """Return what is marked in each list of each prompt, in order."""
-    return [[step[4] for step in one["steps"]] for own in page.chosen["lists"] for one in own]
+def document_lists(page):
+    """Return the lists of all prompts, in order."""
+    return [documents for prompt in page.chosen["lists"] for documents in prompt]
 
 
-def test_the_page_holds_tables_plots_and_prompts(write):
+def test_the_page_contains_tables_plots_and_prompts(write):
     page, _ = write(small_report(), plots=True)
     assert page.table("bits/byte", "perplexity", "answering")
     assert page.table("prose (2)", "code (2)")
     assert page.table("against", "verdict")
-    assert page.count("svg") == 4  # by group, seconds, variance, σ; there is one k alone
+    assert page.count("svg") == 4  # by group, seconds, variance, σ; there is only one k
     assert page.count("details", **{"class": "prompt"}) == 4
     assert page.count("tr", **{"class": "best"}) == 2
     assert "Comparison of 4 methods on 4 prompts" in page.text
 
 
-def test_the_report_knows_its_page(tmp_path):
+def test_the_report_is_returned_with_its_path(tmp_path):
     report = small_report()
     written = html.write_html(report, tmp_path / "page.html", {})
     assert written == replace(report, path=tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_numbers_are_those_of_the_rows(write, seed):
+def test_the_numbers_agree_with_the_rows(write, seed):
     rng = random.Random(seed)
     prompts = [f"p{i}" for i in range(rng.randint(2, 9))]
     rows = [
@@ -185,18 +185,18 @@ def test_the_numbers_are_those_of_the_rows(write, seed):
     table = page.table("bits/byte", "peak MiB")
     base = sum(r.bits for r in rows if r.method == BASE)
     for method in BITS:
-        own = [r for r in rows if r.method == method]
-        bits, count = sum(r.bits for r in own), len(own)
+        chosen = [r for r in rows if r.method == method]
+        bits, count = sum(r.bits for r in chosen), len(chosen)
         expected = {
-            "bits/byte": f"{bits / sum(r.bytes for r in own):.3f}",
+            "bits/byte": f"{bits / sum(r.bytes for r in chosen):.3f}",
             "% of base": f"{100 * bits / base:.1f}",
-            "perplexity": f"{2 ** (bits / sum(r.tokens for r in own)):,.2f}",
-            "f1": f"{sum(r.scores['f1'] for r in own) / count:.3f}",
-            "seconds": f"{sum(r.seconds for r in own) / count:.2f}",
-            "training": f"{sum(r.seconds_training for r in own) / count:.2f}",
-            "trained tokens": f"{sum(r.tokens_training for r in own) / count:,.0f}",
-            "redundancy": f"{sum(r.redundancy for r in own) / count:.2f}",
-            "peak MiB": f"{max(r.peak_memory for r in own) / 2**20:,.0f}",
+            "perplexity": f"{2 ** (bits / sum(r.tokens for r in chosen)):,.2f}",
+            "f1": f"{sum(r.scores['f1'] for r in chosen) / count:.3f}",
+            "seconds": f"{sum(r.seconds for r in chosen) / count:.2f}",
+            "training": f"{sum(r.seconds_training for r in chosen) / count:.2f}",
+            "trained tokens": f"{sum(r.tokens_training for r in chosen) / count:,.0f}",
+            "redundancy": f"{sum(r.redundancy for r in chosen) / count:.2f}",
+            "peak MiB": f"{max(r.peak_memory for r in chosen) / 2**20:,.0f}",
             "documents": "0.0" if method == BASE else "2.0",
         }  # fmt: skip
         assert {key: table[method][key] for key in expected} == expected
@@ -214,14 +214,14 @@ def test_each_k_has_its_table(write):
     rows = list({r.key: r for r in rows}.values())
     page, _ = write(report_of(rows), plots=True)
     tables = [t for t in page.tables if any("% of base" in line for line in t) and len(t) > 4]
-    found = [
+    percents = [
         line[next(h for h in t if "% of base" in h).index("% of base")]
         for t in tables
         for line in t
         if line[0] == "ttft:sift" and "seconds" in next(h for h in t if "% of base" in h)
     ]
     total = sum(BITS["ttft:sift"])
-    assert found == [f"{100 * (total - 4 * k) / 800:.1f}" for k in (10, 1, 5)]
+    assert percents == [f"{100 * (total - 4 * k) / 800:.1f}" for k in (10, 1, 5)]
     assert page.count("svg") == 5
     assert "With 1 document " in page.text
     assert "With 5 documents" in page.text
@@ -229,7 +229,7 @@ def test_each_k_has_its_table(write):
 
 def test_nothing_is_loaded_from_elsewhere(write):
     page, text = write(small_report(), plots=True)
-    links = [v for _, found in page.tags for k, v in found.items() if k.endswith(("src", "href"))]
+    links = [v for _, tag in page.tags for k, v in tag.items() if k.endswith(("src", "href"))]
     assert links
     assert all(link.startswith("#") for link in links)
     assert not re.search(r"@import|url\((?!#)", text)
@@ -238,10 +238,10 @@ def test_nothing_is_loaded_from_elsewhere(write):
     assert policy.startswith("default-src 'none'")
 
 
-def test_no_id_is_used_twice_and_every_reference_has_one(write):
+def test_ids_are_unique_and_references_resolve(write):
     rows = small_report().rows + small_report(protocol="continuation").rows
     page, text = write(report_of(rows, leaks={"p1": "an exact copy in a"}), plots=True)
-    ids = Counter(found["id"] for _, found in page.tags if "id" in found)
+    ids = Counter(tag["id"] for _, tag in page.tags if "id" in tag)
     assert page.count("svg") == 8
     assert max(ids.values()) == 1
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', text)) <= ids.keys()
@@ -267,7 +267,7 @@ def test_every_text_is_escaped(write):
         settings={ATTACK: {"a": ATTACK}},
     )
     page, text = write(report, plots=True)
-    assert page.count("script") == 2  # the page's own, and its data
+    assert page.count("script") == 2  # the script of the page, and its data
     assert text.count("<script") == 2
     assert text.count("&lt;script&gt;alert") > 20
     assert page.chosen["documents"] == [[ATTACK, ATTACK]]
@@ -297,7 +297,7 @@ def test_a_comparison_without_scores_still_has_a_page(write, failing):
         for r in small_report().rows
     ]
     page, _ = write(report_of(rows), plots=True)
-    assert "There are no two methods to compare" in page.text
+    assert "Nothing can be compared: fewer than two methods have a score." in page.text
     assert page.count("tr", **{"class": "best"}) == 0
 
 
@@ -326,7 +326,7 @@ def test_answers_need_no_bits(write):
 def test_one_prompt_has_no_interval(write):
     page, text = write(report_of(row(method, "p", bits[0]) for method, bits in BITS.items()))
     assert "ttft:sift has the best mean, with 75.0 % of the base model's bits per byte" in page.text
-    assert "one source of prompts gives no interval" in page.text
+    assert "a single source of prompts gives no interval" in page.text
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
 
@@ -338,7 +338,7 @@ def test_the_page_is_the_same_every_time(tmp_path):
     assert first == second
 
 
-def test_what_says_again_is_marked(write):
+def test_repeats_and_copies_are_marked(write):
     words = [f"word{n}" for n in range(40)]
     texts = {
         "a": " ".join(words[:20]),
@@ -353,36 +353,36 @@ def test_what_says_again_is_marked(write):
     page, _ = write(report_of(rows, texts=texts))
     steps = page.chosen["lists"][0][0]["steps"]
     assert [(step[4], step[5]) for step in steps] == [
-        ("", 0), ("copy", 1), ("again", 1), ("much alike", 1), ("", 0), ("", 0), ("copy", 6),
+        ("", 0), ("copy", 1), ("repeat", 1), ("near copy", 1), ("", 0), ("", 0), ("copy", 6),
     ]  # fmt: skip
 
 
-def test_a_list_tells_each_step_and_who_had_no_use_for_it(write):
+def test_a_list_contains_each_step_and_the_methods_that_did_not_use_it(write):
     chosen = (document("a", 0.4, 0.6), document("b", 0.1, 0.5, copies=7))
     rows = [row(BASE, "p", 200.0), row("rag:sift", "p", 150.0, chosen=chosen, used_indices=(0,)),
             row("ttft:sift", "p", 150.0, chosen=chosen)]  # fmt: skip
     page, _ = write(report_of(rows, texts={"a": "First.", "b": "Second."}))
     data = page.chosen
-    ((one,),) = data["lists"]
+    ((documents,),) = data["lists"]
     names = [method[0] for method in data["methods"]]
-    assert [names[number] for number in one["methods"]] == ["rag:sift", "ttft:sift"]
-    assert [data["documents"][step[0]] for step in one["steps"]] == [
+    assert [names[number] for number in documents["methods"]] == ["rag:sift", "ttft:sift"]
+    assert [data["documents"][step[0]] for step in documents["steps"]] == [
         ["a", "First."],
         ["b", "Second."],
     ]
-    assert one["steps"][0] == [0, 0.4, 0.6, 1, "", 0]
-    assert one["steps"][1] == [1, 0.1, 0.5, 7, "", 0, [names.index("rag:sift")]]
-    assert one["prior"] == 1.0
+    assert documents["steps"][0] == [0, 0.4, 0.6, 1, "", 0]
+    assert documents["steps"][1] == [1, 0.1, 0.5, 7, "", 0, [names.index("rag:sift")]]
+    assert documents["prior"] == 1.0
 
 
-def test_nearest_neighbors_and_sift_stand_first(write):
+def test_nearest_neighbors_and_sift_come_first(write):
     methods = ["ttft:mmr", "rag:sift", "ttft:random", "ttft:sift", "rag:nearest", "ttft:nearest"]
     rows = [row(BASE, "p", 200.0)] + [
         row(method, "p", 150.0, chosen=(document(method),), used_indices=(0,)) for method in methods
     ]
     page, _ = write(report_of(rows))
     data = page.chosen
-    order = [data["methods"][one["methods"][0]][0] for one in data["lists"][0]]
+    order = [data["methods"][documents["methods"][0]][0] for documents in data["lists"][0]]
     assert order == [
         "ttft:nearest",
         "ttft:sift",
@@ -393,19 +393,19 @@ def test_nearest_neighbors_and_sift_stand_first(write):
     ]
 
 
-def test_one_list_serves_methods_that_chose_the_same(write):
+def test_methods_with_the_same_choice_share_a_list(write):
     other = (document("a"), document("c"))
     base, rag, ttft = (row(m, "p", 150.0) for m in (BASE, "rag:sift", "ttft:sift"))
-    assert len(repeats(write(report_of([base, rag, ttft]))[0])) == 1
-    assert len(repeats(write(report_of([base, rag, replace(ttft, chosen=other)]))[0])) == 2
+    assert len(document_lists(write(report_of([base, rag, ttft]))[0])) == 1
+    assert len(document_lists(write(report_of([base, rag, replace(ttft, chosen=other)]))[0])) == 2
     nearest = replace(ttft, method="ttft:nearest")
-    assert len(repeats(write(report_of([base, rag, nearest]))[0])) == 2
+    assert len(document_lists(write(report_of([base, rag, nearest]))[0])) == 2
 
 
 def test_each_text_is_stored_once(write):
     rows = [row(m, f"p{i}", 100.0) for i in range(5) for m in (BASE, "rag:sift", "ttft:nearest")]
-    _, text = write(report_of(rows, texts={"a": "A text to be found once.", "b": "Other."}))
-    assert text.count("A text to be found once.") == 1
+    _, text = write(report_of(rows, texts={"a": "A text that is stored once.", "b": "Other."}))
+    assert text.count("A text that is stored once.") == 1
 
 
 def test_many_prompts_are_not_all_shown(write):
@@ -416,19 +416,18 @@ def test_many_prompts_are_not_all_shown(write):
     ]
     page, _ = write(report_of(rows))
     assert page.count("details", **{"class": "prompt"}) == 40
-    assert "Of 102 prompts 40 are shown: the first of each group." in page.text
+    assert "40 of 102 prompts are shown: the first of each group." in page.text
     assert all(f"p{i} " in page.text for i in (*range(37), 99, 100, 101))
     page, _ = write(report_of(rows[:80]))
     assert "prompts are shown" not in page.text
-    assert "40 are shown" not in page.text
 
 
-def test_leaks_are_told_with_the_verdict_without_them(write):
-    # The method gains on the prompt alone that leaks.
+def test_leaks_are_reported_with_the_verdict_without_them(write):
+    # The method improves only on the prompt that leaks.
     bits = {BASE: (200.0,) * 4, "rag:a": (100.0, 200.0, 200.0, 200.0)}
     report = replace(small_report(bits), leaks={"p0": "an exact copy in doc-7"})
     page, _ = write(report)
-    assert "the store holds the scored text of 1 of 4 prompts" in page.text
+    assert "the store contains the scored text of 1 of 4 prompts" in page.text
     assert "an exact copy in doc-7" in page.text
     assert page.count("section", id="leaks") == 1
     assert "rag:a has the best mean, with 87.5 %" in page.text.split("Leaks The store")[0]
@@ -436,8 +435,18 @@ def test_leaks_are_told_with_the_verdict_without_them(write):
     assert write(small_report(bits))[0].count("section", id="leaks") == 0
 
 
-def test_prompts_that_leak_and_are_left_out_count_and_no_advice_is_given(write):
+def test_excluded_leaks_are_counted_without_a_second_verdict(write):
     leaks = {f"held{n}": "an exact copy in a" for n in range(5)}
     page, _ = write(replace(small_report(), leaks=leaks, settings={"leaks": "exclude"}))
-    assert page.text.count("holds the scored text of 5 of 9 prompts: those are left out.") == 2
+    assert page.text.count("contains the scored text of 5 of 9 prompts; they are excluded.") == 2
     assert "Without these prompts" not in page.text
+
+
+def test_without_a_gpu_the_page_has_no_memory(write):
+    page, _ = write(small_report())
+    assert "peak MiB" not in page.table("bits/byte")[BASE]
+    assert "memory" not in page.text.lower()
+    measured = [replace(r, peak_memory=2**30) for r in small_report().rows]
+    page, _ = write(report_of(measured))
+    assert page.table("bits/byte")[BASE]["peak MiB"] == "1,024"
+    assert "GPU memory" in page.text

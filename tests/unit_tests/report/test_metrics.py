@@ -1,4 +1,4 @@
-"""Answers are measured as SQuAD measures them."""
+"""Test that answers are scored as in the evaluation of SQuAD."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from langchain_sift.report.metrics import contains_answer, exact_match, token_f1
         ("anything", [], 0.0, 0.0, 0.0),
     ],
 )
-def test_metrics(
+def test_an_answer_is_scored_against_its_references(
     answer: str, references: list[str], exact: float, f1: float, contained: float
 ) -> None:
     assert exact_match(answer, references) == exact
