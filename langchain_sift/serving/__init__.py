@@ -9,7 +9,8 @@
 | `middleware.py` | tokens, limits and disconnects |
 | `app.py` | the routes |
 | `requests.py` | bodies of requests |
-| `options.py` | `ttft` in a request: the settings of one request |
+| `options.py` | `ttft` in a request: the options of one request |
+| `request_settings.py` | the settings of one request: its options, within the server's limits |
 | `completions.py` | from a request to its response |
 | `messages.py` | OpenAI's messages to LangChain's, and back |
 | `responses.py` | bodies of responses |

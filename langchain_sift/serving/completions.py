@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,8 +16,13 @@ from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable
 
 from langchain_sift.config import adds_context, fine_tunes
-from langchain_sift.errors import RequestTimeout
-from langchain_sift.language_models.modes import prompt_with_context
+from langchain_sift.language_models.modes import (
+    aretrieve_within,
+    context_documents,
+    prompt_with_context,
+    retriever_for,
+    training_documents,
+)
 from langchain_sift.serving.messages import ChatReply, add_context, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.request_settings import RequestSettings
@@ -46,7 +50,7 @@ class _Call:
     """Keyword arguments for LangChain's methods."""
 
     context: list[Document]
-    """Documents in the prompt."""
+    """Documents in the prompt, each once."""
 
     retrieval_seconds: float | None
     """Seconds of their retrieval. None if there was none before the call."""
@@ -58,7 +62,7 @@ class _Call:
             metadata: `response_metadata["ttft"]` of the answer.
         """
         record = TTFTRecord.model_validate({**metadata, "mode": self.mode})
-        record.context = list(dict.fromkeys(document.id for document in self.context))
+        record.context = [document.id for document in self.context]
         if not fine_tunes(self.mode):
             record.fallback = None  # the request asks for the base model
         if self.retrieval_seconds is not None:
@@ -172,18 +176,18 @@ class Completions:
         settings = RequestSettings.of(body, self._service.settings, admitted.view.retriever)
         mode = settings.mode
         if not adds_context(mode):
-            # In the mode "ttft" the model retrieves by itself.
-            untrained: list[Document] | None = None if fine_tunes(mode) else []
-            arguments = settings.call_arguments(admitted.take_reservation(), untrained)
+            # In the mode "ttft" the model retrieves the documents by itself.
+            training: list[Document] | None = None if fine_tunes(mode) else []
+            arguments = settings.call_arguments(admitted.take_reservation(), training)
             return _Call(mode, arguments, [], None)
         start = time.perf_counter()
-        retriever = settings.retriever.with_gains()
-        retrieval = retriever.ainvoke(query, filter=settings.filter, replace=fine_tunes(mode))
-        context = await _within(settings.timeout, retrieval)
+        retriever = retriever_for(mode, settings.retriever)
+        retrieval = retriever.ainvoke(query, filter=settings.filter)
+        documents = await aretrieve_within(settings.timeout, retrieval)
         seconds = time.perf_counter() - start
-        documents = context if fine_tunes(mode) else []
-        arguments = settings.call_arguments(admitted.take_reservation(), documents, elapsed=seconds)
-        return _Call(mode, arguments, context, seconds)
+        training = training_documents(mode, documents)
+        arguments = settings.call_arguments(admitted.take_reservation(), training, elapsed=seconds)
+        return _Call(mode, arguments, context_documents(mode, documents), seconds)
 
     def _record(self, call: _Call, metadata: Mapping[str, object], usage: Usage) -> TTFTRecord:
         """Return the record of an answer, and count the answer."""
@@ -247,17 +251,6 @@ class _EndOfStream(AsyncCallbackHandler):
 
     async def on_llm_end(self, response: LLMResult, **_: object) -> None:
         self.info = response.generations[0][0].generation_info or {}
-
-
-async def _within(timeout: float, retrieval: Awaitable[list[Document]]) -> list[Document]:
-    deadline = asyncio.timeout(timeout)
-    try:
-        async with deadline:
-            return await retrieval
-    except TimeoutError as error:
-        if not deadline.expired():  # a TimeoutError of the store
-            raise
-        raise RequestTimeout(f"the prompt's documents were not there within {timeout} s") from error
 
 
 def _usage(usage: Any) -> Usage:
