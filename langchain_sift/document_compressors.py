@@ -13,8 +13,7 @@ from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval.scores import with_scores
-from langchain_sift.retrieval.search import Choice
+from langchain_sift.retrieval.scores import write_gains
 from langchain_sift.retrieval.settings import check_fields, noise_variance_for
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array, check_arguments
@@ -158,7 +157,10 @@ class SIFTReranker(BaseDocumentCompressor):
             noise_variance=self.noise_variance,
             stopping_alpha=self.stopping_alpha,
         )
-        return with_scores(Choice(candidates, selection), self.score_key)
+        chosen = candidates.copy_documents(selection.indices.tolist())
+        if self.score_key is not None:
+            write_gains(chosen, selection.gains.tolist(), self.score_key)
+        return chosen
 
 
 def _units(documents: Sequence[Document], vectors: Array, dimensions: int) -> Array:

@@ -13,20 +13,19 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
-from langchain_sift.errors import ArgumentError, CorpusError, StoreError
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores import StoreAdapter, embed_query, fetch_candidates
+from langchain_sift.stores import embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import Page, Rows, adapter_for
+from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, blocking_adapter_for
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")
 """Those that need nothing but a text."""
 
 FEWEST_DOCUMENTS = 10
-_PAGE_SIZE = 300
 # For each prompt that is needed, so many texts are looked at: some are too short.
 _SPARE = 4
 
@@ -66,11 +65,7 @@ def hold_out(
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
     """Return documents of the store as prompts; see `calibrate` for the arguments and errors."""
-    adapter = adapter_for(vectorstore)
-    if not isinstance(adapter, StoreAdapter):
-        raise StoreError(
-            f"{adapter.label} is asked by coroutines alone: open it for threads to calibrate"
-        )
+    adapter = blocking_adapter_for(vectorstore)
     wanted = max(_SPARE * prompts, FEWEST_DOCUMENTS)
     found = run(sampled(wanted, seed), adapter, timeout=timeout, arguments={})
     if len(found) < FEWEST_DOCUMENTS:
@@ -109,7 +104,7 @@ def sampled(count: int, seed: int) -> Generator[Page, tuple[Rows, Any], list[Doc
     texts: set[str] = set()
     cursor = None
     while True:
-        rows, cursor = yield Page(cursor, _PAGE_SIZE)
+        rows, cursor = yield Page(cursor, ROWS_PER_CALL)
         for document in rows.documents:
             text = document.page_content
             entry = (-_hash(seed, text), text, document)

@@ -18,16 +18,15 @@ from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.methods import Method
-from langchain_sift.errors import ArgumentError, StoreError
+from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.selection import SELECTORS, Selection, random, select_residual
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import stopping_point
-from langchain_sift.stores import Candidates, StoreAdapter, embeddings_of
+from langchain_sift.stores import Candidates, embeddings_of
 from langchain_sift.stores.calls import run
-from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import adapter_for
-from langchain_sift.stores.searching import every_candidate
+from langchain_sift.stores.candidates import every_candidate, unit_vector
+from langchain_sift.stores.interface import blocking_adapter_for
 
 _READING_TIMEOUT = 3600.0
 
@@ -94,11 +93,7 @@ class Corpus:
             StoreError: If the store cannot answer.
             ArgumentError: If it is empty.
         """
-        adapter = adapter_for(vectorstore)
-        if not isinstance(adapter, StoreAdapter):
-            raise StoreError(
-                f"{adapter.label} is asked by coroutines alone: open the store with Chroma"
-            )
+        adapter = blocking_adapter_for(vectorstore)
         embeddings = embeddings_of(vectorstore)
         dimensions = len(embeddings.embed_query("a"))
         candidates = run(

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
-from collections.abc import (
-    Mapping,
-    Sequence,
-)
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 
-from langchain_sift.retrieval.search import Choice
+from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.posterior import irreducible_variance
-from langchain_sift.stores.candidates import normalized
+from langchain_sift.stores.candidates import Candidates
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredDocument:
-    """A choice, and what it was chosen for. All numbers are Python's own."""
+    """A chosen document with its scores, which are Python numbers."""
 
     document: Document
-    """As the store holds it."""
+    """A copy of the stored document."""
 
     id: str | None
-    """The document's."""
+    """The document's id."""
 
     similarity: float
-    """Cosine with the query; with several query vectors their mean."""
+    """Cosine with the query; the mean over several query vectors."""
 
     gain: float
-    """By how much it lowered the posterior variance of the query when it was chosen."""
+    """The reduction of the query's posterior variance by this choice."""
 
     posterior_variance: float
-    """Posterior variance of the query after it, summed over the query vectors."""
+    """Posterior variance of the query after this choice, summed over the query vectors."""
 
     count: int
-    """How often it was chosen in all; more than 1 only with `replace`."""
+    """Number of times the document was chosen in all; more than 1 only with `replace`."""
 
     copies: int
-    """How many rows among those fetched have its text."""
+    """Number of fetched rows with the document's text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What was chosen for a query, in the order of choice, and what is still unknown."""
+    """The documents chosen for a query, in the order of choice, and the remaining variance."""
 
     choices: tuple[ScoredDocument, ...]
-    """One for each choice."""
+    """The choices, in order."""
 
     prior_variance: float
     """Variance of the query before the first choice, summed over the query vectors."""
@@ -62,11 +58,11 @@ class Retrieval:
     mean posterior variance over the query vectors."""
 
     irreducible_variance: float
-    """What would remain if all candidates were known without noise, summed over the query
-    vectors: no choice among them goes below it."""
+    """Variance that would remain if all candidates were known without noise, summed over the
+    query vectors. No choice among them goes below it."""
 
     candidates: int
-    """How many different texts there were to choose from."""
+    """Number of candidates, of different texts."""
 
     @property
     def documents(self) -> list[Document]:
@@ -74,87 +70,73 @@ class Retrieval:
         return [choice.document for choice in self.choices]
 
 
-def scored(queries: Array, choice: Choice) -> Retrieval:
-    """Return the choice with what is known of each document."""
-    queries = normalized(queries)
-    candidates, selection = choice.candidates, choice.selection
-    chosen = selection.indices.tolist()
-    counts = Counter(chosen)
-    similarities = np.vecdot(candidates.embeddings[chosen], np.mean(queries, axis=0))
+def score(queries: Array, candidates: Candidates, selection: Selection) -> Retrieval:
+    """Score the chosen documents.
+
+    Args:
+        queries: The vectors of the query, of unit norm, shape (m, d).
+        candidates: The candidates.
+        selection: Indices among the candidates, in the order of choice.
+    """
+    indices = selection.indices.tolist()
+    counts = Counter(indices)
+    similarities = np.vecdot(candidates.embeddings[indices], np.mean(queries, axis=0))
     choices = tuple(
         ScoredDocument(
-            document=_own(candidates.documents[index]),
-            id=candidates.documents[index].id,
+            document=document,
+            id=document.id,
             similarity=similarity,
             gain=gain,
             posterior_variance=variance,
             count=counts[index],
             copies=candidates.copies[index],
         )
-        for index, similarity, gain, variance in zip(
-            chosen,
+        for index, document, similarity, gain, variance in zip(
+            indices,
+            candidates.copy_documents(indices),
             similarities.tolist(),
             selection.gains.tolist(),
             selection.posterior_variances.tolist(),
             strict=True,
         )
     )
-    remaining = choices[-1].posterior_variance if choices else selection.prior_variance
+    last = choices[-1].posterior_variance if choices else selection.prior_variance
     return Retrieval(
         choices=choices,
         prior_variance=selection.prior_variance,
-        posterior_std=math.sqrt(remaining / len(queries)),
+        posterior_std=math.sqrt(last / len(queries)),
         irreducible_variance=irreducible_variance(queries, candidates.embeddings),
         candidates=len(candidates.documents),
     )
 
 
-def with_scores(choice: Choice, score_key: str | None) -> list[Document]:
-    """Return the documents, with their gains in the metadata if there is a key for them.
-
-    Each is the caller's own: what it does to one, neither another answer of the same batch sees
-    nor the store.
-    """
-    documents = [_own(document) for document in choice.documents]
-    if score_key is not None:
-        for document, gain in zip(documents, choice.selection.gains.tolist(), strict=True):
-            document.metadata = ScoredMetadata(document.metadata, score_key, gain)
-    return documents
-
-
-def _own(document: Document) -> Document:
-    """Return a copy, with the lists and dictionaries in its metadata."""
-    return document.model_copy(update={"metadata": _copied(document.metadata)})
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, dict):
-        own = copy.copy(value)  # of its own class: scored metadata are to stay so
-        own.update({key: _copied(one) for key, one in value.items()})
-        return own
-    return [_copied(one) for one in value] if isinstance(value, list) else value
+def write_gains(documents: Sequence[Document], gains: Sequence[float], score_key: str) -> None:
+    """Write the gain of each document into its metadata, under `score_key`."""
+    for document, gain in zip(documents, gains, strict=True):
+        document.metadata = ScoredMetadata(document.metadata, score_key, gain)
 
 
 class ScoredMetadata(dict[str, Any]):
-    """Metadata with a score, which is no part of what the metadata are equal to.
+    """Metadata with a score, which comparisons ignore.
 
-    The score belongs to the query. Were it compared, the same document found by two queries
-    would be two, and what removes repeats, such as `MultiQueryRetriever`, would keep both.
+    The score belongs to the query. If it was compared, a document retrieved for two queries
+    would count as two documents, and `MultiQueryRetriever`, which removes repeats, would keep
+    both.
     """
 
     def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
-        """Add the score, to those that there are."""
+        """Add the score to the metadata, and to the scores that they have already."""
         super().__init__({**metadata, score_key: score})
         self._score_key = score_key
         self._score_keys = {score_key, *_score_keys(metadata)}
 
     @property
     def score(self) -> float | None:
-        """The score, the last one given; None where a caller took it out."""
+        """The score that was added last. None if a caller removed it."""
         return self.get(self._score_key)
 
     def __eq__(self, other: object) -> bool:
-        """Compare without the score, on either side."""
+        """Compare without the scores of either side."""
         if not isinstance(other, Mapping):
             return NotImplemented
         scores = self._score_keys.union(_score_keys(other))
@@ -165,7 +147,7 @@ class ScoredMetadata(dict[str, Any]):
         return mine == theirs
 
     def __ne__(self, other: object) -> bool:
-        """Differ where not equal; `dict` has a comparison of its own."""
+        """Negate `__eq__`; the inherited method of `dict` would compare the scores."""
         return not self == other
 
     __hash__ = None
@@ -179,8 +161,8 @@ def too_little_to_gain(documents: Sequence[Document], min_gain: float) -> str | 
     """Return the reason to skip training if the documents' summed gain is below `min_gain`.
 
     Args:
-        documents: Documents of a prompt; a gain is known where SIFT chose the document and wrote
-            the gain into its metadata.
+        documents: Documents of a prompt. A gain is known if SIFT chose the document and its
+            metadata have the gain.
         min_gain: Smallest sum of gains that is worth a training, from 0 to 1.
 
     Returns:
@@ -196,7 +178,7 @@ def too_little_to_gain(documents: Sequence[Document], min_gain: float) -> str | 
 def gain_of(document: Document) -> float | None:
     """Return a document's gain; None if it is unknown.
 
-    The type of the metadata tells: a store may hold anything under any key.
+    The type of the metadata decides: a store may hold any value under any key.
     """
     metadata = document.metadata
     return metadata.score if isinstance(metadata, ScoredMetadata) else None

@@ -19,7 +19,7 @@ from langchain_sift.indexing.chroma_collections import (
     server_address,
 )
 from langchain_sift.indexing.named_objects import load_embeddings
-from langchain_sift.retrieval.settings import join_required, noise_variance_for
+from langchain_sift.retrieval.settings import narrow_filter, noise_variance_for
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
@@ -99,7 +99,7 @@ def make_retriever(settings: ServingSettings, tenant: Tenant, store: VectorStore
     if condition is not None:
         try:
             validate_where(where(condition))  # type: ignore[arg-type]
-            join_required(condition, None, adapter_for(store))
+            narrow_filter(condition, None, adapter_for(store))
         except ValueError as error:
             raise ArgumentError(f"the filter of tenant {tenant.name!r}: {error}") from error
     return SIFTRetriever(

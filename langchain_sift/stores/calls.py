@@ -1,17 +1,16 @@
-"""Ask a store: within a deadline, with retries, and for many queries in one call."""
+"""Query a store within a deadline, with retries."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import httpx
-import numpy as np
 from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore
 from tenacity import (
     AsyncRetrying,
     Retrying,
@@ -22,194 +21,176 @@ from tenacity import (
 )
 
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
+from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.candidates import Candidates, nearest_candidates, unit_queries
 from langchain_sift.stores.deadlines import awithin, within
 from langchain_sift.stores.interface import (
     AnyAdapter,
     AsyncStoreAdapter,
     Nearest,
     Page,
+    Request,
+    Search,
     StoreAdapter,
+    blocking_adapter_for,
 )
 
 Result = TypeVar("Result")
-Search = Generator[Nearest | Page, Any, Result]
 
 _ATTEMPTS = 3
 # Chroma advises at most 50 to 250 for one call.
-_DIRECTIONS_PER_CALL = 64
+DIRECTIONS_PER_CALL = 64
+
+
+def fetch_candidates(
+    vectorstore: VectorStore,
+    query_embedding: Array,
+    *,
+    fetch_k: int,
+    timeout: float = 30.0,
+    **search: object,
+) -> Candidates:
+    """Return the documents nearest to the query, with their vectors.
+
+    Args:
+        vectorstore: Any store but one that only coroutines can query.
+        query_embedding: Shape (d,).
+        fetch_k: Maximum number of different texts.
+        timeout: Seconds that the store may take.
+        **search: `filter` and other keyword arguments of the store's search.
+
+    Raises:
+        StoreError: If the store cannot answer.
+        EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+    """
+    queries = query_embedding[None, :]
+    nearest = nearest_candidates(queries, unit_queries(queries), fetch_k=fetch_k)
+    return run(nearest, blocking_adapter_for(vectorstore), timeout=timeout, arguments=search)
+
+
+def answer_all(search: Search[Result], answer: Callable[[Request], Any]) -> Result:
+    """Answer the requests of a search one by one, and return its result.
+
+    An error of `answer` is raised in the search, at the request.
+    """
+    result: Result
+    request, result = advance(search.send, None)
+    while request is not None:
+        try:
+            reply = answer(request)
+        except Exception as error:  # noqa: BLE001 - the search raises it, or goes on
+            request, result = advance(search.throw, error)
+        else:
+            request, result = advance(search.send, reply)
+    return result
 
 
 def run(
-    search: Search[Result], adapter: StoreAdapter, *, timeout: float, arguments: Mapping[str, Any]
-) -> Result:
-    """Answer the requests of one search and return its result; see `run_together`."""
-    return _result(run_together([search], adapter, timeout=timeout, arguments=arguments)[0])
-
-
-def run_together(
-    searches: Sequence[Search[Result]],
+    search: Search[Result],
     adapter: StoreAdapter,
     *,
     timeout: float,
-    arguments: Mapping[str, Any],
-) -> list[Result | Exception]:
-    """Answer the requests of several searches, those that can be with one call.
+    arguments: Mapping[str, object],
+) -> Result:
+    """Run a search on a store and return its result.
 
     Args:
-        searches: Generators of requests.
-        adapter: The store's.
-        timeout: Seconds until all have to be done.
-        arguments: What the adapter's search takes besides, the same for all.
+        search: A generator of requests; `batches.together` makes one of several.
+        adapter: The store's adapter.
+        timeout: Seconds for all requests together, retries included.
+        arguments: Keyword arguments of the store's search.
 
-    Returns:
-        For each search its result, or what stopped it: a `SIFTError`.
+    Raises:
+        SIFTError: If the store fails, or the search itself does.
     """
     deadline = time.monotonic() + timeout
-    members = [_Member(search) for search in searches]
-    while any(member.request for member in members):
-        calls = deque(_gathered(members))
-        while calls:
-            request, parts = calls.popleft()
-            try:
-                answer = _ask(adapter, request, deadline, arguments)
-            except Exception as error:  # noqa: BLE001 - each member hears of it, and decides
-                calls.extend(_after_failure(parts, error))
-            else:
-                for member, part in parts:
-                    member.answer(answer if part is None else answer[part])
-    return [member.outcome() for member in members]
+    return answer_all(search, lambda request: _answer(adapter, request, deadline, arguments))
 
 
-async def arun_together(
-    searches: Sequence[Search[Result]],
+async def arun(
+    search: Search[Result],
     adapter: AnyAdapter,
     *,
     store: object,
     timeout: float,
-    arguments: Mapping[str, Any],
-) -> list[Result | Exception]:
-    """Do as `run_together` does, without blocking the event loop; choosing is done in a thread.
+    arguments: Mapping[str, object],
+) -> Result:
+    """Run a search as `run` does, without blocking the event loop; it computes in a thread.
 
-    `store` is what the adapter asks: one that hangs holds up no other.
+    The number of threads that wait is limited for each `store`: one that hangs blocks no other.
     """
     deadline = time.monotonic() + timeout
-    members = [_Member(search) for search in searches]
-    while any(member.request for member in members):
-        calls = deque(_gathered(members))
-        while calls:
-            request, parts = calls.popleft()
-            try:
-                answer = await _aask(adapter, request, deadline, arguments, store)
-            except Exception as error:  # noqa: BLE001 - as above
-                calls.extend(_after_failure(parts, error))
-            else:
-                for member, part in parts:
-                    own = answer if part is None else answer[part]
-                    await run_in_executor(None, member.answer, own)
-    return [member.outcome() for member in members]
-
-
-class _Member(Generic[Result]):
-    """A search among others: its open request, and in the end its outcome."""
-
-    def __init__(self, search: Search[Result]) -> None:
-        self._search = search
-        self._outcome: Any = None
-        self.request: Nearest | Page | None = None
-        self._advance(search.send, None)
-
-    def answer(self, answer: Any) -> None:
-        self._advance(self._search.send, answer)
-
-    def fail(self, error: Exception) -> None:
-        self._advance(self._search.throw, error)
-
-    def outcome(self) -> Result | Exception:
-        outcome: Result | Exception = self._outcome
-        return outcome
-
-    def _advance(self, move: Callable[[Any], Nearest | Page], value: Any) -> None:
-        self.request = None
+    result: Result
+    request, result = advance(search.send, None)
+    while request is not None:
         try:
-            self.request = move(value)
-        except StopIteration as end:
-            self._outcome = end.value
-        except Exception as error:  # noqa: BLE001 - another member may still succeed
-            self._outcome = error
-
-
-# Who asks, and which part of the answer is theirs: None for all of it.
-_Parts = list[tuple[_Member[Any], slice | None]]
-
-
-def _after_failure(parts: _Parts, error: Exception) -> Iterator[tuple[Nearest | Page, _Parts]]:
-    """Yield the calls to make instead; tell each who asked of the failure if there are none.
-
-    What fails for a reason that is not known may fail for one of those who asked, and not for
-    the others: each asks again, alone.
-    """
-    for member, _ in parts:
-        if len(parts) > 1 and type(error) is StoreError and member.request is not None:
-            yield member.request, [(member, None)]
+            reply = await _aanswer(adapter, request, deadline, arguments, store)
+        except Exception as error:  # noqa: BLE001 - as above
+            request, result = await run_in_executor(None, advance, search.throw, error)
         else:
-            member.fail(error)
+            request, result = await run_in_executor(None, advance, search.send, reply)
+    return result
 
 
-def _gathered(members: Sequence[_Member[Any]]) -> Iterator[tuple[Nearest | Page, _Parts]]:
-    """Yield requests that serve several members, with the part of the answer that is each's."""
-    same: dict[Any, list[_Member[Any]]] = {}
-    for member in members:
-        request = member.request
-        if isinstance(request, Nearest):
-            same.setdefault((request.count, request.directions.shape[1]), []).append(member)
-        elif request is not None:
-            same.setdefault(("page", str(request.cursor), request.size), []).append(member)
-    for askers in same.values():
-        first = askers[0].request
-        if isinstance(first, Nearest):
-            yield from _in_one_call(askers, first.count)
-        elif first is not None:
-            yield first, [(member, None) for member in askers]
+def advance(move: Callable[[Any], Request], value: Any) -> tuple[Request | None, Any]:
+    """Return the next request of a search, or None and its result."""
+    try:
+        return move(value), None
+    except StopIteration as end:
+        return None, end.value
 
 
-def _in_one_call(members: Sequence[_Member[Any]], count: int) -> Iterator[tuple[Nearest, _Parts]]:
-    directions: list[Any] = []
-    parts: _Parts = []
-    for member in members:
-        own = member.request.directions  # type: ignore[union-attr]
-        if parts and len(directions) + len(own) > _DIRECTIONS_PER_CALL:
-            yield Nearest(np.array(directions), count), parts
-            directions, parts = [], []
-        parts.append((member, slice(len(directions), len(directions) + len(own))))
-        directions.extend(own)
-    yield Nearest(np.array(directions), count), parts
-
-
-def _ask(
-    adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
+def _answer(
+    adapter: StoreAdapter, request: Request, deadline: float, arguments: Mapping[str, object]
 ) -> Any:
-    return _joined([_answer(adapter, part, deadline, arguments) for part in _split(request)])
+    """Call the store for each part of a request, within the deadline, with retries."""
+
+    def call(part: Request) -> Any:
+        try:
+            remaining = _remaining(deadline)
+            return within(remaining, partial(_call, adapter, part, remaining, arguments))
+        except SIFTError:
+            raise
+        except Exception as error:
+            raise _typed(error, adapter, part) from error
+
+    return _joined([Retrying(**_retries(deadline))(call, part) for part in _split(request)])
 
 
-async def _aask(
+async def _aanswer(
     adapter: AnyAdapter,
-    request: Nearest | Page,
+    request: Request,
     deadline: float,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     store: object,
 ) -> Any:
-    return _joined(
-        [await _aanswer(adapter, part, deadline, arguments, store) for part in _split(request)]
-    )
+    """Call the store as `_answer` does, without blocking the event loop."""
+
+    async def call(part: Request) -> Any:
+        try:
+            remaining = _remaining(deadline)
+            if isinstance(adapter, AsyncStoreAdapter):
+                async with asyncio.timeout(remaining):
+                    return await _acall(adapter, part, remaining, arguments)
+            return await awithin(
+                remaining, partial(_call, adapter, part, remaining, arguments), store
+            )
+        except SIFTError:
+            raise
+        except Exception as error:
+            raise _typed(error, adapter, part) from error
+
+    retrying = AsyncRetrying(**_retries(deadline))
+    return _joined([await retrying(call, part) for part in _split(request)])
 
 
-def _split(request: Nearest | Page) -> list[Nearest | Page]:
-    """Divide what one search alone asks, such as one for a long prompt, into calls."""
+def _split(request: Request) -> list[Request]:
+    """Divide the request of one search, such as one for a long prompt, into calls."""
     if isinstance(request, Page):
         return [request]
     return [
-        Nearest(request.directions[start : start + _DIRECTIONS_PER_CALL], request.count)
-        for start in range(0, len(request.directions), _DIRECTIONS_PER_CALL)
+        Nearest(request.directions[start : start + DIRECTIONS_PER_CALL], request.count)
+        for start in range(0, len(request.directions), DIRECTIONS_PER_CALL)
     ]
 
 
@@ -217,57 +198,16 @@ def _joined(answers: list[Any]) -> Any:
     return answers[0] if len(answers) == 1 else [rows for answer in answers for rows in answer]
 
 
-def _answer(
-    adapter: StoreAdapter, request: Nearest | Page, deadline: float, arguments: Mapping[str, Any]
-) -> Any:
-    def once() -> Any:
-        try:
-            remaining = _remaining(deadline)
-            return within(remaining, partial(_put, adapter, request, remaining, arguments))
-        except SIFTError:
-            raise
-        except Exception as error:
-            raise _typed(error, adapter, request) from error
-
-    return Retrying(**_retries(deadline))(once)
-
-
-async def _aanswer(
-    adapter: AnyAdapter,
-    request: Nearest | Page,
-    deadline: float,
-    arguments: Mapping[str, Any],
-    store: object,
-) -> Any:
-    async def once() -> Any:
-        try:
-            remaining = _remaining(deadline)
-            if isinstance(adapter, AsyncStoreAdapter):
-                async with asyncio.timeout(remaining):
-                    return await _aput(adapter, request, remaining, arguments)
-            ask = partial(_put, adapter, request, remaining, arguments)
-            return await awithin(remaining, ask, store)
-        except SIFTError:
-            raise
-        except Exception as error:
-            raise _typed(error, adapter, request) from error
-
-    return await AsyncRetrying(**_retries(deadline))(once)
-
-
-def _put(
-    adapter: StoreAdapter, request: Nearest | Page, timeout: float, arguments: Mapping[str, Any]
+def _call(
+    adapter: StoreAdapter, request: Request, timeout: float, arguments: Mapping[str, Any]
 ) -> Any:
     if isinstance(request, Nearest):
         return adapter.nearest(request.directions, request.count, timeout=timeout, **arguments)
     return adapter.page(request.cursor, request.size, timeout=timeout, **arguments)
 
 
-async def _aput(
-    adapter: AsyncStoreAdapter,
-    request: Nearest | Page,
-    timeout: float,
-    arguments: Mapping[str, Any],
+async def _acall(
+    adapter: AsyncStoreAdapter, request: Request, timeout: float, arguments: Mapping[str, Any]
 ) -> Any:
     if isinstance(request, Nearest):
         return await adapter.anearest(
@@ -277,7 +217,7 @@ async def _aput(
 
 
 def _remaining(deadline: float) -> float:
-    """Return the seconds left; with none, a store that hangs is not asked once more."""
+    """Return the seconds left. With none left, the store is not called again."""
     remaining = deadline - time.monotonic()
     if remaining <= 0.0:
         raise TimeoutError
@@ -285,7 +225,7 @@ def _remaining(deadline: float) -> float:
 
 
 def _retries(deadline: float) -> dict[str, Any]:
-    """Say when to ask again: reading twice does no harm, so whatever a second try may mend."""
+    """Return the arguments of a retry: reading twice does no harm."""
     return {
         "retry": retry_if_exception_type(StoreUnavailable),
         "stop": stop_after_attempt(_ATTEMPTS) | stop_before_delay(deadline - time.monotonic()),
@@ -294,19 +234,13 @@ def _retries(deadline: float) -> dict[str, Any]:
     }
 
 
-def _typed(error: Exception, adapter: AnyAdapter, request: Nearest | Page) -> SIFTError:
-    """Return another's error as one of ours, that names the store and what it was asked."""
+def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError:
+    """Convert a foreign error to one of ours that names the store and the operation."""
     operation = "search" if isinstance(request, Nearest) else "reading"
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return StoreTimeout(f"{adapter.label}: no answer to a {operation} within the timeout")
-    # The text of another's message may hold that of a document.
+    # The message of a foreign error may contain the text of a document.
     problem = type(error).__name__
     if isinstance(error, ConnectionError | httpx.TransportError):
         return StoreUnavailable(f"{adapter.label}: {operation} failed: {problem}")
     return StoreError(f"{adapter.label}: {operation} failed: {problem}")
-
-
-def _result(outcome: Result | Exception) -> Result:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome

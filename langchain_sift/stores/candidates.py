@@ -1,41 +1,66 @@
-"""What a store is asked for: documents of different texts and their vectors, side by side."""
+"""Collect, deduplicate and search candidates: documents of different texts with their vectors.
+
+The searches are generators that yield requests for a store and are sent the answers. The same
+lines serve a store that is queried by threads, one that is queried by coroutines, many queries in
+one call, and vectors in memory.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.greedy import Selection
+from langchain_sift.selection.residual import residual_steps
+from langchain_sift.stores.interface import ROWS_PER_CALL, Nearest, Page, Rows, Search
+
+# A store may hold a text many times. To find `fetch_k` different texts, at most so many times as
+# many rows are read.
+_MOST_COPIES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Documents of different texts."""
+    """Documents of different texts, with their vectors."""
 
     documents: tuple[Document, ...]
-    """Each once, as the store holds it."""
+    """Each text once, as stored."""
 
     embeddings: Array
-    """Of unit norm, shape (n, d)."""
+    """Unit vectors, shape (n, d)."""
 
     copies: tuple[int, ...]
-    """For each document, how many of the rows fetched have its text; at least 1."""
+    """For each document, the number of fetched rows with its text, at least 1."""
+
+    def copy_documents(self, indices: Iterable[int]) -> list[Document]:
+        """Copy the documents at these indices, with the lists and dictionaries in their metadata.
+
+        A caller may change a copy: neither the store nor another result of a batch sees it.
+        """
+        chosen = [self.documents[index] for index in indices]
+        return [
+            document.model_copy(update={"metadata": _copy_containers(document.metadata)})
+            for document in chosen
+        ]
 
 
 class CandidatePool:
-    """Gathers candidates from several answers; rows of identical text become one of them."""
+    """Collects candidates from several answers; rows of identical text become one candidate."""
 
     def __init__(self, dimensions: int) -> None:
-        """Start with none, of so many dimensions."""
+        """Start empty, for vectors of so many dimensions."""
         self._dimensions = dimensions
         self._documents: list[Document] = []
         self._embeddings: list[Array] = []
-        self._places: dict[str, int] = {}
+        self._index_of: dict[str, int] = {}  # by text
         self._rows: list[set[str | int]] = []  # of each text
 
     def add(
@@ -44,39 +69,39 @@ class CandidatePool:
         """Add documents in their order, of at most `limit` different texts.
 
         Args:
-            documents: What to add.
+            documents: Documents of one answer.
             units: Their vectors, of unit norm, shape (n, d).
-            limit: None for no limit.
+            limit: Maximum number of different texts. None means no limit.
 
         Returns:
-            The vectors of those whose text is new, shape (i, d).
+            The vectors of the documents whose text is new, shape (i, d).
         """
         texts: set[str] = set()
-        nameless: Counter[str] = Counter()
+        without_id: Counter[str] = Counter()
         new: list[int] = []
         for row, document in enumerate(documents):
             text = document.page_content
             if text not in texts and len(texts) == limit:
                 continue
             texts.add(text)
-            place = self._places.setdefault(text, len(self._documents))
-            if place == len(self._documents):
+            index = self._index_of.setdefault(text, len(self._documents))
+            if index == len(self._documents):
                 self._documents.append(document)
                 self._rows.append(set())
                 new.append(row)
-            name: str | int | None = document.id
-            if name is None:  # its number among those of this answer: it may come in another too
-                nameless[text] += 1
-                name = nameless[text]
-            self._rows[place].add(name)
+            key: str | int | None = document.id
+            if key is None:  # counted per answer, because another answer may repeat the row
+                without_id[text] += 1
+                key = without_id[text]
+            self._rows[index].add(key)
         embeddings: Array = units if len(new) == len(units) else units[new]
         self._embeddings.append(embeddings)
         return embeddings
 
     def candidates(self) -> Candidates:
-        """Return all that were added, in that order."""
+        """Return all candidates, in the order in which they were added."""
         if len(self._embeddings) == 1:
-            embeddings = self._embeddings[0]  # as it is: a copy takes as long as the choice
+            embeddings = self._embeddings[0]  # a copy would take as long as the selection
         else:
             embeddings = np.concatenate([np.empty((0, self._dimensions)), *self._embeddings])
         return Candidates(
@@ -86,29 +111,160 @@ class CandidatePool:
         )
 
 
-def normalized(queries: Array) -> Array:
-    """Return the vectors of a query, shape (m, d), none of them zero, scaled to unit norm."""
-    units: Array = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    return units
+def nearest_candidates(queries: Array, units: Array, *, fetch_k: int) -> Search[Candidates]:
+    """Fetch the rows nearest to each query vector, by cosine, and unite them.
+
+    Args:
+        queries: Shape (m, d), of the length that the embeddings gave them. A store that compares
+            by distance is queried with these: unit vectors would be nearest to short rows.
+        units: The same scaled to unit norm.
+        fetch_k: Maximum number of different texts for each query vector.
+    """
+    pool = CandidatePool(queries.shape[1])
+    for neighbors in (yield from _neighbors(queries, units, fetch_k)):
+        _add_nearest_first(pool, neighbors, limit=fetch_k)
+    return pool.candidates()
+
+
+def every_candidate(dimensions: int) -> Search[Candidates]:
+    """Read all rows of the store, page by page."""
+    pool = CandidatePool(dimensions)
+    cursor = None
+    while True:
+        rows, cursor = yield Page(cursor, ROWS_PER_CALL)
+        pool.add(rows.documents, _unit_vectors(rows, dimensions))
+        if cursor is None:
+            return pool.candidates()
+
+
+def residual_candidates(
+    queries: Array,
+    units: Array,
+    *,
+    step_fetch_k: int,
+    k: int,
+    noise_variance: float,
+    replace: bool = False,
+    stopping_alpha: float | None = None,
+) -> Search[tuple[Candidates, Selection]]:
+    """Fetch candidates before each choice, and choose; see `select_residual`.
+
+    Args:
+        queries: As in `nearest_candidates`.
+        units: As in `nearest_candidates`.
+        step_fetch_k: As in `select_residual`.
+        k: As in `select`.
+        noise_variance: As in `select`.
+        replace: As in `select`.
+        stopping_alpha: As in `select`.
+    """
+    pool = CandidatePool(queries.shape[1])
+    length = np.linalg.norm(queries, axis=1).mean()
+    steps = residual_steps(
+        units,
+        k=k,
+        step_fetch_k=step_fetch_k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )
+    directions, count = next(steps)
+    while True:
+        neighborhoods = yield from _neighbors(length * directions, directions, count)
+        new = [_add_nearest_first(pool, each, limit=count) for each in neighborhoods]
+        try:
+            directions, count = steps.send(np.concatenate([np.empty((0, queries.shape[1])), *new]))
+        except StopIteration as end:
+            return pool.candidates(), end.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Neighbors:
+    """The rows nearest to a direction."""
+
+    documents: Sequence[Document]
+    units: Array
+    cosines: Array
+
+
+def _neighbors(directions: Array, units: Array, count: int) -> Search[list[_Neighbors]]:
+    """Request rows until each direction has `count` different texts or the store has no more.
+
+    Args:
+        directions: Shape (j, d), to query the store with.
+        units: The same scaled to unit norm.
+        count: Number of different texts for each direction.
+    """
+    if not len(directions):
+        return []
+    requested = count
+    answers: list[Rows] = yield Nearest(directions, requested)
+    while requested < _MOST_COPIES * count:
+        short = [
+            index
+            for index, rows in enumerate(answers)
+            if rows.seen >= requested and len({d.page_content for d in rows.documents}) < count
+        ]
+        if not short:
+            break
+        requested *= 4
+        more: list[Rows] = yield Nearest(directions[short], requested)
+        for index, rows in zip(short, more, strict=True):
+            answers[index] = rows
+    return [_with_cosines(*pair) for pair in zip(units, answers, strict=True)]
+
+
+def _with_cosines(unit: Array, rows: Rows) -> _Neighbors:
+    vectors = _unit_vectors(rows, len(unit))
+    # Row by row: a product with a matrix wakes the other threads of BLAS, which takes longer.
+    return _Neighbors(rows.documents, vectors, np.vecdot(vectors, unit))
+
+
+def _add_nearest_first(pool: CandidatePool, neighbors: _Neighbors, *, limit: int) -> Array:
+    """Add rows by their cosine, whatever the store's metric; rows of equal cosine by id."""
+    documents = neighbors.documents
+    # The products of equal vectors may differ in their last bits.
+    rank = np.round(-neighbors.cosines, 9).tolist()
+    order = sorted(range(len(documents)), key=lambda row: (rank[row], documents[row].id or ""))
+    if order == list(range(len(documents))):
+        return pool.add(documents, neighbors.units, limit=limit)
+    return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
+
+
+def _unit_vectors(rows: Rows, dimensions: int) -> Array:
+    if not rows.documents:
+        return np.empty((0, dimensions))
+    if rows.are_units:
+        return rows.vectors
+    return unit_rows(rows.vectors, [document.id for document in rows.documents], dimensions)
 
 
 def unit_vector(embedding: Array) -> Array:
-    """Return the query's vector scaled to unit norm.
+    """Scale the vector of a query, shape (d,), to unit norm.
 
     Raises:
         EmbeddingError: If it is zero or not finite.
     """
-    unit: Array = unit_rows(embedding[None, :], ["the query"], len(embedding))[0]
+    unit: Array = unit_queries(embedding[None, :])[0]
     return unit
 
 
+def unit_queries(embeddings: Array) -> Array:
+    """Scale the vectors of a query, shape (m, d), to unit norm.
+
+    Raises:
+        EmbeddingError: If a vector is zero or not finite.
+    """
+    return unit_rows(embeddings, ["the query"] * len(embeddings), embeddings.shape[1])
+
+
 def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -> Array:
-    """Return the rows scaled to unit norm.
+    """Scale each row to unit norm.
 
     Args:
         embeddings: Shape (n, d).
-        names: Of the rows, for messages.
-        dimensions: Those of the query, which d has to be.
+        names: Names of the rows, for messages.
+        dimensions: The dimensions of the query, which d must equal.
 
     Raises:
         EmbeddingError: If a vector is zero or not finite.
@@ -120,9 +276,19 @@ def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -
             f"{embeddings.shape[1]}: open the store with the embeddings that filled it"
         )
     norms = np.linalg.norm(embeddings, axis=1)
-    bad = np.flatnonzero(~((norms > 0.0) & np.isfinite(norms)))
-    if len(bad):
-        what = "zero" if norms[bad[0]] == 0.0 else "NaN or infinite"
-        raise EmbeddingError(f"the vector of {names[bad[0]]} is {what}: embed that text again")
+    invalid = np.flatnonzero(~((norms > 0.0) & np.isfinite(norms)))
+    if len(invalid):
+        problem = "zero" if norms[invalid[0]] == 0.0 else "NaN or infinite"
+        raise EmbeddingError(
+            f"the vector of {names[invalid[0]]} is {problem}: embed that text again"
+        )
     units: Array = embeddings / norms[:, None]
     return units
+
+
+def _copy_containers(value: Any) -> Any:
+    if isinstance(value, dict):
+        copied = copy.copy(value)  # keeps the class, such as `ScoredMetadata`
+        copied.update({key: _copy_containers(item) for key, item in value.items()})
+        return copied
+    return [_copy_containers(item) for item in value] if isinstance(value, list) else value

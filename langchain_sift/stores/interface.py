@@ -1,60 +1,77 @@
-"""What is asked of a vector store, and which adapter asks it."""
+"""Define the interface of a vector store's adapter, and find the adapter of a store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from langchain_sift.errors import StoreError
 from langchain_sift.selection.arguments import Array
+
+Result = TypeVar("Result")
+
+ROWS_PER_CALL = 300
+"""Maximum number of rows that one call reads by id or by page: the limit of Chroma Cloud."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Documents and their vectors, side by side, as the store holds them."""
+    """Rows of a store: documents and their vectors."""
 
     documents: Sequence[Document]
-    """With their ids."""
+    """The documents, with their ids."""
 
     vectors: Array
-    """Shape (n, d); not normalised."""
+    """Shape (n, d), as stored."""
 
     seen: int
-    """How many rows the store answered with, those without a text included."""
+    """Number of rows that the store answered with, rows without a text included."""
+
+    are_units: bool = False
+    """If True, the vectors have unit norm and are not scaled again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
-    """A request for the rows nearest to each of several directions; answered by a list of Rows."""
+    """A request for the rows nearest to each of some directions; the answer is a list of Rows."""
 
     directions: Array
     """Shape (j, d); as long as the vectors of the query, for stores that compare by distance."""
 
     count: int
-    """How many rows for each."""
+    """Maximum number of rows for each direction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A request for a part of all rows; answered by Rows and the next cursor, None at the end."""
+    """A request for a part of all rows; the answer is Rows and the next cursor, None at the end."""
 
     cursor: Any
-    """None for the first page; later, what came with the page before."""
+    """None for the first page; later, the cursor that came with the page before."""
 
     size: int
+    """Maximum number of rows."""
+
+
+Request = Nearest | Page
+Search = Generator[Request, Any, Result]
+"""A generator that yields requests, is sent the answers, and returns its result."""
 
 
 @runtime_checkable
 class StoreAdapter(Protocol):
-    """How one kind of store is asked for documents with their vectors.
+    """Reads documents with their vectors from one kind of store.
 
     An adapter is made for each retrieval and keeps nothing beyond it. It raises
-    `StoreUnavailable` for what a second try may mend, and no text of a document goes into a
-    message.
+    `StoreUnavailable` for a failure that a second try may mend, and puts no text of a document
+    into a message.
     """
 
     @property
@@ -63,7 +80,7 @@ class StoreAdapter(Protocol):
 
     @property
     def search_arguments(self) -> Collection[str] | None:
-        """Name the keyword arguments that a search takes; None if the store must judge."""
+        """Name the keyword arguments that a search takes. None means that the store checks them."""
 
     def nearest(
         self, directions: Array, count: int, *, timeout: float, **search: Any
@@ -74,8 +91,8 @@ class StoreAdapter(Protocol):
             directions: Shape (j, d); as long as the vectors of the query, for stores that
                 compare by distance: "nearest" is by the store's own metric.
             count: At least 1.
-            timeout: Seconds after which nobody waits for the answer any more.
-            **search: What `search_arguments` names; `filter` is None or a filter.
+            timeout: Seconds after which the caller no longer waits for the answer.
+            **search: The arguments in `search_arguments`; `filter` is None or a filter.
         """
 
     def page(self, cursor: Any, size: int, *, timeout: float, **search: Any) -> tuple[Rows, Any]:
@@ -87,7 +104,7 @@ class StoreAdapter(Protocol):
 
 @runtime_checkable
 class AsyncStoreAdapter(Protocol):
-    """The same for a store that only coroutines can ask."""
+    """Reads documents from a store that only coroutines can query."""
 
     @property
     def label(self) -> str:
@@ -113,8 +130,8 @@ class AsyncStoreAdapter(Protocol):
 
 AnyAdapter = StoreAdapter | AsyncStoreAdapter
 
-# By the full name of the store's class, so that no store's package is imported before a store
-# of it is at hand: where the adapter is, and what it is called.
+# By the full name of the store's class, so that a store's package is imported only if there is a
+# store of it: the module of the adapter, and its class.
 _BUILT_IN = {
     "langchain_chroma.vectorstores.Chroma": ("chroma", "ChromaAdapter"),
     "langchain_sift.stores.async_chroma.AsyncChroma": ("async_chroma", "AsyncChromaAdapter"),
@@ -129,12 +146,12 @@ _registered: dict[str, Callable[[Any], AnyAdapter]] = {}
 def register_adapter(
     vectorstore_class: type[VectorStore], adapter: Callable[[Any], AnyAdapter]
 ) -> None:
-    """Have every store of a class, and of its subclasses, asked through an adapter.
+    """Use an adapter for all stores of a class and of its subclasses.
 
     Args:
         vectorstore_class: The class of the stores.
         adapter: Takes such a store and returns a `StoreAdapter` or an `AsyncStoreAdapter`;
-            usually its class. Called for every retrieval.
+            usually the adapter's class. It is called for every retrieval.
     """
     _registered[_full_name(vectorstore_class)] = adapter
 
@@ -146,14 +163,56 @@ def adapter_for(vectorstore: VectorStore) -> AnyAdapter:
         if name in _registered:
             return _registered[name](vectorstore)
         if name in _BUILT_IN:
-            module, adapter = _BUILT_IN[name]
-            found: Callable[[Any], AnyAdapter] = getattr(
-                import_module(f"langchain_sift.stores.adapters.{module}"), adapter
+            module, class_name = _BUILT_IN[name]
+            adapter: Callable[[Any], AnyAdapter] = getattr(
+                import_module(f"langchain_sift.stores.adapters.{module}"), class_name
             )
-            return found(vectorstore)
+            return adapter(vectorstore)
     raise TypeError(
         f"vectorstore must be a LangChain VectorStore, got {type(vectorstore).__name__}"
     )
+
+
+def blocking_adapter_for(
+    vectorstore: VectorStore, *, cure: str = "open the store with a blocking client"
+) -> StoreAdapter:
+    """Return the adapter of a store that threads can query.
+
+    Args:
+        vectorstore: The store.
+        cure: Advice for the message, if only coroutines can query the store.
+
+    Raises:
+        StoreError: If only coroutines can query the store.
+    """
+    adapter = adapter_for(vectorstore)
+    if not isinstance(adapter, StoreAdapter):
+        raise StoreError(f"only coroutines can query {adapter.label}: {cure}")
+    return adapter
+
+
+def embeddings_of(vectorstore: VectorStore) -> Embeddings:
+    """Return the store's embedding function.
+
+    Raises:
+        StoreError: If it has none.
+    """
+    embeddings = vectorstore.embeddings
+    if embeddings is None:
+        raise StoreError(
+            "the vector store has no embedding function, so the query cannot be embedded: "
+            "pass embedding_function=... when you open it, or query_embedder=... here"
+        )
+    return embeddings
+
+
+def embed_query(vectorstore: VectorStore, query: str) -> Array:
+    """Embed the query with the store's embedding function; shape (d,).
+
+    Raises:
+        StoreError: If the store has none.
+    """
+    return np.asarray(embeddings_of(vectorstore).embed_query(query), dtype=np.float64)
 
 
 def _full_name(cls: type) -> str:

@@ -29,7 +29,6 @@ from langchain_sift import Retrieval, SIFTRetriever
 SETTINGS: dict[str, dict[str, Any]] = {
     "nearest, 50": {"fetch_k": 50},
     "nearest, 200": {"fetch_k": 200},
-    "absolute, 200": {"candidate_search": "absolute"},
     "residual, 3": {"candidate_search": "residual", "step_fetch_k": 3},
     "residual, 5": {"candidate_search": "residual", "step_fetch_k": 5},
     "residual, 10": {"candidate_search": "residual", "step_fetch_k": 10},

@@ -31,7 +31,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "nearest neighbours": {"search_type": "similarity"},
     "MMR": {"search_type": "mmr"},
     "SIFT, nearest": {},
-    "SIFT, absolute": {"candidate_search": "absolute"},
     "SIFT, residual": {"candidate_search": "residual"},
     "SIFT, exhaustive": {"candidate_search": "exhaustive"},
 }

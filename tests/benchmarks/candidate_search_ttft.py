@@ -26,7 +26,7 @@ from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
 from langchain_sift.indexing.index import index_documents
 from langchain_sift.ttft import Engine, ScoringTask, load_language_model
 
-SEARCHES = ("nearest", "absolute", "residual", "exhaustive")
+SEARCHES = ("nearest", "residual", "exhaustive")
 
 
 def main() -> None:

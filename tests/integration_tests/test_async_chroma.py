@@ -209,7 +209,7 @@ async def test_a_cancelled_search_leaves_the_store_usable(both):
 async def test_asked_by_a_thread_the_retriever_says_what_to_use(both):
     retriever = SIFTRetriever(vectorstore=both[1])
     for ask in (retriever.invoke, retriever.retrieve_with_scores, lambda q: retriever.batch([q])):
-        with pytest.raises(StoreError, match=r"asked by coroutines alone: use `ainvoke`"):
+        with pytest.raises(StoreError, match=r"only coroutines can query .*: use `ainvoke`"):
             ask(QUERIES[0])
 
 

@@ -37,7 +37,6 @@ class TestStandard(RetrieversIntegrationTests):
 WAYS = [
     *((search_type, "nearest") for search_type in SIFTRetriever.allowed_search_types),
     *((search_type, "exhaustive") for search_type in SIFTRetriever.allowed_search_types),
-    ("sift", "absolute"),
     ("sift", "residual"),
 ]
 

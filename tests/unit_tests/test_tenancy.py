@@ -394,7 +394,7 @@ def test_a_required_filter_that_passes_rows_of_nobody_is_refused(kind, condition
     retriever = SIFTRetriever(
         vectorstore=STORES[kind][0](), require_filter=True, search_kwargs={"filter": condition}
     )
-    with pytest.raises(InvalidFilter, match="must say what is allowed"):
+    with pytest.raises(InvalidFilter, match="must name the allowed values"):
         retriever.invoke(QUERY)
 
 

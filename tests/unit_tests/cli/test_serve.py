@@ -100,7 +100,7 @@ def test_a_port_that_is_taken(tiny_model_path, folder):
 def test_tenants_whose_filter_or_collection_is_none(tiny_model_path, folder, tmp_path):
     tenants = tmp_path / "tenants.toml"
     for entry, message in (
-        ('filter = {tenant = {"$ne" = "b"}}', "must say what is allowed"),
+        ('filter = {tenant = {"$ne" = "b"}}', "must name the allowed values"),
         ('filter = {"$or" = []}', "the filter of tenant 'a'"),
         ('collection = "other"', "no collection 'other'"),
     ):

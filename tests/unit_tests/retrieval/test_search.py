@@ -26,9 +26,7 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.retrieval.scores import ScoredMetadata, with_scores
-from langchain_sift.retrieval.search import Choice
-from langchain_sift.selection import select
+from langchain_sift.retrieval.scores import ScoredMetadata
 from langchain_sift.stores import Candidates
 
 QUERIES = [QUERY, "why?", "when was it?"]
@@ -80,13 +78,10 @@ def check(retrieval, queries, embeddings, *, candidates=None):
 
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("fetch_k", [2, 6, 100])
-@pytest.mark.parametrize("search", ["nearest", "absolute"])
-def test_every_number_is_that_of_the_dense_formula(store, embeddings, m, fetch_k, search):
+def test_every_number_is_that_of_the_dense_formula(store, embeddings, m, fetch_k):
     queries = unit(embeddings.vectors(QUERIES[:m]))
-    retriever = make(store, k=2, fetch_k=fetch_k, candidate_search=search)
-    candidates = ByHand(embeddings).candidates(
-        queries, fetch_k=fetch_k, absolute=search == "absolute"
-    )
+    retriever = make(store, k=2, fetch_k=fetch_k)
+    candidates = ByHand(embeddings).candidates(queries, fetch_k=fetch_k)
     for k, replace in itertools.product((1, 2, 9) if fetch_k > 9 else (1, 2), (False, True)):
         retrieval = retriever.retrieve_by_vectors(queries.tolist(), k=k, replace=replace)
         assert len(retrieval.choices) == k
@@ -298,7 +293,7 @@ def test_a_second_score_is_compared_no_more_than_the_first():
     assert both != {"a": [2]}
     document = Document("text").model_copy(update={"metadata": both})
     candidates = Candidates((document,), np.eye(1), (1,))
-    kept = with_scores(Choice(candidates, select([1.0], [[1.0]], k=1)), None)[0].metadata
+    kept = candidates.copy_documents([0])[0].metadata
     kept["gain"] = 7.0
     assert kept == {"a": [1]}
     assert kept["a"] is not both["a"]
@@ -341,7 +336,7 @@ def test_a_vector_given_twice_stops_and_chooses_as_if_given_once(store, embeddin
                 )
 
 
-@pytest.mark.parametrize("search", ["nearest", "absolute", "residual", "exhaustive"])
+@pytest.mark.parametrize("search", ["nearest", "residual", "exhaustive"])
 def test_stopping_is_the_same_in_every_candidate_search(store, search):
     retriever = make(store, k=20, noise_variance=0.5, candidate_search=search, step_fetch_k=40)
     whole = texts_of(retriever.invoke(QUERY))

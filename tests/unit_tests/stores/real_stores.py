@@ -142,12 +142,11 @@ class ByHand:
     embeddings: CountingEmbeddings
     texts: Sequence[str] = field(default_factory=lambda: TEXTS)
 
-    def candidates(self, queries: np.ndarray, *, fetch_k: int, absolute: bool = False) -> list[str]:
-        """Return the different texts nearest to each query by cos or |cos|, nearest first."""
+    def candidates(self, queries: np.ndarray, *, fetch_k: int) -> list[str]:
+        """Return the different texts nearest to each query by cosine, nearest first."""
         texts = list(dict.fromkeys(self.texts))
         cosines = unit(self.embeddings.vectors(texts)) @ unit(np.atleast_2d(queries)).T
-        nearness = np.abs(cosines) if absolute else cosines
-        orders = np.argsort(-nearness, axis=0)[:fetch_k].T
+        orders = np.argsort(-cosines, axis=0)[:fetch_k].T
         return list(dict.fromkeys(texts[row] for order in orders for row in order))
 
     def choice(
@@ -157,11 +156,10 @@ class ByHand:
         k: int,
         fetch_k: int,
         noise_variance: float = 0.01,
-        absolute: bool = False,
     ) -> list[str]:
         """Return SIFT's choice among them, in its order."""
         queries = unit(np.atleast_2d(queries))
-        texts = self.candidates(queries, fetch_k=fetch_k, absolute=absolute)
+        texts = self.candidates(queries, fetch_k=fetch_k)
         vectors = unit(self.embeddings.vectors(texts))
         chosen, _ = reference.sift(queries, vectors, k=k, noise_variance=noise_variance)
         return [texts[row] for row in chosen]

@@ -25,18 +25,16 @@ from langchain_sift.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
-from langchain_sift.stores.calls import (
-    arun_together,
-    run,
-    run_together,
-)
-from langchain_sift.stores.deadlines import MOST_IDLE, Worker
-from langchain_sift.stores.interface import Nearest, Rows
-from langchain_sift.stores.searching import (
+from langchain_sift.stores.batches import together
+from langchain_sift.stores.calls import arun as run_by_coroutines
+from langchain_sift.stores.calls import run
+from langchain_sift.stores.candidates import (
     every_candidate,
     nearest_candidates,
     residual_candidates,
 )
+from langchain_sift.stores.deadlines import MOST_IDLE, Worker
+from langchain_sift.stores.interface import Nearest, Rows
 
 CANARY = "heliotrope"
 DIMENSIONS = 4
@@ -97,18 +95,15 @@ class AsyncStore(Store):
 
 
 async def arun(search, store, **settings):
-    [outcome] = await arun_together([search], store, store=store, **settings)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    return await run_by_coroutines(search, store, store=store, **settings)
 
 
 def by_threads(searches, store, timeout=20.0):
-    return run_together(searches, store, timeout=timeout, arguments={})
+    return run(together(searches), store, timeout=timeout, arguments={})
 
 
 def by_coroutines(searches, store, timeout=20.0):
-    return asyncio.run(arun_together(searches, store, store=store, timeout=timeout, arguments={}))
+    return asyncio.run(arun(together(searches), store, timeout=timeout, arguments={}))
 
 
 @pytest.fixture(
@@ -126,7 +121,8 @@ def unit(*shape, seed=0):
 
 
 def search(seed=0, *, parts=1, fetch_k=5):
-    return nearest_candidates(unit(parts, seed=seed), fetch_k=fetch_k, opposite=True)
+    queries = unit(parts, seed=seed)
+    return nearest_candidates(queries, queries, fetch_k=fetch_k)
 
 
 def workers():
@@ -221,24 +217,28 @@ async def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline():
 
 
 def test_all_requests_share_one_deadline_and_none_is_made_after_it(kind):
-    store_class, together = kind
+    store_class, search_all = kind
     store = store_class(lambda: time.sleep(0.2))
-    searches = [search(seed, fetch_k=3 + seed) for seed in range(8)]  # no two of them in one call
-    outcomes = together(searches, store, timeout=0.5)
+    query = unit(1)
+    searches = [  # of several requests each, no two of which fit in one call
+        residual_candidates(query, query, step_fetch_k=step_fetch_k, k=6, noise_variance=0.1)
+        for step_fetch_k in range(3, 11)
+    ]
+    outcomes = search_all(searches, store, timeout=0.5)
     assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
     time.sleep(0.3)  # what was asked and not waited for would show by now
     assert len(store.calls) <= 3
 
 
 def test_retries_end_before_the_deadline(kind):
-    store_class, together = kind
+    store_class, search_all = kind
 
     def unavailable():
         time.sleep(0.2)
         raise StoreUnavailable
 
     store = store_class(unavailable)
-    (outcome,) = together([search()], store, timeout=0.3)
+    (outcome,) = search_all([search()], store, timeout=0.3)
     assert isinstance(outcome, StoreUnavailable | StoreTimeout)
     time.sleep(0.5)  # a third try would show by now
     assert len(store.calls) <= 2
@@ -266,13 +266,13 @@ def test_retries_end_before_the_deadline(kind):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_only_what_a_second_try_may_mend_is_asked_three_times(kind, error, expected, calls):
-    store_class, together = kind
+    store_class, search_all = kind
 
     def fails():
         raise error
 
     store = store_class(fails)
-    (outcome,) = together([search()], store)
+    (outcome,) = search_all([search()], store)
     assert type(outcome) is expected
     assert len(store.calls) == calls
     assert CANARY not in str(outcome)
@@ -285,28 +285,28 @@ def test_only_what_a_second_try_may_mend_is_asked_three_times(kind, error, expec
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_fault_that_goes_away_leaves_no_trace(kind, times):
-    store_class, together = kind
+    store_class, search_all = kind
     faults = [ConnectionResetError()] * times
 
     def fails_at_first():
         if faults:
             raise faults.pop()
 
-    (found,) = together([search()], store_class(fails_at_first))
-    (expected,) = together([search()], store_class())
+    (found,) = search_all([search()], store_class(fails_at_first))
+    (expected,) = search_all([search()], store_class())
     assert found.documents == expected.documents
     assert_allclose(found.embeddings, expected.embeddings, rtol=0)
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_what_is_no_error_of_the_store_passes_through(kind, interrupt):
-    store_class, together = kind
+    store_class, search_all = kind
 
     def interrupted():
         raise interrupt
 
     with pytest.raises(interrupt):
-        together([search()], store_class(interrupted))
+        search_all([search()], store_class(interrupted))
 
 
 # Many searches
@@ -317,10 +317,8 @@ def every_kind_of_search():
         *(search(seed, fetch_k=5) for seed in range(5)),
         *(search(seed, fetch_k=12, parts=1 + seed % 3) for seed in range(5)),
         *(
-            residual_candidates(
-                unit(1 + seed % 2, seed=seed), step_fetch_k=4, k=6, noise_variance=0.1
-            )
-            for seed in range(5)
+            residual_candidates(queries, queries, step_fetch_k=4, k=6, noise_variance=0.1)
+            for queries in (unit(1 + seed % 2, seed=seed) for seed in range(5))
         ),
         *(every_candidate(DIMENSIONS) for _ in range(3)),
     ]
@@ -337,10 +335,10 @@ def same(one, other):
 
 
 def test_searches_share_calls_and_find_what_each_finds_alone(kind):
-    store_class, together = kind
+    store_class, search_all = kind
     shared, alone = store_class(), store_class()
-    found = together(every_kind_of_search(), shared)
-    expected = [outcome for one in every_kind_of_search() for outcome in together([one], alone)]
+    found = search_all(every_kind_of_search(), shared)
+    expected = [outcome for one in every_kind_of_search() for outcome in search_all([one], alone)]
     assert len(found) == len(expected) == 18
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
     # Those that ask for different numbers of rows cannot share a call.
@@ -348,24 +346,22 @@ def test_searches_share_calls_and_find_what_each_finds_alone(kind):
 
 
 def test_equal_requests_of_many_searches_are_one_call(kind):
-    store_class, together = kind
+    store_class, search_all = kind
     store = store_class()
-    together(
-        [nearest_candidates(unit(1, seed=s), fetch_k=1, opposite=False) for s in range(60)], store
-    )
+    search_all([search(seed, fetch_k=1) for seed in range(60)], store)
     assert store.calls == [60]
     store.calls.clear()
-    together([every_candidate(DIMENSIONS) for _ in range(60)], store)
+    search_all([every_candidate(DIMENSIONS) for _ in range(60)], store)
     assert store.calls == [0, 0, 0]
 
 
 def test_no_call_has_more_than_64_directions(kind):
-    store_class, together = kind
+    store_class, search_all = kind
     shared, alone = store_class(), store_class()
     parts = [3] * 50 + [150, 1, 64, 65]
     searches = [[search(n, parts=count) for n, count in enumerate(parts)] for _ in range(2)]
-    found = together(searches[0], shared)
-    expected = [outcome for one in searches[1] for outcome in together([one], alone)]
+    found = search_all(searches[0], shared)
+    expected = [outcome for one in searches[1] for outcome in search_all([one], alone)]
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
     assert max(shared.calls) == max(alone.calls) == 64
 
@@ -377,16 +373,16 @@ def failing(at: int) -> Generator[Nearest, list[Rows], None]:
 
 
 def test_a_search_that_fails_does_not_disturb_the_others(kind):
-    store_class, together = kind
-    wrong = nearest_candidates(np.eye(1, DIMENSIONS + 1), fetch_k=5, opposite=False)
+    store_class, search_all = kind
+    wrong = nearest_candidates(*[np.eye(1, DIMENSIONS + 1)] * 2, fetch_k=5)
 
     class Store(store_class):
         def found(self, directions, count):
             directions = directions[:, :DIMENSIONS]  # the wrong one meets vectors of another size
             return super().found(directions, count)
 
-    found = together([search(1), failing(0), wrong, failing(1), failing(2), search(2)], Store())
-    (first,), (last,) = together([search(1)], Store()), together([search(2)], Store())
+    found = search_all([search(1), failing(0), wrong, failing(1), failing(2), search(2)], Store())
+    (first,), (last,) = search_all([search(1)], Store()), search_all([search(2)], Store())
     assert same(found[0], first)
     assert same(found[5], last)
     assert [type(outcome) for outcome in found[1:5]] == [
@@ -398,7 +394,7 @@ def test_a_search_that_fails_does_not_disturb_the_others(kind):
 
 
 def test_a_call_that_fails_fails_only_those_that_it_was_made_for(kind):
-    store_class, together = kind
+    store_class, search_all = kind
 
     class Picky(store_class):
         def found(self, directions, count):
@@ -407,9 +403,9 @@ def test_a_call_that_fails_fails_only_those_that_it_was_made_for(kind):
             return super().found(directions, count)
 
     searches = [search(seed, fetch_k=7 if seed % 2 else 30) for seed in range(6)]
-    outcomes = together(searches, Picky())
+    outcomes = search_all(searches, Picky())
     expected = [
-        outcome for s in (0, 2, 4) for outcome in together([search(s, fetch_k=30)], store_class())
+        outcome for s in (0, 2, 4) for outcome in search_all([search(s, fetch_k=30)], store_class())
     ]
     assert all(same(*pair) for pair in zip(outcomes[::2], expected, strict=True))
     assert {type(outcome) for outcome in outcomes[1::2]} == {StoreError}
@@ -477,7 +473,7 @@ def test_it_works_in_a_child_that_was_forked(hung):
 
 
 def test_the_store_is_asked_in_the_caller_s_context(kind):
-    store_class, together = kind
+    store_class, search_all = kind
     seen = []
 
     def look():
@@ -486,10 +482,10 @@ def test_the_store_is_asked_in_the_caller_s_context(kind):
 
     token = TENANT.set("a")
     try:
-        together([search()], store_class(look))
+        search_all([search()], store_class(look))
         assert TENANT.get() == "a"
         TENANT.set("b")
-        together([search()], store_class(look))
+        search_all([search()], store_class(look))
     finally:
         TENANT.reset(token)
     assert seen[0] == "a"

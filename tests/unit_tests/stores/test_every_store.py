@@ -30,7 +30,7 @@ from langchain_sift.stores import fetch_candidates
 from langchain_sift.stores.interface import StoreAdapter, adapter_for
 
 QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
-SEARCHES = ["nearest", "absolute", "residual", "exhaustive"]
+SEARCHES = ["nearest", "residual", "exhaustive"]
 
 
 @pytest.fixture(params=KINDS)
@@ -58,7 +58,6 @@ def store(empty):
     return fill(empty)
 
 
-@pytest.mark.parametrize("search", ["nearest", "absolute"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -66,14 +65,12 @@ def store(empty):
         for fetch_k, noise_variance in [(12, 0.01), (12, 1.0), (100, 0.1)]
     ],
 )
-def test_the_choice_is_that_of_brute_force_among_the_nearest_by_cosine_or_its_absolute_value(
-    store, embeddings, by_hand, settings, search
+def test_the_choice_is_that_of_brute_force_among_the_nearest_by_cosine(
+    store, embeddings, by_hand, settings
 ):
-    retriever = SIFTRetriever(vectorstore=store, candidate_search=search, **settings)
+    retriever = SIFTRetriever(vectorstore=store, **settings)
     for query in QUERIES:
-        expected = by_hand.choice(
-            embeddings.vector(query), absolute=search == "absolute", **settings
-        )
+        expected = by_hand.choice(embeddings.vector(query), **settings)
         assert texts_of(retriever.invoke(query)) == expected
 
 
@@ -83,18 +80,16 @@ async def test_a_coroutine_finds_what_a_thread_finds(store, by_hand, embeddings)
     assert found == by_hand.choice(embeddings.vector(QUERY), k=6, fetch_k=12)
 
 
-@pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("count", [2, 9])
 def test_several_vectors_find_the_neighbours_of_each_and_the_choice_for_all(
-    store, by_hand, embeddings, count, absolute
+    store, by_hand, embeddings, count
 ):
     queries = embeddings.vectors([f"question {number}" for number in range(count)])
-    search = "absolute" if absolute else "nearest"
-    retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=5, candidate_search=search)
+    retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=5)
     retrieval = retriever.retrieve_by_vectors(queries.tolist())
-    expected = by_hand.candidates(queries, fetch_k=5, absolute=absolute)
+    expected = by_hand.candidates(queries, fetch_k=5)
     assert retrieval.candidates == len(expected)
-    assert texts_of(retrieval) == by_hand.choice(queries, k=5, fetch_k=5, absolute=absolute)
+    assert texts_of(retrieval) == by_hand.choice(queries, k=5, fetch_k=5)
 
 
 def test_an_exhaustive_search_chooses_from_every_row(store, by_hand, embeddings):
@@ -251,7 +246,7 @@ def test_a_query_of_another_dimension_names_both(store, search):
     assert str(DIMENSIONS) in str(caught.value)
 
 
-def test_what_points_away_from_the_query_is_near_by_absolute_cosine_alone(empty, embeddings):
+def test_a_row_opposite_to_the_query_is_the_farthest(empty, embeddings):
     query = embeddings.vector(QUERY)
     aside = np.linalg.svd(query[None])[2][-1]  # a unit vector orthogonal to the query
     embeddings.given = {
@@ -263,7 +258,6 @@ def test_what_points_away_from_the_query_is_near_by_absolute_cosine_alone(empty,
     fill(empty, list(embeddings.given))
     retriever = SIFTRetriever(vectorstore=empty, k=1, fetch_k=1)
     assert texts_of(retriever.invoke(QUERY)) == ["near"]
-    assert texts_of(retriever.invoke(QUERY, candidate_search="absolute")) == ["opposite"]
     neighbours = SIFTRetriever(vectorstore=empty, k=4, fetch_k=4, search_type="similarity")
     assert texts_of(neighbours.invoke(QUERY)) == ["near", "far", "farther", "opposite"]
     for fetch_k in (1, 2, 3):

@@ -24,7 +24,7 @@ def test_a_filter_sees_the_whole_document(store):
     assert sorted(texts_of(found)) == ["fact 17", "fact 27", "fact 37", "fact 7"]
 
 
-@pytest.mark.parametrize("search", ["nearest", "absolute", "residual", "exhaustive"])
+@pytest.mark.parametrize("search", ["nearest", "residual", "exhaustive"])
 def test_a_filter_that_is_no_function_is_an_invalid_filter(store, search):
     retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
     with pytest.raises(InvalidFilter, match="with a function of a document, got dict"):

@@ -129,9 +129,9 @@ async def test_an_adapter_of_coroutines_is_asked_by_coroutines_alone(embeddings)
         retriever = SIFTRetriever(vectorstore=store, k=5, **settings)
         assert await retriever.ainvoke(QUERY) == expected
         assert await retriever.abatch([QUERY]) == [expected]
-        with pytest.raises(StoreError, match="Coroutines is asked by coroutines alone: use `ainv"):
+        with pytest.raises(StoreError, match="only coroutines can query Coroutines: use `ainv"):
             retriever.invoke(QUERY)
-    with pytest.raises(StoreError, match="Coroutines is asked by coroutines alone"):
+    with pytest.raises(StoreError, match="only coroutines can query Coroutines: open the store"):
         fetch_candidates(store, embeddings.vector(QUERY), fetch_k=5)
 
 

@@ -31,7 +31,7 @@ from langchain_sift.errors import (
     StoreUnavailable,
 )
 
-SEARCHES = ["nearest", "absolute", "residual", "exhaustive"]
+SEARCHES = ["nearest", "residual", "exhaustive"]
 
 
 @pytest.fixture
@@ -124,10 +124,8 @@ def test_points_without_a_text_are_skipped_and_made_up_for(embeddings, search):
     retriever = SIFTRetriever(
         vectorstore=store, k=5, fetch_k=5, candidate_search=search, step_fetch_k=len(TEXTS)
     )
-    fetch_k = 5 if search in {"nearest", "absolute"} else len(TEXTS)
-    expected = ByHand(embeddings).choice(
-        np.array(vector), k=5, fetch_k=fetch_k, absolute=search == "absolute"
-    )
+    fetch_k = 5 if search == "nearest" else len(TEXTS)
+    expected = ByHand(embeddings).choice(np.array(vector), k=5, fetch_k=fetch_k)
     assert texts_of(retriever.invoke(QUERY)) == expected
 
 

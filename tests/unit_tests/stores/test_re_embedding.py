@@ -95,7 +95,7 @@ def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_
     assert texts_of(found) == expected
 
 
-@pytest.mark.parametrize("search", ["nearest", "absolute", "residual"])
+@pytest.mark.parametrize("search", ["nearest", "residual"])
 def test_each_different_text_is_embedded_once_for_a_retrieval(store, embeddings, search):
     store.add_texts(TEXTS, [{"number": -1} for _ in TEXTS], ids=[f"copy of {t}" for t in TEXTS])
     retriever = SIFTRetriever(
