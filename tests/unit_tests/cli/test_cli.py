@@ -449,13 +449,13 @@ def test_prompts_that_leak_are_told_or_left_out(
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     for leaks, told in (
         ("report", "prompts. --leaks exclude leaves them out."),
-        ("exclude", "prompts: those are left out. report:"),
+        ("exclude", "prompts; they are excluded. report:"),
     ):
         out = tmp_path / leaks
         more = ("--methods", "base", "--leaks", leaks)
         result = compare_store(indexed, prompts, tiny_model_path, out, *more)
         assert result.exit_code == 0, result.output
-        said = f"leaks: the store holds the scored text of 3 of 5 {told}"
+        said = f"leaks: the store contains the scored text of 3 of 5 {told}"
         assert said in " ".join(result.stdout.split())
 
 
