@@ -1,6 +1,6 @@
-"""The page of a report in a real browser: nothing fails, nothing is fetched, all of it can be used.
+"""Test the page of a report in a real browser: it works, logs no errors and loads nothing.
 
-Each test runs a script in a copy of the page, and reads what the script has written into it.
+Each test runs a script in a copy of the page, and reads the result that the script writes into it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def example():
                 if method == "ttft:sift" and k:
                     order[1] = order[0]
                 chosen = tuple(
-                    ChosenDocument(f"d{n}", 0.05, 0.9 - 0.05 * place, 1)
-                    for place, n in enumerate(order)
+                    ChosenDocument(f"d{n}", 0.05, 0.9 - 0.05 * step, 1)
+                    for step, n in enumerate(order)
                 )
                 rows.append(
                     Row(
@@ -81,7 +81,7 @@ def example():
 
 @dataclass
 class Visit:
-    """What came of a visit."""
+    """The result of a script, the page after it, and the messages of the console."""
 
     result: object
     dom: str
@@ -98,13 +98,14 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def visit(page, tmp_path):
-    """Return what opens a copy of the page, runs a script in it, and returns its value."""
+    """Return a function that runs a script in a copy of the page, and returns its result."""
 
-    def visited(script="return null", *switches, change=lambda text: text):
+    def run_script(script="return null", *switches, change=lambda text: text):
         run = (
-            "<pre id='told'></pre><script>addEventListener('load', () => setTimeout(async () => {"
-            f"const told = await (async () => {{ {script} }})();"
-            "document.getElementById('told').textContent = JSON.stringify(told);}, 50));</script>"
+            "<pre id='result'></pre><script>addEventListener('load', () => setTimeout(async () => {"
+            f"const result = await (async () => {{ {script} }})();"
+            "document.getElementById('result').textContent = JSON.stringify(result);"
+            "}, 50));</script>"
         )
         copy = tmp_path / "copy.html"
         copy.write_text(change(page).replace("</body>", f"{run}</body>"), encoding="utf-8")
@@ -113,22 +114,22 @@ def visit(page, tmp_path):
              copy.as_uri()],
             capture_output=True, encoding="utf-8", timeout=120, check=True,
         )  # fmt: skip
-        told = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
-        assert told, done.stderr
+        result = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
+        assert result, done.stderr
         console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        return Visit(json.loads(unescape(told[1])), done.stdout, console)
+        return Visit(json.loads(unescape(result[1])), done.stdout, console)
 
-    return visited
+    return run_script
 
 
-# What a script may use: the lines of the first table, the prompts that are shown, a pause.
+# Functions for the scripts: the lines of the first table, the number of visible prompts, a pause.
 TOOLS = """
 const first = document.querySelector("table.sortable");
 const heads = [...first.tHead.rows].at(-1).cells;
 const texts = row => [...row.cells].map(cell => cell.textContent);
 const lines = () => [...first.tBodies[0].rows].map(texts);
 const prompts_of_page = [...document.querySelectorAll(".prompt")];
-const shown = () => prompts_of_page.filter(one => one.offsetParent !== null).length;
+const shown = () => prompts_of_page.filter(prompt => prompt.offsetParent !== null).length;
 const pause = () => new Promise(resume => setTimeout(resume, 100));
 const type = text => {
   const filter = document.getElementById("filter");
@@ -139,41 +140,41 @@ const open = async () => { document.querySelector(".prompt > summary").click(); 
 """
 
 
-def test_an_error_would_be_seen(visit):
+def test_an_error_is_logged(visit):
     assert visit("console.error('seen'); return 1").console
 
 
-def test_the_page_opens_without_an_error_and_asks_for_nothing(visit):
-    found = visit("return performance.getEntriesByType('resource').map(entry => entry.name)")
-    assert found.console == []
-    assert found.result == []
+def test_the_page_opens_without_errors_and_loads_nothing(visit):
+    visited = visit("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert visited.console == []
+    assert visited.result == []
 
 
 @pytest.mark.parametrize("heading", ["% of base", "seconds", "method"])
-def test_a_table_is_sorted_by_a_column_and_back(visit, heading):
-    found = visit(
+def test_a_table_is_sorted_by_a_column_in_both_directions(visit, heading):
+    visited = visit(
         TOOLS
         + f"""
-        const place = [...heads].findIndex(head => head.textContent === {json.dumps(heading)});
-        const button = heads[place].querySelector("button");
-        const told = [place];
+        const column = [...heads].findIndex(head => head.textContent === {json.dumps(heading)});
+        const button = heads[column].querySelector("button");
+        const results = [column];
         for (let turn = 0; turn < 2; turn++) {{
           button.click();
-          told.push([heads[place].getAttribute("aria-sort"), lines()]);
+          results.push([heads[column].getAttribute("aria-sort"), lines()]);
         }}
-        return told;"""
+        return results;"""
     )
-    place, (up, rising), (down, falling) = found.result
+    column, (up, rising), (down, falling) = visited.result
     assert (up, down) == ("ascending", "descending")
     assert {line[0] for line in rising} == set(METHODS)
-    values = [line[place] if heading == "method" else float(line[place]) for line in rising]
+    values = [line[column] if heading == "method" else float(line[column]) for line in rising]
     assert values == sorted(values)
-    assert [line[place] for line in falling] == [line[place] for line in rising][::-1]
-    assert found.console == []
+    assert [line[column] for line in falling] == [line[column] for line in rising][::-1]
+    assert visited.console == []
 
 
-def test_an_opened_prompt_lists_what_was_chosen(visit):
-    found = visit(
+def test_an_opened_prompt_lists_its_documents(visit):
+    visited = visit(
         TOOLS
         + """
         const before = document.querySelectorAll(".lists li").length;
@@ -186,48 +187,50 @@ def test_an_opened_prompt_lists_what_was_chosen(visit):
         const rest = prompt.querySelector(".lists details > summary");
         rest.click();
         await pause();
-        return [before, columns.map(one => one.querySelector("h4").textContent), few, items(),
-          [...columns[1].querySelectorAll(".again")].map(one => one.textContent).slice(0, 1),
+        return [before, columns.map(column => column.querySelector("h4").textContent), few, items(),
+          [...columns[1].querySelectorAll(".mark")].map(mark => mark.textContent).slice(0, 1),
           columns[1].querySelector("li .text").textContent,
-          columns[1].querySelector(".told").textContent,
+          columns[1].querySelector(".totals").textContent,
           prompt.querySelectorAll(".lists details .choices > div").length,
           document.querySelectorAll(".lists img").length];"""
     )
-    before, titles, few, all_of_them, marks, text, told, others, images = found.result
+    before, titles, few, all_of_them, marks, text, totals, others, images = visited.result
     first = next(r for r in example().rows if r.key == ("document", "p0", "ttft:sift", 14))
     assert (before, few, all_of_them) == (0, 10, 14)
     assert "nearest" in titles[0]
     assert titles[1] == "ttft:sift"
-    assert marks == ["again, as 1"]
+    assert marks == ["repeat of 1"]
     assert text == example().texts[first.chosen[0].id]
     distinct = len({document.id for document in first.chosen})
-    assert told.startswith(f"14 chosen, {distinct} distinct, {14 - distinct} again")
-    assert told.endswith("25 % of the variance remains")
+    repeats = 14 - distinct
+    count = f"{repeats} repeat{'' if repeats == 1 else 's'}"
+    assert totals.startswith(f"14 chosen, {distinct} distinct, {count}, ")
+    assert totals.endswith("25 % of the variance remains")
     assert others == 2
     assert images == 0
-    assert found.console == []
+    assert visited.console == []
 
 
 def test_the_filter_finds_prompts_by_id_group_and_text(visit):
-    found = visit(
+    visited = visit(
         TOOLS
         + """
-        const told = [shown()];
+        const results = [shown()];
         for (const text of ["p3", "CODE", "wheat", "rice prose", "nowhere", ""]) {
           type(text);
-          told.push([shown(), document.getElementById("matches").textContent]);
+          results.push([shown(), document.getElementById("matches").textContent]);
         }
-        return told;"""
+        return results;"""
     )
-    assert found.result == [
+    assert visited.result == [
         6, [1, "1 of 6 prompts"], [3, "3 of 6 prompts"], [3, "3 of 6 prompts"],
         [1, "1 of 6 prompts"], [0, "0 of 6 prompts"], [6, ""],
     ]  # fmt: skip
-    assert found.console == []
+    assert visited.console == []
 
 
 def test_a_narrow_page_does_not_scroll_sideways(visit):
-    found = visit(
+    visited = visit(
         TOOLS
         + """
         await open();
@@ -240,18 +243,18 @@ def test_a_narrow_page_does_not_scroll_sideways(visit):
         return [inside.clientWidth, inside.scrollWidth];""",
         change=lambda text: text.replace("default-src 'none'", "default-src 'self' data:"),
     )
-    width, content = found.result
+    width, content = visited.result
     assert width <= 360
     assert content <= width
 
 
 def test_a_dark_page_has_light_ink(visit):
     def brightness(change):
-        found = visit(
+        visited = visit(
             "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]",
             change=change,
         )
-        return [sum(map(int, re.findall(r"\d+", color)[:3])) / 3 for color in found.result]
+        return [sum(map(int, re.findall(r"\d+", color)[:3])) / 3 for color in visited.result]
 
     ink, ground = brightness(lambda text: text)
     assert ink < 60
@@ -262,12 +265,12 @@ def test_a_dark_page_has_light_ink(visit):
     assert ground < 60
 
 
-def test_everything_that_can_be_pressed_can_be_reached_by_keyboard(visit):
-    found = visit(
+def test_all_controls_are_reachable_by_keyboard(visit):
+    visited = visit(
         TOOLS
         + """
         await open();
-        const pressed = [...document.querySelectorAll("button, summary, input, a, .scroll")];
-        return pressed.filter(one => one.tabIndex < 0).length;"""
+        const controls = [...document.querySelectorAll("button, summary, input, a, .scroll")];
+        return controls.filter(control => control.tabIndex < 0).length;"""
     )
-    assert found.result == 0
+    assert visited.result == 0
