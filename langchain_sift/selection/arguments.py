@@ -6,6 +6,7 @@ Axes: n candidates, d dimensions, m queries, k choices.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import array_api_compat
@@ -52,13 +53,27 @@ def check_noise(noise_variance: float, largest_variance: float) -> None:
         )
 
 
-def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, Any]:
+@dataclass(frozen=True, slots=True)
+class Matrices:
+    """The embeddings of a selection, checked: of one array library, type and device."""
+
+    xp: Any
+    """Their namespace, as the array API standard defines it."""
+
+    queries: Any
+    """Shape (m, d)."""
+
+    candidates: Any
+    """Shape (n, d)."""
+
+    squared_norms: Any
+    """Of the candidates, shape (n,): their prior variances k(x, x)."""
+
+
+def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> Matrices:
     """Convert both to matrices of one array library and type, and check their rows.
 
     float32 stays float32; any other type becomes float64.
-
-    Returns:
-        The queries, shape (m, d), and the candidates, shape (n, d).
 
     Raises:
         EmbeddingError: If a vector is NaN, infinite or zero, or the dimensions differ.
@@ -87,9 +102,10 @@ def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> tuple[Any, 
             f"the query has {queries.shape[1]} dimensions and the candidates have "
             f"{candidates.shape[1]}: embed both with the same model"
         )
-    _check_rows(xp, queries, "query_embeddings")
-    _check_rows(xp, candidates, "candidate_embeddings")
-    return queries, candidates
+    squared_norms = [xp.vecdot(rows, rows) for rows in (queries, candidates)]
+    _check_rows(xp, queries, squared_norms[0], "query_embeddings")
+    _check_rows(xp, candidates, squared_norms[1], "candidate_embeddings")
+    return Matrices(xp, queries, candidates, squared_norms[1])
 
 
 def _as_array(embeddings: Any) -> Any:
@@ -104,10 +120,9 @@ def _as_array(embeddings: Any) -> Any:
     return embeddings.detach() if array_api_compat.is_torch_array(embeddings) else embeddings
 
 
-def _check_rows(xp: Any, matrix: Any, name: str) -> None:
+def _check_rows(xp: Any, matrix: Any, squared_norms: Any, name: str) -> None:
     if matrix.shape[0] == 0:
         return
-    squared_norms = xp.vecdot(matrix, matrix)
     # NaN and infinity fail this comparison too, so that one pass over the matrix is enough.
     if float(squared_norms.min()) > 0.0 and float(squared_norms.max()) < math.inf:
         return
@@ -134,6 +149,7 @@ def unit_rows(xp: Any, matrix: Any) -> Any:
     return matrix / xp.sqrt(xp.sum(matrix * matrix, axis=1, keepdims=True))
 
 
-def cosine_similarities(xp: Any, queries: Any, candidates: Any) -> Any:
-    """Compute each candidate's cosine with the queries, their mean, shape (n,)."""
-    return unit_rows(xp, candidates) @ xp.mean(unit_rows(xp, queries), axis=0)
+def cosine_similarities(matrices: Matrices) -> Any:
+    """Compute the cosine of each candidate with the queries, mean over queries, shape (n,)."""
+    xp = matrices.xp
+    return unit_rows(xp, matrices.candidates) @ xp.mean(unit_rows(xp, matrices.queries), axis=0)

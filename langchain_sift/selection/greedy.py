@@ -1,29 +1,34 @@
-"""One loop for every method: score the candidates, take the best, condition on it, again."""
+"""Choose greedily: score the candidates, take the best, condition on it, repeat.
+
+All methods but HullFT share this loop and differ in their score. With the gains of `Posterior` as
+the score it is Algorithm 1 of arXiv 2410.08020, SIFT(λ).
+
+Axes: n candidates, m queries, k choices.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
-from langchain_sift.selection.arguments import check_arguments
+from langchain_sift.selection.arguments import Matrices, check_arguments
 from langchain_sift.selection.posterior import Posterior
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was chosen, in the order of choice, and what it did to the uncertainty."""
+    """The chosen candidates, in the order of choice, and the variances that they leave."""
 
     indices: npt.NDArray[np.int64]
     """Rows of the candidates, shape (k,)."""
 
     gains: npt.NDArray[np.float64]
-    """By how much each choice lowered the posterior variance, shape (k,)."""
+    """Reduction of the posterior variance by each choice, shape (k,)."""
 
     posterior_variances: npt.NDArray[np.float64]
     """Posterior variance at the query after each choice, summed over queries, shape (k,)."""
@@ -31,9 +36,26 @@ class Selection:
     prior_variance: float
     """Variance at the query before the first choice, summed over queries."""
 
+    @classmethod
+    def of(cls, indices: Sequence[int], variances: Sequence[float]) -> Self:
+        """Make a selection.
+
+        Args:
+            indices: The choices.
+            variances: The variance at the query before the first choice and after each.
+        """
+        # Rounding can take a variance of zero to -1e-17.
+        non_negative = np.maximum(np.array(variances, dtype=np.float64), 0.0)
+        return cls(
+            indices=np.array(indices, dtype=np.int64),
+            gains=non_negative[:-1] - non_negative[1:],
+            posterior_variances=non_negative[1:],
+            prior_variance=variances[0],
+        )
+
 
 class Selector(Protocol):
-    """A way to choose: `select`, or any of its rivals."""
+    """A selection method: `select`, or a baseline with the same signature."""
 
     def __call__(
         self,
@@ -48,73 +70,69 @@ class Selector(Protocol):
         """Choose at most k candidates; see `langchain_sift.selection.select`."""
 
 
-# The scores of all candidates, shape (n,), given what is known and what was chosen so far.
-Score = Callable[[Posterior, list[int]], Any]
+Score = Callable[[Posterior, Sequence[int]], Any]
+"""Scores all candidates, shape (n,), given the posterior and the choices so far."""
 
 
 def choose(
-    queries: Any,
-    candidates: Any,
+    matrices: Matrices,
     score: Score,
     *,
     k: int,
     noise_variance: float,
     replace: bool,
     stopping_alpha: float | None,
-    rounding: float | None = None,
+    tolerance: float | None = None,
 ) -> Selection:
-    """Take k times the candidate of the highest score; the first of equals.
+    """Choose k times the candidate of the highest score; of equal ones, the first.
 
-    The arrays are those that `as_matrices` returned; the other arguments are `select`'s, and
-    `rounding`: by how much, relatively, equal scores may differ; by default as much as gains.
+    Args:
+        matrices: The queries and the candidates.
+        score: The score of the method.
+        k: As in `select`, and so are the next three.
+        noise_variance: λ'.
+        replace: If True, a candidate may be chosen again.
+        stopping_alpha: α of adaptive SIFT.
+        tolerance: The relative difference up to which two scores are equal. None means that of
+            the gains.
+
+    Raises:
+        ArgumentError: If a number is out of range.
     """
     check_arguments(k, noise_variance, stopping_alpha)
-    xp = array_api_compat.array_namespace(queries, candidates)
-    count = candidates.shape[0]
-    steps = 0 if count == 0 else k if replace else min(k, count)
-    posterior = Posterior(xp, queries, candidates, noise_variance=noise_variance, capacity=steps)
-    rounding = posterior.rounding if rounding is None else rounding
-    # Zero for what may be chosen, minus infinity for what may not.
-    barred = xp.zeros(count, dtype=xp.float64, device=candidates.device)
+    xp, candidates = matrices.xp, matrices.candidates
+    n, m = len(candidates), len(matrices.queries)
+    steps = 0 if n == 0 else k if replace else min(k, n)
+    posterior = Posterior(matrices, noise_variance=noise_variance, capacity=steps)
+    if tolerance is None:
+        tolerance = posterior.tolerance
+    # Added to the scores: minus infinity for a candidate that must not be chosen again.
+    penalties = xp.zeros(n, dtype=xp.float64, device=candidates.device)
     indices: list[int] = []
     variances = [posterior.query_variance]
-    for _ in range(steps):
+    for step in range(1, steps + 1):
+        # arXiv 2410.08020, Algorithm 1: x_n = argmin over x of σ²_{X ∪ {x}}(x*), as an argmax of
+        # gains (`Posterior.gains`); then X ← X ∪ {x_n}.
         scores = score(posterior, indices)
-        best = first_of_highest(scores if replace else scores + barred, rounding)
+        best = first_of_highest(scores if replace else scores + penalties, tolerance)
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance)
         if not replace:
-            barred[best] = -math.inf
-        if stops_after(len(indices), variances[-1], queries=queries.shape[0], alpha=stopping_alpha):
+            penalties[best] = -math.inf
+        if stops_after(step, posterior.query_variance, queries=m, alpha=stopping_alpha):
             break
-    return make_selection(indices, variances)
+    return Selection.of(indices, variances)
 
 
-def make_selection(indices: list[int], variances: list[float]) -> Selection:
-    """Return the result, given the variances at first and after each choice."""
-    # Rounding can take a variance that should be zero to -1e-17.
-    left = np.maximum(np.array(variances, dtype=np.float64), 0.0)
-    return Selection(
-        indices=np.array(indices, dtype=np.int64),
-        gains=left[:-1] - left[1:],
-        posterior_variances=left[1:],
-        prior_variance=variances[0],
-    )
+def first_of_highest(scores: Any, tolerance: float) -> int:
+    """Return the index of the highest score, shape (n,); of equal ones, the first.
 
-
-def first_of_highest(scores: Any, rounding: float) -> int:
-    """Return the place of the highest score, shape (n,); of those equal to rounding the first."""
-    best = int(scores.argmax())
-    highest = float(scores[best])
-    scores[best] = -math.inf
-    rival = float(scores[int(scores.argmax())])
-    scores[best] = highest
-    # BLAS may sum equal rows in different orders, so that their scores differ in the last bits.
-    bound = highest - rounding * abs(highest)
-    if rival < bound:
-        return best
-    return next(place for place, score in enumerate(scores.tolist()) if score >= bound)
+    BLAS may sum the products of equal rows in different orders, so that their scores differ in
+    the last bits. Scores are equal up to a relative difference of `tolerance`.
+    """
+    highest = float(scores[scores.argmax()])
+    return int((scores >= highest - tolerance * abs(highest)).nonzero()[0][0])
 
 
 def stops_after(

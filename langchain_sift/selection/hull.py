@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,7 @@ from langchain_sift.selection.arguments import (
     check_arguments,
     unit_rows,
 )
-from langchain_sift.selection.greedy import Selection, make_selection, stops_after
+from langchain_sift.selection.greedy import Selection, stops_after
 from langchain_sift.selection.posterior import Posterior
 
 Counts = npt.NDArray[np.int64]
@@ -45,19 +44,17 @@ def hull(
     `noise_variance` and `stopping_alpha` only concern what is reported, and where it ends;
     otherwise as `select`.
     """
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     check_arguments(k, noise_variance, stopping_alpha)
-    xp = array_api_compat.array_namespace(queries, candidates)
-    rows = as_numpy(unit_rows(xp, candidates)).astype(np.float64)
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    xp, queries = matrices.xp, matrices.queries
+    rows = as_numpy(unit_rows(xp, matrices.candidates)).astype(np.float64)
     indices: list[int] = []
     if len(rows):
         query = as_numpy(xp.mean(unit_rows(xp, queries), axis=0)).astype(np.float64)
         support, weights = frank_wolfe(query, rows, k=k)
         counts = round_weights(rows[support], query, weights, k) if replace else [1] * len(support)
         indices = [row for row, times in zip(support, counts, strict=True) for _ in range(times)]
-    posterior = Posterior(
-        xp, queries, candidates, noise_variance=noise_variance, capacity=len(indices)
-    )
+    posterior = Posterior(matrices, noise_variance=noise_variance, capacity=len(indices))
     variances = [posterior.query_variance]
     for steps, index in enumerate(indices, start=1):
         posterior.condition(index)
@@ -65,7 +62,7 @@ def hull(
         if stops_after(steps, variances[-1], queries=queries.shape[0], alpha=stopping_alpha):
             indices = indices[:steps]
             break
-    return make_selection(indices, variances)
+    return Selection.of(indices, variances)
 
 
 def frank_wolfe(query: Array, candidates: Array, *, k: int) -> tuple[list[int], Array]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
-
-import array_api_compat
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import as_matrices, cosine_similarities, unit_rows
 from langchain_sift.selection.greedy import Selection, choose
-from langchain_sift.selection.posterior import Posterior, product_rounding
+from langchain_sift.selection.posterior import Posterior, product_tolerance
 
 
 def mmr(
@@ -44,14 +43,14 @@ def mmr(
         EmbeddingError: As `select`.
     """
     check_lambda_mult(lambda_mult)
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
-    xp = array_api_compat.array_namespace(queries, candidates)
-    similarities = cosine_similarities(xp, queries, candidates)
-    units = unit_rows(xp, candidates)
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    xp = matrices.xp
+    similarities = cosine_similarities(matrices)
+    units = unit_rows(xp, matrices.candidates)
 
     redundancy = xp.full_like(similarities, -1.0)  # with the most similar of those chosen
 
-    def score(_: Posterior, chosen: list[int]) -> Any:
+    def score(_: Posterior, chosen: Sequence[int]) -> Any:
         nonlocal redundancy
         if not chosen:
             return similarities
@@ -59,14 +58,13 @@ def mmr(
         return lambda_mult * similarities - (1.0 - lambda_mult) * redundancy
 
     return choose(
-        queries,
-        candidates,
+        matrices,
         score,
         k=k,
         noise_variance=noise_variance,
         replace=replace,
         stopping_alpha=stopping_alpha,
-        rounding=product_rounding(xp, candidates),
+        tolerance=product_tolerance(matrices),
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat
-
 from langchain_sift.selection.arguments import as_matrices, cosine_similarities
 from langchain_sift.selection.greedy import Selection, choose
-from langchain_sift.selection.posterior import product_rounding
+from langchain_sift.selection.posterior import product_tolerance
 
 
 def nearest_neighbors(
@@ -62,8 +60,7 @@ def repeat_nearest(
 
 
 def _nearest(query_embeddings: Any, candidate_embeddings: Any, **arguments: Any) -> Selection:
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
-    xp = array_api_compat.array_namespace(queries, candidates)
-    similarities = cosine_similarities(xp, queries, candidates)
-    rounding = product_rounding(xp, candidates)
-    return choose(queries, candidates, lambda *_: similarities, rounding=rounding, **arguments)
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    similarities = cosine_similarities(matrices)
+    tolerance = product_tolerance(matrices)
+    return choose(matrices, lambda *_: similarities, tolerance=tolerance, **arguments)

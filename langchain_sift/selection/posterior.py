@@ -1,4 +1,21 @@
-"""A Gaussian process over the candidates, conditioned on one choice at a time.
+r"""Condition a Gaussian process on one choice at a time.
+
+Rasmussen & Williams (2006), Algorithm 2.1 (page 19), for a set X of choices that grows. With
+the kernel k(x, x') = φ(x)ᵀφ(x') and the noise variance λ':
+
+    L Lᵀ = K_X + λ' I                          line 2
+    v(x) = L \ k_X(x)                          line 5
+    σ²_X(x) = k(x, x) − v(x)ᵀ v(x)             line 6
+    cov_X(x, x') = k(x, x') − v(x)ᵀ v(x')      the same for two points, eq. 2.24
+
+A choice x_n appends one row to L and one entry to every v(x), and changes nothing else:
+
+    L_nn = √(σ²_X(x_n) + λ')                   the new diagonal entry
+    v_n(x) = cov_X(x_n, x) / L_nn              the new entry of v(x), by forward substitution
+
+The v of all candidates are the columns of a partial Cholesky factor of K + λ' I, pivoted by the
+choices. The posterior is exact, nothing is inverted, and a choice costs O(n (d + k)) time and
+O(n) memory.
 
 Axes: n candidates, d dimensions, m queries, k choices.
 """
@@ -9,178 +26,165 @@ from typing import Any
 
 import array_api_compat
 
-from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE, check_noise
+from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE, Matrices, check_noise
 
-# Products of float32 embeddings of unit norm are wrong by about 1e-7, which must be little beside
-# λ'. A little less than 0.01: norms have their rounding too.
+# Products of float32 embeddings of unit norm are exact to about 1e-7, which is small compared
+# with a λ' of 0.01. The bound is a little lower because norms are rounded too.
 _LEAST_NOISE_OF_FLOAT32 = 0.99e-2
 
 
 class Posterior:
-    """What is known about the candidates and the queries after the choices so far.
-
-    Nothing is inverted: each choice appends one column of a partial Cholesky factor, which is
-    exact, in O(n (d + k)) time a choice and O(n k) memory. Of a few hundred candidates a choice
-    takes microseconds, as calling NumPy does: arrays are written into, and not made.
+    """The posterior of the candidates and the queries, given the choices so far.
 
     Attributes:
-        noisy_variances: Posterior variance of an observation of each candidate,
-            σ²_X(x) + λ', shape (n,).
-        query_variance: Sum of the posterior variances of the queries.
-        rounding: By how much, relatively, the gains of equal candidates may differ.
+        noisy_variances: σ²_X(x) + λ' of each candidate, shape (n,): the posterior variance of
+            an observation of it.
+        query_variance: σ²_X(x*), summed over the queries.
+        tolerance: The relative difference up to which the gains of two candidates are equal.
     """
 
-    def __init__(
-        self, xp: Any, queries: Any, candidates: Any, *, noise_variance: float, capacity: int
-    ) -> None:
+    def __init__(self, matrices: Matrices, *, noise_variance: float, capacity: int) -> None:
         """Start from the prior.
 
         Args:
-            xp: The namespace of the arrays, as `array_api_compat.array_namespace` returns it.
-            queries: Shape (m, d).
-            candidates: Shape (n, d).
+            matrices: The queries and the candidates.
             noise_variance: λ', positive.
-            capacity: The largest number of choices that will be observed.
+            capacity: The largest number of choices.
+
+        Raises:
+            ArgumentError: If λ' is lost in the rounding of the candidates' variances.
         """
-        queries, candidates, variances = prior(xp, queries, candidates, noise_variance)
-        count = candidates.shape[0]
-        largest = float(variances.max()) if count else 1.0
+        matrices, largest_variance = _in_sufficient_precision(matrices, noise_variance)
+        xp, queries, candidates = matrices.xp, matrices.queries, matrices.candidates
         self._xp = xp
         self._noise_variance = noise_variance
         self._candidates = candidates
-        self._kernel = kernel_of_few(xp, candidates, capacity)
-        self.rounding = rounding(xp, candidates, largest, noise_variance)
-        self.noisy_variances = variances + noise_variance
-        # Whether the rounding of many choices may come to as much as λ'.
-        self._is_coarse = noise_variance < 100.0 * LEAST_NOISE_VARIANCE * largest
-        self._covariances = _float64(xp, queries @ candidates.mT)
-        self._is_one = len(queries) == 1  # the usual case, in half the time
-        self.query_variance = float(xp.sum(_float64(xp, xp.vecdot(queries, queries))))
-        device = candidates.device
-        self._factors = xp.empty((capacity, count), dtype=xp.float64, device=device)
-        self._scratch = xp.empty(count, dtype=xp.float64, device=device)
+        self._kernel_matrix = _small_kernel_matrix(xp, candidates, capacity)
+        self._v = xp.empty((capacity, len(candidates)), dtype=xp.float64, device=candidates.device)
         self._choices = 0
+        # Rounding over many choices can take σ²_X(x) below zero by almost this λ'.
+        self._must_clip = noise_variance < 100.0 * LEAST_NOISE_VARIANCE * largest_variance
+        self.noisy_variances = _float64(xp, matrices.squared_norms) + noise_variance
+        # cov_X(x, x*), shape (m, n); (n,) for one query, whose numbers are faster than arrays.
+        self._covariances = _float64(xp, queries @ candidates.mT)
+        self._has_one_query = len(queries) == 1
+        if self._has_one_query:
+            self._covariances = self._covariances[0]
+        self.query_variance = float(xp.sum(_float64(xp, xp.vecdot(queries, queries))))
+        self.tolerance = _gain_tolerance(matrices, largest_variance, noise_variance)
 
     def gains(self) -> Any:
-        """Return by how much each candidate would lower the queries' variance, shape (n,).
-
-        The array is overwritten by what is called next.
-        """
-        # arXiv 2410.08020, section 3.1, written as a gain: cov_X(x, x*)² / (σ²_X(x) + λ').
-        gains, covariances = self._scratch, self._covariances
-        if self._is_one:
-            covariances = covariances[0]
-            self._xp.multiply(covariances, covariances, out=gains)
-        else:
-            gains[:] = (covariances * covariances).sum(0)
-        gains /= self.noisy_variances
-        return gains
+        """Compute how much each candidate would reduce the queries' variance, shape (n,)."""
+        # σ²_X(x*) − σ²_{X ∪ {x}}(x*) = cov_X(x, x*)² / (σ²_X(x) + λ'), by eq. 2.24 for X ∪ {x}.
+        # The x of the largest gain is SIFT's choice: arXiv 2410.08020, section 3.1.
+        squares = self._covariances * self._covariances
+        return (squares if self._has_one_query else squares.sum(0)) / self.noisy_variances
 
     def condition(self, index: int) -> None:
-        """Observe the candidate at `index`."""
-        multiply, done, products = self._xp.multiply, self._choices, self._scratch
-        factor, covariances = self._factors[done], self._covariances
-        # Rasmussen & Williams (2006), eq. 2.26, one observation at a time.
-        row = self._kernel_row(index)
-        if done:
-            earlier = self._factors[:done]
-            row = row - earlier[:, index] @ earlier
-        precision = float(self.noisy_variances[index]) ** -0.5
-        multiply(row, precision, out=factor)
-        self._choices = done + 1
-        self.noisy_variances -= multiply(factor, factor, out=products)
-        if self._is_coarse:
+        """Add the candidate at `index` to the choices X."""
+        n, v = self._choices, self._v
+        # cov_X(x_n, x) = k(x_n, x) − v(x_n)ᵀ v(x): Rasmussen & Williams (2006), eq. 2.24.
+        covariances = self._kernel_row(index)
+        if n:
+            covariances = covariances - v[:n, index] @ v[:n]
+        # 1 / L_nn, of L Lᵀ = K_X + λ' I: Algorithm 2.1, line 2.
+        inverse_pivot = float(self.noisy_variances[index]) ** -0.5
+        # v_n(x) = cov_X(x_n, x) / L_nn: line 5.
+        v_n = self._xp.multiply(covariances, inverse_pivot, out=v[n])
+        # σ²_X(x) = k(x, x) − v(x)ᵀ v(x): line 6.
+        self.noisy_variances -= v_n * v_n
+        if self._must_clip:
             self.noisy_variances = self._xp.clip(self.noisy_variances, min=self._noise_variance)
-        if self._is_one:
-            covariances = covariances[0]
-            explained = float(covariances[index]) * precision
-            covariances -= multiply(factor, explained, out=products)
-            self.query_variance -= explained * explained
+        # The same for the queries: v_n(x*) by line 5, σ²_X(x*) by line 6, cov_X(x, x*) by eq. 2.24.
+        if self._has_one_query:
+            v_n_query = float(self._covariances[index]) * inverse_pivot
+            self.query_variance -= v_n_query**2
+            self._covariances -= v_n_query * v_n
         else:
-            share = covariances[:, index] * precision
-            covariances -= share[:, None] * factor
-            self.query_variance -= float(share @ share)
+            v_n_queries = self._covariances[:, index] * inverse_pivot
+            self.query_variance -= float(v_n_queries @ v_n_queries)
+            self._covariances -= v_n_queries[:, None] * v_n
+        self._choices = n + 1
 
     def _kernel_row(self, index: int) -> Any:
-        if self._kernel is not None:
-            return self._kernel[index]
+        """Compute k(x_index, x) of every candidate x, shape (n,)."""
+        if self._kernel_matrix is not None:
+            return self._kernel_matrix[index]
         return _float64(self._xp, self._candidates @ self._candidates[index])
 
 
-def prior(xp: Any, queries: Any, candidates: Any, noise_variance: float) -> tuple[Any, Any, Any]:
-    """Return both in a precision that suffices for λ', and the candidates' variances in float64.
+def _in_sufficient_precision(matrices: Matrices, noise_variance: float) -> tuple[Matrices, float]:
+    """Return the matrices in a precision that suffices for λ', and the largest prior variance.
 
     Raises:
-        ArgumentError: If none suffices.
+        ArgumentError: If no precision suffices.
     """
-    variances = xp.vecdot(candidates, candidates)
-    largest = max(1.0, float(variances.max())) if candidates.shape[-2] else 1.0
-    check_noise(noise_variance, largest)
-    if candidates.dtype == xp.float32 and noise_variance < _LEAST_NOISE_OF_FLOAT32 * largest:
-        queries, candidates = _float64(xp, queries), _float64(xp, candidates)
+    xp, candidates = matrices.xp, matrices.candidates
+    largest_variance = float(matrices.squared_norms.max()) if len(candidates) else 1.0
+    scale = max(1.0, largest_variance)
+    check_noise(noise_variance, scale)
+    if candidates.dtype == xp.float32 and noise_variance < _LEAST_NOISE_OF_FLOAT32 * scale:
+        candidates = _float64(xp, candidates)
         variances = xp.vecdot(candidates, candidates)
-    return queries, candidates, _float64(xp, variances)
+        matrices = Matrices(xp, _float64(xp, matrices.queries), candidates, variances)
+        largest_variance = float(variances.max())
+    return matrices, largest_variance
 
 
-def kernel_of_few(xp: Any, candidates: Any, capacity: int) -> Any | None:
-    """Return the kernel matrix, shape (n, n), of so few that much of it will be asked for.
+def _small_kernel_matrix(xp: Any, candidates: Any, capacity: int) -> Any | None:
+    """Compute the kernel matrix K, shape (n, n), if most of its rows are likely to be used.
 
-    All of it at once, as one product of matrices, is cheaper than row by row; and where it is
-    made it is no larger than four times the factors.
+    One product of matrices is cheaper than one product for each choice, and K takes at most
+    four times the memory of the v.
     """
-    few = candidates.shape[-2] <= 4 * capacity
-    return _float64(xp, candidates @ candidates.mT) if few else None
+    if len(candidates) > 4 * capacity:
+        return None
+    return _float64(xp, candidates @ candidates.mT)
 
 
-def rounding(xp: Any, candidates: Any, largest: float, noise_variance: float) -> float:
-    """Return by how much, relatively, the gains of equal candidates may differ.
+def _gain_tolerance(matrices: Matrices, largest_variance: float, noise_variance: float) -> float:
+    """Return the relative difference up to which the gains of two candidates are equal."""
+    # The rounding of a product is relative to σ²_X(x) + λ', which may be as small as λ'.
+    rounding = product_tolerance(matrices) * max(1.0, largest_variance / noise_variance)
+    return min(max(1e-9, rounding), 1e-3)
 
-    Args:
-        xp: Their namespace.
-        candidates: For their type.
-        largest: The largest variance of one.
-        noise_variance: λ'.
+
+def product_tolerance(matrices: Matrices) -> float:
+    """Return the relative difference up to which products with two candidates are equal.
+
+    BLAS may sum the products of equal rows in different orders.
     """
-    # BLAS may sum equal rows in different orders: the rounding of a product, beside σ²_X(x) + λ',
-    # which may be as small as λ'.
-    return min(
-        max(1e-9, product_rounding(xp, candidates) * max(1.0, largest / noise_variance)), 1e-3
-    )
-
-
-def product_rounding(xp: Any, candidates: Any) -> float:
-    """Return by how much, relatively, products with equal candidates may differ."""
-    return 4.0 * float(xp.finfo(candidates.dtype).eps)
-
-
-def _float64(xp: Any, array: Any) -> Any:
-    return xp.astype(array, xp.float64, copy=False)
+    return 4.0 * float(matrices.xp.finfo(matrices.candidates.dtype).eps)
 
 
 def irreducible_variance(query_embeddings: Any, candidate_embeddings: Any) -> float:
-    """Return what would remain at the query if every candidate was known without noise.
+    """Compute the variance that remains at the query if every candidate is known without noise.
 
     σ²_∞ of arXiv 2410.08020: the squared distance of the query from the span of the
-    candidates, summed over the queries. No choice, however long, goes below it; zero where the
-    candidates span the space. Directions in which they spread by less than a millionth count as
-    unknown, as they are under any noise that is not as small.
+    candidates, summed over the queries. No choice of candidates goes below it. It is zero if the
+    candidates span the space. A direction in which the candidates spread by less than a millionth
+    counts as unknown: noise hides it, unless λ' is as small.
 
     Args:
         query_embeddings: Shape (m, d).
         candidate_embeddings: Shape (n, d).
     """
     xp = array_api_compat.array_namespace(query_embeddings, candidate_embeddings)
-    count, dimensions = candidate_embeddings.shape
-    if count == 0:
+    n, d = candidate_embeddings.shape
+    if n == 0:
         return float(xp.sum(query_embeddings * query_embeddings))
-    # Of the two products with one span the smaller; ten times faster than a singular value
-    # decomposition, and blind to directions of less than a millionth, which noise hides anyway.
-    many = count > dimensions
-    rows = candidate_embeddings
-    values, vectors = xp.linalg.eigh(rows.mT @ rows if many else rows @ rows.mT)
-    kept = values > 1e-13 * max(count, dimensions) * float(values[-1])
-    basis = vectors[:, kept].mT
-    if not many:
-        basis = (basis @ rows) / values[kept][:, None] ** 0.5
-    rest = query_embeddings - (query_embeddings @ basis.mT) @ basis
-    return float(xp.sum(rest * rest))
+    # X Xᵀ and Xᵀ X have the same eigenvalues; take the smaller matrix. Ten times faster than a
+    # singular value decomposition, and blind only to the directions that are left out above.
+    candidates = candidate_embeddings
+    products = candidates.mT @ candidates if n > d else candidates @ candidates.mT
+    eigenvalues, eigenvectors = xp.linalg.eigh(products)
+    kept = eigenvalues > 1e-13 * max(n, d) * float(eigenvalues[-1])
+    basis = eigenvectors[:, kept].mT
+    if n <= d:
+        basis = (basis @ candidates) / eigenvalues[kept][:, None] ** 0.5
+    residuals = query_embeddings - (query_embeddings @ basis.mT) @ basis
+    return float(xp.sum(residuals * residuals))
+
+
+def _float64(xp: Any, array: Any) -> Any:
+    return xp.astype(array, xp.float64, copy=False)

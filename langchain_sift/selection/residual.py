@@ -16,7 +16,7 @@ from langchain_sift.selection.arguments import (
     check_arguments,
     check_noise,
 )
-from langchain_sift.selection.greedy import Selection, first_of_highest, make_selection, stops_after
+from langchain_sift.selection.greedy import Selection, first_of_highest, stops_after
 
 
 def select_residual(
@@ -97,7 +97,7 @@ def residual_steps(
     """
     check_arguments(k, noise_variance, stopping_alpha)
     check_count("step_fetch_k", step_fetch_k)
-    queries, _ = as_matrices(as_numpy(query_embeddings), [])
+    queries = as_matrices(as_numpy(query_embeddings), []).queries
     posterior = _OpenPosterior(queries, noise_variance)
     indices: list[int] = []
     variances = [posterior.query_variance()]
@@ -105,7 +105,7 @@ def residual_steps(
     while len(indices) < k:
         directions = posterior.directions(closed)
         found = yield directions, step_fetch_k + posterior.before(directions, closed, step_fetch_k)
-        posterior.extend(as_matrices(queries, as_numpy(found))[1])
+        posterior.extend(as_matrices(queries, as_numpy(found)).candidates)
         best = posterior.best(closed)
         if best is None:
             break  # the index has nothing more
@@ -114,7 +114,7 @@ def residual_steps(
         variances.append(posterior.query_variance())
         if stops_after(len(indices), variances[-1], queries=len(queries), alpha=stopping_alpha):
             break
-    return make_selection(indices, variances)
+    return Selection.of(indices, variances)
 
 
 class _OpenPosterior:

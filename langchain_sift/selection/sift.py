@@ -48,10 +48,8 @@ def select(
         ArgumentError: If `k`, `noise_variance` or `stopping_alpha` is out of range.
         EmbeddingError: If a vector is NaN, infinite, zero, or of the wrong dimension.
     """
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     return choose(
-        queries,
-        candidates,
+        as_matrices(query_embeddings, candidate_embeddings),
         lambda posterior, _: posterior.gains(),
         k=k,
         noise_variance=noise_variance,

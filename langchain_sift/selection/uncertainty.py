@@ -22,10 +22,8 @@ def uncertainty_sampling(
     Diverse, and blind to what was asked: the query enters by the candidates alone.
     Arguments, result and errors as in `select`.
     """
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
     return choose(
-        queries,
-        candidates,
+        as_matrices(query_embeddings, candidate_embeddings),
         lambda posterior, _: posterior.noisy_variances,
         k=k,
         noise_variance=noise_variance,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from langchain_sift.selection.arguments import as_matrices
@@ -25,12 +24,11 @@ def random(
 
     Arguments, result and errors as in `select`.
     """
-    queries, candidates = as_matrices(query_embeddings, candidate_embeddings)
-    xp = array_api_compat.array_namespace(queries, candidates)
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    xp, candidates = matrices.xp, matrices.candidates
     rng = np.random.default_rng(seed)
     return choose(
-        queries,
-        candidates,
+        matrices,
         lambda *_: xp.asarray(rng.random(candidates.shape[0]), device=candidates.device),
         k=k,
         noise_variance=noise_variance,
