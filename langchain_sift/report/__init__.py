@@ -1,1 +1,1 @@
-"""The report of a comparison: rows, summaries, intervals, tables, plots and the page."""
+"""Summarize a comparison, and write it as a page, Markdown, JSON and plots."""

@@ -130,7 +130,7 @@ class DocumentLists:
         step = max(sorted(common), key=common.__getitem__, default=0)
         if not step or common[step] < _NEAR_COPY * len(shingles):
             return "", 0
-        words, earlier = (words_of(self._texts.get(one, "")) for one in (key, ids[step - 1]))
+        words, earlier = (words_of(self._texts.get(name, "")) for name in (key, ids[step - 1]))
         return ("copy" if words == earlier else "near copy"), step
 
     def _shingles_of(self, key: str) -> frozenset[str]:

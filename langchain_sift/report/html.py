@@ -1,4 +1,4 @@
-"""Write a report as one self-contained HTML page."""
+"""Write a report as a self-contained HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Define a row: one measurement of one method on one prompt."""
+"""Define a row: the result of a method on a prompt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChosenDocument:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method with one k on one prompt under one protocol."""
+    """The result of a method, with its number of documents k, on a prompt under a protocol."""
 
     protocol: str
     prompt: str
