@@ -151,11 +151,11 @@ class Answer:
         with ExitStack() as stack:
             engine = self._engine if isinstance(self._engine, Engine) else self._engine()
             reservation = self._admitted(engine, stack)
-            self._read_prompt(engine)
+            request = self._read_prompt(engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
                 self._found(self._retrieved(self._source, began), asked)
-            request = self._request(engine)
+            request = self._with_documents(engine, request)
             self._ticket = engine.submit(
                 request, reservation=reservation, timeout=self._timeout, started=began
             )
@@ -179,13 +179,13 @@ class Answer:
             else:
                 engine = await loop.run_in_executor(_PREPARING, self._engine)
             reservation = self._admitted(engine, stack)
-            await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
+            request = await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
             if self._given is None and self._source is not None:
                 asked = time.perf_counter()
                 self._found(
                     await self._source.adocuments(achild_callbacks(self._run_manager)), asked
                 )
-            request = await loop.run_in_executor(_PREPARING, self._request, engine)
+            request = await loop.run_in_executor(_PREPARING, self._with_documents, engine, request)
             self._ticket = engine.submit(
                 request, reservation=reservation, timeout=self._timeout, started=began
             )
@@ -241,9 +241,11 @@ class Answer:
             lengths = [recipe.max_length] * self._source.k
         return training_tokens(lengths, recipe)
 
-    def _read_prompt(self, engine: Engine) -> None:
+    def _read_prompt(self, engine: Engine) -> Request:
+        """Make the prompt, and check it before anything is retrieved for it."""
         self._prompt = self._make_prompt()
-        engine.check_prompt(self._prompt)
+        task = GenerationTask(self._prompt, self._generation)
+        return engine.request(task=task, config=self._recipe)
 
     def _retrieved(self, source: Source, began: float) -> list[Document]:
         retrieve = functools.partial(source.documents, child_callbacks(self._run_manager))
@@ -253,13 +255,12 @@ class Answer:
         self._documents = _checked(documents, "what the retriever returns")
         self._seconds_retrieval = time.perf_counter() - asked
 
-    def _request(self, engine: Engine) -> Request:
+    def _with_documents(self, engine: Engine, request: Request) -> Request:
         if self._given is not None:
             self._documents = self._given
-        request = engine.request(
+        request = engine.with_texts(
+            request,
             [document.page_content for document in self._documents],
-            GenerationTask(self._prompt, self._generation),
-            config=self._recipe,
             skip_reason=too_little_to_gain(self._documents, self._recipe.min_gain),
         )
         if self._cache is None or not request.documents:

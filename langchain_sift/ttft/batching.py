@@ -1,4 +1,4 @@
-"""A queue, and the one thread that takes requests out of it, several at a time."""
+"""Queue requests, and run them in batches on one thread."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from langchain_sift.errors import RequestCancelled
 from langchain_sift.ttft.admission import Admission
 from langchain_sift.ttft.tickets import Ticket
 
-_IDLE_SECONDS = 2.0  # after that the thread ends, and lets go of the model; the next starts another
+_IDLE_SECONDS = 2.0  # then the thread ends and releases the model; the next request starts another
 
 
 class Batcher:
-    """Gathers requests into batches, in the order in which they came, and has them done."""
+    """Gathers queued requests into batches, first come first served, and runs them."""
 
     def __init__(
-        self, do: Callable[[list[Ticket]], None], admission: Admission, limits: Limits
+        self, run: Callable[[list[Ticket]], None], admission: Admission, limits: Limits
     ) -> None:
-        """Start with an empty queue; the thread comes with the first request.
+        """Start with an empty queue. The first request starts the thread.
 
         Args:
-            do: Does a batch, and finishes each of its tickets; raises nothing.
-            admission: Tells how many requests are on their way.
-            limits: Of a batch's size and of how long it is waited for.
+            run: Function that runs a batch and finishes its tickets. It never raises.
+            admission: The number of admitted requests, which may be about to be submitted.
+            limits: Maximum size of a batch, and maximum time to wait for more requests.
         """
-        self._do = do
+        self._run = run
         self._admission = admission
         self._limits = limits
         self._queue: deque[Ticket] = deque()
-        # Entered itself, not through the condition: an interrupt inside the condition's own
-        # Python code would leave it locked for ever.
+        # Acquire the lock, never the condition: an interrupt inside the condition's Python code
+        # would leave it locked forever.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -44,7 +44,7 @@ class Batcher:
         _open_batchers.add(self)
 
     def put(self, ticket: Ticket) -> None:
-        """Append a request.
+        """Append a request to the queue.
 
         Raises:
             RequestCancelled: If the batcher is closed.
@@ -55,34 +55,34 @@ class Batcher:
             ticket.leave_queue = self._remove
             try:
                 self._queue.append(ticket)
-                # In a forked child the thread is not alive, whatever the parent's was.
+                # A forked child has no such thread, even if its parent has.
                 if self._thread is None or not self._thread.is_alive():
                     self._thread = threading.Thread(
                         target=self._serve, name="langchain-sift-engine", daemon=True
                     )
                     self._thread.start()
                 self._changed.notify_all()
-            except BaseException:  # an interrupt, or there can be no more threads
+            except BaseException:  # an interrupt, or the system has no more threads
                 ticket.cancel()
                 raise
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
+        """Number of requests in the queue."""
         return len(self._queue)
 
     @property
     def at_work(self) -> int:
-        """Requests in the batch that is being done."""
+        """Number of requests in the current batch."""
         return len(self._batch)
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests."""
+        """If True, the batcher accepts no more requests."""
         return self._closed
 
     def close(self) -> None:
-        """Refuse what comes, cancel what is there, and wait for the thread to end."""
+        """Refuse new requests, cancel all others, and wait for the thread to end."""
         with self._lock:
             self._closed = True
             dropped = list(self._queue)
@@ -98,7 +98,7 @@ class Batcher:
 
     def _serve(self) -> None:
         while batch := self._next():
-            self._do(batch)
+            self._run(batch)
             with self._lock:
                 self._batch = []
 
@@ -117,7 +117,7 @@ class Batcher:
         return bool(self._queue) or self._closed
 
     def _gather(self) -> None:
-        """Wait for requests that are on their way; one that is alone waits for nobody."""
+        """Wait for other admitted requests; a request that is alone does not wait."""
         until = time.perf_counter() + self._limits.gather_seconds
         while len(self._queue) < min(self._limits.max_batch_size, self._admission.requests):
             left = until - time.perf_counter()
@@ -126,32 +126,32 @@ class Batcher:
             self._changed.wait(min(left, threading.TIMEOUT_MAX))
 
     def _remove(self, ticket: Ticket) -> None:
-        """Let a cancelled request make room at once, and not when a batch is done.
+        """Finish a cancelled request now instead of after the current batch.
 
-        One call on the queue and no lock: whoever removes the ticket from it finishes it.
+        A single call on the queue, without a lock: the thread that removes a ticket finishes it.
         """
         try:
             self._queue.remove(ticket)
-        except ValueError:  # at work, or done
+        except ValueError:  # in the current batch, or done
             return
         ticket.finish(ticket.stop_error())
 
     def _take(self) -> list[Ticket]:
-        """Take the first request, and those after it that can be done with it."""
+        """Take the first request, and later ones with a task of the same type."""
         batch: list[Ticket] = []
-        passed_over: list[Ticket] = []
+        others: list[Ticket] = []
         while len(batch) < self._limits.max_batch_size:
             try:
                 ticket = self._queue.popleft()
-            except IndexError:  # also where the last one has just been cancelled
+            except IndexError:  # perhaps the last request has just been cancelled
                 break
             if ticket.should_stop():
                 ticket.finish(ticket.stop_error())
-            elif batch and ticket.request.task_type is not batch[0].request.task_type:
-                passed_over.append(ticket)
+            elif batch and type(ticket.request.task) is not type(batch[0].request.task):
+                others.append(ticket)
             else:
                 batch.append(ticket)
-        self._queue.extendleft(reversed(passed_over))
+        self._queue.extendleft(reversed(others))
         return batch
 
 
@@ -159,7 +159,7 @@ _open_batchers: weakref.WeakSet[Batcher] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """Let no thread be inside PyTorch when the interpreter goes."""
+    """End all threads, so that none is inside PyTorch when the interpreter exits."""
     for batcher in list(_open_batchers):
         batcher.close()
 

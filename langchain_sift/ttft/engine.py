@@ -1,9 +1,19 @@
-"""One frozen model, and the slots in which prompts fine-tune it, several at a time.
+"""Fine-tune one frozen model for each request, answer, and reset it.
 
-A request is admitted or refused at once, waits in a queue, and is taken out of it with others
-by the engine's one thread, which trains their slots together, does their tasks together, and
-brings the slots to rest, verified. Only that thread touches the modules with the adapters, so
-no request can see another; the base weights are never written to.
+The path of a request, from the client's thread to the engine's thread and back:
+
+    admission   reserve room for the request, or refuse it at once
+    engine      check the prompt, tokenize the documents (model/tokens)
+    tickets     the submitted request and its events; the client iterates over them
+    batching    queue -> a batch of requests with tasks of the same type
+      worker      one slot per request: LoRA weights, gradients, AdamW state (training/slots)
+      training    per document: forward, loss, backward, step     -> Step    (trainer, lora, loss)
+      generation  per token: forward, sample, decode              -> str     (decoding)
+      worker      complete the ticket, release its reservation    -> Outcome
+      worker      reset each slot and verify it bit for bit; if one is in doubt, replace them all
+
+One thread of the engine runs all batches, and only this thread touches the modules with the
+slots, so a request never sees another. The base weights are never written to.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import leave_cores_to_others
-from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, ScoringTask
+from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
@@ -34,37 +44,38 @@ from langchain_sift.ttft.worker import Worker
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """What an engine is doing: at rest, zeros, but for what is counted started its start."""
+    """The current load of an engine, and its quarantines since it started."""
 
     admitted: int
-    """Requests that are admitted and not done."""
+    """Number of requests that are admitted and not done."""
 
     admitted_tokens: int
-    """Training tokens that they reserve."""
+    """Number of training tokens that these requests reserve."""
 
     waiting: int
-    """Requests in the queue."""
+    """Number of requests in the queue."""
 
     at_work: int
-    """Requests in the batch that is being done."""
+    """Number of requests in the current batch."""
 
     quarantined: int
-    """Times that a slot was not at rest after a request, and all slots were replaced."""
+    """Number of times that a slot was not at rest after a batch, so all slots were replaced."""
 
 
 class Engine:
-    """Fine-tunes one model for each prompt, answers, and forgets."""
+    """One model with slots: fine-tunes it for each request, answers, and resets the slots."""
 
     def __init__(
         self, language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
     ) -> None:
-        """Prepare the slots.
+        """Allocate the first slot.
 
         Args:
-            language_model: Shared with whoever else uses it; never changed.
-            config: The recipe. A request may bring another for the same adapter (`lora_rank`,
-                `lora_alpha`, `target_modules`, `gradient_checkpointing`).
-            limits: How much is done at once, and how much waits.
+            language_model: The model, which may have other users. It never changes.
+            config: Default settings of the training. A request may have others, except for those
+                that shape the adapter: `lora_rank`, `lora_alpha`, `target_modules` and
+                `gradient_checkpointing`.
+            limits: Maximum batch size and maximum load. None means `Limits()`.
 
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
@@ -72,15 +83,15 @@ class Engine:
         self.language_model = language_model
         self.config = config
         self.limits = limits or Limits()
+        self.admission = Admission(self.limits)
         embeddings: Any = language_model.model.get_input_embeddings()
         self._vocabulary = int(embeddings.num_embeddings)
         self._worker = Worker(language_model, config)
-        self.admission = Admission(self.limits)
-        self._batcher = Batcher(self._worker.do, self.admission, self.limits)
+        self._batcher = Batcher(self._worker.run, self.admission, self.limits)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the model's weights: what an adapter that is kept belongs to."""
+        """SHA-256 of the model's weights. A trained adapter belongs to these weights only."""
         digest = hashlib.sha256()
         model = self.language_model.model
         for name, weights in [*model.named_parameters(), *model.named_buffers()]:
@@ -91,42 +102,62 @@ class Engine:
 
     def request(
         self,
-        texts: Sequence[str] | TrainedAdapter,
-        task: GenerationTask | ScoringTask | None = None,
+        texts: Sequence[str] | TrainedAdapter = (),
+        task: Task | None = None,
         *,
         config: FineTuneConfig | None = None,
         keep_adapter: bool = False,
         skip_reason: str | None = None,
     ) -> Request:
-        """Tokenize the documents, and return what `submit` takes.
+        """Check a task and tokenize its documents, for `submit`.
 
         Args:
-            texts: Documents, most informative first; one may occur more than once. Or an
-                adapter that was trained before.
-            task: What to do with the model that learned from them. An answer is no longer than
-                the model's context has room for.
-            config: The recipe, where it is not the engine's.
-            keep_adapter: Whether the outcome has the adapter's weights.
-            skip_reason: Why nothing is to be learned from the texts, where that is so.
+            texts: Documents to train on, most informative first, with repeats; or a trained
+                adapter to use instead.
+            task: Task of the fine-tuned model. An answer has at most as many tokens as the
+                model's context has room for. None means to train only.
+            config: Settings of the training. None means those of the engine.
+            keep_adapter: If True, the outcome contains the trained adapter.
+            skip_reason: Reason not to train on the texts, for the record. None means to train.
 
         Raises:
-            ArgumentError: If the recipe needs another adapter than the engine's, the prompt is
-                empty or too long, or a token is not in the model's vocabulary.
+            PromptTooLong: If the prompt fills the model's context.
+            ArgumentError: If the config needs adapters of another shape than the engine's, the
+                prompt is empty, or a token is not in the model's vocabulary.
         """
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
-                f"{config} needs another adapter than that of the engine's {self.config}"
+                "lora_rank, lora_alpha, target_modules and gradient_checkpointing must be those "
+                f"of the engine, {adapter_shape(self.config)}, got {adapter_shape(config)}"
             )
         if isinstance(task, GenerationTask):
-            task = self._within_context(task)
+            task = self._fit_context(task)
         if task is not None:
             self._check_pairs(task.pairs)
+        request = Request((), config, task, keep_adapter=keep_adapter)
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
-            return Request((), 0, config, task, adapter=texts, keep_adapter=keep_adapter)
+            return replace(request, adapter=texts)
+        return self.with_texts(request, texts, skip_reason=skip_reason)
+
+    def with_texts(
+        self, request: Request, texts: Sequence[str], *, skip_reason: str | None = None
+    ) -> Request:
+        """Tokenize documents and add them to a request that has none.
+
+        Args:
+            request: The request, whose task is checked.
+            texts: As in `request`.
+            skip_reason: As in `request`.
+
+        Raises:
+            ArgumentError: If a token is not in the model's vocabulary.
+        """
         check_texts("texts", texts)
-        texts = texts if skip_reason is None else ()
+        if skip_reason is not None:
+            return replace(request, skip_reason=skip_reason)
+        config = request.config
         documents = tokenize_documents(
             self.language_model.tokenizer,
             texts,
@@ -135,8 +166,15 @@ class Engine:
         )
         for document in documents:
             self._check_vocabulary(document.token_ids)
-        return Request(
-            documents, len(texts), config, task, keep_adapter=keep_adapter, skip_reason=skip_reason
+        # Tokenization ends with the last document of `max_documents`.
+        is_full = len(documents) == config.max_documents
+        examined = documents[-1].index + 1 if is_full else len(texts)
+        skipped = set(range(examined)).difference(document.index for document in documents)
+        return replace(
+            request,
+            documents=documents,
+            skipped=tuple(sorted(skipped)),
+            omitted=len(texts) - examined,
         )
 
     def submit(
@@ -147,16 +185,16 @@ class Engine:
         timeout: float | None = None,
         started: float | None = None,
     ) -> Ticket:
-        """Hand in a request; iterate over the ticket for what comes of it.
+        """Queue a request and return its ticket; iterate over it for the events.
 
         Args:
-            request: From `request`.
-            reservation: From `admission.admit`; reserved now by default.
-            timeout: Seconds after which it ends with an error; None: any time.
-            started: When they began, by `time.perf_counter`; by default now.
+            request: A request made by `request`.
+            reservation: Room for the request, from `admission`. None means to reserve it now.
+            timeout: Seconds until the request must be done. None means no limit.
+            started: Start of these seconds, by `time.perf_counter`. None means now.
 
         Raises:
-            EngineOverloaded: If there is no room for it.
+            EngineOverloaded: If there is no room for the request.
             RequestCancelled: If the engine is closed.
         """
         lengths = [len(document.token_ids) for document in request.documents]
@@ -165,7 +203,7 @@ class Engine:
         try:
             reservation.resize(tokens)
             ticket = Ticket(request, reservation, timeout=timeout, started=started)
-            leave_cores_to_others()  # this thread waits now
+            leave_cores_to_others()  # this thread now waits
             self._batcher.put(ticket)
         except BaseException:
             reservation.release()
@@ -173,58 +211,45 @@ class Engine:
         return ticket
 
     def outcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
-        """Hand in a request, and return its outcome."""
-        *_, last = self.submit(request, timeout=timeout)
-        assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
-        return last
+        """Run a request and return its outcome."""
+        events = self.submit(request, timeout=timeout)
+        return next(event for event in events if isinstance(event, Outcome))
 
     async def aoutcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
-        """Do as `outcome` does, without blocking the event loop."""
+        """Run a request without blocking the event loop, and return its outcome."""
         async with aclosing(aiter(self.submit(request, timeout=timeout))) as events:
-            async for event in events:
-                last = event
-        assert isinstance(last, Outcome)  # noqa: S101 - a ticket ends with it, or raises
-        return last
+            outcomes = [event async for event in events if isinstance(event, Outcome)]
+        return outcomes[0]
 
     def finetune(
         self, texts: Sequence[str], *, config: FineTuneConfig | None = None
     ) -> TrainedAdapter:
-        """Learn from the texts; return the adapter, to be saved, or used again.
+        """Train on the texts and return the adapter, to save it or to use it in a request.
 
         Args:
             texts: Documents, most informative first.
-            config: The recipe, where it is not the engine's.
+            config: Settings of the training. None means those of the engine.
 
         Raises:
             EngineOverloaded: If there is no room for the request.
-            TrainingError: If nothing could be learned.
+            TrainingError: If training failed, or there was no document to train on.
         """
         config = replace(config or self.config, on_failure="raise")
         outcome = self.outcome(self.request(texts, config=config, keep_adapter=True))
         if outcome.adapter is None:
-            raise TrainingError(f"there is no adapter to keep: {outcome.training.fallback}")
+            raise TrainingError(f"there is no adapter to return: {outcome.training.fallback}")
         return outcome.adapter
 
-    def check_prompt(self, prompt: Sequence[int]) -> None:
-        """Reject a prompt that leaves no room for an answer.
-
-        Raises:
-            PromptTooLong: If the prompt fills the model's context.
-            ArgumentError: If the prompt is empty, or has a token that is not in the model's
-                vocabulary.
-        """
-        limit = self.language_model.context_length
-        if not 0 < len(prompt) < limit:
-            msg = f"the prompt must have from 1 to {limit - 1} tokens, got {len(prompt)}"
-            raise PromptTooLong(msg) if prompt else ArgumentError(msg)
-        self._check_vocabulary(prompt)
-
-    def _within_context(self, task: GenerationTask) -> GenerationTask:
-        self.check_prompt(task.prompt)
-        room = self.language_model.context_length - len(task.prompt)
-        if task.config.max_tokens <= room:
+    def _fit_context(self, task: GenerationTask) -> GenerationTask:
+        """Check the prompt, and limit the answer to the rest of the model's context."""
+        limit, length = self.language_model.context_length, len(task.prompt)
+        if length == 0 or length >= limit:
+            error = PromptTooLong if length else ArgumentError
+            raise error(f"the prompt must have from 1 to {limit - 1} tokens, got {length}")
+        self._check_vocabulary(task.prompt)
+        if task.config.max_tokens <= limit - length:
             return task
-        return replace(task, config=replace(task.config, max_tokens=room))
+        return replace(task, config=replace(task.config, max_tokens=limit - length))
 
     def _check_pairs(self, pairs: Pairs) -> None:
         limit = self.language_model.context_length
@@ -237,14 +262,15 @@ class Engine:
             self._check_vocabulary([*context, *target])
 
     def _check_vocabulary(self, token_ids: Sequence[int]) -> None:
-        # On a GPU, one index beyond the embedding makes the whole process useless.
-        size = self._vocabulary
+        # On a GPU, one index beyond the embeddings breaks the whole process.
         for token_id in (min(token_ids), max(token_ids)):
-            if not 0 <= token_id < size:
-                raise ArgumentError(f"token {token_id} is not in the model's vocabulary of {size}")
+            if not 0 <= token_id < self._vocabulary:
+                raise ArgumentError(
+                    f"token {token_id} is not in the model's vocabulary of {self._vocabulary}"
+                )
 
     def status(self) -> EngineStatus:
-        """Return what the engine is doing."""
+        """Return the current load and the number of quarantines."""
         return EngineStatus(
             admitted=self.admission.requests,
             admitted_tokens=self.admission.tokens,
@@ -255,16 +281,16 @@ class Engine:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests."""
+        """If True, the engine accepts no more requests."""
         return self._batcher.closed
 
     def close(self) -> None:
-        """Refuse what comes, cancel what is there, and wait for one step or token at most."""
+        """Refuse new requests, cancel all others, and wait for at most one step or token."""
         self._batcher.close()
 
 
 def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
-    """Return what of a recipe decides about the slots; the rest is each request's own."""
+    """Return the settings that determine the slots. Each request has its own other settings."""
     return (
         config.lora_rank,
         config.lora_alpha,
@@ -273,16 +299,18 @@ def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
     )
 
 
-# Whoever asks for the same weights with the same adapter shares an engine: one queue, and
-# batches of everybody's requests.
+# Users of the same weights and adapter shape share an engine, so that one queue makes batches of
+# all their requests.
 _engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = weakref.WeakValueDictionary()
-_making = threading.Lock()
+_creating = threading.Lock()
 
 
 def shared_engine(
     language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
 ) -> Engine:
-    """Return the engine of these weights, this tokenizer and adapter; one until it is closed.
+    """Return the engine of this model, tokenizer, adapter shape and limits.
+
+    The first call creates it; another is created once it is closed.
 
     Raises:
         ArgumentError: As `Engine`.
@@ -290,7 +318,7 @@ def shared_engine(
     limits = limits or Limits()
     weights = (id(language_model.model), id(language_model.tokenizer))
     key = (*weights, adapter_shape(config), limits)
-    with _making:
+    with _creating:
         engine = _engines.get(key)
         if engine is None or engine.closed:
             engine = Engine(language_model, config, limits)

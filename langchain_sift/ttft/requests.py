@@ -1,4 +1,4 @@
-"""TODO: describe."""
+"""Describe one request to the engine: its documents, its task and its outcome."""
 
 from __future__ import annotations
 
@@ -11,130 +11,130 @@ from langchain_sift.ttft.training.tasks import Step, TrainingRecord, budget_limi
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""Contexts and targets, token ids."""
+"""Contexts and targets as token ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationTask:
-    """Continue a prompt of token ids."""
+    """Generate the answer to a prompt."""
 
     prompt: Sequence[int]
+    """Token ids."""
+
     config: GenerationConfig
+    """Settings of the generation. `max_tokens` never exceeds the rest of the model's context."""
+
     pairs: Pairs = ()
-    """To be scored as well, as in `ScoringTask`."""
+    """Texts to score as well, as in `ScoringTask`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringTask:
-    """Tell how likely each target is after its context, both token ids."""
+    """Compute the negative log-likelihood of each target after its context."""
 
     pairs: Pairs
+
     after: Sequence[int] = ()
-    """Also when so many of the documents were learned from."""
+    """Numbers of documents. The pairs are also scored during training, after each of them."""
+
+
+Task = GenerationTask | ScoringTask
 
 
 @dataclass(frozen=True, slots=True)
 class Milestone:
-    """What a model predicted on the way, as one that had learned from no more documents."""
+    """The scores of a `ScoringTask` during training."""
 
     documents: int
+    """Number of documents trained on, those that are too short included."""
+
     nats: tuple[float, ...]
+    """Negative log-likelihood of each target."""
+
     tokens: int
-    """Learned from so far, repeats counted."""
+    """Number of tokens trained on so far, repeats counted."""
 
     seconds: float
-    """Of training so far, that of prompts trained together included."""
+    """Seconds of training so far, for all requests of the batch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """What one prompt asks of the engine: learn, then do the task, then forget."""
+    """One request to the engine: fine-tune on the documents, run the task, reset the slot."""
 
     documents: Sequence[TokenizedDocument]
-    """To learn from, most informative first."""
-
-    num_texts: int
-    """How many texts there were, with those too short to learn from and those too many."""
+    """Documents to train on, most informative first."""
 
     config: FineTuneConfig
 
-    task: GenerationTask | ScoringTask | None = None
+    task: Task | None = None
+    """None means that the request only trains."""
+
+    skipped: tuple[int, ...] = ()
+    """Indices of the texts that are too short to train on."""
+
+    omitted: int = 0
+    """Number of texts beyond `max_documents`, which were not tokenized."""
 
     adapter: TrainedAdapter | None = None
-    """One trained before, in place of learning from the documents."""
+    """A trained adapter to use instead of training."""
 
     keep_adapter: bool = False
-    """Whether the adapter's weights are part of the outcome."""
+    """If True, the outcome contains the adapter's weights."""
 
     skip_reason: str | None = None
-    """Why nothing is to be learned, where that was decided before."""
-
-    @property
-    def skipped(self) -> tuple[int, ...]:
-        """Indices of the texts that were too short to train on, of those that were looked at."""
-        indices = {document.index for document in self.documents}
-        looked_at = range(self.num_texts - self.omitted)
-        return tuple(index for index in looked_at if index not in indices)
-
-    @property
-    def omitted(self) -> int:
-        """How many texts were not looked at, as there were `max_documents` before them."""
-        if len(self.documents) == self.config.max_documents:
-            return self.num_texts - self.documents[-1].index - 1
-        return 0
-
-    @property
-    def task_type(self) -> type | None:
-        """What its task is: one batch has one kind."""
-        return None if self.task is None else type(self.task)
+    """Reason to skip the training. None means to train."""
 
     def with_adapter(self, adapter: TrainedAdapter) -> Request:
-        """Return the request with what was learned before, in place of learning it.
+        """Replace the training by an adapter that was trained on the same tokens.
 
-        It was learned from the same tokens in the same order. They may have stood at other places
-        among the texts given, between others that were too short or too many.
+        The documents may have had other indices then, among other texts that were too short or
+        too many: the adapter's record gets the indices of this request.
         """
-        reservations = [document.index for document in self.documents]
-        before = replace(
+        indices = [document.index for document in self.documents]
+        steps = adapter.training.steps
+        record = replace(
             adapter.training,
             seconds=0.0,
-            trained=tuple(reservations[: len(adapter.training.trained)]),
+            trained=tuple(indices[: len(adapter.training.trained)]),
             skipped=self.skipped,
             truncated=tuple(document.index for document in self.documents if document.truncated),
-            ended=budget_limit(adapter.training.steps, self.documents, self.config, self.omitted),
+            ended=budget_limit(steps, self.documents, self.config, self.omitted),
         )
-        return replace(self, documents=(), num_texts=0, adapter=replace(adapter, training=before))
+        adapter = replace(adapter, training=record)
+        return replace(self, documents=(), skipped=(), omitted=0, adapter=adapter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What came of a request, apart from the text of its answer."""
+    """The outcome of a request, except for the text of its answer."""
 
     training: TrainingRecord
+
     tokens: int = 0
-    """Of the answer."""
+    """Number of tokens of the answer."""
 
     finish_reason: str = "stop"
-    """Why the answer has no more tokens: "stop", it came to its end or to a stop string, or
-    "length", there were to be no more."""
+    """"stop" if the answer ended by itself or at a stop string, "length" at `max_tokens`."""
 
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""
 
     milestones: tuple[Milestone, ...] = ()
-    """The same on the way, for each of `ScoringTask.after` that came before the end."""
+    """Scores during training, for each of `ScoringTask.after` that training reached."""
 
     adapter: TrainedAdapter | None = None
-    """What was learned, where it was to be kept."""
+    """The trained adapter, if the request keeps it and training succeeded."""
 
     batch_size: int = 1
-    """Requests that were done together with it, itself included."""
+    """Number of requests in the batch, this one included."""
 
     seconds_waiting: float = 0.0
-    """From being handed in to the first step."""
+    """Seconds from the submission to the start of the batch."""
 
     seconds_task: float = 0.0
+    """Seconds from the start of the batch's tasks to the end of this one."""
 
 
 Event = Step | str | Outcome
-"""A gradient step, a piece of the answer, and last what came of it all."""
+"""A gradient step, a piece of the answer, or the outcome, which is the last event."""

@@ -1,23 +1,25 @@
-"""A request that was handed in: its events as they come, for threads and for coroutines."""
+"""Pass the events of a submitted request from the engine to its client."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
 
-from langchain_sift.errors import RequestCancelled, RequestTimeout
+from langchain_sift.errors import RequestCancelled, RequestTimeout, TrainingError
 from langchain_sift.ttft.admission import Reservation
 from langchain_sift.ttft.requests import Event, Outcome, Request
+from langchain_sift.ttft.training.tasks import Step
 
 
 class Ticket:
-    """One request from being handed in to its outcome.
+    """A submitted request: the engine reports its events, and the client iterates over them.
 
-    Iterate over it, once, in a thread or in a coroutine. Leaving the iteration early, however
-    that happens, cancels the request.
+    Iterate once, in a thread or in a coroutine. If the iteration ends early, for whatever reason,
+    the request is cancelled.
     """
 
     def __init__(
@@ -28,89 +30,136 @@ class Ticket:
         timeout: float | None = None,
         started: float | None = None,
     ) -> None:
-        """Prepare a request.
+        """Create the ticket of a request.
 
         Args:
-            request: What is asked.
-            reservation: Given back when the request is done.
-            timeout: Seconds in which it must be done; None: any time.
-            started: When they began, by `time.perf_counter`; by default now.
+            request: The request.
+            reservation: Room for the request; released when it is done.
+            timeout: Seconds until it must be done. None means no limit.
+            started: Start of these seconds, by `time.perf_counter`; now by default.
         """
         self.request = request
         self.reservation = reservation
         self.submitted_at = time.perf_counter()
         self.done = threading.Event()
-        """Set once the engine has nothing more to do with it."""
-        self._timeout = timeout
-        self._started = self.submitted_at if started is None else started
+        """Set when the engine has finished the request."""
         self.leave_queue: Callable[[Ticket], object] | None = None
-        """Called when it is cancelled; set by the queue that it waits in."""
+        """Called on cancellation; set by the queue."""
+        self.text = ""
+        """Text of the answer that was sent to the client."""
+        self.failure: BaseException = TrainingError("the engine lost the request: this is a bug")
+        """Error of the last attempt."""
+        self._steps = 0  # gradient steps that were sent
+        self._to_repeat = ""  # text of an earlier attempt that this attempt has to generate again
+        self._timeout = timeout
+        started = self.submitted_at if started is None else started
+        self._deadline = math.inf if timeout is None else started + timeout
         self._cancelled = False
         self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._wake: Callable[[], object] | None = None
 
     def cancel(self) -> None:
-        """End it: within one gradient step or one token nothing more is done for it.
+        """Cancel the request: the engine stops within one gradient step or one token.
 
-        Takes no lock that another thread may hold for long: a finalizer may call it anywhere.
+        A finalizer may call this anywhere, so it takes no lock that another thread may hold long.
         """
         self._cancelled = True
-        if self.leave_queue is not None:
+        if self.leave_queue is not None and not self.done.is_set():
             self.leave_queue(self)
 
+    # --- the engine's side ----------------------------------------------------------------
+
     def should_stop(self) -> bool:
-        """Return whether it was cancelled or is too late."""
-        return self._cancelled or self._seconds_left() <= 0
+        """Return whether the request is done, cancelled or past its deadline."""
+        late = time.perf_counter() >= self._deadline
+        return late or self._cancelled or self.done.is_set()
 
     def stop_error(self) -> RequestCancelled | RequestTimeout:
-        """Return the error of a request that was told to stop."""
+        """Return the error of a request that should stop."""
         if self._cancelled:
             return RequestCancelled("the request was cancelled before its answer was complete")
-        return self._too_late()
+        return self._timeout_error()
 
-    def _seconds_left(self) -> float:
-        if self._timeout is None:
-            return float("inf")
-        return self._started + self._timeout - time.perf_counter()
+    def report_step(self, step: Step) -> None:
+        """Send a gradient step, unless an earlier attempt sent it."""
+        if step.number > self._steps:
+            self._steps = step.number
+            self._send(step)
 
-    def put(self, event: Event | BaseException) -> None:
-        """Tell whoever iterates; called by the engine."""
+    def report_text(self, text: str) -> bool:
+        """Send the text of one token, perhaps none; return True if generation should stop.
+
+        A retry first generates the text again that the client already has. If it differs, the
+        request fails.
+        """
+        if self.should_stop():
+            return True
+        repeated = self._to_repeat[: len(text)]
+        if not text.startswith(repeated):
+            self.finish(self.failure)
+            return True
+        self._to_repeat = self._to_repeat[len(text) :]
+        if new := text[len(repeated) :]:
+            self.text += new
+            self._send(new)
+        return False
+
+    def retry(self, failure: BaseException) -> None:
+        """Begin another attempt, which sends nothing twice."""
+        self.failure = failure
+        self._to_repeat = self.text
+
+    def complete(self, outcome: Outcome) -> None:
+        """Finish with an outcome, or with an error if the request should have stopped before."""
+        if self.should_stop():
+            self.finish(self.stop_error())
+        elif self._to_repeat:
+            self.finish(self.failure)
+        else:
+            self.finish(outcome)
+
+    def finish(self, last: Outcome | BaseException) -> None:
+        """Send the last event and release the reservation, unless the request is done."""
+        if self.done.is_set():
+            return
+        self.reservation.release()
+        self.done.set()
+        self._send(last)
+
+    def _send(self, event: Event | BaseException) -> None:
         self._events.put(event)
         wake = self._wake
         if wake is not None:
             try:
                 wake()
-            except RuntimeError:  # the event loop is closed: nobody waits any more
+            except RuntimeError:  # the event loop is closed: there is no client any more
                 self.cancel()
 
-    def finish(self, last: Outcome | BaseException) -> None:
-        """Tell the outcome, and give the place back; called by the engine; once is enough."""
-        if self.done.is_set():
-            return
-        self.reservation.release()
-        self.done.set()
-        self.put(last)
+    # --- the client's side ----------------------------------------------------------------
 
     def __iter__(self) -> Generator[Event]:
-        """Yield what happens; the last is the outcome.
+        """Yield the events; the last one is the outcome.
 
         Raises:
-            RequestTimeout: If it was not done in time.
+            RequestCancelled: If the request was cancelled.
+            RequestTimeout: If the deadline passes first.
         """
         try:
             while True:
                 try:
-                    event = self._events.get(timeout=self._wait())
+                    event = self._events.get(timeout=self._seconds_left())
                 except queue.Empty:
-                    raise self._too_late() from None
-                yield self._checked(event)
+                    raise self._timeout_error() from None
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
                 if isinstance(event, Outcome):
                     return
         finally:
             self.cancel()
 
     async def __aiter__(self) -> AsyncGenerator[Event]:
-        """As `__iter__`, without holding a thread."""
+        """Yield the events without blocking the event loop."""
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         self._wake = lambda: loop.call_soon_threadsafe(ready.set)
@@ -121,7 +170,9 @@ class Ticket:
                 except queue.Empty:
                     await self._until(ready)
                     continue
-                yield self._checked(event)
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
                 if isinstance(event, Outcome):
                     return
         finally:
@@ -130,27 +181,22 @@ class Ticket:
 
     async def _until(self, ready: asyncio.Event) -> None:
         try:
-            # Not wait_for: until Python 3.12 it forgot a cancellation that came with an event.
-            async with asyncio.timeout(self._wait()):
-                # What came between the last look and now has set it already.
+            # Not wait_for, which until Python 3.12 lost a cancellation that came with an event.
+            async with asyncio.timeout(self._seconds_left()):
+                # An event that came since the last look has set it already.
                 await ready.wait()
         except TimeoutError:
-            raise self._too_late() from None
+            raise self._timeout_error() from None
         ready.clear()
 
-    def _wait(self) -> float | None:
-        left = self._seconds_left()
-        # What a wait can be told at most are 292 years.
-        return None if left == float("inf") else min(max(0.0, left), threading.TIMEOUT_MAX)
+    def _seconds_left(self) -> float | None:
+        """Return the seconds to wait at most; a thread cannot wait for more than 292 years."""
+        if self._deadline == math.inf:
+            return None
+        return min(max(0.0, self._deadline - time.perf_counter()), threading.TIMEOUT_MAX)
 
-    def _checked(self, event: Event | BaseException) -> Event:
-        if isinstance(event, BaseException):
-            raise event
-        return event
-
-    def _too_late(self) -> RequestTimeout:
-        msg = (
-            f"the prompt was not answered within {self._timeout} s: raise timeout, learn from "
-            "less (max_documents, max_train_tokens), or ask less at once"
+    def _timeout_error(self) -> RequestTimeout:
+        return RequestTimeout(
+            f"the prompt was not answered within {self._timeout} s: raise timeout, train on less "
+            "(max_documents, max_train_tokens), or send fewer requests at once"
         )
-        return RequestTimeout(msg)

@@ -32,6 +32,12 @@ class TokenizedDocument:
     truncated: bool
     """If True, the end of the text was cut off."""
 
+    def truncate(self, max_length: int) -> TokenizedDocument:
+        """Return the document with at most `max_length` tokens."""
+        if len(self.token_ids) <= max_length:
+            return self
+        return TokenizedDocument(self.index, self.token_ids[:max_length], truncated=True)
+
 
 def check_texts(name: str, texts: Any) -> None:
     """Reject everything but a sequence of texts; a single text would be a sequence of letters.
