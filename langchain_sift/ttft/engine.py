@@ -128,8 +128,9 @@ class Engine:
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
-                "lora_rank, lora_alpha, target_modules and gradient_checkpointing must be those "
-                f"of the engine, {adapter_shape(self.config)}, got {adapter_shape(config)}"
+                "the engine cannot train another adapter than its own: lora_rank, lora_alpha, "
+                "target_modules and gradient_checkpointing must be "
+                f"{adapter_shape(self.config)}, got {adapter_shape(config)}"
             )
         if isinstance(task, GenerationTask):
             task = self._fit_context(task)

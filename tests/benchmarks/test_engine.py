@@ -55,7 +55,6 @@ def requests(
     return [
         Request(
             [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
-            DOCUMENTS,
             RECIPE,
             task,
         )
@@ -217,7 +216,7 @@ def test_request(
         worker = engine._worker
         trainer = worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=RECIPE.learning_rate)
-        continuation = Continuation(prompt, config, lambda: False, lambda _: None, lambda *_: None)
+        continuation = Continuation(prompt, config, lambda _: False, lambda *_: None)
 
         def work() -> None:
             with torch.enable_grad():

@@ -23,7 +23,7 @@ from langchain_sift import (
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.ttft import load_language_model
-from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.decoding import AnswerDecoder
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 QUESTION = "Who repairs the broken clock near the border?"
@@ -291,15 +291,15 @@ async def test_a_stream_tells_its_usage_where_it_is_asked_to(client, route):
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client, service, monkeypatch):
-    take, taken = _Row.take, []
+    add, taken = AnswerDecoder.add, []
 
-    def fail(row, token_id):
+    def fail(decoder, token_id):
         taken.append(token_id)
         if len(taken) == 6:
             raise RuntimeError("heliotrope")
-        take(row, token_id)
+        return add(decoder, token_id)
 
-    monkeypatch.setattr(_Row, "take", fail)
+    monkeypatch.setattr(AnswerDecoder, "add", fail)
     for route in (CHAT, TEXT):
         taken.clear()
         *chunks, last = await stream(client, route)

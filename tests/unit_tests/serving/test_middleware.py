@@ -19,7 +19,7 @@ from langchain_sift.errors import EngineOverloaded, StoreTimeout, StoreUnavailab
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving import Tenant, Tenants, create_app, middleware
 from langchain_sift.serving.tenants import digest_of
-from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.trainer import Trainer
 
@@ -280,14 +280,14 @@ async def test_training_stops_within_a_step_when_the_client_leaves(service, pace
 
 
 async def test_generation_stops_when_the_client_of_a_stream_leaves(service, monkeypatch):
-    tokens, take = [], _Row.take
+    tokens, add = [], AnswerDecoder.add
 
-    def slowly(row, token_id):
+    def slowly(decoder, token_id):
         tokens.append(token_id)
         time.sleep(0.02)
-        take(row, token_id)
+        return add(decoder, token_id)
 
-    monkeypatch.setattr(_Row, "take", slowly)
+    monkeypatch.setattr(AnswerDecoder, "add", slowly)
     client = Client(create_app(service), text(stream=True, max_tokens=200, ttft={"mode": "base"}))
     await until(lambda: len(client.sent) > 3)
     client.leave.set()

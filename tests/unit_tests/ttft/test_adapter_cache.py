@@ -131,7 +131,7 @@ def test_order_counts(chat: ChatTestTimeFineTuned, texts: list[str], trainings: 
 
 def request_of(*rows: tuple[int, ...], config: FineTuneConfig | None = None) -> Request:
     documents = [TokenizedDocument(i, row, truncated=False) for i, row in enumerate(rows)]
-    return Request(documents, len(rows), config or FineTuneConfig())
+    return Request(documents, config or FineTuneConfig())
 
 
 def test_no_two_requests_share_a_key(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from langchain_sift.errors import (
 )
 from langchain_sift.ttft import Engine, GenerationTask, Reservation, Ticket
 from langchain_sift.ttft.admission import Admission
-from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -469,18 +469,18 @@ def scene(
         max_tokens=20,
     )
     scene = Scene(chat)
-    gradients, take = Trainer._gradients, _Row.take
+    gradients, add = Trainer._gradients, AnswerDecoder.add
 
     def step(trainer: Trainer, first: int, rows: Any) -> Any:
         scene.step()
         return gradients(trainer, first, rows)
 
-    def token(row: _Row, token_id: int) -> None:
+    def token(decoder: AnswerDecoder, token_id: int) -> str:
         scene.token()
-        take(row, token_id)
+        return add(decoder, token_id)
 
     monkeypatch.setattr(Trainer, "_gradients", step)
-    monkeypatch.setattr(_Row, "take", token)
+    monkeypatch.setattr(AnswerDecoder, "add", token)
     yield scene
     scene.go_on()
 

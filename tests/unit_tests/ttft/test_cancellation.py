@@ -26,7 +26,7 @@ from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft import Engine, GenerationTask, Ticket
-from langchain_sift.ttft.generation import _Row
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Pace:
 @pytest.fixture
 def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
     pace = Pace()
-    gradients, take = Trainer._gradients, _Row.take
+    gradients, add = Trainer._gradients, AnswerDecoder.add
 
     def step(trainer: Trainer, first: int, rows: Any) -> Any:
         pace.steps += 1
@@ -72,14 +72,14 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
         time.sleep(pace.step)
         return gradients(trainer, first, rows)
 
-    def token(row: _Row, token_id: int) -> None:
+    def token(decoder: AnswerDecoder, token_id: int) -> str:
         pace.tokens += 1
         pace.token_begun.set()
         time.sleep(pace.token)
-        take(row, token_id)
+        return add(decoder, token_id)
 
     monkeypatch.setattr(Trainer, "_gradients", step)
-    monkeypatch.setattr(_Row, "take", token)
+    monkeypatch.setattr(AnswerDecoder, "add", token)
     return pace
 
 

@@ -280,11 +280,12 @@ class Faults:
     def _ends_badly(continuation: Continuation, fault: Fault) -> Continuation:
         told: list[str] = []
 
-        def tell(text: str) -> None:
-            continuation.on_text(text)
+        def tell(text: str) -> bool:
+            stops = continuation.on_text(text)
             told.append(text)
             if len(told) == 2:
                 fault.strike()
+            return stops
 
         return replace(continuation, on_text=tell)
 
@@ -602,7 +603,7 @@ def test_documents_too_long_for_the_memory_are_cut_to_half_once(
     with monkeypatch.context() as patch:
         Memory(lambda _, tokens: tokens > 31, patch)
         base = answer(engine, lesson)
-    assert base.outcome.training.fallback == "the memory did not suffice"
+    assert base.outcome.training.fallback == "memory did not suffice"
     assert identical(answer(engine, lesson), before)
 
 
@@ -615,7 +616,7 @@ def test_without_any_memory_the_base_model_answers_or_it_raises(
         memory = Memory(lambda *_: True, patch)
         reply = answer(engine, texts[:3])
         assert reply.text == base.text
-        assert reply.outcome.training.fallback == "the memory did not suffice"
+        assert reply.outcome.training.fallback == "memory did not suffice"
         assert reply.outcome.training.steps == 0
         assert len(memory.passes) == 2
         with pytest.raises(TrainingError, match="did not suffice, even for half"):

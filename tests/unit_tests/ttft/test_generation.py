@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
 from langchain_sift.ttft.decoding import StopStrings, TextDecoder
-from langchain_sift.ttft.generation import Continuation, fitting, generate, own_settings
+from langchain_sift.ttft.generation import Continuation, generate, model_settings, split_to_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,9 +41,11 @@ class Told:
         should_stop: Callable[[], bool] = lambda: False,
         **config: object,
     ) -> Continuation:
-        return Continuation(
-            prompt, GenerationConfig(**config), should_stop, self.pieces.append, self._end
-        )
+        def on_text(text: str) -> bool:
+            self.pieces.append(text)
+            return should_stop()
+
+        return Continuation(prompt, GenerationConfig(**config), on_text, self._end)
 
     def _end(self, tokens: int, reason: str) -> None:
         self.ends.append(tokens)
@@ -142,7 +144,7 @@ def test_how_likely_a_token_is_is_the_models_to_say(
     for prompt in PROMPTS:
         tokens = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
         plain.append(tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
-    model.generation_config = own_settings(model)
+    model.generation_config = model_settings(model)
     asked = zip(told, PROMPTS, strict=True)
     generate(model, tiny_tokenizer, [t.continuation(p, max_tokens=24) for t, p in asked])
     assert [answer.text for answer in told] == plain
@@ -250,7 +252,7 @@ def test_a_row_stops_at_the_next_token_when_asked_and_the_others_go_on(
         other.continuation([7], max_tokens=20),
     ]
     generate(tiny_model, tiny_tokenizer, continuations)
-    assert stopped.ends == [4]
+    assert stopped.ends == [5]
     assert other.ends == [20]
 
 
@@ -287,7 +289,7 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
 )
 def test_rows_that_go_together_fit_the_context(pairs: list[tuple[int, int]]) -> None:
     continuations = [Told().continuation([1] * length, max_tokens=new) for length, new in pairs]
-    runs = list(fitting(continuations, 30))
+    runs = list(split_to_fit(continuations, 30))
     assert [n for first, last in runs for n in range(first, last)] == list(range(len(pairs)))
 
     def fits(first: int, last: int) -> bool:
