@@ -102,7 +102,7 @@ class Engine:
 
     def request(
         self,
-        texts: Sequence[str] | TrainedAdapter = (),
+        texts: Sequence[str] | TrainedAdapter | None = None,
         task: Task | None = None,
         *,
         config: FineTuneConfig | None = None,
@@ -113,7 +113,7 @@ class Engine:
 
         Args:
             texts: Documents to train on, most informative first, with repeats; or a trained
-                adapter to use instead.
+                adapter to use instead. None means that `with_texts` adds them.
             task: Task of the fine-tuned model. An answer has at most as many tokens as the
                 model's context has room for. None means to train only.
             config: Settings of the training. None means those of the engine.
@@ -140,6 +140,8 @@ class Engine:
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.names, self._worker.slots.shapes)
             return replace(request, adapter=texts)
+        if texts is None:
+            return request
         return self.with_texts(request, texts, skip_reason=skip_reason)
 
     def with_texts(
