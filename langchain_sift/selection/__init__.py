@@ -1,17 +1,25 @@
-"""Which documents to learn from: arrays in, a `Selection` out.
+"""Choose documents for a query: arrays in, a `Selection` out.
 
-One function per published method, with the signature of `select`:
+With unit-norm embeddings φ, the kernel k(x, x') = φ(x)ᵀφ(x'), noise variance λ' and the choices
+X, the posterior variance at the query x* is
+
+    σ²_X(x*) = k(x*, x*) − k_X(x*)ᵀ (K_X + λ' I)⁻¹ k_X(x*)
+
+(arXiv 2410.08020, section 3; Rasmussen & Williams (2006), eq. 2.26). SIFT chooses, one by one,
+the candidates that minimise it. Every method reports it after each choice.
+
+One function per published method, all with the signature of `select`:
 
 | function | chooses | source |
 |---|---|---|
-| `select` | what most reduces the posterior variance at the query | SIFT, arXiv 2410.08020 |
-| `select_residual` | the same, out of an index that is asked before each choice | |
-| `nearest_neighbors` | the most similar | arXiv 2305.18466 |
-| `repeat_nearest` | the most similar one, every time | NN-F in arXiv 2410.08020 |
-| `uncertainty_sampling` | what is least known, whatever the query | Lewis & Catlett (1994) |
+| `select` | the largest reduction of the posterior variance at the query | SIFT, arXiv 2410.08020 |
+| `select_residual` | the same, from an index that is queried before each choice | |
+| `nearest_neighbors` | the most similar candidates | TTT-NN, arXiv 2305.18466 |
+| `repeat_nearest` | the most similar candidate, k times | NN-F in arXiv 2410.08020 |
+| `uncertainty_sampling` | the most uncertain candidates | Lewis & Catlett (1994) |
 | `mmr` | a trade-off of similarity and novelty | Carbonell & Goldstein (1998) |
-| `hull` | what comes closest to the query together | HullFT, arXiv 2605.30337 |
-| `random` | anything | |
+| `hull` | a convex combination close to the query | HullFT, arXiv 2605.30337 |
+| `random` | candidates at random | |
 """
 
 from collections.abc import Mapping
@@ -37,7 +45,7 @@ SELECTORS: Mapping[str, Selector] = MappingProxyType(
         "random": random,
     }
 )
-"""The methods by the names that `compare` and the command line know them by."""
+"""The methods by their names in `compare` and on the command line."""
 
 __all__ = [
     "SELECTORS",

@@ -1,4 +1,7 @@
-"""HullFT: the documents whose convex combination comes closest to the query."""
+"""Choose with HullFT: a convex combination of candidates close to the query.
+
+Khamis & Maalouf, arXiv 2605.30337.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy.typing as npt
 
 from langchain_sift.selection.arguments import (
     Array,
+    Matrices,
     as_matrices,
     as_numpy,
     check_arguments,
@@ -20,9 +24,9 @@ from langchain_sift.selection.posterior import Posterior
 Counts = npt.NDArray[np.int64]
 
 _ITERATIONS = 100
-_CLOSE = 1e-4
+_CLOSE = 1e-4  # a distance at which the query counts as reached
 _ROUNDING = 1e-14
-_PASSES = 2  # of moving one count to another row
+_PASSES = 2  # over the counts, when single counts are moved
 
 
 def hull(
@@ -34,84 +38,96 @@ def hull(
     replace: bool = False,
     stopping_alpha: float | None = None,
 ) -> Selection:
-    """Choose rows whose mean, repeats counted, comes close to the query.
+    """Choose candidates whose mean, repeats counted, comes close to the query.
 
-    Khamis & Maalouf, arXiv 2605.30337: Frank-Wolfe finds a convex combination of at most k
-    candidates, its weights are rounded to k counts, and the rows come by falling weight. With
-    `replace` each as often as it counts, as there; without, each once, so fewer than k perhaps.
-    What is chosen for a smaller k is no prefix of this. For several queries their mean counts.
+    Frank-Wolfe finds a convex combination of at most k candidates, its weights are rounded to k
+    counts, and the candidates are ordered by falling weight. With `replace` each is chosen as
+    often as its count, as in the paper; without, each is chosen once, and there may be fewer than
+    k. The choice for a smaller k is no prefix of this one. For several queries their mean counts.
 
-    `noise_variance` and `stopping_alpha` only concern what is reported, and where it ends;
-    otherwise as `select`.
+    Arguments, result and errors as in `select`, except that `noise_variance` and
+    `stopping_alpha` do not change the candidates, only the reported variances and where the
+    choice stops.
     """
     check_arguments(k, noise_variance, stopping_alpha)
     matrices = as_matrices(query_embeddings, candidate_embeddings)
-    xp, queries = matrices.xp, matrices.queries
-    rows = as_numpy(unit_rows(xp, matrices.candidates)).astype(np.float64)
-    indices: list[int] = []
-    if len(rows):
-        query = as_numpy(xp.mean(unit_rows(xp, queries), axis=0)).astype(np.float64)
-        support, weights = frank_wolfe(query, rows, k=k)
-        counts = round_weights(rows[support], query, weights, k) if replace else [1] * len(support)
-        indices = [row for row, times in zip(support, counts, strict=True) for _ in range(times)]
+    indices = _combination(matrices, k=k, replace=replace)
     posterior = Posterior(matrices, noise_variance=noise_variance, capacity=len(indices))
     variances = [posterior.query_variance]
-    for steps, index in enumerate(indices, start=1):
+    for choices, index in enumerate(indices, start=1):
         posterior.condition(index)
         variances.append(posterior.query_variance)
-        if stops_after(steps, variances[-1], queries=queries.shape[0], alpha=stopping_alpha):
-            indices = indices[:steps]
+        if stops_after(choices, variances[-1], queries=len(matrices.queries), alpha=stopping_alpha):
             break
-    return Selection.of(indices, variances)
+    return Selection.of(indices[: len(variances) - 1], variances)
+
+
+def _combination(matrices: Matrices, *, k: int, replace: bool) -> list[int]:
+    """Return the rows of the combination by falling weight; with `replace`, with repeats."""
+    if len(matrices.candidates) == 0:
+        return []
+    xp = matrices.xp
+    candidates = as_numpy(unit_rows(xp, matrices.candidates)).astype(np.float64)
+    query = as_numpy(xp.mean(unit_rows(xp, matrices.queries), axis=0)).astype(np.float64)
+    rows, weights = frank_wolfe(query, candidates, k=k)
+    if not replace:
+        return rows
+    counts = round_weights(candidates[rows], query, weights, k)
+    return np.repeat(rows, counts).tolist()
 
 
 def frank_wolfe(query: Array, candidates: Array, *, k: int) -> tuple[list[int], Array]:
-    """Return at most k rows, and the convex weights with which they come close to the query.
+    """Find a convex combination of at most k candidates close to the query.
 
-    arXiv 2605.30337, algorithm 1: minimises |q - Σ w_i x_i|² with exact line search. Rows come by
-    falling weight, and none has weight zero.
+    arXiv 2605.30337, Algorithm 1: minimise |q − Σ w_i x_i|² with exact line search.
+
+    Returns:
+        The rows of the candidates by falling weight, and the weights, all positive.
     """
-    first = int(np.argmax(candidates @ query))
+    nearest = int(np.argmax(candidates @ query))
     weights = np.zeros(len(candidates))
-    weights[first] = 1.0
-    point = candidates[first].copy()
-    support = {first}
+    weights[nearest] = 1.0
+    point = candidates[nearest].copy()
+    support = {nearest}
     for _ in range(_ITERATIONS):
         residual = query - point
         if np.linalg.norm(residual) < _CLOSE or len(support) >= k:
             break
         vertex = int(np.argmax(candidates @ residual))
         direction = candidates[vertex] - point
-        length = direction @ direction
-        step = float(np.clip(residual @ direction / length, 0.0, 1.0)) if length > 0 else 0.0
+        squared_length = direction @ direction
+        step = 0.0
+        if squared_length > 0:
+            step = float(np.clip(residual @ direction / squared_length, 0.0, 1.0))
         if step == 0.0:  # no vertex is closer: the point is the nearest of the hull
             break
         weights *= 1.0 - step
         weights[vertex] += step
         point += step * direction
         support.add(vertex)
-    found = sorted((row for row in support if weights[row] > 0), key=lambda row: -weights[row])
-    return found, weights[found]
+    rows = sorted((row for row in support if weights[row] > 0), key=lambda row: -weights[row])
+    return rows, weights[rows]
 
 
 def round_weights(points: Array, query: Array, weights: Array, k: int) -> Counts:
-    """Return counts, k in all, whose mean of the points comes closest to the query.
+    """Round weights to counts, k in all, whose mean of the points comes close to the query.
 
-    arXiv 2605.30337, section 4: floor, then add where the loss is least, then move single counts.
-    |q - c P / k|² = |q|² - 2 c·(P q) / k + c·(P Pᵀ) c / k² gives every loss from a Gram matrix.
+    arXiv 2605.30337, section 4: round down, add counts where the loss is lowest, then move single
+    counts. Every loss comes from a Gram matrix:
+    |q − c P / k|² = |q|² − 2 c·(P q) / k + c·(P Pᵀ) c / k².
     """
     gram, with_query = points @ points.T, points @ query
     diagonal = gram.diagonal()
     counts: Counts = np.floor(k * weights / weights.sum() + 1e-9).astype(np.int64)
 
     def slope() -> Array:
-        change: Array = 2.0 * (gram @ counts) / k**2 - 2.0 * with_query / k
-        return change
+        gradient: Array = 2.0 * (gram @ counts) / k**2 - 2.0 * with_query / k
+        return gradient
 
     for _ in range(k - int(counts.sum())):
         counts[np.argmin(slope() + diagonal / k**2)] += 1
     for _ in range(_PASSES):
-        moved = False
+        has_moved = False
         for source in np.flatnonzero(counts):
             change = slope()
             change = change - change[source]
@@ -120,7 +136,7 @@ def round_weights(points: Array, query: Array, weights: Array, k: int) -> Counts
             if counts[source] and change[target] < -_ROUNDING:
                 counts[source] -= 1
                 counts[target] += 1
-                moved = True
-        if not moved:
+                has_moved = True
+        if not has_moved:
             break
     return counts

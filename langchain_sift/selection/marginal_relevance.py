@@ -1,4 +1,4 @@
-"""Maximal marginal relevance: Carbonell & Goldstein (1998), SIGIR, p. 335."""
+"""Choose by maximal marginal relevance: Carbonell & Goldstein (1998), SIGIR, p. 335."""
 
 from __future__ import annotations
 
@@ -22,40 +22,39 @@ def mmr(
     stopping_alpha: float | None = None,
     lambda_mult: float = 0.5,
 ) -> Selection:
-    """Choose what is similar to the query and unlike what was chosen, in the order of choice.
+    """Choose candidates that are similar to the query and unlike the choices before them.
 
-    Each time the candidate with the highest λ cos(x, x*) - (1 - λ) max cos(x, chosen).
+    Each choice has the highest λ cos(x, x*) − (1 − λ) max cos(x, chosen).
 
     Args:
         query_embeddings: As in `select`; for several queries the mean of the cosines counts.
         candidate_embeddings: As in `select`.
         k: As in `select`.
-        noise_variance: As in `select`; only what is reported depends on it.
+        noise_variance: As in `select`; the reported variances depend on it, not the choice.
         replace: As in `select`.
         stopping_alpha: As in `select`.
-        lambda_mult: λ from 0 (novelty alone) to 1 (the nearest neighbours), LangChain's scale.
+        lambda_mult: λ, on LangChain's scale: from 0 (novelty alone) to 1 (nearest neighbours).
 
     Returns:
-        As `select`.
+        As in `select`.
 
     Raises:
         ArgumentError: If an argument is out of range.
-        EmbeddingError: As `select`.
+        EmbeddingError: As in `select`.
     """
     check_lambda_mult(lambda_mult)
     matrices = as_matrices(query_embeddings, candidate_embeddings)
     xp = matrices.xp
     similarities = cosine_similarities(matrices)
     units = unit_rows(xp, matrices.candidates)
-
-    redundancy = xp.full_like(similarities, -1.0)  # with the most similar of those chosen
+    redundancies = xp.full_like(similarities, -1.0)  # max cos(x, chosen); -1 with nothing chosen
 
     def score(_: Posterior, chosen: Sequence[int]) -> Any:
-        nonlocal redundancy
+        nonlocal redundancies
         if not chosen:
             return similarities
-        redundancy = xp.maximum(redundancy, units @ units[chosen[-1]])
-        return lambda_mult * similarities - (1.0 - lambda_mult) * redundancy
+        redundancies = xp.maximum(redundancies, units @ units[chosen[-1]])
+        return lambda_mult * similarities - (1.0 - lambda_mult) * redundancies
 
     return choose(
         matrices,
@@ -69,10 +68,10 @@ def mmr(
 
 
 def check_lambda_mult(lambda_mult: Any) -> None:
-    """Reject a trade-off that is none.
+    """Check that the trade-off is between 0 and 1.
 
     Raises:
-        ArgumentError: If it is not from 0 to 1.
+        ArgumentError: If it is not.
     """
     if not (isinstance(lambda_mult, Real) and 0.0 <= float(lambda_mult) <= 1.0):
         raise ArgumentError(f"lambda_mult must be from 0 to 1, got {lambda_mult!r}")

@@ -1,4 +1,4 @@
-"""Nearest neighbours, and the failure mode that they share with it."""
+"""Choose nearest neighbours, once each or the nearest again and again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def nearest_neighbors(
 ) -> Selection:
     """Choose the k candidates of the highest cosine with the query, nearest first.
 
-    The choice of TTT-NN (Hardt & Sun, arXiv 2305.18466). `replace` changes nothing: no
-    neighbour comes twice. Arguments, result and errors as in `select`; for several queries
-    the mean of the cosines counts.
+    The choice of TTT-NN (Hardt & Sun, arXiv 2305.18466). For several queries the mean of the
+    cosines counts. Arguments, result and errors as in `select`, except that `replace` has no
+    effect: each neighbour is chosen once.
     """
     del replace
-    return _nearest(
+    return repeat_nearest(
         query_embeddings,
         candidate_embeddings,
         k=k,
@@ -44,23 +44,20 @@ def repeat_nearest(
     replace: bool = True,
     stopping_alpha: float | None = None,
 ) -> Selection:
-    """Choose the nearest candidate k times: NN-F of arXiv 2410.08020, a warning.
+    """Choose the nearest candidate k times: NN-F of arXiv 2410.08020.
 
-    What nearest neighbours do in a store that holds the same document k times. Without
-    `replace` it is chosen once and then its next neighbours. Otherwise as `select`.
+    This is the failure mode of nearest neighbours in a store with k copies of one document.
+    Arguments, result and errors as in `select`; without `replace` the choice is that of
+    `nearest_neighbors`.
     """
-    return _nearest(
-        query_embeddings,
-        candidate_embeddings,
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    similarities = cosine_similarities(matrices)
+    return choose(
+        matrices,
+        lambda *_: similarities,
         k=k,
         noise_variance=noise_variance,
         replace=replace,
         stopping_alpha=stopping_alpha,
+        tolerance=product_tolerance(matrices),
     )
-
-
-def _nearest(query_embeddings: Any, candidate_embeddings: Any, **arguments: Any) -> Selection:
-    matrices = as_matrices(query_embeddings, candidate_embeddings)
-    similarities = cosine_similarities(matrices)
-    tolerance = product_tolerance(matrices)
-    return choose(matrices, lambda *_: similarities, tolerance=tolerance, **arguments)

@@ -1,9 +1,12 @@
-"""SIFT over candidates that an index finds as they are needed, instead of all beforehand."""
+"""Choose with SIFT from an index that is queried before each choice.
+
+Axes: n candidates, d dimensions, m queries, k choices, i new candidates, j directions.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from langchain_sift.selection.arguments import (
 )
 from langchain_sift.selection.greedy import Selection, first_of_highest, stops_after
 
+_TOLERANCE = 1e-9  # relative; equal rows may have products that differ in the last bits
+
 
 def select_residual(
     query_embeddings: Any,
@@ -29,36 +34,38 @@ def select_residual(
     replace: bool = False,
     stopping_alpha: float | None = None,
 ) -> Selection:
-    """Choose from all that an index holds, by asking it again before each choice.
+    """Choose from all rows of an index; search it again before each choice.
 
-    With P = I - UᵀU the posterior covariance operator, SIFT's gain from a row of unit norm is
+    With the posterior covariance operator P = I − UᵀU, SIFT's gain from a row x of unit norm is
 
-        g(x) = ⟨x, P x*⟩² / (1 + λ' - ‖U x‖²)
+        g(x) = ⟨x, P x*⟩² / (1 + λ' − ‖U x‖²)
 
-    and before each choice the index is asked in three directions. What has the largest
-    numerator lies nearest to the residual ±P x*, that part of the query which the choices so
-    far do not explain; a pre-selection taken once knows only the neighbours of x*. What has a
-    small denominator lies near the choices, on either side of the residual: in the direction of
-    ∇g at x, for x the best candidate that is not chosen yet. In the unit ball g is convex, as a
-    squared linear function over a concave one is, so that g(x') ≥ g(x) + ⟨∇g(x), x' - x⟩:
-    whatever lies farther along than x gains more.
-    An index may still hold a better row that is near to none of the three: close to `select`
-    over the whole index, and not the same by necessity.
+    Before each choice the index is searched in three directions:
+
+    - ±P x*, the residual: the part of the query that the choices do not explain. Rows near it
+      have the largest numerator. Candidates fetched once know only the neighbours of x*.
+    - ∇g at x, the best candidate that may be chosen. Rows with a small denominator lie near the
+      choices, on either side of the residual. In the unit ball g is convex, being a squared
+      linear function over a concave one, so that g(x') ≥ g(x) + ⟨∇g(x), x' − x⟩: each row
+      farther along ∇g than x has a larger gain.
+
+    An index may hold a better row that is near none of the three. The choice is close to that of
+    `select` over the whole index, and not always the same.
 
     Args:
         query_embeddings: x*, shape (d,) or (m, d).
-        search: Takes at most 2 m + 1 directions of unit norm, shape (j, d), and a count, and
-            returns the embeddings of the so many rows nearest to each of them, those that it
-            has not returned before, shape (i, d); i and j may be 0.
+        search: Takes j ≤ 2 m + 1 directions of unit norm, shape (j, d), and a count. Returns the
+            embeddings, shape (i, d), of the `count` rows nearest to each direction, without those
+            that it returned before; i and j may be 0.
         k: As in `select`.
-        step_fetch_k: How many rows in each direction before each choice, at least 1. So many
-            are asked for more as choices may stand before them, if none is chosen twice.
+        step_fetch_k: Rows to fetch in each direction before each choice, at least 1. The count is
+            larger if rows that must not be chosen again may be among the nearest.
         noise_variance: As in `select`.
         replace: As in `select`.
         stopping_alpha: As in `select`.
 
     Returns:
-        As `select`; the indices count the candidates in the order in which `search` gave them.
+        As in `select`; the indices count the rows in the order in which `search` returned them.
 
     Raises:
         ArgumentError: If an argument is out of range.
@@ -72,10 +79,10 @@ def select_residual(
         replace=replace,
         stopping_alpha=stopping_alpha,
     )
-    asked = next(steps)
+    directions, count = next(steps)
     while True:
         try:
-            asked = steps.send(search(*asked))
+            directions, count = steps.send(search(directions, count))
         except StopIteration as end:
             selection: Selection = end.value
             return selection
@@ -90,25 +97,26 @@ def residual_steps(
     replace: bool = False,
     stopping_alpha: float | None = None,
 ) -> Generator[tuple[Array, int], Any, Selection]:
-    """Do what `select_residual` does, and leave the asking to the caller.
+    """Run `select_residual` as a generator; the caller searches the index.
 
     Yields:
-        Directions and a count, as its `search` takes them; wants to be sent what it returns.
+        The arguments of `search`, the directions and the count. Send the rows that it returns.
     """
     check_arguments(k, noise_variance, stopping_alpha)
     check_count("step_fetch_k", step_fetch_k)
     queries = as_matrices(as_numpy(query_embeddings), []).queries
-    posterior = _OpenPosterior(queries, noise_variance)
+    posterior = _OperatorPosterior(queries, noise_variance)
     indices: list[int] = []
     variances = [posterior.query_variance()]
-    closed = [] if replace else indices  # grows with it: what may not be chosen any more
+    excluded = [] if replace else indices  # the same list, which grows with every choice
     while len(indices) < k:
-        directions = posterior.directions(closed)
-        found = yield directions, step_fetch_k + posterior.before(directions, closed, step_fetch_k)
-        posterior.extend(as_matrices(queries, as_numpy(found)).candidates)
-        best = posterior.best(closed)
+        directions = posterior.directions(excluded)
+        more = posterior.excluded_among_nearest(directions, excluded, step_fetch_k)
+        rows = yield directions, step_fetch_k + more
+        posterior.add(as_matrices(queries, as_numpy(rows)).candidates)
+        best = posterior.best(excluded)
         if best is None:
-            break  # the index has nothing more
+            break  # the index has no more rows
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance())
@@ -117,97 +125,105 @@ def residual_steps(
     return Selection.of(indices, variances)
 
 
-class _OpenPosterior:
-    """A posterior over the whole space, so that candidates may join at any time.
+class _OperatorPosterior:
+    """The posterior over the whole space, so that candidates can be added at any time.
 
-    P = I - UᵀU, where each choice adds the row (P x) / √(σ²(x) + λ') to U: Rasmussen &
-    Williams (2006), eq. 2.26, in feature space.
+    Rasmussen & Williams (2006), eq. 2.26, with the operator P = I − UᵀU in place of kernel
+    matrices: σ²_X(x*) = ⟨x*, P x*⟩ and cov_X(x, x*) = ⟨x, P x*⟩. A choice x_n adds the row
+    u_n = P x_n / √(σ²_X(x_n) + λ') to U.
+
+    Attributes:
+        candidates: All candidates so far, shape (n, d).
     """
 
     def __init__(self, queries: Array, noise_variance: float) -> None:
         self._queries = queries
         self._noise_variance = noise_variance
-        self._residuals = queries.copy()  # P x*
-        self._rows = np.empty((0, queries.shape[1]))  # U
+        self._residuals = queries.copy()  # P x*, shape (m, d)
+        self._u = np.empty((0, queries.shape[1]))  # U, shape (k, d)
         self.candidates = np.empty((0, queries.shape[1]))
-        self._variances = np.empty(0)
-        self._covariances = np.empty((len(queries), 0))
+        self._variances = np.empty(0)  # σ²_X(x), shape (n,)
+        self._covariances = np.empty((len(queries), 0))  # cov_X(x, x*), shape (m, n)
 
     def query_variance(self) -> float:
-        """Return the sum of ⟨x*, P x*⟩ over the queries."""
+        """Compute the sum of ⟨x*, P x*⟩ over the queries."""
         return float(np.vdot(self._queries, self._residuals))
 
-    def directions(self, closed: list[int]) -> Array:
-        """Return ±P x* for every query that is not explained entirely, and ∇g; of unit norm.
+    def directions(self, excluded: Sequence[int]) -> Array:
+        """Compute ±P x* of each query that is not fully explained, and ∇g; all of unit norm.
 
         Args:
-            closed: Candidates that may not be chosen any more.
+            excluded: Candidates that must not be chosen again.
         """
         norms = np.linalg.norm(self._residuals, axis=1)
-        open_ = norms > 1e-9 * np.linalg.norm(self._queries, axis=1)
-        units = self._residuals[open_] / norms[open_, None]
+        is_unexplained = norms > _TOLERANCE * np.linalg.norm(self._queries, axis=1)
+        units = self._residuals[is_unexplained] / norms[is_unexplained, None]
         directions = [units, -units]
-        if len(units) and (best := self.best(closed)) is not None:
+        if len(units) and (best := self.best(excluded)) is not None:
             gradient = self._gradient(best)
             if (norm := np.linalg.norm(gradient)) > 0.0:
                 directions.append(gradient[None] / norm)
         return np.concatenate(directions)
 
-    def before(self, directions: Array, closed: list[int], count: int) -> int:
-        """Return how many closed candidates may stand before the `count` nearest of the others.
+    def excluded_among_nearest(self, directions: Array, excluded: Sequence[int], count: int) -> int:
+        """Return the largest number of excluded candidates among the nearest to one direction.
 
-        Not before the `count` nearest of the known others, then not before those of all.
+        Args:
+            directions: Shape (j, d).
+            excluded: Candidates that must not be chosen again.
+            count: Number of other rows to be fetched. Only excluded candidates as near as the
+                `count` nearest of the other known candidates can stand before them.
         """
-        if not closed:
+        if not excluded:
             return 0
-        nearness = directions @ self.candidates.T
-        others = np.delete(nearness, closed, axis=1)
+        similarities = directions @ self.candidates.T
+        others = np.delete(similarities, excluded, axis=1)
         if others.shape[1] < count:
-            return len(closed)
-        last = np.partition(others, -count, axis=1)[:, -count, None]
+            return len(excluded)
+        lowest = np.partition(others, -count, axis=1)[:, -count, None]
         # An index may sum the products of equal rows in another order.
-        standing = np.sum(nearness[:, closed] >= last - 1e-9, axis=1)
-        return int(standing.max(initial=0))
+        is_nearer = similarities[:, excluded] >= lowest - _TOLERANCE
+        return int(np.sum(is_nearer, axis=1).max(initial=0))
 
-    def extend(self, candidates: Array) -> None:
-        """Add candidates, shape (i, d), as known as what was chosen makes them."""
-        along = candidates @ self._rows.T
+    def add(self, candidates: Array) -> None:
+        """Add candidates, shape (i, d), conditioned on the choices so far."""
+        v = candidates @ self._u.T
         norms = np.vecdot(candidates, candidates)
         check_noise(self._noise_variance, float(norms.max(initial=1.0)))
-        variances = norms - np.vecdot(along, along)
         self.candidates = np.concatenate([self.candidates, candidates])
-        self._variances = np.concatenate([self._variances, variances])
+        self._variances = np.concatenate([self._variances, norms - np.vecdot(v, v)])
         self._covariances = np.hstack([self._covariances, self._residuals @ candidates.T])
 
-    def best(self, closed: list[int]) -> int | None:
-        """Return the candidate of the largest gain that is not closed; None if there is none."""
-        if len(self.candidates) == len(closed):
+    def best(self, excluded: Sequence[int]) -> int | None:
+        """Return the candidate of the largest gain. None if every candidate is excluded."""
+        if len(self.candidates) == len(excluded):
             return None
         gains = np.sum(self._covariances**2, axis=0) / self._noisy_variances()
-        gains[closed] = -math.inf
-        return first_of_highest(gains, 1e-9)
+        gains[excluded] = -math.inf
+        return first_of_highest(gains, _TOLERANCE)
 
     def condition(self, index: int) -> None:
-        """Observe the candidate at `index`."""
-        chosen = self.candidates[index]
-        scale = math.sqrt(self._noisy_variances()[index])
-        row = (chosen - (self._rows @ chosen) @ self._rows) / scale
-        factor = self.candidates @ row
-        explained = self._covariances[:, index] / scale
-        self._rows = np.vstack([self._rows, row])
-        self._residuals -= np.outer(explained, row)
-        self._variances -= factor**2
-        self._covariances -= np.outer(explained, factor)
+        """Add the candidate at `index` to the choices."""
+        x_n = self.candidates[index]
+        pivot = math.sqrt(self._noisy_variances()[index])
+        u_n = (x_n - (self._u @ x_n) @ self._u) / pivot  # P x_n / √(σ²_X(x_n) + λ')
+        v_n = self.candidates @ u_n
+        v_n_queries = self._covariances[:, index] / pivot  # ⟨u_n, x*⟩
+        self._u = np.vstack([self._u, u_n])
+        self._residuals -= np.outer(v_n_queries, u_n)
+        self._variances -= v_n**2
+        self._covariances -= np.outer(v_n_queries, v_n)
 
     def _noisy_variances(self) -> Array:
-        # The rounding of many choices may be as much as λ'.
-        noisy: Array = np.maximum(self._variances, 0.0) + self._noise_variance
-        return noisy
+        """Compute σ²_X(x) + λ' of each candidate, shape (n,)."""
+        # Rounding over many choices can take σ²_X(x) below zero by as much as λ'.
+        noisy_variances: Array = np.maximum(self._variances, 0.0) + self._noise_variance
+        return noisy_variances
 
     def _gradient(self, index: int) -> Array:
-        """Return the direction of ∇g at the candidate at `index`, shape (d,)."""
+        """Compute the direction of ∇g at the candidate at `index`, shape (d,)."""
         covariances = self._covariances[:, index]
-        slope = covariances @ covariances / self._noisy_variances()[index]
-        known = (self._rows @ self.candidates[index]) @ self._rows  # UᵀU x
-        gradient: Array = covariances @ self._residuals + slope * known
+        gain = covariances @ covariances / self._noisy_variances()[index]
+        explained = (self._u @ self.candidates[index]) @ self._u  # UᵀU x
+        gradient: Array = covariances @ self._residuals + gain * explained
         return gradient

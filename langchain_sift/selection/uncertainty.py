@@ -1,4 +1,4 @@
-"""Uncertainty sampling: Lewis & Catlett (1994); "US" in arXiv 2410.08020."""
+"""Choose by uncertainty sampling: Lewis & Catlett (1994); "US" in arXiv 2410.08020."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def uncertainty_sampling(
     replace: bool = False,
     stopping_alpha: float | None = None,
 ) -> Selection:
-    """Choose the candidates whose own posterior variance is highest, whatever the query.
+    """Choose the candidates of the highest posterior variance σ²_X(x), whatever the query.
 
-    Diverse, and blind to what was asked: the query enters by the candidates alone.
+    The choice is diverse and ignores the query, which only the candidates reflect.
     Arguments, result and errors as in `select`.
     """
     return choose(

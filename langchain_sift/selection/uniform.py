@@ -1,4 +1,4 @@
-"""A random choice: what any method has to be better than."""
+"""Choose uniformly at random: the baseline of all methods."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def random(
     rng = np.random.default_rng(seed)
     return choose(
         matrices,
-        lambda *_: xp.asarray(rng.random(candidates.shape[0]), device=candidates.device),
+        lambda *_: xp.asarray(rng.random(len(candidates)), device=candidates.device),
         k=k,
         noise_variance=noise_variance,
         replace=replace,
