@@ -1,4 +1,4 @@
-"""`python -m langchain_sift` and the `langchain-sift` command."""
+"""Start the command line: `python -m langchain_sift`, and the `langchain-sift` command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from langchain_sift.errors import MissingExtraError
 
 
 def main() -> None:
-    """Run the command line, or say what it takes to have one."""
+    """Run the command line, or name the extra that it needs."""
     try:
         from langchain_sift.cli import app  # noqa: PLC0415 - needs the extra [compare]
     except MissingExtraError as error:

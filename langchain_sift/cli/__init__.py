@@ -1,7 +1,7 @@
-"""The command line: the only code here that prints.
+"""Run the commands; no other code of the package prints.
 
-Progress and errors go to standard error, the result to standard output; the last line of the
-result is one JSON document. One file per command.
+Progress and errors go to standard error, the result to standard output. The last line of the
+result is one JSON document, except in a terminal. Each command has a module.
 """
 
 from langchain_sift.errors import require

@@ -1,4 +1,4 @@
-"""What the commands share: the application, errors in one line, progress, embeddings by name."""
+"""The application, and the functions that its commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from langchain_sift.errors import require
 
@@ -34,19 +34,32 @@ from langchain_sift.errors import SIFTError  # noqa: E402
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
-# Each command imports what it needs: the help must not wait for PyTorch.
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
 app = typer.Typer(
-    help="SIFT retrieval and test-time fine-tuning, compared on your own documents.",
+    help="SIFT retrieval and test-time fine-tuning of local models, on your documents.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
+class SelectionOptions(TypedDict, total=False):
+    """The options of a selection that are set."""
+
+    k: int
+    fetch_k: int
+    noise_variance: float
+
+
 @contextmanager
 def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[None]:
-    """Say what was wrong without a traceback, and exit."""
+    """Print an error in one line, without a traceback, and exit with code 2.
+
+    Args:
+        console: The console to print to.
+        after_interrupt: The rest of the line that is printed after an interrupt (code 130).
+    """
     logging.basicConfig(level=logging.ERROR)
     try:
         from transformers.utils.logging import disable_progress_bar
@@ -62,38 +75,62 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         raise typer.Exit(130) from None
 
 
-def echo_for_programs(result: Mapping[str, Any]) -> None:
-    """Print a result as one line of JSON, but not to a reader, who has seen its tables."""
+def echo_for_programs(result: Mapping[str, object]) -> None:
+    """Print a result as one line of JSON, except to a terminal, which shows its tables."""
     if not sys.stdout.isatty():
         typer.echo(json.dumps(result, ensure_ascii=False))
 
 
 def names_of(text: str) -> list[str]:
-    """Return what stands between the commas."""
+    """Return the names in a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def read_saved(path: Path | None) -> CalibratedSettings | None:
-    """Return what `calibrate` wrote, if a file of it is named."""
+    """Return the settings in a file of `calibrate`; None without a file."""
     return None if path is None else CalibratedSettings.load(path)
 
 
-def given_or_saved(saved: CalibratedSettings | None, **given: Any) -> dict[str, Any]:
-    """Return the options that were given, and of the others those that are saved."""
-    found = {} if saved is None else {name: getattr(saved, name) for name in given}
-    return found | {name: value for name, value in given.items() if value is not None}
+def selection_options(
+    saved: CalibratedSettings | None,
+    *,
+    k: int | None = None,
+    fetch_k: int | None = None,
+    noise_variance: float | None = None,
+) -> SelectionOptions:
+    """Return the options that are set; an option takes precedence over the saved value."""
+    options: SelectionOptions = {}
+    if saved is not None:
+        options = {"k": saved.k, "fetch_k": saved.fetch_k, "noise_variance": saved.noise_variance}
+    if k is not None:
+        options["k"] = k
+    if fetch_k is not None:
+        options["fetch_k"] = fetch_k
+    if noise_variance is not None:
+        options["noise_variance"] = noise_variance
+    return options
 
 
-def recipe_of(saved: CalibratedSettings | None, **given: Any) -> FineTuneConfig:
-    """Return how the model learns: as was saved, or by default, but for the options given."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    if "lora_rank" in changes:
-        changes["lora_alpha"] = float(changes["lora_rank"])
-    return replace(FineTuneConfig() if saved is None else saved.finetune_config(), **changes)
+def finetune_config(
+    saved: CalibratedSettings | None,
+    *,
+    learning_rate: float | None,
+    lora_rank: int | None,
+    max_length: int | None,
+) -> FineTuneConfig:
+    """Return the config of fine-tuning; an option takes precedence over the saved value."""
+    config = FineTuneConfig() if saved is None else saved.finetune_config()
+    if lora_rank is not None:
+        config = replace(config, lora_rank=lora_rank, lora_alpha=float(lora_rank))
+    return replace(
+        config,
+        learning_rate=config.learning_rate if learning_rate is None else learning_rate,
+        max_length=config.max_length if max_length is None else max_length,
+    )
 
 
-def opened(store: str, collection: str | None, embeddings: str | None) -> Chroma:
-    """Open a collection that exists with the embeddings that it holds, and with no others."""
+def open_store(store: str, collection: str | None, embeddings: str | None) -> Chroma:
+    """Open a collection with the embeddings that filled it, and reject others."""
     from langchain_sift.indexing.chroma_collections import (
         embeddings_for,
         open_collection,
@@ -107,7 +144,7 @@ def opened(store: str, collection: str | None, embeddings: str | None) -> Chroma
 
 
 def progress_bar(console: Console) -> Progress:
-    """Return a display of what is done, what is left, and how long that may take."""
+    """Return a progress bar with the time elapsed and the time remaining."""
     return Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""`langchain-sift calibrate`: which λ', learning rate and k suit your store and model?"""
+"""`langchain-sift calibrate`: choose λ', learning rate and k for a store and a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ from langchain_sift.cli.app import (
     app,
     echo_for_programs,
     errors_in_one_line,
-    opened,
+    open_store,
     progress_bar,
+)
+from langchain_sift.cli.options import (
+    CollectionOption,
+    EmbeddingsOption,
+    ModelOption,
+    StoreOption,
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -23,53 +29,69 @@ from langchain_sift.errors import ArgumentError
 if TYPE_CHECKING:
     from langchain_sift.calibration.findings import Calibration, Estimate
 
-_BAR = 24  # characters of the longest bar
+_BAR = 24  # length of the bar of 100 %, in characters
 
-# Each command imports what it needs: the help must not wait for PyTorch.
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
 
 @app.command("calibrate")
 def calibrate_command(  # noqa: PLR0917 - every argument is an option of the command
-    store: Annotated[str, typer.Option(help="Chroma's folder, or the URL of its server.")],
-    model: Annotated[str, typer.Option(help="A causal model: a name on the hub, or a folder.")],
-    out: Annotated[Path, typer.Option(help="The settings file, for `compare --settings`.")],
-    collection: Annotated[
-        str | None, typer.Option(help="Its name; may be left out where there is only one.")
-    ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(help="As in `compare`; by default those that the collection names."),
-    ] = None,
-    prompts: Annotated[int, typer.Option(help="Documents held out to be predicted.")] = 24,
-    k: Annotated[int, typer.Option(help="The most documents to learn from.")] = 32,
-    protocol: Annotated[str, typer.Option(help="document or continuation.")] = "document",
-    lora_rank: Annotated[int, typer.Option(help="Rank of the adapter.")] = (
+    store: StoreOption,
+    model: ModelOption,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="Settings file to write, for `compare --settings`."),
+    ],
+    collection: CollectionOption = None,
+    embeddings: EmbeddingsOption = None,
+    prompts: Annotated[
+        int, typer.Option(metavar="N", help="Number of documents to hold out and predict.")
+    ] = 24,
+    k: Annotated[
+        int, typer.Option(metavar="N", help="Maximum number of documents to train on.")
+    ] = 32,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            metavar="PROTOCOL",
+            help="document (score the prompt) or continuation (score its second half).",
+        ),
+    ] = "document",
+    lora_rank: Annotated[int, typer.Option(metavar="N", help="Rank of the adapter.")] = (
         FineTuneConfig().lora_rank
     ),
-    max_length: Annotated[int, typer.Option(help="Tokens used of each document.")] = (
-        FineTuneConfig().max_length
-    ),
+    max_length: Annotated[
+        int, typer.Option(metavar="N", help="Maximum number of tokens of a document.")
+    ] = FineTuneConfig().max_length,
     share: Annotated[
-        float, typer.Option(help="Of the steps that all combinations would take, how many.")
+        float,
+        typer.Option(
+            metavar="X",
+            help="Fraction of the gradient steps of all combinations that may be taken, at most 1.",
+        ),
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of what is held out, and of adapters.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of adapters and of the documents held out.")
+    ] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file at --out.")
+    ] = False,
 ) -> None:
-    """Choose λ', learning rate and number of documents on documents held out of your store."""
+    """Choose λ', learning rate and number of documents by documents held out of a store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
         from langchain_sift.stores.locking import held
         from langchain_sift.ttft import load_language_model
 
-        _make_room(out, overwrite=overwrite)  # hours of work are to have somewhere to go
+        _check_writable(out, overwrite=overwrite)  # before hours of work
         language_model = load_language_model(model)
 
         with held(store, alone=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
-            found = calibrate(
-                opened(store, collection, embeddings),
+            result = calibrate(
+                open_store(store, collection, embeddings),
                 model=language_model,
                 prompts=prompts,
                 k=k,
@@ -83,23 +105,23 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                     task, description=what, completed=done, total=of
                 ),
             )
-        _show(found)
+        _print(result)
         try:
-            found.settings.save(out, overwrite=overwrite)
+            result.settings.save(out, overwrite=overwrite)
             typer.echo(f"settings: {out}")
-        finally:  # hours of work, which a full disk is not to cost
-            echo_for_programs(found.to_json())
+        finally:  # a full disk must not cost hours of work
+            echo_for_programs(result.to_json())
 
 
-def _make_room(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of a file, and see that the file can be written."""
+def _check_writable(out: Path, *, overwrite: bool) -> None:
+    """Make the folder of a file, and check that the file can be written."""
     try:
         if out.is_dir():
             raise ArgumentError(f"{out} is a folder: name a file, such as {out / 'settings.json'}")
         new = not out.exists()
         if not new and not overwrite:
             raise ArgumentError(
-                f"{out} is there already: name another file, or replace it with --overwrite"
+                f"{out} already exists: name another file, or replace it with --overwrite"
             )
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("a", encoding="utf-8"):
@@ -110,27 +132,28 @@ def _make_room(out: Path, *, overwrite: bool) -> None:
         raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
 
 
-def _show(found: Calibration) -> None:
+def _print(result: Calibration) -> None:
     console = Console()
     noise = _table("λ'", "surrogate", "distinct")
-    for point in found.noise_variances:
+    for point in result.noise_variances:
         extra = (f"{point.surrogate:.4f}", f"{point.distinct_documents:.1f}")
         _add(noise, f"{point.noise_variance:g}", point.measured, *extra)
     rates = _table("learning rate")
-    for rate in found.learning_rates:
+    for rate in result.learning_rates:
         _add(rates, f"{rate.learning_rate:g}", rate.measured)
     counts = _table("documents")
-    for count in found.counts:
+    for count in result.counts:
         _add(counts, str(count.k), count.measured)
     for table in (noise, rates, counts):
         console.print(table)
-    settings = found.settings
+    settings = result.settings
     console.print(
         f"chosen: λ' = {settings.noise_variance:g}, learning rate {settings.learning_rate:g}, "
-        f"k = {settings.k}; {found.steps} gradient steps, {found.grid_steps} for all combinations",
+        f"k = {settings.k}; {result.steps} gradient steps, of {result.grid_steps} for all "
+        "combinations",
         highlight=False,
     )
-    for note in found.notes:
+    for note in result.notes:
         console.print(f"note: {note}", highlight=False)
 
 
@@ -143,7 +166,7 @@ def _table(name: str, *more: str) -> Table:
 
 
 def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None:
-    """Add a line, with what was measured as a bar from 0 to 100 % and beyond."""
+    """Add a line with a bar for the percentage, which may exceed 100 %."""
     if measured is None:
         table.add_row(name, *more, "not tried", "", "")
         return

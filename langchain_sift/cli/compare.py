@@ -1,279 +1,243 @@
-"""`langchain-sift compare`: which method serves you? And `report`: the same once more."""
+"""`langchain-sift compare`: compare methods. `langchain-sift report`: write the report again."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
     app,
-    echo_for_programs,
     errors_in_one_line,
+    finetune_config,
     names_of,
-    opened,
+    open_store,
     progress_bar,
     read_saved,
-    recipe_of,
 )
+from langchain_sift.cli.options import (
+    ChainOption,
+    CollectionOption,
+    ComparedEmbeddingsOption,
+    ComparedModelOption,
+    ComparedStoreOption,
+    CorpusOption,
+    FetchKOption,
+    JobsOption,
+    KsOption,
+    LeaksOption,
+    LearningRateOption,
+    LoraRankOption,
+    MaxLengthOption,
+    MaxTokensOption,
+    MethodsOption,
+    NoiseVarianceOption,
+    OutOption,
+    OverwriteOption,
+    PromptsOption,
+    ProtocolOption,
+    RayOption,
+    ResumeOption,
+    RetrieverOption,
+    ScorerOption,
+    SeedOption,
+    SettingsOption,
+)
+from langchain_sift.cli.tables import print_report
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
-    from langchain_sift.comparison import Report, Row
+    from langchain_sift.comparison.prompts import Prompt
+    from langchain_sift.comparison.run_folder import RunFolder
+    from langchain_sift.comparison.settings import ComparisonSettings
+    from langchain_sift.ttft import LanguageModel
 
-_MOST_REASONS = 3  # of rows without a result
-
-# Each command imports what it needs: the help must not wait for PyTorch.
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The documents: a collection that exists, or files to index first."""
+
+    store: str | None
+    collection: str | None
+    corpus: Path | None
+    embeddings: str | None
+
+    def __post_init__(self) -> None:
+        if (self.store is None) == (self.corpus is None):
+            raise ArgumentError(
+                "give either --store, an indexed collection, or --corpus, files to index first"
+            )
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder of the store for reading."""
+        from langchain_sift.stores.locking import held
+
+        return nullcontext() if self.store is None else held(self.store, alone=False)
+
+    def open(self, model: LanguageModel, out: Path, progress: Progress) -> Chroma:
+        """Open the collection; index the files if there is none."""
+        if self.store is not None:
+            return open_store(self.store, self.collection, self.embeddings)
+        from langchain_sift.indexing import index_documents, read_corpus
+        from langchain_sift.indexing.named_objects import load_embeddings
+
+        documents = read_corpus(self.corpus or Path())
+        indexing = progress.add_task("embedding documents", total=len(documents))
+        return index_documents(
+            documents,
+            model if self.embeddings is None else load_embeddings(self.embeddings),
+            out / "chroma",
+            on_progress=lambda done: progress.update(indexing, completed=done),
+        )
 
 
 @app.command("compare")
 def compare_command(  # noqa: PLR0917 - every argument is an option of the command
-    prompts: Annotated[
-        Path,
-        typer.Option(
-            help="Texts or questions that are not in the store: a .jsonl(.gz), .txt or .md file, "
-            "or a folder of them. With --protocol qa each line of a .txt file is a question."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the report and the rows.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="A causal model: a name on the hub, or a folder. By default that of --settings."
-        ),
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="Chroma's folder, or the URL of its server.")
-    ] = None,
-    collection: Annotated[
-        str | None, typer.Option(help="Its name; may be left out where there is only one.")
-    ] = None,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(help="In place of --store: documents in the same formats as the prompts."),
-    ] = None,
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="Comma-separated: base; rag:, ttft: or both: with nearest, nearest-repeated, "
-            "uncertainty, mmr, hull, random, sift, sift:residual, sift:exhaustive, or a retriever "
-            "of yours; chains of yours. Behind it :noise_variance=X and :stopping_alpha=X."
-        ),
-    ] = "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift",
-    protocol: Annotated[
-        str, typer.Option(help="Comma-separated: document, continuation, qa.")
-    ] = "document",
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="Another model whose hidden states embed, or module:NAME of LangChain "
-            "embeddings. By default those that the collection names, or for --corpus the model's."
-        ),
-    ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="A file that `calibrate` wrote; options given win over it.")
-    ] = None,
-    k: Annotated[
-        str | None, typer.Option(help="Documents chosen for a prompt: 20, or several: 1,5,10,25.")
-    ] = None,
-    fetch_k: Annotated[
-        int | None, typer.Option(help="Candidates they are chosen from: 200.")
-    ] = None,
-    noise_variance: Annotated[
-        float | None,
-        typer.Option(help="SIFT's λ': 1 for hidden states, else the paper's 0.01."),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of fine-tuning; a small model wants a larger one.")
-    ] = None,
-    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens used of each document.")] = None,
-    retriever: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=module:OBJECT, a retriever of yours; then rag:NAME, ttft:NAME."),
-    ] = None,
-    chain: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=module:OBJECT, a runnable of yours from question to answer."),
-    ] = None,
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=module:FUNCTION of (answer, prompt), more is better."),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer, with --protocol qa.")] = 32,
-    leaks: Annotated[
-        str,
-        typer.Option(help="Prompts whose scored text the store holds: report, exclude, ignore."),
-    ] = "report",
-    jobs: Annotated[int, typer.Option(help="Prompts that are trained together.")] = 8,
-    ray: Annotated[
-        int | None,
-        typer.Option(
-            help="Ray actors that train and answer, on the cluster of RAY_ADDRESS or this machine.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of adapters and random choices.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --out; what failed is tried again.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = (
-        False
-    ),
+    prompts: PromptsOption,
+    out: OutOption,
+    model: ComparedModelOption = None,
+    store: ComparedStoreOption = None,
+    collection: CollectionOption = None,
+    corpus: CorpusOption = None,
+    embeddings: ComparedEmbeddingsOption = None,
+    leaks: LeaksOption = "report",
+    methods: MethodsOption = "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift",
+    protocol: ProtocolOption = "document",
+    settings: SettingsOption = None,
+    k: KsOption = None,
+    fetch_k: FetchKOption = None,
+    noise_variance: NoiseVarianceOption = None,
+    max_tokens: MaxTokensOption = 32,
+    retriever: RetrieverOption = None,
+    chain: ChainOption = None,
+    scorer: ScorerOption = None,
+    learning_rate: LearningRateOption = None,
+    lora_rank: LoraRankOption = None,
+    max_length: MaxLengthOption = None,
+    jobs: JobsOption = 8,
+    ray: RayOption = None,
+    seed: SeedOption = 0,
+    resume: ResumeOption = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
-    with errors_in_one_line(console, f"; go on with --resume, the rows so far are in {out}"):
+    with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
+        from langchain_sift.comparison.methods import parse_methods
+        from langchain_sift.comparison.prompts import read_prompts
+        from langchain_sift.comparison.run_folder import RunFolder
+        from langchain_sift.comparison.settings import ComparisonSettings, Defaults, parse_ks
+        from langchain_sift.comparison.tasks import parse_protocols
+
+        # All mistakes in the arguments are reported before the work begins.
         saved = read_saved(settings)
-        report = _compare(
-            console,
-            prompts=prompts,
-            model=_model(model, saved, console),
-            out=out,
-            where=(store, collection, corpus),
-            embeddings=embeddings,
-            methods=names_of(methods),
-            protocols=names_of(protocol),
-            settings=saved,
-            k=None if k is None else _numbers(k),
-            fetch_k=fetch_k,
-            noise_variance=noise_variance,
-            finetune=recipe_of(
-                saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
-            ),
-            retrievers=_named(retriever),
-            chains=_named(chain),
-            scorers=_named(scorer),
+        source = _Source(store, collection, corpus, embeddings)
+        model_name = _model_name(model, saved, console)
+        default = Defaults.of(saved)
+        finetune = finetune_config(
+            saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
+        )
+        retrievers, chains = _import_named(retriever), _import_named(chain)
+        checked = ComparisonSettings(
+            methods=parse_methods(names_of(methods), retrievers=retrievers, chains=chains),
+            protocols=parse_protocols(names_of(protocol)),
+            ks=parse_ks(default.k if k is None else _numbers(k)),
+            fetch_k=default.fetch_k if fetch_k is None else fetch_k,
+            noise_variance=default.noise_variance if noise_variance is None else noise_variance,
+            finetune=replace(finetune, seed=seed),
+            retrievers=retrievers,
+            chains=chains,
+            scorers=_import_named(scorer),
             max_tokens=max_tokens,
             leaks=leaks,
             jobs=jobs,
             ray=ray,
-            seed=seed,
-            resume=resume,
-            overwrite=overwrite,
         )
-        _show(report)
+        checked_prompts = read_prompts(prompts, lines="qa" in checked.protocols)
+        folder = RunFolder(out, resume=resume, overwrite=overwrite)
+        _run(
+            checked_prompts,
+            checked,
+            model=model_name,
+            source=source,
+            folder=folder,
+            console=console,
+        )
 
 
 @app.command("report")
 def report_command(
-    folder: Annotated[Path, typer.Argument(help="What was --out of a comparison, done or not.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of a comparison, complete or not.")
+    ],
 ) -> None:
-    """Write the report of a comparison once more, from the rows that are there."""
+    """Write the report of a comparison again, from the rows in its folder."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.comparison.run_folder import read_report
         from langchain_sift.report.files import write_report
 
-        _show(write_report(read_report(folder), folder))
+        print_report(write_report(read_report(folder), folder))
 
 
-def _compare(
-    console: Console,
+def _run(
+    prompts: Sequence[Prompt],
+    settings: ComparisonSettings,
     *,
-    prompts: Path,
     model: str,
-    out: Path,
-    where: tuple[str | None, str | None, Path | None],
-    embeddings: str | None,
-    methods: Sequence[str],
-    protocols: Sequence[str],
-    **arguments: Any,
-) -> Report:
-    from langchain_sift.comparison import compare, read_prompts
-    from langchain_sift.comparison.methods import parse_methods
-    from langchain_sift.comparison.run_folder import make_folder, refuse_present
-    from langchain_sift.comparison.tasks import named_protocols
+    source: _Source,
+    folder: RunFolder,
+    console: Console,
+) -> None:
+    from langchain_sift.comparison.experiment import run_comparison
     from langchain_sift.report.files import write_report
-    from langchain_sift.stores.locking import held
     from langchain_sift.ttft import load_language_model
 
-    # Everything that can be wrong about the arguments is found before the work begins.
-    refuse_present(out, resume=arguments["resume"], overwrite=arguments["overwrite"])
-    checked = named_protocols(protocols)
-    parsed = parse_methods(methods, retrievers=arguments["retrievers"], chains=arguments["chains"])
-    asked = read_prompts(prompts, lines="qa" in checked)
-    make_folder(out)
     language_model = load_language_model(model)
-    shared = nullcontext() if where[0] is None else held(where[0], alone=False)
-    with shared, progress_bar(console) as progress:
-        vectorstore = _open(where, embeddings, language_model, out, progress)
-        counts = len(arguments["k"] or (1,))
-        rows = sum(counts if method.selection else 1 for method in parsed)
-        comparing = progress.add_task("comparing", total=len(asked) * len(checked) * rows)
-
-        def advance(row: Row) -> None:
-            progress.update(comparing, advance=1, description=f"{row.protocol}, {row.method}")
-
-        report = compare(
-            asked,
-            methods,
-            model=language_model,
+    with source.locked(), progress_bar(console) as progress:
+        vectorstore = source.open(language_model, folder.path, progress)
+        comparing = progress.add_task("comparing", total=len(prompts) * settings.rows_per_prompt)
+        report = run_comparison(
+            prompts,
+            settings,
+            language_model=language_model,
             vectorstore=vectorstore,
-            protocols=protocols,
-            out=out,
-            on_row=advance,
-            **arguments,
+            folder=folder,
+            on_row=lambda row: progress.update(
+                comparing, advance=1, description=f"{row.protocol}, {row.method}"
+            ),
         )
         progress.update(comparing, total=len(report.rows), description="done")
-    return write_report(report, out)
+    print_report(write_report(report, folder.path))
 
 
-def _open(
-    where: tuple[str | None, str | None, Path | None],
-    embeddings: str | None,
-    model: Any,
-    out: Path,
-    progress: Any,
-) -> Chroma:
-    from langchain_sift.indexing import index_documents, read_corpus
-    from langchain_sift.indexing.named_objects import load_embeddings
-
-    store, collection, corpus = where
-    if (store is None) == (corpus is None):
-        raise ArgumentError(
-            "give either --store, an indexed collection, or --corpus, files to index first"
-        )
-    if store is not None:
-        return opened(store, collection, embeddings)
-    assert corpus is not None  # noqa: S101 - checked above
-    documents = read_corpus(corpus)
-    indexing = progress.add_task("embedding documents", total=len(documents))
-    return index_documents(
-        documents,
-        model if embeddings is None else load_embeddings(embeddings),
-        out / "chroma",
-        on_progress=lambda done: progress.update(indexing, completed=done),
-    )
-
-
-def _model(given: str | None, saved: CalibratedSettings | None, console: Console) -> str:
-    """Return the model's name, and say where the settings are another model's."""
-    if given is None:
+def _model_name(option: str | None, saved: CalibratedSettings | None, console: Console) -> str:
+    """Return the name of the model; print a note if the settings belong to another model."""
+    if option is None:
         if saved is None:
             raise ArgumentError(
                 "give --model, a causal model of the hub or a folder, or --settings that name one"
             )
         return saved.model
-    if saved is not None and given != saved.model:
+    if saved is not None and option != saved.model:
         console.print(
             f"note: the settings were calibrated with {saved.model}: another model may need others",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
-    return given
+    return option
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -281,76 +245,18 @@ def _numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in names_of(text))
     except ValueError:
         raise ArgumentError(
-            f"--k takes a number of documents, or several with commas between, got {text!r}"
+            f"--k takes a number of documents, or several separated by commas, got {text!r}"
         ) from None
 
 
-def _named(options: Sequence[str] | None) -> dict[str, Any]:
-    """Return the objects of options NAME=module:OBJECT by their names."""
+def _import_named(options: Sequence[str] | None) -> dict[str, Any]:
+    """Import the objects of options NAME=module:OBJECT, by their names."""
     from langchain_sift.indexing.named_objects import import_object
 
-    found = {}
+    objects = {}
     for option in options or ():
         name, equals, path = option.partition("=")
         if not equals or ":" not in path:
             raise ArgumentError(f"{option!r} is not NAME=module:OBJECT")
-        found[name.strip()] = import_object(path)
-    return found
-
-
-def _show(report: Report) -> None:
-    console = Console()
-    for protocol in report.protocols:
-        for group in (None, *(report.groups if len(report.groups) > 1 else ())):
-            console.print(_table(report, protocol, group))
-        console.print(
-            f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
-        )
-    reasons = Counter(row.failure for row in report.rows if row.failure is not None)
-    if reasons:
-        console.print(f"{reasons.total()} of {len(report.rows)} rows have no result:")
-        for reason, count in reasons.most_common(_MOST_REASONS):
-            console.print(f"  {count} x {reason}", markup=False, highlight=False)
-    if report.leaks:
-        advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
-        console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
-    console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
-    echo_for_programs(report.to_json())
-
-
-def _table(report: Report, protocol: str, group: str | None) -> Table:
-    count = report.prompts(protocol, group)
-    most = f", k = {max(report.ks)}" if report.ks else ""
-    table = Table(
-        title=f"{protocol}, {group or 'all prompts'} ({count}){most}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    # Where the terminal is narrow, a method's name goes on in the next line, and no number.
-    table.add_column("method", overflow="fold", min_width=15)
-    summaries = report.summary(protocol, group)
-    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.scores))
-    predicted = any(math.isfinite(summary.bits_per_byte) for summary in summaries.values())
-    headings = [name.replace("_", "\n") for name in names]
-    headings += ["bits/byte", "% of base"] if predicted else []
-    headings += ["seconds"] if names else ["seconds", "documents\n(distinct)"]
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for method, summary in summaries.items():
-        cells = [_number(summary.scores.get(name), 3) for name in names]
-        if predicted:
-            percent, error = summary.percent_of_base, summary.standard_error
-            cells += [
-                _number(summary.bits_per_byte, 3),
-                f"{_number(percent, 1)} ± {_number(error, 1)}",
-            ]
-        cells.append(f"{summary.seconds:.2f}")
-        if not names:  # both do not fit into a terminal
-            cells.append(f"{summary.documents_used:.1f} ({summary.distinct_documents:.1f})")
-        table.add_row(method, *cells)
-    return table
-
-
-def _number(value: float | None, decimals: int) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+        objects[name.strip()] = import_object(path)
+    return objects

@@ -1,11 +1,10 @@
-"""`langchain-sift explain`: why these documents?"""
+"""`langchain-sift explain`: explain the choice of documents for a query."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,75 +15,75 @@ from rich.text import Text
 from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
-    given_or_saved,
-    opened,
+    open_store,
     read_saved,
+    selection_options,
+)
+from langchain_sift.cli.options import (
+    CollectionOption,
+    EmbeddingsOption,
+    FetchKOption,
+    NoiseVarianceOption,
+    SettingsOption,
+    StoreOption,
 )
 
 if TYPE_CHECKING:
     from langchain_sift.retrieval.explanation import ExplainedChoice, Explanation
 
-# Each command imports what it needs: the help must not wait for PyTorch.
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
 
 @app.command("explain")
 def explain_command(  # noqa: PLR0917 - every argument is an option of the command
-    query: Annotated[str, typer.Argument(help="The prompt to choose documents for.")],
-    store: Annotated[str, typer.Option(help="Chroma's folder, or the URL of its server.")],
-    collection: Annotated[
-        str | None, typer.Option(help="Name; may be left out where there is only one.")
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Prompt to choose documents for.")],
+    store: StoreOption,
+    collection: CollectionOption = None,
+    embeddings: EmbeddingsOption = None,
+    settings: SettingsOption = None,
+    k: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of documents to choose. Default: 8.")
     ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="A model whose hidden states embed, or module:NAME of LangChain embeddings. "
-            "By default the model that the collection names."
-        ),
-    ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="A file that `calibrate` wrote; options given win over it.")
-    ] = None,
-    k: Annotated[int | None, typer.Option(help="Documents to choose: 8.")] = None,
-    fetch_k: Annotated[
-        int | None, typer.Option(help="Candidates they are chosen from: 200.")
-    ] = None,
-    noise_variance: Annotated[
-        float | None, typer.Option(help="SIFT's λ': 1 for hidden states, else 0.01.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    fetch_k: FetchKOption = None,
+    noise_variance: NoiseVarianceOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document instead of tables.")
+    ] = False,
 ) -> None:
-    """Tell which documents SIFT chooses for a query, why, and what the nearest ones bring."""
+    """Explain the documents that SIFT chooses for a query, next to the nearest neighbours."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.retrieval.explanation import explain
         from langchain_sift.stores.locking import held
 
-        chosen = given_or_saved(
+        options = selection_options(
             read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
         )
         with held(store, alone=False):
-            found = explain(opened(store, collection, embeddings), query, **chosen)
+            explanation = explain(open_store(store, collection, embeddings), query, **options)
         if as_json:
-            typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+            typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:
-            _show_explanation(found)
+            _print(explanation)
 
 
-def _show_explanation(found: Explanation) -> None:
+def _print(explanation: Explanation) -> None:
     console = Console()
-    console.print(_choices_table("SIFT", found.sift))
-    console.print(_choices_table("nearest neighbours", found.nearest))
-    left, nearest = found.sift[-1:], found.nearest[-1:]
-    for choice, other in zip(left, nearest, strict=True):
+    console.print(_choices_table("SIFT", explanation.sift))
+    console.print(_choices_table("nearest neighbours", explanation.nearest))
+    if explanation.sift and explanation.nearest:
+        sift, nearest = explanation.sift[-1], explanation.nearest[-1]
         console.print(
-            f"uncertainty: {found.prior_variance:.3f} before, {choice.posterior_variance:.3f} "
-            f"after SIFT's, {other.posterior_variance:.3f} after the nearest, "
-            f"{found.irreducible_variance:.3f} if all {found.candidates} candidates were known",
+            f"uncertainty: {explanation.prior_variance:.3f} before, "
+            f"{sift.posterior_variance:.3f} after SIFT, "
+            f"{nearest.posterior_variance:.3f} after nearest neighbours, "
+            f"{explanation.irreducible_variance:.3f} if all {explanation.candidates} candidates "
+            "were known",
             highlight=False,
         )
     stops = ", ".join(
-        f"{count or f'more than {len(found.sift)}'} at α = {alpha:g}"
-        for alpha, count in found.stops.items()
+        f"{count or f'more than {len(explanation.sift)}'} at α = {alpha:g}"
+        for alpha, count in explanation.stops.items()
     )
     console.print(f"adaptive stopping would stop after {stops}", highlight=False)
 

@@ -1,4 +1,4 @@
-"""`langchain-sift index`: files into a collection."""
+"""`langchain-sift index`: write files into a collection."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import typer
 from rich.console import Console
 
 from langchain_sift.cli.app import app, errors_in_one_line, progress_bar
+from langchain_sift.cli.options import StoreOption
 
 if TYPE_CHECKING:
     from langchain_sift.indexing.chunks import ReadFiles
 
-# Each command imports what it needs: the help must not wait for PyTorch.
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
 
@@ -24,33 +25,46 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         list[Path],
         typer.Argument(
             metavar="PATH",
-            help="Files (.txt, .md, .html, .pdf, .jsonl, .jsonl.gz, .csv), and folders of them.",
+            help="Files to index (.txt, .md, .html, .pdf, .jsonl, .jsonl.gz, .csv), or folders of "
+            "such files.",
         ),
     ],
-    store: Annotated[
-        str, typer.Option(help="Chroma's folder, which may be new, or the URL of its server.")
-    ],
-    collection: Annotated[str, typer.Option(help="Name; made where there is none.")] = "documents",
+    store: StoreOption,
+    collection: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Collection to write into, made if it does not exist."),
+    ] = "documents",
     embeddings: Annotated[
         str | None,
         typer.Option(
-            help="A model whose hidden states embed, or module:NAME of LangChain embeddings. "
-            "A new collection needs it; another keeps the model that it names."
+            metavar="EMBEDDINGS",
+            help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
+            "embeddings. Required for a new collection. Default: the model that filled the "
+            "collection.",
         ),
     ] = None,
-    chunk_size: Annotated[int, typer.Option(help="Characters of a chunk at most.")] = 2000,
-    chunk_overlap: Annotated[int, typer.Option(help="Characters that two neighbours share.")] = 0,
+    chunk_size: Annotated[
+        int, typer.Option(metavar="N", help="Maximum number of characters of a chunk.")
+    ] = 2000,
+    chunk_overlap: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Maximum number of characters that two neighbouring chunks share."
+        ),
+    ] = 0,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Pass over files that cannot be read.")
+        bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read.")
     ] = False,
 ) -> None:
-    """Put text, Markdown, HTML, PDF, JSONL and CSV files into a Chroma collection.
+    """Write text, Markdown, HTML, PDF, JSONL and CSV files into a collection of Chroma.
 
-    The same text is one row, however often it is indexed. A run that was interrupted goes on
-    where it was.
+    Equal texts are one row, however often they are indexed.
+    After an interrupt, the same command continues.
     """
     console = Console(stderr=True)
-    with errors_in_one_line(console, "; what is in stays in, and the same command goes on"):
+    with errors_in_one_line(
+        console, "; documents already written are kept: run the same command to continue"
+    ):
         from langchain_sift.indexing.chroma_collections import embeddings_for
         from langchain_sift.indexing.chunks import Chunking, read_chunks
         from langchain_sift.indexing.files import find_files
@@ -58,7 +72,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.indexing.named_objects import load_embeddings
         from langchain_sift.stores.locking import held
 
-        # Everything that can be wrong is found before a model is loaded or anything written.
+        # Mistakes in the arguments are reported before a model is loaded or a row is written.
         chunking = Chunking(chunk_size, chunk_overlap)
         with held(store, alone=True), progress_bar(console) as progress:
             named = embeddings_for(store, collection, embeddings)
@@ -70,7 +84,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                 skip_unreadable=skip_unreadable,
                 on_file=lambda: progress.advance(reading),
             )
-            _tell(console, read, found.skipped)
+            _print_skipped(console, read, found.skipped)
             different = len({chunk.id for chunk in read.chunks})
             embedding = progress.add_task("embedding chunks", total=different)
             indexed = index_into(
@@ -92,11 +106,11 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     typer.echo(json.dumps(result, ensure_ascii=False))
 
 
-def _tell(console: Console, read: ReadFiles, passed_over: int) -> None:
-    """Say which files nothing was taken from."""
-    lines = [f"passed over: {problem}" for problem in read.unreadable]
+def _print_skipped(console: Console, read: ReadFiles, others: int) -> None:
+    """Print the files that gave no chunks, and the number of files of other formats."""
+    lines = [f"skipped: {problem}" for problem in read.unreadable]
     lines += [f"no text in {file}" for file in read.empty]
-    if passed_over:
-        lines.append(f"files of other kinds passed over: {passed_over}")
+    if others:
+        lines.append(f"files of other formats skipped: {others}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,10 +1,10 @@
-"""`langchain-sift serve`: the model behind an OpenAI-compatible endpoint."""
+"""`langchain-sift serve`: serve a model behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -12,73 +12,120 @@ from rich.console import Console
 from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
-    given_or_saved,
+    finetune_config,
     read_saved,
-    recipe_of,
+    selection_options,
+)
+from langchain_sift.cli.options import (
+    CollectionOption,
+    EmbeddingsOption,
+    LearningRateOption,
+    LoraRankOption,
+    MaxLengthOption,
+    ModelOption,
+    NoiseVarianceOption,
+    SettingsOption,
+    StoreOption,
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
 
-# Each command imports what it needs: the help must not wait for PyTorch.
+if TYPE_CHECKING:
+    from langchain_sift.serving import Tenants
+
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
 
 @app.command("serve")
 def serve_command(  # noqa: PLR0917 - every argument is an option of the command
-    model: Annotated[str, typer.Option(help="A causal model: a name on the hub, or a folder.")],
-    store: Annotated[str, typer.Option(help="Chroma's folder, or the URL of its server.")],
-    collection: Annotated[
-        str | None, typer.Option(help="Its name; may be left out where there is only one.")
-    ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(help="As in `compare`; by default those that the collection names."),
-    ] = None,
-    settings: Annotated[
-        Path | None, typer.Option(help="A file that `calibrate` wrote; options given win over it.")
-    ] = None,
+    model: ModelOption,
+    store: StoreOption,
+    collection: CollectionOption = None,
+    embeddings: EmbeddingsOption = None,
+    settings: SettingsOption = None,
     name: Annotated[
-        str | None, typer.Option(help="What clients call the model; by default as --model.")
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the model for clients. Default: --model."),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; a public one needs tokens.")
+        str,
+        typer.Option(
+            metavar="HOST",
+            help="Address to listen on. A public one requires --tenants or an API key.",
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    port: Annotated[
+        int,
+        typer.Option(
+            metavar="PORT", min=0, max=65535, help="Port to listen on. 0 means any free port."
+        ),
+    ] = 8000,
     tenants: Annotated[
         Path | None,
-        typer.Option(help="A .toml or .json file: tokens, and the documents that each may see."),
+        typer.Option(
+            metavar="FILE",
+            help="A .toml or .json file with the tokens of tenants and the filters of their "
+            "documents. Default: no tenants.",
+        ),
     ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar=API_KEY_VARIABLE, help="One token for everybody, better by the variable."
+            metavar="KEY",
+            envvar=API_KEY_VARIABLE,
+            help="Token for all clients. Prefer the variable: other users of this machine can see "
+            "options.",
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="Of requests that do not choose: base, rag, ttft, both.")
+        str,
+        typer.Option(
+            metavar="MODE", help="Mode of requests that set none: base, rag, ttft or both."
+        ),
     ] = "ttft",
-    k: Annotated[int | None, typer.Option(help="Documents for a prompt: 20.")] = None,
-    noise_variance: Annotated[
-        float | None, typer.Option(help="SIFT's λ': 1 for hidden states, else 0.01.")
+    k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of documents for a prompt, unless the request sets it. Default: 20.",
+        ),
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of fine-tuning.")] = None,
-    lora_rank: Annotated[int | None, typer.Option(help="Rank of the adapter.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens used of each document.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer that asks for no number.")] = 256,
-    timeout: Annotated[float, typer.Option(help="Seconds for an answer.")] = 600.0,
-    max_batch_size: Annotated[int, typer.Option(help="Prompts trained together.")] = (
-        Limits().max_batch_size
-    ),
+    noise_variance: NoiseVarianceOption = None,
+    learning_rate: LearningRateOption = None,
+    lora_rank: LoraRankOption = None,
+    max_length: MaxLengthOption = None,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Maximum number of tokens of an answer, unless the request sets it."
+        ),
+    ] = 256,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Deadline of an answer, in seconds.")
+    ] = 600.0,
+    max_batch_size: Annotated[
+        int, typer.Option(metavar="N", help="Maximum number of prompts to train together.")
+    ] = Limits().max_batch_size,
     max_requests: Annotated[
-        int, typer.Option(help="Requests at once; one more is refused.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Maximum number of requests at a time. At capacity, further requests get 503.",
+        ),
     ] = Limits().max_requests,
     adapter_cache: Annotated[
-        Path | None, typer.Option(help="A folder: what was learned once is kept for its tenant.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for trained adapters, reused within a tenant. Default: no cache.",
+        ),
     ] = None,
 ) -> None:
-    """Serve the model by OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models.
+    """Serve a model by OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models.
 
-    `ttft` in a request's body chooses: {"mode": "rag", "k": 5, "filter": {"year": 2024}}.
+    A request may set its options in the field "ttft" of its body:
+    {"mode": "rag", "k": 5, "filter": {"year": 2024}}.
     """
     console = Console(stderr=True)
     with errors_in_one_line(console):
@@ -93,8 +140,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             name=name,
             tenants=_tenants(tenants, api_key),
             mode=mode,
-            **given_or_saved(saved, k=k, noise_variance=noise_variance, fetch_k=None),
-            finetune=recipe_of(
+            **selection_options(saved, k=k, noise_variance=noise_variance),
+            finetune=finetune_config(
                 saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
             ),
             limits=Limits(max_batch_size=max_batch_size, max_requests=max_requests),
@@ -103,14 +150,14 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             adapter_cache=adapter_cache,
         )
 
-        def tell(url: str) -> None:
+        def announce(url: str) -> None:
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
-        serve(served, host=host, port=port, on_ready=tell)
+        serve(served, host=host, port=port, on_ready=announce)
 
 
-def _tenants(path: Path | None, api_key: str | None) -> Any:
+def _tenants(path: Path | None, api_key: str | None) -> Tenants:
     from langchain_sift.serving import Tenants
 
     if path is not None and api_key is not None:

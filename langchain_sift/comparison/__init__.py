@@ -1,28 +1,18 @@
-"""Which serves you: the base model, RAG or test-time fine-tuning?
+"""Compare the base model, RAG and test-time fine-tuning on your documents and prompts.
 
-| file | what it does |
+| file | task |
 |---|---|
-| `prompts.py` | prompts from files |
-| `protocols.py` | what is asked with and what is scored |
-| `methods.py` | the methods by their names |
-| `choosing.py` | what each method chooses |
-| `asking.py` | what is asked of the engine, and the rows that come of it |
-| `measuring.py` | methods x prompts: what is asked for, checked |
-| `running.py` | methods x prompts: unit by unit |
-| `ray_pool.py` | the same by Ray actors; an extra |
-| `metrics.py`, `memory.py` | how good an answer is, and how much memory it took |
-| `leaks.py` | whether the store holds what is scored |
-| `rows.py`, `summaries.py` | a method on one prompt, and on many |
-| `results.py` | the report as a value |
-| `run_folder.py` | rows on disk as they come |
-| `statistics.py` | intervals, and verdicts |
-| `findings.py`, `verdicts.py` | what a report says, and how certain that is |
-| `columns.py`, `wording.py` | its tables' columns, and how numbers are written |
-| `plots.py`, `quality_plots.py`, `uncertainty_plots.py` | its plots |
-| `axes.py`, `svg.py` | what they have in common, and how methods look in them |
-| `markdown.py` | the report as Markdown |
-| `html.py`, `chosen_documents.py` | the report as a page, and what its script reads |
-| `writing.py` | all files of a report |
+| `experiment.py` | `compare`: check the arguments, run all units, return a report |
+| `settings.py` | the settings of a comparison, checked |
+| `prompts.py` | read prompts from files |
+| `tasks.py` | turn a prompt into a query, a context and a scored text |
+| `methods.py` | parse the names of methods |
+| `selection.py` | choose the documents of each method |
+| `units.py` | plan and measure what is trained and written together |
+| `measurement.py` | measure prompts under a method, with the engine or a chain |
+| `ray_pool.py` | the same on Ray actors |
+| `run_folder.py` | keep rows in a folder, and continue from them |
+| `leaks.py` | find prompts whose scored text the store holds |
 """
 
 from langchain_sift.errors import require

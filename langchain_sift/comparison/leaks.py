@@ -1,57 +1,78 @@
-"""Does the store hold what is scored?"""
+"""Find the prompts whose scored text the store holds."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.tasks import PROTOCOLS
+from langchain_sift.errors import ArgumentError
 from langchain_sift.report.shingles import shingles_of
 
 SHINGLE = 8
-"""Words in a row that are looked for."""
+"""Number of words in a shingle, a run of words."""
 
 NEAR = 0.5
-"""Share of a text's shingles from which on documents with them are a near copy of it."""
+"""Fraction of a text's shingles from which on documents count as a near copy."""
+
+
+def scored_texts(prompts: Sequence[Prompt], protocols: Sequence[str]) -> dict[str, str]:
+    """Return the shortest scored text of each prompt, by its id; the question for an answer.
+
+    An answer of a few words occurs in many documents, and should.
+    """
+    scored = {}
+    for prompt in prompts:
+        texts = []
+        for name in protocols:
+            try:
+                task = PROTOCOLS[name](prompt)
+            except ArgumentError:  # reported in the rows of the prompt
+                continue
+            texts.append(prompt.text if task.generates else task.target or "")
+        scored[prompt.id] = min(texts, key=len, default="")
+    return scored
 
 
 def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return which scored texts are in the store, exactly or nearly.
+    """Return the scored texts that the store holds, exactly or nearly.
 
-    A document holds a text exactly if all of the text's runs of eight words occur in it, case and
-    punctuation aside; nearly, if at least half of them do. So do several documents together,
-    such as the parts of one that was split. A shorter text must be all of it.
+    A document is an exact copy if it holds all of the text's runs of eight words, except for case
+    and punctuation. It is a near copy if it holds at least half of them; so are several documents
+    together, such as the parts of one that was split. A shorter text counts as one run.
 
     Args:
-        scored: Texts by the prompts' ids.
-        documents: Ids and texts; looked at once, one after the other.
+        scored: Texts by the ids of the prompts.
+        documents: Ids and texts; read once.
 
     Returns:
-        For each prompt of which there is a copy, where the closest one is, in words.
+        A description of the closest copy, for each prompt that has one.
     """
     shingles = {prompt: shingles_of(text, SHINGLE) for prompt, text in scored.items()}
-    wanted: dict[str, list[str]] = defaultdict(list)
+    prompts_of: dict[str, list[str]] = defaultdict(list)
     for prompt, own in shingles.items():
         for shingle in own:
-            wanted[shingle].append(prompt)
+            prompts_of[shingle].append(prompt)
     found: dict[str, set[str]] = defaultdict(set)
     closest: dict[str, tuple[int, str]] = {}
     for identifier, text in documents:
         hits: Counter[str] = Counter()
         for shingle in shingles_of(text, SHINGLE):
-            for prompt in wanted.get(shingle, ()):
+            for prompt in prompts_of.get(shingle, ()):
                 hits[prompt] += 1
                 found[prompt].add(shingle)
         for prompt, count in hits.items():
             if count > closest.get(prompt, (0, ""))[0]:
                 closest[prompt] = (count, identifier)
     return {
-        prompt: _told(*closest[prompt], len(found[prompt]), of=len(own))
+        prompt: _description(*closest[prompt], len(found[prompt]), of=len(own))
         for prompt, own in shingles.items()
         if prompt in closest and len(found[prompt]) >= NEAR * len(own)
     }
 
 
-def _told(most: int, identifier: str, together: int, *, of: int) -> str:
+def _description(most: int, identifier: str, together: int, *, of: int) -> str:
     if most == of:
         return f"an exact copy in {identifier}"
     if together > most:

@@ -1,118 +1,225 @@
-"""One prompt under one method: what is asked of the engine, and the rows that come of it."""
+"""Measure prompts under a method, with the engine or with a chain."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
-from langchain_core.runnables import Runnable
 
-from langchain_sift.comparison.memory import peak_memory
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.selection import Choice, answer_of
+from langchain_sift.comparison.selection import MethodChoice, answer_of
+from langchain_sift.comparison.settings import Chain, Scorer
 from langchain_sift.comparison.tasks import ScoredText, Task
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import SIFTError
+from langchain_sift.language_models.modes import distinct
 from langchain_sift.report.metrics import ANSWER_METRICS
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
 
 logger = logging.getLogger(__name__)
 
-Scorer = Callable[[str, Prompt], float]
-
 # HullFT computes the gradient of a repeat anew every second step (arXiv 2605.30337, section 4).
 _HULL_REUSE = 2
 
 
-@dataclass(slots=True)
-class Asked:
-    """A prompt that a method is asked about."""
+@dataclass(frozen=True, slots=True)
+class WantedRow:
+    """A row to fill."""
+
+    row: Row
+    """The row without results."""
+
+    documents: int
+    """Number of the chosen documents to use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A prompt to measure with the engine under one method."""
 
     prompt: Prompt
     task: Task
     method: Method
-    wanted: list[tuple[Row, int]]
-    """Rows to fill, and with how many of the chosen documents each."""
 
-    choice: Choice | None = None
-    chain: Runnable[Any, Any] | None = None
+    wanted: tuple[WantedRow, ...]
+    """Several rows are filled by one training, which passes through the smaller numbers."""
+
+    choice: MethodChoice | None = None
+    """The chosen documents. None for the base model."""
+
+    @property
+    def most_documents(self) -> int:
+        """The largest number of documents among the wanted rows."""
+        return max(wanted.documents for wanted in self.wanted)
 
     def failed(self, error: Exception) -> list[Row]:
-        """Return its rows, where it could not be measured."""
-        return [failed(row, error) for row, _ in self.wanted]
+        """Return the wanted rows without results, with the reason."""
+        return [failed_row(wanted.row, error) for wanted in self.wanted]
 
 
-Prepared = tuple[Sequence[Row], Sequence[Asked]]
-"""What is done together: rows that are there already, and what is to be asked for the others."""
+@dataclass(frozen=True, slots=True)
+class ChainMeasurement:
+    """A question to measure with a chain."""
+
+    prompt: Prompt
+    row: Row
+    """The row to fill."""
+
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurementSettings:
+    """The settings that all measurements share; plain values, for Ray's actors."""
+
+    finetune: FineTuneConfig
+    """Requests may differ from the engine's in all but the shape of the adapter."""
+
+    max_tokens: int
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
+        """Return the scores of an answer; a scorer that returns NaN gives no score."""
+        metrics = ANSWER_METRICS if prompt.answers else {}
+        scores = {name: metric(answer, prompt.answers) for name, metric in metrics.items()}
+        custom = {name: float(scorer(answer, prompt)) for name, scorer in self.scorers.items()}
+        return scores | {name: value for name, value in custom.items() if math.isfinite(value)}
+
+    def finetune_for(self, method: Method) -> FineTuneConfig:
+        """Return the config of a method: HullFT reuses gradients."""
+        if method.selection == "hull" and self.finetune.gradient_reuse == 1:
+            return replace(self.finetune, gradient_reuse=_HULL_REUSE)
+        return self.finetune
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineInput:
+    """A measurement as a request to the engine."""
+
+    request: Request
+    tokens: ScoredText
+    context: Sequence[int]
+    in_context: tuple[int, ...]
+    """Indices of the chosen documents that the context holds."""
 
 
 @dataclass(slots=True)
-class _Started:
-    """One that was handed in."""
+class Measurer:
+    """Measure prompts with one engine."""
 
-    asked: Asked
-    asker: Asker
-    request: Request | None = None
-    ticket: Ticket | None = None
-    tokens: ScoredText | None = None
-    context: Sequence[int] = ()
-    places: tuple[int, ...] = ()
-    """Of the documents that stand in the context."""
+    engine: Engine
+    settings: MeasurementSettings
 
-    failure: Exception | None = None
-    measure: peak_memory | None = None
+    def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
+        """Return the rows of all measurements; a failure affects the rows of one alone."""
+        device = self.engine.language_model.model.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        inputs = [self._prepare(measurement) for measurement in measurements]
+        tickets = iter(self._submit([one for one in inputs if isinstance(one, _EngineInput)]))
+        rows: list[Row] = []
+        for measurement, prepared in zip(measurements, inputs, strict=True):
+            if isinstance(prepared, Exception):
+                rows += _report_failure(measurement, prepared)
+                continue
+            ticket = next(tickets)
+            # A prompt that cannot be measured must not cost the others their hours.
+            try:
+                text, outcome = _wait(ticket)
+                own = [
+                    self._row(measurement, wanted, prepared, text, outcome)
+                    for wanted in measurement.wanted
+                ]
+                memory = _peak_memory(device)
+                rows += [replace(row, peak_memory=memory) for row in own]
+            except Exception as error:  # noqa: BLE001
+                rows += _report_failure(measurement, error)
+        return rows
 
-    @property
-    def prompt(self) -> Prompt:
-        return self.asked.prompt
+    def _submit(self, inputs: Sequence[_EngineInput]) -> list[Ticket]:
+        """Submit all requests so that the engine trains them in one batch."""
+        # Reserve all before the first is submitted: the last digits of a result depend on its
+        # batch, and the batch must not depend on the pace of a thread.
+        reservations = [self.engine.admission.admit(0) for _ in inputs]
+        return [
+            self.engine.submit(one.request, reservation=reservation)
+            for one, reservation in zip(inputs, reservations, strict=True)
+        ]
 
-    @property
-    def wanted(self) -> list[tuple[Row, int]]:
-        return self.asked.wanted
+    def _prepare(self, measurement: Measurement) -> _EngineInput | Exception:
+        try:
+            return self._engine_input(measurement)
+        except (SIFTError, ValueError) as error:
+            return error
 
-    def rows(self) -> list[Row]:
-        """Wait for it, and return its rows.
+    def _engine_input(self, measurement: Measurement) -> _EngineInput:
+        task, method = measurement.task, measurement.method
+        model = self.engine.language_model
+        answer = self.settings.max_tokens if task.generates else 0
+        tokens = ScoredText.of(task, model.tokenizer, model.context_length, answer=answer)
+        texts = [] if measurement.choice is None else list(measurement.choice.texts)
+        context, in_context = tokens.without_documents(), []
+        if method.adds_context:
+            indices = distinct(texts)
+            context, fitting = tokens.with_documents(
+                [texts[index] for index in indices],
+                model.tokenizer,
+                window=model.context_length,
+                max_length=self.settings.finetune.max_length,
+                answer=answer,
+            )
+            in_context = [indices[position] for position in fitting]
+        request = self.engine.request(
+            texts[: measurement.most_documents] if method.fine_tunes else [],
+            self._engine_task(measurement, tokens, context),
+            config=self.settings.finetune_for(method),
+        )
+        return _EngineInput(request, tokens, context, tuple(in_context))
 
-        Raises:
-            SIFTError: If it failed.
-        """
-        if self.failure is not None:
-            raise self.failure
-        if self.asked.chain is not None:
-            return [self._row_of_chain(self.asked.chain)]
-        assert self.ticket is not None  # noqa: S101 - else it had failed
-        text, outcome = _wait(self.ticket)
-        return [self._row(row, count, text, outcome) for row, count in self.wanted]
+    def _engine_task(
+        self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]
+    ) -> GenerationTask | ScoringTask:
+        pairs = tokens.pairs(context)
+        if measurement.task.generates:
+            config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=("\n",))
+            return GenerationTask(context, config, pairs)
+        counts = {wanted.documents for wanted in measurement.wanted}
+        after = sorted(n for n in counts if 0 < n < measurement.most_documents)
+        return ScoringTask(pairs, after=after)
 
-    def _row(self, row: Row, count: int, text: str, outcome: Outcome) -> Row:
-        asked, tokens, training = self.asked, self.tokens, outcome.training
-        assert tokens is not None  # noqa: S101 - it was handed in
-        if asked.choice is not None:
-            row = _with_choice(row, asked.choice.first(count))
-        nats, learned, seconds = outcome.nats, training.tokens, training.seconds
-        steps = [place for place in training.trained if place < count]
+    def _row(
+        self,
+        measurement: Measurement,
+        wanted: WantedRow,
+        prepared: _EngineInput,
+        text: str,
+        outcome: Outcome,
+    ) -> Row:
+        training, fine_tunes = outcome.training, measurement.method.fine_tunes
+        nats, trained_tokens, seconds = outcome.nats, training.tokens, training.seconds
         for milestone in outcome.milestones:
-            if milestone.documents == count:
-                nats, learned, seconds = milestone.nats, milestone.tokens, milestone.seconds
+            if milestone.documents == wanted.documents:
+                nats, seconds = milestone.nats, milestone.seconds
+                trained_tokens = milestone.tokens
+        trained = tuple(index for index in training.trained if index < wanted.documents)
         row = replace(
-            row,
-            used_indices=tuple(steps) if asked.method.learns else self.places,
-            # What is done together costs each its share, not all of it.
-            seconds_training=seconds / outcome.batch_size if asked.method.learns else 0.0,
-            tokens_training=learned,
-            tokens_context=len(self.context),
+            _with_choice(wanted, measurement.choice),
+            used_indices=trained if fine_tunes else prepared.in_context,
+            # Each request of a batch counts with its equal share of the time.
+            seconds_training=seconds / outcome.batch_size if fine_tunes else 0.0,
+            tokens_training=trained_tokens,
+            tokens_context=len(prepared.context),
             seconds_answering=outcome.seconds_task / outcome.batch_size,
             tokens_answer=outcome.tokens,
-            peak_memory=0 if self.measure is None else self.measure.bytes,
-            failure=training.fallback if asked.method.learns else None,
+            failure=training.fallback if fine_tunes else None,
         )
+        tokens = prepared.tokens
         if tokens.target:
             row = replace(
                 row,
@@ -120,138 +227,54 @@ class _Started:
                 bytes=tokens.target_bytes,
                 tokens=len(tokens.target),
             )
-        scores = {}
-        if tokens.choices and self.prompt.correct is not None:
-            of_choices = nats[-len(tokens.choices) :]
-            likeliest = min(range(len(of_choices)), key=of_choices.__getitem__)
-            scores["accuracy"] = float(likeliest == self.prompt.correct)
-        if asked.task.asks:
-            row = replace(row, answer=text.strip())
-            scores |= self.asker.scores(text.strip(), self.prompt)
+        scores = _accuracy(tokens, measurement.prompt, nats)
+        if measurement.task.generates:
+            answer = text.strip()
+            scores |= self.settings.scores(answer, measurement.prompt)
+            row = replace(row, answer=answer)
         return replace(row, scores=scores)
 
-    def _row_of_chain(self, chain: Runnable[Any, Any]) -> Row:
-        ((row, _),) = self.wanted
-        began = time.perf_counter()
-        answer = answer_of(chain, self.prompt.text).strip()
-        seconds = time.perf_counter() - began
-        scores = self.asker.scores(answer, self.prompt)
-        return replace(row, answer=answer, scores=scores, seconds_answering=seconds)
 
-
-@dataclass(slots=True)
-class Asker:
-    """Asks one engine, and chains."""
-
-    engine: Engine | None
-    """None where only chains are asked."""
-
-    recipe: FineTuneConfig
-    """Not always the engine's: it is shared by all whose adapters have one shape."""
-
-    max_tokens: int
-    scorers: Mapping[str, Scorer] = field(default_factory=dict)
-
-    def rows(self, asked: Sequence[Asked]) -> list[Row]:
-        """Return the rows of all; what fails on one prompt costs its rows alone."""
-        rows: list[Row] = []
-        # Handed in at once, so that the engine trains them together.
-        for one in self.start(asked):
-            try:
-                rows += one.rows()
-            # One prompt that cannot be measured must not cost the others their hours.
-            except Exception as error:
-                logger.warning("%s on %s", one.asked.method.name, one.prompt.id, exc_info=True)
-                rows += one.asked.failed(error)
-        return rows
-
-    def start(self, asked: Sequence[Asked]) -> Iterator[_Started]:
-        """Hand in all, and yield each when its turn has come to be waited for."""
-        with peak_memory(self._device) as measure:
-            started = [self._start(one, measure) for one in asked]
-            # Announced before they are handed in: what is trained together, to whose rounding a
-            # result owes its last digits, must not depend on the pace of a thread.
-            ready = [one for one in started if one.request is not None]
-            if self.engine is not None:
-                reservations = [self.engine.admission.admit(0) for _ in ready]
-                for one, reservation in zip(ready, reservations, strict=True):
-                    assert one.request is not None  # noqa: S101 - see above
-                    one.ticket = self.engine.submit(one.request, reservation=reservation)
-            yield from started
-
-    def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
-        """Return what is measured of an answer; a scorer that returns NaN has measured nothing."""
-        found = {}
-        if prompt.answers:
-            found = {name: of(answer, prompt.answers) for name, of in ANSWER_METRICS.items()}
-        own = {name: float(of(answer, prompt)) for name, of in self.scorers.items()}
-        return found | {name: value for name, value in own.items() if math.isfinite(value)}
-
-    @property
-    def _device(self) -> torch.device:
-        if self.engine is None:
-            return torch.device("cpu")
-        return self.engine.language_model.model.device
-
-    def _start(self, asked: Asked, measure: peak_memory) -> _Started:
-        started = _Started(asked, self, measure=measure)
-        if asked.chain is not None:
-            return started
+def chain_rows(
+    measurements: Sequence[ChainMeasurement], settings: MeasurementSettings
+) -> list[Row]:
+    """Return the rows of the chains; a failure affects one row alone."""
+    rows = []
+    for measurement in measurements:
         try:
-            self._prepare(started)
-        except (SIFTError, ValueError) as error:
-            started.failure = error
-        return started
-
-    def _prepare(self, started: _Started) -> None:
-        asked, engine = started.asked, self.engine
-        assert engine is not None  # noqa: S101 - it is no chain
-        task, method, choice = asked.task, asked.method, asked.choice
-        model = engine.language_model
-        answer = self.max_tokens if task.asks else 0
-        tokens = ScoredText.of(task, model.tokenizer, model.context_length, answer=answer)
-        texts = [] if choice is None else list(choice.texts)
-        context, places = tokens.without_documents(), []
-        if method.reads:
-            once = {text: place for place, text in reversed(list(enumerate(texts)))}
-            context, fitted = tokens.with_documents(
-                sorted(once, key=once.__getitem__),
-                model.tokenizer,
-                window=model.context_length,
-                max_length=self.recipe.max_length,
-                answer=answer,
-            )
-            places = [sorted(once.values())[index] for index in fitted]
-        pairs = tokens.pairs(context)
-        most = max(count for _, count in asked.wanted)
-        doing: GenerationTask | ScoringTask
-        if task.asks:
-            config = GenerationConfig(max_tokens=self.max_tokens, stop=("\n",))
-            doing = GenerationTask(context, config, pairs)
-        else:
-            after = sorted({count for _, count in asked.wanted if 0 < count < most})
-            doing = ScoringTask(pairs, after=after)
-        started.tokens, started.context, started.places = tokens, context, tuple(places)
-        started.request = engine.request(
-            texts[:most] if method.learns else [], doing, config=self._recipe(method)
-        )
-
-    def _recipe(self, method: Method) -> FineTuneConfig:
-        recipe = self.recipe
-        if method.selection == "hull" and recipe.gradient_reuse == 1:
-            return replace(recipe, gradient_reuse=_HULL_REUSE)
-        return recipe
+            rows.append(_chain_row(measurement, settings))
+        except Exception as error:
+            logger.warning("%s on %s", measurement.row.method, measurement.prompt.id, exc_info=True)
+            rows.append(failed_row(measurement.row, error))
+    return rows
 
 
-def failed(row: Row, error: Exception) -> Row:
-    """Return a row without a result, and why."""
+def failed_row(row: Row, error: Exception) -> Row:
+    """Return a row without results, with the reason."""
     first = str(error).strip().partition("\n")[0]
     return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")
 
 
-def _with_choice(row: Row, choice: Choice) -> Row:
+def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> Row:
+    began = time.perf_counter()
+    answer = answer_of(measurement.chain, measurement.prompt.text).strip()
+    seconds = time.perf_counter() - began
+    scores = settings.scores(answer, measurement.prompt)
+    return replace(measurement.row, answer=answer, scores=scores, seconds_answering=seconds)
+
+
+def _report_failure(measurement: Measurement, error: Exception) -> list[Row]:
+    name, prompt = measurement.method.name, measurement.prompt.id
+    logger.warning("%s on %s", name, prompt, exc_info=error)
+    return measurement.failed(error)
+
+
+def _with_choice(wanted: WantedRow, choice: MethodChoice | None) -> Row:
+    if choice is None:
+        return wanted.row
+    choice = choice.first(wanted.documents)
     return replace(
-        row,
+        wanted.row,
         chosen=choice.chosen,
         prior_variance=choice.prior_variance,
         redundancy=choice.redundancy,
@@ -259,12 +282,30 @@ def _with_choice(row: Row, choice: Choice) -> Row:
     )
 
 
+def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict[str, float]:
+    """Return 1 if the correct choice is the most likely one, else 0; nothing without choices."""
+    if not tokens.choices or prompt.correct is None:
+        return {}
+    losses = nats[-len(tokens.choices) :]
+    likeliest = min(range(len(losses)), key=losses.__getitem__)
+    return {"accuracy": float(likeliest == prompt.correct)}
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the maximum number of bytes that PyTorch allocated on a GPU; 0 on a CPU.
+
+    On a CPU, only the memory of the process can be measured. It never shrinks, so it tells when a
+    method ran, and not how much memory it needs.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def _wait(ticket: Ticket) -> tuple[str, Outcome]:
-    """Return what was generated, and the outcome."""
-    said = []
+    """Return the generated text and the outcome."""
+    pieces = []
     for event in ticket:
         if isinstance(event, str):
-            said.append(event)
+            pieces.append(event)
         elif isinstance(event, Outcome):
-            return "".join(said), event
-    raise SIFTError("the engine gave no outcome")
+            return "".join(pieces), event
+    raise SIFTError("the engine returned no outcome")

@@ -1,11 +1,13 @@
-"""The methods by their names: a way to use documents, and a way to choose them."""
+"""Parse the names of methods: a mode to use documents, and a selection to choose them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES
 from langchain_sift.selection import SELECTORS
@@ -13,80 +15,77 @@ from langchain_sift.selection import SELECTORS
 SEARCHES = ("nearest", "residual", "exhaustive")
 _OPTIONS = ("noise_variance", "stopping_alpha")
 
-# For these the paper's choice is with repeats: one more gradient step on the same document.
+# Repeated documents are part of these methods: each repeat is one more gradient step.
 _REPEATING = ("sift", "uncertainty", "nearest-repeated", "hull")
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to answer: a mode, and how it chooses documents."""
+    """A mode, and a way to choose documents."""
 
     name: str
     mode: str
-    """"base", "rag", "ttft", "both", or "chain": a runnable of the user's that answers."""
+    """One of `MODES`, or "chain": a runnable of the user's that answers."""
 
     selection: str = ""
-    """A selector of this package, or a retriever of the user's."""
+    """A selector of this package, or a retriever of the user's. Empty if no document is chosen."""
 
     search: str = "nearest"
-    """Which candidates SIFT chooses from."""
+    """Search for the candidates of SIFT, one of `SEARCHES`."""
 
     noise_variance: float | None = None
-    """λ' of its own."""
+    """λ'. None means that of the comparison."""
 
     stopping_alpha: float | None = None
-    """Where it stops choosing by itself."""
+    """α of adaptive stopping. None means no stopping."""
 
     @property
-    def learns(self) -> bool:
-        """Whether the model is fine-tuned."""
-        return self.mode in {"ttft", "both"}
+    def fine_tunes(self) -> bool:
+        """True if the model is fine-tuned on the documents."""
+        return fine_tunes(self.mode)
 
     @property
-    def reads(self) -> bool:
-        """Whether documents stand before the prompt."""
-        return self.mode in {"rag", "both"}
+    def adds_context(self) -> bool:
+        """True if the documents are put before the prompt."""
+        return adds_context(self.mode)
 
     @property
     def repeats(self) -> bool:
-        """Whether a document may be chosen again: where it is one more gradient step."""
-        return self.learns and self.selection in _REPEATING
+        """True if a document may be chosen again, for one more gradient step."""
+        return self.fine_tunes and self.selection in _REPEATING
 
     @property
     def family(self) -> Method:
-        """The method that goes on where this one stops by itself."""
+        """The same method without adaptive stopping, and without a name."""
         return replace(self, name="", stopping_alpha=None)
 
     @property
     def nested(self) -> bool:
-        """Whether what it chooses for a smaller k is the beginning of what it chooses for k."""
+        """True if the choice for a smaller k is the beginning of the choice for a larger one."""
         return self.selection != "hull"
 
 
 def parse_methods(
     names: Sequence[str], *, retrievers: Collection[str] = (), chains: Collection[str] = ()
 ) -> tuple[Method, ...]:
-    """Return the methods by their names, each once, the base model first.
+    """Return the methods of these names, each once, the base model first.
 
     Args:
-        names: "base"; "rag:", "ttft:" or "both:" and a selection; or the name of a chain. After
-            "sift" may come "residual" or "exhaustive", and after each selection
+        names: "base"; "rag:", "ttft:" or "both:" and a selection; or the name of a chain. "sift"
+            may be followed by "residual" or "exhaustive", and each selection by
             "noise_variance=NUMBER" and "stopping_alpha=NUMBER", all separated by colons.
-        retrievers: Names of the user's, which are selections too.
-        chains: Names of the user's, which are methods by themselves.
+        retrievers: Names of the user's retrievers, which are selections as well.
+        chains: Names of the user's chains, which are methods.
 
     Raises:
-        ArgumentError: If there is no such method; the message names those that are alike.
+        ArgumentError: If a method does not exist; the message names similar ones. If a runnable
+            has the name of a method.
     """
     for name in (*retrievers, *chains):
-        if (
-            name in {BASE, *DOCUMENT_MODES, *SELECTORS}
-            or not name.strip()
-            or ":" in name
-            or "," in name
-        ):
+        if name in {*MODES, *SELECTORS} or not name.strip() or ":" in name or "," in name:
             raise ArgumentError(
-                f"{name!r} cannot name a runnable: use a word without ':' that names no method"
+                f"{name!r} cannot name a runnable: use a word without ':' and ',' that names no "
+                "method"
             )
     return tuple(
         _parse_method(name, [*SELECTORS, *retrievers], chains)
@@ -102,31 +101,35 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     mode, _, rest = name.partition(":")
     selection, *options = rest.split(":")
     if mode not in DOCUMENT_MODES or selection not in selections:
-        known = [BASE, *chains, *(f"{mode}:{one}" for mode in DOCUMENT_MODES for one in selections)]
-        alike = get_close_matches(name, known, n=3) or known
-        msg = f"there is no method {name!r}: did you mean {' or '.join(alike)}?"
-        if alike is known:
-            msg = f"there is no method {name!r}: use some of {', '.join(known)}"
-        raise ArgumentError(msg)
+        raise ArgumentError(_unknown(name, selections, chains))
     search = "nearest"
     if options and selection == "sift" and options[0] in SEARCHES:
         search = options.pop(0)
-    return Method(name, mode, selection, search, **_numbers(name, options, selection))
-
-
-def _numbers(name: str, options: Sequence[str], selection: str) -> dict[str, float]:
     numbers = {}
     for option in options:
-        key, _, value = option.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = -1.0
-        if key not in _OPTIONS or selection not in SELECTORS or not 0 < number < float("inf"):
-            allowed = " and ".join(f"{key}=NUMBER" for key in _OPTIONS)
-            msg = f"{name!r}: {option!r} is no option of {selection}: there are {allowed}"
-            if selection == "sift":
-                msg += f", and before them one of {', '.join(SEARCHES)}"
-            raise ArgumentError(msg)
+        key, number = _parse_option(name, option, selection)
         numbers[key] = number
-    return numbers
+    return Method(name, mode, selection, search, **numbers)
+
+
+def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
+    methods = [f"{mode}:{selection}" for mode in DOCUMENT_MODES for selection in selections]
+    known = [BASE, *chains, *methods]
+    alike = get_close_matches(name, known, n=3)
+    if alike:
+        return f"there is no method {name!r}: did you mean {' or '.join(alike)}?"
+    return f"there is no method {name!r}: use some of {', '.join(known)}"
+
+
+def _parse_option(name: str, option: str, selection: str) -> tuple[str, float]:
+    key, _, value = option.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if key in _OPTIONS and selection in SELECTORS and 0 < number < math.inf:
+        return key, number
+    allowed = " and ".join(f"{key}=NUMBER" for key in _OPTIONS)
+    if selection == "sift":
+        allowed += f", and before them one of {', '.join(SEARCHES)}"
+    raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {allowed}")

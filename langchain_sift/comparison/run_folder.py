@@ -1,4 +1,4 @@
-"""A comparison's folder: rows as they come, so that no kill loses or repeats one."""
+"""Keep the rows of a comparison in a folder, so that a killed run loses and repeats none."""
 
 from __future__ import annotations
 
@@ -23,128 +23,112 @@ _FLOATS = ("bits", "redundancy", "prior_variance")
 Key = tuple[str, str, str, int]
 
 
-def refuse_present(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that holds a comparison, unless it is known what to do with it.
-
-    Raises:
-        ArgumentError: If it holds one, and neither or both are asked for; or it is a file.
-    """
-    if resume and overwrite:
-        raise ArgumentError("to go on (--resume) or to replace (--overwrite): choose one of them")
-    try:
-        is_file, present = path.is_file(), _is_present(path)
-    except OSError as error:
-        raise ArgumentError(f"{path} can be no folder: {error.strerror}") from error
-    if is_file:
-        raise ArgumentError(f"{path} is a file: name a folder")
-    if present and not (resume or overwrite):
-        raise ArgumentError(
-            f"{path} holds a comparison already: go on with it (--resume), replace it "
-            "(--overwrite), or name another folder"
-        )
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder where there is none, and see that something can be written into it.
-
-    Raises:
-        ArgumentError: If it cannot.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise ArgumentError(
-            f"{path} is no folder that can be written to: {error.strerror}"
-        ) from error
-
-
-def _is_present(path: Path) -> bool:
-    return (path / _RUN).exists() or (path / _ROWS).exists()
-
-
 class RunFolder:
-    """Where the rows of one comparison are kept."""
+    """The folder with the rows of one comparison."""
 
-    def __init__(
-        self, path: Path, settings: Mapping[str, Any], *, resume: bool, overwrite: bool
-    ) -> None:
-        """Open the folder, or make it.
+    def __init__(self, path: Path, *, resume: bool, overwrite: bool) -> None:
+        """Check the folder, and make it if it does not exist. Call `begin` before the others.
 
         Args:
             path: The folder.
-            settings: What the comparison is run with: another one's rows are never mixed in.
-            resume: Whether to go on with the rows that are there.
-            overwrite: Whether to throw away those of an earlier comparison.
+            resume: If True, continue the comparison that the folder holds.
+            overwrite: If True, replace the comparison that the folder holds.
 
         Raises:
-            ArgumentError: If there are rows, and neither was asked for; or if they are of a
-                comparison with other settings.
+            ArgumentError: If the folder holds a comparison and neither is True, both are True, or
+                the folder cannot be written to.
         """
-        self._path = path
+        if resume and overwrite:
+            raise ArgumentError(
+                "continue the comparison (--resume) or replace it (--overwrite): choose one of them"
+            )
+        self.path = path
+        self._overwrite = overwrite
         self.rows: dict[Key, Row] = {}
-        """What is there already."""
+        """The rows so far."""
         self.texts: dict[str, str] = {}
-        """The beginning of each document that was chosen."""
-        # As it will be read again.
-        wanted = json.loads(json.dumps(plain(settings)))
-        refuse_present(path, resume=resume, overwrite=overwrite)
-        if overwrite:
+        """The beginning of each document that was chosen, by its id."""
+        try:
+            if path.is_file():
+                raise ArgumentError(f"{path} is a file: name a folder")
+            if self._holds_comparison() and not (resume or overwrite):
+                raise ArgumentError(
+                    f"{path} already holds a comparison: continue it (--resume), replace it "
+                    "(--overwrite), or name another folder"
+                )
+            path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise ArgumentError(
+                f"{path} is no folder that can be written to: {error.strerror}"
+            ) from error
+
+    def begin(self, settings: Mapping[str, object]) -> None:
+        """Read the rows of an earlier run, or remove them, and write the settings.
+
+        Args:
+            settings: The settings of the comparison; rows of other settings are never mixed in.
+
+        Raises:
+            ArgumentError: If the folder holds a comparison with other settings.
+        """
+        wanted = json.loads(json.dumps(plain(settings)))  # the form in which it is read again
+        if self._overwrite:
             self._clear()
-        if _is_present(path):
+        if self._holds_comparison():
             self._check(wanted)
             self._read()
-        make_folder(path)
-        _write(path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
+        _write(self.path / _RUN, json.dumps(wanted, ensure_ascii=False, indent=1))
+
+    def _holds_comparison(self) -> bool:
+        return (self.path / _RUN).exists() or (self.path / _ROWS).exists()
 
     def _clear(self) -> None:
-        """Remove what a comparison wrote, and nothing else."""
+        """Remove the files of a comparison, and no others."""
         for name in (_ROWS, _TEXTS, _RUN, _PROMPTS, "report.html", "report.md", "results.json"):
-            (self._path / name).unlink(missing_ok=True)
-        shutil.rmtree(self._path / "plots", ignore_errors=True)
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "plots", ignore_errors=True)
 
-    def _check(self, wanted: Mapping[str, Any]) -> None:
+    def _check(self, wanted: Mapping[str, object]) -> None:
         try:
-            found = json.loads((self._path / _RUN).read_text(encoding="utf-8"))
+            stored = json.loads((self.path / _RUN).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise ArgumentError(
-                f"{self._path / _RUN} cannot be read: start anew with --overwrite"
+                f"{self.path / _RUN} cannot be read: start again with --overwrite"
             ) from None
-        other = [key for key in {*found, *wanted} if found.get(key) != wanted.get(key)]
+        other = [key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)]
         if other:
-            told = "; ".join(
-                f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}" for key in sorted(other)
+            changes = "; ".join(
+                f"{key} was {stored.get(key)!r}, is {wanted.get(key)!r}" for key in sorted(other)
             )
             raise ArgumentError(
-                f"{self._path} holds a comparison with other settings ({told}): repeat those, or "
-                "start anew with --overwrite"
+                f"{self.path} holds a comparison with other settings ({changes}): repeat those, "
+                "or start again with --overwrite"
             )
 
     def _read(self) -> None:
-        """Read the rows; a last line that a kill has cut is as if it had never been begun."""
-        for value in _whole_lines(self._path / _TEXTS):
+        for value in _whole_lines(self.path / _TEXTS):
             self.texts[value["id"]] = value["text"]
-        for value in _whole_lines(self._path / _ROWS):
+        for value in _whole_lines(self.path / _ROWS):
             row = _row(value)
             self.rows[row.key] = row
 
     def describe(self, prompts: Mapping[str, str], leaks: Mapping[str, str]) -> None:
-        """Write what the prompts are, and of which the store holds what is scored."""
+        """Write the beginning of each prompt, and the leaks."""
         others = dict.fromkeys(leaks.keys() - prompts.keys(), "")
         lines = (
             json.dumps({"id": key, "text": text, "leak": leaks.get(key)}) + "\n"
             for key, text in (dict(prompts) | others).items()
         )
-        _write(self._path / _PROMPTS, "".join(lines))
+        _write(self.path / _PROMPTS, "".join(lines))
 
     def keep(self, keys: Collection[Key]) -> None:
-        """Forget all rows but these: the others will be measured again, with their batch."""
-        kept = {key: row for key, row in self.rows.items() if key in keys}
-        self.rows = kept
-        _write(self._path / _ROWS, "".join(map(_line, kept.values())))
+        """Remove all rows but these; the others are measured again, with their batch."""
+        self.rows = {key: row for key, row in self.rows.items() if key in keys}
+        _write(self.path / _ROWS, "".join(map(_line, self.rows.values())))
         _write(
-            self._path / _TEXTS,
+            self.path / _TEXTS,
             "".join(_text_line(key, text) for key, text in self.texts.items()),
         )
 
@@ -152,27 +136,25 @@ class RunFolder:
         """Append rows, and the texts of documents that are new."""
         new = {key: text for key, text in texts.items() if key not in self.texts}
         added = list(rows)
-        _append(self._path / _TEXTS, "".join(_text_line(k, text) for k, text in new.items()))
-        _append(self._path / _ROWS, "".join(map(_line, added)))
+        _append(self.path / _TEXTS, "".join(_text_line(k, text) for k, text in new.items()))
+        _append(self.path / _ROWS, "".join(map(_line, added)))
         self.texts |= new
         self.rows |= {row.key: row for row in added}
 
 
 def read_report(path: Path) -> Report:
-    """Return what is in a folder that a comparison wrote, complete or not.
+    """Read the report of a comparison, complete or not.
 
     Raises:
-        ArgumentError: If there is none.
+        ArgumentError: If the folder holds none.
     """
     try:
         settings = json.loads((path / _RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArgumentError(
-            f"{path} holds no comparison: there is no {_RUN} in it that can be read"
-        ) from error
+        raise ArgumentError(f"{path} holds no comparison: {_RUN} cannot be read") from error
     rows = {row.key: row for row in map(_row, _whole_lines(path / _ROWS))}
     prompts = _whole_lines(path / _PROMPTS)
-    order = {prompt["id"]: place for place, prompt in enumerate(prompts)}
+    order = {prompt["id"]: index for index, prompt in enumerate(prompts)}
     return Report(
         rows=tuple(in_order(rows.values(), settings["protocols"], order, settings["methods"])),
         settings=settings,
@@ -191,32 +173,35 @@ def _text_line(identifier: str, text: str) -> str:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a file, except for lines that a kill has cut."""
     if not path.exists():
         return []
-    found = []
+    objects = []
     for line in path.read_bytes().split(b"\n")[:-1]:
         try:
-            found.append(json.loads(line))
-        except ValueError:  # cut by a kill, and others appended behind it
+            objects.append(json.loads(line))
+        except ValueError:  # cut by a kill, with a later line appended
             continue
-    return found
+    return objects
 
 
 def _row(value: dict[str, Any]) -> Row:
     for name in _FLOATS:
-        value[name] = math.nan if value[name] is None else value[name]
-    chosen = [
+        value[name] = _nan_for_none(value[name])
+    chosen = tuple(
         ChosenDocument(
-            id=one["id"],
-            gain=math.nan if one["gain"] is None else one["gain"],
-            posterior_variance=(
-                math.nan if one["posterior_variance"] is None else one["posterior_variance"]
-            ),
-            copies=one["copies"],
+            id=document["id"],
+            gain=_nan_for_none(document["gain"]),
+            posterior_variance=_nan_for_none(document["posterior_variance"]),
+            copies=document["copies"],
         )
-        for one in value["chosen"]
-    ]
-    return Row(**{**value, "chosen": tuple(chosen), "used_indices": tuple(value["used_indices"])})
+        for document in value["chosen"]
+    )
+    return Row(**{**value, "chosen": chosen, "used_indices": tuple(value["used_indices"])})
+
+
+def _nan_for_none(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _append(path: Path, text: str) -> None:
@@ -228,10 +213,10 @@ def _append(path: Path, text: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file as a whole: at no time is it half there."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
+    """Replace a file as a whole, so that no reader sees half of it."""
+    new = path.with_name(path.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    new.replace(path)

@@ -1,4 +1,4 @@
-"""What each method chooses for a prompt, from all that the store holds."""
+"""Choose the documents of each method, among all documents of a store."""
 
 from __future__ import annotations
 
@@ -6,117 +6,112 @@ import hashlib
 import math
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables import Runnable
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.methods import Method
+from langchain_sift.comparison.settings import Chain, Retriever
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
-from langchain_sift.selection import SELECTORS, Selection, random, select_residual
+from langchain_sift.retrieval.search import choose_exactly
+from langchain_sift.retrieval.settings import RetrievalSettings
+from langchain_sift.selection import SELECTORS, random
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import stopping_point
-from langchain_sift.stores import Candidates, embeddings_of
 from langchain_sift.stores.calls import run
-from langchain_sift.stores.candidates import every_candidate, unit_vector
-from langchain_sift.stores.interface import blocking_adapter_for
+from langchain_sift.stores.candidates import Candidates, every_candidate
+from langchain_sift.stores.exact import ExactIndex
+from langchain_sift.stores.interface import blocking_adapter_for, embeddings_of
 
 _READING_TIMEOUT = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """What was chosen for a prompt, in order."""
+class MethodChoice:
+    """The documents that a method chose for a prompt, in the order of choice."""
 
     chosen: tuple[ChosenDocument, ...]
     texts: tuple[str, ...]
     prior_variance: float
+
     similarities: Array | None
-    """Cosines among the chosen, shape (k, k); None where nobody knows."""
+    """Cosines among the chosen, shape (k, k). None if they are not known."""
 
     seconds: float
 
-    def first(self, count: int) -> Choice:
-        """Return the choice as it was after so many."""
+    def first(self, count: int) -> MethodChoice:
+        """Return the first documents of the choice."""
         among = self.similarities
-        return Choice(
-            self.chosen[:count],
-            self.texts[:count],
-            self.prior_variance,
-            None if among is None else among[:count, :count],
-            self.seconds,
+        return replace(
+            self,
+            chosen=self.chosen[:count],
+            texts=self.texts[:count],
+            similarities=None if among is None else among[:count, :count],
         )
 
     @property
     def redundancy(self) -> float:
-        """Mean over the choices after the first of the highest cosine with one before."""
+        """Mean over the choices after the first of the highest cosine with an earlier one."""
         among = self.similarities
         if among is None or len(among) < 2:
             return math.nan
         return float(np.mean([row[:n].max() for n, row in enumerate(among) if n]))
 
-    def stops_after(self, alpha: float) -> int:
-        """Return after how many documents adaptive SIFT would have stopped."""
+    def stopping_point(self, alpha: float) -> int:
+        """Return the number of documents after which adaptive SIFT would stop."""
         variances = [document.posterior_variance for document in self.chosen]
         return stopping_point(variances, alpha=alpha) or len(self.chosen)
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """All that a store holds, in memory: what is compared are choices, not an index's luck."""
+    """All documents of a store, in memory, searched exactly.
+
+    A comparison must not depend on an approximate index.
+    """
 
     candidates: Candidates
     embeddings: Embeddings
+    index: ExactIndex = field(init=False)
     ids: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Give each document an id."""
-        ids = tuple(map(identifier, self.candidates.documents))
-        object.__setattr__(self, "ids", ids)
+        """Index the documents, and give each an id."""
+        object.__setattr__(self, "index", ExactIndex(self.candidates))
+        object.__setattr__(self, "ids", tuple(map(identifier, self.candidates.documents)))
 
     @classmethod
-    def read(cls, vectorstore: VectorStore, **search: Any) -> Corpus:
-        """Read all documents with their vectors, page by page: 8 bytes a row and dimension.
+    def read(cls, vectorstore: VectorStore, filter: Mapping[str, object] | None) -> Corpus:
+        """Read all documents with their vectors, 8 bytes for each row and dimension.
 
         Args:
-            vectorstore: With embeddings.
-            **search: `filter` and what else the store takes.
+            vectorstore: A store with embeddings.
+            filter: Filter of the store. None means all documents.
 
         Raises:
             StoreError: If the store cannot answer.
-            ArgumentError: If it is empty.
+            ArgumentError: If the store is empty.
         """
         adapter = blocking_adapter_for(vectorstore)
         embeddings = embeddings_of(vectorstore)
         dimensions = len(embeddings.embed_query("a"))
+        arguments = {} if filter is None else {"filter": dict(filter)}
         candidates = run(
-            every_candidate(dimensions), adapter, timeout=_READING_TIMEOUT, arguments=search
+            every_candidate(dimensions), adapter, timeout=_READING_TIMEOUT, arguments=arguments
         )
         if not candidates.documents:
             raise ArgumentError("the store is empty: there is nothing to choose from")
         return cls(candidates, embeddings)
 
     def embed(self, query: str) -> Array:
-        """Return the query's unit vector."""
-        return unit_vector(np.asarray(self.embeddings.embed_query(query), dtype=np.float64))
-
-    def nearest(self, query: Array, count: int) -> list[int]:
-        """Return the rows of the highest cosines, falling; of equal ones, the first."""
-        cosines = self.candidates.embeddings @ query
-        if count < len(cosines):
-            least = np.partition(cosines, -count)[-count]
-            rows = np.flatnonzero(cosines >= least)
-        else:
-            rows = np.arange(len(cosines))
-        order: list[int] = rows[np.argsort(-cosines[rows], kind="stable")][:count].tolist()
-        return order
+        """Embed a query, shape (d,)."""
+        return np.asarray(self.embeddings.embed_query(query), dtype=np.float64)
 
     def choose(
         self,
@@ -127,73 +122,54 @@ class Corpus:
         fetch_k: int,
         noise_variance: float,
         seed: str,
-    ) -> Choice:
-        """Choose k documents, and do not stop before.
+    ) -> MethodChoice:
+        """Choose k documents, without adaptive stopping.
 
         Args:
-            method: With a selection of this package.
-            query: A unit vector, shape (d,).
-            k: How many.
-            fetch_k: Nearest neighbours that they are chosen from, where the method's search does
-                not say otherwise.
-            noise_variance: λ', where the method has none of its own.
-            seed: Of a random choice.
+            method: A method with a selection of this package.
+            query: The embedding of the query, shape (d,).
+            k: Number of documents.
+            fetch_k: Number of nearest neighbours to choose from, for the search "nearest".
+            noise_variance: λ', if the method sets none.
+            seed: Seed of a random choice.
+
+        Raises:
+            EmbeddingError: If the query's vector is zero, not finite, or of another dimension.
         """
-        began = time.perf_counter()
-        arguments: dict[str, Any] = {
-            "k": k,
-            "noise_variance": method.noise_variance or noise_variance,
-            "replace": method.repeats,
-        }
-        if method.search == "residual":
-            rows: list[int] = []
-            selection = select_residual(query, partial(self._beside, rows), **arguments)
-        else:
-            count = len(self.ids) if method.search == "exhaustive" else fetch_k
-            rows = self.nearest(query, count)
-            selector = SELECTORS[method.selection]
-            if selector is random:
-                selector = partial(random, seed=zlib.crc32(seed.encode()))
-            selection = selector(query, self.candidates.embeddings[rows], **arguments)
-        return self._choice(rows, selection, time.perf_counter() - began)
-
-    def _beside(self, found: list[int], directions: Array, count: int) -> Array:
-        """Return the vectors of the nearest to directions that were not found before."""
-        known = set(found)
-        new: list[int] = []
-        for direction in directions:
-            for row in self.nearest(direction, count):
-                if row not in known:
-                    known.add(row)
-                    new.append(row)
-        found += new
-        return self.candidates.embeddings[new]
-
-    def _choice(self, rows: Sequence[int], selection: Selection, seconds: float) -> Choice:
-        places = [rows[index] for index in selection.indices.tolist()]
-        vectors = self.candidates.embeddings[places]
-        return Choice(
+        selector = SELECTORS[method.selection]
+        if selector is random:
+            selector = partial(random, seed=zlib.crc32(seed.encode()))
+        settings = RetrievalSettings(
+            method=selector,
+            k=k,
+            fetch_k=fetch_k,
+            noise_variance=method.noise_variance or noise_variance,
+            candidate_search=method.search,
+            replace=method.repeats,
+        )
+        choice = choose_exactly(self.index, settings, query[None])
+        selection, rows = choice.selection, choice.selection.indices.tolist()
+        vectors = self.candidates.embeddings[rows]
+        chosen = zip(
+            rows, selection.gains.tolist(), selection.posterior_variances.tolist(), strict=True
+        )
+        return MethodChoice(
             chosen=tuple(
-                ChosenDocument(self.ids[place], gain, variance, self.candidates.copies[place])
-                for place, gain, variance in zip(
-                    places,
-                    selection.gains.tolist(),
-                    selection.posterior_variances.tolist(),
-                    strict=True,
-                )
+                ChosenDocument(self.ids[row], gain, variance, self.candidates.copies[row])
+                for row, gain, variance in chosen
             ),
-            texts=tuple(self.candidates.documents[place].page_content for place in places),
+            texts=tuple(self.candidates.documents[row].page_content for row in rows),
             prior_variance=selection.prior_variance,
             similarities=vectors @ vectors.T,
-            seconds=seconds,
+            seconds=choice.seconds,
         )
 
 
-def choose_with(retriever: Runnable[str, list[Document]], query: str, *, k: int) -> Choice:
-    """Return what a user's retriever returns, at most k documents.
+def choose_with(retriever: Retriever, query: str, *, k: int) -> MethodChoice:
+    """Choose with a retriever of the user's, at most k documents.
 
     Raises:
-        ArgumentError: If it returns something else than documents.
+        ArgumentError: If it does not return a list of documents.
     """
     began = time.perf_counter()
     documents = retriever.invoke(query)
@@ -203,7 +179,7 @@ def choose_with(retriever: Runnable[str, list[Document]], query: str, *, k: int)
             f"a retriever must return a list of Documents, got {type(documents).__name__}"
         )
     documents = documents[:k]
-    return Choice(
+    return MethodChoice(
         chosen=tuple(ChosenDocument(identifier(d), math.nan, math.nan, 1) for d in documents),
         texts=tuple(document.page_content for document in documents),
         prior_variance=math.nan,
@@ -213,29 +189,29 @@ def choose_with(retriever: Runnable[str, list[Document]], query: str, *, k: int)
 
 
 def identifier(document: Document) -> str:
-    """Return a document's id, or one made of its text."""
+    """Return the id of a document; without an id, a hash of its text."""
     if document.id is not None:
         return str(document.id)
     return hashlib.sha256(document.page_content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def answer_of(chain: Runnable[Any, Any], question: str) -> str:
-    """Return what a user's chain answers.
+def answer_of(chain: Chain, question: str) -> str:
+    """Return the answer of a user's chain.
 
     Args:
         chain: Takes the question as a string, and returns a string, a message, or a mapping
             with an "answer", as LangChain's retrieval chains do.
-        question: As the user would ask it.
+        question: The question.
 
     Raises:
-        ArgumentError: If it returns none of those.
+        ArgumentError: If it returns anything else.
     """
-    found = chain.invoke(question)
-    if isinstance(found, Mapping):
-        found = found.get("answer")
-    text = getattr(found, "text", getattr(found, "content", found))
+    answer = chain.invoke(question)
+    if isinstance(answer, Mapping):
+        answer = answer.get("answer")
+    text = getattr(answer, "text", getattr(answer, "content", answer))
     if not isinstance(text, str):
         raise ArgumentError(
-            f'a chain must return a string, a message or {{"answer": ...}}, got {type(found)!r}'
+            f'a chain must return a string, a message or {{"answer": ...}}, got {type(answer)!r}'
         )
     return str(text)

@@ -1,21 +1,26 @@
-"""What is measured together, and what came of it."""
+"""Plan and measure the units of a comparison: what is trained and written together."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from langchain_core.documents import Document
-from langchain_core.runnables import Runnable
-
-from langchain_sift.comparison.measurement import Asked, Asker, Prepared, failed
+from langchain_sift.comparison.measurement import (
+    ChainMeasurement,
+    Measurement,
+    MeasurementSettings,
+    Measurer,
+    WantedRow,
+    chain_rows,
+    failed_row,
+)
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.run_folder import Key, RunFolder
-from langchain_sift.comparison.selection import Choice, Corpus, choose_with
+from langchain_sift.comparison.selection import Corpus, MethodChoice, choose_with
+from langchain_sift.comparison.settings import ComparisonSettings
 from langchain_sift.comparison.tasks import PROTOCOLS, Task
 from langchain_sift.config import Limits
 from langchain_sift.report.rows import CHAIN, Row
@@ -29,190 +34,214 @@ SHOWN_CHARACTERS = 600
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is done, and written, together: a method on some prompts."""
+    """A family of methods on some prompts: trained in one batch, written together."""
 
     protocol: str
     prompts: tuple[Prompt, ...]
+
     methods: tuple[Method, ...]
-    """They differ in where they stop, so that one training serves them all."""
+    """They differ only in where they stop, so that one training serves all of them."""
 
     def keys(self, ks: Sequence[int]) -> list[Key]:
         """Return the keys of its rows."""
+        return [key for prompt in self.prompts for key in self.keys_of(prompt, ks)]
+
+    def keys_of(self, prompt: Prompt, ks: Sequence[int]) -> list[Key]:
+        """Return the keys of the rows of one prompt."""
         return [
             (self.protocol, prompt.id, method.name, k)
-            for prompt in self.prompts
             for method in self.methods
             for k in (ks if method.selection else (0,))
         ]
 
 
-def units_of(
-    prompts: Sequence[Prompt], protocols: Sequence[str], methods: Sequence[Method], jobs: int
-) -> list[Unit]:
-    """Return what is measured together, in the order in which it is."""
+@dataclass(frozen=True, slots=True)
+class PlannedUnit:
+    """The work of a unit, with documents chosen."""
+
+    failed: tuple[Row, ...] = ()
+    """Rows of prompts for which planning failed."""
+
+    measurements: tuple[Measurement, ...] = ()
+    chains: tuple[ChainMeasurement, ...] = ()
+
+
+Measure = Callable[[Iterable[PlannedUnit]], Iterator[list[Row]]]
+
+
+def units_of(prompts: Sequence[Prompt], settings: ComparisonSettings) -> list[Unit]:
+    """Return all units in the order in which they are measured."""
     families: dict[Method, list[Method]] = {}
-    for method in methods:
+    for method in settings.methods:
         key = method.family if method.mode == "ttft" else method
         families.setdefault(key, []).append(method)
     return [
-        Unit(protocol, tuple(prompts[start : start + jobs]), tuple(family))
-        for protocol in protocols
-        for start in range(0, len(prompts), jobs)
+        Unit(protocol, tuple(prompts[start : start + settings.jobs]), tuple(family))
+        for protocol in settings.protocols
+        for start in range(0, len(prompts), settings.jobs)
         for family in families.values()
     ]
 
 
 def run(
-    comparison: Comparison,
+    planner: Planner,
     units: Sequence[Unit],
-    measure: Callable[[Iterable[Prepared]], Iterator[list[Row]]],
+    measure: Measure,
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> list[Row]:
-    """Do what is not done; a unit of which a row is missing or failed is done again as a whole.
+    """Measure the units that are not complete in the folder, and return the rows of all.
 
-    So what is trained together is the same as in a run that nobody interrupted.
+    A unit with a missing or failed row is measured again as a whole. So its batch is the same as
+    in a run without interruption.
     """
     rows: list[Row] = []
     if folder is not None:
         done = {key for key, row in folder.rows.items() if row.failure is None}
-        whole = [unit for unit in units if done.issuperset(unit.keys(comparison.ks))]
-        folder.keep({key for unit in whole for key in unit.keys(comparison.ks)})
+        complete = [unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))]
+        folder.keep({key for unit in complete for key in unit.keys(planner.settings.ks)})
         rows = list(folder.rows.values())
-        units = [unit for unit in units if unit not in whole]
+        units = [unit for unit in units if unit not in complete]
     for row in rows:
         on_row(row)
-    if not units:  # nothing to start anybody for
+    if not units:  # no actor has to start
         return rows
-    for new in measure(map(comparison.prepare, units)):
+    for new in measure(map(planner.plan, units)):
         if folder is not None:
-            folder.add(new, comparison.texts)
+            folder.add(new, planner.texts)
         rows += new
         for row in new:
             on_row(row)
     return rows
 
 
-def here(asker: Asker, prepared: Iterable[Prepared]) -> Iterator[list[Row]]:
+def measure_here(measurer: Measurer, planned: Iterable[PlannedUnit]) -> Iterator[list[Row]]:
     """Yield the rows of each unit, measured by this process."""
-    for rows, asked in prepared:
-        yield [*rows, *asker.rows(asked)]
+    for unit in planned:
+        yield [
+            *unit.failed,
+            *measurer.rows(unit.measurements),
+            *chain_rows(unit.chains, measurer.settings),
+        ]
 
 
-def on_ray(
-    count: int,
+def measure_on_ray(
+    actors: int,
     language_model: LanguageModel,
     limits: Limits,
-    asking: Mapping[str, Any],
-    prepared: Iterable[Prepared],
+    settings: MeasurementSettings,
+    planned: Iterable[PlannedUnit],
 ) -> Iterator[list[Row]]:
-    """Yield the rows of each unit, measured by so many Ray actors; chains are asked from here."""
+    """Yield the rows of each unit, measured by Ray actors; chains run in this process."""
     from langchain_sift.comparison.ray_pool import ActorModel, RayPool  # noqa: PLC0415 - an extra
 
-    chains = Asker(None, **asking)  # nobody's to send elsewhere: they hold connections
-    of_chains: list[list[Row]] = []
+    local: list[list[Row]] = []
 
-    def for_actors() -> Iterator[Prepared]:
-        for rows, asked in prepared:
-            if any(one.chain is None for one in asked):
-                yield rows, asked
-            else:
-                of_chains.append([*rows, *chains.rows(asked)])
+    def for_actors() -> Iterator[PlannedUnit]:
+        for unit in planned:
+            if unit.measurements:
+                yield unit
+            else:  # a chain may hold a connection, which cannot be sent to another process
+                local.append([*unit.failed, *chain_rows(unit.chains, settings)])
 
-    model = ActorModel.like(language_model, limits=limits, **asking)
-    with RayPool(model, count) as pool:
+    model = ActorModel.like(language_model, limits=limits, settings=settings)
+    with RayPool(model, actors) as pool:
         for rows in pool.rows(for_actors()):
             yield rows
-            yield from of_chains
-            of_chains.clear()
-    yield from of_chains
+            yield from local
+            local.clear()
+    yield from local
 
 
 @dataclass(slots=True)
-class Comparison:
-    """What all units share."""
+class Planner:
+    """Choose the documents of units."""
 
     corpus: Corpus
-    ks: tuple[int, ...]
-    fetch_k: int
+    settings: ComparisonSettings
     noise_variance: float
-    seed: int
-    retrievers: Mapping[str, Runnable[str, list[Document]]]
-    chains: Mapping[str, Runnable[Any, Any]]
+
     texts: dict[str, str] = field(default_factory=dict)
-    """The beginning of each document that was chosen."""
+    """The beginning of each document that was chosen, by its id."""
 
     _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
 
-    def prepare(self, unit: Unit) -> Prepared:
-        """Choose, and return what is to be asked; rows as well, of prompts where that failed."""
-        rows: list[Row] = []
-        asked: list[Asked] = []
+    def plan(self, unit: Unit) -> PlannedUnit:
+        """Choose the documents of a unit; a failure affects the rows of one prompt alone."""
+        failed: list[Row] = []
+        measurements: list[Measurement] = []
+        chains: list[ChainMeasurement] = []
         for prompt in unit.prompts:
-            empty = self._empty(unit, prompt)
+            empty = self._empty_rows(unit, prompt)
             try:
-                asked += self._prepare(unit, prompt, empty)
+                if unit.methods[0].mode == CHAIN:
+                    chains.append(self._chain(unit.methods[0], prompt, empty[0]))
+                else:
+                    measurements += self._measurements(unit, prompt, empty)
             except Exception as error:
                 logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
-                rows += [failed(row, error) for row in empty]
-        return rows, asked
+                failed += [failed_row(row, error) for row in empty]
+        return PlannedUnit(tuple(failed), tuple(measurements), tuple(chains))
 
-    def _empty(self, unit: Unit, prompt: Prompt) -> list[Row]:
+    def _empty_rows(self, unit: Unit, prompt: Prompt) -> list[Row]:
         return [
-            Row(unit.protocol, prompt.id, prompt.group, method, k, prompt.source)
-            for _, _, method, k in replace(unit, prompts=(prompt,)).keys(self.ks)
+            Row(protocol, identifier, prompt.group, method, k, prompt.source)
+            for protocol, identifier, method, k in unit.keys_of(prompt, self.settings.ks)
         ]
 
-    def _prepare(self, unit: Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Asked]:
-        method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
-        by_name = {one.name: one for one in unit.methods}
-        if method.mode == CHAIN:
-            return [Asked(prompt, task, method, [(empty[0], 0)], chain=self.chains[method.name])]
-        if not method.selection:
-            return [Asked(prompt, task, method, [(empty[0], 0)])]
-        if method.nested:
-            choice = self._choose(method, task, prompt, max(self.ks))
-            counts = [_count(by_name[row.method], choice, row.k) for row in empty]
-            wanted = list(zip(empty, counts, strict=True))
-            if method.mode == "ttft" and not task.asks:
-                return [Asked(prompt, task, method, wanted, choice)]  # one training for all k
-            return [Asked(prompt, task, method, [one], choice.first(one[1])) for one in wanted]
-        asked = []
-        for row in empty:
-            choice = self._choose(method, task, prompt, row.k)
-            count = _count(by_name[row.method], choice, row.k)
-            asked.append(Asked(prompt, task, method, [(row, count)], choice.first(count)))
-        return asked
+    def _chain(self, method: Method, prompt: Prompt, row: Row) -> ChainMeasurement:
+        return ChainMeasurement(prompt, row, self.settings.chains[method.name])
 
-    def _embedded(self, query: str) -> tuple[Array, float]:
-        """Return the query's vector, and how long it took to embed; the same for each method."""
+    def _measurements(self, unit: Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Measurement]:
+        method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
+        if not method.selection:
+            return [Measurement(prompt, task, method, (WantedRow(empty[0], 0),))]
+        by_name = {member.name: member for member in unit.methods}
+        if not method.nested:
+            choices = [self._choose(method, task, prompt, row.k) for row in empty]
+        else:
+            choices = [self._choose(method, task, prompt, max(self.settings.ks))] * len(empty)
+        wanted = [
+            WantedRow(row, _count(by_name[row.method], choice, row.k))
+            for row, choice in zip(empty, choices, strict=True)
+        ]
+        if method.nested and method.mode == "ttft" and not task.generates:
+            # One training passes through all numbers of documents.
+            return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
+        return [
+            Measurement(prompt, task, method, (one,), choice.first(one.documents))
+            for one, choice in zip(wanted, choices, strict=True)
+        ]
+
+    def _embed(self, query: str) -> tuple[Array, float]:
+        """Return the query's vector and the seconds that it took; each query is embedded once."""
         if query not in self._queries:
             began = time.perf_counter()
             self._queries[query] = self.corpus.embed(query), time.perf_counter() - began
         return self._queries[query]
 
-    def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> Choice:
+    def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> MethodChoice:
         if method.selection in SELECTORS:
-            query, seconds = self._embedded(task.query)
+            query, seconds = self._embed(task.query)
             choice = self.corpus.choose(
                 method,
                 query,
                 k=k,
-                fetch_k=self.fetch_k,
+                fetch_k=self.settings.fetch_k,
                 noise_variance=self.noise_variance,
-                seed=f"{self.seed} {prompt.id}",
+                seed=f"{self.settings.finetune.seed} {prompt.id}",
             )
             choice = replace(choice, seconds=choice.seconds + seconds)
         else:
-            choice = choose_with(self.retrievers[method.selection], task.query, k=k)
+            choice = choose_with(self.settings.retrievers[method.selection], task.query, k=k)
         for document, text in zip(choice.chosen, choice.texts, strict=True):
             self.texts.setdefault(document.id, text[:SHOWN_CHARACTERS])
         return choice
 
 
-def _count(method: Method, choice: Choice, k: int) -> int:
-    """Return how many of its documents a method takes where it may take k."""
+def _count(method: Method, choice: MethodChoice, k: int) -> int:
+    """Return the number of documents that a method uses: at most k, fewer if it stops earlier."""
     first = choice.first(k)
     if method.stopping_alpha is None:
         return len(first.chosen)
-    return first.stops_after(method.stopping_alpha)
+    return first.stopping_point(method.stopping_alpha)

@@ -1,4 +1,4 @@
-"""The command does the whole job on files, and for programs its last line is JSON."""
+"""The commands work on files from beginning to end, and their last line is JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import chromadb
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from typer.testing import CliRunner, Result
+from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift import CalibratedSettings
 from langchain_sift.cli import app
@@ -41,7 +42,7 @@ def run(corpus: Path, prompts: Path, model: Path, out: Path, *more: str) -> Resu
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_it_compares_and_writes_a_report(
+def test_compare_writes_a_report(
     corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -90,8 +91,31 @@ def test_a_mistake_is_one_line_and_exit_code_two(  # noqa: PLR0917 - fixtures
     assert "Traceback" not in result.output
 
 
+def test_a_corpus_may_have_files_of_every_format(
+    prompts: Path, tiny_model_path: Path, tmp_path: Path, texts: list[str]
+) -> None:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.pdf").write_bytes(pdf(texts[0], texts[1]))
+    (folder / "b.html").write_text(f"<h1>{texts[2]}</h1>")
+    (folder / "c.csv").write_text(f'text,year\n"{texts[3]}",1999\n"{texts[4]}",2000\n')
+    (folder / "d.txt").write_text(texts[5])
+    (folder / "e.jsonl").write_text(json.dumps({"id": "own", "text": texts[6]}))
+    out = tmp_path / "out"
+    result = run(folder, prompts, tiny_model_path, out, "--methods", "rag:sift", "--k", "7")
+    assert result.exit_code == 0, result.output
+    (collection,) = chromadb.PersistentClient(str(out / "chroma")).list_collections()
+    ids = ["a.pdf:1", "a.pdf:2", "b.html", "c.csv:1", "c.csv:2", "d.txt", "own"]
+    held = collection.get()
+    assert held["ids"] == ids
+    assert [" ".join(text.split()) for text in held["documents"]] == texts[:7]
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    chosen = [{document["id"] for document in row["chosen"]} for row in rows if row["k"]]
+    assert chosen == [set(ids)] * 4
+
+
 @pytest.mark.parametrize("name", ["made", "Made"])
-def test_any_langchain_embeddings_can_be_named(
+def test_embeddings_can_be_any_of_langchains(
     name: str,
     corpus: Path,
     prompts: Path,
@@ -138,7 +162,7 @@ def test_a_model_that_does_not_exist_is_named(corpus: Path, prompts: Path, tmp_p
     assert "cannot load the model" in result.stderr
 
 
-def test_without_the_extra_the_command_says_what_to_install() -> None:
+def test_a_missing_extra_is_named_with_the_command_to_install_it() -> None:
     hide = "import sys; sys.modules['typer'] = None; sys.argv = ['langchain-sift'];"
     found = subprocess.run(
         [sys.executable, "-c", f"{hide} from langchain_sift.__main__ import main; main()"],
@@ -154,14 +178,14 @@ def test_without_the_extra_the_command_says_what_to_install() -> None:
 
 @pytest.fixture
 def indexed(corpus: Path, prompts: Path, tiny_model_path: Path) -> Path:
-    """A folder of Chroma's with one collection, as a comparison leaves it."""
+    """Return a folder of Chroma with one collection, which a comparison made."""
     out = corpus.parent / "out"
     result = run(corpus, prompts, tiny_model_path, out, "--methods", "base")
     assert result.exit_code == 0, result.output
     return out / "chroma"
 
 
-def test_it_explains_a_choice(indexed: Path, texts: list[str]) -> None:
+def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
     query = texts[3][:40]
     command = ["explain", query, "--store", str(indexed), "--k", "5"]
     shown = CliRunner().invoke(app, command)
@@ -185,7 +209,7 @@ def test_it_explains_a_choice(indexed: Path, texts: list[str]) -> None:
         (None, ("--k", "0"), "k must be"),
     ],
 )
-def test_what_cannot_be_explained_is_said(  # noqa: PLR0917 - fixtures
+def test_a_mistake_in_explain_is_one_line(  # noqa: PLR0917 - fixtures
     indexed: Path,
     store: str | None,
     more: tuple[str, ...],
@@ -226,7 +250,7 @@ def compare_store(store: Path, prompts: Path, model: Path, out: Path, *more: str
 SMALL = ("--lora-rank", "4", "--learning-rate", "5e-3", "--max-length", "32")
 
 
-def test_questions_are_asked_of_a_collection_that_was_indexed(
+def test_questions_are_compared_on_an_indexed_collection(
     indexed: Path, questions: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "report"
@@ -241,7 +265,7 @@ def test_questions_are_asked_of_a_collection_that_was_indexed(
     assert all(isinstance(row["answer"], str) for row in rows)
 
 
-def test_a_folder_is_gone_on_with_or_replaced_only_when_asked(
+def test_a_comparison_is_continued_or_replaced_only_with_an_option(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "report"
@@ -271,7 +295,7 @@ def test_a_folder_is_gone_on_with_or_replaced_only_when_asked(
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")]).exit_code == 2
 
 
-def test_runnables_of_the_users_own_take_part(
+def test_runnables_of_the_user_are_compared(
     indexed: Path,
     tiny_model_path: Path,
     tmp_path: Path,
@@ -313,7 +337,7 @@ def test_runnables_of_the_users_own_take_part(
         (("--collection", "nowhere"), "has no collection 'nowhere'"),
     ],
 )
-def test_a_mistake_in_an_option_is_told(  # noqa: PLR0917 - fixtures
+def test_a_mistake_in_an_option_of_compare_is_one_line(  # noqa: PLR0917 - fixtures
     more: tuple[str, ...],
     message: str,
     indexed: Path,
@@ -337,7 +361,7 @@ def test_brackets_in_an_error_are_no_markup(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "message"), [("def broken(:", "invalid syntax"), ("1 / 0", "division by zero")]
 )
-def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
+def test_a_module_that_cannot_be_imported_is_named(  # noqa: PLR0917 - fixtures
     code: str,
     message: str,
     corpus: Path,
@@ -356,7 +380,7 @@ def test_a_module_that_cannot_be_imported_is_told(  # noqa: PLR0917 - fixtures
     assert message in result.stderr
 
 
-def test_what_was_calibrated_is_what_a_comparison_takes(
+def test_compare_and_explain_use_calibrated_settings(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "new folder" / "settings.json"
@@ -386,7 +410,7 @@ def test_what_was_calibrated_is_what_a_comparison_takes(
 
 
 @pytest.mark.parametrize("where", ["corpus.jsonl/out", "n" * 300, "folder/" + "n" * 300])
-def test_where_nothing_can_be_written_is_told_before_the_work(
+def test_an_unwritable_path_is_reported_before_the_work(
     where: str, corpus: Path, prompts: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / where
@@ -400,7 +424,7 @@ def test_where_nothing_can_be_written_is_told_before_the_work(
         assert "never/loaded" not in told
 
 
-def test_what_was_found_is_printed_where_it_cannot_be_saved(
+def test_calibrated_settings_that_cannot_be_saved_are_printed(
     indexed: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -416,7 +440,7 @@ def test_what_was_found_is_printed_where_it_cannot_be_saved(
     assert list(tmp_path.glob("s.json")) == []
 
 
-def test_settings_name_the_model_and_another_is_noted(
+def test_the_default_model_is_that_of_the_settings_and_another_is_noted(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.json"
@@ -440,7 +464,7 @@ def test_settings_name_the_model_and_another_is_noted(
     assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
 
 
-def test_prompts_that_leak_are_told_or_left_out(
+def test_leaking_prompts_are_reported_or_excluded(
     indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
@@ -459,7 +483,7 @@ def test_prompts_that_leak_are_told_or_left_out(
         assert said in " ".join(result.stdout.split())
 
 
-def test_rows_without_a_result_are_told_with_their_reasons(
+def test_rows_without_a_result_are_reported_with_their_reasons(
     indexed: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"

@@ -1,4 +1,4 @@
-"""The command puts files into a collection, once, and its last line is JSON."""
+"""`index` writes files into a collection, each text once, and its last line is JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def error_of(result: Result) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A file of each kind, with one text in two of them, and one that is passed over."""
+    """Make a file of each format, with one text in two of them, and a file of another format."""
     made = tmp_path / "files"
     (made / "sub").mkdir(parents=True)
     pages = FPDF()
@@ -65,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def test_files_of_every_kind_are_indexed_once(
+def test_files_of_every_format_are_indexed_once(
     folder: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
@@ -79,7 +79,7 @@ def test_files_of_every_kind_are_indexed_once(
         "added": 7,
         "present": 0,
     }
-    assert "files of other kinds passed over: 1" in result.stderr
+    assert "files of other formats skipped: 1" in result.stderr
 
     collection = chromadb.PersistentClient(str(store)).get_collection("documents")
     held = collection.get()
@@ -103,7 +103,7 @@ def test_files_of_every_kind_are_indexed_once(
     assert (more["added"], more["present"]) == (1, 7)
 
 
-def test_what_was_indexed_can_be_explained(
+def test_an_indexed_collection_can_be_explained(
     folder: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     last_line(run(folder, "--store", tmp_path / "store", "--embeddings", tiny_model_path))
@@ -129,7 +129,7 @@ def test_long_texts_are_split(tmp_path: Path, own_embeddings: str, texts: list[s
 
 @pytest.fixture
 def own_embeddings(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of embeddings in a module of the user's."""
+    """Return the name of embeddings in a module of the user's."""
     module: Any = ModuleType("own_embeddings")
     module.made = DeterministicFakeEmbedding(size=16)
     monkeypatch.setitem(sys.modules, "own_embeddings", module)
@@ -159,7 +159,7 @@ def test_a_collection_keeps_its_embeddings(
     ],
     ids=lambda command: command[0],
 )
-def test_a_collection_is_read_with_its_own_embeddings_alone(
+def test_a_collection_is_read_only_with_the_embeddings_that_filled_it(
     command: list[str], folder: Path, own_embeddings: str, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     names = {"MODEL": tiny_model_path, "OUT": tmp_path / "out", "FILES/b.txt": folder / "b.txt"}
@@ -181,7 +181,7 @@ def test_a_collection_is_read_with_its_own_embeddings_alone(
     assert "names no embeddings: name those that filled it" in message
 
 
-def test_a_model_that_was_moved_is_known_by_its_name(
+def test_a_model_that_was_moved_is_recognized_by_its_name(
     folder: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     model, moved, renamed = (tmp_path / name for name in ("a/small", "b/small", "b/other"))
@@ -207,7 +207,7 @@ def test_a_model_that_was_moved_is_known_by_its_name(
         ("bad.csv", b'a\n"', "bad.csv, line 2: not CSV"),
     ],
 )
-def test_an_unreadable_file_stops_it_or_is_passed_over(  # noqa: PLR0917 - fixtures
+def test_an_unreadable_file_is_an_error_or_is_skipped(  # noqa: PLR0917 - fixtures
     name: str, content: bytes, message: str, folder: Path, own_embeddings: str, tmp_path: Path
 ) -> None:
     (folder / name).write_bytes(content)
@@ -216,7 +216,7 @@ def test_an_unreadable_file_stops_it_or_is_passed_over(  # noqa: PLR0917 - fixtu
     assert not (tmp_path / "store").exists()
     result = run(*command, "--skip-unreadable")
     assert (last_line(result)["files"], last_line(result)["added"]) == (7, 7)
-    assert f"passed over: {folder}" in result.stderr
+    assert f"skipped: {folder}" in result.stderr
     assert message in result.stderr
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
     sources = [metadata["source"] for metadata in collection.get()["metadatas"]]
@@ -271,7 +271,7 @@ made = Slow()
 """
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     rows = [{"text": f"fact {number}"} for number in range(1000)]
     (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "slow.py").write_text(SLOW.replace("SECONDS", "0.5"))
@@ -281,14 +281,14 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     settings: Any = {"cwd": tmp_path, "env": environment, "text": True}
     with subprocess.Popen(command, stderr=subprocess.PIPE, **settings) as process:
         deadline = time.monotonic() + 120
-        while len(lines_of(tmp_path / "batches")) < 2:  # the first batch is in
+        while len(lines_of(tmp_path / "batches")) < 2:  # the first batch is written
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what is in stays in" in " ".join(said.split())
+    assert "interrupted; documents already written are kept" in " ".join(said.split())
     assert "Traceback" not in said
     present = held(tmp_path / "store")
     assert 0 < present < 1000

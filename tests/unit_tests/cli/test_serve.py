@@ -1,4 +1,4 @@
-"""What is wrong with `langchain-sift serve` is told in a line before anything is served."""
+"""A mistake in the options of `serve` is one line, before anything is served."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli import app
 from langchain_sift.stores.locking import held
 
-PUBLIC = "0.0.0.0"  # noqa: S104 - that it is refused is what is tested
+PUBLIC = "0.0.0.0"  # noqa: S104 - the test expects a rejection
 KEY = "a-key-that-is-long-enough"
 
 
@@ -38,7 +38,7 @@ def run(model: Path, store: Path | str, *more: object, env: dict[str, str] | Non
 
 
 def served(model: Path, store: Path | str, *more: object, env: dict[str, str] | None = None):
-    """Return what would be served, and where."""
+    """Return the settings and the address that would be served."""
     with mock.patch("langchain_sift.serving.serve") as serve:
         result = run(model, store, *more, env=env)
     assert result.exit_code == 0, result.output
@@ -80,13 +80,13 @@ def test_a_mistake_is_one_line_and_exit_code_two(more, message, tiny_model_path,
     check(run(tiny_model_path, folder, *more), message)
 
 
-def test_what_is_not_there(tiny_model_path, folder, tmp_path):
+def test_a_model_or_store_that_does_not_exist_is_named(tiny_model_path, folder, tmp_path):
     check(run(tmp_path / "nothing", folder), "nothing")
     check(run(tiny_model_path, tmp_path / "nothing"), "no folder of Chroma's")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-    # The store first: a model takes long to load.
+    # The store is checked first, because a model takes long to load.
     check(run(tmp_path / "nothing", url), f"no Chroma server at {url}")
     check(run(tmp_path / "nothing", folder, "--collection", "facts"), "no collection 'facts'")
 
@@ -97,7 +97,7 @@ def test_a_port_that_is_taken(tiny_model_path, folder):
         check(run(tiny_model_path, folder, "--port", port), f"cannot listen on 127.0.0.1:{port}")
 
 
-def test_tenants_whose_filter_or_collection_is_none(tiny_model_path, folder, tmp_path):
+def test_bad_filters_and_collections_of_tenants_are_named(tiny_model_path, folder, tmp_path):
     tenants = tmp_path / "tenants.toml"
     for entry, message in (
         ('filter = {tenant = {"$ne" = "b"}}', "must name the allowed values"),
@@ -123,7 +123,7 @@ def test_tenants_whose_filter_or_collection_is_none(tiny_model_path, folder, tmp
     ],
     ids=lambda command: command[0],
 )
-def test_a_store_that_a_server_holds_is_refused(command, tiny_model_path, folder, tmp_path):
+def test_a_store_that_a_server_has_locked_is_rejected(command, tiny_model_path, folder, tmp_path):
     names = {
         "MODEL": tiny_model_path,
         "DOCS": tmp_path / "docs.jsonl",
@@ -136,9 +136,7 @@ def test_a_store_that_a_server_holds_is_refused(command, tiny_model_path, folder
     assert "is open elsewhere" in " ".join(result.stderr.split())
 
 
-def test_what_is_calibrated_is_served_unless_another_value_is_given(
-    tiny_model_path, folder, tmp_path
-):
+def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folder, tmp_path):
     saved = CalibratedSettings(
         noise_variance=0.3,
         learning_rate=2e-3,
@@ -194,7 +192,7 @@ def test_the_help_loads_nothing_that_is_slow():
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])
-def test_a_missing_extra_is_named_with_the_command_that_brings_it(missing, tiny_model_path, folder):
+def test_a_missing_extra_is_named_with_the_command_to_install_it(missing, tiny_model_path, folder):
     program = (
         "import sys; sys.modules[sys.argv.pop(1)] = None\n"
         "from langchain_sift.__main__ import main; main()"
@@ -212,7 +210,7 @@ def test_a_missing_extra_is_named_with_the_command_that_brings_it(missing, tiny_
     assert "Traceback" not in done.stderr
 
 
-def test_it_works_without_the_packages_of_the_comparison(tiny_model_path, folder):
+def test_serving_needs_no_package_of_the_comparison(tiny_model_path, folder):
     program = """if True:
         import sys
         for name in ("matplotlib", "bs4", "pypdf", "langchain_text_splitters"):

@@ -1,4 +1,4 @@
-"""Every method is measured on every prompt, and one failure costs one row."""
+"""Every method is measured on every prompt, and a failure affects one row."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def report(
     )
 
 
-def test_there_is_a_row_for_each_and_it_is_on_disk(report: Report, tmp_path: Path) -> None:
+def test_each_method_and_prompt_has_a_row_in_the_folder(report: Report, tmp_path: Path) -> None:
     keys = [(row.protocol, row.prompt, row.method) for row in report.rows]
     expected = [
         (protocol, prompt.id, method)
@@ -80,7 +80,7 @@ def test_there_is_a_row_for_each_and_it_is_on_disk(report: Report, tmp_path: Pat
     )
 
 
-def test_base_bits_are_the_models_own_loss(
+def test_bits_of_the_base_model_are_its_loss(
     report: Report, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     row = report.rows[0]
@@ -92,7 +92,7 @@ def test_base_bits_are_the_models_own_loss(
     assert row.bytes == len(PROMPTS[0].text)
 
 
-def test_fine_tuning_repeats_where_sift_does_and_rag_never(report: Report, store: Chroma) -> None:
+def test_fine_tuning_repeats_documents_and_rag_does_not(report: Report, store: Chroma) -> None:
     held = store.get(include=["embeddings", "documents"])
     rows = np.array(held["embeddings"])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -110,12 +110,12 @@ def test_fine_tuning_repeats_where_sift_does_and_rag_never(report: Report, store
     assert variances == pytest.approx(list(expected.posterior_variances), abs=1e-6)
 
 
-def test_fine_tuning_on_what_is_like_the_prompt_helps(report: Report) -> None:
+def test_fine_tuning_on_similar_documents_helps(report: Report) -> None:
     for protocol in report.protocols:
         assert report.summary(protocol)["ttft:sift"].percent_of_base < 100
 
 
-def test_a_failure_costs_one_row_and_says_why(
+def test_a_failure_affects_one_prompt_and_its_rows_hold_the_reason(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     report = compare(
@@ -135,7 +135,7 @@ def test_a_failure_costs_one_row_and_says_why(
     assert report.summary("continuation")["ttft:sift"].failures == 1
 
 
-def test_a_dropped_collection_is_told_before_any_work(
+def test_a_deleted_collection_is_reported_before_the_work(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     store._client.delete_collection(store._collection.name)
@@ -162,7 +162,7 @@ def run(
 
 
 class SeededEmbeddings(Embeddings):
-    """A vector of its own for each text and seed."""
+    """A different vector for each text and seed."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -174,7 +174,7 @@ class SeededEmbeddings(Embeddings):
         return [self.embed_query(text) for text in texts]
 
 
-def test_the_noise_variance_is_that_of_the_stores_embeddings_unless_given(
+def test_the_default_noise_variance_is_that_of_the_embeddings(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     for given, expected in ((None, 1.0), (0.3, 0.3)):
@@ -182,7 +182,7 @@ def test_the_noise_variance_is_that_of_the_stores_embeddings_unless_given(
         assert report.settings["noise_variance"] == expected
 
 
-def test_several_k_are_what_each_is_alone(
+def test_several_k_in_one_run_give_the_rows_of_each_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     methods = ("rag:sift", "ttft:sift", "ttft:nearest", "ttft:hull", "both:sift", "ttft:random")
@@ -201,7 +201,7 @@ def test_several_k_are_what_each_is_alone(
 
 
 @pytest.mark.parametrize("name", ["ttft:sift", "ttft:hull", "rag:hull"])
-def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
+def test_adaptive_stopping_takes_the_beginning_of_the_choice(
     name: str, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     alphas = (0.05, 0.3, 1.0)
@@ -227,7 +227,7 @@ def test_a_method_that_stops_by_itself_is_the_beginning_of_one_that_does_not(
     assert min(lengths) < 12
 
 
-def test_what_is_trained_together_is_what_it_is_alone(
+def test_prompts_trained_together_have_the_rows_of_each_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     prompts = [f"The river carries warm bread in winter, {n} times." for n in range(5)]
@@ -239,7 +239,7 @@ def test_what_is_trained_together_is_what_it_is_alone(
         assert one.bits == pytest.approx(other.bits, rel=1e-5)
 
 
-def test_every_search_and_both_modes_bring_documents(
+def test_every_search_and_mode_has_documents(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     methods = ("ttft:sift:residual", "ttft:sift:exhaustive", "both:sift:noise_variance=0.01")
@@ -276,7 +276,7 @@ def test_a_users_retriever_is_a_selection(
         assert "must return a list of Documents" in str(failed.failure)
 
 
-def test_rows_of_another_comparison_are_not_gone_on_with(
+def test_a_comparison_with_other_settings_is_not_continued(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     texts = [f"The river carries warm bread in winter, {n} times." for n in range(6)]
@@ -312,7 +312,7 @@ def test_rows_of_another_comparison_are_not_gone_on_with(
     assert go_on().rows == rows
 
 
-def test_what_failed_is_tried_again(
+def test_failures_are_repeated(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     store: Chroma,
@@ -353,7 +353,7 @@ QUESTIONS = [
 ]
 
 
-def test_questions_are_answered_and_their_answers_measured(
+def test_questions_are_answered_and_scored(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     chain = RunnableLambda(lambda question: {"answer": "A comet." if "Who" in question else "?"})
@@ -385,7 +385,7 @@ def test_questions_are_answered_and_their_answers_measured(
     assert report.summary("qa")["api"].scores["exact_match"] == 0.5
 
 
-def test_a_scorer_may_give_no_score(
+def test_a_scorer_may_return_nan(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     store: Chroma,
@@ -428,7 +428,7 @@ def test_the_likeliest_choice_is_the_one_with_the_least_loss(
         assert report.rows[0].scores == {"accuracy": float(correct == right)}
 
 
-def test_leaks_are_told_or_left_out(
+def test_leaks_are_reported_or_excluded(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
     held = store.get(limit=1, include=["documents"])
@@ -452,12 +452,12 @@ def test_leaks_are_told_or_left_out(
         ({"k": 0}, "k must be.*0"),
         ({"noise_variance": 0.0}, "noise_variance"),
         ({"k": ()}, "k must be"),
-        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"jobs": 0}, "jobs must be an integer of at least 1, got 0"),
         ({"leaks": "maybe"}, "report, exclude, ignore, got 'maybe'"),
         ({"methods": ("api",), "chains": {"api": RunnableLambda(str)}}, 'only the protocol "qa"'),
     ],
 )
-def test_what_does_not_exist_is_refused_before_any_work(
+def test_bad_arguments_are_rejected_before_the_work(
     change: dict[str, object], message: str, store: Chroma
 ) -> None:
     settings = {"model": "never/loaded", "vectorstore": store, **change}

@@ -1,4 +1,4 @@
-"""Copies of what is scored are found in the store, whole and in part."""
+"""Copies of a scored text are found in the store, whole and in part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def shingles(text: list[str]) -> set[tuple[str, ...]]:
     return {tuple(text[i : i + length]) for i in range(len(text) - length + 1)}
 
 
-def test_a_copy_is_found_whatever_its_case_and_punctuation() -> None:
+def test_a_copy_is_found_despite_other_case_and_punctuation() -> None:
     scored = {
         "p": "The quick brown fox jumps over the lazy dog near the river bank.",
         "q": "Nothing like it is in there at all, or is it?",
@@ -27,7 +27,7 @@ def test_a_copy_is_found_whatever_its_case_and_punctuation() -> None:
     assert find_leaks(scored, documents) == {"p": "an exact copy in near"}
 
 
-def test_a_text_that_was_split_is_found_in_its_parts_together() -> None:
+def test_a_text_that_was_split_is_found_in_its_parts() -> None:
     text = [f"word{n}" for n in range(120)]
     parts = [" ".join(text[start : start + 30]) for start in range(0, 120, 30)]
     found = find_leaks({"p": " ".join(text)}, zip("abcd", parts, strict=True))
@@ -37,7 +37,7 @@ def test_a_text_that_was_split_is_found_in_its_parts_together() -> None:
 
 
 @given(text=words, documents=st.lists(words, max_size=5), part=st.integers(0, 40))
-def test_shares_are_those_of_runs_of_words(
+def test_fractions_are_those_of_runs_of_words(
     text: list[str], documents: list[list[str]], part: int
 ) -> None:
     documents = [*documents, text[:part] or ["z"]]

@@ -1,4 +1,4 @@
-"""A method's name says what it does, and a misspelt one is answered with those alike."""
+"""The name of a method is parsed, and a misspelt name is answered with similar ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from langchain_sift.comparison.methods import Method, parse_methods
 from langchain_sift.errors import ArgumentError
 
 
-def test_names_become_methods_each_once_with_the_base_model_first() -> None:
+def test_names_are_parsed_each_once_with_the_base_model_first() -> None:
     names = ["ttft:sift", "rag:mine", "base", "other", "ttft:sift"]
     found = parse_methods(names, retrievers=["mine"], chains=["other"])
     assert [(m.name, m.mode, m.selection) for m in found] == [
@@ -19,14 +19,14 @@ def test_names_become_methods_each_once_with_the_base_model_first() -> None:
     ]
 
 
-def test_options_stand_behind_the_selection() -> None:
+def test_options_follow_the_selection() -> None:
     name = "both:sift:residual:noise_variance=0.5:stopping_alpha=2"
     _, method = parse_methods([name])
     assert method == Method(name, "both", "sift", "residual", 0.5, 2.0)
     assert method.family == Method("", "both", "sift", "residual", 0.5)
-    assert (method.learns, method.reads, method.repeats) == (True, True, True)
+    assert (method.fine_tunes, method.adds_context, method.repeats) == (True, True, True)
     _, rag = parse_methods(["rag:sift"])
-    assert (rag.learns, rag.reads, rag.repeats) == (False, True, False)
+    assert (rag.fine_tunes, rag.adds_context, rag.repeats) == (False, True, False)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_options_stand_behind_the_selection() -> None:
         ("ttft:mine:noise_variance=1", "no option of mine"),
     ],
 )
-def test_what_does_not_exist_is_told_with_what_does(name: str, message: str) -> None:
+def test_a_name_that_does_not_exist_is_answered_with_those_that_do(name: str, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         parse_methods([name], retrievers=["mine"])
 
 
 @pytest.mark.parametrize("name", ["sift", "rag", "base", "a:b", "a,b", " "])
-def test_a_runnable_takes_no_name_of_a_method(name: str) -> None:
+def test_a_runnable_cannot_have_the_name_of_a_method(name: str) -> None:
     with pytest.raises(ArgumentError, match="cannot name a runnable"):
         parse_methods(["base"], chains=[name])

@@ -1,4 +1,4 @@
-"""What each Ray actor gets of a cluster, and which models they can load. For more see Ray's own."""
+"""Resources and models of Ray actors; the integration tests run real actors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from langchain_sift.comparison import compare
+from langchain_sift.comparison.measurement import MeasurementSettings
 from langchain_sift.comparison.ray_pool import ActorModel, _share
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import LanguageModel, load_language_model
 
-SETTINGS = {"recipe": FineTuneConfig(), "limits": Limits(), "max_tokens": 1, "scorers": {}}
+SETTINGS = {"limits": Limits(), "settings": MeasurementSettings(FineTuneConfig(), max_tokens=1)}
 
 
 @given(st.lists(st.integers(0, 16), min_size=1, max_size=4), st.integers(1, 12))
@@ -27,7 +28,7 @@ def test_equal_shares_fit_into_the_nodes_and_larger_ones_do_not(cpus, count):
     assert sum(number // (share + 1) for number in cpus) < count
 
 
-def test_where_there_are_gpus_each_actor_has_one():
+def test_each_actor_has_a_gpu_if_the_cluster_has_any():
     nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}]
     assert _share(nodes, 2) == {"num_gpus": 1, "num_cpus": 1}
     with pytest.raises(ArgumentError, match="the cluster has 2"):
@@ -46,11 +47,11 @@ def test_a_model_of_the_hub_is_the_same_commit(tiny_model, tiny_tokenizer, monke
     assert (model.name, model.revision) == ("org/name", "0abc")
 
 
-def test_a_loaded_model_cannot_be_sent(tiny_model, tiny_tokenizer, store):
-    with pytest.raises(ArgumentError, match="give its name or folder"):
+def test_a_loaded_model_is_rejected(tiny_model, tiny_tokenizer, store):
+    with pytest.raises(ArgumentError, match="give the name or folder"):
         compare(["a text"], ray=2, model=tiny_model, tokenizer=tiny_tokenizer, vectorstore=store)
 
 
 def test_at_least_one_actor(tiny_model, tiny_tokenizer, store):
-    with pytest.raises(ArgumentError, match="ray must be at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="ray must be an integer of at least 1, or None, got 0"):
         compare(["a text"], ray=0, model=tiny_model, tokenizer=tiny_tokenizer, vectorstore=store)

@@ -1,4 +1,4 @@
-"""No kill loses or repeats a row, and no comparison is mixed with another's."""
+"""No kill loses or repeats a row, and rows of different comparisons are never mixed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.run_folder import RunFolder, read_report, refuse_present
+from langchain_sift.comparison.run_folder import RunFolder, read_report
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument, Row
 
@@ -27,10 +27,12 @@ def rows(count: int) -> list[Row]:
 
 
 def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, **more: object):
-    return RunFolder(path, {**SETTINGS, **more}, resume=resume, overwrite=overwrite)
+    folder = RunFolder(path, resume=resume, overwrite=overwrite)
+    folder.begin({**SETTINGS, **more})
+    return folder
 
 
-def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_rows_are_read_unchanged(tmp_path: Path) -> None:
     folder = open_run(tmp_path / "new")
     folder.describe({"0": "prompt \ud800", "1": "other"}, {"1": "a copy"})
     folder.add(rows(2), {"d\n1": "text ü"})
@@ -45,7 +47,7 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["results.jsonl", "documents.jsonl"])
-def test_a_line_that_was_cut_is_as_if_it_had_never_been_begun(tmp_path: Path, file: str) -> None:
+def test_a_line_that_a_kill_has_cut_is_ignored(tmp_path: Path, file: str) -> None:
     open_run(tmp_path).add(rows(3), {"d\n1": "text", "b": "other"})
     content = (tmp_path / file).read_bytes()
     for end in range(0, len(content), 7):
@@ -60,7 +62,7 @@ def test_a_line_that_was_cut_is_as_if_it_had_never_been_begun(tmp_path: Path, fi
         assert (len(whole.rows), len(whole.texts)) == (3, 2)
 
 
-def test_what_is_there_is_never_overwritten_unasked(tmp_path: Path) -> None:
+def test_a_comparison_is_never_overwritten_without_an_option(tmp_path: Path) -> None:
     open_run(tmp_path).add(rows(2), {})
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ArgumentError, match=r"--resume.*--overwrite"):
@@ -76,7 +78,7 @@ def test_what_is_there_is_never_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"run.json cannot be read"):
         open_run(tmp_path, resume=True)
     with pytest.raises(ArgumentError, match="is a file"):
-        refuse_present(tmp_path / "mine.txt", resume=False, overwrite=False)
+        RunFolder(tmp_path / "mine.txt", resume=False, overwrite=False)
     with pytest.raises(ArgumentError, match="holds no comparison"):
         read_report(tmp_path / "nowhere")
 
@@ -128,7 +130,7 @@ for attempt in range(20):
     child = start(sys.argv[3])
     size = rows.stat().st_size if rows.exists() else 0
     deadline = time.monotonic() + 30
-    # From before it has written anything to some units later.
+    # Before the first row, or some units later.
     more = rng.random() < 0.8
     while more and time.monotonic() < deadline:
         if rows.exists() and rows.stat().st_size > size:
@@ -149,10 +151,10 @@ def table(folder: Path) -> list[object]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_run_that_is_killed_twenty_times_ends_like_one_that_is_not(
+def test_a_run_that_is_killed_twenty_times_has_the_rows_of_one_that_is_not(
     tiny_model_path: Path, tmp_path: Path
 ) -> None:
-    """With SIGKILL, at random moments."""
+    """SIGKILL comes at random moments."""
     folders = [str(tiny_model_path), *(str(tmp_path / name) for name in ("whole", "killed"))]
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", KILLED_AND_NOT, *folders], check=True, timeout=240

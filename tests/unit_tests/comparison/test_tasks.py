@@ -1,4 +1,4 @@
-"""What is scored is the same for every method, and fits the model."""
+"""The scored text is the same for every method, and fits into the context of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_sift.comparison.tasks import (
     Task,
     continuation_task,
     document_task,
-    named_protocols,
+    parse_protocols,
     question_task,
 )
 from langchain_sift.errors import ArgumentError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WINDOW = 64
 
 
-def test_the_document_protocol_retrieves_with_what_it_scores() -> None:
+def test_the_document_protocol_retrieves_with_the_text_it_scores() -> None:
     task = document_task(Prompt("p", "some text"))
     assert (task.query, task.context, task.target) == ("some text", "", "some text")
 
@@ -69,15 +69,15 @@ def test_a_long_text_leaves_room_for_documents(
     assert scored.target_bytes == len(tiny_tokenizer.decode(scored.target).encode())
 
 
-def test_documents_are_put_before_the_context_as_long_as_they_fit(
+def test_documents_that_fit_are_put_before_the_context(
     tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     scored = ScoredText.of(Task("q", "The river", " carries"), tiny_tokenizer, WINDOW)
     given_texts = ["A baker.", " ".join(texts[:20]), "The engine."]
-    context, fitted = scored.with_documents(
+    context, fitting = scored.with_documents(
         given_texts, tiny_tokenizer, window=WINDOW, max_length=1000
     )
-    assert fitted == [0, 2]
+    assert fitting == [0, 2]
     decoded = tiny_tokenizer.decode(context, skip_special_tokens=True)
     assert decoded == "A baker.\n\nThe engine.\n\nThe river"
     assert len(context) + len(scored.target) <= WINDOW
@@ -85,12 +85,14 @@ def test_documents_are_put_before_the_context_as_long_as_they_fit(
     assert cut == [0, 1, 2]
 
 
-def test_nothing_to_score_is_an_error(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_prompt_without_tokens_is_an_error(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
     with pytest.raises(ArgumentError, match="no token to score"):
         ScoredText.of(Task("q", "", ""), tiny_tokenizer, WINDOW)
 
 
-def test_a_question_is_asked_and_its_answer_scored(
+def test_a_question_has_an_answer_to_score(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     prompt = Prompt("p", "Who bakes?", answers=("a baker", "she"), choices=("yes", "no"))
@@ -108,7 +110,7 @@ def test_a_question_is_asked_and_its_answer_scored(
         ScoredText.of(task, tiny_tokenizer, 32, answer=10)
 
 
-def test_a_chat_models_question_goes_into_its_template(
+def test_the_template_of_a_chat_model_wraps_the_question(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     tokenizer = copy.deepcopy(tiny_tokenizer)
@@ -118,13 +120,13 @@ def test_a_chat_models_question_goes_into_its_template(
     )
     task = question_task(Prompt("p", "Who bakes?", answers=("a baker",)))
     scored = ScoredText.of(task, tokenizer, 256)
-    context, fitted = scored.with_documents(["A baker."], tokenizer, window=256, max_length=50)
-    assert fitted == [0]
+    context, fitting = scored.with_documents(["A baker."], tokenizer, window=256, max_length=50)
+    assert fitting == [0]
     decoded = tokenizer.decode(context, skip_special_tokens=False)
     assert decoded == "<user>A baker.\n\nQuestion: Who bakes?\nAnswer:|<assistant>"
 
 
-def test_a_protocol_that_does_not_exist_is_refused() -> None:
-    assert named_protocols(["qa", "qa", "document"]) == ("qa", "document")
+def test_a_protocol_that_does_not_exist_is_rejected() -> None:
+    assert parse_protocols(["qa", "qa", "document"]) == ("qa", "document")
     with pytest.raises(ArgumentError, match=r"'paper'.*document, continuation, qa"):
-        named_protocols(["paper"])
+        parse_protocols(["paper"])

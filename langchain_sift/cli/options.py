@@ -1,0 +1,198 @@
+"""Define the options that several commands share, and those of `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langchain_sift.config import FineTuneConfig
+
+_DEFAULT = FineTuneConfig()
+
+ModelOption = Annotated[
+    str,
+    typer.Option(metavar="MODEL", help="Causal model: a name on the Hugging Face hub or a folder."),
+]
+StoreOption = Annotated[
+    str, typer.Option(metavar="DIR|URL", help="Folder of Chroma, or the URL of its server.")
+]
+CollectionOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Collection of the store. Default: the only one."),
+]
+EmbeddingsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EMBEDDINGS",
+        help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
+        "embeddings. Default: the model that filled the collection.",
+    ),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Settings file from `calibrate`. Other options take precedence."
+    ),
+]
+FetchKOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Number of candidates to choose from. Default: 200."),
+]
+NoiseVarianceOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="λ' of SIFT. Default: 1 for hidden states, 0.01 for other embeddings."
+    ),
+]
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help=f"Learning rate of fine-tuning. Default: {_DEFAULT.learning_rate:g}; small models "
+        "need a larger one.",
+    ),
+]
+LoraRankOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help=f"Rank of the adapter. Default: {_DEFAULT.lora_rank}."),
+]
+MaxLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help=f"Maximum number of tokens of a document. Default: {_DEFAULT.max_length}.",
+    ),
+]
+
+# Options of `compare`.
+PromptsOption = Annotated[
+    Path,
+    typer.Option(
+        metavar="PATH",
+        help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
+        "file, or a folder of such files. With --protocol qa, each line of a text file is a "
+        "question.",
+    ),
+]
+OutOption = Annotated[
+    Path,
+    typer.Option(metavar="DIR", help="Folder for the report and the rows."),
+]
+ComparedModelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Causal model: a name on the Hugging Face hub or a folder. Default: the model in "
+        "--settings.",
+    ),
+]
+ComparedStoreOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Folder of Chroma, or the URL of its server.",
+    ),
+]
+CorpusOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Files to index first, instead of --store: .txt, .md, .html, .pdf, .jsonl, "
+        ".jsonl.gz and .csv, or a folder of such files.",
+    ),
+]
+ComparedEmbeddingsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EMBEDDINGS",
+        help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
+        "embeddings. Default: the model that filled the collection; with --corpus, --model.",
+    ),
+]
+LeaksOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ACTION",
+        help="Action for prompts whose scored text is in the store: report, exclude or ignore.",
+    ),
+]
+MethodsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD,...",
+        help="base; rag:, ttft: or both: followed by nearest, nearest-repeated, uncertainty, "
+        "mmr, hull, random, sift, sift:residual, sift:exhaustive or the name of a "
+        "--retriever; or the name of a --chain. Options follow a method: :noise_variance=X "
+        "and :stopping_alpha=X.",
+    ),
+]
+ProtocolOption = Annotated[
+    str,
+    typer.Option(
+        metavar="PROTOCOL,...",
+        help="document (score the prompt), continuation (score its second half) or qa (answer it).",
+    ),
+]
+KsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,...",
+        help="Number of documents for a prompt, or several numbers to compare, such as "
+        "1,5,10. Default: 20.",
+    ),
+]
+MaxTokensOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="Maximum number of tokens of an answer, with --protocol qa.",
+    ),
+]
+RetrieverOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=OBJECT",
+        help="Your retriever, as NAME=module:OBJECT, for the methods rag:NAME, ttft:NAME and "
+        "both:NAME. Repeatable.",
+    ),
+]
+ChainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=OBJECT",
+        help="Your runnable from a question to an answer, as NAME=module:OBJECT, for the method "
+        "NAME. Repeatable.",
+    ),
+]
+ScorerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=OBJECT",
+        help="Your metric, as NAME=module:OBJECT: a function of (answer, prompt); more is better. "
+        "Repeatable.",
+    ),
+]
+JobsOption = Annotated[
+    int,
+    typer.Option(metavar="N", help="Number of prompts to train together."),
+]
+RayOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Number of Ray actors that train and answer, on the cluster of RAY_ADDRESS or on "
+        "this machine. Default: no Ray.",
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option(metavar="N", help="Seed of adapters and of random choices.")
+]
+ResumeOption = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue the comparison in --out, and repeat failures."),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the comparison in --out.")
+]

@@ -1,0 +1,134 @@
+"""Check the settings of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.runnables import Runnable
+
+from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
+from langchain_sift.checks import check_integer
+from langchain_sift.comparison.methods import Method
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.config import FineTuneConfig, Limits
+from langchain_sift.errors import ArgumentError
+from langchain_sift.report.rows import CHAIN
+from langchain_sift.selection.arguments import check_arguments
+
+Retriever = Runnable[str, list[Document]]
+Chain = Runnable[Any, Any]
+Scorer = Callable[[str, Prompt], float]
+
+LEAKS = ("report", "exclude", "ignore")
+_GATHER_SECONDS = 0.2  # long enough to batch all prompts of a unit, on a busy machine as well
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The values of settings that a caller leaves out."""
+
+    k: int = 20
+    fetch_k: int = 200
+
+    noise_variance: float | None = None
+    """λ'. None means that of the store's embeddings."""
+
+    finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+
+    @classmethod
+    def of(cls, calibrated: CalibratedSettings | Path | str | None) -> Defaults:
+        """Return calibrated values; None means the general ones.
+
+        Raises:
+            ArgumentError: If the file cannot be read, or `calibrate` did not write it.
+        """
+        if calibrated is None:
+            return cls()
+        saved = read_settings(calibrated)
+        return cls(saved.k, saved.fetch_k, saved.noise_variance, saved.finetune_config())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonSettings:
+    """The settings of a comparison, checked; `compare` explains them."""
+
+    methods: tuple[Method, ...]
+    protocols: tuple[str, ...]
+
+    ks: tuple[int, ...]
+    """Numbers of documents, ascending."""
+
+    fetch_k: int
+    """Number of candidates; raised to the largest k."""
+
+    noise_variance: float | None
+    """λ'. None means that of the store's embeddings."""
+
+    finetune: FineTuneConfig
+    """Its seed is the seed of random choices as well."""
+
+    retrievers: Mapping[str, Retriever] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+
+    filter: Mapping[str, object] | None = None
+    """Filter of the store. None means all documents."""
+
+    max_tokens: int = 32
+    leaks: str = "report"
+    jobs: int = 8
+
+    ray: int | None = None
+    """Number of Ray actors. None means this process."""
+
+    def __post_init__(self) -> None:
+        """Check what `FineTuneConfig` and the parsers of names do not check.
+
+        Raises:
+            ArgumentError: If a value is out of range, or a chain has a protocol other than "qa".
+        """
+        for k in self.ks:
+            check_arguments(k, 1.0 if self.noise_variance is None else self.noise_variance, None)
+        check_integer("fetch_k", self.fetch_k, 1)
+        check_integer("jobs", self.jobs, 1)
+        check_integer("max_tokens", self.max_tokens, 1)
+        check_integer("ray", self.ray, 1, optional=True)
+        if self.leaks not in LEAKS:
+            raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")
+        if any(method.mode == CHAIN for method in self.methods) and set(self.protocols) != {"qa"}:
+            raise ArgumentError('only the protocol "qa" scores the answers of chains')
+        object.__setattr__(self, "fetch_k", max(self.fetch_k, *self.ks))
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Number of rows that a prompt gets."""
+        per_protocol = sum(len(self.ks) if method.selection else 1 for method in self.methods)
+        return len(self.protocols) * per_protocol
+
+    def limits(self) -> Limits:
+        """Return limits of the engine under which no request of a unit is rejected."""
+        requests = self.jobs * len(self.ks)
+        steps = max(self.ks) * self.finetune.steps_per_document
+        default = Limits()
+        return Limits(
+            max_batch_size=self.jobs,
+            gather_seconds=_GATHER_SECONDS,
+            max_requests=max(default.max_requests, requests),
+            max_tokens=max(default.max_tokens, requests * steps * self.finetune.max_length),
+        )
+
+
+def parse_ks(k: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of documents in ascending order, each once.
+
+    Raises:
+        ArgumentError: If there are none.
+    """
+    ks = (k,) if isinstance(k, int) else tuple(sorted(set(k)))
+    if not ks:
+        raise ArgumentError("k must be a number of documents, or several, got none")
+    return ks
