@@ -22,8 +22,8 @@ from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens, training_tokens
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Pairs, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
-from langchain_sift.ttft.training.slots import add_slots, share_weights
 from langchain_sift.ttft.training.tasks import NO_DOCUMENT, TrainingRecord, TrainingTask
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.training.trainer import Trainer

@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3Config
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.tokens import TokenizedDocument
-from langchain_sift.ttft.training.slots import add_slots, share_weights
+from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
 

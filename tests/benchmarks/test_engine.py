@@ -24,7 +24,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, load_language_model
 from langchain_sift.ttft.generation import Continuation, generate
 from langchain_sift.ttft.model.tokens import TokenizedDocument
-from langchain_sift.ttft.training.slots import share_weights
+from langchain_sift.ttft.training.adapted_model import share_weights
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo" / "model"
 PROMPTS, DOCUMENTS, LENGTH, ANSWER = 16, 10, 128, 32

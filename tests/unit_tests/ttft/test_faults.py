@@ -23,8 +23,8 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask, Step
 from langchain_sift.ttft.generation import Continuation
+from langchain_sift.ttft.training.lora import Slots
 from langchain_sift.ttft.training.loss import Targets
-from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
 from langchain_sift.ttft.worker import Worker

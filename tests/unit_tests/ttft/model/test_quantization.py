@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import load_language_model
-from langchain_sift.ttft.training.slots import add_slots, share_weights
+from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -12,8 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.training.lora import LowRankLinear
-from langchain_sift.ttft.training.slots import Slots, add_slots, share_weights
+from langchain_sift.ttft.training.adapted_model import add_slots, base_norm, share_weights
+from langchain_sift.ttft.training.lora import LowRankLinear, Slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -222,7 +222,7 @@ def test_the_norms_are_those_of_the_products(base: PreTrainedModel) -> None:
     assert slots.update_norm(0) == pytest.approx(expected, rel=1e-5)
     weights = [model.get_submodule(name).base.weight for name in names]
     expected_base = torch.stack([weight.norm() for weight in weights]).norm().item()
-    assert slots.base_norm() == pytest.approx(expected_base, rel=1e-5)
+    assert base_norm(model) == pytest.approx(expected_base, rel=1e-5)
     slots.scale_update(0, 0.25)
     assert slots.update_norm(0) == pytest.approx(expected / 4, rel=1e-5)
 
