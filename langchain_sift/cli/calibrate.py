@@ -101,8 +101,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 ),
                 share=share,
                 seed=seed,
-                on_progress=lambda what, done, of: progress.update(
-                    task, description=what, completed=done, total=of
+                on_progress=lambda phase, done, total: progress.update(
+                    task, description=phase, completed=done, total=total
                 ),
             )
         _print(result)

@@ -8,8 +8,9 @@
 | `tasks.py` | turn a prompt into a query, a context and a scored text |
 | `methods.py` | parse the names of methods |
 | `selection.py` | choose the documents of each method |
-| `units.py` | plan and measure what is trained and written together |
-| `measurement.py` | measure prompts under a method, with the engine or a chain |
+| `units.py` | plan and measure batches that are trained and written together |
+| `measurement.py` | measure prompts under a method, with the engine |
+| `chains.py` | measure questions with the chains of a user |
 | `ray_pool.py` | the same on Ray actors |
 | `run_folder.py` | keep rows in a folder, and continue from them |
 | `leaks.py` | find prompts whose scored text the store holds |

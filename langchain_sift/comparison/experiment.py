@@ -115,7 +115,7 @@ def compare(
             `RAY_ADDRESS` names, else this machine. This process chooses documents and writes rows.
         seed: Seed of the adapters' initial weights and of random choices.
         out: A folder; each row is appended to `results.jsonl` in it when it is measured.
-        resume: If True, continue the comparison in `out`, and repeat what failed.
+        resume: If True, continue the comparison in `out`, and repeat failed rows.
         overwrite: If True, replace the comparison in `out`.
         on_row: Called with each row; rows of an earlier run come first.
 

@@ -51,24 +51,24 @@ def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) 
     """
     shingles = {prompt: shingles_of(text, SHINGLE) for prompt, text in scored.items()}
     prompts_of: dict[str, list[str]] = defaultdict(list)
-    for prompt, own in shingles.items():
-        for shingle in own:
+    for prompt, runs in shingles.items():
+        for shingle in runs:
             prompts_of[shingle].append(prompt)
-    found: dict[str, set[str]] = defaultdict(set)
+    covered: dict[str, set[str]] = defaultdict(set)
     closest: dict[str, tuple[int, str]] = {}
     for identifier, text in documents:
         hits: Counter[str] = Counter()
         for shingle in shingles_of(text, SHINGLE):
             for prompt in prompts_of.get(shingle, ()):
                 hits[prompt] += 1
-                found[prompt].add(shingle)
+                covered[prompt].add(shingle)
         for prompt, count in hits.items():
             if count > closest.get(prompt, (0, ""))[0]:
                 closest[prompt] = (count, identifier)
     return {
-        prompt: _description(*closest[prompt], len(found[prompt]), of=len(own))
-        for prompt, own in shingles.items()
-        if prompt in closest and len(found[prompt]) >= NEAR * len(own)
+        prompt: _description(*closest[prompt], len(covered[prompt]), of=len(runs))
+        for prompt, runs in shingles.items()
+        if prompt in closest and len(covered[prompt]) >= NEAR * len(runs)
     }
 
 

@@ -1,10 +1,9 @@
-"""Measure prompts under a method, with the engine or with a chain."""
+"""Measure prompts under a method, with the engine."""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,8 +11,8 @@ import torch
 
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.selection import MethodChoice, answer_of
-from langchain_sift.comparison.settings import Chain, Scorer
+from langchain_sift.comparison.selection import MethodChoice
+from langchain_sift.comparison.settings import Scorer
 from langchain_sift.comparison.tasks import ScoredText, Task
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import SIFTError
@@ -64,17 +63,6 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainMeasurement:
-    """A question to measure with a chain."""
-
-    prompt: Prompt
-    row: Row
-    """The row to fill."""
-
-    chain: Chain
-
-
-@dataclass(frozen=True, slots=True)
 class MeasurementSettings:
     """The settings that all measurements share; plain values, for Ray's actors."""
 
@@ -122,7 +110,7 @@ class Measurer:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         inputs = [self._prepare(measurement) for measurement in measurements]
-        tickets = iter(self._submit([one for one in inputs if isinstance(one, _EngineInput)]))
+        tickets = iter(self._submit([item for item in inputs if isinstance(item, _EngineInput)]))
         rows: list[Row] = []
         for measurement, prepared in zip(measurements, inputs, strict=True):
             if isinstance(prepared, Exception):
@@ -132,12 +120,12 @@ class Measurer:
             # A prompt that cannot be measured must not cost the others their hours.
             try:
                 text, outcome = _wait(ticket)
-                own = [
+                filled = [
                     self._row(measurement, wanted, prepared, text, outcome)
                     for wanted in measurement.wanted
                 ]
                 memory = _peak_memory(device)
-                rows += [replace(row, peak_memory=memory) for row in own]
+                rows += [replace(row, peak_memory=memory) for row in filled]
             except Exception as error:  # noqa: BLE001
                 rows += _report_failure(measurement, error)
         return rows
@@ -148,8 +136,8 @@ class Measurer:
         # batch, and the batch must not depend on the pace of a thread.
         reservations = [self.engine.admission.admit(0) for _ in inputs]
         return [
-            self.engine.submit(one.request, reservation=reservation)
-            for one, reservation in zip(inputs, reservations, strict=True)
+            self.engine.submit(item.request, reservation=reservation)
+            for item, reservation in zip(inputs, reservations, strict=True)
         ]
 
     def _prepare(self, measurement: Measurement) -> _EngineInput | Exception:
@@ -235,32 +223,10 @@ class Measurer:
         return replace(row, scores=scores)
 
 
-def chain_rows(
-    measurements: Sequence[ChainMeasurement], settings: MeasurementSettings
-) -> list[Row]:
-    """Return the rows of the chains; a failure affects one row alone."""
-    rows = []
-    for measurement in measurements:
-        try:
-            rows.append(_chain_row(measurement, settings))
-        except Exception as error:
-            logger.warning("%s on %s", measurement.row.method, measurement.prompt.id, exc_info=True)
-            rows.append(failed_row(measurement.row, error))
-    return rows
-
-
 def failed_row(row: Row, error: Exception) -> Row:
     """Return a row without results, with the reason."""
     first = str(error).strip().partition("\n")[0]
     return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")
-
-
-def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> Row:
-    began = time.perf_counter()
-    answer = answer_of(measurement.chain, measurement.prompt.text).strip()
-    seconds = time.perf_counter() - began
-    scores = settings.scores(answer, measurement.prompt)
-    return replace(measurement.row, answer=answer, scores=scores, seconds_answering=seconds)
 
 
 def _report_failure(measurement: Measurement, error: Exception) -> list[Row]:
@@ -294,8 +260,8 @@ def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict
 def _peak_memory(device: torch.device) -> int:
     """Return the maximum number of bytes that PyTorch allocated on a GPU; 0 on a CPU.
 
-    On a CPU, only the memory of the process can be measured. It never shrinks, so it tells when a
-    method ran, and not how much memory it needs.
+    On a CPU, only the memory of the process can be measured. It never shrinks, so its figure
+    depends on the methods that ran before.
     """
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 

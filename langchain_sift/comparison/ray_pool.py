@@ -243,7 +243,7 @@ class RayPool:
         reason = EngineError(
             f"{_ATTEMPTS} actors died over it, the last with {type(error).__name__}"
         )
-        failed = [row for one in job.unit.measurements for row in one.failed(reason)]
+        failed = [row for item in job.unit.measurements for row in item.failed(reason)]
         return [*job.unit.failed, *failed]
 
 

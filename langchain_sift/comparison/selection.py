@@ -16,7 +16,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.methods import Method
-from langchain_sift.comparison.settings import Chain, Retriever
+from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.retrieval.search import choose_exactly
@@ -193,25 +193,3 @@ def identifier(document: Document) -> str:
     if document.id is not None:
         return str(document.id)
     return hashlib.sha256(document.page_content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def answer_of(chain: Chain, question: str) -> str:
-    """Return the answer of a user's chain.
-
-    Args:
-        chain: Takes the question as a string, and returns a string, a message, or a mapping
-            with an "answer", as LangChain's retrieval chains do.
-        question: The question.
-
-    Raises:
-        ArgumentError: If it returns anything else.
-    """
-    answer = chain.invoke(question)
-    if isinstance(answer, Mapping):
-        answer = answer.get("answer")
-    text = getattr(answer, "text", getattr(answer, "content", answer))
-    if not isinstance(text, str):
-        raise ArgumentError(
-            f'a chain must return a string, a message or {{"answer": ...}}, got {type(answer)!r}'
-        )
-    return str(text)

@@ -86,7 +86,7 @@ class ComparisonSettings:
     """Number of Ray actors. None means this process."""
 
     def __post_init__(self) -> None:
-        """Check what `FineTuneConfig` and the parsers of names do not check.
+        """Check the numbers and `leaks`; the config and the names are checked already.
 
         Raises:
             ArgumentError: If a value is out of range, or a chain has a protocol other than "qa".

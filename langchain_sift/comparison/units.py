@@ -1,4 +1,4 @@
-"""Plan and measure the units of a comparison: what is trained and written together."""
+"""Plan and measure the units of a comparison: batches that are trained and written together."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from langchain_sift.comparison.chains import ChainMeasurement, chain_rows
 from langchain_sift.comparison.measurement import (
-    ChainMeasurement,
     Measurement,
     MeasurementSettings,
     Measurer,
     WantedRow,
-    chain_rows,
     failed_row,
 )
 from langchain_sift.comparison.methods import Method
@@ -209,8 +208,8 @@ class Planner:
             # One training passes through all numbers of documents.
             return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
         return [
-            Measurement(prompt, task, method, (one,), choice.first(one.documents))
-            for one, choice in zip(wanted, choices, strict=True)
+            Measurement(prompt, task, method, (row,), choice.first(row.documents))
+            for row, choice in zip(wanted, choices, strict=True)
         ]
 
     def _embed(self, query: str) -> tuple[Array, float]:

@@ -51,7 +51,7 @@ def find_files(paths: Sequence[Path], *, endings: Sequence[str] = tuple(READERS)
 
     Raises:
         CorpusError: If a path does not exist or cannot be read, a file has another format, or a
-            folder has no file of a known one.
+            folder has no file of a known format.
     """
     found: dict[Path, SourceFile] = {}
     others: set[Path] = set()

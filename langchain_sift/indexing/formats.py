@@ -186,16 +186,16 @@ def _lines_of(page: BeautifulSoup) -> Iterator[str]:
     block: Tag | None = None
     for node in page.descendants:
         if isinstance(node, Tag):
-            own = node if node.name in _BLOCKS else block
+            current = node if node.name in _BLOCKS else block
             text, ends = " " if node.name in _CELLS else "", node.name == "br"
         elif type(node) is NavigableString:  # its subclasses are comments and declarations
-            own = next((parent for parent in node.parents if parent.name in _BLOCKS), None)
+            current = next((parent for parent in node.parents if parent.name in _BLOCKS), None)
             text, ends = str(node), False
         else:
             continue
-        if ends or own is not block:
+        if ends or current is not block:
             yield from _rendered("".join(line), block)
-            line, block = [], own
+            line, block = [], current
         line.append(text)
     yield from _rendered("".join(line), block)
 

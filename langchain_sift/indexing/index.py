@@ -33,13 +33,13 @@ _TEXTS_FOR_THE_MEAN = 256
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """The numbers of documents written and found."""
+    """The numbers of documents written, and present before."""
 
     added: int
     """Number of documents that were embedded and written."""
 
     present: int
-    """Number of documents that the collection held before."""
+    """Number of documents that the collection had before."""
 
 
 def index_documents(

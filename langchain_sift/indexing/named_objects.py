@@ -23,9 +23,9 @@ def load_embeddings(name: str) -> Any:
     """
     if ":" not in name or Path(name).exists():
         return load_language_model(name)
-    found = import_object(name)
+    embeddings = import_object(name)
     try:
-        return found() if isinstance(found, type) else found
+        return embeddings() if isinstance(embeddings, type) else embeddings
     except Exception as error:
         raise ArgumentError(f"{name!r} cannot be made without arguments: {error}") from error
 

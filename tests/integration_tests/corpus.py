@@ -1,4 +1,4 @@
-"""Texts with a word that no message may repeat, and vectors drawn from them."""
+"""Texts with a word that no error message may repeat, and random vectors for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUERIES = [f"where is the {CANARY} of {number}?" for number in range(6)]
 
 
 class RandomEmbeddings(Embeddings):
-    """Vectors drawn from the text."""
+    """Random vectors, seeded by the text."""
 
     def __init__(self, dimensions: int = 8) -> None:
         self._dimensions = dimensions

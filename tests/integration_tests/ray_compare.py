@@ -1,4 +1,4 @@
-"""A comparison by Ray actors, of which one is killed, and then a node; beside one process's."""
+"""Compare on Ray actors, of which one and then a node is killed, and in one process."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class Interrupted(Exception):  # noqa: N818 - it is none
+class Interrupted(Exception):  # noqa: N818 - not an error
     pass
 
 
 def results(report: Report) -> list[str]:
-    """Return the rows without what no two runs have in common: times and memory.
+    """Return the rows without times and memory, which differ in every run.
 
-    As texts, to all their digits: a number that is none is not equal to itself.
+    The rows are texts with all digits, because NaN is not equal to itself.
     """
-    nothing = dict.fromkeys(("seconds_retrieval", "seconds_training", "seconds_answering"), 0.0)
-    return [repr(replace(row, **nothing, peak_memory=0)) for row in report.rows]
+    zeros = dict.fromkeys(("seconds_retrieval", "seconds_training", "seconds_answering"), 0.0)
+    return [repr(replace(row, **zeros, peak_memory=0)) for row in report.rows]
 
 
 def actors() -> list[psutil.Process]:
     """Return the processes of the actors."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if "_Actor" in " ".join(process.cmdline())]
+    children = psutil.Process().children(recursive=True)
+    return [process for process in children if "_Actor" in " ".join(process.cmdline())]
 
 
 def twice(out: Path) -> int:
-    """Return how many rows were recorded more than once."""
+    """Return the number of rows that were recorded more than once."""
     keys = [
         (row["protocol"], row["prompt"], row["method"], row["k"])
         for row in map(json.loads, (out / "results.jsonl").read_text().splitlines())
@@ -67,17 +67,17 @@ def twice(out: Path) -> int:
     return sum(times - 1 for times in Counter(keys).values())
 
 
-def questions(given: dict[str, Any]) -> dict[str, Any]:
+def questions(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return a comparison of answers, with a chain and a scorer of the user's."""
-    lock = threading.Lock()  # a connection, say: it can be sent nowhere
+    lock = threading.Lock()  # like a connection, it cannot be sent to another process
 
     def chain(question: str) -> str:
         with lock:
             return f"bread, {len(question)} times"
 
     return {
-        **given,
-        "prompts": [Prompt(one.id, one.text, answers=("bread",)) for one in given["prompts"][:4]],
+        **arguments,
+        "prompts": [Prompt(p.id, p.text, answers=("bread",)) for p in arguments["prompts"][:4]],
         "methods": ("base", "ttft:sift", "mine"),
         "protocols": ("qa",),
         "chains": {"mine": RunnableLambda(chain)},
@@ -91,14 +91,14 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     texts = [make_sentence(rng) for _ in range(60)]
     prompts = [Prompt(f"prompt-{number}", make_sentence(rng)) for number in range(12)]
     store = Chroma.from_texts(texts, HiddenStateEmbeddings(model=model).fit(texts))
-    given = {
+    arguments = {
         "prompts": prompts,
         "methods": METHODS,
         "model": model,
         "vectorstore": store,
         **SETTINGS,
     }
-    alone, answered = compare(**given), compare(**questions(given))
+    alone, answered = compare(**arguments), compare(**questions(arguments))
 
     cluster = Cluster()
     small: dict[str, Any] = {"object_store_memory": 80_000_000, "include_dashboard": False}
@@ -106,10 +106,10 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]
     ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        killed = compare_while_killing(cluster, nodes, folder / "killed", given)
-        failure = failure_to_load(given)
-        answers = compare(ray=2, **questions(given))
-        resumed = compare_with_interruptions(folder / "interrupted", given)
+        killed = compare_while_killing(cluster, nodes, folder / "killed", arguments)
+        failure = failure_to_load(arguments)
+        answers = compare(ray=2, **questions(arguments))
+        resumed = compare_with_interruptions(folder / "interrupted", arguments)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -125,20 +125,20 @@ def main(model: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def failure_to_load(given: dict[str, Any]) -> str:
-    """Return what is said where the actors do not find the model that this process has."""
+def failure_to_load(arguments: dict[str, Any]) -> str:
+    """Return the error if the actors do not have the model of this process."""
     like = ActorModel.like
     there = lambda *model, **more: replace(like(*model, **more), name="/only/here")  # noqa: E731
     with mock.patch.object(ActorModel, "like", there):
         try:
-            compare(ray=2, **given)
+            compare(ray=2, **arguments)
         except ModelLoadError as error:
             return str(error)
     raise AssertionError
 
 
 def compare_while_killing(
-    cluster: Cluster, nodes: list[Any], out: Path, given: dict[str, Any]
+    cluster: Cluster, nodes: list[Any], out: Path, arguments: dict[str, Any]
 ) -> Report:
     """Compare by three actors; kill one, and then a node with another."""
     rows = 0
@@ -151,10 +151,10 @@ def compare_while_killing(
         if rows == 60:
             cluster.remove_node(nodes.pop(), allow_graceful=False)
 
-    return compare(ray=3, out=out, on_row=kill, **given)
+    return compare(ray=3, out=out, on_row=kill, **arguments)
 
 
-def compare_with_interruptions(out: Path, given: dict[str, Any]) -> Report:
+def compare_with_interruptions(out: Path, arguments: dict[str, Any]) -> Report:
     """Compare in three runs, each with other actors."""
     for last in (50, 100):
         rows = count(1)  # those of the run before come first
@@ -164,9 +164,9 @@ def compare_with_interruptions(out: Path, given: dict[str, Any]) -> Report:
                 raise Interrupted
 
         with contextlib.suppress(Interrupted):
-            compare(ray=1, out=out, resume=True, on_row=interrupt, **given)
+            compare(ray=1, out=out, resume=True, on_row=interrupt, **arguments)
             raise AssertionError
-    return compare(ray=2, out=out, resume=True, **given)
+    return compare(ray=2, out=out, resume=True, **arguments)
 
 
 if __name__ == "__main__":

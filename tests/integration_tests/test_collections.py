@@ -1,4 +1,4 @@
-"""Collections that are deleted, made again, misspelt, empty, or of another dimension."""
+"""Collections that are deleted, made again, empty, or of another dimension."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ OTHER_TEXTS = [f"other {CANARY} {number}" for number in range(30)]
 
 @pytest.fixture
 async def retriever(server, name, fill, open_store):
-    """Return a retriever that has asked before."""
+    """Return a retriever that has searched before."""
     fill(server.port, name)
-    found = SIFTRetriever(vectorstore=await open_store(server.port, name), k=5)
-    assert len(await found.ainvoke(QUERIES[0])) == 5
-    return found
+    retriever = SIFTRetriever(vectorstore=await open_store(server.port, name), k=5)
+    assert len(await retriever.ainvoke(QUERIES[0])) == 5
+    return retriever
 
 
 @pytest.fixture
 def other_client(server, connect):
-    """Return the client of another process, as it were."""
+    """Return a second client, in place of another process."""
     return connect(server.port)
 
 
 @pytest.fixture
 def make_again(server, name, fill, other_client):
-    """Return what deletes the collection and makes another one of its name."""
+    """Return a function that deletes the collection and makes another of the same name."""
 
     def made(*texts_and_dimensions):
         other_client.delete_collection(name)
@@ -65,18 +65,18 @@ async def test_a_deleted_collection_is_named(retriever, other_client, name, cand
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-async def test_what_another_client_put_into_a_collection_of_that_name_is_found(
+async def test_a_collection_that_another_client_made_again_is_searched(
     retriever, make_again, candidate_search
 ):
     fresh = SIFTRetriever(vectorstore=make_again(OTHER_TEXTS), k=5)
     expected = fresh.batch(QUERIES, candidate_search=candidate_search)
     assert {d.page_content for documents in expected for d in documents} <= {*OTHER_TEXTS}
     assert await retriever.abatch(QUERIES, candidate_search=candidate_search) == expected
-    found = [await retriever.ainvoke(q, candidate_search=candidate_search) for q in QUERIES]
-    assert found == expected
+    single = [await retriever.ainvoke(q, candidate_search=candidate_search) for q in QUERIES]
+    assert single == expected
 
 
-async def test_a_collection_that_comes_back_is_found_again(
+async def test_a_collection_that_comes_back_is_searched_again(
     retriever, other_client, server, name, fill
 ):
     expected = await retriever.abatch(QUERIES)
@@ -86,24 +86,26 @@ async def test_a_collection_that_comes_back_is_found_again(
     assert await retriever.abatch(QUERIES) == expected
 
 
-async def test_the_store_s_own_searches_find_it_too(retriever, make_again):
+async def test_the_searches_of_the_store_find_the_new_collection_too(retriever, make_again):
     make_again(OTHER_TEXTS)
-    await retriever.ainvoke(QUERIES[0])  # finds the new one, for both
+    await retriever.ainvoke(QUERIES[0])  # finds the new collection, also for the store
     store = retriever.vectorstore
-    (found,) = await store.asimilarity_search(OTHER_TEXTS[3], k=1)
-    assert found.page_content == OTHER_TEXTS[3]
+    (nearest,) = await store.asimilarity_search(OTHER_TEXTS[3], k=1)
+    assert nearest.page_content == OTHER_TEXTS[3]
     assert [d.page_content for d in await store.aget_by_ids(["id-3"])] == [OTHER_TEXTS[3]]
     await store.adelete(["id-3"])
     assert await store.aget_by_ids(["id-3"]) == []
 
 
-async def test_async_chroma_finds_it_by_itself(server, name, fill, aconnect, make_again):
+async def test_async_chroma_finds_the_new_collection_alone(
+    server, name, fill, aconnect, make_again
+):
     fill(server.port, name)
     store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
     assert len(await store.asimilarity_search(QUERIES[0])) == 4
     make_again(OTHER_TEXTS)
-    (found,) = await store.asimilarity_search(OTHER_TEXTS[3], k=1)
-    assert found.page_content == OTHER_TEXTS[3]
+    (nearest,) = await store.asimilarity_search(OTHER_TEXTS[3], k=1)
+    assert nearest.page_content == OTHER_TEXTS[3]
     make_again(OTHER_TEXTS)
     assert [d.page_content for d in await store.aget_by_ids(["id-3"])] == [OTHER_TEXTS[3]]
     make_again(OTHER_TEXTS)
@@ -116,7 +118,9 @@ async def test_async_chroma_finds_it_by_itself(server, name, fill, aconnect, mak
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-async def test_another_dimension_names_both_and_the_cure(retriever, make_again, candidate_search):
+async def test_the_error_for_another_dimension_names_both_and_the_cure(
+    retriever, make_again, candidate_search
+):
     make_again(OTHER_TEXTS, 5)
     message = await error_of(retriever, DimensionMismatch, candidate_search=candidate_search)
     assert "5" in message
@@ -139,7 +143,7 @@ async def test_a_collection_that_is_emptied_is_empty(retriever, other_client, na
         assert retrieval.posterior_std**2 == pytest.approx(retrieval.prior_variance)
 
 
-async def test_rows_without_a_text_are_no_documents(retriever, other_client, name):
+async def test_rows_without_a_text_are_ignored(retriever, other_client, name):
     vectors = RandomEmbeddings().embed_documents(QUERIES)
     bare = [f"bare-{number}" for number in range(len(QUERIES))]
     other_client.get_collection(name).add(ids=bare, embeddings=vectors)
@@ -163,7 +167,7 @@ async def test_rows_without_a_text_are_no_documents(retriever, other_client, nam
     ],
     ids=str,
 )
-async def test_a_filter_that_is_not_understood_is_an_argument_error(retriever, search):
+async def test_an_invalid_filter_is_an_argument_error(retriever, search):
     message = await error_of(retriever, InvalidFilter, **search)
     assert "Chroma" in message
 
@@ -179,7 +183,7 @@ class Broken(Embeddings):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
-async def test_a_query_vector_without_a_direction_is_refused(retriever, value):
+async def test_a_query_vector_without_a_direction_is_rejected(retriever, value):
     broken = SIFTRetriever(
         vectorstore=retriever.vectorstore, query_embedder=Broken([value] + [0.0] * 7)
     )

@@ -1,4 +1,4 @@
-"""The demo's model has seen nothing of the store, and the store nothing of the prompts."""
+"""The demo's model was trained on no document of the store, and the store holds no prompt."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_no_prompt_is_in_the_store(name: str, corpus: list[dict[str, Any]]) -> N
         assert not {row[key] for row in prompts} & {row[key] for row in corpus}, key
 
 
-def test_no_setting_was_chosen_on_what_is_shown() -> None:
+def test_the_tuning_prompts_are_not_those_of_the_demo() -> None:
     shown, tuning = rows(DEMO / "prompts.jsonl"), rows(DEMO / "tuning_prompts.jsonl")
     for key in ("id", "source", "text"):
         assert not {row[key] for row in shown} & {row[key] for row in tuning}, key
 
 
-def test_the_model_has_seen_none_of_it(
+def test_the_model_was_trained_on_none_of_the_data(
     corpus: list[dict[str, Any]], trained_on: dict[str, Any]
 ) -> None:
     held = corpus + rows(DEMO / "prompts.jsonl") + rows(DEMO / "tuning_prompts.jsonl")
@@ -53,11 +53,11 @@ def test_the_model_has_seen_none_of_it(
     assert not {row["source"] for row in held} & set(trained_on["sources"])
     assert {row["domain"] for row in held} == DOMAINS
     assert not DOMAINS & set(trained_on["domains"])
-    # An id begins with its domain: what is said of the domains holds of every document.
+    # An id begins with its domain, so the check of the domains covers every document.
     assert {name.rpartition("-")[0] for name in trained_on["ids"]} == set(trained_on["domains"])
 
 
-def test_it_is_small(corpus: list[dict[str, Any]]) -> None:
+def test_the_demo_is_small(corpus: list[dict[str, Any]]) -> None:
     from safetensors import safe_open  # noqa: PLC0415
 
     weights = DEMO / "model" / "model.safetensors"

@@ -1,4 +1,4 @@
-"""The page of evidence says what its results say, and these are what its rows come to."""
+"""The tables of the evidence page come from its results, and its results from its rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def summarize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("summarize")
 
 
-def test_its_tables_are_those_of_the_committed_files(summarize: ModuleType) -> None:
+def test_the_tables_are_those_of_the_committed_results(summarize: ModuleType) -> None:
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     tables = summarize.all_tables(FOLDER)
     names = re.findall(r"^<!-- (?!end)(.*) -->$", page, flags=re.MULTILINE)
@@ -31,7 +31,7 @@ def test_its_tables_are_those_of_the_committed_files(summarize: ModuleType) -> N
         assert f"<!-- {name} -->\n{tables[name]}\n<!-- end -->" in page, name
 
 
-def test_the_results_are_those_of_the_rows(summarize: ModuleType) -> None:
+def test_the_committed_results_are_those_of_the_rows(summarize: ModuleType) -> None:
     committed = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
     reports = summarize.by_domain(summarize.read_rows(summarize.ROWS))
     others = summarize.other_settings()
@@ -39,7 +39,7 @@ def test_the_results_are_those_of_the_rows(summarize: ModuleType) -> None:
     assert found == {name: committed[name] for name in found}
 
 
-def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
+def test_no_row_has_a_word_of_a_document(summarize: ModuleType) -> None:
     files = [summarize.ROWS, *(FOLDER / name for name in summarize.SETTINGS.values())]
     assert all(file.exists() for file in files)
     for row in (row for file in files for row in summarize.read_rows(file)):
@@ -48,7 +48,7 @@ def test_no_row_has_a_word_of_what_was_read(summarize: ModuleType) -> None:
         assert " " not in row.source
 
 
-def test_rows_are_read_as_they_were_written(summarize: ModuleType, tmp_path: Path) -> None:
+def test_rows_are_read_unchanged(summarize: ModuleType, tmp_path: Path) -> None:
     rows = [r for r in summarize.read_rows(summarize.ROWS) if r.group == "nih_grants"][:200]
     other = [
         replace(

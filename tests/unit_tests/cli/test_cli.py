@@ -48,10 +48,10 @@ def test_compare_writes_a_report(
     out = tmp_path / "out"
     result = run(corpus, prompts, tiny_model_path, out, "--protocol", "document,continuation")
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert found["report"] == str(out / "report.html")
-    assert list(found["protocols"]) == ["document", "continuation"]
-    document = found["protocols"]["document"]
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert printed["report"] == str(out / "report.html")
+    assert list(printed["protocols"]) == ["document", "continuation"]
+    document = printed["protocols"]["document"]
     assert document["prompts"] == 4
     assert list(document["methods"]) == [
         "base",
@@ -106,9 +106,9 @@ def test_a_corpus_may_have_files_of_every_format(
     assert result.exit_code == 0, result.output
     (collection,) = chromadb.PersistentClient(str(out / "chroma")).list_collections()
     ids = ["a.pdf:1", "a.pdf:2", "b.html", "c.csv:1", "c.csv:2", "d.txt", "own"]
-    held = collection.get()
-    assert held["ids"] == ids
-    assert [" ".join(text.split()) for text in held["documents"]] == texts[:7]
+    stored = collection.get()
+    assert stored["ids"] == ids
+    assert [" ".join(text.split()) for text in stored["documents"]] == texts[:7]
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     chosen = [{document["id"] for document in row["chosen"]} for row in rows if row["k"]]
     assert chosen == [set(ids)] * 4
@@ -141,10 +141,10 @@ def test_embeddings_can_be_any_of_langchains(
     assert result.exit_code == 0, result.output
     store = chromadb.PersistentClient(str(out / "chroma"))
     (collection,) = store.list_collections()
-    held = collection.get(include=["embeddings", "documents"])
-    assert held["embeddings"].shape == (40, 16)
-    expected = made.embed_query(held["documents"][0])
-    assert held["embeddings"][0] == pytest.approx(expected, abs=1e-6)
+    stored = collection.get(include=["embeddings", "documents"])
+    assert stored["embeddings"].shape == (40, 16)
+    expected = made.embed_query(stored["documents"][0])
+    assert stored["embeddings"][0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_bad_corpus_is_named_by_file_and_line(
@@ -164,16 +164,16 @@ def test_a_model_that_does_not_exist_is_named(corpus: Path, prompts: Path, tmp_p
 
 def test_a_missing_extra_is_named_with_the_command_to_install_it() -> None:
     hide = "import sys; sys.modules['typer'] = None; sys.argv = ['langchain-sift'];"
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", f"{hide} from langchain_sift.__main__ import main; main()"],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert found.returncode == 1
-    assert "pip install 'langchain-sift[compare]'" in found.stderr
-    assert "Traceback" not in found.stderr
+    assert done.returncode == 1
+    assert "pip install 'langchain-sift[compare]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.fixture
@@ -190,10 +190,10 @@ def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
     command = ["explain", query, "--store", str(indexed), "--k", "5"]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    found = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
-    assert [len(found[way]) for way in ("sift", "nearest")] == [5, 5]
-    assert found["query"] == query
-    for choice in found["sift"]:
+    printed = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert [len(printed[way]) for way in ("sift", "nearest")] == [5, 5]
+    assert printed["query"] == query
+    for choice in printed["sift"]:
         assert f"{choice['gain']:.3f}" in shown.stdout
     assert "nearest neighbours" in shown.stdout
     assert "adaptive stopping" in shown.stdout
@@ -257,9 +257,9 @@ def test_questions_are_compared_on_an_indexed_collection(
     more = ("--protocol", "qa", "--k", "1,3", "--max-tokens", "4", *SMALL)
     result = compare_store(indexed, questions, tiny_model_path, out, *more)
     assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert (found["protocol"], found["prompts"]) == ("qa", 2)
-    assert list(found["by_k"]) == ["1", "3"]
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["protocol"], printed["prompts"]) == ("qa", 2)
+    assert list(printed["by_k"]) == ["1", "3"]
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * (1 + 4 * 2)
     assert all(isinstance(row["answer"], str) for row in rows)
@@ -389,7 +389,7 @@ def test_compare_and_explain_use_calibrated_settings(
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.output
     assert "chosen: λ' =" in result.stdout
-    found = json.loads(result.stdout.splitlines()[-1])["settings"]
+    printed = json.loads(result.stdout.splitlines()[-1])["settings"]
     again = CliRunner().invoke(app, list(map(str, command)))
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
@@ -398,14 +398,14 @@ def test_compare_and_explain_use_calibrated_settings(
     compared = compare_store(indexed, prompts, tiny_model_path, out, *more)
     assert compared.exit_code == 0, compared.output
     settings = json.loads((out / "run.json").read_text())
-    assert settings["k"] == [found["k"]]
+    assert settings["k"] == [printed["k"]]
     for name in ("noise_variance", "learning_rate", "lora_rank", "max_length", "fetch_k"):
-        assert settings[name] == found[name]
-    told = ["explain", "rice", "--store", indexed, "--settings", file, "--json"]
-    explained = CliRunner().invoke(app, [*map(str, told), "--k", "2"])
+        assert settings[name] == printed[name]
+    command = ["explain", "rice", "--store", indexed, "--settings", file, "--json"]
+    explained = CliRunner().invoke(app, [*map(str, command), "--k", "2"])
     assert explained.exit_code == 0, explained.output
     choice = json.loads(explained.stdout)
-    assert choice["noise_variance"] == found["noise_variance"]
+    assert choice["noise_variance"] == printed["noise_variance"]
     assert len(choice["sift"]) == 2
 
 
@@ -418,10 +418,10 @@ def test_an_unwritable_path_is_reported_before_the_work(
     command = ["calibrate", "--store", "somewhere", "--model", "never/loaded", "--out", str(out)]
     for result in (compared, CliRunner().invoke(app, command)):
         assert result.exit_code == 2, result.output
-        told = "".join(result.stderr.split())
-        assert "".join(str(out).split()) in told
+        message = "".join(result.stderr.split())
+        assert "".join(str(out).split()) in message
         assert "Traceback" not in result.output
-        assert "never/loaded" not in told
+        assert "never/loaded" not in message
 
 
 def test_calibrated_settings_that_cannot_be_saved_are_printed(
@@ -468,10 +468,10 @@ def test_leaking_prompts_are_reported_or_excluded(
     indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
 ) -> None:
     prompts = tmp_path / "prompts.jsonl"
-    held = [{"text": text} for text in texts[:3]]
-    lines = [{"text": "rice grows in wet fields"}, {"text": "wheat does not"}, *held]
+    stored = [{"text": text} for text in texts[:3]]
+    lines = [{"text": "rice grows in wet fields"}, {"text": "wheat does not"}, *stored]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    for leaks, told in (
+    for leaks, message in (
         ("report", "prompts. --leaks exclude leaves them out."),
         ("exclude", "prompts; they are excluded. report:"),
     ):
@@ -479,7 +479,7 @@ def test_leaking_prompts_are_reported_or_excluded(
         more = ("--methods", "base", "--leaks", leaks)
         result = compare_store(indexed, prompts, tiny_model_path, out, *more)
         assert result.exit_code == 0, result.output
-        said = f"leaks: the store contains the scored text of 3 of 5 {told}"
+        said = f"leaks: the store contains the scored text of 3 of 5 {message}"
         assert said in " ".join(result.stdout.split())
 
 

@@ -30,8 +30,8 @@ def run(*arguments: object) -> Result:
 
 def last_line(result: Result) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
+    printed: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return printed
 
 
 def error_of(result: Result) -> str:
@@ -82,8 +82,8 @@ def test_files_of_every_format_are_indexed_once(
     assert "files of other formats skipped: 1" in result.stderr
 
     collection = chromadb.PersistentClient(str(store)).get_collection("documents")
-    held = collection.get()
-    rows = dict(zip(held["documents"], held["metadatas"], strict=True))
+    stored = collection.get()
+    rows = dict(zip(stored["documents"], stored["metadatas"], strict=True))
     assert rows == {
         "Rice grows in wet fields.": {"source": "a.pdf", "page": 1},
         "Wheat grows in dry ones.": {"source": "a.pdf", "page": 2},
@@ -93,8 +93,8 @@ def test_files_of_every_format_are_indexed_once(
         "Bread is baked.": {"source": "e.csv:1", "row": 1, "year": "1999"},
         "A river carries silt.": {"source": "sub/g.jsonl:1", "line": 1, "lang": "en"},
     }
-    ids = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in held["documents"]]
-    assert held["ids"] == ids
+    ids = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in stored["documents"]]
+    assert stored["ids"] == ids
 
     again = last_line(run(*command[:3]))
     assert (again["added"], again["present"]) == (0, 7)
@@ -118,11 +118,11 @@ def test_long_texts_are_split(tmp_path: Path, own_embeddings: str, texts: list[s
     (tmp_path / "a.txt").write_text(text, encoding="utf-8")
     sizes = ("--chunk-size", "200", "--chunk-overlap", "50")
     command = (tmp_path / "a.txt", "--store", tmp_path / "store", "--embeddings", own_embeddings)
-    found = last_line(run(*command, "--collection", "parts", *sizes))
-    assert (found["collection"], found["files"], found["documents"]) == ("parts", 1, 1)
+    printed = last_line(run(*command, "--collection", "parts", *sizes))
+    assert (printed["collection"], printed["files"], printed["documents"]) == ("parts", 1, 1)
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("parts")
     parts = collection.get()["documents"]
-    assert found["added"] == len(parts) > len(text) / 200
+    assert printed["added"] == len(parts) > len(text) / 200
     assert max(map(len, parts)) <= 200
     assert all(part in text for part in parts)
 
@@ -290,19 +290,19 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted; documents already written are kept" in " ".join(said.split())
     assert "Traceback" not in said
-    present = held(tmp_path / "store")
+    present = count(tmp_path / "store")
     assert 0 < present < 1000
 
     (tmp_path / "slow.py").write_text(SLOW.replace("SECONDS", "0"))
     done = subprocess.run(command, capture_output=True, check=True, **settings)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["added"], found["present"]) == (1000 - present, present)
-    assert held(tmp_path / "store") == 1000
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert (printed["added"], printed["present"]) == (1000 - present, present)
+    assert count(tmp_path / "store") == 1000
 
 
 def lines_of(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def held(store: Path) -> int:
+def count(store: Path) -> int:
     return chromadb.PersistentClient(str(store)).get_collection("documents").count()

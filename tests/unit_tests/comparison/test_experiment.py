@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from langchain_sift.comparison import Report
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=5e-3, max_length=48)
+FINETUNE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=5e-3, max_length=48)
 PROMPTS = [
     Prompt("one", "The river carries warm bread in winter, 12 times.", "a"),
     Prompt("two", "Every comet repairs a broken clock at sea, 7 times.", "b"),
@@ -55,7 +55,7 @@ def report(
         k=6,
         fetch_k=30,
         noise_variance=1.0,
-        finetune=RECIPE,
+        finetune=FINETUNE,
         out=str(tmp_path),
     )
 
@@ -93,8 +93,8 @@ def test_bits_of_the_base_model_are_its_loss(
 
 
 def test_fine_tuning_repeats_documents_and_rag_does_not(report: Report, store: Chroma) -> None:
-    held = store.get(include=["embeddings", "documents"])
-    rows = np.array(held["embeddings"])
+    stored = store.get(include=["embeddings", "documents"])
+    rows = np.array(stored["embeddings"])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query = np.array(store.embeddings.embed_query(PROMPTS[0].text))
     query /= np.linalg.norm(query)
@@ -102,7 +102,7 @@ def test_fine_tuning_repeats_documents_and_rag_does_not(report: Report, store: C
     expected = select(query, rows[nearest], k=6, noise_variance=1.0, replace=True)
     by_method = {row.method: row for row in report.rows[: len(METHODS)]}
     ids = [document.id for document in by_method["ttft:sift"].chosen]
-    assert ids == [held["ids"][nearest[index]] for index in expected.indices]
+    assert ids == [stored["ids"][nearest[index]] for index in expected.indices]
     for method in ("rag:sift", "ttft:nearest", "ttft:random"):
         row = by_method[method]
         assert len({document.id for document in row.chosen}) == 6, method
@@ -126,7 +126,7 @@ def test_a_failure_affects_one_prompt_and_its_rows_hold_the_reason(
         vectorstore=store,
         protocols=("continuation",),
         k=2,
-        finetune=RECIPE,
+        finetune=FINETUNE,
     )
     failed, scored = report.rows[:2], report.rows[2:]
     assert [row.method for row in failed] == ["base", "ttft:sift"]
@@ -156,7 +156,7 @@ def run(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         vectorstore=store,
-        finetune=RECIPE,
+        finetune=FINETUNE,
         **{"noise_variance": 1.0, "fetch_k": 30, "k": 6, **settings},
     )
 
@@ -282,14 +282,14 @@ def test_a_comparison_with_other_settings_is_not_continued(
     texts = [f"The river carries warm bread in winter, {n} times." for n in range(6)]
     prompt = Prompt("p", "What?", answers=("bread",), choices=("a", "b"), correct=0)
 
-    def go_on(seed: int = 0, prompt: Prompt = prompt, *methods: str, **named: object) -> Report:
+    def resume(seed: int = 0, prompt: Prompt = prompt, *methods: str, **named: object) -> Report:
         store = InMemoryVectorStore(SeededEmbeddings(seed))
         store.add_texts(texts, ids=[str(n) for n in range(6)])
         more = {"protocols": ("qa",), "max_tokens": 1, "k": 2, "out": tmp_path, "resume": True}
         methods = methods or ("rag:sift",)
         return run(tiny_model, tiny_tokenizer, store, methods, prompts=[prompt], **more, **named)
 
-    rows = go_on().rows
+    rows = resume().rows
     for change, value in (
         ("text", "Who?"),
         ("group", "g"),
@@ -299,17 +299,17 @@ def test_a_comparison_with_other_settings_is_not_continued(
         ("correct", 1),
     ):
         with pytest.raises(ArgumentError, match=r"other settings \(prompts was"):
-            go_on(prompt=replace(prompt, **{change: value}))
+            resume(prompt=replace(prompt, **{change: value}))
     with pytest.raises(ArgumentError, match=r"other settings \(vectors was"):
-        go_on(seed=1)
-    for kind, own in (
+        resume(seed=1)
+    for kind, runnable in (
         ("retrievers", RunnableLambda(str)),
         ("chains", RunnableLambda(str)),
         ("scorers", lambda *_: 1.0),
     ):
         with pytest.raises(ArgumentError, match=rf"other settings \({kind} was \[\], is \['mine'"):
-            go_on(**{kind: {"mine": own}})
-    assert go_on().rows == rows
+            resume(**{kind: {"mine": runnable}})
+    assert resume().rows == rows
 
 
 def test_failures_are_repeated(
@@ -318,26 +318,26 @@ def test_failures_are_repeated(
     store: Chroma,
     tmp_path: Path,
 ) -> None:
-    asked: list[str] = []
+    queries: list[str] = []
 
     def down_at_first(query: str) -> list[Document]:
-        asked.append(query)
-        if len(asked) == 2:
+        queries.append(query)
+        if len(queries) == 2:
             raise ConnectionError("down")
         return [Document("Bread is baked.", id="own")]
 
-    def go_on() -> Report:
+    def run_again() -> Report:
         mine = {"mine": RunnableLambda(down_at_first)}
         settings = {"retrievers": mine, "jobs": 1, "out": tmp_path, "resume": True}
         return run(tiny_model, tiny_tokenizer, store, ("rag:mine",), k=1, **settings)
 
-    failures = [row.failure for row in go_on().rows]
+    failures = [row.failure for row in run_again().rows]
     assert failures == [None, None, None, "ConnectionError: down"]
-    assert [row.failure for row in go_on().rows] == [None] * 4
-    assert asked == [PROMPTS[0].text, PROMPTS[1].text, PROMPTS[1].text]
+    assert [row.failure for row in run_again().rows] == [None] * 4
+    assert queries == [PROMPTS[0].text, PROMPTS[1].text, PROMPTS[1].text]
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
-    assert read_report(tmp_path).rows == go_on().rows
-    assert len(asked) == 3
+    assert read_report(tmp_path).rows == run_again().rows
+    assert len(queries) == 3
 
 
 QUESTIONS = [
@@ -417,8 +417,8 @@ def test_the_likeliest_choice_is_the_one_with_the_least_loss(
         tokens = torch.tensor([[*context, *target]])
         with torch.no_grad():
             logits = tiny_model(input_ids=tokens).logits.log_softmax(-1)
-        places = range(len(context) - 1, len(context) + len(target) - 1)
-        losses.append(-sum(logits[0, p, t].item() for p, t in zip(places, target, strict=True)))
+        positions = range(len(context) - 1, len(context) + len(target) - 1)
+        losses.append(-sum(logits[0, p, t].item() for p, t in zip(positions, target, strict=True)))
     right = losses.index(min(losses))
     for correct in range(3):
         prompt = Prompt("p", "What?", choices=choices, correct=correct)
@@ -431,13 +431,13 @@ def test_the_likeliest_choice_is_the_one_with_the_least_loss(
 def test_leaks_are_reported_or_excluded(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
-    held = store.get(limit=1, include=["documents"])
-    prompts = [*PROMPTS, Prompt("held", held["documents"][0])]
-    told = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts)
-    assert "an exact copy" in told.leaks["held"]
-    assert told.prompts("document") == 3
+    stored = store.get(limit=1, include=["documents"])
+    prompts = [*PROMPTS, Prompt("held", stored["documents"][0])]
+    reported = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts)
+    assert "an exact copy" in reported.leaks["held"]
+    assert reported.prompts("document") == 3
     without = run(tiny_model, tiny_tokenizer, store, (), prompts=prompts, leaks="exclude")
-    assert {row.prompt for row in without.rows} == {p.id for p in prompts} - set(told.leaks)
+    assert {row.prompt for row in without.rows} == {p.id for p in prompts} - set(reported.leaks)
     with pytest.raises(ArgumentError, match="none is left"):
         run(tiny_model, tiny_tokenizer, store, (), prompts=prompts[2:], leaks="exclude")
     assert run(tiny_model, tiny_tokenizer, store, (), leaks="ignore").leaks == {}

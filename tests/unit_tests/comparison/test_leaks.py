@@ -30,9 +30,9 @@ def test_a_copy_is_found_despite_other_case_and_punctuation() -> None:
 def test_a_text_that_was_split_is_found_in_its_parts() -> None:
     text = [f"word{n}" for n in range(120)]
     parts = [" ".join(text[start : start + 30]) for start in range(0, 120, 30)]
-    found = find_leaks({"p": " ".join(text)}, zip("abcd", parts, strict=True))
+    leaks = find_leaks({"p": " ".join(text)}, zip("abcd", parts, strict=True))
     kept = 4 * len(shingles(text[:30])) / len(shingles(text))
-    assert found == {"p": f"{kept:.0%} of it in several documents, the largest part in a"}
+    assert leaks == {"p": f"{kept:.0%} of it in several documents, the largest part in a"}
     assert find_leaks({"p": " ".join(text)}, [("a", parts[0])]) == {}
 
 
@@ -42,14 +42,14 @@ def test_fractions_are_those_of_runs_of_words(
 ) -> None:
     documents = [*documents, text[:part] or ["z"]]
     named = [(str(n), " ".join(document)) for n, document in enumerate(documents)]
-    found = find_leaks({"p": " ".join(text)}, named)
-    own = shingles(text)
-    parts = [own & shingles(document) for document in documents]
-    shares = [len(part) / len(own) for part in parts]
-    together = len(set().union(*parts)) / len(own)
-    assert ("p" in found) == (together >= NEAR)
-    if "p" in found:
-        assert ("several documents" in found["p"]) == (max(shares) < min(together, 1.0))
-        place = found["p"].rsplit(" ", 1)[1]
-        assert shares[int(place)] == max(shares)
-        assert ("exact" in found["p"]) == (max(shares) == 1.0)
+    leaks = find_leaks({"p": " ".join(text)}, named)
+    runs = shingles(text)
+    parts = [runs & shingles(document) for document in documents]
+    shares = [len(part) / len(runs) for part in parts]
+    together = len(set().union(*parts)) / len(runs)
+    assert ("p" in leaks) == (together >= NEAR)
+    if "p" in leaks:
+        assert ("several documents" in leaks["p"]) == (max(shares) < min(together, 1.0))
+        index = leaks["p"].rsplit(" ", 1)[1]
+        assert shares[int(index)] == max(shares)
+        assert ("exact" in leaks["p"]) == (max(shares) == 1.0)

@@ -10,8 +10,8 @@ from langchain_sift.errors import ArgumentError
 
 def test_names_are_parsed_each_once_with_the_base_model_first() -> None:
     names = ["ttft:sift", "rag:mine", "base", "other", "ttft:sift"]
-    found = parse_methods(names, retrievers=["mine"], chains=["other"])
-    assert [(m.name, m.mode, m.selection) for m in found] == [
+    methods = parse_methods(names, retrievers=["mine"], chains=["other"])
+    assert [(m.name, m.mode, m.selection) for m in methods] == [
         ("base", "base", ""),
         ("ttft:sift", "ttft", "sift"),
         ("rag:mine", "rag", "mine"),

@@ -103,9 +103,9 @@ def test_a_text_file_is_a_prompt_or_a_list_of_questions(tmp_path: Path) -> None:
     file = tmp_path / "questions.txt"
     file.write_text("Who?\n\n  What? \n", encoding="utf-8")
     assert [prompt.text for prompt in read_prompts(file)] == ["Who?\n\n  What? \n"]
-    found = read_prompts(file, lines=True)
-    assert [prompt.text for prompt in found] == ["Who?", "What?"]
-    assert len({prompt.id for prompt in found}) == 2
+    prompts = read_prompts(file, lines=True)
+    assert [prompt.text for prompt in prompts] == ["Who?", "What?"]
+    assert len({prompt.id for prompt in prompts}) == 2
 
 
 @pytest.mark.parametrize("name", ["q.csv", "q.json", "q.html"])

@@ -52,12 +52,12 @@ def test_a_line_that_a_kill_has_cut_is_ignored(tmp_path: Path, file: str) -> Non
     content = (tmp_path / file).read_bytes()
     for end in range(0, len(content), 7):
         (tmp_path / file).write_bytes(content[:end])
-        found = open_run(tmp_path, resume=True)
+        folder = open_run(tmp_path, resume=True)
         lines = content[:end].count(b"\n")
-        kept = found.rows if file == "results.jsonl" else found.texts
+        kept = folder.rows if file == "results.jsonl" else folder.texts
         assert len(kept) == lines
-        found.keep(list(found.rows))
-        found.add(rows(3), {"d\n1": "text", "b": "other"})
+        folder.keep(list(folder.rows))
+        folder.add(rows(3), {"d\n1": "text", "b": "other"})
         whole = open_run(tmp_path, resume=True)
         assert (len(whole.rows), len(whole.texts)) == (3, 2)
 

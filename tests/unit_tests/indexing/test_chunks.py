@@ -83,17 +83,17 @@ def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"b\.txt, line 1: not UTF-8"):
         read_chunks(files, Chunking())
     calls: list[None] = []
-    found = read_chunks(
+    read = read_chunks(
         files, Chunking(20), skip_unreadable=True, on_file=lambda: calls.append(None)
     )
     assert len(calls) == 4
-    assert {chunk.metadata["source"] for chunk in found.chunks} == {"a.txt"}
-    assert (found.files, found.documents, len(found.chunks)) == (2, 1, 3)
-    assert [problem.split(": ")[1] for problem in found.unreadable] == [
+    assert {chunk.metadata["source"] for chunk in read.chunks} == {"a.txt"}
+    assert (read.files, read.documents, len(read.chunks)) == (2, 1, 3)
+    assert [problem.split(": ")[1] for problem in read.unreadable] == [
         "not UTF-8 at byte 1 of the line",
         "not JSON (Expecting property name enclosed in double quotes",
     ]
-    assert found.empty == (str(tmp_path / "d.pdf"),)
+    assert read.empty == (str(tmp_path / "d.pdf"),)
 
 
 @pytest.mark.parametrize(

@@ -38,15 +38,18 @@ def metadata_of(documents: list[Document]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.markdown", "A.TXT"])
 def test_a_text_file_is_one_document(tmp_path: Path, name: str) -> None:
-    (found,) = read(tmp_path, name, b"\xef\xbb\xbfcaf\xc3\xa9\r\nand tea\n")
-    assert found.page_content == "café\nand tea\n"
-    assert found.metadata == {"source": name}
+    (document,) = read(tmp_path, name, b"\xef\xbb\xbfcaf\xc3\xa9\r\nand tea\n")
+    assert document.page_content == "café\nand tea\n"
+    assert document.metadata == {"source": name}
 
 
 def test_a_pdf_is_read_page_by_page(tmp_path: Path) -> None:
-    found = read(tmp_path, "a.pdf", pdf("Rice grows in wet fields.", "", "Wheat does not."))
-    assert texts_of(found) == ["Rice grows in wet fields.", "Wheat does not."]
-    assert metadata_of(found) == [{"source": "a.pdf", "page": 1}, {"source": "a.pdf", "page": 3}]
+    documents = read(tmp_path, "a.pdf", pdf("Rice grows in wet fields.", "", "Wheat does not."))
+    assert texts_of(documents) == ["Rice grows in wet fields.", "Wheat does not."]
+    assert metadata_of(documents) == [
+        {"source": "a.pdf", "page": 1},
+        {"source": "a.pdf", "page": 3},
+    ]
 
 
 def test_a_pdf_with_an_empty_password_is_read(tmp_path: Path) -> None:
@@ -63,11 +66,11 @@ def test_a_line_of_jsonl_is_a_document(tmp_path: Path, ending: str) -> None:
     lines = "\n".join(json.dumps(row) for row in rows[:1]) + "\n\n"
     lines += "\n".join(json.dumps(row) for row in rows[1:])
     content = lines.encode()
-    found = read(
+    documents = read(
         tmp_path, f"a{ending}", gzip.compress(content) if "gz" in ending.lower() else content
     )
-    assert texts_of(found) == ["one", "two"]
-    assert metadata_of(found) == [
+    assert texts_of(documents) == ["one", "two"]
+    assert metadata_of(documents) == [
         {"year": 3, "good": True, "source": "theirs", "line": 1},
         {"id": "b", "huge": str(2**70), "source": f"a{ending}:4", "line": 4},
     ]
@@ -75,16 +78,16 @@ def test_a_line_of_jsonl_is_a_document(tmp_path: Path, ending: str) -> None:
 
 def test_half_a_character_is_replaced(tmp_path: Path) -> None:
     row = r'{"text": "\ud83d\ude00 \ud83d rice", "k": "\udc00"}'
-    (found,) = read(tmp_path, "a.jsonl", row)
-    assert found.page_content == "😀 \N{REPLACEMENT CHARACTER} rice"
-    assert found.metadata["k"] == "\N{REPLACEMENT CHARACTER}"
+    (document,) = read(tmp_path, "a.jsonl", row)
+    assert document.page_content == "😀 \N{REPLACEMENT CHARACTER} rice"
+    assert document.metadata["k"] == "\N{REPLACEMENT CHARACTER}"
 
 
 def test_the_other_columns_of_a_csv_row_with_a_text_are_metadata(tmp_path: Path) -> None:
     content = 'year,text, place\n1999,"rice, in\r\nwet fields",Java\n\n2000,,Bali\n2001,wheat\n'
-    found = read(tmp_path, "a.csv", content)
-    assert texts_of(found) == ["rice, in\nwet fields", "wheat"]
-    assert metadata_of(found) == [
+    documents = read(tmp_path, "a.csv", content)
+    assert texts_of(documents) == ["rice, in\nwet fields", "wheat"]
+    assert metadata_of(documents) == [
         {"year": "1999", "place": "Java", "source": "a.csv:1", "row": 1},
         {"year": "2001", "source": "a.csv:3", "row": 3},
     ]
@@ -92,17 +95,17 @@ def test_the_other_columns_of_a_csv_row_with_a_text_are_metadata(tmp_path: Path)
 
 def test_a_row_keeps_its_source_and_without_one_is_a_source_by_itself(tmp_path: Path) -> None:
     rows = [{"source": source, "text": "rice"} for source in ("book", 0, "", None, float("nan"))]
-    found = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    documents = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
     sources = ["book", 0, "a.jsonl:3", "a.jsonl:4", "a.jsonl:5"]
-    assert [document.metadata["source"] for document in found] == sources
-    found = read(tmp_path, "a.csv", "text,source\nrice,book\nwheat,\nbarley\n")
-    assert [document.metadata["source"] for document in found] == ["book", "a.csv:2", "a.csv:3"]
+    assert [document.metadata["source"] for document in documents] == sources
+    documents = read(tmp_path, "a.csv", "text,source\nrice,book\nwheat,\nbarley\n")
+    assert [document.metadata["source"] for document in documents] == ["book", "a.csv:2", "a.csv:3"]
 
 
 def test_a_csv_row_without_a_text_is_all_its_columns(tmp_path: Path) -> None:
-    found = read(tmp_path, "a.csv", "\ufeffname,age\nAda,36\n,\nBob,\n")
-    assert texts_of(found) == ["name: Ada\nage: 36", "name: Bob\nage: "]
-    assert metadata_of(found) == [
+    documents = read(tmp_path, "a.csv", "\ufeffname,age\nAda,36\n,\nBob,\n")
+    assert texts_of(documents) == ["name: Ada\nage: 36", "name: Bob\nage: "]
+    assert metadata_of(documents) == [
         {"source": "a.csv:1", "row": 1},
         {"source": "a.csv:3", "row": 3},
     ]
@@ -111,8 +114,8 @@ def test_a_csv_row_without_a_text_is_all_its_columns(tmp_path: Path) -> None:
 
 def test_a_cell_may_be_longer_than_the_default_limit_of_csv(tmp_path: Path) -> None:
     limit = csv.field_size_limit()
-    (found,) = read(tmp_path, "a.csv", f"text\n{'x' * (limit + 1)}\n")
-    assert len(found.page_content) == limit + 1
+    (document,) = read(tmp_path, "a.csv", f"text\n{'x' * (limit + 1)}\n")
+    assert len(document.page_content) == limit + 1
     assert csv.field_size_limit() == limit
 
 
@@ -128,8 +131,10 @@ def test_a_cell_may_be_longer_than_the_default_limit_of_csv(tmp_path: Path) -> N
 def test_rows_written_by_csv_are_read_unchanged(tmp_path: Path, rows: list[list[str]]) -> None:
     written = io.StringIO()
     csv.writer(written).writerows([["text", "note"], *rows])
-    found = read(tmp_path, "a.csv", written.getvalue())
-    assert [(one.page_content, one.metadata["note"]) for one in found] == [tuple(r) for r in rows]
+    documents = read(tmp_path, "a.csv", written.getvalue())
+    assert [(one.page_content, one.metadata["note"]) for one in documents] == [
+        tuple(r) for r in rows
+    ]
 
 
 def test_each_block_of_html_is_on_separate_lines(tmp_path: Path) -> None:
@@ -141,8 +146,8 @@ def test_each_block_of_html_is_on_separate_lines(tmp_path: Path) -> None:
 x
   y <span>z</span>
 </pre>end<ul><li>l1<li>l2</ul><template><script>no</script>no</template><div>a<p></p>b</div>"""
-    (found,) = read(tmp_path, "a.html", page)
-    assert found.page_content.split("\n") == [
+    (document,) = read(tmp_path, "a.html", page)
+    assert document.page_content.split("\n") == [
         *("Rice & wheat", "lead bold italic", "one two", "three", "four", "tail", "a b", "c"),
         *("x", "  y z", "end", "l1", "l2", "a", "b"),
     ]
@@ -162,12 +167,12 @@ def nested(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 )
 def test_no_word_of_html_is_lost_or_joined_across_blocks(tmp_path: Path, parts: list[str]) -> None:
-    found = texts_of(read(tmp_path, "a.htm", "".join(f"<p>begin</p>{part}" for part in parts)))
-    shown = "".join(found)
+    documents = texts_of(read(tmp_path, "a.htm", "".join(f"<p>begin</p>{part}" for part in parts)))
+    shown = "".join(documents)
     seen = without_templates("".join(parts))
     assert shown.count("word") == seen.count("word")
     assert "no" not in shown
-    assert not any(line != line.strip() or not line for line in shown.split("\n") if found)
+    assert not any(line != line.strip() or not line for line in shown.split("\n") if documents)
     assert all("begin" not in line or line == "begin" for line in shown.split("\n"))
 
 

@@ -124,7 +124,7 @@ def rows(where: Path) -> Collection:
 def test_chunks_are_written_unchanged(chunks: list[Document], tmp_path: Path) -> None:
     embeddings = Counting()
     progress: list[int] = []
-    found = index_into(
+    indexed = index_into(
         str(tmp_path / "new" / "store"),
         "documents",
         chunks,
@@ -132,7 +132,7 @@ def test_chunks_are_written_unchanged(chunks: list[Document], tmp_path: Path) ->
         lambda _: embeddings,
         on_progress=progress.append,
     )
-    assert found == Indexed(added=300, present=0)
+    assert indexed == Indexed(added=300, present=0)
     assert progress == [0, 128, 256, 300]
     stored = rows(tmp_path / "new" / "store").get(include=["embeddings", "documents", "metadatas"])
     assert stored["ids"] == [chunk.id for chunk in chunks]
@@ -174,8 +174,8 @@ def test_an_interrupted_run_is_continued_and_a_finished_run_loads_nothing(
     def load(name: str) -> Embeddings:
         pytest.fail(f"{name} was loaded")
 
-    found = index_into(str(tmp_path), "documents", chunks, "own:E", load)
-    assert found == Indexed(added=0, present=300)
+    indexed = index_into(str(tmp_path), "documents", chunks, "own:E", load)
+    assert indexed == Indexed(added=0, present=300)
 
 
 class Down(Counting):

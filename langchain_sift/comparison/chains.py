@@ -1,0 +1,71 @@
+"""Measure questions with the chains of a user."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from langchain_sift.comparison.measurement import MeasurementSettings, failed_row
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.settings import Chain
+from langchain_sift.errors import ArgumentError
+from langchain_sift.report.rows import Row
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChainMeasurement:
+    """A question to measure with a chain."""
+
+    prompt: Prompt
+    row: Row
+    """The row to fill."""
+
+    chain: Chain
+
+
+def chain_rows(
+    measurements: Sequence[ChainMeasurement], settings: MeasurementSettings
+) -> list[Row]:
+    """Return the rows of the chains; a failure affects one row alone."""
+    rows = []
+    for measurement in measurements:
+        try:
+            rows.append(_chain_row(measurement, settings))
+        except Exception as error:
+            logger.warning("%s on %s", measurement.row.method, measurement.prompt.id, exc_info=True)
+            rows.append(failed_row(measurement.row, error))
+    return rows
+
+
+def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> Row:
+    began = time.perf_counter()
+    answer = answer_of(measurement.chain, measurement.prompt.text).strip()
+    seconds = time.perf_counter() - began
+    scores = settings.scores(answer, measurement.prompt)
+    return replace(measurement.row, answer=answer, scores=scores, seconds_answering=seconds)
+
+
+def answer_of(chain: Chain, question: str) -> str:
+    """Return the answer of a user's chain.
+
+    Args:
+        chain: Takes the question as a string, and returns a string, a message, or a mapping
+            with an "answer", as LangChain's retrieval chains do.
+        question: The question.
+
+    Raises:
+        ArgumentError: If it returns anything else.
+    """
+    answer = chain.invoke(question)
+    if isinstance(answer, Mapping):
+        answer = answer.get("answer")
+    text = getattr(answer, "text", getattr(answer, "content", answer))
+    if not isinstance(text, str):
+        raise ArgumentError(
+            f'a chain must return a string, a message or {{"answer": ...}}, got {type(answer)!r}'
+        )
+    return str(text)
