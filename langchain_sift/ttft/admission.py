@@ -18,20 +18,16 @@ class Admission:
         self._limits = limits
         # Reentrant: a finalizer that releases a reservation may run inside any of these methods.
         self._lock = threading.RLock()
-        # Training tokens by reservation. The references are weak, so a reservation that an
-        # interrupt dropped is free, and there is no counter that could stay wrong.
-        self._reserved: weakref.WeakKeyDictionary[Reservation, int] = weakref.WeakKeyDictionary()
-
-    @property
-    def requests(self) -> int:
-        """Number of requests that are admitted and not done."""
-        return len(self._reserved)
+        # The references are weak, so a reservation that an interrupt dropped is released, and
+        # there is no counter that could stay wrong.
+        self.reserved: weakref.WeakKeyDictionary[Reservation, int] = weakref.WeakKeyDictionary()
+        """Number of training tokens of each reservation."""
 
     @property
     def tokens(self) -> int:
-        """Number of training tokens that these requests reserve."""
+        """Number of training tokens of all reservations."""
         with self._lock:
-            return sum(self._reserved.values())
+            return sum(self.reserved.values())
 
     def admit(self, tokens: int) -> Reservation:
         """Reserve room for one request.
@@ -44,13 +40,14 @@ class Admission:
         """
         reservation = Reservation(self)
         with self._lock:
-            if self.requests >= self._limits.max_requests:
+            requests = len(self.reserved)
+            if requests >= self._limits.max_requests:
                 raise EngineOverloaded(
-                    f"{self.requests} requests are admitted, as many as max_requests allows: "
+                    f"{requests} requests are admitted, as many as max_requests allows: "
                     "try again later, or raise Limits.max_requests"
                 )
-            self._check(tokens, others=self.requests > 0)
-            self._reserved[reservation] = tokens
+            self._check(tokens, others=requests > 0)
+            self.reserved[reservation] = tokens
         return reservation
 
     def _check(self, tokens: int, *, others: bool) -> None:
@@ -78,17 +75,17 @@ class Reservation:
         """
         admission = self._admission
         with admission._lock:
-            if self not in admission._reserved:
+            if self not in admission.reserved:
                 return
-            more = tokens - admission._reserved[self]
+            more = tokens - admission.reserved[self]
             if more > 0:
-                admission._check(more, others=admission.requests > 1)
-            admission._reserved[self] = tokens
+                admission._check(more, others=len(admission.reserved) > 1)
+            admission.reserved[self] = tokens
 
     def release(self) -> None:
         """Make room for another request."""
         with self._admission._lock:
-            self._admission._reserved.pop(self, None)
+            self._admission.reserved.pop(self, None)
 
     def __enter__(self) -> Reservation:
         """Return the reservation."""

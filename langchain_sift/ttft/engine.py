@@ -35,7 +35,7 @@ from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents, training_tokens
-from langchain_sift.ttft.openmp import leave_cores_to_others
+from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
@@ -176,6 +176,7 @@ class Engine:
         return replace(
             request,
             documents=documents,
+            training_tokens=training_tokens([len(d.token_ids) for d in documents], config),
             skipped=tuple(sorted(skipped)),
             omitted=len(texts) - examined,
         )
@@ -200,13 +201,11 @@ class Engine:
             EngineOverloaded: If there is no room for the request.
             RequestCancelled: If the engine is closed.
         """
-        lengths = [len(document.token_ids) for document in request.documents]
-        tokens = training_tokens(lengths, request.config)
-        reservation = reservation or self.admission.admit(tokens)
+        reservation = reservation or self.admission.admit(request.training_tokens)
         try:
-            reservation.resize(tokens)
+            reservation.resize(request.training_tokens)
             ticket = Ticket(request, reservation, timeout=timeout, started=started)
-            leave_cores_to_others()  # this thread now waits
+            release_helper_threads()  # this thread now waits
             self._batcher.put(ticket)
         except BaseException:
             reservation.release()
@@ -275,7 +274,7 @@ class Engine:
     def status(self) -> EngineStatus:
         """Return the current load and the number of quarantines."""
         return EngineStatus(
-            admitted=self.admission.requests,
+            admitted=len(self.admission.reserved),
             admitted_tokens=self.admission.tokens,
             waiting=self._batcher.waiting,
             at_work=self._batcher.at_work,

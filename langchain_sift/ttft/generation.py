@@ -103,14 +103,15 @@ def generate(
         bos_token_id=settings.bos_token_id,
         pad_token_id=settings.pad_token_id if settings.pad_token_id is not None else 0,
     )
-    decoders = [AnswerDecoder(tokenizer, row.config, end_tokens) for row in continuations]
+    sampling = _Sampling(continuations, model.device)
+    rows_done = _RowsDone(tokenizer, continuations, end_tokens)
     with torch.inference_mode():
         model.generate(  # type: ignore[operator]
             input_ids,
             attention_mask=attended.long(),
             generation_config=config,
-            logits_processor=LogitsProcessorList([_Sampling(continuations, model.device)]),
-            stopping_criteria=StoppingCriteriaList([_RowsDone(continuations, decoders)]),
+            logits_processor=LogitsProcessorList([sampling]),
+            stopping_criteria=StoppingCriteriaList([rows_done]),
         )
 
 
@@ -187,9 +188,12 @@ class _RowsDone(StoppingCriteria):
     """Passes each row's new token to its continuation, and returns which rows are done."""
 
     def __init__(
-        self, continuations: Sequence[Continuation], decoders: Sequence[AnswerDecoder]
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        continuations: Sequence[Continuation],
+        end_tokens: frozenset[int],
     ) -> None:
-        self._rows = list(zip(continuations, decoders, strict=True))
+        self._rows = [(c, AnswerDecoder(tokenizer, c.config, end_tokens)) for c in continuations]
         self._done = [False] * len(self._rows)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: object) -> torch.Tensor:

@@ -70,6 +70,9 @@ class Request:
     task: Task | None = None
     """None means that the request only trains."""
 
+    training_tokens: int = 0
+    """Maximum number of tokens to train on, repeats counted."""
+
     skipped: tuple[int, ...] = ()
     """Indices of the texts that are too short to train on."""
 
@@ -102,7 +105,9 @@ class Request:
             ended=budget_limit(steps, self.documents, self.config, self.omitted),
         )
         adapter = replace(adapter, training=record)
-        return replace(self, documents=(), skipped=(), omitted=0, adapter=adapter)
+        return replace(
+            self, documents=(), training_tokens=0, skipped=(), omitted=0, adapter=adapter
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

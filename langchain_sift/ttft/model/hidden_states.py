@@ -14,7 +14,7 @@ import torch
 
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import beginning, well_formed
-from langchain_sift.ttft.openmp import leave_cores_to_others
+from langchain_sift.ttft.openmp import release_helper_threads
 
 # Bounds the memory of one forward pass, whatever the lengths.
 TOKENS_IN_A_BATCH = 8192
@@ -53,7 +53,7 @@ def mean_hidden_states(
             own = torch.arange(longest, device=lengths.device) < lengths[:, None]
             mean = (states * own[..., None]).sum(dim=1) / lengths[:, None]
         means.update(zip(batch, mean.cpu().numpy(), strict=True))
-    leave_cores_to_others()
+    release_helper_threads()
     return np.stack([means[i] for i in range(len(texts))])
 
 

@@ -45,9 +45,9 @@ def test_the_last_place_is_given_and_one_more_is_refused(most: int) -> None:
     reservations = [admission.admit(1) for _ in range(most)]
     with pytest.raises(EngineOverloaded, match=rf"{most} requests.*max_requests"):
         admission.admit(1)
-    assert (admission.requests, admission.tokens) == (most, most)
+    assert (len(admission.reserved), admission.tokens) == (most, most)
     reservations.pop().release()
-    assert (admission.requests, admission.tokens) == (most - 1, most - 1)
+    assert (len(admission.reserved), admission.tokens) == (most - 1, most - 1)
     reservations.append(admission.admit(1))
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
@@ -58,14 +58,14 @@ def test_the_last_token_is_given_and_one_more_is_refused() -> None:
     reservations = [admission.admit(60)]
     with pytest.raises(EngineOverloaded, match=r"60 training tokens.*41.*max_tokens \(100\)"):
         admission.admit(41)
-    assert (admission.requests, admission.tokens) == (1, 60)
+    assert (len(admission.reserved), admission.tokens) == (1, 60)
     reservations.append(admission.admit(40))
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
     reservations.append(admission.admit(0))
-    assert (admission.requests, admission.tokens) == (3, 100)
+    assert (len(admission.reserved), admission.tokens) == (3, 100)
     del reservations[1]  # nobody holds it any more
-    assert (admission.requests, admission.tokens) == (2, 60)
+    assert (len(admission.reserved), admission.tokens) == (2, 60)
 
 
 def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None:
@@ -77,9 +77,9 @@ def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None
     large = admission.admit(1000)
     with pytest.raises(EngineOverloaded):
         admission.admit(1)
-    assert (admission.requests, admission.tokens) == (1, 1000)
+    assert (len(admission.reserved), admission.tokens) == (1, 1000)
     large.release()
-    assert (admission.requests, admission.tokens) == (0, 0)
+    assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
 def test_a_place_may_turn_out_to_need_more_or_less() -> None:
@@ -92,13 +92,13 @@ def test_a_place_may_turn_out_to_need_more_or_less() -> None:
     assert admission.tokens == 100
     first.resize(20)
     second.resize(80)
-    assert (admission.requests, admission.tokens) == (2, 100)
+    assert (len(admission.reserved), admission.tokens) == (2, 100)
     second.release()
     first.resize(5000)  # alone now
     assert admission.tokens == 5000
     first.release()
     first.resize(3)  # no longer there: nothing to resize
-    assert (admission.requests, admission.tokens) == (0, 0)
+    assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
 def test_giving_back_twice_is_giving_back_once() -> None:
@@ -106,10 +106,10 @@ def test_giving_back_twice_is_giving_back_once() -> None:
     reservation, other = admission.admit(10), admission.admit(20)
     for _ in range(3):
         reservation.release()
-    assert (admission.requests, admission.tokens) == (1, 20)
+    assert (len(admission.reserved), admission.tokens) == (1, 20)
     with contextlib.suppress(LookupError), other:
         raise LookupError
-    assert (admission.requests, admission.tokens) == (0, 0)
+    assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
 @dataclass
@@ -153,7 +153,7 @@ def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
     with ThreadPoolExecutor(threads) as pool:
         answers = [future.result() for future in [pool.submit(ask) for _ in range(threads)]]
     assert {sum(each) for each in zip(*answers, strict=True)} == {3}
-    assert (admission.requests, admission.tokens) == (0, 0)
+    assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
 # --- many at once -----------------------------------------------------------------------------

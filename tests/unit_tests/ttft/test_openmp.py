@@ -10,11 +10,11 @@ import threading
 import pytest
 import torch
 
-from langchain_sift.ttft.openmp import _pause, leave_cores_to_others
+from langchain_sift.ttft.openmp import _pause, release_helper_threads
 
 COUNT = """
 import pathlib, torch
-from langchain_sift.ttft.openmp import leave_cores_to_others
+from langchain_sift.ttft.openmp import release_helper_threads
 def threads():
     return len(list(pathlib.Path("/proc/self/task").iterdir()))
 torch.set_num_threads(3)
@@ -22,7 +22,7 @@ before = threads()
 left = torch.ones(300, 300)
 expected = left @ left
 busy = threads()
-leave_cores_to_others()
+release_helper_threads()
 idle = threads()
 assert torch.equal(left @ left, expected)
 print(before, busy, idle, threads())
@@ -30,8 +30,8 @@ print(before, busy, idle, threads())
 
 
 def test_helpers_end_and_come_again() -> None:
-    if _pause() is None:  # another OpenMP than GCC's: there is nothing to end
-        leave_cores_to_others()
+    if _pause is None:  # another OpenMP than GCC's: there is nothing to end
+        release_helper_threads()
         return
     found = subprocess.run(
         [sys.executable, "-c", COUNT], capture_output=True, text=True, check=True
@@ -54,7 +54,7 @@ def test_threads_that_compute_are_not_disturbed() -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        leave_cores_to_others()
+        release_helper_threads()
     assert wrong == []
 
 
