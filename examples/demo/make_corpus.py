@@ -1,10 +1,10 @@
-"""Cut the demo's corpus and prompts out of a larger multi-domain corpus.
+"""Extract the corpus and the prompts of the demo from a larger multi-domain corpus.
 
     python examples/demo/make_corpus.py --data DIR_WITH_JSONL_GZ
 
-Documents: everything in the memory split of three domains that the demo's model was not trained
-on. Prompts: from their validation split, each of another source, drawn with a seed; as many
-again, of yet other sources, for choosing settings, so that none is chosen on what is shown.
+Documents: the memory split of three domains that the demo's model was not trained on. Prompts: from
+the validation split, each from a different source, drawn with a seed. As many prompts from other
+sources are for tuning, so that no setting is chosen on the prompts of the demo.
 """
 
 import argparse
@@ -20,14 +20,14 @@ HERE = Path(__file__).parent
 
 
 def read(data: Path, domain: str) -> list[dict[str, str]]:
-    """Return all documents of a domain but those that may not be passed on freely."""
+    """Return the documents of a domain, without those under the GNU General Public License."""
     with gzip.open(data / f"{domain}.jsonl.gz", "rt", encoding="utf-8") as lines:
         documents = [json.loads(line) for line in lines]
     return [d for d in documents if "GNU General Public License" not in d["text"]]
 
 
 def write_lines(path: Path, documents: list[dict[str, str]]) -> None:
-    """Write documents one to a line, gzipped where the name says so, the same bytes each time."""
+    """Write documents as lines of JSON, compressed if the name ends in .gz; reproducible bytes."""
     keys = ("id", "domain", "source", "text")
     rows = [{key: document[key] for key in keys} for document in documents]
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -39,14 +39,14 @@ def write_lines(path: Path, documents: list[dict[str, str]]) -> None:
 
 
 def draw(documents: list[dict[str, str]], seed: int) -> list[dict[str, str]]:
-    """Return twice `PROMPTS_PER_DOMAIN` documents, each of another source, in random order."""
+    """Return `2 * PROMPTS_PER_DOMAIN` documents of different sources, in random order."""
     order = np.random.default_rng(seed).permutation(len(documents))
-    one_of_each = {documents[i]["source"]: documents[i] for i in order}
-    return list(one_of_each.values())[: 2 * PROMPTS_PER_DOMAIN]
+    by_source = {documents[i]["source"]: documents[i] for i in order}
+    return list(by_source.values())[: 2 * PROMPTS_PER_DOMAIN]
 
 
 def main() -> None:
-    """Write corpus, prompts and tuning prompts beside this file."""
+    """Write corpus, prompts and tuning prompts into the folder of this file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

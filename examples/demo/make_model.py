@@ -1,19 +1,19 @@
-"""Train the demo's language model from scratch, with its tokenizer.
+"""Train the language model of the demo and its tokenizer from scratch.
 
-The model plays the part of the paper's base models: it has learned English, but it has never
-seen the domains that the demo's store holds. It is trained on seven other domains of a small
-multi-domain corpus (`TRAINING_DOMAINS`; memory split only); the ids and sources of every
-document it saw are written beside it, so that a test can prove that none is in the store.
+The model has the role of the paper's base models: it was trained on English, but not on the domains
+of the demo's store. Its training data are seven other domains of a small multi-domain corpus
+(`TRAINING_DOMAINS`; memory split only). The ids and sources of all training documents are written
+to `trained_on.json.gz`, so that a test can prove that none of them is in the store.
 
     python examples/demo/make_model.py --data DIR_WITH_JSONL_GZ --out examples/demo/model
 
-Other domains and sizes make the base models of `examples/evidence`:
+Other domains and sizes give the base models of `examples/evidence`:
 
     python examples/demo/make_model.py --data DIR --domains nih_grants,github --layers 4 --out DIR
 
-About an hour and a half on two CPU cores with AMX bfloat16. A run is deterministic on one
-machine and one build of PyTorch. Hidden weight matrices are trained with Muon, everything
-else with AdamW; weights and activations are bfloat16 over float32 master weights.
+Takes about an hour and a half on two CPU cores with AMX bfloat16. Runs are reproducible on the
+same machine and build of PyTorch. Muon trains the hidden weight matrices, AdamW all other weights.
+Weights and activations are bfloat16, with float32 master weights.
 """
 
 import argparse
@@ -46,17 +46,17 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# (share of the tokens, tokens in a row, rows in a step): short rows first, because they are
-# faster; the last part teaches the context length that retrieval-augmented prompts need.
+# (fraction of the tokens, tokens per row, rows per step): short rows first, because they are
+# faster; the last stage trains the context length that retrieval-augmented prompts need.
 STAGES = ((0.8, 512, 8), (0.2, 2048, 2))
 MUON_LEARNING_RATE = 3e-3
 ADAMW_LEARNING_RATE = 3e-3
 WARMUP_STEPS = 50
-DECAY_SHARE = 0.35  # the last part of training, over which the learning rate falls to zero
+DECAY_SHARE = 0.35  # last fraction of training, in which the learning rate falls to zero
 
 
 def read_documents(data: Path, domains: Sequence[str], split: str) -> list[dict[str, str]]:
-    """Return the documents of the domains that are in `split`."""
+    """Return the documents of a split of the domains."""
     documents = []
     for domain in domains:
         with gzip.open(data / f"{domain}.jsonl.gz", "rt", encoding="utf-8") as lines:
@@ -65,7 +65,7 @@ def read_documents(data: Path, domains: Sequence[str], split: str) -> list[dict[
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer, which no text can break."""
+    """Train a byte-level BPE tokenizer, which can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -83,7 +83,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    # As Llama's tokenizers do: a document begins with the token that ends the one before.
+    # As with Llama's tokenizers, a document starts with the token that ends the previous one.
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{END} $A", pair=f"{END} $A {END} $B", special_tokens=[(END, 0)]
     )
@@ -93,7 +93,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def build_model(width: int, layers: int) -> LlamaForCausalLM:
-    """Return a Llama with random weights; of width 256 and 6 layers: 5.9 million parameters."""
+    """Return a Llama with random weights; width 256 and 6 layers give 5.9 million parameters."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=VOCABULARY,
@@ -114,10 +114,10 @@ def build_model(width: int, layers: int) -> LlamaForCausalLM:
 def token_stream(
     documents: list[dict[str, str]], tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yield the tokens of one source after another, for ever, in a new order each time.
+    """Yield the tokens of each source without end, in a new random order for each epoch.
 
-    The documents of a source follow each other as they did in it, so that a long row holds
-    related text and the model learns to use what stands before.
+    The documents of a source stay in order, so that a long row contains related text and the model
+    is trained to use its context.
     """
     by_source: dict[str, list[np.ndarray]] = {}
     for document in documents:
@@ -131,15 +131,15 @@ def token_stream(
 
 
 def rows(stream: Iterator[np.ndarray], length: int, count: int) -> Iterator[torch.Tensor]:
-    """Cut the stream into batches of `count` rows of `length` tokens and the one after."""
+    """Cut the stream into batches of `count` rows of `length + 1` tokens."""
     buffer = np.empty(0, dtype=np.int64)
     wanted = count * length + 1
     while True:
         parts = [buffer]
-        held = len(buffer)
-        while held < wanted:
+        size = len(buffer)
+        while size < wanted:
             parts.append(next(stream))
-            held += len(parts[-1])
+            size += len(parts[-1])
         buffer = np.concatenate(parts)
         batch, buffer = buffer[:wanted], buffer[wanted - 1 :]
         starts = np.arange(count)[:, None] * length + np.arange(length + 1)
@@ -154,7 +154,7 @@ def loss_of(model: LlamaForCausalLM, batch: torch.Tensor) -> torch.Tensor:
 
 
 def schedule(progress: float, step: int) -> float:
-    """Warm up, hold, then fall linearly to zero."""
+    """Return the factor of the learning rate: warm-up, constant, linear decay to zero."""
     return min((step + 1) / WARMUP_STEPS, (1.0 - progress) / DECAY_SHARE, 1.0)
 
 
@@ -172,7 +172,11 @@ def train(
     checkpoint: Path,
     tokenizer: PreTrainedTokenizerFast,
 ) -> list[dict[str, float]]:
-    """Train in place and return the log: tokens seen, learning-rate factor, losses, seconds."""
+    """Train the model in place.
+
+    Returns:
+        The log: tokens, learning-rate factor, losses and seconds.
+    """
     parameters = list(model.parameters())
     masters = [p.detach().float().clone() for p in parameters]
     model.to(torch.bfloat16)
@@ -235,7 +239,7 @@ def train(
 
 
 def main() -> None:
-    """Train the tokenizer and the model, and write them with the record of what they saw."""
+    """Train the tokenizer and the model, and write them with a record of their training data."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Keep the result of the demo as a file, and print it as the README's table.
+"""Write the result of the demo to a file, and print it as a table for the README.
 
 make demo | python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit C
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
-def table(found: dict[str, Any]) -> str:
+def table(result: dict[str, Any]) -> str:
     """Return percent of base ± standard error: a row for each method, a column for each group."""
-    protocols: dict[str, Any] = found["protocols"]
+    protocols: dict[str, Any] = result["protocols"]
     groups = list(next(iter(protocols.values()))["groups"])
     lines = [
         f"| protocol | method | all | {' | '.join(groups)} | seconds | distinct documents |",
@@ -35,17 +35,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("out", type=Path)
-    parser.add_argument("--commit", required=True, help="what is checked out")
+    parser.add_argument("--commit", required=True, help="commit that was measured")
     arguments = parser.parse_args()
-    found = json.loads(sys.stdin.read().splitlines()[-1])
+    result = json.loads(sys.stdin.read().splitlines()[-1])
     record = {
         "command": "make demo",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": arguments.commit,
-        "protocols": found["protocols"],
+        "protocols": result["protocols"],
     }
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(table(found))
+    print(table(result))
 
 
 if __name__ == "__main__":

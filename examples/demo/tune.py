@@ -1,9 +1,9 @@
-"""Choose the demo's settings, on prompts that the demo does not show.
+"""Choose the settings of the demo, on prompts that are not part of it.
 
     python examples/demo/tune.py --out tests/benchmarks/results/tuning.json
 
-The learning rate and λ', for SIFT by the mean over both protocols; nearest neighbours at the
-same learning rates, to see whether the choice favours either.
+Measures each pair of learning rate and λ' for SIFT, to choose the pair with the best mean over both
+protocols, and each learning rate for nearest neighbours, to see whether the choice favours SIFT.
 """
 
 import argparse
@@ -31,7 +31,7 @@ PROTOCOLS = ("document", "continuation")
 def measure(
     model: LanguageModel, store: VectorStore, method: str, rate: float, noise_variance: float
 ) -> dict[str, Any]:
-    """Return, and print, what a method reaches on the tuning prompts."""
+    """Measure a method on the tuning prompts, print its result, and return it."""
     report = compare(
         read_prompts(HERE / "tuning_prompts.jsonl"),
         (method,),
@@ -47,19 +47,19 @@ def measure(
             max_length=MAX_LENGTH,
         ),
     )
-    found = {protocol: report.summary(protocol)[method] for protocol in PROTOCOLS}
+    summaries = {protocol: report.summary(protocol)[method] for protocol in PROTOCOLS}
     entry = {
         "method": method,
         "learning_rate": rate,
         "noise_variance": noise_variance,
-        "mean_percent_of_base": sum(s.percent_of_base for s in found.values()) / len(found),
+        "mean_percent_of_base": sum(s.percent_of_base for s in summaries.values()) / len(summaries),
         **{
             protocol: {
                 "percent_of_base": summary.percent_of_base,
                 "standard_error": summary.standard_error,
                 "distinct_documents": summary.distinct_documents,
             }
-            for protocol, summary in found.items()
+            for protocol, summary in summaries.items()
         },
     }
     print(json.dumps(entry), flush=True)
@@ -67,23 +67,23 @@ def measure(
 
 
 def search(model: LanguageModel, store: VectorStore) -> list[dict[str, Any]]:
-    """Try every pair of settings and return all that was found."""
-    found = []
+    """Measure every pair of settings."""
+    results = []
     for rate in LEARNING_RATES:
-        found += [measure(model, store, "ttft:sift", rate, noise) for noise in NOISE_VARIANCES]
-        # Its choice does not depend on the noise.
-        found.append(measure(model, store, "ttft:nearest", rate, NOISE_VARIANCES[0]))
-    return found
+        results += [measure(model, store, "ttft:sift", rate, noise) for noise in NOISE_VARIANCES]
+        # The nearest neighbours do not depend on λ'.
+        results.append(measure(model, store, "ttft:nearest", rate, NOISE_VARIANCES[0]))
+    return results
 
 
 def main() -> None:
-    """Search, and write what was found."""
+    """Measure all settings, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--store", type=Path, default=Path("build/demo/chroma"))
-    parser.add_argument("--commit", default="", help="what is checked out, for the record")
+    parser.add_argument("--commit", default="", help="commit that was measured, for the record")
     arguments = parser.parse_args()
     model = load_language_model(str(HERE / "model"))
     store = index_documents(read_corpus(HERE / "corpus"), model, arguments.store)

@@ -1,15 +1,15 @@
-"""Does `calibrate` find the λ' of a full grid at a tenth of its cost?
+"""Compare `calibrate` with a full grid of λ' and learning rates, at a tenth of its cost.
 
     python examples/evidence/calibration.py --data DIR --base examples/demo/model \
         --domains math_synthetic,nih_grants,github --work build/calibration
 
-DIR is that of `run.py`. For each domain, which the base never saw, `calibrate` is
-run, and then every λ' with every learning rate on every held-out document: the grid. Told is by
-how much worse the grid finds what was chosen than its own best.
+DIR is the folder of `run.py`. For each domain, on which the base model was not trained, the script
+runs `calibrate`, and then the grid: every λ' with every learning rate on every held-out document.
+It reports by how much the calibrated settings are worse than the best settings of the grid.
 
-Which held-out documents come first is chance, and decides which settings are measured on more of
-them. So the choice is repeated, out of what the grid measured, with the documents in other orders.
-A run that was interrupted goes on where it was: each line in --work is all of one document.
+The order of the held-out documents is random, and decides which settings are measured on more of
+them. The script therefore repeats the choice with other orders, with the results of the grid.
+An interrupted run resumes: each line of a file in --work has the results of a document.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ ORDERS = 200
 PAIRS = [(noise, rate) for noise in NOISE_VARIANCES for rate in LEARNING_RATES]
 
 
-def filled(data: Path, domain: str, model: LanguageModel) -> InMemoryVectorStore:
-    """Return a store of a domain's memory split."""
+def store_of(data: Path, domain: str, model: LanguageModel) -> InMemoryVectorStore:
+    """Return a store with the memory split of a domain."""
     rows = read(data, domain, "memory")
     texts = [row["text"] for row in rows]
     embeddings = HiddenStateEmbeddings(model).fit(texts[:: max(1, len(texts) // 256)])
@@ -58,7 +58,7 @@ def filled(data: Path, domain: str, model: LanguageModel) -> InMemoryVectorStore
 
 
 def grid_of(trials: Trials, path: Path) -> Array:
-    """Return percent of base after K documents of each document and pair; go on with a file."""
+    """Measure percent of base after K documents for each prompt and pair; resume a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     for prompt in range(len(lines), len(trials.prompts)):
@@ -71,26 +71,32 @@ def grid_of(trials: Trials, path: Path) -> Array:
     return np.array([json.loads(line) for line in lines])
 
 
-class Known(Trials):
-    """Trials whose outcome the grid knows, with the documents in another order."""
+class GridTrials(Trials):
+    """Trials with the results of the grid, with the documents in another order."""
 
     def __init__(self, trials: Trials, grid: Array, order: list[int]) -> None:
-        """Take what the grid found."""
-        prompts = [trials.prompts[place] for place in order]
+        """Take the results from the grid.
+
+        Args:
+            trials: The trials of the grid.
+            grid: Percent of base, shape (prompts, pairs).
+            order: Indices of the prompts.
+        """
+        prompts = [trials.prompts[index] for index in order]
         super().__init__(trials.engine, trials.recipe, prompts, trials.counts)
         self._grid, self._order, self._real = grid, order, trials
         self._values: dict[Trial, float] = {}
 
     def of(self, prompt: int, noise_variance: float, learning_rate: float) -> Trial:
-        """Return the trial of some settings on a document."""
+        """Return the trial of a pair of settings on a document."""
         trial = self._real.of(self._order[prompt], noise_variance, learning_rate)
         known = Trial(prompt, trial.documents, learning_rate)
-        place = PAIRS.index((noise_variance, learning_rate))
-        self._values[known] = self._grid[self._order[prompt], place]
+        pair = PAIRS.index((noise_variance, learning_rate))
+        self._values[known] = self._grid[self._order[prompt], pair]
         return known
 
     def run(self, wanted: Iterable[Trial]) -> None:
-        """Look up what came of the trials."""
+        """Look up the results of the trials."""
         for trial in dict.fromkeys(wanted):
             if trial not in self._percents:
                 self._percents[trial] = np.full(len(self.counts), self._values[trial])
@@ -98,10 +104,10 @@ class Known(Trials):
 
 
 def measure(domain: str, data: Path, model: LanguageModel, work: Path) -> dict[str, Any]:
-    """Return what `calibrate` chose, and what the grid says of it."""
-    store = filled(data, domain, model)
+    """Compare the settings that `calibrate` chooses with the grid."""
+    store = store_of(data, domain, model)
     began = time.process_time()
-    found = calibrate(
+    calibration = calibrate(
         store, model=model, prompts=PROMPTS, k=K, fetch_k=FETCH_K, share=SHARE, finetune=RECIPE
     )
     seconds = time.process_time() - began
@@ -111,14 +117,14 @@ def measure(domain: str, data: Path, model: LanguageModel, work: Path) -> dict[s
     surrogate = surrogate_likelihoods(held, NOISE_VARIANCES, model)
     trials = Trials(shared_engine(model, RECIPE), RECIPE, held, documents_counts(K))
     grid = grid_of(trials, work / f"{domain}.jsonl")
-    chosen = PAIRS.index((found.settings.noise_variance, found.settings.learning_rate))
+    chosen = PAIRS.index((calibration.settings.noise_variance, calibration.settings.learning_rate))
     return {
-        **judged(grid, chosen),
-        "steps": found.steps,
-        "grid_steps": found.grid_steps,
-        "share_of_steps": round(found.steps / found.grid_steps, 4),
+        **compared_with_best(grid, chosen),
+        "steps": calibration.steps,
+        "grid_steps": calibration.grid_steps,
+        "share_of_steps": round(calibration.steps / calibration.grid_steps, 4),
         "cpu_seconds_of_calibrate": round(seconds, 1),
-        "k": found.settings.k,
+        "k": calibration.settings.k,
         "surrogate": dict(zip(map(str, NOISE_VARIANCES), np.round(surrogate, 5), strict=True)),
         "other_orders": other_orders(trials, grid, surrogate),
         "grid": {
@@ -129,7 +135,7 @@ def measure(domain: str, data: Path, model: LanguageModel, work: Path) -> dict[s
 
 
 def by_noise(means: Array) -> list[tuple[float, list[tuple[float, float]]]]:
-    """Return the grid's means by λ' and learning rate."""
+    """Return the means of the grid by λ' and learning rate."""
     table = means.reshape(len(NOISE_VARIANCES), len(LEARNING_RATES))
     return [
         (noise, list(zip(LEARNING_RATES, row, strict=True)))
@@ -137,8 +143,8 @@ def by_noise(means: Array) -> list[tuple[float, list[tuple[float, float]]]]:
     ]
 
 
-def judged(grid: Array, chosen: int) -> dict[str, Any]:
-    """Return a choice beside the grid's best: of all pairs, and of its λ' at any rate."""
+def compared_with_best(grid: Array, chosen: int) -> dict[str, Any]:
+    """Compare a pair of settings with the best pair of the grid."""
     means = grid.mean(axis=0)
     best = int(np.argmin(means))
     differences = grid[:, chosen] - grid[:, best]
@@ -155,17 +161,17 @@ def judged(grid: Array, chosen: int) -> dict[str, Any]:
 
 
 def other_orders(trials: Trials, grid: Array, surrogate: Any) -> dict[str, Any]:
-    """Return by how much worse the choice is, over other orders of the held-out documents."""
+    """Repeat the choice with other orders of the held-out documents."""
     rng = np.random.default_rng(0)
     means = grid.mean(axis=0)
     kept = promising(NOISE_VARIANCES, surrogate)
     budget = int(SHARE * len(PAIRS) * len(trials.prompts) * K)
     worse = []
     for _ in range(ORDERS):
-        known = Known(trials, grid, rng.permutation(len(trials.prompts)).tolist())
+        known = GridTrials(trials, grid, rng.permutation(len(trials.prompts)).tolist())
         chosen = halve(known, kept, LEARNING_RATES, k=K, budget=budget)
-        place = PAIRS.index((chosen.noise_variance, chosen.learning_rate))
-        worse.append(100 * (means[place] / means.min() - 1))
+        pair = PAIRS.index((chosen.noise_variance, chosen.learning_rate))
+        worse.append(100 * (means[pair] / means.min() - 1))
     return {
         "orders": ORDERS,
         "within_1_percent": float(np.mean(np.array(worse) <= 1.0)),
@@ -175,7 +181,7 @@ def other_orders(trials: Trials, grid: Array, surrogate: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the domains, and write what was found."""
+    """Measure the domains, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -185,24 +191,24 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "calibration.json")
     parser.add_argument("--commit", default="")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = load_language_model(str(asked.base))
+    model = load_language_model(str(arguments.base))
     record = {
-        "command": f"python examples/evidence/calibration.py --domains {asked.domains}",
+        "command": f"python examples/evidence/calibration.py --domains {arguments.domains}",
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": asked.commit,
+        "commit": arguments.commit,
         "settings": {
             "prompts": PROMPTS, "k": K, "fetch_k": FETCH_K, "share": SHARE,
             "noise_variances": NOISE_VARIANCES, "learning_rates": LEARNING_RATES,
             "lora_rank": RECIPE.lora_rank, "max_length": RECIPE.max_length,
         },
         "domains": {
-            domain: measure(domain, asked.data, model, asked.work)
-            for domain in asked.domains.split(",")
+            domain: measure(domain, arguments.data, model, arguments.work)
+            for domain in arguments.domains.split(",")
         },
     }  # fmt: skip
-    asked.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

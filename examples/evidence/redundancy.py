@@ -1,11 +1,11 @@
-"""Every document fifty times in the store: what that does to each way to choose.
+"""Measure each selection with fifty copies of every document in the store.
 
     python examples/evidence/redundancy.py --data DIR --base examples/demo/model \
         --domains nih_grants,us_patents
 
-The same prompts and settings as `run.py`, with the store as it is and with 50 copies of each
-document. "plain" is the store's own retriever, which returns a copy like any other document.
-What is found goes into redundancy.json, beside what other domains have there.
+Uses the prompts and settings of `run.py`, with a store of each document once and a store of 50
+copies. "plain" is the store's retriever, which does not recognize copies. The results are added to
+redundancy.json, which keeps the results of other domains.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ METHODS = ("base", "ttft:sift", "ttft:plain")
 RESULTS = Path(__file__).parent / "redundancy.json"
 
 
-def filled(
+def store_with_copies(
     embeddings: HiddenStateEmbeddings, documents: list[Document], vectors: list[list[float]], n: int
 ) -> InMemoryVectorStore:
     """Return a store with n copies of each document, embedded once."""
@@ -46,16 +46,16 @@ def filled(
     return store
 
 
-def measured(model: LanguageModel, data: Path, domain: str, count: int) -> dict[str, Any]:
-    """Return percent of base and standard error of both methods, on both stores."""
+def measure(model: LanguageModel, data: Path, domain: str, count: int) -> dict[str, Any]:
+    """Measure percent of base and standard error of both methods on both stores."""
     prompts = prompts_of(read(data, domain, "validation"), count)
     texts = {row["text"]: row["id"] for row in read(data, domain, "memory")}
     documents = [Document(id=key, page_content=text) for text, key in texts.items()]
     embeddings = HiddenStateEmbeddings(model).fit(list(texts)[:: max(1, len(texts) // 256)])
     vectors = embeddings.embed_documents(list(texts))
-    found: dict[str, Any] = {"prompts": len(prompts)}
+    result: dict[str, Any] = {"prompts": len(prompts)}
     for name, copies in (("once", 1), ("fifty times", COPIES)):
-        store = filled(embeddings, documents, vectors, copies)
+        store = store_with_copies(embeddings, documents, vectors, copies)
         report = compare(
             prompts,
             METHODS,
@@ -69,16 +69,16 @@ def measured(model: LanguageModel, data: Path, domain: str, count: int) -> dict[
             on_row=lambda row: print(row.prompt, row.method, file=sys.stderr),
         )
         summaries = report.summary("document")
-        found[name] = {
+        result[name] = {
             method: [round(s.percent_of_base, 2), round(s.standard_error, 2)]
             for method, s in summaries.items()
             if method != "base"
         }
-    return found
+    return result
 
 
 def main() -> None:
-    """Measure, and write what was found."""
+    """Measure all domains, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -86,11 +86,11 @@ def main() -> None:
     parser.add_argument("--domains", default="nih_grants", help="comma-separated")
     parser.add_argument("--base", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=20)
-    asked = parser.parse_args()
-    model = load_language_model(str(asked.base))
+    arguments = parser.parse_args()
+    model = load_language_model(str(arguments.base))
     record = json.loads(RESULTS.read_text(encoding="utf-8"))
-    for domain in asked.domains.split(","):
-        record["domains"][domain] = measured(model, asked.data, domain, asked.prompts)
+    for domain in arguments.domains.split(","):
+        record["domains"][domain] = measure(model, arguments.data, domain, arguments.prompts)
         RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         print(domain, json.dumps(record["domains"][domain]))
 

@@ -1,6 +1,7 @@
-"""A sentence-transformer as embeddings, for `run.py --embeddings sentence_transformer:MiniLM`.
+"""Embed with a sentence-transformer: `run.py --embeddings sentence_transformer:MiniLM`.
 
-SENTENCE_TRANSFORMER names the model, on the hub or in a folder; by default all-MiniLM-L6-v2.
+The environment variable SENTENCE_TRANSFORMER names the model, on the Hub or in a folder; default
+all-MiniLM-L6-v2.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import torch
 from langchain_core.embeddings import Embeddings
 from transformers import AutoModel, AutoTokenizer
 
-_TOKENS = 256  # that all-MiniLM-L6-v2 was trained with
-_AT_ONCE = 32
+_MAX_TOKENS = 256  # as in the training of all-MiniLM-L6-v2
+_BATCH_SIZE = 32
 
 
 class MiniLM(Embeddings):
-    """Means of the last hidden states, of unit norm."""
+    """The means of the last hidden states, scaled to unit norm."""
 
     def __init__(self) -> None:
         """Load the model."""
@@ -31,14 +32,14 @@ class MiniLM(Embeddings):
     @torch.inference_mode()
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector for each text."""
-        found: list[list[float]] = []
-        for start in range(0, len(texts), _AT_ONCE):
-            some = texts[start : start + _AT_ONCE]
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), _BATCH_SIZE):
+            batch = texts[start : start + _BATCH_SIZE]
             tokens = self._tokenizer(
-                some, padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"
+                batch, padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
             )
             mask = tokens["attention_mask"][..., None]
             states = self._model(**tokens).last_hidden_state
             means = (states * mask).sum(1) / mask.sum(1)
-            found += torch.nn.functional.normalize(means, dim=-1).tolist()
-        return found
+            vectors += torch.nn.functional.normalize(means, dim=-1).tolist()
+        return vectors
