@@ -126,7 +126,7 @@ def tiny_model_path(
 
 @pytest.fixture
 def weight_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the name of each model whose weights are loaded."""
+    """Record the name of each model whose weights are loaded; share none with other tests."""
     from langchain_sift.ttft.model import loading
 
     names: list[str] = []
@@ -138,6 +138,7 @@ def weight_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return weights
 
     monkeypatch.setattr(loading, "_load_weights", record)
+    monkeypatch.setattr(loading, "_weights", loading._SharedObjects())
     return names
 
 

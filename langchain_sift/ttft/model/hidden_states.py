@@ -1,7 +1,7 @@
-"""A text's representation in the model itself: the mean of its last hidden states.
+"""Represent a text by the mean of the model's last hidden states.
 
-The surrogate of SIFT is linear in the representation φ that the model's own output layer is
-linear in (arXiv 2410.08020, section 4), and that is what this returns.
+The output layer of the model is linear in these states, and SIFT's surrogate is linear in the
+same representation φ (arXiv 2410.08020, section 4).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import beginning, well_formed
 from langchain_sift.ttft.openmp import release_helper_threads
 
-# Bounds the memory of one forward pass, whatever the lengths.
+# Bounds the memory of one forward pass, for texts of any length.
 TOKENS_IN_A_BATCH = 8192
 
 
@@ -25,14 +25,20 @@ def mean_hidden_states(
 ) -> npt.NDArray[np.float32]:
     """Return one vector per text, shape (n, d): the mean over its first `max_length` tokens.
 
-    There is at least one text. d is what the model returns: the last states of some are narrower
-    than its layers.
+    The vector of a text does not depend on the other texts: padding is on the right, where a
+    causal model does not attend, and the mean excludes it.
 
-    A text does not depend on the texts beside it: shorter ones are padded on the right, where
-    a causal model does not look, and only the text's own tokens are averaged.
+    Args:
+        language_model: The model.
+        texts: At least one text.
+        max_length: Number of tokens at which a text is cut.
+
+    Returns:
+        Vectors of the width d of the model's last states, which in some models is less than that
+        of its layers.
     """
     tokenizer = language_model.tokenizer
-    # Cut here: a tokenizer told to truncate is in that state for all threads that share it.
+    # The tokenizer must not truncate: that setting is shared by all threads that use it.
     token_ids = [
         tokenizer(well_formed(text), verbose=False)["input_ids"][:max_length]
         or beginning(tokenizer)
@@ -50,15 +56,15 @@ def mean_hidden_states(
             states = language_model.model.base_model(
                 input_ids=padded.to(language_model.device), use_cache=False
             ).last_hidden_state.float()
-            own = torch.arange(longest, device=lengths.device) < lengths[:, None]
-            mean = (states * own[..., None]).sum(dim=1) / lengths[:, None]
+            is_token = torch.arange(longest, device=lengths.device) < lengths[:, None]
+            mean = (states * is_token[..., None]).sum(dim=1) / lengths[:, None]
         means.update(zip(batch, mean.cpu().numpy(), strict=True))
     release_helper_threads()
     return np.stack([means[i] for i in range(len(texts))])
 
 
 def _batches(token_ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield indices of texts of similar length, so that little is padded."""
+    """Yield batches of indices of texts of similar length, which need little padding."""
     batch: list[int] = []
     for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
         if batch and (len(batch) + 1) * len(token_ids[batch[0]]) > TOKENS_IN_A_BATCH:

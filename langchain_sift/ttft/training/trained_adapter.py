@@ -1,4 +1,4 @@
-"""An adapter as a value: to be used again, or kept in PEFT's format for others to load."""
+"""Save and load trained adapters in PEFT's format."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _CONFIG = "adapter_config.json"
 _OURS = "langchain_sift.json"
 _PREFIX = "base_model.model."
 
-# What reading the files raises, where they are not what `save` wrote.
-_DAMAGES = (
+# Errors from reading files that are not as `save` wrote them.
+_READ_ERRORS = (
     OSError,
     AttributeError,
     LookupError,
@@ -41,56 +41,56 @@ Shapes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedAdapter:
-    """What one prompt's documents taught: low-rank weights, apart from any slot."""
+    """The low-rank weights trained on one prompt's documents, in no slot."""
 
     weights: torch.Tensor
-    """Float32, on the CPU, shape (size,): A and B of each layer, one after the other."""
+    """A and B transposed of each layer, one after the other: float32, on the CPU, shape (size,)."""
 
     layers: tuple[str, ...]
-    """Names of the layers."""
+    """Names of the layers with an adapter."""
 
     shapes: tuple[tuple[int, int], ...]
-    """Of A and of B transposed, of each layer."""
+    """Shapes of A and of B transposed, for each layer."""
 
     config: FineTuneConfig
-    """The recipe it was trained by, its `max_length` smaller than what was asked where memory did
-    not suffice."""
+    """The config of the training. Its `max_length` is smaller than the requested one if memory
+    did not suffice for it."""
 
     training: TrainingRecord
-    """What training did."""
+    """The record of the training."""
 
     base: str
-    """Name of the model that it belongs to."""
+    """Name of the base model."""
 
     transposed: bool = False
-    """Whether there are layers whose weights are kept with the inputs first, as GPT-2's."""
+    """If True, some layers store their weights with the inputs first, as GPT-2's do."""
 
     def save(self, folder: str | Path) -> Path:
-        """Write the adapter in PEFT's format; `peft.PeftModel.from_pretrained` loads it.
+        """Write the adapter in PEFT's format, which `peft.PeftModel.from_pretrained` loads.
 
-        A reader finds the whole adapter or none: the folder is made beside and then renamed.
+        Atomic: the files are written to a temporary folder, which is then renamed.
 
         Args:
-            folder: Made with access for its owner only; must not exist.
+            folder: A folder that does not exist yet. Only its owner gets access.
 
         Returns:
             The folder.
 
         Raises:
-            FileExistsError: If there is something of that name already.
+            FileExistsError: If the folder exists.
         """
         folder = Path(folder)
         _check_absent(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".adapter-"))  # mode 0700
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".adapter-"))  # mode 0700
         try:
             tensors = dict(self._tensors())
-            safetensors.torch.save_file(tensors, beside / _WEIGHTS, metadata={"format": "pt"})
-            (beside / _CONFIG).write_text(json.dumps(self._peft_config(), indent=2))
-            (beside / _OURS).write_text(json.dumps(self._own_config()))
-            beside.rename(folder)  # fails where others were faster, for theirs is not empty
+            safetensors.torch.save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
+            (temporary / _CONFIG).write_text(json.dumps(self._peft_config(), indent=2))
+            (temporary / _OURS).write_text(json.dumps(self._own_config()))
+            temporary.rename(folder)  # fails if another process has made it: not empty
         except BaseException as error:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, OSError):
                 _check_absent(folder)
             raise
@@ -101,17 +101,17 @@ class TrainedAdapter:
         """Read an adapter that `save` wrote.
 
         Raises:
-            ArgumentError: If there is none, or it is damaged.
+            ArgumentError: If the folder has no adapter, or a damaged one.
         """
         folder = Path(folder)
         try:
             own = json.loads((folder / _OURS).read_text())
             tensors = safetensors.torch.load_file(folder / _WEIGHTS)
             layers = tuple(own["layers"])
-            parts = [_turned(name, tensors[name]) for name in _tensor_names(layers)]
+            parts = [_transpose_b(name, tensors[name]) for name in _tensor_names(layers)]
             weights = torch.cat([part.flatten() for part in parts])
             if _sha256(weights) != own["sha256"]:
-                raise ValueError("its weights are not those that were saved")
+                raise ValueError("the checksum of its weights is wrong")
             return cls(
                 weights,
                 layers,
@@ -121,22 +121,22 @@ class TrainedAdapter:
                 own["base"],
                 own["transposed"],
             )
-        except _DAMAGES as error:
+        except _READ_ERRORS as error:
             raise ArgumentError(
-                f"{folder} holds no adapter that this version can read: {error}"
+                f"{folder} has no adapter that this version can read: {error}"
             ) from error
 
     def check_fits(self, layers: Sequence[str], shapes: Shapes) -> None:
         """Reject a model with other layers.
 
         Raises:
-            ArgumentError: If the adapter belongs to another model, rank or choice of layers.
+            ArgumentError: If the adapter has another base model, rank or choice of layers.
         """
         if (self.layers, self.shapes) != (tuple(layers), tuple(shapes)):
             raise ArgumentError(
                 f"the adapter was trained for {self.base!r} with lora_rank "
                 f"{self.config.lora_rank} and target_modules {self.config.target_modules!r}, "
-                "and fits no other model, rank or choice of layers"
+                "and does not fit another model, rank or choice of layers"
             )
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -144,9 +144,9 @@ class TrainedAdapter:
         parts = torch.split(self.weights, sizes)
         names = _tensor_names(self.layers)
         for name, part, shape in zip(names, parts, self.shapes, strict=True):
-            yield name, _turned(name, part.view(shape)).clone()
+            yield name, _transpose_b(name, part.view(shape)).clone()
 
-    def _peft_config(self) -> dict[str, Any]:
+    def _peft_config(self) -> dict[str, object]:
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -160,7 +160,7 @@ class TrainedAdapter:
             "fan_in_fan_out": self.transposed,
         }
 
-    def _own_config(self) -> dict[str, Any]:
+    def _own_config(self) -> dict[str, object]:
         return {
             "base": self.base,
             "transposed": self.transposed,
@@ -175,8 +175,8 @@ def _tensor_names(layers: Sequence[str]) -> list[str]:
     return [f"{_PREFIX}{name}.lora_{part}.weight" for name in layers for part in "AB"]
 
 
-def _turned(name: str, part: torch.Tensor) -> torch.Tensor:
-    """Return B transposed, from PEFT's format or to it, and A as it is."""
+def _transpose_b(name: str, part: torch.Tensor) -> torch.Tensor:
+    """Transpose B, from PEFT's format or to it; return A unchanged."""
     return part.T.contiguous() if ".lora_B." in name else part
 
 

@@ -13,7 +13,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -225,10 +224,10 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
             layer.forward = functools.partial(_checkpointed, layer.forward)
 
 
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Callable[..., object], *args: object, **kwargs: object) -> object:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+    return checkpoint(functools.partial(forward, **kwargs), *args, use_reentrant=False)
 
 
 def split_into_passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[int, int]]:

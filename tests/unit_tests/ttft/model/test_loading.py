@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +32,6 @@ if TYPE_CHECKING:
 
 Fingerprint = Callable[[torch.nn.Module], str]
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
-
-
-@pytest.fixture(autouse=True)
-def nobody_uses_what_other_tests_loaded() -> Iterator[None]:
-    yield
-    gc.collect()
 
 
 @pytest.fixture

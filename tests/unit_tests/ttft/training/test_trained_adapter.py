@@ -376,7 +376,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 def test_what_is_damaged_is_refused_by_name(damage: str, saved: Path) -> None:
     assert TrainedAdapter.load(saved)
     DAMAGES[damage](saved)
-    with pytest.raises(ArgumentError, match="holds no adapter") as raised:
+    with pytest.raises(ArgumentError, match="has no adapter") as raised:
         TrainedAdapter.load(saved)
     assert str(saved) in str(raised.value)
 
@@ -404,7 +404,8 @@ def test_an_adapter_of_other_rank_layers_or_model_is_refused(
         Engine(engine.language_model, other_layers),
         Engine(gpt2, engine.config),
     ):
-        with pytest.raises(ArgumentError, match="fits no other model, rank or choice of layers"):
+        message = "does not fit another model, rank or choice of layers"
+        with pytest.raises(ArgumentError, match=message):
             other.request(adapter)
         with pytest.raises(ArgumentError, match="'tiny'"):
             engine.request(replace(other.finetune(texts[:1]), base="tiny"))
