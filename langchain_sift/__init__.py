@@ -1,7 +1,7 @@
 """SIFT retrieval and test-time fine-tuning for LangChain.
 
 Importing this package loads neither PyTorch, transformers nor Chroma: each public name is
-loaded when it is first used (PEP 562).
+imported when it is first used (PEP 562).
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from langchain_sift.calibrated_settings import CalibratedSettings
-    from langchain_sift.calibration import calibrate
-    from langchain_sift.chains import create_ttft_chain
-    from langchain_sift.chat_models import ChatTestTimeFineTuned
-    from langchain_sift.comparison import Report, compare
-    from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
-    from langchain_sift.document_compressors import SIFTReranker
-    from langchain_sift.embeddings import HiddenStateEmbeddings
-    from langchain_sift.llms import TestTimeFineTunedLLM
-    from langchain_sift.retrieval.scores import Retrieval, ScoredDocument
-    from langchain_sift.retrievers import SIFTRetriever
-    from langchain_sift.stores import AsyncChroma
+    from langchain_sift.calibrated_settings import CalibratedSettings as CalibratedSettings
+    from langchain_sift.calibration import calibrate as calibrate
+    from langchain_sift.chains import create_ttft_chain as create_ttft_chain
+    from langchain_sift.chat_models import ChatTestTimeFineTuned as ChatTestTimeFineTuned
+    from langchain_sift.comparison import Report as Report
+    from langchain_sift.comparison import compare as compare
+    from langchain_sift.config import FineTuneConfig as FineTuneConfig
+    from langchain_sift.config import GenerationConfig as GenerationConfig
+    from langchain_sift.config import Limits as Limits
+    from langchain_sift.document_compressors import SIFTReranker as SIFTReranker
+    from langchain_sift.embeddings import HiddenStateEmbeddings as HiddenStateEmbeddings
+    from langchain_sift.llms import TestTimeFineTunedLLM as TestTimeFineTunedLLM
+    from langchain_sift.retrieval.scores import Retrieval as Retrieval
+    from langchain_sift.retrieval.scores import ScoredDocument as ScoredDocument
+    from langchain_sift.retrievers import SIFTRetriever as SIFTRetriever
+    from langchain_sift.stores import AsyncChroma as AsyncChroma
 
 __version__ = version("langchain-sift")
 
@@ -45,33 +49,16 @@ _EXPORTS = {
     "create_ttft_chain": "langchain_sift.chains",
 }
 
-__all__ = [
-    "AsyncChroma",
-    "CalibratedSettings",
-    "ChatTestTimeFineTuned",
-    "FineTuneConfig",
-    "GenerationConfig",
-    "HiddenStateEmbeddings",
-    "Limits",
-    "Report",
-    "Retrieval",
-    "SIFTReranker",
-    "SIFTRetriever",
-    "ScoredDocument",
-    "TestTimeFineTunedLLM",
-    "calibrate",
-    "compare",
-    "create_ttft_chain",
-]
+__all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the module that holds it."""
+    """Import a public name from its module."""
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_EXPORTS[name]), name)
 
 
 def __dir__() -> list[str]:
-    """List the public names, loaded or not."""
+    """List the public names, imported or not."""
     return [*__all__, "__version__"]

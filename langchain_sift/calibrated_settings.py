@@ -1,62 +1,58 @@
-"""What a calibration chose, in a file that the retriever, the models and `compare` read."""
+"""Save the settings that a calibration chose, for the retriever, the models and `compare`."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.checks import check_integer
+from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 VERSION = 1
-"""Of the file's format."""
+"""The version of the file format."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibratedSettings:
-    """What suits one store and one model: `SIFTRetriever` takes some of it, training the rest."""
+    """The settings for one store and one model, for `SIFTRetriever` and for fine-tuning."""
 
     noise_variance: float
-    """λ'."""
+    """λ' of SIFT."""
 
     learning_rate: float
     k: int
-    """Documents for a prompt."""
+    """Number of documents for a prompt."""
 
     fetch_k: int
-    """Candidates that they were chosen from."""
+    """Number of candidates to choose them from."""
 
     lora_rank: int
     lora_alpha: float
     max_length: int
-    """Tokens of a document."""
+    """Maximum number of tokens of a document to train on."""
 
     model: str
-    """A name on the hub, or a folder."""
+    """Name of the model on the Hugging Face hub, or its folder."""
 
     protocol: str
-    """What was calibrated on: "document" or "continuation"."""
+    """Protocol of the calibration: "document" or "continuation"."""
 
     seed: int
-    """Of the adapter's initial weights, and of which documents were held out."""
+    """Seed of the adapter's initial weights and of the held-out documents."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot be a setting.
+        """Check the values.
 
         Raises:
             ArgumentError: If a value is of another type or out of range.
         """
         for name in ("noise_variance", "learning_rate", "lora_alpha"):
-            value = getattr(self, name)
-            good = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (good and math.isfinite(value) and value > 0):
-                raise ArgumentError(f"{name} must be positive and finite, got {value!r}")
-            object.__setattr__(self, name, float(value))
+            check_positive(name, getattr(self, name))
+            object.__setattr__(self, name, float(getattr(self, name)))
         for name, lowest in (("k", 1), ("fetch_k", 1), ("lora_rank", 1), ("max_length", 2)):
             check_integer(name, getattr(self, name), lowest)
         check_integer("seed", self.seed, 0)
@@ -65,7 +61,7 @@ class CalibratedSettings:
                 raise ArgumentError(f"{name} must be a name, got {getattr(self, name)!r}")
 
     def finetune_config(self) -> FineTuneConfig:
-        """Return how the model is to learn."""
+        """Return the settings of fine-tuning."""
         return FineTuneConfig(
             learning_rate=self.learning_rate,
             lora_rank=self.lora_rank,
@@ -75,39 +71,43 @@ class CalibratedSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, with the format's version."""
+        """Return the values and the format's version as a JSON object."""
         return {"version": VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, found: Any) -> CalibratedSettings:
-        """Return the settings of such values.
+    def from_json(cls, json_object: object) -> CalibratedSettings:
+        """Make settings from the JSON object that `to_json` returns.
 
         Raises:
-            ArgumentError: If one is missing, unknown or out of range, or the version is another.
+            ArgumentError: If a value is missing, unknown or out of range, or the version differs.
         """
-        if not isinstance(found, Mapping):
+        if not isinstance(json_object, Mapping):
             raise ArgumentError(
-                f"settings must be an object with names and values, got {type(found).__name__}"
+                "settings must be an object with names and values, got "
+                f"{type(json_object).__name__}"
             )
-        values = dict(found)
+        values = dict(json_object)
         version = values.pop("version", None)
         if version != VERSION or isinstance(version, bool):
             raise ArgumentError(
-                f"these settings have version {version!r}, and {VERSION} is read: calibrate again"
+                f"these settings have version {version!r}, expected {VERSION}: calibrate again"
             )
         known = {field.name for field in fields(cls)}
         for problem, names in (("unknown", values.keys() - known), ("no", known - values.keys())):
             if names:
-                raise ArgumentError(
-                    f"these settings have {problem} {', '.join(sorted(map(str, names)))}"
-                )
+                listed = ", ".join(sorted(map(str, names)))
+                raise ArgumentError(f"these settings have {problem} {listed}: calibrate again")
         return cls(**values)
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
-        """Write a JSON file.
+        """Write the settings to a JSON file.
+
+        Args:
+            path: The file.
+            overwrite: If True, replace an existing file.
 
         Raises:
-            ArgumentError: If it is there already, or cannot be written.
+            ArgumentError: If the file already exists, or cannot be written.
         """
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
         try:
@@ -115,17 +115,17 @@ class CalibratedSettings:
                 file.write(text)
         except FileExistsError as error:
             raise ArgumentError(
-                f"{path} is there already: name another file, or overwrite it"
+                f"{path} already exists: name another file, or overwrite it"
             ) from error
         except OSError as error:
             raise ArgumentError(f"{path} cannot be written: {error.strerror}") from error
 
     @classmethod
     def load(cls, path: Path | str) -> CalibratedSettings:
-        """Read such a file.
+        """Read the settings from a file that `save` wrote.
 
         Raises:
-            ArgumentError: If it cannot be read, or is not what `save` writes.
+            ArgumentError: If the file cannot be read, or `save` did not write it.
         """
         try:
             return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -134,11 +134,11 @@ class CalibratedSettings:
         except ArgumentError as error:
             raise ArgumentError(f"{path}: {error}") from error
         except ValueError as error:
-            raise ArgumentError(f"{path} is no file that `calibrate` wrote: {error}") from error
+            raise ArgumentError(f"{path} is not a settings file of `calibrate`: {error}") from error
 
 
 def read_settings(settings: CalibratedSettings | Path | str) -> CalibratedSettings:
-    """Return settings that may be given as what they are, or as the file that they are in.
+    """Return the settings; a path names the file to load them from.
 
     Raises:
         ArgumentError: As `CalibratedSettings.load` does.

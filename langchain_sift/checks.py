@@ -1,4 +1,4 @@
-"""Checks of the numbers in settings: each names the setting, the rule and the value."""
+"""Check the numbers in settings; every message names the setting, the rule and the value."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from langchain_sift.errors import ArgumentError
 
 
 def check_integer(name: str, value: Any, lowest: int, *, optional: bool = False) -> None:
-    """Reject everything but Python integers of at least `lowest`.
+    """Check that a value is a Python integer of at least `lowest`.
 
     Args:
         name: The setting, for the message.
-        value: The value to check; booleans are no integers.
-        lowest: The smallest integer allowed.
-        optional: Allow None.
+        value: The value; a boolean is not an integer.
+        lowest: The lower bound.
+        optional: If True, None is allowed too.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
     if optional and value is None:
         return
@@ -30,20 +30,20 @@ def check_integer(name: str, value: Any, lowest: int, *, optional: bool = False)
 
 
 def check_count(name: str, value: Any) -> None:
-    """Reject everything but integers of at least 1, NumPy's included.
+    """Check that a value is an integer of at least 1; NumPy's integers are allowed.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
-    is_numpys = isinstance(value, Integral) and not isinstance(value, bool)
-    check_integer(name, int(value) if is_numpys else value, 1)
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    check_integer(name, int(value) if is_integer else value, 1)
 
 
 def check_positive(name: str, value: Any, *, optional: bool = False) -> None:
-    """Reject everything but finite numbers above 0.
+    """Check that a value is a finite number above 0; with `optional`, or None.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
     if optional and value is None:
         return
@@ -53,30 +53,30 @@ def check_positive(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def check_not_negative(name: str, value: Any) -> None:
-    """Reject everything but finite numbers from 0 on.
+    """Check that a value is a finite number of at least 0.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
     if not (is_finite_number(value) and value >= 0):
         raise ArgumentError(f"{name} must be finite and not negative, got {value!r}")
 
 
 def check_fraction(name: str, value: Any) -> None:
-    """Reject everything but numbers above 0 and up to 1.
+    """Check that a value is a number above 0 and at most 1.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
     if not (is_finite_number(value) and 0 < value <= 1):
         raise ArgumentError(f"{name} must be above 0 and at most 1, got {value!r}")
 
 
 def check_seconds(name: str, value: Any, *, optional: bool = False) -> None:
-    """Reject everything but a duration that a thread can wait for.
+    """Check that a value is a duration that a thread can wait for; with `optional`, or None.
 
     Raises:
-        ArgumentError: If the value is not allowed.
+        ArgumentError: If it is not.
     """
     if optional and value is None:
         return
@@ -86,10 +86,10 @@ def check_seconds(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def is_finite_number(value: object) -> TypeGuard[float]:
-    """Tell a finite real number from everything else; booleans are no numbers."""
+    """Return True for a finite real number; a boolean is not a number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # an integer that no float holds
+    except OverflowError:  # an integer beyond the range of float
         return False

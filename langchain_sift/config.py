@@ -1,4 +1,4 @@
-"""What a user may set about training and about answering: frozen, checked, no torch."""
+"""Configure training, generation and the engine's limits: frozen and checked, without torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from langchain_sift.checks import (
-    check_integer,
-    check_not_negative,
-    check_positive,
-)
+from langchain_sift.checks import check_integer, check_not_negative, check_positive
 from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
@@ -25,98 +21,102 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def adds_context(mode: str) -> bool:
-    """Tell whether a mode puts the documents before the prompt."""
+    """Return True if a mode puts the documents into the prompt."""
     return mode in {"rag", "both"}
 
 
 def fine_tunes(mode: str) -> bool:
-    """Tell whether a mode fine-tunes the model on the documents."""
+    """Return True if a mode fine-tunes the model on the documents."""
     return mode in {"ttft", "both"}
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneConfig:
-    """How the model learns from the documents of one prompt.
+    """The settings of fine-tuning on the documents of one prompt.
 
-    The defaults follow the recipe of arXiv 2410.08020 for models of one billion parameters
-    and more. A much smaller model wants a larger `learning_rate`.
+    The defaults follow arXiv 2410.08020 for models of at least one billion parameters. A much
+    smaller model needs a larger `learning_rate`.
     """
 
     lora_rank: int = 64
-    """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). At the width of
-    the model it could express any update."""
+    """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). A larger rank
+    can express more; at the width of the model, any update."""
 
     lora_alpha: float = 16.0
-    """The update is scaled by `lora_alpha / lora_rank`; 0 would learn nothing."""
+    """Scale of the update, which is multiplied by `lora_alpha / lora_rank`. Positive."""
 
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Which layers get an adapter: "all-linear" (all but the output layer), or the last parts
-    of their names, such as ("q_proj", "v_proj")."""
+    """Layers that get an adapter: "all-linear" (all linear layers but the output layer), or the
+    last parts of their names, such as ("q_proj", "v_proj")."""
 
     learning_rate: float = 5e-4
-    """AdamW's step. At 0 the model answers as the base model; too large, and it forgets."""
+    """Learning rate of AdamW. At 0 the model answers as the base model does. If it is too large,
+    the model forgets more than it gains."""
 
     steps_per_document: int = 1
-    """Gradient steps on each document before the next. More than one resembles choosing the
-    same document again, whether or not that helps."""
+    """Gradient steps on each document before the next document. More than 1 has the effect of
+    repeated documents."""
 
     max_length: int = 1024
-    """Tokens of a document that are learned from; the rest is cut off. Never more than the
-    model's context."""
+    """Maximum number of tokens of a document to train on; the rest is cut off. Never more than
+    the model's context."""
 
     seed: int = 0
-    """Seed of the adapter's initial weights: same seed, documents and prompt, same answer."""
+    """Seed of the adapter's initial weights. The same seed, documents and prompt give the same
+    answer."""
 
     max_gradient_norm: float | None = 1.0
-    """A step's gradient is scaled down to this length, as in Hardt & Sun's experiments
-    (arXiv 2305.18466). Near 0 a document teaches as much as any other; None: no limit."""
+    """Maximum norm of a step's gradient; a larger gradient is scaled down (arXiv 2305.18466 uses
+    1). Near 0 all documents have the same influence. None means no limit."""
 
     max_update: float | None = 1.0
-    """Largest Frobenius norm of all updates together, as a share of the norm of the weights that
-    they are added to; a larger update is scaled down to it. Training seldom comes near 1, which
-    is there for documents that are made to break a model. None: no limit."""
+    """Maximum Frobenius norm of all updates together, relative to the norm of the weights that
+    they are added to; a larger update is scaled down. Ordinary training stays far below 1; the
+    limit is for documents written to break a model. None means no limit."""
 
     gradient_reuse: int = 1
-    """Where a document follows itself, its gradient is computed every so many steps only, and
-    used again between (HullFT, arXiv 2605.30337, which takes 2). 1: computed for each step."""
+    """Number of successive steps on the same document that share one gradient (HullFT,
+    arXiv 2605.30337, which uses 2). 1 means that each step computes its gradient."""
 
     max_documents: int | None = None
-    """Documents learned from, repeats counted, and those too short to learn from not; None: all."""
+    """Maximum number of documents to train on, counting repeats. Documents that are too short do
+    not count. None means no limit."""
 
     max_train_tokens: int | None = None
-    """Training ends before the step that would go beyond so many tokens; None: no limit."""
+    """Maximum number of tokens to train on: training stops before the step that would exceed it.
+    None means no limit."""
 
     max_train_seconds: float | None = None
-    """Training ends before the first step that would begin later than this, but for the first
-    step. The model answers with what it has learned, the most informative documents, and a
-    slower moment learns less: the same question may get another answer. None: no limit."""
+    """Time limit of the training: no step but the first starts later. The model then answers with
+    the steps that were taken, on the most informative documents. A slower machine takes fewer
+    steps, so that the answer may differ between calls. None means no limit."""
 
     min_gain: float = 0.0
-    """Where the documents reduce the prior variance of the prompt by less (SIFT's gains, between
-    0 and 1, summed), nothing is learned and the base model answers. Needs a `SIFTRetriever` that
-    the model or a chain asks, or documents of one with a `score_key`; what others bring is not
-    known, and is learned from. At 0 whatever is retrieved is learned from, at 1 nothing ever is."""
+    """Skip training if the documents' summed SIFT gain, a share of the prior variance from 0 to 1,
+    is below this; the base model answers. Gains are known for the documents of a `SIFTRetriever`
+    that the model or a chain calls, and for documents that a `SIFTRetriever` with a `score_key`
+    returned; others are always trained on. At 0 no training is skipped, at 1 every training with
+    known gains is."""
 
     on_failure: str = "base"
-    """What a training that cannot be finished (a loss that is not finite, memory that does not
-    suffice) leads to: "base", an answer of the base model, or "raise", a `TrainingError`."""
+    """Outcome if training fails because the loss is not finite or memory is short: "base" means
+    that the base model answers, "raise" that a `TrainingError` is raised."""
 
     gradient_checkpointing: bool = False
-    """Whether activations are computed again for the backward pass: a third slower, and the
-    memory of one layer in place of all. For long documents."""
+    """If True, compute activations again in the backward pass: a third slower, and the memory of
+    one layer in place of all. For long documents."""
 
     drift_texts: tuple[str, ...] = ()
-    """Texts that the model is to predict after fine-tuning no worse than before: its general
-    ability, or how it is to behave. Costs a forward pass over them for each prompt. Documents
-    are training data that nobody vetted; this bounds what they can do to what is measured on
-    these texts, and to nothing else."""
+    """Texts on which the loss must not rise by more than `max_drift`, such as samples of general
+    ability or of wanted behaviour. They bound the damage that documents of unknown origin can do,
+    on these texts only. They cost each prompt a forward pass."""
 
     max_drift: float = 0.5
-    """By how many nats per token the loss on `drift_texts` may rise; beyond, the base model
-    answers. At 0 hardly any fine-tuning is let through."""
+    """Maximum increase of the loss on `drift_texts`, in nats per token; above it, the base model
+    answers. At 0 hardly any fine-tuning passes."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot work.
+        """Check the values.
 
         Raises:
             ArgumentError: If a value is out of range.
@@ -128,6 +128,7 @@ class FineTuneConfig:
         check_integer("max_documents", self.max_documents, 1, optional=True)
         check_integer("max_train_tokens", self.max_train_tokens, 1, optional=True)
         check_positive("lora_alpha", self.lora_alpha)
+        check_not_negative("learning_rate", self.learning_rate)
         check_positive("max_gradient_norm", self.max_gradient_norm, optional=True)
         check_positive("max_update", self.max_update, optional=True)
         check_positive("max_train_seconds", self.max_train_seconds, optional=True)
@@ -138,7 +139,6 @@ class FineTuneConfig:
         if isinstance(self.drift_texts, str):
             raise ArgumentError("drift_texts must be a sequence of texts, got one text")
         object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
-        check_not_negative("learning_rate", self.learning_rate)
         if isinstance(self.target_modules, str):
             if self.target_modules != "all-linear":
                 raise ArgumentError(
@@ -151,59 +151,62 @@ class FineTuneConfig:
 
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
-    """How the model answers."""
+    """The settings of one answer."""
 
     max_tokens: int = 256
-    """Largest number of new tokens; fewer where the model's context ends first."""
+    """Maximum number of new tokens; fewer if the model's context is full before."""
 
     temperature: float = 0.0
-    """0 always takes the likeliest token; 1 samples as the model predicts."""
+    """Sampling temperature. 0 always takes the likeliest token; 1 samples from the model's
+    probabilities."""
 
     stop: tuple[str, ...] = ()
-    """The answer ends before the first of these strings."""
+    """Stop strings: the answer ends before the first of them."""
 
     keep_special_tokens: bool = False
-    """Whether the answer shows the tokenizer's special tokens, as marks of tool calls may be."""
+    """If True, keep the tokenizer's special tokens in the answer: some models mark tool calls
+    with them."""
 
     seed: int | None = None
-    """Of the sampling: the same seed, the same answer. None: another each time."""
+    """Seed of the sampling: the same seed gives the same answer. None means a new seed for each
+    answer."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot work.
+        """Check the values.
 
         Raises:
             ArgumentError: If a value is out of range.
         """
         check_integer("max_tokens", self.max_tokens, 1)
         check_not_negative("temperature", self.temperature)
-        if self.seed is not None:
-            check_integer("seed", self.seed, 0)
-            if self.seed >= 1 << 63:
-                raise ArgumentError(f"seed must be below 2**63, got {self.seed}")
+        check_integer("seed", self.seed, 0, optional=True)
+        if self.seed is not None and self.seed >= 1 << 63:
+            raise ArgumentError(f"seed must be below 2**63, got {self.seed}")
         object.__setattr__(self, "stop", _strings("stop", self.stop))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one engine does at once, and how much it lets wait."""
+    """The capacity of one engine."""
 
     max_batch_size: int = 8
-    """Prompts that are trained and answered together. Each needs a slot: 18 bytes for each
-    weight of its adapter. At 1 each prompt is alone, and the same bits come out whoever else
-    asks; more are faster together, and equal to rounding."""
+    """Maximum number of prompts that are trained and answered together. Each needs a slot of 18
+    bytes for each weight of its adapter. At 1 an answer is the same bit for bit, whatever other
+    requests arrive; more are faster, and equal up to rounding."""
 
     gather_seconds: float = 0.02
-    """How long the engine waits for requests that have been admitted and are on their way, so
-    that they can be trained together. A request that is alone never waits."""
+    """Maximum time to wait for admitted requests that are not submitted yet, to train them
+    together. A request never waits if there is no other."""
 
     max_requests: int = 256
-    """Requests admitted at once, those at work included; one more is refused at once."""
+    """Maximum number of admitted requests, those in training included; further requests are
+    refused at once."""
 
     max_tokens: int = 4_000_000
-    """Training tokens of all requests admitted at once."""
+    """Maximum number of training tokens of all admitted requests together."""
 
     def __post_init__(self) -> None:
-        """Reject what cannot work.
+        """Check the values.
 
         Raises:
             ArgumentError: If a value is out of range.

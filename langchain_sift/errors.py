@@ -1,30 +1,30 @@
-"""Every error that is ours.
+"""Define the errors of this package.
 
     SIFTError
     ├── ArgumentError           (ValueError)       an argument is out of range
-    │   ├── InvalidFilter                          a store does not understand a filter
+    │   ├── InvalidFilter                          a filter that the store cannot apply
     │   └── PromptTooLong                          a prompt fills the model's context
-    ├── EmbeddingError          (ValueError)       a vector is NaN, zero, of the wrong size or none
-    │   └── DimensionMismatch                      the query's size is not the stored vectors'
-    ├── NotFittedError          (ValueError)       embeddings are used before they know their mean
-    ├── StoreError              (RuntimeError)     a vector store cannot be used as it is
+    ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
+    │   └── DimensionMismatch                      query and stored vectors differ in size
+    ├── NotFittedError          (ValueError)       embeddings without a fitted mean
+    ├── StoreError              (RuntimeError)     a vector store cannot be used
     │   ├── StoreUnavailable    (ConnectionError)  it cannot be reached, or is overloaded
-    │   ├── StoreTimeout        (TimeoutError)     it did not answer in time
+    │   ├── StoreTimeout        (TimeoutError)     it did not answer before the deadline
     │   ├── CollectionNotFound  (LookupError)      it has no such collection
     │   └── StoreInUse                             another process has its folder open
-    ├── CorpusError             (ValueError)       a file of documents or prompts cannot be read
+    ├── CorpusError             (ValueError)       a file of documents or prompts is unreadable
     ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
     ├── EngineError             (RuntimeError)     a prompt cannot be answered now
-    │   ├── EngineOverloaded                       too much is asked at once: refused, try later
-    │   ├── RequestTimeout      (TimeoutError)     it was not answered within the time allowed
-    │   ├── RequestCancelled                       it was cancelled, or the engine was closed
-    │   ├── TrainingError                          its documents could not be learned from
-    │   ├── GeneratorUnavailable (ConnectionError) the server that is to answer cannot be reached
-    │   └── AdapterRefused                         it does not take what was learned
+    │   ├── EngineOverloaded                       the engine is at capacity: try again later
+    │   ├── RequestTimeout      (TimeoutError)     no answer before the deadline
+    │   ├── RequestCancelled                       cancelled, or the engine was closed
+    │   ├── TrainingError                          training on the documents failed
+    │   ├── GeneratorUnavailable (ConnectionError) the generating server cannot be reached
+    │   └── AdapterRefused                         the generating server refuses the adapter
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
-Each also is the built-in error that a caller would have caught without knowing us.
-No message holds text of a document or of a prompt.
+Each error is also the built-in error in brackets, for callers that do not know this package.
+No message contains text of a document or of a prompt.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ import importlib.util
 
 
 class SIFTError(Exception):
-    """The root of every error that is ours."""
+    """The root of all errors of this package."""
 
 
 class ArgumentError(SIFTError, ValueError):
     """An argument is out of range or contradicts another."""
 
 
-class InvalidFilter(ArgumentError):  # noqa: N818 - named for what is wrong, as Chroma's are
-    """A filter that the store does not understand, or that a tenant may not have."""
+class InvalidFilter(ArgumentError):  # noqa: N818 - named as Chroma names its errors
+    """A filter that the store cannot apply, or that a tenant must not use."""
 
 
 class PromptTooLong(ArgumentError):  # noqa: N818
-    """A prompt leaves no room for an answer in the model's context."""
+    """A prompt that leaves no room for an answer in the model's context."""
 
 
 class EmbeddingError(SIFTError, ValueError):
-    """A vector holds NaN or infinity, is zero, has the wrong size, or could not be made."""
+    """A vector contains NaN or infinity, is zero, has the wrong size, or could not be made."""
 
 
 class DimensionMismatch(EmbeddingError):  # noqa: N818
-    """The query's vector and the stored ones have different numbers of dimensions."""
+    """The vectors of the query and of the store differ in size."""
 
 
 class NotFittedError(SIFTError, ValueError):
-    """Embeddings were used before the mean that they are centred on was fitted."""
+    """Embeddings are used before the mean that they subtract is fitted."""
 
 
 class StoreError(SIFTError, RuntimeError):
-    """A vector store cannot serve SIFT as it is."""
+    """A vector store cannot be used with SIFT."""
 
 
 class StoreUnavailable(StoreError, ConnectionError):  # noqa: N818
-    """The store cannot be reached, broke off, or said that it is overloaded; retried before."""
+    """The store cannot be reached, closed the connection or is overloaded, also after retries."""
 
 
 class StoreTimeout(StoreError, TimeoutError):  # noqa: N818
-    """The store did not answer within the time allowed."""
+    """The store did not answer before the deadline."""
 
 
 class CollectionNotFound(StoreError, LookupError):  # noqa: N818
@@ -77,11 +77,11 @@ class CollectionNotFound(StoreError, LookupError):  # noqa: N818
 
 
 class StoreInUse(StoreError):  # noqa: N818
-    """Another process has the folder of an embedded store open; a server shares one."""
+    """Another process has the folder of an embedded store open; a server can share the store."""
 
 
 class CorpusError(SIFTError, ValueError):
-    """A file of documents or prompts cannot be read; the message names file and line."""
+    """A file of documents or prompts is unreadable; the message names file and line."""
 
 
 class ModelLoadError(SIFTError, OSError):
@@ -89,41 +89,41 @@ class ModelLoadError(SIFTError, OSError):
 
 
 class EngineError(SIFTError, RuntimeError):
-    """A prompt cannot be answered as things are."""
+    """A prompt cannot be answered now."""
 
 
 class EngineOverloaded(EngineError):  # noqa: N818
-    """As many requests or training tokens as the engine admits are there already.
+    """The engine is at capacity: too many requests or training tokens are admitted.
 
-    Said before anything is done for the request. Ask again later, or raise `Limits`.
+    Raised before any work on the request. Try again later, or raise `Limits`.
     """
 
 
 class RequestTimeout(EngineError, TimeoutError):  # noqa: N818
-    """A prompt was not answered within the time allowed."""
+    """A prompt was not answered before the deadline."""
 
 
 class RequestCancelled(EngineError):  # noqa: N818
-    """A request ended before its answer: it was cancelled, or the engine was closed."""
+    """A request ended without an answer: it was cancelled, or the engine was closed."""
 
 
 class TrainingError(EngineError):
-    """The documents could not be learned from, and `on_failure` is "raise"."""
+    """Training on the documents failed, and `on_failure` is "raise"."""
 
 
 class GeneratorUnavailable(EngineError, ConnectionError):  # noqa: N818
-    """The server that is to answer with an adapter cannot be reached, or has no room."""
+    """The server that generates with an adapter cannot be reached, or is at capacity."""
 
 
 class AdapterRefused(EngineError):  # noqa: N818
-    """The server that is to answer does not take the adapter; the message says what to do."""
+    """The server that generates refuses the adapter; the message names the cure."""
 
 
 class MissingExtraError(SIFTError, ImportError):
-    """An optional dependency is not installed; the message carries the command that cures it."""
+    """An optional dependency is not installed; the message names the command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
-        """Name the package that is missing and the extra that brings it."""
+        """Name the missing package and the extra that contains it."""
         super().__init__(f"{package} is required: pip install 'langchain-sift[{extra}]'")
         self.package = package
         self.extra = extra
@@ -133,8 +133,8 @@ def require(extra: str, *packages: str) -> None:
     """Check that the packages of an extra are installed, without importing them.
 
     Args:
-        extra: The extra of langchain-sift that brings the packages.
-        *packages: Names of packages, as they are imported.
+        extra: The extra of langchain-sift that contains the packages.
+        *packages: Import names of packages.
 
     Raises:
         MissingExtraError: If a package is not installed.

@@ -50,7 +50,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     SAVED.save(path)
     assert CalibratedSettings.load(path) == SAVED
-    with pytest.raises(ArgumentError, match="is there already"):
+    with pytest.raises(ArgumentError, match="already exists"):
         SAVED.save(path)
     SAVED.save(path, overwrite=True)
     values = json.loads(path.read_text())
@@ -64,7 +64,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
             CalibratedSettings.load(tmp_path / "bad.json")
     (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ArgumentError, match=r"bad\.json is no file that `calibrate` wrote"):
+    with pytest.raises(ArgumentError, match=r"bad\.json is not a settings file of `calibrate`"):
         CalibratedSettings.load(tmp_path / "bad.json")
     with pytest.raises(ArgumentError, match="cannot be read: Is a directory"):
         CalibratedSettings.load(tmp_path)
