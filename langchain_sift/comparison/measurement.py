@@ -257,13 +257,13 @@ def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict
     return {"accuracy": float(likeliest == prompt.correct)}
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Return the maximum number of bytes that PyTorch allocated on a GPU; 0 on a CPU.
+def _peak_memory(device: torch.device) -> int | None:
+    """Return the maximum number of bytes that PyTorch allocated on a GPU; None on a CPU.
 
     On a CPU, only the memory of the process can be measured. It never shrinks, so its figure
     depends on the methods that ran before.
     """
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
 def _wait(ticket: Ticket) -> tuple[str, Outcome]:
