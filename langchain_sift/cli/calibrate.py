@@ -82,13 +82,13 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
-        from langchain_sift.stores.locking import held
+        from langchain_sift.stores.locking import locked
         from langchain_sift.ttft import load_language_model
 
         _check_writable(out, overwrite=overwrite)  # before hours of work
         language_model = load_language_model(model)
 
-        with held(store, alone=False), progress_bar(console) as progress:
+        with locked(store, exclusive=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
             result = calibrate(
                 open_store(store, collection, embeddings),

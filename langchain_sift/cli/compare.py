@@ -82,9 +82,9 @@ class _Source:
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock the folder of the store for reading."""
-        from langchain_sift.stores.locking import held
+        from langchain_sift.stores.locking import locked
 
-        return nullcontext() if self.store is None else held(self.store, alone=False)
+        return nullcontext() if self.store is None else locked(self.store, exclusive=False)
 
     def open(self, model: LanguageModel, out: Path, progress: Progress) -> Chroma:
         """Open the collection; index the files if there is none."""

@@ -54,12 +54,12 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     """Explain the documents that SIFT chooses for a query, next to the nearest neighbours."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.retrieval.explanation import explain
-        from langchain_sift.stores.locking import held
+        from langchain_sift.stores.locking import locked
 
         options = selection_options(
             read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
         )
-        with held(store, alone=False):
+        with locked(store, exclusive=False):
             explanation = explain(open_store(store, collection, embeddings), query, **options)
         if as_json:
             typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))

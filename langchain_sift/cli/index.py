@@ -70,11 +70,11 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.indexing.files import find_files
         from langchain_sift.indexing.index import index_into
         from langchain_sift.indexing.named_objects import load_embeddings
-        from langchain_sift.stores.locking import held
+        from langchain_sift.stores.locking import locked
 
         # Mistakes in the arguments are reported before a model is loaded or a row is written.
         chunking = Chunking(chunk_size, chunk_overlap)
-        with held(store, alone=True), progress_bar(console) as progress:
+        with locked(store, exclusive=True), progress_bar(console) as progress:
             named = embeddings_for(store, collection, embeddings)
             found = find_files(paths)
             reading = progress.add_task("reading files", total=len(found.files))

@@ -19,7 +19,7 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_sift.embeddings import HiddenStateEmbeddings, model_of
 from langchain_sift.errors import ArgumentError, SIFTError, StoreUnavailable
-from langchain_sift.stores.adapters.chroma import typed
+from langchain_sift.stores.adapters.chroma_errors import typed
 from langchain_sift.stores.locking import DATABASE
 from langchain_sift.ttft.model.language_model import LanguageModel
 

@@ -30,7 +30,7 @@ from langchain_sift.serving.retrievers import make_retriever, open_store
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.stores.locking import held
+from langchain_sift.stores.locking import locked
 from langchain_sift.ttft import (
     AdapterCache,
     Engine,
@@ -242,7 +242,7 @@ def open_service(settings: ServingSettings) -> Service:
         ModelLoadError: If the model cannot be loaded.
     """
     with ExitStack() as stack:
-        stack.enter_context(held(settings.store, alone=True))
+        stack.enter_context(locked(settings.store, exclusive=True))
         load = functools.cache(functools.partial(_load_model, settings))
         stores: dict[str | None, VectorStore] = {}
         views: dict[str, TenantView] = {}

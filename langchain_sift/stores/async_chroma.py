@@ -1,13 +1,11 @@
-"""Chroma over HTTP, asked by coroutines."""
+"""Store and search documents in a Chroma server with coroutines."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import httpx
 import numpy as np
@@ -19,43 +17,38 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreTimeout, StoreUnavailable
-from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.adapters.chroma import (
-    FEW,
     INCLUDE,
-    Found,
+    ChromaSearch,
+    Filter,
     conditions_of,
-    parts_of,
-    raise_if_overloaded,
-    rows_of_get,
-    rows_of_query,
+    rows_of,
 )
-
-Answer = TypeVar("Answer")
+from langchain_sift.stores.async_collection import AsyncCollectionHandle, search_rows
 
 
 def _only_async(instead: str) -> Callable[..., NoReturn]:
-    def refuse(*_: Any, **__: Any) -> NoReturn:
+    def refuse(*_: object, **__: object) -> NoReturn:
         raise NotImplementedError(
-            f"AsyncChroma is asked by coroutines alone: await {instead}(...), or `ainvoke`"
+            f"only coroutines can use AsyncChroma: await {instead}(...), or `ainvoke`"
         )
 
     return refuse
 
 
-def _not_there(*_: Any, **__: Any) -> NoReturn:
+def _not_implemented(*_: object, **__: object) -> NoReturn:
     raise NotImplementedError(
-        "AsyncChroma searches by nearness alone: SIFTRetriever has search_type='mmr', and "
-        "aretrieve_with_scores for similarities"
+        "AsyncChroma returns neither scores nor MMR's choice: use SIFTRetriever with "
+        "search_type='mmr', or its aretrieve_with_scores for similarities"
     )
 
 
 class AsyncChroma(VectorStore):
     """A Chroma collection behind `chromadb.AsyncHttpClient`: no thread waits for the server.
 
-    `langchain_chroma.Chroma` takes such a client and fails at the first call. This store has
-    the asynchronous methods of a vector store, but for those that return scores or rank by MMR;
-    the others raise.
+    `langchain_chroma.Chroma` accepts such a client and fails at the first call. This store has
+    the asynchronous methods of a vector store, except those that return scores or rank by MMR;
+    all other methods raise NotImplementedError.
 
     Instantiate:
         ```python
@@ -66,8 +59,8 @@ class AsyncChroma(VectorStore):
         await store.aclose()
         ```
 
-    Serves any event loop, one after another or several at once, and has connections of its own
-    in each; `aclose` closes those of the loop that it is called in.
+    One store serves any number of event loops, and has separate connections in each; `aclose`
+    closes the connections of the running loop.
     """
 
     def __init__(
@@ -76,27 +69,23 @@ class AsyncChroma(VectorStore):
         collection_name: str,
         embedding_function: Embeddings | None = None,
     ) -> None:
-        """Refer to a collection; nothing is asked yet.
+        """Refer to a collection; nothing is sent yet.
 
         Args:
-            client: What `await chromadb.AsyncHttpClient(...)` returns.
-            collection_name: Made by the first `aadd_texts`; a search does not make it.
+            client: The result of `await chromadb.AsyncHttpClient(...)`.
+            collection_name: The collection; `aadd_texts` makes it, a search does not.
             embedding_function: The embeddings that filled the collection.
         """
         if not isinstance(client, AsyncClientAPI):
             raise TypeError(
                 f"client must be `await chromadb.AsyncHttpClient(...)`, got {type(client).__name__}"
             )
-        self._client = client
-        self._name = collection_name
-        self._label = f"Chroma collection {collection_name!r}"
+        self._handle = AsyncCollectionHandle(client, collection_name)
         self._embeddings = embedding_function
-        self._collection: AsyncCollection | None = None
-        self._connections: dict[asyncio.AbstractEventLoop, dict[int, httpx.AsyncClient]] = {}
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """The embeddings given."""
+        """The embedding function."""
         return self._embeddings
 
     async def aadd_texts(
@@ -105,83 +94,74 @@ class AsyncChroma(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[str]:
         """Embed and store texts, in batches of the size that the server allows.
 
         Args:
-            texts: What to store.
-            metadatas: One for each text.
-            ids: One for each text; a text whose id is there is replaced. Random if None.
-            **kwargs: None is known.
+            texts: The texts to store.
+            metadatas: Metadata of each text.
+            ids: Id of each text; a text whose id exists is replaced. None means random ids.
+            **kwargs: Refused.
 
         Returns:
             The ids.
         """
         _refuse(kwargs)
-        if self._embeddings is None:
-            raise ValueError(
-                "AsyncChroma was opened without embedding_function and cannot embed texts"
-            )
-        texts, may_be_there = list(texts), ids is not None
+        embedder = self._embedder("texts")
+        texts, may_exist = list(texts), ids is not None
         ids = [id_ or str(uuid.uuid4()) for id_ in ids or [""] * len(texts)]
         if not texts:
             return ids
-        vectors = await self._embeddings.aembed_documents(texts)
-        client = self._here()
-        collection = await client.get_or_create_collection(self._name, embedding_function=None)
-        self._collection = _through(self._client, collection)
-        collection = _through(client, collection)
-        batch = await client.get_max_batch_size()
+        vectors = await embedder.aembed_documents(texts)
+        client = self._handle.client()
+        collection = await self._handle.get_or_create(client)
+        size = await client.get_max_batch_size()
         new = metadatas or [{} for _ in texts]
-        for start in range(0, len(texts), batch):
-            part = slice(start, start + batch)
-            old = await _keys(collection, ids[part]) if may_be_there else {}
-            # A row that is written again keeps what it is not told to forget.
-            whole = [
+        for start in range(0, len(texts), size):
+            batch = slice(start, start + size)
+            old = await _metadata_keys(collection, ids[batch]) if may_exist else {}
+            # Chroma keeps the keys of an existing row that are not set to None.
+            complete = [
                 {**dict.fromkeys(old.get(id_, ())), **(metadata or {})}
-                for id_, metadata in zip(ids[part], new[part], strict=True)
+                for id_, metadata in zip(ids[batch], new[batch], strict=True)
             ]
             await collection.upsert(
-                ids=ids[part],
-                embeddings=vectors[part],  # type: ignore[arg-type]
-                documents=texts[part],
+                ids=ids[batch],
+                embeddings=vectors[batch],  # type: ignore[arg-type]
+                documents=texts[batch],
                 # Chroma takes no empty dictionary.
-                metadatas=[metadata or None for metadata in whole] if any(whole) else None,  # type: ignore[misc]
+                metadatas=[metadata or None for metadata in complete] if any(complete) else None,  # type: ignore[misc]
             )
         return ids
 
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete rows; ids that are not there are passed over."""
+    async def adelete(self, ids: list[str] | None = None, **kwargs: object) -> bool:
+        """Delete rows; ids that do not exist are ignored."""
         _refuse(kwargs)
         if not ids:
-            raise ValueError("ids must be given: to delete everything, delete the collection")
+            raise ValueError("ids must not be empty: to delete everything, delete the collection")
         try:
-            await self._ask(lambda collection: collection.delete(ids=ids))
+            await self._handle.call(lambda collection: collection.delete(ids=ids))
         except NotFoundError:
             return False
         return True
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Return the documents of these ids, those that are there."""
+        """Return the documents of these ids; ids that do not exist are ignored."""
         different = list(dict.fromkeys(ids))
         if not different:
             return []
         try:
-            found = await self._ask(
+            found = await self._handle.call(
                 lambda collection: collection.get(ids=different, include=INCLUDE)
             )
         except NotFoundError:
             return []
-        return list(rows_of_get(found).documents)
+        return list(rows_of(found).documents)
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """Return the k documents nearest to the query."""
-        if self._embeddings is None:
-            raise ValueError(
-                "AsyncChroma was opened without embedding_function and cannot embed a query"
-            )
-        embedding = await self._embeddings.aembed_query(query)
+        embedding = await self._embedder("a query").aembed_query(query)
         return await self.asimilarity_search_by_vector(embedding, k, **kwargs)
 
     async def asimilarity_search_by_vector(
@@ -189,75 +169,49 @@ class AsyncChroma(VectorStore):
         embedding: list[float],
         k: int = 4,
         *,
-        filter: dict[str, Any] | None = None,
-        where_document: dict[str, Any] | None = None,
-        **kwargs: Any,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
+        **kwargs: object,
     ) -> list[Document]:
         """Return the k documents nearest to a vector; the filters are those of Chroma."""
         _refuse(kwargs)
-        conditions = conditions_of(filter, where_document)
+        search = ChromaSearch(np.array([embedding]), k, conditions_of(filter, where_document))
         try:
-            found = await self._ask(_query(np.array([embedding]), k, conditions))
+            rows = await self._handle.call(lambda collection: search_rows(collection, search))
         except NotFoundError:
             return []
-        return list(rows_of_query(*found)[0].documents)
+        return list(rows[0].documents)
 
     async def aheartbeat(self, *, timeout: float) -> None:
-        """Ask the server whether it is there; once.
+        """Ping the server once.
 
         Raises:
-            StoreTimeout: If it says nothing for so many seconds.
+            StoreTimeout: If it does not answer within so many seconds.
             StoreUnavailable: If it cannot be reached, or is overloaded.
         """
+        label = self._handle.label
         try:
             async with asyncio.timeout(timeout):
-                await self._here(timeout).heartbeat()
+                await self._handle.client(timeout).heartbeat()
         except (TimeoutError, httpx.TimeoutException) as error:
             raise StoreTimeout(
-                f"{self._label}: no heartbeat of the server within {timeout:g} s"
+                f"{label}: no heartbeat of the server within {timeout:g} s"
             ) from error
         except (ChromaError, ValueError, httpx.HTTPError) as error:
             raise StoreUnavailable(
-                f"{self._label}: no heartbeat of the server: {type(error).__name__}"
+                f"{label}: no heartbeat of the server: {type(error).__name__}"
             ) from error
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        for client in self._connections.pop(asyncio.get_running_loop(), {}).values():
-            await client.aclose()
+        await self._handle.close()
 
-    async def _ask(
-        self,
-        operation: Callable[[AsyncCollection], Awaitable[Answer]],
-        timeout: float | None = None,
-    ) -> Answer:
-        """Do something with the collection, which may have been deleted and made again."""
-        client = self._here(timeout)
-        if self._collection is not None:
-            with suppress(NotFoundError):
-                return await operation(_through(client, self._collection))
-        # Not `get_or_create`: a search that makes an empty collection hides the mistake.
-        collection = await client.get_collection(self._name, embedding_function=None)
-        self._collection = _through(self._client, collection)
-        return await operation(_through(client, collection))
-
-    def _here(self, timeout: float | None = None) -> AsyncClientAPI:
-        """Return the client with connections for the running event loop.
-
-        Chroma keeps them for the whole process, by the hash of the loop alone: a later loop of
-        the same hash gets connections that are dead, and a client with other headers, such as
-        another tenant's token, gets those of the first.
-        """
-        for loop in list(self._connections):  # another thread's loop may come meanwhile
-            if loop.is_closed():
-                self._connections.pop(loop, None)
-        client = copy.copy(self._client)
-        server = copy.copy(client._server)  # type: ignore[attr-defined]
-        server._clients = self._connections.setdefault(asyncio.get_running_loop(), {})
-        connect = server._get_client
-        server._get_client = lambda: _PatientClient(connect(), timeout, self._label)
-        client._server = server  # type: ignore[attr-defined]
-        return client
+    def _embedder(self, for_what: str) -> Embeddings:
+        if self._embeddings is None:
+            raise ValueError(
+                f"AsyncChroma was opened without embedding_function and cannot embed {for_what}"
+            )
+        return self._embeddings
 
     @classmethod
     async def afrom_texts(
@@ -269,18 +223,18 @@ class AsyncChroma(VectorStore):
         client: AsyncClientAPI | None = None,
         collection_name: str = "langchain",
         ids: list[str] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> AsyncChroma:
-        """Store texts in a collection of the client's and refer to it."""
+        """Store texts in a collection of the server and refer to it."""
         _refuse(kwargs)
         if client is None:
-            raise ValueError("client must be given: await chromadb.AsyncHttpClient(...)")
+            raise ValueError("client is required: await chromadb.AsyncHttpClient(...)")
         store = cls(client, collection_name, embedding)
         await store.aadd_texts(texts, metadatas, ids=ids)
         return store
 
     @classmethod
-    def from_texts(cls, *args: Any, **kwargs: Any) -> NoReturn:
+    def from_texts(cls, *args: object, **kwargs: object) -> NoReturn:
         """Refuse: see `afrom_texts`."""
         _only_async("afrom_texts")(*args, **kwargs)
 
@@ -289,69 +243,23 @@ class AsyncChroma(VectorStore):
     get_by_ids = _only_async("aget_by_ids")
     similarity_search = _only_async("asimilarity_search")
     similarity_search_by_vector = _only_async("asimilarity_search_by_vector")
-    similarity_search_with_score = asimilarity_search_with_score = _not_there
-    similarity_search_with_relevance_scores = _not_there
-    asimilarity_search_with_relevance_scores = _not_there
-    max_marginal_relevance_search = amax_marginal_relevance_search = _not_there
-    max_marginal_relevance_search_by_vector = _not_there
-    amax_marginal_relevance_search_by_vector = _not_there
+    similarity_search_with_score = asimilarity_search_with_score = _not_implemented
+    similarity_search_with_relevance_scores = _not_implemented
+    asimilarity_search_with_relevance_scores = _not_implemented
+    max_marginal_relevance_search = amax_marginal_relevance_search = _not_implemented
+    max_marginal_relevance_search_by_vector = _not_implemented
+    amax_marginal_relevance_search_by_vector = _not_implemented
 
 
-async def _keys(collection: AsyncCollection, ids: list[str]) -> dict[str, Iterable[str]]:
-    """Return the keys of the metadata of the rows that are there."""
+async def _metadata_keys(
+    collection: AsyncCollection, ids: list[str]
+) -> Mapping[str, Collection[str]]:
+    """Return the metadata keys of the rows that exist, by id."""
     found = await collection.get(ids=ids, include=["metadatas"])
     metadatas = found["metadatas"] or []
-    return {id_: own or () for id_, own in zip(found["ids"], metadatas, strict=True)}
+    return {id_: metadata or () for id_, metadata in zip(found["ids"], metadatas, strict=True)}
 
 
-def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
-    """Return the same collection, asked through this client.
-
-    Without the schema that the server stores: Chroma reads it before every write, and builds
-    in this process the embedding functions that it names.
-    """
-    collection = copy.copy(collection)
-    collection._client = client._server  # type: ignore[attr-defined]
-    collection._model = copy.copy(collection._model)
-    collection._model.serialized_schema = None
-    return collection
-
-
-def _query(
-    directions: Array, count: int, conditions: dict[str, Any]
-) -> Callable[[AsyncCollection], Awaitable[tuple[Found, list[Any] | None]]]:
-    """Return what `ChromaAdapter.nearest` asks, to be asked by coroutines."""
-    many = len(directions) > FEW
-
-    async def query(collection: AsyncCollection) -> tuple[Found, list[Any] | None]:
-        found: Any = await collection.query(
-            query_embeddings=list(directions.astype(np.float32)),
-            n_results=count,
-            include=[] if many else INCLUDE,
-            **conditions,
-        )
-        if not many:
-            return found, None
-        return found, [
-            await collection.get(ids=part, include=INCLUDE, **conditions)
-            for part in parts_of(found["ids"])
-        ]
-
-    return query
-
-
-class _PatientClient:
-    """The server's HTTP client, that waits for so long, and no longer."""
-
-    def __init__(self, client: httpx.AsyncClient, timeout: float | None, label: str) -> None:
-        self._client, self._timeout, self._label = client, timeout, label
-
-    async def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
-        response = await self._client.request(method, url, timeout=self._timeout, **arguments)
-        raise_if_overloaded(response, self._label)
-        return response
-
-
-def _refuse(arguments: dict[str, Any]) -> None:
+def _refuse(arguments: Mapping[str, object]) -> None:
     if arguments:
-        raise TypeError(f"AsyncChroma does not know {sorted(arguments)}")
+        raise TypeError(f"AsyncChroma takes no arguments {sorted(arguments)}")

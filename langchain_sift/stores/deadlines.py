@@ -1,4 +1,4 @@
-"""Threads that wait for stores, so that nobody has to wait for ever."""
+"""Run a blocking call in a thread, with a timeout."""
 
 from __future__ import annotations
 
@@ -10,115 +10,128 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-# So many threads wait for work, at most: as many as the event loop's own executor has.
-MOST_IDLE = 32
-# So many calls of the coroutines of one event loop are waited for at once, for each store.
-_MOST_AT_ONCE = 64
+MAX_IDLE = 32
+"""Maximum number of idle threads: as many as the event loop's executor has."""
+# Maximum number of concurrent calls to one store, from the coroutines of one event loop.
+_MAX_CONCURRENT = 64
 
+Result = TypeVar("Result")
 Outcome = tuple[Any, BaseException | None]
+"""The result of a call, or the error that it raised."""
 
 
-class Worker:
-    """A thread that makes calls, one after another.
+class CallThread:
+    """A thread that makes calls one after another.
 
-    Few stores' clients can be told how long to wait. A worker whose call is still out when its
-    time is up is left alone until the call ends, and then serves again: it holds up neither the
-    caller nor, as a daemon, the end of the process.
+    Few clients of stores take a timeout. If a call exceeds its deadline, the caller moves on; the
+    thread finishes in the background and is then reused. Threads are daemons, so that a hung
+    store cannot block the exit of the interpreter.
     """
 
-    # Waiting for work. A new thread for each call would cost more than most of what is done
-    # with the answer: its memory is new as well.
-    idle: ClassVar[deque[Worker]] = deque()
+    # A new thread for each call would cost more than most of the work on the response, because
+    # its memory is new too.
+    idle: ClassVar[deque[CallThread]] = deque()
 
     def __init__(self) -> None:
         """Start the thread."""
-        self._hired = True
+        self._keep_running = True
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._serve, daemon=True, name="langchain-sift-store").start()
+        threading.Thread(target=self._run, daemon=True, name="langchain-sift-store").start()
 
     @classmethod
-    def hire(cls) -> Worker:
-        """Return one that waits, or a new one."""
+    def acquire(cls) -> CallThread:
+        """Return an idle thread, or start a new one."""
         try:
             return cls.idle.pop()
         except IndexError:
             return cls()
 
     def start(self, function: Callable[[], Any], deliver: Callable[[Outcome], object]) -> None:
-        """Call the function, and then `deliver` with what it returned or raised."""
+        """Call the function in the caller's context, and then `deliver` with its outcome."""
         context = contextvars.copy_context()
 
         def job() -> None:
             outcome: Outcome
             try:
                 outcome = context.run(function), None
-            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller
                 outcome = None, error
-            self._hired = len(self.idle) < MOST_IDLE
-            if self._hired:
+            self._keep_running = len(self.idle) < MAX_IDLE
+            if self._keep_running:
                 self.idle.append(self)
             deliver(outcome)
 
         self._jobs.put(job)
 
-    def _serve(self) -> None:
-        while self._hired:
+    def _run(self) -> None:
+        while self._keep_running:
             self._jobs.get()()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    # Threads do not live on in the child of a fork.
-    os.register_at_fork(after_in_child=Worker.idle.clear)
+    # The child of a fork has none of the threads.
+    os.register_at_fork(after_in_child=CallThread.idle.clear)
 
 
-def within(seconds: float, function: Callable[[], Any]) -> Any:
-    """Return what the function returns, if it does so in time; else raise TimeoutError."""
-    answers: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    Worker.hire().start(function, answers.put)
+def within(seconds: float, function: Callable[[], Result]) -> Result:
+    """Call a function in a thread and return its result.
+
+    Raises:
+        TimeoutError: If the function does not return in time.
+    """
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    CallThread.acquire().start(function, outcomes.put)
+    result: Result
     try:
-        answer, error = answers.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+        result, error = outcomes.get(timeout=min(seconds, threading.TIMEOUT_MAX))
     except queue.Empty:
         raise TimeoutError from None
     if error is not None:
         raise error
-    return answer
+    return result
 
 
-# For each event loop and store, by its id, how many of its coroutines may have a worker at once.
-# Each is held by those whose calls are out; who does not call needs no limit.
+# The limit of concurrent calls, for each event loop and each store, by the store's id. Only the
+# waiting calls refer to a limit, so that it goes with the last of them.
 _limits: WeakKeyDictionary[
     asyncio.AbstractEventLoop, WeakValueDictionary[int, asyncio.Semaphore]
 ] = WeakKeyDictionary()
 
 
-async def awithin(seconds: float, function: Callable[[], Any], store: object) -> Any:
-    """Do as `within` does, without a thread of the event loop's own executor.
+async def awithin(seconds: float, function: Callable[[], Result], store: object) -> Result:
+    """Do as `within` does, without blocking the event loop.
 
-    It has few, which a store that hangs would take from everything else in the process.
+    The event loop's executor is not used: it has few threads, and a store that hangs would take
+    them from the rest of the process.
+
+    Args:
+        seconds: The timeout.
+        function: The call of the store.
+        store: The store, whose concurrent calls are limited.
     """
     loop = asyncio.get_running_loop()
     limits = _limits.setdefault(loop, WeakValueDictionary())
-    limit = limits.setdefault(id(store), asyncio.Semaphore(_MOST_AT_ONCE))
-    future: asyncio.Future[Any] = loop.create_future()
+    limit = limits.setdefault(id(store), asyncio.Semaphore(_MAX_CONCURRENT))
+    future: asyncio.Future[Result] = loop.create_future()
 
     def settle(outcome: Outcome) -> None:
-        if future.done():  # nobody waits any more
+        if future.done():  # the caller no longer waits
             return
-        answer, error = outcome
+        result, error = outcome
         if error is None:
-            future.set_result(answer)
-        elif isinstance(error, StopIteration):  # a future takes none
+            future.set_result(result)
+        elif isinstance(error, StopIteration):  # a future refuses it
             future.set_exception(RuntimeError("StopIteration"))
         else:
             future.set_exception(error)
 
     def deliver(outcome: Outcome) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, outcome)
 
     async with asyncio.timeout(seconds), limit:
-        Worker.hire().start(function, deliver)
+        CallThread.acquire().start(function, deliver)
         return await future

@@ -1,4 +1,4 @@
-"""Whether other processes may have the folder of an embedded store open meanwhile."""
+"""Lock the folder of an embedded store against other processes."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from filelock import ReadWriteLock, Timeout
 from langchain_sift.errors import StoreError, StoreInUse
 
 LOCK = ".langchain-sift.lock"
-"""The file's name in the folder."""
+"""Name of the lock's file in the folder."""
 
 DATABASE = "chroma.sqlite3"
-"""Chroma's file in the folder."""
+"""Name of Chroma's file in the folder."""
 
 
 @contextmanager
-def held(where: str | Path, *, alone: bool) -> Iterator[None]:
-    """Hold the folder of an embedded store; nothing is held where `where` is a server's URL.
+def locked(store: str | Path, *, exclusive: bool) -> Iterator[None]:
+    """Lock the folder of an embedded store; do nothing for the URL of a server.
 
-    Chroma's embedded store belongs to one process: another one does not see what is written
-    meanwhile, and both write its index. Readers may come together for as long as nobody writes.
-    A lock dies with its process. It is advisory: other programs do not know of it.
+    Chroma's embedded store is made for one process: a second process does not see what the first
+    writes, and both write the index. Several readers may share the lock while no process writes.
+    The lock ends with its process. It is advisory: other programs do not respect it.
 
     Args:
-        where: Chroma's folder, or the URL of its server.
-        alone: Whether nobody else may hold it, as for a writer or a server.
+        store: Chroma's folder, or the URL of its server.
+        exclusive: If True, no other process may hold the lock, as for a writer or a server.
 
     Raises:
-        StoreInUse: If another process holds it, and either of both wants it alone.
+        StoreInUse: If another process holds the lock, and either of the two needs it exclusively.
         StoreError: If the folder cannot be locked.
     """
-    folder = Path(where)
-    if not (folder / DATABASE).is_file():  # nothing is shared yet
+    folder = Path(store)
+    if not (folder / DATABASE).is_file():  # no other process can have it open
         yield
         return
     try:
         lock = ReadWriteLock(folder / LOCK, timeout=0, is_singleton=False)
-        _ = lock.acquire_write(timeout=0) if alone else lock.acquire_read(timeout=0)
+        _ = lock.acquire_write(timeout=0) if exclusive else lock.acquire_read(timeout=0)
     except Timeout:
         raise StoreInUse(
-            f"{folder} is open elsewhere: stop what has it open (a `langchain-sift serve`, say), "
-            f"or let both share a server: `chroma run --path {folder}`, and name its URL"
+            f"{folder} is open in another process: stop it (such as a `langchain-sift serve`), or "
+            f"run a server for both, `chroma run --path {folder}`, and pass its URL"
         ) from None
     except (OSError, ValueError, sqlite3.Error) as error:
         raise StoreError(f"{folder} cannot be locked: {error}") from error

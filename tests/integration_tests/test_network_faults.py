@@ -24,7 +24,8 @@ from langchain_chroma import Chroma
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
-from langchain_sift.stores.deadlines import Worker
+from langchain_sift.stores import AsyncChroma
+from langchain_sift.stores.deadlines import CallThread
 
 # What another try may mend.
 PASSING = {
@@ -168,10 +169,11 @@ async def test_looking_the_collection_up_fails_in_the_same_way(
 
 
 def forget(store):
-    """Let a store look for its collection by name, as after a deletion."""
-    setattr(
-        store, "_chroma_collection" if hasattr(store, "_chroma_collection") else "_collection", None
-    )
+    """Make a store look for its collection by name, as after a deletion."""
+    if isinstance(store, AsyncChroma):
+        store._handle._collection = None
+    else:
+        store._chroma_collection = None
 
 
 async def test_many_at_once_fail_and_recover_each_for_itself(proxy, retriever):
@@ -220,7 +222,9 @@ def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
         thread.join()
     proxy.inject(silence, times=0)
     deadline = time.monotonic() + 5
-    while len(Worker.idle) < sum(t.name == "langchain-sift-store" for t in threading.enumerate()):
+    while len(CallThread.idle) < sum(
+        t.name == "langchain-sift-store" for t in threading.enumerate()
+    ):
         assert time.monotonic() < deadline, "some still wait"
         time.sleep(0.02)
     assert len(retriever.invoke(QUERIES[0], timeout=10)) == 4

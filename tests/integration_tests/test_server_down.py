@@ -17,11 +17,13 @@ from langchain_chroma import Chroma
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import SIFTError, StoreTimeout, StoreUnavailable
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.stores.deadlines import Worker
+from langchain_sift.stores.deadlines import CallThread
 
 CALLERS = 20
-# After the first good heartbeat.
 RECOVERY = 5.0
+"""Seconds after the first good heartbeat."""
+PATIENCE = 60.0
+"""Seconds, far beyond any wait on a busy machine."""
 
 
 # Killed, and started again
@@ -39,17 +41,32 @@ class Observation:
 
 async def kill_and_restart(server: Server, observed: list[Observation]) -> float:
     """Return when the server answered again, after all callers had right answers again."""
-    await asyncio.sleep(0.7)
+
+    async def until(condition: Callable[[], bool], seconds: float, problem: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, problem
+            await asyncio.sleep(0.05)
+
+    def answers(caller: int, since: float) -> int:
+        return sum(
+            o.caller == caller and o.when > since and isinstance(o.outcome, list) for o in observed
+        )
+
+    def all_have(count: int, since: float) -> bool:
+        return all(answers(caller, since) >= count for caller in range(CALLERS))
+
+    await until(lambda: all_have(3, 0.0), PATIENCE, "some caller has no answers yet")
     server.kill()
-    await asyncio.sleep(0.7)
+    await until(
+        lambda: any(isinstance(o.outcome, Exception) for o in list(observed)),
+        PATIENCE,
+        "the server was killed in vain",
+    )
     await asyncio.to_thread(server.start)
     back = time.monotonic()
-    while (
-        len({o.caller for o in observed if o.when > back and isinstance(o.outcome, list)}) < CALLERS
-    ):
-        assert time.monotonic() < back + RECOVERY, "some caller has no answer yet"
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)
+    await until(lambda: all_have(1, back), RECOVERY, "some caller has no answer again")
+    await until(lambda: all_have(3, back), PATIENCE, "some caller has no further answers")
     return back
 
 
@@ -202,7 +219,7 @@ async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
     assert workers() <= most + 1
     hanging.go_on()
     deadline = time.monotonic() + 5
-    while len(Worker.idle) < workers():
+    while len(CallThread.idle) < workers():
         assert time.monotonic() < deadline, "some still wait"
         await asyncio.sleep(0.02)
     most = workers()
@@ -228,7 +245,7 @@ async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeou
                 await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0], timeout=0.5)
             assert time.monotonic() - started < 15
         deadline = time.monotonic() + 5
-        while len(Worker.idle) < workers():
+        while len(CallThread.idle) < workers():
             assert time.monotonic() < deadline, "a thread waits for a server that hangs"
             await asyncio.sleep(0.02)
     finally:

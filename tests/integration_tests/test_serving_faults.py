@@ -178,7 +178,7 @@ def test_one_folder_has_one_server(folder, tiny_model_path, serve):
     second = serve(folder)
     _, said = second.process.communicate(timeout=120)
     assert second.process.returncode == 2
-    assert "is open elsewhere" in " ".join(said.split())
+    assert "is open in another process" in " ".join(said.split())
     with pytest.raises(StoreInUse):
         open_service(settings_for(tiny_model_path, folder))
     assert httpx.post(url + TEXT, json=body(), timeout=60).status_code == 200

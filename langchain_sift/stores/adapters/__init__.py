@@ -1,1 +1,1 @@
-"""One module for each kind of vector store."""
+"""Adapters of vector stores, one module for each kind."""

@@ -1,35 +1,39 @@
-"""Adapter of `AsyncChroma`: ask the collection with coroutines."""
+"""Read from `AsyncChroma` with coroutines."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeVar
 
 from chromadb.api.models.AsyncCollection import AsyncCollection
 from chromadb.errors import ChromaError
 
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.adapters.chroma import (
-    INCLUDE,
+    ChromaSearch,
+    Filter,
+    both,
     conditions_of,
-    rows_of_get,
-    rows_of_query,
-    typed,
-    where,
+    page_arguments,
+    page_of,
 )
-from langchain_sift.stores.async_chroma import Answer, AsyncChroma, _query
+from langchain_sift.stores.adapters.chroma_errors import typed
+from langchain_sift.stores.async_chroma import AsyncChroma
+from langchain_sift.stores.async_collection import search_rows
 from langchain_sift.stores.interface import Rows
+
+Result = TypeVar("Result")
 
 
 class AsyncChromaAdapter:
-    """Asks the collection itself, as `ChromaAdapter` does."""
+    """Queries the collection itself, as `ChromaAdapter` does."""
 
     search_arguments = ("filter", "where_document")
 
     def __init__(self, vectorstore: AsyncChroma) -> None:
-        """Keep the store."""
-        self._store = vectorstore
-        self.label = vectorstore._label
+        """Keep the collection of the store."""
+        self._handle = vectorstore._handle
+        self.label = vectorstore._handle.label
 
     async def anearest(
         self,
@@ -37,12 +41,12 @@ class AsyncChromaAdapter:
         count: int,
         *,
         timeout: float,
-        filter: dict[str, Any] | None = None,
-        where_document: dict[str, Any] | None = None,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
     ) -> list[Rows]:
-        """Ask once for all directions."""
-        conditions = conditions_of(filter, where_document)
-        return rows_of_query(*await self._call(_query(directions, count, conditions), timeout))
+        """Search once for all directions."""
+        search = ChromaSearch(directions, count, conditions_of(filter, where_document))
+        return await self._call(lambda collection: search_rows(collection, search), timeout)
 
     async def apage(
         self,
@@ -50,27 +54,22 @@ class AsyncChromaAdapter:
         size: int,
         *,
         timeout: float,
-        filter: dict[str, Any] | None = None,
-        where_document: dict[str, Any] | None = None,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
     ) -> tuple[Rows, int | None]:
-        """Count the rows already read."""
-        offset = cursor or 0
-        conditions = conditions_of(filter, where_document)
+        """Read the next rows; the cursor counts the rows read so far."""
+        arguments = page_arguments(cursor, size, conditions_of(filter, where_document))
+        found = await self._call(lambda collection: collection.get(**arguments), timeout)
+        return page_of(found, cursor, size)
 
-        async def get(collection: AsyncCollection) -> Any:
-            return await collection.get(limit=size, offset=offset, include=INCLUDE, **conditions)
-
-        rows = rows_of_get(await self._call(get, timeout))
-        return rows, offset + size if rows.seen == size else None
-
-    def conjunction(self, first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-        """Return both under one "$and"."""
-        return {"$and": [where(first), where(second)]}
+    def conjunction(self, first: Filter, second: Filter) -> Filter:
+        """Return both filters under one "$and"."""
+        return both(first, second)
 
     async def _call(
-        self, operation: Callable[[AsyncCollection], Awaitable[Answer]], timeout: float
-    ) -> Answer:
+        self, operation: Callable[[AsyncCollection], Awaitable[Result]], timeout: float
+    ) -> Result:
         try:
-            return await self._store._ask(operation, timeout)
+            return await self._handle.call(operation, timeout)
         except (ChromaError, ValueError, TypeError) as error:
             raise typed(error, self.label) from error

@@ -1,4 +1,4 @@
-"""FAISS through `langchain_community`: the index gives its vectors back."""
+"""Read from FAISS through `langchain_community`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Condition = dict[str, Any] | Callable[[dict[str, Any]], bool]
 
 
 class FAISSAdapter:
-    """Searches the index and reconstructs what it found."""
+    """Searches the index, and reconstructs the vectors from it."""
 
     search_arguments = ("filter",)
 
@@ -31,27 +31,31 @@ class FAISSAdapter:
     ) -> list[Rows]:
         """Search the index once for all directions.
 
-        FAISS itself knows no filter: with one, every row is ranked and then looked at.
+        FAISS has no filters: with a filter, every row is ranked and then checked.
         """
         del timeout
         index = self._store.index
         if directions.shape[1] != index.d:
             raise DimensionMismatch(
-                f"FAISS index holds {index.d} dimensions, the query has {directions.shape[1]}"
+                f"the FAISS index has {index.d} dimensions, the query has {directions.shape[1]}: "
+                "open the store with the embeddings that filled it"
             )
         passes = self._condition(filter)
         total = index.ntotal
         if total == 0:
             return [Rows([], np.empty((0, 0)), 0) for _ in directions]
-        asked = min(count, total) if passes is None else total
-        _, places = index.search(np.ascontiguousarray(directions, dtype=np.float32), asked)
-        # An index that looks at a part of its lists fills up with -1.
-        return [self._rows([p for p in row if p >= 0], passes, count) for row in places]
+        requested = min(count, total) if passes is None else total
+        _, answers = index.search(np.ascontiguousarray(directions, dtype=np.float32), requested)
+        # An index that searches some of its lists only fills the answer with -1.
+        return [
+            self._rows([position for position in answer if position >= 0], passes, count)
+            for answer in answers
+        ]
 
     def page(
         self, cursor: int | None, size: int, *, timeout: float, filter: Condition | None = None
     ) -> tuple[Rows, int | None]:
-        """Count the rows already read."""
+        """Read the next rows; the cursor counts the rows read so far."""
         del timeout
         start = cursor or 0
         end = min(start + size, self._store.index.ntotal)
@@ -59,9 +63,9 @@ class FAISSAdapter:
         return rows, end if end < self._store.index.ntotal else None
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
-        """Return a function that asks both."""
-        one, other = self._condition(first), self._condition(second)
-        return lambda metadata: bool(one and one(metadata) and other and other(metadata))
+        """Return a function that is true if both are."""
+        left, right = self._condition(first), self._condition(second)
+        return lambda metadata: bool(left and left(metadata) and right and right(metadata))
 
     def _condition(self, filter: Condition | None) -> Callable[[dict[str, Any]], bool] | None:
         if not filter:
@@ -69,36 +73,36 @@ class FAISSAdapter:
         try:
             passes: Callable[[dict[str, Any]], bool] = self._store._create_filter_func(filter)
         except (AttributeError, TypeError, ValueError) as error:
-            raise InvalidFilter(f"FAISS does not understand the filter: {error}") from error
+            raise InvalidFilter(f"FAISS cannot read the filter: {error}") from error
         return passes
 
     def _rows(
-        self, places: list[int], passes: Callable[[dict[str, Any]], bool] | None, count: int
+        self, positions: list[int], passes: Callable[[dict[str, Any]], bool] | None, count: int
     ) -> Rows:
         documents: list[Document] = []
         kept: list[int] = []
-        for place in places:
-            key = self._store.index_to_docstore_id[int(place)]
+        for position in positions:
+            key = self._store.index_to_docstore_id[int(position)]
             document = self._store.docstore.search(key)
             if not isinstance(document, Document):
-                continue  # its text was lost; the store's own search raises here
+                continue  # its text was lost; the store's own search would raise here
             if passes is None or passes(document.metadata):
-                # A copy: what a caller does to it must not reach the store.
-                own = {"id": document.id or key, "metadata": dict(document.metadata)}
-                documents.append(document.model_copy(update=own))
-                kept.append(int(place))
+                # A copy: a caller's changes must not reach the store.
+                copied = {"id": document.id or key, "metadata": dict(document.metadata)}
+                documents.append(document.model_copy(update=copied))
+                kept.append(int(position))
             if len(kept) == count:
                 break
-        # With a filter every row was looked at, unless enough of them passed before.
-        seen = len(places) if passes is None else len(kept)
+        # With a filter, every row was checked, unless enough rows passed before.
+        seen = len(positions) if passes is None else len(kept)
         return Rows(documents, self._vectors(kept), seen)
 
-    def _vectors(self, places: list[int]) -> Array:
+    def _vectors(self, positions: list[int]) -> Array:
         index = self._store.index
-        vectors = np.empty((len(places), index.d))
+        vectors = np.empty((len(positions), index.d))
         try:
-            for row, place in enumerate(places):
-                vectors[row] = index.reconstruct(place)
+            for row, position in enumerate(positions):
+                vectors[row] = index.reconstruct(position)
         except RuntimeError as error:
             raise StoreError(
                 f"FAISS cannot read vectors back from its {type(index).__name__}: call "

@@ -1,4 +1,4 @@
-"""LangChain's `InMemoryVectorStore`: every vector is at hand."""
+"""Read from LangChain's `InMemoryVectorStore`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Condition = Callable[[Document], bool]
 
 
 class InMemoryAdapter:
-    """Reads the store's dictionary, and ranks by cosine as the store does."""
+    """Reads the dictionary of the store, and ranks by cosine as the store does."""
 
     search_arguments = ("filter",)
 
@@ -31,7 +31,7 @@ class InMemoryAdapter:
         """Compare each direction with every vector."""
         del timeout
         rows = self._rows(filter)
-        # Who asks reports vectors of another dimension, and below one that is zero.
+        # The caller raises the error for vectors of another dimension, and for a zero vector.
         if not rows.documents or rows.vectors.shape[1] != directions.shape[1]:
             return [rows for _ in directions]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -46,19 +46,19 @@ class InMemoryAdapter:
     def page(
         self, cursor: None, size: int, *, timeout: float, filter: Condition | None = None
     ) -> tuple[Rows, None]:
-        """Return all rows: they are in memory as it is."""
+        """Return all rows, whatever the size: they are in memory already."""
         del cursor, size, timeout
         return self._rows(filter), None
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
-        """Return a function that asks both."""
-        one, other = _checked(first), _checked(second)
-        return lambda document: one(document) and other(document)
+        """Return a function that is true if both are."""
+        left, right = _check_callable(first), _check_callable(second)
+        return lambda document: left(document) and right(document)
 
     def _rows(self, condition: Condition | None) -> Rows:
-        passes = _checked(condition) if condition is not None else None
+        passes = _check_callable(condition) if condition is not None else None
         documents, vectors = [], []
-        for entry in list(self._store.store.values()):  # another thread may add meanwhile
+        for entry in list(self._store.store.values()):  # another thread may add rows
             document = Document(
                 id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
             )
@@ -69,7 +69,7 @@ class InMemoryAdapter:
         return Rows(documents, matrix, len(documents))
 
 
-def _checked(condition: Condition) -> Condition:
+def _check_callable(condition: Condition) -> Condition:
     if callable(condition):
         return condition
     raise InvalidFilter(

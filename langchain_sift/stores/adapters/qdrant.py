@@ -1,4 +1,4 @@
-"""Qdrant through `langchain_qdrant`: its dense vectors."""
+"""Read the dense vectors of Qdrant through `langchain_qdrant`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from langchain_sift.stores.interface import Rows
 
 
 class QdrantAdapter:
-    """Asks the client for points with their vectors."""
+    """Queries the client for points with their vectors."""
 
     search_arguments = ("filter",)
 
@@ -41,8 +41,8 @@ class QdrantAdapter:
         timeout: float,
         filter: models.Filter | None = None,
     ) -> list[Rows]:
-        """Ask once for all directions."""
-        condition = _checked(filter)
+        """Search once for all directions."""
+        condition = _filter_or_none(filter)
         requests = [
             models.QueryRequest(
                 query=direction.tolist(),
@@ -76,22 +76,22 @@ class QdrantAdapter:
         timeout: float,
         filter: models.Filter | None = None,
     ) -> tuple[Rows, Any]:
-        """Scroll on from the point that the last page ended before."""
-        points, following = self._call(
+        """Read the next rows; the cursor is the first point of the page."""
+        points, next_cursor = self._call(
             self._store.client.scroll,
             collection_name=self._store.collection_name,
-            scroll_filter=_checked(filter),
+            scroll_filter=_filter_or_none(filter),
             limit=size,
             offset=cursor,
             with_payload=True,
             with_vectors=True,
             timeout=_whole_seconds(timeout),
         )
-        return self._rows(points), following
+        return self._rows(points), next_cursor
 
     def conjunction(self, first: models.Filter, second: models.Filter) -> models.Filter:
-        """Return a filter that must pass both."""
-        return models.Filter(must=[_a_filter(first), _a_filter(second)])
+        """Return a filter that passes what both filters pass."""
+        return models.Filter(must=[_check_filter(first), _check_filter(second)])
 
     def _call(self, operation: Any, **arguments: Any) -> Any:
         try:
@@ -100,17 +100,17 @@ class QdrantAdapter:
             raise StoreUnavailable(f"{self.label}: {type(error).__name__}") from error
         except UnexpectedResponse as error:
             raise self._typed(error) from error
-        except ValueError as error:  # the local mode's "Collection ... not found"
+        except ValueError as error:  # of the local mode
             if str(error) == f"Collection {self._store.collection_name} not found":
                 raise CollectionNotFound(f"{self.label} does not exist") from error
             raise
 
     def _check_vectors(self, dimensions: int, error: Exception) -> None:
-        """Say in our words what a server and the local mode say in theirs."""
+        """Raise a clear error if the collection lacks the vectors, or has other dimensions."""
         name, collection = self._store.vector_name, self._store.collection_name
-        found = self._call(self._store.client.get_collection, collection_name=collection)
-        held = found.config.params.vectors or {}
-        named = held if isinstance(held, dict) else {"": held}
+        description = self._call(self._store.client.get_collection, collection_name=collection)
+        vectors = description.config.params.vectors or {}
+        named = vectors if isinstance(vectors, dict) else {"": vectors}
         if name not in named:
             raise StoreError(
                 f"{self.label} has no dense vectors named {name!r}, only {sorted(named)}"
@@ -158,11 +158,11 @@ class QdrantAdapter:
         return point.vector.get(self._store.vector_name) if named else point.vector
 
 
-def _checked(filter: models.Filter | None) -> models.Filter | None:
-    return None if filter is None else _a_filter(filter)
+def _filter_or_none(filter: models.Filter | None) -> models.Filter | None:
+    return None if filter is None else _check_filter(filter)
 
 
-def _a_filter(filter: models.Filter) -> models.Filter:
+def _check_filter(filter: models.Filter) -> models.Filter:
     if isinstance(filter, models.Filter):
         return filter
     raise InvalidFilter(

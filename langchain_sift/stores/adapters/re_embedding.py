@@ -1,4 +1,4 @@
-"""Any other vector store: it gives its texts, and they are embedded again."""
+"""Read from any other vector store, and embed its texts again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
@@ -19,24 +19,24 @@ from langchain_sift.stores.deadlines import awithin
 from langchain_sift.stores.interface import Rows
 
 _warned: set[type] = set()
-# Of a store without coroutines of its own.
-_BY_A_THREAD = VectorStore.asimilarity_search_by_vector
+# The method of a store that has no coroutines.
+_DEFAULT_METHOD = VectorStore.asimilarity_search_by_vector
 
 
 class ReEmbeddingAdapter:
-    """Asks by vector and embeds what comes, since LangChain has no way to ask for vectors.
+    """Searches by vector and embeds the documents, since LangChain's stores return no vectors.
 
-    Right, and slow: `fetch_k` texts are embedded for each retrieval, each different one once.
-    `register_adapter` ends it.
+    Correct, but slow: `fetch_k` texts are embedded for each retrieval, each different text once.
+    An adapter of the store, added with `register_adapter`, avoids that.
     """
 
     search_arguments = None
-    """What the store takes only the store knows."""
+    """The store checks its arguments."""
 
     def __init__(self, vectorstore: VectorStore) -> None:
-        """Keep the store, and warn for the first one of its class."""
+        """Keep the store, and warn once for each class of stores."""
         self._store = vectorstore
-        self._vectors: dict[str, list[float]] = {}  # one retrieval asks for a text many times
+        self._vectors: dict[str, list[float]] = {}  # a retrieval may meet a text many times
         self.label = type(vectorstore).__name__
         if type(vectorstore) not in _warned:
             _warned.add(type(vectorstore))
@@ -50,12 +50,12 @@ class ReEmbeddingAdapter:
     def nearest(
         self, directions: Array, count: int, *, timeout: float, **search: Any
     ) -> list[Rows]:
-        """Ask for each direction, and embed every different text once."""
+        """Search for each direction, and embed each different text once."""
         del timeout
-        embeddings, given = self._embeddings(), _given(search)
+        embeddings, arguments = self._embeddings(), _without_none(search)
         try:
             found = [
-                self._store.similarity_search_by_vector(direction.tolist(), k=count, **given)
+                self._store.similarity_search_by_vector(direction.tolist(), k=count, **arguments)
                 for direction in directions
             ]
         except NotImplementedError as error:
@@ -64,8 +64,8 @@ class ReEmbeddingAdapter:
             if "thread" not in str(error):
                 raise
             raise StoreError(
-                f"{self.label} may only be asked by the thread that opened it: give it a "
-                "connection of sqlite3.connect(..., check_same_thread=False)"
+                f"only the thread that opened {self.label} can query it: give it a connection of "
+                "sqlite3.connect(..., check_same_thread=False)"
             ) from error
         new = self._new_texts(found)
         if new:
@@ -75,13 +75,13 @@ class ReEmbeddingAdapter:
     async def anearest(
         self, directions: Array, count: int, *, timeout: float, **search: Any
     ) -> list[Rows]:
-        """Do the same by the store's own coroutines, where it has any."""
-        if type(self._store).asimilarity_search_by_vector is _BY_A_THREAD:
-            ask = partial(self.nearest, directions, count, timeout=timeout, **search)
-            return cast("list[Rows]", await awithin(timeout, ask, self._store))
-        embeddings, given = self._embeddings(), _given(search)
+        """Do as `nearest` does, with the coroutines of the store if it has any."""
+        if type(self._store).asimilarity_search_by_vector is _DEFAULT_METHOD:
+            search_in_thread = partial(self.nearest, directions, count, timeout=timeout, **search)
+            return await awithin(timeout, search_in_thread, self._store)
+        embeddings, arguments = self._embeddings(), _without_none(search)
         found = [
-            await self._store.asimilarity_search_by_vector(direction.tolist(), k=count, **given)
+            await self._store.asimilarity_search_by_vector(direction.tolist(), k=count, **arguments)
             for direction in directions
         ]
         new = self._new_texts(found)
@@ -114,7 +114,7 @@ class ReEmbeddingAdapter:
         ]
 
     def page(self, cursor: Any, size: int, *, timeout: float, **search: Any) -> tuple[Rows, Any]:
-        """Refuse: LangChain has no way to ask for every row."""
+        """Refuse: LangChain has no method that returns every row."""
         del cursor, size, timeout, search
         raise StoreError(
             f"{self.label} cannot be read from end to end: use another candidate_search"
@@ -127,12 +127,13 @@ class ReEmbeddingAdapter:
         return self.page(cursor, size, timeout=timeout, **search)
 
     def conjunction(self, first: Any, second: Any) -> Any:
-        """Refuse: what a filter is differs from store to store."""
+        """Refuse: the form of a filter differs from store to store."""
         del first, second
         raise ArgumentError(
-            f"the filters of a {self.label} cannot be joined: register_adapter can say how"
+            f"the filters of a {self.label} cannot be joined: add an adapter that joins them, with "
+            "register_adapter"
         )
 
 
-def _given(search: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(search: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in search.items() if value is not None}

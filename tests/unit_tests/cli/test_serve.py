@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from langchain_sift import FineTuneConfig
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli import app
-from langchain_sift.stores.locking import held
+from langchain_sift.stores.locking import locked
 
 PUBLIC = "0.0.0.0"  # noqa: S104 - the test expects a rejection
 KEY = "a-key-that-is-long-enough"
@@ -130,10 +130,10 @@ def test_a_store_that_a_server_has_locked_is_rejected(command, tiny_model_path, 
         "OUT": tmp_path / "out",
     }
     arguments = [str(names.get(part, part)) for part in command]
-    with held(folder, alone=True):
+    with locked(folder, exclusive=True):
         result = CliRunner().invoke(app, [*arguments, "--store", str(folder)])
     assert result.exit_code == 2, result.output
-    assert "is open elsewhere" in " ".join(result.stderr.split())
+    assert "is open in another process" in " ".join(result.stderr.split())
 
 
 def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folder, tmp_path):

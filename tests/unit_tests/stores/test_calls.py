@@ -33,7 +33,7 @@ from langchain_sift.stores.candidates import (
     nearest_candidates,
     residual_candidates,
 )
-from langchain_sift.stores.deadlines import MOST_IDLE, Worker
+from langchain_sift.stores.deadlines import MAX_IDLE, CallThread
 from langchain_sift.stores.interface import Nearest, Rows
 
 CANARY = "heliotrope"
@@ -194,7 +194,7 @@ def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
     with pytest.raises(StoreTimeout):
         asyncio.run(arun(search(), Store(hung.wait), timeout=0.1, arguments={}))
     hung.set()
-    wait_until(lambda: len(Worker.idle) == workers())
+    wait_until(lambda: len(CallThread.idle) == workers())
     assert len(by_threads([search()], Store())) == 1
 
 
@@ -423,15 +423,15 @@ def test_a_thread_that_hung_serves_again_when_its_call_has_ended(hung):
     assert workers() > before
     assert run(search(), Store(), timeout=20, arguments={}).documents
     hung.set()
-    at_most = min(workers(), MOST_IDLE)
-    wait_until(lambda: len(Worker.idle) == at_most)
+    at_most = min(workers(), MAX_IDLE)
+    wait_until(lambda: len(CallThread.idle) == at_most)
     for _ in range(20):
         run(search(), Store(), timeout=20, arguments={})
-    assert workers() == len(Worker.idle) == at_most
+    assert workers() == len(CallThread.idle) == at_most
 
 
 def test_threads_that_many_callers_needed_at_once_do_not_stay():
-    callers = MOST_IDLE + 20
+    callers = MAX_IDLE + 20
     all_there = threading.Barrier(callers)
     outcomes = []
 
@@ -444,7 +444,7 @@ def test_threads_that_many_callers_needed_at_once_do_not_stay():
     for thread in threads:
         thread.join()
     assert len(outcomes) == callers
-    wait_until(lambda: workers() <= MOST_IDLE)
+    wait_until(lambda: workers() <= MAX_IDLE)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

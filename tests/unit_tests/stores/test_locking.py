@@ -11,7 +11,7 @@ import chromadb
 import pytest
 
 from langchain_sift.errors import StoreError, StoreInUse
-from langchain_sift.stores.locking import LOCK, held
+from langchain_sift.stores.locking import LOCK, locked
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def elsewhere():
     def hold(folder, *, alone):
         program = f"""
             import time
-            from langchain_sift.stores.locking import held
-            with held({str(folder)!r}, alone={alone}):
+            from langchain_sift.stores.locking import locked
+            with locked({str(folder)!r}, exclusive={alone}):
                 print("held", flush=True)
                 time.sleep(60)
         """
@@ -53,7 +53,7 @@ def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
     for alone in (True, False):
         with (
             pytest.raises(StoreInUse, match="chroma run --path") as raised,
-            held(folder, alone=alone),
+            locked(folder, exclusive=alone),
         ):
             pass
         assert str(folder) in str(raised.value)
@@ -62,7 +62,7 @@ def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
     deadline = time.monotonic() + 10
     while True:  # a lock dies with its process, though not within the same instant
         try:
-            with held(folder, alone=True):
+            with locked(folder, exclusive=True):
                 break
         except StoreInUse:
             assert time.monotonic() < deadline
@@ -71,16 +71,16 @@ def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
 
 def test_readers_come_together_and_keep_writers_out(folder, elsewhere):
     elsewhere(folder, alone=False)
-    with held(folder, alone=False), held(folder, alone=False):
+    with locked(folder, exclusive=False), locked(folder, exclusive=False):
         pass
-    with pytest.raises(StoreInUse), held(folder, alone=True):
+    with pytest.raises(StoreInUse), locked(folder, exclusive=True):
         pass
 
 
 def test_it_is_free_again_after_an_error(folder):
-    with pytest.raises(KeyError), held(folder, alone=True):
+    with pytest.raises(KeyError), locked(folder, exclusive=True):
         raise KeyError
-    with held(folder, alone=True), pytest.raises(StoreInUse), held(folder, alone=False):
+    with locked(folder, exclusive=True), pytest.raises(StoreInUse), locked(folder, exclusive=False):
         pass
     assert (folder / LOCK).exists()
     assert chromadb.PersistentClient(str(folder)).list_collections()
@@ -88,12 +88,12 @@ def test_it_is_free_again_after_an_error(folder):
 
 def test_a_server_and_what_is_no_store_are_not_held(tmp_path):
     for where in ("http://localhost:8000", "https://chroma.example", tmp_path, tmp_path / "new"):
-        with held(where, alone=True), held(where, alone=True):
+        with locked(where, exclusive=True), locked(where, exclusive=True):
             pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_locked_is_told(folder):
     (folder / LOCK).mkdir()
-    with pytest.raises(StoreError, match="cannot be locked"), held(folder, alone=True):
+    with pytest.raises(StoreError, match="cannot be locked"), locked(folder, exclusive=True):
         pass

@@ -1,0 +1,55 @@
+"""Convert errors of Chroma to errors of this package."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+import httpx
+from chromadb.errors import InvalidArgumentError, NotFoundError, RateLimitError
+
+from langchain_sift.errors import (
+    CollectionNotFound,
+    DimensionMismatch,
+    InvalidFilter,
+    SIFTError,
+    StoreError,
+    StoreUnavailable,
+)
+
+# "Try again later", and the answers of a gateway while the server behind it restarts.
+_OVERLOADED = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+
+
+def raise_if_overloaded(response: httpx.Response, label: str) -> None:
+    """Raise `StoreUnavailable` for "try again later"; Chroma's client raises the same for all."""
+    if response.status_code in _OVERLOADED:
+        raise StoreUnavailable(
+            f"{label}: the server answered {response.status_code}: try again later"
+        )
+
+
+def typed(error: Exception, label: str) -> SIFTError:
+    """Convert an error of Chroma, or of its client, to one of ours.
+
+    A message about an argument is kept. Any other message may contain the text of a document.
+    """
+    if isinstance(error, SIFTError):
+        return error
+    if isinstance(error, NotFoundError):
+        return CollectionNotFound(f"{label} does not exist: it was deleted, or has another name")
+    problem = type(error).__name__
+    if isinstance(error, RateLimitError | json.JSONDecodeError):  # the second: a cut-off response
+        return StoreUnavailable(f"{label}: {problem}")
+    if isinstance(error, InvalidArgumentError | ValueError | TypeError):
+        if "embedding with dimension" in str(error):
+            return DimensionMismatch(
+                f"{label}: {error}: open the store with the embeddings that filled it"
+            )
+        return InvalidFilter(f"{label}: {error}")
+    return StoreError(f"{label}: {problem}")

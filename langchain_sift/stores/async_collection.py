@@ -1,0 +1,119 @@
+"""Reach a Chroma collection with coroutines, from any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import httpx
+from chromadb.api import AsyncClientAPI
+from chromadb.api.models.AsyncCollection import AsyncCollection
+from chromadb.errors import NotFoundError
+
+from langchain_sift.stores.adapters.chroma import ChromaSearch
+from langchain_sift.stores.adapters.chroma_errors import raise_if_overloaded
+from langchain_sift.stores.interface import Rows
+
+Result = TypeVar("Result")
+
+
+class AsyncCollectionHandle:
+    """A collection by its name, and the connections of each event loop.
+
+    Chroma keeps connections for the whole process, by the hash of the loop only: a later loop of
+    the same hash gets dead connections, and a client with other headers, such as the token of
+    another tenant, gets those of the first client. The handle keeps its own connections.
+    """
+
+    def __init__(self, client: AsyncClientAPI, name: str) -> None:
+        """Refer to a collection; nothing is sent yet."""
+        self.label = f"Chroma collection {name!r}"
+        self._client = client
+        self._name = name
+        self._collection: AsyncCollection | None = None
+        self._connections: dict[asyncio.AbstractEventLoop, dict[int, httpx.AsyncClient]] = {}
+
+    async def call(
+        self,
+        operation: Callable[[AsyncCollection], Awaitable[Result]],
+        timeout: float | None = None,
+    ) -> Result:
+        """Call an operation on the collection, which may have been deleted and made again.
+
+        Args:
+            operation: Takes the collection.
+            timeout: Seconds for each HTTP request. None means no limit.
+        """
+        client = self.client(timeout)
+        if self._collection is not None:
+            with suppress(NotFoundError):
+                return await operation(_through(client, self._collection))
+        # Not `get_or_create`: a search that makes an empty collection hides the mistake.
+        collection = await client.get_collection(self._name, embedding_function=None)
+        return await operation(self._remember(client, collection))
+
+    async def get_or_create(self, client: AsyncClientAPI) -> AsyncCollection:
+        """Return the collection through this client, made if it does not exist."""
+        collection = await client.get_or_create_collection(self._name, embedding_function=None)
+        return self._remember(client, collection)
+
+    def client(self, timeout: float | None = None) -> AsyncClientAPI:
+        """Return the client with connections of the running event loop.
+
+        Args:
+            timeout: Seconds for each HTTP request. None means no limit.
+        """
+        for loop in list(self._connections):  # another thread may add its loop meanwhile
+            if loop.is_closed():
+                self._connections.pop(loop, None)
+        client = copy.copy(self._client)
+        server = copy.copy(client._server)  # type: ignore[attr-defined]
+        server._clients = self._connections.setdefault(asyncio.get_running_loop(), {})
+        connect = server._get_client
+        server._get_client = lambda: _ClientWithTimeout(connect(), timeout, self.label)
+        client._server = server  # type: ignore[attr-defined]
+        return client
+
+    async def close(self) -> None:
+        """Close the connections of the running event loop."""
+        for client in self._connections.pop(asyncio.get_running_loop(), {}).values():
+            await client.aclose()
+
+    def _remember(self, client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
+        self._collection = _through(self._client, collection)
+        return _through(client, collection)
+
+
+async def search_rows(collection: AsyncCollection, search: ChromaSearch) -> list[Rows]:
+    """Search the collection for all directions."""
+    found = await collection.query(**search.arguments)
+    parts = [await collection.get(**arguments) for arguments in search.missing(found)]
+    return search.rows(found, parts)
+
+
+def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:
+    """Return the same collection, reached through this client.
+
+    The copy lacks the schema that the server stores: Chroma reads it before every write, and
+    builds in this process the embedding functions that it names.
+    """
+    collection = copy.copy(collection)
+    collection._client = client._server  # type: ignore[attr-defined]
+    collection._model = copy.copy(collection._model)
+    collection._model.serialized_schema = None
+    return collection
+
+
+class _ClientWithTimeout:
+    """The server's HTTP client, with a timeout for each request."""
+
+    def __init__(self, client: httpx.AsyncClient, timeout: float | None, label: str) -> None:
+        self._client, self._timeout, self._label = client, timeout, label
+
+    async def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
+        response = await self._client.request(method, url, timeout=self._timeout, **arguments)
+        raise_if_overloaded(response, self._label)
+        return response
