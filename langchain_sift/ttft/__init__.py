@@ -1,24 +1,20 @@
-"""The fine-tuning engine: PyTorch and transformers, never LangChain.
+"""Fine-tune a language model for each request. Needs PyTorch and transformers, never LangChain.
 
-| file | what it does |
+`engine.py` draws the path of a request through these modules:
+
+| module | purpose |
 |---|---|
-| `loading.py` | a model and its tokenizer, loaded once |
-| `tokens.py` | what is learned from |
-| `adapter.py` | low-rank weights beside the frozen ones, a row for each prompt |
-| `loss.py` | the next token's negative log-likelihood, and its gradient |
-| `recording.py` | steps of one shape as CUDA graphs |
-| `training.py` | one gradient step per document, for several prompts at once |
-| `generation.py` | their answers, token by token |
-| `scoring.py` | how well a text is predicted |
-| `worker.py` | a batch of requests from beginning to end, whatever goes wrong |
-| `admission.py` | who may come in |
-| `cores.py` | cores for the thread that computes |
-| `batching.py` | the queue, and the thread that empties it |
-| `tickets.py` | a request, and its events for who waits |
-| `artefact.py` | an adapter to keep |
-| `cache.py` | adapters kept between requests |
-| `engine.py` | the whole of it |
-| `embedding.py` | a text's representation in the model |
+| `engine` | check requests, submit them, wait for their outcome |
+| `admission` | reserve room for a request, or refuse it |
+| `requests` | a request, its tasks and its outcome |
+| `tickets` | a submitted request and its events |
+| `batching` | the queue, and the thread that runs batches |
+| `worker`, `jobs` | a batch from training to reset, with retries |
+| `generation`, `decoding` | answers token by token; tokens to text |
+| `adapter_cache` | trained adapters on disk |
+| `openmp` | end OpenMP's helper threads |
+| `model` | load a model; tokens, devices, quantization, hidden states |
+| `training` | LoRA, slots, loss, gradient steps, trained adapters |
 """
 
 from langchain_sift.ttft.adapter_cache import AdapterCache

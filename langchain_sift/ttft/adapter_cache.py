@@ -1,7 +1,7 @@
-"""Adapters kept between requests: the same documents in the same order are learned once.
+"""Keep trained adapters on disk, so that the same documents are trained on only once.
 
-Off unless asked for. What is found is found by content: a changed document, model, recipe or
-tenant is another key, so there is nothing to invalidate.
+Off by default. The key is the content: with another document, order, model, config or tenant it
+is another key, so nothing has to be invalidated.
 """
 
 from __future__ import annotations
@@ -14,70 +14,71 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.digests import digest_of
 from langchain_sift.ttft.requests import Request
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
-# Part of each key: raise it when the same key would mean another adapter.
+# Part of each key: increase it when the same request would give another adapter.
 _VERSION = 1
 
 
 class AdapterCache:
-    """A folder of adapters, that several threads and processes may share."""
+    """A folder of trained adapters, which threads and processes may share."""
 
     def __init__(self, folder: str | Path, *, tenant: str, max_bytes: int = 10 << 30) -> None:
-        """Open a cache, or make one.
+        """Open a cache, or create it.
 
         Args:
-            folder: Made with access for its owner only; an adapter tells of its documents.
-            tenant: Whose documents these are: no tenant finds what another's were learned into,
-                and so cannot learn from a quick answer what another asked.
-            max_bytes: Beyond, the adapters that were not used for longest are removed.
+            folder: Folder of the cache. It is created with access for its owner only, because an
+                adapter reveals its documents.
+            tenant: Owner of the documents. A tenant never gets the adapter of another tenant, so
+                a fast answer reveals nothing about the requests of others.
+            max_bytes: Maximum size of the folder, by default 10 GiB. Beyond it, the adapters that
+                were not used for the longest time are removed.
 
         Raises:
             ArgumentError: If others may write to the folder, or `tenant` is empty.
         """
         if not tenant:
-            raise ArgumentError("tenant must name whose documents these are, got an empty string")
+            raise ArgumentError("tenant must name the owner of the documents, got an empty string")
         self.tenant = tenant
         self._folder = Path(folder)
         self._max_bytes = max_bytes
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._folder.stat().st_mode & 0o022:
             raise ArgumentError(
-                f"others may write to {self._folder}, and what they put there would be answered "
-                "with: chmod 700 it, or choose another folder"
+                f"others may write to {self._folder}, and could replace the adapters that answer: "
+                "run chmod 700 on it, or choose another folder"
             )
 
     def key(self, base: str, request: Request) -> str:
-        """Return what the adapter of a request is found by, 64 hexadecimal digits.
+        """Return the key of a request's adapter, 64 hexadecimal digits.
 
         Args:
             base: Fingerprint of the model's weights.
-            request: Its documents are what is learned from.
+            request: The request, with its documents and its config.
         """
-        recipe = json.dumps(asdict(request.config), sort_keys=True)
+        config = json.dumps(asdict(request.config), sort_keys=True)
         documents = [list(document.token_ids) for document in request.documents]
-        return digest_of((str(_VERSION), self.tenant, base, recipe, json.dumps(documents)))
+        return digest_of((str(_VERSION), self.tenant, base, config, json.dumps(documents)))
 
     def get(self, key: str) -> TrainedAdapter | None:
-        """Return the adapter of a key, if there is one that is whole."""
-        place = self._folder / key
-        if not place.is_dir():
+        """Return the adapter of a key, or None if it does not exist or is damaged."""
+        folder = self._folder / key
+        if not folder.is_dir():
             return None
         try:
-            adapter = TrainedAdapter.load(place)
-            os.utime(place)
+            adapter = TrainedAdapter.load(folder)
+            os.utime(folder)
         except (ArgumentError, OSError):  # damaged, or removed by another process
-            self._remove(place)
+            self._remove(folder)
             return None
         return adapter
 
     def put(self, key: str, adapter: TrainedAdapter) -> None:
-        """Keep an adapter; one that another thread kept meanwhile stays."""
-        if not is_repeatable(adapter.config):
+        """Store an adapter, unless the key exists or its training depended on the clock."""
+        if adapter.config.max_train_seconds is not None:
             return
         with suppress(FileExistsError):
             adapter.save(self._folder / key)
@@ -85,25 +86,20 @@ class AdapterCache:
 
     def _make_room(self) -> None:
         sizes: list[tuple[float, int, Path]] = []
-        for place in self._folder.iterdir():
+        for folder in self._folder.iterdir():
             with suppress(OSError):
-                size = sum(file.stat().st_size for file in place.iterdir())
-                sizes.append((place.stat().st_mtime, size, place))
+                size = sum(file.stat().st_size for file in folder.iterdir())
+                sizes.append((folder.stat().st_mtime, size, folder))
         excess = sum(size for _, size, _ in sizes) - self._max_bytes
-        for _, size, place in sorted(sizes)[:-1]:  # never the one that is used just now
+        for _, size, folder in sorted(sizes)[:-1]:  # never the one just used
             if excess <= 0:
                 return
-            self._remove(place)
+            self._remove(folder)
             excess -= size
 
-    def _remove(self, place: Path) -> None:
-        """Remove an adapter, so that a reader finds it whole or not at all."""
+    def _remove(self, folder: Path) -> None:
+        """Remove an adapter at once, so that no reader sees a part of it."""
         aside = self._folder / f".removed-{uuid.uuid4().hex}"
         with suppress(OSError):
-            place.rename(aside)
+            folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def is_repeatable(config: FineTuneConfig) -> bool:
-    """Return whether training by this recipe ends alike each time, whatever the clock says."""
-    return config.max_train_seconds is None
