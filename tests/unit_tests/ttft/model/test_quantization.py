@@ -1,6 +1,6 @@
-"""Quantized weights: what they stand for, what learns beside them, and that they stay as they are.
+"""Quantized weights never change, and adapters train on top of the values that they encode.
 
-The oracle is the same model with plain float32 weights, computed here from the stored bytes.
+The oracle is the same model with float32 weights, decoded here from the stored bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TOKENS = torch.arange(3, 43)[None, :]
 RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0)
 BOTH = pytest.mark.parametrize("quantization", ["4bit", "8bit"])
-# Of QLoRA (arXiv 2305.14314), appendix E.
+# QLoRA (arXiv 2305.14314), appendix E.
 NF4 = [
     -1.0,
     -0.6961928009986877,
@@ -60,7 +60,7 @@ SIZES = {
 
 @pytest.fixture(scope="module", params=SIZES)
 def plain(request: pytest.FixtureRequest, tiny_tokenizer: PreTrainedTokenizerFast) -> Any:
-    """Two architectures: GPT-2's layers hold their weights the other way round."""
+    """Make a model of two architectures; GPT-2's layers store their weights transposed."""
     config = AutoConfig.for_model(
         request.param, vocab_size=len(tiny_tokenizer), **SIZES[request.param]
     )
@@ -82,8 +82,8 @@ def folder(
     return path
 
 
-def load_unsettled(folder: Path, quantization: str) -> PreTrainedModel:
-    """Load as a user would who passes us the loaded model."""
+def load_with_transformers(folder: Path, quantization: str) -> PreTrainedModel:
+    """Load a quantized model as a user does who passes the loaded model."""
     how = {"load_in_4bit": True} if quantization == "4bit" else {"load_in_8bit": True}
     return AutoModelForCausalLM.from_pretrained(
         folder,
@@ -116,7 +116,7 @@ def dequantize(layer: Any) -> torch.Tensor:
     state = layer.weight.quant_state
     packed = layer.weight.data.flatten().long()
     values = torch.tensor(NF4)[torch.stack((packed >> 4, packed & 15), dim=1).flatten()]
-    # The blocks' largest values are quantized themselves, in blocks of 256.
+    # The largest value of each block is quantized as well, in blocks of 256.
     largest = state.state2.code[state.absmax.long()]
     largest = largest * state.state2.absmax.repeat_interleave(256)[: len(largest)] + state.offset
     blocks = values.view(-1, state.blocksize) * largest[:, None]
@@ -134,7 +134,7 @@ def without_quantization(quantized: PreTrainedModel, plain: PreTrainedModel) -> 
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over all weights and buffers, and over the constants of quantized layers."""
+    """Return the SHA-256 of all weights and buffers, and of the constants of quantized layers."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     for name, layer in quantized_layers(model).items():
         if layer.weight.dtype == torch.int8:
@@ -151,7 +151,7 @@ def fingerprint(model: PreTrainedModel) -> str:
 
 
 def gradients(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and the adapter's gradients, some of its B being random."""
+    """Return the logits and the gradients of an adapter with random weights."""
     clone = share_weights(model)
     slots, _ = add_slots(clone, RECIPE)
     generator = torch.Generator().manual_seed(0)
@@ -194,7 +194,7 @@ def test_logits_are_near_those_of_the_plain_weights(
 
 
 @BOTH
-def test_it_computes_with_the_weights_that_its_bytes_stand_for(
+def test_logits_and_gradients_equal_those_of_the_decoded_weights(
     quantization: str, folder: Path, plain: PreTrainedModel
 ) -> None:
     model = load_language_model(folder, dtype="float32", quantization=quantization).model
@@ -205,7 +205,7 @@ def test_it_computes_with_the_weights_that_its_bytes_stand_for(
     if quantization == "4bit":
         torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-6)
-    else:  # LLM.int8() rounds what goes into a layer too
+    else:  # LLM.int8() rounds the inputs of a layer as well
         torch.testing.assert_close(logits, expected, rtol=0.05, atol=0.02)
         assert similarity(gradient, expected_gradient) > 0.999
         assert gradient.norm() == pytest.approx(expected_gradient.norm().item(), rel=0.02)
@@ -213,7 +213,7 @@ def test_it_computes_with_the_weights_that_its_bytes_stand_for(
 
 @BOTH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_weights_stay_as_they_are(quantization: str, dtype: str, folder: Path) -> None:
+def test_the_weights_never_change(quantization: str, dtype: str, folder: Path) -> None:
     model = load_language_model(folder, dtype=dtype, quantization=quantization).model
     before, logits = fingerprint(model), logits_of(model)
     for _ in range(2):
@@ -225,7 +225,9 @@ def test_the_weights_stay_as_they_are(quantization: str, dtype: str, folder: Pat
 
 
 @BOTH
-def test_all_who_name_it_share_it(quantization: str, folder: Path, weight_loads: list[str]) -> None:
+def test_the_same_name_and_quantization_share_the_weights(
+    quantization: str, folder: Path, weight_loads: list[str]
+) -> None:
     before = len(weight_loads)
     first = load_language_model(folder, dtype="float32", quantization=quantization)
     assert load_language_model(folder, dtype="float32", quantization=quantization).model is (
@@ -238,12 +240,12 @@ def test_all_who_name_it_share_it(quantization: str, folder: Path, weight_loads:
 
 
 @BOTH
-def test_the_weights_go_with_their_last_user(quantization: str, folder: Path) -> None:
+def test_the_weights_are_freed_with_their_last_user(quantization: str, folder: Path) -> None:
     loaded = load_language_model(folder, dtype="float16", quantization=quantization)
     logits_of(loaded.model)
     gone = [weakref.ref(weights) for weights in loaded.model.parameters()]
     gc.collect()
-    gc.disable()  # nobody is to wait for it where memory is short
+    gc.disable()  # the weights must be freed without the garbage collector
     try:
         del loaded
         assert all(weights() is None for weights in gone)
@@ -252,7 +254,7 @@ def test_the_weights_go_with_their_last_user(quantization: str, folder: Path) ->
 
 
 @BOTH
-def test_every_share_of_it_is_the_same_model(quantization: str, folder: Path) -> None:
+def test_all_copies_compute_the_same_logits(quantization: str, folder: Path) -> None:
     model = load_language_model(folder, dtype="float32", quantization=quantization).model
     first, second = share_weights(model), share_weights(model)
     logits = logits_of(first)
@@ -262,10 +264,10 @@ def test_every_share_of_it_is_the_same_model(quantization: str, folder: Path) ->
 
 
 @BOTH
-def test_a_quantized_model_that_is_passed_is_taken_as_it_is(
+def test_a_loaded_quantized_model_is_used_unchanged(
     quantization: str, folder: Path, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    model = load_unsettled(folder, quantization)
+    model = load_with_transformers(folder, quantization)
     before, flags = fingerprint(model), [vars(m).keys() for m in model.modules()]
     loaded = load_language_model(model, tiny_tokenizer)
     assert loaded.model is model
@@ -275,7 +277,7 @@ def test_a_quantized_model_that_is_passed_is_taken_as_it_is(
 
 
 @BOTH
-def test_a_folder_that_is_quantized_is_loaded_as_it_is(
+def test_a_quantized_folder_is_loaded_unchanged(
     quantization: str, folder: Path, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model = load_language_model(folder, dtype="float32", quantization=quantization).model
@@ -289,7 +291,9 @@ def test_a_folder_that_is_quantized_is_loaded_as_it_is(
         load_language_model(tmp_path, quantization=quantization)
 
 
-def test_the_log_is_not_flooded(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_notice_of_each_8_bit_product_is_not_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = load_language_model(folder, dtype="float32", quantization="8bit").model
     with caplog.at_level(logging.INFO):
         logits_of(model)
@@ -298,8 +302,8 @@ def test_the_log_is_not_flooded(folder: Path, caplog: pytest.LogCaptureFixture) 
 
 
 @BOTH
-def test_a_model_that_is_passed_stays_as_it_is(quantization: str, folder: Path) -> None:
-    model = load_unsettled(folder, quantization)
+def test_copies_of_a_loaded_model_do_not_change_it(quantization: str, folder: Path) -> None:
+    model = load_with_transformers(folder, quantization)
     expected = load_language_model(folder, dtype="float32", quantization=quantization).model
     before = fingerprint(model)
     first, second = share_weights(model), share_weights(model)
@@ -312,8 +316,10 @@ def test_a_model_that_is_passed_stays_as_it_is(quantization: str, folder: Path) 
 
 
 @BOTH
-def test_what_the_user_does_with_it_later_is_no_matter(quantization: str, folder: Path) -> None:
-    model = load_unsettled(folder, quantization)
+def test_later_use_of_the_loaded_model_does_not_change_its_copies(
+    quantization: str, folder: Path
+) -> None:
+    model = load_with_transformers(folder, quantization)
     expected = load_language_model(folder, dtype="float32", quantization=quantization).model
     clone = share_weights(model)
     with torch.inference_mode():
@@ -322,7 +328,7 @@ def test_what_the_user_does_with_it_later_is_no_matter(quantization: str, folder
     assert torch.equal(logits_of(clone), logits_of(expected))
 
 
-def test_shares_have_no_copy_of_the_8_bit_weights(folder: Path) -> None:
+def test_copies_share_the_storage_of_8_bit_weights(folder: Path) -> None:
     model = load_language_model(folder, dtype="float32", quantization="8bit").model
     clone = share_weights(model)
     logits_of(clone)
@@ -333,7 +339,7 @@ def test_shares_have_no_copy_of_the_8_bit_weights(folder: Path) -> None:
 
 
 def test_packed_weights_are_refused(folder: Path) -> None:
-    model = load_unsettled(folder, "4bit")
+    model = load_with_transformers(folder, "4bit")
     for layer in quantized_layers(model).values():  # as on a CPU with AVX-512 BF16 after use
         layer.weight.quant_state.packing_format_for_cpu = True
     with pytest.raises(ArgumentError, match="4-bit"):

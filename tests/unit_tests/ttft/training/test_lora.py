@@ -1,4 +1,4 @@
-"""Each slot is LoRA as PEFT computes it, beside weights that nobody writes to."""
+"""Each slot is LoRA as PEFT computes it, and the base weights never change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def base(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 def in_training(model: PreTrainedModel, slots: Slots, token_ids: torch.Tensor) -> torch.Tensor:
-    """Return the logits, and have the gradients of their mean square written."""
+    """Return the logits, and compute the gradients of their mean square."""
     slots.use(0, len(token_ids))
     logits = model(input_ids=token_ids).logits
     logits.square().mean(dim=(1, 2)).sum().backward()
@@ -61,14 +61,14 @@ def in_training(model: PreTrainedModel, slots: Slots, token_ids: torch.Tensor) -
 
 
 def matrices(slots: Slots, flat: torch.Tensor) -> list[torch.Tensor]:
-    """Return A and B of each layer out of one slot's flat row, in which B is transposed."""
+    """Return A and B of each layer from the flat row of one slot, in which B is transposed."""
     sizes = [rows * columns for rows, columns in slots.shapes]
     parts = [p.view(s) for p, s in zip(torch.split(flat, sizes), slots.shapes, strict=True)]
     return [part.T if number % 2 else part for number, part in enumerate(parts)]
 
 
 def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
-    """Three prompts in one pass, each against a PEFT model of its own."""
+    """Compare three prompts in one pass, each with its PEFT model."""
     ours = share_weights(base)
     slots, names = add_slots(ours, FineTuneConfig(lora_rank=4, lora_alpha=12.0))
     slots.reserve(3)
@@ -107,7 +107,9 @@ def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
                 torch.testing.assert_close(next(gradients), peer, rtol=1e-3, atol=1e-5)
 
 
-def test_a_slot_at_rest_is_the_base_model_beside_any_other(base: PreTrainedModel) -> None:
+def test_a_slot_at_rest_is_the_base_model_whatever_the_other_slots_are(
+    base: PreTrainedModel,
+) -> None:
     model = share_weights(base)
     slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
     slots.reserve(2)
@@ -123,7 +125,7 @@ def test_a_slot_at_rest_is_the_base_model_beside_any_other(base: PreTrainedModel
     assert torch.equal(model(input_ids=both).logits, expected)
 
 
-def test_fresh_it_changes_nothing_but_rounding(base: PreTrainedModel) -> None:
+def test_the_initial_weights_change_nothing_but_rounding(base: PreTrainedModel) -> None:
     model = share_weights(base)
     slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
     slots.begin(0, seed=3, learning_rate=1e-3)
@@ -133,7 +135,7 @@ def test_fresh_it_changes_nothing_but_rounding(base: PreTrainedModel) -> None:
     )
 
 
-def test_weights_are_shared_and_flags_of_the_original_are_not_touched(
+def test_weights_are_shared_and_flags_of_the_original_are_unchanged(
     base: PreTrainedModel,
 ) -> None:
     flags = {name: p.requires_grad for name, p in base.named_parameters()}
@@ -149,7 +151,7 @@ def test_weights_are_shared_and_flags_of_the_original_are_not_touched(
     assert modules == [name for name, _ in base.named_modules()]
 
 
-def test_steps_are_those_of_adamw_with_clipping(tiny_model: PreTrainedModel) -> None:
+def test_steps_equal_adamw_with_clipping(tiny_model: PreTrainedModel) -> None:
     slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=2))
     slots.reserve(3)
     generator = torch.Generator().manual_seed(0)
@@ -189,13 +191,15 @@ def test_reset_leaves_nothing_of_a_request(tiny_model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("part", ["weights", "gradients", "_rounded", "_moments"])
-def test_whatever_is_left_is_seen(tiny_model: PreTrainedModel, part: str) -> None:
+def test_a_slot_with_any_nonzero_part_is_not_at_rest(
+    tiny_model: PreTrainedModel, part: str
+) -> None:
     slots, _ = add_slots(share_weights(tiny_model).bfloat16(), FineTuneConfig(lora_rank=4))
     getattr(slots, part).flatten()[7] = 1e-30
     assert not slots.is_at_rest(0)
 
 
-def test_the_seed_decides_the_initial_weights_and_nothing_else_does(
+def test_the_initial_weights_depend_on_the_seed_alone(
     tiny_model: PreTrainedModel,
 ) -> None:
     def initial(seed: int) -> torch.Tensor:
@@ -212,7 +216,7 @@ def test_the_seed_decides_the_initial_weights_and_nothing_else_does(
     assert not torch.equal(first, initial(6))
 
 
-def test_the_norms_are_those_of_the_products(base: PreTrainedModel) -> None:
+def test_the_norms_equal_those_of_the_products(base: PreTrainedModel) -> None:
     model = share_weights(base)
     slots, names = add_slots(model, FineTuneConfig(lora_rank=4, lora_alpha=6.0))
     slots.load(0, torch.randn(slots.size, generator=torch.Generator().manual_seed(0)))

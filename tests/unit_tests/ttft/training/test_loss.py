@@ -1,4 +1,4 @@
-"""The losses and their gradients are PyTorch's cross-entropy in float32."""
+"""Losses and gradients equal PyTorch's cross-entropy in float32."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("with_head", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lengths", [(2,), (40, 40), (3, 90, 17)])
-def test_it_is_cross_entropy_of_each_row(
+def test_the_loss_is_the_cross_entropy_of_each_row(
     *,
     lengths: tuple[int, ...],
     dtype: torch.dtype,
@@ -54,7 +54,7 @@ def test_it_is_cross_entropy_of_each_row(
     torch.testing.assert_close(ours.grad, theirs.grad, **tolerance)
 
 
-def test_sums_over_targets_only() -> None:
+def test_the_loss_sums_over_the_targets_only() -> None:
     logits = torch.randn(1, 5, 11)
     row = [1, 2, 3, 4, 5, 6]
     targets = make_targets([row], first=[3], mean=False, device=CPU)
@@ -80,7 +80,7 @@ def test_extreme_logits_stay_finite_and_nan_is_not_hidden() -> None:
     assert torch.isnan(_RowLosses.apply(torch.full((1, 2, 2), torch.nan), None, targets)).all()
 
 
-def test_a_broken_row_does_not_touch_the_others() -> None:
+def test_a_row_with_nan_does_not_change_the_others() -> None:
     logits = torch.randn(3, 4, 7)
     logits[1] = torch.nan
     logits.requires_grad_()
@@ -116,7 +116,7 @@ def make_model(architecture: str, **more: object) -> PreTrainedModel:
         ("granite", {"logits_scaling": 8.0}, False),
     ],
 )
-def test_logits_that_are_more_than_linear_are_noticed(
+def test_logits_that_are_not_linear_in_the_states_are_detected(
     architecture: str, more: dict[str, object], *, plain: bool
 ) -> None:
     model = make_model(architecture, **more)
@@ -143,8 +143,8 @@ def test_the_negative_log_likelihood_is_transformers_loss_summed_over_each_targe
         labels[:, : len(context)] = -100
         with torch.no_grad():
             expected.append(tiny_model(input_ids=ids, labels=labels).loss.item() * len(target))
-    found = negative_log_likelihoods(tiny_model, linear_head(tiny_model), pairs)
-    assert found == pytest.approx(expected, rel=1e-5)
+    nats = negative_log_likelihoods(tiny_model, linear_head(tiny_model), pairs)
+    assert nats == pytest.approx(expected, rel=1e-5)
     assert negative_log_likelihoods(tiny_model, None, pairs) == pytest.approx(expected, rel=1e-5)
 
 

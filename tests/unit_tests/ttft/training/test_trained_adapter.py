@@ -1,4 +1,4 @@
-"""A saved adapter is PEFT's to load and ours to use again; a folder holds all of it or nothing."""
+"""PEFT and this package load a saved adapter, and a folder has the whole adapter or nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def saved(adapter: TrainedAdapter, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
-    """Make a GPT-2, whose layers are no `nn.Linear`; nobody may change it."""
+    """Make a GPT-2, whose layers are no `nn.Linear`; no test may change it."""
     end = tiny_tokenizer.eos_token_id
     config = GPT2Config(
         vocab_size=len(tiny_tokenizer),
@@ -75,7 +75,7 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
 
 @pytest.mark.parametrize("name", ["tiny_model", "tiny_gpt2"])
 @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "o_proj", "c_attn", "c_fc")])
-def test_peft_loads_it_and_computes_the_same(
+def test_peft_loads_an_adapter_and_computes_the_same(
     *,
     name: str,
     targets: str | tuple[str, ...],
@@ -93,7 +93,7 @@ def test_peft_loads_it_and_computes_the_same(
     trained = engine.finetune(texts[:6])
     assert trained.training.update_norm > 0.01
     folder = trained.save(tmp_path / "adapter")
-    # It would warn of GPT-2's layers, if it were not told how their weights lie.
+    # PEFT would warn of GPT-2's layers if the config did not say that their weights are transposed.
     peers = PeftModel.from_pretrained(copy.deepcopy(model), folder)
     assert TrainedAdapter.load(folder).transposed == (name == "tiny_gpt2")
     worker = engine._worker
@@ -114,10 +114,10 @@ def test_peft_loads_it_and_computes_the_same(
     assert (config.r, config.lora_alpha) == (recipe.lora_rank, recipe.lora_alpha)
 
 
-# --- there and back -------------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------
 
 
-def test_it_comes_back_as_it_was(adapter: TrainedAdapter, saved: Path) -> None:
+def test_a_loaded_adapter_equals_the_saved_one(adapter: TrainedAdapter, saved: Path) -> None:
     loaded = TrainedAdapter.load(saved)
     assert torch.equal(loaded.weights, adapter.weights)
     assert loaded.weights.dtype == torch.float32
@@ -126,8 +126,10 @@ def test_it_comes_back_as_it_was(adapter: TrainedAdapter, saved: Path) -> None:
     assert hash(loaded.config) == hash(adapter.config)
 
 
-def test_every_setting_comes_back(engine: Engine, texts: list[str], tmp_path: Path) -> None:
-    """Tuples as tuples, None as None, and numbers to the last bit."""
+def test_a_loaded_config_and_record_equal_the_saved_ones(
+    engine: Engine, texts: list[str], tmp_path: Path
+) -> None:
+    """Tuples stay tuples, None stays None, and numbers are equal to the last bit."""
     config = replace(
         engine.config,
         learning_rate=1e-2 / 3,
@@ -145,7 +147,7 @@ def test_every_setting_comes_back(engine: Engine, texts: list[str], tmp_path: Pa
     assert loaded.training.drift is not None
 
 
-def test_used_again_it_answers_as_the_request_that_taught_it(
+def test_a_loaded_adapter_answers_as_the_request_that_trained_it(
     engine: Engine, texts: list[str], tmp_path: Path
 ) -> None:
     chosen = [texts[3], texts[20], texts[3], texts[7]]
@@ -164,7 +166,7 @@ def test_used_again_it_answers_as_the_request_that_taught_it(
         assert answer(one, [])[0] == base
 
 
-def test_what_is_not_finite_is_never_kept(engine: Engine, texts: list[str]) -> None:
+def test_a_failed_training_returns_no_adapter(engine: Engine, texts: list[str]) -> None:
     with pytest.raises(TrainingError, match="finite"):
         engine.finetune(texts[:4], config=replace(engine.config, learning_rate=1e30))
     with pytest.raises(TrainingError, match="no document"):
@@ -174,21 +176,21 @@ def test_what_is_not_finite_is_never_kept(engine: Engine, texts: list[str]) -> N
 # --- folders --------------------------------------------------------------------------------
 
 
-def test_the_folder_is_its_owners_and_has_three_files(saved: Path) -> None:
+def test_only_the_owner_has_access_to_the_folder_of_three_files(saved: Path) -> None:
     assert saved.stat().st_mode & 0o777 == 0o700
     assert {file.name for file in saved.iterdir()} == FILES
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
-def test_folders_above_are_made(adapter: TrainedAdapter, tmp_path: Path) -> None:
+def test_parent_folders_are_created(adapter: TrainedAdapter, tmp_path: Path) -> None:
     folder = adapter.save(str(tmp_path / "a" / "b" / "adapter"))
     assert folder == tmp_path / "a" / "b" / "adapter"
     assert TrainedAdapter.load(str(folder)).layers == adapter.layers
 
 
-def make_full(place: Path) -> None:
-    place.mkdir()
-    (place / "notes.txt").write_text("mine")
+def make_full(path: Path) -> None:
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
 
 
 @pytest.mark.parametrize(
@@ -196,26 +198,26 @@ def make_full(place: Path) -> None:
     [
         make_full,
         Path.mkdir,
-        lambda place: place.write_text("mine"),
-        lambda place: place.symlink_to(place.parent / "nowhere"),
+        lambda path: path.write_text("mine"),
+        lambda path: path.symlink_to(path.parent / "nowhere"),
     ],
     ids=["full folder", "empty folder", "file", "dangling link"],
 )
-def test_what_exists_is_not_touched(
+def test_an_existing_path_is_not_changed(
     make: Callable[[Path], object], adapter: TrainedAdapter, tmp_path: Path
 ) -> None:
-    place = tmp_path / "adapter"
-    make(place)
-    before = place.lstat()
+    path = tmp_path / "adapter"
+    make(path)
+    before = path.lstat()
     with pytest.raises(FileExistsError, match="exists already"):
-        adapter.save(place)
-    assert place.lstat() == before
+        adapter.save(path)
+    assert path.lstat() == before
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
-    if place.is_dir():
-        assert contents(place) in ({}, {"notes.txt": b"mine"})
+    if path.is_dir():
+        assert contents(path) in ({}, {"notes.txt": b"mine"})
 
 
-def test_a_second_save_leaves_the_first(adapter: TrainedAdapter, saved: Path) -> None:
+def test_a_second_save_does_not_change_the_first(adapter: TrainedAdapter, saved: Path) -> None:
     before = contents(saved)
     with pytest.raises(FileExistsError):
         replace(adapter, weights=adapter.weights + 1).save(saved)
@@ -241,7 +243,7 @@ def test_a_crash_while_writing_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At the first file, or after two of three."""
+    """Fail at the first file, or after two of three."""
 
     def write_half(*args: object, **_: object) -> None:
         for path in args:
@@ -259,7 +261,7 @@ def test_a_crash_while_writing_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_eight_who_save_to_the_same_folder_one_wins(
+def test_one_of_eight_threads_that_save_to_the_same_folder_succeeds(
     adapter: TrainedAdapter, tmp_path: Path
 ) -> None:
     for turn in range(10):
@@ -285,12 +287,12 @@ def test_of_eight_who_save_to_the_same_folder_one_wins(
 
 
 def edit(file: str, change: Callable[[dict[str, object]], object]) -> Callable[[Path], object]:
-    """Return what rewrites a file of JSON with a change."""
+    """Return a function that changes a JSON file."""
 
     def rewrite(folder: Path) -> None:
-        found = json.loads((folder / file).read_text())
-        change(found)
-        (folder / file).write_text(json.dumps(found))
+        content = json.loads((folder / file).read_text())
+        change(content)
+        (folder / file).write_text(json.dumps(content))
 
     return rewrite
 
@@ -308,7 +310,7 @@ def cut(file: str, share: float) -> Callable[[Path], object]:
 
 
 def flip(at: int) -> Callable[[Path], object]:
-    """Return what flips one bit of the weights' file."""
+    """Return a function that flips a bit in the file of the weights."""
 
     def damage(folder: Path) -> None:
         content = bytearray((folder / WEIGHTS).read_bytes())
@@ -319,7 +321,7 @@ def flip(at: int) -> Callable[[Path], object]:
 
 
 def flatten_first(folder: Path) -> None:
-    """Write the same weights with a shape that no matrix has."""
+    """Write the same weights with a one-dimensional shape."""
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     first = min(tensors)
     tensors[first] = tensors[first].flatten()
@@ -361,8 +363,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty layers": edit(OURS, lambda own: own.update(layers=[])),
     "other layers": edit(OURS, lambda own: own["layers"].append("model.layers.9.mlp.up_proj")),
     "layers in another order": edit(OURS, lambda own: own["layers"].reverse()),
-    "no recipe": edit(OURS, lambda own: own.pop("config")),
-    "null recipe": edit(OURS, lambda own: own.update(config=None)),
+    "no config": edit(OURS, lambda own: own.pop("config")),
+    "null config": edit(OURS, lambda own: own.update(config=None)),
     "an unknown setting": edit(OURS, lambda own: own["config"].update(magic=1)),
     "a setting out of range": edit(OURS, lambda own: own["config"].update(lora_rank=0)),
     "a setting of another type": edit(OURS, lambda own: own["config"].update(lora_alpha="x")),
@@ -373,7 +375,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_is_refused_by_name(damage: str, saved: Path) -> None:
+def test_a_damaged_folder_is_named_in_the_error(damage: str, saved: Path) -> None:
     assert TrainedAdapter.load(saved)
     DAMAGES[damage](saved)
     with pytest.raises(ArgumentError, match="has no adapter") as raised:
@@ -381,11 +383,11 @@ def test_what_is_damaged_is_refused_by_name(damage: str, saved: Path) -> None:
     assert str(saved) in str(raised.value)
 
 
-@pytest.mark.parametrize("place", ["nowhere", "file"])
-def test_where_there_is_no_adapter_it_says_so(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["nowhere", "file"])
+def test_a_path_without_an_adapter_is_named_in_the_error(path: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArgumentError, match=place):
-        TrainedAdapter.load(tmp_path / place)
+    with pytest.raises(ArgumentError, match=path):
+        TrainedAdapter.load(tmp_path / path)
 
 
 def test_an_adapter_of_other_rank_layers_or_model_is_refused(

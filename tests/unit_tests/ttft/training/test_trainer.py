@@ -1,4 +1,4 @@
-"""One AdamW step on each document, in order, and nothing broken is ever answered with."""
+"""Training takes one AdamW step per document, in order, and a broken adapter never answers."""
 
 from __future__ import annotations
 
@@ -26,67 +26,67 @@ if TYPE_CHECKING:
 TARGET = [5, 9, 40, 41, 7, 8, 100, 21]
 
 
-def learn(engine: Engine, texts: Sequence[str], **settings: object) -> Outcome:
-    """Return what came of learning the texts, and of predicting the target then."""
+def train(engine: Engine, texts: Sequence[str], **settings: object) -> Outcome:
+    """Return the outcome of training on the texts and of scoring the target."""
     config = replace(engine.config, **settings)
     request = engine.request(texts, ScoringTask([(TARGET[:1], TARGET[1:])]), config=config)
     return engine.outcome(request)
 
 
 def engine_for(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **recipe: object
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **settings: object
 ) -> Engine:
-    config = FineTuneConfig(**{"lora_rank": 4, "learning_rate": 1e-2, **recipe})
+    config = FineTuneConfig(**{"lora_rank": 4, "learning_rate": 1e-2, **settings})
     return Engine(LanguageModel("tiny", model, tokenizer), config)
 
 
-@pytest.mark.parametrize("beside", [0, 3])
-def test_it_learns_what_peft_and_adamw_learn(
+@pytest.mark.parametrize("num_others", [0, 3])
+def test_losses_equal_those_of_peft_and_adamw(
     engine: Engine,
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     texts: list[str],
-    beside: int,
+    num_others: int,
 ) -> None:
-    """With others in the same batch, or alone."""
-    recipe = engine.config
+    """Train alone, or with others in the same batch."""
+    config = engine.config
     chosen = [texts[3], texts[10], texts[3], texts[20]]
-    peers = get_peft_model(
+    peft_model = get_peft_model(
         copy.deepcopy(tiny_model),
-        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules="all-linear"),
+        LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear"),
     )
     slots = engine._worker.slots
     sizes = [rows * columns for rows, columns in slots.shapes]
-    initial = iter(torch.split(slots._initial(recipe.seed), sizes))
+    initial = iter(torch.split(slots._initial(config.seed), sizes))
     for name in engine._worker.names:
-        peer = peers.base_model.model.get_submodule(name)
-        peer.lora_A["default"].weight.data.copy_(
-            next(initial).view_as(peer.lora_A["default"].weight)
+        peft_layer = peft_model.base_model.model.get_submodule(name)
+        peft_layer.lora_A["default"].weight.data.copy_(
+            next(initial).view_as(peft_layer.lora_A["default"].weight)
         )
         next(initial)
-    trainable = [p for p in peers.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, eps=1e-8, weight_decay=0.0)
+    trainable = [p for p in peft_model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, eps=1e-8, weight_decay=0.0)
     expected = []
     for text in chosen:
-        ids = torch.tensor([tiny_tokenizer(text)["input_ids"][: recipe.max_length]])
-        loss = peers(input_ids=ids, labels=ids).loss
+        ids = torch.tensor([tiny_tokenizer(text)["input_ids"][: config.max_length]])
+        loss = peft_model(input_ids=ids, labels=ids).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         expected.append(loss.item())
-    peers.eval()
+    peft_model.eval()
     tokens = torch.tensor([TARGET])
     with torch.no_grad():
-        after = peers(input_ids=tokens, labels=tokens).loss.item()
+        after = peft_model(input_ids=tokens, labels=tokens).loss.item()
 
     scoring = ScoringTask([(TARGET[:1], TARGET[1:])])
-    reservations = [engine.admission.admit(1) for _ in range(1 + beside)]
+    reservations = [engine.admission.admit(1) for _ in range(1 + num_others)]
     others = [
         engine.submit(
             engine.request(texts[30 + n : 33 + 2 * n], scoring), reservation=reservations.pop()
         )
-        for n in range(beside)
+        for n in range(num_others)
     ]
     *_, outcome = engine.submit(engine.request(chosen, scoring), reservation=reservations.pop())
     for ticket in others:
@@ -97,32 +97,32 @@ def test_it_learns_what_peft_and_adamw_learn(
     assert outcome.nats[0] / (len(TARGET) - 1) == pytest.approx(after, abs=1e-3)
 
 
-def test_training_on_a_text_makes_it_likelier(
+def test_training_on_a_text_makes_it_more_likely(
     engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     ids = tiny_tokenizer(texts[0])["input_ids"][:64]
     before = negative_log_likelihood(engine, ids[:1], ids[1:])
-    adapter = engine.finetune([texts[0]] * 40, config=replace(engine.config, max_update=None))
+    adapter = engine.finetune([texts[0]] * 15, config=replace(engine.config, max_update=None))
     assert negative_log_likelihood(engine, ids[:1], ids[1:], texts=adapter) < 0.95 * before
     losses = adapter.training.losses
     assert max(losses[-5:]) < min(losses[:5])
     assert adapter.training.update_norm > 0
 
 
-def test_steps_per_document_are_steps_on_each_in_turn(
+def test_steps_per_document_repeat_each_document_before_the_next(
     engine: Engine, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
-    expected = learn(engine, [texts[0], texts[0], texts[1], texts[1]]).training
-    twice = learn(engine, [texts[0], texts[1]], steps_per_document=2).training
+    expected = train(engine, [texts[0], texts[0], texts[1], texts[1]]).training
+    twice = train(engine, [texts[0], texts[1]], steps_per_document=2).training
     assert twice.losses == expected.losses
     assert twice.trained == (0, 1)
     assert twice.tokens == 2 * sum(len(tiny_tokenizer(text)["input_ids"]) for text in texts[:2])
 
 
-def test_short_documents_are_skipped_and_long_ones_cut_and_both_are_told(
+def test_short_documents_are_skipped_and_long_ones_cut_and_both_are_recorded(
     engine: Engine, texts: list[str]
 ) -> None:
-    training = learn(engine, ["", "a", texts[0], " ".join(texts[:40])]).training
+    training = train(engine, ["", "a", texts[0], " ".join(texts[:40])]).training
     assert training.skipped == (0, 1)
     assert training.trained == (2, 3)
     assert training.truncated == (3,)
@@ -130,67 +130,69 @@ def test_short_documents_are_skipped_and_long_ones_cut_and_both_are_told(
     assert training.steps == 2
 
 
-def test_documents_too_short_to_learn_from_do_not_count_for_the_budget(
+def test_documents_that_are_too_short_do_not_count_for_the_budget(
     engine: Engine, texts: list[str]
 ) -> None:
-    expected = learn(engine, texts[:2]).training
-    found = learn(engine, ["", texts[0], "a", *texts[1:4], ""], max_documents=2).training
-    assert (found.trained, found.skipped) == ((1, 3), (0, 2))
-    assert found.losses == expected.losses
-    assert "budget" in str(found.ended)
-    enough = learn(engine, ["", *texts[:2], "a"], max_documents=3).training
+    expected = train(engine, texts[:2]).training
+    limited = train(engine, ["", texts[0], "a", *texts[1:4], ""], max_documents=2).training
+    assert (limited.trained, limited.skipped) == ((1, 3), (0, 2))
+    assert limited.losses == expected.losses
+    assert "budget" in str(limited.ended)
+    enough = train(engine, ["", *texts[:2], "a"], max_documents=3).training
     assert (enough.trained, enough.skipped, enough.ended) == ((1, 2), (0, 3), None)
 
 
-def test_a_document_is_learned_from_as_soon_as_one_step_was_taken_on_it(
+def test_a_document_with_at_least_one_step_is_recorded_as_trained(
     engine: Engine, texts: list[str]
 ) -> None:
     lengths = [len(document.token_ids) for document in engine.request(texts[:3]).documents]
     most = 3 * lengths[0] + 2 * lengths[1]
-    part = learn(engine, texts[:3], steps_per_document=3, max_train_tokens=most).training
+    part = train(engine, texts[:3], steps_per_document=3, max_train_tokens=most).training
     assert (part.steps, part.trained, part.skipped) == (5, (0, 1), ())
 
 
-def test_documents_that_are_not_to_be_learned_from_are_not_called_too_short(
+def test_documents_of_a_skipped_training_are_not_recorded_as_too_short(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = engine.outcome(engine.request(["", *texts[:2]], skip_reason="so it is")).training
-    assert (record.fallback, record.skipped, record.ended) == ("so it is", (), None)
+    record = engine.outcome(engine.request(["", *texts[:2]], skip_reason="no time")).training
+    assert (record.fallback, record.skipped, record.ended) == ("no time", (), None)
 
     def lack_memory(*_: object) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(engine._worker._trainer, "_gradients", lack_memory)
-    lacking = learn(engine, ["", *texts[:2]]).training
+    lacking = train(engine, ["", *texts[:2]]).training
     assert "memory" in str(lacking.fallback)
     assert (lacking.trained, lacking.skipped) == ((), (0,))
 
 
-def test_only_skipped_documents_leave_the_base_model(engine: Engine) -> None:
-    outcome = learn(engine, ["", "a"])
+def test_the_base_model_answers_if_all_documents_are_too_short(engine: Engine) -> None:
+    outcome = train(engine, ["", "a"])
     assert outcome.training.fallback == "no document to train on"
     assert outcome.training.skipped == (0, 1)
-    assert outcome.nats == learn(engine, []).nats
+    assert outcome.nats == train(engine, []).nats
 
 
-def test_a_training_that_diverges_answers_as_the_base_model(
-    engine: Engine, texts: list[str]
-) -> None:
-    outcome = learn(engine, texts[:6], learning_rate=1e30)
+def test_the_base_model_answers_if_training_diverges(engine: Engine, texts: list[str]) -> None:
+    outcome = train(engine, texts[:6], learning_rate=1e30)
     assert "finite" in str(outcome.training.fallback)
     assert outcome.training.update_norm == 0
-    assert outcome.nats == learn(engine, []).nats
+    assert outcome.nats == train(engine, []).nats
 
 
-def test_a_training_that_diverges_raises_where_asked_to(engine: Engine, texts: list[str]) -> None:
+def test_a_training_that_diverges_raises_if_on_failure_says_so(
+    engine: Engine, texts: list[str]
+) -> None:
     with pytest.raises(TrainingError, match="finite"):
-        learn(engine, texts[:6], learning_rate=1e30, on_failure="raise")
+        train(engine, texts[:6], learning_rate=1e30, on_failure="raise")
     with pytest.raises(TrainingError, match="finite"):
         engine.finetune(texts[:6], config=replace(engine.config, learning_rate=1e30))
 
 
-def test_one_that_diverges_does_not_touch_those_beside(engine: Engine, texts: list[str]) -> None:
-    expected = learn(engine, texts[:3])
+def test_a_training_that_diverges_does_not_change_the_others_of_its_batch(
+    engine: Engine, texts: list[str]
+) -> None:
+    expected = train(engine, texts[:3])
     scoring = ScoringTask([(TARGET[:1], TARGET[1:])])
     reservations = [engine.admission.admit(1) for _ in range(3)]
     tickets = [
@@ -209,21 +211,25 @@ def test_one_that_diverges_does_not_touch_those_beside(engine: Engine, texts: li
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_it_trains_inside_a_callers_no_grad(mode: type, engine: Engine, texts: list[str]) -> None:
-    expected = learn(engine, texts[:3]).training.losses
+def test_training_works_inside_a_callers_no_grad(
+    mode: type, engine: Engine, texts: list[str]
+) -> None:
+    expected = train(engine, texts[:3]).training.losses
     with mode():
-        assert learn(engine, texts[:3]).training.losses == expected
+        assert train(engine, texts[:3]).training.losses == expected
         fresh = Engine(engine.language_model, engine.config)
-        assert learn(fresh, texts[:3]).training.losses == expected
+        assert train(fresh, texts[:3]).training.losses == expected
 
 
-def test_the_optimizers_moments_do_not_outlive_the_prompt(engine: Engine, texts: list[str]) -> None:
-    first = learn(engine, texts[:4]).training.losses
-    learn(engine, texts[30:40])
-    assert learn(engine, texts[:4]).training.losses == first
+def test_the_optimizers_moments_do_not_outlive_the_request(
+    engine: Engine, texts: list[str]
+) -> None:
+    first = train(engine, texts[:4]).training.losses
+    train(engine, texts[30:40])
+    assert train(engine, texts[:4]).training.losses == first
 
 
-def test_gradient_reuse_recomputes_every_so_many_steps_of_a_repeat(
+def test_gradient_reuse_computes_the_gradient_of_a_repeat_every_r_th_time(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = []
@@ -234,10 +240,10 @@ def test_gradient_reuse_recomputes_every_so_many_steps_of_a_repeat(
         lambda first, rows: computed.append(len(rows)) or gradients(first, rows),
     )
     repeats = [texts[0]] * 5 + [texts[1]] * 2 + [texts[0]]
-    whole = learn(engine, repeats).training
+    whole = train(engine, repeats).training
     assert len(computed) == 8
     computed.clear()
-    reused = learn(engine, repeats, gradient_reuse=2).training
+    reused = train(engine, repeats, gradient_reuse=2).training
     assert len(computed) == 3 + 1 + 1
     assert reused.steps == whole.steps == 8
     assert reused.losses[0] == reused.losses[1] == whole.losses[0]
@@ -245,35 +251,37 @@ def test_gradient_reuse_recomputes_every_so_many_steps_of_a_repeat(
     assert reused.losses[2] == pytest.approx(whole.losses[2], rel=0.05)
 
 
-def test_budgets_end_training_at_a_prefix(engine: Engine, texts: list[str]) -> None:
-    whole = learn(engine, texts[:6]).training
-    three = learn(engine, texts[:6], max_documents=3).training
+def test_a_budget_ends_training_after_a_prefix_of_the_steps(
+    engine: Engine, texts: list[str]
+) -> None:
+    whole = train(engine, texts[:6]).training
+    three = train(engine, texts[:6], max_documents=3).training
     assert three.losses == whole.losses[:3]
     assert three.trained == (0, 1, 2)
     assert "budget" in str(three.ended)
     assert whole.ended is None
     lengths = [len(ids) for ids in engine.language_model.tokenizer(texts[:6])["input_ids"]]
-    two = learn(engine, texts[:6], max_train_tokens=sum(lengths[:3]) - 1).training
+    two = train(engine, texts[:6], max_train_tokens=sum(lengths[:3]) - 1).training
     assert two.losses == whole.losses[:2]
     assert two.tokens == sum(lengths[:2])
     assert "budget" in str(two.ended)
-    none = learn(engine, texts[:6], max_train_tokens=1).training
+    none = train(engine, texts[:6], max_train_tokens=1).training
     assert none.steps == 0
     assert none.fallback is not None
-    one = learn(engine, texts[:6], max_train_seconds=1e-9).training
+    one = train(engine, texts[:6], max_train_seconds=1e-9).training
     assert one.losses == whole.losses[:1]
     assert "1e-09 s" in str(one.ended)
 
 
-def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: list[str]) -> None:
-    free = learn(engine, texts[:6], max_update=None).training.update_norm
-    capped = learn(engine, texts[:6], max_update=free / 3)
+def test_an_update_above_max_update_is_scaled_down_to_it(engine: Engine, texts: list[str]) -> None:
+    free = train(engine, texts[:6], max_update=None).training.update_norm
+    capped = train(engine, texts[:6], max_update=free / 3)
     assert capped.training.update_norm == pytest.approx(free / 3)
     request = engine.request(
         texts[:6], config=replace(engine.config, max_update=free / 3), keep_adapter=True
     )
     weights = engine.outcome(request).adapter.weights
-    engine.close()  # its thread is not at the slots any more
+    engine.close()  # its thread no longer uses the slots
     slots = engine._worker.slots
     slots.load(0, weights)
     assert slots.update_norm(0) / base_norm(engine._worker._model) == pytest.approx(
@@ -282,20 +290,22 @@ def test_an_update_beyond_the_cap_is_scaled_down_to_it(engine: Engine, texts: li
     slots.reset(0)
 
 
-def test_drift_beyond_the_limit_leaves_the_base_model(engine: Engine, texts: list[str]) -> None:
-    held = tuple(texts[50:53])
-    lesson = ["zebra zebra zebra zebra"] * 30
-    base = learn(engine, [])
-    free = learn(engine, lesson, drift_texts=held, max_drift=100.0)
+def test_the_base_model_answers_if_the_drift_is_above_its_limit(
+    engine: Engine, texts: list[str]
+) -> None:
+    drift_texts = tuple(texts[50:53])
+    documents = ["zebra zebra zebra zebra"] * 10
+    base = train(engine, [])
+    free = train(engine, documents, drift_texts=drift_texts, max_drift=100.0)
     assert free.training.drift > 0
     assert free.training.fallback is None
-    stopped = learn(engine, lesson, drift_texts=held, max_drift=free.training.drift / 2)
+    stopped = train(engine, documents, drift_texts=drift_texts, max_drift=free.training.drift / 2)
     assert "drift_texts" in str(stopped.training.fallback)
     assert stopped.nats == base.nats
     tokenizer = engine.language_model.tokenizer
-    adapter = engine.finetune(lesson)
+    adapter = engine.finetune(documents)
     shift, count = 0.0, 0
-    for text in held:
+    for text in drift_texts:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         shift += negative_log_likelihood(engine, ids[:1], ids[1:], texts=adapter)
         shift -= negative_log_likelihood(engine, ids[:1], ids[1:])
@@ -303,12 +313,12 @@ def test_drift_beyond_the_limit_leaves_the_base_model(engine: Engine, texts: lis
     assert free.training.drift == pytest.approx(shift / count, abs=1e-6)
 
 
-def test_checkpointing_changes_memory_and_nothing_else(
+def test_checkpointing_changes_only_the_memory(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
-    plain = learn(engine_for(tiny_model, tiny_tokenizer), texts[:3])
+    plain = train(engine_for(tiny_model, tiny_tokenizer), texts[:3])
     checkpointed = engine_for(tiny_model, tiny_tokenizer, gradient_checkpointing=True)
-    outcome = learn(checkpointed, texts[:3])
+    outcome = train(checkpointed, texts[:3])
     assert outcome.training.losses == pytest.approx(plain.training.losses, abs=1e-6)
     assert outcome.nats == pytest.approx(plain.nats, rel=1e-6)
     kept: list[int] = []
@@ -318,56 +328,56 @@ def test_checkpointing_changes_memory_and_nothing_else(
         model = checkpointed._worker._model
         checkpointed._worker.slots.use(0, 1)
         model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
-        few = sum(kept)
+        fewer = sum(kept)
         kept.clear()
         other = engine_for(tiny_model, tiny_tokenizer)
         other._worker.slots.use(0, 1)
         other._worker._model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
-    assert few < sum(kept) / 2
+    assert fewer < sum(kept) / 2
 
 
-def brute_force(lengths: Sequence[int], overhead: int) -> int:
-    """Return the cost of the cheapest way to cut, of all ways."""
+def lowest_cost(lengths: Sequence[int], overhead: int) -> int:
+    """Return the lowest cost of all splits."""
     if not any(lengths):
         return 0
     if not lengths[0]:
-        return brute_force(lengths[1:], overhead)
+        return lowest_cost(lengths[1:], overhead)
     costs = []
     for last in range(1, len(lengths) + 1):
         if not all(lengths[:last]):
             break
-        costs.append(overhead + max(lengths[:last]) * last + brute_force(lengths[last:], overhead))
+        costs.append(overhead + max(lengths[:last]) * last + lowest_cost(lengths[last:], overhead))
     return min(costs)
 
 
 @given(st.lists(st.integers(0, 40), max_size=8), st.integers(1, 64))
-def test_passes_are_the_cheapest_of_all(lengths: list[int], overhead: int) -> None:
-    cuts = split_into_passes(lengths, overhead=overhead)
-    covered = [slot for first, last in cuts for slot in range(first, last)]
+def test_the_passes_have_the_lowest_cost_of_all_splits(lengths: list[int], overhead: int) -> None:
+    passes = split_into_passes(lengths, overhead=overhead)
+    covered = [slot for first, last in passes for slot in range(first, last)]
     assert covered == [slot for slot, length in enumerate(lengths) if length]
-    cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in cuts)
-    assert cost == brute_force(lengths, overhead)
+    cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in passes)
+    assert cost == lowest_cost(lengths, overhead)
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_update": 0.002}, {"steps_per_document": 2}])
-def test_a_milestone_is_what_fewer_documents_lead_to(
+def test_a_milestone_equals_a_training_on_fewer_documents(
     engine: Engine, texts: list[str], settings: dict[str, object]
 ) -> None:
     config = replace(engine.config, **settings)
     pairs = [(TARGET[:1], TARGET[1:])]
-    given = [*texts[:2], "", *texts[2:5]]
-    asked = engine.request(given, ScoringTask(pairs, after=(1, 3, 4)), config=config)
-    outcome = engine.outcome(asked)
+    documents = [*texts[:2], "", *texts[2:5]]
+    request = engine.request(documents, ScoringTask(pairs, after=(1, 3, 4)), config=config)
+    outcome = engine.outcome(request)
     assert [milestone.documents for milestone in outcome.milestones] == [1, 3, 4]
     for milestone in outcome.milestones:
-        assert milestone.nats == learn(engine, given[: milestone.documents], **settings).nats
-    assert outcome.nats == learn(engine, given, **settings).nats
+        assert milestone.nats == train(engine, documents[: milestone.documents], **settings).nats
+    assert outcome.nats == train(engine, documents, **settings).nats
     seconds = [milestone.seconds for milestone in outcome.milestones]
     assert seconds == sorted(seconds)
     assert seconds[-1] <= outcome.training.seconds
 
 
-def test_an_answer_is_scored_beside_it(engine: Engine, texts: list[str]) -> None:
+def test_a_generation_task_with_pairs_is_scored_as_well(engine: Engine, texts: list[str]) -> None:
     pairs = [(TARGET[:1], TARGET[1:]), (TARGET[:2], TARGET[2:])]
     config = GenerationConfig(max_tokens=4)
     both = engine.outcome(engine.request(texts[:3], GenerationTask(TARGET[:3], config, pairs)))
