@@ -66,34 +66,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """The documents: a collection that exists, or files to index first."""
+class _Store:
+    """A collection that exists."""
 
-    store: str | None
+    where: str
     collection: str | None
-    corpus: Path | None
     embeddings: str | None
 
-    def __post_init__(self) -> None:
-        if (self.store is None) == (self.corpus is None):
-            raise ArgumentError(
-                "give either --store, an indexed collection, or --corpus, files to index first"
-            )
-
     def locked(self) -> AbstractContextManager[None]:
-        """Lock the folder of the store for reading."""
+        """Lock the folder for reading."""
         from langchain_sift.stores.locking import locked
 
-        return nullcontext() if self.store is None else locked(self.store, exclusive=False)
+        return locked(self.where, exclusive=False)
+
+    def open(self, model: LanguageModel, out: Path, progress: Progress) -> Chroma:  # noqa: ARG002
+        return open_store(self.where, self.collection, self.embeddings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """Files to index first, into a store in the folder of the comparison."""
+
+    path: Path
+    embeddings: str | None
+
+    def locked(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def open(self, model: LanguageModel, out: Path, progress: Progress) -> Chroma:
-        """Open the collection; index the files if there is none."""
-        if self.store is not None:
-            return open_store(self.store, self.collection, self.embeddings)
+        """Index the files and open their collection."""
         from langchain_sift.indexing import index_documents, read_corpus
         from langchain_sift.indexing.named_objects import load_embeddings
 
-        documents = read_corpus(self.corpus or Path())
+        documents = read_corpus(self.path)
         indexing = progress.add_task("embedding documents", total=len(documents))
         return index_documents(
             documents,
@@ -143,7 +148,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 
         # All mistakes in the arguments are reported before the work begins.
         saved = read_saved(settings)
-        source = _Source(store, collection, corpus, embeddings)
+        source = _source(store, collection, corpus, embeddings)
         model_name = _model_name(model, saved, console)
         default = Defaults.of(saved)
         finetune = finetune_config(
@@ -196,7 +201,7 @@ def _run(
     settings: ComparisonSettings,
     *,
     model: str,
-    source: _Source,
+    source: _Store | _Corpus,
     folder: RunFolder,
     console: Console,
 ) -> None:
@@ -220,6 +225,18 @@ def _run(
         )
         progress.update(comparing, total=len(report.rows), description="done")
     print_report(write_report(report, folder.path))
+
+
+def _source(
+    store: str | None, collection: str | None, corpus: Path | None, embeddings: str | None
+) -> _Store | _Corpus:
+    if store is not None and corpus is None:
+        return _Store(store, collection, embeddings)
+    if corpus is not None and store is None:
+        return _Corpus(corpus, embeddings)
+    raise ArgumentError(
+        "give either --store, an indexed collection, or --corpus, files to index first"
+    )
 
 
 def _model_name(option: str | None, saved: CalibratedSettings | None, console: Console) -> str:

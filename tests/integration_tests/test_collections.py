@@ -97,9 +97,7 @@ async def test_the_searches_of_the_store_find_the_new_collection_too(retriever, 
     assert await store.aget_by_ids(["id-3"]) == []
 
 
-async def test_async_chroma_finds_the_new_collection_alone(
-    server, name, fill, aconnect, make_again
-):
+async def test_async_chroma_finds_the_new_collection(server, name, fill, aconnect, make_again):
     fill(server.port, name)
     store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
     assert len(await store.asimilarity_search(QUERIES[0])) == 4
@@ -118,7 +116,7 @@ async def test_async_chroma_finds_the_new_collection_alone(
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-async def test_the_error_for_another_dimension_names_both_and_the_cure(
+async def test_another_dimension_is_an_error_that_names_both(
     retriever, make_again, candidate_search
 ):
     make_again(OTHER_TEXTS, 5)
