@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -156,7 +156,7 @@ def write_html(report: Report, path: Path, plots: Mapping[str, Sequence[Plot]]) 
     )
     # Text of documents may hold lone surrogates, which UTF-8 has no bytes for.
     path.write_text(html, encoding="utf-8", errors="replace", newline="\n")
-    return replace(report, path=path)
+    return report.with_path(path)
 
 
 def _environment() -> Environment:

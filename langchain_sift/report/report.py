@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -94,6 +95,12 @@ class Report:
         prompts = len(self.leaks.keys() | {row.prompt for row in self.rows})
         notice = f"the store contains the scored text of {len(self.leaks)} of {prompts} prompts"
         return f"{notice}; they are excluded." if self.leaks_excluded else f"{notice}."
+
+    def with_path(self, path: Path) -> Report:
+        """Return a copy with the path of its page; it shares the summaries and findings."""
+        report = copy(self)
+        object.__setattr__(report, "path", path)
+        return report
 
     def select(
         self, protocol: str, *, group: str | None = None, k: int | None = None

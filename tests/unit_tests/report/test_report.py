@@ -124,9 +124,11 @@ def test_summaries_and_findings_are_computed_once(
     base = [row("base", n, 20.0 * n, group=f"g{n % 2}") for n in range(1, 7)]
     other = [row("x", n, 10.0 * n, group=f"g{n % 2}", k=k) for n in range(1, 7) for k in (1, 5)]
     report = Report((*base, *other))
-    write_report(report, tmp_path)
+    written = write_report(report, tmp_path)
+    written.to_json()
     assert len(calls) == 4  # all prompts for two k, and two groups for the largest k
-    assert report.findings is report.findings
+    assert written.findings is report.findings
+    assert (written.path, report.path) == (tmp_path / "report.html", None)
 
 
 @pytest.mark.parametrize("peak", [None, 0, 2**30])
