@@ -1,4 +1,4 @@
-"""`SIFTReranker`: SIFT over the documents of any other retriever."""
+"""Choose with SIFT among the documents of any other retriever: `SIFTReranker`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
-from langchain_sift.errors import ArgumentError, DimensionMismatch, EmbeddingError
+from langchain_sift.checks import check_count
+from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.retrieval.scores import write_gains
 from langchain_sift.retrieval.settings import check_fields, noise_variance_for
 from langchain_sift.selection import select
@@ -21,11 +22,11 @@ from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vect
 
 
 class SIFTReranker(BaseDocumentCompressor):
-    """Chooses, of the documents of another retriever, those that reduce the uncertainty most.
+    """Keeps the documents of another retriever that most reduce the uncertainty about the query.
 
-    For what has no vectors to give: a keyword search, an ensemble, a web search. The documents
-    are embedded together with the query, unless `vector_key` says where their vectors are. On a
-    vector store `SIFTRetriever` does the same without embedding anything again.
+    For retrievers without vectors: a keyword search, an ensemble, a web search. The documents are
+    embedded together with the query, unless their metadata contain vectors (`vector_key`). On a
+    vector store use `SIFTRetriever`, which embeds no document again.
 
     Instantiate:
         ```python
@@ -38,30 +39,31 @@ class SIFTReranker(BaseDocumentCompressor):
         )
         ```
 
-    Documents of identical text count as one. Ids and metadata are kept; the documents given are
-    not changed.
+    Documents of identical text count as one. Ids and metadata are kept, and the input documents
+    are not changed.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    embeddings: Embeddings = Field(repr=False)  # theirs may show a key
-    """Embeds the query, and the documents where they bring no vectors."""
+    embeddings: Embeddings = Field(repr=False)  # their repr may contain a key
+    """Embeddings of the query, and of the documents without a vector."""
 
     top_n: StrictInt = 4
-    """How many documents to keep at most."""
+    """Maximum number of documents to keep."""
 
     noise_variance: float = 0.01
-    """The paper's λ'; where it is not given, as in `SIFTRetriever` that of the embeddings."""
+    """λ' of SIFT. The default is that of the embeddings, as in `SIFTRetriever`, else 0.01."""
 
     stopping_alpha: float | None = None
-    """The paper's α: fewer documents for easy queries. Larger stops earlier; None never."""
+    """α of adaptive SIFT, which keeps fewer documents for easy queries. Larger values stop
+    earlier. None means always `top_n`."""
 
     score_key: str | None = None
-    """Under this key a document's gain is written to its metadata; None writes nothing."""
+    """Metadata key for a document's gain. None writes no gain."""
 
     vector_key: str | None = None
-    """Under this key of its metadata a document brings its vector, which is taken out. It has to
-    come from the same `embeddings`. Documents without it are embedded."""
+    """Metadata key of a document's vector, which is removed from the result. It must come from the
+    same `embeddings`. Documents without the key are embedded. None embeds all."""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,8 +73,7 @@ class SIFTReranker(BaseDocumentCompressor):
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
-        if self.top_n < 1:
-            raise ArgumentError(f"top_n must be an integer of at least 1, got {self.top_n}")
+        check_count("top_n", self.top_n)
         check_arguments(self.top_n, self.noise_variance, self.stopping_alpha)
         return self
 
@@ -82,9 +83,9 @@ class SIFTReranker(BaseDocumentCompressor):
         """Return at most `top_n` of the documents, most informative first.
 
         Args:
-            documents: From any retriever.
-            query: What they were retrieved for.
-            callbacks: Not used: embeddings report to none.
+            documents: The documents of any retriever.
+            query: The query that they were retrieved for.
+            callbacks: Not used: embeddings have no callbacks.
 
         Raises:
             EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
@@ -93,47 +94,51 @@ class SIFTReranker(BaseDocumentCompressor):
         if not documents:
             return []
         query_embedding = self.embeddings.embed_query(query)
-        documents, given, texts = self._vectors_given(documents)
-        # Some services take no empty list.
+        documents, vectors, texts = self._split_vectors(documents)
+        # Some services refuse an empty list.
         embedded = self.embeddings.embed_documents(texts) if texts else []
-        return self._choose(documents, query_embedding, given, texts, embedded)
+        return self._choose(documents, query_embedding, vectors, texts, embedded)
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> Sequence[Document]:
-        """Do as `compress_documents` does, without blocking the event loop."""
+        """Run `compress_documents` without blocking the event loop."""
         del callbacks
         if not documents:
             return []
         query_embedding = await self.embeddings.aembed_query(query)
-        documents, given, texts = self._vectors_given(documents)
+        documents, vectors, texts = self._split_vectors(documents)
         embedded = await self.embeddings.aembed_documents(texts) if texts else []
         return await run_in_executor(
-            None, self._choose, documents, query_embedding, given, texts, embedded
+            None, self._choose, documents, query_embedding, vectors, texts, embedded
         )
 
-    def _vectors_given(
+    def _split_vectors(
         self, documents: Sequence[Document]
     ) -> tuple[list[Document], dict[int, Any], list[str]]:
-        """Return documents without their vectors, the vectors by place, and texts that lack one."""
-        kept: list[Document] = []
-        given: dict[int, Any] = {}
-        texts: dict[str, None] = {}  # each once, in their order
-        for place, document in enumerate(documents):
+        """Take the vectors out of the metadata.
+
+        Returns:
+            The documents without vectors, the vectors by index, and the distinct texts to embed.
+        """
+        stripped: list[Document] = []
+        vectors: dict[int, Any] = {}
+        texts: dict[str, None] = {}
+        for index, document in enumerate(documents):
             if self.vector_key is None or self.vector_key not in document.metadata:
-                kept.append(document)
+                stripped.append(document)
                 texts[document.page_content] = None
                 continue
             metadata = dict(document.metadata)
-            given[place] = metadata.pop(self.vector_key)
-            kept.append(document.model_copy(update={"metadata": metadata}))
-        return kept, given, list(texts)
+            vectors[index] = metadata.pop(self.vector_key)
+            stripped.append(document.model_copy(update={"metadata": metadata}))
+        return stripped, vectors, list(texts)
 
     def _choose(
         self,
         documents: Sequence[Document],
         query_embedding: Sequence[float],
-        given: dict[int, Any],
+        vectors: dict[int, Any],
         texts: Sequence[str],
         embedded: Sequence[Sequence[float]],
     ) -> list[Document]:
@@ -143,12 +148,14 @@ class SIFTReranker(BaseDocumentCompressor):
                 f"the embeddings returned {len(embedded)} vectors for {len(texts)} texts"
             )
         by_text = dict(zip(texts, embedded, strict=True))
-        vectors = [
-            given[place] if place in given else by_text[document.page_content]
-            for place, document in enumerate(documents)
-        ]
+        rows = _matrix(
+            [
+                vectors[index] if index in vectors else by_text[document.page_content]
+                for index, document in enumerate(documents)
+            ]
+        )
         pool = CandidatePool(len(query))
-        pool.add(documents, _units(documents, _matrix(vectors), len(query)))
+        pool.add(documents, _units(documents, rows, len(query)))
         candidates = pool.candidates()
         selection = select(
             query,
@@ -169,16 +176,16 @@ def _units(documents: Sequence[Document], vectors: Array, dimensions: int) -> Ar
             f"the query has {dimensions} dimensions and the documents have {vectors.shape[1]}: "
             "embed both with the same model"
         )
-    names = [document.id or f"document {place}" for place, document in enumerate(documents)]
+    names = [document.id or f"document {index}" for index, document in enumerate(documents)]
     return unit_rows(vectors, names, dimensions)
 
 
 def _matrix(vectors: Sequence[Any]) -> Array:
-    msg = "vectors must be lists of numbers, all of one length"
+    rule = "vectors must be lists of numbers, all of one length"
     try:
         matrix = np.array([np.asarray(vector, dtype=np.float64) for vector in vectors])
     except (TypeError, ValueError) as error:
-        raise EmbeddingError(msg) from error
+        raise EmbeddingError(rule) from error
     if matrix.ndim != 2:
-        raise EmbeddingError(msg)
+        raise EmbeddingError(rule)
     return matrix

@@ -1,4 +1,4 @@
-"""`HiddenStateEmbeddings`: the model's own representation as LangChain embeddings."""
+"""Embed texts with a language model's hidden states: `HiddenStateEmbeddings`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 
+from langchain_sift.checks import check_integer
 from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError, require
 
 require("ttft", "torch", "transformers")
@@ -26,12 +27,13 @@ _MODEL_KEY = "langchain_sift_model"
 class HiddenStateEmbeddings(Embeddings):
     """Embeds a text as the mean of a causal language model's last hidden states.
 
-    SIFT's surrogate is linear in the model's own representation (arXiv 2410.08020, section 4),
-    so the model that answers is also the model that embeds. The vectors are centred, because
-    the hidden states of all texts share a large common part, and scaled to unit norm.
+    SIFT's surrogate is linear in the model's representation (arXiv 2410.08020, section 4), so the
+    model that answers is also the model that embeds. The mean of the collection is subtracted,
+    because the hidden states of all texts have a large part in common, and the vectors are scaled
+    to unit norm.
 
-    The mean that they are centred on is fitted once, with `fit`, and never moves again: vectors
-    made at different times can be compared. Keep it with the collection:
+    The mean is fitted once, with `fit`, and never changes, so that vectors made at different
+    times can be compared. Store it with the collection:
 
         ```python
         embeddings = HiddenStateEmbeddings(model="org/name").fit(texts)
@@ -40,7 +42,7 @@ class HiddenStateEmbeddings(Embeddings):
         )
         ```
 
-    and, in another process, take it from there:
+    and load it from there in another process:
 
         ```python
         embeddings = HiddenStateEmbeddings.from_collection_metadata(
@@ -50,7 +52,7 @@ class HiddenStateEmbeddings(Embeddings):
     """
 
     noise_variance: ClassVar[float] = 1.0
-    """SIFT's λ' with these vectors, where nobody chooses another."""
+    """Default λ' of SIFT with these embeddings."""
 
     def __init__(
         self,
@@ -60,21 +62,20 @@ class HiddenStateEmbeddings(Embeddings):
         max_length: int = 512,
         mean: npt.ArrayLike | None = None,
     ) -> None:
-        """Load the model where it is not loaded yet.
+        """Load the model, unless it is loaded already.
 
         Args:
             model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
             tokenizer: Required with a loaded model.
-            max_length: Tokens of a text that count; the rest is not looked at. No more than
-                the model's context do.
-            mean: Shape (d,), what `fit` found before.
+            max_length: Maximum number of tokens of a text; the rest is ignored. Never more than
+                the model's context.
+            mean: The attribute `mean` of fitted embeddings, shape (d,). None means not fitted.
 
         Raises:
             ArgumentError: If `max_length` is below 1 or `mean` has another shape.
-            ModelLoadError: If there is no such model.
+            ModelLoadError: If the model cannot be loaded.
         """
-        if max_length < 1:
-            raise ArgumentError(f"max_length must be at least 1, got {max_length}")
+        check_integer("max_length", max_length, 1)
         self._language_model = (
             model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
         )
@@ -84,28 +85,28 @@ class HiddenStateEmbeddings(Embeddings):
             raise ArgumentError(f"mean must have shape {shape}, got {self.mean.shape}")
 
     def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:
-        """Take the mean of these texts as the one to centre on, and return these embeddings.
+        """Fit the mean to the texts and return the embeddings themselves.
 
         A few hundred texts of the collection are enough.
 
         Raises:
-            ArgumentError: If these are no texts, fewer than two, or a mean was fitted before:
-                vectors centred on two means cannot be compared.
+            ArgumentError: If there are fewer than two texts, or a mean was fitted before: vectors
+                with two different means cannot be compared.
         """
         if self.mean is not None:
             raise ArgumentError(
-                "these embeddings are fitted already: make new ones for another collection"
+                "these embeddings are fitted already: create others for another collection"
             )
         check_texts("texts", texts)
         if len(texts) < 2:
             raise ArgumentError(
-                f"texts must be at least two, to have a mean apart from each, got {len(texts)}"
+                f"texts must be at least two, so that they differ from their mean, got {len(texts)}"
             )
         self.mean = self._states(texts).mean(axis=0)
         return self
 
     def collection_metadata(self) -> dict[str, str]:
-        """Return the mean and the model's name in the form that Chroma keeps with a collection.
+        """Return the mean and the model's name as metadata for a Chroma collection.
 
         Raises:
             NotFittedError: If `fit` was not called.
@@ -115,26 +116,31 @@ class HiddenStateEmbeddings(Embeddings):
 
     @classmethod
     def from_collection_metadata(
-        cls, metadata: Mapping[str, Any] | None, *, model: Any, tokenizer: Any = None, **kwargs: Any
+        cls,
+        metadata: Mapping[str, object] | None,
+        *,
+        model: Any,
+        tokenizer: Any = None,
+        max_length: int = 512,
     ) -> HiddenStateEmbeddings:
-        """Return the embeddings that a collection was filled with.
+        """Restore the embeddings of a collection.
 
         Args:
-            metadata: Of the collection; holds what `collection_metadata` returned.
-            model: As in the constructor; the same model as then.
+            metadata: Metadata of the collection, with those that `collection_metadata` returned.
+            model: As in the constructor; must be the model of the collection.
             tokenizer: As in the constructor.
-            **kwargs: `max_length`, as in the constructor.
+            max_length: As in the constructor; must be that of the collection.
 
         Raises:
-            NotFittedError: If the metadata holds no mean.
+            NotFittedError: If the metadata contain no mean.
         """
         if not metadata or _MEAN_KEY not in metadata:
             raise NotFittedError(
-                "the collection holds no mean: it was not made with collection_metadata="
+                "the collection has no mean: create it with collection_metadata="
                 "HiddenStateEmbeddings(...).fit(texts).collection_metadata()"
             )
         mean = np.frombuffer(base64.b64decode(str(metadata[_MEAN_KEY])), dtype="<f4")
-        return cls(model, tokenizer, mean=mean, **kwargs)
+        return cls(model, tokenizer, max_length=max_length, mean=mean)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector of unit norm for each text.
@@ -142,7 +148,7 @@ class HiddenStateEmbeddings(Embeddings):
         Raises:
             NotFittedError: If `fit` was not called.
             ArgumentError: If these are no texts.
-            EmbeddingError: If a text cannot be told from the mean, or is not finite.
+            EmbeddingError: If the hidden state of a text equals the mean, or is not finite.
         """
         mean = self._fitted_mean()
         check_texts("texts", texts)
@@ -153,13 +159,13 @@ class HiddenStateEmbeddings(Embeddings):
         for row, norm in enumerate(norms[:, 0]):
             if not 0.0 < norm < np.inf:
                 raise EmbeddingError(
-                    f"text {row} lies {norm} from the mean: fit(texts) with texts that differ"
+                    f"text {row} has distance {norm} from the mean: fit(texts) with different texts"
                 )
         vectors: list[list[float]] = (centred / norms).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """Return the text's vector, the same as for a document."""
+        """Return the vector of a text, the same as for a document."""
         return self.embed_documents([text])[0]
 
     def _states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -169,12 +175,12 @@ class HiddenStateEmbeddings(Embeddings):
         if self.mean is None:
             raise NotFittedError(
                 "these embeddings have no mean yet: call fit(texts) with texts of the collection, "
-                "or, if it was filled before, take them from its metadata with "
+                "or restore those of an existing collection with "
                 "HiddenStateEmbeddings.from_collection_metadata(metadata, model=...)"
             )
         return self.mean
 
 
-def model_of(metadata: Mapping[str, Any] | None) -> str:
-    """Return the name of the model whose hidden states a collection holds; "" if none is named."""
+def model_of(metadata: Mapping[str, object] | None) -> str:
+    """Return the name of a collection's model from its metadata; "" if they name none."""
     return str((metadata or {}).get(_MODEL_KEY, ""))

@@ -29,7 +29,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from run import RECIPE, read
 
 from langchain_sift import HiddenStateEmbeddings, calibrate
-from langchain_sift.calibration.calibrating import (
+from langchain_sift.calibration.experiment import (
     LEARNING_RATES,
     NOISE_VARIANCES,
     documents_counts,
@@ -62,7 +62,7 @@ def grid_of(trials: Trials, path: Path) -> Array:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     for prompt in range(len(lines), len(trials.prompts)):
-        pairs = [trials.of(prompt, *pair) for pair in PAIRS]
+        pairs = [trials.trial(prompt, *pair) for pair in PAIRS]
         trials.run(pairs)
         lines.append(json.dumps([float(trials.percents(pair)[-1]) for pair in pairs]))
         with path.open("a") as file:
@@ -83,13 +83,13 @@ class GridTrials(Trials):
             order: Indices of the prompts.
         """
         prompts = [trials.prompts[index] for index in order]
-        super().__init__(trials.engine, trials.recipe, prompts, trials.counts)
+        super().__init__(trials.engine, trials.config, prompts, trials.counts)
         self._grid, self._order, self._real = grid, order, trials
         self._values: dict[Trial, float] = {}
 
-    def of(self, prompt: int, noise_variance: float, learning_rate: float) -> Trial:
+    def trial(self, prompt: int, noise_variance: float, learning_rate: float) -> Trial:
         """Return the trial of a pair of settings on a document."""
-        trial = self._real.of(self._order[prompt], noise_variance, learning_rate)
+        trial = self._real.trial(self._order[prompt], noise_variance, learning_rate)
         known = Trial(prompt, trial.documents, learning_rate)
         pair = PAIRS.index((noise_variance, learning_rate))
         self._values[known] = self._grid[self._order[prompt], pair]

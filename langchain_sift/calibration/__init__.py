@@ -1,24 +1,24 @@
-"""Which λ', learning rate and number of documents suit a store and a model?
+"""Calibrate λ', learning rate and number of documents for a store and a model.
 
-Documents of the store are held out and predicted after fine-tuning on others. Which λ' are worth
-a fine-tuning is decided first, without any, by a Gaussian process; then successive halving decides
-among the learning rates, and among those λ'.
+Documents of the store are held out and predicted after fine-tuning on other documents. A Gaussian
+process first drops the least likely values of λ', without fine-tuning. Successive halving then
+chooses the learning rate, and λ' among the rest.
 
-| file | what it does |
+| file | does |
 |---|---|
-| `held_out.py` | documents of the store as prompts, and their candidates |
-| `surrogate.py` | which λ' make likely what the texts say |
-| `trials.py` | fine-tunings, each done once |
-| `halving.py` | which settings are measured on more prompts |
-| `findings.py` | what was found, as a value |
-| `calibrating.py` | all of it |
+| `experiment.py` | run the calibration: `calibrate` |
+| `held_out.py` | hold out documents as prompts, and fetch their candidates |
+| `surrogate.py` | rank values of λ' by Gaussian-process likelihood |
+| `trials.py` | fine-tune, once for each set of documents and learning rate |
+| `halving.py` | measure the better settings on more prompts |
+| `calibration.py` | report the chosen settings and the measurements |
 """
 
 from langchain_sift.errors import require
 
 require("compare", "torch", "transformers")
 
-from langchain_sift.calibration.calibrating import calibrate  # noqa: E402
-from langchain_sift.calibration.findings import Calibration  # noqa: E402
+from langchain_sift.calibration.calibration import Calibration  # noqa: E402
+from langchain_sift.calibration.experiment import calibrate  # noqa: E402
 
 __all__ = ["Calibration", "calibrate"]

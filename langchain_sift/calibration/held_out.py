@@ -1,4 +1,4 @@
-"""Documents held out of a store: they are predicted, and what may be learned for them."""
+"""Hold out documents of a store as prompts, with the candidates to train on."""
 
 from __future__ import annotations
 
@@ -23,34 +23,33 @@ from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, blocking_
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")
-"""Those that need nothing but a text."""
+"""The protocols that need only a text."""
 
-FEWEST_DOCUMENTS = 10
-# For each prompt that is needed, so many texts are looked at: some are too short.
-_SPARE = 4
+MIN_DOCUMENTS = 10
+_SAMPLED_PER_PROMPT = 4  # some documents are too short to be held out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOut:
-    """A text to be predicted, and what may be learned for it."""
+    """A held-out text, and the candidates to train on."""
 
     text: str
     tokens: ScoredText
     query: Array
-    """The unit vector that is asked with, shape (d,)."""
+    """Unit vector of the query, shape (d,)."""
 
     texts: tuple[str, ...]
-    """The candidates, nearest first."""
+    """Texts of the n candidates, nearest first."""
 
     embeddings: Array
-    """Theirs, shape (n, d)."""
+    """Vectors of the candidates, shape (n, d)."""
 
     def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
-        """Return SIFT's choice for fine-tuning: places of candidates, repeats included."""
-        chosen = select(
+        """Choose candidates with SIFT for fine-tuning; return their indices, with repeats."""
+        selection = select(
             self.query, self.embeddings, k=k, noise_variance=noise_variance, replace=True
         )
-        return tuple(chosen.indices.tolist())
+        return tuple(selection.indices.tolist())
 
 
 def hold_out(
@@ -64,41 +63,44 @@ def hold_out(
     timeout: float = 300.0,
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
-    """Return documents of the store as prompts; see `calibrate` for the arguments and errors."""
+    """Hold out documents of a store as prompts; see `calibrate` for the arguments and errors."""
     adapter = blocking_adapter_for(vectorstore)
-    wanted = max(_SPARE * prompts, FEWEST_DOCUMENTS)
-    found = run(sampled(wanted, seed), adapter, timeout=timeout, arguments={})
-    if len(found) < FEWEST_DOCUMENTS:
+    count = max(_SAMPLED_PER_PROMPT * prompts, MIN_DOCUMENTS)
+    documents = run(sampled(count, seed), adapter, timeout=timeout, arguments={})
+    if len(documents) < MIN_DOCUMENTS:
         raise CorpusError(
-            f"the store has {len(found)} different texts, and calibration needs at least "
-            f"{FEWEST_DOCUMENTS}: index more documents, or open the collection that has them"
+            f"the store has {len(documents)} different texts, and calibration needs at least "
+            f"{MIN_DOCUMENTS}: index more documents, or open the collection that has them"
         )
-    held: list[HeldOut] = []
-    for document in found:
-        if len(held) == prompts:
+    held_out: list[HeldOut] = []
+    for document in documents:
+        if len(held_out) == prompts:
             break
         try:
-            one = held_out(
+            prompt = as_prompt(
                 vectorstore, document, language_model, protocol=protocol, fetch_k=fetch_k
             )
-        except ArgumentError:  # too short to be predicted
+        except ArgumentError:  # the text is too short to be predicted
             continue
-        if one.texts:
-            held.append(one)
-            on_prompt(len(held))
-    if not held:
+        if prompt.texts:
+            held_out.append(prompt)
+            on_prompt(len(held_out))
+    if not held_out:
         raise CorpusError(
-            f"none of {len(found)} documents can be held out: they are too short, or all have the "
-            "same source in their metadata, so that nothing is left to learn from"
+            f"no document can be held out: the {len(documents)} that were tried are too short, or "
+            "all have the same source in their metadata, which leaves nothing to train on"
         )
-    return held
+    return held_out
 
 
 def sampled(count: int, seed: int) -> Generator[Page, tuple[Rows, Any], list[Document]]:
-    """Read the store through, and return documents of different texts, drawn at random.
+    """Read a store page by page and sample documents of different texts.
 
-    Those with the smallest hashes of seed and text: the same ones however the store orders its
-    rows, a text no likelier for having copies, and never more than `count` in memory.
+    The sample has the smallest hashes of seed and text. It does not depend on the order of the
+    store's rows, copies make a text no likelier, and at most `count` documents are in memory.
+
+    Yields:
+        The page to read; send its rows and the cursor of the next page.
     """
     smallest: list[tuple[int, str, Document]] = []  # a heap, the largest hash first
     texts: set[str] = set()
@@ -125,7 +127,7 @@ def _hash(seed: int, text: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
 
 
-def held_out(
+def as_prompt(
     vectorstore: VectorStore,
     document: Document,
     language_model: LanguageModel,
@@ -134,42 +136,44 @@ def held_out(
     fetch_k: int,
     timeout: float = 30.0,
 ) -> HeldOut:
-    """Return a document as a prompt, with candidates of other texts and other sources.
+    """Make a prompt of a document, with candidates of other texts and other sources.
 
     Args:
-        vectorstore: Where the candidates are.
-        document: The prompt, whether or not the store has it.
-        language_model: Scores it.
+        vectorstore: The store of the candidates.
+        document: The document; the store need not contain it.
+        language_model: The model that predicts the text.
         protocol: One of `CALIBRATION_PROTOCOLS`.
-        fetch_k: Candidates.
-        timeout: Seconds that the store may take each time it is asked.
+        fetch_k: Maximum number of candidates.
+        timeout: Time limit of each call of the store, in seconds.
 
     Raises:
-        ArgumentError: If there is nothing to score.
-        StoreError: If the store cannot answer.
+        ArgumentError: If no token is left to predict.
+        StoreError: If the store does not answer.
     """
     text = document.page_content
     task = PROTOCOLS[protocol](Prompt(id="", text=text))
     tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
     query = unit_vector(embed_query(vectorstore, task.query))
-    asked = fetch_k + 1
+    count = fetch_k + 1
     while True:
-        found = fetch_candidates(vectorstore, query, fetch_k=asked, timeout=timeout)
-        others = [n for n, other in enumerate(found.documents) if not _is_own(document, other)]
-        if len(others) >= fetch_k or len(found.documents) < asked:
+        candidates = fetch_candidates(vectorstore, query, fetch_k=count, timeout=timeout)
+        documents = candidates.documents
+        others = [n for n, other in enumerate(documents) if not _is_related(document, other)]
+        if len(others) >= fetch_k or len(documents) < count:
             break
-        asked *= 2
+        count *= 2
     kept = others[:fetch_k]
     return HeldOut(
         text=text,
         tokens=tokens,
         query=query,
-        texts=tuple(found.documents[n].page_content for n in kept),
-        embeddings=found.embeddings[kept],
+        texts=tuple(documents[n].page_content for n in kept),
+        embeddings=candidates.embeddings[kept],
     )
 
 
-def _is_own(document: Document, other: Document) -> bool:
+def _is_related(document: Document, other: Document) -> bool:
+    """Return True if another document has the same text or the same source."""
     source = document.metadata.get("source")
     return other.page_content == document.page_content or (
         source not in (None, "") and other.metadata.get("source") == source

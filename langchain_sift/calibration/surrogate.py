@@ -1,4 +1,4 @@
-"""Which λ' are worth a fine-tuning is told by a Gaussian process, without any."""
+"""Rank values of λ' by Gaussian-process likelihood, without fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens
 
-_TOKENS = 512  # of a text
+_MAX_TOKENS = 512  # of a text
 
 
 def promising(noise_variances: Sequence[float], likelihoods: Sequence[float]) -> tuple[float, ...]:
-    """Return the λ' without the least likely third, ascending; of two or three, all.
+    """Drop the least likely third of the λ', and none of two or three; return them ascending.
 
-    Not fewer: on one of three domains its peak was at a hundredth of the λ' that served fine-tuning
-    best (examples/evidence).
+    Dropping more would be wrong: on one of three domains the likelihood was highest at a hundredth
+    of the λ' that was best for fine-tuning (examples/evidence).
     """
     count = max(min(3, len(noise_variances)), math.ceil(2 * len(noise_variances) / 3))
     order = np.argsort(-np.array(likelihoods), kind="stable")[:count]
-    return tuple(noise_variances[place] for place in sorted(order.tolist()))
+    return tuple(noise_variances[index] for index in sorted(order.tolist()))
 
 
 def surrogate_likelihoods(
     prompts: Sequence[HeldOut], noise_variances: Sequence[float], language_model: LanguageModel
 ) -> tuple[float, ...]:
-    """Return for each λ' how likely it makes what the texts say, given their embeddings.
+    """Compute the likelihood of the texts given their embeddings, for each λ'.
 
-    λ' is the noise of what a text teaches, as against what its embedding tells of it
-    (arXiv 2410.08020, section 3). So the words of texts, as frequencies of tokens, are regressed
-    on their embeddings by the very Gaussian process that chooses, around each prompt. No step of
-    training is taken.
+    λ' is the variance of what the model can learn from a text and its embedding does not explain
+    (arXiv 2410.08020, section 3). For each prompt, SIFT's Gaussian process therefore predicts
+    the token frequencies of the texts from their embeddings. No gradient step is taken.
 
     Returns:
-        Of each λ' the leave-one-out log likelihood of `leave_one_out`, mean over prompts.
+        The log likelihood of `leave_one_out` for each λ', mean over prompts.
     """
     frequencies: dict[str, Array] = {}
     size = len(language_model.tokenizer)
@@ -45,7 +44,7 @@ def surrogate_likelihoods(
         for text in (prompt.text, *prompt.texts):
             if text not in frequencies:
                 frequencies[text] = _token_frequencies(language_model, text, size)
-    # Tokens of no text say nothing, and what all texts share is not to be explained.
+    # Tokens without occurrences carry no information; the mean of all texts needs no explanation.
     mean = np.mean(list(frequencies.values()), axis=0)
     present = np.flatnonzero(mean)
     rows = [
@@ -57,36 +56,39 @@ def surrogate_likelihoods(
         )
         for prompt in prompts
     ]
-    found: list[float] = np.mean(rows, axis=0).tolist()
-    return tuple(found)
+    likelihoods: list[float] = np.mean(rows, axis=0).tolist()
+    return tuple(likelihoods)
 
 
 def _token_frequencies(language_model: LanguageModel, text: str, size: int) -> Array:
-    """Return the roots of the frequencies: Hellinger's distance tells texts apart by them."""
-    token_ids = plain_tokens(language_model.tokenizer, text)[:_TOKENS]
+    """Return the square roots of the token frequencies, whose distance is Hellinger's."""
+    token_ids = plain_tokens(language_model.tokenizer, text)[:_MAX_TOKENS]
     counts = np.bincount(np.array(token_ids, dtype=np.int64), minlength=size)
     roots: Array = np.sqrt(counts / max(1, len(token_ids)))
     return roots
 
 
 def leave_one_out(embeddings: Array, targets: Array, noise_variances: Sequence[float]) -> Array:
-    """Return the leave-one-out log likelihood of Gaussian processes, in nats per number.
+    """Compute the leave-one-out log likelihood of Gaussian processes, in nats per number.
 
     Rasmussen & Williams (2006), eq. 5.10 to 5.12, with the kernel s² (φ(x)ᵀφ(x') + λ' δ) for
-    every column of the targets, and the scale s² at its likeliest value.
+    every column of the targets, and the maximum-likelihood value of the scale s².
 
     Args:
         embeddings: Shape (n, d).
         targets: Shape (n, q).
         noise_variances: Values of λ'.
     """
-    values, vectors = np.linalg.eigh(embeddings @ embeddings.T)
+    # K + λ' I has the eigenvectors of K, and eigenvalues larger by λ'.
+    eigenvalues, vectors = np.linalg.eigh(embeddings @ embeddings.T)
     rotated = vectors.T @ targets
-    found = []
+    likelihoods = []
     for noise_variance in noise_variances:
-        precisions = 1.0 / (np.clip(values, 0.0, None) + noise_variance)
-        own = (vectors**2) @ precisions  # the diagonal of the inverse
-        residuals = (vectors @ (precisions[:, None] * rotated)) / own[:, None]
-        scale = max(float(np.mean(residuals**2 * own[:, None])), np.finfo(np.float64).tiny)
-        found.append(-0.5 * (math.log(2 * math.pi * scale) + 1 - float(np.mean(np.log(own)))))
-    return np.array(found)
+        precisions = 1.0 / (np.clip(eigenvalues, 0.0, None) + noise_variance)
+        diagonal = (vectors**2) @ precisions  # of (K + λ' I)⁻¹: inverse variances, eq. 5.12
+        residuals = (vectors @ (precisions[:, None] * rotated)) / diagonal[:, None]  # y − μ, 5.12
+        scale = max(float(np.mean(residuals**2 * diagonal[:, None])), np.finfo(np.float64).tiny)
+        # Eq. 5.10, at the likeliest s².
+        mean_log_precision = float(np.mean(np.log(diagonal)))
+        likelihoods.append(-0.5 * (math.log(2 * math.pi * scale) + 1 - mean_log_precision))
+    return np.array(likelihoods)

@@ -27,7 +27,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from langchain_sift.calibration.findings import Calibration, Estimate
+    from langchain_sift.calibration.calibration import Calibration, Estimate
 
 _BAR = 24  # length of the bar of 100 %, in characters
 

@@ -160,7 +160,7 @@ def test_the_mean_comes_back_from_a_collection_that_was_closed(
 
 @pytest.mark.parametrize("metadata", [None, {}, {"hnsw:space": "cosine"}])
 def test_a_collection_without_a_mean_is_named_as_such(metadata, tiny_model, tiny_tokenizer):
-    with pytest.raises(NotFittedError, match="the collection holds no mean"):
+    with pytest.raises(NotFittedError, match="the collection has no mean"):
         HiddenStateEmbeddings.from_collection_metadata(
             metadata, model=tiny_model, tokenizer=tiny_tokenizer
         )
@@ -192,14 +192,14 @@ def test_fewer_than_two_texts_have_no_mean(tiny_model, tiny_tokenizer, count):
 
 def test_a_text_that_is_the_mean_itself_is_refused(tiny_model, tiny_tokenizer):
     same = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one", "one"])
-    with pytest.raises(EmbeddingError, match=r"text 1 lies 0\.0 from the mean: fit"):
+    with pytest.raises(EmbeddingError, match=r"text 1 has distance 0\.0 from the mean: fit"):
         same.embed_documents(["another", "one"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"max_length": 0}, "max_length must be an integer of at least 1, got 0"),
         ({"mean": [0.0] * 31}, r"mean must have shape \(32,\), got \(31,\)"),
         ({"tokenizer": None}, "tokenizer is required with a loaded model"),
     ],

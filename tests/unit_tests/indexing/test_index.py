@@ -254,7 +254,7 @@ def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
     made.add(ids=["theirs"], embeddings=[[1.0] * 16], documents=["theirs"])
     with pytest.raises(ArgumentError, match="names no embeddings"):
         embeddings_for(str(tmp_path), "documents", None)
-    with pytest.raises(NotFittedError, match="holds no mean"):
+    with pytest.raises(NotFittedError, match="has no mean"):
         index(tmp_path, chunks, model, "tiny")
     with pytest.raises(DimensionMismatch, match="dimension of 16, got 8"):
         index(tmp_path, chunks, Counting(size=8))

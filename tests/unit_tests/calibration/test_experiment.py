@@ -1,4 +1,4 @@
-"""What suits a store is found on documents held out of it, at a share of the full grid's steps."""
+"""Calibrate on documents held out of a store, with a share of the full grid's gradient steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.calibration.calibrating import (
+from langchain_sift.calibration.experiment import (
     calibrate,
     documents_counts,
     fewest_documents,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from langchain_sift import HiddenStateEmbeddings
     from langchain_sift.calibration.trials import Trial
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_length=32)
+CONFIG = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_length=32)
 NOISES, RATES = (0.01, 0.1, 1.0, 10.0), (1e-4, 5e-3)
 
 
@@ -65,7 +65,7 @@ def test_the_surrogate_is_the_likelihood_of_each_text_given_the_others(
     assert_allclose(found, each.mean(), rtol=1e-6)
 
 
-def test_the_fewest_documents_are_those_within_a_standard_error_of_the_best() -> None:
+def test_the_fewest_documents_within_a_standard_error_of_the_best_are_chosen() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(90, 5, (20, 1))
     noise = rng.normal(0, 0.1, (20, 4))
@@ -75,7 +75,7 @@ def test_the_fewest_documents_are_those_within_a_standard_error_of_the_best() ->
     assert fewest_documents(np.array([[90.0, 80.0, 85.0]])) == 1
 
 
-class _Choosing:
+class _PromptWithChoices:
     """A prompt for which some λ' choose the same document."""
 
     def __init__(self, choices: dict[float, int]) -> None:
@@ -85,11 +85,11 @@ class _Choosing:
         return (self._choices[noise_variance],)
 
 
-class _Tabulated(Trials):
-    """Trials that are looked up: a level of the prompt's own, and an effect of the document."""
+class _TabulatedTrials(Trials):
+    """Trials whose result is looked up: the level of the prompt plus an effect of the document."""
 
-    def run(self, wanted: Iterable[Trial]) -> None:
-        for trial in wanted:
+    def run(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
             if not self.is_done(trial):
                 self._percents[trial] = np.array([100.0 * trial.prompt + trial.documents[0]])
                 self.steps += 1
@@ -97,15 +97,13 @@ class _Tabulated(Trials):
 
 @settings(max_examples=60)
 @given(st.lists(st.permutations([0, 1, 2, 3]), min_size=24, max_size=24), st.integers(4, 200))
-def test_what_is_compared_prompt_by_prompt_was_measured_on_the_same_prompts(
-    choices: list[list[int]], budget: int
-) -> None:
-    # Two of the documents are one, so that two λ' at a time share a trial.
+def test_settings_are_compared_on_the_same_prompts(choices: list[list[int]], budget: int) -> None:
+    # Places 0 and 1 are the same document, so that two λ' share a trial.
     prompts = [
-        _Choosing({n: max(place, 1) for n, place in zip(NOISES, one, strict=True)})
-        for one in choices
+        _PromptWithChoices({n: max(index, 1) for n, index in zip(NOISES, permutation, strict=True)})
+        for permutation in choices
     ]
-    trials = _Tabulated(None, RECIPE, prompts, (1,))
+    trials = _TabulatedTrials(None, CONFIG, prompts, (1,))
     halve(trials, NOISES, RATES[:1], k=1, budget=budget)
     for noise in NOISES:
         levels = percents_of(trials, noise, RATES[0])[:, 0] // 100
@@ -121,11 +119,11 @@ def test_counts_double_and_the_least_likely_third_is_dropped() -> None:
     assert promising([1.0, 2.0], [0.0, 1.0]) == (1.0, 2.0)
 
 
-def test_it_chooses_from_what_it_was_given_within_its_share(
+def test_settings_are_chosen_from_the_given_values_within_the_share_of_steps(
     store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    seen: list[tuple[str, int, int]] = []
-    found = calibrate(
+    progress_calls: list[tuple[str, int, int]] = []
+    calibration = calibrate(
         store,
         model=tiny_model,
         tokenizer=tiny_tokenizer,
@@ -133,38 +131,40 @@ def test_it_chooses_from_what_it_was_given_within_its_share(
         k=6,
         noise_variances=NOISES,
         learning_rates=RATES,
-        finetune=RECIPE,
+        finetune=CONFIG,
         share=0.5,
-        on_progress=lambda *progress: seen.append(progress),
+        on_progress=lambda *progress: progress_calls.append(progress),
     )
-    chosen = found.settings
+    chosen = calibration.settings
     assert chosen.noise_variance in NOISES
-    # Random weights learn from any text, and the more the larger the steps are.
+    # A model with random weights gains from any text, and more from larger steps.
     assert chosen.learning_rate == max(RATES)
-    assert found.chosen.percent_of_base < 100
+    assert calibration.chosen.percent_of_base < 100
     assert (chosen.lora_rank, chosen.max_length, chosen.seed) == (4, 32, 0)
-    assert found.grid_steps == len(NOISES) * len(RATES) * 8 * 6
-    # What has begun is finished: a round of all pairs at most.
-    assert found.steps <= 0.5 * found.grid_steps + len(NOISES) * len(RATES) * 6
-    assert [point.noise_variance for point in found.noise_variances] == list(NOISES)
-    best = {point.noise_variance: point for point in found.noise_variances}[chosen.noise_variance]
+    assert calibration.grid_steps == len(NOISES) * len(RATES) * 8 * 6
+    # Fine-tuning that has begun is finished: at most one round of all pairs more.
+    assert calibration.steps <= 0.5 * calibration.grid_steps + len(NOISES) * len(RATES) * 6
+    assert [point.noise_variance for point in calibration.noise_variances] == list(NOISES)
+    best = {point.noise_variance: point for point in calibration.noise_variances}[
+        chosen.noise_variance
+    ]
     assert best.measured is not None
     assert best.measured.difference >= 0 or chosen.k < 6
-    assert {what for what, _, _ in seen} == {"holding out", "fine-tuning"}
-    json.dumps(found.to_json(), allow_nan=False)
+    assert {phase for phase, _, _ in progress_calls} == {"holding out", "fine-tuning"}
+    json.dumps(calibration.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("noises", "rates"), [((0.1,), (1e-4, 1e-3, 5e-3)), (NOISES, (5e-3,)), ((0.1,), (5e-3,))]
 )
-def test_one_of_them_may_be_given(
+def test_a_single_value_needs_no_choice(
     noises: tuple[float, ...],
     rates: tuple[float, ...],
     store: Chroma,
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    found = calibrate(
+    calibration = calibrate(
         store,
         model=tiny_model,
         tokenizer=tiny_tokenizer,
@@ -172,17 +172,17 @@ def test_one_of_them_may_be_given(
         k=3,
         noise_variances=noises,
         learning_rates=rates,
-        finetune=RECIPE,
-        share=0.01,  # of which not even one prompt for each can be paid
+        finetune=CONFIG,
+        share=0.01,  # not enough for one prompt with each value
     )
-    assert found.settings.noise_variance in noises
-    assert found.settings.learning_rate in rates
-    assert found.chosen.prompts >= 1
-    assert len(found.learning_rates) == len(rates)
+    assert calibration.settings.noise_variance in noises
+    assert calibration.settings.learning_rate in rates
+    assert calibration.chosen.prompts >= 1
+    assert len(calibration.learning_rates) == len(rates)
 
 
 @pytest.mark.parametrize("as_source", ["s{}".format, lambda n: [n], lambda n: {"file": [n]}])
-def test_nothing_of_the_held_out_texts_own_is_learned_from(
+def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
     as_source: Callable[[int], Any],
     embeddings: HiddenStateEmbeddings,
     texts: list[str],
@@ -195,19 +195,19 @@ def test_nothing_of_the_held_out_texts_own_is_learned_from(
     )
     source = {text: n % 4 for n, text in enumerate(texts)}
     model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
-    held = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
-    assert len(held) == 6
-    for one in held:
-        assert len(one.texts) == 30
-        assert one.text not in one.texts
-        assert source[one.text] not in {source[text] for text in one.texts}
-        cosines = one.embeddings @ one.query
+    held_out = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
+    assert len(held_out) == 6
+    for prompt in held_out:
+        assert len(prompt.texts) == 30
+        assert prompt.text not in prompt.texts
+        assert source[prompt.text] not in {source[text] for text in prompt.texts}
+        cosines = prompt.embeddings @ prompt.query
         assert (np.diff(cosines) <= 1e-6).all()
     others = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=1)
-    assert {one.text for one in others} != {one.text for one in held}
+    assert {prompt.text for prompt in others} != {prompt.text for prompt in held_out}
 
 
-def test_the_lines_of_one_file_are_learned_from_for_each_other(
+def test_the_lines_of_one_file_are_candidates_of_each_other(
     embeddings: HiddenStateEmbeddings,
     texts: list[str],
     tiny_model: PreTrainedModel,
@@ -220,11 +220,13 @@ def test_the_lines_of_one_file_are_learned_from_for_each_other(
     found = find_files([tmp_path / "facts.jsonl"])
     store.add_documents(list(read_chunks(found.files, Chunking()).chunks))
     model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
-    held = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
-    assert [set(one.texts) for one in held] == [set(texts[:30]) - {one.text} for one in held]
+    held_out = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=0)
+    assert [set(prompt.texts) for prompt in held_out] == [
+        set(texts[:30]) - {prompt.text} for prompt in held_out
+    ]
 
 
-def test_what_cannot_be_calibrated_is_told(
+def test_a_store_or_an_argument_that_cannot_be_calibrated_is_named(
     embeddings: HiddenStateEmbeddings,
     store: Chroma,
     tiny_model: PreTrainedModel,
