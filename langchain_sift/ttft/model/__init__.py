@@ -1,1 +1,1 @@
-"""The base model: loading, devices, tokens and hidden states."""
+"""Load the base model and its tokenizer, tokenize texts and compute their hidden states."""

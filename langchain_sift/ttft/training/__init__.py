@@ -1,1 +1,1 @@
-"""LoRA training on the documents of one request."""
+"""Train LoRA adapters on the documents of a request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -357,6 +357,34 @@ def test_the_passes_have_the_lowest_cost_of_all_splits(lengths: list[int], overh
     assert covered == [slot for slot, length in enumerate(lengths) if length]
     cost = sum(overhead + max(lengths[a:b]) * (b - a) for a, b in passes)
     assert cost == lowest_cost(lengths, overhead)
+
+
+class Replays:
+    """Stands in for a `Recorder`: runs the first work of a key again, as a CUDA graph would."""
+
+    def __init__(self) -> None:
+        self.works: dict[object, Callable[[], torch.Tensor | None]] = {}
+        self.runs = 0
+
+    def run(self, key: object, work: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
+        self.runs += 1
+        return self.works.setdefault(key, work)()
+
+    def forget(self) -> None:
+        self.works.clear()
+
+
+def test_replayed_steps_train_on_the_documents_of_each_step(
+    engine: Engine, texts: list[str]
+) -> None:
+    plain = train(engine, texts[:8])
+    replays = Replays()
+    engine._worker._trainer._recorder = replays
+    replayed = train(engine, texts[:8])
+    assert replayed.training.losses == pytest.approx(plain.training.losses, abs=1e-5)
+    assert replayed.nats == pytest.approx(plain.nats, rel=1e-5)
+    assert replays.runs == 16  # the gradients and the optimizer of each step
+    assert len(replays.works) < 4
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_update": 0.002}, {"steps_per_document": 2}])
