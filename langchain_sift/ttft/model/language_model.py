@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer, context length and device."""
+"""Pair a causal language model with its tokenizer."""
 
 from __future__ import annotations
 

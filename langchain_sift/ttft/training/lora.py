@@ -72,9 +72,10 @@ class LowRankLinear(nn.Module):
 
 
 class _LowRankUpdate(torch.autograd.Function):
-    """`frozen + scale B A x` for each row; adds the gradients of A and B to given tensors.
+    """`frozen + scale B A x` for each row.
 
-    The optimizer reads them there, in float32. A row's gradient depends on this row alone.
+    The backward pass adds the gradients of A and B to the tensors that the optimizer reads, in
+    float32. A row's gradient depends on this row alone.
     """
 
     @staticmethod

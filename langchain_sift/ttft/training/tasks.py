@@ -1,4 +1,4 @@
-"""Describe what one slot trains on, follow its progress and record the result."""
+"""Describe the training of one slot, follow its progress and record its result."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ Shapes = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedAdapter:
-    """The low-rank weights trained on one prompt's documents, in no slot."""
+    """The low-rank weights trained on one prompt's documents, independent of any slot."""
 
     weights: torch.Tensor
     """A and B transposed of each layer, one after the other: float32, on the CPU, shape (size,)."""

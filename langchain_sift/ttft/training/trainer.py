@@ -55,10 +55,10 @@ class Trainer:
 
     @functools.cached_property
     def batchable(self) -> bool:
-        """Whether each row of a batch goes through its own slot alone.
+        """If True, each row of a batch goes through its slot alone.
 
-        Not so if an architecture mixes the rows of a batch, as some mixtures of experts do, or
-        in 8-bit layers, which look for outliers in the whole batch.
+        False for an architecture that mixes the rows of a batch, as some mixtures of experts do,
+        and for 8-bit layers, which look for outliers in the whole batch.
         """
         self.reserve(2)
         if getattr(self._model, "is_loaded_in_8bit", False):
