@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypedDict
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseLanguageModel
@@ -68,23 +69,43 @@ def create_ttft_chain(
         )
     template = question_prompt(prompt, context=adds_context(mode))
 
-    def answer(values: dict[str, Any]) -> Runnable[Any, str]:
+    def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
-        documents: list[Document] = values["context"]
-        variables = {"input": values["input"]}
+        documents = question["context"]
+        variables = {"input": question["input"]}
         if adds_context(mode):
             variables["context"] = context_text(documents)
         # Without documents, a fine-tuned model answers as the base model.
         model = llm.bind(documents=training_documents(mode, documents)) if fine_tuned else llm
         return RunnableLambda(lambda _: variables) | template | model | StrOutputParser()
 
-    chain: Runnable[dict[str, Any], dict[str, Any]] = RunnablePassthrough.assign(
-        context=itemgetter("input") | retriever_for(mode, retriever)
-    ).assign(answer=RunnableLambda(answer))
+    chain = retrieval_chain(retriever_for(mode, retriever), answer)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
     return chain.with_config(config)
+
+
+class RetrievedQuestion(TypedDict):
+    """A question with its documents."""
+
+    input: str
+    context: list[Document]
+
+
+def retrieval_chain(
+    retriever: Runnable[str, list[Document]],
+    answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
+) -> Runnable[dict[str, Any], dict[str, Any]]:
+    """Create a chain that adds "context" and "answer" to a question.
+
+    Args:
+        retriever: Returns the documents for the question.
+        answer: Returns the steps that answer the question.
+    """
+    steps: Any = RunnableLambda(answer)
+    context = itemgetter("input") | retriever
+    return RunnablePassthrough.assign(context=context).assign(answer=steps)
 
 
 def question_prompt(

@@ -1,47 +1,46 @@
-"""`ChatTestTimeFineTuned`: a local chat model that learns from your documents for each prompt."""
+"""`ChatTestTimeFineTuned`: a local chat model that is fine-tuned for each prompt."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from operator import itemgetter
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import (
-    BaseChatModel,
-    LangSmithParams,
-    LanguageModelInput,
-    ModelProfile,
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseRunManager,
+    CallbackManagerForLLMRun,
+    Callbacks,
 )
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-)
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_reply import ChatAnswer
+from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.chat_reply import ChatAnswer, parse_json_answers
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.identity import cache_key
+from langchain_sift.language_models.runs import RunPassingChatModel
 from langchain_sift.language_models.tools import Tool, choose_tools, convert_tools
 from langchain_sift.language_models.turns import last_human_text
+from langchain_sift.ttft.model.tokens import well_formed
 
 _METHODS = ("function_calling", "json_schema", "json_mode")
 
 
-class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
-    """Answers each prompt after one LoRA gradient step on each document that informs it.
+class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
+    """Answers each prompt after one LoRA gradient step on each relevant document.
 
-    For a prompt: retrieve documents, fine-tune on them in order (test-time fine-tuning,
-    arXiv 2410.08020), answer, forget. The weights of the model itself are never written to.
+    For each prompt, the model retrieves documents, is fine-tuned on them in order (test-time
+    fine-tuning, arXiv 2410.08020) and answers. The adapter is then discarded; the model's own
+    weights are never modified.
 
     Setup:
         `pip install 'langchain-sift[ttft]'`
@@ -58,7 +57,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
     Invoke:
         ```python
         message = chat.invoke("What is known about X?")
-        message.response_metadata["ttft"]["documents"]  # what it learned from
+        message.response_metadata["ttft"]["documents"]  # the documents that it was trained on
         chat.invoke("What is known about X?", documents=[Document("X is ...")])
         ```
 
@@ -68,27 +67,26 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
             print(chunk.text, end="")
         ```
 
-    Call tools, with a model whose chat template has a place for them:
+    Call tools, with a model whose chat template supports them:
         ```python
         agent = create_agent(chat, tools=[search])
         chat.with_structured_output(Answer).invoke("What is known about X?")
         ```
 
-    Where the tokenizer has no chat
-    template, as base models have none, the prompt is the texts of the messages, a blank line
-    between them.
+    If the tokenizer has no chat template, as those of base models, the prompt is the texts of the
+    messages, separated by blank lines.
     """
 
-    # LangChain's base would win over the mixin's, and drop a misspelt argument in silence.
+    # LangChain's base class would win over the mixin's, and silently ignore a misspelt argument.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     streaming: bool = False
-    """Whether `invoke` sends its answer to callbacks piece by piece; LangChain reads this."""
+    """If True, `invoke` sends its answer to the callbacks in chunks."""
 
     retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(
         default=last_human_text, exclude=True
     )
-    """What the retriever is asked for a conversation; by default its last human message."""
+    """Returns the query for the retriever; the default is the last human message."""
 
     def bind_tools(
         self,
@@ -97,22 +95,23 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         tool_choice: str | bool | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Return a model that is told of these tools, and whose calls of them are read.
+        """Return a model that may call these tools.
 
-        The tokenizer's chat template tells the model; what it answers is read in the formats
-        that local models write.
+        The tokenizer's chat template describes the tools to the model. Calls are read in the
+        formats of the common local models.
 
         Args:
-            tools: Anything that LangChain takes for a tool.
-            tool_choice: "any", "required" or True: the model must call one of them, for its
-                answer begins as calls do. A tool's name: it must call this one, and is told of
-                no other. "none": it is told of none. OpenAI's and Anthropic's dicts of these are
-                taken too. Templates that show no calls, as Phi-4's, leave it free even so.
-            **kwargs: Bound as well.
+            tools: Tools of any kind that LangChain accepts.
+            tool_choice: With "any", "required" or True, the model must call a tool: its answer
+                begins with the beginning of a call. With the name of a tool it must call this
+                tool, and is not offered the others. With "none" it is offered none. The dicts of
+                OpenAI and Anthropic for these are accepted. Templates that do not render calls,
+                such as Phi-4's, leave the choice to the model.
+            **kwargs: Other arguments to bind.
 
         Raises:
-            ArgumentError: If a tool is no function, or there is none of the name chosen. When
-                called: if the tokenizer's template has no place for tools.
+            ArgumentError: If a tool is not a function, or `tool_choice` names no tool. When
+                called: if the tokenizer's template does not support tools.
         """
         chosen, must_call = choose_tools(convert_tools(tools), tool_choice)
         choice = {"tool_choice": "any"} if must_call else {}
@@ -130,14 +129,14 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
 
         Args:
             schema: A Pydantic class, a `TypedDict`, or a JSON schema.
-            include_raw: Whether to return a dict of "raw", "parsed" and "parsing_error".
-            method: "function_calling": the model must call the schema as a tool; so it does with
-                "json_schema". "json_mode": its answer is read as JSON, which your prompt has to
-                ask for; this needs no template with a place for tools.
-            **kwargs: `strict` is accepted, and changes nothing.
+            include_raw: If True, return a dict of "raw", "parsed" and "parsing_error".
+            method: With "function_calling" and "json_schema" the model must call the schema as a
+                tool. With "json_mode" its answer is parsed as JSON; your prompt must ask for it,
+                and the chat template need not support tools.
+            **kwargs: `strict` is accepted and has no effect.
 
         Raises:
-            ArgumentError: If there is no such method.
+            ArgumentError: If the method or an argument is unknown.
         """
         if method not in _METHODS:
             raise ArgumentError(f"method must be one of {list(_METHODS)}, got {method!r}")
@@ -146,52 +145,50 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         kwargs.pop("strict", None)
         if kwargs:
             raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
-        asked = {"kwargs": {"method": method}, "schema": schema}
-        model = self.bind(ls_structured_output_format=asked)
-        parser = JsonOutputParser()
-        if isinstance(schema, type) and is_basemodel_subclass(schema):
-            parser = PydanticOutputParser(pydantic_object=schema)
-        if not include_raw:
-            return model | parser
-        parsed = RunnablePassthrough.assign(
-            parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-        )
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        return RunnableMap(raw=model) | parsed.with_fallbacks(
-            [failed], exception_key="parsing_error"
-        )
+        output_format = {"kwargs": {"method": method}, "schema": schema}
+        model = self.bind(ls_structured_output_format=output_format)
+        return parse_json_answers(model, schema, include_raw=include_raw)
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Answer several conversations, as many at once as fill the engine's batches."""
+        capacity = asyncio.Semaphore(self.limits.at_once)  # LangChain sets no limit
+        return await super().agenerate(messages, stop, callbacks, capacity=capacity, **kwargs)
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> ChatResult:
-        """Answer at once."""
-        reading = self._reading(messages, stop, run_manager, **kwargs)
-        return reading.result("".join(reading.answer))
+        reply = self._reply(messages, stop, run_manager, kwargs)
+        return reply.result("".join(reply.answer))
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> ChatResult:
-        """Do the same without blocking the event loop."""
-        reading = self._reading(messages, stop, run_manager, **kwargs)
-        return reading.result("".join([piece async for piece in reading.answer]))
+        reply = self._reply(messages, stop, run_manager, kwargs)
+        return reply.result("".join([piece async for piece in reply.answer]))
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Iterator[ChatGenerationChunk]:
-        """Answer piece by piece; the last chunk carries usage and the training record."""
-        for message in self._reading(messages, stop, run_manager, **kwargs):
+        """Answer in chunks; the last carries the usage and the record of the training."""
+        for message in self._reply(messages, stop, run_manager, kwargs):
             chunk = ChatGenerationChunk(message=message)
             if run_manager is not None:
                 run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -202,47 +199,42 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> AsyncIterator[ChatGenerationChunk]:
         """Do the same without blocking the event loop."""
-        reading = self._reading(messages, stop, run_manager, **kwargs)
-        async with aclosing(aiter(reading)) as parts:
+        reply = self._reply(messages, stop, run_manager, kwargs)
+        async with aclosing(aiter(reply)) as parts:
             async for message in parts:
                 chunk = ChatGenerationChunk(message=message)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _reading(
+    def _reply(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        *,
-        tools: Sequence[Tool] = (),
-        tool_choice: str | bool | dict[str, Any] | None = None,
-        **kwargs: Any,
+        run_manager: BaseRunManager | None,
+        call: Mapping[str, Any],
     ) -> ChatAnswer:
-        tools, must_call = choose_tools(tools, tool_choice)
-        answer = self._answer(
-            functools.partial(self._prompt_of, messages, tools, must_call=must_call),
-            self.retrieval_query(messages),
-            run_manager,
+        """Return the reply to a conversation; nothing is done before it is iterated over."""
+        tools: Sequence[Tool] = call.get("tools") or ()
+        tool_choice, must_call = call.get("tool_choice"), False
+        if tools or tool_choice:
+            tools, must_call = choose_tools(tools, tool_choice)
+        settings = self._call_settings(
+            {name: value for name, value in call.items() if name not in ("tools", "tool_choice")},
             stop=stop,
-            keep_special_tokens=bool(tools),  # some mark the calls
-            **kwargs,
+            run=run_manager,
+            keep_special_tokens=bool(tools),  # they may mark calls
         )
+        query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
+        prompt = functools.partial(render, messages=messages, tools=tools, must_call=must_call)
+        answer = Answer(self._engine or (lambda: self.engine), prompt, query, settings)
         return ChatAnswer(answer, tools, must_call=must_call, model_name=self._model_name)
 
-    def _prompt_of(
-        self, messages: list[BaseMessage], tools: Sequence[Tool] = (), *, must_call: bool = False
-    ) -> list[int]:
-        """Return the token ids of a conversation."""
-        tokenizer = self.engine.language_model.tokenizer
-        return render(tokenizer, messages, tools=tools, must_call=must_call)
-
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """Return what is known of the model without loading it: its context."""
+        """Return the length of the context, without loading the model."""
         config = self.model
         if isinstance(config, str):
             from transformers import AutoConfig  # noqa: PLC0415 - after the check for the extra
@@ -259,17 +251,11 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        usual = self.retrieval_query is last_human_text
-        asked = None if usual or self.cache is False else cache_key(self.retrieval_query)
-        return {**super()._identifying_params, "retrieval_query": asked}
+        is_default = self.retrieval_query is last_human_text
+        query = None if is_default or self.cache is False else cache_key(self.retrieval_query)
+        return {**super()._identifying_params, "retrieval_query": query}
 
-    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        # What a cached answer is found by: LangChain would take a retriever's `repr`.
-        return super()._get_llm_string(
-            stop, **{name: cache_key(value) for name, value in kwargs.items()}
-        )
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> LangSmithParams:
         return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     @property

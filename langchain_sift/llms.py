@@ -1,4 +1,4 @@
-"""`TestTimeFineTunedLLM`: text in, text out, for chains of strings and base models."""
+"""`TestTimeFineTunedLLM`: a local text model that is fine-tuned for each prompt."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseRunManager,
+    CallbackManagerForLLMRun,
+    Callbacks,
+)
 from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
 
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.batches import all_or_none
-from langchain_sift.language_models.fine_tuned import (
-    CALL_SETTINGS,
-    TestTimeFineTuning,
-)
+from langchain_sift.language_models.batches import gather_or_cancel
+from langchain_sift.language_models.call_settings import CALL_SETTINGS
+from langchain_sift.language_models.chat_templates import tokenize
+from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.ttft.model.tokens import well_formed
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
-    """Continues each prompt after one LoRA gradient step on each document that informs it.
+    """Continues each prompt after one LoRA gradient step on each relevant document.
 
-    The same as `ChatTestTimeFineTuned`, for text: the prompt is given to the model as it is,
-    without a chat template, and the answer does not repeat it.
+    It does as `ChatTestTimeFineTuned` does, but for text: the prompt is used without a chat
+    template, and the answer does not repeat it.
 
     Setup:
         `pip install 'langchain-sift[ttft]'`
@@ -41,12 +46,12 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         chain = prompt | llm | StrOutputParser()
         ```
 
-    `generation_info["ttft"]` of a generation tells what it learned from.
+    `generation_info["ttft"]` of a generation is the record of the training.
     """
 
-    __test__ = False
+    __test__ = False  # pytest would collect any class whose name begins with Test
 
-    # LangChain's base would win over the mixin's, and drop a misspelt argument in silence.
+    # LangChain's base class would win over the mixin's, and silently ignore a misspelt argument.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     def _generate(
@@ -54,16 +59,16 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         prompts: list[str],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> LLMResult:
-        """Answer the prompts, together where the engine can, each from the base model."""
-        answers = [self._answer_to(prompt, stop, run_manager, **kwargs) for prompt in prompts]
+        """Answer the prompts, in batches of the engine; each starts from the base model."""
+        answers = [self._answer(prompt, stop, run_manager, kwargs) for prompt in prompts]
         generations = []
         try:
-            for place, answer in enumerate(answers):
-                for ahead in answers[place : place + self.limits.at_once]:
-                    ahead.start()
-                generations.append([self._generated("".join(answer), answer)])
+            for index, answer in enumerate(answers):
+                for following in answers[index : index + self.limits.at_once]:
+                    following.start()
+                generations.append([_generation("".join(answer), answer)])
         finally:
             for answer in answers:
                 answer.cancel()
@@ -74,17 +79,17 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         prompts: list[str],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> LLMResult:
         """Do the same without blocking the event loop."""
-        room = asyncio.Semaphore(self.limits.at_once)
+        capacity = asyncio.Semaphore(self.limits.at_once)
 
-        async def generated(prompt: str) -> list[Generation]:
-            answer = self._answer_to(prompt, stop, run_manager, **kwargs)
-            async with room:
-                return [self._generated("".join([piece async for piece in answer]), answer)]
+        async def generate(prompt: str) -> list[Generation]:
+            answer = self._answer(prompt, stop, run_manager, kwargs)
+            async with capacity:
+                return [_generation("".join([piece async for piece in answer]), answer)]
 
-        generations = await all_or_none(map(generated, prompts))
+        generations = await gather_or_cancel(map(generate, prompts))
         return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})
 
     def _stream(
@@ -92,86 +97,90 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         prompt: str,
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Iterator[GenerationChunk]:
-        """Answer piece by piece; the last chunk carries the training record."""
-        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+        """Answer in chunks; the last carries the record of the training."""
+        answer = self._answer(prompt, stop, run_manager, kwargs)
         for piece in answer:
             chunk = GenerationChunk(text=piece)
             if run_manager is not None:
                 run_manager.on_llm_new_token(piece, chunk=chunk)
             yield chunk
-        yield GenerationChunk(text="", generation_info=self._information(answer))
+        yield GenerationChunk(text="", generation_info=_generation_info(answer))
 
     async def _astream(
         self,
         prompt: str,
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> AsyncIterator[GenerationChunk]:
         """Do the same without blocking the event loop."""
-        answer = self._answer_to(prompt, stop, run_manager, **kwargs)
+        answer = self._answer(prompt, stop, run_manager, kwargs)
         async with aclosing(aiter(answer)) as pieces:
             async for piece in pieces:
                 chunk = GenerationChunk(text=piece)
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(piece, chunk=chunk)
                 yield chunk
-        yield GenerationChunk(text="", generation_info=self._information(answer))
+        yield GenerationChunk(text="", generation_info=_generation_info(answer))
 
     def generate(
         self,
         prompts: list[str],
         stop: list[str] | None = None,
-        callbacks: Any = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
         **kwargs: Any,
     ) -> LLMResult:
         """Answer the prompts; see `BaseLLM.generate`."""
-        return BaseLLM.generate(self._for_call(kwargs), prompts, stop, callbacks, **kwargs)
+        return BaseLLM.generate(self._model_for(kwargs), prompts, stop, callbacks, **kwargs)
 
     async def agenerate(
         self,
         prompts: list[str],
         stop: list[str] | None = None,
-        callbacks: Any = None,
+        callbacks: Callbacks | list[Callbacks] | None = None,
         **kwargs: Any,
     ) -> LLMResult:
         """Do the same without blocking the event loop."""
-        return await BaseLLM.agenerate(self._for_call(kwargs), prompts, stop, callbacks, **kwargs)
+        return await BaseLLM.agenerate(self._model_for(kwargs), prompts, stop, callbacks, **kwargs)
 
-    def _for_call(self, call: Mapping[str, Any]) -> TestTimeFineTunedLLM:
-        """Return the model that may look into the cache for a call with these settings.
+    def _model_for(self, call: Mapping[str, object]) -> TestTimeFineTunedLLM:
+        """Return the model, without a cache if the call has settings.
 
-        LangChain finds a cached text by the model's settings alone: with others for this call,
-        it would find the answer to another question.
+        LangChain's cache key for a text model includes the fields, but not the call's settings.
         """
-        own = any(name in CALL_SETTINGS for name in call)
-        return self.model_copy(update={"cache": False}) if own and self.cache else self
+        if self.cache and any(name in CALL_SETTINGS for name in call):
+            return self.model_copy(update={"cache": False})
+        return self
 
-    def _answer_to(
+    def _answer(
         self,
         prompt: str,
         stop: list[str] | None,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        **kwargs: Any,
+        run: BaseRunManager | None,
+        call: Mapping[str, object],
     ) -> Answer:
-        token_ids = functools.partial(self.get_token_ids, prompt)
-        return self._answer(token_ids, prompt, run_manager, stop=stop, **kwargs)
+        """Return the answer to a prompt; nothing is done before it is iterated over."""
+        settings = self._call_settings(call, stop=stop, run=run)
+        return Answer(
+            self._engine or (lambda: self.engine),
+            functools.partial(tokenize, text=prompt),
+            well_formed(prompt),
+            settings,
+        )
 
-    def _generated(self, text: str, answer: Answer) -> Generation:
-        return Generation(text=text, generation_info=self._information(answer))
-
-    def _information(self, answer: Answer) -> dict[str, Any]:
-        return {
-            "finish_reason": answer.finish_reason,
-            "ttft": answer.metadata,
-            "usage": answer.usage,
-        }
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> LangSmithParams:
         return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     @property
     def _llm_type(self) -> str:
         return "langchain-sift-llm"
+
+
+def _generation(text: str, answer: Answer) -> Generation:
+    return Generation(text=text, generation_info=_generation_info(answer))
+
+
+def _generation_info(answer: Answer) -> dict[str, object]:
+    return {"finish_reason": answer.finish_reason, "ttft": answer.metadata, "usage": answer.usage}

@@ -1,4 +1,4 @@
-"""One request of a face: retrieve, hand in, answer, and tell what happened."""
+"""One call of a model: retrieve, train, answer."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
+    Iterator,
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, closing
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
 
-from langchain_core.callbacks import AsyncCallbackManager, BaseRunManager, CallbackManager
 from langchain_core.documents import Document
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import RunnableConfig
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.batches import _begun_within
-from langchain_sift.language_models.modes import aretrieve_within, retrieve_within, retriever_for
+from langchain_sift.language_models.call_settings import CallSettings, check_documents
+from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.runs import (
     achild_callbacks,
     adispatch_event,
@@ -34,9 +31,7 @@ from langchain_sift.language_models.runs import (
     dispatch_event,
 )
 from langchain_sift.retrieval.scores import gain_of, too_little_to_gain
-from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.ttft import (
-    AdapterCache,
     Engine,
     GenerationTask,
     Outcome,
@@ -46,254 +41,201 @@ from langchain_sift.ttft import (
     Ticket,
     TrainingRecord,
 )
-from langchain_sift.ttft.model.tokens import max_token_count, training_tokens
 
-T = TypeVar("T")
-
-_DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER = 16  # reserved before it is asked
-
-# Tokenizing and loading for coroutines: not in the event loop, and not in its own executor,
-# which others need.
-_PREPARING = ThreadPoolExecutor(4, thread_name_prefix="langchain-sift-prepare")
-
-
-def _checked(documents: Iterable[Document], source: str) -> list[Document]:
-    """Return the documents as a list.
-
-    Raises:
-        ArgumentError: If they are none; the message names place and type, and no text.
-    """
-    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
-        raise ArgumentError(
-            f"{source} must be a sequence of Documents, got one {type(documents).__name__}"
-        )
-    listed = list(documents)
-    for index, document in enumerate(listed):
-        text = document.page_content if isinstance(document, Document) else None
-        if not isinstance(text, str):
-            found = type(document if text is None else text).__name__
-            raise ArgumentError(
-                f"{source} must be Documents with a text each, got {found} at index {index}"
-            )
-    return listed
-
-
-class Source:
-    """Where the documents of one prompt come from, and how they are asked for."""
-
-    def __init__(
-        self, retriever: Runnable[str, list[Document]], query: str, asked: dict[str, Any]
-    ) -> None:
-        """Take a retriever, a prompt's query, and what the call asks of the retriever."""
-        self._query = query
-        self._asked = asked
-        self._retriever = retriever_for("ttft", retriever)
-        self.k = _DOCUMENTS_OF_AN_UNKNOWN_RETRIEVER
-        if isinstance(retriever, SIFTRetriever):
-            settings = {"k": retriever.k, **retriever.search_kwargs, **asked}
-            if isinstance(settings["k"], int):  # else the retriever says what is wrong
-                self.k = settings["k"]
-
-    def documents(self, callbacks: CallbackManager | None) -> list[Document]:
-        """Retrieve."""
-        return self._retriever.invoke(self._query, {"callbacks": callbacks}, **self._asked)
-
-    async def adocuments(self, callbacks: AsyncCallbackManager | None) -> list[Document]:
-        """Retrieve without blocking the event loop."""
-        return await self._retriever.ainvoke(self._query, {"callbacks": callbacks}, **self._asked)
+# Loads the model and tokenizes for coroutines, outside the event loop and its own executor, which
+# other code needs.
+_EXECUTOR = ThreadPoolExecutor(4, thread_name_prefix="langchain-sift-prepare")
 
 
 class Answer:
-    """One request: iterate over it for the text; afterwards it knows what happened."""
+    """One call in flight: iterate over it for the text; then read its metadata."""
 
     def __init__(
         self,
-        *,
         engine: Engine | Callable[[], Engine],
-        prompt: Callable[[], list[int]],
-        documents: Iterable[Document] | None,
-        source: Source | None,
-        recipe: FineTuneConfig,
-        generation: GenerationConfig,
-        timeout: float | None,
-        cache: AdapterCache | None,
-        run_manager: BaseRunManager | None,
-        reservation: Reservation | None = None,
+        prompt: Callable[[PreTrainedTokenizerBase], list[int]],
+        query: str,
+        settings: CallSettings,
     ) -> None:
-        """Prepare the request; nothing is done before `start`, or the first piece is asked for.
+        """Prepare a call; nothing is done before `start` or the first iteration.
 
-        Raises:
-            ArgumentError: If `documents` are none.
+        Args:
+            engine: The engine, or a function that loads it.
+            prompt: Renders the prompt as token ids.
+            query: The query for the retriever.
+            settings: The settings of the call.
         """
         self._engine = engine
-        self._make_prompt = prompt
+        self._render_prompt = prompt
+        self._query = query
+        self._settings = settings
+        self._documents: Sequence[Document] = settings.documents or ()
         self._prompt: list[int] = []
-        self._given = None if documents is None else _checked(documents, "documents")
-        self._documents: list[Document] = []
-        self._source = source
-        self._recipe = recipe
-        self._generation = generation
-        self._timeout = timeout
-        self._cache = cache
-        self._key: str | None = None
-        self._cached = False
-        self._run_manager = run_manager
-        self._reservation = reservation
+        self._cache_key: str | None = None
+        self._cache_hit = False
         self._ticket: Ticket | None = None
         self._seconds_retrieval = 0.0
         self._outcome = Outcome(TrainingRecord())
 
     def start(self) -> Ticket:
-        """Reserve a place, retrieve, and hand in the request; once."""
-        if self._ticket is not None:
-            return self._ticket
-        began = time.perf_counter()
-        with ExitStack() as stack:
-            engine = self._engine if isinstance(self._engine, Engine) else self._engine()
-            reservation = self._admitted(engine, stack)
-            request = self._read_prompt(engine)
-            if self._given is None and self._source is not None:
-                asked = time.perf_counter()
-                self._found(self._retrieved(self._source, began), asked)
-            request = self._with_documents(engine, request)
-            self._ticket = engine.submit(
-                request, reservation=reservation, timeout=self._timeout, started=began
-            )
-            stack.pop_all()
-        begun = _begun_within.get()
-        if begun is not None:
-            begun.answers.append(self)
-            if begun.failed:
-                self.cancel()
+        """Reserve capacity, retrieve, and submit the request; once."""
+        if self._ticket is None:
+            self._ticket = self._start(time.perf_counter())
+            if self._settings.group is not None:
+                self._settings.group.add(self)
         return self._ticket
 
     async def astart(self) -> Ticket:
-        """As `start`, without blocking the event loop."""
-        return await aretrieve_within(self._timeout, self._astart(time.perf_counter()))
-
-    async def _astart(self, began: float) -> Ticket:
-        loop = asyncio.get_running_loop()
-        with ExitStack() as stack:
-            if isinstance(self._engine, Engine):  # where it is full, it says so at once
-                engine = self._engine
-            else:
-                engine = await loop.run_in_executor(_PREPARING, self._engine)
-            reservation = self._admitted(engine, stack)
-            request = await loop.run_in_executor(_PREPARING, self._read_prompt, engine)
-            if self._given is None and self._source is not None:
-                asked = time.perf_counter()
-                self._found(
-                    await self._source.adocuments(achild_callbacks(self._run_manager)), asked
-                )
-            request = await loop.run_in_executor(_PREPARING, self._with_documents, engine, request)
-            self._ticket = engine.submit(
-                request, reservation=reservation, timeout=self._timeout, started=began
-            )
-            stack.pop_all()
+        """Do the same without blocking the event loop."""
+        if self._ticket is None:
+            start = self._astart(time.perf_counter())
+            self._ticket = await aretrieve_within(self._settings.timeout, start)
         return self._ticket
 
+    def _start(self, started: float) -> Ticket:
+        settings = self._settings
+        engine = self._engine if isinstance(self._engine, Engine) else self._engine()
+        with self._reserved(engine) as reservation:
+            request = self._request(engine)
+            if settings.retriever is not None:
+                config: RunnableConfig = {"callbacks": child_callbacks(settings.run)}
+                retrieve = functools.partial(
+                    settings.retriever.invoke, self._query, config, **settings.retrieval
+                )
+                retrieval_started = time.perf_counter()
+                documents = retrieve_within(settings.timeout, retrieve, started=started)
+                request = self._add_documents(engine, request, documents, retrieval_started)
+            return engine.submit(
+                request, reservation=reservation, timeout=settings.timeout, started=started
+            )
+
+    async def _astart(self, started: float) -> Ticket:
+        settings, loop = self._settings, asyncio.get_running_loop()
+        # With a loaded engine nothing is awaited here, and one at capacity raises at once.
+        if isinstance(self._engine, Engine):
+            engine = self._engine
+        else:
+            engine = await loop.run_in_executor(_EXECUTOR, self._engine)
+        with self._reserved(engine) as reservation:
+            request = await loop.run_in_executor(_EXECUTOR, self._request, engine)
+            if settings.retriever is not None:
+                config: RunnableConfig = {"callbacks": achild_callbacks(settings.run)}
+                retrieval_started = time.perf_counter()
+                documents = await settings.retriever.ainvoke(
+                    self._query, config, **settings.retrieval
+                )
+                add_documents = functools.partial(self._add_documents, engine, request, documents)
+                request = await loop.run_in_executor(_EXECUTOR, add_documents, retrieval_started)
+            return engine.submit(
+                request, reservation=reservation, timeout=settings.timeout, started=started
+            )
+
     def cancel(self) -> None:
-        """End it, if it was started and is not done."""
+        """Cancel the request, if it was submitted and is not done."""
         if self._ticket is not None:
             self._ticket.cancel()
 
     def __iter__(self) -> Generator[str]:
-        """Yield the text in pieces; leaving early cancels what is not done."""
+        """Yield the text in pieces; leaving early cancels the request."""
+        run = self._settings.run
         try:
             with closing(iter(self.start())) as events:
                 for event in events:
                     if isinstance(event, str):
                         yield event
-                    elif isinstance(event, Step):
-                        dispatch_event(self._run_manager, self._event(event))
-                    else:
-                        self._ended(event)
+                    elif isinstance(event, Outcome):
+                        self._finish(event)
+                    elif run is not None and run.handlers:
+                        dispatch_event(run, self._event(event))
         finally:
             self.cancel()
 
     async def __aiter__(self) -> AsyncGenerator[str]:
-        """As `__iter__`, without blocking the event loop."""
-        ticket = await self.astart()
+        """Do the same without blocking the event loop."""
+        run, ticket = self._settings.run, await self.astart()
         async with aclosing(aiter(ticket)) as events:
             async for event in events:
                 if isinstance(event, str):
                     yield event
-                elif isinstance(event, Step):
-                    await adispatch_event(self._run_manager, self._event(event))
-                else:
+                elif isinstance(event, Outcome):
                     loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(_PREPARING, self._ended, event)
+                    await loop.run_in_executor(_EXECUTOR, self._finish, event)
+                elif run is not None and run.handlers:
+                    await adispatch_event(run, self._event(event))
 
-    def _admitted(self, engine: Engine, stack: ExitStack) -> Reservation:
-        """Return the request's place, to be given back where the stack ends."""
-        tokens = self._most_tokens()
-        reservation = stack.enter_context(self._reservation or engine.admission.admit(tokens))
-        reservation.resize(tokens)
-        return reservation
+    @contextmanager
+    def _reserved(self, engine: Engine) -> Iterator[Reservation]:
+        """Reserve capacity; release it if the block fails."""
+        tokens = self._settings.max_training_tokens()
+        reservation = self._settings.reservation or engine.admission.admit(tokens)
+        try:
+            reservation.resize(tokens)
+            yield reservation
+        except BaseException:
+            reservation.release()
+            raise
 
-    def _most_tokens(self) -> int:
-        """Return the number of training tokens to reserve before any text is tokenized."""
-        recipe = self._recipe
-        lengths: list[int] = []
-        if self._given is not None:
-            lengths = [max_token_count(d.page_content, recipe.max_length) for d in self._given]
-        elif self._source is not None:
-            lengths = [recipe.max_length] * self._source.k
-        return training_tokens(lengths, recipe)
-
-    def _read_prompt(self, engine: Engine) -> Request:
-        """Make the prompt, and check it before anything is retrieved for it."""
-        self._prompt = self._make_prompt()
-        task = GenerationTask(self._prompt, self._generation)
-        return engine.request(task=task, config=self._recipe)
-
-    def _retrieved(self, source: Source, began: float) -> list[Document]:
-        retrieve = functools.partial(source.documents, child_callbacks(self._run_manager))
-        return retrieve_within(self._timeout, retrieve, started=began)
-
-    def _found(self, documents: Sequence[Document], asked: float) -> None:
-        self._documents = _checked(documents, "what the retriever returns")
-        self._seconds_retrieval = time.perf_counter() - asked
-
-    def _with_documents(self, engine: Engine, request: Request) -> Request:
-        if self._given is not None:
-            self._documents = self._given
-        request = engine.with_texts(
-            request,
-            [document.page_content for document in self._documents],
-            skip_reason=too_little_to_gain(self._documents, self._recipe.min_gain),
+    def _request(self, engine: Engine) -> Request:
+        """Check the prompt, and return the request; documents of a retriever are added later."""
+        settings = self._settings
+        self._prompt = self._render_prompt(engine.language_model.tokenizer)
+        task = GenerationTask(self._prompt, settings.generation)
+        if settings.retriever is not None:
+            return engine.request(None, task, config=settings.finetune)
+        texts = [document.page_content for document in self._documents]
+        request = engine.request(
+            texts, task, config=settings.finetune, skip_reason=self._skip_reason()
         )
-        if self._cache is None or not request.documents:
+        return self._with_cached_adapter(engine, request)
+
+    def _add_documents(
+        self, engine: Engine, request: Request, documents: Iterable[Document], started: float
+    ) -> Request:
+        """Return the request with the retrieved documents."""
+        self._documents = check_documents(documents, "the retriever's result")
+        self._seconds_retrieval = time.perf_counter() - started
+        texts = [document.page_content for document in self._documents]
+        request = engine.with_texts(request, texts, skip_reason=self._skip_reason())
+        return self._with_cached_adapter(engine, request)
+
+    def _skip_reason(self) -> str | None:
+        """Return the reason to skip training, if there is one."""
+        min_gain = self._settings.finetune.min_gain
+        return too_little_to_gain(self._documents, min_gain) if min_gain else None
+
+    def _with_cached_adapter(self, engine: Engine, request: Request) -> Request:
+        """Return the request with an adapter from the cache, or as one whose adapter is kept."""
+        cache = self._settings.cache
+        if cache is None or not request.documents:
             return request
-        self._key = self._cache.key(engine.fingerprint, request)
-        adapter = self._cache.get(self._key)
-        self._cached = adapter is not None
-        return (
-            replace(request, keep_adapter=True)
-            if adapter is None
-            else request.with_adapter(adapter)
-        )
+        self._cache_key = cache.key(engine.fingerprint, request)
+        adapter = cache.get(self._cache_key)
+        if adapter is None:
+            return replace(request, keep_adapter=True)
+        self._cache_hit = True
+        return request.with_adapter(adapter)
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        adapter = outcome.adapter
-        if self._cache is None or self._key is None or adapter is None:
+        cache, adapter = self._settings.cache, outcome.adapter
+        if cache is None or self._cache_key is None or adapter is None:
             return
-        if adapter.config == self._recipe:  # not so where for want of memory documents were cut
-            self._cache.put(self._key, adapter)
+        # The configs differ if documents were cut for lack of memory.
+        if adapter.config == self._settings.finetune:
+            cache.put(self._cache_key, adapter)
 
     def _event(self, step: Step) -> dict[str, object]:
         return {**asdict(step), "document": self._documents[step.document].id}
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer; known once the answer has started."""
+        """The tokenizer of the model; loads the model if the answer has not started."""
         engine = self._engine if isinstance(self._engine, Engine) else self._engine()
         return engine.language_model.tokenizer
 
     @property
     def usage(self) -> UsageMetadata:
-        """Tokens of the prompt and of the answer; those trained on are counted apart."""
+        """Number of tokens of the prompt and of the answer, without training tokens."""
         return UsageMetadata(
             input_tokens=len(self._prompt),
             output_tokens=self._outcome.tokens,
@@ -302,18 +244,17 @@ class Answer:
 
     @property
     def finish_reason(self) -> str:
-        """Why the answer has no more tokens: "stop" or "length"."""
+        """Reason for the end of the answer: "stop" or "length"."""
         return self._outcome.finish_reason
 
     @property
     def metadata(self) -> dict[str, object]:
-        """What was learned from, as plain values: `response_metadata["ttft"]`."""
+        """The training and the timings as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
         ids = [document.id for document in self._documents]
-        gains = [gain_of(document) for document in self._documents]
         return {
             "documents": [ids[index] for index in training.trained],
-            "gains": [gains[index] for index in training.trained],
+            "gains": [gain_of(self._documents[index]) for index in training.trained],
             "skipped": [ids[index] for index in training.skipped],
             "truncated": [ids[index] for index in training.truncated],
             "steps": training.steps,
@@ -323,7 +264,7 @@ class Answer:
             "drift": training.drift,
             "ended": training.ended,
             "fallback": training.fallback,
-            "cached": self._cached,
+            "cached": self._cache_hit,
             "seconds": {
                 "retrieval": self._seconds_retrieval,
                 "waiting": self._outcome.seconds_waiting,

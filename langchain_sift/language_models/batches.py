@@ -1,58 +1,95 @@
-"""Answer many prompts, and cancel all if one fails."""
+"""Answer many prompts together, and cancel all of them if one fails."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import (
-    Coroutine,
-    Iterable,
-    Iterator,
-)
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Future, as_completed
 from typing import Any, Protocol, TypeVar
 
-T = TypeVar("T")
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import get_config_list, get_executor_for_config
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
-class _Cancellable(Protocol):
-    def cancel(self) -> None: ...
+class Cancellable(Protocol):
+    """An answer that can be cancelled."""
+
+    def cancel(self) -> None:
+        """Cancel it, if it has started."""
 
 
-async def all_or_none(answers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all answers at once; where one fails, cancel the others: nobody waits for them."""
+class AnswerGroup:
+    """Answers that are cancelled together; threads may share it."""
+
+    def __init__(self) -> None:
+        """Start without answers."""
+        self._answers: list[Cancellable] = []
+        self._cancelled = False
+
+    def add(self, answer: Cancellable) -> None:
+        """Add a started answer; cancel it if the group was cancelled before."""
+        self._answers.append(answer)
+        if self._cancelled:
+            answer.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all answers, and those that will be added."""
+        self._cancelled = True
+        for answer in self._answers:
+            answer.cancel()
+
+
+def batch_configs(
+    config: RunnableConfig | Sequence[RunnableConfig] | None, count: int, at_once: int
+) -> list[RunnableConfig]:
+    """Return one configuration per prompt; without `max_concurrency`, `at_once` is the limit."""
+    return [
+        {**each, "max_concurrency": each.get("max_concurrency") or at_once}
+        for each in get_config_list(config, count)
+    ]
+
+
+def run_batch(
+    answer: Callable[[Input, RunnableConfig], Output],
+    inputs: Sequence[Input],
+    configs: Sequence[RunnableConfig],
+    group: AnswerGroup,
+) -> list[Output]:
+    """Answer several prompts in threads; if one fails or the caller is interrupted, cancel all.
+
+    Args:
+        answer: Answers one prompt, and adds its answer to the group.
+        inputs: At least one prompt.
+        configs: One configuration per prompt; the first sets the number of threads.
+        group: The answers of this batch.
+
+    Returns:
+        The answers, in the order of the prompts.
+    """
+    with get_executor_for_config(configs[0]) as executor:
+        futures: list[Future[Output]] = []
+        try:
+            for prompt, config in zip(inputs, configs, strict=True):
+                futures.append(executor.submit(answer, prompt, config))
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            # Before the executor waits for its threads.
+            for future in futures:
+                future.cancel()
+            group.cancel()
+            raise
+        return [future.result() for future in futures]
+
+
+async def gather_or_cancel(answers: Iterable[Coroutine[Any, Any, Output]]) -> list[Output]:
+    """Await all answers together; if one fails or the caller is cancelled, cancel the others."""
     tasks = [asyncio.ensure_future(answer) for answer in answers]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
-
-
-@dataclass(slots=True)
-class _Begun:
-    """The answers begun within a block, and whether it failed."""
-
-    answers: list[_Cancellable] = field(default_factory=list)
-    failed: bool = False
-
-
-# LangChain's executors run in copies of the caller's context.
-_begun_within: ContextVar[_Begun | None] = ContextVar("langchain_sift_begun", default=None)
-
-
-@contextmanager
-def cancelled_together() -> Iterator[None]:
-    """Where the block fails, cancel all answers begun in it, in whatever thread."""
-    begun = _Begun()
-    token = _begun_within.set(begun)
-    try:
-        yield
-    except BaseException:
-        begun.failed = True
-        for answer in begun.answers:
-            answer.cancel()
-        raise
-    finally:
-        _begun_within.reset(token)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TypedDict
+from operator import itemgetter
+from typing import Any, TypedDict
 
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -17,11 +19,14 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.chat_templates import call_opening
-from langchain_sift.language_models.tool_calls import ToolCallReader
+from langchain_sift.language_models.tool_calls import ParsedAnswer, ToolCallReader
 from langchain_sift.language_models.tools import Tool
 
 
@@ -53,7 +58,7 @@ class ChatAnswer:
 
     def result(self, text: str) -> ChatResult:
         """Convert a complete answer."""
-        content, calls, invalid = self._reader.read(self._opening + text)
+        content, calls, invalid = self._parse(text)
         message = AIMessage(
             content=content, tool_calls=calls, invalid_tool_calls=invalid, **self._metadata()
         )
@@ -74,6 +79,11 @@ class ChatAnswer:
         for chunk in self._last_chunks():
             yield chunk
 
+    def _parse(self, text: str) -> ParsedAnswer:
+        if not self._tools:
+            return ParsedAnswer(text, [], [])
+        return self._reader.read(self._opening + text)
+
     # The tokenizer may be loaded with the model, when the answer starts.
 
     @functools.cached_property
@@ -87,11 +97,14 @@ class ChatAnswer:
     def _content_chunks(self, piece: str) -> Iterator[AIMessageChunk]:
         """Yield the content so far that cannot be the beginning of a call."""
         self._text += piece
-        yield from self._new_content(self._reader.certain_content(self._opening + self._text))
+        content = self._text
+        if self._tools:
+            content = self._reader.certain_content(self._opening + self._text)
+        yield from self._new_content(content)
 
     def _last_chunks(self) -> Iterator[AIMessageChunk]:
         """Yield the rest of the content, the calls, and the metadata."""
-        content, calls, invalid = self._reader.read(self._opening + self._text)
+        content, calls, invalid = self._parse(self._text)
         yield from self._new_content(content)
         if calls or invalid:
             # In content blocks of version 1, text and calls are numbered together.
@@ -121,3 +134,28 @@ def _call_chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
     args = call["args"]
     text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
+
+
+def parse_json_answers(
+    model: Runnable[LanguageModelInput, AIMessage],
+    schema: Mapping[str, object] | type,
+    *,
+    include_raw: bool,
+) -> Runnable[LanguageModelInput, Any]:
+    """Return a model whose answers are parsed as JSON.
+
+    Args:
+        model: A chat model.
+        schema: A Pydantic class to validate the objects; another schema is not applied.
+        include_raw: If True, return a dict of "raw", "parsed" and "parsing_error".
+    """
+    parser = JsonOutputParser()
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        parser = PydanticOutputParser(pydantic_object=schema)
+    if not include_raw:
+        return model | parser
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")

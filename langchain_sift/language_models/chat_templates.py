@@ -66,15 +66,29 @@ def render(
             "describe the tools in the prompt"
         )
     if not tokenizer.chat_template:
-        text = to_text(messages)
-        return list(tokenizer(well_formed(text), verbose=False)["input_ids"])
+        return tokenize(tokenizer, to_text(messages))
     turns = to_turns(messages)
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
     text = _render_accepted_form(tokenizer, turns, tools)
     if must_call:
         text += call_opening(tokenizer, tools)
-    return list(tokenizer(well_formed(text), add_special_tokens=False, verbose=False)["input_ids"])
+    return tokenize(tokenizer, text, special_tokens=False)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, special_tokens: bool = True
+) -> list[int]:
+    """Return the token ids of a prompt.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The prompt.
+        special_tokens: If True, the tokenizer adds its special tokens, such as that of the
+            beginning. A chat template has written them already.
+    """
+    encoded = tokenizer(well_formed(text), add_special_tokens=special_tokens, verbose=False)
+    return list(encoded["input_ids"])
 
 
 def call_opening(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> str:

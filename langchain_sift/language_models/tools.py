@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from langchain_core.tools import BaseTool
@@ -11,13 +11,20 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_sift.errors import ArgumentError
 
 
+class Parameters(TypedDict, total=False):
+    """The JSON schema of a function's arguments."""
+
+    type: str
+    properties: Mapping[str, object]
+    required: Sequence[str]
+
+
 class Function(TypedDict):
     """A function in OpenAI's format."""
 
     name: str
     description: NotRequired[str]
-    parameters: NotRequired[dict[str, Any] | None]
-    """The JSON schema of the arguments."""
+    parameters: NotRequired[Parameters | None]
 
 
 class Tool(TypedDict):
@@ -28,7 +35,7 @@ class Tool(TypedDict):
 
 
 def convert_tools(
-    tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+    tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
 ) -> list[Tool]:
     """Convert tools of any kind that LangChain accepts.
 

@@ -152,7 +152,7 @@ def _value(block: Mapping[str, Any], name: str) -> Any:
     return block[name]
 
 
-def _blocks(message: BaseMessage, kind: str) -> list[dict[str, Any]]:
+def _blocks(message: BaseMessage, kind: str) -> list[Mapping[str, Any]]:
     blocks = message.content if isinstance(message.content, list) else ()
     return [block for block in blocks if isinstance(block, dict) and block.get("type") == kind]
 

@@ -22,6 +22,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -180,8 +181,9 @@ def test_a_chat_template_is_used_where_there_is_one(
     chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     messages = [SystemMessage("be brief"), HumanMessage("one"), HumanMessage("two")]
+    tokenizer = chat.engine.language_model.tokenizer
     plain = tiny_tokenizer("be brief\n\none\n\ntwo")["input_ids"]
-    assert chat._prompt_of(messages) == plain
+    assert render(tokenizer, messages) == plain
     template = (
         "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -189,7 +191,7 @@ def test_a_chat_template_is_used_where_there_is_one(
     tiny_tokenizer.chat_template = template
     try:
         rendered = "<system>be brief<user>one\ntwo<assistant>"
-        assert chat._prompt_of(messages) == tiny_tokenizer(rendered)["input_ids"]
+        assert render(tokenizer, messages) == tiny_tokenizer(rendered)["input_ids"]
     finally:
         tiny_tokenizer.chat_template = None
 

@@ -32,6 +32,7 @@ from unit_tests.tool_model import (
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import render
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -205,7 +206,9 @@ def test_streaming_can_be_left_out_where_tools_are_told_of(chat: ChatTestTimeFin
 def test_a_broken_call_is_shown_to_the_model_again(chat: ChatTestTimeFineTuned) -> None:
     broken = chat.bind_tools([get_weather]).invoke(BROKEN)
     conversation = [HumanMessage(BROKEN), broken, HumanMessage("Again!")]
-    prompt = chat.engine.language_model.tokenizer.decode(chat._prompt_of(conversation))
+    prompt = chat.engine.language_model.tokenizer.decode(
+        render(chat.engine.language_model.tokenizer, conversation)
+    )
     assert f"I stop.\n{broken.invalid_tool_calls[0]['args']}<|im_end|>" in prompt
 
 

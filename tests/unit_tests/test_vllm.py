@@ -233,9 +233,9 @@ async def test_a_task_cancelled_at_any_time_leaves_no_files(double, adapters, ad
     ("refusal", "error"),
     [
         ((404, b'{"detail": "Not Found"}'), (AdapterRefused, "VLLM_ALLOW_RUNTIME_LORA_UPDATING")),
-        ((401, b'{"error": "Unauthorized"}'), (AdapterRefused, "api_key is not the one")),
+        ((401, b'{"error": "Unauthorized"}'), (AdapterRefused, "api_key is not the key")),
         ((503, b"no healthy upstream"), (GeneratorUnavailable, "answered 503: try again later")),
-        ((400, b'{"message": "no room"}'), (AdapterRefused, "not take the adapter: no room")),
+        ((400, b'{"message": "no room"}'), (AdapterRefused, "rejected the adapter: no room")),
         ((307, b""), (AdapterRefused, "answered 307")),
     ],
 )
@@ -258,7 +258,7 @@ def test_too_low_a_rank_of_the_server_is_told_with_the_option(double, adapters, 
 def test_a_folder_that_the_server_does_not_see_is_told(double, adapters, adapter, monkeypatch):
     monkeypatch.setattr(double, "_load", lambda _, path: (404, _not_found(path)))
     with (
-        pytest.raises(AdapterRefused, match=r"must find .*shared by that path"),
+        pytest.raises(AdapterRefused, match=r"able to read .*shared under that path"),
         adapters.loaded(adapter),
     ):
         pytest.fail("it was refused")
@@ -309,7 +309,7 @@ async def test_a_server_that_takes_no_connection_is_asked_once_and_keeps_nothing
 async def test_a_server_that_is_silent_is_not_waited_for_twice(
     adapter, tmp_path, caplog, monkeypatch, how
 ):
-    monkeypatch.setattr("langchain_sift.vllm._GOODBYE_SECONDS", 0.1)
+    monkeypatch.setattr("langchain_sift.vllm._UNLOAD_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         there = VLLMAdapters(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", tmp_path, timeout=2)
         began = time.monotonic()

@@ -867,7 +867,7 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
     before = len(weight_loads)
     for temperature in (0.5, 1.0, 1.5):
         configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
-        engine = weakref.ref(*named.held)
+        engine = weakref.ref(*named._kept_engine)
         assert not freed_within(0.5, engine)
     assert len(weight_loads) == before + 1
     assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))

@@ -1,0 +1,132 @@
+"""Define the settings of one call and check them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from langchain_core.callbacks import BaseRunManager
+from langchain_core.documents import Document
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.batches import AnswerGroup
+from langchain_sift.language_models.modes import Retriever
+from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
+from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.ttft import AdapterCache, Reservation
+from langchain_sift.ttft.model.tokens import max_token_count, training_tokens
+
+FINETUNE_SETTINGS = (
+    "learning_rate",
+    "steps_per_document",
+    "max_documents",
+    "max_train_tokens",
+    "max_train_seconds",
+    "min_gain",
+)
+CALL_SETTINGS = (
+    "documents",
+    "retriever",
+    "k",
+    "filter",
+    "max_tokens",
+    "temperature",
+    "seed",
+    "stop",
+    "timeout",
+    "reservation",
+    *FINETUNE_SETTINGS,
+)
+"""Arguments of a call; each takes precedence over the field or the config of the same name."""
+
+# Number of documents to reserve training tokens for if the retriever's `k` is unknown.
+_UNKNOWN_K = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallSettings:
+    """The settings of one call, checked."""
+
+    documents: Sequence[Document] | None
+    """The documents to train on. None means those of the retriever."""
+
+    retriever: Retriever | None
+    """The retriever of the documents; None if they are given or there are none."""
+
+    retrieval: Mapping[str, object]
+    """Settings for the call of the retriever."""
+
+    finetune: FineTuneConfig
+    generation: GenerationConfig
+
+    timeout: float | None
+    """Seconds until the last token. None means no limit."""
+
+    cache: AdapterCache | None
+    """Stores trained adapters. None means none."""
+
+    reservation: Reservation | None = None
+    """A reservation of the engine. None means that the call makes one."""
+
+    run: BaseRunManager | None = None
+    """The LangChain run of the call."""
+
+    group: AnswerGroup | None = None
+    """The answers that are cancelled with this one."""
+
+    def max_training_tokens(self) -> int:
+        """Return an upper bound of the training tokens, before any text is tokenized."""
+        lengths: list[int] = []
+        max_length = self.finetune.max_length
+        if self.documents is not None:
+            lengths = [max_token_count(doc.page_content, max_length) for doc in self.documents]
+        elif self.retriever is not None:
+            lengths = [max_length] * self._max_documents(self.retriever)
+        return training_tokens(lengths, self.finetune)
+
+    def _max_documents(self, retriever: Retriever) -> int:
+        if isinstance(retriever, SIFTRetriever):
+            k = {"k": retriever.k, **retriever.search_kwargs, **self.retrieval}["k"]
+            if isinstance(k, int):  # otherwise the retriever will raise an error
+                return k
+        return _UNKNOWN_K
+
+
+def check_documents(documents: Iterable[Document], source: str) -> list[Document]:
+    """Return the documents as a list.
+
+    Args:
+        documents: Any iterable.
+        source: The origin of the documents, for the message.
+
+    Raises:
+        ArgumentError: If `documents` is not an iterable of documents. The message has the index
+            and the type, but no text.
+    """
+    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+        raise ArgumentError(
+            f"{source} must be a sequence of Documents, got one {type(documents).__name__}"
+        )
+    checked = list(documents)
+    for index, document in enumerate(checked):
+        text = document.page_content if isinstance(document, Document) else None
+        if not isinstance(text, str):
+            kind = type(document if text is None else text).__name__
+            raise ArgumentError(
+                f"{source} must be Documents with a text each, got {kind} at index {index}"
+            )
+    return checked
+
+
+def check_names(call: Iterable[str]) -> None:
+    """Reject an unknown argument of a call.
+
+    Raises:
+        ArgumentError: If there is one; the message lists those that exist.
+    """
+    for name in call:
+        if name not in (*CALL_SETTINGS, *INTERNAL_ARGUMENTS):
+            raise ArgumentError(
+                f"{name!r} is no setting of a call: use one of {list(CALL_SETTINGS)}"
+            )
