@@ -1,10 +1,10 @@
-"""An endpoint for tests: a store of two tenants, a service on it, and uvicorn in a thread."""
+"""Run an endpoint for tests: a store with two tenants, a service, and uvicorn in a thread."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,16 @@ from langchain_chroma import Chroma
 from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, Limits
 from langchain_sift.serving import Service, ServingSettings, create_app, open_service
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=4.0, learning_rate=0.01, max_length=64)
+FINETUNE = FineTuneConfig(lora_rank=4, lora_alpha=4.0, learning_rate=0.01, max_length=64)
 NAME = "tiny"
 HOST = "127.0.0.1"
 A, B = "token-of-tenant-a-0001", "token-of-tenant-b-0002"
 
+# Only a failing test waits so long.
+SECONDS = 60.0
 
-def put_texts_of_two(
+
+def fill_collection(
     texts: Sequence[str],
     model: str,
     mean: Any,
@@ -32,7 +35,7 @@ def put_texts_of_two(
     client: ClientAPI | None = None,
     collection: str = "texts",
 ) -> Chroma:
-    """Put texts into a collection, embedded by a model; every other is tenant b's."""
+    """Store texts with the embeddings of a model; every second text belongs to tenant b."""
     embeddings = HiddenStateEmbeddings(model, mean=mean)
     return Chroma.from_texts(
         list(texts),
@@ -49,9 +52,9 @@ def put_texts_of_two(
     )
 
 
-def settings_for(model: Path, store: Path | str, **settings: Any) -> ServingSettings:
+def make_settings(model: Path, store: Path | str, **settings: Any) -> ServingSettings:
     """Return settings with small numbers."""
-    small = {"k": 3, "fetch_k": 20, "finetune": RECIPE, "max_tokens": 8, "name": NAME}
+    small = {"k": 3, "fetch_k": 20, "finetune": FINETUNE, "max_tokens": 8, "name": NAME}
     small["dtype"] = "float32"
     limits = Limits(max_batch_size=4, max_requests=16)
     return ServingSettings(
@@ -61,15 +64,15 @@ def settings_for(model: Path, store: Path | str, **settings: Any) -> ServingSett
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server that runs."""
+    """A running server."""
 
     service: Service
     url: str
-    """Without /v1."""
+    """URL without /v1."""
 
 
 @contextmanager
-def running(settings: ServingSettings, **options: Any) -> Iterator[Endpoint]:
+def run_endpoint(settings: ServingSettings, **options: Any) -> Iterator[Endpoint]:
     """Run a server in a thread, on a free port."""
     with open_service(settings) as service:
         config = uvicorn.Config(
@@ -78,23 +81,20 @@ def running(settings: ServingSettings, **options: Any) -> Iterator[Endpoint]:
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
-        deadline = time.monotonic() + 30
-        while not server.started:
-            assert thread.is_alive(), "the server ended"
-            assert time.monotonic() < deadline, "the server did not start in 30 s"
-            time.sleep(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
+        assert thread.is_alive(), "the server ended"
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
             yield Endpoint(service, f"http://{HOST}:{port}")
         finally:
             server.should_exit = True
-            thread.join(30)
-            assert not thread.is_alive(), "the server did not end in 30 s"
+            thread.join(SECONDS)
+            assert not thread.is_alive(), "the server is still running"
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
-    """Wait until a condition holds."""
+def wait_until(condition: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Wait until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
+        assert time.monotonic() < deadline, f"the condition was not true within {seconds:g} s"
         time.sleep(0.005)

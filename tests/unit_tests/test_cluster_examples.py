@@ -1,4 +1,4 @@
-"""The configurations in examples/cluster are what Ray Serve, KubeRay and Kubernetes take."""
+"""Check the configurations in examples/cluster against Ray Serve, KubeRay and Kubernetes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ray.serve.schema import (
 FOLDER = Path(__file__).parents[2] / "examples" / "cluster"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the sdist has no examples")
 
-# Fields of KubeRay's ray.io/v1 types, with what they hold.
+# Fields of KubeRay's ray.io/v1 types, with the types of their values.
 POD = "V1PodTemplateSpec"
 RAY_SERVICE = {
     "serveConfigV2": str,
@@ -51,7 +51,7 @@ def manifests() -> list[dict[str, Any]]:
 
 
 def ray_service() -> dict[str, Any]:
-    (service,) = (one for one in manifests() if one["kind"] == "RayService")
+    (service,) = (manifest for manifest in manifests() if manifest["kind"] == "RayService")
     return service
 
 
@@ -63,7 +63,7 @@ def serve_configs() -> dict[str, dict[str, Any]]:
 
 
 def check_fields(value: Any, kind: Any) -> None:
-    """Check a value by a table as `RAY_SERVICE`."""
+    """Check a value against a table such as `RAY_SERVICE`."""
     if kind == POD:
         check_kubernetes(value, kind)
     elif isinstance(kind, dict):
@@ -78,12 +78,12 @@ def check_fields(value: Any, kind: Any) -> None:
 
 
 def check_kubernetes(value: dict[str, Any], kind: str) -> None:
-    """Check a value by a model of Kubernetes' own client, which knows every field and its type."""
+    """Check a value against a model of Kubernetes' client, which has every field and its type."""
     getattr(kubernetes, kind).model_validate(value)
 
 
 @pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
-def test_ray_serve_takes_the_configuration(name: str) -> None:
+def test_ray_serve_accepts_the_configuration(name: str) -> None:
     config = serve_configs()[name]
     assert set(config) <= set(ServeDeploySchema.model_fields)
     assert set(config["http_options"]) <= set(HTTPOptionsSchema.model_fields)
@@ -99,7 +99,7 @@ def test_ray_serve_takes_the_configuration(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
-def test_it_builds_an_application_whose_deployment_it_configures(name: str) -> None:
+def test_the_configuration_builds_and_configures_the_deployment(name: str) -> None:
     (application,) = serve_configs()[name]["applications"]
     module, _, attribute = application["import_path"].partition(":")
     built = getattr(importlib.import_module(module), attribute)(application["args"])
@@ -108,20 +108,20 @@ def test_it_builds_an_application_whose_deployment_it_configures(name: str) -> N
     assert options.pop("name") == deployment.name
     configured = deployment.options(**options)
     assert configured.max_queued_requests == 64
-    # Else the autoscaler would never see what it waits for.
+    # Otherwise the autoscaler would never reach its target.
     target = options["autoscaling_config"]["target_ongoing_requests"]
     assert 0 < target < configured.max_ongoing_requests
 
 
-def test_both_configure_the_same() -> None:
+def test_both_configurations_agree() -> None:
     on_servers, on_kubernetes = serve_configs().values()
-    ((here,), (there,)) = (one["applications"] for one in (on_servers, on_kubernetes))
+    ((here,), (there,)) = (config["applications"] for config in (on_servers, on_kubernetes))
     assert here["deployments"] == there["deployments"]
     for name in ("finetune", "limits", "model"):
         assert here["args"][name] == there["args"][name]
 
 
-def test_kuberay_knows_every_field_and_none_is_missing() -> None:
+def test_kuberay_accepts_every_field() -> None:
     service = ray_service()
     assert (service["apiVersion"], set(service)) == (
         "ray.io/v1",
@@ -136,7 +136,7 @@ def test_kuberay_knows_every_field_and_none_is_missing() -> None:
     assert worker["minReplicas"] <= worker["replicas"] <= worker["maxReplicas"]
 
 
-def test_the_workers_have_what_replicas_ask_for() -> None:
+def test_the_workers_have_the_resources_of_the_replicas() -> None:
     config = serve_configs()["rayservice.yaml"]
     options = config["applications"][0]["deployments"][0]
     (worker,) = ray_service()["spec"]["rayClusterConfig"]["workerGroupSpecs"]
@@ -146,27 +146,27 @@ def test_the_workers_have_what_replicas_ask_for() -> None:
     assert worker["maxReplicas"] >= options["autoscaling_config"]["max_replicas"]
 
 
-def test_the_tenants_are_where_the_replicas_look_for_them() -> None:
+def test_the_file_of_tenants_is_mounted() -> None:
     config = serve_configs()["rayservice.yaml"]
     (worker,) = ray_service()["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     pod = worker["template"]["spec"]
-    mounted = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     tenants = Path(config["applications"][0]["args"]["tenants"])
     assert str(tenants.parent) == mounted["tenants"]
     assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
 
 
-def test_kubernetes_knows_every_field_of_the_rest() -> None:
+def test_kubernetes_accepts_the_other_manifests() -> None:
     kinds = {"StatefulSet": "V1StatefulSet", "Service": "V1Service"}
-    found = {one["kind"]: one for one in manifests() if one["kind"] in kinds}
-    assert set(found) == set(kinds)
-    for kind, manifest in found.items():
+    objects = {manifest["kind"]: manifest for manifest in manifests() if manifest["kind"] in kinds}
+    assert set(objects) == set(kinds)
+    for kind, manifest in objects.items():
         check_kubernetes(manifest, kinds[kind])
-    labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
-    assert found["Service"]["spec"]["selector"] == labels
+    labels = objects["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+    assert objects["Service"]["spec"]["selector"] == labels
 
 
-def test_a_misspelt_field_would_be_noticed() -> None:
+def test_a_misspelt_field_is_rejected() -> None:
     pod = ray_service()["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]
     pod["spec"]["containers"][0]["imagee"] = "other"
     with pytest.raises(ValueError, match="imagee"):

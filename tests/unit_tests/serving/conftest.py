@@ -1,4 +1,4 @@
-"""A served model on an embedded store, asked without a network."""
+"""Open services on an embedded store, and send requests to them without a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from endpoint import put_texts_of_two, settings_for
+from endpoint import fill_collection, make_settings
 
 from langchain_sift.serving import Service, create_app, open_service
 
@@ -25,34 +25,35 @@ def filled_folder(
     texts: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Return the folder of a store that holds the texts, half of them tenant a's; to be copied."""
+    """Return the folder of a store with the texts of two tenants; tests copy it."""
     folder = tmp_path_factory.mktemp("filled-store")
-    put_texts_of_two(texts, str(tiny_model_path), embeddings.mean, folder=folder)
+    fill_collection(texts, str(tiny_model_path), embeddings.mean, folder=folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def open_app(
+def new_service(
     filled_folder: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """Return what opens a service with these settings, on a store of its own.
+    """Return a function that opens a service with some settings, on a copy of the store.
 
-    They are closed with the module: tests after it count the models that are in use.
+    The services are closed with the module, since later tests count the models in use.
     """
     with ExitStack() as stack:
 
-        def opened(**settings: Any) -> Service:
+        def open_copy(**settings: Any) -> Service:
             folder = tmp_path_factory.mktemp("served") / "store"
             shutil.copytree(filled_folder, folder)
-            served = settings_for(tiny_model_path, folder, **settings)
-            return stack.enter_context(open_service(served))
+            return stack.enter_context(
+                open_service(make_settings(tiny_model_path, folder, **settings))
+            )
 
-        yield opened
+        yield open_copy
 
 
 @pytest.fixture(scope="module")
-def service(open_app: Callable[..., Service]) -> Service:
-    return open_app()
+def service(new_service: Callable[..., Service]) -> Service:
+    return new_service()
 
 
 Connect = Callable[..., Any]
@@ -60,10 +61,10 @@ Connect = Callable[..., Any]
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Return what makes a client of a service's application."""
+    """Return a function that connects a client to a service's application."""
     async with AsyncExitStack() as stack:
 
-        async def connected(
+        async def open_client(
             service: Service, token: str | None = None, **options: Any
         ) -> httpx.AsyncClient:
             transport = httpx.ASGITransport(create_app(service, **options))
@@ -73,7 +74,7 @@ async def connect() -> AsyncIterator[Connect]:
             )
             return await stack.enter_async_context(client)
 
-        yield connected
+        yield open_client
 
 
 @pytest.fixture

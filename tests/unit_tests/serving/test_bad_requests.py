@@ -1,4 +1,4 @@
-"""What cannot be answered is refused in OpenAI's shape, and nothing of it is repeated."""
+"""Reject invalid requests in OpenAI's error format, without repeating their contents."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def check(response, status, code, param=None):
     ],
 )
 @pytest.mark.parametrize("route", [CHAT, TEXT])
-async def test_what_is_no_json_object(client, route, content, code):
+async def test_a_body_must_be_a_json_object(client, route, content, code):
     headers = {"Content-Type": "application/json"}
     check(await client.post(route, content=content, headers=headers), 400, code)
 
 
-async def test_a_body_that_is_not_called_json(client):
+async def test_a_body_must_be_declared_as_json(client):
     body = json.dumps(text()).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         response = await client.post(TEXT, content=body, headers={"Content-Type": kind})
@@ -60,14 +60,14 @@ async def test_a_body_that_is_not_called_json(client):
 
 
 @pytest.mark.parametrize("route", [CHAT, TEXT])
-async def test_another_model(client, route):
+async def test_an_unknown_model_is_rejected(client, route):
     body = {**(chat() if route == CHAT else text()), "model": "gpt-5"}
     assert NAME in check(await client.post(route, json=body), 404, "model_not_found", "model")
     check(await client.get("/v1/models/gpt-5"), 404, "model_not_found", "model")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_prompt_that_fills_the_context(client, stream):
+async def test_a_prompt_longer_than_the_context_is_rejected(client, stream):
     long = f"{CANARY} " * 300
     for route, body in ((TEXT, text(prompt=long)), (CHAT, chat())):
         if route == CHAT:
@@ -76,7 +76,8 @@ async def test_a_prompt_that_fills_the_context(client, stream):
         assert "255 tokens" in check(response, 400, "context_length_exceeded")
 
 
-UNKNOWN = "unknown_parameter"
+UNKNOWN, INVALID = "unknown_parameter", "invalid_value"
+MISSING = "missing_required_parameter"
 BAD = {
     "an unknown field": (CHAT, chat(temprature=1), UNKNOWN, "temprature"),
     "an unknown field of ttft": (TEXT, text(ttft={"kk": 1}), UNKNOWN, "ttft.kk"),
@@ -84,62 +85,72 @@ BAD = {
     "a tenant": (TEXT, text(ttft={"tenant": "b"}), UNKNOWN, "ttft.tenant"),
     "documents": (TEXT, text(ttft={"documents": ["x"]}), UNKNOWN, "ttft.documents"),
     "a retriever": (TEXT, text(retriever="x"), UNKNOWN, "retriever"),
-    "no messages": (CHAT, {"model": NAME}, "missing_required_parameter", "messages"),
-    "an empty conversation": (CHAT, chat(messages=[]), "invalid_value", "messages"),
-    "no prompt": (TEXT, {"model": NAME}, "missing_required_parameter", "prompt"),
-    "no model": (TEXT, {"prompt": "x"}, "missing_required_parameter", "model"),
-    "n": (CHAT, chat(n=2), "invalid_value", "n"),
-    "n of a text": (TEXT, text(n=3), "invalid_value", "n"),
-    "best_of": (TEXT, text(best_of=2), "invalid_value", "best_of"),
-    "echo": (TEXT, text(echo=True), "invalid_value", "echo"),
-    "logprobs": (CHAT, chat(logprobs=True), "invalid_value", "logprobs"),
-    "logprobs of a text": (TEXT, text(logprobs=1), "invalid_value", "logprobs"),
-    "top_p": (CHAT, chat(top_p=0.9), "invalid_value", "top_p"),
-    "a penalty": (CHAT, chat(presence_penalty=0.5), "invalid_value", "presence_penalty"),
-    "a bias": (CHAT, chat(logit_bias={"5": 1}), "invalid_value", "logit_bias"),
-    "temperature": (CHAT, chat(temperature=-1), "invalid_value", "temperature"),
-    "a temperature of words": (CHAT, chat(temperature="1"), "invalid_value", "temperature"),
-    "a flag for a rate": (
+    "missing messages": (CHAT, {"model": NAME}, MISSING, "messages"),
+    "an empty conversation": (CHAT, chat(messages=[]), INVALID, "messages"),
+    "missing prompt": (TEXT, {"model": NAME}, MISSING, "prompt"),
+    "missing model": (TEXT, {"prompt": "x"}, MISSING, "model"),
+    "n": (CHAT, chat(n=2), INVALID, "n"),
+    "n of a text": (TEXT, text(n=3), INVALID, "n"),
+    "best_of": (TEXT, text(best_of=2), INVALID, "best_of"),
+    "echo": (TEXT, text(echo=True), INVALID, "echo"),
+    "logprobs": (CHAT, chat(logprobs=True), INVALID, "logprobs"),
+    "logprobs of a text": (TEXT, text(logprobs=1), INVALID, "logprobs"),
+    "top_p": (CHAT, chat(top_p=0.9), INVALID, "top_p"),
+    "a penalty": (CHAT, chat(presence_penalty=0.5), INVALID, "presence_penalty"),
+    "a logit bias": (CHAT, chat(logit_bias={"5": 1}), INVALID, "logit_bias"),
+    "a negative temperature": (CHAT, chat(temperature=-1), INVALID, "temperature"),
+    "a temperature as a string": (CHAT, chat(temperature="1"), INVALID, "temperature"),
+    "a flag as learning rate": (
         TEXT,
         text(ttft={"learning_rate": True}),
-        "invalid_value",
+        INVALID,
         "ttft.learning_rate",
     ),
-    "a word for a flag": (CHAT, chat(stream="yes"), "invalid_value", "stream"),
-    "a number for a flag": (CHAT, chat(store=1), "invalid_value", "store"),
-    "hot": (CHAT, chat(temperature=2.1), "invalid_value", "temperature"),
-    "max_tokens": (TEXT, text(max_tokens=0), "invalid_value", "max_tokens"),
-    "half a token": (TEXT, text(max_tokens=1.5), "invalid_value", "max_tokens"),
-    "words": (TEXT, text(max_tokens="many"), "invalid_value", "max_tokens"),
-    "seed": (TEXT, text(seed=1 << 63), "invalid_value", "seed"),
-    "an empty stop": (TEXT, text(stop=""), "invalid_value", "stop"),
-    "an empty stop among others": (TEXT, text(stop=["a", ""]), "invalid_value", "stop"),
-    "k": (TEXT, text(ttft={"k": 0}), "invalid_value", "ttft.k"),
-    "k of words": (TEXT, text(ttft={"k": "3"}), "invalid_value", "ttft.k"),
-    "a huge k": (TEXT, text(ttft={"k": 10**9}), "invalid_value", "ttft.k"),
-    "a mode": (TEXT, text(ttft={"mode": "best"}), "invalid_value", "ttft.mode"),
-    "ttft": (TEXT, text(ttft="ttft"), "invalid_value", "ttft"),
-    "noise": (TEXT, text(ttft={"noise_variance": 0}), "invalid_value", "ttft.noise_variance"),
-    "a rate": (TEXT, text(ttft={"learning_rate": -1}), "invalid_value", "ttft.learning_rate"),
-    "steps": (TEXT, text(ttft={"steps_per_document": 99}), "invalid_value", None),
-    "a filter": (TEXT, text(ttft={"filter": "x"}), "invalid_value", "ttft.filter"),
-    "an operator": (TEXT, text(ttft={"filter": {"a": {"$like": 1}}}), "invalid_value", None),
-    "an empty or": (TEXT, text(ttft={"filter": {"$or": []}}), "invalid_value", "ttft.filter"),
-    "a large number": (TEXT, text(ttft={"filter": {"a": 1 << 70}}), "invalid_value", None),
+    "a string as flag": (CHAT, chat(stream="yes"), INVALID, "stream"),
+    "a number as flag": (CHAT, chat(store=1), INVALID, "store"),
+    "a high temperature": (CHAT, chat(temperature=2.1), INVALID, "temperature"),
+    "max_tokens": (TEXT, text(max_tokens=0), INVALID, "max_tokens"),
+    "half a token": (TEXT, text(max_tokens=1.5), INVALID, "max_tokens"),
+    "max_tokens as a string": (TEXT, text(max_tokens="many"), INVALID, "max_tokens"),
+    "seed": (TEXT, text(seed=1 << 63), INVALID, "seed"),
+    "an empty stop": (TEXT, text(stop=""), INVALID, "stop"),
+    "an empty stop among others": (TEXT, text(stop=["a", ""]), INVALID, "stop"),
+    "k": (TEXT, text(ttft={"k": 0}), INVALID, "ttft.k"),
+    "k as a string": (TEXT, text(ttft={"k": "3"}), INVALID, "ttft.k"),
+    "a huge k": (TEXT, text(ttft={"k": 10**9}), INVALID, "ttft.k"),
+    "an unknown mode": (TEXT, text(ttft={"mode": "best"}), INVALID, "ttft.mode"),
+    "ttft": (TEXT, text(ttft="ttft"), INVALID, "ttft"),
+    "a noise variance of 0": (
+        TEXT,
+        text(ttft={"noise_variance": 0}),
+        INVALID,
+        "ttft.noise_variance",
+    ),
+    "a negative learning rate": (
+        TEXT,
+        text(ttft={"learning_rate": -1}),
+        INVALID,
+        "ttft.learning_rate",
+    ),
+    "too many steps": (TEXT, text(ttft={"steps_per_document": 99}), INVALID, None),
+    "a filter as a string": (TEXT, text(ttft={"filter": "x"}), INVALID, "ttft.filter"),
+    "an unknown operator": (TEXT, text(ttft={"filter": {"a": {"$like": 1}}}), INVALID, None),
+    "an empty or": (TEXT, text(ttft={"filter": {"$or": []}}), INVALID, "ttft.filter"),
+    "an integer of more than 64 bits": (TEXT, text(ttft={"filter": {"a": 1 << 70}}), INVALID, None),
     "an image": (
         CHAT,
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
-        "invalid_value",
+        INVALID,
         None,
     ),
-    "a role": (CHAT, chat(messages=[{"role": "critic", "content": "x"}]), "invalid_value", None),
-    "a message without role": (CHAT, chat(messages=[{"content": "x"}]), "invalid_value", None),
-    "no content": (CHAT, chat(messages=[{"role": "user"}]), "missing_required_parameter", None),
-    "a choice without tools": (CHAT, chat(tool_choice="required"), "invalid_value", None),
-    "json_object": (CHAT, chat(response_format={"type": "json_object"}), "invalid_value", None),
-    "several prompts": (TEXT, text(prompt=["a", "b"]), "invalid_value", None),
-    "tokens": (TEXT, text(prompt=[1, 2, 3]), "invalid_value", None),
-    "a call without JSON": (
+    "an unknown role": (CHAT, chat(messages=[{"role": "critic", "content": "x"}]), INVALID, None),
+    "a message without a role": (CHAT, chat(messages=[{"content": "x"}]), INVALID, None),
+    "a message without content": (CHAT, chat(messages=[{"role": "user"}]), MISSING, None),
+    "a choice without tools": (CHAT, chat(tool_choice="required"), INVALID, None),
+    "json_object": (CHAT, chat(response_format={"type": "json_object"}), INVALID, None),
+    "several prompts": (TEXT, text(prompt=["a", "b"]), INVALID, None),
+    "a prompt of token ids": (TEXT, text(prompt=[1, 2, 3]), INVALID, None),
+    "a tool call without JSON": (
         CHAT,
         chat(
             messages=[
@@ -156,26 +167,26 @@ BAD = {
                 },
             ]
         ),
-        "invalid_value",
+        INVALID,
         None,
     ),
-    "tools without a template": (
+    "tools for a model without a chat template": (
         CHAT,
         chat(tools=[{"type": "function", "function": {"name": "f"}}]),
-        "invalid_value",
+        INVALID,
         None,
     ),
     "a tool of another provider": (
         CHAT,
         chat(tools=[{"type": "web_search"}]),
-        "invalid_value",
+        INVALID,
         None,
     ),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_what_cannot_be_done(client, service, case):
+async def test_an_invalid_request_is_rejected(client, service, case):
     route, body, code, param = BAD[case]
     response = await client.post(route, json=body)
     if param is None:
@@ -184,7 +195,7 @@ async def test_what_cannot_be_done(client, service, case):
     assert service.engine.status().admitted == 0
 
 
-ASKING_FOR_NOTHING = {
+WITHOUT_EFFECT = {
     "n": 1,
     "top_p": 1.0,
     "presence_penalty": 0.0,
@@ -201,16 +212,16 @@ ASKING_FOR_NOTHING = {
 }
 
 
-async def test_what_changes_nothing_is_taken(client):
+async def test_fields_without_effect_are_accepted(client):
     for route, body in (
-        (CHAT, chat(**ASKING_FOR_NOTHING, logprobs=False, response_format={"type": "text"})),
-        (TEXT, text(**ASKING_FOR_NOTHING, echo=False, best_of=1, suffix=None)),
+        (CHAT, chat(**WITHOUT_EFFECT, logprobs=False, response_format={"type": "text"})),
+        (TEXT, text(**WITHOUT_EFFECT, echo=False, best_of=1, suffix=None)),
     ):
         response = await client.post(route, json=body)
         assert response.status_code == 200, response.text
 
 
-async def test_there_is_no_such_route_or_method(client):
+async def test_unknown_routes_and_methods_are_rejected(client):
     check(await client.get("/v1/embeddings"), 404, "not_found")
     check(await client.get("/"), 404, "not_found")
     response = await client.get(CHAT)
@@ -236,7 +247,7 @@ async def test_a_body_that_is_too_large_is_not_read(client, service):
     assert service.engine.status().admitted == 0
 
 
-async def test_an_error_that_nobody_expected_tells_nothing(client, service, monkeypatch, caplog):
+async def test_an_unexpected_error_reveals_nothing(client, service, monkeypatch, caplog):
     def fail(*_, **__):
         raise RuntimeError(CANARY)
 

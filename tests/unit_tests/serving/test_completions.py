@@ -1,4 +1,4 @@
-"""What is answered is what the same model answers in process, and it is told what was learned."""
+"""Answer requests as the same model does in process, and record the fine-tuning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from chromadb.api.client import SharedSystemClient
-from endpoint import NAME, RECIPE
+from endpoint import FINETUNE, NAME
 from langchain_chroma import Chroma
 from langchain_core.prompts import PromptTemplate
 
@@ -33,10 +33,10 @@ LIMITS = Limits(max_batch_size=1)
 
 @pytest.fixture(scope="module")
 def store(filled_folder, tiny_model_path):
-    """Return the same texts, opened without the service."""
-    found = Chroma("texts", persist_directory=str(filled_folder))
+    """Open the same texts without the service."""
+    chroma = Chroma("texts", persist_directory=str(filled_folder))
     embeddings = HiddenStateEmbeddings.from_collection_metadata(
-        found._collection.metadata, model=load_language_model(tiny_model_path, dtype="float32")
+        chroma._collection.metadata, model=load_language_model(tiny_model_path, dtype="float32")
     )
     yield Chroma("texts", embeddings, persist_directory=str(filled_folder))
     SharedSystemClient.clear_system_cache()
@@ -48,12 +48,12 @@ def retriever(store):
 
 
 @pytest.fixture(scope="module")
-def faces(tiny_model_path, retriever):
+def models(tiny_model_path, retriever):
     shared = {
         "model": str(tiny_model_path),
         "dtype": "float32",
         "retriever": retriever,
-        "finetune": RECIPE,
+        "finetune": FINETUNE,
         "limits": LIMITS,
         "max_tokens": 8,
     }
@@ -61,30 +61,30 @@ def faces(tiny_model_path, retriever):
 
 
 @pytest.fixture(scope="module")
-def service(open_app):
-    return open_app(limits=LIMITS)
+def service(new_service):
+    return new_service(limits=LIMITS)
 
 
 def body_for(route, question=QUESTION, **more):
-    asked = (
+    prompt = (
         {"messages": [{"role": "user", "content": question}]}
         if route == CHAT
         else {"prompt": question}
     )
-    return {"model": NAME, **asked, **more}
+    return {"model": NAME, **prompt, **more}
 
 
-async def ask(client, route, question=QUESTION, **more):
+async def complete(client, route, question=QUESTION, **more):
     response = await client.post(route, json=body_for(route, question, **more))
     assert response.status_code == 200, response.text
-    found = response.json()
-    (choice,) = found["choices"]
+    completion = response.json()
+    (choice,) = completion["choices"]
     text = choice["message"]["content"] if route == CHAT else choice["text"]
-    return text or "", found
+    return text or "", completion
 
 
 async def stream(client, route, **more):
-    """Return the events of a stream, as a client reads them."""
+    """Return the events of a stream."""
     async with client.stream("POST", route, json=body_for(route, stream=True, **more)) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -101,7 +101,7 @@ def text_of(events, route):
 
 
 def prompt_for(route, mode):
-    """Return what the chain asks a text model: the text itself, with no "Human:" before it."""
+    """Return the chain's prompt for a text model, which has no "Human:" before the text."""
     if route == CHAT:
         return None
     shown = "Use these documents to answer.\n\n{context}\n\n" if mode in {"rag", "both"} else ""
@@ -110,12 +110,12 @@ def prompt_for(route, mode):
 
 @pytest.mark.parametrize("route", [CHAT, TEXT])
 @pytest.mark.parametrize("mode", MODES)
-async def test_the_answer_is_that_of_the_chain_in_process(client, faces, retriever, route, mode):
-    chain = create_ttft_chain(faces[route], retriever, mode=mode, prompt=prompt_for(route, mode))
+async def test_an_answer_equals_that_of_the_chain(client, models, retriever, route, mode):
+    chain = create_ttft_chain(models[route], retriever, mode=mode, prompt=prompt_for(route, mode))
     expected = await chain.ainvoke({"input": QUESTION})
-    text, found = await ask(client, route, ttft={"mode": mode})
+    text, response = await complete(client, route, ttft={"mode": mode})
     assert text == expected["answer"]
-    record, ids = found["ttft"], [document.id for document in expected["context"]]
+    record, ids = response["ttft"], [document.id for document in expected["context"]]
     assert record["mode"] == mode
     assert record["documents"] == (ids if mode in {"ttft", "both"} else [])
     assert record["context"] == (list(dict.fromkeys(ids)) if mode in {"rag", "both"} else [])
@@ -123,37 +123,37 @@ async def test_the_answer_is_that_of_the_chain_in_process(client, faces, retriev
     assert record["steps"] == len(record["documents"]) == len(record["losses"])
     events = await stream(client, route, ttft={"mode": mode})
     assert text_of(events, route) == expected["answer"]
-    told = events[-1]["ttft"]
+    streamed = events[-1]["ttft"]
     for name in record.keys() - {"seconds"}:
-        assert told[name] == record[name], name
+        assert streamed[name] == record[name], name
     assert not any("ttft" in event for event in events[:-1])
 
 
-async def test_the_record_is_that_of_the_face_in_process(client, faces):
-    message = await faces[CHAT].ainvoke(QUESTION)
-    _, found = await ask(client, CHAT)
+async def test_the_record_equals_that_of_the_model(client, models):
+    message = await models[CHAT].ainvoke(QUESTION)
+    _, response = await complete(client, CHAT)
     expected = message.response_metadata["ttft"]
     for name in expected.keys() - {"seconds"}:
-        assert found["ttft"][name] == pytest.approx(expected[name]), name
+        assert response["ttft"][name] == pytest.approx(expected[name]), name
     usage = message.usage_metadata
-    assert found["usage"] == {
+    assert response["usage"] == {
         "prompt_tokens": usage["input_tokens"],
         "completion_tokens": usage["output_tokens"],
         "total_tokens": usage["total_tokens"],
     }
-    assert all(seconds >= 0 for seconds in found["ttft"]["seconds"].values())
+    assert all(seconds >= 0 for seconds in response["ttft"]["seconds"].values())
 
 
 @pytest.mark.parametrize("mode", ["rag", "both"])
-async def test_the_gains_are_told_where_the_prompt_shows_the_documents(client, retriever, mode):
-    _, found = await ask(client, CHAT, ttft={"mode": mode, "k": 2})
+async def test_the_record_has_gains_and_seconds_of_the_retrieval(client, retriever, mode):
+    _, response = await complete(client, CHAT, ttft={"mode": mode, "k": 2})
     retrieval = retriever.retrieve_with_scores(QUESTION, k=2, replace=mode == "both")
     gains = [choice.gain for choice in retrieval.choices] if mode == "both" else []
-    assert found["ttft"]["gains"] == pytest.approx(gains)
-    assert found["ttft"]["seconds"]["retrieval"] > 0
+    assert response["ttft"]["gains"] == pytest.approx(gains)
+    assert response["ttft"]["seconds"]["retrieval"] > 0
 
 
-async def test_documents_are_shown_in_the_last_question_of_a_conversation(client, faces, retriever):
+async def test_documents_are_in_the_last_question_of_a_conversation(client, models, retriever):
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What does a baker sell?"},
@@ -164,9 +164,9 @@ async def test_documents_are_shown_in_the_last_question_of_a_conversation(client
         CHAT, json={"model": NAME, "messages": messages, "ttft": {"mode": "rag", "k": 1}}
     )
     (document,) = await retriever.ainvoke(QUESTION, k=1)
-    asked = f"Use these documents to answer.\n\n{document.page_content}\n\n{QUESTION}"
-    expected = await faces[CHAT].ainvoke(
-        [*messages[:-1], {"role": "user", "content": asked}], documents=[]
+    question = f"Use these documents to answer.\n\n{document.page_content}\n\n{QUESTION}"
+    expected = await models[CHAT].ainvoke(
+        [*messages[:-1], {"role": "user", "content": question}], documents=[]
     )
     assert response.json()["choices"][0]["message"]["content"] == expected.text
     assert response.json()["usage"]["prompt_tokens"] == expected.usage_metadata["input_tokens"]
@@ -190,78 +190,86 @@ async def test_documents_are_shown_in_the_last_question_of_a_conversation(client
     ],
     ids=str,
 )
-async def test_options_of_the_retriever(client, retriever, options, settings):
-    expected = [one.id for one in await retriever.ainvoke(QUESTION, replace=True, **settings)]
-    _, found = await ask(client, TEXT, ttft=options)
-    assert found["ttft"]["documents"] == expected
-    _, found = await ask(client, TEXT, ttft={**options, "mode": "both"})
-    assert found["ttft"]["documents"] == expected
+async def test_retriever_options(client, retriever, options, settings):
+    documents = await retriever.ainvoke(QUESTION, replace=True, **settings)
+    expected = [document.id for document in documents]
+    _, response = await complete(client, TEXT, ttft=options)
+    assert response["ttft"]["documents"] == expected
+    _, response = await complete(client, TEXT, ttft={**options, "mode": "both"})
+    assert response["ttft"]["documents"] == expected
 
 
-async def test_options_of_the_recipe(client, faces):
+async def test_fine_tuning_options(client, models):
     for options, steps in (
         ({"max_documents": 2}, 2),
         ({"steps_per_document": 3}, 9),
         ({"max_train_tokens": 1}, 0),
         ({"learning_rate": 0.5, "k": 2}, 2),
     ):
-        text, found = await ask(client, TEXT, ttft=options)
-        expected = await faces[TEXT].agenerate([QUESTION], **options)
+        text, response = await complete(client, TEXT, ttft=options)
+        expected = await models[TEXT].agenerate([QUESTION], **options)
         assert text == expected.generations[0][0].text
-        assert found["ttft"]["steps"] == steps
+        assert response["ttft"]["steps"] == steps
 
 
 @pytest.mark.parametrize("mode", ["ttft", "both"])
-async def test_documents_that_bring_too_little_are_not_learned_from(client, retriever, mode):
+async def test_min_gain_skips_the_training(client, retriever, mode):
     choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
     gain = sum(choice.gain for choice in choices)
-    for least, steps in ((gain * 0.99, len(choices)), (gain * 1.01, 0)):
-        _, found = await ask(client, TEXT, ttft={"mode": mode, "min_gain": least})
-        assert found["ttft"]["steps"] == steps
-        assert ("gain" in (found["ttft"]["fallback"] or "")) == (steps == 0)
+    for min_gain, steps in ((gain * 0.99, len(choices)), (gain * 1.01, 0)):
+        _, response = await complete(client, TEXT, ttft={"mode": mode, "min_gain": min_gain})
+        assert response["ttft"]["steps"] == steps
+        assert ("gain" in (response["ttft"]["fallback"] or "")) == (steps == 0)
 
 
-async def test_a_request_learns_no_more_than_the_server_allows(open_app, connect):
-    modest = replace(RECIPE, max_train_tokens=40)
-    client = await connect(open_app(finetune=modest))
-    _, own = await ask(client, TEXT)
-    _, more = await ask(client, TEXT, ttft={"max_train_tokens": 10_000})
+async def test_a_request_cannot_raise_the_server_s_training_limits(new_service, connect):
+    limited = replace(FINETUNE, max_train_tokens=40)
+    client = await connect(new_service(finetune=limited))
+    _, own = await complete(client, TEXT)
+    _, more = await complete(client, TEXT, ttft={"max_train_tokens": 10_000})
     assert own["ttft"]["tokens"] == more["ttft"]["tokens"] <= 40
-    _, less = await ask(client, TEXT, ttft={"max_train_tokens": 20})
+    _, less = await complete(client, TEXT, ttft={"max_train_tokens": 20})
     assert less["ttft"]["tokens"] <= 20
 
 
-async def test_options_of_the_answer(client, faces):
-    text, found = await ask(client, TEXT, max_tokens=3)
-    assert found["usage"]["completion_tokens"] == 3
-    assert found["choices"][0]["finish_reason"] == "length"
-    whole, _ = await ask(client, TEXT)
+async def test_generation_options(client, models):
+    text, response = await complete(client, TEXT, max_tokens=3)
+    assert response["usage"]["completion_tokens"] == 3
+    assert response["choices"][0]["finish_reason"] == "length"
+    whole, _ = await complete(client, TEXT)
     assert whole.startswith(text)
     stop = whole[3:5]
-    cut, found = await ask(client, TEXT, stop=stop)
+    cut, response = await complete(client, TEXT, stop=stop)
     assert cut == whole[: whole.index(stop)]
-    assert found["choices"][0]["finish_reason"] == "stop"
-    _, found = await ask(client, CHAT, max_tokens=3, max_completion_tokens=2)
-    assert found["usage"]["completion_tokens"] == 2
+    assert response["choices"][0]["finish_reason"] == "stop"
+    _, response = await complete(client, CHAT, max_tokens=3, max_completion_tokens=2)
+    assert response["usage"]["completion_tokens"] == 2
     for seed in (7, -7):
-        texts = {(await ask(client, TEXT, temperature=1.5, seed=seed))[0] for _ in range(3)}
+        texts = {(await complete(client, TEXT, temperature=1.5, seed=seed))[0] for _ in range(3)}
         assert len(texts) == 1
-    expected = await faces[TEXT].agenerate([QUESTION], temperature=1.5, seed=7)
-    assert (await ask(client, TEXT, temperature=1.5, seed=7))[0] == expected.generations[0][0].text
+    expected = await models[TEXT].agenerate([QUESTION], temperature=1.5, seed=7)
+    assert (await complete(client, TEXT, temperature=1.5, seed=7))[0] == expected.generations[0][
+        0
+    ].text
+
+
+@pytest.fixture(scope="module")
+def hasty_service(new_service):
+    return new_service(timeout=1e-3)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("route", [CHAT, TEXT])
-async def test_what_takes_too_long_is_told_as_such(open_app, connect, client, route, mode):
-    hasty = await connect(open_app(timeout=1e-3))
+async def test_a_passed_timeout_is_reported(hasty_service, connect, client, route, mode):
+    hasty = await connect(hasty_service)
     for streamed in (False, True):
         body = body_for(route, stream=streamed, max_tokens=200)
-        for asked, timeout, status, param in (
-            (client, 1e-3, 408, "ttft.timeout"),  # the client's own, and the server's
-            (hasty, None, 504, None),
+        for requester, timeout, status, param in (
+            (client, 1e-3, 408, "ttft.timeout"),  # the request's timeout
+            (hasty, None, 504, None),  # the server's timeout
         ):
             options = {"mode": mode, "timeout": timeout}
-            response = await asked.post(route, json={**body, "ttft": options})
+            response = await requester.post(route, json={**body, "ttft": options})
             assert response.status_code == status, response.text
             error = response.json()["error"]
             assert (error["code"], error["param"]) == ("timeout", param)
@@ -272,13 +280,13 @@ async def test_what_takes_too_long_is_told_as_such(open_app, connect, client, ro
 
 
 @pytest.mark.parametrize("route", [CHAT, TEXT])
-async def test_a_stream_tells_its_usage_where_it_is_asked_to(client, route):
-    _, found = await ask(client, route)
+async def test_a_stream_includes_its_usage_on_request(client, route):
+    _, response = await complete(client, route)
     events = await stream(client, route, stream_options={"include_usage": True})
     *chunks, last = events
     assert last["choices"] == []
-    assert last["usage"] == found["usage"]
-    assert last["ttft"]["documents"] == found["ttft"]["documents"]
+    assert last["usage"] == response["usage"]
+    assert last["ttft"]["documents"] == response["ttft"]["documents"]
     assert all(chunk["usage"] is None for chunk in chunks)
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * (
         len(chunks) - 1
@@ -290,7 +298,7 @@ async def test_a_stream_tells_its_usage_where_it_is_asked_to(client, route):
         assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
 
 
-async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client, service, monkeypatch):
+async def test_an_error_during_a_stream_is_its_last_event(client, service, monkeypatch):
     add, taken = AnswerDecoder.add, []
 
     def fail(decoder, token_id):
@@ -309,15 +317,15 @@ async def test_an_error_in_the_middle_of_a_stream_is_its_last_event(client, serv
     assert service.engine.status().admitted == 0
 
 
-async def test_a_loss_that_is_no_number_is_null(client, monkeypatch):
-    told = Answer.metadata.fget
+async def test_a_loss_that_is_not_finite_is_null(client, monkeypatch):
+    metadata = Answer.metadata.fget
 
     def broken(answer):
-        return {**told(answer), "losses": [float("nan")], "update_norm": float("inf")}
+        return {**metadata(answer), "losses": [float("nan")], "update_norm": float("inf")}
 
     monkeypatch.setattr(Answer, "metadata", property(broken))
-    _, found = await ask(client, CHAT)
-    assert found["ttft"]["losses"] == [None]
+    _, response = await complete(client, CHAT)
+    assert response["ttft"]["losses"] == [None]
     events = await stream(client, CHAT)
     assert events[-1]["ttft"]["losses"] == [None]
 
@@ -325,7 +333,7 @@ async def test_a_loss_that_is_no_number_is_null(client, monkeypatch):
 # The description
 
 
-async def test_the_description_is_whole(client):
+async def test_the_openapi_description_is_complete(client):
     described = (await client.get("/openapi.json")).json()
     paths = described["paths"]
     assert {*paths} == {CHAT, TEXT, "/v1/models", "/v1/models/{model_id}", "/health", "/metrics"}
@@ -338,10 +346,10 @@ async def test_the_description_is_whole(client):
     assert {*options["properties"]} == {*TTFTOptions.model_fields}
 
 
-async def test_the_model_is_listed(client, service):
+async def test_the_model_list_has_the_served_model(client, service):
     listed = (await client.get("/v1/models")).json()
-    assert [one["id"] for one in listed["data"]] == [NAME]
-    one = (await client.get(f"/v1/models/{NAME}")).json()
-    assert one == listed["data"][0]
-    assert re.fullmatch(r"\d{10}", str(one["created"]))
+    assert [model["id"] for model in listed["data"]] == [NAME]
+    model = (await client.get(f"/v1/models/{NAME}")).json()
+    assert model == listed["data"][0]
+    assert re.fullmatch(r"\d{10}", str(model["created"]))
     del service

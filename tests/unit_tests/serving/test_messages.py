@@ -1,4 +1,4 @@
-"""What a client puts together from a stream is what it gets at once, whatever the model writes."""
+"""Convert answers to OpenAI's format, whole and in chunks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from langchain_sift.serving.requests import ChatCompletionRequest
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "Joke", "parameters": SCHEMA}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "Joke", "schema": SCHEMA}}
-ASKED = {
+REQUESTS = {
     "tools": {"tools": [TOOL]},
     "one call at a time": {"tools": [TOOL], "parallel_tool_calls": False},
     "a schema": {"response_format": FORMAT},
 }
-PARTS = [
+TEXTS = [
     "I look. ",
     '<tool_call>{"name": "Joke", "arguments": {"name": "Zoë 雪"}}</tool_call>',
     '<tool_call>{"name": "Joke", "arguments": {"name": "two"}}</tool_call>',
@@ -27,45 +27,46 @@ PARTS = [
 ]
 
 
-class Said(list):
-    """Stands in for an answer whose text is known."""
+class Pieces(list):
+    """A fake answer with a known text."""
 
     usage = metadata = None
     finish_reason = "stop"
 
 
-def reply_and_reading(asked, text, tokenizer):
-    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], **ASKED[asked]}
-    pieces = Said(text[start : start + 3] for start in range(0, len(text), 3))
+def reply_and_answer(request_name, text, tokenizer):
+    messages = [{"role": "user", "content": "Hello"}]
+    body = {"model": "m", "messages": messages, **REQUESTS[request_name]}
+    pieces = Pieces(text[start : start + 3] for start in range(0, len(text), 3))
     pieces.tokenizer = tokenizer
-    reading = ChatAnswer(pieces, [TOOL], must_call=False, model_name="m")
-    return ChatReply(ChatCompletionRequest.model_validate(body)), reading
+    chat_answer = ChatAnswer(pieces, [TOOL], must_call=False, model_name="m")
+    return ChatReply(ChatCompletionRequest.model_validate(body)), chat_answer
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize(
-    "parts", [chosen for n in (1, 2, 3, 4) for chosen in itertools.combinations(PARTS, n)]
+    "texts", [chosen for n in (1, 2, 3, 4) for chosen in itertools.combinations(TEXTS, n)]
 )
-def test_a_stream_is_the_whole_answer(tiny_tokenizer, asked, parts):
-    reply, reading = reply_and_reading(asked, "\n".join(parts), tiny_tokenizer)
-    answer = reading.result("".join(reading.answer)).generations[0].message
-    whole = reply.message(answer)
+def test_a_stream_adds_up_to_the_whole_answer(tiny_tokenizer, request_name, texts):
+    reply, chat_answer = reply_and_answer(request_name, "\n".join(texts), tiny_tokenizer)
+    answer = chat_answer.result("".join(chat_answer.answer)).generations[0].message
+    message = reply.message(answer)
     reason = reply.finish_reason(answer)
-    reply, reading = reply_and_reading(asked, "\n".join(parts), tiny_tokenizer)
+    reply, chat_answer = reply_and_answer(request_name, "\n".join(texts), tiny_tokenizer)
     content, calls = "", []
-    for part in reading:
-        for delta in reply.deltas(part):
+    for chunk in chat_answer:
+        for delta in reply.deltas(chunk):
             content += delta.get("content", "")
             calls += [call["function"] for call in delta.get("tool_calls", ())]
-    assert content == (whole.content or "")
-    assert calls == [call.function.model_dump() for call in whole.tool_calls or ()]
-    assert reply.finish_reason(part) == reason
+    assert content == (message.content or "")
+    assert calls == [call.function.model_dump() for call in message.tool_calls or ()]
+    assert reply.finish_reason(chunk) == reason
     assert (reason == "tool_calls") == bool(calls)
-    if asked != "tools":
+    if request_name != "tools":
         assert len(calls) <= 1
 
 
-def test_of_two_objects_of_a_schema_the_first_is_the_answer(tiny_tokenizer):
-    reply, reading = reply_and_reading("a schema", "\n".join(PARTS[1:3]), tiny_tokenizer)
-    said = [delta for part in reading for delta in reply.deltas(part)]
-    assert json.loads("".join(delta["content"] for delta in said)) == {"name": "Zoë 雪"}
+def test_a_schema_returns_only_the_first_object(tiny_tokenizer):
+    reply, chat_answer = reply_and_answer("a schema", "\n".join(TEXTS[1:3]), tiny_tokenizer)
+    deltas = [delta for chunk in chat_answer for delta in reply.deltas(chunk)]
+    assert json.loads("".join(delta["content"] for delta in deltas)) == {"name": "Zoë 雪"}

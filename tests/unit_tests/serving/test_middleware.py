@@ -1,4 +1,4 @@
-"""Tokens, places and clients that leave: looked at before and beside the answer."""
+"""Check tokens and capacity before a request is read, and cancel it after a disconnect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from endpoint import NAME, RECIPE, A, B
+from endpoint import FINETUNE, NAME, SECONDS, A, B
 from prometheus_client.parser import text_string_to_metric_families
 
 from langchain_sift import Limits
@@ -39,22 +39,22 @@ def text(**more):
 
 
 @pytest.fixture(scope="module")
-def service(open_app):
-    return open_app(tenants=TENANTS, limits=Limits(max_batch_size=2, max_requests=3))
+def service(new_service):
+    return new_service(tenants=TENANTS, limits=Limits(max_batch_size=2, max_requests=3))
 
 
 class Pace:
-    """Holds the engine before a gradient step until it is told to go on, and counts steps."""
+    """Block the engine before each gradient step until `go_on` is set, and count the steps."""
 
     def __init__(self, monkeypatch):
         self.steps = 0
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.started, self.go_on = threading.Event(), threading.Event()
         gradients = Trainer._gradients
 
         def step(trainer, first, rows):
             self.steps += 1
-            self.begun.set()
-            assert self.go_on.wait(30)
+            self.started.set()
+            assert self.go_on.wait(SECONDS)
             return gradients(trainer, first, rows)
 
         monkeypatch.setattr(Trainer, "_gradients", step)
@@ -67,11 +67,10 @@ def pace(monkeypatch):
     pace.go_on.set()
 
 
-async def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.005)
+async def wait_until(condition):
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 # Tokens
@@ -80,17 +79,17 @@ async def until(condition, seconds=10.0):
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {A}", A, f"Bearer {A}x"]
 )
-async def test_without_a_known_token_nothing_is_answered(service, connect, authorization):
+async def test_a_request_without_a_known_token_is_rejected(service, connect, authorization):
     client = await connect(service)
     headers = {} if authorization is None else {"Authorization": authorization}
-    asked = [
+    requests = [
         client.post(TEXT, json=text(), headers=headers),
         client.post(CHAT, content=b"{", headers=headers),
         client.get("/v1/models", headers=headers),
         client.get("/v1/nothing", headers=headers),
         client.get("/metrics", headers=headers),
     ]
-    for response in [await one for one in asked]:
+    for response in [await request for request in requests]:
         assert response.status_code == 401
         error = response.json()["error"]
         assert (error["type"], error["code"]) == ("authentication_error", "invalid_api_key")
@@ -118,7 +117,7 @@ async def test_each_token_sees_its_own_documents(service, connect, mode, texts):
     del texts
 
 
-async def test_tokens_are_the_metrics_readers_or_tenants_and_never_both(service, connect):
+async def test_the_token_of_the_metrics_is_no_tenant_s(service, connect):
     assert (await (await connect(service, A)).get("/metrics")).status_code == 401
     reader = await connect(service, METRICS)
     response = await reader.get("/metrics")
@@ -128,7 +127,7 @@ async def test_tokens_are_the_metrics_readers_or_tenants_and_never_both(service,
     assert (await reader.post(TEXT, json=text())).status_code == 401
 
 
-async def test_by_another_name_a_server_without_tokens_does_not_answer(service, connect):
+async def test_unknown_host_names_are_rejected(service, connect):
     client = await connect(service, A, hosts=("localhost", "127.0.0.1", "[::1]"))
     for host in ("localhost", "LOCALHOST:8000", "127.0.0.1:80", "[::1]:8000", "[::1]"):
         response = await client.get("/v1/models", headers={"Host": host})
@@ -140,13 +139,13 @@ async def test_by_another_name_a_server_without_tokens_does_not_answer(service, 
             assert response.json()["error"]["code"] == "host_not_allowed"
 
 
-# Places
+# Capacity
 
 
-async def test_what_is_too_much_is_refused_before_it_is_read(service, connect, pace):
+async def test_a_request_beyond_capacity_is_rejected_before_it_is_read(service, connect, pace):
     client = await connect(service, A)
     admitted = [asyncio.create_task(client.post(TEXT, json=text())) for _ in range(3)]
-    await until(lambda: service.engine.status().admitted == 3 and pace.begun.is_set())
+    await wait_until(lambda: service.engine.status().admitted == 3 and pace.started.is_set())
     read = []
 
     async def body():
@@ -162,33 +161,33 @@ async def test_what_is_too_much_is_refused_before_it_is_read(service, connect, p
     assert service.engine.status().admitted == 3
     assert not read or not pace.go_on.is_set()
     pace.go_on.set()
-    assert {(await one).status_code for one in admitted} == {200}
+    assert {(await task).status_code for task in admitted} == {200}
     assert service.engine.status().admitted == 0
     assert (await client.post(TEXT, json=text())).status_code == 200
 
 
-async def test_a_tenant_has_no_more_places_than_its_own(service, connect, pace):
+async def test_a_tenant_s_limit_leaves_room_for_others(service, connect, pace):
     alpha, beta = await connect(service, A), await connect(service, B)
     first = asyncio.create_task(beta.post(TEXT, json=text()))
-    await until(pace.begun.is_set)
+    await wait_until(pace.started.is_set)
     response = await beta.post(TEXT, json=text())
     assert response.status_code == 429
     error = response.json()["error"]
     assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
     assert int(response.headers["retry-after"]) >= 1
     other = asyncio.create_task(alpha.post(TEXT, json=text()))
-    await until(lambda: service.engine.status().admitted == 2)
+    await wait_until(lambda: service.engine.status().admitted == 2)
     pace.go_on.set()
     assert (await first).status_code == (await other).status_code == 200
     assert (await beta.post(TEXT, json=text())).status_code == 200
 
 
-async def test_training_tokens_are_limited_as_well(open_app, connect, pace):
-    limits = Limits(max_batch_size=2, max_requests=9, max_tokens=3 * RECIPE.max_length)
-    service = open_app(limits=limits)
+async def test_training_tokens_are_limited(new_service, connect, pace):
+    limits = Limits(max_batch_size=2, max_requests=9, max_tokens=3 * FINETUNE.max_length)
+    service = new_service(limits=limits)
     client = await connect(service)
     first = asyncio.create_task(client.post(TEXT, json=text()))
-    await until(pace.begun.is_set)
+    await wait_until(pace.started.is_set)
     response = await client.post(TEXT, json=text(ttft={"k": 3}))
     assert (response.status_code, response.json()["error"]["code"]) == (503, "overloaded")
     assert service.engine.status().admitted == 1
@@ -213,8 +212,8 @@ async def test_training_tokens_are_limited_as_well(open_app, connect, pace):
     ],
     ids=str,
 )
-async def test_every_request_gives_its_place_back(service, connect, body):
-    client = await connect(service, B)  # it has but one
+async def test_every_request_releases_its_reservation(service, connect, body):
+    client = await connect(service, B)  # its limit is one request
     for _ in range(2):
         sent = {"content": body} if isinstance(body, bytes) else {"json": body}
         response = await client.post(TEXT, headers={"Content-Type": "application/json"}, **sent)
@@ -222,15 +221,15 @@ async def test_every_request_gives_its_place_back(service, connect, body):
         assert service.engine.status().admitted == 0
 
 
-# Who leaves
+# Disconnects
 
 
 class Client:
-    """What an ASGI server does for a client that leaves when it is told to."""
+    """Call an application as an ASGI server does, for a client that can disconnect."""
 
     def __init__(self, app, body, token=A, path=TEXT):
         self.sent = []
-        self.leave = asyncio.Event()
+        self.disconnect = asyncio.Event()
         self._body = [json.dumps(body).encode()]
         headers = [
             (b"host", b"localhost"),
@@ -252,7 +251,7 @@ class Client:
     async def _receive(self):
         if self._body:
             return {"type": "http.request", "body": self._body.pop(), "more_body": False}
-        await self.leave.wait()
+        await self.disconnect.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message):
@@ -261,25 +260,25 @@ class Client:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", [TEXT, CHAT])
-async def test_training_stops_within_a_step_when_the_client_leaves(service, pace, stream, path):
+async def test_training_stops_within_a_step_after_a_disconnect(service, pace, stream, path):
     body = {"model": NAME, "stream": stream, "ttft": {"k": 50, "steps_per_document": 4}}
     if path == TEXT:
         body["prompt"] = "The old king"
     else:
         body["messages"] = [{"role": "user", "content": "The old king"}]
     client = Client(create_app(service), body, path=path)
-    await until(pace.begun.is_set)
-    begun = pace.steps
-    client.leave.set()
-    await asyncio.wait_for(client.task, 5)  # while the engine is still in its step
+    await wait_until(pace.started.is_set)
+    steps = pace.steps
+    client.disconnect.set()
+    await asyncio.wait_for(client.task, SECONDS)  # the engine is still in its step
     pace.go_on.set()
-    await until(lambda: service.engine.status().at_work == 0)
-    assert pace.steps <= begun + 1
+    await wait_until(lambda: service.engine.status().at_work == 0)
+    assert pace.steps <= steps + 1
     assert service.engine.status().admitted == 0
     assert client.sent == []
 
 
-async def test_generation_stops_when_the_client_of_a_stream_leaves(service, monkeypatch):
+async def test_generation_stops_after_a_disconnect(service, monkeypatch):
     tokens, add = [], AnswerDecoder.add
 
     def slowly(decoder, token_id):
@@ -289,26 +288,26 @@ async def test_generation_stops_when_the_client_of_a_stream_leaves(service, monk
 
     monkeypatch.setattr(AnswerDecoder, "add", slowly)
     client = Client(create_app(service), text(stream=True, max_tokens=200, ttft={"mode": "base"}))
-    await until(lambda: len(client.sent) > 3)
-    client.leave.set()
-    await asyncio.wait_for(client.task, 5)
-    begun = len(tokens)
-    await until(lambda: service.engine.status().at_work == 0)
-    assert len(tokens) <= begun + 2 < 200
+    await wait_until(lambda: len(client.sent) > 3)
+    client.disconnect.set()
+    await asyncio.wait_for(client.task, SECONDS)
+    count = len(tokens)
+    await wait_until(lambda: service.engine.status().at_work == 0)
+    assert len(tokens) <= count + 2 < 200
     assert service.engine.status().admitted == 0
 
 
-async def test_a_client_that_leaves_the_queue_makes_room(service, connect, pace):
+async def test_a_disconnect_in_the_queue_makes_room(service, connect, pace):
     app = create_app(service)
     clients = [Client(app, text()) for _ in range(2)]
-    await until(pace.begun.is_set)
+    await wait_until(pace.started.is_set)
     clients.append(Client(app, text()))
-    await until(lambda: service.engine.status().waiting == 3 - service.engine.status().at_work)
-    clients[2].leave.set()
-    await asyncio.wait_for(clients[2].task, 5)
-    await until(lambda: service.engine.status().admitted == 2)
+    await wait_until(lambda: service.engine.status().waiting == 3 - service.engine.status().at_work)
+    clients[2].disconnect.set()
+    await asyncio.wait_for(clients[2].task, SECONDS)
+    await wait_until(lambda: service.engine.status().admitted == 2)
     late = asyncio.create_task((await connect(service, A)).post(TEXT, json=text()))
-    await until(lambda: service.engine.status().admitted == 3)
+    await wait_until(lambda: service.engine.status().admitted == 3)
     pace.go_on.set()
     assert (await late).status_code == 200
     await asyncio.gather(*(client.task for client in clients))
@@ -316,27 +315,27 @@ async def test_a_client_that_leaves_the_queue_makes_room(service, connect, pace)
     assert clients[2].sent == []
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(service, monkeypatch):
+async def test_a_body_that_does_not_arrive_times_out(service, monkeypatch):
     monkeypatch.setattr(middleware, "_BODY_SECONDS", 0.05)
     client = Client(create_app(service), text())
     client._body.clear()
-    await asyncio.wait_for(client.task, 5)
+    await asyncio.wait_for(client.task, SECONDS)
     assert client.sent[0]["status"] == 408
     assert json.loads(client.sent[1]["body"])["error"]["code"] == "request_timeout"
     assert service.engine.status().admitted == 0
 
 
-async def test_a_server_that_is_told_to_end_says_so_and_leaves_nothing_behind(service, pace):
+async def test_a_shutdown_is_reported_and_releases_everything(service, pace):
     client = Client(create_app(service), text(ttft={"k": 50}))
-    await until(pace.begun.is_set)
-    client.task.cancel()  # as uvicorn does when its time for goodbyes is over
+    await wait_until(pace.started.is_set)
+    client.task.cancel()  # as uvicorn does at the end of a graceful shutdown
     with pytest.raises(asyncio.CancelledError):
         await client.task
     assert client.sent[0]["status"] == 503
     assert dict(client.sent[0]["headers"])[b"retry-after"] == b"1"
     assert json.loads(client.sent[1]["body"])["error"]["code"] == "shutting_down"
     pace.go_on.set()
-    await until(lambda: service.engine.status().admitted == 0)
+    await wait_until(lambda: service.engine.status().admitted == 0)
     assert pace.steps <= 2
 
 
@@ -345,7 +344,7 @@ async def test_a_server_that_is_told_to_end_says_so_and_leaves_nothing_behind(se
 
 @pytest.mark.parametrize("error", [StoreUnavailable("facts of b"), StoreTimeout("facts of b")])
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
-async def test_a_store_that_is_down_is_to_be_asked_again(  # noqa: PLR0917 - fixtures
+async def test_an_unavailable_store_is_503(  # noqa: PLR0917 - fixtures
     service, connect, monkeypatch, caplog, error, mode
 ):
     client = await connect(service, A)
@@ -371,17 +370,17 @@ async def test_a_store_that_is_down_is_to_be_asked_again(  # noqa: PLR0917 - fix
 # Health and metrics
 
 
-async def test_health_is_the_engine_s(open_app, connect, pace, monkeypatch):
-    service = open_app(limits=Limits(max_requests=14))
+async def test_health_reports_the_state_of_the_engine(new_service, connect, pace, monkeypatch):
+    service = new_service(limits=Limits(max_requests=14))
     client = await connect(service)
     ok = {"status": "ok", "engine": "ok", "store": "ok"}
     assert (await client.get("/health")).json() == ok
-    asked = asyncio.create_task(client.post(TEXT, json=text()))
-    await until(pace.begun.is_set)
+    request = asyncio.create_task(client.post(TEXT, json=text()))
+    await wait_until(pace.started.is_set)
     assert (await client.get("/health")).json() == {**ok, "engine": "busy"}
     pace.go_on.set()
-    await asked
-    await until(lambda: service.engine.status().at_work == 0)
+    await request
+    await wait_until(lambda: service.engine.status().at_work == 0)
     with monkeypatch.context() as patched:
         patched.setattr(Slots, "is_at_rest", lambda *_: False)
         response = await client.get("/health")
@@ -396,8 +395,8 @@ async def test_health_is_the_engine_s(open_app, connect, pace, monkeypatch):
     assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
 
 
-async def test_the_metrics_count_what_was_done(open_app, connect):
-    service = open_app(limits=Limits(max_requests=15))
+async def test_the_metrics_count_requests_and_training(new_service, connect):
+    service = new_service(limits=Limits(max_requests=15))
     client = await connect(service)
     records = []
     for body in (text(), text(ttft={"mode": "both", "k": 1}), text(ttft={"mode": "base"})):
@@ -407,7 +406,7 @@ async def test_the_metrics_count_what_was_done(open_app, connect):
     records.append(json.loads(last.removeprefix("data: ")))
     await client.post(TEXT, json=text(ttft={"q": 1}))
     await client.get("/something/else")
-    reservation = [service.engine.admission.admit(0) for _ in range(15)]
+    reservations = [service.engine.admission.admit(0) for _ in range(15)]
     assert (await client.post(TEXT, json=text())).status_code == 503
     response = await client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=")
@@ -428,13 +427,13 @@ async def test_the_metrics_count_what_was_done(open_app, connect):
     assert samples["refusals_total", "unauthorized"] == 0
     assert samples["request_seconds_count", TEXT] == len(records) + 2
     assert samples["training_seconds_count",] == len(records)
-    assert samples["admitted",] == len(reservation)
+    assert samples["admitted",] == len(reservations)
     assert samples["quarantined_total",] == 0
     assert not re.search("The old king|texts-", response.text)
 
 
-def test_a_request_is_admitted_or_not_at_once(open_app):
-    service = open_app(limits=Limits(max_requests=2))
+def test_admission_never_waits(new_service):
+    service = new_service(limits=Limits(max_requests=2))
     (tenant,) = service.settings.tenants.members
     with service.admit(tenant), service.admit(tenant):
         with pytest.raises(EngineOverloaded), service.admit(tenant):
@@ -443,6 +442,6 @@ def test_a_request_is_admitted_or_not_at_once(open_app):
     assert service.engine.status().admitted == 0
 
 
-def test_settings_of_a_service_are_plain(service):
+def test_settings_can_be_pickled(service):
     assert pickle.loads(pickle.dumps(service.settings)) == service.settings  # noqa: S301
     assert replace(service.settings, name=None).model_id == service.settings.model

@@ -1,4 +1,4 @@
-"""The application on Ray Serve is built from plain values, and refuses what cannot be served."""
+"""Build the application on Ray Serve from plain values, and reject invalid ones."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def deployment_of(application: Application):
     return application._bound_deployment
 
 
-def test_a_replica_takes_as_many_requests_as_it_trains_together():
-    usual = deployment_of(on_ray.build_app(ARGS))
+def test_a_replica_gets_as_many_requests_as_it_trains_together():
+    default = deployment_of(on_ray.build_app(ARGS))
     other = deployment_of(on_ray.build_app({**ARGS, "limits": {"max_batch_size": 3}}))
-    assert usual.max_ongoing_requests == Limits().max_batch_size
+    assert default.max_ongoing_requests == Limits().max_batch_size
     assert other.max_ongoing_requests == 3
-    assert 0 < usual.max_queued_requests < 1000
-    assert usual._deployment_config.backpressure_config.retry_after_s == 1
+    assert 0 < default.max_queued_requests < 1000
+    assert default._deployment_config.backpressure_config.retry_after_s == 1
 
 
-def test_plain_values_are_the_settings():
+def test_settings_come_from_plain_values():
     args = {
         **ARGS,
         "k": 7,
@@ -46,7 +46,7 @@ def test_plain_values_are_the_settings():
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         ({"store": "folder"}, "must be the URL of a Chroma server, got 'folder'"),
         ({"modle": "org/name"}, "modle"),
@@ -56,17 +56,17 @@ def test_plain_values_are_the_settings():
         ({"mode": "rags"}, "mode must be one of"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_loaded(args, said):
-    with pytest.raises(ArgumentError, match=said):
+def test_invalid_arguments_are_reported_before_anything_is_loaded(args, message):
+    with pytest.raises(ArgumentError, match=message):
         on_ray.build_app({**ARGS, **args})
 
 
-def test_a_missing_model_is_named():
+def test_a_missing_model_is_reported():
     with pytest.raises(ArgumentError, match="model"):
         on_ray.build_app({"store": "http://chroma:8000"})
 
 
-def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
+def test_a_token_is_required(monkeypatch, tmp_path):
     monkeypatch.delenv("LANGCHAIN_SIFT_API_KEY", raising=False)
     with pytest.raises(ArgumentError, match="requests need no token"):
         on_ray._tenants(None)
@@ -82,15 +82,15 @@ def test_nobody_serves_without_a_token(monkeypatch, tmp_path):
     assert acme.name == "acme"
 
 
-async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(open_app, monkeypatch):
-    service = open_app()
+async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(new_service, monkeypatch):
+    service = new_service()
     check = partial(on_ray.Endpoint.func_or_class.check_health, SimpleNamespace(_service=service))
     await check()
     with monkeypatch.context() as patched:
         patched.setattr(Slots, "is_at_rest", lambda *_: False)
         with pytest.raises(EngineError, match="not at rest"):
             await check()
-    await check()  # its slots were made anew
+    await check()  # the engine replaced its slots
     service.close()
     with pytest.raises(EngineError):
         await check()

@@ -1,4 +1,4 @@
-"""The address that is told when a server listens is one at which it answers."""
+"""Report the address of a server when it listens."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import asyncio
 
 import httpx
 import pytest
-from endpoint import settings_for
+from endpoint import make_settings
 
-from langchain_sift.serving import server as running
+from langchain_sift.serving import server
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
-def test_it_answers_at_the_address_that_it_tells(host, filled_folder, tiny_model_path, monkeypatch):
-    told, found = [], []
+def test_the_server_accepts_requests_at_the_reported_url(
+    host, filled_folder, tiny_model_path, monkeypatch
+):
+    reported, statuses = [], []
 
-    def run(server, _):
-        server._on_ready(server._url)
-        urls = [*told, "http://rebound.example/v1"]
-        found.extend(asyncio.run(status(server.config.app, url)) for url in urls)
+    def run(uvicorn_server, _):
+        uvicorn_server._on_ready(uvicorn_server._url)
+        urls = [*reported, "http://rebound.example/v1"]
+        statuses.extend(asyncio.run(status(uvicorn_server.config.app, url)) for url in urls)
 
-    monkeypatch.setattr(running._Server, "run", run)
-    settings = settings_for(tiny_model_path, filled_folder)
-    running.serve(settings, host=host, port=0, on_ready=told.append)
-    assert found == [200, 403]
+    monkeypatch.setattr(server._Server, "run", run)
+    settings = make_settings(tiny_model_path, filled_folder)
+    server.serve(settings, host=host, port=0, on_ready=reported.append)
+    assert statuses == [200, 403]
 
 
 async def status(app, url):

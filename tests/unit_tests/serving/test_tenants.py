@@ -1,4 +1,4 @@
-"""Tokens and whose they are: read from a file, compared, and never repeated."""
+"""Read tenants from a file, and find the tenant of a token."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def sha256(token):
 
 @pytest.fixture
 def write(tmp_path):
-    def written(content, name="tenants.toml"):
+    def write_file(content, name="tenants.toml"):
         path = tmp_path / name
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
-    return written
+    return write_file
 
 
 TOML = f"""
@@ -42,7 +42,7 @@ token = "{M}"
 """
 
 
-def test_each_token_has_its_owner_and_no_other_has_one(write):
+def test_a_token_belongs_to_one_tenant(write):
     tenants = Tenants.load(write(TOML))
     acme, globex = Tenant("acme", {"tenant": "acme"}, None, 2), Tenant("globex", None, "globex")
     assert tenants.members == (acme, globex)
@@ -53,7 +53,7 @@ def test_each_token_has_its_owner_and_no_other_has_one(write):
     assert tenants.need_tokens
 
 
-def test_the_metrics_are_for_their_own_token_alone(write):
+def test_only_the_token_of_the_metrics_reads_them(write):
     tenants = Tenants.load(write(TOML))
     assert tenants.may_read_metrics(M)
     assert not any(map(tenants.may_read_metrics, (None, "", A, B, sha256(M))))
@@ -61,24 +61,24 @@ def test_the_metrics_are_for_their_own_token_alone(write):
     assert not any(map(without.may_read_metrics, (None, "", A, B, M, "None")))
 
 
-def test_json_says_the_same(write):
-    found = {
+def test_json_files_equal_toml_files(write):
+    content = {
         "tenants": {
             "acme": {"token": A, "filter": {"tenant": "acme"}, "max_requests": 2},
             "globex": {"token_sha256": sha256(B), "collection": "globex"},
         },
         "metrics": {"token": M},
     }
-    assert Tenants.load(write(found, "tenants.json")) == Tenants.load(write(TOML))
+    assert Tenants.load(write(content, "tenants.json")) == Tenants.load(write(TOML))
 
 
-def test_no_token_is_kept(write):
-    kept = repr(Tenants.load(write(TOML)))
-    assert A not in kept
-    assert M not in kept
+def test_tokens_are_not_stored(write):
+    text = repr(Tenants.load(write(TOML)))
+    assert A not in text
+    assert M not in text
 
 
-def test_one_key_sees_everything_and_anybody_needs_none():
+def test_one_key_sees_all_documents_and_anybody_needs_no_token():
     one = Tenants.of_one_key(A)
     assert one.owner_of(A) is not None
     assert one.owner_of(None) is None
@@ -92,7 +92,7 @@ def test_one_key_sees_everything_and_anybody_needs_none():
         Tenants.of_one_key("abc")
 
 
-def test_what_surrounds_the_key_is_no_part_of_it():
+def test_white_space_around_the_key_is_removed():
     one = Tenants.of_one_key(f" {A}\r\n")
     assert one == Tenants.of_one_key(A)
     assert one.owner_of(A) is not None
@@ -100,11 +100,11 @@ def test_what_surrounds_the_key_is_no_part_of_it():
         Tenants.of_one_key(f"abc{' ' * 20}")
 
 
-UNPRESENTABLE = [f" {A}", f"{A}\n", f"{A[:5]}\n{A[5:]}", f"{A}é", f"{A}\x7f", f"\u2003{A}"]
+NOT_SENDABLE = [f" {A}", f"{A}\n", f"{A[:5]}\n{A[5:]}", f"{A}é", f"{A}\x7f", f"\u2003{A}"]
 
 
-@pytest.mark.parametrize("token", UNPRESENTABLE, ids=ascii)
-def test_a_token_that_no_request_can_present_is_refused(token, write):
+@pytest.mark.parametrize("token", NOT_SENDABLE, ids=ascii)
+def test_a_token_that_no_request_can_send_is_rejected(token, write):
     path = write({"tenants": {"a": {"token": token}}}, "tenants.json")
     with pytest.raises(ArgumentError, match=r"tenants\.a\.token.*no request can send") as raised:
         Tenants.load(path)
@@ -115,7 +115,7 @@ def test_a_token_that_no_request_can_present_is_refused(token, write):
         assert A[6:] not in str(raised.value)
 
 
-def test_what_json_says_twice_is_refused(write):
+def test_a_repeated_name_in_json_is_rejected(write):
     first, second = f'{{"token": "{A}", "filter": {{"t": 1}}}}', f'{{"token": "{B}"}}'
     path = write(f'{{"tenants": {{"a": {first}, "a": {second}}}}}', "tenants.json")
     with pytest.raises(ArgumentError, match=r"tenants\.json: 'a' appears twice") as raised:
@@ -124,22 +124,25 @@ def test_what_json_says_twice_is_refused(write):
 
 
 BAD = {
-    "no such file": (None, "No such file"),
-    "no TOML": ("tenants = [", "tenants.toml: "),
-    "no tenants": ("", "tenants: Field required"),
+    "missing file": (None, "No such file"),
+    "invalid TOML": ("tenants = [", "tenants.toml: "),
+    "missing tenants": ("", "tenants: Field required"),
     "an empty table": ("[tenants]", "tenants: "),
-    "no token": ("[tenants.a]\nfilter = {t = 1}", "either token or token_sha256"),
-    "two": (f'[tenants.a]\ntoken = "{A}"\ntoken_sha256 = "{sha256(A)}"', "either token or"),
+    "missing token": ("[tenants.a]\nfilter = {t = 1}", "either token or token_sha256"),
+    "a token and a digest": (
+        f'[tenants.a]\ntoken = "{A}"\ntoken_sha256 = "{sha256(A)}"',
+        "either token or",
+    ),
     "a short token": ('[tenants.a]\ntoken = "short"', "at least 16 characters"),
-    "no digest": ('[tenants.a]\ntoken_sha256 = "abc"', "tenants.a.token_sha256"),
+    "an invalid digest": ('[tenants.a]\ntoken_sha256 = "abc"', "tenants.a.token_sha256"),
     "a misspelt key": (f'[tenants.a]\ntoken = "{A}"\nfiltre = {{t = 1}}', "tenants.a.filtre"),
-    "no requests at all": (f'[tenants.a]\ntoken = "{A}"\nmax_requests = 0', "max_requests"),
+    "a limit of 0": (f'[tenants.a]\ntoken = "{A}"\nmax_requests = 0', "max_requests"),
     "the same token": (
         f'[tenants.a]\ntoken = "{A}"\nfilter = {{t = 1}}\n'
         f'[tenants.b]\ntoken_sha256 = "{sha256(A)}"\nfilter = {{t = 2}}',
         "'a' and 'b' have the same token",
     ),
-    "one that sees all": (
+    "a tenant that sees all documents": (
         f'[tenants.a]\ntoken = "{A}"\nfilter = {{t = 1}}\n[tenants.b]\ntoken = "{B}"',
         "'b' has neither filter nor collection",
     ),
@@ -156,7 +159,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_file_that_is_wrong_is_told_without_its_tokens(case, write, tmp_path):
+def test_an_invalid_file_is_reported_without_its_tokens(case, write, tmp_path):
     content, message = BAD[case]
     path = tmp_path / "tenants.toml" if content is None else write(content)
     with pytest.raises(ArgumentError) as raised:
