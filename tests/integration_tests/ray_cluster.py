@@ -1,6 +1,6 @@
-"""Ray in processes of its own: what it opens, warns of and leaves behind is not the tests'.
+"""Run programs that use Ray in separate processes, with their files, warnings and processes.
 
-A program is a module that is run with a folder and a model, and prints JSON as its last line.
+A program is a module that takes arguments and prints JSON as its last line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _TESTS = Path(__file__).parents[1]
 
 
 def run_program(module: str, *arguments: object, timeout: float = 240) -> Any:
-    """Run a program beside the tests; return what it found, when nothing of it is left."""
-    # Ray's sockets lie below it, and the name of a socket is short.
+    """Run a program; return its result after all of its processes have ended."""
+    # A short path: it contains Ray's sockets, whose names are limited.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     try:
         done = subprocess.run(
@@ -42,13 +42,13 @@ def run_program(module: str, *arguments: object, timeout: float = 240) -> Any:
 
 
 def environment(folder: str) -> dict[str, str]:
-    """Return what Ray's processes are started with: small, silent, and in one folder."""
+    """Return the environment of Ray's processes: small, silent, and in one folder."""
     return {
         **os.environ,
         "PYTHONPATH": str(_TESTS),
-        "HOME": folder,  # where it keeps a token
+        "HOME": folder,  # Ray stores a token there
         "RAY_TMPDIR": folder,
-        "RAY_AUTH_MODE": "disabled",  # nobody else reaches this machine
+        "RAY_AUTH_MODE": "disabled",  # the address is local
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "0",
@@ -59,21 +59,21 @@ def environment(folder: str) -> dict[str, str]:
 
 
 def end_all(folder: str) -> list[str]:
-    """Wait for all processes of a folder to end; kill, and name, those that do not."""
+    """Wait for all processes of a folder to end; kill and return those that do not."""
     deadline = time.monotonic() + 20
-    while (left := _of(folder)) and time.monotonic() < deadline:
+    while (left := _processes(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for process in left:
         process.kill()
     return [" ".join(process.cmdline()[:4]) for process in left if process.is_running()]
 
 
-def _of(folder: str) -> list[psutil.Process]:
-    found = []
+def _processes(folder: str) -> list[psutil.Process]:
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("RAY_TMPDIR") == folder:
-                found.append(process)
-        except psutil.Error:  # ended meanwhile, or somebody else's
+                processes.append(process)
+        except psutil.Error:  # it has ended, or belongs to another user
             continue
-    return found
+    return processes

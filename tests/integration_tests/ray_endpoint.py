@@ -1,4 +1,4 @@
-"""What the programs share that serve on Ray: a store, a cluster, a configuration, clients."""
+"""Serve on Ray: a store, a cluster, a configuration and clients, for several programs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ APPLICATION, DEPLOYMENT = "langchain-sift", "Endpoint"
 
 
 def fill_store(url: str, model: str) -> str:
-    """Put texts into a new collection of a Chroma server; return its name."""
+    """Store texts in a new collection of a Chroma server; return its name."""
     rng = random.Random(5)
     texts = [make_sentence(rng) for _ in range(60)]
     embeddings = HiddenStateEmbeddings(model=model).fit(texts)
@@ -66,10 +66,12 @@ def settings(model: str, store: str, collection: str, **more: Any) -> dict[str, 
 
 @contextmanager
 def cluster_of(*cpus: int) -> Iterator[tuple[Cluster, list[Any]]]:
-    """Run a cluster on this machine: a node for each number, the first its head."""
+    """Run a cluster on this machine: a node for each number, the first the head."""
     cluster = Cluster()
     try:
-        nodes = [cluster.add_node(num_cpus=cpus[0], include_dashboard=False, **SMALL)]
+        # The port of the agent is free: other clusters may run on this machine.
+        head = {"include_dashboard": False, "dashboard_agent_listen_port": 0}
+        nodes = [cluster.add_node(num_cpus=cpus[0], **head, **SMALL)]
         nodes += [cluster.add_node(num_cpus=count, **SMALL) for count in cpus[1:]]
         ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster, nodes
@@ -86,7 +88,7 @@ def deploy(
     args: dict[str, Any],
     **deployment: Any,
 ) -> str:
-    """Deploy by `serve run` and a file, as a user would; return the URL of the endpoint."""
+    """Deploy a file with `serve run`, as users do; return the URL of the endpoint."""
     port = _free_port()
     options = {"num_cpus": 1, "runtime_env": {"env_vars": {"LANGCHAIN_SIFT_API_KEY": KEY}}}
     config = {
@@ -113,8 +115,8 @@ def deploy(
         timeout=180,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    wanted = deployment.get("num_replicas", 1)
-    if wait_for(lambda: running_replicas() == wanted, 90) > 90:
+    replicas = deployment.get("num_replicas", 1)
+    if wait_for(lambda: running_replicas() == replicas, 90) > 90:
         raise AssertionError(serve.status())
     return f"http://127.0.0.1:{port}/v1"
 
@@ -127,7 +129,7 @@ def _free_port() -> int:
 
 
 def running_replicas() -> int:
-    """Return how many replicas answer."""
+    """Return the number of running replicas."""
     application = serve.status().applications.get(APPLICATION)
     if application is None or DEPLOYMENT not in application.deployments:
         return 0
@@ -135,22 +137,22 @@ def running_replicas() -> int:
 
 
 def wait_for(condition: Any, seconds: float) -> float:
-    """Wait until it is so; return after how long, or infinity if it was not in time."""
-    began = time.monotonic()
+    """Wait until a condition is true; return the seconds, or infinity if it took too long."""
+    start = time.monotonic()
     while not condition():
-        if time.monotonic() - began > seconds:
+        if time.monotonic() - start > seconds:
             return float("inf")
         time.sleep(0.05)
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 def process(pid: int) -> psutil.Process:
-    """Return a process by its number."""
+    """Return the process with a number."""
     return psutil.Process(pid)
 
 
 def client() -> httpx.AsyncClient:
-    """Return a client that waits for no place of its own."""
+    """Return a client without a limit on connections."""
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {KEY}"}
     return httpx.AsyncClient(limits=limits, headers=headers, timeout=60)
@@ -166,18 +168,18 @@ def question(number: int, k: int | None = None) -> dict[str, Any]:
 async def ask(
     http: httpx.AsyncClient, url: str, number: int, name: str = "", k: int | None = None
 ) -> dict[str, Any]:
-    """Ask once; return the status, the seconds and what came."""
-    began = time.monotonic()
+    """Send a request; return status, seconds and body."""
+    start = time.monotonic()
     headers = {"X-Request-ID": name or f"request-{number}"}
     try:
         response = await http.post(
             f"{url}/chat/completions", json=question(number, k), headers=headers
         )
     except httpx.HTTPError as error:
-        return {"status": type(error).__name__, "seconds": time.monotonic() - began, "body": ""}
+        return {"status": type(error).__name__, "seconds": time.monotonic() - start, "body": ""}
     return {
         "status": response.status_code,
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - start,
         "retry_after": response.headers.get("retry-after"),
         "body": response.text,
     }
@@ -186,13 +188,13 @@ async def ask(
 async def ask_all(
     url: str, count: int, *, at_once: int, apart: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Ask so many, at most so many at once, each so many seconds after the one before."""
-    room = asyncio.Semaphore(at_once)
+    """Send requests: a number in all, a number at once, and a number of seconds apart."""
+    slots = asyncio.Semaphore(at_once)
     async with client() as http:
 
-        async def one(number: int) -> dict[str, Any]:
+        async def request(number: int) -> dict[str, Any]:
             await asyncio.sleep(number * apart)
-            async with room:
+            async with slots:
                 return await ask(http, url, number)
 
-        return await asyncio.gather(*map(one, range(count)))
+        return await asyncio.gather(*map(request, range(count)))

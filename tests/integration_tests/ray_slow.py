@@ -1,6 +1,6 @@
-"""The endpoint on Ray with gradient steps of a fixed duration, and a journal of what it does.
+"""Run the endpoint on Ray with gradient steps of a fixed duration, and a journal of its events.
 
-Everything else is `langchain_sift.serving.on_ray`'s own.
+All else is as in `langchain_sift.serving.on_ray`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from langchain_sift.ttft.training.lora import Slots
 
 
 class Journal:
-    """Lines that several processes append to one file: time, process, what, which."""
+    """A file to which several processes append lines: time, process, event, request."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
 
-    def write(self, what: str, which: str = "-") -> None:
+    def write(self, event: str, request: str = "-") -> None:
         with self._path.open("a") as file:
-            file.write(f"{time.time()} {os.getpid()} {what} {which}\n")
+            file.write(f"{time.time()} {os.getpid()} {event} {request}\n")
 
     def read(self) -> list[tuple[float, int, str, str]]:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         parts = (line.split() for line in lines)
-        return [(float(when), int(pid), what, which) for when, pid, what, which in parts]
+        return [(float(when), int(pid), event, request) for when, pid, event, request in parts]
 
 
 def slow_down(seconds: float, journal: Journal) -> None:
-    """Let each gradient step of this process take so much longer."""
+    """Extend each gradient step of this process by a number of seconds."""
     step = Slots.step
 
     def slow(slots: Slots, limits: Mapping[int, float | None]) -> None:
@@ -57,22 +57,22 @@ class SlowEndpoint(on_ray.Endpoint.func_or_class):  # type: ignore[misc]
         app = super().__serve_build_asgi_app__()
         journal = self._journal
 
-        async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def journaled(scope: Scope, receive: Receive, send: Send) -> None:
             headers = dict(scope.get("headers", ()))
-            which = headers.get(b"x-request-id", b"-").decode()
+            request = headers.get(b"x-request-id", b"-").decode()
 
-            async def noting(message: Message) -> None:
+            async def send_journaled(message: Message) -> None:
                 if message["type"] == "http.response.start" and message["status"] == 200:
-                    journal.write("answer", which)
+                    journal.write("answer", request)
                 await send(message)
 
             if scope["type"] == "http" and scope["method"] == "POST":
-                journal.write("begin", which)
-                await app(scope, receive, noting)
+                journal.write("begin", request)
+                await app(scope, receive, send_journaled)
             else:
                 await app(scope, receive, send)
 
-        return noted
+        return journaled
 
 
 def build_app(args: dict[str, Any]) -> Application:

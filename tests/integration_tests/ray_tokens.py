@@ -1,4 +1,4 @@
-"""The same requests in one process, through HTTP, and on Ray by `serve run` with a file."""
+"""Send the same requests to a model in process, to a server, and to Ray."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ def in_one_process(store: str, args: dict[str, Any]) -> list[Any]:
         limits=Limits(max_batch_size=1),
         max_tokens=args["max_tokens"],
     )
-    found = []
+    answers = []
     for number in range(PROMPTS):
         (message,) = on.question(number)["messages"]
         answer = chat.invoke([HumanMessage(message["content"])])
-        told, usage = answer.response_metadata["ttft"], answer.usage_metadata
+        record, usage = answer.response_metadata["ttft"], answer.usage_metadata
         assert usage is not None
-        found.append([answer.text, usage["output_tokens"], told["documents"], told["losses"]])
-    return found
+        answers.append([answer.text, usage["output_tokens"], record["documents"], record["losses"]])
+    return answers
 
 
 async def by_http(url: str) -> list[Any]:
-    found = []
+    answers = []
     async with on.client() as http:
         for number in range(PROMPTS):
-            answer = await on.ask(http, url, number)
-            assert answer["status"] == 200, answer
-            body = json.loads(answer["body"])
-            told = body["ttft"]
+            response = await on.ask(http, url, number)
+            assert response["status"] == 200, response
+            body = json.loads(response["body"])
+            record = body["ttft"]
             text = body["choices"][0]["message"]["content"]
             tokens = body["usage"]["completion_tokens"]
-            found.append([text, tokens, told["documents"], told["losses"]])
-    return found
+            answers.append([text, tokens, record["documents"], record["losses"]])
+    return answers
 
 
 def through_http(model: str, store: str, args: dict[str, Any]) -> list[Any]:
     command = shutil.which("langchain-sift", path=str(Path(sys.executable).parent))
     assert command is not None
-    recipe = args["finetune"]
+    finetune = args["finetune"]
     options = {
         "--model": model,
         "--store": store,
@@ -71,9 +71,9 @@ def through_http(model: str, store: str, args: dict[str, Any]) -> list[Any]:
         "--port": 0,
         "--api-key": on.KEY,
         "--k": args["k"],
-        "--learning-rate": recipe["learning_rate"],
-        "--lora-rank": recipe["lora_rank"],
-        "--max-length": recipe["max_length"],
+        "--learning-rate": finetune["learning_rate"],
+        "--lora-rank": finetune["lora_rank"],
+        "--max-length": finetune["max_length"],
         "--max-tokens": args["max_tokens"],
         "--max-batch-size": 1,
     }
@@ -89,19 +89,19 @@ def through_http(model: str, store: str, args: dict[str, Any]) -> list[Any]:
 def main(model: str, folder: Path, store: str) -> dict[str, Any]:
     collection = on.fill_store(store, model)
     args = on.settings(model, store, collection, limits={"max_batch_size": 1})
-    args["finetune"]["lora_alpha"] = 4.0  # as the command line has it for this rank
+    args["finetune"]["lora_alpha"] = 4.0  # the command's value for this rank
     alone = in_one_process(store, args)
     http = through_http(model, store, args)
     with on.cluster_of(2) as (cluster, _):
         path = "langchain_sift.serving.on_ray:build_app"
         url = on.deploy(folder, cluster, path, args, num_replicas=2)
         on_ray = asyncio.run(by_http(url))
-        strangers = httpx.post(f"{url}/chat/completions", json=on.question(0), timeout=20)
+        without_token = httpx.post(f"{url}/chat/completions", json=on.question(0), timeout=20)
     return {
         "alone": alone,
         "through HTTP": http,
         "on Ray": on_ray,
-        "without a token": strangers.status_code,
+        "without a token": without_token.status_code,
     }
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's own client and LangChain's talk to the endpoint unchanged."""
+"""Use the endpoint with the clients of OpenAI and LangChain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
-from endpoint import NAME, Endpoint, put_texts_of_two, running, settings_for
+from endpoint import NAME, Endpoint, fill_collection, make_settings, run_endpoint
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI, OpenAI
@@ -31,7 +31,7 @@ from langchain_sift.ttft import load_language_model
 KEY = "a-key-that-is-long-enough"
 HELLO = [{"role": "user", "content": "Hello"}]
 ANSWER = "Hello! How are you?"
-LEARN = {"ttft": {"mode": "ttft", "learning_rate": 1e-6, "k": 2}}
+FINE_TUNE = {"ttft": {"mode": "ttft", "learning_rate": 1e-6, "k": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,15 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def endpoint(model_folder, texts, tmp_path_factory) -> Iterator[Endpoint]:
-    """Return an endpoint of a model that calls tools; it learns only when it is asked to."""
+    """Return an endpoint of a model that calls tools, with the mode "base" by default."""
     store = tmp_path_factory.mktemp("store")
     model = load_language_model(model_folder, dtype="float32")
     mean = HiddenStateEmbeddings(model).fit(texts).mean
-    put_texts_of_two(texts, str(model_folder), mean, folder=store)
-    settings = settings_for(
+    fill_collection(texts, str(model_folder), mean, folder=store)
+    settings = make_settings(
         model_folder, store, mode="base", max_tokens=100, tenants=Tenants.of_one_key(KEY)
     )
-    with running(settings) as endpoint:
+    with run_endpoint(settings) as endpoint:
         yield endpoint
 
 
@@ -71,7 +71,7 @@ async def aclient(endpoint):
 
 @pytest.fixture
 async def chat(endpoint):
-    """Return LangChain's client; the connections are closed at the end."""
+    """Return LangChain's client, and close its connections at the end."""
     with httpx.Client() as connections:
         async with httpx.AsyncClient() as aconnections:
             yield ChatOpenAI(
@@ -84,49 +84,52 @@ async def chat(endpoint):
             )
 
 
-# The official client
+# OpenAI's client
 
 
-def test_plain(client):
-    found = client.chat.completions.create(model=NAME, messages=HELLO)
-    (choice,) = found.choices
+def test_chat(client):
+    response = client.chat.completions.create(model=NAME, messages=HELLO)
+    (choice,) = response.choices
     assert (choice.message.role, choice.message.content) == ("assistant", ANSWER)
     assert choice.finish_reason == "stop"
     assert choice.message.tool_calls is None
-    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
-    assert found.object == "chat.completion"
-    assert found._request_id
-    assert found.ttft["mode"] == "base"
+    assert (
+        response.usage.total_tokens
+        == response.usage.prompt_tokens + response.usage.completion_tokens
+    )
+    assert response.object == "chat.completion"
+    assert response._request_id
+    assert response.ttft["mode"] == "base"
 
 
-def test_the_options_and_the_record_of_what_was_learned(client):
-    found = client.chat.completions.create(model=NAME, messages=HELLO, extra_body=LEARN)
-    assert found.choices[0].message.content == ANSWER
-    assert len(found.ttft["documents"]) == 2
-    assert found.ttft["steps"] == 2
+def test_options_and_record_of_the_fine_tuning(client):
+    response = client.chat.completions.create(model=NAME, messages=HELLO, extra_body=FINE_TUNE)
+    assert response.choices[0].message.content == ANSWER
+    assert len(response.ttft["documents"]) == 2
+    assert response.ttft["steps"] == 2
 
 
 def test_stream(client):
     options = {"include_usage": True}
     with client.chat.completions.create(
-        model=NAME, messages=HELLO, stream=True, stream_options=options, extra_body=LEARN
+        model=NAME, messages=HELLO, stream=True, stream_options=options, extra_body=FINE_TUNE
     ) as stream:
         chunks = list(stream)
-    said = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert "".join(said) == ANSWER
-    assert len(said) > 3
+    texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(texts) == ANSWER
+    assert len(texts) > 3
     assert chunks[-1].usage.completion_tokens > 3
     assert chunks[-1].ttft["steps"] == 2
     assert chunks[-2].choices[0].finish_reason == "stop"
 
 
 async def test_async(aclient):
-    found = await aclient.chat.completions.create(model=NAME, messages=HELLO)
-    assert found.choices[0].message.content == ANSWER
+    response = await aclient.chat.completions.create(model=NAME, messages=HELLO)
+    assert response.choices[0].message.content == ANSWER
     stream = await aclient.chat.completions.create(model=NAME, messages=HELLO, stream=True)
     async with stream:
-        said = [chunk.choices[0].delta.content or "" async for chunk in stream]
-    assert "".join(said) == ANSWER
+        texts = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(texts) == ANSWER
 
 
 async def test_texts(client, aclient):
@@ -135,8 +138,8 @@ async def test_texts(client, aclient):
     assert plain.choices[0].finish_reason == "length"
     with client.completions.create(model=NAME, prompt="Hello", max_tokens=5, stream=True) as stream:
         assert "".join(chunk.choices[0].text for chunk in stream) == plain.choices[0].text
-    found = await aclient.completions.create(model=NAME, prompt=["Hello"], max_tokens=5)
-    assert found.choices[0].text == plain.choices[0].text
+    response = await aclient.completions.create(model=NAME, prompt=["Hello"], max_tokens=5)
+    assert response.choices[0].text == plain.choices[0].text
 
 
 def test_models(client):
@@ -148,35 +151,35 @@ def test_models(client):
 
 
 def test_tools(client):
-    asked = [{"role": "user", "content": WEATHER}]
+    messages = [{"role": "user", "content": WEATHER}]
     tools = [convert_to_openai_tool(get_weather)]
-    found = client.chat.completions.create(
-        model=NAME, messages=asked, tools=tools, tool_choice="required"
+    response = client.chat.completions.create(
+        model=NAME, messages=messages, tools=tools, tool_choice="required"
     )
-    (choice,) = found.choices
+    (choice,) = response.choices
     assert choice.finish_reason == "tool_calls"
     (call,) = choice.message.tool_calls
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"location": PLACE}
     # What the client sends back is its own object, with whatever it put into it.
     result = {"role": "tool", "tool_call_id": call.id, "content": "It's sunny."}
-    found = client.chat.completions.create(
-        model=NAME, messages=[*asked, choice.message, result], tools=tools
+    response = client.chat.completions.create(
+        model=NAME, messages=[*messages, choice.message, result], tools=tools
     )
-    assert found.choices[0].message.content == "It is sunny there."
+    assert response.choices[0].message.content == "It is sunny there."
     named = {"type": "function", "function": {"name": "get_weather"}}
-    found = client.chat.completions.create(
-        model=NAME, messages=asked, tools=tools, tool_choice=named, parallel_tool_calls=False
+    response = client.chat.completions.create(
+        model=NAME, messages=messages, tools=tools, tool_choice=named, parallel_tool_calls=False
     )
-    assert len(found.choices[0].message.tool_calls) == 1
-    found = client.chat.completions.create(
-        model=NAME, messages=asked, tools=tools, tool_choice="none"
+    assert len(response.choices[0].message.tool_calls) == 1
+    response = client.chat.completions.create(
+        model=NAME, messages=messages, tools=tools, tool_choice="none"
     )
-    assert found.choices[0].message.tool_calls is None
+    assert response.choices[0].message.tool_calls is None
 
 
 @pytest.mark.parametrize("parallel", [None, False])
-def test_several_calls_in_a_stream(client, parallel):
+def test_several_tool_calls_in_a_stream(client, parallel):
     options = {} if parallel is None else {"parallel_tool_calls": parallel}
     with client.chat.completions.stream(
         model=NAME,
@@ -186,8 +189,8 @@ def test_several_calls_in_a_stream(client, parallel):
     ) as stream:
         for _ in stream:
             pass
-        found = stream.get_final_completion()
-    (choice,) = found.choices
+        response = stream.get_final_completion()
+    (choice,) = response.choices
     calls = [json.loads(call.function.arguments) for call in choice.message.tool_calls]
     assert calls == [{"location": "Rome"}, {"location": "Oslo"}][: 1 if parallel is False else 2]
     assert choice.message.content == "I look."
@@ -195,25 +198,25 @@ def test_several_calls_in_a_stream(client, parallel):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_schema_for_the_answer(client, stream):
-    asked = {
+def test_an_answer_that_follows_a_schema(client, stream):
+    request = {
         "model": NAME,
         "messages": [{"role": "user", "content": "Tell me a joke about cats."}],
         "response_format": Joke,
     }
     if stream:
-        with client.chat.completions.stream(**asked) as events:
+        with client.chat.completions.stream(**request) as events:
             for _ in events:
                 pass
-            found = events.get_final_completion()
+            response = events.get_final_completion()
     else:
-        found = client.chat.completions.parse(**asked)
-    assert found.choices[0].message.parsed == Joke(**JOKE)
-    assert found.choices[0].finish_reason == "stop"
+        response = client.chat.completions.parse(**request)
+    assert response.choices[0].message.parsed == Joke(**JOKE)
+    assert response.choices[0].finish_reason == "stop"
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "code"),
+    ("fields", "error", "code"),
     [
         ({"model": "gpt-5"}, openai.NotFoundError, "model_not_found"),
         ({"n": 2}, openai.BadRequestError, "invalid_value"),
@@ -232,10 +235,10 @@ def test_a_schema_for_the_answer(client, stream):
     ids=str,
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_errors_are_those_that_the_client_knows(client, asked, error, code, stream):
+def test_the_client_raises_its_own_errors(client, fields, error, code, stream):
     with pytest.raises(error) as raised:
         client.chat.completions.create(
-            **{"model": NAME, "messages": HELLO, "stream": stream, **asked}
+            **{"model": NAME, "messages": HELLO, "stream": stream, **fields}
         )
     assert raised.value.code == code
 
@@ -261,17 +264,17 @@ async def test_langchain_s_client(chat):
     assert "".join(chunk.text for chunk in chat.stream("Hello")) == ANSWER
     chunks = [chunk async for chunk in chat.astream("Hello", stream_usage=True)]
     assert "".join(chunk.text for chunk in chunks) == ANSWER
-    assert [one.text for one in chat.batch(["Hello", "hi", "Hey"])] == [ANSWER] * 3
-    assert [one.text for one in await chat.abatch(["Hello", "hi"])] == [ANSWER] * 2
+    assert [message.text for message in chat.batch(["Hello", "hi", "Hey"])] == [ANSWER] * 3
+    assert [message.text for message in await chat.abatch(["Hello", "hi"])] == [ANSWER] * 2
     conversation = [HumanMessage("hello"), AIMessage("hello"), HumanMessage("how are you")]
     assert (await chat.ainvoke(conversation)).text == "I am well."
     assert chat.invoke([SystemMessage("hello\nhello"), *conversation]).text
 
 
-async def test_langchain_s_client_chooses_how_it_is_answered(chat):
-    learning = chat.bind(extra_body=LEARN)
-    assert learning.invoke("Hello").text == ANSWER
-    assert "".join([chunk.text async for chunk in learning.astream("Hello")]) == ANSWER
+async def test_langchain_s_client_sends_options(chat):
+    fine_tuned = chat.bind(extra_body=FINE_TUNE)
+    assert fine_tuned.invoke("Hello").text == ANSWER
+    assert "".join([chunk.text async for chunk in fine_tuned.astream("Hello")]) == ANSWER
     assert (
         ChatOpenAI(
             model=NAME,
@@ -279,7 +282,7 @@ async def test_langchain_s_client_chooses_how_it_is_answered(chat):
             api_key=KEY,
             http_client=chat.http_client,
             http_async_client=chat.http_async_client,
-            extra_body=LEARN,
+            extra_body=FINE_TUNE,
             max_tokens=3,
             temperature=0.0,
             seed=3,
@@ -304,9 +307,13 @@ async def test_langchain_s_tools(chat):
             whole = chunk if whole is None else whole + chunk
         (call,) = whole.tool_calls
         assert (call["name"], call["args"]) == ("get_weather", {"location": PLACE})
-    told = [HumanMessage(WEATHER), message, ToolMessage("It's sunny.", tool_call_id=call["id"])]
-    told[1] = AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
-    assert chat.bind_tools([get_weather]).invoke(told).text == "It is sunny there."
+    conversation = [
+        HumanMessage(WEATHER),
+        message,
+        ToolMessage("It's sunny.", tool_call_id=call["id"]),
+    ]
+    conversation[1] = AIMessage("", tool_calls=[{**call, "type": "tool_call"}])
+    assert chat.bind_tools([get_weather]).invoke(conversation).text == "It is sunny there."
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])
@@ -332,7 +339,7 @@ async def test_langchain_s_text_client(endpoint):
         assert "".join(llm.stream("Hello")) == text
 
 
-def test_a_chain_on_a_laptop_is_the_same_against_the_server(chat, endpoint):
+def test_the_server_answers_as_the_model_in_process(chat, endpoint):
     view = endpoint.service.view_of(endpoint.service.settings.tenants.members[0])
     assert isinstance(view.retriever, SIFTRetriever)
     for question in ("Hello", "hi", "hello"):

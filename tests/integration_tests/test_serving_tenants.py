@@ -1,7 +1,7 @@
-"""Whatever a request claims, no document of another tenant is seen or learned from.
+"""Send forged requests; no document of another tenant may be seen or trained on.
 
-Tenants a and b share a collection, in which a filter divides them; c has one of its own, and d
-a filter in it. What belongs to whom is decided here, by the documents' names.
+Tenants a and b share a collection, divided by a filter; c has another collection, and d sees a part
+of it. `owners` decides who may see a document, by its id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from endpoint import HOST, NAME, Endpoint, put_texts_of_two, running, settings_for
+from endpoint import HOST, NAME, Endpoint, fill_collection, make_settings, run_endpoint
 
 from langchain_sift.serving import Tenant, Tenants
 from langchain_sift.serving.tenants import digest_of
@@ -34,7 +34,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 
 def owners(id_: str) -> set[str]:
-    """Return who may see a document."""
+    """Return the tenants that may see a document."""
     collection, number = id_.split("-")
     even = int(number) % 2 == 0
     if collection == "texts":
@@ -46,9 +46,9 @@ def owners(id_: str) -> set[str]:
 def endpoint(tiny_model_path, embeddings, texts, tmp_path_factory) -> Iterator[Endpoint]:
     store = tmp_path_factory.mktemp("shared-store")
     mean = embeddings.mean
-    put_texts_of_two(texts, str(tiny_model_path), mean, folder=store)
-    put_texts_of_two(texts, str(tiny_model_path), mean, folder=store, collection="others")
-    settings = settings_for(
+    fill_collection(texts, str(tiny_model_path), mean, folder=store)
+    fill_collection(texts, str(tiny_model_path), mean, folder=store, collection="others")
+    settings = make_settings(
         tiny_model_path,
         store,
         collection="texts",
@@ -56,12 +56,12 @@ def endpoint(tiny_model_path, embeddings, texts, tmp_path_factory) -> Iterator[E
         max_tokens=1,
         adapter_cache=tmp_path_factory.mktemp("adapters"),
     )
-    with running(settings) as endpoint:
+    with run_endpoint(settings) as endpoint:
         yield endpoint
 
 
 def forged_filter(rng: random.Random, depth: int = 3) -> object:
-    """Return what may be a filter, most of them after the documents of somebody else."""
+    """Return a filter, valid or not, that usually asks for documents of another tenant."""
     other = rng.choice(["a", "b", "c", "", "$ne"])
     simple = [
         {"tenant": other},
@@ -106,7 +106,7 @@ def forged_options(rng: random.Random) -> dict[str, object]:
 
 
 def forged_request(rng: random.Random, texts: list[str]) -> dict[str, object]:
-    question = rng.choice(texts)  # nearest to a document that may be another's
+    question = rng.choice(texts)  # it may be the text of another tenant's document
     body: dict[str, object] = {"model": NAME, "ttft": forged_options(rng)}
     if rng.random() < 0.5:
         body["prompt"] = question[:80]
@@ -152,19 +152,19 @@ def record_of(response: httpx.Response) -> dict[str, list[str]]:
     return response.json()["ttft"]
 
 
-def test_in_2000_attempts_no_document_of_another_is_seen_or_learned(endpoint, texts, monkeypatch):
-    learned: list[int] = []
+def test_in_2000_attempts_no_document_of_another_tenant_is_used(endpoint, texts, monkeypatch):
+    trained: list[int] = []
     gradients = Trainer._gradients
 
     def step(trainer, first, rows):
-        learned.append(len(rows))
+        trained.append(len(rows))
         return gradients(trainer, first, rows)
 
-    given: list[str] = []
+    requested: list[str] = []
     request = Engine.request
 
     def remember(engine, documents, *rest, **options):
-        given.extend(documents)
+        requested.extend(documents)
         return request(engine, documents, *rest, **options)
 
     monkeypatch.setattr(Trainer, "_gradients", step)
@@ -173,7 +173,7 @@ def test_in_2000_attempts_no_document_of_another_is_seen_or_learned(endpoint, te
     rng = random.Random(20)
     statuses: Counter[int] = Counter()
     seen: Counter[str] = Counter()
-    told_steps = 0
+    recorded_steps = 0
     with httpx.Client(base_url=endpoint.url, timeout=60) as client:
         for _ in range(ATTEMPTS):
             name = rng.choice("abcd")
@@ -185,14 +185,14 @@ def test_in_2000_attempts_no_document_of_another_is_seen_or_learned(endpoint, te
             )
             statuses[response.status_code] += 1
             allowed = {"a": {0}, "b": {1}, "c": {0, 1}, "d": {0}}[name]
-            assert {numbers[text] % 2 for text in given} <= allowed
-            given.clear()
+            assert {numbers[text] % 2 for text in requested} <= allowed
+            requested.clear()
             if response.status_code != 200:
                 assert response.json()["error"]["message"]
                 assert not any(token in response.text for token in TOKENS.values())
                 continue
             record = record_of(response)
-            told_steps += record["steps"]
+            recorded_steps += record["steps"]
             assert record["steps"] == len(record["documents"]) or record["cached"]
             for id_ in [*record["documents"], *record["context"], *record["skipped"]]:
                 assert name in owners(id_), (name, body)
@@ -202,11 +202,11 @@ def test_in_2000_attempts_no_document_of_another_is_seen_or_learned(endpoint, te
     assert statuses[200] > ATTEMPTS / 4
     assert statuses[400] > ATTEMPTS / 4
     assert min(seen[name] for name in "abcd") > 50
-    assert sum(learned) > 100  # there was training, and all of it was told of
-    assert sum(learned) <= told_steps
+    assert sum(trained) > 100  # the records contain all steps
+    assert sum(trained) <= recorded_steps
 
 
-def test_every_document_that_a_tenant_may_see_is_found(endpoint, texts):
+def test_a_tenant_finds_all_of_its_documents(endpoint, texts):
     with httpx.Client(base_url=endpoint.url, timeout=60) as client:
         for name, token in TOKENS.items():
             response = client.post(
@@ -218,10 +218,10 @@ def test_every_document_that_a_tenant_may_see_is_found(endpoint, texts):
                 },
                 headers={"Authorization": f"Bearer {token}"},
             )
-            # The prompt is too long with all of them in it: they are looked at where they learn.
+            # The prompt is too long with all documents in it: ask the retriever for them.
             assert response.status_code == 400
             found = endpoint.service.view_of(
-                next(one for one in TENANTS.members if one.name == name)
+                next(tenant for tenant in TENANTS.members if tenant.name == name)
             ).retriever.invoke("x", k=200, fetch_k=200)
             expected = {
                 f"{collection}-{number}"
@@ -232,8 +232,8 @@ def test_every_document_that_a_tenant_may_see_is_found(endpoint, texts):
             assert {document.id for document in found} == expected
 
 
-def test_what_one_tenant_s_request_taught_no_other_is_answered_with(endpoint, texts):
-    """The same documents, by content, of c and d: an adapter is kept for each of them."""
+def test_adapters_are_stored_for_each_tenant(endpoint, texts):
+    """Tenants c and d have a document with the same text, and an adapter each."""
     body = {"model": NAME, "prompt": texts[0][:40], "ttft": {"filter": {"number": 0}, "k": 1}}
     cached = []
     with httpx.Client(base_url=endpoint.url, timeout=60) as client:
