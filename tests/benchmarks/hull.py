@@ -1,7 +1,7 @@
-"""HullFT's rounding as its paper describes it (arXiv 2605.30337), every loss from the vectors.
+"""Round weights as HullFT's paper describes it (arXiv 2605.30337), every loss from the vectors.
 
-The package's own takes the losses from a Gram matrix; both are measured, so that the comparison
-is with the method and not with one implementation of it.
+The package computes the losses from a Gram matrix. Both are measured, so that the comparison does
+not depend on one implementation.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Counts = npt.NDArray[np.int64]
 
 
 def as_published(query: Array, candidates: Array, *, k: int) -> list[int]:
-    """Return k rows, repeated as often as their weight says."""
+    """Return k rows, repeated in proportion to their weights."""
     support, weights = frank_wolfe(query, candidates, k=k)
     counts = counts_plain(candidates[support], query, weights, k)
     return [row for row, times in zip(support, counts, strict=True) for _ in range(times)]
 
 
 def counts_plain(points: Array, query: Array, weights: Array, k: int) -> Counts:
-    """Round the weights to k in all so that the counted mean comes closest to the query."""
+    """Round the weights to counts, k in all, whose mean is closest to the query."""
 
     def loss(counts: Counts) -> float:
         difference = query - (counts / k) @ points

@@ -1,9 +1,8 @@
-"""How fast SIFT chooses beside its authors' library, HullFT and LangChain's MMR, in one run.
+"""Measure the speed of SIFT, its authors' library, HullFT and LangChain's MMR in one run.
 
     make bench
 
-The ratios are what counts: machines differ, and are shared. Correctness beside speed: the choices
-are compared too.
+Compare the ratios: machines differ, and are shared. The choices are compared too.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Problem:
 
 def make_problem(n: int, d: int, k: int, *, seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
-    # As embeddings are: a direction common to all, a few dozen that carry most, and the rest.
+    # Like embeddings: a direction common to all, a few dozen with most of the variance, and noise.
     shared, topics = rng.normal(size=d), rng.normal(size=(min(32, d), d))
     rows = shared + rng.normal(size=(n + 1, len(topics))) @ topics / 4.0
     rows += rng.normal(size=(n + 1, d))
@@ -57,7 +56,7 @@ MEDIUM = make_problem(1000, 1024, 50)
 
 
 def choose_with_activeft(problem: Problem, noise_variance: float = NOISE_VARIANCE) -> list[int]:
-    """Choose with its exact selection alone: no search, no worker process."""
+    """Choose with the exact selection alone: no search, no worker process."""
     chooser = VTL(
         target=torch.tensor(problem.query[None, :], dtype=torch.float32),
         num_workers=0,
@@ -73,7 +72,7 @@ def choose_with_activeft(problem: Problem, noise_variance: float = NOISE_VARIANC
 
 
 def search_with_activeft(problem: Problem) -> list[int]:
-    """Choose as its users do: `Retriever.search`, with its worker process, over an index."""
+    """Choose as users do: `Retriever.search`, with its worker process, over an index."""
     index = faiss.IndexFlatIP(problem.candidates.shape[1])
     index.add(problem.candidates.astype(np.float32))
     retriever = Retriever(index)
@@ -96,7 +95,7 @@ def test_the_choice_is_that_of_activeft(case: int, dtype: type[np.floating[Any]]
     for step, (our, their) in enumerate(zip(ours.indices.tolist(), theirs, strict=True)):
         if our == their:
             continue
-        # It computes in float32: where two candidates are equal to that precision, either will do.
+        # activeft computes in float32: of two candidates equal to that precision, either is right.
         before = problem.candidates[ours.indices[:step]]
         after = [
             posterior_variance(
@@ -125,7 +124,7 @@ def test_sift_of_activeft_selection_alone(benchmark: BenchmarkFixture, problem: 
     assert indices == expected.indices.tolist()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it forks beside threads
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # it forks while threads run
 @pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
 def test_sift_of_activeft_as_it_is_called(benchmark: BenchmarkFixture, problem: Problem) -> None:
     benchmark.group = f"SIFT, {problem}"
@@ -171,7 +170,7 @@ def test_sift_over_many(benchmark: BenchmarkFixture, n: int) -> None:
         rounds=5 if n < 100_000 else 3,
         warmup_rounds=1,
     )
-    tracemalloc.start()  # NumPy tells it of every array
+    tracemalloc.start()  # NumPy reports every array to it
     select(problem.query, problem.candidates, k=problem.k)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""What a calibration chose is read back by all that it was chosen for."""
+"""Read the settings of a calibration in the retriever, the models and `compare`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     SAVED.save(path)
     assert CalibratedSettings.load(path) == SAVED
@@ -70,7 +70,7 @@ def test_settings_are_read_as_they_were_written(tmp_path: Path) -> None:
         CalibratedSettings.load(tmp_path)
 
 
-def test_the_retriever_chooses_as_one_that_was_given_them(store: Chroma, file: Path) -> None:
+def test_a_retriever_from_settings_equals_one_with_these_fields(store: Chroma, file: Path) -> None:
     given = SIFTRetriever(vectorstore=store, k=3, fetch_k=30, noise_variance=0.3)
     for settings in (SAVED, file, str(file)):
         made = SIFTRetriever.from_settings(settings, vectorstore=store)
@@ -80,26 +80,26 @@ def test_the_retriever_chooses_as_one_that_was_given_them(store: Chroma, file: P
     assert (other.k, other.noise_variance, other.score_key) == (5, 0.3, "gain")
 
 
-@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
-def test_a_model_learns_as_one_that_was_given_them(
-    face: type[ChatTestTimeFineTuned | TestTimeFineTunedLLM],
+@pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_model_from_settings_answers_as_one_with_the_same_fields(
+    model_class: type[ChatTestTimeFineTuned | TestTimeFineTunedLLM],
     file: Path,
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     loaded = {"model": tiny_model, "tokenizer": tiny_tokenizer, "max_tokens": 4}
-    recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=2e-3, max_length=32, seed=3)
-    made = face.from_settings(file, **loaded)
-    given = face(finetune=recipe, **loaded)
+    config = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=2e-3, max_length=32, seed=3)
+    made = model_class.from_settings(file, **loaded)
+    given = model_class(finetune=config, **loaded)
     assert made.finetune == given.finetune
     documents = [Document("rice grows in wet fields")]
     answers = [model.invoke("rice", documents=documents) for model in (made, given)]
     texts = [getattr(answer, "text", answer) for answer in answers]
     assert texts[0] == texts[1]
-    assert face.from_settings(file).model == "org/name"
+    assert model_class.from_settings(file).model == "org/name"
 
 
-def test_a_comparison_takes_them_where_nothing_else_is_given(
+def test_explicit_arguments_of_a_comparison_take_precedence_over_settings(
     store: Chroma,
     file: Path,
     tiny_model: PreTrainedModel,
@@ -111,7 +111,7 @@ def test_a_comparison_takes_them_where_nothing_else_is_given(
         **{name: value for name, value in asdict(SAVED).items() if name in found},
         "k": [3],
         "model": found["model"],
-        "seed": 0,  # the comparison's own
+        "seed": 0,  # of the comparison, not of the calibration
     }
     given = compare(
         ["rice grows in fields"],
@@ -126,7 +126,7 @@ def test_a_comparison_takes_them_where_nothing_else_is_given(
     assert given["fetch_k"] == 30
 
 
-def test_what_no_settings_can_be_is_told(store: Chroma, tmp_path: Path, file: Path) -> None:
+def test_bad_settings_are_named(store: Chroma, tmp_path: Path, file: Path) -> None:
     with pytest.raises(ArgumentError, match=r"none\.json"):
         SIFTRetriever.from_settings(tmp_path / "none.json", vectorstore=store)
     with pytest.raises(ValidationError, match="kk"):

@@ -1,4 +1,4 @@
-"""Settings are checked when they are made, and say what is wrong."""
+"""Check settings when they are made, with the bad value in the message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from langchain_sift.errors import ArgumentError
         ("on_failure", "ignore"),
     ],
 )
-def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> None:
+def test_a_bad_value_for_fine_tuning_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=f"{name}.*{re.escape(str(value))}"):
         FineTuneConfig(**{name: value})
 
@@ -58,7 +58,7 @@ def test_fine_tuning_that_cannot_work_is_refused(name: str, value: object) -> No
         ("gather_seconds", "1"),
     ],
 )
-def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
+def test_a_bad_limit_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=f"{name}.*{value}"):
         Limits(**{name: value})
 
@@ -86,22 +86,22 @@ def test_limits_that_cannot_work_are_refused(name: str, value: object) -> None:
         ("seed", 2**63),
     ],
 )
-def test_answering_that_cannot_work_is_refused(name: str, value: object) -> None:
+def test_a_bad_value_for_generation_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=name):
         GenerationConfig(**{name: value})
 
 
 @pytest.mark.parametrize("number", [1, 0.5, np.float32(0.5), np.int64(1)])
-def test_any_number_is_a_number(number: float) -> None:
+def test_every_type_of_number_is_accepted(number: float) -> None:
     assert GenerationConfig(temperature=number).temperature == number
     assert FineTuneConfig(learning_rate=number, lora_alpha=number).lora_alpha == number
 
 
-def test_stop_strings_may_come_in_anything_that_yields_them() -> None:
+def test_stop_strings_may_be_any_iterable() -> None:
     assert GenerationConfig(stop=iter(["a", "b"])).stop == ("a", "b")
 
 
-def test_settings_do_not_change_and_can_be_keys() -> None:
+def test_settings_are_frozen_and_hashable() -> None:
     config = FineTuneConfig(target_modules=["q_proj"])
     assert config.target_modules == ("q_proj",)
     assert {config: 1}[FineTuneConfig(target_modules=("q_proj",))] == 1

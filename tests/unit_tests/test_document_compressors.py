@@ -1,4 +1,4 @@
-"""`SIFTReranker` against the formula by brute force; only the vectors are made up."""
+"""Compare `SIFTReranker` with brute force, over made-up vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIMENSIONS = 24
 
 
 class WordEmbeddings(Embeddings):
-    """Sums vectors drawn from the words, so of no particular length; keeps what it is asked."""
+    """Embeds a text as the sum of random vectors of its words, of any length; records the calls."""
 
     def __init__(self):
         self.queries: list[str] = []
@@ -43,7 +43,7 @@ class WordEmbeddings(Embeddings):
 
     def embed_documents(self, texts):
         if not texts:
-            raise ConnectionError("a service that takes no empty list")
+            raise ConnectionError("a service that refuses an empty list")
         self.calls.append("embed_documents")
         self.documents.extend(texts)
         return [self.vector(text).tolist() for text in texts]
@@ -62,7 +62,7 @@ class WordEmbeddings(Embeddings):
 
 
 class FixedEmbeddings(Embeddings):
-    """Returns the same for every query, and the same for every list of documents."""
+    """Returns the same vector for every query, and the same vectors for every list of texts."""
 
     def __init__(self, query, documents):
         self.query, self.documents = query, documents
@@ -104,7 +104,7 @@ def with_vectors(documents, embeddings, key="vector"):
 
 
 def by_formula(vectors, query, *, k, noise_variance=0.01):
-    """Return the places chosen and the gains, from vectors of any length."""
+    """Return the chosen indices and the gains, from vectors of any length."""
     rows = np.array(vectors)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     unit = np.array(query) / np.linalg.norm(query)
@@ -125,10 +125,10 @@ def test_it_chooses_what_the_formula_chooses_from_the_embedded_documents(
     vectors = [words.vector(document.page_content) for document in documents]
     chosen, _ = by_formula(vectors, words.vector(QUERY), k=top_n, noise_variance=noise_variance)
     found = reranker.compress_documents(documents, QUERY)
-    assert ids(found) == [f"text-{place}" for place in chosen]
+    assert ids(found) == [f"text-{index}" for index in chosen]
 
 
-def test_it_keeps_four_unless_told_and_all_where_there_are_fewer(words, documents):
+def test_it_keeps_four_by_default_and_all_if_there_are_fewer(words, documents):
     assert len(SIFTReranker(embeddings=words).compress_documents(documents, QUERY)) == 4
     few = SIFTReranker(embeddings=words, top_n=9).compress_documents(tuple(documents[:3]), QUERY)
     assert sorted(ids(few)) == ids(documents[:3])
@@ -140,7 +140,7 @@ def test_each_text_is_embedded_once_and_the_query_once(words, documents):
     assert sorted(words.documents) == sorted(document.page_content for document in documents)
 
 
-def test_ids_and_metadata_are_kept_and_what_was_given_is_not_changed(words, documents):
+def test_ids_and_metadata_are_kept_and_the_input_is_not_changed(words, documents):
     given = [document.model_copy(deep=True) for document in documents]
     reranker = SIFTReranker(embeddings=words, top_n=6, score_key="gain")
     for document in reranker.compress_documents(given, QUERY):
@@ -160,14 +160,14 @@ def test_documents_without_ids_stay_without(words, documents):
     assert ids(found) == [None] * 4
 
 
-def test_documents_of_identical_text_are_one_and_the_first_of_them_is_kept(words, documents):
+def test_of_documents_with_identical_text_the_first_is_kept(words, documents):
     copies = [document.model_copy(update={"id": f"copy-{document.id}"}) for document in documents]
     reranker = SIFTReranker(embeddings=words, top_n=500)
     found = reranker.compress_documents([*documents, *copies], QUERY)
     assert sorted(ids(found)) == sorted(ids(documents))
 
 
-def test_vectors_that_documents_bring_are_taken_out_and_not_computed_again(words, documents):
+def test_vectors_in_the_metadata_are_removed_and_not_computed_again(words, documents):
     given = with_vectors(documents, words)
     reranker = SIFTReranker(embeddings=words, top_n=8, vector_key="vector")
     found = reranker.compress_documents(given, QUERY)
@@ -177,7 +177,7 @@ def test_vectors_that_documents_bring_are_taken_out_and_not_computed_again(words
     assert given == with_vectors(documents, words)
 
 
-def test_it_is_the_vectors_brought_that_decide(words, documents):
+def test_the_choice_depends_on_the_vectors_in_the_metadata(words, documents):
     rng = np.random.default_rng(5)
     vectors = rng.standard_normal((len(documents), DIMENSIONS))
     given = [
@@ -187,7 +187,7 @@ def test_it_is_the_vectors_brought_that_decide(words, documents):
     reranker = SIFTReranker(embeddings=words, top_n=8, vector_key="vector")
     chosen, _ = by_formula(vectors, words.vector(QUERY), k=8)
     found = ids(reranker.compress_documents(given, QUERY))
-    assert found == [f"text-{place}" for place in chosen]
+    assert found == [f"text-{index}" for index in chosen]
     assert found != ids(SIFTReranker(embeddings=words, top_n=8).compress_documents(given, QUERY))
 
 
@@ -199,7 +199,7 @@ def test_of_documents_with_and_without_vectors_only_the_latter_are_embedded(word
     assert found == SIFTReranker(embeddings=words, top_n=8).compress_documents(documents, QUERY)
 
 
-def test_the_score_is_the_gain_as_a_number_of_pythons_own(words, documents):
+def test_the_score_is_the_gain_as_a_python_float(words, documents):
     reranker = SIFTReranker(embeddings=words, top_n=8, noise_variance=0.3, score_key="gain")
     found = reranker.compress_documents(documents, QUERY)
     vectors = [words.vector(document.page_content) for document in documents]
@@ -209,7 +209,7 @@ def test_the_score_is_the_gain_as_a_number_of_pythons_own(words, documents):
     assert scores == pytest.approx(gains, abs=1e-12)
 
 
-def test_stopping_keeps_the_beginning_of_the_same_list_and_never_nothing(words, documents):
+def test_stopping_keeps_the_beginning_of_the_same_list_and_at_least_one(words, documents):
     settings = {"embeddings": words, "top_n": 20, "noise_variance": 1.0}
     whole = ids(SIFTReranker(**settings).compress_documents(documents, QUERY))
     lengths = []
@@ -238,13 +238,13 @@ async def test_a_coroutine_returns_the_same_and_embeds_by_coroutines(words, docu
     assert words.calls == ["aembed_query", "aembed_documents"]
 
 
-async def test_a_coroutine_embeds_no_document_where_all_bring_vectors(words, documents):
+async def test_a_coroutine_embeds_no_document_if_all_have_vectors(words, documents):
     reranker = SIFTReranker(embeddings=words, vector_key="vector")
     assert len(await reranker.acompress_documents(with_vectors(documents, words), QUERY)) == 4
     assert words.calls == ["aembed_query"]
 
 
-async def test_no_documents_are_no_documents_and_nothing_is_embedded(words):
+async def test_without_documents_nothing_is_embedded(words):
     reranker = SIFTReranker(embeddings=words)
     assert list(reranker.compress_documents([], QUERY)) == []
     assert list(await reranker.acompress_documents([], QUERY)) == []
@@ -271,12 +271,12 @@ BAD_VECTORS = {
 async def test_a_bad_vector_of_a_document_is_an_embedding_error(bad, others):
     vectors = [*[GOOD] * others, bad]
     given = [
-        Document(page_content=f"secret {place}", metadata={"vector": vector})
-        for place, vector in enumerate(vectors)
+        Document(page_content=f"secret {index}", metadata={"vector": vector})
+        for index, vector in enumerate(vectors)
     ]
-    bringing = SIFTReranker(embeddings=FixedEmbeddings(GOOD, []), vector_key="vector")
-    embedding = SIFTReranker(embeddings=FixedEmbeddings(GOOD, vectors))
-    for reranker in (bringing, embedding):
+    with_vector_key = SIFTReranker(embeddings=FixedEmbeddings(GOOD, []), vector_key="vector")
+    with_embeddings = SIFTReranker(embeddings=FixedEmbeddings(GOOD, vectors))
+    for reranker in (with_vector_key, with_embeddings):
         with pytest.raises(EmbeddingError) as raised:
             reranker.compress_documents(given, QUERY)
         assert "secret" not in str(raised.value)
@@ -291,7 +291,7 @@ def test_a_bad_vector_of_the_query_is_an_embedding_error(bad):
         reranker.compress_documents([Document(page_content="fact")], QUERY)
 
 
-def test_the_document_of_a_bad_vector_is_named_by_its_id_or_place():
+def test_the_document_of_a_bad_vector_is_named_by_its_id_or_index():
     reranker = SIFTReranker(embeddings=FixedEmbeddings(GOOD, [GOOD, [0.0, 0.0, 0.0]]))
     with pytest.raises(EmbeddingError, match="the vector of document 1 is zero"):
         reranker.compress_documents([Document(page_content=text) for text in "ab"], QUERY)
@@ -301,7 +301,7 @@ def test_the_document_of_a_bad_vector_is_named_by_its_id_or_place():
         )
 
 
-def test_vectors_of_another_dimension_than_the_querys_name_both():
+def test_both_dimensions_are_named_if_they_differ():
     reranker = SIFTReranker(embeddings=FixedEmbeddings([1.0, 2.0], [GOOD]))
     with pytest.raises(DimensionMismatch, match=r"2 dimensions.*have 3: embed both with the same"):
         reranker.compress_documents([Document(page_content="fact")], QUERY)
@@ -334,6 +334,6 @@ def test_a_setting_unknown_or_out_of_range_is_an_error_at_construction(words, se
         SIFTReranker(**{"embeddings": words, **settings})
 
 
-def test_embeddings_have_to_be_given():
+def test_embeddings_are_required():
     with pytest.raises(ValidationError, match="embeddings"):
         SIFTReranker()

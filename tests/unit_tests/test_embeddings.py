@@ -1,4 +1,4 @@
-"""`HiddenStateEmbeddings` over a small real model, against transformers itself."""
+"""Compare `HiddenStateEmbeddings` of a small model with transformers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from langchain_sift.ttft import load_language_model
 
 
 class Standard:
-    """What the tests of LangChain are given."""
+    """The parameters of LangChain's standard tests."""
 
     @pytest.fixture(autouse=True)
     def _use(self, tiny_model, tiny_tokenizer, embeddings):
@@ -48,7 +48,7 @@ class TestStandardUnit(Standard, EmbeddingsUnitTests):
 
 
 class TestStandardIntegration(Standard, EmbeddingsIntegrationTests):
-    """LangChain's integration tests, which here need no network."""
+    """LangChain's integration tests; they need no network here."""
 
 
 def by_transformers(model, tokenizer, text, max_length=256):
@@ -79,7 +79,7 @@ def test_the_hidden_states_of_the_texts_fitted_to_are_centred(embeddings, texts)
     assert np.abs(embeddings.mean).max() > 1e-2
 
 
-def test_a_text_does_not_depend_on_the_texts_beside_it(embeddings, texts):
+def test_a_vector_does_not_depend_on_the_other_texts(embeddings, texts):
     together = embeddings.embed_documents([*texts, "", "a", "word " * 300])
     alone = [embeddings.embed_query(text) for text in [*texts, "", "a", "word " * 300]]
     reordered = embeddings.embed_documents(texts[::-1])[::-1]
@@ -126,7 +126,7 @@ def test_a_surrogate_is_embedded_as_a_replacement_character(embeddings):
     assert embeddings.embed_query(broken) == embeddings.embed_query(mended)
 
 
-def test_an_empty_text_has_a_finite_vector_of_its_own(embeddings, texts):
+def test_an_empty_text_has_a_finite_vector(embeddings, texts):
     vector = np.array(embeddings.embed_query(""))
     assert np.isfinite(vector).all()
     assert np.linalg.norm(vector - embeddings.embed_query(texts[0])) > 0.1
@@ -136,7 +136,7 @@ def test_no_texts_have_no_vectors(embeddings):
     assert embeddings.embed_documents([]) == []
 
 
-def test_the_mean_comes_back_from_a_collection_that_was_closed(
+def test_the_mean_is_restored_from_a_closed_collection(
     tiny_model_path, texts, tmp_path, tiny_model, tiny_tokenizer
 ):
     name = f"kept-{uuid.uuid4()}"
@@ -148,7 +148,7 @@ def test_the_mean_comes_back_from_a_collection_that_was_closed(
         persist_directory=str(tmp_path),
         collection_metadata=fitted.collection_metadata(),
     )
-    SharedSystemClient.clear_system_cache()  # as another process would find it
+    SharedSystemClient.clear_system_cache()  # as in another process
     metadata = chromadb.PersistentClient(str(tmp_path)).get_collection(name).metadata
     model = load_language_model(str(tiny_model_path), dtype="float32")
     reopened = HiddenStateEmbeddings.from_collection_metadata(metadata, model=model)
@@ -159,14 +159,14 @@ def test_the_mean_comes_back_from_a_collection_that_was_closed(
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"hnsw:space": "cosine"}])
-def test_a_collection_without_a_mean_is_named_as_such(metadata, tiny_model, tiny_tokenizer):
+def test_a_collection_without_a_mean_is_refused(metadata, tiny_model, tiny_tokenizer):
     with pytest.raises(NotFittedError, match="the collection has no mean"):
         HiddenStateEmbeddings.from_collection_metadata(
             metadata, model=tiny_model, tokenizer=tiny_tokenizer
         )
 
 
-def test_embeddings_that_are_not_fitted_say_so(tiny_model, tiny_tokenizer):
+def test_unfitted_embeddings_are_refused(tiny_model, tiny_tokenizer):
     unfitted = HiddenStateEmbeddings(tiny_model, tiny_tokenizer)
     for use in (
         lambda: unfitted.embed_query("a"),
@@ -190,7 +190,7 @@ def test_fewer_than_two_texts_have_no_mean(tiny_model, tiny_tokenizer, count):
         HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one"] * count)
 
 
-def test_a_text_that_is_the_mean_itself_is_refused(tiny_model, tiny_tokenizer):
+def test_a_text_that_equals_the_mean_is_refused(tiny_model, tiny_tokenizer):
     same = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one", "one"])
     with pytest.raises(EmbeddingError, match=r"text 1 has distance 0\.0 from the mean: fit"):
         same.embed_documents(["another", "one"])
@@ -204,7 +204,7 @@ def test_a_text_that_is_the_mean_itself_is_refused(tiny_model, tiny_tokenizer):
         ({"tokenizer": None}, "tokenizer is required with a loaded model"),
     ],
 )
-def test_an_argument_that_cannot_work_is_named(tiny_model, tiny_tokenizer, arguments, message):
+def test_a_bad_argument_is_named(tiny_model, tiny_tokenizer, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         HiddenStateEmbeddings(tiny_model, **{"tokenizer": tiny_tokenizer, **arguments})
 
@@ -218,7 +218,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path):
     ("given", "of_hidden_states", "of_others"),
     [({}, 1.0, 0.01), ({"noise_variance": 0.3}, 0.3, 0.3)],
 )
-def test_the_noise_variance_is_that_of_the_embeddings_unless_given(
+def test_the_default_noise_variance_is_that_of_the_embeddings(
     embeddings, texts, given, of_hidden_states, of_others
 ):
     others = DeterministicFakeEmbedding(size=8)
@@ -232,7 +232,7 @@ def test_the_noise_variance_is_that_of_the_embeddings_unless_given(
 
 
 @pytest.mark.parametrize(("given", "got"), [("abc", "one text"), (["a", 1], "a int"), (5, "a int")])
-def test_what_are_no_texts_is_said(embeddings, tiny_model, tiny_tokenizer, given, got):
+def test_arguments_that_are_no_texts_are_named(embeddings, tiny_model, tiny_tokenizer, given, got):
     message = f"texts must be a sequence of texts, got {got}"
     with pytest.raises(ArgumentError, match=message):
         embeddings.embed_documents(given)

@@ -1,4 +1,4 @@
-"""What `import langchain_sift` brings, what it leaves out, and what it says of what is missing."""
+"""Import the package with and without the extras."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Hiding:
         return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
         spec = self.finder.find_spec(name, path, target)
-        # Ray has a psutil of its own in a folder of its own.
-        places = tuple(sysconfig.get_path(kind) + "/" + name for kind in ("purelib", "platlib"))
-        if spec is None or name not in hidden or not str(spec.origin).startswith(places):
+        # Ray contains a copy of psutil in its own folder.
+        folders = tuple(sysconfig.get_path(kind) + "/" + name for kind in ("purelib", "platlib"))
+        if spec is None or name not in hidden or not str(spec.origin).startswith(folders):
             return spec
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
 """
 
 
 def run(program, hidden=()):
-    """Run a program in a fresh interpreter, as where the hidden packages are not installed.
+    """Run a program in a fresh interpreter, as if the hidden packages were not installed.
 
     Returns:
-        What it printed as JSON.
+        The value that it printed as JSON.
     """
     before = f"hidden = {set(hidden)}\n{HIDING}" if hidden else ""
     done = subprocess.run(
@@ -71,19 +71,19 @@ def run(program, hidden=()):
     return json.loads(done.stdout)
 
 
-def test_the_public_names_are_these_and_no_others():
+def test_the_public_names_are_exactly_these():
     assert langchain_sift.__all__ == EXPECTED
     assert set(EXPECTED) <= set(dir(langchain_sift))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_every_public_name_is_there(name):
+def test_every_public_name_can_be_imported(name):
     found = getattr(langchain_sift, name)
     assert found is getattr(importlib.import_module(langchain_sift._EXPORTS[name]), name)
     assert callable(found)
 
 
-def test_another_name_is_no_attribute():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'langchain_sift' has no attribute 'SIFTRetreiver'"):
         _ = langchain_sift.SIFTRetreiver
 
@@ -119,29 +119,31 @@ def test_the_retriever_works_without_the_packages_of_the_extras():
     assert chosen[0] == "a"
 
 
-@pytest.mark.parametrize(
-    "name", ["HiddenStateEmbeddings", "ChatTestTimeFineTuned", "TestTimeFineTunedLLM"]
-)
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
-def test_a_missing_extra_is_named_with_the_command_that_brings_it(name, missing):
-    message = run(
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(missing):
+    messages = run(
         f"""
         import json, sys
-        sys.modules["{missing}"] = None  # as where it is not installed
+        sys.modules["{missing}"] = None  # as if it were not installed
         import langchain_sift
         from langchain_sift.errors import MissingExtraError
-        try:
-            langchain_sift.{name}
-        except MissingExtraError as error:
-            assert isinstance(error, ImportError)
-            print(json.dumps(str(error)))
+        messages = {{}}
+        for name in ("HiddenStateEmbeddings", "ChatTestTimeFineTuned", "TestTimeFineTunedLLM"):
+            try:
+                getattr(langchain_sift, name)
+            except MissingExtraError as error:
+                assert isinstance(error, ImportError)
+                messages[name] = str(error)
+        print(json.dumps(messages))
         """
     )
-    assert "pip install 'langchain-sift[ttft]'" in message
-    assert missing in message
+    assert len(messages) == 3
+    for message in messages.values():
+        assert "pip install 'langchain-sift[ttft]'" in message
+        assert missing in message
 
 
-def test_what_is_hidden_is_not_found():
+def test_hidden_packages_are_not_found():
     found = run(
         """
         import json, importlib.util
@@ -153,8 +155,8 @@ def test_what_is_hidden_is_not_found():
     assert found == ["numpy"]
 
 
-def brought_by(name, extras):
-    """Return the distributions that pip installs for one and its extras, itself included."""
+def installed_with(name, extras):
+    """Return the distributions that pip installs for one with extras, itself included."""
     found, waiting = set(), [(canonicalize_name(name), frozenset(extras))]
     while waiting:
         distribution = waiting.pop()
@@ -163,7 +165,7 @@ def brought_by(name, extras):
         try:
             requirements = [Requirement(line) for line in requires(distribution[0]) or []]
         except PackageNotFoundError:
-            continue  # an alternative that this machine has not
+            continue  # an alternative that is not installed here
         found.add(distribution)
         for requirement in requirements:
             environments = [{"extra": extra} for extra in ("", *distribution[1])]
@@ -194,12 +196,12 @@ def brought_by(name, extras):
         (["compare", "ray"], ["serving", "comparison"], []),
     ],
 )
-def test_an_extra_brings_all_that_its_modules_import(extras, rooms, without):
-    brought = brought_by("langchain-sift", extras)
+def test_an_extra_contains_all_packages_that_its_modules_import(extras, rooms, without):
+    installed = installed_with("langchain-sift", extras)
     hidden = [
         package
         for package, distributions in packages_distributions().items()
-        if brought.isdisjoint(map(canonicalize_name, distributions))
+        if installed.isdisjoint(map(canonicalize_name, distributions))
     ]
     assert {"pytest", "faiss"} <= set(hidden)
     imported = run(

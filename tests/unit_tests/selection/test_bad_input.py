@@ -1,4 +1,4 @@
-"""What cannot work is refused by a typed error that names the value, and the row."""
+"""Reject bad input with a typed error that names the value and the row."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_an_argument_out_of_range_is_named_with_its_value(selector, name, value,
 
 
 @pytest.mark.parametrize("name", ["k", "noise_variance"])
-def test_arguments_are_checked_where_there_is_nothing_to_choose_from(selector, name):
+def test_arguments_are_checked_without_candidates(selector, name):
     with pytest.raises(ArgumentError, match=f"{name} must be"):
         selector(QUERY, np.empty((0, 3)), **{"k": 2, name: 0})
 
@@ -98,7 +98,7 @@ def test_neither_argument_is_written_to(selector):
     assert (candidates == before).all()
 
 
-def test_a_length_that_single_precision_cannot_square_is_told(selector):
+def test_a_length_that_single_precision_cannot_square_is_named(selector):
     candidates = np.eye(3, dtype=np.float32)
     candidates[1, 1] = 1e-30
     with pytest.raises(EmbeddingError, match=r"about unit norm, .* in row 1"):

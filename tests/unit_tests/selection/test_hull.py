@@ -1,4 +1,4 @@
-"""HullFT's choice against the definition of what it minimises."""
+"""Compare HullFT's choice with the distance that it minimises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_combination_is_near_the_nearest_of_the_hull(seed):
     assert (np.diff(weights) <= 0).all()
     assert (weights > 0).all()
     point = weights @ candidates[rows]
-    # |q - p|² is at most this much above the least of the hull: Jaggi (2013), section 2.
+    # |q - p|² exceeds the minimum over the hull by at most the gap: Jaggi (2013), section 2.
     gap = 2.0 * ((candidates - point) @ (query - point)).max()
     assert gap <= 4.0 * 4.0 / (len(candidates) + 2)
     nearest = ((candidates - query) ** 2).sum(axis=1).min()
@@ -66,18 +66,18 @@ def test_counts_are_no_worse_than_rounding_one_at_a_time(seed, k):
 
 
 @pytest.mark.parametrize("k", [1, 5, 12, 50])
-def test_with_repeats_it_is_k_and_without_each_once(k):
+def test_k_rows_with_repeats_and_each_once_without(k):
     query, *candidates = problem(3)
     repeated = hull(query, candidates, k=k, replace=True).indices
     once = hull(query, candidates, k=k).indices
     assert len(repeated) == k
     assert len(set(once)) == len(once) <= k
     assert set(repeated) <= set(once)
-    shown = [row for n, row in enumerate(repeated) if row not in repeated[:n]]
-    assert_array_equal(shown, [row for row in once if row in shown])
+    distinct = [row for n, row in enumerate(repeated) if row not in repeated[:n]]
+    assert_array_equal(distinct, [row for row in once if row in distinct])
 
 
-def test_equal_candidates_end_it():
+def test_the_first_of_equal_candidates_is_chosen():
     rows = np.ones((5, 4))
     assert hull(np.ones(4), rows, k=3, replace=True).indices.tolist() == [0, 0, 0]
     assert hull(np.ones(4), rows, k=3).indices.tolist() == [0]

@@ -1,4 +1,4 @@
-"""The variance that no choice among the candidates goes below."""
+"""Compare the irreducible variance with its definition and with choices."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def test_all_candidates_with_little_noise_come_close_to_it(problem):
     assert found.posterior_variances[-1] == pytest.approx(floor, abs=1e-4)
 
 
-def test_of_no_candidates_it_is_the_prior():
+def test_without_candidates_it_is_the_prior_variance():
     query = np.array([[3.0, 4.0]])
     assert irreducible_variance(query, np.empty((0, 2))) == 25.0

@@ -1,4 +1,4 @@
-"""`select_residual`: SIFT out of an index that is asked before each choice."""
+"""Choose with `select_residual` from an index that is searched before each choice."""
 
 from __future__ import annotations
 
@@ -16,28 +16,35 @@ from langchain_sift.selection import select, select_residual
 
 
 class Index:
-    """Exact search over rows; remembers what it was asked, what it gave, and what it had given."""
+    """Exact search over rows, with a record of the directions and the results.
+
+    Attributes:
+        returned: The rows returned so far, in order.
+        directions: The directions of each search.
+        results: The rows nearest to each direction of each search, old ones included.
+        known: The rows returned before each search.
+    """
 
     def __init__(self, rows):
         self.rows = rows
-        self.found = []
-        self.asked = []
-        self.answers = []
-        self.before = []
+        self.returned = []
+        self.directions = []
+        self.results = []
+        self.known = []
 
     def __call__(self, directions, count):
-        self.asked.append(directions)
-        self.before.append(list(self.found))
-        answers = [np.argsort(-near)[:count].tolist() for near in directions @ self.rows.T]
-        self.answers.append(answers)
-        new = list(dict.fromkeys(row for answer in answers for row in answer))
-        new = [row for row in new if row not in self.found]
-        self.found += new
+        self.directions.append(directions)
+        self.known.append(list(self.returned))
+        results = [np.argsort(-near)[:count].tolist() for near in directions @ self.rows.T]
+        self.results.append(results)
+        new = list(dict.fromkeys(row for nearest in results for row in nearest))
+        new = [row for row in new if row not in self.returned]
+        self.returned += new
         return self.rows[new]
 
 
-def asked(problem, step_fetch_k, **settings):
-    """Return the rows chosen of a problem, and the index that was asked."""
+def chosen_with_index(problem, step_fetch_k, **settings):
+    """Return the rows chosen for a problem, and the index that was searched."""
     index = Index(problem.candidates)
     found = select_residual(
         problem.queries,
@@ -47,7 +54,7 @@ def asked(problem, step_fetch_k, **settings):
         noise_variance=problem.noise_variance,
         **settings,
     )
-    return [index.found[row] for row in found.indices], index
+    return [index.returned[row] for row in found.indices], index
 
 
 def of_unit_norm(problem):
@@ -56,7 +63,7 @@ def of_unit_norm(problem):
 
 
 @given(problems(duplicates=False), st.sampled_from([None, 0.3]))
-def test_an_index_that_gives_everything_leads_to_the_choice_of_select(problem, alpha):
+def test_an_index_that_returns_all_rows_gives_the_choice_of_select(problem, alpha):
     arguments = {
         "k": problem.k,
         "noise_variance": problem.noise_variance,
@@ -68,7 +75,7 @@ def test_an_index_that_gives_everything_leads_to_the_choice_of_select(problem, a
         problem.queries, index, step_fetch_k=len(problem.candidates), **arguments
     )
     expected = select(problem.queries, problem.candidates, **arguments)
-    assert [index.found[row] for row in found.indices] == expected.indices.tolist()
+    assert [index.returned[row] for row in found.indices] == expected.indices.tolist()
     assert_allclose(found.posterior_variances, expected.posterior_variances, atol=1e-9)
     assert_allclose(found.gains, expected.gains, atol=1e-9)
     assert found.prior_variance == pytest.approx(expected.prior_variance)
@@ -76,8 +83,8 @@ def test_an_index_that_gives_everything_leads_to_the_choice_of_select(problem, a
 
 @given(problems(duplicates=False))
 def test_directions_are_the_query_less_its_projection_onto_the_choices(problem):
-    rows, index = asked(problem, 3)
-    for step, directions in enumerate(index.asked):
+    rows, index = chosen_with_index(problem, 3)
+    for step, directions in enumerate(index.directions):
         # P x* = x* - X_nᵀ (K_n + λ' I)⁻¹ X_n x*
         known = problem.candidates[rows[:step]]
         kernel = known @ known.T + problem.noise_variance * np.eye(step)
@@ -91,10 +98,10 @@ def test_directions_are_the_query_less_its_projection_onto_the_choices(problem):
 
 
 def last_directions(problem, replace):
-    """Yield before each step what was chosen, the best candidate known, and the last direction."""
-    chosen, index = asked(problem, 2, replace=replace)
-    for step, directions in enumerate(index.asked):
-        known = [row for row in index.before[step] if replace or row not in chosen[:step]]
+    """Yield, before each step, the choices, the best known candidate and the last direction."""
+    chosen, index = chosen_with_index(problem, 2, replace=replace)
+    for step, directions in enumerate(index.directions):
+        known = [row for row in index.known[step] if replace or row not in chosen[:step]]
         if known and len(directions) == 2 * len(problem.queries) + 1:
             left = left_after(problem, chosen[:step], problem.candidates[known])
             yield chosen[:step], problem.candidates[known[np.argmin(left)]], directions[-1]
@@ -121,7 +128,7 @@ def test_the_last_direction_is_uphill_of_the_gain_at_the_best_candidate(problem,
 
 
 @given(problems(duplicates=False).map(of_unit_norm), st.booleans(), st.integers(0, 99))
-def test_what_lies_farther_along_the_last_direction_gains_more(problem, replace, seed):
+def test_points_farther_along_the_last_direction_gain_more(problem, replace, seed):
     rng = np.random.default_rng(seed)
     for chosen, best, direction in last_directions(problem, replace):
         noise = rng.uniform(0, 1, (30, 1)) * rng.standard_normal((30, len(best)))
@@ -133,28 +140,28 @@ def test_what_lies_farther_along_the_last_direction_gains_more(problem, replace,
 
 
 @given(problems(duplicates=False), st.integers(1, 4))
-def test_what_was_chosen_takes_no_place_from_what_may_be(problem, step_fetch_k):
-    rows, index = asked(problem, step_fetch_k)
+def test_enough_rows_are_fetched_that_may_be_chosen(problem, step_fetch_k):
+    rows, index = chosen_with_index(problem, step_fetch_k)
     assert len(rows) == min(problem.k, len(problem.candidates))
-    for step, answers in enumerate(index.answers):
+    for step, results in enumerate(index.results):
         wanted = min(step_fetch_k, len(problem.candidates) - step)
-        for answer in answers:
-            assert len(set(answer) - set(rows[:step])) >= wanted
+        for nearest in results:
+            assert len(set(nearest) - set(rows[:step])) >= wanted
 
 
 @given(problems(duplicates=False), st.integers(1, 4))
-def test_what_may_be_chosen_again_is_asked_for_no_more_than_once(problem, step_fetch_k):
-    _, index = asked(problem, step_fetch_k, replace=True)
-    assert max(len(answer) for answers in index.answers for answer in answers) <= step_fetch_k
+def test_with_replace_no_more_than_step_fetch_k_rows_are_fetched(problem, step_fetch_k):
+    _, index = chosen_with_index(problem, step_fetch_k, replace=True)
+    assert max(len(nearest) for results in index.results for nearest in results) <= step_fetch_k
 
 
 @given(problems(duplicates=False))
-def test_the_variances_are_those_of_the_formula_and_no_row_comes_twice(problem):
+def test_the_variances_are_those_of_the_formula_and_no_row_is_chosen_twice(problem):
     index = Index(problem.candidates)
     found = select_residual(
         problem.queries, index, k=problem.k, step_fetch_k=2, noise_variance=problem.noise_variance
     )
-    rows = [index.found[row] for row in found.indices]
+    rows = [index.returned[row] for row in found.indices]
     assert len(set(rows)) == len(rows)
     for step, variance in enumerate(found.posterior_variances, start=1):
         expected = posterior_variance(
@@ -163,8 +170,8 @@ def test_the_variances_are_those_of_the_formula_and_no_row_comes_twice(problem):
         assert variance == pytest.approx(expected, abs=1e-8)
 
 
-def test_it_finds_what_a_pre_selection_of_neighbours_misses():
-    # Two facts: one held by a hundred rows near the query, one by a row further off.
+def test_it_finds_a_row_that_a_pre_selection_of_neighbours_misses():
+    # Two facts: a hundred rows near the query contain one, a row farther away the other.
     rng = np.random.default_rng(0)
     near = np.array([1.0, 0.0, 0.0]) + 1e-3 * rng.standard_normal((100, 3))
     rows = np.vstack([near, [0.0, 1.0, 0.0]])
@@ -172,15 +179,15 @@ def test_it_finds_what_a_pre_selection_of_neighbours_misses():
     nearest = rows[np.argsort(-(rows @ query))[:20]]
     once = select(query, nearest, k=2)
     index = Index(rows)
-    asking = select_residual(query, index, k=2)
-    assert index.found[asking.indices[1]] == 100
-    assert len(index.found) <= 30
-    assert asking.posterior_variances[-1] < 0.1 * once.posterior_variances[-1]
+    searched = select_residual(query, index, k=2)
+    assert index.returned[searched.indices[1]] == 100
+    assert len(index.returned) <= 30
+    assert searched.posterior_variances[-1] < 0.1 * once.posterior_variances[-1]
 
 
-def test_it_finds_what_is_near_to_a_choice_and_not_to_the_residual():
-    # Rows that turn away from the query step by step, each nearly known from the first; and fifty
-    # rows that are nearer to what the first lacks, and are otherwise unlike all that is known.
+def test_it_finds_a_row_near_a_choice_and_not_near_the_residual():
+    # Ten rows turn away from the query step by step, each nearly explained by the first; fifty
+    # rows are nearer to the residual of the first, and otherwise unlike all other rows.
     rng = np.random.default_rng(0)
     angles = np.linspace(0.0, 0.45, 10)
     turning = np.zeros((10, 60))
@@ -192,14 +199,14 @@ def test_it_finds_what_is_near_to_a_choice_and_not_to_the_residual():
     query = np.array([0.9, np.sqrt(1 - 0.9**2), *np.zeros(58)])
     index = Index(rows)
     found = select_residual(query, index, k=2)
-    chosen = [index.found[row] for row in found.indices]
+    chosen = [index.returned[row] for row in found.indices]
     assert chosen == select(query, rows, k=2).indices.tolist() == [0, 9]
-    assert 9 not in index.before[1]
-    for direction in index.asked[1][:2]:
+    assert 9 not in index.known[1]
+    for direction in index.directions[1][:2]:
         assert 9 not in np.argsort(-(rows @ direction))[:9]
 
 
-def test_it_ends_when_the_index_has_no_more():
+def test_it_ends_when_the_index_has_no_more_rows():
     rng = np.random.default_rng(0)
     rows, query = rng.standard_normal((3, 8)), rng.standard_normal(8)
     assert len(select_residual(query, Index(rows), k=9, step_fetch_k=1).indices) == 3
@@ -209,16 +216,16 @@ def test_it_ends_when_the_index_has_no_more():
     assert empty.prior_variance == pytest.approx(float(query @ query))
 
 
-def test_a_query_that_is_explained_entirely_asks_nothing_more():
+def test_a_fully_explained_query_searches_in_no_direction():
     rows = np.eye(3)
     index = Index(rows)
     found = select_residual(rows[0], index, k=3, step_fetch_k=1, noise_variance=1e-12)
-    assert len(index.asked[0]) == 2
-    assert index.asked[1].shape == (0, 3)
+    assert len(index.directions[0]) == 2
+    assert index.directions[1].shape == (0, 3)
     assert found.posterior_variances[0] == pytest.approx(0.0, abs=1e-11)
 
 
-def test_what_is_wrong_is_said():
+def test_a_bad_argument_is_named():
     rows, query = np.eye(3), np.ones(3)
     with pytest.raises(ArgumentError, match=r"k must be .* got 0"):
         select_residual(query, Index(rows), k=0)
@@ -230,18 +237,18 @@ def test_what_is_wrong_is_said():
         select_residual(query, lambda *_: np.eye(2), k=1)
 
 
-def test_an_index_of_tensors_may_be_asked_with_a_tensor():
+def test_an_index_of_tensors_takes_a_tensor_as_query():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(1)
     rows, query = rng.standard_normal((30, 6)), rng.standard_normal(6)
     index, tensors = Index(rows), Index(rows)
     expected = select_residual(query, index, k=9)
     found = select_residual(
-        torch.tensor(query), lambda *asked: torch.tensor(tensors(*asked), requires_grad=True), k=9
+        torch.tensor(query), lambda *search: torch.tensor(tensors(*search), requires_grad=True), k=9
     )
-    assert tensors.found == index.found
+    assert tensors.returned == index.returned
     assert found.indices.tolist() == expected.indices.tolist()
 
 
-def test_an_index_may_answer_with_an_empty_list():
+def test_an_index_may_return_an_empty_list():
     assert len(select_residual(np.ones(3), lambda *_: [], k=2).indices) == 0

@@ -1,4 +1,4 @@
-"""The rivals of SIFT, each against its own definition or another's implementation."""
+"""Compare each baseline with its definition or another implementation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cosines(problem):
 
 @settings(max_examples=100)
 @given(problem=reference.problems(duplicates=False))
-def test_nearest_neighbours_come_in_the_order_of_their_cosines(problem):
+def test_nearest_neighbours_are_ordered_by_cosine(problem):
     for replace in (False, True):
         found = nearest_neighbors(problem.queries, problem.candidates, k=problem.k, replace=replace)
         assert_array_equal(found.indices, np.argsort(-cosines(problem))[: problem.k])
@@ -40,9 +40,7 @@ def test_nearest_neighbours_come_in_the_order_of_their_cosines(problem):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("noise_variance", [1e-12, 1e-2, 1.0])
-def test_neighbours_of_nearly_the_same_cosine_come_in_their_order_whatever_the_noise(
-    dtype, noise_variance
-):
+def test_neighbours_of_nearly_the_same_cosine_are_ordered_whatever_the_noise(dtype, noise_variance):
     angles = np.random.default_rng(4).permutation(np.linspace(0.5, 0.7, 400))
     rows = np.column_stack([np.cos(angles), np.sin(angles)]).astype(dtype)
     found = nearest_neighbors([1.0, 0.0], rows, k=400, noise_variance=noise_variance)
@@ -90,14 +88,14 @@ def test_uncertainty_sampling_takes_the_highest_variance_of_the_formula(problem)
         assert own[index] >= allowed.max() * (1 - 1e-8) - 1e-9
 
 
-def test_uncertainty_sampling_does_not_look_at_the_query():
+def test_uncertainty_sampling_ignores_the_query():
     rng = np.random.default_rng(0)
     candidates, queries = rng.standard_normal((20, 6)), rng.standard_normal((2, 6))
     first, second = (uncertainty_sampling(query, candidates, k=8).indices for query in queries)
     assert_array_equal(first, second)
 
 
-def test_the_same_seed_chooses_the_same_rows_and_another_others():
+def test_the_same_seed_chooses_the_same_rows_and_another_seed_others():
     candidates = np.eye(30)
     first, again, other = (
         random(np.ones(30), candidates, k=20, seed=seed).indices.tolist() for seed in (4, 4, 5)
@@ -106,7 +104,7 @@ def test_the_same_seed_chooses_the_same_rows_and_another_others():
     assert first != other
 
 
-def test_a_random_choice_repeats_a_row_only_where_it_may():
+def test_a_random_choice_repeats_a_row_only_with_replace():
     candidates = np.eye(12)
     for seed in range(20):
         once = random(np.ones(12), candidates, k=12, seed=seed).indices
@@ -129,9 +127,7 @@ def test_a_random_choice_is_uniform():
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 @settings(max_examples=25)
 @given(problem=reference.problems())
-def test_every_method_reports_the_variance_of_the_formula_and_copes_with_no_candidates(
-    name, problem
-):
+def test_every_method_reports_the_variance_of_the_formula_and_takes_no_candidates(name, problem):
     q, x, noise = problem.queries, problem.candidates, problem.noise_variance
     found = SELECTORS[name](q, x, k=problem.k, noise_variance=noise, replace=problem.replace)
     expected = [

@@ -1,4 +1,4 @@
-"""`select` is held to the dense formula, which shares no code with it."""
+"""Compare `select` with the dense formula, which shares no code with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unit_rows(rng, n, d):
 
 
 def rows_with_cosines(rng, query, cosines):
-    """Return unit rows of the given cosines with a unit query."""
+    """Return unit rows that have the given cosines with a unit query."""
     others = rng.standard_normal((len(cosines), len(query)))
     others -= np.outer(others @ query, query)
     others /= np.linalg.norm(others, axis=1, keepdims=True)
@@ -64,7 +64,7 @@ def test_without_ties_the_choice_is_that_of_brute_force(problem):
 
 @settings(max_examples=100)
 @given(problem=reference.problems())
-def test_gains_are_not_negative_and_add_up_to_what_was_learned(problem):
+def test_gains_are_not_negative_and_add_up_to_the_reduction_of_the_variance(problem):
     arguments = {"k": problem.k, "noise_variance": problem.noise_variance}
     selection = select(problem.queries, problem.candidates, replace=problem.replace, **arguments)
     observed = problem.candidates[selection.indices]
@@ -75,7 +75,7 @@ def test_gains_are_not_negative_and_add_up_to_what_was_learned(problem):
 
 @settings(max_examples=50)
 @given(problem=reference.problems(duplicates=False))
-def test_torch_tensors_give_what_arrays_give(problem):
+def test_torch_tensors_give_the_choice_of_arrays(problem):
     torch = pytest.importorskip("torch")
     arguments = {"k": problem.k, "noise_variance": problem.noise_variance}
     of_arrays = select(problem.queries, problem.candidates, replace=problem.replace, **arguments)
@@ -106,12 +106,12 @@ def test_tensors_of_every_type_can_be_chosen_from(dtype):
 @given(problem=reference.problems(), library=st.sampled_from(["numpy", "torch"]))
 def test_single_precision_attains_the_minimum_to_its_own_rounding(problem, library):
     single = [np.float32(rows) for rows in (problem.queries, problem.candidates)]
-    q, x = (rows.astype(np.float64) for rows in single)  # what those embeddings are, exactly
+    q, x = (rows.astype(np.float64) for rows in single)  # the exact values of those embeddings
     arguments = {"k": problem.k, "noise_variance": problem.noise_variance}
     if library == "torch":
         single = [pytest.importorskip("torch").from_numpy(rows) for rows in single]
     selection = select(*single, replace=problem.replace, **arguments)
-    # The rounding of one product, and what λ' makes of it.
+    # The rounding of one product, relative to λ'.
     scale = max(float((x * x).sum(1).max()), float((q * q).sum()))
     allowed = 1e-5 * scale * max(1.0, scale / problem.noise_variance)
     for step, index in enumerate(selection.indices):
@@ -123,7 +123,7 @@ def test_single_precision_attains_the_minimum_to_its_own_rounding(problem, libra
 
 
 @pytest.mark.parametrize("noise_variance", [1e-8, 1e-5])
-def test_single_precision_is_not_trusted_beside_little_noise(noise_variance):
+def test_small_noise_needs_double_precision(noise_variance):
     rng = np.random.default_rng(5)
     rows = unit_rows(rng, 40, 6).astype(np.float32)
     exact = rows.astype(np.float64)
@@ -137,8 +137,8 @@ def test_weights_that_require_a_gradient_can_be_chosen_from():
     torch = pytest.importorskip("torch")
     rows = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))
     plain = select(rows[0], rows[1:], k=4)
-    learned = rows.clone().requires_grad_()
-    assert_array_equal(select(learned[0], learned[1:], k=4).indices, plain.indices)
+    weights = rows.clone().requires_grad_()
+    assert_array_equal(select(weights[0], weights[1:], k=4).indices, plain.indices)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -163,7 +163,7 @@ def test_much_noise_gives_the_nearest_neighbours_or_the_nearest_again_and_again(
 @given(
     problem=reference.problems(), step=st.integers(0, 7), scale=st.sampled_from([0.1, 0.8, 1.25, 9])
 )
-def test_stopping_ends_the_same_choice_where_the_rule_says(problem, step, scale):
+def test_adaptive_stopping_ends_the_same_choice_at_the_first_n_of_the_rule(problem, step, scale):
     q, x, noise = problem.queries, problem.candidates, problem.noise_variance
     arguments = {"k": problem.k, "noise_variance": noise, "replace": problem.replace}
     whole = select(q, x, **arguments).indices
@@ -182,13 +182,13 @@ def test_stopping_ends_the_same_choice_where_the_rule_says(problem, step, scale)
     assert len(stopped.indices) >= 1
 
 
-def test_more_than_there_are_returns_each_once():
+def test_k_above_the_number_of_candidates_returns_each_once():
     candidates = unit_rows(np.random.default_rng(0), 5, 6)
     assert sorted(select(candidates[0], candidates, k=50).indices) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_of_no_candidates_none_is_chosen(replace):
+def test_without_candidates_none_is_chosen(replace):
     selection = select(np.array([3.0, 4.0]), np.empty((0, 2)), k=3, replace=replace)
     assert selection.indices.shape == selection.gains.shape == (0,)
     assert selection.indices.dtype == np.int64
@@ -220,7 +220,7 @@ def test_of_exact_duplicates_the_first_is_chosen_every_time(n, d, layout, dtype)
         assert index == min(set(same) - set(chosen[:step]))
 
 
-def test_copies_beside_hardly_any_noise_are_no_error():
+def test_copies_with_hardly_any_noise_are_no_error():
     rows = np.repeat(unit_rows(np.random.default_rng(2), 4, 5), 5, axis=0)
     found = select(rows[0], rows, k=20, noise_variance=1e-12, replace=True)
     assert np.isfinite(found.posterior_variances).all()
@@ -228,7 +228,7 @@ def test_copies_beside_hardly_any_noise_are_no_error():
 
 
 def index_of(rows):
-    """Return a search that gives all rows once, for `select_residual`."""
+    """Return a search that returns all rows once, for `select_residual`."""
     answers = iter([rows])
     return lambda *_: next(answers, np.empty((0, rows.shape[1])))
 
@@ -255,7 +255,7 @@ def test_of_long_vectors_the_variances_are_those_of_the_formula(name, length, dt
 
 
 @pytest.mark.parametrize("name", EVERY_SIFT)
-def test_long_vectors_beside_hardly_any_noise_are_refused(name):
+def test_long_vectors_with_hardly_any_noise_are_refused(name):
     rows = 100.0 * unit_rows(np.random.default_rng(0), 60, 16)
     assert len(EVERY_SIFT[name](rows[0], rows[1:], k=30, noise_variance=1e-8).indices) == 30
     with pytest.raises(ArgumentError, match=r"at least 1e-12 of .* is 1e\+04, got 1e-12"):
