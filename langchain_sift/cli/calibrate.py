@@ -78,7 +78,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         bool, typer.Option("--overwrite", help="Replace the file at --out.")
     ] = False,
 ) -> None:
-    """Choose λ', learning rate and number of documents by documents held out of a store."""
+    """Choose λ', learning rate and number of documents with documents held out of a store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
