@@ -1,6 +1,6 @@
 """Fixtures of all tests: a small real model, texts, and a real store that holds them."""
 
-# ruff: noqa: PLC0415 - a run that needs no model or store need not load their libraries
+# ruff: noqa: PLC0415 - tests without a model or a store do not load their libraries
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Before any of the libraries is imported: they read these once.
+# The libraries read these once, when they are imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["ANONYMIZED_TELEMETRY"] = "False"
 
@@ -44,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no unit test reach further than this machine."""
+    """Allow unit tests network access to this machine only."""
     for item in items:
         if "unit_tests" in item.path.parts:
             item.add_marker(pytest.mark.allow_hosts(["127.0.0.1", "::1"]))
@@ -90,7 +90,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Make a Llama of random float32 weights; nobody may change it."""
+    """Make a Llama with random float32 weights; no test may change it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -146,7 +146,7 @@ def weight_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def embeddings(
     tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> HiddenStateEmbeddings:
-    """Return the model's own embeddings, fitted to the texts."""
+    """Return the model's embeddings, fitted to the texts."""
     from langchain_sift import HiddenStateEmbeddings
 
     return HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(texts)
@@ -154,7 +154,7 @@ def embeddings(
 
 @pytest.fixture
 def store(embeddings: HiddenStateEmbeddings, texts: list[str]) -> Iterator[Chroma]:
-    """Return an embedded Chroma that holds the texts, numbered in id and metadata."""
+    """Return an embedded Chroma with the texts, numbered in id and metadata."""
     from langchain_chroma import Chroma
 
     chroma = Chroma.from_texts(

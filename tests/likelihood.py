@@ -1,4 +1,4 @@
-"""The negative log-likelihood that an engine gives a text, as one number."""
+"""Score a text with an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Chroma server for all tests, and what none of them may do to it."""
+"""Start a Chroma server for all tests, and forbid unsafe calls of its client."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from langchain_sift.stores import AsyncChroma
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let no test reach further than this machine."""
+    """Allow network access to this machine only."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.allow_hosts([HOST]))
 
 
 @pytest.fixture(autouse=True)
-def nothing_runs_what_the_server_stores() -> Iterator[None]:
-    """Fail a test in which Chroma's client is asked to embed, or to read its configuration.
+def no_embedding_function_of_the_server() -> Iterator[None]:
+    """Fail a test in which Chroma's client embeds a text or reads a collection's configuration.
 
-    Both build the embedding function that the server names, in this process.
+    Both would build, in this process, the embedding function that the server names.
     """
     with (
         mock.patch.object(Collection, "query", _never_texts(Collection.query)),
@@ -57,34 +57,34 @@ def _never(_: Any) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Return a server that nobody may stop."""
+    """Start a server that no test may stop."""
     with Server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """Return a server for this test alone."""
+def stoppable_server(tmp_path: Path) -> Iterator[Server]:
+    """Start a server that the test may stop."""
     with Server(tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 def proxy(server: Server) -> Iterator[FaultyProxy]:
-    """Return a proxy before the server."""
-    between = FaultyProxy(server.port)
-    yield between
-    between.close()
+    """Return a proxy of the server."""
+    faulty = FaultyProxy(server.port)
+    yield faulty
+    faulty.close()
 
 
 @pytest.fixture
 def name() -> str:
-    """Return a collection's name that is new."""
+    """Return a new name for a collection."""
     return f"facts-{uuid.uuid4()}"
 
 
 def put_texts(client: Any, name: str, texts: list[str] = TEXTS, dimensions: int = 8) -> Chroma:
-    """Put texts into a collection, numbered in id and metadata."""
+    """Add texts to a collection, numbered in id and metadata."""
     return Chroma.from_texts(
         texts,
         RandomEmbeddings(dimensions),
@@ -96,7 +96,7 @@ def put_texts(client: Any, name: str, texts: list[str] = TEXTS, dimensions: int 
 
 
 def close(client: Any) -> None:
-    """Close all that `chromadb.HttpClient` opened: its own `close` leaves the connections."""
+    """Close a `chromadb.HttpClient` with its connections, which its `close` leaves open."""
     client.close()
     for owner in (client, client._admin_client):
         owner._server._session.close()
@@ -104,7 +104,7 @@ def close(client: Any) -> None:
 
 @pytest.fixture(scope="module")
 def filled(server: Server) -> Iterator[str]:
-    """Return the name of a collection of the server that holds the texts; only to be read."""
+    """Return the name of a collection with the texts, which no test may change."""
     client = chromadb.HttpClient(host=HOST, port=server.port)
     yield put_texts(client, f"facts-{uuid.uuid4()}")._collection_name
     close(client)
@@ -112,7 +112,7 @@ def filled(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def connect() -> Iterator[Callable[[int], Any]]:
-    """Return what makes a `chromadb.HttpClient`."""
+    """Return a function that connects a `chromadb.HttpClient`."""
     clients = []
 
     def connected(port: int) -> Any:
@@ -126,7 +126,7 @@ def connect() -> Iterator[Callable[[int], Any]]:
 
 @pytest.fixture
 async def aconnect() -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
-    """Return what makes a `chromadb.AsyncHttpClient`."""
+    """Return a function that connects a `chromadb.AsyncHttpClient`."""
     clients = []
 
     async def connected(port: int) -> Any:
@@ -140,7 +140,7 @@ async def aconnect() -> AsyncIterator[Callable[[int], Awaitable[Any]]]:
 
 @pytest.fixture
 def fill(connect: Callable[[int], Any]) -> Callable[..., Chroma]:
-    """Return what puts texts into a collection of a server."""
+    """Return a function that adds texts to a collection of a server."""
     return lambda port, name, *texts: put_texts(connect(port), name, *texts)
 
 
@@ -153,7 +153,7 @@ async def open_store(
     connect: Callable[[int], Any],
     aconnect: Callable[[int], Awaitable[Any]],
 ) -> AsyncIterator[OpenStore]:
-    """Return what opens a collection of a server, by one client and then by the other."""
+    """Return a function that opens a collection, with the client or the asynchronous client."""
     stores: list[AsyncChroma] = []
 
     async def opened(port: int, name: str, embeddings: Embeddings | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""A Chroma server that tests start, stop and kill, and a proxy before it that makes faults."""
+"""Run a Chroma server that tests can stop, and a proxy that injects faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 
 
 class Server:
-    """The process of `chroma run`, on a path and port that it has again after a restart."""
+    """A process of `chroma run`, with the same path and port after a restart."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -37,18 +37,18 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and return with its first heartbeat."""
+        """Start the server, and wait for its first heartbeat."""
         command = shutil.which("chroma", path=str(Path(sys.executable).parent))
         assert command is not None
-        where = ["--path", str(self._folder), "--host", HOST, "--port", str(self.port)]
+        location = ["--path", str(self._folder), "--host", HOST, "--port", str(self.port)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [command, "run", *where], stdout=log, stderr=log, start_new_session=True
+                [command, "run", *location], stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 60
         while not self._alive():
-            assert self._process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server did not come up in 60 s"
+            assert self._process.poll() is None, "the server exited"
+            assert time.monotonic() < deadline, "the server did not start in 60 s"
             time.sleep(0.05)
 
     def _alive(self) -> bool:
@@ -58,22 +58,22 @@ class Server:
             return False
 
     def kill(self) -> None:
-        """End it with no chance to close anything."""
+        """Kill the server."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait(timeout=30)
             self._process = None
 
     def hang(self) -> None:
-        """Let it hold its connections and say nothing."""
+        """Stop the server's process without closing its connections."""
         self._signal(signal.SIGSTOP)
         assert self._process is not None
         while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
             time.sleep(0.01)
-        time.sleep(0.05)  # that was the first of its threads
+        time.sleep(0.05)  # so far only its first thread has stopped
 
-    def go_on(self) -> None:
-        """End what `hang` began."""
+    def resume(self) -> None:
+        """Continue after `hang`."""
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
@@ -88,14 +88,14 @@ class Server:
         self.kill()
 
 
-class Answer:
-    """What the server answered, and how to hand it on, or not."""
+class ProxiedResponse:
+    """A response of the server that the proxy forwards, changes or drops."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, ended: threading.Event, get: Any) -> None:
         self._handler, self._get, self.ended = handler, get, ended
 
-    def pass_on(self, *, body: bytes | None = None, length: int | None = None) -> None:
-        """Send the server's answer, or another body, or one that claims another length."""
+    def forward(self, *, body: bytes | None = None, length: int | None = None) -> None:
+        """Send the server's response, with another body or another length if given."""
         status, original = self._get()
         body = original if body is None else body
         self.send(status, body, length=length)
@@ -113,7 +113,7 @@ class Answer:
         handler.wfile.write(body)
 
     def trickle(self, body: bytes, seconds: float) -> None:
-        """Send a byte, and another, and another."""
+        """Send the body byte by byte."""
         for byte in body:
             if self.ended.wait(seconds):
                 return
@@ -121,18 +121,18 @@ class Answer:
             self._handler.wfile.flush()
 
     def reset(self) -> None:
-        """Send nothing, and break the connection off."""
+        """Reset the connection without a response."""
         linger = struct.pack("ii", 1, 0)
         self._handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self._handler.connection.close()
 
 
-Fault = Callable[[Answer], None]
+Fault = Callable[[ProxiedResponse], None]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked."""
+    """A request of a client."""
 
     path: str
     headers: dict[str, str]
@@ -140,11 +140,11 @@ class Request:
 
 
 class FaultyProxy:
-    """Stands between a client and a server, and hands on what it is not told to spoil."""
+    """A proxy of a server that forwards requests and injects faults into responses."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._fault: Fault = Answer.pass_on
+        self._fault: Fault = ProxiedResponse.forward
         self._times, self._after = math.inf, 0
         self._ended = threading.Event()
         self.requests: list[Request] = []
@@ -152,27 +152,33 @@ class FaultyProxy:
         self.accept()
 
     def inject(self, fault: Fault, *, times: float = math.inf, after: int = 0) -> None:
-        """Spoil so many of the next answers, and forget what was asked so far."""
+        """Inject a fault into the next responses, and clear the recorded requests.
+
+        Args:
+            fault: The fault.
+            times: Number of responses with the fault.
+            after: Number of responses to forward before.
+        """
         self.requests.clear()
         self._fault, self._times, self._after = fault, times, after
 
     def accept(self) -> None:
-        """Listen, on the same port as before."""
+        """Listen, after `refuse` on the same port."""
         self._http = ThreadingHTTPServer((HOST, self.port), self._handler())
         self._http.daemon_threads = True
-        self._http.handle_error = lambda *_: None  # the client is gone: its own affair
+        self._http.handle_error = lambda *_: None  # the client has disconnected
         self.port = self._http.server_address[1]
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     def refuse(self) -> None:
-        """Listen no longer."""
+        """Stop listening: connections are refused."""
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
 
     def close(self) -> None:
-        """End, also what hangs."""
+        """Stop, and end responses that hang."""
         self._ended.set()
         self.refuse()
 
@@ -195,9 +201,9 @@ class FaultyProxy:
         return Handler
 
     def serve(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        """Ask the server, and spoil its answer if that is what is to be done now."""
+        """Forward a request to the server, and inject the fault if it is due."""
 
-        def ask() -> tuple[int, bytes]:
+        def request() -> tuple[int, bytes]:
             connection = http.client.HTTPConnection(HOST, self._target, timeout=30)
             try:
                 headers = {"Content-Type": "application/json"}
@@ -210,52 +216,52 @@ class FaultyProxy:
         number = len(self.requests)
         body = json.loads(content) if content else None
         self.requests.append(Request(handler.path, dict(handler.headers), body))
-        answer = Answer(handler, self._ended, ask)
-        faulty = self._after <= number < self._after + self._times
-        (self._fault if faulty else Answer.pass_on)(answer)
+        is_faulty = self._after <= number < self._after + self._times
+        respond = self._fault if is_faulty else ProxiedResponse.forward
+        respond(ProxiedResponse(handler, self._ended, request))
 
 
 # Faults
 
 
 def status(code: int, body: bytes = b"") -> Fault:
-    """Answer with a status, without asking the server."""
-    return lambda answer: answer.send(code, body)
+    """Respond with a status, without a request to the server."""
+    return lambda response: response.send(code, body)
 
 
-def half_an_answer(answer: Answer) -> None:
-    """Break off in the middle of what was announced."""
-    body = answer.body()
-    answer.send(200, body[: len(body) // 2], length=len(body))
+def truncated_response(response: ProxiedResponse) -> None:
+    """Close the connection in the middle of the body."""
+    body = response.body()
+    response.send(200, body[: len(body) // 2], length=len(body))
 
 
-def half_a_text(answer: Answer) -> None:
-    """Send a whole answer with half of what should be in it."""
-    answer.pass_on(body=answer.body()[: len(answer.body()) // 2])
+def truncated_body(response: ProxiedResponse) -> None:
+    """Send a complete response with half of the body."""
+    response.forward(body=response.body()[: len(response.body()) // 2])
 
 
-def no_json(answer: Answer) -> None:
-    """Answer as a proxy's page of greeting does."""
-    answer.send(200, b"<html>welcome</html>")
+def html_page(response: ProxiedResponse) -> None:
+    """Respond with an HTML page, as the login page of a network does."""
+    response.send(200, b"<html>welcome</html>")
 
 
-def silence(answer: Answer) -> None:
-    """Never answer."""
-    answer.ended.wait()
+def no_response(response: ProxiedResponse) -> None:
+    """Never respond."""
+    response.ended.wait()
 
 
-def drip(answer: Answer) -> None:
-    """Answer so slowly that each byte comes in time and the whole does not."""
-    body = answer.body()
-    answer.send(200, body[:10], length=len(body))
-    answer.trickle(body[10:], 0.1)
+def slow_bytes(response: ProxiedResponse) -> None:
+    """Respond so slowly that each byte is within the timeout, and the whole is not."""
+    body = response.body()
+    response.send(200, body[:10], length=len(body))
+    response.trickle(body[10:], 0.1)
 
 
 def delay(seconds: float) -> Fault:
-    """Answer a little later."""
+    """Respond after a delay."""
 
-    def later(answer: Answer) -> None:
-        answer.ended.wait(seconds)
-        answer.pass_on()
+    def later(response: ProxiedResponse) -> None:
+        response.ended.wait(seconds)
+        response.forward()
 
     return later

@@ -10,14 +10,14 @@ from contextlib import suppress
 import pytest
 from integration_tests.corpus import CANARY, QUERIES, RandomEmbeddings
 from integration_tests.servers import (
-    Answer,
+    ProxiedResponse,
     delay,
-    drip,
-    half_a_text,
-    half_an_answer,
-    no_json,
-    silence,
+    html_page,
+    no_response,
+    slow_bytes,
     status,
+    truncated_body,
+    truncated_response,
 )
 from langchain_chroma import Chroma
 
@@ -34,10 +34,10 @@ PASSING = {
     "502": status(502),
     "504": status(504),
     "429 of Chroma": status(429, b'{"error": "RateLimitError", "message": "heliotrope"}'),
-    "reset": Answer.reset,
-    "half an answer": half_an_answer,
-    "half a text": half_a_text,
-    "no JSON": no_json,
+    "reset": ProxiedResponse.reset,
+    "half an answer": truncated_response,
+    "half a text": truncated_body,
+    "no JSON": html_page,
 }
 # What it would not.
 LASTING = {
@@ -120,7 +120,9 @@ async def test_a_server_that_refuses_connections_is_unavailable_until_it_accepts
     assert await retriever.ainvoke(QUERIES[0]) == expected
 
 
-@pytest.mark.parametrize("fault", [silence, drip, delay(LATE)], ids=["silence", "drip", "delay"])
+@pytest.mark.parametrize(
+    "fault", [no_response, slow_bytes, delay(LATE)], ids=["no_response", "slow_bytes", "delay"]
+)
 async def test_an_answer_that_comes_too_late_is_a_timeout(proxy, retriever, fault):
     proxy.inject(fault)
     error, seconds = await error_of(retriever, timeout=0.6)
@@ -150,8 +152,12 @@ async def test_tries_again_count_towards_the_timeout(proxy, retriever):
 
 @pytest.mark.parametrize(
     ("fault", "kind", "asked"),
-    [(status(503), StoreUnavailable, 3), (status(500), StoreError, 1), (silence, StoreTimeout, 1)],
-    ids=["503", "500", "silence"],
+    [
+        (status(503), StoreUnavailable, 3),
+        (status(500), StoreError, 1),
+        (no_response, StoreTimeout, 1),
+    ],
+    ids=["503", "500", "no_response"],
 )
 async def test_looking_the_collection_up_fails_in_the_same_way(
     proxy, retriever, fault, kind, asked
@@ -209,7 +215,7 @@ def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
         client=connect(proxy.port), collection_name=filled, embedding_function=RandomEmbeddings()
     )
     retriever = SIFTRetriever(vectorstore=store, timeout=0.4)
-    proxy.inject(silence)
+    proxy.inject(no_response)
 
     def wait_in_vain():
         with suppress(StoreTimeout):
@@ -220,7 +226,7 @@ def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
         thread.start()
     for thread in waiting:
         thread.join()
-    proxy.inject(silence, times=0)
+    proxy.inject(no_response, times=0)
     deadline = time.monotonic() + 5
     while len(CallThread.idle) < sum(
         t.name == "langchain-sift-store" for t in threading.enumerate()

@@ -83,8 +83,8 @@ def check(observed: list[Observation], expected: dict[str, list[str]], back: flo
     assert max(recovered.values()) < back + RECOVERY
 
 
-async def test_threads_are_served_again_by_a_server_that_was_killed(own_server, name, fill):
-    retriever = SIFTRetriever(vectorstore=fill(own_server.port, name), k=5, timeout=5)
+async def test_threads_are_served_again_by_a_server_that_was_killed(stoppable_server, name, fill):
+    retriever = SIFTRetriever(vectorstore=fill(stoppable_server.port, name), k=5, timeout=5)
     expected = {query: ids(retriever.invoke(query)) for query in QUERIES}
     observed: list[Observation] = []
     done = threading.Event()
@@ -104,7 +104,7 @@ async def test_threads_are_served_again_by_a_server_that_was_killed(own_server, 
     for thread in threads:
         thread.start()
     try:
-        back = await kill_and_restart(own_server, observed)
+        back = await kill_and_restart(stoppable_server, observed)
     finally:
         done.set()
         for thread in threads:
@@ -112,9 +112,11 @@ async def test_threads_are_served_again_by_a_server_that_was_killed(own_server, 
     check(observed, expected, back)
 
 
-async def test_tasks_are_served_again_by_a_server_that_was_killed(own_server, name, fill, aconnect):
-    fill(own_server.port, name)
-    store = AsyncChroma(await aconnect(own_server.port), name, RandomEmbeddings())
+async def test_tasks_are_served_again_by_a_server_that_was_killed(
+    stoppable_server, name, fill, aconnect
+):
+    fill(stoppable_server.port, name)
+    store = AsyncChroma(await aconnect(stoppable_server.port), name, RandomEmbeddings())
     retriever = SIFTRetriever(vectorstore=store, k=5, timeout=5)
     expected = {query: ids(await retriever.ainvoke(query)) for query in QUERIES}
     observed: list[Observation] = []
@@ -133,7 +135,7 @@ async def test_tasks_are_served_again_by_a_server_that_was_killed(own_server, na
 
     tasks = [asyncio.create_task(ask(caller)) for caller in range(CALLERS)]
     try:
-        back = await kill_and_restart(own_server, observed)
+        back = await kill_and_restart(stoppable_server, observed)
     finally:
         for task in tasks:
             task.cancel()
@@ -158,7 +160,7 @@ async def both(hanging, name, fill, aconnect):
     store = AsyncChroma(await aconnect(hanging.port), name, RandomEmbeddings())
     stores: list[Any] = [fill(hanging.port, name), store]
     yield [SIFTRetriever(vectorstore=store, k=5, timeout=10) for store in stores]
-    hanging.go_on()
+    hanging.resume()
     await store.aclose()
 
 
@@ -194,7 +196,7 @@ async def test_a_server_that_hangs_is_a_timeout_and_serves_when_it_goes_on(hangi
             break
     else:
         pytest.fail("the error came more than half a second from the deadline, each time")
-    hanging.go_on()
+    hanging.resume()
     assert await asked() == expected
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
@@ -217,7 +219,7 @@ async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
         outcomes = retriever.batch(QUERIES, timeout=0.2, return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
     assert workers() <= most + 1
-    hanging.go_on()
+    hanging.resume()
     deadline = time.monotonic() + 5
     while len(CallThread.idle) < workers():
         assert time.monotonic() < deadline, "some still wait"
@@ -249,7 +251,7 @@ async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeou
             assert time.monotonic() < deadline, "a thread waits for a server that hangs"
             await asyncio.sleep(0.02)
     finally:
-        hanging.go_on()
+        hanging.resume()
     for store in (by_threads, by_coroutines):
         assert len(await SIFTRetriever(vectorstore=store).ainvoke(QUERIES[0])) == 4
     await by_coroutines.aclose()
@@ -261,5 +263,5 @@ async def test_the_error_is_of_the_kind_that_python_and_langchain_know(hanging, 
         both[0].invoke(QUERIES[0], timeout=0.2)
     assert isinstance(raised.value, SIFTError)
     patient = both[0].bind(timeout=0.2).with_fallbacks([both[0].bind(timeout=10)])
-    threading.Timer(0.5, hanging.go_on).start()
+    threading.Timer(0.5, hanging.resume).start()
     assert len(patient.invoke(QUERIES[0])) == 5

@@ -68,12 +68,12 @@ def endpoint(filled_folder, tiny_model_path, tmp_path_factory) -> Iterator[Endpo
 
 
 @pytest.fixture
-def filled_server(own_server, tiny_model_path, embeddings, texts) -> Server:
+def filled_server(stoppable_server, tiny_model_path, embeddings, texts) -> Server:
     """Return a filled Chroma server that the test may stop."""
-    client = chromadb.HttpClient(host=HOST, port=own_server.port)
+    client = chromadb.HttpClient(host=HOST, port=stoppable_server.port)
     fill_collection(texts, str(tiny_model_path), embeddings.mean, client=client)
     close(client)
-    return own_server
+    return stoppable_server
 
 
 def arguments(model: Path, store: Path | str, *more: str) -> list[str]:
@@ -186,7 +186,7 @@ def test_requests_get_503_while_the_store_hangs(filled_server, tiny_model_path, 
         try:
             assert client.post(TEXT, json=body()).status_code == 503
         finally:
-            filled_server.go_on()
+            filled_server.resume()
         assert client.post(TEXT, json=body()).status_code == 200
 
 
@@ -202,7 +202,7 @@ def test_a_missing_collection_or_server_is_reported_at_the_start(
         with pytest.raises(StoreTimeout, match="did not respond"):
             open_service(make_settings(tiny_model_path, store))
     finally:
-        filled_server.go_on()
+        filled_server.resume()
     monkeypatch.undo()
     filled_server.kill()
     with pytest.raises(StoreUnavailable, match="no Chroma server"):

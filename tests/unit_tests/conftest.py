@@ -1,6 +1,6 @@
-"""What several unit tests share: tokenizers with a template, and a model that calls tools."""
+"""Provide tokenizers with a chat template, and a model that calls tools."""
 
-# ruff: noqa: PLC0415 - a run that needs no model need not load its libraries
+# ruff: noqa: PLC0415 - tests without a model do not load its libraries
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def templated(
 
 @pytest.fixture(scope="session")
 def tool_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train a model that calls tools; nobody may change it."""
+    """Train a model that calls tools; no test may change it."""
     from unit_tests.tool_model import make_tool_model
 
     return make_tool_model()
