@@ -126,7 +126,7 @@ class HiddenStateEmbeddings(Embeddings):
         """Restore the embeddings of a collection.
 
         Args:
-            metadata: Metadata of the collection, with those that `collection_metadata` returned.
+            metadata: Metadata of the collection, with the entries of `collection_metadata`.
             model: As in the constructor; must be the model of the collection.
             tokenizer: As in the constructor.
             max_length: As in the constructor; must be that of the collection.

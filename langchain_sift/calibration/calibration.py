@@ -84,5 +84,4 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; NaN becomes None."""
-        values: dict[str, Any] = plain({**asdict(self), "settings": self.settings.to_json()})
-        return values
+        return dict(plain({**asdict(self), "settings": self.settings.to_json()}))

@@ -31,9 +31,9 @@ def surrogate_likelihoods(
 ) -> tuple[float, ...]:
     """Compute the likelihood of the texts given their embeddings, for each λ'.
 
-    λ' is the variance of what the model can learn from a text and its embedding does not explain
-    (arXiv 2410.08020, section 3). For each prompt, SIFT's Gaussian process therefore predicts
-    the token frequencies of the texts from their embeddings. No gradient step is taken.
+    λ' is the variance of a text's content that its embedding does not explain (arXiv 2410.08020,
+    section 3). For each prompt, SIFT's Gaussian process therefore predicts the token frequencies
+    of the texts from their embeddings. No gradient step is taken.
 
     Returns:
         The log likelihood of `leave_one_out` for each λ', mean over prompts.

@@ -17,7 +17,7 @@ from langchain_sift.checks import check_count, check_positive
 from langchain_sift.errors import ArgumentError, EmbeddingError
 
 Array = npt.NDArray[np.float64]
-"""Embeddings, or what is computed from them, in NumPy."""
+"""A NumPy array of float64: embeddings, similarities, variances."""
 
 LEAST_NOISE_VARIANCE = 1e-12
 """Lower bound of λ': the variances of embeddings of unit norm are exact to about 1e-15."""
@@ -131,7 +131,7 @@ def _check_rows(xp: Any, matrix: Any, squared_norms: Any, name: str) -> None:
     if not bool(xp.all(xp.isfinite(matrix[row, :]))):
         problem = f"must be finite, got NaN or infinity in row {row}: embed that text again"
     elif bool(xp.any(matrix[row, :] != 0)):
-        problem = f"must be of about unit norm, got one beyond its type's range in row {row}"
+        problem = f"must be of about unit norm, got a length beyond its type's range in row {row}"
     else:
         problem = f"must not be zero, got zeros in row {row}: embed that text again"
     raise EmbeddingError(f"{name} {problem}")
@@ -144,7 +144,7 @@ def as_numpy(array: Any) -> Any:
     return np.asarray(array)
 
 
-def unit_rows(xp: Any, matrix: Any) -> Any:
+def normalize_rows(xp: Any, matrix: Any) -> Any:
     """Scale each row to norm one."""
     return matrix / xp.sqrt(xp.sum(matrix * matrix, axis=1, keepdims=True))
 
@@ -152,4 +152,6 @@ def unit_rows(xp: Any, matrix: Any) -> Any:
 def cosine_similarities(matrices: Matrices) -> Any:
     """Compute the cosine of each candidate with the queries, mean over queries, shape (n,)."""
     xp = matrices.xp
-    return unit_rows(xp, matrices.candidates) @ xp.mean(unit_rows(xp, matrices.queries), axis=0)
+    return normalize_rows(xp, matrices.candidates) @ xp.mean(
+        normalize_rows(xp, matrices.queries), axis=0
+    )

@@ -93,8 +93,8 @@ def choose(
         noise_variance: λ'.
         replace: If True, a candidate may be chosen again.
         stopping_alpha: α of adaptive SIFT.
-        tolerance: The relative difference up to which two scores are equal. None means that of
-            the gains.
+        tolerance: The relative difference up to which two scores are equal. None means the
+            tolerance of the gains.
 
     Raises:
         ArgumentError: If a number is out of range.

@@ -16,7 +16,7 @@ from langchain_sift.selection.arguments import (
     as_matrices,
     as_numpy,
     check_arguments,
-    unit_rows,
+    normalize_rows,
 )
 from langchain_sift.selection.greedy import Selection, stops_after
 from langchain_sift.selection.posterior import Posterior
@@ -67,8 +67,8 @@ def _combination(matrices: Matrices, *, k: int, replace: bool) -> list[int]:
     if len(matrices.candidates) == 0:
         return []
     xp = matrices.xp
-    candidates = as_numpy(unit_rows(xp, matrices.candidates)).astype(np.float64)
-    query = as_numpy(xp.mean(unit_rows(xp, matrices.queries), axis=0)).astype(np.float64)
+    candidates = as_numpy(normalize_rows(xp, matrices.candidates)).astype(np.float64)
+    query = as_numpy(xp.mean(normalize_rows(xp, matrices.queries), axis=0)).astype(np.float64)
     rows, weights = frank_wolfe(query, candidates, k=k)
     if not replace:
         return rows

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection.arguments import as_matrices, cosine_similarities, unit_rows
+from langchain_sift.selection.arguments import as_matrices, cosine_similarities, normalize_rows
 from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import Posterior, product_tolerance
 
@@ -46,7 +46,7 @@ def mmr(
     matrices = as_matrices(query_embeddings, candidate_embeddings)
     xp = matrices.xp
     similarities = cosine_similarities(matrices)
-    units = unit_rows(xp, matrices.candidates)
+    units = normalize_rows(xp, matrices.candidates)
     redundancies = xp.full_like(similarities, -1.0)  # max cos(x, chosen); -1 with nothing chosen
 
     def score(_: Posterior, chosen: Sequence[int]) -> Any:

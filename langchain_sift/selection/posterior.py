@@ -65,7 +65,8 @@ class Posterior:
         # Rounding over many choices can take σ²_X(x) below zero by almost this λ'.
         self._must_clip = noise_variance < 100.0 * LEAST_NOISE_VARIANCE * largest_variance
         self.noisy_variances = _float64(xp, matrices.squared_norms) + noise_variance
-        # cov_X(x, x*), shape (m, n); (n,) for one query, whose numbers are faster than arrays.
+        # cov_X(x, x*), shape (m, n). The shape for one query is (n,): a number for v(x*) is faster
+        # than an array of length one.
         self._covariances = _float64(xp, queries @ candidates.mT)
         self._has_one_query = len(queries) == 1
         if self._has_one_query:
