@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -22,7 +24,6 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.retrievers import LangSmithRetrieverParams
 from langchain_core.runnables import RunnableConfig, run_in_executor
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
-from langchain_core.runnables.utils import gather_with_concurrency
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
@@ -33,10 +34,11 @@ from langchain_sift.retrieval.search import (
     Choice,
     achoose,
     achoose_each,
+    aembed,
     as_vectors,
     choose,
     choose_each,
-    split_query,
+    embed,
 )
 from langchain_sift.retrieval.settings import (
     FIELDS,
@@ -46,15 +48,14 @@ from langchain_sift.retrieval.settings import (
     merge_settings,
     noise_variance_for,
 )
-from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import (
     AnyAdapter,
-    StoreAdapter,
     adapter_for,
     blocking_adapter_for,
     embeddings_of,
 )
 
+_CURE = "use `ainvoke` or `abatch`"
 _GAIN = "langchain_sift_gain"
 """The default key of gains in the metadata."""
 
@@ -98,7 +99,7 @@ class SIFTRetriever(VectorStoreRetriever):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     search_type: str = "sift"
-    """ "sift", or for comparison: "similarity" (nearest neighbors), "mmr" (in its order of choice)
+    """ "sift", or for comparison: "similarity" (nearest neighbours), "mmr" (in its order of choice)
     or "uncertainty_sampling"."""
 
     k: StrictInt = 4
@@ -110,7 +111,7 @@ class SIFTRetriever(VectorStoreRetriever):
 
     noise_variance: float = 0.01
     """The paper's λ', positive. Towards 0, only new information about the query counts; towards
-    infinity, the choice is that of nearest neighbors. The right value depends on the embedding:
+    infinity, the choice is that of nearest neighbours. The right value depends on the embedding:
     0.01 for the paper's, 0.1 to 1 for the hidden states of a small model, 1 for
     `all-MiniLM-L6-v2`. The default is the `noise_variance` of the store's embeddings if they have
     one, as `HiddenStateEmbeddings` do."""
@@ -287,11 +288,11 @@ class SIFTRetriever(VectorStoreRetriever):
             EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
             StoreError: If the store cannot answer, or not in time.
         """
-        return self._choose(self._embed(query), settings).scored()
+        return self._choose(query, settings).scored()
 
     async def aretrieve_with_scores(self, query: str, **settings: object) -> Retrieval:
         """Do as `retrieve_with_scores` does, without blocking the event loop."""
-        choice = await self._achoose(await self._aembed(query), settings)
+        choice = await self._achoose(query, settings)
         return await run_in_executor(None, choice.scored)
 
     def retrieve_by_vector(self, embedding: Sequence[float], **settings: object) -> Retrieval:
@@ -312,13 +313,16 @@ class SIFTRetriever(VectorStoreRetriever):
         The sum of the vectors' variances is reduced: sentences of a long prompt, or the turns
         of a conversation. Candidates are fetched for each vector.
         """
-        return self._choose(as_vectors(embeddings), settings).scored()
+        adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
+        return choose(adapter, self._settings(settings, adapter), as_vectors(embeddings)).scored()
 
     async def aretrieve_by_vectors(
         self, embeddings: Sequence[Sequence[float]], **settings: object
     ) -> Retrieval:
         """Do as `retrieve_by_vectors` does, without blocking the event loop."""
-        choice = await self._achoose(as_vectors(embeddings), settings)
+        adapter, queries = adapter_for(self.vectorstore), as_vectors(embeddings)
+        checked = self._settings(settings, adapter)
+        choice = await achoose(adapter, checked, queries, store=self.vectorstore)
         return await run_in_executor(None, choice.scored)
 
     # LangChain's interface
@@ -332,7 +336,7 @@ class SIFTRetriever(VectorStoreRetriever):
         **call: object,
     ) -> list[Document]:
         """Embed the query and choose documents, unless `batch` has done so."""
-        choice = _choice_of_batch(_outcomes, query) or self._choose(self._embed(query), call)
+        choice = _choice_of_batch(_outcomes, query) or self._choose(query, call)
         if run_manager.handlers:
             child = run_manager.get_child()
             dispatch_custom_event("sift_selection", choice.event(), config={"callbacks": child})
@@ -349,7 +353,7 @@ class SIFTRetriever(VectorStoreRetriever):
         """Do as `_get_relevant_documents` does, without blocking the event loop."""
         choice = _choice_of_batch(_outcomes, query)
         if choice is None:
-            choice = await self._achoose(await self._aembed(query), call)
+            choice = await self._achoose(query, call)
         if run_manager.handlers:
             config: RunnableConfig = {"callbacks": run_manager.get_child()}
             await adispatch_custom_event("sift_selection", choice.event(), config=config)
@@ -370,16 +374,14 @@ class SIFTRetriever(VectorStoreRetriever):
         """
         if not inputs:
             return []
-        queries = _different(inputs)
-        with get_executor_for_config(get_config_list(config, len(inputs))[0]) as executor:
-            embedded = list(executor.map(self._embed_or_error, queries))
-        outcomes: list[Choice | Exception]
-        try:
-            adapter = self._blocking_adapter()
-            outcomes = choose_each(adapter, self._settings(kwargs, adapter), embedded)
-        except SIFTError as error:  # an invalid setting is an error of each query
-            outcomes = [error] * len(queries)
-        kwargs["_outcomes"] = dict(zip(queries, outcomes, strict=True))
+        with suppress(SIFTError):  # an invalid setting is raised by each `invoke`
+            embedder = self.query_embedder or embeddings_of(self.vectorstore)
+            adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
+            settings = self._settings(kwargs, adapter)
+            embed_one = partial(embed, embedder=embedder, splitter=self.query_splitter)
+            with get_executor_for_config(get_config_list(config, len(inputs))[0]) as executor:
+                outcomes = choose_each(adapter, settings, inputs, embed_one, executor)
+            kwargs["_outcomes"] = outcomes
         return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     async def abatch(
@@ -393,17 +395,19 @@ class SIFTRetriever(VectorStoreRetriever):
         """Do as `batch` does, without blocking the event loop."""
         if not inputs:
             return []
-        queries = _different(inputs)
-        limit = get_config_list(config, len(inputs))[0].get("max_concurrency")
-        embedded = await gather_with_concurrency(limit, *map(self._aembed_or_error, queries))
-        outcomes: list[Choice | Exception]
-        try:
+        with suppress(SIFTError):
+            embedder = self.query_embedder or embeddings_of(self.vectorstore)
             adapter = adapter_for(self.vectorstore)
             settings = self._settings(kwargs, adapter)
-            outcomes = await achoose_each(adapter, settings, embedded, store=self.vectorstore)
-        except SIFTError as error:
-            outcomes = [error] * len(queries)
-        kwargs["_outcomes"] = dict(zip(queries, outcomes, strict=True))
+            embed_one = partial(aembed, embedder=embedder, splitter=self.query_splitter)
+            kwargs["_outcomes"] = await achoose_each(
+                adapter,
+                settings,
+                inputs,
+                embed_one,
+                limit=get_config_list(config, len(inputs))[0].get("max_concurrency"),
+                store=self.vectorstore,
+            )
         return await super().abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:
@@ -426,18 +430,18 @@ class SIFTRetriever(VectorStoreRetriever):
 
     # One retrieval
 
-    def _choose(self, queries: Array, call: Mapping[str, object]) -> Choice:
-        adapter = self._blocking_adapter()
-        return choose(adapter, self._settings(call, adapter), queries)
+    def _choose(self, query: str, call: Mapping[str, object]) -> Choice:
+        embedder = self.query_embedder or embeddings_of(self.vectorstore)
+        adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
+        settings = self._settings(call, adapter)
+        return choose(adapter, settings, embed(query, embedder, self.query_splitter))
 
-    async def _achoose(self, queries: Array, call: Mapping[str, object]) -> Choice:
+    async def _achoose(self, query: str, call: Mapping[str, object]) -> Choice:
+        embedder = self.query_embedder or embeddings_of(self.vectorstore)
         adapter = adapter_for(self.vectorstore)
-        return await achoose(
-            adapter, self._settings(call, adapter), queries, store=self.vectorstore
-        )
-
-    def _blocking_adapter(self) -> StoreAdapter:
-        return blocking_adapter_for(self.vectorstore, cure="use `ainvoke` or `abatch`")
+        settings = self._settings(call, adapter)
+        queries = await aembed(query, embedder, self.query_splitter)
+        return await achoose(adapter, settings, queries, store=self.vectorstore)
 
     def _settings(
         self, call: Mapping[str, object], adapter: AnyAdapter, *, check_filter: bool = True
@@ -450,34 +454,6 @@ class SIFTRetriever(VectorStoreRetriever):
             adapter=adapter,
             require_filter=self.require_filter and check_filter,
         )
-
-    def _embed(self, query: str) -> Array:
-        embedder = self.query_embedder or embeddings_of(self.vectorstore)
-        parts = split_query(query, self.query_splitter)
-        return as_vectors([embedder.embed_query(part) for part in parts])
-
-    async def _aembed(self, query: str) -> Array:
-        embedder = self.query_embedder or embeddings_of(self.vectorstore)
-        parts = split_query(query, self.query_splitter)
-        # One after another: `max_concurrency` counts queries.
-        return as_vectors([await embedder.aembed_query(part) for part in parts])
-
-    def _embed_or_error(self, query: str) -> Array | Exception:
-        try:
-            return self._embed(query)
-        except Exception as error:  # noqa: BLE001 - raised by the `invoke` of this query
-            return error
-
-    async def _aembed_or_error(self, query: str) -> Array | Exception:
-        try:
-            return await self._aembed(query)
-        except Exception as error:  # noqa: BLE001 - as above
-            return error
-
-
-def _different(inputs: Sequence[object]) -> list[str]:
-    """Return the different queries; `invoke` rejects inputs that are no strings."""
-    return list(dict.fromkeys(query for query in inputs if isinstance(query, str)))
 
 
 def _choice_of_batch(

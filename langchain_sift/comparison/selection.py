@@ -19,14 +19,13 @@ from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
-from langchain_sift.retrieval.search import choose_exactly
-from langchain_sift.retrieval.settings import RetrievalSettings
+from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
+from langchain_sift.retrieval.settings import RetrievalSettings, method_of
 from langchain_sift.selection import SELECTORS, random
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
-from langchain_sift.stores.exact import ExactIndex
 from langchain_sift.stores.interface import blocking_adapter_for, embeddings_of
 
 _READING_TIMEOUT = 3600.0
@@ -140,7 +139,7 @@ class Corpus:
         if selector is random:
             selector = partial(random, seed=zlib.crc32(seed.encode()))
         settings = RetrievalSettings(
-            method=selector,
+            method=method_of(selector),
             k=k,
             fetch_k=fetch_k,
             noise_variance=method.noise_variance or noise_variance,

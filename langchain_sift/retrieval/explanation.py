@@ -1,10 +1,9 @@
-"""Why these documents: SIFT's choice for one query, step by step, beside the nearest ones."""
+"""Explain SIFT's choice for a query, step by step, next to the nearest neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from langchain_core.vectorstores import VectorStore
@@ -15,61 +14,64 @@ from langchain_sift.selection import Selection, nearest_neighbors, select
 from langchain_sift.selection.arguments import Array, check_arguments
 from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.selection.posterior import irreducible_variance
-from langchain_sift.stores import Candidates, embed_query, fetch_candidates
-from langchain_sift.stores.candidates import unit_vector
+from langchain_sift.stores.calls import fetch_candidates
+from langchain_sift.stores.candidates import Candidates, unit_vector
+from langchain_sift.stores.interface import embed_query
 
 STOPPING_ALPHAS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedChoice:
-    """One document of a choice, and what it brought."""
+    """A chosen document with the reasons for the choice."""
 
     id: str | None
     text: str
     similarity: float
-    """Cosine to the query."""
+    """Cosine with the query."""
 
     gain: float
-    """By how much it lowered the posterior variance at the query."""
+    """The reduction of the query's posterior variance by this choice."""
 
     gain_alone: float
-    """By how much it would have, chosen first."""
+    """The reduction if the document was chosen first."""
 
     posterior_variance: float
-    """What was left after it."""
+    """Posterior variance of the query after this choice."""
 
     most_like: int | None
-    """Which document chosen before it is most like it, from 0; none for the first."""
+    """Position of the most similar document chosen before, from 0. None for the first choice."""
 
     likeness: float
-    """Cosine to that one."""
+    """Cosine with that document."""
 
     copies: int
-    """Rows of the store with this very text."""
+    """Number of fetched rows with the document's text."""
 
     @property
     def known(self) -> float:
-        """The share of what it tells that was known when it was chosen, from 0 to 1."""
+        """The share of the document's information that earlier choices have, from 0 to 1."""
         return max(0.0, 1.0 - self.gain / self.gain_alone) if self.gain_alone > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What SIFT chose for a query and why, and what nearest neighbours would have chosen."""
+    """The choices of SIFT and of nearest neighbours for a query."""
 
     query: str
     candidates: int
+    """Number of candidates, of different texts."""
+
     noise_variance: float
     prior_variance: float
     irreducible_variance: float
-    """What is left when all candidates are known."""
+    """Variance that would remain if all candidates were known without noise."""
 
     sift: tuple[ExplainedChoice, ...]
     nearest: tuple[ExplainedChoice, ...]
     stops: Mapping[float, int | None]
-    """For each `stopping_alpha`, after how many documents adaptive stopping would stop; None if
-    not within `k`."""
+    """For each `stopping_alpha`, the number of documents after which adaptive SIFT stops. None if
+    it does not stop within `k`."""
 
 
 def explain(
@@ -84,11 +86,11 @@ def explain(
     """Explain SIFT's choice for a query.
 
     Args:
-        vectorstore: Any that `SIFTRetriever` takes, with embeddings.
-        query: The prompt.
-        k: Documents to choose.
-        fetch_k: Candidates that they are chosen from; raised to `k` where it is smaller.
-        noise_variance: λ'; by default as in `SIFTRetriever`.
+        vectorstore: Any store that `SIFTRetriever` takes, with embeddings.
+        query: The text to retrieve for.
+        k: Maximum number of documents.
+        fetch_k: Maximum number of candidates, at least `k`.
+        noise_variance: λ'. None means the default of `SIFTRetriever`.
         timeout: Seconds that the store may take.
 
     Raises:
@@ -99,49 +101,45 @@ def explain(
     check_arguments(k, noise_variance, None)
     check_count("fetch_k", fetch_k)
     embedded = embed_query(vectorstore, query)
-    vector = unit_vector(embedded)
+    unit = unit_vector(embedded)
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
     rows = candidates.embeddings
-    settings: dict[str, Any] = {"k": k, "noise_variance": noise_variance}
-    chosen = select(vector, rows, **settings)
+    sift = select(unit, rows, k=k, noise_variance=noise_variance)
+    nearest = nearest_neighbors(unit, rows, k=k, noise_variance=noise_variance)
+    variances = sift.posterior_variances.tolist()
     return Explanation(
         query=query,
         candidates=len(rows),
         noise_variance=noise_variance,
-        prior_variance=chosen.prior_variance,
-        irreducible_variance=float(irreducible_variance(vector[None, :], rows)),
-        sift=_choices(vector, candidates, chosen, noise_variance),
-        nearest=_choices(
-            vector, candidates, nearest_neighbors(vector, rows, **settings), noise_variance
-        ),
-        stops={
-            alpha: stopping_point(chosen.posterior_variances.tolist(), alpha=alpha)
-            for alpha in STOPPING_ALPHAS
-        },
+        prior_variance=sift.prior_variance,
+        irreducible_variance=float(irreducible_variance(unit[None, :], rows)),
+        sift=_choices(unit, candidates, sift, noise_variance),
+        nearest=_choices(unit, candidates, nearest, noise_variance),
+        stops={alpha: stopping_point(variances, alpha=alpha) for alpha in STOPPING_ALPHAS},
     )
 
 
 def _choices(
-    vector: Array, candidates: Candidates, selection: Selection, noise_variance: float
+    query: Array, candidates: Candidates, selection: Selection, noise_variance: float
 ) -> tuple[ExplainedChoice, ...]:
     rows = candidates.embeddings[selection.indices]
-    similarities = rows @ vector
-    between = rows @ rows.T
+    similarities = rows @ query
+    among = rows @ rows.T
     choices = []
     for step, index in enumerate(selection.indices.tolist()):
-        before = between[step, :step]
-        most_like = int(np.argmax(before)) if step else None
+        earlier = among[step, :step]
+        most_like = int(np.argmax(earlier)) if step else None
         choices.append(
             ExplainedChoice(
                 id=candidates.documents[index].id,
                 text=candidates.documents[index].page_content,
                 similarity=float(similarities[step]),
                 gain=float(selection.gains[step]),
-                # With nothing chosen the gain is cov(x, x*)^2 / (k(x, x) + λ').
-                gain_alone=float(similarities[step] ** 2 / (between[step, step] + noise_variance)),
+                # With no choices before, the gain is cov(x, x*)² / (k(x, x) + λ').
+                gain_alone=float(similarities[step] ** 2 / (among[step, step] + noise_variance)),
                 posterior_variance=float(selection.posterior_variances[step]),
                 most_like=most_like,
-                likeness=float(before[most_like]) if most_like is not None else 0.0,
+                likeness=float(earlier[most_like]) if most_like is not None else 0.0,
                 copies=int(candidates.copies[index]),
             )
         )

@@ -1,21 +1,25 @@
-"""Choose documents for one query, for many queries at once, or from vectors in memory."""
+"""Embed queries, and choose documents for one query or for many at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
 
+import array_api_compat
 import numpy as np
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.utils import gather_with_concurrency
 
 from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.retrieval.scores import Retrieval, score, write_gains
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import Selection
-from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.arguments import Array, Matrices
 from langchain_sift.stores.batches import together
-from langchain_sift.stores.calls import answer_all, arun, run
+from langchain_sift.stores.calls import arun, run
 from langchain_sift.stores.candidates import (
     Candidates,
     every_candidate,
@@ -23,9 +27,11 @@ from langchain_sift.stores.candidates import (
     residual_candidates,
     unit_queries,
 )
-from langchain_sift.stores.exact import ExactIndex
 from langchain_sift.stores.interface import AnyAdapter, Search, StoreAdapter
 
+Splitter = Callable[[str], Sequence[str]]
+
+_NUMPY = array_api_compat.array_namespace(np.empty(0))
 # Queries of a batch that are searched for together, within one timeout.
 _BATCH_SIZE = 64
 
@@ -76,17 +82,32 @@ class Choice:
         }
 
 
-def split_query(query: str, splitter: Callable[[str], Sequence[str]] | None) -> Sequence[str]:
-    """Split a query into the parts that are embedded separately.
+def embed(query: str, embedder: Embeddings, splitter: Splitter | None) -> Array:
+    """Embed a query, each of its parts separately.
 
     Args:
         query: The text to retrieve for.
-        splitter: Returns the parts. None keeps the query whole.
+        embedder: Embeds the parts.
+        splitter: Returns the parts of a query. None keeps the query whole.
+
+    Returns:
+        The vectors of the query, shape (m, d).
 
     Raises:
         TypeError: If the query is not a string.
         ArgumentError: If the splitter returns no list of strings, or an empty one.
+        EmbeddingError: If the vectors are not numbers, or of different dimensions.
     """
+    return as_vectors([embedder.embed_query(part) for part in _split(query, splitter)])
+
+
+async def aembed(query: str, embedder: Embeddings, splitter: Splitter | None) -> Array:
+    """Embed as `embed` does, without blocking the event loop."""
+    # One part after another: `max_concurrency` of a batch counts queries.
+    return as_vectors([await embedder.aembed_query(part) for part in _split(query, splitter)])
+
+
+def _split(query: str, splitter: Splitter | None) -> Sequence[str]:
     if not isinstance(query, str):
         raise TypeError(
             f"the query must be a string, got {type(query).__name__}: in a chain of "
@@ -141,24 +162,20 @@ def retrieve(queries: Array, settings: RetrievalSettings) -> Search[Choice]:
             replace=settings.replace,
             stopping_alpha=settings.stopping_alpha,
         )
+        return Choice(units, candidates, selection, settings, time.perf_counter() - started)
+    if settings.candidate_search == "exhaustive":
+        candidates = yield from every_candidate(queries.shape[1])
     else:
-        if settings.candidate_search == "exhaustive":
-            candidates = yield from every_candidate(queries.shape[1])
-        else:
-            candidates = yield from nearest_candidates(queries, units, fetch_k=settings.fetch_k)
-        selection = _select(units, candidates, settings)
-    return Choice(units, candidates, selection, settings, time.perf_counter() - started)
-
-
-def _select(units: Array, candidates: Candidates, settings: RetrievalSettings) -> Selection:
-    return settings.method(
-        units,
-        candidates.embeddings,
+        candidates = yield from nearest_candidates(queries, units, fetch_k=settings.fetch_k)
+    rows = candidates.embeddings
+    selection = settings.method(
+        Matrices(_NUMPY, units, rows, np.vecdot(rows, rows)),
         k=settings.k,
         noise_variance=settings.noise_variance,
         replace=settings.replace,
         stopping_alpha=settings.stopping_alpha,
     )
+    return Choice(units, candidates, selection, settings, time.perf_counter() - started)
 
 
 def choose(adapter: StoreAdapter, settings: RetrievalSettings, queries: Array) -> Choice:
@@ -198,44 +215,77 @@ async def achoose(
 
 
 def choose_each(
-    adapter: StoreAdapter, settings: RetrievalSettings, queries: Sequence[Array | Exception]
-) -> list[Choice | Exception]:
+    adapter: StoreAdapter,
+    settings: RetrievalSettings,
+    queries: Sequence[object],
+    embed_one: Callable[[str], Array],
+    executor: Executor,
+) -> Mapping[str, Choice | Exception]:
     """Choose documents for each of many queries, with few calls of the store.
 
     Args:
         adapter: The store's adapter.
         settings: The settings of each retrieval; the timeout counts for 64 queries together.
-        queries: For each query its vectors, as in `choose`, or the error that embedding it raised.
+        queries: The texts to retrieve for. Other inputs are ignored: `invoke` rejects them.
+        embed_one: Embeds a query, as `embed` does; called once for each different query.
+        executor: Runs `embed_one`.
 
     Returns:
-        For each query the choice, or the error that prevented it.
+        For each different query the choice, or the error that prevented it.
     """
+
+    def embed_or_error(query: str) -> Array | Exception:
+        try:
+            return embed_one(query)
+        except Exception as error:  # noqa: BLE001 - it concerns no other query
+            return error
+
+    different = _different(queries)
+    embedded = list(executor.map(embed_or_error, different))
     choices: list[Choice | Exception] = []
-    for search in _searches(queries, settings):
+    for search in _searches(embedded, settings):
         choices += run(search, adapter, timeout=settings.timeout, arguments=settings.search)
-    return choices
+    return dict(zip(different, choices, strict=True))
 
 
 async def achoose_each(
     adapter: AnyAdapter,
     settings: RetrievalSettings,
-    queries: Sequence[Array | Exception],
+    queries: Sequence[object],
+    embed_one: Callable[[str], Awaitable[Array]],
     *,
+    limit: int | None,
     store: object,
-) -> list[Choice | Exception]:
-    """Choose as `choose_each` does, without blocking the event loop; see `achoose`."""
+) -> Mapping[str, Choice | Exception]:
+    """Choose as `choose_each` does, without blocking the event loop; see `achoose` for `store`.
+
+    At most `limit` queries are embedded at a time. None means no limit.
+    """
+
+    async def embed_or_error(query: str) -> Array | Exception:
+        try:
+            return await embed_one(query)
+        except Exception as error:  # noqa: BLE001 - as above
+            return error
+
+    different = _different(queries)
+    embedded = await gather_with_concurrency(limit, *map(embed_or_error, different))
     choices: list[Choice | Exception] = []
-    for search in _searches(queries, settings):
+    for search in _searches(embedded, settings):
         choices += await arun(
             search, adapter, store=store, timeout=settings.timeout, arguments=settings.search
         )
-    return choices
+    return dict(zip(different, choices, strict=True))
+
+
+def _different(queries: Sequence[object]) -> list[str]:
+    return list(dict.fromkeys(query for query in queries if isinstance(query, str)))
 
 
 def _searches(
     queries: Sequence[Array | Exception], settings: RetrievalSettings
 ) -> Iterator[Search[list[Choice | Exception]]]:
-    """Yield a search for each batch of queries."""
+    """Yield a search for each batch of embedded queries."""
 
     def search(query: Array | Exception) -> Search[Choice]:
         if isinstance(query, Exception):
@@ -244,24 +294,3 @@ def _searches(
 
     for start in range(0, len(queries), _BATCH_SIZE):
         yield together([search(query) for query in queries[start : start + _BATCH_SIZE]])
-
-
-def choose_exactly(index: ExactIndex, settings: RetrievalSettings, queries: Array) -> Choice:
-    """Choose among candidates in memory, with exact neighbors and without a store.
-
-    Args:
-        index: The candidates.
-        settings: The settings of the retrieval; `timeout` and `search` have no effect.
-        queries: The vectors of the query, shape (m, d), of any length but zero.
-
-    Returns:
-        The choice; its indices are rows of the index.
-    """
-    if settings.candidate_search == "exhaustive":  # all candidates are at hand already
-        started, units = time.perf_counter(), unit_queries(queries)
-        selection = _select(units, index.candidates, settings)
-        return Choice(units, index.candidates, selection, settings, time.perf_counter() - started)
-    choice = answer_all(retrieve(queries, settings), index.answer)
-    documents = [choice.candidates.documents[row] for row in choice.selection.indices]
-    selection = replace(choice.selection, indices=index.rows_of(documents))
-    return replace(choice, candidates=index.candidates, selection=selection)

@@ -15,23 +15,21 @@ from pydantic import BaseModel
 
 from langchain_sift.checks import check_count, check_seconds
 from langchain_sift.errors import ArgumentError, InvalidFilter
-from langchain_sift.selection import (
-    Selector,
-    mmr,
-    nearest_neighbors,
-    select,
-    uncertainty_sampling,
-)
-from langchain_sift.selection.arguments import check_arguments
-from langchain_sift.selection.marginal_relevance import check_lambda_mult
+from langchain_sift.selection import Selection, Selector
+from langchain_sift.selection.arguments import Matrices, check_arguments
+from langchain_sift.selection.greedy import Method
+from langchain_sift.selection.marginal_relevance import check_lambda_mult, choose_by_relevance
+from langchain_sift.selection.nearest import choose_nearest
+from langchain_sift.selection.sift import choose_by_gain
+from langchain_sift.selection.uncertainty import choose_by_uncertainty
 from langchain_sift.stores.interface import AnyAdapter
 
-SEARCH_TYPES: Mapping[str, Selector] = MappingProxyType(
+SEARCH_TYPES: Mapping[str, Method] = MappingProxyType(
     {
-        "sift": select,
-        "similarity": nearest_neighbors,
-        "mmr": mmr,
-        "uncertainty_sampling": uncertainty_sampling,
+        "sift": choose_by_gain,
+        "similarity": choose_nearest,
+        "mmr": choose_by_relevance,
+        "uncertainty_sampling": choose_by_uncertainty,
     }
 )
 CANDIDATE_SEARCHES = ("nearest", "residual", "exhaustive")
@@ -51,7 +49,7 @@ FIELDS = (
 class RetrievalSettings:
     """The settings of one retrieval, checked."""
 
-    method: Selector
+    method: Method
     """Chooses among the candidates; not used by the candidate search "residual"."""
 
     k: int
@@ -152,7 +150,7 @@ def _check_once(
     method = SEARCH_TYPES[search_type]
     if lambda_mult is not None:
         check_lambda_mult(lambda_mult)
-        method = partial(mmr, lambda_mult=lambda_mult)
+        method = partial(choose_by_relevance, lambda_mult=lambda_mult)
     if not isinstance(replace, bool):
         raise ArgumentError(f"replace must be True or False, got {replace!r}")
     if candidate_search not in CANDIDATE_SEARCHES:
@@ -171,10 +169,33 @@ def _check_once(
         noise_variance=noise_variance,
         candidate_search=candidate_search,
         stopping_alpha=stopping_alpha,
-        replace=replace,
+        replace=replace and search_type != "similarity",  # a repeat is no neighbour
         step_fetch_k=int(step_fetch_k),
         timeout=timeout,
     )
+
+
+def method_of(selector: Selector) -> Method:
+    """Return a selector as the method of `RetrievalSettings`; it checks its arguments again."""
+
+    def method(
+        matrices: Matrices,
+        *,
+        k: int,
+        noise_variance: float,
+        replace: bool,
+        stopping_alpha: float | None,
+    ) -> Selection:
+        return selector(
+            matrices.queries,
+            matrices.candidates,
+            k=k,
+            noise_variance=noise_variance,
+            replace=replace,
+            stopping_alpha=stopping_alpha,
+        )
+
+    return method
 
 
 def noise_variance_for(embeddings: object, noise_variance: float | None = None) -> float:

@@ -39,20 +39,6 @@ def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None)
     check_positive("stopping_alpha", stopping_alpha, optional=True)
 
 
-def check_noise(noise_variance: float, largest_variance: float) -> None:
-    """Check that λ' is not lost in the rounding of the largest prior variance.
-
-    Raises:
-        ArgumentError: If it is.
-    """
-    if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest_variance:
-        raise ArgumentError(
-            f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
-            f"of an embedding, which is {largest_variance:.3g}, got {noise_variance!r}: "
-            "a smaller value is lost in the rounding of float64"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Matrices:
     """The embeddings of a selection, checked: of one array library, type and device."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from langchain_sift.selection.arguments import Matrices, check_arguments
+from langchain_sift.selection.arguments import Matrices
 from langchain_sift.selection.posterior import Posterior
 
 
@@ -70,8 +70,23 @@ class Selector(Protocol):
         """Choose at most k candidates; see `langchain_sift.selection.select`."""
 
 
-Score = Callable[[Posterior, Sequence[int]], Any]
-"""Scores all candidates, shape (n,), given the posterior and the choices so far."""
+class Method(Protocol):
+    """A selection method on arguments that were checked before."""
+
+    def __call__(
+        self,
+        matrices: Matrices,
+        *,
+        k: int,
+        noise_variance: float,
+        replace: bool,
+        stopping_alpha: float | None,
+    ) -> Selection:
+        """Choose at most k candidates; see `langchain_sift.selection.select`."""
+
+
+Score = Callable[[Posterior], Any]
+"""Scores all candidates, shape (n,), given the posterior after the choices so far."""
 
 
 def choose(
@@ -86,6 +101,8 @@ def choose(
 ) -> Selection:
     """Choose k times the candidate of the highest score; of equal ones, the first.
 
+    The arguments are not checked again; the functions that users call check them.
+
     Args:
         matrices: The queries and the candidates.
         score: The score of the method.
@@ -95,11 +112,7 @@ def choose(
         stopping_alpha: α of adaptive SIFT.
         tolerance: The relative difference up to which two scores are equal. None means the
             tolerance of the gains.
-
-    Raises:
-        ArgumentError: If a number is out of range.
     """
-    check_arguments(k, noise_variance, stopping_alpha)
     xp, candidates = matrices.xp, matrices.candidates
     n, m = len(candidates), len(matrices.queries)
     steps = 0 if n == 0 else k if replace else min(k, n)
@@ -108,21 +121,21 @@ def choose(
         tolerance = posterior.tolerance
     # Added to the scores: minus infinity for a candidate that must not be chosen again.
     penalties = xp.zeros(n, dtype=xp.float64, device=candidates.device)
-    indices: list[int] = []
     variances = [posterior.query_variance]
     for step in range(1, steps + 1):
         # arXiv 2410.08020, Algorithm 1: x_n = argmin over x of σ²_{X ∪ {x}}(x*), as an argmax of
         # gains (`Posterior.gains`); then X ← X ∪ {x_n}.
-        scores = score(posterior, indices)
+        scores = score(posterior)
         best = first_of_highest(scores if replace else scores + penalties, tolerance)
         posterior.condition(best)
-        indices.append(best)
         variances.append(posterior.query_variance)
         if not replace:
             penalties[best] = -math.inf
-        if stops_after(step, posterior.query_variance, queries=m, alpha=stopping_alpha):
+        if stopping_alpha is not None and stops_after(
+            step, variances[-1], queries=m, alpha=stopping_alpha
+        ):
             break
-    return Selection.of(indices, variances)
+    return Selection.of(posterior.choices, variances)
 
 
 def first_of_highest(scores: Any, tolerance: float) -> int:
@@ -135,24 +148,20 @@ def first_of_highest(scores: Any, tolerance: float) -> int:
     return int((scores >= highest - tolerance * abs(highest)).nonzero()[0][0])
 
 
-def stops_after(
-    choices: int, posterior_variance: float, *, queries: int, alpha: float | None
-) -> bool:
+def stops_after(choices: int, posterior_variance: float, *, queries: int, alpha: float) -> bool:
     """Return True if adaptive SIFT stops after that many choices.
 
     Args:
         choices: n, the number of choices so far.
         posterior_variance: The variance that they leave, summed over the queries.
         queries: The number of queries; their mean variance is σ_n².
-        alpha: α of the paper. None never stops.
+        alpha: α of the paper.
     """
-    if alpha is None:
-        return False
     # arXiv 2410.08020, section 5: stop at the first n with σ_n > 1 / (α n).
     return math.sqrt(max(posterior_variance, 0.0) / queries) > 1.0 / (alpha * choices)
 
 
-def stopping_point(posterior_variances: Iterable[float], *, alpha: float | None) -> int | None:
+def stopping_point(posterior_variances: Iterable[float], *, alpha: float) -> int | None:
     """Return after how many choices adaptive SIFT stops for one query.
 
     Args:

@@ -57,7 +57,9 @@ def hull(
     for choices, index in enumerate(indices, start=1):
         posterior.condition(index)
         variances.append(posterior.query_variance)
-        if stops_after(choices, variances[-1], queries=len(matrices.queries), alpha=stopping_alpha):
+        if stopping_alpha is not None and stops_after(
+            choices, variances[-1], queries=len(matrices.queries), alpha=stopping_alpha
+        ):
             break
     return Selection.of(indices[: len(variances) - 1], variances)
 

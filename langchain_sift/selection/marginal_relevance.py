@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection.arguments import as_matrices, cosine_similarities, normalize_rows
+from langchain_sift.selection.arguments import (
+    Matrices,
+    as_matrices,
+    check_arguments,
+    cosine_similarities,
+    normalize_rows,
+)
 from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import Posterior, product_tolerance
 
@@ -43,17 +48,37 @@ def mmr(
         EmbeddingError: As in `select`.
     """
     check_lambda_mult(lambda_mult)
-    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    check_arguments(k, noise_variance, stopping_alpha)
+    return choose_by_relevance(
+        as_matrices(query_embeddings, candidate_embeddings),
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+        lambda_mult=lambda_mult,
+    )
+
+
+def choose_by_relevance(
+    matrices: Matrices,
+    *,
+    k: int,
+    noise_variance: float,
+    replace: bool,
+    stopping_alpha: float | None,
+    lambda_mult: float = 0.5,
+) -> Selection:
+    """Choose as `mmr` does, on checked arguments."""
     xp = matrices.xp
     similarities = cosine_similarities(matrices)
     units = normalize_rows(xp, matrices.candidates)
     redundancies = xp.full_like(similarities, -1.0)  # max cos(x, chosen); -1 with nothing chosen
 
-    def score(_: Posterior, chosen: Sequence[int]) -> Any:
+    def score(posterior: Posterior) -> Any:
         nonlocal redundancies
-        if not chosen:
+        if not posterior.choices:
             return similarities
-        redundancies = xp.maximum(redundancies, units @ units[chosen[-1]])
+        redundancies = xp.maximum(redundancies, units @ units[posterior.choices[-1]])
         return lambda_mult * similarities - (1.0 - lambda_mult) * redundancies
 
     return choose(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_sift.selection.arguments import as_matrices, cosine_similarities
+from langchain_sift.selection.arguments import (
+    Matrices,
+    as_matrices,
+    check_arguments,
+    cosine_similarities,
+)
 from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import product_tolerance
 
@@ -50,11 +55,29 @@ def repeat_nearest(
     Arguments, result and errors as in `select`; without `replace` the choice is that of
     `nearest_neighbors`.
     """
-    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    check_arguments(k, noise_variance, stopping_alpha)
+    return choose_nearest(
+        as_matrices(query_embeddings, candidate_embeddings),
+        k=k,
+        noise_variance=noise_variance,
+        replace=replace,
+        stopping_alpha=stopping_alpha,
+    )
+
+
+def choose_nearest(
+    matrices: Matrices,
+    *,
+    k: int,
+    noise_variance: float,
+    replace: bool,
+    stopping_alpha: float | None,
+) -> Selection:
+    """Choose as `repeat_nearest` does, on checked arguments."""
     similarities = cosine_similarities(matrices)
     return choose(
         matrices,
-        lambda *_: similarities,
+        lambda _: similarities,
         k=k,
         noise_variance=noise_variance,
         replace=replace,

@@ -26,7 +26,8 @@ from typing import Any
 
 import array_api_compat
 
-from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE, Matrices, check_noise
+from langchain_sift.errors import ArgumentError
+from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE, Matrices
 
 # Products of float32 embeddings of unit norm are exact to about 1e-7, which is small compared
 # with a λ' of 0.01. The bound is a little lower because norms are rounded too.
@@ -37,6 +38,7 @@ class Posterior:
     """The posterior of the candidates and the queries, given the choices so far.
 
     Attributes:
+        choices: X, the rows of the candidates that were chosen.
         noisy_variances: σ²_X(x) + λ' of each candidate, shape (n,): the posterior variance of
             an observation of it.
         query_variance: σ²_X(x*), summed over the queries.
@@ -61,7 +63,7 @@ class Posterior:
         self._candidates = candidates
         self._kernel_matrix = _small_kernel_matrix(xp, candidates, capacity)
         self._v = xp.empty((capacity, len(candidates)), dtype=xp.float64, device=candidates.device)
-        self._choices = 0
+        self.choices: list[int] = []
         # Rounding over many choices can take σ²_X(x) below zero by almost this λ'.
         self._must_clip = noise_variance < 100.0 * LEAST_NOISE_VARIANCE * largest_variance
         self.noisy_variances = _float64(xp, matrices.squared_norms) + noise_variance
@@ -83,7 +85,7 @@ class Posterior:
 
     def condition(self, index: int) -> None:
         """Add the candidate at `index` to the choices X."""
-        n, v = self._choices, self._v
+        n, v = len(self.choices), self._v
         # cov_X(x_n, x) = k(x_n, x) − v(x_n)ᵀ v(x): Rasmussen & Williams (2006), eq. 2.24.
         covariances = self._kernel_row(index)
         if n:
@@ -105,13 +107,27 @@ class Posterior:
             v_n_queries = self._covariances[:, index] * inverse_pivot
             self.query_variance -= float(v_n_queries @ v_n_queries)
             self._covariances -= v_n_queries[:, None] * v_n
-        self._choices = n + 1
+        self.choices.append(index)
 
     def _kernel_row(self, index: int) -> Any:
         """Compute k(x_index, x) of every candidate x, shape (n,)."""
         if self._kernel_matrix is not None:
             return self._kernel_matrix[index]
         return _float64(self._xp, self._candidates @ self._candidates[index])
+
+
+def check_noise(noise_variance: float, largest_variance: float) -> None:
+    """Check that λ' is not lost in the rounding of the largest prior variance.
+
+    Raises:
+        ArgumentError: If it is.
+    """
+    if noise_variance < 0.99 * LEAST_NOISE_VARIANCE * largest_variance:
+        raise ArgumentError(
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE} of the largest squared norm "
+            f"of an embedding, which is {largest_variance:.3g}, got {noise_variance!r}: "
+            "a smaller value is lost in the rounding of float64"
+        )
 
 
 def _in_sufficient_precision(matrices: Matrices, noise_variance: float) -> tuple[Matrices, float]:

@@ -17,9 +17,9 @@ from langchain_sift.selection.arguments import (
     as_matrices,
     as_numpy,
     check_arguments,
-    check_noise,
 )
 from langchain_sift.selection.greedy import Selection, first_of_highest, stops_after
+from langchain_sift.selection.posterior import check_noise
 
 _TOLERANCE = 1e-9  # relative; equal rows may have products that differ in the last bits
 
@@ -120,7 +120,9 @@ def residual_steps(
         posterior.condition(best)
         indices.append(best)
         variances.append(posterior.query_variance())
-        if stops_after(len(indices), variances[-1], queries=len(queries), alpha=stopping_alpha):
+        if stopping_alpha is not None and stops_after(
+            len(indices), variances[-1], queries=len(queries), alpha=stopping_alpha
+        ):
             break
     return Selection.of(indices, variances)
 

@@ -6,10 +6,17 @@ Read on in `greedy.py`, the loop over the choices (Algorithm 1 of the paper), an
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from langchain_sift.selection.arguments import as_matrices
-from langchain_sift.selection.greedy import Selection, choose
+from langchain_sift.selection.arguments import as_matrices, check_arguments
+from langchain_sift.selection.greedy import Method, Selection, choose
+from langchain_sift.selection.posterior import Posterior
+
+# arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is the argmax
+# of the gains.
+choose_by_gain: Method = partial(choose, score=Posterior.gains)
+"""SIFT on checked arguments."""
 
 
 def select(
@@ -52,10 +59,9 @@ def select(
         ArgumentError: If `k`, `noise_variance` or `stopping_alpha` is out of range.
         EmbeddingError: If a vector is NaN, infinite, zero, or of the wrong dimension.
     """
-    # arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*).
-    return choose(
+    check_arguments(k, noise_variance, stopping_alpha)
+    return choose_by_gain(
         as_matrices(query_embeddings, candidate_embeddings),
-        lambda posterior, _: posterior.gains(),
         k=k,
         noise_variance=noise_variance,
         replace=replace,

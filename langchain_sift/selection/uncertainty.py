@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
-from langchain_sift.selection.arguments import as_matrices
-from langchain_sift.selection.greedy import Selection, choose
+from langchain_sift.selection.arguments import as_matrices, check_arguments
+from langchain_sift.selection.greedy import Method, Selection, choose
+
+choose_by_uncertainty: Method = partial(choose, score=attrgetter("noisy_variances"))
+"""Uncertainty sampling on checked arguments."""
 
 
 def uncertainty_sampling(
@@ -22,9 +27,9 @@ def uncertainty_sampling(
     The choice is diverse and ignores the query, which only the candidates reflect.
     Arguments, result and errors as in `select`.
     """
-    return choose(
+    check_arguments(k, noise_variance, stopping_alpha)
+    return choose_by_uncertainty(
         as_matrices(query_embeddings, candidate_embeddings),
-        lambda posterior, _: posterior.noisy_variances,
         k=k,
         noise_variance=noise_variance,
         replace=replace,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from langchain_sift.selection.arguments import as_matrices
+from langchain_sift.selection.arguments import as_matrices, check_arguments
 from langchain_sift.selection.greedy import Selection, choose
 
 
@@ -24,12 +24,13 @@ def random(
 
     Arguments, result and errors as in `select`.
     """
+    check_arguments(k, noise_variance, stopping_alpha)
     matrices = as_matrices(query_embeddings, candidate_embeddings)
     xp, candidates = matrices.xp, matrices.candidates
     rng = np.random.default_rng(seed)
     return choose(
         matrices,
-        lambda *_: xp.asarray(rng.random(len(candidates)), device=candidates.device),
+        lambda _: xp.asarray(rng.random(len(candidates)), device=candidates.device),
         k=k,
         noise_variance=noise_variance,
         replace=replace,

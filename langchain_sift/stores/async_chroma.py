@@ -159,10 +159,20 @@ class AsyncChroma(VectorStore):
             return []
         return list(rows_of(found).documents)
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Return the k documents nearest to the query."""
+    async def asimilarity_search(
+        self,
+        query: str,
+        k: int = 4,
+        *,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
+        **kwargs: object,
+    ) -> list[Document]:
+        """Return the k documents nearest to the query; the filters are those of Chroma."""
         embedding = await self._embedder("a query").aembed_query(query)
-        return await self.asimilarity_search_by_vector(embedding, k, **kwargs)
+        return await self.asimilarity_search_by_vector(
+            embedding, k, filter=filter, where_document=where_document, **kwargs
+        )
 
     async def asimilarity_search_by_vector(
         self,

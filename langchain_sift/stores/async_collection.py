@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -111,9 +112,10 @@ class _ClientWithTimeout:
     """The server's HTTP client, with a timeout for each request."""
 
     def __init__(self, client: httpx.AsyncClient, timeout: float | None, label: str) -> None:
-        self._client, self._timeout, self._label = client, timeout, label
+        self._request = partial(client.request, timeout=timeout)
+        self._label = label
 
-    async def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
-        response = await self._client.request(method, url, timeout=self._timeout, **arguments)
+    async def request(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        response = await self._request(*args, **kwargs)
         raise_if_overloaded(response, self._label)
         return response

@@ -19,6 +19,7 @@ from tenacity import (
     stop_before_delay,
     wait_random_exponential,
 )
+from tenacity.stop import stop_base
 
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.selection.arguments import Array
@@ -37,6 +38,9 @@ from langchain_sift.stores.interface import (
 
 Result = TypeVar("Result")
 
+# Retries: reading twice does no harm.
+_RETRY = retry_if_exception_type(StoreUnavailable)
+_WAIT = wait_random_exponential(multiplier=0.1, max=2.0)
 _ATTEMPTS = 3
 # Chroma advises at most 50 to 250 for one call.
 DIRECTIONS_PER_CALL = 64
@@ -154,7 +158,9 @@ def _answer(
         except Exception as error:
             raise _typed(error, adapter, part) from error
 
-    return _joined([Retrying(**_retries(deadline))(call, part) for part in _split(request)])
+    stop = _stop(deadline)
+    retrying = Retrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
+    return _joined([retrying(call, part) for part in _split(request)])
 
 
 async def _aanswer(
@@ -180,7 +186,8 @@ async def _aanswer(
         except Exception as error:
             raise _typed(error, adapter, part) from error
 
-    retrying = AsyncRetrying(**_retries(deadline))
+    stop = _stop(deadline)
+    retrying = AsyncRetrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
     return _joined([await retrying(call, part) for part in _split(request)])
 
 
@@ -216,22 +223,17 @@ async def _acall(
     return await adapter.apage(request.cursor, request.size, timeout=timeout, **arguments)
 
 
+def _stop(deadline: float) -> stop_base:
+    """Return the end of the retries."""
+    return stop_after_attempt(_ATTEMPTS) | stop_before_delay(deadline - time.monotonic())
+
+
 def _remaining(deadline: float) -> float:
     """Return the seconds left. With none left, the store is not called again."""
     remaining = deadline - time.monotonic()
     if remaining <= 0.0:
         raise TimeoutError
     return remaining
-
-
-def _retries(deadline: float) -> dict[str, Any]:
-    """Return the arguments of a retry: reading twice does no harm."""
-    return {
-        "retry": retry_if_exception_type(StoreUnavailable),
-        "stop": stop_after_attempt(_ATTEMPTS) | stop_before_delay(deadline - time.monotonic()),
-        "wait": wait_random_exponential(multiplier=0.1, max=2.0),
-        "reraise": True,
-    }
 
 
 def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError:

@@ -132,6 +132,8 @@ def every_candidate(dimensions: int) -> Search[Candidates]:
     cursor = None
     while True:
         rows, cursor = yield Page(cursor, ROWS_PER_CALL)
+        if isinstance(rows, Candidates):  # the answer of an `ExactIndex`
+            return rows
         pool.add(rows.documents, _unit_vectors(rows, dimensions))
         if cursor is None:
             return pool.candidates()

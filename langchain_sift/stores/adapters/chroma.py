@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -24,6 +25,8 @@ from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
 
 Result = TypeVar("Result")
 Filter = Mapping[str, Any]
+Arguments = Mapping[str, Any]
+"""Keyword arguments of `Collection.query` or `Collection.get`."""
 Response = Mapping[str, Any]
 """The response of `Collection.query` or `Collection.get`: columns by name."""
 
@@ -129,10 +132,11 @@ class _SessionWithTimeout:
     """A server's HTTP session, with a timeout for each request."""
 
     def __init__(self, session: httpx.Client, timeout: float, label: str) -> None:
-        self._session, self._timeout, self._label = session, timeout, label
+        self._request = partial(session.request, timeout=timeout)
+        self._label = label
 
-    def request(self, method: str, url: str, **arguments: Any) -> httpx.Response:
-        response = self._session.request(method, url, timeout=self._timeout, **arguments)
+    def request(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        response = self._request(*args, **kwargs)
         raise_if_overloaded(response, self._label)
         return response
 
@@ -140,7 +144,7 @@ class _SessionWithTimeout:
 # Filters
 
 
-def conditions_of(filter: Filter | None, where_document: Filter | None) -> Mapping[str, Any]:
+def conditions_of(filter: Filter | None, where_document: Filter | None) -> Arguments:
     """Return the arguments of Chroma's calls that restrict the rows."""
     return {"where": where(filter), "where_document": where_document or None}
 
@@ -172,10 +176,10 @@ class ChromaSearch:
     """One search for several directions, as arguments of Chroma's calls and their responses.
 
     For many directions the search returns ids only, and each row is read once afterwards: most
-    of the time goes into the transfer of vectors, and near directions share neighbors.
+    of the time goes into the transfer of vectors, and near directions share neighbours.
     """
 
-    def __init__(self, directions: Array, count: int, conditions: Mapping[str, Any]) -> None:
+    def __init__(self, directions: Array, count: int, conditions: Arguments) -> None:
         """Prepare the search.
 
         Args:
@@ -185,7 +189,7 @@ class ChromaSearch:
         """
         self._ids_only = len(directions) > _FEW_DIRECTIONS
         self._conditions = conditions
-        self.arguments: Mapping[str, Any] = {
+        self.arguments: Arguments = {
             "query_embeddings": list(directions.astype(np.float32)),
             "n_results": count,
             "include": [] if self._ids_only else INCLUDE,
@@ -193,7 +197,7 @@ class ChromaSearch:
         }
         """Arguments of `Collection.query`."""
 
-    def missing(self, found: Response) -> list[Mapping[str, Any]]:
+    def missing(self, found: Response) -> list[Arguments]:
         """Return the arguments of the calls of `Collection.get` that read the missing rows."""
         if not self._ids_only:
             return []
@@ -214,7 +218,7 @@ class ChromaSearch:
         return [_rows(*answer) for answer in columns]
 
 
-def page_arguments(cursor: int | None, size: int, conditions: Mapping[str, Any]) -> dict[str, Any]:
+def page_arguments(cursor: int | None, size: int, conditions: Arguments) -> Arguments:
     """Return the arguments of `Collection.get` for the rows after the cursor."""
     return {"limit": size, "offset": cursor or 0, "include": INCLUDE, **conditions}
 

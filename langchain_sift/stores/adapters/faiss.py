@@ -13,7 +13,8 @@ from langchain_sift.errors import DimensionMismatch, InvalidFilter, StoreError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import Rows
 
-Condition = dict[str, Any] | Callable[[dict[str, Any]], bool]
+Predicate = Callable[[dict[str, Any]], bool]
+Condition = dict[str, object] | Predicate
 
 
 class FAISSAdapter:
@@ -67,18 +68,16 @@ class FAISSAdapter:
         left, right = self._condition(first), self._condition(second)
         return lambda metadata: bool(left and left(metadata) and right and right(metadata))
 
-    def _condition(self, filter: Condition | None) -> Callable[[dict[str, Any]], bool] | None:
+    def _condition(self, filter: Condition | None) -> Predicate | None:
         if not filter:
             return None
         try:
-            passes: Callable[[dict[str, Any]], bool] = self._store._create_filter_func(filter)
+            passes: Predicate = self._store._create_filter_func(filter)
         except (AttributeError, TypeError, ValueError) as error:
             raise InvalidFilter(f"FAISS cannot read the filter: {error}") from error
         return passes
 
-    def _rows(
-        self, positions: list[int], passes: Callable[[dict[str, Any]], bool] | None, count: int
-    ) -> Rows:
+    def _rows(self, positions: list[int], passes: Predicate | None, count: int) -> Rows:
         documents: list[Document] = []
         kept: list[int] = []
         for position in positions:

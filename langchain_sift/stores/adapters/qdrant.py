@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from langchain_core.documents import Document
@@ -21,6 +21,8 @@ from langchain_sift.errors import (
 )
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import Rows
+
+Result = TypeVar("Result")
 
 
 class QdrantAdapter:
@@ -56,10 +58,11 @@ class QdrantAdapter:
         ]
         try:
             answers = self._call(
-                self._store.client.query_batch_points,
-                collection_name=self._store.collection_name,
-                requests=requests,
-                timeout=_whole_seconds(timeout),
+                lambda: self._store.client.query_batch_points(
+                    collection_name=self._store.collection_name,
+                    requests=requests,
+                    timeout=_whole_seconds(timeout),
+                )
             )
         except (StoreUnavailable, CollectionNotFound):
             raise
@@ -78,14 +81,15 @@ class QdrantAdapter:
     ) -> tuple[Rows, Any]:
         """Read the next rows; the cursor is the first point of the page."""
         points, next_cursor = self._call(
-            self._store.client.scroll,
-            collection_name=self._store.collection_name,
-            scroll_filter=_filter_or_none(filter),
-            limit=size,
-            offset=cursor,
-            with_payload=True,
-            with_vectors=True,
-            timeout=_whole_seconds(timeout),
+            lambda: self._store.client.scroll(
+                collection_name=self._store.collection_name,
+                scroll_filter=_filter_or_none(filter),
+                limit=size,
+                offset=cursor,
+                with_payload=True,
+                with_vectors=True,
+                timeout=_whole_seconds(timeout),
+            )
         )
         return self._rows(points), next_cursor
 
@@ -93,9 +97,9 @@ class QdrantAdapter:
         """Return a filter that passes what both filters pass."""
         return models.Filter(must=[_check_filter(first), _check_filter(second)])
 
-    def _call(self, operation: Any, **arguments: Any) -> Any:
+    def _call(self, operation: Callable[[], Result]) -> Result:
         try:
-            return operation(**arguments)
+            return operation()
         except ResponseHandlingException as error:
             raise StoreUnavailable(f"{self.label}: {type(error).__name__}") from error
         except UnexpectedResponse as error:
@@ -108,7 +112,7 @@ class QdrantAdapter:
     def _check_vectors(self, dimensions: int, error: Exception) -> None:
         """Raise a clear error if the collection lacks the vectors, or has other dimensions."""
         name, collection = self._store.vector_name, self._store.collection_name
-        description = self._call(self._store.client.get_collection, collection_name=collection)
+        description = self._call(lambda: self._store.client.get_collection(collection))
         vectors = description.config.params.vectors or {}
         named = vectors if isinstance(vectors, dict) else {"": vectors}
         if name not in named:

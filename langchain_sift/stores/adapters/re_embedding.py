@@ -48,7 +48,7 @@ class ReEmbeddingAdapter:
             )
 
     def nearest(
-        self, directions: Array, count: int, *, timeout: float, **search: Any
+        self, directions: Array, count: int, *, timeout: float, **search: object
     ) -> list[Rows]:
         """Search for each direction, and embed each different text once."""
         del timeout
@@ -73,7 +73,7 @@ class ReEmbeddingAdapter:
         return self._rows(found)
 
     async def anearest(
-        self, directions: Array, count: int, *, timeout: float, **search: Any
+        self, directions: Array, count: int, *, timeout: float, **search: object
     ) -> list[Rows]:
         """Do as `nearest` does, with the coroutines of the store if it has any."""
         if type(self._store).asimilarity_search_by_vector is _DEFAULT_METHOD:
@@ -113,7 +113,7 @@ class ReEmbeddingAdapter:
             for documents in found
         ]
 
-    def page(self, cursor: Any, size: int, *, timeout: float, **search: Any) -> tuple[Rows, Any]:
+    def page(self, cursor: Any, size: int, *, timeout: float, **search: object) -> tuple[Rows, Any]:
         """Refuse: LangChain has no method that returns every row."""
         del cursor, size, timeout, search
         raise StoreError(
@@ -121,7 +121,7 @@ class ReEmbeddingAdapter:
         )
 
     async def apage(
-        self, cursor: Any, size: int, *, timeout: float, **search: Any
+        self, cursor: Any, size: int, *, timeout: float, **search: object
     ) -> tuple[Rows, Any]:
         """Refuse, as `page` does."""
         return self.page(cursor, size, timeout=timeout, **search)
@@ -135,5 +135,5 @@ class ReEmbeddingAdapter:
         )
 
 
-def _without_none(search: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_none(search: Mapping[str, object]) -> Mapping[str, Any]:
     return {name: value for name, value in search.items() if value is not None}

@@ -1,15 +1,20 @@
-"""Search candidates in memory exactly, by cosine."""
+"""Choose among candidates in memory, with exact nearest neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from langchain_core.documents import Document
 
+from langchain_sift.errors import DimensionMismatch
+from langchain_sift.retrieval.search import Choice, retrieve
+from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.calls import answer_all
 from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.interface import Nearest, Request, Rows
 
@@ -24,14 +29,11 @@ class ExactIndex:
         """Take the candidates; nothing is copied."""
         self.candidates = candidates
 
-    def answer(self, request: Request) -> list[Rows] | tuple[Rows, None]:
-        """Answer a request; a page holds all rows."""
+    def answer(self, request: Request) -> list[Rows] | tuple[Candidates, None]:
+        """Answer a request; the answer to a page is all candidates."""
         if isinstance(request, Nearest):
-            return [
-                self._rows(self.nearest(direction, request.count))
-                for direction in request.directions
-            ]
-        return self._rows(np.arange(len(self.candidates.documents))), None
+            return [self._rows(self.nearest(d, request.count)) for d in request.directions]
+        return self.candidates, None
 
     def nearest(self, direction: Array, count: int) -> npt.NDArray[np.int64]:
         """Return the rows of the highest cosines with a direction, nearest first.
@@ -64,3 +66,31 @@ class ExactIndex:
         documents = [self.candidates.documents[row] for row in rows.tolist()]
         vectors = self.candidates.embeddings[rows]
         return Rows(documents, vectors, len(documents), are_units=True)
+
+
+def choose_exactly(index: ExactIndex, settings: RetrievalSettings, queries: Array) -> Choice:
+    """Choose among candidates in memory, with exact neighbours and without a store.
+
+    Args:
+        index: The candidates.
+        settings: The settings of the retrieval; `timeout` and `search` have no effect.
+        queries: The vectors of the query, shape (m, d), of any length but zero.
+
+    Returns:
+        The choice; its indices are rows of the index.
+
+    Raises:
+        EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+    """
+    dimensions = index.candidates.embeddings.shape[1]
+    if queries.shape[1] != dimensions:
+        raise DimensionMismatch(
+            f"the query has {queries.shape[1]} dimensions and the candidates have {dimensions}: "
+            "embed both with the same model"
+        )
+    choice = answer_all(retrieve(queries, settings), index.answer)
+    if choice.candidates is index.candidates:
+        return choice
+    documents = [choice.candidates.documents[row] for row in choice.selection.indices]
+    selection = replace(choice.selection, indices=index.rows_of(documents))
+    return replace(choice, candidates=index.candidates, selection=selection)

@@ -9,11 +9,12 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_array_equal
 from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill
 
-from langchain_sift.retrieval.search import choose, choose_exactly
-from langchain_sift.retrieval.settings import RetrievalSettings
+from langchain_sift.errors import DimensionMismatch
+from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
+from langchain_sift.retrieval.search import choose
+from langchain_sift.retrieval.settings import RetrievalSettings, method_of
 from langchain_sift.selection import SELECTORS, select, select_residual
 from langchain_sift.stores.candidates import Candidates, unit_rows
-from langchain_sift.stores.exact import ExactIndex
 from langchain_sift.stores.interface import Nearest, Page, adapter_for
 
 
@@ -31,7 +32,7 @@ def index(embeddings):
 
 def settings(method=select, **changes):
     return RetrievalSettings(
-        **{"method": method, "k": 6, "fetch_k": 12, "noise_variance": 0.1, **changes}
+        **{"method": method_of(method), "k": 6, "fetch_k": 12, "noise_variance": 0.1, **changes}
     )
 
 
@@ -58,9 +59,7 @@ def test_requests_are_answered_with_the_vectors_unchanged(index):
     for direction, rows in zip(directions, index.answer(Nearest(directions, 5)), strict=True):
         assert rows.are_units
         assert_array_equal(rows.vectors, units[index.nearest(direction, 5)])
-    rows, cursor = index.answer(Page(None, 7))
-    assert cursor is None
-    assert_array_equal(rows.vectors, units)
+    assert index.answer(Page(None, 7)) == (index.candidates, None)
 
 
 @pytest.mark.parametrize("method", SELECTORS)
@@ -80,6 +79,12 @@ def test_the_choice_is_that_of_the_method_among_the_nearest_rows(index, embeddin
     assert [document.page_content for document in choice.documents()] == [
         TEXTS[row] for row in rows[chosen.indices]
     ]
+
+
+@pytest.mark.parametrize("search", ["nearest", "residual", "exhaustive"])
+def test_a_query_of_another_dimension_names_both(index, search):
+    with pytest.raises(DimensionMismatch, match=r"query has 3 dim.* candidates have 8: embed both"):
+        choose_exactly(index, settings(candidate_search=search), np.ones((1, 3)))
 
 
 def test_the_residual_choice_is_that_of_select_residual(index, embeddings):
