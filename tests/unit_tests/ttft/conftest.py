@@ -1,7 +1,8 @@
-"""What the engine's tests share."""
+"""Fixtures of the engine's tests."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,15 +19,25 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def recipe() -> FineTuneConfig:
-    """A recipe that moves a tiny model far."""
+    """Settings of a training that moves a tiny model far."""
     return FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+
+
+@pytest.fixture(scope="session")
+def one_layer_model(tiny_model: PreTrainedModel) -> PreTrainedModel:
+    """A Llama of one layer, for tests of many requests; no test changes it."""
+    config = copy.deepcopy(tiny_model.config)
+    config.num_hidden_layers = 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return type(tiny_model)(config).to(torch.float32).eval()
 
 
 @pytest.fixture
 def engine(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
 ) -> Engine:
-    """An engine of its own for each test, over weights that all tests share."""
+    """An engine for one test, over weights that all tests share."""
     return Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), recipe)
 
 

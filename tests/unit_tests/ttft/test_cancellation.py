@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import os
 import signal
@@ -566,8 +567,10 @@ def test_an_event_loop_that_is_closed_beneath_a_request_ends_it(
 
 # --- the process ------------------------------------------------------------------------------
 
-PROGRAM = """
-import asyncio, sys, threading, time
+# Imports everything once, then forks a child for each scenario: a folder with three named pipes for
+# its standard streams, and the code that it runs.
+LAUNCHER = """
+import asyncio, json, os, sys, threading, time
 from langchain_core.documents import Document
 from transformers.utils.logging import disable_progress_bar
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
@@ -586,25 +589,40 @@ Trainer._gradients = slow
 chat = ChatTestTimeFineTuned(
     model={model!r}, finetune=FineTuneConfig(lora_rank=2, max_length=32), max_tokens=2
 )
-lesson = [Document("The river carries cold iron.")] * 2000
+documents = [Document("The river carries cold iron.")] * 2000
 
 def ask():
     try:
-        chat.invoke("A", documents=lesson)
+        chat.invoke("A", documents=documents)
     except RequestCancelled:
         pass
 
 async def leave():
-    task = asyncio.create_task(chat.ainvoke("A", documents=lesson))
+    task = asyncio.create_task(chat.ainvoke("A", documents=documents))
     await asyncio.to_thread(sys.stdin.readline)
 
-{body}
+def open_streams(folder):
+    streams = {{"stdin": os.O_RDONLY, "stdout": os.O_WRONLY, "stderr": os.O_WRONLY}}
+    for number, (name, flags) in enumerate(streams.items()):
+        os.dup2(os.open(os.path.join(folder, name), flags), number)
+
+while line := sys.stdin.readline():
+    folder, code = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        open_streams(folder)
+        break
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+exec(code)
 """
 
 INTERRUPTED = {
-    "in the main thread": "chat.invoke('A', documents=lesson)",
-    "in an event loop": "asyncio.run(chat.ainvoke('A', documents=lesson))",
-    "in a thread pool": "chat.batch(['A', 'B'], documents=lesson)",
+    "in the main thread": "chat.invoke('A', documents=documents)",
+    "in an event loop": "asyncio.run(chat.ainvoke('A', documents=documents))",
+    "in a thread pool": "chat.batch(['A', 'B'], documents=documents)",
 }
 ABANDONED = {
     "in a thread": "threading.Thread(target=ask, daemon=True).start(); sys.stdin.readline()",
@@ -613,34 +631,43 @@ ABANDONED = {
 
 
 @pytest.fixture(scope="module")
-def processes(tiny_model_path: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """Start all at once: importing takes longer than anything else that they do."""
-    started = {
-        name: subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                PROGRAM.format(step=STEP, model=str(tiny_model_path), body=body),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        for name, body in {**INTERRUPTED, **ABANDONED}.items()
-    }
-    yield started
-    for process in started.values():
+def launcher(tiny_model_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the process that forks a child for each scenario."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER.format(step=STEP, model=str(tiny_model_path))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield process
         process.kill()
-        process.communicate()
 
 
-def wait_for_step(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    if not any(line.startswith("step") for line in process.stdout):
-        pytest.fail(process.stderr.read())
+class Child:
+    """A child of the launcher that runs one scenario, in training."""
+
+    def __init__(self, launcher: subprocess.Popen[str], folder: Path, code: str) -> None:
+        assert launcher.stdin is not None
+        assert launcher.stdout is not None
+        for name in ("stdin", "stdout", "stderr"):
+            os.mkfifo(folder / name)
+        launcher.stdin.write(json.dumps([str(folder), code]) + "\n")
+        launcher.stdin.flush()
+        self._launcher = launcher.stdout
+        self.pid = int(self._launcher.readline())
+        self._stdin = (folder / "stdin").open("w")
+        self._stdout, self._stderr = (folder / "stdout").open(), (folder / "stderr").open()
+        if not any(line.startswith("step") for line in self._stdout):
+            pytest.fail(self._stderr.read())
+
+    def end(self, line: str = "") -> tuple[int, str, str]:
+        """Write a line to the child; return its exit code, output and errors."""
+        with self._stdin, self._stdout, self._stderr:
+            self._stdin.write(line)
+            self._stdin.flush()
+            output, errors = self._stdout.read(), self._stderr.read()
+        return int(self._launcher.readline()), output, errors
 
 
 def steps_since(moment: float, output: str) -> int:
@@ -648,33 +675,33 @@ def steps_since(moment: float, output: str) -> int:
     return sum(float(line.split()[1]) > moment for line in output.splitlines())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.parametrize("where", INTERRUPTED)
 def test_ctrl_c_ends_the_process_within_a_step(
-    processes: dict[str, subprocess.Popen[str]], where: str
+    launcher: subprocess.Popen[str], tmp_path: Path, where: str
 ) -> None:
-    process = processes[where]
-    wait_for_step(process)
-    process.send_signal(signal.SIGINT)
+    child = Child(launcher, tmp_path, INTERRUPTED[where])
+    os.kill(child.pid, signal.SIGINT)
     sent = time.monotonic()
-    output, noise = process.communicate(timeout=60)
+    code, output, errors = child.end()
     assert steps_since(sent, output) <= 1
-    assert process.returncode == -signal.SIGINT
-    assert noise.rstrip().endswith("KeyboardInterrupt")
-    # Python tells of a coroutine's cancellation first.
+    assert code == -signal.SIGINT
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    # In an event loop, Python first reports the cancellation of the coroutine.
     others = {"asyncio.exceptions.CancelledError"} if where == "in an event loop" else set()
-    errors = {line for line in noise.splitlines() if line.endswith(("Error", "Interrupt"))}
-    assert errors - others == {"KeyboardInterrupt"}
+    lines = {line for line in errors.splitlines() if line.endswith(("Error", "Interrupt"))}
+    assert lines - others == {"KeyboardInterrupt"}
     for bad in ("Fatal", "ignored", "in thread", "never retrieved", "leaked"):
-        assert bad not in noise
+        assert bad not in errors
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.parametrize("where", ABANDONED)
-def test_the_process_ends_though_an_abandoned_request_is_in_training(
-    processes: dict[str, subprocess.Popen[str]], where: str
+def test_the_process_ends_while_an_abandoned_request_trains(
+    launcher: subprocess.Popen[str], tmp_path: Path, where: str
 ) -> None:
-    process = processes[where]
-    wait_for_step(process)
+    child = Child(launcher, tmp_path, ABANDONED[where])
     sent = time.monotonic()
-    output, noise = process.communicate("go on\n", timeout=60)
+    code, output, errors = child.end("go on\n")
     assert steps_since(sent, output) <= 1
-    assert (process.returncode, noise) == (0, "")
+    assert (code, errors) == (0, "")

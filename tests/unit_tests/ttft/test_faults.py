@@ -376,15 +376,15 @@ def check(asked: Asked, found: Reply | BaseException, base: Reply) -> None:
 @pytest.mark.usefixtures("frozen_heap")
 def test_a_thousand_requests_of_which_half_fail_at_every_stage(
     *,
-    tiny_model: PreTrainedModel,
+    one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     recipe: FineTuneConfig,
     texts: list[str],
     fingerprint: Callable[[torch.nn.Module], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before, weights = state_of(tiny_model), fingerprint(tiny_model)
-    language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    before, weights = state_of(one_layer_model), fingerprint(one_layer_model)
+    language_model = LanguageModel("tiny", one_layer_model, tiny_tokenizer)
     engine = Engine(language_model, recipe, Limits(max_batch_size=4))
     tasks = [answering(), ScoringTask([(PROMPT, TARGET)])]
     expected = {
@@ -424,8 +424,8 @@ def test_a_thousand_requests_of_which_half_fail_at_every_stage(
     assert counters(engine) == (0, 0, 0, 0)
     assert engine.status().quarantined == faults.struck_at_rest > 20
     assert grown[-1] - grown[0] <= 10 * 2**20
-    assert fingerprint(tiny_model) == weights
-    assert state_of(tiny_model) == before
+    assert fingerprint(one_layer_model) == weights
+    assert state_of(one_layer_model) == before
     monkeypatch.undo()
     slots = engine._worker.slots
     assert all(slots.is_at_rest(slot) for slot in range(slots.count))

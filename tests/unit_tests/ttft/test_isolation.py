@@ -112,13 +112,13 @@ def many(tiny_tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[str], list[
 
 @pytest.fixture(scope="module")
 def alone(
-    tiny_model: PreTrainedModel,
+    one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     many: list[tuple[list[str], list[int]]],
 ) -> list[Reply]:
     """The replies to the same requests, one after the other in one thread."""
     recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
-    engine = make_engine(tiny_model, tiny_tokenizer, recipe, max_batch_size=1)
+    engine = make_engine(one_layer_model, tiny_tokenizer, recipe, max_batch_size=1)
     replies = [answer(engine, *request) for request in many]
     assert len({reply.losses for reply in replies}) == len(many)
     assert len({reply.text for reply in replies}) > len(many) / 4
@@ -129,14 +129,14 @@ def alone(
 def test_a_thousand_requests_of_eight_threads_answer_as_they_would_alone(
     *,
     size: int,
-    tiny_model: PreTrainedModel,
+    one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     recipe: FineTuneConfig,
     many: list[tuple[list[str], list[int]]],
     alone: list[Reply],
 ) -> None:
     """To the bit where no batch is made, and else to rounding, with the same texts."""
-    engine = make_engine(tiny_model, tiny_tokenizer, recipe, max_batch_size=size)
+    engine = make_engine(one_layer_model, tiny_tokenizer, recipe, max_batch_size=size)
     start = threading.Barrier(THREADS)
 
     def ask(thread: int) -> list[Reply]:
@@ -173,7 +173,7 @@ def pristine_nats(
 
 
 def test_a_thousand_secrets_are_learned_and_none_is_left(
-    tiny_model: PreTrainedModel,
+    one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     recipe: FineTuneConfig,
     texts: list[str],
@@ -183,15 +183,15 @@ def test_a_thousand_secrets_are_learned_and_none_is_left(
     documents = [f"The password is {word}." for word in words]
     context = tiny_tokenizer("The password is")["input_ids"]
     pairs = [(context, tiny_tokenizer(" " + word)["input_ids"]) for word in words]
-    recipe = replace(recipe, steps_per_document=2)
-    engine = make_engine(tiny_model, tiny_tokenizer, recipe)
+    recipe = replace(recipe, steps_per_document=2, learning_rate=3e-2)
+    engine = make_engine(one_layer_model, tiny_tokenizer, recipe)
 
     def known(to: Engine, learned: Sequence[str] = ()) -> tuple[float, ...]:
         return to.outcome(to.request(learned, ScoringTask(pairs))).nats
 
     pristine = known(engine)
     innocent = known(engine, texts[:2])
-    assert pristine == pytest.approx(pristine_nats(tiny_model, pairs), rel=1e-5)
+    assert pristine == pytest.approx(pristine_nats(one_layer_model, pairs), rel=1e-5)
 
     def learn(number: int) -> float:
         request = engine.request([documents[number]], ScoringTask([pairs[number]]))
@@ -204,7 +204,7 @@ def test_a_thousand_secrets_are_learned_and_none_is_left(
     assert known(engine) == pristine
     # In the slots, too: who learns from other documents learns what a first request would.
     assert known(engine, texts[:2]) == innocent
-    fresh = make_engine(tiny_model, tiny_tokenizer, recipe)
+    fresh = make_engine(one_layer_model, tiny_tokenizer, recipe)
     assert known(fresh) == pristine
     assert known(fresh, texts[:2]) == innocent
 
@@ -215,12 +215,12 @@ def test_a_thousand_secrets_are_learned_and_none_is_left(
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 17}])
 def test_the_same_request_has_the_same_answer_a_hundred_times_whoever_is_beside(
     sampling: dict[str, object],
-    tiny_model: PreTrainedModel,
+    one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     recipe: FineTuneConfig,
     texts: list[str],
 ) -> None:
-    engine = make_engine(tiny_model, tiny_tokenizer, recipe)
+    engine = make_engine(one_layer_model, tiny_tokenizer, recipe)
     chosen = [texts[3], texts[20], texts[3]]
     expected = answer(engine, chosen, max_tokens=16, **sampling)
     others = iter(range(10_000))
