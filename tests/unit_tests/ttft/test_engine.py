@@ -1,4 +1,4 @@
-"""Requests never see each other, and the base model never learns that there were any."""
+"""Requests never see each other, and the base model never changes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def answer(engine: Engine, texts: Sequence[str]) -> tuple[str, tuple[float, ...]
 
 
 def at_rest(engine: Engine) -> bool:
-    """Wait until the engine's thread has put everything away."""
+    """Wait until the engine is idle; return whether all slots are at rest."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
         status = engine.status()
@@ -46,7 +46,7 @@ def at_rest(engine: Engine) -> bool:
     return False
 
 
-def test_after_many_requests_the_base_model_is_what_it_was(
+def test_many_requests_leave_the_base_model_unchanged(
     engine: Engine,
     tiny_model: PreTrainedModel,
     texts: list[str],
@@ -65,7 +65,7 @@ def test_after_many_requests_the_base_model_is_what_it_was(
     assert not tiny_model.training
 
 
-def test_without_documents_it_is_the_base_model_exactly(
+def test_without_documents_exactly_the_base_model_answers(
     engine: Engine, tiny_model: PreTrainedModel, texts: list[str]
 ) -> None:
     ids = torch.tensor([PROMPT])
@@ -80,14 +80,14 @@ def test_without_documents_it_is_the_base_model_exactly(
 
 
 @pytest.mark.parametrize("limits", [Limits(max_batch_size=1), Limits(max_batch_size=5)])
-def test_concurrent_requests_answer_as_they_would_alone(
+def test_concurrent_requests_answer_as_alone(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
     limits: Limits,
 ) -> None:
-    engine = Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), recipe, limits)
+    engine = Engine(LanguageModel("tiny", tiny_model, tiny_tokenizer), finetune_config, limits)
     chosen = [texts[start : start + 1 + start % 4] for start in range(24)]
     alone = [answer(engine, documents) for documents in chosen]
     assert len({text for text, _ in alone}) > 1
@@ -99,7 +99,7 @@ def test_concurrent_requests_answer_as_they_would_alone(
     assert at_rest(engine)
 
 
-def test_what_is_admitted_together_is_trained_together(
+def test_requests_admitted_together_train_together(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -107,7 +107,7 @@ def test_what_is_admitted_together_is_trained_together(
     monkeypatch.setattr(
         engine._worker._trainer,
         "train",
-        lambda lessons: sizes.append(len(lessons)) or train(lessons),
+        lambda tasks: sizes.append(len(tasks)) or train(tasks),
     )
     reservations = [engine.admission.admit(1) for _ in range(6)]
     tickets = [
@@ -123,7 +123,7 @@ def test_what_is_admitted_together_is_trained_together(
     assert sizes == [6, 1]
 
 
-def test_two_engines_on_one_model_do_not_see_each_other(
+def test_two_engines_on_one_model_are_independent(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
 ) -> None:
     language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
@@ -139,9 +139,9 @@ def test_two_engines_on_one_model_do_not_see_each_other(
 def test_the_same_weights_and_adapter_share_an_engine(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    def engine_of(limits: Limits | None = None, **recipe: object) -> Engine:
+    def engine_of(limits: Limits | None = None, **settings: object) -> Engine:
         language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
-        return shared_engine(language_model, FineTuneConfig(**recipe), limits)
+        return shared_engine(language_model, FineTuneConfig(**settings), limits)
 
     first = engine_of(lora_rank=3)
     assert engine_of(lora_rank=3) is first
@@ -150,8 +150,8 @@ def test_the_same_weights_and_adapter_share_an_engine(
     assert engine_of(Limits(max_batch_size=2), lora_rank=3) is not first
 
 
-def test_a_request_brings_its_own_recipe_but_not_another_adapter(
-    engine: Engine, texts: list[str], recipe: FineTuneConfig
+def test_a_request_may_change_the_config_but_not_the_adapter_shape(
+    engine: Engine, texts: list[str], finetune_config: FineTuneConfig
 ) -> None:
     faster = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=3e-2, max_length=64)
     other_engine = Engine(engine.language_model, faster)
@@ -160,7 +160,7 @@ def test_a_request_brings_its_own_recipe_but_not_another_adapter(
     assert answer(engine, texts[:3])[1] != answer(other_engine, texts[:3])[1]
     with pytest.raises(ArgumentError, match="another adapter"):
         engine.request(texts[:3], ANSWER, config=FineTuneConfig(lora_rank=5))
-    assert recipe.lora_rank == 4
+    assert finetune_config.lora_rank == 4
 
 
 @pytest.mark.parametrize("length", [0, 256, 1000])
@@ -169,13 +169,13 @@ def test_a_prompt_must_leave_room_for_an_answer(engine: Engine, length: int) -> 
         engine.request([], GenerationTask([1] * length, GenerationConfig()))
 
 
-def test_a_long_prompt_beside_a_long_answer_stays_within_the_positions_of_the_model(
-    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+def test_a_long_prompt_and_a_long_answer_of_one_batch_stay_within_the_context(
+    tiny_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig, texts: list[str]
 ) -> None:
-    """GPT-2 has no position beyond its context: a row that went on there would fail all."""
+    """GPT-2 has no position beyond its context: a longer row would fail the batch."""
     config = GPT2Config(vocab_size=400, n_positions=64, n_embd=32, n_layer=1, n_head=2)
     language_model = LanguageModel("gpt2", GPT2LMHeadModel(config).eval(), tiny_tokenizer)
-    engine = Engine(language_model, recipe)
+    engine = Engine(language_model, finetune_config)
     tasks = [
         GenerationTask([7] * 60, GenerationConfig(max_tokens=100)),
         GenerationTask([5, 9], GenerationConfig(max_tokens=40)),
@@ -200,12 +200,12 @@ def test_a_token_outside_the_vocabulary_never_reaches_the_model(engine: Engine, 
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 200, [1] * 57)])
-def test_pairs_must_fit(engine: Engine, pair: tuple[list[int], list[int]]) -> None:
+def test_pairs_must_fit_the_context(engine: Engine, pair: tuple[list[int], list[int]]) -> None:
     with pytest.raises(ArgumentError, match="context and target"):
         engine.request([], ScoringTask([pair]))
 
 
-def test_a_closed_engine_says_so(engine: Engine, texts: list[str]) -> None:
+def test_a_closed_engine_refuses_requests(engine: Engine, texts: list[str]) -> None:
     answer(engine, texts[:1])
     engine.close()
     with pytest.raises(RequestCancelled, match="closed"):
@@ -213,7 +213,7 @@ def test_a_closed_engine_says_so(engine: Engine, texts: list[str]) -> None:
     assert engine.status().admitted == 0
 
 
-def test_an_unused_engine_goes_with_its_thread(
+def test_an_unused_engine_is_freed_with_its_thread(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     texts: list[str],
@@ -227,15 +227,15 @@ def test_an_unused_engine_goes_with_its_thread(
     thread.join(10)
     assert not thread.is_alive()
     answer(engine, texts[:1])
-    gone = weakref.ref(engine._worker)
+    worker = weakref.ref(engine._worker)
     thread = engine._batcher._thread
     del engine
     thread.join(10)
     gc.collect()
-    assert gone() is None
+    assert worker() is None
 
 
 @pytest.mark.parametrize("texts", ["abc", [b"abc"], ["abc", None]])
-def test_what_are_no_texts_cannot_be_learned_from(engine: Engine, texts: Any) -> None:
+def test_documents_must_be_a_sequence_of_texts(engine: Engine, texts: Any) -> None:
     with pytest.raises(ArgumentError, match="texts must be a sequence of texts, got"):
         engine.finetune(texts)

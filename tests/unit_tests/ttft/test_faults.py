@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a request, wherever, it is that request's alone and leaves nothing."""
+"""A failure of one request, at any stage, reaches no other request and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ TARGET = [7, 8, 100, 21]
 
 @pytest.fixture
 def engine(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    finetune_config: FineTuneConfig,
 ) -> Engine:
-    """An engine that makes one batch of what is admitted together, however slow the machine."""
+    """An engine that batches all admitted requests, however slow the machine."""
     language_model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
-    return Engine(language_model, recipe, Limits(gather_seconds=10.0))
+    return Engine(language_model, finetune_config, Limits(gather_seconds=10.0))
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a request told, and what came of it."""
+    """The events and the outcome of a request."""
 
     text: str
     steps: tuple[int, ...]
@@ -69,32 +71,32 @@ def answering(max_tokens: int = 4, **generation: object) -> GenerationTask:
     return GenerationTask(PROMPT, GenerationConfig(**config))
 
 
-def answer(engine: Engine, texts: Sequence[str], **recipe: object) -> Reply:
-    config = replace(engine.config, **recipe)
+def answer(engine: Engine, texts: Sequence[str], **settings: object) -> Reply:
+    config = replace(engine.config, **settings)
     return collect(engine.submit(engine.request(texts, answering(), config=config)))
 
 
 def answer_together(
-    engine: Engine, lessons: Sequence[Sequence[str]], **recipe: object
+    engine: Engine, document_lists: Sequence[Sequence[str]], **settings: object
 ) -> list[Reply | BaseException]:
-    """Return what came of the requests of one batch, whether replies or errors."""
-    config = replace(engine.config, **recipe)
-    reservations = [engine.admission.admit(1) for _ in lessons]
+    """Return the replies or errors of the requests of one batch."""
+    config = replace(engine.config, **settings)
+    reservations = [engine.admission.admit(1) for _ in document_lists]
     tickets = [
         engine.submit(engine.request(texts, answering(), config=config), reservation=reservation)
-        for texts, reservation in zip(lessons, reservations, strict=True)
+        for texts, reservation in zip(document_lists, reservations, strict=True)
     ]
-    found: list[Reply | BaseException] = []
+    results: list[Reply | BaseException] = []
     for ticket in tickets:
         try:
-            found.append(collect(ticket))
-        except BaseException as error:  # noqa: BLE001 - that is what is asked
-            found.append(error)
-    return found
+            results.append(collect(ticket))
+        except BaseException as error:  # noqa: BLE001 - the result of a failed request
+            results.append(error)
+    return results
 
 
 def same(reply: Reply | BaseException, expected: Reply) -> bool:
-    """Return whether a request of a batch was answered as alone: one text, losses to rounding."""
+    """Return whether a request of a batch has the reply that it has alone, losses to rounding."""
     assert isinstance(reply, Reply), repr(reply)
     losses, others = reply.outcome.training.losses, expected.outcome.training.losses
     return (
@@ -106,19 +108,19 @@ def same(reply: Reply | BaseException, expected: Reply) -> bool:
 
 
 def identical(reply: Reply, expected: Reply) -> bool:
-    """Return whether two requests that were alone have the same outcome, to the bit."""
+    """Return whether two requests have the same outcome, bit for bit."""
     one, other = (replace(r.outcome.training, seconds=0.0) for r in (reply, expected))
     return (reply.text, reply.steps, one) == (expected.text, expected.steps, other)
 
 
 def counters(engine: Engine) -> tuple[int, ...]:
-    """Return the counters once they are at rest, or as they are after ten seconds."""
+    """Return the counters when all are zero, or after ten seconds."""
     until = time.monotonic() + 10
     while True:
         status = engine.status()
-        found = (status.admitted, status.admitted_tokens, status.waiting, status.at_work)
-        if not any(found) or time.monotonic() > until:
-            return found
+        load = (status.admitted, status.admitted_tokens, status.waiting, status.at_work)
+        if not any(load) or time.monotonic() > until:
+            return load
         time.sleep(0.001)
 
 
@@ -134,7 +136,7 @@ def state_of(model: torch.nn.Module) -> list[tuple[object, ...]]:
 
 @pytest.fixture
 def frozen_heap() -> Iterator[None]:
-    """Have the collector, which each lack of memory calls, look at new objects only: faster."""
+    """Make garbage collection, which runs after each lack of memory, skip older objects."""
     gc.collect()
     gc.freeze()
     yield
@@ -161,7 +163,7 @@ STAGES = (
     "reset",
     "verification",
 )
-# What can be not a number: losses, gradients, weights, and what is left in a slot.
+# Stages whose numbers can become NaN: losses, gradients, weights, and a slot after its reset.
 CAN_BE_NAN = {"forward", "backward", "step", "reset"}
 FAULTS = [
     (stage, kind)
@@ -172,14 +174,14 @@ FAULTS = [
 
 @dataclass(eq=False)
 class Fault:
-    """What goes wrong with one request, each time that it comes to a stage."""
+    """A failure of one request, each time that it reaches a stage."""
 
     stage: str
     kind: str
     errors: list[BaseException] = field(default_factory=list)
 
     def strike(self) -> bool:
-        """Raise; or return True where not a number is wanted."""
+        """Raise an error, or return True if a number is to become NaN."""
         make = KINDS[self.kind]
         if make is None:
             return True
@@ -188,15 +190,15 @@ class Fault:
 
 
 class Faults:
-    """Makes what is registered go wrong, at the seams between the engine's parts."""
+    """Injects registered failures between the engine's parts."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.of_beginning: dict[tuple[int, ...], Fault] = {}
-        """By the first five tokens of a request's first document; halves have them, too."""
+        """Failures by the first five tokens of the first document, which its half has as well."""
         self.of_pairs: dict[int, Fault] = {}
         self.struck_at_rest = 0
         self._slots: list[Fault | None] = []
-        """The batch that is being done."""
+        """Failures of the current batch, by slot."""
         self._first = 0
         for owner, name in (
             ("langchain_sift.ttft.engine", "tokenize_documents"),
@@ -215,7 +217,7 @@ class Faults:
             patch.setattr(target, name, lambda *args, _u=usual, _o=ours, **kw: _o(_u, *args, **kw))
 
     def register(self, fault: Fault, engine: Engine, texts: Sequence[str]) -> Fault:
-        """Have the request that learns from these texts go wrong."""
+        """Make the request with these texts fail."""
         beginning = tuple(engine.language_model.tokenizer(texts[0])["input_ids"][:5])
         assert beginning not in self.of_beginning
         self.of_beginning[beginning] = fault
@@ -278,16 +280,16 @@ class Faults:
 
     @staticmethod
     def _ends_badly(continuation: Continuation, fault: Fault) -> Continuation:
-        told: list[str] = []
+        pieces: list[str] = []
 
-        def tell(text: str) -> bool:
+        def on_text(text: str) -> bool:
             stops = continuation.on_text(text)
-            told.append(text)
-            if len(told) == 2:
+            pieces.append(text)
+            if len(pieces) == 2:
                 fault.strike()
             return stops
 
-        return replace(continuation, on_text=tell)
+        return replace(continuation, on_text=on_text)
 
     def negative_log_likelihoods(self, usual: Any, model: Any, head: Any, pairs: Any) -> Any:
         if fault := self.of_pairs.get(id(pairs)):
@@ -314,8 +316,8 @@ class Faults:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One of the thousand."""
+class Case:
+    """One request of the thousand."""
 
     texts: list[str]
     task: GenerationTask | ScoringTask
@@ -323,16 +325,16 @@ class Asked:
     fault: Fault | None
 
 
-def make_requests(faults: Faults, engine: Engine, texts: list[str]) -> list[Asked]:
-    """Return a thousand, each odd one with a fault of its own."""
+def make_cases(faults: Faults, engine: Engine, texts: list[str]) -> list[Case]:
+    """Return a thousand requests; each odd one has a fault."""
     rng = random.Random(4)
     turns = itertools.cycle(itertools.product(FAULTS, ["base", "raise"]))
-    asked = []
+    cases = []
     for number in range(1000):
         scoring = ScoringTask([(PROMPT, TARGET)])
         if number % 2 == 0:
             task = scoring if number % 8 == 0 else answering()
-            asked.append(Asked(texts[number % 20 : number % 20 + 2], task, "base", None))
+            cases.append(Case(texts[number % 20 : number % 20 + 2], task, "base", None))
             continue
         (stage, kind), on_failure = next(turns)
         fault = Fault(stage, kind)
@@ -341,51 +343,51 @@ def make_requests(faults: Faults, engine: Engine, texts: list[str]) -> list[Aske
         if stage == "scoring":
             faults.of_pairs[id(scoring.pairs)] = fault
         task = scoring if stage == "scoring" else answering()
-        asked.append(Asked([first], task, on_failure, fault))
-    return asked
+        cases.append(Case([first], task, on_failure, fault))
+    return cases
 
 
-def check(asked: Asked, found: Reply | BaseException, base: Reply) -> None:
-    """Compare what came of a request with a fault with what is promised."""
-    fault = asked.fault
+def check(case: Case, result: Reply | BaseException, base: Reply) -> None:
+    """Compare the result of a request that has a fault with the documented one."""
+    fault = case.fault
     assert fault is not None
     if fault.stage in {"reset", "verification"}:
-        # It has its answer: what was injected was about those to come.
-        assert isinstance(found, Reply)
-        assert found.outcome.training.fallback is None
+        # The fault comes after the answer, and concerns later requests only.
+        assert isinstance(result, Reply)
+        assert result.outcome.training.fallback is None
         return
-    # Done without learning, a request has no training to go wrong, here no answer either.
+    # Without training, no stage of the training can fail, nor here the generation.
     helped = fault.kind == "nan" or (
         fault.kind == "memory" and fault.stage in {"forward", "backward", "step", "generate"}
     )
-    if helped and asked.on_failure == "base":
-        assert isinstance(found, Reply)
-        assert found.text == base.text
+    if helped and case.on_failure == "base":
+        assert isinstance(result, Reply)
+        assert result.text == base.text
         reason = "not finite" if fault.kind == "nan" else "memory did not suffice"
-        assert reason in str(found.outcome.training.fallback)
+        assert reason in str(result.outcome.training.fallback)
     elif fault.kind == "nan" or (
         fault.kind == "memory"
-        and asked.on_failure == "raise"
+        and case.on_failure == "raise"
         and fault.stage not in {"tokenize", "middle of an answer"}
     ):
-        assert isinstance(found, TrainingError)
+        assert isinstance(result, TrainingError)
     else:
-        assert any(found is error for error in fault.errors), (fault, found)
+        assert any(result is error for error in fault.errors), (fault, result)
 
 
 @pytest.mark.usefixtures("frozen_heap")
-def test_a_thousand_requests_of_which_half_fail_at_every_stage(
+def test_of_a_thousand_requests_half_fail_at_every_stage(
     *,
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
     fingerprint: Callable[[torch.nn.Module], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before, weights = state_of(one_layer_model), fingerprint(one_layer_model)
     language_model = LanguageModel("tiny", one_layer_model, tiny_tokenizer)
-    engine = Engine(language_model, recipe, Limits(max_batch_size=4))
+    engine = Engine(language_model, finetune_config, Limits(max_batch_size=4))
     tasks = [answering(), ScoringTask([(PROMPT, TARGET)])]
     expected = {
         (start, type(task)): collect(engine.submit(engine.request(texts[start : start + 2], task)))
@@ -394,33 +396,33 @@ def test_a_thousand_requests_of_which_half_fail_at_every_stage(
     }
     base = collect(engine.submit(engine.request([], tasks[0])))
     faults = Faults(monkeypatch)
-    requests = make_requests(faults, engine, texts)
+    cases = make_cases(faults, engine, texts)
     process = psutil.Process()
     grown: list[int] = []
 
-    def ask(number: int) -> Reply | BaseException:
-        asked = requests[number]
-        config = replace(recipe, on_failure=asked.on_failure)
+    def send(number: int) -> Reply | BaseException:
+        case = cases[number]
+        config = replace(finetune_config, on_failure=case.on_failure)
         try:
-            return collect(engine.submit(engine.request(asked.texts, asked.task, config=config)))
-        except BaseException as error:  # noqa: BLE001 - that is what is asked
+            return collect(engine.submit(engine.request(case.texts, case.task, config=config)))
+        except BaseException as error:  # noqa: BLE001 - the result of a failed request
             return error.with_traceback(None)
 
     results: list[Reply | BaseException] = []
     with ThreadPoolExecutor(8) as pool:
         for part in range(0, 1000, 200):
-            results += pool.map(ask, range(part, part + 200))
+            results += pool.map(send, range(part, part + 200))
             gc.collect()
             grown.append(process.memory_info().rss)
-    for number, (asked, found) in enumerate(zip(requests, results, strict=True)):
-        if asked.fault is not None:
-            check(asked, found, base)
+    for number, (case, result) in enumerate(zip(cases, results, strict=True)):
+        if case.fault is not None:
+            check(case, result, base)
             continue
-        alone = expected[number % 20, type(asked.task)]
-        assert same(found, alone), number
-        assert found.outcome.nats == pytest.approx(alone.outcome.nats, rel=1e-5)
-    struck = {(a.fault.stage, a.fault.kind) for a in requests if a.fault and a.fault.errors}
-    assert struck == {(stage, kind) for stage, kind in FAULTS if kind != "nan"}
+        alone = expected[number % 20, type(case.task)]
+        assert same(result, alone), number
+        assert result.outcome.nats == pytest.approx(alone.outcome.nats, rel=1e-5)
+    raised = {(c.fault.stage, c.fault.kind) for c in cases if c.fault and c.fault.errors}
+    assert raised == {(stage, kind) for stage, kind in FAULTS if kind != "nan"}
     assert counters(engine) == (0, 0, 0, 0)
     assert engine.status().quarantined == faults.struck_at_rest > 20
     assert grown[-1] - grown[0] <= 10 * 2**20
@@ -440,12 +442,12 @@ def test_a_thousand_requests_of_which_half_fail_at_every_stage(
 
 @pytest.fixture
 def expected(engine: Engine, texts: list[str]) -> list[Reply]:
-    """What four requests are answered, each alone."""
-    return [answer(engine, lesson) for lesson in lessons_of(texts)]
+    """The replies to four requests, each alone."""
+    return [answer(engine, documents) for documents in documents_of(texts)]
 
 
-def lessons_of(texts: list[str]) -> list[list[str]]:
-    """Return four requests' documents, the most first, as the engine sorts them."""
+def documents_of(texts: list[str]) -> list[list[str]]:
+    """Return the documents of four requests, longest first, as the engine sorts them."""
     return [texts[10:14], texts[20:23], texts[30:32], texts[40:41]]
 
 
@@ -453,7 +455,7 @@ def lessons_of(texts: list[str]) -> list[list[str]]:
 @pytest.mark.parametrize(
     "stage", ["forward", "backward", "step", "generate", "middle of an answer"]
 )
-def test_of_a_batch_the_bad_one_fails_alone(
+def test_a_bad_request_of_a_batch_fails_alone(
     *,
     stage: str,
     bad: int,
@@ -462,28 +464,30 @@ def test_of_a_batch_the_bad_one_fails_alone(
     expected: list[Reply],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where the others had been told part of their answers."""
+    """Even if the others had sent part of their answers."""
     faults = Faults(monkeypatch)
-    fault = faults.register(Fault(stage, "value"), engine, lessons_of(texts)[bad])
-    found = answer_together(engine, lessons_of(texts))
-    assert found[bad] is fault.errors[-1]
-    assert len(fault.errors) == 2  # in the batch, and alone
-    assert all(same(found[n], expected[n]) for n in range(4) if n != bad)
+    fault = faults.register(Fault(stage, "value"), engine, documents_of(texts)[bad])
+    results = answer_together(engine, documents_of(texts))
+    assert results[bad] is fault.errors[-1]
+    assert len(fault.errors) == 2  # once in the batch, once alone
+    assert all(same(results[n], expected[n]) for n in range(4) if n != bad)
     assert counters(engine) == (0, 0, 0, 0)
 
 
-def test_a_sample_that_was_begun_goes_on_as_its_seed_has_it(
+def test_a_retried_sample_goes_on_with_its_seed(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = answering(16, temperature=1.0, seed=3)
-    lessons = lessons_of(texts)[:3]
-    alone = [collect(engine.submit(engine.request(lesson, sample))) for lesson in lessons]
+    document_lists = documents_of(texts)[:3]
+    alone = [
+        collect(engine.submit(engine.request(documents, sample))) for documents in document_lists
+    ]
     faults = Faults(monkeypatch)
-    fault = faults.register(Fault("middle of an answer", "value"), engine, lessons[2])
-    reservations = [engine.admission.admit(1) for _ in lessons]
+    fault = faults.register(Fault("middle of an answer", "value"), engine, document_lists[2])
+    reservations = [engine.admission.admit(1) for _ in document_lists]
     tickets = [
-        engine.submit(engine.request(lesson, sample), reservation=reservation)
-        for lesson, reservation in zip(lessons, reservations, strict=True)
+        engine.submit(engine.request(documents, sample), reservation=reservation)
+        for documents, reservation in zip(document_lists, reservations, strict=True)
     ]
     assert same(collect(tickets[0]), alone[0])
     assert same(collect(tickets[1]), alone[1])
@@ -495,12 +499,12 @@ def test_a_sample_that_was_begun_goes_on_as_its_seed_has_it(
 
 
 @pytest.mark.parametrize(
-    ("again", "told"),
+    ("retried", "sent"),
     [("some text", "some text"), ("some text, and more", "some text, and more")]
     + [(text, None) for text in ("some", "", "another text", "some other")],
 )
-def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
-    again: str, told: str | None, engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_a_retried_answer_must_begin_with_the_text_that_was_sent(
+    retried: str, sent: str | None, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = itertools.count()
     failure = ValueError("injected")
@@ -508,7 +512,7 @@ def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
     def say(_model: object, _tokenizer: object, continuations: Sequence[Continuation]) -> None:
         first = next(attempts) == 0
         for continuation in continuations:
-            text = "some text" if first else again
+            text = "some text" if first else retried
             for start in range(0, len(text), 4):
                 continuation.on_text(text[start : start + 4])
         if first:
@@ -517,35 +521,35 @@ def test_an_answer_done_again_must_begin_with_what_was_told_of_it(
             continuation.on_end(3, "stop")
 
     monkeypatch.setattr("langchain_sift.ttft.worker.generate", say)
-    for found in answer_together(engine, [[], []]):
-        if told is None:
-            assert found is failure
+    for result in answer_together(engine, [[], []]):
+        if sent is None:
+            assert result is failure
         else:
-            assert isinstance(found, Reply)
-            assert found.text == told
+            assert isinstance(result, Reply)
+            assert result.text == sent
     assert next(attempts) == 3
 
 
-def test_only_the_request_whose_loss_is_not_finite_raises(
+def test_only_the_request_with_a_loss_that_is_not_finite_raises(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = Faults(monkeypatch)
-    faults.register(Fault("forward", "nan"), engine, lessons_of(texts)[1])
-    found = answer_together(engine, lessons_of(texts), on_failure="raise")
-    assert isinstance(found[1], TrainingError)
-    assert "not finite in step 1" in str(found[1])
-    assert all(same(found[n], expected[n]) for n in (0, 2, 3))
-    beside = answer_together(engine, lessons_of(texts), on_failure="base")
-    assert isinstance(beside[1], Reply)
-    assert beside[1].text == answer(engine, []).text
-    assert all(same(beside[n], expected[n]) for n in (0, 2, 3))
+    faults.register(Fault("forward", "nan"), engine, documents_of(texts)[1])
+    results = answer_together(engine, documents_of(texts), on_failure="raise")
+    assert isinstance(results[1], TrainingError)
+    assert "not finite in step 1" in str(results[1])
+    assert all(same(results[n], expected[n]) for n in (0, 2, 3))
+    others = answer_together(engine, documents_of(texts), on_failure="base")
+    assert isinstance(others[1], Reply)
+    assert others[1].text == answer(engine, []).text
+    assert all(same(others[n], expected[n]) for n in (0, 2, 3))
 
 
-# --- memory that does not suffice -----------------------------------------------------------
+# --- lack of memory -----------------------------------------------------------
 
 
 class Memory:
-    """Lacks in a forward pass for training, where `lacks` says so of its rows and tokens."""
+    """Raises in a forward pass of the training if `lacks` returns True for its rows and tokens."""
 
     def __init__(self, lacks: Callable[[int, int], bool], patch: pytest.MonkeyPatch) -> None:
         self.passes: list[tuple[int, int]] = []
@@ -563,7 +567,7 @@ class Memory:
         return losses
 
 
-def test_a_batch_for_which_memory_lacks_once_is_done_in_halves(
+def test_a_batch_that_runs_out_of_memory_once_runs_in_halves(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Memory(lambda *_: len(memory.passes) == 2, monkeypatch)
@@ -572,42 +576,42 @@ def test_a_batch_for_which_memory_lacks_once_is_done_in_halves(
     monkeypatch.setattr(
         engine._worker._trainer, "train", lambda ls: sizes.append(len(ls)) or train(ls)
     )
-    found = answer_together(engine, lessons_of(texts))
+    results = answer_together(engine, documents_of(texts))
     assert sizes == [4, 2, 2]
-    assert all(map(same, found, expected))
-    assert answer_together(engine, lessons_of(texts)[:1])
+    assert all(map(same, results, expected))
+    assert answer_together(engine, documents_of(texts)[:1])
     assert sizes == [4, 2, 2, 1]
 
 
-def test_a_batch_for_which_memory_lacks_always_is_done_one_by_one(
+def test_a_batch_that_always_runs_out_of_memory_runs_one_by_one(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Memory(lambda rows, _: rows > 1, monkeypatch)
-    found = answer_together(engine, [texts[10:14]] * 4)
+    results = answer_together(engine, [texts[10:14]] * 4)
     assert max(memory.passes)[0] == 4
-    assert all(same(reply, expected[0]) for reply in found)
+    assert all(same(reply, expected[0]) for reply in results)
 
 
-def test_documents_too_long_for_the_memory_are_cut_to_half_once(
+def test_documents_too_long_for_the_memory_are_halved_once(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lesson = [texts[0], " ".join(texts[:40]), texts[1]]
-    lengths = [len(d.token_ids) for d in engine.request(lesson).documents]
+    documents = [texts[0], " ".join(texts[:40]), texts[1]]
+    lengths = [len(d.token_ids) for d in engine.request(documents).documents]
     assert lengths[1] == 64 > max(lengths[0], lengths[2]) > 32
-    half = answer(engine, lesson, max_length=32)
+    half = answer(engine, documents, max_length=32)
     assert half.outcome.training.truncated == (0, 1, 2)
-    before = answer(engine, lesson)
+    before = answer(engine, documents)
     with monkeypatch.context() as patch:
         Memory(lambda _, tokens: tokens > 32, patch)
-        assert identical(answer(engine, lesson), half)
+        assert identical(answer(engine, documents), half)
     with monkeypatch.context() as patch:
         Memory(lambda _, tokens: tokens > 31, patch)
-        base = answer(engine, lesson)
+        base = answer(engine, documents)
     assert base.outcome.training.fallback == "memory did not suffice"
-    assert identical(answer(engine, lesson), before)
+    assert identical(answer(engine, documents), before)
 
 
-def test_without_any_memory_the_base_model_answers_or_it_raises(
+def test_without_memory_the_base_model_answers_or_an_error_is_raised(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, base = answer(engine, texts[:3]), answer(engine, [])
@@ -629,10 +633,10 @@ def test_without_any_memory_the_base_model_answers_or_it_raises(
 
 
 @pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])
-def test_no_tensor_of_a_failed_step_outlives_it(
+def test_no_tensor_of_a_failed_step_outlives_the_step(
     kind: type[Exception], engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though whoever asked holds the error: neither its frames nor its causes' hold them."""
+    """Although the client keeps the error: neither it nor its causes have frames."""
     answer(engine, texts[:1])
     seen: list[weakref.ref[torch.Tensor]] = []
     model = engine._worker._model
@@ -703,7 +707,7 @@ def test_slots_that_are_not_at_rest_are_replaced(
     expected: list[Reply],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answer_together(engine, lessons_of(texts))
+    answer_together(engine, documents_of(texts))
     slots, usual = engine._worker.slots, Slots.reset
     before = (slots.weights, slots.gradients, slots._rounded, slots._moments, slots._optimizer)
     assert slots.count == 4
@@ -716,21 +720,21 @@ def test_slots_that_are_not_at_rest_are_replaced(
 
     with monkeypatch.context() as patch:
         patch.setattr(Slots, "reset", reset)
-        found = answer_together(engine, lessons_of(texts))
+        results = answer_together(engine, documents_of(texts))
         assert counters(engine) == (0, 0, 0, 0)
-    # They had their answers before.
-    assert all(map(same, found, expected))
+    # The answers came before the reset.
+    assert all(map(same, results, expected))
     assert engine.status().quarantined == 1
     after = (slots.weights, slots.gradients, slots._rounded, slots._moments, slots._optimizer)
     assert not any(one is other for one, other in zip(before, after, strict=True))
     assert slots.weights.data_ptr() != before[0].data_ptr()
-    for lesson, alone in zip(lessons_of(texts), expected, strict=True):
-        assert identical(answer(engine, lesson), alone)
-    assert all(map(same, answer_together(engine, lessons_of(texts)), expected))
+    for documents, alone in zip(documents_of(texts), expected, strict=True):
+        assert identical(answer(engine, documents), alone)
+    assert all(map(same, answer_together(engine, documents_of(texts)), expected))
     assert engine.status().quarantined == 1
 
 
-def test_slots_that_cannot_be_replaced_now_are_with_the_next_request(
+def test_slots_that_cannot_be_replaced_at_once_are_replaced_with_the_next_request(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = engine._worker.slots.weights
@@ -743,10 +747,10 @@ def test_slots_that_cannot_be_replaced_now_are_with_the_next_request(
     with monkeypatch.context() as patch:
         patch.setattr(Slots, "is_at_rest", lambda *_: False)
         patch.setattr(Slots, "reserve", no_memory)
-        assert identical(answer(engine, lessons_of(texts)[0]), expected[0])
+        assert identical(answer(engine, documents_of(texts)[0]), expected[0])
         assert counters(engine) == (0, 0, 0, 0)
-    for lesson, alone in zip(lessons_of(texts), expected, strict=True):
-        assert identical(answer(engine, lesson), alone)
+    for documents, alone in zip(documents_of(texts), expected, strict=True):
+        assert identical(answer(engine, documents), alone)
     assert engine._worker.slots.weights is not old
     assert engine.status().quarantined == 1
 
@@ -756,7 +760,7 @@ def test_slots_that_cannot_be_replaced_now_are_with_the_next_request(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_answers_or_says_why_not_and_never_hangs(
+def test_a_forked_process_answers_or_raises_and_never_hangs(
     engine: Engine, texts: list[str]
 ) -> None:
     before = answer(engine, texts[:3])
@@ -772,10 +776,10 @@ def test_a_forked_process_answers_or_says_why_not_and_never_hangs(
     child.start()
     try:
         assert ours.poll(60), "the child hangs"
-        found = ours.recv()
+        result = ours.recv()
         child.join(60)
         assert child.exitcode == 0
     finally:
         child.kill()
-    assert isinstance(found, SIFTError) or identical(found, before)
+    assert isinstance(result, SIFTError) or identical(result, before)
     assert identical(answer(engine, texts[:3]), before)

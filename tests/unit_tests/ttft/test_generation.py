@@ -1,4 +1,4 @@
-"""Answers are transformers' own, piece by piece, and end when they should."""
+"""Answers equal those of transformers, come in pieces, and end where they should."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PROMPTS = [PROMPT, [7], [100, 21, 8, 9, 10, 11, 12, 13, 14], [50, 51]]
 
 
 @dataclass
-class Told:
-    """What an answer told of itself."""
+class Received:
+    """The pieces and the ends of answers."""
 
     pieces: list[str] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
@@ -57,8 +57,8 @@ class Told:
 
 
 @dataclass
-class Asked:
-    """Says stop when asked for the n-th time."""
+class StopAfter:
+    """Returns True from the n-th call on."""
 
     times: int
     count: int = 0
@@ -68,14 +68,14 @@ class Asked:
         return self.count >= self.times
 
 
-def test_greedy_is_what_transformers_generates_for_each_prompt_alone(
+def test_greedy_answers_equal_those_of_transformers_for_each_prompt_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    told = [Told() for _ in PROMPTS]
+    received = [Received() for _ in PROMPTS]
     lengths = [24, 3, 17, 30]
-    asked = zip(told, PROMPTS, lengths, strict=True)
+    asked = zip(received, PROMPTS, lengths, strict=True)
     generate(tiny_model, tiny_tokenizer, [t.continuation(p, max_tokens=n) for t, p, n in asked])
-    for answer, prompt, length in zip(told, PROMPTS, lengths, strict=True):
+    for answer, prompt, length in zip(received, PROMPTS, lengths, strict=True):
         ids = torch.tensor([prompt])
         tokens = tiny_model.generate(ids, max_new_tokens=length, do_sample=False)[0, len(prompt) :]
         assert answer.text == tiny_tokenizer.decode(tokens, skip_special_tokens=True)
@@ -108,7 +108,7 @@ def with_settings(model: PreTrainedModel, settings: dict[str, object]) -> PreTra
     ],
     ids=str,
 )
-def test_how_an_answer_is_looked_for_is_not_the_models_to_say(
+def test_settings_of_the_model_that_choose_a_search_are_ignored(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     settings: dict[str, object],
@@ -134,20 +134,20 @@ def test_how_an_answer_is_looked_for_is_not_the_models_to_say(
     ],
     ids=lambda settings: next(iter(settings)),
 )
-def test_how_likely_a_token_is_is_the_models_to_say(
+def test_settings_of_the_model_that_change_probabilities_apply(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     settings: dict[str, object],
 ) -> None:
     model = with_settings(tiny_model, settings)
-    told, plain = [Told() for _ in PROMPTS], []
+    received, plain = [Received() for _ in PROMPTS], []
     for prompt in PROMPTS:
         tokens = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
         plain.append(tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True))
     model.generation_config = model_settings(model)
-    asked = zip(told, PROMPTS, strict=True)
+    asked = zip(received, PROMPTS, strict=True)
     generate(model, tiny_tokenizer, [t.continuation(p, max_tokens=24) for t, p in asked])
-    assert [answer.text for answer in told] == plain
+    assert [answer.text for answer in received] == plain
     for prompt, text in zip(PROMPTS, plain, strict=True):
         tokens = tiny_model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False)[0]
         if tiny_tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True) != text:
@@ -155,22 +155,22 @@ def test_how_likely_a_token_is_is_the_models_to_say(
     pytest.fail("the setting changes nothing: the test is void")
 
 
-def test_a_sample_depends_on_its_seed_and_not_on_who_is_beside(
+def test_a_sample_depends_on_its_seed_and_not_on_other_rows(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     def sample(*seeds: int | None) -> list[str]:
-        told = [Told() for _ in seeds]
+        received = [Received() for _ in seeds]
         generate(
             tiny_model,
             tiny_tokenizer,
             [
                 t.continuation(max_tokens=24, temperature=1.0, seed=s)
-                for t, s in zip(told, seeds, strict=True)
+                for t, s in zip(received, seeds, strict=True)
             ],
         )
-        return [t.text for t in told]
+        return [t.text for t in received]
 
-    greedy = Told()
+    greedy = Received()
     generate(tiny_model, tiny_tokenizer, [greedy.continuation(max_tokens=24)])
     state = torch.random.get_rng_state()
     together = sample(1, 2, 3)
@@ -186,27 +186,27 @@ def test_samples_are_drawn_from_the_softmax(
     with torch.inference_mode():
         logits = tiny_model(input_ids=torch.tensor([PROMPT])).logits[0, -1].float()
     expected = torch.softmax(logits / 0.5, dim=0)
-    told = [Told() for _ in range(4000)]
+    received = [Received() for _ in range(4000)]
     generate(
         tiny_model,
         tiny_tokenizer,
-        [t.continuation(max_tokens=1, temperature=0.5, seed=n) for n, t in enumerate(told)],
+        [t.continuation(max_tokens=1, temperature=0.5, seed=n) for n, t in enumerate(received)],
     )
     texts = [tiny_tokenizer.decode([token]) for token in range(len(expected))]
     likeliest = int(expected.argmax())
-    share = sum(t.text == texts[likeliest] for t in told) / len(told)
+    share = sum(t.text == texts[likeliest] for t in received) / len(received)
     probability = sum(
         p for p, text in zip(expected, texts, strict=True) if text == texts[likeliest]
     )
-    error = 4 * (probability * (1 - probability) / len(told)) ** 0.5
+    error = 4 * (probability * (1 - probability) / len(received)) ** 0.5
     assert abs(share - probability) < error
 
 
 @pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-60, 5e-324])
-def test_next_to_no_temperature_is_greedy(
+def test_a_tiny_temperature_is_greedy(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
 ) -> None:
-    greedy, sampled = Told(), Told()
+    greedy, sampled = Received(), Received()
     continuations = [
         greedy.continuation(max_tokens=12),
         sampled.continuation(max_tokens=12, temperature=temperature, seed=1),
@@ -216,39 +216,39 @@ def test_next_to_no_temperature_is_greedy(
 
 
 @pytest.mark.parametrize("temperature", [1e30, 1e300])
-def test_at_any_temperature_no_token_comes_that_cannot(
+def test_impossible_tokens_never_come_at_any_temperature(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, temperature: float
 ) -> None:
     model = with_settings(tiny_model, {"suppress_tokens": [*range(300)]})
-    found = set()
+    texts = set()
     for seed in range(5):
-        told = Told()
-        continuation = told.continuation(max_tokens=1, temperature=temperature, seed=seed)
+        received = Received()
+        continuation = received.continuation(max_tokens=1, temperature=temperature, seed=seed)
         generate(model, tiny_tokenizer, [continuation])
-        found.add(told.text)
-    assert len(found) > 1
-    assert found <= {tiny_tokenizer.decode([token]) for token in range(300, 400)}
+        texts.add(received.text)
+    assert len(texts) > 1
+    assert texts <= {tiny_tokenizer.decode([token]) for token in range(300, 400)}
 
 
-def test_greedy_and_sampled_rows_go_together(
+def test_greedy_and_sampled_rows_share_a_batch(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    alone, beside, sampled = Told(), Told(), Told()
+    alone, other, sampled = Received(), Received(), Received()
     generate(tiny_model, tiny_tokenizer, [alone.continuation(max_tokens=12)])
     continuations = [
         sampled.continuation(max_tokens=12, temperature=2.0, seed=1),
-        beside.continuation(max_tokens=12),
+        other.continuation(max_tokens=12),
     ]
     generate(tiny_model, tiny_tokenizer, continuations)
-    assert beside.text == alone.text != sampled.text
+    assert other.text == alone.text != sampled.text
 
 
-def test_a_row_stops_at_the_next_token_when_asked_and_the_others_go_on(
+def test_a_stopped_row_ends_at_once_and_the_others_go_on(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    stopped, other = Told(), Told()
+    stopped, other = Received(), Received()
     continuations = [
-        stopped.continuation(should_stop=Asked(5), max_tokens=50),
+        stopped.continuation(should_stop=StopAfter(5), max_tokens=50),
         other.continuation([7], max_tokens=20),
     ]
     generate(tiny_model, tiny_tokenizer, continuations)
@@ -256,7 +256,7 @@ def test_a_row_stops_at_the_next_token_when_asked_and_the_others_go_on(
     assert other.ends == [20]
 
 
-def test_it_ends_with_the_end_token_and_does_not_show_it(
+def test_an_answer_ends_before_the_end_token(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
@@ -266,20 +266,21 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
     end = int(tokens[5])
     first = tokens.tolist().index(end)
     monkeypatch.setattr(tiny_model.generation_config, "eos_token_id", [0, end])
-    told = Told()
-    generate(tiny_model, tiny_tokenizer, [told.continuation(max_tokens=12)])
-    assert told.ends == [first + 1]
-    assert told.reasons == ["stop"]
-    assert told.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
-    exactly, shorter = Told(), Told()  # the end token is the last that there may be, or too late
+    received = Received()
+    generate(tiny_model, tiny_tokenizer, [received.continuation(max_tokens=12)])
+    assert received.ends == [first + 1]
+    assert received.reasons == ["stop"]
+    assert received.text == tiny_tokenizer.decode(tokens[:first], skip_special_tokens=True)
+    # The end token is the last that is allowed, or one too many.
+    exactly, shorter = Received(), Received()
     generate(tiny_model, tiny_tokenizer, [exactly.continuation(max_tokens=first + 1)])
     generate(tiny_model, tiny_tokenizer, [shorter.continuation(max_tokens=first)])
     assert (exactly.reasons, shorter.reasons) == (["stop"], ["length"])
-    stopped = Told()
+    stopped = Received()
     generate(
-        tiny_model, tiny_tokenizer, [stopped.continuation(stop=[told.text[1:3]], max_tokens=12)]
+        tiny_model, tiny_tokenizer, [stopped.continuation(stop=[received.text[1:3]], max_tokens=12)]
     )
-    assert (stopped.text, stopped.reasons) == (told.text[:1], ["stop"])
+    assert (stopped.text, stopped.reasons) == (received.text[:1], ["stop"])
 
 
 @given(
@@ -287,8 +288,8 @@ def test_it_ends_with_the_end_token_and_does_not_show_it(
         lambda pairs: [(length, min(new, 30 - length)) for length, new in pairs]
     )
 )
-def test_rows_that_go_together_fit_the_context(pairs: list[tuple[int, int]]) -> None:
-    continuations = [Told().continuation([1] * length, max_tokens=new) for length, new in pairs]
+def test_rows_of_a_run_fit_the_context_together(pairs: list[tuple[int, int]]) -> None:
+    continuations = [Received().continuation([1] * length, max_tokens=new) for length, new in pairs]
     runs = list(split_to_fit(continuations, 30))
     assert [n for first, last in runs for n in range(first, last)] == list(range(len(pairs)))
 
@@ -313,40 +314,40 @@ def test_rows_that_go_together_fit_the_context(pairs: list[tuple[int, int]]) -> 
         (("o",), ""),
     ],
 )
-def test_the_text_ends_before_a_stop_string_wherever_the_pieces_break(
+def test_the_text_ends_before_a_stop_string_that_spans_pieces(
     size: int, stop: tuple[str, ...], expected: str
 ) -> None:
     text = "one two three"
-    until = StopStrings(stop)
+    stop_strings = StopStrings(stop)
     passed = ""
     for start in range(0, len(text), size):
-        passed += until.add(text[start : start + size])
-        if until.reached:
+        passed += stop_strings.add(text[start : start + size])
+        if stop_strings.reached:
             break
-    assert passed + until.flush() == expected
+    assert passed + stop_strings.flush() == expected
 
 
-def test_nothing_is_held_back_that_cannot_become_a_stop_string() -> None:
-    until = StopStrings(("\n\nHuman:",))
-    assert until.add("It is so.") == "It is so."
-    assert until.add(" And\n") == " And"
-    assert until.add("\nHum") == ""
-    assert until.add("ble pie") == "\n\nHumble pie"
+def test_only_the_possible_start_of_a_stop_string_is_buffered() -> None:
+    stop_strings = StopStrings(("\n\nHuman:",))
+    assert stop_strings.add("It is so.") == "It is so."
+    assert stop_strings.add(" And\n") == " And"
+    assert stop_strings.add("\nHum") == ""
+    assert stop_strings.add("ble pie") == "\n\nHumble pie"
 
 
-def test_characters_of_several_tokens_come_whole(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_character_of_several_tokens_comes_whole(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     text = "naïve café 🦊🦊 ひらがな و العربية done, and done again, twice."
     token_ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
-    decoding = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
-    pieces = [decoding.add(token_id) for token_id in token_ids]
-    assert "".join(pieces) + decoding.flush() == text
+    decoder = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
+    pieces = [decoder.add(token_id) for token_id in token_ids]
+    assert "".join(pieces) + decoder.flush() == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert sum(bool(piece) for piece in pieces) > 20
 
 
 @pytest.fixture(scope="module")
 def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as Llama 2's: what is not in its vocabulary is written byte by byte."""
+    """A tokenizer like Llama 2's, which writes unknown characters byte by byte."""
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     names = [*special.values(), *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklm."]
     model = models.BPE({name: n for n, name in enumerate(names)}, [], byte_fallback=True)
@@ -366,14 +367,14 @@ def byte_fallback_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def in_pieces(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
-    decoding = TextDecoder(tokenizer, keep_special_tokens=False)
-    return "".join(decoding.add(token_id) for token_id in token_ids) + decoding.flush()
+    decoder = TextDecoder(tokenizer, keep_special_tokens=False)
+    return "".join(decoder.add(token_id) for token_id in token_ids) + decoder.flush()
 
 
 @pytest.mark.parametrize(
     "text", ["అన్నము తినుము ఇప్పుడు abc", "한국어한국어한국어한국어 abc", "é🦊 ab " * 20]
 )
-def test_an_answer_in_bytes_is_what_all_its_tokens_decode_to(
+def test_an_answer_in_bytes_equals_the_decoding_of_all_its_tokens(
     text: str, tiny_model: PreTrainedModel, byte_fallback_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     token_ids = byte_fallback_tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -384,15 +385,15 @@ def test_an_answer_in_bytes_is_what_all_its_tokens_decode_to(
         return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
 
     model.lm_head.register_forward_hook(say)
-    told = Told()
-    generate(model, byte_fallback_tokenizer, [told.continuation(max_tokens=250)])
-    assert told.text == byte_fallback_tokenizer.decode(token_ids) == text
-    assert told.reasons == ["stop"]
-    assert len(told.pieces) > 10
+    received = Received()
+    generate(model, byte_fallback_tokenizer, [received.continuation(max_tokens=250)])
+    assert received.text == byte_fallback_tokenizer.decode(token_ids) == text
+    assert received.reasons == ["stop"]
+    assert len(received.pieces) > 10
 
 
 @given(st.text(st.sampled_from("ab .é한🦊\N{REPLACEMENT CHARACTER}\u0301"), max_size=60))
-def test_any_text_comes_as_all_its_tokens_decode(
+def test_the_pieces_of_a_text_equal_the_decoding_of_all_its_tokens(
     tiny_tokenizer: PreTrainedTokenizerFast,
     byte_fallback_tokenizer: PreTrainedTokenizerFast,
     text: str,
@@ -403,16 +404,16 @@ def test_any_text_comes_as_all_its_tokens_decode(
 
 
 @given(st.lists(st.integers(1, 399), max_size=60))
-def test_any_tokens_of_bytes_come_as_all_of_them_decode(
+def test_the_pieces_of_any_bytes_equal_the_decoding_of_all_their_tokens(
     tiny_tokenizer: PreTrainedTokenizerFast, token_ids: list[int]
 ) -> None:
     assert in_pieces(tiny_tokenizer, token_ids) == tiny_tokenizer.decode(token_ids)
 
 
-def test_a_character_that_never_ends_is_told_at_the_end(
+def test_an_incomplete_character_comes_at_the_end(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     token_ids = tiny_tokenizer("ab🦊", add_special_tokens=False)["input_ids"][:-1]
-    decoding = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
-    assert "".join(decoding.add(token_id) for token_id in token_ids) == "ab"
-    assert decoding.flush() == tiny_tokenizer.decode(token_ids)[2:]
+    decoder = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
+    assert "".join(decoder.add(token_id) for token_id in token_ids) == "ab"
+    assert decoder.flush() == tiny_tokenizer.decode(token_ids)[2:]

@@ -1,4 +1,4 @@
-"""What one request learns is known to no other, to no later one, and not to the base model."""
+"""The training of one request reaches no other request, no later one, and not the base model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROMPT = [5, 9, 40, 41]
 
 @dataclass(frozen=True)
 class Reply:
-    """All that a request tells of what it learned, and what it answered."""
+    """The answer of a request, and the numbers of its training."""
 
     text: str
     tokens: int
@@ -57,11 +57,12 @@ def answer(
     return Reply(text, outcome.tokens, training.losses, training.update_norm)
 
 
-def ask_together(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+def answer_together(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
     """Return the replies to requests of one batch."""
     reservations = [engine.admission.admit(1) for _ in requests]
     tickets = [
-        engine.submit(r, reservation=held) for r, held in zip(requests, reservations, strict=True)
+        engine.submit(r, reservation=reserved)
+        for r, reserved in zip(requests, reservations, strict=True)
     ]
     replies = []
     for ticket in tickets:
@@ -75,15 +76,15 @@ def ask_together(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
 def make_engine(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     **limits: object,
 ) -> Engine:
-    return Engine(LanguageModel("tiny", model, tokenizer), recipe, Limits(**limits))
+    return Engine(LanguageModel("tiny", model, tokenizer), finetune_config, Limits(**limits))
 
 
 @contextmanager
 def batches_of(engine: Engine) -> Iterator[list[list[TrainingTask]]]:
-    """Note which lessons the engine trains together, the first in slot 0."""
+    """Record the tasks of each batch that the engine trains, in the order of slots."""
     seen: list[list[TrainingTask]] = []
     trainer = engine._worker._trainer
     with pytest.MonkeyPatch.context() as patch:
@@ -94,19 +95,21 @@ def batches_of(engine: Engine) -> Iterator[list[list[TrainingTask]]]:
 
 # --- many requests at once ------------------------------------------------------------------
 
-THREADS, EACH = 8, 125
+THREADS, REQUESTS = 8, 1000
 
 
 @pytest.fixture(scope="module")
 def many(tiny_tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[str], list[int]]]:
-    """Documents, no two alike, and a prompt for each request."""
+    """Two documents and a prompt for each request, all different."""
     rng = random.Random(11)
     sentences: dict[str, None] = {}
-    while len(sentences) < 2 * THREADS * EACH:
+    while len(sentences) < 2 * REQUESTS:
         sentences[make_sentence(rng)] = None
     texts = list(sentences)
     pairs = [texts[i : i + 2] for i in range(0, len(texts), 2)]
-    prompts = [tiny_tokenizer(make_sentence(rng))["input_ids"][: 2 + i % 5] for i in range(1000)]
+    prompts = [
+        tiny_tokenizer(make_sentence(rng))["input_ids"][: 2 + i % 5] for i in range(REQUESTS)
+    ]
     return list(zip(pairs, prompts, strict=True))
 
 
@@ -116,9 +119,9 @@ def alone(
     tiny_tokenizer: PreTrainedTokenizerFast,
     many: list[tuple[list[str], list[int]]],
 ) -> list[Reply]:
-    """The replies to the same requests, one after the other in one thread."""
-    recipe = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
-    engine = make_engine(one_layer_model, tiny_tokenizer, recipe, max_batch_size=1)
+    """The replies to the same requests, one after another in one thread."""
+    finetune_config = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+    engine = make_engine(one_layer_model, tiny_tokenizer, finetune_config, max_batch_size=1)
     replies = [answer(engine, *request) for request in many]
     assert len({reply.losses for reply in replies}) == len(many)
     assert len({reply.text for reply in replies}) > len(many) / 4
@@ -126,17 +129,17 @@ def alone(
 
 
 @pytest.mark.parametrize("size", [1, 8])
-def test_a_thousand_requests_of_eight_threads_answer_as_they_would_alone(
+def test_a_thousand_requests_of_eight_threads_answer_as_alone(
     *,
     size: int,
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     many: list[tuple[list[str], list[int]]],
     alone: list[Reply],
 ) -> None:
-    """To the bit where no batch is made, and else to rounding, with the same texts."""
-    engine = make_engine(one_layer_model, tiny_tokenizer, recipe, max_batch_size=size)
+    """Bit for bit in batches of one; in larger ones to rounding, with equal texts."""
+    engine = make_engine(one_layer_model, tiny_tokenizer, finetune_config, max_batch_size=size)
     start = threading.Barrier(THREADS)
 
     def ask(thread: int) -> list[Reply]:
@@ -162,7 +165,7 @@ def test_a_thousand_requests_of_eight_threads_answer_as_they_would_alone(
 def pristine_nats(
     model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]]
 ) -> list[float]:
-    """Return the targets' negative log-likelihoods, one after the other, without any of ours."""
+    """Return the targets' negative log-likelihoods, computed without the engine."""
     nats = []
     for context, target in pairs:
         ids = torch.tensor([*context, *target])
@@ -172,10 +175,10 @@ def pristine_nats(
     return nats
 
 
-def test_a_thousand_secrets_are_learned_and_none_is_left(
+def test_none_of_a_thousand_secrets_stays_in_the_model(
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
 ) -> None:
     rng = random.Random(13)
@@ -183,44 +186,44 @@ def test_a_thousand_secrets_are_learned_and_none_is_left(
     documents = [f"The password is {word}." for word in words]
     context = tiny_tokenizer("The password is")["input_ids"]
     pairs = [(context, tiny_tokenizer(" " + word)["input_ids"]) for word in words]
-    recipe = replace(recipe, steps_per_document=2, learning_rate=3e-2)
-    engine = make_engine(one_layer_model, tiny_tokenizer, recipe)
+    finetune_config = replace(finetune_config, steps_per_document=2, learning_rate=3e-2)
+    engine = make_engine(one_layer_model, tiny_tokenizer, finetune_config)
 
-    def known(to: Engine, learned: Sequence[str] = ()) -> tuple[float, ...]:
-        return to.outcome(to.request(learned, ScoringTask(pairs))).nats
+    def nats(engine: Engine, documents: Sequence[str] = ()) -> tuple[float, ...]:
+        return engine.outcome(engine.request(documents, ScoringTask(pairs))).nats
 
-    pristine = known(engine)
-    innocent = known(engine, texts[:2])
+    pristine = nats(engine)
+    innocent = nats(engine, texts[:2])
     assert pristine == pytest.approx(pristine_nats(one_layer_model, pairs), rel=1e-5)
 
-    def learn(number: int) -> float:
+    def train_on(number: int) -> float:
         request = engine.request([documents[number]], ScoringTask([pairs[number]]))
         return engine.outcome(request).nats[0]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        learned = list(pool.map(learn, range(len(words))))
-    # Each secret did get into the model, so that it could have stayed there.
-    assert all(after < before - 0.5 for after, before in zip(learned, pristine, strict=True))
-    assert known(engine) == pristine
-    # In the slots, too: who learns from other documents learns what a first request would.
-    assert known(engine, texts[:2]) == innocent
-    fresh = make_engine(one_layer_model, tiny_tokenizer, recipe)
-    assert known(fresh) == pristine
-    assert known(fresh, texts[:2]) == innocent
+        trained = list(pool.map(train_on, range(len(words))))
+    # Each secret did reach the model, so it could have stayed there.
+    assert all(after < before - 0.5 for after, before in zip(trained, pristine, strict=True))
+    assert nats(engine) == pristine
+    # Nor in the slots: training on other documents gives the result of a first request.
+    assert nats(engine, texts[:2]) == innocent
+    fresh = make_engine(one_layer_model, tiny_tokenizer, finetune_config)
+    assert nats(fresh) == pristine
+    assert nats(fresh, texts[:2]) == innocent
 
 
 # --- repeatability --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 17}])
-def test_the_same_request_has_the_same_answer_a_hundred_times_whoever_is_beside(
+def test_a_request_has_the_same_answer_a_hundred_times_in_any_batch(
     sampling: dict[str, object],
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
 ) -> None:
-    engine = make_engine(one_layer_model, tiny_tokenizer, recipe)
+    engine = make_engine(one_layer_model, tiny_tokenizer, finetune_config)
     chosen = [texts[3], texts[20], texts[3]]
     expected = answer(engine, chosen, max_tokens=16, **sampling)
     others = iter(range(10_000))
@@ -234,17 +237,19 @@ def test_the_same_request_has_the_same_answer_a_hundred_times_whoever_is_beside(
 
     with batches_of(engine) as batches, ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(ask, range(200)))[::2]
-    lesson = engine.request(chosen).documents
-    places = {(i, len(b)) for b in batches for i, s in enumerate(b) if s.documents == lesson}
-    assert len({place for place, _ in places}) > 3
-    assert len(places) > 8
+    documents = engine.request(chosen).documents
+    slots = {
+        (i, len(b)) for b in batches for i, task in enumerate(b) if task.documents == documents
+    }
+    assert len({slot for slot, _ in slots}) > 3
+    assert len(slots) > 8
     assert {(r.text, r.tokens) for r in replies} == {(expected.text, expected.tokens)}
     for reply in replies:
         assert reply.losses == pytest.approx(expected.losses, abs=1e-5)
 
 
 def test_other_samples_differ(engine: Engine, texts: list[str]) -> None:
-    """So that the same sample a hundred times says something."""
+    """Otherwise a hundred equal samples would prove nothing."""
     seeds = [{"temperature": 1.0, "seed": seed} for seed in range(5)]
     assert len({answer(engine, texts[:2], max_tokens=16, **seed).text for seed in seeds}) == 5
     unseeded = {answer(engine, texts[:2], max_tokens=16, temperature=1.0).text for _ in range(5)}
@@ -255,7 +260,7 @@ def test_other_samples_differ(engine: Engine, texts: list[str]) -> None:
 
 
 def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
-    """Make a model as `from_config` gives it: in training mode, with dropout, nothing frozen."""
+    """Make a model like `from_config` does: in training mode, with dropout, not frozen."""
     end = tokenizer.eos_token_id
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -276,7 +281,7 @@ def make_gpt2(tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
 
 
 def state_of(model: PreTrainedModel) -> dict[str, object]:
-    """Return all that is to stay as it is, but for the weights."""
+    """Return all that must not change, except for the weights."""
     hooks = {
         (name, key): len(value)
         for name, module in model.named_modules()
@@ -296,9 +301,9 @@ def state_of(model: PreTrainedModel) -> dict[str, object]:
     }
 
 
-def test_a_model_in_training_mode_is_left_as_it_was(
+def test_a_model_in_training_mode_stays_unchanged(
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
     fingerprint: Callable[[torch.nn.Module], str],
 ) -> None:
@@ -309,20 +314,23 @@ def test_a_model_in_training_mode_is_left_as_it_was(
     assert all(p.requires_grad for p in model.parameters())
     before, weights = state_of(model), fingerprint(model)
     randomness = torch.random.get_rng_state()
-    engine = make_engine(model, tiny_tokenizer, recipe)
+    engine = make_engine(model, tiny_tokenizer, finetune_config)
     first = answer(engine, texts[:3], max_tokens=16)
     assert first.losses
     for documents in (texts[:3], [], texts[:3]):
         reply = answer(engine, documents, max_tokens=16)
         assert (reply == first) is bool(documents)
-    assert answer(make_engine(model, tiny_tokenizer, recipe), texts[:3], max_tokens=16) == first
+    assert (
+        answer(make_engine(model, tiny_tokenizer, finetune_config), texts[:3], max_tokens=16)
+        == first
+    )
     answer(engine, texts[:3], temperature=1.0)
-    diverging = replace(recipe, learning_rate=1e30)
+    diverging = replace(finetune_config, learning_rate=1e30)
     assert engine.outcome(engine.request(texts[:3], config=diverging)).training.fallback
-    # The texts have hardly any: it becomes less likely.
-    drifting = replace(recipe, drift_texts=("zzzzzzzzzz",), max_drift=0.0)
+    # The texts hardly contain this letter, so training makes it less likely.
+    drifting = replace(finetune_config, drift_texts=("zzzzzzzzzz",), max_drift=0.0)
     assert engine.outcome(engine.request(texts[:6], config=drifting)).training.fallback
-    checkpointed = replace(recipe, gradient_checkpointing=True)
+    checkpointed = replace(finetune_config, gradient_checkpointing=True)
     assert answer(make_engine(model, tiny_tokenizer, checkpointed), texts[:3]).losses
     engine.finetune(texts[:3])
     pieces = iter(engine.submit(engine.request(texts, GenerationTask(PROMPT, GenerationConfig()))))
@@ -337,10 +345,10 @@ def test_a_model_in_training_mode_is_left_as_it_was(
     assert model.training
 
 
-def test_two_engines_and_the_models_user_do_nothing_to_each_other(
-    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+def test_two_engines_and_a_user_of_the_model_do_not_affect_each_other(
+    tiny_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig, texts: list[str]
 ) -> None:
-    """All at once: requests of two engines, and forward and backward passes of the user's."""
+    """Requests of two engines and passes of the user run at the same time."""
     model = make_gpt2(tiny_tokenizer).eval()
     ids = torch.tensor([PROMPT * 3])
     weight = model.transformer.h[0].attn.c_attn.weight
@@ -352,8 +360,8 @@ def test_two_engines_and_the_models_user_do_nothing_to_each_other(
 
     logits, gradient = use()
     engines = [
-        make_engine(model, tiny_tokenizer, recipe, max_batch_size=1),
-        make_engine(model, tiny_tokenizer, replace(recipe, lora_rank=2), max_batch_size=1),
+        make_engine(model, tiny_tokenizer, finetune_config, max_batch_size=1),
+        make_engine(model, tiny_tokenizer, replace(finetune_config, lora_rank=2), max_batch_size=1),
     ]
     expected = [[answer(engine, texts[i : i + 2]) for i in range(12)] for engine in engines]
     assert expected[0] != expected[1]
@@ -364,9 +372,9 @@ def test_two_engines_and_the_models_user_do_nothing_to_each_other(
     def use_until_done() -> None:
         nonlocal passes
         while not done.is_set():
-            found, slope = use()
+            now = use()
             passes += 1
-            if not (torch.equal(found, logits) and torch.equal(slope, gradient)):
+            if not (torch.equal(now[0], logits) and torch.equal(now[1], gradient)):
                 wrong.append(passes)
 
     with ThreadPoolExecutor(3) as pool:
@@ -384,11 +392,11 @@ def test_two_engines_and_the_models_user_do_nothing_to_each_other(
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_a_user_who_thaws_the_model_later_gets_no_gradients_of_ours(
-    tiny_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig, texts: list[str]
+def test_a_model_unfrozen_later_gets_no_gradients_of_the_engine(
+    tiny_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig, texts: list[str]
 ) -> None:
     model = make_gpt2(tiny_tokenizer).requires_grad_(requires_grad=False)
-    engine = make_engine(model, tiny_tokenizer, recipe)
+    engine = make_engine(model, tiny_tokenizer, finetune_config)
     expected = answer(engine, texts[:3])
     model.requires_grad_(requires_grad=True)
     assert answer(engine, texts[:3]) == expected
@@ -410,7 +418,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-# A window that prompts and documents are longer than, where the architecture has one.
+# A window shorter than prompts and documents, if the architecture has one.
 WINDOW = {"sliding_window": 8}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 ARCHITECTURES = {
@@ -439,7 +447,7 @@ def make_model(architecture: str) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each of 64 words: a text tells its tokens."""
+    """A tokenizer with one token for each of 64 words."""
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     words = [*special.values(), *(f"w{number}" for number in range(len(special), 64))]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -453,25 +461,27 @@ def words(rng: random.Random, count: int) -> str:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_prompts_together_answer_as_each_alone(
-    architecture: str, word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+def test_prompts_of_a_batch_answer_as_each_alone(
+    architecture: str, word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig
 ) -> None:
     model = make_model(architecture)
     rng = random.Random(3)
-    lessons = [[words(rng, n) for n in lengths] for lengths in ([9, 30, 12], [25, 7], [16, 41])]
+    document_lists = [
+        [words(rng, n) for n in lengths] for lengths in ([9, 30, 12], [25, 7], [16, 41])
+    ]
     prompts = [word_tokenizer(words(rng, length))["input_ids"] for length in (11, 3, 20)]
 
     def requests(engine: Engine) -> list[Request]:
         config = GenerationConfig(max_tokens=12, keep_special_tokens=True)
-        asked = zip(lessons, prompts, strict=True)
+        asked = zip(document_lists, prompts, strict=True)
         return [engine.request(texts, GenerationTask(prompt, config)) for texts, prompt in asked]
 
-    single = make_engine(model, word_tokenizer, recipe, max_batch_size=1)
-    expected = [ask_together(single, [request])[0] for request in requests(single)]
+    single = make_engine(model, word_tokenizer, finetune_config, max_batch_size=1)
+    expected = [answer_together(single, [request])[0] for request in requests(single)]
     assert len({reply.text for reply in expected}) == 3
-    engine = make_engine(model, word_tokenizer, recipe, gather_seconds=10.0)
+    engine = make_engine(model, word_tokenizer, finetune_config, gather_seconds=10.0)
     with batches_of(engine) as batches:
-        replies = ask_together(engine, requests(engine))
+        replies = answer_together(engine, requests(engine))
     assert [len(batch) for batch in batches] == (
         [3] if engine._worker._trainer.batchable else [1, 1, 1]
     )
@@ -482,7 +492,7 @@ def test_prompts_together_answer_as_each_alone(
 
 
 class Expert(torch.nn.Module):
-    """A feed-forward layer with a part that only some tokens reach, as with routed experts."""
+    """A feed-forward layer with a part that only some tokens reach, like a routed expert."""
 
     def __init__(self, usual: torch.nn.Module, size: int, tokens: Sequence[int]) -> None:
         super().__init__()
@@ -490,9 +500,9 @@ class Expert(torch.nn.Module):
         self.rare = torch.nn.Linear(size, size, bias=False)
         self.tokens = torch.tensor(tokens)
         self.token_ids = torch.empty(0)
-        """Of the pass under way."""
+        """Tokens of the current pass."""
         self.routes = True
-        """Whether only those tokens are sent through the part; the result is the same."""
+        """If True, only those tokens go through the part. The result is the same."""
         with torch.no_grad():
             self.rare.weight.copy_(torch.eye(size))
 
@@ -508,16 +518,16 @@ class Expert(torch.nn.Module):
 
 
 class RoutedLlama(LlamaForCausalLM):
-    """A Llama whose words 40, ..., 63 go through one linear layer more."""
+    """A Llama in which the words 40, ..., 63 go through one more linear layer."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
         layer = self.model.layers[0]
         layer.mlp = Expert(layer.mlp, config.hidden_size, range(40, 64))
-        self.model.register_forward_pre_hook(self._tell_tokens, with_kwargs=True)
+        self.model.register_forward_pre_hook(self._set_tokens, with_kwargs=True)
 
     @staticmethod
-    def _tell_tokens(model: torch.nn.Module, _: object, inputs: dict[str, torch.Tensor]) -> None:
+    def _set_tokens(model: torch.nn.Module, _: object, inputs: dict[str, torch.Tensor]) -> None:
         model.layers[0].mlp.token_ids = inputs["input_ids"]
 
 
@@ -529,34 +539,43 @@ def make_routed(*, routes: bool) -> RoutedLlama:
     return model
 
 
-def test_a_layer_that_a_document_does_not_reach_learns_nothing_from_those_before(
-    word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+def test_a_layer_that_a_document_does_not_reach_keeps_no_earlier_gradient(
+    word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig
 ) -> None:
-    """Neither from another request's, nor a second time from the request's own."""
+    """Neither of another request, nor of an earlier document of the same request."""
     rng = random.Random(2)
     common, other = [" ".join(f"w{rng.randrange(4, 40)}" for _ in range(12)) for _ in range(2)]
     rare = " ".join(f"w{rng.randrange(40, 64)}" for _ in range(12))
-    engine = make_engine(make_routed(routes=True), word_tokenizer, recipe)
-    oracle = make_engine(make_routed(routes=False), word_tokenizer, recipe)
+    engine = make_engine(make_routed(routes=True), word_tokenizer, finetune_config)
+    oracle = make_engine(make_routed(routes=False), word_tokenizer, finetune_config)
     expected = engine.finetune([common, other]).weights
-    for lesson in ([rare], [common, other], [rare, common, other], [common, rare, other]):
-        weights = engine.finetune(lesson).weights
-        torch.testing.assert_close(weights, oracle.finetune(lesson).weights, rtol=0, atol=1e-4)
+    for documents in ([rare], [common, other], [rare, common, other], [common, rare, other]):
+        weights = engine.finetune(documents).weights
+        torch.testing.assert_close(weights, oracle.finetune(documents).weights, rtol=0, atol=1e-4)
     assert torch.equal(engine.finetune([common, other]).weights, expected)
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_no_row_goes_through_anothers_slot_where_tokens_are_routed(
-    *, answers: bool, word_tokenizer: PreTrainedTokenizerFast, recipe: FineTuneConfig
+def test_routed_tokens_go_through_the_slot_of_their_own_row(
+    *, answers: bool, word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig
 ) -> None:
-    engine = make_engine(make_routed(routes=True), word_tokenizer, recipe, gather_seconds=10.0)
-    oracle = make_engine(make_routed(routes=False), word_tokenizer, recipe, max_batch_size=1)
-    # The first has three words that are routed, the other one: four, as if two in each row.
-    lessons = [["w50 w51 w52 w5 w6 w7 w8"] * 4, ["w60 w9 w10 w11 w12 w13 w14"] * 4]
+    engine = make_engine(
+        make_routed(routes=True), word_tokenizer, finetune_config, gather_seconds=10.0
+    )
+    oracle = make_engine(
+        make_routed(routes=False), word_tokenizer, finetune_config, max_batch_size=1
+    )
+    # The first has three routed words and the other has one: four, as if each row had two.
+    document_lists = [["w50 w51 w52 w5 w6 w7 w8"] * 4, ["w60 w9 w10 w11 w12 w13 w14"] * 4]
     config = GenerationConfig(max_tokens=8, keep_special_tokens=True)
     task = GenerationTask([45, 5, 6], config) if answers else None
-    expected = [ask_together(oracle, [oracle.request(lesson, task)])[0] for lesson in lessons]
-    replies = ask_together(engine, [engine.request(lesson, task) for lesson in lessons])
+    expected = [
+        answer_together(oracle, [oracle.request(documents, task)])[0]
+        for documents in document_lists
+    ]
+    replies = answer_together(
+        engine, [engine.request(documents, task) for documents in document_lists]
+    )
     for reply, alone_reply in zip(replies, expected, strict=True):
         assert reply.text == alone_reply.text
         assert reply.losses == pytest.approx(alone_reply.losses, abs=1e-5)

@@ -1,11 +1,11 @@
-"""Whatever a document or a prompt holds: a documented result or a typed error, and no harm."""
+"""Any document and any prompt gives a documented result or a typed error, and harms nothing."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
-import time
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -84,8 +84,8 @@ TEXTS = {
 
 
 def answers(chat: ChatTestTimeFineTuned) -> list[object]:
-    """Return what the base model answers, and what it does after learning."""
-    return [chat.invoke(QUESTION, documents=given).content for given in ([], [GOOD] * 4)]
+    """Return the answers of the base model and of the fine-tuned model."""
+    return [chat.invoke(QUESTION, documents=documents).content for documents in ([], [GOOD] * 4)]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def expected(one_chat: ChatTestTimeFineTuned) -> list[object]:
 def chat(
     one_chat: ChatTestTimeFineTuned, expected: list[object]
 ) -> Iterator[ChatTestTimeFineTuned]:
-    """After each test it answers as before all of them, and is at rest."""
+    """Check after each test that the model answers as before all tests, and is at rest."""
     yield one_chat
     assert answers(one_chat) == expected
     status = one_chat.engine.status()
@@ -127,13 +127,20 @@ def llm(chat: ChatTestTimeFineTuned) -> TestTimeFineTunedLLM:
     )
 
 
+@functools.cache
+def token_ids_of(tokenizer: PreTrainedTokenizerFast, name: str) -> list[int]:
+    """Return the tokens of a whole text; some take seconds."""
+    token_ids: list[int] = tokenizer(joined(TEXTS[name]))["input_ids"]
+    return token_ids
+
+
 def record_of(chat: ChatTestTimeFineTuned, documents: Any, **settings: Any) -> Any:
     message = chat.invoke(QUESTION, documents=documents, **settings)
     return message.response_metadata["ttft"]
 
 
 def joined(text: str) -> str:
-    """Return the text with its surrogates as the documentation has them, by other means."""
+    """Join pairs of surrogates and replace lone ones, in another way than the package does."""
     characters = []
     rest = iter(text)
     following = next(rest, None)
@@ -149,32 +156,42 @@ def joined(text: str) -> str:
 
 
 def check_error(error: BaseException, *texts: str) -> None:
-    """Check that neither it nor what it came of tells any text."""
+    """Check that neither an error nor its causes contain any text."""
     chain: BaseException | None = error
     while chain is not None:
-        told = f"{chain!s} {chain!r}"
-        assert CANARY not in told
-        assert not any(text in told for text in texts if len(text) > 8)
+        message = f"{chain!s} {chain!r}"
+        assert CANARY not in message
+        assert not any(text in message for text in texts if len(text) > 8)
         chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+
+
+class Reader:
+    """A tokenizer that counts the characters that it reads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.characters = 0
+        self._tokenizer = tokenizer
+
+    def __call__(self, text: str, **settings: Any) -> Any:
+        self.characters += len(text)
+        return self._tokenizer(text, **settings)
 
 
 # --- documents --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_document_is_learned_from_or_left_out(
+def test_a_document_is_trained_on_or_skipped(
     chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast, name: str
 ) -> None:
-    """With at least two tokens it is learned from; another beside it always is."""
-    expected = tiny_tokenizer(joined(TEXTS[name]))["input_ids"]
-    began = time.perf_counter()
+    """A document of at least two tokens is trained on, and so is the one after it."""
+    expected = token_ids_of(tiny_tokenizer, name)
     record = record_of(chat, [Document(TEXTS[name], id="odd"), GOOD])
-    assert time.perf_counter() - began < 5
-    learned = len(expected) >= 2
-    assert record["documents"] == (["odd", "good"] if learned else ["good"])
-    assert record["skipped"] == ([] if learned else ["odd"])
+    is_long = len(expected) >= 2
+    assert record["documents"] == (["odd", "good"] if is_long else ["good"])
+    assert record["skipped"] == ([] if is_long else ["odd"])
     assert record["truncated"] == (["odd"] if len(expected) > 64 else [])
-    assert record["tokens"] == (min(64, len(expected)) if learned else 0) + len(
+    assert record["tokens"] == (min(64, len(expected)) if is_long else 0) + len(
         tiny_tokenizer(GOOD.page_content)["input_ids"]
     )
     assert all(math.isfinite(loss) for loss in record["losses"])
@@ -183,39 +200,46 @@ def test_a_document_is_learned_from_or_left_out(
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_left_of_a_long_text_are_its_first_tokens(
+def test_a_long_text_is_cut_after_its_first_tokens(
     tiny_tokenizer: PreTrainedTokenizerFast, name: str
 ) -> None:
-    """Though a very long one is not tokenized to its end."""
+    """A very long one is not tokenized to its end."""
     text = TEXTS[name] if len(TEXTS[name]) > 500 else TEXTS[name] * 200
-    whole = tiny_tokenizer(joined(text))["input_ids"]
+    is_long = text is TEXTS[name]
+    whole = (
+        token_ids_of(tiny_tokenizer, name) if is_long else tiny_tokenizer(joined(text))["input_ids"]
+    )
     for length in (2, 9, 64):
-        found = tokenize_documents(tiny_tokenizer, [text], max_length=length)
+        reader = Reader(tiny_tokenizer)
+        documents = tokenize_documents(reader, [text], max_length=length)
+        # With so many tokens per character, the first part of the text has enough of them.
+        if len(whole) > len(text) / 8:
+            assert reader.characters <= 32 * length
         if len(whole) < 2:
-            assert not found
+            assert not documents
             continue
-        assert list(found[0].token_ids) == whole[:length]
-        assert found[0].truncated == (len(whole) > length)
+        assert list(documents[0].token_ids) == whole[:length]
+        assert documents[0].truncated == (len(whole) > length)
 
 
-def test_long_tokens_are_counted_to_the_end() -> None:
+def test_a_text_of_long_tokens_is_read_to_its_end() -> None:
     words = [letter * 100 for letter in "abcdefgh"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    made = Tokenizer(WordLevel(vocabulary, unk_token=words[0]))
-    made.pre_tokenizer = WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    backend = Tokenizer(WordLevel(vocabulary, unk_token=words[0]))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     for length in (2, 3, 7, 8):
-        (found,) = tokenize_documents(tokenizer, [" ".join(words)], max_length=length)
-        assert found.token_ids == tuple(range(length))
-        assert found.truncated == (length < 8)
+        (document,) = tokenize_documents(tokenizer, [" ".join(words)], max_length=length)
+        assert document.token_ids == tuple(range(length))
+        assert document.truncated == (length < 8)
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_text_is_made_well_formed_and_nothing_else(name: str) -> None:
+def test_only_surrogates_of_a_text_change(name: str) -> None:
     assert well_formed(TEXTS[name]) == joined(TEXTS[name])
 
 
-def test_a_surrogate_is_learned_as_a_replacement_character(chat: ChatTestTimeFineTuned) -> None:
+def test_a_surrogate_is_trained_on_as_a_replacement_character(chat: ChatTestTimeFineTuned) -> None:
     broken = [Document("The \ud83d river \udc80 carries")] * 8
     mended = [Document("The \ufffd river \ufffd carries")] * 8
     assert record_of(chat, broken)["losses"] == record_of(chat, mended)["losses"]
@@ -231,15 +255,13 @@ def test_ten_thousand_documents(chat: ChatTestTimeFineTuned) -> None:
     documents = [
         Document(f"The river, {number} times.", id=str(number)) for number in range(10_000)
     ]
-    began = time.perf_counter()
     assert record_of(chat, documents, max_documents=3)["documents"] == ["0", "1", "2"]
     record = record_of(chat, documents, max_train_seconds=0.2)
     assert record["steps"] == len(record["documents"]) >= 1
     assert "0.2 s" in record["ended"]
-    assert time.perf_counter() - began < 15
 
 
-def test_nothing_but_texts_too_short(chat: ChatTestTimeFineTuned) -> None:
+def test_only_texts_that_are_too_short(chat: ChatTestTimeFineTuned) -> None:
     record = record_of(chat, [Document(text, id=text) for text in ("", " ", "x")])
     assert record["skipped"] == ["", " ", "x"]
     assert record["fallback"] == "no document to train on"
@@ -258,7 +280,7 @@ METADATA: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_metadata_teach_nothing(chat: ChatTestTimeFineTuned, name: str) -> None:
+def test_metadata_do_not_change_the_training(chat: ChatTestTimeFineTuned, name: str) -> None:
     plain = record_of(chat, [GOOD])
     record = record_of(chat, [Document(GOOD.page_content, id="good", metadata=METADATA[name])])
     for key in ("documents", "losses", "gains"):
@@ -272,17 +294,17 @@ def test_ids_may_be_missing_or_repeated_or_odd(chat: ChatTestTimeFineTuned) -> N
     assert record["documents"] == ids
 
 
-def test_documents_may_come_in_anything_that_yields_them(chat: ChatTestTimeFineTuned) -> None:
+def test_documents_may_come_in_any_iterable(chat: ChatTestTimeFineTuned) -> None:
     pair = [GOOD, Document("A baker paints seven maps.", id="b")]
     expected = record_of(chat, pair)
     assert expected["documents"] == ["good", "b"]
-    found = (
+    iterables = (
         tuple(pair),
         iter(pair),
         (document for document in pair),
         {each.id: each for each in pair}.values(),
     )
-    for documents in found:
+    for documents in iterables:
         record = record_of(chat, documents)
         assert (record["documents"], record["losses"]) == (
             expected["documents"],
@@ -291,19 +313,21 @@ def test_documents_may_come_in_anything_that_yields_them(chat: ChatTestTimeFineT
 
 
 @pytest.mark.parametrize("documents", [None, [], (), iter(())], ids=["None", "[]", "()", "iter"])
-def test_no_documents_leave_the_base_model(chat: ChatTestTimeFineTuned, documents: Any) -> None:
+def test_without_documents_the_base_model_answers(
+    chat: ChatTestTimeFineTuned, documents: Any
+) -> None:
     record = record_of(chat, documents)
     assert (record["steps"], record["fallback"]) == (0, "no document to train on")
 
 
 def changed(value: Any) -> Document:
-    """Return a document whose text was replaced after it was checked."""
+    """Return a document whose text was replaced after its validation."""
     document = Document(CANARY)
     document.page_content = value
     return document
 
 
-NO_DOCUMENTS: dict[str, tuple[Any, str]] = {
+NOT_DOCUMENTS: dict[str, tuple[Any, str]] = {
     "a text": (CANARY, "got one str"),
     "a document": (Document(CANARY), "got one Document"),
     "a number": (7, "got one int"),
@@ -320,12 +344,12 @@ NO_DOCUMENTS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", NO_DOCUMENTS)
+@pytest.mark.parametrize("name", NOT_DOCUMENTS)
 @pytest.mark.parametrize("retrieved", [False, True])
-def test_what_is_no_document_is_named_by_its_type_and_place(
+def test_an_error_names_the_type_and_index_of_a_wrong_document(
     chat: ChatTestTimeFineTuned, name: str, *, retrieved: bool
 ) -> None:
-    documents, message = NO_DOCUMENTS[name]
+    documents, message = NOT_DOCUMENTS[name]
     retriever = RunnableLambda(lambda _: documents)
     settings = {"retriever": retriever} if retrieved else {"documents": documents}
     with pytest.raises(ArgumentError, match=message) as caught:
@@ -334,12 +358,12 @@ def test_what_is_no_document_is_named_by_its_type_and_place(
     assert ("retriever" in str(caught.value)) == retrieved
 
 
-def test_a_retriever_that_returns_nothing_at_all(chat: ChatTestTimeFineTuned) -> None:
-    with pytest.raises(ArgumentError, match=r"retriever returns.*NoneType"):
+def test_a_retriever_that_returns_none(chat: ChatTestTimeFineTuned) -> None:
+    with pytest.raises(ArgumentError, match=r"retriever.*NoneType"):
         chat.invoke(QUESTION, retriever=RunnableLambda(lambda _: None))
 
 
-def test_what_iterating_raises_is_passed_on(chat: ChatTestTimeFineTuned) -> None:
+def test_an_error_of_an_iterable_is_raised_unchanged(chat: ChatTestTimeFineTuned) -> None:
     def broken() -> Iterator[Document]:
         yield GOOD
         raise LookupError
@@ -349,7 +373,7 @@ def test_what_iterating_raises_is_passed_on(chat: ChatTestTimeFineTuned) -> None
 
 
 @pytest.mark.parametrize("text", [None, 7, b"x", ["x"]], ids=str)
-def test_a_document_has_a_text_when_it_is_made(text: Any) -> None:
+def test_langchain_rejects_documents_without_a_text(text: Any) -> None:
     if isinstance(text, bytes):
         assert Document(text).page_content == "x"  # pydantic's way with bytes
         return
@@ -364,18 +388,17 @@ SURROGATES = [name for name in TEXTS if joined(TEXTS[name]) != TEXTS[name]]
 
 
 @pytest.mark.parametrize(
-    ("face", "name"),
+    ("kind", "name"),
     [("llm" if name in SURROGATES else "chat", name) for name in TEXTS],
 )
 def test_a_prompt_is_answered_or_refused_for_its_length(
     request: pytest.FixtureRequest,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    face: str,
+    kind: str,
     name: str,
 ) -> None:
-    model = request.getfixturevalue(face)
-    tokens = len(tiny_tokenizer(joined(TEXTS[name]))["input_ids"])
-    began = time.perf_counter()
+    model = request.getfixturevalue(kind)
+    tokens = len(token_ids_of(tiny_tokenizer, name))
     if 0 < tokens < 256:
         first, second = (model.invoke(TEXTS[name], documents=[GOOD]) for _ in range(2))
         assert getattr(first, "content", first) == getattr(second, "content", second)
@@ -383,13 +406,10 @@ def test_a_prompt_is_answered_or_refused_for_its_length(
         with pytest.raises(ArgumentError, match=f"from 1 to 255 tokens, got {tokens}") as caught:
             model.invoke(TEXTS[name], documents=[GOOD])
         check_error(caught.value, TEXTS[name])
-    assert time.perf_counter() - began < 20
 
 
 @pytest.mark.parametrize("name", SURROGATES)
-def test_a_retriever_is_asked_with_what_can_be_encoded(
-    llm: TestTimeFineTunedLLM, name: str
-) -> None:
+def test_a_retriever_gets_a_query_that_can_be_encoded(llm: TestTimeFineTunedLLM, name: str) -> None:
     asked: list[str] = []
     llm.invoke(TEXTS[name], retriever=RunnableLambda(lambda query: asked.append(query) or []))
     assert asked == [joined(TEXTS[name])]
@@ -424,11 +444,11 @@ def test_a_conversation_is_answered_or_refused(chat: ChatTestTimeFineTuned, name
         return
     with pytest.raises((ValueError, NotImplementedError), match=refusal) as caught:
         chat.invoke(MESSAGES[name][0], documents=[GOOD])
-    if isinstance(caught.value, SIFTError):  # LangChain's own quote what is no message
+    if isinstance(caught.value, SIFTError):  # LangChain's errors quote the wrong message
         check_error(caught.value)
 
 
 @pytest.mark.parametrize("seed", ["one", 1.5, 2**70, -(2**70)], ids=str)
-def test_a_seed_that_is_none_hurts_nobody_else(chat: ChatTestTimeFineTuned, seed: Any) -> None:
+def test_a_wrong_seed_is_refused_and_harms_nothing(chat: ChatTestTimeFineTuned, seed: Any) -> None:
     with pytest.raises((SIFTError, TypeError, ValueError, RuntimeError)):
         chat.invoke(QUESTION, temperature=1.0, seed=seed, documents=[GOOD])

@@ -81,15 +81,15 @@ def test_peft_loads_an_adapter_and_computes_the_same(
     targets: str | tuple[str, ...],
     request: pytest.FixtureRequest,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    recipe: FineTuneConfig,
+    finetune_config: FineTuneConfig,
     texts: list[str],
     fingerprint: Callable[[torch.nn.Module], str],
     tmp_path: Path,
 ) -> None:
     model: PreTrainedModel = request.getfixturevalue(name)
     before = fingerprint(model)
-    recipe = replace(recipe, target_modules=targets, max_update=0.5)
-    engine = Engine(LanguageModel(name, model, tiny_tokenizer), recipe)
+    finetune_config = replace(finetune_config, target_modules=targets, max_update=0.5)
+    engine = Engine(LanguageModel(name, model, tiny_tokenizer), finetune_config)
     trained = engine.finetune(texts[:6])
     assert trained.training.update_norm > 0.01
     folder = trained.save(tmp_path / "adapter")
@@ -111,7 +111,7 @@ def test_peft_loads_an_adapter_and_computes_the_same(
         assert torch.equal(peers(input_ids=TOKENS).logits, base)
     assert fingerprint(model) == before
     config = peers.peft_config["default"]
-    assert (config.r, config.lora_alpha) == (recipe.lora_rank, recipe.lora_alpha)
+    assert (config.r, config.lora_alpha) == (finetune_config.lora_rank, finetune_config.lora_alpha)
 
 
 # --- round trips ----------------------------------------------------------------------------
