@@ -1,6 +1,7 @@
-"""Answers a second by one to four replicas on Ray, with gradient steps of a fixed duration.
+"""Measure the answers per second of one to four replicas on Ray.
 
-The steps sleep: what is measured is what Ray and the endpoint add to them, on any machine.
+The gradient steps sleep, so that the result shows the overhead of Ray and of the endpoint on any
+machine.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ def main(model: str, folder: Path, store: str) -> dict[str, Any]:
         for count in REPLICAS:
             path = "integration_tests.ray_slow:build_app"
             url = on.deploy(folder, cluster, path, args, num_replicas=count)
-            asyncio.run(on.ask_all(url, 2 * count, at_once=2 * count))  # each has answered once
-            began = time.monotonic()
-            asked = REQUESTS_EACH * count
-            found = asyncio.run(on.ask_all(url, asked, at_once=2 * count))
-            seconds[count] = time.monotonic() - began
-            assert all(one["status"] == 200 for one in found)
+            asyncio.run(
+                on.ask_all(url, 2 * count, at_once=2 * count)
+            )  # each replica has answered once
+            start = time.monotonic()
+            requests = REQUESTS_EACH * count
+            responses = asyncio.run(on.ask_all(url, requests, at_once=2 * count))
+            seconds[count] = time.monotonic() - start
+            assert all(response["status"] == 200 for response in responses)
             on.serve.shutdown()
     rates = {count: REQUESTS_EACH * count / taken for count, taken in seconds.items()}
     return {

@@ -1,9 +1,9 @@
-"""What the endpoint on Ray does when replicas are added, too much is asked, or somebody dies.
+"""Measure the endpoint on Ray with more replicas, under overload, and after failures.
 
     python tests/benchmarks/ray_serve.py --out tests/benchmarks/results/ray_serve.json
 
-Clusters of processes on this machine, a Chroma server, and a Llama of random weights, so small
-that its arithmetic takes no time: the gradient steps sleep.
+It uses clusters of processes on this machine, a Chroma server, and a tiny Llama with random
+weights, whose gradient steps sleep.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROGRAMS = {
 
 
 def make_model(folder: Path) -> Path:
-    """Save a small model with the demo's tokenizer."""
+    """Save a small model with the tokenizer of the demo."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -51,15 +51,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     out = parser.parse_args().out
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name, Server(Path(name)) as server:
         folder = Path(name)
         model = make_model(folder / "model")
         for title, program in PROGRAMS.items():
             url = f"http://{HOST}:{server.port}"
-            own = folder / program
-            own.mkdir()
-            found[title] = run_program(program, model, own, url, timeout=600)
+            outputs = folder / program
+            outputs.mkdir()
+            results[title] = run_program(program, model, outputs, url, timeout=600)
     commit = subprocess.run(
         ["git", "rev-parse", "--short=7", "HEAD"],  # noqa: S607
         capture_output=True,
@@ -71,7 +71,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": {"cores": os.cpu_count(), "python": sys.version.split()[0]},
-        **found,
+        **results,
     }
     out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -1,11 +1,11 @@
-"""The endpoint under ten times as much as it can answer, and what HTTP costs beside the process.
+"""Measure the endpoint under ten times the load that it can answer.
 
     python tests/benchmarks/serving.py --commit COMMIT --out tests/benchmarks/results/serving.json
 
-`langchain-sift serve` runs in a process of its own, on the demo's model and documents. First the
-time of a full batch is measured; it gives what the server can answer, and how long an admitted
-request may wait: the batches before it and its own. Then clients that do not wait for each other
-ask ten times as often, and at last all at once.
+`langchain-sift serve` runs in a separate process, with the model and documents of the demo. The
+benchmark first measures the duration of a full batch. It gives the rate that the server can answer,
+and the longest wait of an admitted request: the batches before it and its batch. Then independent
+clients send ten times as many requests, first at a steady rate and then all at once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from langchain_sift.indexing.index import index_into
 from langchain_sift.ttft import load_language_model
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo"
-BATCH, PLACES, FACTOR = 4, 16, 10
+BATCH, CAPACITY, FACTOR = 4, 16, 10
 NAME = "demo"
 SERVED = {
     "--k": 4,
@@ -47,13 +47,13 @@ SERVED = {
     "--learning-rate": 4e-3,
     "--max-tokens": 8,
     "--max-batch-size": BATCH,
-    "--max-requests": PLACES,
+    "--max-requests": CAPACITY,
 }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client got, and after how many seconds."""
+    """Status, seconds and `Retry-After` of a response."""
 
     status: int
     seconds: float
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Server:
-    """The command, and how much memory its process has."""
+    """A process of the command, and its memory."""
 
     def __init__(self, store: Path) -> None:
         options = [str(part) for option in SERVED.items() for part in option]
@@ -84,7 +84,7 @@ class Server:
 
 
 class Clients:
-    """Connections to the server, as bare as can be: it is not the client that is measured."""
+    """Plain connections to the server, so that the client costs little."""
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -101,14 +101,14 @@ class Clients:
             f"POST /v1/completions HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
-        # The server closes connections that are idle for some seconds.
+        # The server closes idle connections after some seconds.
         self._idle = [(reader, writer) for reader, writer in self._idle if not reader.at_eof()]
         await self.connect(1)
         reader, writer = self._idle.pop()
-        began = time.perf_counter()
+        start = time.perf_counter()
         writer.write(head.encode() + content)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         headers = dict(line.split(": ", 1) for line in lines[1:] if line)
         await reader.readexactly(int(headers["content-length"]))
         self._idle.append((reader, writer))
@@ -121,33 +121,33 @@ class Clients:
 
 
 async def full_batches(clients: Clients, texts: list[str], rounds: int) -> list[float]:
-    """Return how long a full batch takes, that nothing waits before."""
-    found = []
+    """Return the seconds of full batches, each without a queue before it."""
+    seconds = []
     for turn in range(rounds):
-        began = time.perf_counter()
-        asked = [clients.ask(texts[(turn * BATCH + n) % len(texts)]) for n in range(BATCH)]
-        answers = await asyncio.gather(*asked)
+        start = time.perf_counter()
+        requests = [clients.ask(texts[(turn * BATCH + n) % len(texts)]) for n in range(BATCH)]
+        answers = await asyncio.gather(*requests)
         assert {answer.status for answer in answers} == {200}
-        found.append(time.perf_counter() - began)
-    return found
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
-async def keep_asking(
+async def send_at_rate(
     clients: Clients, texts: list[str], *, rate: float, seconds: float
 ) -> list[Answer]:
-    """Ask so many times a second, whether or not there are answers."""
+    """Send requests at a rate, whether or not responses arrive."""
     tasks = []
-    began = time.perf_counter()
+    start = time.perf_counter()
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(began + number / rate - time.perf_counter())
+        await asyncio.sleep(start + number / rate - time.perf_counter())
         tasks.append(asyncio.ensure_future(clients.ask(texts[number % len(texts)])))
     return await asyncio.gather(*tasks)
 
 
-async def watched(
+async def with_memory(
     server: Server, work: Awaitable[list[Answer]]
 ) -> tuple[list[Answer], list[float]]:
-    """Return the answers, and the server's memory every quarter of a second."""
+    """Return the responses, and the server's memory every quarter of a second."""
     task = asyncio.ensure_future(work)
     memory = [server.megabytes()]
     while not task.done():
@@ -156,12 +156,12 @@ async def watched(
     return task.result(), memory
 
 
-def told(answers: list[Answer], memory: list[float], batch_seconds: float) -> dict[str, Any]:
+def summary(answers: list[Answer], memory: list[float], batch_seconds: float) -> dict[str, Any]:
     admitted = sorted(a.seconds for a in answers if a.status == 200)
     refused = sorted(a.seconds for a in answers if a.status in {429, 503})
     assert len(admitted) + len(refused) == len(answers)
     assert all(a.retry_after for a in answers if a.status != 200)
-    longest = math.ceil(PLACES / BATCH) * batch_seconds
+    longest = math.ceil(CAPACITY / BATCH) * batch_seconds
     third = max(1, len(memory) // 3)
     return {
         "asked": len(answers),
@@ -189,35 +189,35 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
 
 async def measure(server: Server, texts: list[str], seconds: float) -> dict[str, Any]:
     clients = Clients(server.url)
-    await clients.connect(FACTOR * PLACES)
+    await clients.connect(FACTOR * CAPACITY)
     try:
         await full_batches(clients, texts, 2)  # warm
         batch_seconds = statistics.median(await full_batches(clients, texts, 7))
         rate = FACTOR * BATCH / batch_seconds
-        sustained, memory = await watched(
-            server, keep_asking(clients, texts, rate=rate, seconds=seconds)
+        sustained, memory = await with_memory(
+            server, send_at_rate(clients, texts, rate=rate, seconds=seconds)
         )
         results = {
             "full_batch_milliseconds": round(1000 * batch_seconds, 1),
             "asked_per_second": round(rate, 1),
-            "sustained": told(sustained, memory, batch_seconds),
+            "sustained": summary(sustained, memory, batch_seconds),
         }
 
-        await clients.connect(FACTOR * PLACES)
+        await clients.connect(FACTOR * CAPACITY)
 
         async def burst() -> list[Answer]:
-            asked = (clients.ask(texts[n % len(texts)]) for n in range(FACTOR * PLACES))
-            return await asyncio.gather(*asked)
+            requests = (clients.ask(texts[n % len(texts)]) for n in range(FACTOR * CAPACITY))
+            return await asyncio.gather(*requests)
 
-        at_once, memory = await watched(server, burst())
-        results["burst"] = told(at_once, memory, batch_seconds)
-        results["after"] = told_after(server, await full_batches(clients, texts, 5))
+        at_once, memory = await with_memory(server, burst())
+        results["burst"] = summary(at_once, memory, batch_seconds)
+        results["after"] = summary_after(server, await full_batches(clients, texts, 5))
     finally:
         await clients.close()
     return results
 
 
-def told_after(server: Server, batches: list[float]) -> dict[str, float]:
+def summary_after(server: Server, batches: list[float]) -> dict[str, float]:
     return {
         "full_batch_milliseconds": round(1000 * statistics.median(batches), 1),
         "memory_mib": round(server.megabytes(), 1),
@@ -229,22 +229,24 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the sustained overload")
-    parser.add_argument("--commit", default="", help="what is checked out, for the record")
-    asked = parser.parse_args()
-    load_before = round(os.getloadavg()[0], 1)  # what else the machine does
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="duration of the sustained overload"
+    )
+    parser.add_argument("--commit", default="", help="the commit, for the record")
+    arguments = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 1)  # load by other processes
     texts = [prompt.text for prompt in read_prompts(DEMO / "prompts.jsonl")]
     with tempfile.TemporaryDirectory() as folder:
         index_demo(Path(folder))
         server = Server(Path(folder))
         try:
-            results = asyncio.run(measure(server, texts, asked.seconds))
+            results = asyncio.run(measure(server, texts, arguments.seconds))
         finally:
             server.end()
     recorded = {
-        "command": f"python tests/benchmarks/serving.py --seconds {asked.seconds:g}",
+        "command": f"python tests/benchmarks/serving.py --seconds {arguments.seconds:g}",
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": asked.commit,
+        "commit": arguments.commit,
         "machine": {
             "cores": os.cpu_count(),
             "torch": torch.__version__,
@@ -254,11 +256,11 @@ def main() -> None:
         "served": {name.removeprefix("--"): value for name, value in SERVED.items()},
         **results,
     }
-    asked.out.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 def index_demo(folder: Path, count: int = 100) -> None:
-    """Put the beginnings of some of the demo's documents into a collection."""
+    """Store the beginnings of some of the demo's documents in a collection."""
     load: Callable[[str], Any] = load_language_model
     documents = [
         Document(found.page_content[:600], id=found.id)
