@@ -5,12 +5,11 @@
 | module | purpose |
 |---|---|
 | `engine` | check requests, submit them, wait for their outcome |
-| `admission` | reserve room for a request, or refuse it |
 | `requests` | a request, its tasks and its outcome |
-| `tickets` | a submitted request and its events |
+| `tickets` | admission; a submitted request and its events |
 | `batching` | the queue, and the thread that runs batches |
 | `worker`, `jobs` | a batch from training to reset, with retries |
-| `generation`, `decoding` | answers token by token; tokens to text |
+| `generation`, `stop_strings` | answers token by token, up to a stop string |
 | `adapter_cache` | trained adapters on disk |
 | `openmp` | end OpenMP's helper threads |
 | `model` | load a model; tokens, devices, quantization, hidden states |
@@ -18,13 +17,12 @@
 """
 
 from langchain_sift.ttft.adapter_cache import AdapterCache
-from langchain_sift.ttft.admission import Reservation
 from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
 from langchain_sift.ttft.model.devices import fastest_dtype
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.loading import load_language_model
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Request, ScoringTask
-from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.tickets import Reservation, Ticket
 from langchain_sift.ttft.training.tasks import Step, TrainingRecord
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 

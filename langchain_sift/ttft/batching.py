@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from langchain_sift.config import Limits
 from langchain_sift.errors import RequestCancelled
-from langchain_sift.ttft.admission import Admission
-from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.tickets import Admission, Ticket
 
 _IDLE_SECONDS = 2.0  # then the thread ends and releases the model; the next request starts another
 

@@ -2,13 +2,13 @@
 
 The path of a request, from the client's thread to the engine's thread and back:
 
-    admission   reserve room for the request, or refuse it at once
+    tickets     reserve room for the request, or refuse it at once
     engine      check the prompt, tokenize the documents (model/tokens)
-    tickets     the submitted request and its events; the client iterates over them
+    tickets     submit the request as a ticket; the client iterates over its events
     batching    queue -> a batch of requests with tasks of the same type
       worker      one slot per request: LoRA weights, gradients, AdamW state (training/lora)
       training    per document: forward, loss, backward, step     -> Step    (trainer, lora, loss)
-      generation  per token: forward, sample, decode              -> str     (decoding)
+      generation  per token: forward, sample, decode              -> str
       worker      complete the ticket, release its reservation    -> Outcome
       worker      reset each slot and verify it bit for bit; if one is in doubt, replace them all
 
@@ -31,13 +31,12 @@ import torch
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
-from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
-from langchain_sift.ttft.tickets import Ticket
+from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
 

@@ -22,25 +22,7 @@ from transformers import (
 )
 
 from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.decoding import AnswerDecoder
-
-# Settings of a model that define its special tokens or change the probability of the next token.
-# All others choose a search (beams, drafts), or change what is returned and when it ends.
-_MODEL_SETTINGS = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "exponential_decay_length_penalty",
-    "min_new_tokens",
-    "no_repeat_ngram_size",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "sequence_bias",
-    "suppress_tokens",
-    "watermarking_config",
-)
+from langchain_sift.ttft.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +41,6 @@ class Continuation:
     on_end: Callable[[int, str], object]
     """Called with the number of tokens and the reason, "stop" or "length", when the answer is
     complete. Other rows may go on."""
-
-
-def model_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
-    """Return those settings of the model that apply to every answer.
-
-    transformers' `generate` takes each setting that a call omits, such as the number of beams,
-    from the model.
-    """
-    kept = {name: getattr(model.generation_config, name, None) for name in _MODEL_SETTINGS}
-    return transformers.GenerationConfig(**kept)  # type: ignore[no-untyped-call]
 
 
 def generate(
@@ -206,3 +178,106 @@ class _RowsDone(StoppingCriteria):
                     self._done[row] = True
                     continuation.on_end(decoder.tokens, decoder.finish_reason or "stop")
         return torch.tensor(self._done, device=input_ids.device)
+
+
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose other bytes are to come
+
+
+_MAX_DECODED = 16  # with more tokens than this, drop those that no longer matter
+
+
+class AnswerDecoder:
+    """Turns the tokens of one answer into its text, and finds the answer's end."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        config: GenerationConfig,
+        end_tokens: frozenset[int],
+    ) -> None:
+        """Start without tokens.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            config: Settings of the answer: `max_tokens`, `stop` and `keep_special_tokens`.
+            end_tokens: Tokens that end an answer.
+        """
+        self.tokens = 0
+        """Number of tokens so far."""
+        self.finish_reason: str | None = None
+        """"stop" or "length" once the answer is complete."""
+        self._max_tokens = config.max_tokens
+        self._end_tokens = end_tokens
+        self._text = TextDecoder(tokenizer, keep_special_tokens=config.keep_special_tokens)
+        self._stop = StopStrings(config.stop) if config.stop else None
+
+    def add(self, token_id: int) -> str:
+        """Append a token and return the text that it completes."""
+        self.tokens += 1
+        if token_id in self._end_tokens:
+            return self._finish("stop")
+        text = self._text.add(token_id)
+        if self._stop is not None:
+            text = self._stop.add(text)
+        if self._stop is not None and self._stop.reached:
+            self.finish_reason = "stop"
+        elif self.tokens >= self._max_tokens:
+            text += self._finish("length")
+        return text
+
+    def _finish(self, reason: str) -> str:
+        self.finish_reason = reason
+        text = self._text.flush()
+        if self._stop is not None:
+            text = self._stop.add(text) + self._stop.flush()
+            if self._stop.reached:
+                self.finish_reason = "stop"
+        return text
+
+
+class TextDecoder:
+    """Decodes tokens one by one. A piece of text ends where a character ends."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep_special_tokens: bool) -> None:
+        """Start without tokens."""
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = not keep_special_tokens
+        self._token_ids: list[int] = []
+        self._text = ""
+
+    def add(self, token_id: int) -> str:
+        """Append a token and return the text that it completes."""
+        self._token_ids.append(token_id)
+        text = self._decode(self._token_ids)
+        if text.endswith(_INCOMPLETE):
+            return ""
+        piece = text[len(self._text) :]
+        self._text = text
+        if len(self._token_ids) > _MAX_DECODED and piece:
+            self._drop_old_tokens()
+        return piece
+
+    def flush(self) -> str:
+        """Return the text that was not complete."""
+        return self._decode(self._token_ids)[len(self._text) :]
+
+    def _drop_old_tokens(self) -> None:
+        """Keep only the last tokens, if decoding them alone gives the end of the text.
+
+        It does not if the first of them is inside a character, which has up to four bytes. Some
+        tokenizers drop the space before a first token, so several tokens are kept.
+        """
+        for count in range(8, 12):
+            end = self._decode(self._token_ids[-count:])
+            if _INCOMPLETE not in end and self._text.endswith(end):
+                self._token_ids = self._token_ids[-count:]
+                self._text = end
+                return
+
+    def _decode(self, token_ids: list[int]) -> str:
+        text: Any = self._tokenizer.decode(
+            token_ids,
+            skip_special_tokens=self._skip_special_tokens,
+            clean_up_tokenization_spaces=False,
+        )
+        return str(text)

@@ -16,9 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft.generation import Continuation, generate, model_settings, split_to_fit
+from langchain_sift.ttft.generation import Continuation, generate, split_to_fit
 from langchain_sift.ttft.jobs import Job, free_memory, without_frames
-from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.language_model import LanguageModel, model_settings
 from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens, training_tokens
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Pairs, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
@@ -68,8 +68,6 @@ class Worker:
         for job in jobs:
             if not job.ticket.done.is_set():
                 job.ticket.finish(failure or job.ticket.failure)
-
-    # --- attempts -------------------------------------------------------------------------
 
     def _run(self, jobs: list[Job]) -> None:
         """Run the jobs; if they fail, run them in parts, so that only the bad one fails."""
@@ -146,8 +144,6 @@ class Worker:
         if not at_rest:
             self.quarantined += 1
             self._trainer.renew_slots()
-
-    # --- training -------------------------------------------------------------------------
 
     def _train(self, jobs: list[Job], max_length: int | None, skip_reason: str | None) -> None:
         tasks = [self._training_task(job, max_length, skip_reason) for job in jobs]
@@ -244,8 +240,6 @@ class Worker:
                 nats += negative_log_likelihoods(self._model, self._trainer.head, [pair])[0]
                 tokens += len(token_ids) - 1
         return nats / max(1, tokens)
-
-    # --- tasks ----------------------------------------------------------------------------
 
     def _run_tasks(self, jobs: list[Job]) -> None:
         began = time.perf_counter()

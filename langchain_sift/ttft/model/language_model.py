@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -87,3 +88,32 @@ def _unknown_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     rare = special - {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
     ids = tokenizer.get_vocab()
     return [token for token in ids if ids[token] >= size and token not in rare]
+
+
+# Settings of a model that define its special tokens or change the probability of the next token.
+# All others choose a search (beams, drafts), or change what is returned and when it ends.
+_MODEL_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "exponential_decay_length_penalty",
+    "min_new_tokens",
+    "no_repeat_ngram_size",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "sequence_bias",
+    "suppress_tokens",
+    "watermarking_config",
+)
+
+
+def model_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
+    """Return those settings of the model that apply to every answer.
+
+    transformers' `generate` takes each setting that a call omits, such as the number of beams,
+    from the model.
+    """
+    kept = {name: getattr(model.generation_config, name, None) for name in _MODEL_SETTINGS}
+    return transformers.GenerationConfig(**kept)  # type: ignore[no-untyped-call]

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
-from langchain_sift.ttft.decoding import StopStrings, TextDecoder
-from langchain_sift.ttft.generation import Continuation, generate, model_settings, split_to_fit
+from langchain_sift.ttft.generation import Continuation, TextDecoder, generate, split_to_fit
+from langchain_sift.ttft.model.language_model import model_settings
+from langchain_sift.ttft.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
