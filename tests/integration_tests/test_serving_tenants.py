@@ -161,19 +161,19 @@ def test_in_2000_attempts_no_document_of_another_tenant_is_used(endpoint, texts,
         return gradients(trainer, first, rows)
 
     requested: list[str] = []
-    request = Engine.request
+    with_texts = Engine.with_texts
 
-    def remember(engine, documents, *rest, **options):
+    def remember(engine, request, documents, **options):
         requested.extend(documents)
-        return request(engine, documents, *rest, **options)
+        return with_texts(engine, request, documents, **options)
 
     monkeypatch.setattr(Trainer, "_gradients", step)
-    monkeypatch.setattr(Engine, "request", remember)
+    monkeypatch.setattr(Engine, "with_texts", remember)
     numbers = {text: number for number, text in enumerate(texts)}
     rng = random.Random(20)
     statuses: Counter[int] = Counter()
     seen: Counter[str] = Counter()
-    recorded_steps = 0
+    count = recorded_steps = 0
     with httpx.Client(base_url=endpoint.url, timeout=60) as client:
         for _ in range(ATTEMPTS):
             name = rng.choice("abcd")
@@ -186,6 +186,7 @@ def test_in_2000_attempts_no_document_of_another_tenant_is_used(endpoint, texts,
             statuses[response.status_code] += 1
             allowed = {"a": {0}, "b": {1}, "c": {0, 1}, "d": {0}}[name]
             assert {numbers[text] % 2 for text in requested} <= allowed
+            count += len(requested)
             requested.clear()
             if response.status_code != 200:
                 assert response.json()["error"]["message"]
@@ -202,6 +203,7 @@ def test_in_2000_attempts_no_document_of_another_tenant_is_used(endpoint, texts,
     assert statuses[200] > ATTEMPTS / 4
     assert statuses[400] > ATTEMPTS / 4
     assert min(seen[name] for name in "abcd") > 50
+    assert count > 100  # the engine's documents were checked
     assert sum(trained) > 100  # the records contain all steps
     assert sum(trained) <= recorded_steps
 

@@ -1,0 +1,43 @@
+"""Validate the options of a request."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from langchain_sift import FineTuneConfig, SIFTRetriever
+from langchain_sift.language_models.call_settings import FINETUNE_SETTINGS
+from langchain_sift.serving.options import (
+    FineTuneOptions,
+    RetrieverOptions,
+    TrainingLimits,
+    TTFTOptions,
+)
+from langchain_sift.serving.request_settings import RequestSettings
+from langchain_sift.serving.requests import CompletionRequest
+from langchain_sift.serving.settings import ServingSettings
+
+FIELDS_OF_CONFIG = {field.name for field in dataclasses.fields(FineTuneConfig)}
+
+
+def test_the_options_are_the_settings_of_retriever_and_model():
+    assert {*RetrieverOptions.model_fields} <= {*SIFTRetriever.model_fields}
+    assert {*FineTuneOptions.model_fields} == {*FINETUNE_SETTINGS}
+    assert {*FineTuneOptions.model_fields} <= FIELDS_OF_CONFIG
+
+
+@pytest.mark.parametrize("name", TrainingLimits.model_fields)
+@pytest.mark.parametrize(
+    ("server", "request_limit", "expected"),
+    [(None, None, None), (40, None, 40), (None, 30, 30), (40, 30, 30), (40, 50, 40)],
+)
+def test_a_request_can_only_lower_a_limit(name, server, request_limit, expected):
+    settings = ServingSettings("model", "store", finetune=FineTuneConfig(**{name: server}))
+    options = TTFTOptions.model_validate({name: request_limit})
+    retriever = SIFTRetriever(vectorstore=InMemoryVectorStore(DeterministicFakeEmbedding(size=4)))
+    body = CompletionRequest(model="model", prompt="Hello", ttft=options)
+    call = RequestSettings.of(body, settings, retriever).call_arguments(None, [])
+    assert call.get(name) == expected
