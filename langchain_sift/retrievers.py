@@ -1,7 +1,7 @@
 """Retrieve with SIFT: a vector-store retriever that does not choose the same fact five times.
 
 The module is longer than 300 lines for the documentation of the fields and the asynchronous twins
-that LangChain's interface asks for; it computes nothing.
+that LangChain's interface requires; it computes nothing.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class SIFTRetriever(VectorStoreRetriever):
     """The paper's λ', positive. Towards 0, only new information about the query counts; towards
     infinity, the choice is that of nearest neighbours. The right value depends on the embedding:
     0.01 for the paper's, 0.1 to 1 for the hidden states of a small model, 1 for
-    `all-MiniLM-L6-v2`. The default is the `noise_variance` of the store's embeddings if they have
-    one, as `HiddenStateEmbeddings` do."""
+    `all-MiniLM-L6-v2`. By default, the `noise_variance` of the store's embeddings if they have
+    that attribute, as `HiddenStateEmbeddings` do."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier. None never stops

@@ -203,7 +203,7 @@ async def achoose(
         adapter: The store's adapter.
         settings: The settings of the retrieval.
         queries: The vectors of the query, shape (m, d), as embedded.
-        store: The store itself; the number of threads that wait for one store is limited.
+        store: The store itself; the number of threads that wait for it is limited.
     """
     return await arun(
         retrieve(queries, settings),

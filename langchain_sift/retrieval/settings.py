@@ -95,10 +95,10 @@ def merge_settings(
         search_type: One of `SEARCH_TYPES`.
         fields: A value for each of `FIELDS`.
         search_kwargs: Settings, and keyword arguments of the store's search.
-        call: The same, of one call.
+        call: Settings and keyword arguments of the call.
         adapter: The store's adapter, which knows the arguments of its search.
-        require_filter: If True, `search_kwargs` must have a filter, and one of the call is
-            joined to it.
+        require_filter: If True, `search_kwargs` must have a filter, and the filter of the call
+            is joined to it.
 
     Raises:
         ArgumentError: If a setting is unknown or out of range.
@@ -213,7 +213,7 @@ def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
     """Check that the model has all these fields.
 
     Raises:
-        ArgumentError: If it lacks one; the message lists its fields.
+        ArgumentError: If it lacks a field; the message lists its fields.
     """
     for name in values:
         if name not in model.model_fields:

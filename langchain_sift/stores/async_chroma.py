@@ -152,12 +152,12 @@ class AsyncChroma(VectorStore):
         if not different:
             return []
         try:
-            found = await self._handle.call(
+            response = await self._handle.call(
                 lambda collection: collection.get(ids=different, include=INCLUDE)
             )
         except NotFoundError:
             return []
-        return list(rows_of(found).documents)
+        return list(rows_of(response).documents)
 
     async def asimilarity_search(
         self,
@@ -265,9 +265,9 @@ async def _metadata_keys(
     collection: AsyncCollection, ids: list[str]
 ) -> Mapping[str, Collection[str]]:
     """Return the metadata keys of the rows that exist, by id."""
-    found = await collection.get(ids=ids, include=["metadatas"])
-    metadatas = found["metadatas"] or []
-    return {id_: metadata or () for id_, metadata in zip(found["ids"], metadatas, strict=True)}
+    response = await collection.get(ids=ids, include=["metadatas"])
+    metadatas = response["metadatas"] or []
+    return {id_: metadata or () for id_, metadata in zip(response["ids"], metadatas, strict=True)}
 
 
 def _refuse(arguments: Mapping[str, object]) -> None:

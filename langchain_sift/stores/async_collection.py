@@ -90,9 +90,9 @@ class AsyncCollectionHandle:
 
 async def search_rows(collection: AsyncCollection, search: ChromaSearch) -> list[Rows]:
     """Search the collection for all directions."""
-    found = await collection.query(**search.arguments)
-    parts = [await collection.get(**arguments) for arguments in search.missing(found)]
-    return search.rows(found, parts)
+    response = await collection.query(**search.arguments)
+    parts = [await collection.get(**arguments) for arguments in search.missing(response)]
+    return search.rows(response, parts)
 
 
 def _through(client: AsyncClientAPI, collection: AsyncCollection) -> AsyncCollection:

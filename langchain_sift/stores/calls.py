@@ -57,7 +57,7 @@ def fetch_candidates(
     """Return the documents nearest to the query, with their vectors.
 
     Args:
-        vectorstore: Any store but one that only coroutines can query.
+        vectorstore: Any store that threads can query.
         query_embedding: Shape (d,).
         fetch_k: Maximum number of different texts.
         timeout: Seconds that the store may take.
@@ -99,7 +99,7 @@ def run(
     """Run a search on a store and return its result.
 
     Args:
-        search: A generator of requests; `batches.together` makes one of several.
+        search: A generator of requests; `batches.together` unites several searches.
         adapter: The store's adapter.
         timeout: Seconds for all requests together, retries included.
         arguments: Keyword arguments of the store's search.
@@ -121,7 +121,8 @@ async def arun(
 ) -> Result:
     """Run a search as `run` does, without blocking the event loop; it computes in a thread.
 
-    The number of threads that wait is limited for each `store`: one that hangs blocks no other.
+    The number of waiting threads is limited for each `store`, so that a store that hangs does not
+    block the others.
     """
     deadline = time.monotonic() + timeout
     result: Result
@@ -237,7 +238,7 @@ def _remaining(deadline: float) -> float:
 
 
 def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError:
-    """Convert a foreign error to one of ours that names the store and the operation."""
+    """Convert a foreign error to an error of this package that names store and operation."""
     operation = "search" if isinstance(request, Nearest) else "reading"
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return StoreTimeout(f"{adapter.label}: no answer to a {operation} within the timeout")

@@ -1,8 +1,7 @@
 """Collect, deduplicate and search candidates: documents of different texts with their vectors.
 
 The searches are generators that yield requests for a store and are sent the answers. The same
-lines serve a store that is queried by threads, one that is queried by coroutines, many queries in
-one call, and vectors in memory.
+lines serve threads, coroutines, many queries in one call, and vectors in memory.
 """
 
 from __future__ import annotations

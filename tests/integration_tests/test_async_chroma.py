@@ -1,4 +1,4 @@
-"""`AsyncChroma` on a real server: LangChain's own tests, and the retriever on it."""
+"""Use `AsyncChroma` on a real server; LangChain's standard tests, and the retriever on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from langchain_sift.stores import AsyncChroma
 
 
 class TestStandard(VectorStoreIntegrationTests):
-    """What LangChain asks of every vector store."""
+    """LangChain's standard tests of vector stores."""
 
     @pytest.fixture
     async def vectorstore(self, server, name, aconnect):
@@ -36,7 +36,7 @@ class TestStandard(VectorStoreIntegrationTests):
 
 @pytest.fixture
 async def both(server, name, fill, aconnect):
-    """Return a collection as a store that threads ask and as one that coroutines ask."""
+    """Return a collection as a store for threads and as a store for coroutines."""
     by_threads = fill(server.port, name)
     store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
     yield by_threads, store
@@ -47,7 +47,7 @@ async def both(server, name, fill, aconnect):
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-async def test_coroutines_find_what_threads_find(both, candidate_search):
+async def test_coroutines_and_threads_return_the_same(both, candidate_search):
     by_threads, by_coroutines = (
         SIFTRetriever(vectorstore=store, k=5, fetch_k=20, candidate_search=candidate_search)
         for store in both
@@ -78,7 +78,7 @@ async def test_64_coroutines_at_once_get_their_own_answers(both):
     assert found == expected
 
 
-async def test_its_own_searches_return_the_nearest_as_chroma_does(both):
+async def test_similarity_searches_equal_those_of_chroma(both):
     by_threads, store = both
     for query in QUERIES:
         assert await store.asimilarity_search(query, k=7) == by_threads.similarity_search(query, 7)
@@ -90,7 +90,7 @@ async def test_its_own_searches_return_the_nearest_as_chroma_does(both):
     assert await retriever.ainvoke(QUERIES[0]) == by_threads.similarity_search(QUERIES[0], 7)
 
 
-async def test_more_texts_than_one_call_may_bring_are_all_stored(server, name, aconnect, connect):
+async def test_texts_above_the_batch_limit_are_all_stored(server, name, aconnect, connect):
     client = await aconnect(server.port)
     too_many = await client.get_max_batch_size() + 40
     store = await AsyncChroma.afrom_texts(
@@ -115,7 +115,7 @@ async def test_more_texts_than_one_call_may_bring_are_all_stored(server, name, a
 @pytest.mark.parametrize("closed", [True, False])
 # Who closes a loop before the connections in it is told so by asyncio.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_it_serves_one_event_loop_after_another(server, name, fill, closed):
+def test_one_store_serves_event_loops_in_turn(server, name, fill, closed):
     expected = SIFTRetriever(vectorstore=fill(server.port, name)).batch(QUERIES)
 
     async def opened():
@@ -139,7 +139,7 @@ def test_it_serves_one_event_loop_after_another(server, name, fill, closed):
     gc.collect()  # while that warning is ignored
 
 
-def test_it_serves_event_loops_of_several_threads_at_once(server, name, fill):
+def test_one_store_serves_event_loops_of_several_threads(server, name, fill):
     expected = SIFTRetriever(vectorstore=fill(server.port, name)).batch(QUERIES)
 
     async def opened():
@@ -164,7 +164,7 @@ def test_it_serves_event_loops_of_several_threads_at_once(server, name, fill):
     assert outcomes == [expected] * 20
 
 
-async def test_a_client_s_headers_go_to_its_own_server_alone(proxy, name, fill):
+async def test_each_client_sends_its_own_headers(proxy, name, fill):
     fill(proxy.port, name)
     stores = []
     for token in ("of-a", "of-b"):
@@ -206,7 +206,7 @@ async def test_a_cancelled_search_leaves_the_store_usable(both):
 # What it refuses
 
 
-async def test_asked_by_a_thread_the_retriever_says_what_to_use(both):
+async def test_a_blocking_call_is_an_error_with_the_cure(both):
     retriever = SIFTRetriever(vectorstore=both[1])
     for ask in (retriever.invoke, retriever.retrieve_with_scores, lambda q: retriever.batch([q])):
         with pytest.raises(StoreError, match=r"only coroutines can query .*: use `ainvoke`"):
@@ -229,7 +229,7 @@ async def test_a_synchronous_method_names_its_asynchronous_twin(both, method, ar
         getattr(both[1], method)(argument)
 
 
-def test_a_client_that_is_not_asynchronous_is_refused(server, name, connect):
+def test_the_client_must_be_asynchronous(server, name, connect):
     with pytest.raises(TypeError, match=r"await chromadb.AsyncHttpClient\(\.\.\.\)`, got Client"):
         AsyncChroma(connect(server.port), name)
     not_awaited = chromadb.AsyncHttpClient(host=HOST, port=server.port)
@@ -238,7 +238,7 @@ def test_a_client_that_is_not_asynchronous_is_refused(server, name, connect):
     not_awaited.close()
 
 
-async def test_a_misspelt_collection_is_an_error_and_is_not_made(server, name, aconnect, connect):
+async def test_a_misspelt_collection_is_not_created(server, name, aconnect, connect):
     store = AsyncChroma(await aconnect(server.port), f"{name}-misspelt", RandomEmbeddings())
     retriever = SIFTRetriever(vectorstore=store)
     for ask in (
@@ -256,7 +256,7 @@ async def test_a_misspelt_collection_is_an_error_and_is_not_made(server, name, a
     await store.aclose()
 
 
-async def test_an_argument_that_is_not_known_is_refused(both):
+async def test_an_unknown_argument_is_rejected(both):
     store = both[1]
     with pytest.raises(TypeError, match=r"takes no arguments \['fetch_kk'\]"):
         await store.asimilarity_search(QUERIES[0], fetch_kk=3)
@@ -266,7 +266,7 @@ async def test_an_argument_that_is_not_known_is_refused(both):
         await store.adelete()
 
 
-async def test_texts_of_any_kind_come_back_as_they_went_in(server, name, aconnect):
+async def test_texts_of_any_kind_are_returned_unchanged(server, name, aconnect):
     store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
     texts = ["", " ", "nul \0 in it", "🦉 oʻzbek עברית", CANARY * 5000]
     made = await store.aadd_texts(texts, [{"n": 1}, {}, {"tags": ["x", "y"]}, {"x": 0.5}, {}])
@@ -283,7 +283,7 @@ async def test_texts_of_any_kind_come_back_as_they_went_in(server, name, aconnec
     await store.aclose()
 
 
-async def test_a_text_that_is_stored_again_keeps_nothing_of_the_former(server, name, aconnect):
+async def test_a_replaced_text_keeps_no_metadata_of_the_old_one(server, name, aconnect):
     store = AsyncChroma(await aconnect(server.port), name, RandomEmbeddings())
     ids = ["1", "2", "3"]
     await store.aadd_texts(["a", "b", "c"], [{"tenant": "a", "n": 1}, {"n": 2}, {}], ids=ids)
@@ -303,7 +303,7 @@ async def test_a_text_that_is_stored_again_keeps_nothing_of_the_former(server, n
 
 
 @pytest.mark.parametrize("search_type", ["mmr", "similarity_score_threshold"])
-async def test_what_it_does_not_have_is_told_with_who_has_it(both, search_type):
+async def test_missing_features_are_errors_with_the_cure(both, search_type):
     retriever = both[1].as_retriever(
         search_type=search_type, search_kwargs={"score_threshold": 0.1, "k": 2}
     )
@@ -311,7 +311,7 @@ async def test_what_it_does_not_have_is_told_with_who_has_it(both, search_type):
         await retriever.ainvoke(QUERIES[0])
 
 
-async def test_without_embeddings_it_says_how_to_be_opened(server, name, aconnect):
+async def test_a_store_without_embeddings_raises_an_error_with_the_cure(server, name, aconnect):
     store = AsyncChroma(await aconnect(server.port), name)
     for ask in (store.aadd_texts(TEXTS), store.asimilarity_search("which?")):
         with pytest.raises(ValueError, match="opened without embedding_function"):

@@ -1,4 +1,4 @@
-"""The retriever over a real Chroma server, started by the tests and ended by them."""
+"""Retrieve from a real Chroma server that the tests start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from langchain_sift.stores import AsyncChroma
 
 
 class TestStandard(RetrieversIntegrationTests):
-    """What LangChain asks of every retriever, over HTTP."""
+    """LangChain's standard tests of retrievers, over HTTP."""
 
     @pytest.fixture(autouse=True)
     def _use(self, server, name, fill):
@@ -58,7 +58,7 @@ def remote(server, name, fill):
 
 
 @pytest.mark.parametrize(("search_type", "candidate_search"), WAYS)
-def test_a_server_serves_what_the_embedded_store_serves(
+def test_a_server_and_an_embedded_store_return_the_same(
     embedded, remote, search_type, candidate_search
 ):
     ways = {"search_type": search_type, "candidate_search": candidate_search}
@@ -112,7 +112,7 @@ def poisoned(server, name):
 
 @pytest.fixture
 def nothing_is_built(monkeypatch):
-    """Fail a test in which an embedding function is made of what the server says."""
+    """Fail a test in which an embedding function of the server is built."""
 
     def never(*_, **__):
         pytest.fail("an embedding function was made of what the server says")
@@ -124,9 +124,7 @@ def nothing_is_built(monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_is_built")
-async def test_an_embedding_function_that_the_server_names_is_not_built_by_a_search(
-    server, poisoned, open_store
-):
+async def test_a_search_builds_no_embedding_function_of_the_server(server, poisoned, open_store):
     store = await open_store(server.port, poisoned)
     for candidate_search in CANDIDATE_SEARCHES:
         retriever = SIFTRetriever(vectorstore=store, k=3, candidate_search=candidate_search)
@@ -135,7 +133,7 @@ async def test_an_embedding_function_that_the_server_names_is_not_built_by_a_sea
 
 
 @pytest.mark.usefixtures("nothing_is_built")
-async def test_nor_by_what_async_chroma_writes_and_reads(server, poisoned, aconnect):
+async def test_async_chroma_builds_no_embedding_function_of_the_server(server, poisoned, aconnect):
     store = AsyncChroma(await aconnect(server.port), poisoned, RandomEmbeddings())
     await store.aadd_texts(["new"], ids=["new"])
     assert ids(await store.asimilarity_search("new", k=1)) == ["new"]

@@ -1,4 +1,4 @@
-"""Faults between the retriever and the server, made by a proxy: what is asked how often."""
+"""Count the requests under faults between retriever and server, injected by a proxy."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ LASTING = {
 
 
 LATE = 8.0
-"""Seconds: far beyond the deadlines here, on a busy machine too."""
+"""Seconds: far beyond the deadlines here, also on a busy machine."""
 
 
 @pytest.fixture
 async def retriever(filled, proxy, open_store):
-    """Return a retriever that asks through the proxy, by threads or by coroutines."""
+    """Return a retriever that queries through the proxy, with threads or coroutines."""
     found = SIFTRetriever(vectorstore=await open_store(proxy.port, filled), k=5, timeout=10)
     await found.ainvoke(QUERIES[0])  # so that the collection is known
     proxy.requests.clear()
@@ -64,7 +64,7 @@ async def retriever(filled, proxy, open_store):
 
 
 async def error_of(retriever, **settings):
-    """Return what a search fails with, and after how many seconds."""
+    """Return the error of a search, and the seconds until it."""
     started = time.monotonic()
     with pytest.raises(SIFTError) as raised:
         await retriever.ainvoke(QUERIES[0], **settings)
@@ -73,7 +73,7 @@ async def error_of(retriever, **settings):
 
 
 @pytest.mark.parametrize("fault", PASSING)
-async def test_a_fault_that_may_pass_is_met_three_times_and_then_reported(proxy, retriever, fault):
+async def test_a_transient_fault_is_retried_twice_and_then_raised(proxy, retriever, fault):
     proxy.inject(PASSING[fault])
     error, _ = await error_of(retriever)
     assert type(error) is StoreUnavailable
@@ -82,7 +82,7 @@ async def test_a_fault_that_may_pass_is_met_three_times_and_then_reported(proxy,
 
 
 @pytest.mark.parametrize(("fault", "times"), [*((fault, 1) for fault in PASSING), ("503", 2)])
-async def test_a_fault_that_has_passed_leaves_no_trace(proxy, retriever, fault, times):
+async def test_a_transient_fault_does_not_change_the_result(proxy, retriever, fault, times):
     expected = await retriever.ainvoke(QUERIES[0])
     asked = len(proxy.requests)
     proxy.inject(PASSING[fault], times=times)
@@ -91,7 +91,7 @@ async def test_a_fault_that_has_passed_leaves_no_trace(proxy, retriever, fault, 
 
 
 @pytest.mark.parametrize("fault", LASTING)
-async def test_a_fault_that_lasts_is_met_once(proxy, retriever, fault):
+async def test_a_permanent_fault_is_not_retried(proxy, retriever, fault):
     proxy.inject(LASTING[fault])
     error, _ = await error_of(retriever)
     assert type(error) is StoreError
@@ -100,7 +100,7 @@ async def test_a_fault_that_lasts_is_met_once(proxy, retriever, fault):
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-async def test_every_call_of_a_search_may_be_tried_again(proxy, retriever, candidate_search):
+async def test_every_call_of_a_search_is_retried(proxy, retriever, candidate_search):
     settings = {"candidate_search": candidate_search}
     expected = await retriever.abatch(QUERIES, **settings)
     asked = len(proxy.requests)
@@ -123,7 +123,7 @@ async def test_a_server_that_refuses_connections_is_unavailable_until_it_accepts
 @pytest.mark.parametrize(
     "fault", [no_response, slow_bytes, delay(LATE)], ids=["no_response", "slow_bytes", "delay"]
 )
-async def test_an_answer_that_comes_too_late_is_a_timeout(proxy, retriever, fault):
+async def test_a_late_answer_is_a_timeout(proxy, retriever, fault):
     proxy.inject(fault)
     error, seconds = await error_of(retriever, timeout=0.6)
     assert type(error) is StoreTimeout
@@ -133,13 +133,13 @@ async def test_an_answer_that_comes_too_late_is_a_timeout(proxy, retriever, faul
     assert len(await retriever.ainvoke(QUERIES[0])) == 5
 
 
-async def test_an_answer_that_comes_late_but_in_time_is_taken(proxy, retriever):
+async def test_a_slow_answer_in_time_is_used(proxy, retriever):
     expected = await retriever.ainvoke(QUERIES[0])
     proxy.inject(delay(0.4))
     assert await retriever.ainvoke(QUERIES[0]) == expected
 
 
-async def test_tries_again_count_towards_the_timeout(proxy, retriever):
+async def test_retries_count_towards_the_timeout(proxy, retriever):
     def slow_refusal(answer):
         answer.ended.wait(0.5)
         answer.send(503, b"")
@@ -159,7 +159,7 @@ async def test_tries_again_count_towards_the_timeout(proxy, retriever):
     ],
     ids=["503", "500", "no_response"],
 )
-async def test_looking_the_collection_up_fails_in_the_same_way(
+async def test_the_lookup_of_the_collection_fails_in_the_same_way(
     proxy, retriever, fault, kind, asked
 ):
     expected = await retriever.ainvoke(QUERIES[0])
@@ -182,7 +182,7 @@ def forget(store):
         store._chroma_collection = None
 
 
-async def test_many_at_once_fail_and_recover_each_for_itself(proxy, retriever):
+async def test_concurrent_calls_fail_and_recover_separately(proxy, retriever):
     expected = await retriever.abatch(QUERIES)
     proxy.inject(status(503), times=20)
     asked = [retriever.ainvoke(query) for query in QUERIES * 5]
@@ -193,7 +193,7 @@ async def test_many_at_once_fail_and_recover_each_for_itself(proxy, retriever):
     assert await retriever.abatch(QUERIES) == expected
 
 
-async def test_one_failing_query_of_a_batch_is_returned_in_its_place(proxy, retriever):
+async def test_a_failing_query_of_a_batch_is_returned_at_its_position(proxy, retriever):
     proxy.inject(status(500))
     outcomes = await retriever.abatch(QUERIES, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreError}
@@ -210,7 +210,7 @@ async def test_only_vectors_are_sent(proxy, retriever):
     assert not any(CANARY in str(request.body) for request in proxy.requests)
 
 
-def test_threads_that_waited_in_vain_are_free_again(proxy, filled, connect):
+def test_threads_are_idle_again_after_timeouts(proxy, filled, connect):
     store = Chroma(
         client=connect(proxy.port), collection_name=filled, embedding_function=RandomEmbeddings()
     )

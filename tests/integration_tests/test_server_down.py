@@ -1,4 +1,4 @@
-"""The server is killed under load and started again, or hangs and goes on."""
+"""Kill the server under load and restart it, or stop and continue it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Observation:
-    """What a caller got for a query, and when."""
+    """The outcome of a query, with its time."""
 
     caller: int
     query: str
@@ -83,7 +83,7 @@ def check(observed: list[Observation], expected: dict[str, list[str]], back: flo
     assert max(recovered.values()) < back + RECOVERY
 
 
-async def test_threads_are_served_again_by_a_server_that_was_killed(stoppable_server, name, fill):
+async def test_threads_are_served_again_after_a_restart(stoppable_server, name, fill):
     retriever = SIFTRetriever(vectorstore=fill(stoppable_server.port, name), k=5, timeout=5)
     expected = {query: ids(retriever.invoke(query)) for query in QUERIES}
     observed: list[Observation] = []
@@ -112,9 +112,7 @@ async def test_threads_are_served_again_by_a_server_that_was_killed(stoppable_se
     check(observed, expected, back)
 
 
-async def test_tasks_are_served_again_by_a_server_that_was_killed(
-    stoppable_server, name, fill, aconnect
-):
+async def test_tasks_are_served_again_after_a_restart(stoppable_server, name, fill, aconnect):
     fill(stoppable_server.port, name)
     store = AsyncChroma(await aconnect(stoppable_server.port), name, RandomEmbeddings())
     retriever = SIFTRetriever(vectorstore=store, k=5, timeout=5)
@@ -149,14 +147,14 @@ async def test_tasks_are_served_again_by_a_server_that_was_killed(
 
 @pytest.fixture(scope="module")
 def hanging(tmp_path_factory):
-    """Return a server that a test may stop; it goes on before the next one."""
+    """Return a server that a test may pause; it continues before the next test."""
     with Server(tmp_path_factory.mktemp("hanging")) as running:
         yield running
 
 
 @pytest.fixture
 async def both(hanging, name, fill, aconnect):
-    """Return retrievers whose stores threads and coroutines ask."""
+    """Return retrievers for threads and for coroutines."""
     store = AsyncChroma(await aconnect(hanging.port), name, RandomEmbeddings())
     stores: list[Any] = [fill(hanging.port, name), store]
     yield [SIFTRetriever(vectorstore=store, k=5, timeout=10) for store in stores]
@@ -175,7 +173,7 @@ ASK: dict[str, tuple[int, Callable[..., Any]]] = {
 
 
 @pytest.mark.parametrize("way", ASK)
-async def test_a_server_that_hangs_is_a_timeout_and_serves_when_it_goes_on(hanging, both, way):
+async def test_a_hanging_server_is_a_timeout_and_serves_when_it_continues(hanging, both, way):
     which, ask = ASK[way]
 
     async def asked(**settings: Any) -> Any:
@@ -205,7 +203,7 @@ def workers() -> int:
     return sum(thread.name == "langchain-sift-store" for thread in threading.enumerate())
 
 
-async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
+async def test_threads_do_not_accumulate_for_a_hanging_server(hanging, both):
     retriever = both[0]
     expected = retriever.invoke(QUERIES[0])
     hanging.hang()
@@ -230,9 +228,7 @@ async def test_threads_do_not_pile_up_before_a_server_that_hangs(hanging, both):
     assert workers() == most
 
 
-async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeout(
-    hanging, name, connect, fill, aconnect
-):
+async def test_a_lookup_on_a_hanging_server_is_a_timeout(hanging, name, connect, fill, aconnect):
     fill(hanging.port, name)
     by_threads = Chroma(
         client=connect(hanging.port), collection_name=name, embedding_function=RandomEmbeddings()
@@ -257,7 +253,7 @@ async def test_a_collection_that_is_looked_up_while_the_server_hangs_is_a_timeou
     await by_coroutines.aclose()
 
 
-async def test_the_error_is_of_the_kind_that_python_and_langchain_know(hanging, both):
+async def test_the_error_is_a_python_timeout_error(hanging, both):
     hanging.hang()
     with pytest.raises(TimeoutError) as raised:
         both[0].invoke(QUERIES[0], timeout=0.2)

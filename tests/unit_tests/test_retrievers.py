@@ -1,4 +1,4 @@
-"""`SIFTRetriever` on a real store and model, and LangChain's own tests for retrievers."""
+"""Retrieve with `SIFTRetriever` from real stores; LangChain's tests of retrievers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUERY = "Who repairs the broken clock near the border?"
 
 
 class TestStandard(RetrieversIntegrationTests):
-    """What LangChain asks of every retriever."""
+    """LangChain's standard tests of retrievers."""
 
     @pytest.fixture(autouse=True)
     def _use(self, store):
@@ -59,7 +59,7 @@ class TestStandard(RetrieversIntegrationTests):
 
 
 def by_hand(store, chooser=select, *, k=4, **arguments):
-    """Choose from the whole store without the retriever; return the documents' ids."""
+    """Choose from the whole store without the retriever; return the ids."""
     rows = store.get(include=["embeddings"])
     vectors = np.array(rows["embeddings"], dtype=np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -75,9 +75,7 @@ def ids(documents):
 
 @pytest.mark.parametrize("noise_variance", [0.01, 0.3, 5.0])
 @pytest.mark.parametrize("replace", [False, True])
-def test_the_documents_are_those_chosen_from_the_stored_vectors_in_that_order(
-    store, noise_variance, replace
-):
+def test_the_documents_come_in_the_order_of_choice(store, noise_variance, replace):
     retriever = SIFTRetriever(vectorstore=store, k=12, noise_variance=noise_variance)
     found = retriever.invoke(QUERY, replace=replace)
     expected = by_hand(store, k=12, noise_variance=noise_variance, replace=replace)
@@ -92,7 +90,7 @@ def test_the_documents_are_those_chosen_from_the_stored_vectors_in_that_order(
         ("uncertainty_sampling", uncertainty_sampling),
     ],
 )
-def test_another_search_type_is_another_method_in_its_own_order(store, search_type, chooser):
+def test_each_search_type_keeps_its_order_of_choice(store, search_type, chooser):
     settings = {"k": 10, "noise_variance": 0.01}
     retriever = SIFTRetriever(vectorstore=store, search_type=search_type, **settings)
     found = ids(retriever.invoke(QUERY))
@@ -100,7 +98,7 @@ def test_another_search_type_is_another_method_in_its_own_order(store, search_ty
     assert found != ids(SIFTRetriever(vectorstore=store, **settings).invoke(QUERY))
 
 
-def test_the_trade_off_of_mmr_is_a_setting_of_mmr_alone(store):
+def test_lambda_mult_is_a_setting_of_mmr_only(store):
     settings = {"vectorstore": store, "search_kwargs": {"lambda_mult": 0.9}}
     found = SIFTRetriever(search_type="mmr", **settings).invoke(QUERY)
     assert ids(found) == by_hand(store, mmr, lambda_mult=0.9)
@@ -118,7 +116,7 @@ def test_ids_and_metadata_come_as_stored_and_a_copy_may_be_changed(store, texts)
     assert all(isinstance(found.metadata["number"], int) for found in retriever.invoke(QUERY))
 
 
-def test_a_setting_of_the_call_goes_before_search_kwargs_before_the_field(store):
+def test_precedence_is_call_then_search_kwargs_then_field(store):
     field = SIFTRetriever(vectorstore=store, k=2)
     both = SIFTRetriever(vectorstore=store, k=2, search_kwargs={"k": 3, "filter": {"even": True}})
     assert len(field.invoke(QUERY)) == 2
@@ -130,7 +128,7 @@ def test_a_setting_of_the_call_goes_before_search_kwargs_before_the_field(store)
     assert {found.metadata["even"] for found in odd} == {False}
 
 
-def test_fetch_k_is_how_many_are_chosen_from_and_is_raised_to_k(store):
+def test_fetch_k_limits_the_candidates_and_is_at_least_k(store):
     nearest = by_hand(store, nearest_neighbors, k=15)
     few = SIFTRetriever(vectorstore=store, k=4, fetch_k=6, search_type="uncertainty_sampling")
     assert set(ids(few.invoke(QUERY))) <= set(nearest[:6])
@@ -139,12 +137,12 @@ def test_fetch_k_is_how_many_are_chosen_from_and_is_raised_to_k(store):
     assert len(SIFTRetriever(vectorstore=store, fetch_k=2).invoke(QUERY, k=9)) == 9
 
 
-def test_more_than_the_store_holds_returns_each_once(store, texts):
+def test_a_k_above_the_number_of_rows_returns_each_once(store, texts):
     found = SIFTRetriever(vectorstore=store, k=500).invoke(QUERY)
     assert sorted(document.page_content for document in found) == sorted(texts)
 
 
-def test_a_document_is_repeated_only_where_that_is_asked_for(store):
+def test_documents_are_repeated_only_with_replace(store):
     retriever = SIFTRetriever(vectorstore=store, k=30, noise_variance=10.0)
     assert len(set(ids(retriever.invoke(QUERY)))) == 30
     assert len(set(ids(retriever.invoke(QUERY, replace=True)))) < 30
@@ -158,7 +156,7 @@ def test_stopping_returns_the_beginning_of_the_same_list(store):
     assert found == ids(whole.invoke(QUERY))[: len(found)]
 
 
-def test_a_misspelt_setting_is_an_error_wherever_it_is_given(store):
+def test_a_misspelt_setting_is_an_error_everywhere(store):
     with pytest.raises(ValidationError, match="fetch_kk"):
         SIFTRetriever(vectorstore=store, fetch_kk=9)
     with pytest.raises(ValidationError, match=r"'fetch_kk' is no setting.*'fetch_k'"):
@@ -173,7 +171,7 @@ def test_a_misspelt_setting_is_an_error_wherever_it_is_given(store):
     ("name", "value"),
     [("k", 0), ("k", -1), ("fetch_k", 0), ("noise_variance", 0.0), ("stopping_alpha", -1.0)],
 )
-def test_a_setting_out_of_range_is_named_when_it_is_given(store, name, value):
+def test_a_setting_out_of_range_is_named(store, name, value):
     with pytest.raises(ValidationError, match=f"{name} must be .* got {value}"):
         SIFTRetriever(vectorstore=store, **{name: value})
     with pytest.raises(ValidationError, match=f"{name} must be .* got {value}"):
@@ -183,7 +181,7 @@ def test_a_setting_out_of_range_is_named_when_it_is_given(store, name, value):
 
 
 @pytest.mark.parametrize("query", [None, 3, ["a"], {"question": "a"}])
-def test_a_query_that_is_no_string_is_a_type_error(store, query):
+def test_a_query_must_be_a_string(store, query):
     with pytest.raises(TypeError, match=f"must be a string, got {type(query).__name__}"):
         SIFTRetriever(vectorstore=store).invoke(query)
 
@@ -200,13 +198,13 @@ async def test_ainvoke_and_batch_return_what_invoke_returns(store):
         await retriever.ainvoke(QUERY, k=0)
 
 
-def test_a_store_without_an_embedding_function_says_how_to_open_it():
+def test_a_store_without_embeddings_raises_an_error_with_the_cure():
     bare = Chroma(collection_name=f"bare-{uuid.uuid4()}")
     with pytest.raises(StoreError, match="embedding_function="):
         SIFTRetriever(vectorstore=bare).invoke(QUERY)
 
 
-def test_it_is_a_vector_store_retriever_that_adds_documents_and_runs_in_a_chain(store):
+def test_the_retriever_adds_documents_and_runs_in_a_chain(store):
     retriever = SIFTRetriever(vectorstore=store, k=3)
     assert isinstance(retriever, VectorStoreRetriever)
     assert retriever.add_documents([Document(id="new", page_content=QUERY)]) == ["new"]
@@ -214,7 +212,7 @@ def test_it_is_a_vector_store_retriever_that_adds_documents_and_runs_in_a_chain(
     assert chain.invoke(QUERY)[0] == "new"
 
 
-def test_it_serves_in_an_ensemble(store):
+def test_the_retriever_works_in_an_ensemble(store):
     first = SIFTRetriever(vectorstore=store, k=3)
     second = SIFTRetriever(vectorstore=store, k=3, search_type="similarity")
     ensemble = EnsembleRetriever(retrievers=[first, second], weights=[0.5, 0.5])
@@ -261,7 +259,7 @@ def even(document):
         ("step_fetch_k", [1, 2, 5]),
     ],
 )
-async def test_a_setting_is_a_field_or_in_search_kwargs_or_of_a_call_which_goes_first(
+async def test_each_setting_is_a_field_a_search_kwarg_or_an_argument_of_the_call(
     facts, name, values
 ):
     always = {"k": 6, "fetch_k": 20}
@@ -289,7 +287,7 @@ async def test_a_setting_is_a_field_or_in_search_kwargs_or_of_a_call_which_goes_
     assert made().retrieve_with_scores(QUERY, **{name: first}) == expected[0]
 
 
-def test_the_timeout_of_a_call_goes_before_search_kwargs_before_the_field(facts):
+def test_precedence_holds_for_the_timeout(facts):
     never = 1e-9
     for settings, call in (
         ({"timeout": never}, {}),
@@ -307,7 +305,7 @@ def test_the_timeout_of_a_call_goes_before_search_kwargs_before_the_field(facts)
 
 @pytest.mark.parametrize("name", ["k", "fetch_k", "step_fetch_k"])
 @pytest.mark.parametrize("value", [True, False, 2.0, "3", None])
-def test_a_number_of_documents_is_an_integer_and_no_bool(facts, name, value):
+def test_numbers_of_documents_must_be_integers(facts, name, value):
     with pytest.raises(ValidationError, match="valid integer"):
         SIFTRetriever(vectorstore=facts, **{name: value})
     problem = f"{name} must be an integer of at least 1, got {value!r}"
@@ -318,12 +316,12 @@ def test_a_number_of_documents_is_an_integer_and_no_bool(facts, name, value):
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "9", None])
-def test_a_timeout_is_a_positive_number_of_seconds(facts, timeout):
+def test_a_timeout_must_be_a_positive_number_of_seconds(facts, timeout):
     with pytest.raises(ArgumentError, match="timeout must be a positive number of seconds, got"):
         SIFTRetriever(vectorstore=facts).invoke(QUERY, timeout=timeout)
 
 
-def test_a_candidate_search_that_there_is_not_is_an_error_with_those_there_are(facts):
+def test_an_unknown_candidate_search_is_an_error_that_lists_all(facts):
     problem = r"candidate_search must be one of \('nearest', .*, 'exhaustive'\), got 'all'"
     with pytest.raises(ValidationError, match=problem):
         SIFTRetriever(vectorstore=facts, candidate_search="all")
@@ -347,7 +345,7 @@ def test_a_residual_search_needs_sift(facts, search_type):
         retriever.invoke(QUERY)
 
 
-async def test_what_is_set_wrongly_later_is_an_error_when_it_is_used(facts):
+async def test_an_invalid_assignment_is_an_error_at_the_next_call(facts):
     retriever = SIFTRetriever(vectorstore=facts)
     retriever.search_type = "shift"
     problem = r"search_type must be one of \['sift', .*\], got 'shift'"
@@ -371,7 +369,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize("name", ["kk", "lambda_", "query_splitter", "where_document"])
-async def test_a_misspelt_setting_of_any_call_is_an_error_that_lists_all(facts, drawn, name):
+async def test_a_misspelt_setting_of_a_call_is_an_error_that_lists_all(facts, drawn, name):
     retriever = SIFTRetriever(vectorstore=facts)
     vector = drawn.vector(QUERY).tolist()
     problem = f"{name!r} is no setting of a 'sift' search in InMemoryVectorStore"
@@ -454,7 +452,7 @@ async def test_a_split_query_is_the_query_of_its_parts(facts, drawn):
 
 
 @pytest.mark.parametrize("parts", [[], (), [1], [None], ["a", b"b"], "one string", None])
-async def test_a_splitter_that_returns_no_strings_is_an_argument_error(facts, parts):
+async def test_a_splitter_must_return_strings(facts, parts):
     retriever = SIFTRetriever(vectorstore=facts, query_splitter=lambda _: parts)
     with pytest.raises(
         ArgumentError, match="query_splitter must return a list of at least one string"
@@ -466,7 +464,7 @@ async def test_a_splitter_that_returns_no_strings_is_an_argument_error(facts, pa
         await retriever.ainvoke(QUERY)
 
 
-async def test_another_embedder_of_queries_takes_the_place_of_the_store_s(facts, drawn):
+async def test_query_embedder_replaces_the_store_s_embeddings(facts, drawn):
     own = CountingEmbeddings(given={QUERY: drawn.vector("something else")})
     retriever = SIFTRetriever(vectorstore=facts, k=6, query_embedder=own)
     expected = SIFTRetriever(vectorstore=facts, k=6).invoke("something else")
@@ -478,7 +476,7 @@ async def test_another_embedder_of_queries_takes_the_place_of_the_store_s(facts,
     assert (own.queries, own.documents) == ([QUERY] * 3, [])
 
 
-def test_a_store_without_embeddings_serves_vectors_and_an_embedder_of_queries(drawn):
+def test_a_store_without_embeddings_serves_vectors_and_query_embedder(drawn):
     filled = fill(make_chroma(drawn))
     bare = Chroma(collection_name=filled._collection.name)
     expected = SIFTRetriever(vectorstore=filled, k=6).invoke(QUERY)
@@ -499,7 +497,7 @@ def test_a_store_without_embeddings_serves_vectors_and_an_embedder_of_queries(dr
         ([[[1.0] * 8]], r"must have shape \(m, d\), got \(1, 1, 8\)"),
     ],
 )
-async def test_vectors_that_are_no_query_are_an_embedding_error(facts, vectors, problem):
+async def test_invalid_query_vectors_are_an_embedding_error(facts, vectors, problem):
     retriever = SIFTRetriever(vectorstore=facts)
     with pytest.raises(EmbeddingError, match=problem):
         retriever.retrieve_by_vectors(vectors)
@@ -507,7 +505,7 @@ async def test_vectors_that_are_no_query_are_an_embedding_error(facts, vectors, 
         await retriever.aretrieve_by_vectors(vectors)
 
 
-def test_arrays_serve_as_vectors(facts, drawn):
+def test_arrays_are_accepted_as_vectors(facts, drawn):
     vectors = drawn.vectors([QUERY, LONG])
     retriever = SIFTRetriever(vectorstore=facts)
     expected = retriever.retrieve_by_vectors(vectors.tolist())
@@ -520,7 +518,7 @@ def test_arrays_serve_as_vectors(facts, drawn):
 # A filter that must be there
 
 
-def test_a_required_filter_is_narrowed_by_that_of_a_call(facts):
+def test_the_filter_of_a_call_narrows_the_required_filter(facts):
     retriever = SIFTRetriever(
         vectorstore=facts, search_kwargs={"k": 40, "filter": even}, require_filter=True
     )
@@ -535,7 +533,7 @@ def test_a_required_filter_is_narrowed_by_that_of_a_call(facts):
 
 
 @pytest.mark.parametrize("search_kwargs", [{}, {"filter": None}, {"filter": {}}])
-def test_without_the_filter_that_must_be_there_nothing_is_searched(facts, search_kwargs):
+def test_nothing_is_searched_without_the_required_filter(facts, search_kwargs):
     retriever = SIFTRetriever(vectorstore=facts, search_kwargs=search_kwargs, require_filter=True)
     for call in ({}, {"filter": even}):
         with pytest.raises(InvalidFilter, match="search_kwargs has no filter: nothing was"):
@@ -545,7 +543,7 @@ def test_without_the_filter_that_must_be_there_nothing_is_searched(facts, search
 @pytest.mark.parametrize(
     "required", [{"even": {"$ne": True}}, {"$or": [{"number": 3}, {"number": {"$nin": [1]}}]}]
 )
-def test_a_required_filter_that_passes_rows_without_the_key_is_refused(drawn, required):
+def test_a_required_filter_must_name_the_allowed_values(drawn, required):
     retriever = SIFTRetriever(
         vectorstore=fill(make_chroma(drawn)),
         search_kwargs={"filter": required},
@@ -556,7 +554,7 @@ def test_a_required_filter_that_passes_rows_without_the_key_is_refused(drawn, re
 
 
 @pytest.mark.parametrize("scored", [False, True])
-def test_what_a_caller_does_to_nested_metadata_reaches_nobody_else(scored):
+def test_changes_to_nested_metadata_reach_no_other_result(scored):
     embeddings = CountingEmbeddings()
     for store in (InMemoryVectorStore(embeddings), make_faiss(embeddings)):
         store.add_texts(["a", "b"], [{"tags": ["x"], "more": {"y": [1]}}] * 2, ids=["1", "2"])
@@ -575,7 +573,7 @@ def test_what_a_caller_does_to_nested_metadata_reaches_nobody_else(scored):
 
 
 class Later(AsyncCallbackHandler):
-    """Starts a task when a retrieval ends, that retrieves once more when it may."""
+    """Starts a task at the end of a retrieval that retrieves again later."""
 
     def __init__(self, retriever):
         self.retriever, self.go_on, self.task = retriever, asyncio.Event(), None
@@ -589,7 +587,7 @@ class Later(AsyncCallbackHandler):
         return await self.retriever.ainvoke(QUERY)
 
 
-async def test_a_task_that_is_started_in_a_batch_gets_no_answer_of_it_afterwards():
+async def test_a_task_started_in_a_batch_retrieves_anew():
     store = InMemoryVectorStore(CountingEmbeddings())
     fill(store)
     retriever = SIFTRetriever(vectorstore=store, k=100)
@@ -600,7 +598,7 @@ async def test_a_task_that_is_started_in_a_batch_gets_no_answer_of_it_afterwards
     assert "a new one" in texts_of(await later.task)
 
 
-def test_lambda_comes_with_who_embeds_the_query_where_the_store_has_no_embeddings():
+def test_the_default_noise_variance_is_that_of_the_query_embedder_if_the_store_has_none():
     embeddings = CountingEmbeddings()
     embeddings.noise_variance = 0.5
     store = Chroma(collection_name=f"plain-{uuid.uuid4()}")
@@ -613,12 +611,12 @@ def test_lambda_comes_with_who_embeds_the_query_where_the_store_has_no_embedding
 # Ways to make one
 
 
-def test_from_a_store_it_says_how(facts):
+def test_from_retriever_with_a_store_is_an_error_with_the_cure(facts):
     with pytest.raises(ArgumentError, match=r"got a .*make SIFTRetriever\(vectorstore=store\)"):
         SIFTRetriever.from_retriever(facts)
 
 
-def test_from_a_retriever_it_takes_store_settings_tags_and_metadata(facts):
+def test_from_retriever_takes_store_settings_tags_and_metadata(facts):
     plain = facts.as_retriever(
         search_type="mmr",
         search_kwargs={"k": 7, "fetch_k": 9, "filter": even, "lambda_mult": 0.3},
@@ -641,7 +639,7 @@ def test_from_a_retriever_it_takes_store_settings_tags_and_metadata(facts):
     assert plain.search_kwargs["lambda_mult"] == 0.3
 
 
-def test_from_a_retriever_its_trade_off_serves_mmr_alone(facts):
+def test_from_retriever_keeps_lambda_mult_for_mmr_only(facts):
     plain = facts.as_retriever(search_kwargs={"lambda_mult": 0.9})
     made = SIFTRetriever.from_retriever(plain, search_type="mmr")
     expected = SIFTRetriever(
@@ -651,7 +649,7 @@ def test_from_a_retriever_its_trade_off_serves_mmr_alone(facts):
     assert "lambda_mult" not in SIFTRetriever.from_retriever(plain).search_kwargs
 
 
-def test_from_a_retriever_with_a_threshold_is_refused(facts):
+def test_from_retriever_rejects_a_score_threshold(facts):
     plain = facts.as_retriever(
         search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.5}
     )
@@ -660,7 +658,7 @@ def test_from_a_retriever_with_a_threshold_is_refused(facts):
     assert plain.search_kwargs == {"score_threshold": 0.5}
 
 
-def test_settings_given_go_before_those_of_the_retriever(facts):
+def test_arguments_take_precedence_over_the_other_retriever_s(facts):
     plain = facts.as_retriever(search_kwargs={"k": 7}, tags=["mine"])
     made = SIFTRetriever.from_retriever(plain, search_kwargs={"k": 2}, tags=["ours"])
     assert len(made.invoke(QUERY)) == 2
@@ -672,7 +670,7 @@ def test_settings_given_go_before_those_of_the_retriever(facts):
 
 
 @pytest.mark.parametrize("vectorstore_cls", [None, InMemoryVectorStore])
-def test_from_texts_and_documents_it_makes_a_store_that_holds_them(drawn, vectorstore_cls, facts):
+def test_from_texts_and_from_documents_fill_a_new_store(drawn, vectorstore_cls, facts):
     metadatas = [{"number": n, "even": n % 2 == 0} for n in range(len(TEXTS))]
     numbers = [str(n) for n in range(len(TEXTS))]
     settings = {"vectorstore_cls": vectorstore_cls, "k": 6, "fetch_k": 12}
@@ -691,7 +689,7 @@ def test_from_texts_and_documents_it_makes_a_store_that_holds_them(drawn, vector
             assert (document.id, document.metadata) == (str(number), metadatas[number])
 
 
-def test_two_of_them_from_texts_do_not_share_a_store(drawn):
+def test_two_retrievers_from_texts_do_not_share_a_store(drawn):
     first = SIFTRetriever.from_texts(["one"], drawn)
     second = SIFTRetriever.from_texts(["two"], drawn)
     assert texts_of(first.invoke(QUERY)) == ["one"]
@@ -700,17 +698,17 @@ def test_two_of_them_from_texts_do_not_share_a_store(drawn):
 
 
 @pytest.mark.parametrize("short", [{"metadatas": [{}]}, {"ids": ["1"]}])
-def test_from_texts_with_too_few_of_something_is_an_error(drawn, short):
+def test_from_texts_needs_metadata_and_ids_for_each_text(drawn, short):
     with pytest.raises(ValueError, match=r"shorter|longer"):
         SIFTRetriever.from_texts(["a", "b"], drawn, **short)
 
 
-def test_from_no_texts_it_finds_nothing(drawn):
+def test_from_texts_without_texts_returns_no_documents(drawn):
     made = SIFTRetriever.from_texts([], drawn, vectorstore_cls=InMemoryVectorStore)
     assert made.invoke(QUERY) == []
 
 
-async def test_documents_added_are_found(facts):
+async def test_added_documents_are_retrieved(facts):
     retriever = SIFTRetriever(vectorstore=facts, k=3)
     assert retriever.add_documents([Document(id="a", page_content=QUERY)]) == ["a"]
     assert await retriever.aadd_documents([Document(id="b", page_content=LONG)]) == ["b"]

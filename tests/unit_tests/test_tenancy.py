@@ -40,7 +40,7 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 
 
 class RandomEmbeddings(Embeddings):
-    """Vectors drawn from the text, so that what is near is a matter of chance."""
+    """Vectors drawn from the text, so that neighbours are random."""
 
     def embed_query(self, text):
         return np.random.default_rng(list(text.encode())).standard_normal(4).tolist()
@@ -89,7 +89,7 @@ def as_function_of_metadata(condition):
 
 
 def as_qdrant(condition):
-    """Return the same condition in Qdrant's words."""
+    """Return the same condition as a filter of Qdrant."""
     if condition is None:
         return None
     if len(condition) != 1:
@@ -118,7 +118,7 @@ STORES = {
 
 @pytest.fixture(scope="module", params=STORES)
 def shared(request):
-    """Return a store of two tenants, and what makes a filter of it out of one of Chroma's."""
+    """Return a store of two tenants, and a function that converts a filter of Chroma's."""
     make, convert = STORES[request.param]
     return make(), convert
 
@@ -141,7 +141,7 @@ COMPARISONS = {
 
 
 def passes(condition, metadata):
-    """Say what a filter of Chroma's passes; a key that is missing is unequal to everything."""
+    """Return True if a filter of Chroma's passes; a missing key is unequal to everything."""
 
     def holds(key, value):
         if key == "$and":
@@ -155,7 +155,7 @@ def passes(condition, metadata):
 
 
 def forged(rng, depth=2):
-    """Return any filter, most of them after the other tenant's documents."""
+    """Return a random filter, which often matches the other tenant's documents."""
     other = rng.choice([*TENANTS, "nobody"])
     year = rng.randrange(5)
     simple = [
@@ -171,7 +171,7 @@ def forged(rng, depth=2):
 
 
 def given(rng):
-    """Return what a call gives as a filter, sometimes nothing or two keys at once."""
+    """Return a random filter of a call, sometimes empty or with two keys."""
     return rng.choice(
         [None, {}, {"tenant": rng.choice(TENANTS), "year": 1}, *(forged(rng) for _ in range(6))]
     )
@@ -193,7 +193,7 @@ def row_of(document):
 # No document of another tenant
 
 
-def test_in_5000_random_queries_no_foreign_document_is_found(shared_chroma):
+def test_random_queries_return_no_foreign_document(shared_chroma):
     rng = random.Random(5)
     found = 0
     for batch in range(100):
@@ -214,7 +214,7 @@ def test_in_5000_random_queries_no_foreign_document_is_found(shared_chroma):
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
-def test_a_filter_of_the_call_narrows_and_cannot_replace(shared, candidate_search):
+def test_the_filter_of_a_call_narrows_and_cannot_replace(shared, candidate_search):
     store, convert = shared
     rng = random.Random(17)
     some = 0
@@ -239,7 +239,7 @@ def test_a_filter_of_the_call_narrows_and_cannot_replace(shared, candidate_searc
     assert 10 < some < 40
 
 
-async def test_coroutines_batches_and_scores_keep_to_the_tenant(shared):
+async def test_coroutines_batches_and_scores_respect_the_tenant(shared):
     store, convert = shared
     for tenant in TENANTS:
         other = convert({"tenant": "b" if tenant == "a" else "a"})
@@ -258,7 +258,7 @@ async def test_coroutines_batches_and_scores_keep_to_the_tenant(shared):
         assert await retriever.abatch([QUERY, "and"], filter=other) == [[], []]
 
 
-def test_a_text_that_both_tenants_have_is_found_with_the_tenant_s_own_metadata(shared):
+def test_a_shared_text_has_the_metadata_of_the_tenant(shared):
     store, convert = shared
     for tenant in TENANTS:
         retrieval = retriever_for(store, tenant, convert, k=60).retrieve_with_scores(QUERY)
@@ -288,7 +288,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("condition", MALFORMED, ids=lambda value: str(value).split(" at ")[0])
-def test_what_is_no_filter_opens_nothing(shared, condition):
+def test_an_invalid_filter_returns_no_foreign_document(shared, condition):
     store, convert = shared
     for candidate_search in CANDIDATE_SEARCHES:
         retriever = retriever_for(store, "a", convert, candidate_search=candidate_search)
@@ -299,7 +299,7 @@ def test_what_is_no_filter_opens_nothing(shared, condition):
         assert tenants(documents) <= {"a"}
 
 
-def test_a_condition_on_the_text_opens_nothing(shared_chroma):
+def test_a_condition_on_the_text_returns_no_foreign_document(shared_chroma):
     retriever = retriever_for(shared_chroma, "a", k=80)
     found = retriever.invoke(QUERY, where_document={"$contains": "number 3"})
     assert [document.page_content for document in found] == ["note of a number 3"]
@@ -331,7 +331,7 @@ def nothing_asked(store: Chroma) -> Any:
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
 @pytest.mark.parametrize("search_kwargs", [{}, {"filter": None}, {"filter": {}}, {"k": 3}])
-async def test_without_a_filter_the_store_is_not_asked(
+async def test_without_a_filter_the_store_is_not_queried(
     shared_chroma, search_kwargs, candidate_search
 ):
     retriever = SIFTRetriever(
@@ -390,7 +390,7 @@ OF_NOBODY = models.Filter(
     ],
     ids=str,
 )
-def test_a_required_filter_that_passes_rows_of_nobody_is_refused(kind, condition):
+def test_a_required_filter_that_passes_rows_without_the_key_is_rejected(kind, condition):
     retriever = SIFTRetriever(
         vectorstore=STORES[kind][0](), require_filter=True, search_kwargs={"filter": condition}
     )
@@ -398,7 +398,7 @@ def test_a_required_filter_that_passes_rows_of_nobody_is_refused(kind, condition
         retriever.invoke(QUERY)
 
 
-def test_a_tenant_s_name_is_never_taken_for_an_operator(shared_chroma):
+def test_a_tenant_s_name_is_not_read_as_an_operator(shared_chroma):
     shared_chroma.add_texts(["odd one"], [{"tenant": "$ne"}], ids=["odd"])
     try:
         found = retriever_for(shared_chroma, "$ne").invoke(QUERY)
@@ -411,7 +411,7 @@ def test_a_tenant_s_name_is_never_taken_for_an_operator(shared_chroma):
 
 
 def per_request(store):
-    """Return a retriever that finds nothing until a request says whose documents are meant."""
+    """Return a retriever that returns nothing until a request sets the tenant."""
     retriever = SIFTRetriever(vectorstore=store, require_filter=True, k=5)
     return retriever.configurable_fields(search_kwargs=ConfigurableField(id="search_kwargs"))
 
@@ -438,12 +438,12 @@ async def test_search_kwargs_of_a_request_set_the_tenant(shared):
 
 
 @pytest.mark.parametrize("kind", STORES)
-def test_what_one_request_does_to_its_documents_no_other_sees(kind):
+def test_changes_to_the_documents_of_one_request_reach_no_other(kind):
     make, convert = STORES[kind]
     store = make()
     for candidate_search in CANDIDATE_SEARCHES:
-        retriever = retriever_for(store, "a", convert, k=50, candidate_search=candidate_search)
-        queries = [QUERY, *(f"query {number}" for number in range(6)), QUERY]
+        retriever = retriever_for(store, "a", convert, k=12, candidate_search=candidate_search)
+        queries = [QUERY, *(f"query {number}" for number in range(3)), QUERY]
         expected = retriever.batch(queries)
         first, *others = retriever.batch(queries)
         for document in first:
@@ -457,7 +457,7 @@ def test_what_one_request_does_to_its_documents_no_other_sees(kind):
 
 
 class Foreign(VectorStore):
-    """A store of a kind that is not known here."""
+    """A store without an adapter."""
 
     def __init__(self):
         self._inner = in_memory()
@@ -478,7 +478,7 @@ class Foreign(VectorStore):
 
 
 @pytest.mark.filterwarnings("ignore:the vectors of a Foreign cannot be read:UserWarning")
-def test_where_filters_cannot_be_joined_a_filter_of_the_call_is_refused():
+def test_a_filter_of_the_call_is_rejected_if_filters_cannot_be_joined():
     retriever = retriever_for(Foreign(), "a", as_function)
     assert tenants(retriever.invoke(QUERY)) == {"a"}
     with pytest.raises(ArgumentError, match="filters of a Foreign cannot be joined"):

@@ -59,8 +59,8 @@ class AsyncChromaAdapter:
     ) -> tuple[Rows, int | None]:
         """Read the next rows; the cursor counts the rows read so far."""
         arguments = page_arguments(cursor, size, conditions_of(filter, where_document))
-        found = await self._call(lambda collection: collection.get(**arguments), timeout)
-        return page_of(found, cursor, size)
+        response = await self._call(lambda collection: collection.get(**arguments), timeout)
+        return page_of(response, cursor, size)
 
     def conjunction(self, first: Filter, second: Filter) -> Filter:
         """Return both filters under one "$and"."""

@@ -63,9 +63,9 @@ class ChromaAdapter:
         search = ChromaSearch(directions, count, conditions_of(filter, where_document))
 
         def query(collection: Collection) -> list[Rows]:
-            found = collection.query(**search.arguments)
+            response = collection.query(**search.arguments)
             return search.rows(
-                found, [collection.get(**arguments) for arguments in search.missing(found)]
+                response, [collection.get(**arguments) for arguments in search.missing(response)]
             )
 
         return self._call(query, timeout)
@@ -81,8 +81,8 @@ class ChromaAdapter:
     ) -> tuple[Rows, int | None]:
         """Read the next rows; the cursor counts the rows read so far."""
         arguments = page_arguments(cursor, size, conditions_of(filter, where_document))
-        found = self._call(lambda collection: collection.get(**arguments), timeout)
-        return page_of(found, cursor, size)
+        response = self._call(lambda collection: collection.get(**arguments), timeout)
+        return page_of(response, cursor, size)
 
     def conjunction(self, first: Filter, second: Filter) -> Filter:
         """Return both filters under one "$and"."""
@@ -197,24 +197,24 @@ class ChromaSearch:
         }
         """Arguments of `Collection.query`."""
 
-    def missing(self, found: Response) -> list[Arguments]:
+    def missing(self, response: Response) -> list[Arguments]:
         """Return the arguments of the calls of `Collection.get` that read the missing rows."""
         if not self._ids_only:
             return []
-        ids = list(dict.fromkeys(id_ for answer in found["ids"] for id_ in answer))
+        ids = list(dict.fromkeys(id_ for answer in response["ids"] for id_ in answer))
         parts = [ids[start : start + ROWS_PER_CALL] for start in range(0, len(ids), ROWS_PER_CALL)]
         # Under the same conditions: a row may have changed meanwhile.
         return [{"ids": part, "include": INCLUDE, **self._conditions} for part in parts]
 
-    def rows(self, found: Response, parts: Sequence[Response]) -> list[Rows]:
+    def rows(self, response: Response, parts: Sequence[Response]) -> list[Rows]:
         """Convert the responses to the rows of each direction."""
         if self._ids_only:
-            return _distribute(found, parts)
+            return _distribute(response, parts)
         # For an empty collection Chroma returns empty lists, or None.
-        texts = found["documents"] or [[] for _ in found["ids"]]
-        metadatas = found["metadatas"] or texts
-        vectors = found["embeddings"] if found["embeddings"] is not None else texts
-        columns = zip(found["ids"], texts, metadatas, vectors, strict=True)
+        texts = response["documents"] or [[] for _ in response["ids"]]
+        metadatas = response["metadatas"] or texts
+        vectors = response["embeddings"] if response["embeddings"] is not None else texts
+        columns = zip(response["ids"], texts, metadatas, vectors, strict=True)
         return [_rows(*answer) for answer in columns]
 
 
@@ -223,28 +223,28 @@ def page_arguments(cursor: int | None, size: int, conditions: Arguments) -> Argu
     return {"limit": size, "offset": cursor or 0, "include": INCLUDE, **conditions}
 
 
-def page_of(found: Response, cursor: int | None, size: int) -> tuple[Rows, int | None]:
+def page_of(response: Response, cursor: int | None, size: int) -> tuple[Rows, int | None]:
     """Convert the response of `Collection.get` to rows and the next cursor, None at the end."""
-    rows = rows_of(found)
+    rows = rows_of(response)
     return rows, (cursor or 0) + size if rows.seen == size else None
 
 
-def rows_of(found: Response) -> Rows:
+def rows_of(response: Response) -> Rows:
     """Convert the response of `Collection.get`."""
-    vectors = found["embeddings"] if found["embeddings"] is not None else []
-    return _rows(found["ids"], found["documents"] or [], found["metadatas"] or [], vectors)
+    vectors = response["embeddings"] if response["embeddings"] is not None else []
+    return _rows(response["ids"], response["documents"] or [], response["metadatas"] or [], vectors)
 
 
-def _distribute(found: Response, parts: Sequence[Response]) -> list[Rows]:
+def _distribute(response: Response, parts: Sequence[Response]) -> list[Rows]:
     """Return the rows of each direction; rows deleted meanwhile are left out."""
     rows = [part for part in map(rows_of, parts) if part.documents]
     if not rows:
-        return [Rows([], np.empty((0, 0)), len(ids)) for ids in found["ids"]]
+        return [Rows([], np.empty((0, 0)), len(ids)) for ids in response["ids"]]
     documents = [document for part in rows for document in part.documents]
     vectors = np.concatenate([part.vectors for part in rows])
     row_of = {document.id: row for row, document in enumerate(documents)}
     answers = []
-    for ids in found["ids"]:
+    for ids in response["ids"]:
         kept = [row_of[id_] for id_ in ids if id_ in row_of]
         answers.append(Rows([documents[row] for row in kept], vectors[kept], len(ids)))
     return answers

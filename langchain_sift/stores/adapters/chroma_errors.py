@@ -35,7 +35,7 @@ def raise_if_overloaded(response: httpx.Response, label: str) -> None:
 
 
 def typed(error: Exception, label: str) -> SIFTError:
-    """Convert an error of Chroma, or of its client, to one of ours.
+    """Convert an error of Chroma, or of its client, to an error of this package.
 
     A message about an argument is kept. Any other message may contain the text of a document.
     """

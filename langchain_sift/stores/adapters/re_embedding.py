@@ -54,7 +54,7 @@ class ReEmbeddingAdapter:
         del timeout
         embeddings, arguments = self._embeddings(), _without_none(search)
         try:
-            found = [
+            answers = [
                 self._store.similarity_search_by_vector(direction.tolist(), k=count, **arguments)
                 for direction in directions
             ]
@@ -67,10 +67,10 @@ class ReEmbeddingAdapter:
                 f"only the thread that opened {self.label} can query it: give it a connection of "
                 "sqlite3.connect(..., check_same_thread=False)"
             ) from error
-        new = self._new_texts(found)
+        new = self._new_texts(answers)
         if new:
             self._vectors.update(zip(new, embeddings.embed_documents(new), strict=True))
-        return self._rows(found)
+        return self._rows(answers)
 
     async def anearest(
         self, directions: Array, count: int, *, timeout: float, **search: object
@@ -80,14 +80,14 @@ class ReEmbeddingAdapter:
             search_in_thread = partial(self.nearest, directions, count, timeout=timeout, **search)
             return await awithin(timeout, search_in_thread, self._store)
         embeddings, arguments = self._embeddings(), _without_none(search)
-        found = [
+        answers = [
             await self._store.asimilarity_search_by_vector(direction.tolist(), k=count, **arguments)
             for direction in directions
         ]
-        new = self._new_texts(found)
+        new = self._new_texts(answers)
         if new:
             self._vectors.update(zip(new, await embeddings.aembed_documents(new), strict=True))
-        return self._rows(found)
+        return self._rows(answers)
 
     def _embeddings(self) -> Embeddings:
         embeddings = self._store.embeddings
@@ -97,11 +97,11 @@ class ReEmbeddingAdapter:
             )
         return embeddings
 
-    def _new_texts(self, found: list[list[Document]]) -> list[str]:
-        texts = dict.fromkeys(d.page_content for documents in found for d in documents)
+    def _new_texts(self, answers: list[list[Document]]) -> list[str]:
+        texts = dict.fromkeys(d.page_content for documents in answers for d in documents)
         return [text for text in texts if text not in self._vectors]
 
-    def _rows(self, found: list[list[Document]]) -> list[Rows]:
+    def _rows(self, answers: list[list[Document]]) -> list[Rows]:
         return [
             Rows(
                 documents,
@@ -110,7 +110,7 @@ class ReEmbeddingAdapter:
                 else np.empty((0, 0)),
                 len(documents),
             )
-            for documents in found
+            for documents in answers
         ]
 
     def page(self, cursor: Any, size: int, *, timeout: float, **search: object) -> tuple[Rows, Any]:

@@ -1,4 +1,4 @@
-"""An explanation is what the formulas say, on texts that repeat."""
+"""Compare an explanation with the formulas, on repetitive texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOISE = 0.1
 
 
 class Words(Embeddings):
-    """A text as the words that it has, out of eight, and a little of its own."""
+    """A text as its words, out of eight, and some noise."""
 
     WORDS = ("rice", "grows", "wet", "field", "autumn", "harvest", "knife", "dry")
 
@@ -60,7 +60,7 @@ def vectors(choices: tuple[ExplainedChoice, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("way", ["sift", "nearest"])
-def test_each_number_is_what_the_dense_formula_says(store: InMemoryVectorStore, way: str) -> None:
+def test_each_number_equals_the_dense_formula(store: InMemoryVectorStore, way: str) -> None:
     found = explain(store, QUERY, k=4, noise_variance=NOISE)
     choices = getattr(found, way)
     query = np.array(Words().embed_query(QUERY))
@@ -83,7 +83,7 @@ def test_each_number_is_what_the_dense_formula_says(store: InMemoryVectorStore, 
     assert choices[0].known == pytest.approx(0.0, abs=1e-9)
 
 
-def test_it_is_the_retrievers_choice(store: InMemoryVectorStore) -> None:
+def test_the_choice_is_that_of_the_retriever(store: InMemoryVectorStore) -> None:
     found = explain(store, QUERY, k=4, noise_variance=NOISE)
     retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=NOISE)
     assert [choice.id for choice in found.sift] == [d.id for d in retriever.invoke(QUERY)]
@@ -91,7 +91,7 @@ def test_it_is_the_retrievers_choice(store: InMemoryVectorStore) -> None:
     assert [choice.id for choice in found.nearest] == [document.id for document in nearest]
 
 
-def test_where_it_would_stop_is_where_the_retriever_stops_of_more(
+def test_the_stops_are_those_of_the_retriever(
     store: InMemoryVectorStore,
 ) -> None:
     k = 4
@@ -106,7 +106,7 @@ def test_where_it_would_stop_is_where_the_retriever_stops_of_more(
     assert set(found.stops.values()) != {None}
 
 
-def test_what_repeats_is_known_already(store: InMemoryVectorStore) -> None:
+def test_repetitions_are_known_already(store: InMemoryVectorStore) -> None:
     found = explain(store, QUERY, k=3, noise_variance=NOISE)
     repeated = [choice for choice in found.nearest if choice.known > 0.5]
     assert repeated
@@ -116,10 +116,10 @@ def test_what_repeats_is_known_already(store: InMemoryVectorStore) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_k_must_be_possible(store: InMemoryVectorStore, k: int) -> None:
+def test_k_must_be_at_least_one(store: InMemoryVectorStore, k: int) -> None:
     with pytest.raises(ArgumentError, match=f"got {k}"):
         explain(store, QUERY, k=k)
 
 
-def test_more_are_fetched_where_more_are_to_be_chosen(store: InMemoryVectorStore) -> None:
+def test_fetch_k_is_at_least_k(store: InMemoryVectorStore) -> None:
     assert explain(store, QUERY, k=5, fetch_k=2) == explain(store, QUERY, k=5, fetch_k=5)

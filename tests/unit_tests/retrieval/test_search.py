@@ -1,4 +1,4 @@
-"""The numbers beside the documents, held to the dense formula on the vectors that went in."""
+"""Compare scores with the dense formula on the vectors that filled the store."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def unexplained(queries, candidates):
 
 
 def check(retrieval, queries, embeddings, *, candidates=None):
-    """Hold every number to its definition."""
+    """Compare every number with its definition."""
     chosen = unit(embeddings.vectors(texts_of(retrieval)))
     left = [posterior_variance(queries, chosen[:n], NOISE) for n in range(len(chosen) + 1)]
     counts = Counter(texts_of(retrieval))
@@ -78,7 +78,7 @@ def check(retrieval, queries, embeddings, *, candidates=None):
 
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("fetch_k", [2, 6, 100])
-def test_every_number_is_that_of_the_dense_formula(store, embeddings, m, fetch_k):
+def test_every_number_equals_the_dense_formula(store, embeddings, m, fetch_k):
     queries = unit(embeddings.vectors(QUERIES[:m]))
     retriever = make(store, k=2, fetch_k=fetch_k)
     candidates = ByHand(embeddings).candidates(queries, fetch_k=fetch_k)
@@ -89,7 +89,7 @@ def test_every_number_is_that_of_the_dense_formula(store, embeddings, m, fetch_k
 
 
 @pytest.mark.parametrize("search_type", ["similarity", "mmr", "uncertainty_sampling"])
-def test_the_numbers_of_every_method_are_those_of_the_same_formula(store, embeddings, search_type):
+def test_the_numbers_of_every_method_equal_the_formula(store, embeddings, search_type):
     for m in (1, 3):
         queries = unit(embeddings.vectors(QUERIES[:m]))
         retrieval = make(store, search_type=search_type).retrieve_by_vectors(queries.tolist())
@@ -97,16 +97,14 @@ def test_the_numbers_of_every_method_are_those_of_the_same_formula(store, embedd
 
 
 @pytest.mark.parametrize("search", ["residual", "exhaustive"])
-def test_the_numbers_of_every_candidate_search_are_those_of_the_same_formula(
-    store, embeddings, search
-):
+def test_the_numbers_of_every_candidate_search_equal_the_formula(store, embeddings, search):
     queries = unit(embeddings.vectors(QUERIES))
     retriever = make(store, candidate_search=search, step_fetch_k=3)
     retrieval = retriever.retrieve_by_vectors(queries.tolist())
     check(retrieval, queries, embeddings, candidates=TEXTS if search == "exhaustive" else None)
 
 
-def test_a_single_candidate_leaves_what_points_past_it(embeddings):
+def test_a_single_candidate_leaves_the_orthogonal_part(embeddings):
     store = fill(InMemoryVectorStore(embeddings), TEXTS[:1])
     query, only = (unit(embeddings.vector(text)) for text in (QUERY, TEXTS[0]))
     retrieval = make(store).retrieve_with_scores(QUERY)
@@ -117,7 +115,7 @@ def test_a_single_candidate_leaves_what_points_past_it(embeddings):
     assert choice.posterior_variance == pytest.approx(1 - cosine**2 / (1 + NOISE), abs=1e-12)
 
 
-def test_all_numbers_are_python_s_own_and_can_be_written_as_json(store):
+def test_all_numbers_are_python_numbers_and_json_serializable(store):
     retrieval = make(store).retrieve_with_scores(QUERY, replace=True)
     expected = {
         "prior_variance": float,
@@ -143,7 +141,7 @@ def test_all_numbers_are_python_s_own_and_can_be_written_as_json(store):
     assert json.loads(json.dumps(numbers)) == numbers
 
 
-def test_a_document_chosen_again_is_counted_in_each_of_its_choices(store):
+def test_a_repeated_document_is_counted_in_each_of_its_choices(store):
     retrieval = make(store, k=12, noise_variance=20.0).retrieve_with_scores(QUERY, replace=True)
     counts = Counter(texts_of(retrieval))
     assert max(counts.values()) > 1
@@ -163,7 +161,7 @@ def test_the_documents_are_those_of_invoke(store, replace):
         assert retrieval.documents == [choice.document for choice in retrieval.choices]
 
 
-async def test_the_asynchronous_twins_return_the_same(store, embeddings):
+async def test_the_asynchronous_methods_return_the_same(store, embeddings):
     retriever = make(store)
     vectors = embeddings.vectors(QUERIES).tolist()
     for settings in ({}, {"k": 3}, {"candidate_search": "residual"}, {"replace": True}):
@@ -189,7 +187,7 @@ def test_the_length_of_a_query_vector_changes_nothing(store, embeddings):
 # The score in the metadata
 
 
-def test_a_score_key_writes_the_gain_and_leaves_the_store_alone(store):
+def test_a_score_key_writes_the_gain_and_does_not_change_the_store(store):
     retriever = make(store, score_key="gain")
     plain = make(store)
     gains = [choice.gain for choice in plain.retrieve_with_scores(QUERY).choices]
@@ -203,7 +201,7 @@ def test_a_score_key_writes_the_gain_and_leaves_the_store_alone(store):
     assert all(set(row["metadata"]) == {"number", "even"} for row in store.store.values())
 
 
-async def test_a_score_key_is_written_however_the_retriever_is_called(store):
+async def test_a_score_key_applies_to_every_way_of_calling(store):
     retriever = make(store, score_key="gain")
     expected = [dict(document.metadata) for document in retriever.invoke(QUERY)]
     ways = [
@@ -215,14 +213,14 @@ async def test_a_score_key_is_written_however_the_retriever_is_called(store):
         assert [dict(document.metadata) for document in found] == expected
 
 
-def test_documents_with_scores_are_written_as_json_and_read_again(store):
+def test_documents_with_scores_survive_json(store):
     for document in make(store, score_key="gain").invoke(QUERY):
         read = Document.model_validate_json(document.model_dump_json())
         assert dict(read.metadata) == dict(document.metadata)
         assert read == document
 
 
-def test_a_document_found_by_two_queries_is_the_same_document(store):
+def test_documents_of_two_queries_are_equal(store):
     retriever = make(store, k=40, score_key="gain")
     first, second = (retriever.invoke(query) for query in QUERIES[:2])
     by_id = {document.id: document for document in second}
@@ -232,7 +230,7 @@ def test_a_document_found_by_two_queries_is_the_same_document(store):
         assert sum(document == other for other in second) == 1
 
 
-def test_metadata_are_equal_without_the_score_on_either_side():
+def test_the_score_is_ignored_on_either_side_of_a_comparison():
     scored = ScoredMetadata({"a": 1}, "gain", 0.5)
     assert dict(scored) == {"a": 1, "gain": 0.5}
     for equal in (
@@ -261,7 +259,7 @@ def test_metadata_are_equal_without_the_score_on_either_side():
         hash(scored)
 
 
-def test_metadata_that_had_such_a_key_lose_it_in_the_copy_alone():
+def test_an_existing_key_is_overwritten_in_the_copy_only():
     stored = {"gain": "stored", "a": 1}
     scored = ScoredMetadata(stored, "gain", 0.5)
     assert scored["gain"] == 0.5
@@ -273,7 +271,7 @@ def test_metadata_that_had_such_a_key_lose_it_in_the_copy_alone():
     [copy.copy, copy.deepcopy, lambda scored: pickle.loads(pickle.dumps(scored))],  # noqa: S301
     ids=["copy", "deepcopy", "pickle"],
 )
-def test_a_copy_of_scored_metadata_compares_as_the_original_does(copied):
+def test_a_copy_of_scored_metadata_compares_like_the_original(copied):
     scored = ScoredMetadata({"a": [1]}, "gain", 0.5)
     again = copied(scored)
     assert (type(again), dict(again)) == (ScoredMetadata, dict(scored))
@@ -283,7 +281,7 @@ def test_a_copy_of_scored_metadata_compares_as_the_original_does(copied):
     assert again != {"a": [2]}
 
 
-def test_a_second_score_is_compared_no_more_than_the_first():
+def test_a_second_score_is_ignored_too():
     first = ScoredMetadata({"a": [1]}, "similarity", 0.5)
     both = ScoredMetadata(first, "gain", 0.25)
     assert dict(both) == {"a": [1], "similarity": 0.5, "gain": 0.25}
@@ -304,7 +302,7 @@ def test_a_second_score_is_compared_no_more_than_the_first():
 
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("query", ["a?", "b?", "c?"])
-def test_stopping_gives_the_prefix_that_the_rule_says(store, embeddings, query, m):
+def test_stopping_returns_the_prefix_of_the_rule(store, embeddings, query, m):
     queries = unit(embeddings.vectors([query, *QUERIES][:m]))
     retriever = make(store, k=20, noise_variance=0.5)
     whole = texts_of(retriever.retrieve_by_vectors(queries.tolist()))
@@ -320,7 +318,7 @@ def test_stopping_gives_the_prefix_that_the_rule_says(store, embeddings, query, 
     assert {1, 20} < lengths
 
 
-def test_a_vector_given_twice_stops_and_chooses_as_if_given_once(store, embeddings):
+def test_a_repeated_query_vector_changes_nothing(store, embeddings):
     retriever = make(store, k=20, noise_variance=0.5)
     for query in QUERIES:
         vector = embeddings.vector(query).tolist()

@@ -1,4 +1,4 @@
-"""Real stores that hold the same rows, and by brute force what has to be chosen from them.
+"""Make real stores of the same rows, and compute the expected choices by brute force.
 
 Only the vectors are made up: drawn from the text itself, so that no two of them tie.
 """
@@ -29,7 +29,7 @@ QUERY = "which?"
 
 
 class CountingEmbeddings(Embeddings):
-    """Vectors drawn from the text itself, times a length; counts what it is asked."""
+    """Vectors drawn from the text, times a length; records the embedded texts."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ def fill(store: VectorStore, texts: Sequence[str] = TEXTS) -> VectorStore:
 
 @dataclass
 class ByHand:
-    """What has to be found among the texts, by brute force."""
+    """The expected results, by brute force."""
 
     embeddings: CountingEmbeddings
     texts: Sequence[str] = field(default_factory=lambda: TEXTS)
@@ -157,7 +157,7 @@ class ByHand:
         fetch_k: int,
         noise_variance: float = 0.01,
     ) -> list[str]:
-        """Return SIFT's choice among them, in its order."""
+        """Return SIFT's choice among the candidates, in order."""
         queries = unit(np.atleast_2d(queries))
         texts = self.candidates(queries, fetch_k=fetch_k)
         vectors = unit(self.embeddings.vectors(texts))

@@ -1,4 +1,4 @@
-"""What asks a store: the deadline, the retries, and many searches in one call."""
+"""Query a store: deadlines, retries, and many searches in one call."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="
 
 
 class Store:
-    """A store that is a matrix, and that something may happen to when it is asked."""
+    """A store of a matrix, with a hook that runs at each call."""
 
     label = "the matrix"
     search_arguments = ()
@@ -82,7 +82,7 @@ class Store:
 
 
 class AsyncStore(Store):
-    """The same, for coroutines."""
+    """The same store for coroutines."""
 
     nearest = page = None
 
@@ -111,7 +111,7 @@ def by_coroutines(searches, store, timeout=20.0):
     ids=["run", "arun", "arun async"],
 )
 def kind(request):
-    """Return a class of stores and the driver that asks them."""
+    """Return a class of stores and the function that runs searches on them."""
     return request.param
 
 
@@ -138,7 +138,7 @@ def wait_until(condition, seconds=10.0):
 
 @pytest.fixture
 def hung():
-    """Return an event that a hung store waits for; set when the test is over."""
+    """Return an event that a hanging store waits for; it is set after the test."""
     event = threading.Event()
     yield event
     event.set()
@@ -147,18 +147,18 @@ def hung():
 # The deadline
 
 FAR = 15.0
-"""Seconds: far beyond each deadline here, on a busy machine too, and short of for ever."""
+"""Seconds: far beyond each deadline here, also on a busy machine."""
 
 
 @pytest.mark.parametrize("searching", [search, lambda: every_candidate(DIMENSIONS)])
-def test_a_store_that_hangs_is_a_timeout_at_the_deadline(hung, searching):
+def test_a_hanging_store_raises_a_timeout_at_the_deadline(hung, searching):
     started = time.monotonic()
     with pytest.raises(StoreTimeout, match=r"^the matrix: no answer to a (search|reading)"):
         run(searching(), Store(hung.wait), timeout=0.3, arguments={})
     assert 0.3 <= time.monotonic() - started < FAR
 
 
-async def test_a_store_that_hangs_takes_no_thread_from_the_event_loop(hung):
+async def test_a_hanging_store_takes_no_thread_from_the_event_loop(hung):
     # Its own executor has few: a hundred waiting callers must leave them to others.
     searches = [
         arun(search(seed), Store(hung.wait), timeout=2.0, arguments={}) for seed in range(100)
@@ -170,7 +170,7 @@ async def test_a_store_that_hangs_takes_no_thread_from_the_event_loop(hung):
     assert {type(outcome) for outcome in await waiting} == {StoreTimeout}
 
 
-async def test_a_store_that_hangs_holds_up_no_other_of_the_same_name(hung):
+async def test_a_hanging_store_does_not_block_another_of_the_same_name(hung):
     hanging = Store(hung.wait)
     asked = [arun(search(seed), hanging, timeout=5.0, arguments={}) for seed in range(100)]
     waiting = asyncio.gather(*asked, return_exceptions=True)
@@ -181,7 +181,7 @@ async def test_a_store_that_hangs_holds_up_no_other_of_the_same_name(hung):
     assert not any(isinstance(outcome, Exception) for outcome in await waiting)
 
 
-async def test_a_stop_iteration_of_a_store_is_an_error_as_any_other():
+async def test_a_stop_iteration_of_a_store_becomes_a_store_error():
     def stop():
         raise StopIteration
 
@@ -198,7 +198,7 @@ def test_an_answer_after_the_end_of_the_event_loop_is_dropped(hung):
     assert len(by_threads([search()], Store())) == 1
 
 
-async def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline():
+async def test_a_hanging_coroutine_is_cancelled_at_the_deadline():
     cancelled = []
 
     class Hung(AsyncStore):
@@ -216,7 +216,7 @@ async def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline():
     assert cancelled == [True]
 
 
-def test_all_requests_share_one_deadline_and_none_is_made_after_it(kind):
+def test_all_requests_share_one_deadline_and_none_follows_it(kind):
     store_class, search_all = kind
     store = store_class(lambda: time.sleep(0.2))
     query = unit(1)
@@ -265,7 +265,7 @@ def test_retries_end_before_the_deadline(kind):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
-def test_only_what_a_second_try_may_mend_is_asked_three_times(kind, error, expected, calls):
+def test_only_transient_errors_are_retried(kind, error, expected, calls):
     store_class, search_all = kind
 
     def fails():
@@ -284,7 +284,7 @@ def test_only_what_a_second_try_may_mend_is_asked_three_times(kind, error, expec
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_fault_that_goes_away_leaves_no_trace(kind, times):
+def test_a_transient_fault_does_not_change_the_result(kind, times):
     store_class, search_all = kind
     faults = [ConnectionResetError()] * times
 
@@ -299,7 +299,7 @@ def test_a_fault_that_goes_away_leaves_no_trace(kind, times):
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_what_is_no_error_of_the_store_passes_through(kind, interrupt):
+def test_interrupts_pass_through(kind, interrupt):
     store_class, search_all = kind
 
     def interrupted():
@@ -334,7 +334,7 @@ def same(one, other):
     )
 
 
-def test_searches_share_calls_and_find_what_each_finds_alone(kind):
+def test_united_searches_share_calls_and_return_the_same_results(kind):
     store_class, search_all = kind
     shared, alone = store_class(), store_class()
     found = search_all(every_kind_of_search(), shared)
@@ -372,7 +372,7 @@ def failing(at: int) -> Generator[Nearest, list[Rows], None]:
     raise LookupError("its own fault")
 
 
-def test_a_search_that_fails_does_not_disturb_the_others(kind):
+def test_a_failing_search_does_not_disturb_the_others(kind):
     store_class, search_all = kind
     wrong = nearest_candidates(*[np.eye(1, DIMENSIONS + 1)] * 2, fetch_k=5)
 
@@ -393,7 +393,7 @@ def test_a_search_that_fails_does_not_disturb_the_others(kind):
     ]
 
 
-def test_a_call_that_fails_fails_only_those_that_it_was_made_for(kind):
+def test_a_failing_call_fails_only_the_searches_that_share_it(kind):
     store_class, search_all = kind
 
     class Picky(store_class):
@@ -414,7 +414,7 @@ def test_a_call_that_fails_fails_only_those_that_it_was_made_for(kind):
 # The threads
 
 
-def test_a_thread_that_hung_serves_again_when_its_call_has_ended(hung):
+def test_a_thread_is_reused_after_its_hanging_call_ends(hung):
     run(search(), Store(), timeout=20, arguments={})
     before = workers()
     for _ in range(before + 3):
@@ -430,7 +430,7 @@ def test_a_thread_that_hung_serves_again_when_its_call_has_ended(hung):
     assert workers() == len(CallThread.idle) == at_most
 
 
-def test_threads_that_many_callers_needed_at_once_do_not_stay():
+def test_excess_threads_end_after_a_peak():
     callers = MAX_IDLE + 20
     all_there = threading.Barrier(callers)
     outcomes = []
@@ -448,7 +448,7 @@ def test_threads_that_many_callers_needed_at_once_do_not_stay():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_it_works_in_a_child_that_was_forked(hung):
+def test_a_forked_child_can_search(hung):
     run(search(), Store(), timeout=20, arguments={})  # leaves a thread that the child has not
     with pytest.raises(StoreTimeout):
         run(search(), Store(hung.wait), timeout=0.02, arguments={})
@@ -472,7 +472,7 @@ def test_it_works_in_a_child_that_was_forked(hung):
     assert os.waitstatus_to_exitcode(ended[1]) == 0
 
 
-def test_the_store_is_asked_in_the_caller_s_context(kind):
+def test_the_store_is_called_in_the_caller_s_context(kind):
     store_class, search_all = kind
     seen = []
 
@@ -517,7 +517,7 @@ def test_each_of_many_threads_has_its_own_context_and_answer():
 # Coroutines
 
 
-async def test_a_cancelled_task_is_cancelled_and_stops_asking():
+async def test_a_cancelled_task_stops_its_call():
     asked, ended = asyncio.Event(), []
 
     class Slow(AsyncStore):
@@ -536,7 +536,7 @@ async def test_a_cancelled_task_is_cancelled_and_stops_asking():
     assert ended == [True]
 
 
-async def test_the_caller_s_own_timeout_is_not_taken_for_the_store_s():
+async def test_the_caller_s_timeout_is_not_reported_as_the_store_s():
     class Slow(AsyncStore):
         async def anearest(self, *_, **__):
             await asyncio.sleep(60)
@@ -547,7 +547,7 @@ async def test_the_caller_s_own_timeout_is_not_taken_for_the_store_s():
     assert not isinstance(raised.value, StoreTimeout)
 
 
-async def test_choosing_does_not_hold_up_the_event_loop():
+async def test_the_selection_does_not_block_the_event_loop():
     loop_thread = threading.get_ident()
     chosen_in = []
 

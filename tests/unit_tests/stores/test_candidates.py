@@ -44,7 +44,7 @@ def documents(*texts, ids=None):
     return [Document(id=id_, page_content=text) for id_, text in zip(ids, texts, strict=True)]
 
 
-def test_a_pool_keeps_the_order_and_the_first_of_each_text():
+def test_a_pool_keeps_the_order_and_the_first_row_of_each_text():
     pool = CandidatePool(6)
     pool.add(documents("a", "b", "a"), ROWS[:3])
     pool.add(documents("c", "b"), ROWS[3:5])
@@ -54,14 +54,14 @@ def test_a_pool_keeps_the_order_and_the_first_of_each_text():
     assert candidates.copies == (2, 2, 1)
 
 
-def test_a_row_that_comes_again_is_no_further_copy():
+def test_a_row_in_two_answers_counts_as_one_copy():
     pool = CandidatePool(6)
     for _ in range(3):
         pool.add(documents("a", "a", ids=["first", "second"]), ROWS[:2])
     assert pool.candidates().copies == (2,)
 
 
-def test_rows_without_an_id_are_as_many_as_one_answer_has():
+def test_rows_without_an_id_are_counted_per_answer():
     pool = CandidatePool(6)
     nameless = [Document(page_content=text) for text in ("a", "b", "a", "a")]
     pool.add(nameless, ROWS[:4])
@@ -69,14 +69,14 @@ def test_rows_without_an_id_are_as_many_as_one_answer_has():
     assert pool.candidates().copies == (3, 1)
 
 
-def test_add_returns_the_vectors_of_those_that_are_new():
+def test_add_returns_the_vectors_of_new_texts():
     pool = CandidatePool(6)
     assert_array_equal(pool.add(documents("a", "a", "b"), ROWS[:3]), ROWS[[0, 2]])
     assert_array_equal(pool.add(documents("b", "c"), ROWS[3:5]), ROWS[[4]])
     assert pool.add(documents("c"), ROWS[5:]).shape == (0, 6)
 
 
-def test_a_limit_counts_different_texts_known_ones_too_and_still_counts_copies():
+def test_a_limit_counts_different_texts_new_or_known():
     pool = CandidatePool(6)
     pool.add(documents("a"), ROWS[:1])
     new = pool.add(documents("a", "b", "c", "b", ids=["1", "2", "3", "4"]), ROWS[1:5], limit=2)
@@ -86,13 +86,13 @@ def test_a_limit_counts_different_texts_known_ones_too_and_still_counts_copies()
     assert candidates.copies == (2, 2)
 
 
-def test_a_pool_of_nothing_has_the_dimensions_it_was_made_for():
+def test_an_empty_pool_has_the_dimensions_of_the_query():
     candidates = CandidatePool(5).candidates()
     assert candidates.documents == candidates.copies == ()
     assert candidates.embeddings.shape == (0, 5)
 
 
-def test_rows_are_scaled_to_norm_one_whatever_their_length():
+def test_rows_of_any_length_are_scaled_to_unit_norm():
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((5, 7)) * np.array([1e-100, 1e-3, 1, 1e3, 1e100])[:, None]
     units = unit_rows(rows, ["x"] * 5, 7)
@@ -105,7 +105,7 @@ def test_rows_are_scaled_to_norm_one_whatever_their_length():
     ("bad", "what"),
     [(0.0, "zero"), (math.nan, "NaN or infinite"), (math.inf, "NaN or infinite")],
 )
-def test_a_row_without_a_direction_is_named(bad, what):
+def test_an_invalid_row_is_named_in_the_error(bad, what):
     rows = np.ones((3, 4))
     rows[1] = bad
     with pytest.raises(EmbeddingError, match=f"the vector of second is {what}: embed that text"):
@@ -114,7 +114,7 @@ def test_a_row_without_a_direction_is_named(bad, what):
         unit_vector(rows[1])
 
 
-def test_rows_of_another_dimension_than_the_query_name_both():
+def test_a_dimension_mismatch_names_both_dimensions():
     with pytest.raises(DimensionMismatch, match=r"query has 3 dim.* vectors have 4: open the sto"):
         unit_rows(np.ones((2, 4)), ["a", "b"], 3)
 
@@ -138,7 +138,7 @@ def search(store, searching):
 
 
 def requests(store, searching):
-    """Answer the requests of a search by hand; return them and the outcome."""
+    """Answer the requests of a search; return the requests and the result."""
     adapter, made, answer = adapter_for(store), [], None
     while True:
         try:
@@ -165,14 +165,14 @@ def test_candidates_are_the_nearest_by_cosine(embeddings, fetch_k):
         assert texts_of(search(store, nearest(query[None], fetch_k=fetch_k))) == expected
 
 
-def test_candidates_of_several_vectors_are_those_of_each_one_after_the_other(embeddings):
+def test_candidates_of_several_vectors_are_united_in_their_order(embeddings):
     store, queries = in_memory(embeddings), embeddings.vectors(QUERIES)
     found = search(store, nearest(queries, fetch_k=6))
     assert texts_of(found) == ByHand(embeddings).candidates(queries, fetch_k=6)
     assert_allclose(found.embeddings, embeddings.vectors(texts_of(found)), atol=1e-12)
 
 
-def test_a_search_for_neighbors_is_one_request(embeddings):
+def test_a_search_for_neighbours_is_one_request(embeddings):
     store, query = in_memory(embeddings), embeddings.vector(QUERY)[None]
     for fetch_k in (9, 41):
         made, _ = requests(store, nearest(query, fetch_k=fetch_k))
@@ -180,7 +180,7 @@ def test_a_search_for_neighbors_is_one_request(embeddings):
         assert_array_equal(made[0].directions, query)
 
 
-def test_rows_without_a_document_are_made_up_for(embeddings):
+def test_rows_without_a_text_are_replaced_by_further_rows(embeddings):
     store, query = fill(make_chroma(embeddings)), embeddings.vector(QUERY)
     rng = np.random.default_rng(0)
     near = unit(query + 0.01 * rng.standard_normal((25, DIMENSIONS)))
@@ -194,7 +194,7 @@ def test_rows_without_a_document_are_made_up_for(embeddings):
 
 
 @pytest.mark.parametrize("make", [make_chroma, InMemoryVectorStore])
-def test_a_corpus_of_fifty_copies_gives_the_choice_of_the_corpus_without(embeddings, make):
+def test_fifty_copies_of_each_text_do_not_change_the_choice(embeddings, make):
     once, copied = fill(make(embeddings)), fill(make(embeddings), TEXTS * 50)
     # 16 times 150 rows are enough for all 40 texts.
     of_copies = SIFTRetriever(vectorstore=copied, fetch_k=150)
@@ -205,28 +205,28 @@ def test_a_corpus_of_fifty_copies_gives_the_choice_of_the_corpus_without(embeddi
         assert {choice.copies for choice in retrieval.choices} == {50}
 
 
-def test_of_more_copies_than_are_read_k_different_texts_are_chosen(embeddings):
+def test_k_different_texts_are_chosen_among_very_many_copies(embeddings):
     store = in_memory(embeddings, TEXTS * 50)
     # 16 times 30 rows hold 9 of the 40 texts on the side of the query.
     found = SIFTRetriever(vectorstore=store, k=9, fetch_k=30).invoke(QUERY)
     assert len(set(texts_of(found))) == 9
 
 
-def test_copies_are_looked_through_sixteen_times_over_and_no_further(embeddings):
+def test_at_most_sixteen_times_fetch_k_rows_are_read(embeddings):
     store, query = in_memory(embeddings, ["same"] * 500), embeddings.vector(QUERY)
     made, found = requests(store, nearest(query[None], fetch_k=10))
     assert [request.count for request in made] == [10, 40, 160]
     assert (texts_of(found), found.copies) == (["same"], (160,))
 
 
-def test_of_equal_rows_the_first_by_id_represents_its_text(embeddings):
+def test_the_first_id_represents_rows_of_equal_text(embeddings):
     store = InMemoryVectorStore(embeddings)
     store.add_texts(["same", "same", "same"], ids=["b", "a", "c"])
     found = search(store, nearest(embeddings.vector(QUERY)[None], fetch_k=5))
     assert [document.id for document in found.documents] == ["a"]
 
 
-def test_only_the_vector_that_found_too_few_texts_is_searched_for_again(embeddings):
+def test_only_vectors_with_too_few_texts_are_searched_again(embeddings):
     query, other = np.eye(DIMENSIONS)[:2]
     embeddings.given = {"same": unit(other + 0.1), **{t: unit(query + 0.1) for t in TEXTS[:5]}}
     store = in_memory(embeddings, [*["same"] * 50, *TEXTS[:5]])
@@ -237,7 +237,7 @@ def test_only_the_vector_that_found_too_few_texts_is_searched_for_again(embeddin
 
 
 @pytest.mark.parametrize("second", ["opposed", "orthogonal"])
-def test_neighbours_of_each_vector_explain_what_neighbours_of_their_mean_do_not(second):
+def test_neighbours_of_each_vector_leave_less_variance_than_neighbours_of_the_mean(second):
     rng = np.random.default_rng(5)
     one = unit(rng.standard_normal(64))
     aside = rng.standard_normal(64)
@@ -277,7 +277,7 @@ def test_every_candidate_is_read_page_by_page(embeddings):
 
 
 @pytest.mark.parametrize("m", [1, 3])
-def test_a_residual_search_asks_along_what_is_not_explained_yet(embeddings, m):
+def test_a_residual_search_queries_along_the_residual(embeddings, m):
     store, queries = in_memory(embeddings), embeddings.vectors(QUERIES[:m])
     settings = {"k": 4, "noise_variance": 0.05}
     searching = residual_candidates(queries, unit(queries), step_fetch_k=3, **settings)
@@ -296,7 +296,7 @@ def test_a_residual_search_asks_along_what_is_not_explained_yet(embeddings, m):
         assert len(request.directions) == 2 * m + (step > 0)
 
 
-def test_a_residual_search_chooses_what_gains_most_of_what_it_has_seen(embeddings):
+def test_a_residual_search_chooses_the_largest_gain_among_the_fetched_rows(embeddings):
     store, query = in_memory(embeddings), embeddings.vector(QUERY)[None]
     settings = {"k": 5, "noise_variance": 0.05}
     made, (candidates, selection) = requests(
@@ -316,7 +316,7 @@ def test_a_residual_search_chooses_what_gains_most_of_what_it_has_seen(embedding
         assert selection.posterior_variances[step] == pytest.approx(after.min(), abs=1e-9)
 
 
-def test_a_residual_search_sees_the_same_whether_its_rows_are_copied_or_not(embeddings):
+def test_copies_do_not_change_a_residual_search(embeddings):
     query = embeddings.vector(QUERY)[None]
     for count in (6, 10, 20):
         once, copied = (in_memory(embeddings, TEXTS[:count] * times) for times in (1, 2))
@@ -332,7 +332,7 @@ def test_a_residual_search_sees_the_same_whether_its_rows_are_copied_or_not(embe
         assert (set(one.copies), set(other.copies)) == ({1}, {2})
 
 
-def test_a_residual_search_of_less_than_k_returns_what_there_is(embeddings):
+def test_a_residual_search_of_a_small_store_returns_all_documents(embeddings):
     store = in_memory(embeddings, TEXTS[:3])
     retriever = SIFTRetriever(vectorstore=store, k=9, candidate_search="residual", step_fetch_k=1)
     assert sorted(texts_of(retriever.invoke(QUERY))) == sorted(TEXTS[:3])

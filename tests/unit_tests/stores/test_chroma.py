@@ -1,4 +1,4 @@
-"""Candidates out of a real, embedded Chroma; only the vectors are made up."""
+"""Read candidates from an embedded Chroma with made-up vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def make_store(embeddings=None, *, texts=TEXTS, space="l2", **arguments):
     return store
 
 
-def test_a_row_without_a_document_is_no_candidate():
+def test_a_row_without_a_text_is_no_candidate():
     store = make_store(texts=["with text"])
     store._collection.add(ids=["bare"], embeddings=[QUERY.tolist()])
     assert texts_of(fetch_candidates(store, QUERY, fetch_k=5)) == ["with text"]
@@ -36,7 +36,7 @@ def test_a_row_without_a_document_is_no_candidate():
 
 
 @pytest.mark.parametrize("lengths", [(1.0,), (0.2, 1.0, 30.0)])
-def test_every_distance_and_every_length_of_the_stored_vectors_gives_the_same_choice(lengths):
+def test_the_metric_and_the_length_of_the_vectors_do_not_change_the_choice(lengths):
     texts = [f"{text}{'!' * (number % 5)}" for number, text in enumerate(TEXTS)]
     choices = []
     for space in ("l2", "cosine", "ip"):
@@ -64,13 +64,13 @@ def test_every_distance_and_every_length_of_the_stored_vectors_gives_the_same_ch
         ({"half": 99, "odd": True}, []),
     ],
 )
-def test_a_filter_of_any_number_of_keys_leaves_what_satisfies_all(condition, expected):
+def test_all_keys_of_a_filter_must_match(condition, expected):
     store = make_store(metadatas=[{"half": n // 2, "odd": n % 2 == 1} for n in range(12)])
     found = texts_of(fetch_candidates(store, QUERY, fetch_k=12, filter=condition))
     assert sorted(found) == sorted(TEXTS[number] for number in expected)
 
 
-def test_a_condition_on_the_text_is_passed_on():
+def test_a_condition_on_the_text_is_applied():
     candidates = fetch_candidates(
         make_store(), QUERY, fetch_k=12, where_document={"$contains": "fact 1"}
     )
@@ -80,18 +80,18 @@ def test_a_condition_on_the_text_is_passed_on():
 @pytest.mark.parametrize(
     "search", [{"filter": {"n": {"$near": 1}}}, {"where_document": {"$like": "fact"}}]
 )
-def test_a_filter_that_chroma_does_not_understand_is_an_argument_error(search):
+def test_an_invalid_filter_is_an_argument_error(search):
     with pytest.raises(ArgumentError, match=r"\$near|\$like|where"):
         fetch_candidates(make_store(), QUERY, fetch_k=3, **search)
 
 
-def test_a_query_of_another_dimension_names_both_and_the_cure():
+def test_a_dimension_mismatch_names_both_dimensions_and_the_cure():
     with pytest.raises(EmbeddingError, match=r"4.*3.*open the store with the embeddings"):
         fetch_candidates(make_store(), QUERY[:3], fetch_k=5)
 
 
 @pytest.mark.parametrize("bad", [[0.0] * 4, [np.nan, 1.0, 0.0, 0.0], [np.inf, 0.0, 0.0, 0.0]])
-def test_a_query_vector_without_a_direction_is_refused(bad):
+def test_a_zero_or_infinite_query_vector_is_rejected(bad):
     embeddings = CountingEmbeddings(dimensions=4)
     store = make_store(embeddings)
     with (
@@ -108,7 +108,7 @@ def test_a_stored_zero_vector_is_named_by_its_id():
         fetch_candidates(store, QUERY, fetch_k=5)
 
 
-def test_chroma_is_asked_once_and_never_to_embed_a_text():
+def test_chroma_is_queried_once_and_embeds_no_text():
     store = make_store()
     collection = store._collection
     with mock.patch.object(collection, "query", wraps=collection.query) as asked:
@@ -126,7 +126,7 @@ def test_a_store_without_embeddings_says_how_to_open_it():
 
 
 @pytest.mark.parametrize("by", ["the store", "its client"])
-def test_a_collection_that_was_dropped_is_a_store_error(by):
+def test_a_deleted_collection_is_a_store_error(by):
     store = make_store()
     if by == "the store":
         store.delete_collection()
@@ -136,7 +136,7 @@ def test_a_collection_that_was_dropped_is_a_store_error(by):
         fetch_candidates(store, QUERY, fetch_k=5)
 
 
-def test_a_server_that_does_not_answer_is_a_store_error():
+def test_an_unreachable_server_is_a_store_error():
     store = make_store()
     gone = httpx.ConnectError("connection refused")
     with (

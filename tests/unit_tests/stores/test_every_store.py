@@ -1,4 +1,4 @@
-"""What holds for every store, held to brute force on the vectors that went into it."""
+"""Compare every store with brute force on the vectors that filled it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def store(empty):
         for fetch_k, noise_variance in [(12, 0.01), (12, 1.0), (100, 0.1)]
     ],
 )
-def test_the_choice_is_that_of_brute_force_among_the_nearest_by_cosine(
+def test_the_choice_equals_brute_force_among_the_nearest_by_cosine(
     store, embeddings, by_hand, settings
 ):
     retriever = SIFTRetriever(vectorstore=store, **settings)
@@ -74,14 +74,14 @@ def test_the_choice_is_that_of_brute_force_among_the_nearest_by_cosine(
         assert texts_of(retriever.invoke(query)) == expected
 
 
-async def test_a_coroutine_finds_what_a_thread_finds(store, by_hand, embeddings):
+async def test_coroutines_and_threads_return_the_same(store, by_hand, embeddings):
     retriever = SIFTRetriever(vectorstore=store, k=6, fetch_k=12)
     found = texts_of(await retriever.ainvoke(QUERY))
     assert found == by_hand.choice(embeddings.vector(QUERY), k=6, fetch_k=12)
 
 
 @pytest.mark.parametrize("count", [2, 9])
-def test_several_vectors_find_the_neighbours_of_each_and_the_choice_for_all(
+def test_several_vectors_unite_their_neighbours_and_share_one_choice(
     store, by_hand, embeddings, count
 ):
     queries = embeddings.vectors([f"question {number}" for number in range(count)])
@@ -111,7 +111,7 @@ def test_a_residual_search_with_steps_as_large_as_the_store_is_exhaustive(
         assert texts_of(retriever.retrieve_by_vectors(vectors.tolist())) == expected
 
 
-def test_a_residual_search_asks_for_few_rows_and_chooses_from_those_it_has_seen(store):
+def test_a_residual_search_reads_few_rows_and_chooses_among_them(store):
     retriever = SIFTRetriever(
         vectorstore=store, k=3, candidate_search="residual", step_fetch_k=2, noise_variance=0.1
     )
@@ -139,7 +139,7 @@ def test_ids_and_metadata_are_those_of_the_store_s_own_search(store, search):
         assert found.metadata == stored[found.page_content].metadata
 
 
-def test_what_a_caller_does_to_a_document_no_other_sees(store):
+def test_changes_to_a_document_do_not_reach_the_store(store):
     retriever = SIFTRetriever(vectorstore=store, k=3)
     expected = [dict(document.metadata) for document in retriever.invoke(QUERY)]
     for document in [*retriever.invoke(QUERY), *retriever.retrieve_with_scores(QUERY).documents]:
@@ -151,7 +151,7 @@ def test_what_a_caller_does_to_a_document_no_other_sees(store):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_filter_in_the_store_s_own_form_leaves_what_satisfies_it(kind, store, embeddings, search):
+def test_a_filter_in_the_store_s_form_is_applied(kind, store, embeddings, search):
     even = ByHand(embeddings, TEXTS[::2])
     expected = even.choice(embeddings.vector(QUERY), k=5, fetch_k=len(TEXTS))
     settings = {"candidate_search": search, "step_fetch_k": len(TEXTS)}
@@ -166,14 +166,14 @@ def test_a_filter_in_the_store_s_own_form_leaves_what_satisfies_it(kind, store, 
     assert filtered.invoke(QUERY, filter=condition(kind, "number", -1)) == []
 
 
-def test_a_filter_of_few_rows_among_many_finds_all_of_them(kind, store):
+def test_a_selective_filter_returns_all_matching_rows(kind, store):
     retriever = SIFTRetriever(vectorstore=store, k=1, fetch_k=1)
     for number in range(0, len(TEXTS), 7):
         found = retriever.invoke(QUERY, filter=condition(kind, "number", number))
         assert texts_of(found) == [TEXTS[number]]
 
 
-def test_two_filters_joined_pass_what_both_pass(kind, store):
+def test_joined_filters_pass_rows_that_both_pass(kind, store):
     first, second = condition(kind, "even", value=True), condition(kind, "number", 6)
     adapter = adapter_for(store)
     assert isinstance(adapter, StoreAdapter)
@@ -185,13 +185,13 @@ def test_two_filters_joined_pass_what_both_pass(kind, store):
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
-def test_no_filter_and_an_empty_one_pass_everything(store, nothing):
+def test_an_empty_filter_passes_everything(store, nothing):
     found = SIFTRetriever(vectorstore=store, k=100).invoke(QUERY, filter=nothing)
     assert sorted(texts_of(found)) == sorted(TEXTS)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_an_empty_store_gives_nothing(empty, search):
+def test_an_empty_store_returns_no_documents(empty, search):
     retriever = SIFTRetriever(vectorstore=empty, candidate_search=search)
     assert retriever.invoke(QUERY) == []
     retrieval = retriever.retrieve_with_scores(QUERY)
@@ -201,13 +201,13 @@ def test_an_empty_store_gives_nothing(empty, search):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_more_than_the_store_holds_gives_each_once(store, search):
+def test_a_k_above_the_number_of_rows_returns_each_once(store, search):
     found = SIFTRetriever(vectorstore=store, k=100, candidate_search=search).invoke(QUERY)
     assert sorted(texts_of(found)) == sorted(TEXTS)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_rows_of_one_text_are_one_candidate_with_their_number(empty, search):
+def test_rows_of_one_text_are_one_candidate_with_a_count(empty, search):
     copies = {"once": 1, "twice": 2, "four times": 4}
     fill(empty, [text for text, count in copies.items() for _ in range(count)])
     retriever = SIFTRetriever(vectorstore=empty, k=10, candidate_search=search)
@@ -217,7 +217,7 @@ def test_rows_of_one_text_are_one_candidate_with_their_number(empty, search):
 
 
 @pytest.mark.parametrize("count", [299, 300, 301])
-def test_an_exhaustive_search_reads_every_page_and_no_row_twice(kind, tmp_path, count):
+def test_an_exhaustive_search_reads_every_row_once(kind, tmp_path, count):
     texts = [f"row {number}" for number in range(count)]
     store = fill(make_store(kind, CountingEmbeddings(), tmp_path), texts)
     retriever = SIFTRetriever(vectorstore=store, k=1, candidate_search="exhaustive")
@@ -226,7 +226,7 @@ def test_an_exhaustive_search_reads_every_page_and_no_row_twice(kind, tmp_path, 
     assert choice.copies == 1
 
 
-def test_a_deleted_row_is_not_found_and_an_added_one_is(store, embeddings):
+def test_deleted_rows_disappear_and_added_rows_appear(store, embeddings):
     retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=12)
     gone = retriever.invoke(QUERY)[0]
     store.delete([gone.id])
@@ -311,7 +311,7 @@ def test_the_metric_of_the_store_does_not_change_the_choice(make, embeddings, by
     [make_chroma, make_faiss, lambda embeddings: make_qdrant(embeddings, distance="EUCLID")],
     ids=["Chroma", "FAISS", "Qdrant"],
 )
-def test_a_store_that_compares_by_distance_is_asked_as_far_out_as_its_rows_are(make):
+def test_a_store_of_long_vectors_is_queried_with_long_vectors(make):
     # Asked with a unit vector, it would answer with the shortest rows.
     embeddings = CountingEmbeddings(lengths=(5.4, 5.7, 6.0, 6.3, 6.6))
     texts = [f"{'x' * (number % 5)} {number}" for number in range(400)]
@@ -331,6 +331,6 @@ def test_a_store_that_compares_by_distance_is_asked_as_far_out_as_its_rows_are(m
         assert found <= 1.02 * best
 
 
-def test_a_store_that_takes_too_long_is_a_timeout(kind, store):
+def test_a_slow_store_raises_a_timeout(kind, store):
     with pytest.raises(StoreTimeout, match=f"{kind.split()[0]}.*within the timeout"):
         SIFTRetriever(vectorstore=store, timeout=1e-9).invoke(QUERY)

@@ -1,4 +1,4 @@
-"""FAISS: indexes of several kinds, filters in all their forms, rows that lost their text."""
+"""Read from FAISS: kinds of indexes, forms of filters, rows without a text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def trained_ivf(embeddings, *, lists=1, probes=1):
 
 
 @pytest.mark.parametrize("search", ["nearest", "residual", "exhaustive"])
-def test_an_ivf_index_without_a_direct_map_says_what_to_call(embeddings, search):
+def test_an_ivf_index_without_a_direct_map_raises_an_error_with_the_cure(embeddings, search):
     store = fill(make_faiss(embeddings, index=trained_ivf(embeddings)))
     retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
     with pytest.raises(StoreError, match=r"IndexIVFFlat: call make_direct_map\(\)"):
@@ -44,7 +44,7 @@ def test_an_ivf_index_without_a_direct_map_says_what_to_call(embeddings, search)
     assert len(retriever.invoke(QUERY)) == 4
 
 
-def test_an_ivf_index_that_looks_at_all_its_lists_gives_the_choice_of_brute_force(embeddings):
+def test_an_ivf_index_with_all_lists_equals_brute_force(embeddings):
     index = trained_ivf(embeddings, lists=4, probes=4)
     store = fill(make_faiss(embeddings, index=index))
     index.make_direct_map()
@@ -53,7 +53,7 @@ def test_an_ivf_index_that_looks_at_all_its_lists_gives_the_choice_of_brute_forc
     assert texts_of(found) == expected
 
 
-def test_an_ivf_index_that_looks_at_few_of_its_lists_gives_what_it_found(embeddings):
+def test_an_ivf_index_with_few_lists_chooses_among_their_rows(embeddings):
     index = trained_ivf(embeddings, lists=8, probes=1)
     store = fill(make_faiss(embeddings, index=index))
     index.make_direct_map()
@@ -63,7 +63,7 @@ def test_an_ivf_index_that_looks_at_few_of_its_lists_gives_what_it_found(embeddi
     assert set(texts_of(neighbours.invoke(QUERY))) == looked_at
 
 
-def test_a_graph_index_gives_the_choice_of_brute_force(embeddings):
+def test_a_graph_index_equals_brute_force(embeddings):
     store = fill(make_faiss(embeddings, index=faiss.IndexHNSWFlat(DIMENSIONS, 32)))
     found = SIFTRetriever(vectorstore=store, k=6, fetch_k=12).invoke(QUERY)
     expected = ByHand(embeddings).choice(embeddings.vector(QUERY), k=6, fetch_k=12)
@@ -80,7 +80,7 @@ def test_a_graph_index_gives_the_choice_of_brute_force(embeddings):
         ({"number": -1}, []),
     ],
 )
-def test_a_filter_of_every_form_leaves_what_satisfies_it(embeddings, condition, expected):
+def test_a_filter_of_each_form_is_applied(embeddings, condition, expected):
     store = fill(make_faiss(embeddings))
     for search in ("nearest", "exhaustive"):
         retriever = SIFTRetriever(vectorstore=store, k=40, candidate_search=search)
@@ -89,13 +89,13 @@ def test_a_filter_of_every_form_leaves_what_satisfies_it(embeddings, condition, 
 
 
 @pytest.mark.parametrize("condition", [{"$near": 3}, {"number": {"$near": 3}}, "number = 3", 3])
-def test_a_filter_that_faiss_does_not_understand_is_an_invalid_filter(embeddings, condition):
+def test_an_unknown_filter_is_an_invalid_filter(embeddings, condition):
     store = fill(make_faiss(embeddings))
     with pytest.raises(InvalidFilter, match=r"\$near|must be a dict"):
         SIFTRetriever(vectorstore=store).invoke(QUERY, filter=condition)
 
 
-def test_rows_that_lost_their_text_are_skipped_and_made_up_for(embeddings):
+def test_rows_without_a_text_are_skipped_and_replaced(embeddings):
     store = fill(make_faiss(embeddings))
     query = embeddings.vector(QUERY)
     lost = ByHand(embeddings).candidates(query, fetch_k=10)
@@ -109,7 +109,7 @@ def test_rows_that_lost_their_text_are_skipped_and_made_up_for(embeddings):
         assert found.candidates == len(left.candidates(query, fetch_k=fetch_k))
 
 
-def test_a_store_that_scales_vectors_to_norm_one_gives_the_same_choice(embeddings):
+def test_a_normalising_store_gives_the_same_choice(embeddings):
     embeddings.lengths = (0.1, 1.0, 20.0)
     texts = [f"{text}{'!' * (number % 4)}" for number, text in enumerate(TEXTS)]
     plain = make_faiss(embeddings)
@@ -121,7 +121,7 @@ def test_a_store_that_scales_vectors_to_norm_one_gives_the_same_choice(embedding
         assert texts_of(found) == expected
 
 
-def test_a_store_saved_and_loaded_gives_the_same_choice(embeddings, tmp_path):
+def test_a_reloaded_store_gives_the_same_choice(embeddings, tmp_path):
     store = fill(make_faiss(embeddings))
     expected = SIFTRetriever(vectorstore=store, k=6).invoke(QUERY)
     store.save_local(str(tmp_path))

@@ -1,4 +1,4 @@
-"""`InMemoryVectorStore`: what is its own."""
+"""Read from `InMemoryVectorStore`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_filter_sees_the_whole_document(store):
 
 
 @pytest.mark.parametrize("search", ["nearest", "residual", "exhaustive"])
-def test_a_filter_that_is_no_function_is_an_invalid_filter(store, search):
+def test_a_filter_must_be_a_function(store, search):
     retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
     with pytest.raises(InvalidFilter, match="with a function of a document, got dict"):
         retriever.invoke(QUERY, filter={"even": True})
@@ -34,7 +34,7 @@ def test_a_filter_that_is_no_function_is_an_invalid_filter(store, search):
 @pytest.mark.parametrize(
     ("bad", "what"), [([0.0] * 8, "zero"), ([float("nan")] * 8, "NaN or infinite")]
 )
-def test_a_stored_vector_without_a_direction_is_named_by_its_id(store, bad, what):
+def test_an_invalid_stored_vector_is_named_by_its_id(store, bad, what):
     store.store["the-bad-one"] = {
         "id": "the-bad-one",
         "text": "nothing",
@@ -45,7 +45,7 @@ def test_a_stored_vector_without_a_direction_is_named_by_its_id(store, bad, what
         SIFTRetriever(vectorstore=store).invoke(QUERY)
 
 
-def test_a_store_can_be_added_to_while_it_is_searched(store):
+def test_rows_can_be_added_during_a_search(store):
     retriever = SIFTRetriever(vectorstore=store, k=3)
     done = threading.Event()
 

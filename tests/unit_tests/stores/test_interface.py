@@ -1,4 +1,4 @@
-"""Which adapter asks which store."""
+"""Register adapters, and find the adapter of a store."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from langchain_sift.stores.interface import AsyncStoreAdapter, StoreAdapter, ada
 
 
 class Own(InMemoryVectorStore):
-    """A store of somebody else's."""
+    """A store of a user's."""
 
 
 class OwnChild(Own):
-    """And what was made of it."""
+    """A subclass of the user's store."""
 
 
 class Loud(InMemoryAdapter):
-    """An adapter that leaves a trace."""
+    """An adapter that records its calls."""
 
     def __init__(self, vectorstore):
         super().__init__(vectorstore)
@@ -39,7 +39,7 @@ class Loud(InMemoryAdapter):
 
 
 class Coroutines:
-    """An adapter that only coroutines can ask."""
+    """An adapter for coroutines only."""
 
     search_arguments = ("filter",)
     label = "Coroutines"
@@ -68,7 +68,7 @@ def embeddings():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_of_the_stores_has_an_adapter_of_its_own(kind, embeddings, tmp_path):
+def test_each_kind_of_store_has_its_adapter(kind, embeddings, tmp_path):
     found = adapter_for(make_store(kind, embeddings, tmp_path))
     name = kind.split()[0].replace("VectorStore", "")
     assert type(found).__name__ == f"{name}Adapter"
@@ -76,11 +76,11 @@ def test_each_of_the_stores_has_an_adapter_of_its_own(kind, embeddings, tmp_path
     assert kind.split()[0] in found.label
 
 
-def test_a_subclass_of_a_store_is_asked_as_the_store_is(embeddings):
+def test_a_subclass_of_a_store_has_the_same_adapter(embeddings):
     assert type(adapter_for(OwnChild(embeddings))) is InMemoryAdapter
 
 
-def test_an_adapter_serves_the_class_it_was_registered_for_and_its_subclasses(embeddings):
+def test_a_registered_adapter_serves_the_class_and_its_subclasses(embeddings):
     register_adapter(Own, Loud)
     assert adapter_for(Own(embeddings)).label == "Loud"
     assert adapter_for(OwnChild(embeddings)).label == "Loud"
@@ -89,7 +89,7 @@ def test_an_adapter_serves_the_class_it_was_registered_for_and_its_subclasses(em
         SIFTRetriever(vectorstore=OwnChild(embeddings), search_kwargs={"wrong": 1})
 
 
-def test_the_nearest_ancestor_decides_whatever_the_order_of_registration(embeddings):
+def test_the_nearest_ancestor_takes_precedence(embeddings):
     register_adapter(OwnChild, Loud)
     register_adapter(Own, InMemoryAdapter)
     register_adapter(InMemoryVectorStore, InMemoryAdapter)
@@ -97,13 +97,13 @@ def test_the_nearest_ancestor_decides_whatever_the_order_of_registration(embeddi
     assert adapter_for(Own(embeddings)).label == "InMemoryVectorStore"
 
 
-def test_an_adapter_registered_for_a_known_store_takes_the_place_of_ours(embeddings):
+def test_a_registered_adapter_takes_precedence_over_a_built_in_one(embeddings):
     register_adapter(InMemoryVectorStore, Loud)
     assert adapter_for(InMemoryVectorStore(embeddings)).label == "Loud"
     assert adapter_for(make_chroma(embeddings)).label.startswith("Chroma")
 
 
-def test_what_is_registered_is_asked_from_then_on(embeddings):
+def test_a_registration_applies_to_existing_retrievers(embeddings):
     store = fill(OwnChild(embeddings))
     retriever = SIFTRetriever(vectorstore=store, k=5)
     before = retriever.invoke(QUERY)
@@ -118,7 +118,7 @@ def test_what_is_registered_is_asked_from_then_on(embeddings):
     assert asked == [store]
 
 
-async def test_an_adapter_of_coroutines_is_asked_by_coroutines_alone(embeddings):
+async def test_an_asynchronous_adapter_serves_coroutines_only(embeddings):
     store = fill(Own(embeddings))
     expected = SIFTRetriever(vectorstore=store, k=5).invoke(QUERY)
     register_adapter(Own, Coroutines)
@@ -143,6 +143,6 @@ def test_filters_reach_a_registered_adapter(embeddings):
 
 
 @pytest.mark.parametrize("other", [None, "a store", object()])
-def test_what_is_no_vector_store_is_a_type_error(other):
+def test_an_object_that_is_no_vector_store_is_a_type_error(other):
     with pytest.raises(TypeError, match=f"a LangChain VectorStore, got {type(other).__name__}"):
         adapter_for(other)

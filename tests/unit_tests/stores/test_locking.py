@@ -1,4 +1,4 @@
-"""An embedded store is open in one process, or in several that only read."""
+"""Lock an embedded store for one process, or for several readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def elsewhere():
-    """Return what holds a folder in another process, until the process is killed."""
+    """Return a function that locks a folder in another process, until that is killed."""
     processes = []
 
     def hold(folder, *, alone):
@@ -48,7 +48,7 @@ def elsewhere():
         process.stdout.close()
 
 
-def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
+def test_an_exclusive_lock_excludes_all_others(folder, elsewhere):
     other = elsewhere(folder, alone=True)
     for alone in (True, False):
         with (
@@ -69,7 +69,7 @@ def test_a_server_and_a_writer_want_it_alone(folder, elsewhere):
             time.sleep(0.05)
 
 
-def test_readers_come_together_and_keep_writers_out(folder, elsewhere):
+def test_readers_share_the_lock_and_exclude_writers(folder, elsewhere):
     elsewhere(folder, alone=False)
     with locked(folder, exclusive=False), locked(folder, exclusive=False):
         pass
@@ -77,7 +77,7 @@ def test_readers_come_together_and_keep_writers_out(folder, elsewhere):
         pass
 
 
-def test_it_is_free_again_after_an_error(folder):
+def test_the_lock_is_released_after_an_error(folder):
     with pytest.raises(KeyError), locked(folder, exclusive=True):
         raise KeyError
     with locked(folder, exclusive=True), pytest.raises(StoreInUse), locked(folder, exclusive=False):
@@ -86,14 +86,14 @@ def test_it_is_free_again_after_an_error(folder):
     assert chromadb.PersistentClient(str(folder)).list_collections()
 
 
-def test_a_server_and_what_is_no_store_are_not_held(tmp_path):
+def test_a_server_and_a_folder_without_a_store_are_not_locked(tmp_path):
     for where in ("http://localhost:8000", "https://chroma.example", tmp_path, tmp_path / "new"):
         with locked(where, exclusive=True), locked(where, exclusive=True):
             pass
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_locked_is_told(folder):
+def test_a_folder_that_cannot_be_locked_is_a_store_error(folder):
     (folder / LOCK).mkdir()
     with pytest.raises(StoreError, match="cannot be locked"), locked(folder, exclusive=True):
         pass

@@ -1,4 +1,4 @@
-"""Qdrant in its local mode: named vectors, points that lack some, and what can go wrong."""
+"""Read from Qdrant in its local mode: named vectors, points without them, and errors."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_named_vectors_are_searched_and_points_without_one_are_no_candidates(
     assert texts_of(retriever.invoke(QUERY)) == expected
 
 
-def test_the_other_named_vectors_are_those_of_another_store(two_vectors):
+def test_another_store_reads_the_other_named_vectors(two_vectors):
     store = open_store(two_vectors, CountingEmbeddings(dimensions=2), vector_name="picture")
     retriever = SIFTRetriever(vectorstore=store, k=1, fetch_k=1)
     for number, text in enumerate(TEXTS):
@@ -92,7 +92,7 @@ def test_a_collection_filled_by_langchain_under_a_name_is_read_under_it(embeddin
     assert texts_of(found) == expected
 
 
-def test_vectors_that_are_not_there_are_named_with_those_that_are(two_vectors, embeddings):
+def test_missing_vectors_are_named_with_the_existing_ones(two_vectors, embeddings):
     store = open_store(two_vectors, embeddings, vector_name="sound")
     problem = r"no dense vectors named 'sound', only \['picture', 'text'\]"
     with pytest.raises(StoreError, match=problem) as caught:
@@ -100,14 +100,14 @@ def test_vectors_that_are_not_there_are_named_with_those_that_are(two_vectors, e
     assert not isinstance(caught.value, CollectionNotFound)
 
 
-def test_a_query_of_another_dimension_names_both_and_the_cure(two_vectors, embeddings):
+def test_a_dimension_mismatch_names_both_dimensions_and_the_cure(two_vectors, embeddings):
     store = open_store(two_vectors, embeddings, vector_name="picture")
     with pytest.raises(DimensionMismatch, match=r"has 2 dim.* has 8: open the store with the emb"):
         SIFTRetriever(vectorstore=store).invoke(QUERY)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_collection_that_is_not_there_is_named(embeddings, search):
+def test_a_missing_collection_is_named(embeddings, search):
     store = fill(make_qdrant(embeddings))
     retriever = SIFTRetriever(vectorstore=store, candidate_search=search)
     store.client.delete_collection("facts")
@@ -116,7 +116,7 @@ def test_a_collection_that_is_not_there_is_named(embeddings, search):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_points_without_a_text_are_skipped_and_made_up_for(embeddings, search):
+def test_points_without_a_text_are_skipped_and_replaced(embeddings, search):
     store = fill(make_qdrant(embeddings))
     vector = embeddings.vector(QUERY).tolist()
     bare = [models.PointStruct(id=id_of(100 + n), vector=vector, payload=None) for n in range(9)]
@@ -145,7 +145,7 @@ def test_ids_that_are_numbers_become_strings(embeddings):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_filter_that_is_not_qdrant_s_own_is_an_invalid_filter(embeddings, search):
+def test_a_filter_must_be_qdrant_s(embeddings, search):
     retriever = SIFTRetriever(vectorstore=make_qdrant(embeddings), candidate_search=search)
     with pytest.raises(InvalidFilter, match=r"a qdrant_client\.models\.Filter, got dict"):
         retriever.invoke(QUERY, filter={"number": 3})
@@ -165,9 +165,7 @@ def refusal(status, reason):
         (ResponseHandlingException(OSError()), StoreUnavailable, "ResponseHandlingException"),
     ],
 )
-def test_what_a_server_refuses_is_told_without_the_text_of_its_answer(
-    embeddings, failure, error, message
-):
+def test_the_error_of_a_refusal_does_not_contain_the_response(embeddings, failure, error, message):
     store = fill(make_qdrant(embeddings))
     with (
         mock.patch.object(store.client, "query_batch_points", side_effect=failure),
@@ -178,7 +176,7 @@ def test_what_a_server_refuses_is_told_without_the_text_of_its_answer(
     assert "document" not in str(caught.value)
 
 
-def test_a_server_s_word_for_a_wrong_dimension_is_a_dimension_mismatch():
+def test_a_wrong_dimension_on_a_server_is_a_dimension_mismatch():
     store = fill(make_qdrant(CountingEmbeddings()))
     failure = refusal(400, "Bad Request")
     with (
@@ -188,7 +186,7 @@ def test_a_server_s_word_for_a_wrong_dimension_is_a_dimension_mismatch():
         SIFTRetriever(vectorstore=store).retrieve_by_vector([1.0, 2.0])
 
 
-def test_hybrid_collections_give_their_dense_vectors(embeddings):
+def test_hybrid_collections_are_read_with_their_dense_vectors(embeddings):
     client = QdrantClient(":memory:")
     dense = models.VectorParams(size=DIMENSIONS, distance=models.Distance.COSINE)
     client.create_collection(

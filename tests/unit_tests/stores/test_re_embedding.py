@@ -1,4 +1,4 @@
-"""A vector store that nobody wrote an adapter for."""
+"""Read from a vector store without an adapter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
 
 
 class ListStore(VectorStore):
-    """A real store with what LangChain asks of every store, and no way to its vectors."""
+    """A store with LangChain's methods only, which return no vectors."""
 
     def __init__(self, embeddings=None):
         self._embeddings = embeddings
@@ -74,7 +74,7 @@ def store(embeddings, monkeypatch):
     return fill(ListStore(embeddings))
 
 
-def test_the_choice_is_that_of_brute_force(store, embeddings):
+def test_the_choice_equals_brute_force(store, embeddings):
     retriever = SIFTRetriever(vectorstore=store, k=6, fetch_k=12)
     for query in QUERIES:
         found = retriever.invoke(query)
@@ -96,7 +96,7 @@ def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_
 
 
 @pytest.mark.parametrize("search", ["nearest", "residual"])
-def test_each_different_text_is_embedded_once_for_a_retrieval(store, embeddings, search):
+def test_each_different_text_is_embedded_once(store, embeddings, search):
     store.add_texts(TEXTS, [{"number": -1} for _ in TEXTS], ids=[f"copy of {t}" for t in TEXTS])
     retriever = SIFTRetriever(
         vectorstore=store, k=5, fetch_k=12, candidate_search=search, step_fetch_k=4
@@ -108,7 +108,7 @@ def test_each_different_text_is_embedded_once_for_a_retrieval(store, embeddings,
         assert len(embeddings.documents) == len(set(embeddings.documents)) >= candidates
 
 
-def test_many_queries_share_what_was_embedded(store, embeddings):
+def test_a_batch_embeds_each_text_once(store, embeddings):
     retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=12)
     expected = [retriever.invoke(query) for query in QUERIES]
     with embeddings.counting():
@@ -116,7 +116,7 @@ def test_many_queries_share_what_was_embedded(store, embeddings):
     assert len(embeddings.documents) == len(set(embeddings.documents))
 
 
-def test_there_is_one_warning_for_each_class_of_store(embeddings, monkeypatch):
+def test_each_class_of_stores_is_warned_about_once(embeddings, monkeypatch):
     monkeypatch.setattr(re_embedding, "_warned", set())
 
     class Other(ListStore):
@@ -134,7 +134,7 @@ def test_there_is_one_warning_for_each_class_of_store(embeddings, monkeypatch):
         assert "register_adapter" in str(warning.message)
 
 
-def test_what_only_the_store_knows_is_passed_on_to_it(store, embeddings):
+def test_unknown_arguments_are_passed_on_to_the_store(store, embeddings):
     late = ByHand(embeddings, TEXTS[20:])
     expected = late.choice(embeddings.vector(QUERY), k=5, fetch_k=len(TEXTS))
     retriever = SIFTRetriever(vectorstore=store, search_kwargs={"k": 5, "smallest": 20})
@@ -144,13 +144,13 @@ def test_what_only_the_store_knows_is_passed_on_to_it(store, embeddings):
         retriever.invoke(QUERY, largest=3)
 
 
-def test_it_cannot_be_read_from_end_to_end(store):
+def test_an_exhaustive_search_is_not_supported(store):
     retriever = SIFTRetriever(vectorstore=store, candidate_search="exhaustive")
     with pytest.raises(StoreError, match="ListStore cannot be read from end to end: use another"):
         retriever.invoke(QUERY)
 
 
-def test_its_filters_cannot_be_joined(store):
+def test_filters_cannot_be_joined(store):
     settings = {"search_kwargs": {"filter": "tenant = 1"}, "require_filter": True}
     with pytest.raises(ArgumentError, match=r"filters of a ListStore cannot be joined"):
         SIFTRetriever(vectorstore=store, **settings).invoke(QUERY, filter="year = 2024")
@@ -170,7 +170,7 @@ def test_a_store_without_embeddings_is_a_store_error(store, embeddings):
         SIFTRetriever(vectorstore=store, query_embedder=embeddings).invoke(QUERY)
 
 
-def test_an_empty_store_gives_nothing(embeddings, monkeypatch):
+def test_an_empty_store_returns_no_documents(embeddings, monkeypatch):
     monkeypatch.setattr(re_embedding, "_warned", {ListStore})
     with embeddings.counting():
         assert SIFTRetriever(vectorstore=ListStore(embeddings)).invoke(QUERY) == []
@@ -178,7 +178,7 @@ def test_an_empty_store_gives_nothing(embeddings, monkeypatch):
 
 
 class ListStoreOfCoroutines(ListStore):
-    """The same, for coroutines alone."""
+    """The same store, for coroutines only."""
 
     def similarity_search_by_vector(self, embedding, k=4, **arguments):
         raise NotImplementedError
@@ -188,7 +188,7 @@ class ListStoreOfCoroutines(ListStore):
 
 
 @pytest.mark.filterwarnings("ignore:the vectors of a ListStoreOfCoroutines")
-async def test_a_store_of_coroutines_is_asked_by_its_own(store, embeddings):
+async def test_the_store_s_coroutines_are_used(store, embeddings):
     expected = SIFTRetriever(vectorstore=store, k=5, fetch_k=9)
     of_coroutines = ListStoreOfCoroutines(embeddings)
     of_coroutines._rows = store._rows
@@ -201,7 +201,7 @@ async def test_a_store_of_coroutines_is_asked_by_its_own(store, embeddings):
 
 
 class ListStoreInSQLite(ListStore):
-    """A store that only the thread may ask that opened it."""
+    """A store that only the thread that opened it can query."""
 
     def __init__(self, embeddings):
         super().__init__(embeddings)
@@ -213,14 +213,14 @@ class ListStoreInSQLite(ListStore):
 
 
 @pytest.mark.filterwarnings("ignore:the vectors of a ListStoreInSQLite")
-def test_a_store_that_belongs_to_a_thread_is_told_how_not_to(embeddings):
+def test_a_store_of_one_thread_raises_an_error_with_the_cure(embeddings):
     store = ListStoreInSQLite(embeddings)
     with pytest.raises(StoreError, match="check_same_thread=False"):
         SIFTRetriever(vectorstore=store).invoke(QUERY)
     store._connection.close()
 
 
-def test_a_text_that_cannot_be_embedded_fails_its_own_query_alone(store, embeddings, monkeypatch):
+def test_a_text_that_cannot_be_embedded_fails_its_query_only(store, embeddings, monkeypatch):
     retriever = SIFTRetriever(vectorstore=store, k=2, fetch_k=2)
     expected = retriever.batch(QUERIES)
     others = {document.page_content for found in expected[1:] for document in found}
