@@ -1,10 +1,10 @@
-"""Test-time fine-tuning on an accelerator, beside the loop that one would write with PEFT.
+"""Time test-time fine-tuning on an accelerator, and the same training in a plain PEFT loop.
 
     python tests/benchmarks/accelerator.py --out tests/benchmarks/results/accelerator.json
 
 A model of the architecture and size of Qwen3-0.6B with random weights, in bfloat16; documents of
-512 random tokens, 50 for a prompt. Nothing but PyTorch, transformers and PEFT is needed. With
-`--device cpu --layers 2 --width 64 --documents 3 --length 64` it runs anywhere in seconds.
+512 random tokens, 50 per prompt. Needs only PyTorch, transformers and PEFT. With
+`--device cpu --layers 2 --width 64 --documents 3 --length 64` it takes seconds on any machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
 
-RECIPE = FineTuneConfig(lora_rank=64)
+CONFIG = FineTuneConfig(lora_rank=64)
 
 
 def arguments() -> argparse.Namespace:
@@ -94,10 +94,10 @@ def matmul_ceiling(device: str, rounds: int) -> float:
 
 
 def peft_loop(model: PreTrainedModel, documents: torch.Tensor) -> None:
-    lora = LoraConfig(r=RECIPE.lora_rank, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear")
+    lora = LoraConfig(r=CONFIG.lora_rank, lora_alpha=CONFIG.lora_alpha, target_modules="all-linear")
     peft_model = get_peft_model(model, lora)
     trainable = [p for p in peft_model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable, lr=CONFIG.learning_rate, weight_decay=0.0)
     for ids in documents:
         optimizer.zero_grad()
         peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
@@ -112,7 +112,7 @@ def make_tasks(documents: torch.Tensor) -> list[TrainingTask]:
             documents=[
                 TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)
             ],
-            config=RECIPE,
+            config=CONFIG,
             should_stop=lambda: False,
         )
         for rows in documents.tolist()
@@ -126,58 +126,58 @@ def train(trainer: Trainer, tasks: list[TrainingTask]) -> None:
         trainer.slots.reset(slot)
 
 
-def measure(asked: argparse.Namespace) -> dict[str, Any]:
-    device, rounds = asked.device, asked.rounds
-    model = make_model(asked.width, asked.layers, device)
-    shape = (asked.prompts, asked.documents, asked.length)
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    device, rounds = options.device, options.rounds
+    model = make_model(options.width, options.layers, device)
+    shape = (options.prompts, options.documents, options.length)
     documents = torch.randint(5, model.config.vocab_size, shape)
     parameters = sum(p.numel() for p in model.parameters())
-    own = share_weights(model)
-    slots, _ = add_slots(own, RECIPE)
-    trainer = Trainer(own, slots, checkpointing=False)
+    copy = share_weights(model)
+    slots, _ = add_slots(copy, CONFIG)
+    trainer = Trainer(copy, slots, checkpointing=False)
     ceiling = matmul_ceiling(device, rounds)
     one = seconds(lambda: train(trainer, make_tasks(documents[:1])), device, rounds)
     several = seconds(lambda: train(trainer, make_tasks(documents)), device, rounds)
     on_device = documents[0].to(device)
     loop = seconds(lambda: peft_loop(model, on_device), device, rounds)
     # A LoRA step: the forward pass, and the gradient of the activations (2 P each a token).
-    operations = 4 * parameters * asked.documents * asked.length
+    operations = 4 * parameters * options.documents * options.length
     return {
         "parameters": parameters,
-        "documents": asked.documents,
-        "tokens_each": asked.length,
-        "prompts_together": asked.prompts,
+        "documents": options.documents,
+        "tokens_each": options.length,
+        "prompts_together": options.prompts,
         "matmul_ceiling_tflops": round(ceiling / 1e12, 1),
         "peft_loop_seconds": round(loop, 4),
         "one_prompt_seconds": round(one, 4),
         "prompts_together_seconds": round(several, 4),
         "one_prompt_against_peft_loop": round(loop / one, 2),
         "one_prompt_share_of_ceiling": round(operations / one / ceiling, 3),
-        "together_share_of_ceiling": round(asked.prompts * operations / several / ceiling, 3),
+        "together_share_of_ceiling": round(options.prompts * operations / several / ceiling, 3),
     }
 
 
 def main() -> None:
-    asked = arguments()
-    on_cuda = asked.device.startswith("cuda")
+    options = arguments()
+    on_cuda = options.device.startswith("cuda")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
     )
-    found = {
+    result = {
         "command": "python tests/benchmarks/accelerator.py",
         "date": datetime.now(tz=UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": torch.cuda.get_device_name() if on_cuda else platform.machine(),
         "torch": torch.__version__,
-        **measure(asked),
+        **measure(options),
     }
-    text = json.dumps(found, indent=1) + "\n"
+    text = json.dumps(result, indent=1) + "\n"
     sys.stdout.write(text)
-    if asked.out is not None:
-        asked.out.write_text(text, encoding="utf-8")
+    if options.out is not None:
+        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
