@@ -14,7 +14,7 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
     Callbacks,
 )
-from langchain_core.language_models import LangSmithParams, LanguageModelInput, ModelProfile
+from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable
@@ -222,6 +222,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         tool_choice, must_call = call.get("tool_choice"), False
         if tools or tool_choice:
             tools, must_call = choose_tools(tools, tool_choice)
+        model_name = self._model_name
         settings = self._call_settings(
             {name: value for name, value in call.items() if name not in ("tools", "tool_choice")},
             stop=stop,
@@ -231,7 +232,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
         prompt = functools.partial(render, messages=messages, tools=tools, must_call=must_call)
         answer = Answer(self._engine or (lambda: self.engine), prompt, query, settings)
-        return ChatAnswer(answer, tools, must_call=must_call, model_name=self._model_name)
+        return ChatAnswer(answer, tools, must_call=must_call, model_name=model_name)
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return the length of the context, without loading the model."""
@@ -254,9 +255,6 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         is_default = self.retrieval_query is last_human_text
         query = None if is_default or self.cache is False else cache_key(self.retrieval_query)
         return {**super()._identifying_params, "retrieval_query": query}
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> LangSmithParams:
-        return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     @property
     def _llm_type(self) -> str:

@@ -177,12 +177,12 @@ class GenerationConfig:
         Raises:
             ArgumentError: If a value is out of range.
         """
+        object.__setattr__(self, "stop", _strings("stop", self.stop))
         check_integer("max_tokens", self.max_tokens, 1)
         check_not_negative("temperature", self.temperature)
         check_integer("seed", self.seed, 0, optional=True)
         if self.seed is not None and self.seed >= 1 << 63:
             raise ArgumentError(f"seed must be below 2**63, got {self.seed}")
-        object.__setattr__(self, "stop", _strings("stop", self.stop))
 
 
 @dataclass(frozen=True, slots=True)

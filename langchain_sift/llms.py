@@ -14,7 +14,6 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
     Callbacks,
 )
-from langchain_core.language_models import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict
@@ -169,9 +168,6 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
             well_formed(prompt),
             settings,
         )
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> LangSmithParams:
-        return self._named(super()._get_ls_params(stop=stop, **kwargs), kwargs)
 
     @property
     def _llm_type(self) -> str:

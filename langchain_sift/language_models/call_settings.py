@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from langchain_core.callbacks import BaseRunManager
 from langchain_core.documents import Document
@@ -119,14 +120,17 @@ def check_documents(documents: Iterable[Document], source: str) -> list[Document
     return checked
 
 
-def check_names(call: Iterable[str]) -> None:
-    """Reject an unknown argument of a call.
+def check_arguments(call: Mapping[str, Any]) -> list[Document] | None:
+    """Check the names of the arguments of a call, and return its documents, if it has any.
 
     Raises:
-        ArgumentError: If there is one; the message lists those that exist.
+        ArgumentError: If a name is unknown; the message lists those that exist. If `documents` is
+            not an iterable of documents.
     """
     for name in call:
         if name not in (*CALL_SETTINGS, *INTERNAL_ARGUMENTS):
             raise ArgumentError(
                 f"{name!r} is no setting of a call: use one of {list(CALL_SETTINGS)}"
             )
+    documents = call.get("documents")
+    return None if documents is None else check_documents(documents, "documents")

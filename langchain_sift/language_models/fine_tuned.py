@@ -38,8 +38,7 @@ from langchain_sift.language_models.batches import (
 from langchain_sift.language_models.call_settings import (
     FINETUNE_SETTINGS,
     CallSettings,
-    check_documents,
-    check_names,
+    check_arguments,
 )
 from langchain_sift.language_models.chat_templates import tokenize
 from langchain_sift.language_models.identity import cache_key, identifier_of
@@ -282,14 +281,13 @@ class TestTimeFineTuning(BaseModel):
         Raises:
             ArgumentError: If an argument is unknown or its value is not allowed.
         """
-        check_names(call)
-        documents = call.get("documents")
+        documents = check_arguments(call)
         retriever = call.get("retriever", self.retriever) if documents is None else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
         timeout = call.get("timeout", self.timeout)
         _check_timeout(timeout)
         return CallSettings(
-            documents=None if documents is None else check_documents(documents, "documents"),
+            documents=documents,
             retriever=None if retriever is None else retriever_for("ttft", retriever),
             retrieval={name: call[name] for name in ("k", "filter") if name in call},
             finetune=replace(self.finetune, **finetune) if finetune else self.finetune,
@@ -341,10 +339,11 @@ class TestTimeFineTuning(BaseModel):
             "corpus_version": version() if callable(version) else version,
         }
 
-    def _named(self, params: LangSmithParams, call: Mapping[str, Any]) -> LangSmithParams:
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> LangSmithParams:
         """Add the provider and the name of the model to the metadata of a trace."""
+        params: LangSmithParams = super()._get_ls_params(stop=stop, **kwargs)  # type: ignore[misc]
         params["ls_provider"] = "langchain-sift"
-        params["ls_model_name"] = str(call.get("model", self._model_name))
+        params["ls_model_name"] = str(kwargs.get("model", self._model_name))
         return params
 
 
