@@ -174,11 +174,12 @@ class Ticket:
             return RequestCancelled("the request was cancelled before its answer was complete")
         return self._timeout_error()
 
-    def report_step(self, step: Step) -> None:
-        """Send a gradient step, unless an earlier attempt sent it."""
+    def report_step(self, step: Step) -> bool:
+        """Send a gradient step, unless an earlier attempt sent it; return True to stop training."""
         if step.number > self._steps:
             self._steps = step.number
             self._send(step)
+        return self.should_stop()
 
     def report_text(self, text: str) -> bool:
         """Send the text of one token, perhaps none; return True if generation should stop.

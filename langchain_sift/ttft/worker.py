@@ -173,7 +173,6 @@ class Worker:
         return TrainingTask(
             documents=documents,
             config=request.config,
-            should_stop=ticket.should_stop,
             on_step=ticket.report_step,
             milestones=self._milestones(job, documents),
             skipped=request.skipped,
@@ -252,7 +251,8 @@ class Worker:
                 on_end = functools.partial(self._complete, job, began)
                 on_text = job.ticket.report_text
                 continuations.append(Continuation(task.prompt, task.config, on_text, on_end))
-        self._generate(jobs, continuations)
+        if not all(job.ticket.should_stop() for job in jobs):
+            self._generate(jobs, continuations)
         for job in jobs:
             if not job.ticket.done.is_set():
                 self._complete(job, began)

@@ -113,7 +113,6 @@ def make_tasks(documents: torch.Tensor) -> list[TrainingTask]:
                 TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)
             ],
             config=CONFIG,
-            should_stop=lambda: False,
         )
         for rows in documents.tolist()
     ]

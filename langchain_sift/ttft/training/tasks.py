@@ -84,11 +84,8 @@ class TrainingTask:
 
     config: FineTuneConfig
 
-    should_stop: Callable[[], bool]
-    """Called before each step. Training ends if it returns True."""
-
-    on_step: Callable[[Step], None] | None = None
-    """Called after each step."""
+    on_step: Callable[[Step], bool] | None = None
+    """Called after each step. Training ends if it returns True."""
 
     milestones: Mapping[int, Callable[[float], None]] = field(default_factory=dict)
     """Functions to call after a number of steps, with the seconds of training so far. The slot
@@ -120,6 +117,7 @@ class TrainingTask:
 
     _plan: list[TokenizedDocument] = field(init=False, repr=False)
     _repeats: int = field(default=0, init=False, repr=False)
+    _stopped: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Plan the steps."""
@@ -141,7 +139,7 @@ class TrainingTask:
         seconds = self.config.max_train_seconds
         if seconds is not None and self.taken and time.perf_counter() - began > seconds:
             self.ended = f"max_train_seconds ({seconds} s) was reached"
-        elif self.should_stop():
+        elif self._stopped:
             self.ended = "the request was cancelled or its time was up"
         else:
             last, self.token_ids = self.token_ids, self._plan[self.taken].token_ids
@@ -151,7 +149,6 @@ class TrainingTask:
             self.taken += 1
             return True
         del self._plan[self.taken :]
-        self.fallback = None if self.taken else self.ended
         return False
 
     def record_loss(self, loss: float) -> None:
@@ -164,7 +161,8 @@ class TrainingTask:
         document = self._plan[len(self.losses)]
         self.losses.append(loss)
         if self.on_step is not None:
-            self.on_step(Step(len(self.losses), document.index, loss, len(document.token_ids)))
+            step = Step(len(self.losses), document.index, loss, len(document.token_ids))
+            self._stopped = self.on_step(step)
 
     def record(self, seconds: float) -> TrainingRecord:
         """Return the record of the training, which took this many seconds."""

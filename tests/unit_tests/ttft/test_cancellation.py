@@ -114,9 +114,13 @@ def seconds_to_rest(engine: Engine) -> float:
     return time.perf_counter() - began
 
 
-def submit(chat: ChatTestTimeFineTuned, timeout: float | None = None) -> Ticket:
+def submit(
+    chat: ChatTestTimeFineTuned,
+    documents: list[Document] = DOCUMENTS,
+    timeout: float | None = None,
+) -> Ticket:
     request = chat.engine.request(
-        [document.page_content for document in DOCUMENTS],
+        [document.page_content for document in documents],
         GenerationTask(PROMPT, GenerationConfig(max_tokens=40)),
     )
     return chat.engine.submit(request, timeout=timeout)
@@ -141,11 +145,13 @@ class Watch:
 
 # --- ways to give up --------------------------------------------------------------------------
 
-GiveUp = Callable[[ChatTestTimeFineTuned, threading.Event, Watch], None]
+GiveUp = Callable[[ChatTestTimeFineTuned, list[Document], threading.Event, Watch], None]
 
 
-def cancel_the_ticket(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
-    ticket = submit(chat)
+def cancel_the_ticket(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
+    ticket = submit(chat, documents)
     assert begun.wait(30)
     time.sleep(STEP / 4)
     watch.now()
@@ -154,8 +160,10 @@ def cancel_the_ticket(chat: ChatTestTimeFineTuned, begun: threading.Event, watch
         list(ticket)
 
 
-def close_the_events(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
-    events = iter(submit(chat))
+def close_the_events(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
+    events = iter(submit(chat, documents))
     next(events)
     while not begun.is_set():
         next(events)
@@ -164,16 +172,20 @@ def close_the_events(chat: ChatTestTimeFineTuned, begun: threading.Event, watch:
     events.close()
 
 
-def time_out(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+def time_out(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
     with pytest.raises(RequestTimeout):
-        chat.invoke(QUESTION, documents=DOCUMENTS, timeout=1.0)
+        chat.invoke(QUESTION, documents=documents, timeout=1.0)
     watch.now()
     assert begun.is_set()
 
 
-def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+def cancel_the_task(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
     async def give_up() -> None:
-        task = asyncio.create_task(chat.ainvoke(QUESTION, documents=DOCUMENTS))
+        task = asyncio.create_task(chat.ainvoke(QUESTION, documents=documents))
         await asyncio.to_thread(begun.wait, 30)
         await asyncio.sleep(STEP / 4)
         watch.now()
@@ -184,19 +196,23 @@ def cancel_the_task(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: 
     asyncio.run(give_up())
 
 
-def wait_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+def wait_only_so_long(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=DOCUMENTS), 1.0)
+            await asyncio.wait_for(chat.ainvoke(QUESTION, documents=documents), 1.0)
         watch.now()
 
     asyncio.run(give_up())
     assert begun.is_set()
 
 
-def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
+def stream_only_so_long(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
     async def give_up() -> None:
-        stream = chat.astream(QUESTION, documents=DOCUMENTS)
+        stream = chat.astream(QUESTION, documents=documents)
 
         async def listen() -> None:
             async for _ in stream:
@@ -210,22 +226,28 @@ def stream_only_so_long(chat: ChatTestTimeFineTuned, begun: threading.Event, wat
     assert begun.is_set()
 
 
-def leave_the_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
-    for _chunk in chat.stream(QUESTION, documents=DOCUMENTS[:1]):
+def leave_the_loop(
+    chat: ChatTestTimeFineTuned, documents: list[Document], _: threading.Event, watch: Watch
+) -> None:
+    for _chunk in chat.stream(QUESTION, documents=documents):
         watch.now()
         break
 
 
-def close_the_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
-    stream = chat.stream(QUESTION, documents=DOCUMENTS[:1])
+def close_the_stream(
+    chat: ChatTestTimeFineTuned, documents: list[Document], _: threading.Event, watch: Watch
+) -> None:
+    stream = chat.stream(QUESTION, documents=documents)
     next(stream)
     watch.now()
     stream.close()
 
 
-def close_the_async_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+def close_the_async_stream(
+    chat: ChatTestTimeFineTuned, documents: list[Document], _: threading.Event, watch: Watch
+) -> None:
     async def give_up() -> None:
-        stream = chat.astream(QUESTION, documents=DOCUMENTS[:1])
+        stream = chat.astream(QUESTION, documents=documents)
         await anext(stream)
         watch.now()
         await stream.aclose()
@@ -233,9 +255,11 @@ def close_the_async_stream(chat: ChatTestTimeFineTuned, _: threading.Event, watc
     asyncio.run(give_up())
 
 
-def leave_the_async_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch: Watch) -> None:
+def leave_the_async_loop(
+    chat: ChatTestTimeFineTuned, documents: list[Document], _: threading.Event, watch: Watch
+) -> None:
     async def give_up() -> None:
-        async for _chunk in chat.astream(QUESTION, documents=DOCUMENTS[:1]):
+        async for _chunk in chat.astream(QUESTION, documents=documents):
             watch.now()
             break
         await asyncio.sleep(STEP)
@@ -243,8 +267,10 @@ def leave_the_async_loop(chat: ChatTestTimeFineTuned, _: threading.Event, watch:
     asyncio.run(give_up())
 
 
-def let_a_handler_fail(chat: ChatTestTimeFineTuned, begun: threading.Event, watch: Watch) -> None:
-    events = iter(submit(chat))
+def let_a_handler_fail(
+    chat: ChatTestTimeFineTuned, documents: list[Document], begun: threading.Event, watch: Watch
+) -> None:
+    events = iter(submit(chat, documents))
     while not begun.is_set():
         next(events)
     watch.now()
@@ -270,7 +296,7 @@ def test_training_ends_within_a_step(
 ) -> None:
     pace.step = STEP
     watch = Watch(pace)
-    give_up(chat, pace.step_begun, watch)
+    give_up(chat, DOCUMENTS, pace.step_begun, watch)
     watch.check(chat.engine)
 
 
@@ -280,7 +306,7 @@ def test_an_answer_ends_within_a_token(
 ) -> None:
     pace.token = STEP
     watch = Watch(pace)
-    give_up(chat, pace.token_begun, watch)
+    give_up(chat, DOCUMENTS[:1], pace.token_begun, watch)
     watch.check(chat.engine)
 
 
@@ -421,10 +447,11 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
 async def test_a_timeout_longer_than_any_wait_means_no_limit(
     chat: ChatTestTimeFineTuned, timeout: float
 ) -> None:
-    expected = chat.invoke(QUESTION, documents=DOCUMENTS).content
-    for settings in ({"documents": DOCUMENTS}, {"retriever": RunnableLambda(lambda _: DOCUMENTS)}):
-        assert chat.invoke(QUESTION, timeout=timeout, **settings).content == expected
-        assert (await chat.ainvoke(QUESTION, timeout=timeout, **settings)).content == expected
+    documents, call = DOCUMENTS[:2], {"timeout": timeout, "max_tokens": 4}
+    expected = chat.invoke(QUESTION, documents=documents, max_tokens=4).content
+    for source in ({"documents": documents}, {"retriever": RunnableLambda(lambda _: documents)}):
+        assert chat.invoke(QUESTION, **source, **call).content == expected
+        assert (await chat.ainvoke(QUESTION, **source, **call)).content == expected
 
 
 @contextlib.contextmanager

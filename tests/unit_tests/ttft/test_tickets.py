@@ -549,7 +549,7 @@ def time_is_up_in_training(scene: Scene) -> None:
 def time_is_up_in_generation(scene: Scene) -> None:
     scene.tokens_wait = True
     with pytest.raises(RequestTimeout):
-        invoke(scene, timeout=2.0)
+        invoke(scene, documents=DOCUMENTS[:1], timeout=2.0)
     assert scene.token_begun.is_set()
     scene.go_on()
 
