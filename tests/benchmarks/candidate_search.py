@@ -1,10 +1,10 @@
-"""What the three ways to find candidates leave unexplained, in real Chroma stores, by domain.
+"""Measure the variance that each candidate search leaves, in Chroma stores, by domain.
 
     python tests/benchmarks/candidate_search.py --corpus DIR --encoder NAME_OR_PATH --out FILE
 
 DIR holds one `DOMAIN.jsonl.gz` for each domain, with lines {"id", "split", "text"}: the store is
-filled with the split "memory", and the first halves of texts of the split "validation" are asked
-for. The encoder is a Hugging Face model whose mean-pooled hidden states are the embeddings.
+filled with the split "memory", and the queries are the first halves of texts of the split
+"validation". The encoder is a Hugging Face model; the embeddings are its mean-pooled hidden states.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def domains(
-    corpus: Path, encode: Encoder, most_queries: int
+    corpus: Path, encode: Encoder, max_queries: int
 ) -> Iterator[tuple[str, Chroma, np.ndarray]]:
     """Yield the name of each domain, its store and the vectors of its queries."""
     client = chromadb.EphemeralClient()
@@ -74,7 +74,7 @@ def domains(
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             rows = [json.loads(line) for line in lines]
         memory = [row for row in rows if row["split"] == "memory"]
-        asked = [row["text"] for row in rows if row["split"] == "validation"][:most_queries]
+        queries = [row["text"] for row in rows if row["split"] == "validation"][:max_queries]
         domain = path.name.removesuffix(".jsonl.gz")
         texts = [row["text"] for row in memory]
         vectors = encode(domain, texts)
@@ -87,22 +87,22 @@ def domains(
                 embeddings=list(vectors[part]),
             )
         print(domain, len(texts), flush=True)  # noqa: T201 - it takes minutes
-        yield domain, store, encode(f"{domain}-queries", [t[: len(t) // 2] for t in asked])
+        yield domain, store, encode(f"{domain}-queries", [t[: len(t) // 2] for t in queries])
 
 
 def measure(
     store: Chroma, queries: np.ndarray, *, k: int, noise_variance: float
 ) -> dict[str, dict[str, float]]:
-    """Return for each way what it left, averaged over the queries."""
+    """Return the figures of each candidate search, averaged over the queries."""
     retriever = SIFTRetriever(vectorstore=store, k=k, noise_variance=noise_variance)
-    found: dict[str, list[Retrieval]] = {}
+    retrieved: dict[str, list[Retrieval]] = {}
     seconds = {}
     for name, settings in SETTINGS.items():
         retriever.retrieve_by_vector(queries[0], **settings)
         started = time.perf_counter()
-        found[name] = [retriever.retrieve_by_vector(query, **settings) for query in queries]
+        retrieved[name] = [retriever.retrieve_by_vector(query, **settings) for query in queries]
         seconds[name] = (time.perf_counter() - started) / len(queries)
-    exact = found["exhaustive"]
+    exact = retrieved["exhaustive"]
     return {
         name: {
             "posterior_variance": _mean(r.choices[-1].posterior_variance for r in retrievals),
@@ -116,7 +116,7 @@ def measure(
             "most_candidates": float(max(r.candidates for r in retrievals)),
             "seconds": seconds[name],
         }
-        for name, retrievals in found.items()
+        for name, retrievals in retrieved.items()
     }
 
 
@@ -132,7 +132,7 @@ class Encoder:
         path = self._cache / f"{name}.npy"
         if path.exists() and len(vectors := np.load(path)) == len(texts):
             return vectors
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         vectors = np.empty((len(texts), self._model.config.hidden_size), dtype=np.float32)
         for start in range(0, len(texts), 32):
             places = order[start : start + 32]

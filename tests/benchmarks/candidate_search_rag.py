@@ -1,4 +1,4 @@
-"""Which way to choose brings the answer into the context, for one question and for two at once.
+"""Measure how often the answer is in the context, for one question and for two at once.
 
     python tests/benchmarks/candidate_search_rag.py --questions FILE --encoder NAME --out FILE
 
@@ -92,7 +92,7 @@ def measure(
     *,
     k: int,
 ) -> dict[str, dict[str, float]]:
-    """Return for each method the share of questions answered, and how alike the chunks are."""
+    """Return the share of answered questions and the number of paragraphs, for each method."""
     found = {}
     for name, settings in METHODS.items():
         call = {key: value for key, value in settings.items() if key != "search_type"}

@@ -1,9 +1,9 @@
-"""What the ways to find candidates are worth to a model that is fine-tuned on the choice.
+"""Measure the loss of a model that is fine-tuned on the choice, for each candidate search.
 
     python tests/benchmarks/candidate_search_ttft.py --corpus DIR --model PATH --out FILE
 
 DIR is as for `candidate_search.py`; the model's own hidden states are the embeddings, and all
-domains given share one store. Bits of the scored text in percent of the base model's.
+domains share one store. Bits of the scored text in percent of the base model's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 def choose(
     store: Chroma, name: str, query: str, arguments: argparse.Namespace
 ) -> tuple[list[str], float]:
-    """Return the texts chosen, with repeats, and the variance that they left."""
+    """Return the chosen texts, with repeats, and the remaining variance."""
     retrieval = SIFTRetriever(vectorstore=store, candidate_search=name).retrieve_with_scores(
         query, k=arguments.k, noise_variance=arguments.noise_variance, replace=True
     )

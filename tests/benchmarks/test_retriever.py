@@ -1,10 +1,10 @@
-"""What a retrieval costs beside Chroma's own MMR, and a batch beside its queries one by one.
+"""Compare the time of a retrieval with Chroma's MMR, and of a batch with its queries one by one.
 
     make bench
 
-20,000 vectors of 384 dimensions in an embedded Chroma. The embedding of the query is a look-up:
-what is measured is the rest. The vectors are drawn as embeddings are: a direction common to all,
-200 topics, and the rest.
+An embedded Chroma holds 20,000 vectors of 384 dimensions. The embedding of the query is a lookup,
+so that the rest of the retrieval is measured. The vectors resemble embeddings: a direction common
+to all, one of 200 topics, and noise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUERIES = 64
 
 
 class LookUp(Embeddings):
-    """The vector of the query "7" is the seventh."""
+    """Embeds the query "7" as the vector at index 7."""
 
     def __init__(self, vectors: np.ndarray) -> None:
         self._vectors = vectors.tolist()
@@ -57,12 +57,12 @@ def collection() -> tuple[chromadb.ClientAPI, str, np.ndarray, np.ndarray]:
         str(uuid.uuid4()), embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
     )
     for start in range(0, ROWS, 5000):
-        places = range(start, start + 5000)
+        rows = range(start, start + 5000)
         made.add(
-            ids=[str(place) for place in places],
+            ids=[str(row) for row in rows],
             embeddings=list(vectors[start : start + 5000].astype(np.float32)),
-            documents=[f"text number {place} " * 20 for place in places],
-            metadatas=[{"number": place} for place in places],
+            documents=[f"text number {row} " * 20 for row in rows],
+            metadatas=[{"number": row} for row in rows],
         )
     return client, made.name, anything, five_topics
 

@@ -43,7 +43,7 @@ async def both(server, name, fill, aconnect):
     await store.aclose()
 
 
-# What it finds
+# Searches
 
 
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
@@ -113,7 +113,7 @@ async def test_texts_above_the_batch_limit_are_all_stored(server, name, aconnect
 
 
 @pytest.mark.parametrize("closed", [True, False])
-# Who closes a loop before the connections in it is told so by asyncio.
+# asyncio warns if a loop is closed before its connections.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_one_store_serves_event_loops_in_turn(server, name, fill, closed):
     expected = SIFTRetriever(vectorstore=fill(server.port, name)).batch(QUERIES)
@@ -152,8 +152,8 @@ def test_one_store_serves_event_loops_of_several_threads(server, name, fill):
     outcomes = []
 
     async def ask():
-        asked = [asyncio.gather(*map(retriever.ainvoke, QUERIES)) for _ in range(5)]
-        outcomes.extend(await asyncio.gather(*asked))
+        calls = [asyncio.gather(*map(retriever.ainvoke, QUERIES)) for _ in range(5)]
+        outcomes.extend(await asyncio.gather(*calls))
         await store.aclose()
 
     threads = [threading.Thread(target=asyncio.run, args=(ask(),)) for _ in range(4)]
@@ -203,7 +203,7 @@ async def test_a_cancelled_search_leaves_the_store_usable(both):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-# What it refuses
+# Errors
 
 
 async def test_a_blocking_call_is_an_error_with_the_cure(both):

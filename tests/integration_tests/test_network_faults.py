@@ -27,7 +27,7 @@ from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma
 from langchain_sift.stores.deadlines import CallThread
 
-# What another try may mend.
+# Faults that a retry may mend.
 PASSING = {
     "503": status(503),
     "429": status(429),
@@ -39,14 +39,14 @@ PASSING = {
     "half a text": truncated_body,
     "no JSON": html_page,
 }
-# What it would not.
+# Faults that it does not mend.
 LASTING = {
     "500": status(500, CANARY.encode()),
     "500 of Chroma": status(500, b'{"error": "InternalError", "message": "heliotrope"}'),
     "401": status(401, CANARY.encode()),
     "403 of Chroma": status(403, b'{"error": "AuthError", "message": "heliotrope"}'),
     "400": status(400, CANARY.encode()),
-    "200 without what was asked for": status(200, b'{"heliotrope": 1}'),
+    "200 with another body": status(200, b'{"heliotrope": 1}'),
 }
 
 
@@ -84,10 +84,10 @@ async def test_a_transient_fault_is_retried_twice_and_then_raised(proxy, retriev
 @pytest.mark.parametrize(("fault", "times"), [*((fault, 1) for fault in PASSING), ("503", 2)])
 async def test_a_transient_fault_does_not_change_the_result(proxy, retriever, fault, times):
     expected = await retriever.ainvoke(QUERIES[0])
-    asked = len(proxy.requests)
+    requests = len(proxy.requests)
     proxy.inject(PASSING[fault], times=times)
     assert await retriever.ainvoke(QUERIES[0]) == expected
-    assert len(proxy.requests) == asked + times
+    assert len(proxy.requests) == requests + times
 
 
 @pytest.mark.parametrize("fault", LASTING)
@@ -103,11 +103,11 @@ async def test_a_permanent_fault_is_not_retried(proxy, retriever, fault):
 async def test_every_call_of_a_search_is_retried(proxy, retriever, candidate_search):
     settings = {"candidate_search": candidate_search}
     expected = await retriever.abatch(QUERIES, **settings)
-    asked = len(proxy.requests)
-    for number in range(min(asked, 4)):
+    requests = len(proxy.requests)
+    for number in range(min(requests, 4)):
         proxy.inject(status(503), after=number, times=2)
         assert await retriever.abatch(QUERIES, **settings) == expected
-        assert asked < len(proxy.requests) <= 3 * asked
+        assert requests < len(proxy.requests) <= 3 * requests
 
 
 async def test_a_server_that_refuses_connections_is_unavailable_until_it_accepts(proxy, retriever):
@@ -151,7 +151,7 @@ async def test_retries_count_towards_the_timeout(proxy, retriever):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "asked"),
+    ("fault", "kind", "requests"),
     [
         (status(503), StoreUnavailable, 3),
         (status(500), StoreError, 1),
@@ -160,7 +160,7 @@ async def test_retries_count_towards_the_timeout(proxy, retriever):
     ids=["503", "500", "no_response"],
 )
 async def test_the_lookup_of_the_collection_fails_in_the_same_way(
-    proxy, retriever, fault, kind, asked
+    proxy, retriever, fault, kind, requests
 ):
     expected = await retriever.ainvoke(QUERIES[0])
     forget(retriever.vectorstore)
@@ -168,7 +168,7 @@ async def test_the_lookup_of_the_collection_fails_in_the_same_way(
     error, seconds = await error_of(retriever, timeout=0.8)
     assert type(error) is kind
     assert seconds < LATE
-    assert len(proxy.requests) == asked
+    assert len(proxy.requests) == requests
     assert all("/collections/facts-" in request.path for request in proxy.requests)
     proxy.inject(fault, times=0)
     assert await retriever.ainvoke(QUERIES[0]) == expected
@@ -185,8 +185,8 @@ def forget(store):
 async def test_concurrent_calls_fail_and_recover_separately(proxy, retriever):
     expected = await retriever.abatch(QUERIES)
     proxy.inject(status(503), times=20)
-    asked = [retriever.ainvoke(query) for query in QUERIES * 5]
-    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    requests = [retriever.ainvoke(query) for query in QUERIES * 5]
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
     for outcome, right in zip(outcomes, expected * 5, strict=True):
         assert outcome == right or type(outcome) is StoreUnavailable
     assert len(proxy.requests) <= 3 * len(outcomes)

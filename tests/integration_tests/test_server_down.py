@@ -176,18 +176,18 @@ ASK: dict[str, tuple[int, Callable[..., Any]]] = {
 async def test_a_hanging_server_is_a_timeout_and_serves_when_it_continues(hanging, both, way):
     which, ask = ASK[way]
 
-    async def asked(**settings: Any) -> Any:
+    async def retrieve(**settings: Any) -> Any:
         outcome = ask(both[which], **settings)
         return await outcome if asyncio.iscoroutine(outcome) else outcome
 
     async def late() -> float:
         started = time.monotonic()
         with pytest.raises(StoreTimeout) as raised:
-            await asked(timeout=2)
+            await retrieve(timeout=2)
         assert CANARY not in str(raised.value)
         return time.monotonic() - started - 2.0
 
-    expected = await asked()
+    expected = await retrieve()
     hanging.hang()
     for _ in range(3):  # a busy machine may be late once; a fault is so each time
         if abs(await late()) < 0.5:
@@ -195,7 +195,7 @@ async def test_a_hanging_server_is_a_timeout_and_serves_when_it_continues(hangin
     else:
         pytest.fail("the error came more than half a second from the deadline, each time")
     hanging.resume()
-    assert await asked() == expected
+    assert await retrieve() == expected
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

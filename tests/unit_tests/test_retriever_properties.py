@@ -47,7 +47,7 @@ def cases(draw, *, most=25, copies=True, searches=SEARCHES):
     shift = draw(st.sampled_from([0.0, 0.7]))  # 0.7: few vectors point away from one another
     vectors = rng.standard_normal((different, dimensions)) + shift
     repeats = draw(st.integers(0, most)) if copies else 0
-    copied = [texts[place] for place in rng.integers(0, different, size=repeats)]
+    copied = [texts[row] for row in rng.integers(0, different, size=repeats)]
     rows = [*texts, *copied]
     order = rng.permutation(len(rows))
     queries = rng.standard_normal((draw(st.integers(1, 3)), dimensions)) + shift
@@ -55,7 +55,7 @@ def cases(draw, *, most=25, copies=True, searches=SEARCHES):
         embeddings=CountingEmbeddings(
             dimensions=dimensions, given=dict(zip(texts, vectors, strict=True))
         ),
-        rows=tuple((str(uuid.UUID(int=int(place))), rows[place]) for place in order),
+        rows=tuple((str(uuid.UUID(int=int(row))), rows[row]) for row in order),
         queries=unit(queries),
         settings={
             "k": draw(st.integers(1, 10)),
@@ -128,7 +128,7 @@ def test_each_choice_is_the_best_of_the_nearest_by_cosine(case):
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_the_rows_changes_nothing(case, seed):
     order = np.random.default_rng(seed).permutation(len(case.rows))
-    rows = [case.rows[place] for place in order]
+    rows = [case.rows[row] for row in order]
     other = case.store(InMemoryVectorStore(case.embeddings), rows=rows)
     expected, found = ask(case), ask(case, other)
     assert texts_of(found) == texts_of(expected)

@@ -1,4 +1,4 @@
-"""`require_filter`: whatever a call asks for, no document of another tenant is retrieved.
+"""Check that `require_filter` keeps out documents of other tenants, whatever a call requests.
 
 Both tenants' documents are rows of one collection, with the same texts, side by side, beside
 rows that belong to nobody. What a filter passes is decided by a dozen lines of Python here.
@@ -49,7 +49,7 @@ class RandomEmbeddings(Embeddings):
         return [self.embed_query(text) for text in texts]
 
 
-# What each kind of store takes for a filter
+# The filters of each kind of store
 
 
 def chroma():
@@ -128,7 +128,7 @@ def shared_chroma():
     return chroma()
 
 
-# Conditions, and what they mean
+# Conditions and their meaning
 
 COMPARISONS = {
     "$eq": operator.eq,
@@ -224,7 +224,7 @@ def test_the_filter_of_a_call_narrows_and_cannot_replace(shared, candidate_searc
             store, tenant, convert, k=1, step_fetch_k=2, candidate_search=candidate_search
         )
         vector = np.random.default_rng(turn).standard_normal(4).tolist()
-        # Every row that may be found: as many are asked for as there are.
+        # Every row that passes: k is the number of rows.
         settings = {} if candidate_search == "residual" else {"k": len(ROWS)}
         found = retriever.retrieve_by_vector(vector, filter=convert(condition), **settings)
         allowed = {
@@ -318,7 +318,7 @@ def test_no_setting_of_a_call_lifts_the_requirement(shared, settings):
         retriever_for(store, "a", convert).invoke(QUERY, **settings)
 
 
-# Nothing is asked without a filter
+# No query without a filter
 
 
 def nothing_asked(store: Chroma) -> Any:

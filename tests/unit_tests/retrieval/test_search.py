@@ -60,11 +60,11 @@ def check(retrieval, queries, embeddings, *, candidates=None):
     counts = Counter(texts_of(retrieval))
     assert retrieval.prior_variance == pytest.approx(left[0], rel=1e-9)
     assert retrieval.posterior_std == pytest.approx(math.sqrt(left[-1] / len(queries)), abs=1e-9)
-    for place, choice in enumerate(retrieval.choices):
-        cosines = queries @ chosen[place]
+    for step, choice in enumerate(retrieval.choices):
+        cosines = queries @ chosen[step]
         assert choice.similarity == pytest.approx(np.mean(cosines), abs=1e-12)
-        assert choice.gain == pytest.approx(left[place] - left[place + 1], abs=1e-9)
-        assert choice.posterior_variance == pytest.approx(left[place + 1], abs=1e-9)
+        assert choice.gain == pytest.approx(left[step] - left[step + 1], abs=1e-9)
+        assert choice.posterior_variance == pytest.approx(left[step + 1], abs=1e-9)
         assert choice.id == choice.document.id
         assert choice.count == counts[choice.document.page_content]
     if candidates is not None:

@@ -40,7 +40,7 @@ CANARY = "heliotrope"
 DIMENSIONS = 4
 RNG = np.random.default_rng(11)
 VECTORS = RNG.standard_normal((90, DIMENSIONS))
-# Every text three times, so that some searches have to ask for more.
+# Every text three times, so that some searches need further requests.
 DOCUMENTS = [Document(id=f"row-{row:02}", page_content=f"{CANARY} {row // 3}") for row in range(90)]
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
@@ -172,8 +172,8 @@ async def test_a_hanging_store_takes_no_thread_from_the_event_loop(hung):
 
 async def test_a_hanging_store_does_not_block_another_of_the_same_name(hung):
     hanging = Store(hung.wait)
-    asked = [arun(search(seed), hanging, timeout=5.0, arguments={}) for seed in range(100)]
-    waiting = asyncio.gather(*asked, return_exceptions=True)
+    searches = [arun(search(seed), hanging, timeout=5.0, arguments={}) for seed in range(100)]
+    waiting = asyncio.gather(*searches, return_exceptions=True)
     await asyncio.sleep(0.1)
     assert len((await arun(search(), Store(), timeout=5.0, arguments={})).documents) == 5
     assert not waiting.done()
@@ -226,7 +226,7 @@ def test_all_requests_share_one_deadline_and_none_follows_it(kind):
     ]
     outcomes = search_all(searches, store, timeout=0.5)
     assert {type(outcome) for outcome in outcomes} == {StoreTimeout}
-    time.sleep(0.3)  # what was asked and not waited for would show by now
+    time.sleep(0.3)  # an abandoned request would show by now
     assert len(store.calls) <= 3
 
 
@@ -341,7 +341,7 @@ def test_united_searches_share_calls_and_return_the_same_results(kind):
     expected = [outcome for one in every_kind_of_search() for outcome in search_all([one], alone)]
     assert len(found) == len(expected) == 18
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
-    # Those that ask for different numbers of rows cannot share a call.
+    # Requests for different numbers of rows cannot share a call.
     assert 2 * len(shared.calls) < len(alone.calls)
 
 
@@ -518,18 +518,18 @@ def test_each_of_many_threads_has_its_own_context_and_answer():
 
 
 async def test_a_cancelled_task_stops_its_call():
-    asked, ended = asyncio.Event(), []
+    called, ended = asyncio.Event(), []
 
     class Slow(AsyncStore):
         async def anearest(self, *_, **__):
-            asked.set()
+            called.set()
             try:
                 await asyncio.sleep(60)
             finally:
                 ended.append(True)
 
     task = asyncio.create_task(arun(search(), Slow(), timeout=60, arguments={}))
-    await asyncio.wait_for(asked.wait(), timeout=10)
+    await asyncio.wait_for(called.wait(), timeout=10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

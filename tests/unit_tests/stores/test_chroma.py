@@ -111,12 +111,12 @@ def test_a_stored_zero_vector_is_named_by_its_id():
 def test_chroma_is_queried_once_and_embeds_no_text():
     store = make_store()
     collection = store._collection
-    with mock.patch.object(collection, "query", wraps=collection.query) as asked:
+    with mock.patch.object(collection, "query", wraps=collection.query) as query:
         SIFTRetriever(vectorstore=store).invoke("which?")
-    asked.assert_called_once()
-    assert asked.call_args.args == ()
-    assert "query_texts" not in asked.call_args.kwargs
-    assert "embeddings" in asked.call_args.kwargs["include"]
+    query.assert_called_once()
+    assert query.call_args.args == ()
+    assert "query_texts" not in query.call_args.kwargs
+    assert "embeddings" in query.call_args.kwargs["include"]
 
 
 def test_a_store_without_embeddings_says_how_to_open_it():

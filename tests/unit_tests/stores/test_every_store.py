@@ -116,7 +116,7 @@ def test_a_residual_search_reads_few_rows_and_chooses_among_them(store):
         vectorstore=store, k=3, candidate_search="residual", step_fetch_k=2, noise_variance=0.1
     )
     found = retriever.retrieve_with_scores(QUERY)
-    # In two directions, then in three, where as many more as are chosen may be asked for.
+    # In two directions, then in three, with as many more rows as there are choices.
     assert 3 <= found.candidates <= 2 * 2 + 3 * 3 + 3 * 4 < len(TEXTS)
     assert len(set(texts_of(found))) == 3
 
@@ -312,7 +312,7 @@ def test_the_metric_of_the_store_does_not_change_the_choice(make, embeddings, by
     ids=["Chroma", "FAISS", "Qdrant"],
 )
 def test_a_store_of_long_vectors_is_queried_with_long_vectors(make):
-    # Asked with a unit vector, it would answer with the shortest rows.
+    # Queried with a unit vector, it would return the shortest rows.
     embeddings = CountingEmbeddings(lengths=(5.4, 5.7, 6.0, 6.3, 6.6))
     texts = [f"{'x' * (number % 5)} {number}" for number in range(400)]
     store = fill(make(embeddings), texts)
@@ -323,10 +323,10 @@ def test_a_store_of_long_vectors_is_queried_with_long_vectors(make):
         vectorstore=store, k=8, noise_variance=1.0, candidate_search="residual"
     )
     for query in QUERIES:
-        asked = unit(embeddings.vector(query))
-        expected = [texts[row] for row in np.argsort(-rows @ asked)[:8]]
+        direction = unit(embeddings.vector(query))
+        expected = [texts[row] for row in np.argsort(-rows @ direction)[:8]]
         assert texts_of(nearest.invoke(query)) == expected
-        best = select(asked, rows, k=8, noise_variance=1.0).posterior_variances[-1]
+        best = select(direction, rows, k=8, noise_variance=1.0).posterior_variances[-1]
         found = residual.retrieve_with_scores(query).choices[-1].posterior_variance
         assert found <= 1.02 * best
 

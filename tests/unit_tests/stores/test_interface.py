@@ -107,15 +107,15 @@ def test_a_registration_applies_to_existing_retrievers(embeddings):
     store = fill(OwnChild(embeddings))
     retriever = SIFTRetriever(vectorstore=store, k=5)
     before = retriever.invoke(QUERY)
-    asked = []
+    made_for = []
 
-    def asking(vectorstore):
-        asked.append(vectorstore)
+    def make_adapter(vectorstore):
+        made_for.append(vectorstore)
         return InMemoryAdapter(vectorstore)
 
-    register_adapter(Own, asking)
+    register_adapter(Own, make_adapter)
     assert retriever.invoke(QUERY) == before
-    assert asked == [store]
+    assert made_for == [store]
 
 
 async def test_an_asynchronous_adapter_serves_coroutines_only(embeddings):
