@@ -15,7 +15,7 @@ API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
 """Environment variable with the token of a server that has only one tenant."""
 
 Mode = Literal["base", "rag", "ttft", "both"]
-"""How a prompt's documents are used: not at all, as context, for fine-tuning, or for both."""
+"""The use of a prompt's documents: none, as context, for fine-tuning, or for both."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -138,6 +138,5 @@ def normalize_rows(xp: Any, matrix: Any) -> Any:
 def cosine_similarities(matrices: Matrices) -> Any:
     """Compute the cosine of each candidate with the queries, mean over queries, shape (n,)."""
     xp = matrices.xp
-    return normalize_rows(xp, matrices.candidates) @ xp.mean(
-        normalize_rows(xp, matrices.queries), axis=0
-    )
+    query = xp.mean(normalize_rows(xp, matrices.queries), axis=0)
+    return normalize_rows(xp, matrices.candidates) @ query

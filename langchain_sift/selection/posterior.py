@@ -13,9 +13,9 @@ A choice x_n appends one row to L and one entry to every v(x), and changes nothi
     L_nn = √(σ²_X(x_n) + λ')                   the new diagonal entry
     v_n(x) = cov_X(x_n, x) / L_nn              the new entry of v(x), by forward substitution
 
-The v of all candidates are the columns of a partial Cholesky factor of K + λ' I, pivoted by the
-choices. The posterior is exact, nothing is inverted, and a choice costs O(n (d + k)) time and
-O(n) memory.
+Over all candidates x, v_n is the n-th column of the partial Cholesky factor of K + λ' I, pivoted
+by the choices. The posterior is exact, nothing is inverted, and a choice costs O(n (d + k)) time
+and O(n) memory.
 
 Axes: n candidates, d dimensions, m queries, k choices.
 """
