@@ -111,7 +111,7 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
                 while OK not in statuses and statuses.count(500) < 2 and len(statuses) < 50:
                     if statuses and statuses[-1] == REJECTED:
                         await asyncio.sleep(1)  # the seconds of Retry-After
-                    response = await on.ask(http, url, number, f"node-{number}", 1)
+                    response = await on.ask(http, url, number, f"node-{number}", 2)
                     statuses.append(response["status"])
                 ended.append(time.monotonic())
             return statuses
