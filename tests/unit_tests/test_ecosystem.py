@@ -71,6 +71,11 @@ QUERIES = [
 DIMENSIONS = 24
 
 
+@cache
+def word_vector(word):
+    return np.random.default_rng(list(word.encode())).standard_normal(DIMENSIONS)
+
+
 class WordEmbeddings(Embeddings):
     """Sums vectors drawn from the words; keeps the queries and counts the documents."""
 
@@ -83,8 +88,7 @@ class WordEmbeddings(Embeddings):
 
     def vector(self, text):
         words = re.findall(r"\w+", text.lower())
-        drawn = (np.random.default_rng(list(word.encode())) for word in words)
-        return sum((rng.standard_normal(DIMENSIONS) for rng in drawn), np.zeros(DIMENSIONS))
+        return sum(map(word_vector, words), np.zeros(DIMENSIONS))
 
     def _asked(self, text):
         if text == self.unreachable:

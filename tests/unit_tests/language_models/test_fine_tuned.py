@@ -100,6 +100,17 @@ def record_of(chat: ChatTestTimeFineTuned, prompt: str = QUESTION, **settings: A
     return chat.invoke(prompt, **settings).response_metadata["ttft"]
 
 
+SINGLE_ANSWERS: dict[tuple[type[Model], str], str] = {}
+
+
+def single_answers(model: Model, prompts: Sequence[str]) -> list[str]:
+    """Return the answer to each prompt by itself; each is generated once for all tests."""
+    for prompt in prompts:
+        if (type(model), prompt) not in SINGLE_ANSWERS:
+            SINGLE_ANSWERS[type(model), prompt] = text_of(model.invoke(prompt))
+    return [SINGLE_ANSWERS[type(model), prompt] for prompt in prompts]
+
+
 # --- batches ----------------------------------------------------------------------------------
 
 
@@ -142,11 +153,12 @@ def test_16_prompts_train_in_few_batches_and_come_in_order(
 ) -> None:
     model = request.getfixturevalue(face)
     prompts = [text[:30] for text in texts[:16]]
-    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
-    assert len(set(alone)) > 4
-    assert lessons == [1] * 16
+    new = [prompt for prompt in prompts if (type(model), prompt) not in SINGLE_ANSWERS]
+    expected = single_answers(model, prompts)
+    assert len(set(expected)) > 4
+    assert lessons == [1] * len(new)
     lessons.clear()
-    assert [text_of(answer) for answer in together(model, prompts)] == alone
+    assert [text_of(answer) for answer in together(model, prompts)] == expected
     assert sum(lessons) == 16
     assert len(lessons) <= 6
     assert max(lessons) >= 4
@@ -271,7 +283,7 @@ def test_no_list_is_refused_for_its_length(
 ) -> None:
     model = request.getfixturevalue(face)
     prompts = ["The river", "A baker", "Every comet", "The engine", "My neighbour", "The old king"]
-    alone = [text_of(model.invoke(prompt)) for prompt in prompts]
+    expected = single_answers(model, prompts)
     limited = type(model)(
         model=model.model,
         tokenizer=model.tokenizer,
@@ -280,7 +292,7 @@ def test_no_list_is_refused_for_its_length(
         limits=Limits(max_requests=most),
         max_tokens=6,
     )
-    assert [text_of(answer) for answer in together(limited, prompts)] == alone
+    assert [text_of(answer) for answer in together(limited, prompts)] == expected
     assert limited.engine.status().admitted == 0
 
 
@@ -868,7 +880,7 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
     for temperature in (0.5, 1.0, 1.5):
         configurable.invoke(QUESTION, {"configurable": {"temperature": temperature}})
         engine = weakref.ref(*named._kept_engine)
-        assert not freed_within(0.5, engine)
+        assert not freed_within(0.1, engine)
     assert len(weight_loads) == before + 1
     assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))
     del named, configurable
