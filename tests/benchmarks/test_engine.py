@@ -1,9 +1,9 @@
-"""What test-time fine-tuning costs beside the loop that one would write with PEFT.
+"""Time test-time fine-tuning, and the same training in a plain PEFT loop.
 
     make bench
 
-The demo's model, and documents of 128 tokens. "low-rank floor": the forward and backward pass of
-a step with the same low-rank products written out, and nothing else; "frozen floor": without them.
+The demo's model with documents of 128 tokens. "low-rank floor" is the forward and backward pass of
+a step with plain low-rank products, and "frozen floor" the same without any.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from langchain_sift.ttft.training.adapted_model import share_weights
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo" / "model"
 PROMPTS, DOCUMENTS, LENGTH, ANSWER = 16, 10, 128, 32
-RECIPE = FineTuneConfig(lora_rank=16, lora_alpha=16)
+CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16)
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float32"])
 def language_model(request: pytest.FixtureRequest) -> LanguageModel:
-    """Whose answers never end early."""
+    """A model whose answers never end early."""
     loaded = load_language_model(str(MODEL), device="cpu", dtype=request.param)
     loaded.model.generation_config.eos_token_id = None
     tokenizer = copy.deepcopy(loaded.tokenizer)
@@ -55,19 +55,19 @@ def requests(
     return [
         Request(
             [TokenizedDocument(i, tuple(ids), truncated=False) for i, ids in enumerate(rows)],
-            RECIPE,
+            CONFIG,
             task,
         )
         for rows in documents[:count].tolist()
     ]
 
 
-def ask_all(engine: Engine, asked: Sequence[Request]) -> None:
-    """Have the requests done, as many together as the engine takes."""
-    reservations = [engine.admission.admit(0) for _ in asked]
+def run_all(engine: Engine, batch: Sequence[Request]) -> None:
+    """Run the requests, in batches as large as the engine allows."""
+    reservations = [engine.admission.admit(0) for _ in batch]
     tickets = [
         engine.submit(r, reservation=reservation)
-        for r, reservation in zip(asked, reservations, strict=True)
+        for r, reservation in zip(batch, reservations, strict=True)
     ]
     for ticket in tickets:
         *_, outcome = ticket
@@ -77,15 +77,15 @@ def ask_all(engine: Engine, asked: Sequence[Request]) -> None:
 def peft_loop(
     language_model: LanguageModel, documents: torch.Tensor, *, answer: int
 ) -> Callable[[], None]:
-    """Return the loop that one would write: an adapter for each prompt, put on and taken off."""
+    """Return a loop that attaches an adapter to the model for each prompt, and removes it."""
     model = language_model.model
-    lora = LoraConfig(r=RECIPE.lora_rank, lora_alpha=RECIPE.lora_alpha, target_modules="all-linear")
+    lora = LoraConfig(r=CONFIG.lora_rank, lora_alpha=CONFIG.lora_alpha, target_modules="all-linear")
 
     def loop() -> None:
         for rows in documents:
             peft_model = get_peft_model(model, lora)
             trainable = [p for p in peft_model.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(trainable, lr=RECIPE.learning_rate, weight_decay=0.0)
+            optimizer = torch.optim.AdamW(trainable, lr=CONFIG.learning_rate, weight_decay=0.0)
             for ids in rows:
                 optimizer.zero_grad()
                 peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
@@ -110,16 +110,16 @@ def peft_loop(
 def test_training(
     benchmark: BenchmarkFixture, language_model: LanguageModel, documents: torch.Tensor, way: str
 ) -> None:
-    """16 prompts, each with 10 documents of 128 tokens."""
+    """Train 16 prompts, each on 10 documents of 128 tokens."""
     benchmark.group = f"train 16 prompts on 10 documents each, {language_model.model.dtype}"
     if way == "peft loop":
         work = peft_loop(language_model, documents, answer=0)
     else:
         engine = Engine(
-            language_model, RECIPE, Limits(max_batch_size=PROMPTS if way == "together" else 1)
+            language_model, CONFIG, Limits(max_batch_size=PROMPTS if way == "together" else 1)
         )
-        asked = requests(documents)
-        work = lambda: ask_all(engine, asked)  # noqa: E731
+        batch = requests(documents)
+        work = lambda: run_all(engine, batch)  # noqa: E731
     benchmark.pedantic(work, rounds=2, warmup_rounds=1)
 
 
@@ -130,27 +130,27 @@ def test_training_and_answering(
     documents: torch.Tensor,
     way: str,
 ) -> None:
-    """The same, and an answer of 32 tokens each."""
+    """Train them, and generate 32 tokens each."""
     benchmark.group = f"train 16 prompts and answer 32 tokens, {language_model.model.dtype}"
     if way == "peft loop":
         work = peft_loop(language_model, documents, answer=ANSWER)
     else:
         engine = Engine(
-            language_model, RECIPE, Limits(max_batch_size=PROMPTS if way == "together" else 1)
+            language_model, CONFIG, Limits(max_batch_size=PROMPTS if way == "together" else 1)
         )
         task = GenerationTask(documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER))
-        asked = requests(documents, task)
-        work = lambda: ask_all(engine, asked)  # noqa: E731
+        batch = requests(documents, task)
+        work = lambda: run_all(engine, batch)  # noqa: E731
     benchmark.pedantic(work, rounds=2, warmup_rounds=1)
 
 
 class WrittenOut(nn.Module):
-    """W x + B A x, and nothing that is not arithmetic."""
+    """W x + B A x, without any bookkeeping."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
         self.base = base
-        rank, dtype = RECIPE.lora_rank, base.weight.dtype
+        rank, dtype = CONFIG.lora_rank, base.weight.dtype
         self.down = nn.Parameter(torch.randn(rank, base.in_features).to(dtype) / rank)
         self.up = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype))
 
@@ -159,19 +159,19 @@ class WrittenOut(nn.Module):
 
 
 def floor(model: PreTrainedModel, ids: torch.Tensor, *, low_rank: bool) -> Callable[[], None]:
-    own = share_weights(model)
-    output = own.get_output_embeddings()
-    for name, layer in list(own.named_modules()):
+    shared = share_weights(model)
+    output = shared.get_output_embeddings()
+    for name, layer in list(shared.named_modules()):
         if low_rank and isinstance(layer, nn.Linear) and layer is not output:
-            own.set_submodule(name, WrittenOut(layer))
-    trained = [p for p in own.parameters() if p.requires_grad]
-    embed = own.get_input_embeddings()
+            shared.set_submodule(name, WrittenOut(layer))
+    trained = [p for p in shared.parameters() if p.requires_grad]
+    embed = shared.get_input_embeddings()
 
     def work() -> None:
         for parameter in trained:
             parameter.grad = None
         embedded = embed(ids).detach().requires_grad_(not low_rank)
-        own(inputs_embeds=embedded, labels=ids, use_cache=False).loss.backward()
+        shared(inputs_embeds=embedded, labels=ids, use_cache=False).loss.backward()
 
     return work
 
@@ -181,11 +181,11 @@ def floor(model: PreTrainedModel, ids: torch.Tensor, *, low_rank: bool) -> Calla
 def test_step(
     benchmark: BenchmarkFixture, language_model: LanguageModel, way: str, length: int
 ) -> None:
-    """One gradient step on one document, and the passes that no step can do without."""
+    """Take a gradient step on one document; its floor is a forward and a backward pass."""
     benchmark.group = f"a step on {length} tokens, {language_model.model.dtype}"
     ids = torch.randint(5, language_model.model.config.vocab_size, (1, length))
     if way == "step":
-        trainer = Engine(language_model, RECIPE)._worker._trainer
+        trainer = Engine(language_model, CONFIG)._worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=1e-4)
 
         def work() -> None:
@@ -205,24 +205,24 @@ def test_request(
     documents: torch.Tensor,
     way: str,
 ) -> None:
-    """A whole request, and its ten steps and 32 tokens without slot, queue and bookkeeping."""
+    """Run a whole request, or only its ten steps and 32 tokens."""
     benchmark.group = f"a request of 10 steps and 32 tokens, {language_model.model.dtype}"
-    engine = Engine(language_model, RECIPE)
+    engine = Engine(language_model, CONFIG)
     prompt, config = documents[0, 0, :16].tolist(), GenerationConfig(max_tokens=ANSWER)
-    (asked,) = requests(documents, GenerationTask(prompt, config), count=1)
+    (request,) = requests(documents, GenerationTask(prompt, config), count=1)
     if way == "request":
-        work = lambda: ask_all(engine, [asked])  # noqa: E731
+        work = lambda: run_all(engine, [request])  # noqa: E731
     else:
         worker = engine._worker
         trainer = worker._trainer
-        trainer.slots.begin(0, seed=0, learning_rate=RECIPE.learning_rate)
+        trainer.slots.begin(0, seed=0, learning_rate=CONFIG.learning_rate)
         continuation = Continuation(prompt, config, lambda _: False, lambda *_: None)
 
         def work() -> None:
             with torch.enable_grad():
-                for document in asked.documents:
+                for document in request.documents:
                     trainer._gradients(0, [document.token_ids]).tolist()
-                    trainer.slots.step({0: RECIPE.max_gradient_norm})
+                    trainer.slots.step({0: CONFIG.max_gradient_norm})
             generate(worker._model, language_model.tokenizer, [continuation])
 
     benchmark.pedantic(work, rounds=10, warmup_rounds=2)
