@@ -208,7 +208,7 @@ class Answer:
         cache = self._settings.cache
         if cache is None or not request.documents:
             return request
-        self._cache_key = cache.key(engine.fingerprint, request)
+        self._cache_key = cache.key(engine.language_model.fingerprint, request)
         adapter = cache.get(self._cache_key)
         if adapter is None:
             return replace(request, keep_adapter=True)

@@ -5,6 +5,7 @@
 | module | purpose |
 |---|---|
 | `engine` | check requests, submit them, wait for their outcome |
+| `engine_registry` | share an engine between users of the same model |
 | `requests` | a request, its tasks and its outcome |
 | `tickets` | admission; a submitted request and its events |
 | `batching` | the queue, and the thread that runs batches |
@@ -17,7 +18,8 @@
 """
 
 from langchain_sift.ttft.adapter_cache import AdapterCache
-from langchain_sift.ttft.engine import Engine, EngineStatus, shared_engine
+from langchain_sift.ttft.engine import Engine, EngineStatus
+from langchain_sift.ttft.engine_registry import shared_engine
 from langchain_sift.ttft.model.devices import fastest_dtype
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.loading import load_language_model

@@ -18,16 +18,9 @@ slots, so a request never sees another. The base weights are never written to.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import threading
-import weakref
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
@@ -83,21 +76,9 @@ class Engine:
         self.config = config
         self.limits = limits or Limits()
         self.admission = Admission(self.limits)
-        embeddings: Any = language_model.model.get_input_embeddings()
-        self._vocabulary = int(embeddings.num_embeddings)
+        self._vocabulary = language_model.vocabulary_size
         self._worker = Worker(language_model, config)
         self._batcher = Batcher(self._worker.run, self.admission, self.limits)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the model's weights. A trained adapter belongs to these weights only."""
-        digest = hashlib.sha256()
-        model = self.language_model.model
-        for name, weights in [*model.named_parameters(), *model.named_buffers()]:
-            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)} ".encode())
-            flat = weights.detach().contiguous().flatten().view(torch.uint8)
-            digest.update(flat.cpu().numpy().tobytes())
-        return digest.hexdigest()
 
     def request(
         self,
@@ -298,30 +279,3 @@ def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
         config.target_modules,
         config.gradient_checkpointing,
     )
-
-
-# Users of the same weights and adapter shape share an engine, so that one queue makes batches of
-# all their requests.
-_engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = weakref.WeakValueDictionary()
-_creating = threading.Lock()
-
-
-def shared_engine(
-    language_model: LanguageModel, config: FineTuneConfig, limits: Limits | None = None
-) -> Engine:
-    """Return the engine of this model, tokenizer, adapter shape and limits.
-
-    The first call creates it; another is created once it is closed.
-
-    Raises:
-        ArgumentError: As `Engine`.
-    """
-    limits = limits or Limits()
-    weights = (id(language_model.model), id(language_model.tokenizer))
-    key = (*weights, adapter_shape(config), limits)
-    with _creating:
-        engine = _engines.get(key)
-        if engine is None or engine.closed:
-            engine = Engine(language_model, config, limits)
-            _engines[key] = engine
-        return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,7 @@ class LanguageModel:
                 f"weights of {self.name} are offloaded to main memory or disk, and cannot be "
                 "fine-tuned there: load the model onto devices with room for all its weights"
             )
-        size = int(self._embeddings.num_embeddings)
+        size = self.vocabulary_size
         if len(self.tokenizer) > size and (unknown := _unknown_tokens(self.tokenizer, size)):
             raise ArgumentError(
                 f"the tokenizer has {len(self.tokenizer)} tokens, but {self.name} has only {size} "
@@ -70,6 +71,21 @@ class LanguageModel:
             f"the configuration of {self.name} has no context length: set "
             "model.config.max_position_embeddings and pass the loaded model"
         )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights. A trained adapter belongs to these weights only."""
+        digest = hashlib.sha256()
+        for name, weights in [*self.model.named_parameters(), *self.model.named_buffers()]:
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)} ".encode())
+            flat = weights.detach().contiguous().flatten().view(torch.uint8)
+            digest.update(flat.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids that the model can read."""
+        return int(self._embeddings.num_embeddings)
 
     @property
     def device(self) -> torch.device:

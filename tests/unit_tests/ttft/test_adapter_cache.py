@@ -157,10 +157,9 @@ def test_no_two_requests_share_a_key(tmp_path: Path) -> None:
 def test_another_model_of_the_same_name_has_another_fingerprint(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
-    finetune_config: FineTuneConfig,
 ) -> None:
     def fingerprint(model: PreTrainedModel) -> str:
-        return Engine(LanguageModel("same", model, tiny_tokenizer), finetune_config).fingerprint
+        return LanguageModel("same", model, tiny_tokenizer).fingerprint
 
     other = type(tiny_model)(tiny_model.config).eval()
     other.load_state_dict(tiny_model.state_dict())
