@@ -701,6 +701,7 @@ def steps_since(moment: float, output: str) -> int:
     return sum(float(line.split()[1]) > moment for line in output.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.parametrize("where", INTERRUPTED)
 def test_ctrl_c_ends_the_process_within_a_step(
@@ -721,6 +722,7 @@ def test_ctrl_c_ends_the_process_within_a_step(
         assert bad not in errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 @pytest.mark.parametrize("where", ABANDONED)
 def test_the_process_ends_while_an_abandoned_request_trains(

@@ -375,6 +375,7 @@ def check(case: Case, result: Reply | BaseException, base: Reply) -> None:
         assert any(result is error for error in fault.errors), (fault, result)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frozen_heap")
 def test_of_a_thousand_requests_half_fail_at_every_stage(
     *,

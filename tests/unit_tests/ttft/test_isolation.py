@@ -128,6 +128,7 @@ def alone(
     return replies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8])
 def test_a_thousand_requests_of_eight_threads_answer_as_alone(
     *,
@@ -175,6 +176,7 @@ def pristine_nats(
     return nats
 
 
+@pytest.mark.slow
 def test_none_of_a_thousand_secrets_stays_in_the_model(
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
@@ -215,6 +217,7 @@ def test_none_of_a_thousand_secrets_stays_in_the_model(
 # --- repeatability --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 17}])
 def test_a_request_has_the_same_answer_a_hundred_times_in_any_batch(
     sampling: dict[str, object],

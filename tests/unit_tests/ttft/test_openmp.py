@@ -50,6 +50,7 @@ def report() -> Any:
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(_pause is None, reason="the OpenMP of this PyTorch is not GCC's")
 def test_helpers_end_and_start_again(report: Any) -> None:
     assert report["busy"] > report["before"]
@@ -58,6 +59,7 @@ def test_helpers_end_and_start_again(report: Any) -> None:
     assert report["same"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_computes(report: Any) -> None:
     """Its parent had computed before the fork."""
