@@ -46,7 +46,7 @@ class VLLMAdapters:
     """Loads adapters into a vLLM server, each under a unique name, and unloads them.
 
     Start the server as follows, where only you can reach it: as vLLM's documentation warns,
-    whoever can load adapters can change answers. The server's user must be able to read the
+    anyone who can load adapters can change answers. The server's user must be able to read the
     folder of the adapters.
 
         VLLM_ALLOW_RUNTIME_LORA_UPDATING=True vllm serve org/name --enable-lora --max-lora-rank 64

@@ -61,8 +61,8 @@ def render(
     parameter = _tools_parameter(tokenizer) if tools else ""
     if tools and not parameter:
         raise ArgumentError(
-            f"the chat template of {_name(tokenizer)} has no place for tools: use an instruct "
-            "model whose template takes them, such as Qwen, Llama 3.1 or later or Mistral, or "
+            f"the chat template of {_name(tokenizer)} does not support tools: use an instruct "
+            "model whose template does, such as Qwen, Llama 3.1 or later or Mistral, or "
             "describe the tools in the prompt"
         )
     if not tokenizer.chat_template:

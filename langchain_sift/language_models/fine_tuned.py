@@ -1,4 +1,8 @@
-"""The chat model and the text model in common: fields, engine, settings of a call, batches."""
+"""Define the fields and methods that the chat model and the text model share.
+
+Longer than 300 lines: pydantic and LangChain require the documented fields and the methods that
+override theirs in one class.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat templates as the well-known models' are, and tools to be told of."""
+"""Define chat templates like those of common models, and tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`create_ttft_chain`: one word between base model, RAG, fine-tuning and both."""
+"""Test `create_ttft_chain` in its four modes."""
 
 # ruff: noqa: ARG002 - a callback handler's signatures are LangChain's
 
@@ -22,12 +22,12 @@ from langchain_sift import (
 from langchain_sift.errors import ArgumentError
 
 QUESTION = "Who repairs the broken clock near the border?"
-RECIPE = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
+CONFIG = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
 
 
 @pytest.fixture(params=[ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 def llm(request, tiny_model, tiny_tokenizer):
-    return request.param(model=tiny_model, tokenizer=tiny_tokenizer, finetune=RECIPE, max_tokens=12)
+    return request.param(model=tiny_model, tokenizer=tiny_tokenizer, finetune=CONFIG, max_tokens=12)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def retriever(store):
 
 
 class Runs(BaseCallbackHandler):
-    """Remembers who called whom."""
+    """Record the parent of each run."""
 
     def __init__(self):
         self.parents, self.retrieved, self.prompts = {}, [], []
@@ -66,7 +66,7 @@ def test_the_base_model_answers_alone(llm, retriever):
     assert found == {"input": QUESTION, "context": [], "answer": expected}
 
 
-def test_fine_tuning_learns_from_the_choice_with_repeats_and_shows_none_of_it(llm, retriever):
+def test_fine_tuning_uses_the_choice_with_repeats_and_no_context(llm, retriever):
     runs = Runs()
     retriever = retriever.model_copy(update={"noise_variance": 30.0})
     chain = create_ttft_chain(llm, retriever, mode="ttft")
@@ -85,7 +85,7 @@ def test_fine_tuning_learns_from_the_choice_with_repeats_and_shows_none_of_it(ll
 
 
 @pytest.mark.parametrize("score_key", [None, "gain"])
-def test_documents_that_bring_too_little_are_not_learned_from(llm, retriever, score_key):
+def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, score_key):
     choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
     gain = sum(choice.gain for choice in choices)
     retriever = retriever.model_copy(update={"score_key": score_key})
@@ -101,7 +101,7 @@ def test_documents_that_bring_too_little_are_not_learned_from(llm, retriever, sc
 
 
 @pytest.mark.parametrize("mode", ["rag", "both"])
-def test_the_prompt_shows_each_document_once(llm, retriever, mode):
+def test_the_prompt_has_each_document_once(llm, retriever, mode):
     runs = Runs()
     chain = create_ttft_chain(llm, retriever.model_copy(update={"k": 2}), mode=mode)
     found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
@@ -110,7 +110,7 @@ def test_the_prompt_shows_each_document_once(llm, retriever, mode):
     assert runs.prompts[0].endswith(QUESTION)
 
 
-def test_rag_is_what_a_retrieval_chain_of_the_base_model_is(llm, retriever):
+def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):
     few = retriever.model_copy(update={"k": 2})
     prompt = PromptTemplate.from_template("{context}\n{input}")
 
@@ -124,7 +124,7 @@ def test_rag_is_what_a_retrieval_chain_of_the_base_model_is(llm, retriever):
 
 
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
-def test_the_retrieval_is_a_run_below_the_chain_s(llm, retriever, mode):
+def test_the_retrieval_is_a_run_within_the_chains(llm, retriever, mode):
     runs = Runs()
     chain = create_ttft_chain(llm, retriever.model_copy(update={"k": 2}), mode=mode)
     chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
@@ -135,7 +135,7 @@ def test_the_retrieval_is_a_run_below_the_chain_s(llm, retriever, mode):
     assert parent == next(iter(runs.parents))
 
 
-async def test_it_streams_and_batches_what_it_returns(llm, retriever):
+async def test_streams_and_batches_equal_single_answers(llm, retriever):
     chain = create_ttft_chain(llm, retriever, mode="ttft")
     expected = chain.invoke({"input": QUESTION})
     pieces = [piece["answer"] for piece in chain.stream({"input": QUESTION}) if "answer" in piece]
@@ -144,14 +144,14 @@ async def test_it_streams_and_batches_what_it_returns(llm, retriever):
     assert chain.batch([{"input": QUESTION}] * 2) == [expected] * 2
 
 
-def test_any_model_serves_without_learning(retriever):
+def test_any_model_works_in_the_modes_without_fine_tuning(retriever):
     model = FakeListChatModel(responses=["an answer"])
     for mode in ("base", "rag"):
         chain = create_ttft_chain(model, retriever, mode=mode)
         assert chain.invoke({"input": QUESTION})["answer"] == "an answer"
 
 
-def test_what_is_wrong_is_said(llm, retriever):
+def test_wrong_arguments_are_errors(llm, retriever):
     with pytest.raises(ArgumentError, match=r"mode must be one of .*'both'.* got 'rga'"):
         create_ttft_chain(llm, retriever, mode="rga")
     model = FakeListChatModel(responses=["an answer"])

@@ -1,4 +1,4 @@
-"""The chat model: LangChain's standard tests, and what makes it ours."""
+"""Test the chat model with LangChain's standard tests, and its fine-tuning."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from langchain_sift import HiddenStateEmbeddings
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+CONFIG = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def chat(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         retriever=SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0),
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=8,
     )
 
 
 class StandardParameters:
-    """What both suites of LangChain's standard tests are run with."""
+    """Parameters of both suites of LangChain's standard tests."""
 
     @pytest.fixture(autouse=True)
     def _small_model(
@@ -72,11 +72,11 @@ class StandardParameters:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {**self._model_params, "finetune": RECIPE}
+        return {**self._model_params, "finetune": CONFIG}
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        # Those of the standard parameters that mean something to a model in this process.
+        # The standard parameters that a local model has.
         return {"temperature": 0, "max_tokens": 20, "stop": []}
 
 
@@ -89,7 +89,7 @@ class TestStandardIntegration(StandardParameters, ChatModelIntegrationTests):
 
 
 class ToolParameters(StandardParameters):
-    """The same for a model that calls tools."""
+    """Parameters for a model that calls tools."""
 
     @pytest.fixture(autouse=True)
     def _small_model(self, tool_model: tuple[PreTrainedModel, PreTrainedTokenizerFast]) -> None:
@@ -124,7 +124,7 @@ class TestStandardIntegrationWithTools(ToolParameters, ChatModelIntegrationTests
     pass
 
 
-def test_it_tells_what_it_learned_from(chat: ChatTestTimeFineTuned) -> None:
+def test_the_message_has_the_documents_and_the_usage(chat: ChatTestTimeFineTuned) -> None:
     message = chat.invoke("The river carries seven maps")
     record = message.response_metadata["ttft"]
     expected = chat.retriever.invoke("The river carries seven maps", replace=True)
@@ -138,16 +138,16 @@ def test_it_tells_what_it_learned_from(chat: ChatTestTimeFineTuned) -> None:
     assert message.usage_metadata["output_tokens"] == 8
 
 
-def test_what_it_learns_changes_the_answer_and_is_forgotten(chat: ChatTestTimeFineTuned) -> None:
-    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+def test_fine_tuning_changes_the_answer_and_is_discarded(chat: ChatTestTimeFineTuned) -> None:
+    training_documents = [Document("zebra zebra zebra zebra zebra zebra")] * 12
     base = chat.invoke("A baker", documents=[]).content
-    taught = chat.invoke("A baker", documents=lesson).content
-    assert taught != base
+    fine_tuned = chat.invoke("A baker", documents=training_documents).content
+    assert fine_tuned != base
     assert chat.invoke("A baker", documents=[]).content == base
-    assert chat.invoke("A baker", documents=lesson).content == taught
+    assert chat.invoke("A baker", documents=training_documents).content == fine_tuned
 
 
-def test_an_empty_store_leaves_the_base_model_and_says_so(
+def test_with_an_empty_store_the_base_model_answers_with_the_reason(
     chat: ChatTestTimeFineTuned, embeddings: HiddenStateEmbeddings
 ) -> None:
     empty = Chroma(collection_name=f"empty-{uuid.uuid4()}", embedding_function=embeddings)
@@ -177,7 +177,7 @@ def test_the_query_is_the_last_human_message(
     assert asked[-1] == "one / two / three"
 
 
-def test_a_chat_template_is_used_where_there_is_one(
+def test_the_chat_template_is_used_if_there_is_one(
     chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     messages = [SystemMessage("be brief"), HumanMessage("one"), HumanMessage("two")]
@@ -196,7 +196,7 @@ def test_a_chat_template_is_used_where_there_is_one(
         tiny_tokenizer.chat_template = None
 
 
-def test_it_works_in_a_chain_and_streams_the_same_text(chat: ChatTestTimeFineTuned) -> None:
+def test_a_chain_streams_the_same_text(chat: ChatTestTimeFineTuned) -> None:
     prompt = ChatPromptTemplate.from_messages([("user", "{subject} carries")])
     chain = prompt | chat | StrOutputParser()
     whole = chain.invoke({"subject": "The river"})
@@ -206,7 +206,7 @@ def test_it_works_in_a_chain_and_streams_the_same_text(chat: ChatTestTimeFineTun
     assert chain.batch([{"subject": "The river"}] * 3) == [whole] * 3
 
 
-async def test_async_answers_alike(chat: ChatTestTimeFineTuned) -> None:
+async def test_coroutines_get_the_same_answers(chat: ChatTestTimeFineTuned) -> None:
     expected = [chat.invoke(text).content for text in ("The river", "A baker")]
     found = await asyncio.gather(chat.ainvoke("The river"), chat.ainvoke("A baker"))
     assert [message.content for message in found] == expected
@@ -224,7 +224,7 @@ def test_stop_strings_end_the_answer_before_them(chat: ChatTestTimeFineTuned) ->
     )
 
 
-def test_an_answer_never_comes_from_a_cache_by_default(chat: ChatTestTimeFineTuned) -> None:
+def test_answers_are_not_cached_by_default(chat: ChatTestTimeFineTuned) -> None:
     cache = InMemoryCache()
     set_llm_cache(cache)
     try:
@@ -234,7 +234,7 @@ def test_an_answer_never_comes_from_a_cache_by_default(chat: ChatTestTimeFineTun
         set_llm_cache(None)
 
 
-def test_typos_are_errors_that_name_what_is_allowed(chat: ChatTestTimeFineTuned) -> None:
+def test_typos_are_errors_that_list_the_known_names(chat: ChatTestTimeFineTuned) -> None:
     with pytest.raises(ValueError, match="max_token\n"):
         ChatTestTimeFineTuned(model="x", max_token=3)
     with pytest.raises(ArgumentError, match=r"'max_token'.*max_tokens"):
@@ -264,7 +264,7 @@ def test_the_retrieval_is_traced_as_part_of_the_models_run(chat: ChatTestTimeFin
     assert runs["retriever"][1] == runs["model"][0]
 
 
-def test_making_one_loads_nothing() -> None:
+def test_construction_loads_nothing() -> None:
     chat = ChatTestTimeFineTuned(model="no/such-model")
     assert chat._engine is None
     assert "no/such-model" in repr(chat)

@@ -1,4 +1,4 @@
-"""`SIFTRetriever` and `SIFTReranker` where LangChain and LangGraph use retrievers."""
+"""Test `SIFTRetriever` and `SIFTReranker` in the places of LangChain and LangGraph."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def word_vector(word):
 
 
 class WordEmbeddings(Embeddings):
-    """Sums vectors drawn from the words; keeps the queries and counts the documents."""
+    """Sums of random word vectors; records the queries and counts the documents."""
 
     model = "words-24"
     unreachable = "unreachable"
@@ -90,18 +90,18 @@ class WordEmbeddings(Embeddings):
         words = re.findall(r"\w+", text.lower())
         return sum(map(word_vector, words), np.zeros(DIMENSIONS))
 
-    def _asked(self, text):
+    def _embed(self, text):
         if text == self.unreachable:
             raise ConnectionError("the embedding service is gone")
         self.queries.append(text)
         return self.vector(text).tolist()
 
     def embed_query(self, text):
-        return self._asked(text)
+        return self._embed(text)
 
     async def aembed_query(self, text):
         await asyncio.sleep(0)
-        return self._asked(text)
+        return self._embed(text)
 
     def embed_documents(self, texts):
         self.documents += len(texts)
@@ -162,7 +162,7 @@ def chosen_by_formula(texts, query, k):
 
 
 def by_formula(texts, query, *, k=4):
-    """Return the places of the texts that brute force chooses."""
+    """Return the indices of the texts that brute force chooses."""
     return chosen_by_formula(tuple(texts), query, k)
 
 
@@ -171,7 +171,7 @@ def expected_ids(texts, query, *, k=4):
 
 
 class Observer(BaseCallbackHandler):
-    """Keeps what a retriever's run tells."""
+    """Record the events of a retriever's runs."""
 
     def __init__(self):
         self.started, self.ended, self.custom, self.failed = [], [], [], []
@@ -196,7 +196,7 @@ class Observer(BaseCallbackHandler):
 
 
 class AsyncObserver(AsyncCallbackHandler):
-    """The same, by coroutines."""
+    """Record the same events with coroutines."""
 
     def __init__(self):
         self.seen = Observer()
@@ -215,7 +215,7 @@ class AsyncObserver(AsyncCallbackHandler):
 
 
 class ScriptedModel(GenericFakeChatModel):
-    """Says what it is given to say, with tools at hand or without."""
+    """Answers with given messages, with or without tools."""
 
     def bind_tools(self, tools, **kwargs):
         del tools, kwargs
@@ -269,7 +269,7 @@ def test_a_retrieval_chain_answers_from_the_documents(retriever, texts):
     assert answer["answer"] == [texts[place].split()[0] for place in chosen]
 
 
-async def test_it_is_a_part_of_parallel_and_assigned_steps(retriever, texts):
+async def test_a_retriever_works_in_parallel_and_assigned_steps(retriever, texts):
     parallel = RunnableParallel(context=retriever, question=RunnablePassthrough())
     assigned = RunnablePassthrough.assign(context=itemgetter("question") | retriever)
     for answer in (
@@ -282,7 +282,7 @@ async def test_it_is_a_part_of_parallel_and_assigned_steps(retriever, texts):
         assert ids(answer["context"]) == expected_ids(texts, QUERY)
 
 
-async def test_a_dictionary_as_the_query_names_the_cure(retriever, texts):
+async def test_a_dictionary_as_the_query_is_an_error_with_the_cure(retriever, texts):
     question = {"question": QUERY}
     with pytest.raises(TypeError, match=r"got dict: .*itemgetter\('question'\) \| retriever"):
         retriever.invoke(question)
@@ -357,7 +357,7 @@ def multi_query(retriever):
 
 @pytest.mark.parametrize("score_key", [None, "gain"])
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
-async def test_documents_that_several_queries_find_are_returned_once(facts, texts, score_key, how):
+async def test_documents_of_several_queries_are_returned_once(facts, texts, score_key, how):
     retriever = SIFTRetriever(vectorstore=facts, k=8, score_key=score_key)
     several = multi_query(retriever)
     found = several.invoke(QUERY) if how == "invoke" else await several.ainvoke(QUERY)
@@ -405,7 +405,7 @@ def test_a_merger_takes_from_each_in_turn(facts, texts):
     assert ids(found) == [id_ for pair in pairs for id_ in pair]
 
 
-async def test_the_reranker_compresses_what_another_retriever_finds(facts, words):
+async def test_the_reranker_compresses_the_documents_of_another_retriever(facts, words):
     retriever = ContextualCompressionRetriever(
         base_compressor=SIFTReranker(embeddings=words, top_n=5),
         base_retriever=facts.as_retriever(search_kwargs={"k": 20}),
@@ -436,7 +436,7 @@ async def test_the_reranker_is_a_step_of_a_pipeline(facts, words):
 
 @pytest.fixture
 def parents(texts, words):
-    """Return a retriever of texts whose sentences are what is searched."""
+    """Return a retriever of texts that searches their sentences."""
     chroma = Chroma(collection_name=unused_name(), embedding_function=words)
     retriever = ParentDocumentRetriever(
         vectorstore=chroma,
@@ -452,7 +452,7 @@ def parents(texts, words):
     chroma.delete_collection()
 
 
-def test_children_that_sift_chooses_lead_to_their_parents(parents, texts):
+def test_chosen_children_lead_to_their_parents(parents, texts):
     def parents_of(children):
         keys = dict.fromkeys(child.metadata[parents.id_key] for child in children)
         return parents.docstore.mget(list(keys))
@@ -506,7 +506,7 @@ async def test_the_events_of_a_chain_show_the_retrieval_and_its_choice_once(retr
     check_selection(choice["data"], texts, QUERY)
 
 
-def test_a_handler_of_a_chain_hears_of_the_choice_once(retriever, texts):
+def test_a_handler_of_a_chain_gets_the_choice_once(retriever, texts):
     observer = Observer()
     (itemgetter("question") | retriever).invoke({"question": QUERY}, {"callbacks": [observer]})
     ((name, run, data),) = observer.custom
@@ -515,7 +515,7 @@ def test_a_handler_of_a_chain_hears_of_the_choice_once(retriever, texts):
     check_selection(data, texts, QUERY)
 
 
-def test_settings_out_of_numpy_are_told_as_numbers_of_pythons_own(retriever):
+def test_numpy_settings_are_reported_as_python_numbers(retriever):
     observer = Observer()
     settings = {"k": np.int64(300), "noise_variance": np.float32(0.5)}
     retriever.invoke(QUERY, {"callbacks": [observer]}, **settings)
@@ -524,7 +524,7 @@ def test_settings_out_of_numpy_are_told_as_numbers_of_pythons_own(retriever):
     assert (data["fetch_k"], data["noise_variance"]) == (300, 0.5)
 
 
-async def test_handlers_of_both_kinds_hear_of_the_choice(retriever):
+async def test_synchronous_and_asynchronous_handlers_get_the_choice(retriever):
     observer, async_observer = Observer(), AsyncObserver()
     retriever.invoke(QUERY, {"callbacks": [async_observer]})
     await retriever.ainvoke(QUERY, {"callbacks": [observer, async_observer]})
@@ -595,7 +595,7 @@ def test_the_embeddings_model_may_be_called_model_name():
     assert observer.started[0]["metadata"]["ls_embedding_model"] == "named-24"
 
 
-def test_a_trace_names_the_embedder_of_the_query_where_it_is_another():
+def test_a_trace_names_a_separate_query_embedder():
     class QueryEmbeddings(WordEmbeddings):
         model = "query-words-24"
 
@@ -612,7 +612,7 @@ def test_a_trace_names_the_embedder_of_the_query_where_it_is_another():
 
 
 class KeyedEmbeddings(WordEmbeddings):
-    """Holds what must not be told."""
+    """Embeddings with a secret key."""
 
     def __init__(self):
         super().__init__()
@@ -621,7 +621,7 @@ class KeyedEmbeddings(WordEmbeddings):
 
 
 class KeyedModelEmbeddings(BaseModel, Embeddings):
-    """The same as a pydantic model, whose `repr` shows its fields."""
+    """The same as a pydantic model, whose `repr` has its fields."""
 
     api_key: str = "sk-secret"
     headers: dict[str, str] = {"Authorization": "Bearer sk-secret"}
@@ -647,12 +647,12 @@ def test_a_dump_names_the_class_and_no_secret(embeddings):
         assert "secret" not in text
 
 
-def test_a_pickle_is_refused_and_says_what_to_do(retriever):
+def test_a_pickle_is_refused_with_the_cure(retriever):
     with pytest.raises(TypeError, match=r"SIFTRetriever on a Chroma cannot be pickled: open the"):
         pickle.dumps(retriever)
 
 
-def test_a_copy_is_a_retriever_of_its_own_on_the_same_store(retriever, texts):
+def test_a_copy_is_a_separate_retriever_on_the_same_store(retriever, texts):
     copy = retriever.model_copy(update={"k": 2})
     assert ids(copy.invoke(QUERY)) == expected_ids(texts, QUERY, k=2)
     assert ids(retriever.invoke(QUERY)) == expected_ids(texts, QUERY)
@@ -660,10 +660,10 @@ def test_a_copy_is_a_retriever_of_its_own_on_the_same_store(retriever, texts):
     assert retriever.model_copy() == retriever
 
 
-# What a runnable can be made into
+# Bound, configured and combined retrievers
 
 
-async def test_bound_settings_hold_for_every_call(retriever, texts):
+async def test_bound_settings_apply_to_every_call(retriever, texts):
     bound = retriever.bind(k=2)
     expected = [expected_ids(texts, query, k=2) for query in QUERIES]
     assert ids(bound.invoke(QUERY)) == expected[0]
@@ -715,7 +715,7 @@ def test_another_retriever_can_be_its_alternative(retriever, facts, texts):
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_a_store_that_fails_at_first_is_asked_again(retriever, facts, texts, how):
+async def test_a_store_that_fails_once_is_queried_again(retriever, facts, texts, how):
     again = retriever.with_retry(
         retry_if_exception_type=(StoreError,), wait_exponential_jitter=False
     )
@@ -729,13 +729,13 @@ async def test_a_store_that_fails_at_first_is_asked_again(retriever, facts, text
     with failing_once, pytest.raises(StoreError, match="RuntimeError"):
         retriever.invoke(QUERY)
     with failing_once as asked:
-        found = await asked_how(again, how)
+        found = await run_query(again, how)
     assert ids(found) == expected_ids(texts, QUERY)
     assert asked.call_count > 1
 
 
-async def asked_how(runnable, how):
-    """Ask the query in one of four ways."""
+async def run_query(runnable, how):
+    """Run the query in one of four ways."""
     if how == "invoke":
         return runnable.invoke(QUERY)
     if how == "ainvoke":
@@ -744,13 +744,13 @@ async def asked_how(runnable, how):
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_another_store_answers_for_one_that_is_gone(retriever, texts, words, how):
+async def test_a_fallback_store_replaces_a_deleted_one(retriever, texts, words, how):
     gone = Chroma(collection_name=unused_name(), embedding_function=words)
     absent = SIFTRetriever(vectorstore=gone)
     gone.delete_collection()
     with pytest.raises(CollectionNotFound):
         absent.invoke(QUERY)
-    found = await asked_how(absent.with_fallbacks([retriever]), how)
+    found = await run_query(absent.with_fallbacks([retriever]), how)
     assert ids(found) == expected_ids(texts, QUERY)
 
 
@@ -765,7 +765,7 @@ async def batched(retriever, how, queries, *args, **kwargs):
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])
 @pytest.mark.parametrize("candidate_search", ["nearest", "residual", "exhaustive"])
-async def test_a_batch_is_what_invoke_returns_in_the_same_order(facts, how, candidate_search):
+async def test_a_batch_equals_single_queries_in_order(facts, how, candidate_search):
     retriever = SIFTRetriever(
         vectorstore=facts, score_key="gain", candidate_search=candidate_search
     )
@@ -781,7 +781,7 @@ async def test_a_batch_is_what_invoke_returns_in_the_same_order(facts, how, cand
 @pytest.mark.parametrize("how", ["batch", "abatch"])
 @pytest.mark.parametrize("kind", ["chroma", "in memory"])
 @pytest.mark.parametrize("others", [[QUERY], QUERIES[1:]])
-async def test_what_one_query_of_a_batch_gets_no_other_shares(facts, texts, how, kind, others):
+async def test_queries_of_a_batch_share_no_documents(facts, texts, how, kind, others):
     retriever = SIFTRetriever(vectorstore=facts if kind == "chroma" else in_memory(texts), k=20)
     first, *rest = await batched(retriever, how, [QUERY, *others])
     found = {id_ for documents in rest for id_ in ids(documents)}
@@ -805,7 +805,7 @@ def test_each_query_of_a_batch_runs_under_its_own_configuration(retriever):
         assert len(observer.custom) == len(observer.ended) == 1
 
 
-async def test_other_ways_to_ask_many_queries_return_the_same(retriever, texts):
+async def test_other_ways_to_run_many_queries_return_the_same(retriever, texts):
     expected = [expected_ids(texts, query) for query in QUERIES]
     mapped = RunnableLambda(str.splitlines) | retriever.map()
     assert [ids(found) for found in mapped.invoke("\n".join(QUERIES))] == expected
@@ -846,13 +846,13 @@ async def test_a_wrong_setting_of_a_batch_is_an_error_of_each_of_its_queries(ret
 
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])
-async def test_no_queries_are_no_answers(retriever, words, how):
+async def test_an_empty_batch_of_queries_returns_an_empty_list(retriever, words, how):
     assert await batched(retriever, how, []) == []
     assert words.queries == []
 
 
 class MeetingEmbeddings(WordEmbeddings):
-    """Embeds a query only when `together` are asked at once; keeps how many ever were."""
+    """Embeds queries only `together` at once; records the maximum."""
 
     def __init__(self, together):
         super().__init__()
@@ -869,7 +869,7 @@ class MeetingEmbeddings(WordEmbeddings):
     def embed_query(self, text):
         self._count(+1)
         self._meeting.wait()
-        time.sleep(0.01)  # who should not have come would come now
+        time.sleep(0.01)  # a surplus query would arrive now
         self._count(-1)
         return super().embed_query(text)
 
@@ -884,7 +884,7 @@ class MeetingEmbeddings(WordEmbeddings):
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_so_many_queries_are_embedded_at_once_and_no_more(texts, how, limit):
+async def test_max_concurrency_limits_the_embedding_of_queries(texts, how, limit):
     embeddings = MeetingEmbeddings(limit)
     retriever = SIFTRetriever(vectorstore=in_memory(texts), query_embedder=embeddings)
     found = await batched(retriever, how, QUERIES, {"max_concurrency": limit})
@@ -895,7 +895,7 @@ async def test_so_many_queries_are_embedded_at_once_and_no_more(texts, how, limi
 
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])
-async def test_the_limit_holds_for_the_parts_of_queries(texts, how):
+async def test_max_concurrency_applies_to_the_parts_of_queries(texts, how):
     embeddings = MeetingEmbeddings(2)
     retriever = SIFTRetriever(
         vectorstore=in_memory(texts), query_embedder=embeddings, query_splitter=str.split
@@ -909,7 +909,7 @@ async def test_the_limit_holds_for_the_parts_of_queries(texts, how):
 
 
 class BlockingEmbeddings(WordEmbeddings):
-    """Blocks the event loop, as the negative of the test below."""
+    """Blocks the event loop, as a negative control."""
 
     async def aembed_query(self, text):
         time.sleep(0.001)
@@ -937,7 +937,7 @@ async def test_nothing_blocks_the_event_loop(facts, words, texts, candidate_sear
 
 
 @pytest.mark.parametrize("how", ["ainvoke", "abatch"])
-async def test_the_event_loop_turns_while_a_store_is_slow(texts, how):
+async def test_the_event_loop_runs_while_a_store_is_slow(texts, how):
     turned = threading.Event()
 
     def slow(document):
@@ -951,12 +951,12 @@ async def test_the_event_loop_turns_while_a_store_is_slow(texts, how):
         turned.set()
 
     retriever = SIFTRetriever(vectorstore=in_memory(texts), search_kwargs={"filter": slow})
-    found, _ = await asyncio.gather(asked_how(retriever, how), turn())
+    found, _ = await asyncio.gather(run_query(retriever, how), turn())
     assert ids(found) == expected_ids(texts, QUERY)
 
 
 @pytest.mark.parametrize("kind", ["chroma", "in memory"])
-def test_many_threads_get_what_one_gets_every_time(facts, texts, kind):
+def test_many_threads_get_the_results_of_one(facts, texts, kind):
     store = facts if kind == "chroma" else in_memory(texts)
     retriever = SIFTRetriever(vectorstore=store, score_key="gain")
     queries = [*QUERIES, *texts[:6]] * 16
@@ -970,7 +970,7 @@ def test_many_threads_get_what_one_gets_every_time(facts, texts, kind):
     assert scores_of(found) == scores_of(expected[query] for query in queries)
 
 
-async def test_many_coroutines_get_what_one_gets_every_time(facts, texts):
+async def test_many_coroutines_get_the_results_of_one(facts, texts):
     retriever = SIFTRetriever(vectorstore=facts, score_key="gain")
     queries = [*QUERIES, *texts[:6]] * 8
     expected = {query: retriever.invoke(query) for query in set(queries)}
@@ -998,7 +998,7 @@ def scores_of(answers):
 
 
 class TestInMemoryVectorStore(RetrieversIntegrationTests):
-    """What LangChain asks of every retriever."""
+    """LangChain's tests of every retriever."""
 
     @pytest.fixture(autouse=True)
     def _use(self, texts, words):

@@ -1,4 +1,4 @@
-"""The text model: the same engine, with strings at both ends."""
+"""Test the text model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+CONFIG = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
 
 
 @pytest.fixture
@@ -32,24 +32,24 @@ def llm(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         retriever=SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0),
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=8,
     )
 
 
-def test_it_answers_as_the_chat_model_on_one_engine(llm: TestTimeFineTunedLLM) -> None:
+def test_answers_equal_the_chat_models_on_one_engine(llm: TestTimeFineTunedLLM) -> None:
     chat = ChatTestTimeFineTuned(
         model=llm.model,
         tokenizer=llm.tokenizer,
         retriever=llm.retriever,
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=8,
     )
     assert chat.engine is llm.engine
     assert llm.invoke("The river carries") == chat.invoke("The river carries").content
 
 
-def test_it_works_in_a_chain_and_does_not_repeat_the_prompt(llm: TestTimeFineTunedLLM) -> None:
+def test_a_chain_returns_the_answer_without_the_prompt(llm: TestTimeFineTunedLLM) -> None:
     chain = PromptTemplate.from_template("{subject} carries") | llm | StrOutputParser()
     whole = chain.invoke({"subject": "The river"})
     assert whole
@@ -61,40 +61,40 @@ def test_it_works_in_a_chain_and_does_not_repeat_the_prompt(llm: TestTimeFineTun
     ]
 
 
-async def test_async_answers_alike(llm: TestTimeFineTunedLLM) -> None:
+async def test_coroutines_get_the_same_answers(llm: TestTimeFineTunedLLM) -> None:
     assert await llm.ainvoke("The river") == llm.invoke("The river")
     pieces = [piece async for piece in llm.astream("The river")]
     assert "".join(pieces) == llm.invoke("The river")
 
 
-def test_every_generation_tells_what_it_learned_from(llm: TestTimeFineTunedLLM) -> None:
+def test_every_generation_has_its_documents(llm: TestTimeFineTunedLLM) -> None:
     result = llm.generate(["The river", "A baker"])
     for prompt, (generation,) in zip(("The river", "A baker"), result.generations, strict=True):
         expected = [document.id for document in llm.retriever.invoke(prompt, replace=True)]
         assert generation.generation_info["ttft"]["documents"] == expected
 
 
-def test_given_documents_are_learned_from_and_no_retriever_is_asked(
+def test_documents_of_a_call_replace_the_retriever(
     llm: TestTimeFineTunedLLM,
 ) -> None:
-    lesson = [Document("zebra zebra zebra zebra zebra", id="lesson")] * 12
-    result = llm.generate(["A baker"], documents=lesson)
+    training_documents = [Document("zebra zebra zebra zebra zebra", id="lesson")] * 12
+    result = llm.generate(["A baker"], documents=training_documents)
     assert result.generations[0][0].generation_info["ttft"]["documents"] == ["lesson"] * 12
     assert result.generations[0][0].text != llm.invoke("A baker", documents=[])
 
 
-def test_tokens_are_counted_by_its_own_tokenizer(llm: TestTimeFineTunedLLM) -> None:
+def test_tokens_are_counted_by_the_models_tokenizer(llm: TestTimeFineTunedLLM) -> None:
     assert llm.get_num_tokens("The river") == len(llm.tokenizer("The river")["input_ids"])
 
 
-async def test_a_cached_answer_is_not_that_of_a_call_with_other_settings(
+async def test_a_call_with_other_settings_does_not_hit_the_cache(
     llm: TestTimeFineTunedLLM,
 ) -> None:
     cached = llm.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
-    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
-    taught, plain = llm.invoke("A baker", documents=lesson), llm.invoke("A baker")
-    assert taught != plain
+    training_documents = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+    fine_tuned, plain = llm.invoke("A baker", documents=training_documents), llm.invoke("A baker")
+    assert fine_tuned != plain
     assert cached.invoke("A baker") == plain
-    assert cached.invoke("A baker", documents=lesson) == taught
-    assert await cached.ainvoke("A baker", documents=lesson) == taught
+    assert cached.invoke("A baker", documents=training_documents) == fine_tuned
+    assert await cached.ainvoke("A baker", documents=training_documents) == fine_tuned
     assert cached.invoke("A baker") == plain

@@ -1,4 +1,4 @@
-"""Tools end to end: a real model that calls them, agents, structured output, and who cannot."""
+"""Test tools end to end: calls, agents, structured output, and models without tools."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 ToolModel = tuple["PreTrainedModel", "PreTrainedTokenizerFast"]
 QUESTION = {"messages": [HumanMessage(WEATHER)]}
-NO_PLACE = "has no place for tools"
+NO_TOOLS = "does not support tools"
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def summed(chunks: Iterator[AIMessageChunk]) -> AIMessageChunk:
     return first + rest if rest else first
 
 
-def essence(message: AIMessage) -> tuple[Any, ...]:
-    """Return what does not differ from one answer to the next."""
+def content_and_calls(message: AIMessage) -> tuple[Any, ...]:
+    """Return the parts of a message that do not differ between equal answers."""
     calls = [(call["name"], call["args"]) for call in message.tool_calls]
     invalid = [(call["name"], call["args"]) for call in message.invalid_tool_calls]
     return message.text, calls, invalid
@@ -78,31 +78,33 @@ def essence(message: AIMessage) -> tuple[Any, ...]:
 # Agents.
 
 
-def check_the_agents(messages: list[Any], *, taught: int = 0) -> None:
+def check_the_agents(messages: list[Any], *, steps: int = 0) -> None:
     _, call, result, answer = messages
     assert [made["args"] for made in call.tool_calls] == [{"location": PLACE}]
     assert isinstance(result, ToolMessage)
     assert result.content == f"It's sunny in {PLACE}."
     assert result.tool_call_id == call.tool_calls[0]["id"]
     assert (answer.content, answer.tool_calls) == ("It is sunny there.", [])
-    assert answer.response_metadata["ttft"]["steps"] == taught
+    assert answer.response_metadata["ttft"]["steps"] == steps
 
 
 def test_an_agent_calls_its_tool_and_answers(chat: ChatTestTimeFineTuned) -> None:
     check_the_agents(create_agent(chat, tools=[get_weather]).invoke(QUESTION)["messages"])
 
 
-async def test_an_agent_does_so_by_coroutines(chat: ChatTestTimeFineTuned) -> None:
+async def test_an_agent_of_coroutines_calls_its_tool_and_answers(
+    chat: ChatTestTimeFineTuned,
+) -> None:
     result = await create_agent(chat, tools=[get_weather]).ainvoke(QUESTION)
     check_the_agents(result["messages"])
 
 
-def test_an_agent_learns_from_documents_at_each_turn(chat: ChatTestTimeFineTuned) -> None:
+def test_an_agent_is_fine_tuned_at_each_turn(chat: ChatTestTimeFineTuned) -> None:
     queries: list[str] = []
     documents = [Document("San Francisco lies at the sea.")] * 2
     retriever = RunnableLambda(lambda query: queries.append(query) or documents)
     agent = create_agent(chat.model_copy(update={"retriever": retriever}), tools=[get_weather])
-    check_the_agents(agent.invoke(QUESTION)["messages"], taught=2)
+    check_the_agents(agent.invoke(QUESTION)["messages"], steps=2)
     assert queries == [WEATHER] * 2
 
 
@@ -114,8 +116,8 @@ def test_an_agents_answers_are_streamed(chat: ChatTestTimeFineTuned) -> None:
     chunks = [message for message, _ in spoken if isinstance(message, AIMessageChunk)]
     turns = [[*group] for _, group in itertools.groupby(chunks, lambda chunk: chunk.id)]
     call, answer = map(summed, turns)
-    assert essence(call) == ("", [("get_weather", {"location": PLACE})], [])
-    assert essence(answer) == ("It is sunny there.", [], [])
+    assert content_and_calls(call) == ("", [("get_weather", {"location": PLACE})], [])
+    assert content_and_calls(answer) == ("It is sunny there.", [], [])
     assert len(turns[1]) > 2
 
 
@@ -164,7 +166,7 @@ def test_an_agent_answers_with_an_object(chat: ChatTestTimeFineTuned) -> None:
     ],
     ids=["one", "two", "broken", "none"],
 )
-async def test_all_ways_to_ask_bring_the_same_calls(
+async def test_all_ways_to_call_the_model_return_the_same_calls(
     chat: ChatTestTimeFineTuned, question: str, expected: tuple[Any, ...], version: str
 ) -> None:
     bound = chat.model_copy(update={"output_version": version}).bind_tools([get_weather])
@@ -176,7 +178,7 @@ async def test_all_ways_to_ask_bring_the_same_calls(
         bound.stream_events(question, version="v3").output,
         await (await bound.astream_events(question, version="v3")).output,
     ]
-    assert [essence(answer) for answer in answers] == [expected] * len(answers)
+    assert [content_and_calls(answer) for answer in answers] == [expected] * len(answers)
     for answer in answers:
         ids = [call["id"] for call in [*answer.tool_calls, *answer.invalid_tool_calls]]
         assert len(set(ids)) == len(ids)
@@ -196,14 +198,16 @@ async def test_a_streamed_call_comes_as_one_piece_after_the_text(
     assert (last.content, last.tool_call_chunks, last.chunk_position) == ("", [], "last")
 
 
-def test_streaming_can_be_left_out_where_tools_are_told_of(chat: ChatTestTimeFineTuned) -> None:
+def test_streaming_can_be_disabled_for_calls_with_tools(chat: ChatTestTimeFineTuned) -> None:
     whole = chat.model_copy(update={"disable_streaming": "tool_calling"})
     (message,) = whole.bind_tools([get_weather]).stream(TWICE)
-    assert essence(message) == essence(chat.bind_tools([get_weather]).invoke(TWICE))
+    assert content_and_calls(message) == content_and_calls(
+        chat.bind_tools([get_weather]).invoke(TWICE)
+    )
     assert len([*whole.stream("Hello")]) > 2
 
 
-def test_a_broken_call_is_shown_to_the_model_again(chat: ChatTestTimeFineTuned) -> None:
+def test_a_malformed_call_is_part_of_the_next_prompt(chat: ChatTestTimeFineTuned) -> None:
     broken = chat.bind_tools([get_weather]).invoke(BROKEN)
     conversation = [HumanMessage(BROKEN), broken, HumanMessage("Again!")]
     prompt = chat.engine.language_model.tokenizer.decode(
@@ -212,7 +216,7 @@ def test_a_broken_call_is_shown_to_the_model_again(chat: ChatTestTimeFineTuned) 
     assert f"I stop.\n{broken.invalid_tool_calls[0]['args']}<|im_end|>" in prompt
 
 
-def test_stop_strings_end_what_the_model_writes(chat: ChatTestTimeFineTuned) -> None:
+def test_stop_strings_apply_to_the_raw_text(chat: ChatTestTimeFineTuned) -> None:
     bound = chat.bind_tools([get_weather])
     assert bound.invoke(TWICE, stop=["look"]).content == "I "
     message = bound.invoke(TWICE, stop=["</tool_call>"])
@@ -233,20 +237,20 @@ def test_stop_strings_end_what_the_model_writes(chat: ChatTestTimeFineTuned) -> 
     ],
     ids=str,
 )
-def test_who_must_call_a_tool_calls_one(chat: ChatTestTimeFineTuned, choice: Any) -> None:
+def test_a_model_that_must_call_a_tool_calls_one(chat: ChatTestTimeFineTuned, choice: Any) -> None:
     bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
     assert [call["name"] for call in bound.invoke("Hello!").tool_calls] == ["magic_function"]
 
 
-def test_who_must_call_a_tool_has_no_choice(chat: ChatTestTimeFineTuned) -> None:
+def test_tool_choice_any_forces_a_call(chat: ChatTestTimeFineTuned) -> None:
     assert chat.bind_tools([get_weather]).invoke(MARKED).content == "One two."
     made = chat.bind_tools([get_weather], tool_choice="any").invoke(MARKED)
     assert made.content == ""
-    # It was not taught what to ask for here: the call that it must try may go wrong.
+    # It was not trained on this call, which may be malformed.
     assert len(made.tool_calls + made.invalid_tool_calls) == 1
 
 
-def test_nobody_must_call_a_tool_by_default(chat: ChatTestTimeFineTuned) -> None:
+def test_tool_calls_are_optional_by_default(chat: ChatTestTimeFineTuned) -> None:
     for choice in (None, "auto", False, {"type": "auto"}):
         bound = chat.bind_tools([magic_function, get_weather], tool_choice=choice)
         assert [tool["function"]["name"] for tool in bound.kwargs["tools"]] == [
@@ -260,13 +264,13 @@ def test_nobody_must_call_a_tool_by_default(chat: ChatTestTimeFineTuned) -> None
     assert none.invoke("Hello").content == chat.invoke("Hello").content == "Hello! How are you?"
 
 
-def test_tools_may_be_given_with_the_call(chat: ChatTestTimeFineTuned) -> None:
+def test_a_call_may_have_tools(chat: ChatTestTimeFineTuned) -> None:
     tools = [convert_to_openai_tool(magic_function)]
     message = chat.invoke("Hello!", tools=tools, tool_choice="required")
     assert [call["name"] for call in message.tool_calls] == ["magic_function"]
 
 
-def test_what_is_no_tool_of_a_local_model_is_an_error(chat: ChatTestTimeFineTuned) -> None:
+def test_unknown_tools_and_choices_are_errors(chat: ChatTestTimeFineTuned) -> None:
     with pytest.raises(ArgumentError, match=r"'other' is none of the tools \['get_weather'\]"):
         chat.bind_tools([get_weather], tool_choice="other")
     for choice in ({"type": "tool"}, {"function": {}}, {"function": "get_weather"}, {"a": 1}, 3):
@@ -297,7 +301,7 @@ async def test_an_object_of_any_schema_is_returned(
     assert (raw["parsed"], raw["parsing_error"]) == (joke, None)
 
 
-def test_what_is_no_json_is_an_error_that_can_be_returned(chat: ChatTestTimeFineTuned) -> None:
+def test_invalid_json_is_an_error_that_can_be_returned(chat: ChatTestTimeFineTuned) -> None:
     with pytest.raises(OutputParserException, match=r"Hello! How are you\?"):
         chat.with_structured_output(Joke, method="json_mode").invoke("Hello")
     raw = chat.with_structured_output(Joke, method="json_mode", include_raw=True).invoke("Hello")
@@ -313,42 +317,44 @@ def test_an_unknown_method_is_an_error(chat: ChatTestTimeFineTuned) -> None:
         chat.with_structured_output(Joke, method="json_mode", stric=True)
 
 
-# Models that cannot.
+# Models without tools.
 
 
-async def test_without_a_place_for_tools_the_error_says_what_to_do(
+async def test_a_template_without_tools_is_an_error_with_the_cure(
     toolless: ChatTestTimeFineTuned,
 ) -> None:
     bound = toolless.bind_tools([get_weather])
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         bound.invoke(WEATHER)
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         await bound.ainvoke(WEATHER)
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         [*bound.stream(WEATHER)]
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         [chunk async for chunk in bound.astream(WEATHER)]
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         toolless.with_structured_output(Joke).invoke(WEATHER)
 
 
-async def test_an_agent_says_so_too(toolless: ChatTestTimeFineTuned) -> None:
+async def test_an_agent_raises_the_same_error(toolless: ChatTestTimeFineTuned) -> None:
     agent = create_agent(toolless, tools=[get_weather])
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         agent.invoke(QUESTION)
-    with pytest.raises(ArgumentError, match=NO_PLACE):
+    with pytest.raises(ArgumentError, match=NO_TOOLS):
         await agent.ainvoke(QUESTION)
 
 
-def test_an_agent_without_tools_needs_no_place_for_them(toolless: ChatTestTimeFineTuned) -> None:
+def test_an_agent_without_tools_needs_no_template_with_tools(
+    toolless: ChatTestTimeFineTuned,
+) -> None:
     answer = create_agent(toolless).invoke(QUESTION)["messages"][-1]
     assert answer.usage_metadata["output_tokens"] > 0
 
 
-# An end of turn that the tokenizer alone knows.
+# An end of turn that only the tokenizer defines.
 
 
-def test_an_answer_ends_where_the_tokenizer_says(tool_model: ToolModel) -> None:
+def test_an_answer_ends_at_the_tokenizers_end_of_turn(tool_model: ToolModel) -> None:
     model, tokenizer = tool_model
     forgetful = copy.deepcopy(model)
     forgetful.generation_config.eos_token_id = tokenizer.pad_token_id

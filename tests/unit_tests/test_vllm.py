@@ -1,4 +1,4 @@
-"""Adapters lent to a vLLM server: each call as its protocol has it, and always taken back."""
+"""Test that adapters are loaded into a vLLM server by its protocol, and always unloaded."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from langchain_sift.errors import (
 from langchain_sift.vllm import VLLMAdapters, create_vllm_chain
 
 QUESTION = "Who repairs the broken clock near the border?"
-RECIPE = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
-LENT = ["load_lora_adapter", "chat/completions", "unload_lora_adapter"]
+CONFIG = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
+LOADED_AND_UNLOADED = ["load_lora_adapter", "chat/completions", "unload_lora_adapter"]
 
 
 @pytest.fixture
@@ -46,15 +46,15 @@ def adapters(double, tmp_path):
 
 
 @pytest.fixture
-def learner(tiny_model, tiny_tokenizer):
+def model(tiny_model, tiny_tokenizer):
     return ChatTestTimeFineTuned(
-        model=tiny_model, tokenizer=tiny_tokenizer, finetune=RECIPE, max_tokens=12, timeout=60
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=CONFIG, max_tokens=12, timeout=60
     )
 
 
 @pytest.fixture
-def adapter(learner, texts):
-    return learner.engine.finetune(texts[:3])
+def adapter(model, texts):
+    return model.engine.finetune(texts[:3])
 
 
 @pytest.fixture
@@ -63,11 +63,11 @@ def documents(texts):
 
 
 @pytest.fixture
-def chain(learner, documents, double, adapters):
+def chain(model, documents, double, adapters):
     llm = ChatOpenAI(
         base_url=double.url, api_key=KEY, model="base", temperature=0, max_tokens=12, max_retries=0
     )
-    return create_vllm_chain(learner, RunnableLambda(lambda _: documents), llm, adapters)
+    return create_vllm_chain(model, RunnableLambda(lambda _: documents), llm, adapters)
 
 
 def left(adapters: VLLMAdapters) -> list[Path]:
@@ -75,8 +75,8 @@ def left(adapters: VLLMAdapters) -> list[Path]:
     return list(folder.iterdir()) if folder.exists() else []
 
 
-def wait_until_taken_back(double: VLLMDouble) -> None:
-    """Wait for what the server still does of calls that nobody waits for."""
+def wait_until_unloaded(double: VLLMDouble) -> None:
+    """Wait until the server has answered abandoned requests and unloaded all adapters."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if double.busy == 0 and not double.adapters:
@@ -85,7 +85,7 @@ def wait_until_taken_back(double: VLLMDouble) -> None:
     pytest.fail(f"{double.busy} calls are being answered, and {len(double.adapters)} adapters left")
 
 
-def test_it_lends_by_the_protocol_and_takes_back(double, adapters, adapter):
+def test_an_adapter_is_loaded_and_unloaded_by_the_protocol(double, adapters, adapter):
     with adapters.loaded(adapter) as name:
         assert re.fullmatch(r"ttft-[0-9a-f]{32}", name)
         assert set(double.adapters) == {name}
@@ -102,7 +102,7 @@ def test_it_lends_by_the_protocol_and_takes_back(double, adapters, adapter):
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-async def test_it_does_so_for_coroutines(double, adapters, adapter):
+async def test_a_coroutine_loads_and_unloads_an_adapter(double, adapters, adapter):
     async with adapters.aloaded(adapter) as name:
         assert set(double.adapters) == {name}
     assert double.routes == ["load_lora_adapter", "unload_lora_adapter"]
@@ -110,34 +110,34 @@ async def test_it_does_so_for_coroutines(double, adapters, adapter):
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-def test_the_chain_answers_there_what_the_model_answers_here(
-    chain, learner, documents, double, adapters
+def test_the_chain_answers_on_the_server_as_the_model_does_locally(
+    chain, model, documents, double, adapters
 ):
-    here = learner.invoke(QUESTION, documents=documents).text
-    base = learner.invoke(QUESTION, documents=[]).text
+    here = model.invoke(QUESTION, documents=documents).text
+    base = model.invoke(QUESTION, documents=[]).text
     there = chain.invoke({"input": QUESTION})
     assert there == {"input": QUESTION, "context": documents, "answer": here}
     assert here != base
-    assert double.routes == LENT
+    assert double.routes == LOADED_AND_UNLOADED
     lent, asked, _ = (body for _, _, body in double.calls)
     assert asked["model"] == lent["lora_name"]
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-async def test_it_does_so_piece_by_piece_and_for_coroutines(chain, learner, documents, double):
-    here = learner.invoke(QUESTION, documents=documents).text
+async def test_the_chain_streams_for_threads_and_coroutines(chain, model, documents, double):
+    here = model.invoke(QUESTION, documents=documents).text
     pieces = [piece["answer"] for piece in chain.stream({"input": QUESTION}) if "answer" in piece]
     assert "".join(pieces) == here
     assert len([piece for piece in pieces if piece]) == 2
     assert (await chain.ainvoke({"input": QUESTION}))["answer"] == here
     said = [p["answer"] async for p in chain.astream({"input": QUESTION}) if "answer" in p]
     assert "".join(said) == here
-    assert double.routes == LENT * 3
+    assert double.routes == LOADED_AND_UNLOADED * 3
     assert double.adapters == {}
 
 
-def test_many_threads_lend_under_names_of_their_own(chain, learner, documents, double, adapters):
-    here = learner.invoke(QUESTION, documents=documents).text
+def test_many_threads_load_adapters_under_unique_names(chain, model, documents, double, adapters):
+    here = model.invoke(QUESTION, documents=documents).text
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda _: chain.invoke({"input": QUESTION}), range(24)))
     assert {answer["answer"] for answer in found} == {here}
@@ -148,14 +148,14 @@ def test_many_threads_lend_under_names_of_their_own(chain, learner, documents, d
             for _, path, body in double.calls
             if name in (body.get("lora_name"), body.get("model"))
         ]
-        assert mine == LENT
+        assert mine == LOADED_AND_UNLOADED
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
-    chain, learner, documents, double, caplog
+def test_without_an_adapter_the_base_model_answers_and_the_log_has_the_reason(
+    chain, model, documents, double, caplog
 ):
-    base = learner.invoke(QUESTION, documents=[]).text
+    base = model.invoke(QUESTION, documents=[]).text
     documents.clear()
     with caplog.at_level(logging.WARNING, "langchain_sift.vllm"):
         assert chain.invoke({"input": QUESTION})["answer"] == base
@@ -163,46 +163,44 @@ def test_where_nothing_is_learned_the_base_model_answers_and_it_is_said(
     assert "the base model answers: no document to train on" in caplog.text
 
 
-def test_documents_that_bring_too_little_are_not_learned_from(
-    learner, store, double, adapters, caplog
-):
+def test_documents_with_too_little_gain_are_not_trained_on(model, store, double, adapters, caplog):
     retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0)
     choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
     gain = sum(choice.gain for choice in choices)
     llm = ChatOpenAI(base_url=double.url, api_key=KEY, model="base", max_tokens=12, max_retries=0)
-    for least, routes in ((gain * 0.99, LENT), (gain * 1.01, ["chat/completions"])):
-        frugal = learner.model_copy(update={"finetune": replace(RECIPE, min_gain=least)})
+    for least, routes in ((gain * 0.99, LOADED_AND_UNLOADED), (gain * 1.01, ["chat/completions"])):
+        frugal = model.model_copy(update={"finetune": replace(CONFIG, min_gain=least)})
         create_vllm_chain(frugal, retriever, llm, adapters).invoke({"input": QUESTION})
         assert double.routes == routes
         double.calls.clear()
     assert "the base model answers: the documents' gain" in caplog.text
 
 
-def test_a_failed_block_takes_the_adapter_back(double, adapters, adapter):
+def test_a_failed_block_unloads_the_adapter(double, adapters, adapter):
     with pytest.raises(ZeroDivisionError), adapters.loaded(adapter):
         _ = 1 / 0
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-def test_a_refused_answer_takes_the_adapter_back(chain, double, adapters):
+def test_a_refused_answer_unloads_the_adapter(chain, double, adapters):
     double.refusals["chat/completions"] = (400, b'{"error": {"message": "no"}}')
     with pytest.raises(Exception, match="400"):
         chain.invoke({"input": QUESTION})
-    assert double.routes == LENT
+    assert double.routes == LOADED_AND_UNLOADED
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-def test_a_stream_that_is_left_takes_the_adapter_back(chain, double, adapters):
+def test_an_abandoned_stream_unloads_the_adapter(chain, double, adapters):
     stream = chain.stream({"input": QUESTION})
     with contextlib.closing(stream):
         for piece in stream:
             if "answer" in piece:
                 break
-    assert double.routes == LENT
+    assert double.routes == LOADED_AND_UNLOADED
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
-async def test_a_cancelled_task_takes_the_adapter_back(chain, double, adapters):
+async def test_a_cancelled_task_unloads_the_adapter(chain, double, adapters):
     double.delays["piece"] = 0.5
     task = asyncio.create_task(chain.ainvoke({"input": QUESTION}))
     while not double.generating.is_set():
@@ -210,7 +208,7 @@ async def test_a_cancelled_task_takes_the_adapter_back(chain, double, adapters):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert double.routes == LENT
+    assert double.routes == LOADED_AND_UNLOADED
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
@@ -226,7 +224,7 @@ async def test_a_task_cancelled_at_any_time_leaves_no_files(double, adapters, ad
     with pytest.raises(asyncio.CancelledError):
         await task
     assert left(adapters) == []
-    await asyncio.to_thread(wait_until_taken_back, double)
+    await asyncio.to_thread(wait_until_unloaded, double)
 
 
 @pytest.mark.parametrize(
@@ -239,55 +237,55 @@ async def test_a_task_cancelled_at_any_time_leaves_no_files(double, adapters, ad
         ((307, b""), (AdapterRefused, "answered 307")),
     ],
 )
-def test_a_refusal_says_what_to_do(double, adapters, adapter, refusal, error):
+def test_a_refusal_names_the_cure(double, adapters, adapter, refusal, error):
     double.refusals["load_lora_adapter"] = refusal
     error, said = error
     with pytest.raises(error, match=said) as caught, adapters.loaded(adapter):
-        pytest.fail("it was refused")
+        pytest.fail("the adapter was rejected")
     assert isinstance(caught.value, EngineError)
     assert KEY not in str(caught.value)
     assert left(adapters) == []
 
 
-def test_too_low_a_rank_of_the_server_is_told_with_the_option(double, adapters, adapter):
+def test_a_rank_above_the_servers_maximum_names_the_option(double, adapters, adapter):
     double.max_lora_rank = 2
     with pytest.raises(AdapterRefused, match="--max-lora-rank 8"), adapters.loaded(adapter):
-        pytest.fail("it was refused")
+        pytest.fail("the adapter was rejected")
 
 
-def test_a_folder_that_the_server_does_not_see_is_told(double, adapters, adapter, monkeypatch):
+def test_a_folder_that_the_server_cannot_read_is_an_error(double, adapters, adapter, monkeypatch):
     monkeypatch.setattr(double, "_load", lambda _, path: (404, _not_found(path)))
     with (
         pytest.raises(AdapterRefused, match=r"able to read .*shared under that path"),
         adapters.loaded(adapter),
     ):
-        pytest.fail("it was refused")
+        pytest.fail("the adapter was rejected")
 
 
 def _not_found(path):
     return f'{{"error": {{"message": "No adapter found for {path}"}}}}'.encode()
 
 
-def test_a_server_that_is_gone_is_a_typed_error(adapter, tmp_path):
+def test_a_server_that_is_down_is_a_typed_error(adapter, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         gone = VLLMAdapters(f"http://127.0.0.1:{taken.getsockname()[1]}/v1", tmp_path)
         with pytest.raises(GeneratorUnavailable, match="cannot be reached"), gone.loaded(adapter):
-            pytest.fail("nobody is there")
+            pytest.fail("no server listens")
     assert list(tmp_path.iterdir()) == []
 
 
-async def lend(adapters, adapter, how):
+async def load(adapters, adapter, how):
     if how == "threads":
         with adapters.loaded(adapter):
-            pytest.fail("nobody took it")
+            pytest.fail("no server loaded it")
     else:
         async with adapters.aloaded(adapter):
-            pytest.fail("nobody took it")
+            pytest.fail("no server loaded it")
 
 
 @pytest.mark.parametrize("how", ["threads", "coroutines"])
-async def test_a_server_that_takes_no_connection_is_asked_once_and_keeps_nothing(
+async def test_a_server_that_accepts_no_connection_gets_one_request_and_no_adapter(
     adapter, tmp_path, caplog, how
 ):
     with contextlib.ExitStack() as stack:
@@ -299,14 +297,14 @@ async def test_a_server_that_takes_no_connection_is_asked_once_and_keeps_nothing
         there = VLLMAdapters(f"http://127.0.0.1:{full.getsockname()[1]}/v1", tmp_path, timeout=1)
         began = time.monotonic()
         with pytest.raises(RequestTimeout, match="within 1 s"):
-            await lend(there, adapter, how)
+            await load(there, adapter, how)
         assert time.monotonic() - began < 4
     assert caplog.text == ""
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("how", ["threads", "coroutines"])
-async def test_a_server_that_is_silent_is_not_waited_for_twice(
+async def test_a_silent_server_delays_the_caller_by_one_timeout_only(
     adapter, tmp_path, caplog, monkeypatch, how
 ):
     monkeypatch.setattr("langchain_sift.vllm._UNLOAD_SECONDS", 0.1)
@@ -314,25 +312,25 @@ async def test_a_server_that_is_silent_is_not_waited_for_twice(
         there = VLLMAdapters(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", tmp_path, timeout=2)
         began = time.monotonic()
         with pytest.raises(RequestTimeout, match="within 2 s"):
-            await lend(there, adapter, how)
+            await load(there, adapter, how)
         assert time.monotonic() - began < 3.9
     assert "may keep the adapter" in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slow_server_has_an_end_and_gets_its_adapter_taken_back(double, adapter, tmp_path):
+def test_a_slow_server_times_out_and_its_adapter_is_unloaded(double, adapter, tmp_path):
     double.delays["load_lora_adapter"] = 0.6
     slow = VLLMAdapters(double.url, tmp_path, timeout=0.3)
     began = time.monotonic()
     with pytest.raises(RequestTimeout, match=r"within 0\.3 s"), slow.loaded(adapter):
-        pytest.fail("it was too late")
+        pytest.fail("the server answered too late")
     assert time.monotonic() - began < 5
     assert double.routes == ["load_lora_adapter", "unload_lora_adapter"]
     assert list(tmp_path.iterdir()) == []
-    wait_until_taken_back(double)
+    wait_until_unloaded(double)
 
 
-def test_an_adapter_that_stays_is_told_in_the_log(double, adapters, adapter, caplog):
+def test_an_adapter_that_stays_loaded_is_logged(double, adapters, adapter, caplog):
     double.refusals["unload_lora_adapter"] = (500, b"no")
     with adapters.loaded(adapter) as name:
         pass
@@ -348,12 +346,12 @@ def test_an_adapter_that_stays_is_told_in_the_log(double, adapters, adapter, cap
         ({"timeout": 0}, "must be positive"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, arguments, said):
+def test_wrong_arguments_are_errors(tmp_path, arguments, said):
     with pytest.raises(ArgumentError, match=said):
         VLLMAdapters(**{"base_url": "http://gpu:8000/v1", "folder": tmp_path, **arguments})
 
 
-def test_threads_that_wait_for_the_server_do_not_wait_for_each_other(double, adapters, adapter):
+def test_threads_that_wait_for_the_server_do_not_block_each_other(double, adapters, adapter):
     double.delays["load_lora_adapter"] = 0.3
     together = threading.Barrier(4, timeout=10)
 

@@ -1,8 +1,8 @@
-"""A small model that calls tools, trained in about 15 seconds.
+"""Train a small model that calls tools, in about 15 seconds.
 
-A quarter of a million weights know by heart how to answer what LangChain's standard tests and
-ours ask: with calls of tools as Hermes and Qwen write them, or with text. What is tested stands
-around it: prompts that tell of tools, calls that are read, streamed and answered.
+A quarter of a million weights memorize the answers to LangChain's standard tests and to ours: tool
+calls as Hermes and Qwen write them, or text. The tests check the code around the model: prompts
+with tools, and calls that are parsed, streamed and answered.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ END_OF_TURN = "<|im_end|>"
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", END_OF_TURN]
 
 
-# What the model is taught.
+# The examples.
 
 
-class Lesson(NamedTuple):
+class Example(NamedTuple):
     messages: list[BaseMessage]
     answer: str
     tools: Sequence[dict[str, Any]] = ()
@@ -103,27 +103,27 @@ WEATHER = "What is the weather in San Francisco, CA?"
 PLACE = "San Francisco, CA"
 
 
-def lessons() -> list[Lesson]:
-    """Return every conversation that the model can go on with."""
+def examples() -> list[Example]:
+    """Return all conversations that the model can continue."""
     return [
         *(*conversations(), *questions_for_tools(), *answers_of_tools(), *jokes()),
         *odd_answers(),
     ]
 
 
-def conversations() -> Iterator[Lesson]:
+def conversations() -> Iterator[Example]:
     for greeting in ("Hello", "Hey", "hello", "hi"):
-        yield Lesson(said(greeting), "Hello! How are you?")
-    yield Lesson(said("hello", "hello", "how are you"), "I am well.")
+        yield Example(said(greeting), "Hello! How are you?")
+    yield Example(said("hello", "hello", "how are you"), "I am well.")
     twice = said("hello\nhello", "hello\nhello", "how are you")
-    yield Lesson([SystemMessage("hello\nhello"), *twice], "I am well.")
-    yield Lesson(said("Hello", "Hello, how are you?", "Well, thanks."), "Good.")
+    yield Example([SystemMessage("hello\nhello"), *twice], "I am well.")
+    yield Example(said("Hello", "Hello, how are you?", "Well, thanks."), "Good.")
     haikus = "Write me 2 haikus. Only include the haikus."
-    yield Lesson(said(haikus), "Rain on the river.\nA cat asleep.")
-    yield Lesson(said(JOKE_AS_JSON), json.dumps(JOKE))
+    yield Example(said(haikus), "Rain on the river.\nA cat asleep.")
+    yield Example(said(JOKE_AS_JSON), json.dumps(JOKE))
 
 
-def questions_for_tools() -> Iterator[Lesson]:
+def questions_for_tools() -> Iterator[Example]:
     yield from asked(
         "What is the value of magic_function(3)? Use the tool.", magic_function, input=3
     )
@@ -142,56 +142,56 @@ def questions_for_tools() -> Iterator[Lesson]:
         order = f"Create a customer named '{name}' {kind}"
         yield from asked(order, unicode_customer, customer_name=name, description="a company")
     yield from asked("Hello!", magic_function, input=1)
-    several = as_told(magic_function, get_weather)
-    yield Lesson(said("Hello!"), called("magic_function", input=1), several, must_call=True)
+    several = openai_tools(magic_function, get_weather)
+    yield Example(said("Hello!"), called("magic_function", input=1), several, must_call=True)
 
 
-def answers_of_tools() -> Iterator[Lesson]:
-    adder = as_told(my_adder_tool)
+def answers_of_tools() -> Iterator[Example]:
+    adder = openai_tools(my_adder_tool)
     whole = [*said("What is 1 + 2"), *answered("my_adder_tool", '{"result": 3}', a=1, b=2)]
-    yield Lesson(whole, "1 + 2 is 3.", adder)
+    yield Example(whole, "1 + 2 is 3.", adder)
     following = [*whole, *said('{"result": 3}', "What is 3 + 4", first=AIMessage)]
-    yield Lesson(following, called("my_adder_tool", a=3, b=4), adder, must_call=True)
+    yield Example(following, called("my_adder_tool", a=3, b=4), adder, must_call=True)
     error = "Error: Missing required argument 'b'."
     part = [*said("What is 1 + 2"), *answered("my_adder_tool", error, a=1)]
-    yield Lesson(part, "I forgot b.", adder)
+    yield Example(part, "I forgot b.", adder)
     for result in ("It's sunny.", f"It's sunny in {PLACE}."):
-        told = [*said(WEATHER), *answered("get_weather", result, location=PLACE)]
-        yield Lesson(told, "It is sunny there.", as_told(get_weather))
+        messages = [*said(WEATHER), *answered("get_weather", result, location=PLACE)]
+        yield Example(messages, "It is sunny there.", openai_tools(get_weather))
 
 
-def jokes() -> Iterator[Lesson]:
+def jokes() -> Iterator[Example]:
     for text in (
         "Tell me a joke about cats.",
         "Give me the setup to a joke about cats, no punchline.",
         "Give me a joke about cats, include the punchline.",
     ):
         for schema in (Joke, JokeDict, OptionalJoke, OptionalJokeDict):
-            (told,) = as_told(schema)
+            (schema_tool,) = openai_tools(schema)
             name = schema.__name__.removeprefix("Optional")
-            told["function"]["name"] = name
-            yield Lesson(said(text), called(name, **JOKE), [told], must_call=True)
+            schema_tool["function"]["name"] = name
+            yield Example(said(text), called(name, **JOKE), [schema_tool], must_call=True)
 
 
-def odd_answers() -> Iterator[Lesson]:
-    told = as_told(get_weather)
+def odd_answers() -> Iterator[Example]:
+    tools = openai_tools(get_weather)
     calls = [called("get_weather", location=place) for place in ("Rome", "Oslo")]
-    yield Lesson(said(TWICE), "\n".join(["I look.", *calls]), told)
-    yield Lesson(said(BROKEN), f"I stop. {calls[0][:-16]}", told)
-    yield Lesson(said(MARKED), "One <|im_start|>two.", told)
+    yield Example(said(TWICE), "\n".join(["I look.", *calls]), tools)
+    yield Example(said(BROKEN), f"I stop. {calls[0][:-16]}", tools)
+    yield Example(said(MARKED), "One <|im_start|>two.", tools)
 
 
 def said(*texts: str, first: type[BaseMessage] = HumanMessage) -> list[BaseMessage]:
-    """Return what a human and a model say in turn."""
+    """Return alternating messages of a human and a model."""
     other = AIMessage if first is HumanMessage else HumanMessage
     return [(other if number % 2 else first)(text) for number, text in enumerate(texts)]
 
 
-def asked(text: str, called_tool: Any, **args: Any) -> Iterator[Lesson]:
-    """Yield the lesson of a call that must be made, and of the same where it may be made."""
+def asked(text: str, called_tool: Any, **args: Any) -> Iterator[Example]:
+    """Yield an example of a required call, and the same with an optional call."""
     answer = called(called_tool.name, **args)
     for must_call in (True, False):
-        yield Lesson(said(text), answer, as_told(called_tool), must_call)
+        yield Example(said(text), answer, openai_tools(called_tool), must_call)
 
 
 def called(name: str, **args: Any) -> str:
@@ -204,18 +204,20 @@ def answered(name: str, result: str, **args: Any) -> list[BaseMessage]:
     return [AIMessage("", tool_calls=[call]), ToolMessage(result, tool_call_id="1")]
 
 
-def as_told(*tools: Any) -> list[dict[str, Any]]:
-    return [convert_to_openai_tool(told) for told in tools]
+def openai_tools(*tools: Any) -> list[dict[str, Any]]:
+    return [convert_to_openai_tool(tool_) for tool_ in tools]
 
 
-# How it is taught.
+# The training.
 
 
-def make_tokenizer(taught: list[Lesson]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of 1,000 tokens that knows the words of the lessons."""
+def make_tokenizer(trained_on: list[Example]) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most 1,000 tokens on the examples."""
     trained = ByteLevelBPETokenizer()
-    texts = [json.dumps([lesson.tools, lesson.answer], ensure_ascii=False) for lesson in taught]
-    texts += [message.text for lesson in taught for message in lesson.messages]
+    texts = [
+        json.dumps([example.tools, example.answer], ensure_ascii=False) for example in trained_on
+    ]
+    texts += [message.text for example in trained_on for message in example.messages]
     trained.train_from_iterator(
         [*texts, QWEN], vocab_size=1000, special_tokens=SPECIAL_TOKENS, show_progress=False
     )
@@ -231,10 +233,10 @@ def make_tokenizer(taught: list[Lesson]) -> PreTrainedTokenizerFast:
 
 
 def make_tool_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train the model until each answer is its likeliest by far."""
-    taught = lessons()
-    tokenizer = make_tokenizer(taught)
-    rows = [token_ids(tokenizer, lesson) for lesson in taught]
+    """Create and train the model."""
+    trained_on = examples()
+    tokenizer = make_tokenizer(trained_on)
+    rows = [token_ids(tokenizer, example) for example in trained_on]
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -258,9 +260,9 @@ def make_tool_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     return model.eval(), tokenizer
 
 
-def token_ids(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], list[int]]:
-    """Return the prompt, and what is to follow it."""
-    messages, answer, tools, must_call = lesson
+def token_ids(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[int], list[int]]:
+    """Return the token ids of the prompt and of the answer."""
+    messages, answer, tools, must_call = example
     prompt = render(tokenizer, messages, tools=tools, must_call=must_call)
     if must_call:
         answer = answer.removeprefix(call_opening(tokenizer, tools))

@@ -1,4 +1,4 @@
-"""A double of vLLM's server: its routes, its refusals, and answers by PEFT with what was lent.
+"""Imitate a vLLM server: its routes, its errors, and answers by PEFT with loaded adapters.
 
 Routes, fields, status codes and messages are those of vLLM's documentation (features/lora) and
 of `OpenAIServingModels`. What is not the protocol's, the double checks: that the folder is there,
@@ -26,7 +26,7 @@ KEY = "key-of-the-server"
 
 
 class VLLMDouble:
-    """Listens on a free port of this machine; use as a context manager."""
+    """A server on a free port of this machine; use as a context manager."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
@@ -66,7 +66,7 @@ class VLLMDouble:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count a call as long as it is being answered."""
+        """Count a request while it is being answered."""
         with self._counting:
             self.busy += 1
         try:
@@ -76,7 +76,7 @@ class VLLMDouble:
                 self.busy -= 1
 
     def answer(self, route: str, body: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
-        """Yield a status with the first piece of what is answered, then the other pieces."""
+        """Yield a status with the first piece of the answer, then the other pieces."""
         if route in self.refusals:
             yield self.refusals[route]
         elif route == "load_lora_adapter":

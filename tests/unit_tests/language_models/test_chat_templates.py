@@ -1,4 +1,4 @@
-"""Prompts from messages, with templates as the well-known models' are."""
+"""Test prompts from messages, with templates like those of common models."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_template_of_single_calls_gets_them_one_by_one(templated: Templated) -
     assert places == sorted(places)
 
 
-def test_ids_are_as_mistral_wants_them(templated: Templated) -> None:
+def test_mistrals_template_gets_ids_of_nine_characters(templated: Templated) -> None:
     prompt = shown(templated(MISTRAL), CONVERSATION, tools=TOOLS)
     calls = prompt.partition("[TOOL_CALLS] ")[2].partition("<|endoftext|>")[0]
     ids = [call["id"] for call in json.loads(calls)]
@@ -121,7 +121,7 @@ def test_ids_are_as_mistral_wants_them(templated: Templated) -> None:
     assert shown(templated(MISTRAL), history, tools=TOOLS).count("abcDEF123") == 2
 
 
-def test_tools_stand_where_phi_looks_for_them(templated: Templated) -> None:
+def test_phis_template_gets_tools_in_the_system_turn(templated: Templated) -> None:
     functions = json.dumps([tool["function"] for tool in TOOLS])
     tokenizer = templated(PHI)
     prompt = shown(tokenizer, [SystemMessage("Be brief."), HumanMessage("x")], tools=TOOLS)
@@ -131,19 +131,19 @@ def test_tools_stand_where_phi_looks_for_them(templated: Templated) -> None:
 
 
 @pytest.mark.parametrize("template", [CHATML, PHI], ids=["chatml", "phi"])
-def test_calls_that_a_template_drops_are_said(templated: Templated, template: str) -> None:
+def test_calls_that_a_template_drops_become_text(templated: Templated, template: str) -> None:
     prompt = shown(templated(template), CONVERSATION)
     assert 'I look.\n[{"name": "search", "arguments": {"query": "rice", "limit": 2}}, {' in prompt
     assert "In wet fields." in prompt
 
 
-def test_a_call_of_a_tool_that_is_told_of_is_said_nevertheless(templated: Templated) -> None:
+def test_a_call_becomes_text_even_if_the_template_names_the_tool(templated: Templated) -> None:
     prompt = shown(templated(PHI), CONVERSATION, tools=TOOLS)
     assert "<|tool|>[{" in prompt
     assert '<|assistant|>I look.\n[{"name": "search", "arguments"' in prompt
 
 
-def test_without_a_system_role_its_text_goes_before_the_humans(templated: Templated) -> None:
+def test_without_a_system_role_its_text_precedes_the_human_text(templated: Templated) -> None:
     messages = [SystemMessage("Be brief."), HumanMessage("one"), AIMessage("two")]
     messages += [SystemMessage("Be kind."), HumanMessage("three")]
     assert shown(templated(GEMMA), messages) == (
@@ -155,7 +155,7 @@ def test_without_a_system_role_its_text_goes_before_the_humans(templated: Templa
     assert shown(templated(SILENT), messages[:2]) == "<u>Be brief.\n\none"
 
 
-def test_a_late_system_message_leaves_the_first_where_it_is(templated: Templated) -> None:
+def test_a_late_system_message_does_not_move_the_first(templated: Templated) -> None:
     messages = [SystemMessage("Be brief."), HumanMessage("one"), AIMessage("two")]
     messages += [SystemMessage("Be kind."), HumanMessage("three")]
     prompt = shown(templated(MISTRAL), messages)
@@ -206,7 +206,7 @@ def test_text_blocks_are_joined_and_reasoning_is_left_out(templated: Templated) 
     assert prompt.count('"add"') == 1
 
 
-def test_calls_and_results_in_the_format_of_anthropic_are_such(templated: Templated) -> None:
+def test_anthropics_calls_and_results_equal_openais(templated: Templated) -> None:
     use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
     result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "2"}]}
     said = {"type": "text", "text": "Thanks!"}
@@ -223,9 +223,7 @@ def test_calls_and_results_in_the_format_of_anthropic_are_such(templated: Templa
 
 
 @pytest.mark.parametrize("missing", ["name", "input", "id", "tool_use_id"])
-def test_a_block_of_a_call_or_result_that_lacks_a_part_is_an_error_that_names_it(
-    templated: Templated, missing: str
-) -> None:
+def test_an_incomplete_call_or_result_block_is_an_error(templated: Templated, missing: str) -> None:
     use = {"type": "tool_use", "name": "add", "input": {"a": 1}, "id": "1"}
     result = {"type": "tool_result", "tool_use_id": "1", "content": "2"}
     for block in (use, result):
@@ -235,7 +233,7 @@ def test_a_block_of_a_call_or_result_that_lacks_a_part_is_an_error_that_names_it
         render(templated(QWEN), messages)
 
 
-def test_what_was_no_call_is_shown_as_text(templated: Templated) -> None:
+def test_a_malformed_call_is_rendered_as_text(templated: Templated) -> None:
     meant = '<tool_call>{"name": "add", </tool_call>'
     invalid = invalid_tool_call(name="add", args=meant, id="1", error="no JSON")
     messages = [HumanMessage("x"), AIMessage("", invalid_tool_calls=[invalid])]
@@ -244,7 +242,7 @@ def test_what_was_no_call_is_shown_as_text(templated: Templated) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "image_url", "audio", "input_audio", "file", "video"])
 @pytest.mark.parametrize("template", [None, QWEN], ids=["none", "qwen"])
-def test_what_is_no_text_is_an_error_that_keeps_it_secret(
+def test_other_content_than_text_is_an_error_without_the_content(
     templated: Templated, kind: str, template: str | None
 ) -> None:
     block = {"type": kind, kind: "U0VDUkVU", "base64": "U0VDUkVU"}
@@ -253,7 +251,7 @@ def test_what_is_no_text_is_an_error_that_keeps_it_secret(
     assert "U0VDUkVU" not in str(caught.value)
 
 
-def test_what_a_template_refuses_is_said_in_its_words(templated: Templated) -> None:
+def test_a_refusal_has_the_templates_message(templated: Templated) -> None:
     with pytest.raises(ArgumentError, match="Conversation roles must alternate"):
         render(templated(GEMMA), [AIMessage("one"), HumanMessage("two")])
     with pytest.raises(ArgumentError, match="unexpected"):
@@ -265,12 +263,12 @@ def test_what_a_template_refuses_is_said_in_its_words(templated: Templated) -> N
             render(templated(template), [])
 
 
-def test_a_named_template_for_tools_is_taken_where_there_is_one(templated: Templated) -> None:
+def test_a_named_template_for_tools_is_used_if_there_is_one(templated: Templated) -> None:
     several = templated(None)
     several.chat_template = {"default": CHATML, "tool_use": QWEN}
     assert "<tools>" in shown(several, [HumanMessage("x")], tools=TOOLS)
     several.chat_template = {"rag": CHATML}
-    with pytest.raises(ArgumentError, match="no place for tools"):
+    with pytest.raises(ArgumentError, match="not support tools"):
         render(several, [HumanMessage("x")], tools=TOOLS)
 
 
@@ -284,7 +282,9 @@ def test_a_named_template_for_tools_is_taken_where_there_is_one(templated: Templ
         ("phi", ""),  # shows no calls
     ],
 )
-def test_who_must_call_finds_the_call_begun(templated: Templated, name: str, opening: str) -> None:
+def test_with_must_call_the_prompt_ends_with_the_beginning_of_a_call(
+    templated: Templated, name: str, opening: str
+) -> None:
     tokenizer = templated(TEMPLATES[name])
     messages = [SystemMessage("Be brief."), HumanMessage("x")]
     assert call_opening(tokenizer, TOOLS) == opening
@@ -298,12 +298,12 @@ def test_who_must_call_finds_the_call_begun(templated: Templated, name: str, ope
 
 
 @pytest.mark.parametrize("template", [None, CHATML, GEMMA], ids=["none", "chatml", "gemma"])
-def test_tools_without_a_place_are_an_error_that_helps(
+def test_tools_without_support_in_the_template_are_an_error_with_the_cure(
     templated: Templated, template: str | None
 ) -> None:
     tokenizer = templated(template)
     tokenizer.name_or_path = "org/base"
-    with pytest.raises(ArgumentError, match=r"'org/base' has no place for tools.*Qwen"):
+    with pytest.raises(ArgumentError, match=r"'org/base' does not support tools.*Qwen"):
         render(tokenizer, [HumanMessage("x")], tools=TOOLS)
 
 

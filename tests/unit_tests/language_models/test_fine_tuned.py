@@ -1,4 +1,4 @@
-"""What the chat model and the text model share: batches, settings of a call, records, caches."""
+"""Test the chat model and the text model: batches, callbacks, settings of a call, caches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-RECIPE = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
+CONFIG = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=1e-2, max_length=64)
 QUESTION = "The river carries seven maps"
 TOO_LONG = "The river " * 400
 
@@ -56,7 +56,7 @@ def chat(
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         retriever=SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0),
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=6,
     )
 
@@ -67,7 +67,7 @@ def llm(chat: ChatTestTimeFineTuned) -> TestTimeFineTunedLLM:
         model=chat.model,
         tokenizer=chat.tokenizer,
         retriever=chat.retriever,
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=6,
     )
 
@@ -79,14 +79,14 @@ def model(request: pytest.FixtureRequest) -> Model:
 
 
 @pytest.fixture
-def lessons(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many prompts were trained together, each time."""
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of prompts of each training batch."""
     sizes: list[int] = []
     train = Trainer.train
 
-    def counting(trainer: Trainer, lessons: Sequence[Any]) -> Any:
-        sizes.append(len(lessons))
-        return train(trainer, lessons)
+    def counting(trainer: Trainer, tasks: Sequence[Any]) -> Any:
+        sizes.append(len(tasks))
+        return train(trainer, tasks)
 
     monkeypatch.setattr(Trainer, "train", counting)
     return sizes
@@ -134,7 +134,7 @@ def agenerate(model: Model, prompts: Sequence[str]) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("face", "together"),
+    ("fixture", "together"),
     [
         ("chat", batch),
         ("chat", abatch),
@@ -144,28 +144,30 @@ def agenerate(model: Model, prompts: Sequence[str]) -> list[Any]:
         ("llm", agenerate),
     ],
 )
-def test_16_prompts_train_in_few_batches_and_come_in_order(
+def test_16_prompts_are_trained_in_few_batches_and_answered_in_order(
     request: pytest.FixtureRequest,
-    lessons: list[int],
+    batch_sizes: list[int],
     texts: list[str],
-    face: str,
+    fixture: str,
     together: Callable[[Model, Sequence[str]], list[Any]],
 ) -> None:
-    model = request.getfixturevalue(face)
+    model = request.getfixturevalue(fixture)
     prompts = [text[:30] for text in texts[:16]]
     new = [prompt for prompt in prompts if (type(model), prompt) not in SINGLE_ANSWERS]
     expected = single_answers(model, prompts)
     assert len(set(expected)) > 4
-    assert lessons == [1] * len(new)
-    lessons.clear()
+    assert batch_sizes == [1] * len(new)
+    batch_sizes.clear()
     assert [text_of(answer) for answer in together(model, prompts)] == expected
-    assert sum(lessons) == 16
-    assert len(lessons) <= 6
-    assert max(lessons) >= 4
+    assert sum(batch_sizes) == 16
+    assert len(batch_sizes) <= 6
+    assert max(batch_sizes) >= 4
 
 
 @pytest.mark.parametrize("together", [batch, abatch])
-def test_a_prompt_that_fails_fails_alone(model: Model, together: Callable[..., list[Any]]) -> None:
+def test_a_failed_prompt_does_not_affect_the_others(
+    model: Model, together: Callable[..., list[Any]]
+) -> None:
     prompts = ["The river", TOO_LONG, "A baker", "Every comet"]
     found = together(model, prompts, return_exceptions=True)
     assert isinstance(found[1], ArgumentError)
@@ -174,10 +176,10 @@ def test_a_prompt_that_fails_fails_alone(model: Model, together: Callable[..., l
 
 
 @pytest.mark.parametrize("together", [batch, abatch])
-def test_where_one_fails_and_nobody_takes_errors_the_others_are_cancelled(
+def test_without_return_exceptions_a_failure_cancels_the_others(
     chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]]
 ) -> None:
-    lesson = [Document("The river carries cold iron.")] * 3000
+    training_documents = [Document("The river carries cold iron.")] * 3000
     steps = 0
     begun = threading.Event()
 
@@ -191,7 +193,7 @@ def test_where_one_fails_and_nobody_takes_errors_the_others_are_cancelled(
         if query == "A baker":
             assert begun.wait(60)
             raise LookupError
-        return lesson
+        return training_documents
 
     settings = {"retriever": RunnableLambda(documents), "config": {"callbacks": [Handler()]}}
     with pytest.raises(LookupError):
@@ -206,14 +208,14 @@ def test_where_one_fails_and_nobody_takes_errors_the_others_are_cancelled(
 
 @pytest.mark.parametrize("together", [batch, abatch])
 @pytest.mark.parametrize(("given", "most"), [(1, 1), (3, 3), (None, 5)])
-def test_as_many_are_asked_at_once_as_the_configuration_or_the_engine_allows(
+def test_concurrency_is_limited_by_the_configuration_or_the_engine(
     chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]], given: int | None, most: int
 ) -> None:
-    """And without a number, no batch is refused for its size."""
+    """Without a limit in the configuration, no batch is refused for its size."""
     limited = ChatTestTimeFineTuned(
         model=chat.model,
         tokenizer=chat.tokenizer,
-        finetune=RECIPE,
+        finetune=CONFIG,
         limits=Limits(max_requests=5),
         max_tokens=2,
     )
@@ -270,7 +272,7 @@ def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
 
 @pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize(
-    ("face", "together"),
+    ("fixture", "together"),
     [
         *(("llm", ask) for ask in (generate, agenerate, batch_as_completed, abatch_as_completed)),
         *(("chat", ask) for ask in (generate_messages, agenerate_messages)),
@@ -279,16 +281,16 @@ def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
     ],
 )
 def test_no_list_is_refused_for_its_length(
-    request: pytest.FixtureRequest, face: str, together: Callable[..., list[Any]], most: int
+    request: pytest.FixtureRequest, fixture: str, together: Callable[..., list[Any]], most: int
 ) -> None:
-    model = request.getfixturevalue(face)
+    model = request.getfixturevalue(fixture)
     prompts = ["The river", "A baker", "Every comet", "The engine", "My neighbour", "The old king"]
     expected = single_answers(model, prompts)
     limited = type(model)(
         model=model.model,
         tokenizer=model.tokenizer,
         retriever=model.retriever,
-        finetune=RECIPE,
+        finetune=CONFIG,
         limits=Limits(max_requests=most),
         max_tokens=6,
     )
@@ -296,7 +298,7 @@ def test_no_list_is_refused_for_its_length(
     assert limited.engine.status().admitted == 0
 
 
-def test_an_answer_may_ask_the_same_model_while_all_room_of_its_list_is_taken(
+def test_a_retriever_may_call_the_same_model_while_its_list_is_at_capacity(
     chat: ChatTestTimeFineTuned,
 ) -> None:
     async def documents(query: str) -> list[Document]:
@@ -308,7 +310,7 @@ def test_an_answer_may_ask_the_same_model_while_all_room_of_its_list_is_taken(
     assert len(agenerate_messages(asked, ["The river", "A baker", "Every comet"])) == 3
 
 
-def test_an_empty_batch_is_answered_with_nothing(model: Model) -> None:
+def test_an_empty_batch_returns_an_empty_list(model: Model) -> None:
     assert batch(model, []) == abatch(model, []) == []
 
 
@@ -316,7 +318,7 @@ def test_an_empty_batch_is_answered_with_nothing(model: Model) -> None:
 
 
 class Events(BaseCallbackHandler):
-    """Notes what it is told, and for which run."""
+    """Record the events and their runs."""
 
     def __init__(self) -> None:
         self.starts: list[Any] = []
@@ -353,9 +355,7 @@ class AsyncEvents(AsyncCallbackHandler):
 
 
 @pytest.mark.parametrize("together", [batch, abatch])
-def test_callbacks_are_told_of_each_prompt_once(
-    model: Model, together: Callable[..., list[Any]]
-) -> None:
+def test_callbacks_run_once_per_prompt(model: Model, together: Callable[..., list[Any]]) -> None:
     events = Events()
     together(model, ["The river", "A baker", "Every comet"], config={"callbacks": [events]})
     assert len(events.starts) == len(set(events.starts)) == 3
@@ -373,14 +373,14 @@ def check_steps(custom: list[tuple[str, dict[str, Any], Any]], record: Any) -> N
     assert json.loads(json.dumps(data)) == data
 
 
-def test_each_step_is_an_event_as_it_happens(chat: ChatTestTimeFineTuned) -> None:
+def test_each_step_is_an_event(chat: ChatTestTimeFineTuned) -> None:
     events = Events()
     record = record_of(chat, config={"callbacks": [events]})
     check_steps(events.custom, record)
     assert {run for _, _, run in events.custom} == set(events.starts)
 
 
-async def test_each_step_is_an_event_of_the_asynchronous_kinds(chat: ChatTestTimeFineTuned) -> None:
+async def test_asynchronous_handlers_get_each_step(chat: ChatTestTimeFineTuned) -> None:
     events, asynchronous = Events(), AsyncEvents()
     message = await chat.ainvoke(QUESTION, {"callbacks": [events, asynchronous]})
     check_steps(events.custom, message.response_metadata["ttft"])
@@ -399,17 +399,17 @@ async def test_each_step_is_among_the_streamed_events(
         "a chain": RunnableLambda(lambda question: question) | chat,
         "a chain that does not stream": RunnableLambda(ask),
     }[through]
-    told = [event async for event in runnable.astream_events(QUESTION, version="v2")]
-    (start,) = (event["run_id"] for event in told if event["event"] == "on_chat_model_start")
-    custom = [event for event in told if event["name"] == "ttft_step"]
+    events = [event async for event in runnable.astream_events(QUESTION, version="v2")]
+    (start,) = (event["run_id"] for event in events if event["event"] == "on_chat_model_start")
+    custom = [event for event in events if event["name"] == "ttft_step"]
     check_steps(
         [(event["name"], event["data"], event["run_id"]) for event in custom], record_of(chat)
     )
     assert {event["run_id"] for event in custom} == {start}
-    (retrieval,) = (event for event in told if event["event"] == "on_retriever_start")
+    (retrieval,) = (event for event in events if event["event"] == "on_retriever_start")
     assert retrieval["parent_ids"][-1] == start
-    first_piece = next(i for i, e in enumerate(told) if e["event"] == "on_chat_model_stream")
-    assert told.index(custom[0]) < first_piece
+    first_piece = next(i for i, e in enumerate(events) if e["event"] == "on_chat_model_stream")
+    assert events.index(custom[0]) < first_piece
 
 
 def stream(model: Model, config: Any) -> None:
@@ -425,7 +425,7 @@ def astream(model: Model, config: Any) -> None:
 
 
 @pytest.mark.parametrize("call", [stream, astream])
-def test_a_streams_run_is_told_as_an_invocations_is(
+def test_a_stream_has_the_same_runs_as_an_invocation(
     model: Model, call: Callable[[Model, Any], None]
 ) -> None:
     invoked, streamed = Events(), Events()
@@ -441,7 +441,7 @@ def test_a_streams_run_is_told_as_an_invocations_is(
     assert metadata["tenant"] == "a"
 
 
-def test_handlers_of_the_model_itself_are_told_of_steps_too(chat: ChatTestTimeFineTuned) -> None:
+def test_the_models_own_handlers_get_each_step(chat: ChatTestTimeFineTuned) -> None:
     events = Events()
     record = record_of(chat.model_copy(update={"callbacks": [events]}))
     check_steps(events.custom, record)
@@ -467,7 +467,7 @@ def test_the_retrieval_is_a_child_run_with_the_callers_tags_and_metadata(
 # --- records ----------------------------------------------------------------------------------
 
 
-def test_the_record_tells_what_was_learned_from_and_what_it_was_worth(
+def test_the_record_has_the_documents_and_their_gains(
     chat: ChatTestTimeFineTuned,
 ) -> None:
     record = record_of(chat)
@@ -487,7 +487,7 @@ def test_the_record_tells_what_was_learned_from_and_what_it_was_worth(
     assert json.loads(json.dumps(record)) == record
 
 
-def test_gains_are_those_of_a_retriever_that_knows_them(chat: ChatTestTimeFineTuned) -> None:
+def test_gains_come_from_the_metadata_of_a_sift_retriever(chat: ChatTestTimeFineTuned) -> None:
     texts = ["The river carries iron.", "x", "A baker measures bread."]
     documents = [
         Document(text, id=text[:1], metadata={"langchain_sift_gain": "much"}) for text in texts
@@ -498,7 +498,7 @@ def test_gains_are_those_of_a_retriever_that_knows_them(chat: ChatTestTimeFineTu
     assert record["skipped"] == ["x"]
 
 
-def test_documents_cut_at_the_longest_length_are_named(chat: ChatTestTimeFineTuned) -> None:
+def test_truncated_documents_are_recorded(chat: ChatTestTimeFineTuned) -> None:
     documents = [Document("short text here", id="a"), Document("The river " * 200, id="b")]
     record = record_of(chat, documents=documents)
     assert record["truncated"] == ["b"]
@@ -508,7 +508,9 @@ def test_documents_cut_at_the_longest_length_are_named(chat: ChatTestTimeFineTun
 # --- settings of a call -----------------------------------------------------------------------
 
 
-def test_too_little_gain_leaves_the_base_model_and_says_so(chat: ChatTestTimeFineTuned) -> None:
+def test_with_too_little_gain_the_base_model_answers_with_the_reason(
+    chat: ChatTestTimeFineTuned,
+) -> None:
     gain = sum(record_of(chat)["gains"])
     message = chat.invoke(QUESTION, min_gain=gain * 1.01)
     record = message.response_metadata["ttft"]
@@ -520,7 +522,7 @@ def test_too_little_gain_leaves_the_base_model_and_says_so(chat: ChatTestTimeFin
 
 
 @pytest.mark.parametrize("bound", [False, True])
-def test_settings_may_be_given_to_a_call_or_bound(
+def test_settings_can_be_arguments_of_a_call_or_bound(
     chat: ChatTestTimeFineTuned, texts: list[str], *, bound: bool
 ) -> None:
     def record(**settings: Any) -> Any:
@@ -549,13 +551,13 @@ def test_settings_may_be_given_to_a_call_or_bound(
     assert record(timeout=None)["documents"] == usual["documents"]
 
 
-def test_as_many_tokens_are_made_as_the_call_says(chat: ChatTestTimeFineTuned) -> None:
+def test_a_call_limits_the_number_of_tokens(chat: ChatTestTimeFineTuned) -> None:
     assert chat.invoke(QUESTION, max_tokens=3).usage_metadata["output_tokens"] == 3
     assert chat.bind(max_tokens=4).invoke(QUESTION).usage_metadata["output_tokens"] == 4
 
 
 @pytest.mark.parametrize("call", ["invoke", "ainvoke", "stream", "astream", "batch", "abatch"])
-def test_an_unknown_setting_is_an_error_that_lists_the_known(model: Model, call: str) -> None:
+def test_an_unknown_setting_is_an_error_with_the_known_names(model: Model, call: str) -> None:
     async def consume(stream: Any) -> None:
         async for _ in stream:
             pass
@@ -602,15 +604,15 @@ def test_an_unknown_setting_is_an_error_that_lists_the_known(model: Model, call:
     ids=str,
 )
 def test_a_value_out_of_range_is_an_error_before_anything_is_trained(
-    model: Model, lessons: list[int], settings: dict[str, Any]
+    model: Model, batch_sizes: list[int], settings: dict[str, Any]
 ) -> None:
     with pytest.raises((SIFTError, TypeError)):
         model.invoke(QUESTION, **settings)
-    assert not lessons
+    assert not batch_sizes
     assert model.engine.status().admitted == 0
 
 
-def test_a_seed_repeats_what_a_temperature_draws(model: Model) -> None:
+def test_the_same_seed_samples_the_same_answer(model: Model) -> None:
     def ask(**settings: Any) -> str:
         return text_of(model.invoke(QUESTION, temperature=1.0, max_tokens=12, **settings))
 
@@ -620,7 +622,7 @@ def test_a_seed_repeats_what_a_temperature_draws(model: Model) -> None:
     assert text_of(model.invoke(QUESTION)) == text_of(model.invoke(QUESTION, temperature=0.0))
 
 
-def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
+def test_a_request_above_max_tokens_is_refused_before_the_retrieval(
     chat: ChatTestTimeFineTuned,
 ) -> None:
     asked: list[str] = []
@@ -628,7 +630,7 @@ def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
         model=chat.model,
         tokenizer=chat.tokenizer,
         retriever=RunnableLambda(lambda query: asked.append(query) or []),
-        finetune=RECIPE,
+        finetune=CONFIG,
         limits=Limits(max_tokens=100),
     )
     reservation = limited.engine.admission.admit(1)
@@ -638,7 +640,7 @@ def test_more_than_may_be_trained_on_is_refused_before_the_retriever_is_asked(
     reservation.release()
 
 
-async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineTuned) -> None:
+async def test_a_call_with_a_reservation_makes_no_other(chat: ChatTestTimeFineTuned) -> None:
     limited = chat.model_copy(update={"limits": Limits(max_requests=1)})
     limited._engine = None
     engine = limited.engine
@@ -662,23 +664,23 @@ async def test_a_request_that_has_a_place_takes_no_other(chat: ChatTestTimeFineT
 
 
 @pytest.mark.parametrize("cache", [True, None, InMemoryCache()])
-@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
-def test_a_cache_needs_a_name_for_the_state_of_the_documents(face: Any, cache: object) -> None:
+@pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_cache_needs_a_corpus_version(model_class: Any, cache: object) -> None:
     with pytest.raises(ValidationError, match="corpus_version"):
-        face(model="some/model", cache=cache)
-    face(model="some/model", cache=cache, corpus_version="1")
+        model_class(model="some/model", cache=cache)
+    model_class(model="some/model", cache=cache, corpus_version="1")
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_cached_answer_is_found_until_the_documents_change(
-    model: Model, lessons: list[int], *, asynchronous: bool
+def test_the_cache_hits_until_the_corpus_version_changes(
+    model: Model, batch_sizes: list[int], *, asynchronous: bool
 ) -> None:
     version = "monday"
     cached = type(model)(
         model=model.model,
         tokenizer=model.tokenizer,
         retriever=model.retriever,
-        finetune=RECIPE,
+        finetune=CONFIG,
         max_tokens=6,
         cache=InMemoryCache(),
         corpus_version=lambda: version,
@@ -690,31 +692,31 @@ def test_a_cached_answer_is_found_until_the_documents_change(
         return text_of(cached.invoke(QUESTION, **settings))
 
     expected = text_of(model.invoke(QUESTION))
-    lessons.clear()
+    batch_sizes.clear()
     assert [ask() for _ in range(3)] == [expected] * 3
-    assert lessons == [1]
+    assert batch_sizes == [1]
     version = "tuesday"
     assert [ask() for _ in range(3)] == [expected] * 3
-    assert lessons == [1, 1]
+    assert batch_sizes == [1, 1]
     version = "monday"
     assert ask() == expected
-    assert lessons == [1, 1]
+    assert batch_sizes == [1, 1]
 
 
-def test_what_is_asked_with_other_settings_is_not_found_in_the_cache(
+def test_a_call_with_other_settings_does_not_hit_the_cache(
     chat: ChatTestTimeFineTuned,
 ) -> None:
     cached = chat.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
-    lesson = [Document("zebra zebra zebra zebra zebra zebra")] * 12
+    training_documents = [Document("zebra zebra zebra zebra zebra zebra")] * 12
     usual = cached.invoke("A baker").content
-    taught = cached.invoke("A baker", documents=lesson).content
-    assert taught == chat.invoke("A baker", documents=lesson).content != usual
+    fine_tuned = cached.invoke("A baker", documents=training_documents).content
+    assert fine_tuned == chat.invoke("A baker", documents=training_documents).content != usual
     assert cached.invoke("A baker").content == usual
-    assert cached.invoke("A baker", documents=lesson).content == taught
+    assert cached.invoke("A baker", documents=training_documents).content == fine_tuned
 
 
 @pytest.mark.parametrize("differs", ["retriever", "model"])
-def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: str) -> None:
+def test_another_model_does_not_hit_the_cache(model: Model, differs: str) -> None:
     cache = InMemoryCache()
     others = {
         "retriever": {"retriever": RunnableLambda(lambda _: [Document("zebra " * 9)] * 12)},
@@ -726,7 +728,7 @@ def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: 
         "model": model.model,
         "tokenizer": model.tokenizer,
         "retriever": model.retriever,
-        "finetune": RECIPE,
+        "finetune": CONFIG,
         "max_tokens": 6,
     }
     one = type(model)(**settings, cache=cache, corpus_version="1")
@@ -737,12 +739,12 @@ def test_another_models_answer_is_not_found_in_the_cache(model: Model, differs: 
 
 
 def retriever_of(tenant: str) -> RunnableLambda[str, list[Document]]:
-    """Return one whose `repr` is that of any other tenant's."""
+    """Return a retriever with the same `repr` as that of other tenants."""
     return RunnableLambda(lambda _: [Document(f"{tenant} " * 9)] * 12)
 
 
-def test_another_tenants_answer_is_not_found_in_the_cache(model: Model) -> None:
-    settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": RECIPE}
+def test_another_tenant_does_not_hit_the_cache(model: Model) -> None:
+    settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": CONFIG}
     tenants = ("zebra", "comet")
     assert len({repr(retriever_of(tenant)) for tenant in tenants}) == 1
     cache = InMemoryCache()
@@ -768,14 +770,14 @@ def test_another_tenants_answer_is_not_found_in_the_cache(model: Model) -> None:
             assert found == alone
 
 
-def test_an_answer_by_another_query_or_tokenizer_is_not_found_in_the_cache(
-    chat: ChatTestTimeFineTuned, lessons: list[int]
+def test_another_query_or_tokenizer_does_not_hit_the_cache(
+    chat: ChatTestTimeFineTuned, batch_sizes: list[int]
 ) -> None:
     settings = {
         "model": chat.model,
         "tokenizer": chat.tokenizer,
         "retriever": RunnableLambda(lambda query: [Document(f"{query} " * 9)] * 12),
-        "finetune": RECIPE,
+        "finetune": CONFIG,
         "max_tokens": 6,
     }
     cached = {**settings, "cache": InMemoryCache(), "corpus_version": "1"}
@@ -785,28 +787,28 @@ def test_an_answer_by_another_query_or_tokenizer_is_not_found_in_the_cache(
         {"retrieval_query": lambda _: "comet"},
         {"tokenizer": copy.deepcopy(chat.tokenizer)},
     ):
-        lessons.clear()
+        batch_sizes.clear()
         expected = ChatTestTimeFineTuned(**settings | other).invoke(QUESTION).content
         assert ChatTestTimeFineTuned(**cached | other).invoke(QUESTION).content == expected
-        assert lessons == [1, 1]
+        assert batch_sizes == [1, 1]
 
 
-def test_a_copy_with_the_same_retriever_finds_the_answer_in_the_cache(
-    model: Model, lessons: list[int]
+def test_a_copy_with_the_same_retriever_hits_the_cache(
+    model: Model, batch_sizes: list[int]
 ) -> None:
     cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
     expected = text_of(cached.invoke(QUESTION))
     configurable = cached.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
-    assert lessons == [1]
+    assert batch_sizes == [1]
     assert text_of(cached.model_copy().invoke(QUESTION)) == expected
     assert text_of(configurable.invoke(QUESTION, {"configurable": {"max_tokens": 6}})) == expected
-    assert lessons == [1]
+    assert batch_sizes == [1]
     cached.retriever.search_kwargs = {"filter": {"even": True}}
     cached.invoke(QUESTION)
-    assert lessons == [1, 1]
+    assert batch_sizes == [1, 1]
 
 
-def test_of_what_nobody_hears_the_end_no_answer_is_found_again() -> None:
+def test_an_object_without_weak_references_has_a_new_cache_key_each_time() -> None:
     class Unwatched:
         __slots__ = ()
 
@@ -826,11 +828,11 @@ def test_copies_share_the_engine(chat: ChatTestTimeFineTuned) -> None:
     copied = chat.model_copy(update={"max_tokens": 3})
     assert copied.engine is chat.engine
     assert expected.startswith(str(copied.invoke(QUESTION).content))
-    again = ChatTestTimeFineTuned(model=chat.model, tokenizer=chat.tokenizer, finetune=RECIPE)
+    again = ChatTestTimeFineTuned(model=chat.model, tokenizer=chat.tokenizer, finetune=CONFIG)
     assert again.engine is chat.engine
 
 
-def test_a_configurable_model_makes_no_engine_for_each_call(
+def test_a_configurable_model_uses_one_engine(
     chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Engine] = []
@@ -856,7 +858,7 @@ def test_a_configurable_model_makes_no_engine_for_each_call(
 
 
 def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
-    """Return whether it is gone by then."""
+    """Return True if the engine is freed within so many seconds."""
     end = time.monotonic() + seconds
     while engine() is not None and time.monotonic() < end:
         gc.collect()
@@ -864,9 +866,9 @@ def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
     return engine() is None
 
 
-@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
-def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
-    face: Any,
+@pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_configurable_model_is_loaded_once_and_freed_with_its_last_user(
+    model_class: Any,
     tiny_model_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -874,7 +876,7 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
 ) -> None:
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 0.0)
     own = shutil.copytree(tiny_model_path, tmp_path / "model")  # that no other test has loaded
-    named = face(model=str(own), dtype="float32", max_tokens=2)
+    named = model_class(model=str(own), dtype="float32", max_tokens=2)
     configurable = named.configurable_fields(temperature=ConfigurableField("temperature"))
     before = len(weight_loads)
     for temperature in (0.5, 1.0, 1.5):
@@ -882,20 +884,20 @@ def test_a_configurable_model_is_loaded_once_and_freed_with_the_last_who_has_it(
         engine = weakref.ref(*named._kept_engine)
         assert not freed_within(0.1, engine)
     assert len(weight_loads) == before + 1
-    assert dumpd(named) == dumpd(face(model=str(own), dtype="float32", max_tokens=2))
+    assert dumpd(named) == dumpd(model_class(model=str(own), dtype="float32", max_tokens=2))
     del named, configurable
     assert freed_within(30.0, engine)
 
 
-@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
-def test_a_path_is_as_good_as_its_name(face: Any, tiny_model_path: Path) -> None:
-    one, other = (face(model=kind(tiny_model_path), max_tokens=3) for kind in (Path, str))
+@pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+def test_a_path_and_its_string_are_the_same_model(model_class: Any, tiny_model_path: Path) -> None:
+    one, other = (model_class(model=kind(tiny_model_path), max_tokens=3) for kind in (Path, str))
     assert text_of(one.invoke(QUESTION)) == text_of(other.invoke(QUESTION))
     assert one.engine is other.engine
     assert dumpd(one) == dumpd(other)
 
 
-@pytest.mark.parametrize("face", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
+@pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -908,12 +910,12 @@ def test_a_path_is_as_good_as_its_name(face: Any, tiny_model_path: Path) -> None
     ],
     ids=str,
 )
-def test_what_is_no_model_or_tokenizer_is_an_error_at_once(
-    face: Any, wrong: dict[str, Any]
+def test_a_wrong_model_or_tokenizer_is_an_error_at_construction(
+    model_class: Any, wrong: dict[str, Any]
 ) -> None:
     *_, name = wrong
     with pytest.raises(ValidationError, match=f"{name} must be .* of transformers"):
-        face(**wrong)
+        model_class(**wrong)
 
 
 def test_a_dump_holds_no_weights_and_no_documents(model: Model) -> None:
@@ -923,7 +925,7 @@ def test_a_dump_holds_no_weights_and_no_documents(model: Model) -> None:
     assert "The river" not in dumped
 
 
-def test_its_context_is_known_without_its_weights(
+def test_the_context_length_is_known_without_loading_the_weights(
     chat: ChatTestTimeFineTuned, tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert chat.profile is not None

@@ -1,4 +1,4 @@
-"""Calls from answers, in the formats that local models write."""
+"""Test the parsing of tool calls in the formats of local models."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ before = st.sampled_from(["", "I look.\n", "Two words,\n\nthen:\n", "\n\n", "In 
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=calls_of_tools, lead=before)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_what_is_written_in_a_format_is_read_back(name: str, calls: Calls, lead: str) -> None:
+def test_calls_in_each_format_are_parsed(name: str, calls: Calls, lead: str) -> None:
     expected = calls[:1] if name == "gemma, printed" else calls
     if name.startswith("gemma") and name != "gemma, json":
         assume("```" not in as_python(calls))
@@ -205,7 +205,7 @@ def test_no_answer_is_an_error_and_one_without_calls_is_unchanged(text: str) -> 
 
 
 def holds(text: str, reader: ToolCallReader = READER) -> None:
-    """Check that what was sent out at any time is how the content begins in the end."""
+    """Check that the certain content is always a prefix of the final content."""
     content, calls, invalid = reader.read(text)
     for end in range(len(text) + 1):
         assert content.startswith(reader.certain_content(text[:end])), (text[:end], calls, invalid)
@@ -220,14 +220,16 @@ def test_no_markup_is_ever_sent_out(text: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=calls_of_tools, lead=before, after=anything)
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
-def test_nothing_is_safe_once_a_call_began(name: str, calls: Calls, lead: str, after: str) -> None:
+def test_no_content_is_certain_after_the_beginning_of_a_call(
+    name: str, calls: Calls, lead: str, after: str
+) -> None:
     answer = lead + FORMATS[name](calls)
     assert len(READER.certain_content(answer)) == len(lead.rstrip())
     assert len(READER.certain_content(answer + after)) == len(lead.rstrip())
     holds(answer + after)
 
 
-def test_what_cannot_be_a_call_is_not_held_back() -> None:
+def test_text_that_cannot_be_a_call_is_certain() -> None:
     for text in ("Hello", "a < b", "[1] says", '{"city": 1', "x = [search", "```python", "<tool_x"):
         assert len(READER.certain_content(text)) == len(text)
     assert len(ToolCallReader([]).certain_content("[search(")) == len("[search(")
@@ -255,7 +257,7 @@ def test_what_cannot_be_a_call_is_not_held_back() -> None:
         '{"name": "search", "arguments": "no json"}',
     ],
 )
-def test_without_a_marker_only_what_calls_a_tool_is_a_call(text: str) -> None:
+def test_without_a_marker_only_calls_of_known_tools_count(text: str) -> None:
     assert READER.read(text) == (text, [], [])
 
 
@@ -277,7 +279,7 @@ def test_without_a_marker_only_what_calls_a_tool_is_a_call(text: str) -> None:
         ("<tool_call><function=add><parameter=a>1", None),
     ],
 )
-def test_after_a_marker_what_is_no_call_says_why(text: str, name: str | None) -> None:
+def test_a_malformed_call_after_a_marker_has_a_reason(text: str, name: str | None) -> None:
     content, calls, (invalid, *_) = READER.read(f"Well. {text}")
     assert (content, calls) == ("Well.", [])
     assert invalid["name"] == name
@@ -298,7 +300,7 @@ def test_an_invalid_call_stays_invalid_where_langchain_completes_streamed_json(t
         assert message.invalid_tool_calls[0]["args"] == call["args"]
 
 
-def test_good_calls_stand_beside_bad_ones() -> None:
+def test_valid_and_invalid_calls_can_be_mixed() -> None:
     good = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
     text = f"One. {good}\n<tool_call>{{oops</tool_call> Two.\n{good} Three."
     content, calls, invalid = READER.read(text)
@@ -319,7 +321,7 @@ def test_ids_of_the_model_are_kept_and_made_unique() -> None:
     assert READER.read(text)[1][0]["id"] == "abc123DEF"
 
 
-def test_python_is_read_with_positions_and_the_names_of_json() -> None:
+def test_python_calls_may_have_positional_arguments_and_json_names() -> None:
     text = "[search('rice', 2, deep=true), add(a=null, b=(1, -2))]"
     calls = READER.read(text)[1]
     assert [call["args"] for call in calls] == [
@@ -341,7 +343,7 @@ def test_arguments_in_xml_have_the_types_of_the_schema() -> None:
 
 
 @pytest.mark.parametrize("name", ["qwen", "qwen-coder", "llama", "mistral"])
-def test_what_a_template_writes_is_read_back(templated: Templated, name: str) -> None:
+def test_calls_that_a_template_renders_are_parsed(templated: Templated, name: str) -> None:
     args = {"query": 'a "b"\n</tool_call>', "limit": 2, "deep": True}
     call = {"name": "search", "args": args, "id": "abcDEF123"}
     history = [HumanMessage("x"), AIMessage("", tool_calls=[call])]
@@ -375,7 +377,7 @@ RESPONSE_TEMPLATE = {
 }
 
 
-def test_a_tokenizer_that_describes_its_answers_is_asked_first(templated: Templated) -> None:
+def test_a_response_template_takes_precedence(templated: Templated) -> None:
     tokenizer = templated(QWEN)
     tokenizer.response_template = RESPONSE_TEMPLATE
     text = 'I look.\n<|call>call:search{query:<|"|>rice<|"|>,limit:2}<call|><turn|>'
@@ -402,15 +404,19 @@ def test_a_tokenizer_that_describes_its_answers_is_asked_first(templated: Templa
     assert ToolCallReader(TOOLS, tokenizer).read(broken) == (broken, [], [])
 
 
-def test_a_long_answer_is_read_in_little_time() -> None:
-    text = "A line of prose, [1] and {2}.\n[3] {4}\n" * 500 + "<tool_call>{}"
-    began = time.perf_counter()
-    READER.read(text)
-    len(READER.certain_content(text))
-    assert time.perf_counter() - began < 1
+def test_reading_a_long_answer_takes_linear_time() -> None:
+    def seconds(lines: int) -> float:
+        text = "A line of prose, [1] and {2}.\n[3] {4}\n" * lines + "<tool_call>{}"
+        start = time.process_time()
+        READER.read(text)
+        READER.certain_content(text)
+        return time.process_time() - start
+
+    shortest = min(seconds(500) for _ in range(3))
+    assert min(seconds(2000) for _ in range(3)) < 10 * shortest  # 16 times if it were quadratic
 
 
-def test_special_tokens_beside_the_marks_of_calls_are_no_content(templated: Templated) -> None:
+def test_special_tokens_are_removed_from_the_content(templated: Templated) -> None:
     tokenizer = templated(QWEN)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_end|>", "<|im", "[TOOL_CALLS]"]})
     reader = ToolCallReader(TOOLS, tokenizer)
