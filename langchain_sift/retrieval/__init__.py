@@ -1,1 +1,1 @@
-"""One retrieval: its settings, the search for candidates, the choice and its scores."""
+"""Retrieve documents for a query: settings, search, scores and explanation."""

@@ -1,4 +1,4 @@
-"""Candidates with their vectors, from a vector store; one adapter for each kind of store.
+"""Read candidates with their vectors from vector stores, with one adapter for each kind of store.
 
 A stored vector is never computed again, and the query is embedded once.
 """

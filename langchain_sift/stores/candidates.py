@@ -225,10 +225,12 @@ def _add_nearest_first(pool: CandidatePool, neighbors: _Neighbors, *, limit: int
     """Add rows by their cosine, whatever the store's metric; rows of equal cosine by id."""
     documents = neighbors.documents
     # The products of equal vectors may differ in their last bits.
-    rank = np.round(-neighbors.cosines, 9).tolist()
-    order = sorted(range(len(documents)), key=lambda row: (rank[row], documents[row].id or ""))
-    if order == list(range(len(documents))):
+    ranks = np.round(-neighbors.cosines, 9)
+    if np.all(ranks[1:] > ranks[:-1]):  # in this order already
         return pool.add(documents, neighbors.units, limit=limit)
+    order = sorted(
+        range(len(documents)), key=lambda row: (float(ranks[row]), documents[row].id or "")
+    )
     return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
 
 
