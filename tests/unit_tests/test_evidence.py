@@ -31,6 +31,7 @@ def test_the_tables_are_those_of_the_committed_results(summarize: ModuleType) ->
         assert f"<!-- {name} -->\n{tables[name]}\n<!-- end -->" in page, name
 
 
+@pytest.mark.slow
 def test_the_committed_results_are_those_of_the_rows(summarize: ModuleType) -> None:
     committed = json.loads((FOLDER / "results.json").read_text(encoding="utf-8"))
     reports = summarize.by_domain(summarize.read_rows(summarize.ROWS))
@@ -39,6 +40,7 @@ def test_the_committed_results_are_those_of_the_rows(summarize: ModuleType) -> N
     assert found == {name: committed[name] for name in found}
 
 
+@pytest.mark.slow
 def test_no_row_has_a_word_of_a_document(summarize: ModuleType) -> None:
     files = [summarize.ROWS, *(FOLDER / name for name in summarize.SETTINGS.values())]
     assert all(file.exists() for file in files)
@@ -48,6 +50,7 @@ def test_no_row_has_a_word_of_a_document(summarize: ModuleType) -> None:
         assert " " not in row.source
 
 
+@pytest.mark.slow
 def test_rows_are_read_unchanged(summarize: ModuleType, tmp_path: Path) -> None:
     rows = [r for r in summarize.read_rows(summarize.ROWS) if r.group == "nih_grants"][:200]
     other = [

@@ -102,6 +102,7 @@ def test_importing_loads_none_of_the_heavy_packages(statement):
     assert set(HEAVY).isdisjoint(loaded)
 
 
+@pytest.mark.slow
 def test_the_retriever_works_without_the_packages_of_the_extras():
     chosen = run(
         """
@@ -119,6 +120,7 @@ def test_the_retriever_works_without_the_packages_of_the_extras():
     assert chosen[0] == "a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(missing):
     messages = run(
@@ -174,6 +176,7 @@ def installed_with(name, extras):
     return {name for name, _ in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extras", "rooms", "without"),
     [

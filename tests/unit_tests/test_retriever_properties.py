@@ -71,6 +71,7 @@ def ask(case, store=None, **settings):
     return case.retriever(store, **settings).retrieve_by_vectors(case.queries.tolist())
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(case=cases())
 def test_choices_are_stored_rows_of_different_texts(case):
@@ -86,6 +87,7 @@ def test_choices_are_stored_rows_of_different_texts(case):
         assert len(retrieval.choices) == min(case.settings["k"], retrieval.candidates)
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(case=cases(), replace=st.booleans())
 def test_the_variance_equals_the_formula_and_never_increases(case, replace):
@@ -106,6 +108,7 @@ def test_the_variance_equals_the_formula_and_never_increases(case, replace):
     assert 0.0 <= retrieval.irreducible_variance <= retrieval.prior_variance + TOLERANCE
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(case=cases(most=15, copies=False, searches=("nearest",)))
 def test_each_choice_is_the_best_of_the_nearest_by_cosine(case):
@@ -124,6 +127,7 @@ def test_each_choice_is_the_best_of_the_nearest_by_cosine(case):
         assert after[index] <= after.min() + 1e-8
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(case=cases(), seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_the_rows_changes_nothing(case, seed):
@@ -148,6 +152,7 @@ def test_no_other_method_leaves_less_variance_after_one_choice(case, search_type
     assert best <= other + TOLERANCE
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(case=cases(most=10))
 def test_chroma_s_metric_changes_nothing_for_unit_vectors(case):

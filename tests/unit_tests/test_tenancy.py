@@ -193,6 +193,7 @@ def row_of(document):
 # No document of another tenant
 
 
+@pytest.mark.slow
 def test_random_queries_return_no_foreign_document(shared_chroma):
     rng = random.Random(5)
     found = 0
@@ -213,6 +214,7 @@ def test_random_queries_return_no_foreign_document(shared_chroma):
     assert found > 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
 def test_the_filter_of_a_call_narrows_and_cannot_replace(shared, candidate_search):
     store, convert = shared
@@ -367,6 +369,7 @@ OF_NOBODY = models.Filter(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "condition"),
     [
@@ -437,6 +440,7 @@ async def test_search_kwargs_of_a_request_set_the_tenant(shared):
         retriever.invoke(QUERY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STORES)
 def test_changes_to_the_documents_of_one_request_reach_no_other(kind):
     make, convert = STORES[kind]

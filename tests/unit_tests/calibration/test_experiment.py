@@ -119,6 +119,7 @@ def test_counts_double_and_the_least_likely_third_is_dropped() -> None:
     assert promising([1.0, 2.0], [0.0, 1.0]) == (1.0, 2.0)
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_from_the_given_values_within_the_share_of_steps(
     store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -42,6 +42,7 @@ def run(corpus: Path, prompts: Path, model: Path, out: Path, *more: str) -> Resu
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report(
     corpus: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(  # noqa: PLR0917 - fixtures
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_a_corpus_may_have_files_of_every_format(
     prompts: Path, tiny_model_path: Path, tmp_path: Path, texts: list[str]
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_corpus_may_have_files_of_every_format(
     assert chosen == [set(ids)] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["made", "Made"])
 def test_embeddings_can_be_any_of_langchains(
     name: str,
@@ -199,6 +202,7 @@ def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
     assert "adaptive stopping" in shown.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "more", "message"),
     [
@@ -250,6 +254,7 @@ def compare_store(store: Path, prompts: Path, model: Path, out: Path, *more: str
 SMALL = ("--lora-rank", "4", "--learning-rate", "5e-3", "--max-length", "32")
 
 
+@pytest.mark.slow
 def test_questions_are_compared_on_an_indexed_collection(
     indexed: Path, questions: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +270,7 @@ def test_questions_are_compared_on_an_indexed_collection(
     assert all(isinstance(row["answer"], str) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_continued_or_replaced_only_with_an_option(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -324,6 +330,7 @@ def test_runnables_of_the_user_are_compared(
     assert methods["ttft:mine"]["documents_used"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -380,6 +387,7 @@ def test_a_module_that_cannot_be_imported_is_named(  # noqa: PLR0917 - fixtures
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_compare_and_explain_use_calibrated_settings(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -440,6 +448,7 @@ def test_calibrated_settings_that_cannot_be_saved_are_printed(
     assert list(tmp_path.glob("s.json")) == []
 
 
+@pytest.mark.slow
 def test_the_default_model_is_that_of_the_settings_and_another_is_noted(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
@@ -483,6 +492,7 @@ def test_leaking_prompts_are_reported_or_excluded(
         assert said in " ".join(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_rows_without_a_result_are_reported_with_their_reasons(
     indexed: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_collection_keeps_its_embeddings(
     assert last_line(run(*command, "--embeddings", own_embeddings))["added"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -271,6 +272,7 @@ made = Slow()
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     rows = [{"text": f"fact {number}"} for number in range(1000)]
     (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)))

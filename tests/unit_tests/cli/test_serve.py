@@ -54,6 +54,7 @@ def check(result: Result, message: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -112,6 +113,7 @@ def test_bad_filters_and_collections_of_tenants_are_named(tiny_model_path, folde
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -191,6 +193,7 @@ def test_the_help_loads_nothing_that_is_slow():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])
 def test_a_missing_extra_is_named_with_the_command_to_install_it(missing, tiny_model_path, folder):
     program = (
@@ -210,6 +213,7 @@ def test_a_missing_extra_is_named_with_the_command_to_install_it(missing, tiny_m
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_serving_needs_no_package_of_the_comparison(tiny_model_path, folder):
     program = """if True:
         import sys

@@ -200,6 +200,7 @@ def test_several_k_in_one_run_give_the_rows_of_each_alone(
             assert row.tokens_training == other.tokens_training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ttft:sift", "ttft:hull", "rag:hull"])
 def test_adaptive_stopping_takes_the_beginning_of_the_choice(
     name: str, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
@@ -227,6 +228,7 @@ def test_adaptive_stopping_takes_the_beginning_of_the_choice(
     assert min(lengths) < 12
 
 
+@pytest.mark.slow
 def test_prompts_trained_together_have_the_rows_of_each_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:

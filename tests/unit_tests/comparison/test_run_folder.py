@@ -46,6 +46,7 @@ def test_rows_are_read_unchanged(tmp_path: Path) -> None:
     assert report.leaks == {"1": "a copy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["results.jsonl", "documents.jsonl"])
 def test_a_line_that_a_kill_has_cut_is_ignored(tmp_path: Path, file: str) -> None:
     open_run(tmp_path).add(rows(3), {"d\n1": "text", "b": "other"})
@@ -150,6 +151,7 @@ def table(folder: Path) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_run_that_is_killed_twenty_times_has_the_rows_of_one_that_is_not(
     tiny_model_path: Path, tmp_path: Path

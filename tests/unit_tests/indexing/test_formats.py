@@ -158,6 +158,7 @@ def nested(children: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     return st.builds(lambda n, inner: f"<{n}>{''.join(inner)}</{n}>", names, st.lists(children))
 
 
+@pytest.mark.slow
 @SAME_FOLDER
 @given(
     st.lists(

@@ -315,6 +315,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 # chromadb leaves its connections to the garbage collector.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_a_run_against_a_server_is_continued_and_a_lost_server_is_reported(
     chunks: list[Document], server: Server

@@ -62,6 +62,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_all_files_are_written(folder):
     written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     document = [f"document-{n}" for n in ("groups", "documents", "seconds", "variance", "sigma")]
@@ -70,6 +71,7 @@ def test_all_files_are_written(folder):
     assert written == {"report.html", "report.md", "results.json", *plots}
 
 
+@pytest.mark.slow
 def test_the_report_is_returned_with_its_path(tmp_path):
     report = example()
     assert write_report(report, tmp_path) == replace(report, path=tmp_path / "report.html")
@@ -120,6 +122,7 @@ def test_the_results_are_plain_json_and_agree_with_the_rows(folder):
     assert document["verdict"] in text
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_files(folder, tmp_path):
     write_report(example(), tmp_path)
     write_report(example(), tmp_path)  # over the first
@@ -176,6 +179,7 @@ def random_report(seed):
     return Report(rows=tuple(rows.values()), leaks=maybe({"p1": "a copy"}, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_all_files_are_written_for_rows_with_missing_values(seed, tmp_path):
     written = write_report(random_report(seed), tmp_path)

@@ -142,6 +142,7 @@ def document_lists(page):
     return [documents for prompt in page.chosen["lists"] for documents in prompt]
 
 
+@pytest.mark.slow
 def test_the_page_contains_tables_plots_and_prompts(write):
     page, _ = write(small_report(), plots=True)
     assert page.table("bits/byte", "perplexity", "answering")
@@ -208,6 +209,7 @@ def test_the_numbers_agree_with_the_rows(write, seed):
     assert ("ttft:sift", BASE) in values
 
 
+@pytest.mark.slow
 def test_each_k_has_its_table(write):
     rows = [replace(r, k=r.k and k, bits=r.bits - (k if r.k else 0)) for k in (1, 5, 10)
             for r in small_report().rows]  # fmt: skip
@@ -227,6 +229,7 @@ def test_each_k_has_its_table(write):
     assert "With 5 documents" in page.text
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(write):
     page, text = write(small_report(), plots=True)
     links = [v for _, tag in page.tags for k, v in tag.items() if k.endswith(("src", "href"))]
@@ -238,6 +241,7 @@ def test_nothing_is_loaded_from_elsewhere(write):
     assert policy.startswith("default-src 'none'")
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_references_resolve(write):
     rows = small_report().rows + small_report(protocol="continuation").rows
     page, text = write(report_of(rows, leaks={"p1": "an exact copy in a"}), plots=True)

@@ -21,6 +21,7 @@ def names(count: int) -> list[str]:
     return [str(n) for n in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "least"), [(2, 0.89), (3, 0.89), (5, 0.89), (8, 0.87), (12, 0.89), (60, 0.89)]
 )

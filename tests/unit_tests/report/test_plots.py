@@ -69,6 +69,7 @@ def drawn(report):
     return {p.name.partition("-")[2]: p for p in plots.draw_plots(report, "document")}
 
 
+@pytest.mark.slow
 def test_plots_without_data_are_not_drawn():
     assert names(report_of()) == ["groups", "seconds", "variance", "sigma"]
     assert names(report_of(ks=(1, 2))) == ["groups", "documents", "seconds", "variance", "sigma"]
@@ -89,6 +90,7 @@ def test_answers_are_plotted_by_their_metric():
     assert "higher is better" in plot.caption
 
 
+@pytest.mark.slow
 def test_every_plot_labels_its_methods():
     report = report_of(methods=("rag:nearest", "ttft:sift", *VARIANTS), ks=(1, 5, 10))
     by_name = drawn(report)
@@ -186,6 +188,7 @@ def test_the_caption_contains_the_rank_correlation():
     assert float(match[2]) <= expected <= float(match[3])
 
 
+@pytest.mark.slow
 def test_many_groups_show_only_the_best_methods():
     methods = tuple(f"{mode}:{s}" for mode in ("rag", "ttft") for s in SELECTIONS)
     report = report_of(methods=methods, groups=tuple(f"group {n}" for n in range(13)))
@@ -195,6 +198,7 @@ def test_many_groups_show_only_the_best_methods():
     assert "Each group" not in drawn(report_of(groups=("a", "b")))["groups"].caption
 
 
+@pytest.mark.slow
 def test_plots_use_the_text_color_of_the_page_and_accept_any_name():
     groups = ("$a$ & 中文", "b")
     svg = drawn(report_of(groups=groups))["groups"].svg
@@ -208,6 +212,7 @@ def test_plots_use_the_text_color_of_the_page_and_accept_any_name():
     assert len(label("a\nb" * 40)) == 34
 
 
+@pytest.mark.slow
 def test_an_svg_file_is_self_contained():
     for plot in plots.draw_plots(report_of(ks=(1, 2)), "document"):
         root = ElementTree.fromstring(plot.file)  # noqa: S314 - our own
@@ -223,6 +228,7 @@ def test_an_svg_file_is_self_contained():
         assert width == 5 * 150
 
 
+@pytest.mark.slow
 def test_file_names_are_safe_and_unique():
     rows = [replace(r, protocol="../a b") for r in report_of().rows]
     drawn_plots = plots.draw_plots(Report(rows=tuple(rows)), "../a b")
@@ -230,10 +236,12 @@ def test_file_names_are_safe_and_unique():
     assert not any(a.name == b.name for a, b in combinations(drawn_plots, 2))
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_plots():
     assert plots.draw_plots(report_of(), "document") == plots.draw_plots(report_of(), "document")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["documents", "seconds"])
 def test_no_label_is_cut_off(name, monkeypatch):
     figures = []

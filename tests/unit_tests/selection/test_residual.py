@@ -113,6 +113,7 @@ def left_after(problem, chosen, points):
     return variances_if_chosen(problem.queries, rows, places, problem.noise_variance)[len(chosen) :]
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False).map(of_unit_norm), st.booleans())
 def test_the_last_direction_is_uphill_of_the_gain_at_the_best_candidate(problem, replace):
     for chosen, best, direction in last_directions(problem, replace):
@@ -127,6 +128,7 @@ def test_the_last_direction_is_uphill_of_the_gain_at_the_best_candidate(problem,
             assert slope @ along / np.prod(lengths) == pytest.approx(1.0, abs=1e-3)
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False).map(of_unit_norm), st.booleans(), st.integers(0, 99))
 def test_points_farther_along_the_last_direction_gain_more(problem, replace, seed):
     rng = np.random.default_rng(seed)

@@ -57,6 +57,7 @@ def test_the_nearest_is_repeated_k_times(problem):
     assert_array_equal(once.indices, order[: problem.k])
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(problem=reference.problems(duplicates=False), lambda_mult=st.floats(0, 1))
 def test_mmr_chooses_what_langchain_chooses_in_the_same_order(problem, lambda_mult):

@@ -28,6 +28,7 @@ def rows_with_cosines(rng, query, cosines):
     return np.outer(cosines, query) + np.sqrt(1 - cosines**2)[:, None] * others
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(problem=reference.problems())
 def test_every_choice_attains_the_minimum_and_reports_the_variance_of_the_formula(problem):

@@ -108,6 +108,7 @@ def prompt_for(route, mode):
     return PromptTemplate.from_template(shown + "{input}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", [CHAT, TEXT])
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_answer_equals_that_of_the_chain(client, models, retriever, route, mode):

@@ -158,6 +158,7 @@ def test_a_hanging_store_raises_a_timeout_at_the_deadline(hung, searching):
     assert 0.3 <= time.monotonic() - started < FAR
 
 
+@pytest.mark.slow
 async def test_a_hanging_store_takes_no_thread_from_the_event_loop(hung):
     # Its own executor has few: a hundred waiting callers must leave them to others.
     searches = [
@@ -216,6 +217,7 @@ async def test_a_hanging_coroutine_is_cancelled_at_the_deadline():
     assert cancelled == [True]
 
 
+@pytest.mark.slow
 def test_all_requests_share_one_deadline_and_none_follows_it(kind):
     store_class, search_all = kind
     store = store_class(lambda: time.sleep(0.2))
@@ -230,6 +232,7 @@ def test_all_requests_share_one_deadline_and_none_follows_it(kind):
     assert len(store.calls) <= 3
 
 
+@pytest.mark.slow
 def test_retries_end_before_the_deadline(kind):
     store_class, search_all = kind
 
@@ -247,6 +250,7 @@ def test_retries_end_before_the_deadline(kind):
 # The errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "expected", "calls"),
     [

@@ -216,6 +216,7 @@ def test_rows_of_one_text_are_one_candidate_with_a_count(empty, search):
     assert {c.document.page_content: c.copies for c in retrieval.choices} == copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [299, 300, 301])
 def test_an_exhaustive_search_reads_every_row_once(kind, tmp_path, count):
     texts = [f"row {number}" for number in range(count)]

@@ -48,6 +48,7 @@ def elsewhere():
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_an_exclusive_lock_excludes_all_others(folder, elsewhere):
     other = elsewhere(folder, alone=True)
     for alone in (True, False):
@@ -69,6 +70,7 @@ def test_an_exclusive_lock_excludes_all_others(folder, elsewhere):
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_readers_share_the_lock_and_exclude_writers(folder, elsewhere):
     elsewhere(folder, alone=False)
     with locked(folder, exclusive=False), locked(folder, exclusive=False):

@@ -180,6 +180,7 @@ def test_only_the_owner_may_read_or_write(tmp_path: Path) -> None:
         AdapterCache(tmp_path / "adapters", tenant="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda f: f.unlink(), lambda f: f.write_bytes(b"no")])
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "langchain_sift.json"])
 def test_a_damaged_adapter_is_trained_anew(
@@ -225,6 +226,7 @@ def test_a_training_that_failed_or_depends_on_the_clock_is_not_stored(
     assert list((tmp_path / "adapters").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_adapter_of_documents_cut_for_want_of_memory_is_not_stored(
     chat: ChatTestTimeFineTuned, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

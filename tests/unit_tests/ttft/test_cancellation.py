@@ -290,6 +290,7 @@ ANYWHERE = [
 WITH_TEXT = [leave_the_loop, close_the_stream, close_the_async_stream, leave_the_async_loop]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give_up", ANYWHERE, ids=lambda give_up: give_up.__name__)
 def test_training_ends_within_a_step(
     chat: ChatTestTimeFineTuned, pace: Pace, give_up: GiveUp
@@ -300,6 +301,7 @@ def test_training_ends_within_a_step(
     watch.check(chat.engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give_up", [*ANYWHERE, *WITH_TEXT], ids=lambda give_up: give_up.__name__)
 def test_an_answer_ends_within_a_token(
     chat: ChatTestTimeFineTuned, pace: Pace, give_up: GiveUp
@@ -310,6 +312,7 @@ def test_an_answer_ends_within_a_token(
     watch.check(chat.engine)
 
 
+@pytest.mark.slow
 def test_a_cancelled_request_leaves_the_batch_and_the_others_go_on(
     chat: ChatTestTimeFineTuned, pace: Pace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,6 +344,7 @@ def test_a_cancelled_request_leaves_the_batch_and_the_others_go_on(
     assert outcome.training.losses == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", range(6))
 async def test_a_cancellation_that_comes_with_an_event_is_not_lost(
     chat: ChatTestTimeFineTuned, pace: Pace, turns: int
@@ -395,6 +399,7 @@ def abatch(chat: ChatTestTimeFineTuned, **settings: Any) -> None:
     asyncio.run(chat.abatch([QUESTION, QUESTION], **settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["in the queue", "in training", "in generation"])
 @pytest.mark.parametrize("call", [invoke, ainvoke, stream, astream, batch, abatch])
 def test_a_deadline_ends_a_request_within_a_step(
@@ -428,6 +433,7 @@ def test_a_deadline_ends_a_request_within_a_step(
     assert chat.invoke(QUESTION, documents=DOCUMENTS[:1], max_tokens=1).content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [ainvoke, astream, abatch])
 def test_a_deadline_ends_an_asynchronous_retrieval(
     chat: ChatTestTimeFineTuned, call: Callable[..., None], texts: list[str]
@@ -443,6 +449,7 @@ def test_a_deadline_ends_an_asynchronous_retrieval(
     assert 0.2 <= time.perf_counter() - began < FAR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", [math.inf, 1e9, 1e10, 1e12, 1e300])
 async def test_a_timeout_longer_than_any_wait_means_no_limit(
     chat: ChatTestTimeFineTuned, timeout: float
@@ -524,6 +531,7 @@ def test_a_timeout_error_of_the_retriever_is_raised_unchanged(
 # --- the event loop ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retrieves", [False, True])
 async def test_100_requests_do_not_block_the_event_loop_or_its_threads(
     chat: ChatTestTimeFineTuned, store: Chroma, *, retrieves: bool
@@ -565,6 +573,7 @@ async def test_100_requests_do_not_block_the_event_loop_or_its_threads(
     assert sorted(gaps)[-2] < seconds / 2
 
 
+@pytest.mark.slow
 def test_a_model_serves_several_event_loops_in_turn(chat: ChatTestTimeFineTuned) -> None:
     expected = chat.invoke(QUESTION, documents=DOCUMENTS[:2]).content
 

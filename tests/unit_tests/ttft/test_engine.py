@@ -46,6 +46,7 @@ def at_rest(engine: Engine) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_many_requests_leave_the_base_model_unchanged(
     engine: Engine,
     tiny_model: PreTrainedModel,
@@ -79,6 +80,7 @@ def test_without_documents_exactly_the_base_model_answers(
     assert negative_log_likelihood(engine, PROMPT[:1], PROMPT[1:]) == outcome.nats[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [Limits(max_batch_size=1), Limits(max_batch_size=5)])
 def test_concurrent_requests_answer_as_alone(
     tiny_model: PreTrainedModel,
@@ -213,6 +215,7 @@ def test_a_closed_engine_refuses_requests(engine: Engine, texts: list[str]) -> N
     assert engine.status().admitted == 0
 
 
+@pytest.mark.slow
 def test_an_unused_engine_is_freed_with_its_thread(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,

@@ -452,6 +452,7 @@ def documents_of(texts: list[str]) -> list[list[str]]:
     return [texts[10:14], texts[20:23], texts[30:32], texts[40:41]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [0, 2])
 @pytest.mark.parametrize(
     "stage", ["forward", "backward", "step", "generate", "middle of an answer"]
@@ -475,6 +476,7 @@ def test_a_bad_request_of_a_batch_fails_alone(
     assert counters(engine) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_retried_sample_goes_on_with_its_seed(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -568,6 +570,7 @@ class Memory:
         return losses
 
 
+@pytest.mark.slow
 def test_a_batch_that_runs_out_of_memory_once_runs_in_halves(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,6 +587,7 @@ def test_a_batch_that_runs_out_of_memory_once_runs_in_halves(
     assert sizes == [4, 2, 2, 1]
 
 
+@pytest.mark.slow
 def test_a_batch_that_always_runs_out_of_memory_runs_one_by_one(
     engine: Engine, texts: list[str], expected: list[Reply], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -593,6 +597,7 @@ def test_a_batch_that_always_runs_out_of_memory_runs_one_by_one(
     assert all(same(reply, expected[0]) for reply in results)
 
 
+@pytest.mark.slow
 def test_documents_too_long_for_the_memory_are_halved_once(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,6 +617,7 @@ def test_documents_too_long_for_the_memory_are_halved_once(
     assert identical(answer(engine, documents), before)
 
 
+@pytest.mark.slow
 def test_without_memory_the_base_model_answers_or_an_error_is_raised(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -633,6 +639,7 @@ def test_without_memory_the_base_model_answers_or_an_error_is_raised(
     assert counters(engine) == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ValueError, torch.OutOfMemoryError])
 def test_no_tensor_of_a_failed_step_outlives_the_step(
     kind: type[Exception], engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
@@ -698,6 +705,7 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "leave", [leave_weights, leave_moments, leave_steps, raise_error, interrupt]
 )

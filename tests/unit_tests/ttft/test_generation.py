@@ -123,6 +123,7 @@ def test_settings_of_the_model_that_choose_a_search_are_ignored(
     assert outcome.tokens == len(tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -251,6 +251,7 @@ def test_a_request_has_the_same_answer_a_hundred_times_in_any_batch(
         assert reply.losses == pytest.approx(expected.losses, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_other_samples_differ(engine: Engine, texts: list[str]) -> None:
     """Otherwise a hundred equal samples would prove nothing."""
     seeds = [{"temperature": 1.0, "seed": seed} for seed in range(5)]
@@ -304,6 +305,7 @@ def state_of(model: PreTrainedModel) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_a_model_in_training_mode_stays_unchanged(
     tiny_tokenizer: PreTrainedTokenizerFast,
     finetune_config: FineTuneConfig,
@@ -348,6 +350,7 @@ def test_a_model_in_training_mode_stays_unchanged(
     assert model.training
 
 
+@pytest.mark.slow
 def test_two_engines_and_a_user_of_the_model_do_not_affect_each_other(
     tiny_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig, texts: list[str]
 ) -> None:
@@ -463,6 +466,7 @@ def words(rng: random.Random, count: int) -> str:
     return " ".join(f"w{rng.randrange(4, 64)}" for _ in range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_prompts_of_a_batch_answer_as_each_alone(
     architecture: str, word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig
@@ -558,6 +562,7 @@ def test_a_layer_that_a_document_does_not_reach_keeps_no_earlier_gradient(
     assert torch.equal(engine.finetune([common, other]).weights, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", [False, True])
 def test_routed_tokens_go_through_the_slot_of_their_own_row(
     *, answers: bool, word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig

@@ -180,6 +180,7 @@ class Reader:
 # --- documents --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_document_is_trained_on_or_skipped(
     chat: ChatTestTimeFineTuned, tiny_tokenizer: PreTrainedTokenizerFast, name: str
@@ -245,12 +246,14 @@ def test_a_surrogate_is_trained_on_as_a_replacement_character(chat: ChatTestTime
     assert record_of(chat, broken)["losses"] == record_of(chat, mended)["losses"]
 
 
+@pytest.mark.slow
 def test_the_same_document_a_hundred_times(chat: ChatTestTimeFineTuned) -> None:
     record = record_of(chat, [GOOD] * 100)
     assert record["documents"] == ["good"] * 100
     assert record["losses"][-1] < record["losses"][0]
 
 
+@pytest.mark.slow
 def test_ten_thousand_documents(chat: ChatTestTimeFineTuned) -> None:
     documents = [
         Document(f"The river, {number} times.", id=str(number)) for number in range(10_000)
@@ -279,6 +282,7 @@ METADATA: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_do_not_change_the_training(chat: ChatTestTimeFineTuned, name: str) -> None:
     plain = record_of(chat, [GOOD])
@@ -344,6 +348,7 @@ NOT_DOCUMENTS: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_DOCUMENTS)
 @pytest.mark.parametrize("retrieved", [False, True])
 def test_an_error_names_the_type_and_index_of_a_wrong_document(
@@ -387,6 +392,7 @@ def test_langchain_rejects_documents_without_a_text(text: Any) -> None:
 SURROGATES = [name for name in TEXTS if joined(TEXTS[name]) != TEXTS[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("llm" if name in SURROGATES else "chat", name) for name in TEXTS],
@@ -435,6 +441,7 @@ MESSAGES: dict[str, tuple[Any, str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_conversation_is_answered_or_refused(chat: ChatTestTimeFineTuned, name: str) -> None:
     refusal = MESSAGES[name][1]

@@ -130,6 +130,7 @@ class SlowLimits:
         return self.tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [SlowLimits(requests=3), SlowLimits(tokens=30)], ids=repr)
 def test_threads_never_get_the_same_room(limits: Any) -> None:
     threads, rounds = 8, 100
@@ -273,6 +274,7 @@ def test_of_200_threads_only_as_many_as_allowed_are_admitted(crowd: Crowd) -> No
     check(crowd, answers)
 
 
+@pytest.mark.slow
 async def test_of_200_coroutines_only_as_many_as_allowed_are_admitted(crowd: Crowd) -> None:
     count = 200
 
@@ -739,6 +741,7 @@ LIFECYCLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lifecycle", LIFECYCLES, ids=lambda lifecycle: lifecycle.__name__)
 def test_after_each_end_all_room_is_free_and_answers_are_the_same(
     scene: Scene, lifecycle: Callable[[Scene], None]
@@ -784,6 +787,7 @@ def interrupt_at(line: int) -> Iterator[list[str]]:
         sys.settrace(before)
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_line_leaves_no_reservation(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,

@@ -84,6 +84,7 @@ def test_a_name_is_loaded_once_while_it_is_in_use(
     assert len(weight_loads) == before + 2
 
 
+@pytest.mark.slow
 def test_the_weights_are_freed_with_their_last_user(tiny_model_path: Path) -> None:
     first = load_language_model(tiny_model_path, dtype="float32")
     second = load_language_model(tiny_model_path, dtype="float32")
@@ -353,6 +354,7 @@ def reshape_weight(folder: Path) -> None:
     edit_weights(folder, lambda w: w | {WEIGHT: torch.zeros(3, 3)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

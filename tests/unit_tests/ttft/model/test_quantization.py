@@ -172,6 +172,7 @@ def similarity(first: torch.Tensor, second: torch.Tensor) -> float:
     return torch.cosine_similarity(first.flatten(), second.flatten(), dim=0).item()
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_are_near_those_of_the_plain_weights(
@@ -193,6 +194,7 @@ def test_logits_are_near_those_of_the_plain_weights(
     )
 
 
+@pytest.mark.slow
 @BOTH
 def test_logits_and_gradients_equal_those_of_the_decoded_weights(
     quantization: str, folder: Path, plain: PreTrainedModel
@@ -211,6 +213,7 @@ def test_logits_and_gradients_equal_those_of_the_decoded_weights(
         assert gradient.norm() == pytest.approx(expected_gradient.norm().item(), rel=0.02)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_weights_never_change(quantization: str, dtype: str, folder: Path) -> None:
@@ -224,6 +227,7 @@ def test_the_weights_never_change(quantization: str, dtype: str, folder: Path) -
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_same_name_and_quantization_share_the_weights(
     quantization: str, folder: Path, weight_loads: list[str]
@@ -239,6 +243,7 @@ def test_the_same_name_and_quantization_share_the_weights(
     assert first.device == torch.device("cpu")
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_weights_are_freed_with_their_last_user(quantization: str, folder: Path) -> None:
     loaded = load_language_model(folder, dtype="float16", quantization=quantization)
@@ -276,6 +281,7 @@ def test_a_loaded_quantized_model_is_used_unchanged(
     assert flags == [vars(m).keys() for m in model.modules()]
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_quantized_folder_is_loaded_unchanged(
     quantization: str, folder: Path, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
@@ -301,6 +307,7 @@ def test_the_notice_of_each_8_bit_product_is_not_logged(
     assert [record.getMessage() for record in caplog.records] == ["another thing"]
 
 
+@pytest.mark.slow
 @BOTH
 def test_copies_of_a_loaded_model_do_not_change_it(quantization: str, folder: Path) -> None:
     model = load_with_transformers(folder, quantization)
@@ -315,6 +322,7 @@ def test_copies_of_a_loaded_model_do_not_change_it(quantization: str, folder: Pa
     assert torch.equal(gradient, gradients(expected)[1])
 
 
+@pytest.mark.slow
 @BOTH
 def test_later_use_of_the_loaded_model_does_not_change_its_copies(
     quantization: str, folder: Path

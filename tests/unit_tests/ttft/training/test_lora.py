@@ -67,6 +67,7 @@ def matrices(slots: Slots, flat: torch.Tensor) -> list[torch.Tensor]:
     return [part.T if number % 2 else part for number, part in enumerate(parts)]
 
 
+@pytest.mark.slow
 def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
     """Compare three prompts in one pass, each with its PEFT model."""
     ours = share_weights(base)

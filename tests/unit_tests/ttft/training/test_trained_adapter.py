@@ -217,6 +217,7 @@ def test_an_existing_path_is_not_changed(
         assert contents(path) in ({}, {"notes.txt": b"mine"})
 
 
+@pytest.mark.slow
 def test_a_second_save_does_not_change_the_first(adapter: TrainedAdapter, saved: Path) -> None:
     before = contents(saved)
     with pytest.raises(FileExistsError):
@@ -374,6 +375,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_named_in_the_error(damage: str, saved: Path) -> None:
     assert TrainedAdapter.load(saved)

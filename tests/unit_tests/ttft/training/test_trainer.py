@@ -151,6 +151,7 @@ def test_a_document_with_at_least_one_step_is_recorded_as_trained(
     assert (part.steps, part.trained, part.skipped) == (5, (0, 1), ())
 
 
+@pytest.mark.slow
 def test_documents_of_a_skipped_training_are_not_recorded_as_too_short(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +389,7 @@ def test_replayed_steps_train_on_the_documents_of_each_step(
     assert len(replays.works) < 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"max_update": 0.002}, {"steps_per_document": 2}])
 def test_a_milestone_equals_a_training_on_fewer_documents(
     engine: Engine, texts: list[str], settings: dict[str, object]
