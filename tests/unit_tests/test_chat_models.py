@@ -116,10 +116,12 @@ class ToolParameters(StandardParameters):
         return {"temperature": 0, "max_tokens": 100, "stop": []}
 
 
+@pytest.mark.slow
 class TestStandardUnitWithTools(ToolParameters, ChatModelUnitTests):
     pass
 
 
+@pytest.mark.slow
 class TestStandardIntegrationWithTools(ToolParameters, ChatModelIntegrationTests):
     pass
 

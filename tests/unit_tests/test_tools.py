@@ -42,6 +42,9 @@ ToolModel = tuple["PreTrainedModel", "PreTrainedTokenizerFast"]
 QUESTION = {"messages": [HumanMessage(WEATHER)]}
 NO_TOOLS = "does not support tools"
 
+# The model that calls tools has to be trained first.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def chat(tool_model: ToolModel) -> ChatTestTimeFineTuned:

@@ -136,6 +136,7 @@ async def test_the_chain_streams_for_threads_and_coroutines(chain, model, docume
     assert double.adapters == {}
 
 
+@pytest.mark.slow
 def test_many_threads_load_adapters_under_unique_names(chain, model, documents, double, adapters):
     here = model.invoke(QUESTION, documents=documents).text
     with ThreadPoolExecutor(8) as threads:
@@ -284,6 +285,7 @@ async def load(adapters, adapter, how):
             pytest.fail("no server loaded it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["threads", "coroutines"])
 async def test_a_server_that_accepts_no_connection_gets_one_request_and_no_adapter(
     adapter, tmp_path, caplog, how
@@ -303,6 +305,7 @@ async def test_a_server_that_accepts_no_connection_gets_one_request_and_no_adapt
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["threads", "coroutines"])
 async def test_a_silent_server_delays_the_caller_by_one_timeout_only(
     adapter, tmp_path, caplog, monkeypatch, how

@@ -133,6 +133,7 @@ def agenerate(model: Model, prompts: Sequence[str]) -> list[Any]:
     return [generations[0].text for generations in result.generations]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fixture", "together"),
     [
@@ -206,6 +207,7 @@ def test_without_return_exceptions_a_failure_cancels_the_others(
     assert 0 < steps < 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [batch, abatch])
 @pytest.mark.parametrize(("given", "most"), [(1, 1), (3, 3), (None, 5)])
 def test_concurrency_is_limited_by_the_configuration_or_the_engine(
@@ -270,6 +272,7 @@ def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
     return [one["answer"] for one in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize(
     ("fixture", "together"),
@@ -576,6 +579,7 @@ def test_an_unknown_setting_is_an_error_with_the_known_names(model: Model, call:
         ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -743,6 +747,7 @@ def retriever_of(tenant: str) -> RunnableLambda[str, list[Document]]:
     return RunnableLambda(lambda _: [Document(f"{tenant} " * 9)] * 12)
 
 
+@pytest.mark.slow
 def test_another_tenant_does_not_hit_the_cache(model: Model) -> None:
     settings = {"model": model.model, "tokenizer": model.tokenizer, "finetune": CONFIG}
     tenants = ("zebra", "comet")
@@ -866,6 +871,7 @@ def freed_within(seconds: float, engine: Callable[[], object]) -> bool:
     return engine() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
 def test_a_configurable_model_is_loaded_once_and_freed_with_its_last_user(
     model_class: Any,

@@ -158,6 +158,7 @@ calls_of_tools = st.lists(
 before = st.sampled_from(["", "I look.\n", "Two words,\n\nthen:\n", "\n\n", "In [1] and {2}:\n"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=calls_of_tools, lead=before)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
