@@ -126,6 +126,7 @@ def test_explicit_arguments_of_a_comparison_take_precedence_over_settings(
     assert given["fetch_k"] == 30
 
 
+@pytest.mark.slow
 def test_bad_settings_are_named(store: Chroma, tmp_path: Path, file: Path) -> None:
     with pytest.raises(ArgumentError, match=r"none\.json"):
         SIFTRetriever.from_settings(tmp_path / "none.json", vectorstore=store)

@@ -121,6 +121,7 @@ def test_both_configurations_agree() -> None:
         assert here["args"][name] == there["args"][name]
 
 
+@pytest.mark.slow
 def test_kuberay_accepts_every_field() -> None:
     service = ray_service()
     assert (service["apiVersion"], set(service)) == (

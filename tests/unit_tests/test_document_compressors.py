@@ -116,6 +116,7 @@ def ids(documents):
     return [document.id for document in documents]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise_variance", [0.01, 0.3, 5.0])
 @pytest.mark.parametrize("top_n", [1, 4, 12])
 def test_it_chooses_what_the_formula_chooses_from_the_embedded_documents(

@@ -916,6 +916,7 @@ class BlockingEmbeddings(WordEmbeddings):
         return await super().aembed_query(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidate_search", ["nearest", "residual", "exhaustive"])
 async def test_nothing_blocks_the_event_loop(facts, words, texts, candidate_search):
     retriever = SIFTRetriever(
@@ -979,6 +980,7 @@ async def test_many_coroutines_get_the_results_of_one(facts, texts):
     assert scores_of(found) == scores_of(expected[query] for query in queries)
 
 
+@pytest.mark.slow
 def test_batches_of_several_threads_do_not_mix(facts, texts):
     retriever = SIFTRetriever(vectorstore=facts)
     batches = [(k, QUERIES[k % 3 :]) for k in (1, 2, 3, 4)] * 4

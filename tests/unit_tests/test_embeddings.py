@@ -79,6 +79,7 @@ def test_the_hidden_states_of_the_texts_fitted_to_are_centred(embeddings, texts)
     assert np.abs(embeddings.mean).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_a_vector_does_not_depend_on_the_other_texts(embeddings, texts):
     together = embeddings.embed_documents([*texts, "", "a", "word " * 300])
     alone = [embeddings.embed_query(text) for text in [*texts, "", "a", "word " * 300]]
@@ -136,6 +137,7 @@ def test_no_texts_have_no_vectors(embeddings):
     assert embeddings.embed_documents([]) == []
 
 
+@pytest.mark.slow
 def test_the_mean_is_restored_from_a_closed_collection(
     tiny_model_path, texts, tmp_path, tiny_model, tiny_tokenizer
 ):

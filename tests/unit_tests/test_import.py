@@ -88,6 +88,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = langchain_sift.SIFTRetreiver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -405,6 +405,7 @@ def test_a_misspelt_field_is_an_error_that_lists_all(facts):
         SIFTRetriever.from_texts(["a"], facts.embeddings, vectorstore_cls=type(facts), kk=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("search_type", "search"),
     [

@@ -213,6 +213,7 @@ async def test_a_cancelled_task_unloads_the_adapter(chain, double, adapters):
     assert (double.adapters, left(adapters)) == ({}, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [0.0, 0.001, 0.003, 0.01, 0.03])
 async def test_a_task_cancelled_at_any_time_leaves_no_files(double, adapters, adapter, when):
     async def lend():

@@ -155,6 +155,7 @@ def test_settings_are_chosen_from_the_given_values_within_the_share_of_steps(
     json.dumps(calibration.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noises", "rates"), [((0.1,), (1e-4, 1e-3, 5e-3)), (NOISES, (5e-3,)), ((0.1,), (5e-3,))]
 )

@@ -188,6 +188,7 @@ def indexed(corpus: Path, prompts: Path, tiny_model_path: Path) -> Path:
     return out / "chroma"
 
 
+@pytest.mark.slow
 def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
     query = texts[3][:40]
     command = ["explain", query, "--store", str(indexed), "--k", "5"]
@@ -231,6 +232,7 @@ def test_a_mistake_in_explain_is_one_line(  # noqa: PLR0917 - fixtures
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_the_help_does_not_wait_for_pytorch() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"
@@ -301,6 +303,7 @@ def test_a_comparison_is_continued_or_replaced_only_with_an_option(
     assert CliRunner().invoke(app, ["report", str(tmp_path / "nowhere")]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_runnables_of_the_user_are_compared(
     indexed: Path,
     tiny_model_path: Path,
@@ -432,6 +435,7 @@ def test_an_unwritable_path_is_reported_before_the_work(
         assert "never/loaded" not in message
 
 
+@pytest.mark.slow
 def test_calibrated_settings_that_cannot_be_saved_are_printed(
     indexed: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +477,7 @@ def test_the_default_model_is_that_of_the_settings_and_another_is_noted(
     assert (run["lora_alpha"], run["lora_rank"]) == (2.0, 2)
 
 
+@pytest.mark.slow
 def test_leaking_prompts_are_reported_or_excluded(
     indexed: Path, texts: list[str], tiny_model_path: Path, tmp_path: Path
 ) -> None:

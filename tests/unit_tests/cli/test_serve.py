@@ -98,6 +98,7 @@ def test_a_port_that_is_taken(tiny_model_path, folder):
         check(run(tiny_model_path, folder, "--port", port), f"cannot listen on 127.0.0.1:{port}")
 
 
+@pytest.mark.slow
 def test_bad_filters_and_collections_of_tenants_are_named(tiny_model_path, folder, tmp_path):
     tenants = tmp_path / "tenants.toml"
     for entry, message in (
@@ -183,6 +184,7 @@ def test_a_key_comes_from_the_environment(tiny_model_path, folder):
     assert where["host"] == "127.0.0.1"
 
 
+@pytest.mark.slow
 def test_the_help_loads_nothing_that_is_slow():
     program = (
         "import sys; from typer.testing import CliRunner; from langchain_sift.cli import app\n"

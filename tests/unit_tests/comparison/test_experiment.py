@@ -182,6 +182,7 @@ def test_the_default_noise_variance_is_that_of_the_embeddings(
         assert report.settings["noise_variance"] == expected
 
 
+@pytest.mark.slow
 def test_several_k_in_one_run_give_the_rows_of_each_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
@@ -241,6 +242,7 @@ def test_prompts_trained_together_have_the_rows_of_each_alone(
         assert one.bits == pytest.approx(other.bits, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_search_and_mode_has_documents(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
@@ -445,6 +447,7 @@ def test_leaks_are_reported_or_excluded(
     assert run(tiny_model, tiny_tokenizer, store, (), leaks="ignore").leaks == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

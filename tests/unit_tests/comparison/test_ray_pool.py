@@ -16,6 +16,7 @@ from langchain_sift.ttft import LanguageModel, load_language_model
 SETTINGS = {"limits": Limits(), "settings": MeasurementSettings(FineTuneConfig(), max_tokens=1)}
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 16), min_size=1, max_size=4), st.integers(1, 12))
 def test_equal_shares_fit_into_the_nodes_and_larger_ones_do_not(cpus, count):
     nodes = [{"CPU": float(number)} for number in cpus]
@@ -35,6 +36,7 @@ def test_each_actor_has_a_gpu_if_the_cluster_has_any():
         _share(nodes, 3)
 
 
+@pytest.mark.slow
 def test_an_actor_loads_the_same_folder_in_the_same_precision(tiny_model_path):
     loaded = load_language_model(tiny_model_path, dtype="float32")
     model = ActorModel.like(loaded, **SETTINGS)

@@ -34,6 +34,7 @@ def test_lengths_out_of_range_are_rejected(size: int, overlap: int, message: str
         Chunking(size, overlap)
 
 
+@pytest.mark.slow
 @given(
     text=st.text(alphabet="abc é😀\n#`."),
     size=st.integers(2, 40),

@@ -119,6 +119,7 @@ def test_a_cell_may_be_longer_than_the_default_limit_of_csv(tmp_path: Path) -> N
     assert csv.field_size_limit() == limit
 
 
+@pytest.mark.slow
 @SAME_FOLDER
 @given(
     rows=st.lists(
@@ -236,6 +237,7 @@ def test_a_bad_file_is_rejected_by_name(
         read(tmp_path, name, content)
 
 
+@pytest.mark.slow
 def test_a_damaged_pdf_is_read_or_rejected(tmp_path: Path) -> None:
     rng = random.Random(0)
     whole = pdf("Rice grows in wet fields.", "Wheat does not.")

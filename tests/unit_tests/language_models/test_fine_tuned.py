@@ -390,6 +390,7 @@ async def test_asynchronous_handlers_get_each_step(chat: ChatTestTimeFineTuned) 
     assert asynchronous.custom == events.custom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("through", ["itself", "a chain", "a chain that does not stream"])
 async def test_each_step_is_among_the_streamed_events(
     chat: ChatTestTimeFineTuned, through: str
@@ -451,6 +452,7 @@ def test_the_models_own_handlers_get_each_step(chat: ChatTestTimeFineTuned) -> N
     assert not events.retrievers  # they are the model's alone, as always in LangChain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_retrieval_is_a_child_run_with_the_callers_tags_and_metadata(
     model: Model, *, asynchronous: bool

@@ -189,6 +189,7 @@ def test_qwen_coder_writes_values_without_quotes(opened: bool, calls: Calls) -> 
     assert (content, invalid) == ("", [])
 
 
+@pytest.mark.slow
 @given(text=anything)
 @example("[" * 100_000)
 @example("<tool_call>" + '{"a":' * 100_000)
@@ -212,6 +213,7 @@ def holds(text: str, reader: ToolCallReader = READER) -> None:
         assert content.startswith(reader.certain_content(text[:end])), (text[:end], calls, invalid)
 
 
+@pytest.mark.slow
 @given(text=anything)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_no_markup_is_ever_sent_out(text: str) -> None:

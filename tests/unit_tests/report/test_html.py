@@ -160,6 +160,7 @@ def test_the_report_is_returned_with_its_path(tmp_path):
     assert written == replace(report, path=tmp_path / "page.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_numbers_agree_with_the_rows(write, seed):
     rng = random.Random(seed)
@@ -251,6 +252,7 @@ def test_ids_are_unique_and_references_resolve(write):
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', text)) <= ids.keys()
 
 
+@pytest.mark.slow
 def test_every_text_is_escaped(write):
     attacked = document(ATTACK)
     rows = [
@@ -278,6 +280,7 @@ def test_every_text_is_escaped(write):
     assert page.count("svg") == 3
 
 
+@pytest.mark.slow
 def test_a_failure_is_named_and_breaks_nothing(write):
     rows = [
         replace(r, bits=math.nan, failure="OutOfMemoryError: too large")
@@ -292,6 +295,7 @@ def test_a_failure_is_named_and_breaks_nothing(write):
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", [set(BITS), {BASE}])
 def test_a_comparison_without_scores_still_has_a_page(write, failing):
     rows = [
@@ -334,6 +338,7 @@ def test_one_prompt_has_no_interval(write):
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
 
+@pytest.mark.slow
 def test_the_page_is_the_same_every_time(tmp_path):
     report = small_report()
     plots = {"document": draw_plots(report, "document")}

@@ -59,6 +59,7 @@ def test_excluded_leaks_are_counted_without_a_second_verdict():
     assert "Without these prompts" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_tables_agree_with_the_rows(seed):
     rng = random.Random(seed)

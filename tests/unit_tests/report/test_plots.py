@@ -82,6 +82,7 @@ def test_plots_without_data_are_not_drawn():
     assert names(answers, "qa") == ["groups", "seconds"]
 
 
+@pytest.mark.slow
 def test_answers_are_plotted_by_their_metric():
     first, *others = report_of(scores={"f1": 0.5, "other": 0.1}).rows
     rows = (replace(first, scores={"f1": 0.6, "other": 0.1}), *others)
@@ -151,6 +152,7 @@ def test_no_method_beats_the_pareto_front(seed, lower_is_better):
     assert list(front) == sorted(front, key=lambda m: points[m][0])
 
 
+@pytest.mark.slow
 def test_the_caption_names_the_pareto_front():
     # Slower and no better: not in it.
     rows = [row(BASE, "p", 200.0), row("rag:a", "p", 150.0), row("rag:b", "p", 160.0)]
@@ -171,6 +173,7 @@ def test_a_variance_curve_is_padded_with_its_last_value():
     assert uncertainty_plots._curves(rows) == {("sift", (100.0, 70.0, 50.0)): ["rag:sift"]}
 
 
+@pytest.mark.slow
 def test_the_caption_contains_the_rank_correlation():
     rng = random.Random(1)
     points = [(rng.random(), rng.uniform(50, 150)) for _ in range(9)]

@@ -113,6 +113,7 @@ def test_only_used_documents_count_as_distinct() -> None:
     assert (used.used, used.distinct, used.posterior_std) == (3, 2, 0.5)
 
 
+@pytest.mark.slow
 def test_summaries_and_findings_are_computed_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_query_in_the_hull_is_reached():
     assert rows == [0, 1, 2]
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 40))
 def test_counts_are_no_worse_than_rounding_one_at_a_time(seed, k):

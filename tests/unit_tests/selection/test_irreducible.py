@@ -22,6 +22,7 @@ def test_it_is_the_squared_distance_from_the_span_of_the_candidates(problem):
     assert irreducible_variance(*tensors) == pytest.approx(found, abs=1e-9)
 
 
+@pytest.mark.slow
 @given(problems())
 def test_no_choice_goes_below_it(problem):
     floor = irreducible_variance(problem.queries, problem.candidates)

@@ -62,6 +62,7 @@ def of_unit_norm(problem):
     return dataclasses.replace(problem, candidates=problem.candidates / norms)
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False), st.sampled_from([None, 0.3]))
 def test_an_index_that_returns_all_rows_gives_the_choice_of_select(problem, alpha):
     arguments = {
@@ -81,6 +82,7 @@ def test_an_index_that_returns_all_rows_gives_the_choice_of_select(problem, alph
     assert found.prior_variance == pytest.approx(expected.prior_variance)
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False))
 def test_directions_are_the_query_less_its_projection_onto_the_choices(problem):
     rows, index = chosen_with_index(problem, 3)
@@ -141,6 +143,7 @@ def test_points_farther_along_the_last_direction_gain_more(problem, replace, see
         assert np.all(left[1:] < left[0] + 1e-9)
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False), st.integers(1, 4))
 def test_enough_rows_are_fetched_that_may_be_chosen(problem, step_fetch_k):
     rows, index = chosen_with_index(problem, step_fetch_k)
@@ -157,6 +160,7 @@ def test_with_replace_no_more_than_step_fetch_k_rows_are_fetched(problem, step_f
     assert max(len(nearest) for results in index.results for nearest in results) <= step_fetch_k
 
 
+@pytest.mark.slow
 @given(problems(duplicates=False))
 def test_the_variances_are_those_of_the_formula_and_no_row_is_chosen_twice(problem):
     index = Index(problem.candidates)

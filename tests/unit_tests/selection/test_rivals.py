@@ -125,6 +125,7 @@ def test_a_random_choice_is_uniform():
     assert chi_square < 27.88  # the quantile 0.999 for 9 degrees of freedom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SELECTORS))
 @settings(max_examples=25)
 @given(problem=reference.problems())

@@ -176,6 +176,7 @@ async def test_documents_are_in_the_last_question_of_a_conversation(client, mode
 # Options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
@@ -233,6 +234,7 @@ async def test_a_request_cannot_raise_the_server_s_training_limits(new_service, 
     assert less["ttft"]["tokens"] <= 20
 
 
+@pytest.mark.slow
 async def test_generation_options(client, models):
     text, response = await complete(client, TEXT, max_tokens=3)
     assert response["usage"]["completion_tokens"] == 3

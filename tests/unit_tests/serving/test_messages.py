@@ -43,6 +43,7 @@ def reply_and_answer(request_name, text, tokenizer):
     return ChatReply(ChatCompletionRequest.model_validate(body)), chat_answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize(
     "texts", [chosen for n in (1, 2, 3, 4) for chosen in itertools.combinations(TEXTS, n)]

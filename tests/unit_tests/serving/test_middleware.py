@@ -76,6 +76,7 @@ async def wait_until(condition):
 # Tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {A}", A, f"Bearer {A}x"]
 )
@@ -98,6 +99,7 @@ async def test_a_request_without_a_known_token_is_rejected(service, connect, aut
     assert (await client.get("/health", headers=headers)).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
 async def test_each_token_sees_its_own_documents(service, connect, mode, texts):
     for token, parity in ((A, 0), (B, 1)):
@@ -195,6 +197,7 @@ async def test_training_tokens_are_limited(new_service, connect, pace):
     assert (await first).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [
@@ -342,6 +345,7 @@ async def test_a_shutdown_is_reported_and_releases_everything(service, pace):
 # The store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [StoreUnavailable("facts of b"), StoreTimeout("facts of b")])
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
 async def test_an_unavailable_store_is_503(  # noqa: PLR0917 - fixtures
@@ -395,6 +399,7 @@ async def test_health_reports_the_state_of_the_engine(new_service, connect, pace
     assert (response.status_code, response.json()["error"]["code"]) == (503, "shutting_down")
 
 
+@pytest.mark.slow
 async def test_the_metrics_count_requests_and_training(new_service, connect):
     service = new_service(limits=Limits(max_requests=15))
     client = await connect(service)

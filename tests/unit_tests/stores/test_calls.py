@@ -287,6 +287,7 @@ def test_only_transient_errors_are_retried(kind, error, expected, calls):
         assert str(outcome) == f"the matrix: search failed: {type(error).__name__}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_transient_fault_does_not_change_the_result(kind, times):
     store_class, search_all = kind
@@ -338,6 +339,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_united_searches_share_calls_and_return_the_same_results(kind):
     store_class, search_all = kind
     shared, alone = store_class(), store_class()
@@ -359,6 +361,7 @@ def test_equal_requests_of_many_searches_are_one_call(kind):
     assert store.calls == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_no_call_has_more_than_64_directions(kind):
     store_class, search_all = kind
     shared, alone = store_class(), store_class()
@@ -418,6 +421,7 @@ def test_a_failing_call_fails_only_the_searches_that_share_it(kind):
 # The threads
 
 
+@pytest.mark.slow
 def test_a_thread_is_reused_after_its_hanging_call_ends(hung):
     run(search(), Store(), timeout=20, arguments={})
     before = workers()

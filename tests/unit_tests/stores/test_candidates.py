@@ -193,6 +193,7 @@ def test_rows_without_a_text_are_replaced_by_further_rows(embeddings):
     assert texts_of(retriever.invoke(QUERY)) == ByHand(embeddings).choice(query, k=6, fetch_k=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_chroma, InMemoryVectorStore])
 def test_fifty_copies_of_each_text_do_not_change_the_choice(embeddings, make):
     once, copied = fill(make(embeddings)), fill(make(embeddings), TEXTS * 50)

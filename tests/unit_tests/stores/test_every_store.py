@@ -58,6 +58,7 @@ def store(empty):
     return fill(empty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -200,6 +201,7 @@ def test_an_empty_store_returns_no_documents(empty, search):
     assert left == pytest.approx((1.0, 1.0, 1.0), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_k_above_the_number_of_rows_returns_each_once(store, search):
     found = SIFTRetriever(vectorstore=store, k=100, candidate_search=search).invoke(QUERY)
@@ -227,6 +229,7 @@ def test_an_exhaustive_search_reads_every_row_once(kind, tmp_path, count):
     assert choice.copies == 1
 
 
+@pytest.mark.slow
 def test_deleted_rows_disappear_and_added_rows_appear(store, embeddings):
     retriever = SIFTRetriever(vectorstore=store, k=5, fetch_k=12)
     gone = retriever.invoke(QUERY)[0]
@@ -280,6 +283,7 @@ def test_candidates_are_the_unit_vectors_stored_nearest_first(kind, tmp_path):
     np.testing.assert_allclose(np.linalg.norm(candidates.embeddings, axis=1), 1.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -95,6 +95,7 @@ def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_
     assert texts_of(found) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["nearest", "residual"])
 def test_each_different_text_is_embedded_once(store, embeddings, search):
     store.add_texts(TEXTS, [{"number": -1} for _ in TEXTS], ids=[f"copy of {t}" for t in TEXTS])

@@ -101,6 +101,7 @@ async def test_coroutines_share_the_cache(
     assert len(trainings) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -476,6 +476,7 @@ def hanging() -> Iterator[RunnableLambda[str, list[Document]]]:
         ended.set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [invoke, stream, batch])
 def test_a_deadline_ends_a_hanging_retrieval(
     chat: ChatTestTimeFineTuned, call: Callable[..., None]
@@ -497,6 +498,7 @@ async def test_a_deadline_ends_a_hanging_retrieval_of_a_coroutine(
     assert chat.engine.status().admitted == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout", [600.0, math.inf, None])
 def test_a_retriever_runs_in_the_callers_context_and_without_a_deadline_in_its_thread(
     chat: ChatTestTimeFineTuned, texts: list[str], timeout: float | None
@@ -584,6 +586,7 @@ def test_a_model_serves_several_event_loops_in_turn(chat: ChatTestTimeFineTuned)
     assert asyncio.run(ask(1)) == asyncio.run(ask(3)) == {expected}
 
 
+@pytest.mark.slow
 def test_closing_the_event_loop_ends_its_request(chat: ChatTestTimeFineTuned, pace: Pace) -> None:
     pace.step = STEP
     loop = asyncio.new_event_loop()

@@ -101,6 +101,7 @@ def test_concurrent_requests_answer_as_alone(
     assert at_rest(engine)
 
 
+@pytest.mark.slow
 def test_requests_admitted_together_train_together(
     engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_the_same_weights_and_adapter_share_an_engine(
     assert engine_of(Limits(max_batch_size=2), lora_rank=3) is not first
 
 
+@pytest.mark.slow
 def test_a_request_may_change_the_config_but_not_the_adapter_shape(
     engine: Engine, texts: list[str], finetune_config: FineTuneConfig
 ) -> None:

@@ -373,6 +373,7 @@ def in_pieces(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> s
     return "".join(decoder.add(token_id) for token_id in token_ids) + decoder.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["అన్నము తినుము ఇప్పుడు abc", "한국어한국어한국어한국어 abc", "é🦊 ab " * 20]
 )

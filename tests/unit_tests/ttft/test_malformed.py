@@ -200,6 +200,7 @@ def test_a_document_is_trained_on_or_skipped(
     json.dumps(record)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_long_text_is_cut_after_its_first_tokens(
     tiny_tokenizer: PreTrainedTokenizerFast, name: str
@@ -235,11 +236,13 @@ def test_a_text_of_long_tokens_is_read_to_its_end() -> None:
         assert document.truncated == (length < 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_only_surrogates_of_a_text_change(name: str) -> None:
     assert well_formed(TEXTS[name]) == joined(TEXTS[name])
 
 
+@pytest.mark.slow
 def test_a_surrogate_is_trained_on_as_a_replacement_character(chat: ChatTestTimeFineTuned) -> None:
     broken = [Document("The \ud83d river \udc80 carries")] * 8
     mended = [Document("The \ufffd river \ufffd carries")] * 8
@@ -316,6 +319,7 @@ def test_documents_may_come_in_any_iterable(chat: ChatTestTimeFineTuned) -> None
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("documents", [None, [], (), iter(())], ids=["None", "[]", "()", "iter"])
 def test_without_documents_the_base_model_answers(
     chat: ChatTestTimeFineTuned, documents: Any
@@ -414,6 +418,7 @@ def test_a_prompt_is_answered_or_refused_for_its_length(
         check_error(caught.value, TEXTS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SURROGATES)
 def test_a_retriever_gets_a_query_that_can_be_encoded(llm: TestTimeFineTunedLLM, name: str) -> None:
     asked: list[str] = []

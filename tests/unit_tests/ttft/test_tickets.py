@@ -257,6 +257,7 @@ def at_rest(engine: Engine, *, within: float = 10.0) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_of_200_threads_only_as_many_as_allowed_are_admitted(crowd: Crowd) -> None:
     count = 200
     barrier = threading.Barrier(count)
@@ -378,6 +379,7 @@ def test_the_maximum_of_training_tokens_is_reserved_before_all_else(
     assert reserved == [tokens]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 2, 3, None])
 def test_the_first_reservation_suffices_whichever_documents_are_too_short(
     tiny_model: PreTrainedModel,

@@ -258,6 +258,7 @@ def test_the_weights_are_freed_with_their_last_user(quantization: str, folder: P
         gc.enable()
 
 
+@pytest.mark.slow
 @BOTH
 def test_all_copies_compute_the_same_logits(quantization: str, folder: Path) -> None:
     model = load_language_model(folder, dtype="float32", quantization=quantization).model
@@ -297,6 +298,7 @@ def test_a_quantized_folder_is_loaded_unchanged(
         load_language_model(tmp_path, quantization=quantization)
 
 
+@pytest.mark.slow
 def test_the_notice_of_each_8_bit_product_is_not_logged(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,6 +108,7 @@ def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel) -> None:
                 torch.testing.assert_close(next(gradients), peer, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_slot_at_rest_is_the_base_model_whatever_the_other_slots_are(
     base: PreTrainedModel,
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_slot_at_rest_is_the_base_model_whatever_the_other_slots_are(
     assert torch.equal(model(input_ids=both).logits, expected)
 
 
+@pytest.mark.slow
 def test_the_initial_weights_change_nothing_but_rounding(base: PreTrainedModel) -> None:
     model = share_weights(base)
     slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
@@ -136,6 +138,7 @@ def test_the_initial_weights_change_nothing_but_rounding(base: PreTrainedModel) 
     )
 
 
+@pytest.mark.slow
 def test_weights_are_shared_and_flags_of_the_original_are_unchanged(
     base: PreTrainedModel,
 ) -> None:

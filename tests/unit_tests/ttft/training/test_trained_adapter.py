@@ -73,6 +73,7 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
 # --- PEFT -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_model", "tiny_gpt2"])
 @pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "o_proj", "c_attn", "c_fc")])
 def test_peft_loads_an_adapter_and_computes_the_same(
@@ -147,6 +148,7 @@ def test_a_loaded_config_and_record_equal_the_saved_ones(
     assert loaded.training.drift is not None
 
 
+@pytest.mark.slow
 def test_a_loaded_adapter_answers_as_the_request_that_trained_it(
     engine: Engine, texts: list[str], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def engine_for(
     return Engine(LanguageModel("tiny", model, tokenizer), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_others", [0, 3])
 def test_losses_equal_those_of_peft_and_adamw(
     engine: Engine,
@@ -291,6 +292,7 @@ def test_an_update_above_max_update_is_scaled_down_to_it(engine: Engine, texts: 
     slots.reset(0)
 
 
+@pytest.mark.slow
 def test_the_base_model_answers_if_the_drift_is_above_its_limit(
     engine: Engine, texts: list[str]
 ) -> None:
@@ -376,6 +378,7 @@ class Replays:
         self.works.clear()
 
 
+@pytest.mark.slow
 def test_replayed_steps_train_on_the_documents_of_each_step(
     engine: Engine, texts: list[str]
 ) -> None:
