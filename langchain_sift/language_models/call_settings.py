@@ -16,7 +16,11 @@ from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.ttft import AdapterCache, Reservation
-from langchain_sift.ttft.model.tokens import max_token_count, training_tokens
+from langchain_sift.ttft.model.tokens import (
+    max_token_count,
+    max_training_tokens,
+    training_tokens,
+)
 
 FINETUNE_SETTINGS = (
     "learning_rate",
@@ -78,13 +82,12 @@ class CallSettings:
 
     def max_training_tokens(self) -> int:
         """Return an upper bound of the training tokens, before any text is tokenized."""
-        lengths: list[int] = []
-        max_length = self.finetune.max_length
         if self.documents is not None:
+            max_length = self.finetune.max_length
             lengths = [max_token_count(doc.page_content, max_length) for doc in self.documents]
-        elif self.retriever is not None:
-            lengths = [max_length] * self._max_documents(self.retriever)
-        return training_tokens(lengths, self.finetune)
+            return training_tokens(lengths, self.finetune)
+        count = 0 if self.retriever is None else self._max_documents(self.retriever)
+        return max_training_tokens(count, self.finetune)
 
     def _max_documents(self, retriever: Retriever) -> int:
         if isinstance(retriever, SIFTRetriever):

@@ -110,7 +110,16 @@ def training_tokens(lengths: Sequence[int], config: FineTuneConfig) -> int:
     """
     # Any of the documents may turn out too short, and another take its part of the budget.
     longest = heapq.nlargest(config.max_documents or len(lengths), lengths)
-    tokens = sum(longest) * config.steps_per_document
+    return _within_budget(sum(longest), config)
+
+
+def max_training_tokens(count: int, config: FineTuneConfig) -> int:
+    """Return the number of tokens that training on `count` unknown documents reads at most."""
+    return _within_budget(min(count, config.max_documents or count) * config.max_length, config)
+
+
+def _within_budget(tokens: int, config: FineTuneConfig) -> int:
+    tokens *= config.steps_per_document
     return min(tokens, config.max_train_tokens or tokens)
 
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.ttft.model.tokens import max_token_count, training_tokens, well_formed
+from langchain_sift.ttft.model.tokens import (
+    max_token_count,
+    max_training_tokens,
+    training_tokens,
+    well_formed,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,6 +33,11 @@ def test_training_tokens_are_those_of_the_longest_documents_within_the_budget(
 ) -> None:
     assert training_tokens([10, 30, 20], FineTuneConfig(**settings)) == tokens
     assert training_tokens([], FineTuneConfig(**settings)) == 0
+    # Of unknown documents, each may have as many tokens as are used of a document.
+    config = FineTuneConfig(max_length=30, **settings)
+    for count in range(4):
+        assert max_training_tokens(count, config) == training_tokens([30] * count, config)
+    assert max_training_tokens(10**15, config) > 0  # without a list of that length
 
 
 @pytest.mark.parametrize(
