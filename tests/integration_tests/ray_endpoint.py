@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import psutil
 import ray
 import yaml
 from conftest import make_sentence
+from integration_tests.servers import free_port
 from langchain_chroma import Chroma
 from ray import serve
 from ray.cluster_utils import Cluster
@@ -89,7 +89,7 @@ def deploy(
     **deployment: Any,
 ) -> str:
     """Deploy a file with `serve run`, as users do; return the URL of the endpoint."""
-    port = _free_port()
+    port = free_port()
     options = {"num_cpus": 1, "runtime_env": {"env_vars": {"LANGCHAIN_SIFT_API_KEY": KEY}}}
     config = {
         "proxy_location": "HeadOnly",
@@ -119,13 +119,6 @@ def deploy(
     if wait_for(lambda: running_replicas() == replicas, 90) > 90:
         raise AssertionError(serve.status())
     return f"http://127.0.0.1:{port}/v1"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def running_replicas() -> int:

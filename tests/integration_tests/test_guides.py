@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,16 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from integration_tests.servers import free_port
 from unit_tests.guides import ROOT, commands, guide, run_python, text_of
 
 SECONDS = 120.0
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:

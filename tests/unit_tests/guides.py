@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -16,6 +17,12 @@ def guide(name: str) -> Path:
     """Return the guide on a topic, such as "compare"."""
     (path,) = (path for path in GUIDES if path.stem.partition("_")[2] == name)
     return path
+
+
+def result(name: str) -> dict[str, Any]:
+    """Return a committed result file of the benchmarks."""
+    file = ROOT / "tests" / "benchmarks" / "results" / name
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def text_of(path: Path) -> str:

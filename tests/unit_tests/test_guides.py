@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,16 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from typer.testing import CliRunner
-from unit_tests.guides import EXAMPLES, GUIDES, ROOT, commands, guide, run_python, text_of
+from unit_tests.guides import (
+    EXAMPLES,
+    GUIDES,
+    ROOT,
+    commands,
+    guide,
+    result,
+    run_python,
+    text_of,
+)
 
 from langchain_sift.cli import app
 from langchain_sift.serving import Tenant, Tenants
@@ -19,11 +27,6 @@ from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.serving.requests import ChatCompletionRequest
 
 TEXTS = {path.stem.partition("_")[2]: text_of(path) for path in GUIDES}
-
-
-def result(name: str) -> dict[str, Any]:
-    file = ROOT / "tests" / "benchmarks" / "results" / name
-    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def test_there_is_a_guide_for_each_topic_in_reading_order() -> None:

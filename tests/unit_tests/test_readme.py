@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 import pytest
-from unit_tests.guides import ROOT, run_python
+from unit_tests.guides import ROOT, result, run_python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def result(name: str) -> dict[str, Any]:
-    file = ROOT / "tests" / "benchmarks" / "results" / name
-    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 @pytest.mark.slow
