@@ -22,6 +22,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import (
     CONTEXT_PROMPT,
+    context_documents,
     context_text,
     retriever_for,
     training_documents,
@@ -74,7 +75,7 @@ def create_ttft_chain(
         documents = question["context"]
         variables = {"input": question["input"]}
         if adds_context(mode):
-            variables["context"] = context_text(documents)
+            variables["context"] = context_text(context_documents(mode, documents))
         # Without documents, a fine-tuned model answers as the base model.
         model = llm.bind(documents=training_documents(mode, documents)) if fine_tuned else llm
         return RunnableLambda(lambda _: variables) | template | model | StrOutputParser()

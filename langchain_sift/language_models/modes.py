@@ -57,8 +57,8 @@ def distinct(texts: Sequence[str]) -> list[int]:
 
 
 def context_text(documents: Sequence[Document]) -> str:
-    """Join the documents' texts, each once, by blank lines."""
-    return "\n\n".join(dict.fromkeys(document.page_content for document in documents))
+    """Join the texts of `context_documents` by blank lines."""
+    return "\n\n".join(document.page_content for document in documents)
 
 
 def prompt_with_context(question: str, documents: Sequence[Document]) -> str:
