@@ -72,17 +72,27 @@ def check_fraction(name: str, value: Any) -> None:
         raise ArgumentError(f"{name} must be above 0 and at most 1, got {value!r}")
 
 
-def check_seconds(name: str, value: Any, *, optional: bool = False) -> None:
-    """Check that a value is a duration that a thread can wait for; with `optional`, or None.
+def check_seconds(name: str, value: Any) -> None:
+    """Check that a value is a duration that a thread can wait for.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not (is_finite_number(value) and 0 < value < threading.TIMEOUT_MAX):
+        raise ArgumentError(f"{name} must be a positive number of seconds, got {value!r}")
+
+
+def check_timeout(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that a value is a positive timeout of any length; with `optional`, or None.
 
     Raises:
         ArgumentError: If it is not.
     """
     if optional and value is None:
         return
-    if not (is_finite_number(value) and 0 < value < threading.TIMEOUT_MAX):
+    if not (isinstance(value, int | float) and value > 0):
         limit = ", or None for no limit" if optional else ""
-        raise ArgumentError(f"{name} must be a positive number of seconds{limit}, got {value!r}")
+        raise ArgumentError(f"{name} must be positive{limit}, got {value!r}")
 
 
 def is_finite_number(value: object) -> TypeGuard[float]:

@@ -24,6 +24,7 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import Runnable, RunnableGenerator
 
 from langchain_sift.chains import RetrievedQuestion, question_prompt, retrieval_chain
+from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
@@ -82,8 +83,7 @@ class VLLMAdapters:
         """
         if not _is_http(base_url):
             raise ArgumentError(f"base_url must be as http://host:port/v1, got {base_url!r}")
-        if not timeout > 0:
-            raise ArgumentError(f"timeout must be positive, got {timeout!r}")
+        check_timeout("timeout", timeout)
         self.base_url = base_url.rstrip("/")
         self._folder = Path(folder).absolute()
         self._timeout = timeout

@@ -31,6 +31,7 @@ from pydantic import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
+from langchain_sift.checks import check_timeout
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import (
@@ -145,7 +146,7 @@ class TestTimeFineTuning(BaseModel):
     @model_validator(mode="after")
     def _check_settings(self) -> TestTimeFineTuning:
         self._generation_config({})
-        _check_timeout(self.timeout)
+        check_timeout("timeout", self.timeout, optional=True)
         if self.cache is not False and self.corpus_version is None:
             raise ArgumentError(
                 "caching needs corpus_version=..., a version of the documents or a function that "
@@ -289,7 +290,7 @@ class TestTimeFineTuning(BaseModel):
         retriever = call.get("retriever", self.retriever) if documents is None else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
         timeout = call.get("timeout", self.timeout)
-        _check_timeout(timeout)
+        check_timeout("timeout", timeout, optional=True)
         return CallSettings(
             documents=documents,
             retriever=None if retriever is None else retriever_for("ttft", retriever),
@@ -364,8 +365,3 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
         if isinstance(model, TestTimeFineTuning) and isinstance(self.default, TestTimeFineTuning):
             model._kept_engine = self.default._kept_engine
         return model, config
-
-
-def _check_timeout(seconds: object) -> None:
-    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
-        raise ArgumentError(f"timeout must be positive, or None for no limit, got {seconds!r}")
