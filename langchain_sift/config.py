@@ -14,6 +14,12 @@ ON_FAILURE = ("base", "raise")
 API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
 """Environment variable with the token of a server that has only one tenant."""
 
+STORE_TOKEN_VARIABLE = "LANGCHAIN_SIFT_STORE_TOKEN"  # noqa: S105 - the name of a variable
+"""Environment variable with the token of the store's server."""
+
+STORE_HEADERS_VARIABLE = "LANGCHAIN_SIFT_STORE_HEADERS"
+"""Environment variable with headers for the store's server, one "NAME: VALUE" in each line."""
+
 Mode = Literal["base", "rag", "ttft", "both"]
 """The use of a prompt's documents: none, as context, for fine-tuning, or for both."""
 

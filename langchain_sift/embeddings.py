@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +23,8 @@ from langchain_sift.ttft.model.tokens import check_texts  # noqa: E402
 
 _MEAN_KEY = "langchain_sift_mean"
 _MODEL_KEY = "langchain_sift_model"
+# Chroma Cloud takes no longer value of a collection's metadata.
+_NAME_BYTES = 256
 
 
 class HiddenStateEmbeddings(Embeddings):
@@ -84,6 +87,28 @@ class HiddenStateEmbeddings(Embeddings):
         if self.mean is not None and self.mean.shape != (shape := self._states([""]).shape[1:]):
             raise ArgumentError(f"mean must have shape {shape}, got {self.mean.shape}")
 
+    @property
+    def model_name(self) -> str:
+        """The name of the model."""
+        return self._language_model.name
+
+    def fitted_mean(self) -> npt.NDArray[np.float32]:
+        """Return the mean, shape (d,).
+
+        Raises:
+            NotFittedError: If `fit` was not called.
+        """
+        if self.mean is None:
+            raise NotFittedError(
+                "these embeddings have no mean yet: call fit(texts) with texts of the collection, "
+                "or open an existing collection with langchain_sift.indexing.open_collection"
+            )
+        return self.mean
+
+    def hidden_states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the mean hidden state of each text before centring, shape (n, d)."""
+        return self._states(texts)
+
     def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:
         """Fit the mean to the texts and return the embeddings themselves.
 
@@ -108,11 +133,14 @@ class HiddenStateEmbeddings(Embeddings):
     def collection_metadata(self) -> dict[str, str]:
         """Return the mean and the model's name as metadata for a Chroma collection.
 
+        Chroma Cloud refuses metadata of that size (1.4 to 22 kB): there, call
+        `langchain_sift.indexing.save_embeddings(store)` instead, which works with every Chroma.
+
         Raises:
             NotFittedError: If `fit` was not called.
         """
-        mean = base64.b64encode(self._fitted_mean().astype("<f4").tobytes()).decode("ascii")
-        return {_MEAN_KEY: mean, _MODEL_KEY: self._language_model.name}
+        mean = base64.b64encode(self.fitted_mean().astype("<f4").tobytes()).decode("ascii")
+        return {_MEAN_KEY: mean, **model_metadata(self.model_name)}
 
     @classmethod
     def from_collection_metadata(
@@ -134,12 +162,13 @@ class HiddenStateEmbeddings(Embeddings):
         Raises:
             NotFittedError: If the metadata contain no mean.
         """
-        if not metadata or _MEAN_KEY not in metadata:
+        mean = mean_in(metadata)
+        if mean is None:
             raise NotFittedError(
-                "the collection has no mean: create it with collection_metadata="
+                "the collection has no mean in its metadata: open the collection with "
+                "langchain_sift.indexing.open_collection, or create it with collection_metadata="
                 "HiddenStateEmbeddings(...).fit(texts).collection_metadata()"
             )
-        mean = np.frombuffer(base64.b64decode(str(metadata[_MEAN_KEY])), dtype="<f4")
         return cls(model, tokenizer, max_length=max_length, mean=mean)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -150,7 +179,7 @@ class HiddenStateEmbeddings(Embeddings):
             ArgumentError: If these are no texts.
             EmbeddingError: If the hidden state of a text equals the mean, or is not finite.
         """
-        mean = self._fitted_mean()
+        mean = self.fitted_mean()
         check_texts("texts", texts)
         if not texts:
             return []
@@ -171,14 +200,17 @@ class HiddenStateEmbeddings(Embeddings):
     def _states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         return mean_hidden_states(self._language_model, texts, max_length=self.max_length)
 
-    def _fitted_mean(self) -> npt.NDArray[np.float32]:
-        if self.mean is None:
-            raise NotFittedError(
-                "these embeddings have no mean yet: call fit(texts) with texts of the collection, "
-                "or restore those of an existing collection with "
-                "HiddenStateEmbeddings.from_collection_metadata(metadata, model=...)"
-            )
-        return self.mean
+
+def mean_in(metadata: Mapping[str, object] | None) -> npt.NDArray[np.float32] | None:
+    """Return the mean in a collection's metadata, shape (d,), or None if there is none."""
+    if not metadata or _MEAN_KEY not in metadata:
+        return None
+    return np.frombuffer(base64.b64decode(str(metadata[_MEAN_KEY])), dtype="<f4")
+
+
+def model_metadata(name: str) -> dict[str, str]:
+    """Return the name of a model as metadata of a collection; of a very long path its last part."""
+    return {_MODEL_KEY: name if len(name.encode()) <= _NAME_BYTES else PurePath(name).name}
 
 
 def model_of(metadata: Mapping[str, object] | None) -> str:

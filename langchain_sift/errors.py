@@ -11,6 +11,7 @@
     │   ├── StoreUnavailable    (ConnectionError)  it cannot be reached, or is overloaded
     │   ├── StoreTimeout        (TimeoutError)     it did not answer before the deadline
     │   ├── CollectionNotFound  (LookupError)      it has no such collection
+    │   ├── QuotaExceeded                          a request is larger than the store allows
     │   └── StoreInUse                             another process has its folder open
     ├── CorpusError             (ValueError)       a file of documents or prompts is unreadable
     ├── ModelLoadError          (OSError)          a model or tokenizer cannot be loaded
@@ -74,6 +75,16 @@ class StoreTimeout(StoreError, TimeoutError):  # noqa: N818
 
 class CollectionNotFound(StoreError, LookupError):  # noqa: N818
     """The collection was deleted, or never existed."""
+
+
+class QuotaExceeded(StoreError):  # noqa: N818
+    """A request exceeds a quota of the store, such as those of Chroma Cloud."""
+
+    def __init__(self, message: str, quota: str = "", limit: int = 0) -> None:
+        """Keep the name of the quota, as the store calls it, and its limit."""
+        super().__init__(message)
+        self.quota = quota
+        self.limit = limit
 
 
 class StoreInUse(StoreError):  # noqa: N818

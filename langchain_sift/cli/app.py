@@ -34,6 +34,8 @@ from langchain_sift.errors import SIFTError  # noqa: E402
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
+    from langchain_sift.stores.location import ChromaLocation
+
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
@@ -129,7 +131,7 @@ def finetune_config(
     )
 
 
-def open_store(store: str, collection: str | None, embeddings: str | None) -> Chroma:
+def open_store(store: ChromaLocation, collection: str | None, embeddings: str | None) -> Chroma:
     """Open a collection with the embeddings that filled it, and reject others."""
     from langchain_sift.indexing.chroma_collections import (
         embeddings_for,

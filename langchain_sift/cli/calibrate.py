@@ -21,7 +21,9 @@ from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
     ModelOption,
+    StoreHeaderOption,
     StoreOption,
+    StoreTokenOption,
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -77,21 +79,25 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the file at --out.")
     ] = False,
+    store_token: StoreTokenOption = None,
+    store_header: StoreHeaderOption = None,
 ) -> None:
     """Choose λ', learning rate and number of documents with documents held out of a store."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.calibration import calibrate
+        from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
         from langchain_sift.ttft import load_language_model
 
+        location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         _check_writable(out, overwrite=overwrite)  # before hours of work
         language_model = load_language_model(model)
 
-        with locked(store, exclusive=False), progress_bar(console) as progress:
+        with locked(location.text, exclusive=False), progress_bar(console) as progress:
             task = progress.add_task("holding out", total=prompts)
             result = calibrate(
-                open_store(store, collection, embeddings),
+                open_store(location, collection, embeddings),
                 model=language_model,
                 prompts=prompts,
                 k=k,

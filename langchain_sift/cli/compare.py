@@ -49,6 +49,8 @@ from langchain_sift.cli.options import (
     ScorerOption,
     SeedOption,
     SettingsOption,
+    StoreHeaderOption,
+    StoreTokenOption,
 )
 from langchain_sift.cli.tables import print_report
 from langchain_sift.errors import ArgumentError
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
     from langchain_sift.comparison.run_folder import RunFolder
     from langchain_sift.comparison.settings import ComparisonSettings
+    from langchain_sift.stores.location import ChromaLocation
     from langchain_sift.ttft import LanguageModel
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -69,7 +72,7 @@ if TYPE_CHECKING:
 class _Store:
     """A collection that exists."""
 
-    where: str
+    where: ChromaLocation
     collection: str | None
     embeddings: str | None
 
@@ -77,7 +80,7 @@ class _Store:
         """Lock the folder for reading."""
         from langchain_sift.stores.locking import locked
 
-        return locked(self.where, exclusive=False)
+        return locked(self.where.text, exclusive=False)
 
     def open(self, model: LanguageModel, out: Path, progress: Progress) -> Chroma:  # noqa: ARG002
         return open_store(self.where, self.collection, self.embeddings)
@@ -136,6 +139,8 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     seed: SeedOption = 0,
     resume: ResumeOption = False,
     overwrite: OverwriteOption = False,
+    store_token: StoreTokenOption = None,
+    store_header: StoreHeaderOption = None,
 ) -> None:
     """Compare the base model, RAG and test-time fine-tuning on your documents and prompts."""
     console = Console(stderr=True)
@@ -148,7 +153,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 
         # All mistakes in the arguments are reported before the work begins.
         saved = read_saved(settings)
-        source = _source(store, collection, corpus, embeddings)
+        source = _source(
+            _location(store, store_token, store_header), collection, corpus, embeddings
+        )
         model_name = _model_name(model, saved, console)
         default = Defaults.of(saved)
         finetune = finetune_config(
@@ -227,8 +234,21 @@ def _run(
     print_report(write_report(report, folder.path))
 
 
+def _location(
+    store: str | None, token: str | None, headers: Sequence[str] | None
+) -> ChromaLocation | None:
+    from langchain_sift.stores.location import ChromaLocation
+
+    if store is None and (token is not None or headers):
+        raise ArgumentError("--store-token and --store-header need --store, the URL of a server")
+    return None if store is None else ChromaLocation.of(store, token=token, headers=headers or ())
+
+
 def _source(
-    store: str | None, collection: str | None, corpus: Path | None, embeddings: str | None
+    store: ChromaLocation | None,
+    collection: str | None,
+    corpus: Path | None,
+    embeddings: str | None,
 ) -> _Store | _Corpus:
     if store is not None and corpus is None:
         return _Store(store, collection, embeddings)

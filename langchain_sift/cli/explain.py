@@ -25,7 +25,9 @@ from langchain_sift.cli.options import (
     FetchKOption,
     NoiseVarianceOption,
     SettingsOption,
+    StoreHeaderOption,
     StoreOption,
+    StoreTokenOption,
 )
 
 if TYPE_CHECKING:
@@ -50,17 +52,21 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
+    store_token: StoreTokenOption = None,
+    store_header: StoreHeaderOption = None,
 ) -> None:
     """Explain the documents that SIFT chooses for a query, next to the nearest neighbours."""
     with errors_in_one_line(Console(stderr=True)):
         from langchain_sift.retrieval.explanation import explain
+        from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
+        location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         options = selection_options(
             read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
         )
-        with locked(store, exclusive=False):
-            explanation = explain(open_store(store, collection, embeddings), query, **options)
+        with locked(location.text, exclusive=False):
+            explanation = explain(open_store(location, collection, embeddings), query, **options)
         if as_json:
             typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:

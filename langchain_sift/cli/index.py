@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from langchain_sift.cli.app import app, errors_in_one_line, progress_bar
-from langchain_sift.cli.options import StoreOption
+from langchain_sift.cli.options import StoreHeaderOption, StoreOption, StoreTokenOption
 
 if TYPE_CHECKING:
     from langchain_sift.indexing.chunks import ReadFiles
@@ -55,6 +55,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read.")
     ] = False,
+    store_token: StoreTokenOption = None,
+    store_header: StoreHeaderOption = None,
 ) -> None:
     """Write text, Markdown, HTML, PDF, JSONL and CSV files into a collection of Chroma.
 
@@ -70,12 +72,14 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.indexing.files import find_files
         from langchain_sift.indexing.index import index_into
         from langchain_sift.indexing.named_objects import load_embeddings
+        from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
         # Mistakes in the arguments are reported before a model is loaded or a row is written.
         chunking = Chunking(chunk_size, chunk_overlap)
-        with locked(store, exclusive=True), progress_bar(console) as progress:
-            named = embeddings_for(store, collection, embeddings)
+        location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
+        with locked(location.text, exclusive=True), progress_bar(console) as progress:
+            named = embeddings_for(location, collection, embeddings)
             found = find_files(paths)
             reading = progress.add_task("reading files", total=len(found.files))
             read = read_chunks(
@@ -88,7 +92,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             different = len({chunk.id for chunk in read.chunks})
             embedding = progress.add_task("embedding chunks", total=different)
             indexed = index_into(
-                store,
+                location,
                 collection,
                 read.chunks,
                 named,
@@ -96,7 +100,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                 on_progress=lambda done: progress.update(embedding, completed=done),
             )
     result = {
-        "store": store,
+        "store": location.text,
         "collection": collection,
         "files": read.files,
         "documents": read.documents,

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.config import (
+    STORE_HEADERS_VARIABLE,
+    STORE_TOKEN_VARIABLE,
+    FineTuneConfig,
+)
 
 _DEFAULT = FineTuneConfig()
 
@@ -15,8 +19,28 @@ ModelOption = Annotated[
     str,
     typer.Option(metavar="MODEL", help="Causal model: a name on the Hugging Face hub or a folder."),
 ]
-StoreOption = Annotated[
-    str, typer.Option(metavar="DIR|URL", help="Folder of Chroma, or the URL of its server.")
+_STORE_HELP = (
+    "Folder of Chroma, or the URL of its server: "
+    "https://USER:PASSWORD@HOST:PORT/PATH?tenant=T&database=D, of which only scheme and host are "
+    "required."
+)
+StoreOption = Annotated[str, typer.Option(metavar="DIR|URL", help=_STORE_HELP)]
+StoreTokenOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKEN",
+        help="Token of the store's server, sent as a bearer token, and to Chroma Cloud as its "
+        f"API key. Prefer the variable {STORE_TOKEN_VARIABLE}: other users of this machine can see "
+        "options.",
+    ),
+]
+StoreHeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME:VALUE",
+        help="Header of each request to the store's server. Repeatable. Prefer the variable "
+        f"{STORE_HEADERS_VARIABLE}, one header in each line.",
+    ),
 ]
 CollectionOption = Annotated[
     str | None,
@@ -90,10 +114,7 @@ ComparedModelOption = Annotated[
 ]
 ComparedStoreOption = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR|URL",
-        help="Folder of Chroma, or the URL of its server.",
-    ),
+    typer.Option(metavar="DIR|URL", help=_STORE_HELP),
 ]
 CorpusOption = Annotated[
     Path | None,

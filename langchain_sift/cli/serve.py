@@ -25,7 +25,9 @@ from langchain_sift.cli.options import (
     ModelOption,
     NoiseVarianceOption,
     SettingsOption,
+    StoreHeaderOption,
     StoreOption,
+    StoreTokenOption,
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
@@ -121,6 +123,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Folder for trained adapters, reused within a tenant. Default: no cache.",
         ),
     ] = None,
+    store_token: StoreTokenOption = None,
+    store_header: StoreHeaderOption = None,
 ) -> None:
     """Serve a model by OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models.
 
@@ -130,11 +134,12 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     console = Console(stderr=True)
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, serve
+        from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
         served = ServingSettings(
             model=model,
-            store=store,
+            store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
             collection=collection,
             embeddings=embeddings,
             name=name,

@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
-from urllib.parse import urlsplit
 
-import chromadb
-import httpx
 from chromadb import Collection
 from chromadb.api import ClientAPI
-from chromadb.errors import ChromaError, NotFoundError
+from chromadb.errors import InvalidArgumentError, NotFoundError
 from langchain_chroma import Chroma
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.embeddings import HiddenStateEmbeddings, model_of
-from langchain_sift.errors import ArgumentError, SIFTError, StoreUnavailable
-from langchain_sift.stores.adapters.chroma_errors import typed
+from langchain_sift.embeddings import HiddenStateEmbeddings
+from langchain_sift.errors import ArgumentError
+from langchain_sift.indexing.chroma_clients import connect, typed_errors
+from langchain_sift.indexing.fitted_means import (
+    holds_mean,
+    restored_embeddings,
+    stored_model,
+    write_mean,
+)
+from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.stores.locking import DATABASE
 from langchain_sift.ttft.model.language_model import LanguageModel
 
-EMBEDDINGS_KEY = "langchain_sift_embeddings"
-"""Key of a collection's metadata: its embeddings as module:NAME, if they are not a model's."""
+# Key of a collection's metadata: its embeddings as module:NAME, if they are not a model's.
+_EMBEDDINGS_KEY = "langchain_sift_embeddings"
 
 _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
-class ServerAddress(TypedDict):
-    """The address of a server, as keywords of Chroma's clients."""
-
-    host: str
-    port: int
-    ssl: bool
-
-
 def open_collection(
-    where: str, name: str | None, embeddings: Callable[[str], Embeddings | LanguageModel]
+    where: str | ChromaLocation,
+    name: str | None,
+    embeddings: Callable[[str], Embeddings | LanguageModel],
 ) -> Chroma:
     """Open a collection that exists.
 
     Args:
-        where: Chroma's folder, or the URL of its server.
+        where: Chroma's folder, or the URL of its server; see `ChromaLocation.of`.
         name: Name of the collection. None means the only one.
         embeddings: Returns embeddings, or a model whose hidden states are the embeddings. Called
             with the name of the model that filled the collection, or "" if none is stored.
@@ -57,14 +53,37 @@ def open_collection(
     name = resolve_name(where, name)
     with typed_errors(where, name):
         client = connect(where)
-        metadata = client.get_collection(name, embedding_function=None).metadata
-    loaded = embeddings(model_of(metadata))
+        collection = client.get_collection(name, embedding_function=None)
+        model = stored_model(client, collection)
+    loaded = embeddings(model)
     if isinstance(loaded, LanguageModel):
-        loaded = HiddenStateEmbeddings.from_collection_metadata(metadata, model=loaded)
+        with typed_errors(where, name):
+            loaded = restored_embeddings(client, collection, loaded)
     return Chroma(name, loaded, client=client, create_collection_if_not_exists=False)
 
 
-def resolve_name(where: str, name: str | None) -> str:
+def save_embeddings(store: Chroma) -> None:
+    """Store the mean of a collection's `HiddenStateEmbeddings` beside it, in the same database.
+
+    `open_collection` and the commands find it there.
+
+    Args:
+        store: A store whose embeddings are fitted `HiddenStateEmbeddings`.
+
+    Raises:
+        ArgumentError: If it has other embeddings.
+        NotFittedError: If the embeddings are not fitted.
+        StoreError: If the store fails.
+    """
+    if not isinstance(store.embeddings, HiddenStateEmbeddings):
+        raise ArgumentError(
+            f"only HiddenStateEmbeddings have a mean, not {type(store.embeddings).__name__}"
+        )
+    with typed_errors("", store._collection_name):
+        write_mean(store._client, store._collection, store.embeddings)
+
+
+def resolve_name(where: str | ChromaLocation, name: str | None) -> str:
     """Return the name of a collection that exists; None means the only one.
 
     Raises:
@@ -73,22 +92,33 @@ def resolve_name(where: str, name: str | None) -> str:
         StoreError: If the folder does not hold a store that can be read.
         StoreUnavailable: If the server cannot be reached.
     """
-    with typed_errors(where, name):
-        names = [collection.name for collection in connect(where).list_collections()]
+    location = ChromaLocation.of(where)
+    with typed_errors(location, name):
+        client = connect(location)
+        if name is not None and _exists(client, name):
+            return name
+        names = [one.name for one in client.list_collections() if not holds_mean(one.name)]
     if name is None and len(names) == 1:
         return names[0]
     if name is None:
-        raise ArgumentError(f"{where} has {len(names)} collections: choose one of {names}")
-    if name not in names:
-        raise ArgumentError(f"{where} has no collection {name!r}: choose one of {names}")
-    return name
+        raise ArgumentError(f"{location} has {len(names)} collections: choose one of {names}")
+    raise ArgumentError(f"{location} has no collection {name!r}: choose one of {names}")
 
 
-def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
+def _exists(client: ClientAPI, name: str) -> bool:
+    # Not by the list of all collections, which a server may cut off.
+    try:
+        client.get_collection(name, embedding_function=None)
+    except (NotFoundError, ValueError, InvalidArgumentError):
+        return False
+    return True
+
+
+def embeddings_for(where: str | ChromaLocation, name: str, embeddings: str | None) -> str:
     """Return the name of the embeddings for a collection, which may not exist yet.
 
     Args:
-        where: Chroma's folder, or the URL of its server.
+        where: Chroma's folder, or the URL of its server; see `ChromaLocation.of`.
         name: Name of the collection.
         embeddings: The embeddings that the caller names. None means those that filled it.
 
@@ -97,19 +127,20 @@ def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
             `name` cannot hold a collection.
         StoreUnavailable: If the server cannot be reached.
     """
-    _check_location(where, name)
-    collection = find_collection(where, name)
+    location = ChromaLocation.of(where)
+    _check_location(location, name)
+    collection = find_collection(location, name)
     if collection is None:
         if embeddings is None:
             raise ArgumentError(
-                f"{where} has no collection {name!r} yet: name the embeddings to make it with "
+                f"{location} has no collection {name!r} yet: name the embeddings to make it with "
                 "(--embeddings)"
             )
         return embeddings
-    metadata = collection.metadata or {}
-    stored = model_of(metadata) or str(metadata.get(EMBEDDINGS_KEY, ""))
+    with typed_errors(location, name):
+        stored = stored_name(connect(location), collection)
     if embeddings is None:
-        return _stored_model(stored, name)
+        return _without_code(stored, name)
     if stored and not _are_same(stored, embeddings):
         raise ArgumentError(
             f"the collection {name!r} holds embeddings of {stored!r}, not of {embeddings!r}: name "
@@ -119,12 +150,23 @@ def embeddings_for(where: str, name: str, embeddings: str | None) -> str:
     return embeddings
 
 
-def _stored_model(stored: str, collection: str) -> str:
+def stored_name(client: ClientAPI, collection: Collection) -> str:
+    """Return the name of the embeddings that filled a collection; "" if none is stored."""
+    named = str((collection.metadata or {}).get(_EMBEDDINGS_KEY, ""))
+    return named or stored_model(client, collection)
+
+
+def embeddings_metadata(named: str) -> dict[str, str]:
+    """Return the name of embeddings, module:NAME, as metadata of a collection."""
+    return {_EMBEDDINGS_KEY: named}
+
+
+def _without_code(stored: str, collection: str) -> str:
     """Return the stored name, unless loading it would run code that a store names."""
     if not stored:
         raise ArgumentError(
             f"the collection {collection!r} names no embeddings: name those that filled it "
-            "(--embeddings)"
+            "(--embeddings), and store the name with `langchain-sift repair`"
         )
     if ":" in stored and not Path(stored).exists():
         raise ArgumentError(
@@ -143,84 +185,29 @@ def _are_same(stored: str, embeddings: str) -> bool:
     return stored == embeddings or (there.name == here.name and not is_object)
 
 
-def find_collection(where: str, name: str) -> Collection | None:
+def find_collection(where: str | ChromaLocation, name: str) -> Collection | None:
     """Return the collection, or None if it does not exist; nothing is created."""
-    if not is_url(where) and not (Path(where) / DATABASE).is_file():
+    location = ChromaLocation.of(where)
+    if location.url is None and not (Path(location.text) / DATABASE).is_file():
         return None
-    with typed_errors(where, name):
+    with typed_errors(location, name):
         try:
-            return connect(where).get_collection(name, embedding_function=None)
+            return connect(location).get_collection(name, embedding_function=None)
         except NotFoundError:
             return None
 
 
-def _check_location(where: str, name: str) -> None:
+def _check_location(location: ChromaLocation, name: str) -> None:
     """Reject a name that Chroma does not take, and a folder that holds other files."""
     if not _NAME.fullmatch(name):
         raise ArgumentError(
             f"a collection cannot be called {name!r}: use 3 to 512 letters, digits, '.', '_' and "
             "'-', the first and the last a letter or digit"
         )
-    folder = Path(where)
-    if is_url(where) or (folder / DATABASE).is_file():
+    folder = Path(location.text)
+    if location.url is not None or (folder / DATABASE).is_file():
         return
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ArgumentError(
             f"{folder} holds something else than Chroma's data: name a new or an empty folder"
         )
-
-
-def connect(where: str, *, create: bool = False) -> ClientAPI:
-    """Return a client of Chroma for a folder or a server.
-
-    Args:
-        where: The folder, or the URL.
-        create: If True, make the folder if it does not exist.
-
-    Raises:
-        ArgumentError: If the folder holds no store and `create` is False.
-        StoreUnavailable: If the server cannot be reached.
-    """
-    if not is_url(where):
-        # Chroma would make a folder for a misspelt name.
-        if not create and not (Path(where) / DATABASE).is_file():
-            raise ArgumentError(f"{where} is no folder of Chroma's: there is no {DATABASE} in it")
-        return chromadb.PersistentClient(where)
-    try:
-        return chromadb.HttpClient(**server_address(where))
-    except ValueError as error:
-        raise StoreUnavailable(f"there is no Chroma server at {where}: {error}") from error
-
-
-def is_url(where: str) -> bool:
-    """Return True if a store is named by the URL of its server, not by its folder."""
-    return urlsplit(where).scheme in {"http", "https"}
-
-
-def server_address(url: str) -> ServerAddress:
-    """Return the address of a server as keywords of Chroma's clients.
-
-    Raises:
-        ValueError: If the port is not a number.
-    """
-    address = urlsplit(url)
-    secure = address.scheme == "https"
-    port = address.port or (443 if secure else 8000)
-    return {"host": str(address.hostname), "port": port, "ssl": secure}
-
-
-@contextmanager
-def typed_errors(where: str, name: str | None) -> Iterator[None]:
-    """Raise the errors of Chroma and of its connection as this package's errors."""
-    label = f"Chroma store {where}" if name is None else f"Chroma collection {name!r} of {where}"
-    try:
-        yield
-    except SIFTError:
-        raise
-    except httpx.TransportError as error:
-        raise StoreUnavailable(
-            f"{label}: {type(error).__name__}: documents already written are kept: run it again "
-            "to add the rest"
-        ) from error
-    except (ChromaError, ValueError, TypeError) as error:
-        raise typed(error, label) from error

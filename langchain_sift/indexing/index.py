@@ -12,16 +12,17 @@ from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.embeddings import HiddenStateEmbeddings
+from langchain_sift.embeddings import HiddenStateEmbeddings, model_metadata
 from langchain_sift.errors import ArgumentError, CorpusError, EmbeddingError, SIFTError
+from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import (
-    EMBEDDINGS_KEY,
-    connect,
     embeddings_for,
+    embeddings_metadata,
     find_collection,
     open_collection,
-    typed_errors,
 )
+from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
+from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.digests import digest_of
 from langchain_sift.ttft.model.language_model import LanguageModel
 
@@ -75,7 +76,7 @@ def index_documents(
 
 
 def index_into(
-    where: str,
+    where: str | ChromaLocation,
     name: str,
     chunks: Sequence[Document],
     embeddings: str | None,
@@ -116,14 +117,14 @@ def index_into(
             )
         return loaded
 
-    metadata = {EMBEDDINGS_KEY: named}
+    metadata = embeddings_metadata(named)
     return _write(
         where, name, chunks, load=load_checked, metadata=metadata, on_progress=on_progress
     )
 
 
 def _write(
-    where: str,
+    where: str | ChromaLocation,
     name: str,
     documents: Sequence[Document],
     *,
@@ -151,8 +152,9 @@ def _write(
         return Indexed(0, len(present))
     embeddings = load()
     if isinstance(embeddings, LanguageModel):
-        embeddings = _hidden_states(embeddings, collection, distinct)
-        metadata = embeddings.collection_metadata()
+        metadata = model_metadata(embeddings.name)
+        with typed_errors(where, name):
+            embeddings = _hidden_states(where, collection, embeddings, distinct)
     for start in range(0, len(missing), _BATCH):
         batch = missing[start : start + _BATCH]
         vectors = _embed(embeddings, batch)
@@ -160,6 +162,8 @@ def _write(
             # Not earlier: embeddings that fail must not leave a collection that names them.
             if collection is None:
                 collection = _create(where, name, metadata)
+            if start == 0 and isinstance(embeddings, HiddenStateEmbeddings):
+                _store_mean(where, collection, embeddings)
             _upsert(collection, batch, vectors)
         on_progress(len(present) + start + len(batch))
     return Indexed(len(missing), len(present))
@@ -182,14 +186,28 @@ def _present_ids(collection: Collection | None, ids: Sequence[str]) -> set[str]:
 
 
 def _hidden_states(
-    model: LanguageModel, collection: Collection | None, documents: Sequence[Document]
+    where: str | ChromaLocation,
+    collection: Collection | None,
+    model: LanguageModel,
+    documents: Sequence[Document],
 ) -> HiddenStateEmbeddings:
-    """Return embeddings centred on the mean of the collection, or on a new mean."""
+    """Return embeddings centred on the mean of the collection, or of the first documents."""
     if collection is not None:
-        return HiddenStateEmbeddings.from_collection_metadata(collection.metadata, model=model)
+        client = connect(where)
+        if collection.count() or read_mean(client, collection) is not None:
+            return restored_embeddings(client, collection, model)
     step = max(1, len(documents) // _TEXTS_FOR_THE_MEAN)
     texts = [document.page_content for document in documents[::step]]
     return HiddenStateEmbeddings(model).fit(texts)
+
+
+def _store_mean(
+    where: str | ChromaLocation, collection: Collection, embeddings: HiddenStateEmbeddings
+) -> None:
+    """Store the mean before the first row, so that an interrupted run can be continued."""
+    client = connect(where)
+    if read_mean(client, collection) is None:
+        write_mean(client, collection, embeddings)
 
 
 def _embed(embeddings: Embeddings, documents: Sequence[Document]) -> list[list[float]]:
@@ -203,7 +221,9 @@ def _embed(embeddings: Embeddings, documents: Sequence[Document]) -> list[list[f
         raise EmbeddingError(f"the embeddings failed: {type(error).__name__}: {reason}") from error
 
 
-def _create(where: str, name: str, metadata: Mapping[str, str] | None) -> Collection:
+def _create(
+    where: str | ChromaLocation, name: str, metadata: Mapping[str, str] | None
+) -> Collection:
     client = connect(where, create=True)
     return client.create_collection(
         name, metadata=None if metadata is None else dict(metadata), embedding_function=None

@@ -29,11 +29,11 @@ from ray.serve import Application  # noqa: E402
 from ray.serve.config import BackpressureConfig, RequestRouterConfig  # noqa: E402
 from starlette.types import ASGIApp  # noqa: E402
 
-from langchain_sift.indexing.chroma_collections import is_url  # noqa: E402
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
 from langchain_sift.serving.settings import ServingSettings  # noqa: E402
 from langchain_sift.serving.tenants import Tenants  # noqa: E402
+from langchain_sift.stores.location import ChromaLocation  # noqa: E402
 
 _NESTED = {"finetune": FineTuneConfig, "limits": Limits}
 
@@ -100,9 +100,10 @@ def build_app(args: dict[str, Any]) -> Application:
         ArgumentError: If an argument is unknown or out of range, or the store is a folder.
     """
     checked = settings_of(args, Tenants.anybody())
-    if not is_url(checked.store):
+    location = ChromaLocation.of(checked.store)
+    if location.url is None:
         raise ArgumentError(
-            f"store must be the URL of a Chroma server, got {checked.store!r}: a folder belongs "
+            f"store must be the URL of a Chroma server, got {str(location)!r}: a folder belongs "
             "to one process; to share it, run `chroma run --path FOLDER`"
         )
     batch_size = checked.limits.max_batch_size

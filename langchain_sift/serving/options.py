@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from langchain_sift.config import Mode
 from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
-from langchain_sift.stores.adapters.chroma import where
+from langchain_sift.stores.adapters.chroma_filters import where
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 # Strict: True is not a number.

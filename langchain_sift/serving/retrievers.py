@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import chromadb
 from chromadb.api.types import validate_where
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreTimeout
+from langchain_sift.indexing.chroma_clients import aconnect
 from langchain_sift.indexing.chroma_collections import (
     embeddings_for,
-    is_url,
     open_collection,
     resolve_name,
-    server_address,
 )
 from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.retrieval.settings import narrow_filter, noise_variance_for
@@ -24,9 +22,10 @@ from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
-from langchain_sift.stores.adapters.chroma import where
+from langchain_sift.stores.adapters.chroma_filters import where
 from langchain_sift.stores.deadlines import within
 from langchain_sift.stores.interface import adapter_for
+from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft import LanguageModel
 
 T = TypeVar("T")
@@ -51,24 +50,24 @@ def open_store(
         StoreTimeout: If the server does not respond.
         NotFittedError: If a model embeds and its mean is not in the collection's metadata.
     """
+    location = ChromaLocation.of(settings.store)
 
     def find() -> tuple[str, str]:
-        name = resolve_name(settings.store, collection)
-        return name, embeddings_for(settings.store, name, settings.embeddings)
+        name = resolve_name(location, collection)
+        return name, embeddings_for(location, name, settings.embeddings)
 
     # Errors of the store come first: loading a model takes long.
-    name, embeddings = _with_deadline(settings.store, find)
+    name, embeddings = _with_deadline(location, find)
     model = load() if embeddings == settings.model else load_embeddings(embeddings)
-    store = _with_deadline(
-        settings.store, lambda: open_collection(settings.store, name, lambda _: model)
-    )
-    if not is_url(settings.store):
+    store = _with_deadline(location, lambda: open_collection(location, name, lambda _: model))
+    if location.url is None:
         return store
-    client = _with_deadline(settings.store, lambda: asyncio.run(_async_client(settings.store)))
+    tenant, database = store._client.tenant, store._client.database
+    client = _with_deadline(location, lambda: asyncio.run(aconnect(location, tenant, database)))
     return AsyncChroma(client, store._collection_name, store.embeddings)
 
 
-def _with_deadline(store: str, connect: Callable[[], T]) -> T:
+def _with_deadline(location: ChromaLocation, connect: Callable[[], T]) -> T:
     """Call `connect` with a deadline, since Chroma's client has none.
 
     Raises:
@@ -77,15 +76,8 @@ def _with_deadline(store: str, connect: Callable[[], T]) -> T:
     try:
         result: T = within(_CONNECT_SECONDS, connect)
     except TimeoutError as error:
-        raise StoreTimeout(f"{store} did not respond within {_CONNECT_SECONDS:g} s") from error
+        raise StoreTimeout(f"{location} did not respond within {_CONNECT_SECONDS:g} s") from error
     return result
-
-
-async def _async_client(url: str) -> Any:
-    client: Any = await chromadb.AsyncHttpClient(**server_address(url))
-    # The connections belong to this event loop, which ends; `AsyncChroma` opens them in each.
-    await client._server._cleanup()
-    return client
 
 
 def make_retriever(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> SIFTRetriever:

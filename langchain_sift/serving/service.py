@@ -242,7 +242,7 @@ def open_service(settings: ServingSettings) -> Service:
         ModelLoadError: If the model cannot be loaded.
     """
     with ExitStack() as stack:
-        stack.enter_context(locked(settings.store, exclusive=True))
+        stack.enter_context(locked(str(settings.store), exclusive=True))
         load = functools.cache(functools.partial(_load_model, settings))
         stores: dict[str | None, VectorStore] = {}
         views: dict[str, TenantView] = {}

@@ -10,6 +10,7 @@ from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments
 from langchain_sift.serving.tenants import Tenants
+from langchain_sift.stores.location import ChromaLocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +20,8 @@ class ServingSettings:
     model: str
     """A name on the Hugging Face hub, or a folder."""
 
-    store: str
-    """Folder of Chroma, or URL of its server."""
+    store: str | ChromaLocation = field(repr=False)  # a URL may contain a password
+    """Folder of Chroma, or URL of its server; see `ChromaLocation.of`."""
 
     collection: str | None = None
     """Name of the collection. None means the only one of the store."""

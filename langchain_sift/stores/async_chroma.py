@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import httpx
@@ -17,14 +18,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreTimeout, StoreUnavailable
-from langchain_sift.stores.adapters.chroma import (
-    INCLUDE,
-    ChromaSearch,
-    Filter,
-    conditions_of,
-    rows_of,
-)
+from langchain_sift.stores.adapters.chroma import INCLUDE, ChromaSearch, parts_of, rows_of
+from langchain_sift.stores.adapters.chroma_filters import Filter, conditions_of
 from langchain_sift.stores.async_collection import AsyncCollectionHandle, search_rows
+from langchain_sift.stores.interface import ROWS_PER_CALL
 
 
 def _only_async(instead: str) -> Callable[..., NoReturn]:
@@ -116,7 +113,8 @@ class AsyncChroma(VectorStore):
         vectors = await embedder.aembed_documents(texts)
         client = self._handle.client()
         collection = await self._handle.get_or_create(client)
-        size = await client.get_max_batch_size()
+        # Chroma Cloud names a larger size than it allows.
+        size = min(await client.get_max_batch_size(), ROWS_PER_CALL)
         new = metadatas or [{} for _ in texts]
         for start in range(0, len(texts), size):
             batch = slice(start, start + size)
@@ -141,23 +139,22 @@ class AsyncChroma(VectorStore):
         if not ids:
             raise ValueError("ids must not be empty: to delete everything, delete the collection")
         try:
-            await self._handle.call(lambda collection: collection.delete(ids=ids))
+            for part in parts_of(ids):
+                await self._handle.call(partial(_delete, ids=part))
         except NotFoundError:
             return False
         return True
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents of these ids; ids that do not exist are ignored."""
-        different = list(dict.fromkeys(ids))
-        if not different:
-            return []
+        documents: list[Document] = []
         try:
-            response = await self._handle.call(
-                lambda collection: collection.get(ids=different, include=INCLUDE)
-            )
+            for part in parts_of(list(dict.fromkeys(ids))):
+                response = await self._handle.call(partial(_get, ids=part))
+                documents += rows_of(response).documents
         except NotFoundError:
             return []
-        return list(rows_of(response).documents)
+        return documents
 
     async def asimilarity_search(
         self,
@@ -185,7 +182,7 @@ class AsyncChroma(VectorStore):
     ) -> list[Document]:
         """Return the k documents nearest to a vector; the filters are those of Chroma."""
         _refuse(kwargs)
-        search = ChromaSearch(np.array([embedding]), k, conditions_of(filter, where_document))
+        search = ChromaSearch(np.array([embedding]), k, conditions_of(filter, where_document), None)
         try:
             rows = await self._handle.call(lambda collection: search_rows(collection, search))
         except NotFoundError:
@@ -259,6 +256,14 @@ class AsyncChroma(VectorStore):
     max_marginal_relevance_search = amax_marginal_relevance_search = _not_implemented
     max_marginal_relevance_search_by_vector = _not_implemented
     amax_marginal_relevance_search_by_vector = _not_implemented
+
+
+async def _get(collection: AsyncCollection, ids: list[str]) -> Any:
+    return await collection.get(ids=ids, include=INCLUDE)
+
+
+async def _delete(collection: AsyncCollection, ids: list[str]) -> None:
+    await collection.delete(ids=ids)
 
 
 async def _metadata_keys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -73,27 +74,28 @@ def _shared_requests(members: Sequence[_Member[Any]]) -> Iterator[tuple[Request,
     for member in members:
         request = member.request
         if isinstance(request, Nearest):
-            same.setdefault((request.count, request.directions.shape[1]), []).append(member)
+            kind = (request.count, request.directions.shape[1], request.excluded)
+            same.setdefault(kind, []).append(member)
         elif request is not None:
             same.setdefault(("page", str(request.cursor), request.size), []).append(member)
     for sharing in same.values():
         first = sharing[0].request
         if isinstance(first, Nearest):
-            yield from _joined_directions(sharing, first.count)
+            yield from _joined_directions(sharing, first)
         elif first is not None:
             yield first, [(member, None) for member in sharing]
 
 
 def _joined_directions(
-    members: Sequence[_Member[Any]], count: int
+    members: Sequence[_Member[Any]], first: Nearest
 ) -> Iterator[tuple[Nearest, _Parts]]:
     directions: list[Any] = []
     parts: _Parts = []
     for member in members:
         more = member.request.directions  # type: ignore[union-attr]
         if parts and len(directions) + len(more) > DIRECTIONS_PER_CALL:
-            yield Nearest(np.array(directions), count), parts
+            yield replace(first, directions=np.array(directions)), parts
             directions, parts = [], []
         parts.append((member, slice(len(directions), len(directions) + len(more))))
         directions.extend(more)
-    yield Nearest(np.array(directions), count), parts
+    yield replace(first, directions=np.array(directions)), parts

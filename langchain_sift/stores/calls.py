@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -197,7 +198,7 @@ def _split(request: Request) -> list[Request]:
     if isinstance(request, Page):
         return [request]
     return [
-        Nearest(request.directions[start : start + DIRECTIONS_PER_CALL], request.count)
+        replace(request, directions=request.directions[start : start + DIRECTIONS_PER_CALL])
         for start in range(0, len(request.directions), DIRECTIONS_PER_CALL)
     ]
 
@@ -210,7 +211,9 @@ def _call(
     adapter: StoreAdapter, request: Request, timeout: float, arguments: Mapping[str, Any]
 ) -> Any:
     if isinstance(request, Nearest):
-        return adapter.nearest(request.directions, request.count, timeout=timeout, **arguments)
+        return adapter.nearest(
+            request.directions, request.count, timeout=timeout, **arguments, **request.arguments()
+        )
     return adapter.page(request.cursor, request.size, timeout=timeout, **arguments)
 
 
@@ -219,7 +222,7 @@ async def _acall(
 ) -> Any:
     if isinstance(request, Nearest):
         return await adapter.anearest(
-            request.directions, request.count, timeout=timeout, **arguments
+            request.directions, request.count, timeout=timeout, **arguments, **request.arguments()
         )
     return await adapter.apage(request.cursor, request.size, timeout=timeout, **arguments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -18,7 +18,7 @@ from langchain_sift.selection.arguments import Array
 Result = TypeVar("Result")
 
 ROWS_PER_CALL = 300
-"""Maximum number of rows that one call reads by id or by page: the limit of Chroma Cloud."""
+"""Maximum number of rows that one call reads, adds or deletes: the limit of Chroma Cloud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,12 @@ class Rows:
     """Shape (n, d), as stored."""
 
     seen: int
-    """Number of rows that the store answered with, rows without a text included."""
+    """Number of rows that the store answered with, rows without a text included. As many as asked
+    for, if the store allows no more in one answer."""
+
+    limit: int | None = None
+    """Maximum number of rows in an answer to a search. None means no limit. To an adapter that
+    sets it, `nearest` may be called with `excluded` texts, for rows beyond the limit."""
 
     are_units: bool = False
     """If True, the vectors have unit norm and are not scaled again."""
@@ -47,6 +52,14 @@ class Nearest:
 
     count: int
     """Maximum number of rows for each direction."""
+
+    excluded: tuple[str, ...] = ()
+    """Texts whose rows are not wanted, the most frequent first. The store may exclude some of
+    them only, and other rows that resemble them."""
+
+    def arguments(self) -> Mapping[str, Any]:
+        """Return the keyword arguments for `nearest` that only some adapters take."""
+        return {"excluded": self.excluded} if self.excluded else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,9 @@ class StoreAdapter(Protocol):
                 compare by distance: "nearest" is by the store's own metric.
             count: At least 1.
             timeout: Seconds after which the caller no longer waits for the answer.
-            **search: The arguments in `search_arguments`; `filter` is None or a filter.
+            **search: The arguments in `search_arguments`; `filter` is None or a filter. And
+                `excluded`, if `Rows.limit` is set: texts whose rows are not wanted. A store that
+                cannot exclude a text returns no rows.
         """
 
     def page(self, cursor: Any, size: int, *, timeout: float, **search: Any) -> tuple[Rows, Any]:

@@ -162,7 +162,7 @@ def test_the_mean_is_restored_from_a_closed_collection(
 
 @pytest.mark.parametrize("metadata", [None, {}, {"hnsw:space": "cosine"}])
 def test_a_collection_without_a_mean_is_refused(metadata, tiny_model, tiny_tokenizer):
-    with pytest.raises(NotFittedError, match="the collection has no mean"):
+    with pytest.raises(NotFittedError, match="the collection has no mean in its metadata"):
         HiddenStateEmbeddings.from_collection_metadata(
             metadata, model=tiny_model, tokenizer=tiny_tokenizer
         )

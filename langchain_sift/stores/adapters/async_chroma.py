@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from chromadb.api.models.AsyncCollection import AsyncCollection
 from chromadb.errors import ChromaError
 
+from langchain_sift.errors import QuotaExceeded
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.adapters.chroma import (
-    ChromaSearch,
+from langchain_sift.stores.adapters.chroma import ChromaSearch, page_arguments, page_of
+from langchain_sift.stores.adapters.chroma_errors import typed
+from langchain_sift.stores.adapters.chroma_filters import (
     Filter,
     both,
     conditions_of,
-    page_arguments,
-    page_of,
+    without_texts,
 )
-from langchain_sift.stores.adapters.chroma_errors import typed
 from langchain_sift.stores.async_chroma import AsyncChroma
 from langchain_sift.stores.async_collection import search_rows
-from langchain_sift.stores.interface import Rows
+from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
 
 Result = TypeVar("Result")
 
@@ -43,10 +43,19 @@ class AsyncChromaAdapter:
         timeout: float,
         filter: Filter | None = None,
         where_document: Filter | None = None,
+        excluded: Sequence[str] = (),
     ) -> list[Rows]:
-        """Search once for all directions."""
-        search = ChromaSearch(directions, count, conditions_of(filter, where_document))
-        return await self._call(lambda collection: search_rows(collection, search), timeout)
+        """Search once for all directions, or as often as the quotas of the store require."""
+        conditions = without_texts(conditions_of(filter, where_document), excluded)
+        search = ChromaSearch(directions, count, conditions, ROWS_PER_CALL)
+        return await self._search(search, timeout)
+
+    async def _search(self, search: ChromaSearch, timeout: float) -> list[Rows]:
+        try:
+            return await self._call(lambda collection: search_rows(collection, search), timeout)
+        except QuotaExceeded as refusal:
+            parts = [await self._search(part, timeout) for part in search.smaller(refusal)]
+            return [rows for part in parts for rows in part]
 
     async def apage(
         self,

@@ -1,12 +1,13 @@
 """Read from Chroma, embedded, server or cloud, through `langchain_chroma`.
 
-The conversions of filters and rows serve the adapter of `AsyncChroma` too.
+The searches and the conversions of rows serve the adapter of `AsyncChroma` too.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,15 +19,19 @@ from chromadb.errors import ChromaError, NotFoundError
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
 
-from langchain_sift.errors import InvalidFilter
+from langchain_sift.errors import QuotaExceeded
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.adapters.chroma_errors import raise_if_overloaded, typed
+from langchain_sift.stores.adapters.chroma_filters import (
+    Arguments,
+    Filter,
+    both,
+    conditions_of,
+    without_texts,
+)
 from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
 
 Result = TypeVar("Result")
-Filter = Mapping[str, Any]
-Arguments = Mapping[str, Any]
-"""Keyword arguments of `Collection.query` or `Collection.get`."""
 Response = Mapping[str, Any]
 """The response of `Collection.query` or `Collection.get`: columns by name."""
 
@@ -58,17 +63,25 @@ class ChromaAdapter:
         timeout: float,
         filter: Filter | None = None,
         where_document: Filter | None = None,
+        excluded: Sequence[str] = (),
     ) -> list[Rows]:
-        """Search once for all directions; see `ChromaSearch`."""
-        search = ChromaSearch(directions, count, conditions_of(filter, where_document))
+        """Search once for all directions, or as often as the quotas of the store require."""
+        conditions = without_texts(conditions_of(filter, where_document), excluded)
+        limit = ROWS_PER_CALL if isinstance(self._store._client._server, FastAPI) else None
+        return self._search(ChromaSearch(directions, count, conditions, limit), timeout)
 
+    def _search(self, search: ChromaSearch, timeout: float) -> list[Rows]:
         def query(collection: Collection) -> list[Rows]:
             response = collection.query(**search.arguments)
             return search.rows(
                 response, [collection.get(**arguments) for arguments in search.missing(response)]
             )
 
-        return self._call(query, timeout)
+        try:
+            return self._call(query, timeout)
+        except QuotaExceeded as refusal:
+            smaller = search.smaller(refusal)
+            return [rows for part in smaller for rows in self._search(part, timeout)]
 
     def page(
         self,
@@ -141,37 +154,7 @@ class _SessionWithTimeout:
         return response
 
 
-# Filters
-
-
-def conditions_of(filter: Filter | None, where_document: Filter | None) -> Arguments:
-    """Return the arguments of Chroma's calls that restrict the rows."""
-    return {"where": where(filter), "where_document": where_document or None}
-
-
-def where(conditions: Filter | None) -> Filter | None:
-    """Convert a filter to Chroma's form: several keys need an explicit "$and".
-
-    Raises:
-        InvalidFilter: If it is no dictionary.
-    """
-    if not conditions:
-        return None
-    if not isinstance(conditions, dict):
-        raise InvalidFilter(f"a Chroma filter must be a dict, got {type(conditions).__name__}")
-    if len(conditions) == 1:
-        return conditions
-    return {"$and": [{key: value} for key, value in conditions.items()]}
-
-
-def both(first: Filter, second: Filter) -> Filter:
-    """Return both filters under one "$and"."""
-    return {"$and": [where(first), where(second)]}
-
-
-# Rows
-
-
+@dataclass(frozen=True, slots=True)
 class ChromaSearch:
     """One search for several directions, as arguments of Chroma's calls and their responses.
 
@@ -179,43 +162,79 @@ class ChromaSearch:
     of the time goes into the transfer of vectors, and near directions share neighbours.
     """
 
-    def __init__(self, directions: Array, count: int, conditions: Arguments) -> None:
-        """Prepare the search.
+    directions: Array
+    """Shape (j, d)."""
 
-        Args:
-            directions: Shape (j, d).
-            count: Maximum number of rows for each direction.
-            conditions: See `conditions_of`.
-        """
-        self._ids_only = len(directions) > _FEW_DIRECTIONS
-        self._conditions = conditions
-        self.arguments: Arguments = {
-            "query_embeddings": list(directions.astype(np.float32)),
-            "n_results": count,
-            "include": [] if self._ids_only else INCLUDE,
-            **conditions,
-        }
+    count: int
+    """Number of rows wanted for each direction."""
+
+    conditions: Arguments
+    """See `conditions_of`."""
+
+    limit: int | None
+    """See `Rows.limit`."""
+
+    allowed: int | None = None
+    """Number of rows that the store allows for a direction, if it refused `count`."""
+
+    @property
+    def arguments(self) -> Arguments:
         """Arguments of `Collection.query`."""
+        return {
+            "query_embeddings": list(self.directions.astype(np.float32)),
+            "n_results": self.allowed or self.count,
+            "include": [] if self._ids_only else INCLUDE,
+            **self.conditions,
+        }
+
+    def smaller(self, refusal: QuotaExceeded) -> list[ChromaSearch]:
+        """Return smaller searches in place of one that exceeded a quota of the store.
+
+        Raises:
+            QuotaExceeded: The refusal itself, if it concerns neither rows nor directions.
+        """
+        if "embedding" in refusal.quota.lower() and 0 < refusal.limit < len(self.directions):
+            starts = range(0, len(self.directions), refusal.limit)
+            parts = [self.directions[start : start + refusal.limit] for start in starts]
+            return [replace(self, directions=part) for part in parts]
+        if 0 < refusal.limit < (self.allowed or self.count):
+            return [replace(self, allowed=refusal.limit, limit=refusal.limit)]
+        raise refusal
 
     def missing(self, response: Response) -> list[Arguments]:
         """Return the arguments of the calls of `Collection.get` that read the missing rows."""
         if not self._ids_only:
             return []
         ids = list(dict.fromkeys(id_ for answer in response["ids"] for id_ in answer))
-        parts = [ids[start : start + ROWS_PER_CALL] for start in range(0, len(ids), ROWS_PER_CALL)]
         # Under the same conditions: a row may have changed meanwhile.
-        return [{"ids": part, "include": INCLUDE, **self._conditions} for part in parts]
+        return [{"ids": part, "include": INCLUDE, **self.conditions} for part in parts_of(ids)]
 
     def rows(self, response: Response, parts: Sequence[Response]) -> list[Rows]:
         """Convert the responses to the rows of each direction."""
         if self._ids_only:
-            return _distribute(response, parts)
-        # For an empty collection Chroma returns empty lists, or None.
-        texts = response["documents"] or [[] for _ in response["ids"]]
-        metadatas = response["metadatas"] or texts
-        vectors = response["embeddings"] if response["embeddings"] is not None else texts
-        columns = zip(response["ids"], texts, metadatas, vectors, strict=True)
-        return [_rows(*answer) for answer in columns]
+            answers = _distribute(response, parts)
+        else:
+            # For an empty collection Chroma returns empty lists, or None.
+            texts = response["documents"] or [[] for _ in response["ids"]]
+            metadatas = response["metadatas"] or texts
+            vectors = response["embeddings"] if response["embeddings"] is not None else texts
+            columns = zip(response["ids"], texts, metadatas, vectors, strict=True)
+            answers = [_rows(*answer) for answer in columns]
+        return [replace(rows, limit=self.limit, seen=self._seen(rows.seen)) for rows in answers]
+
+    def _seen(self, returned: int) -> int:
+        """Return the number of rows asked for, if the store returned as many as it allows."""
+        return self.count if returned == self.allowed else returned
+
+    @property
+    def _ids_only(self) -> bool:
+        return len(self.directions) > _FEW_DIRECTIONS
+
+
+def parts_of(ids: Sequence[str]) -> list[list[str]]:
+    """Divide ids into lists of a length that one call may have."""
+    starts = range(0, len(ids), ROWS_PER_CALL)
+    return [list(ids[start : start + ROWS_PER_CALL]) for start in starts]
 
 
 def page_arguments(cursor: int | None, size: int, conditions: Arguments) -> Arguments:

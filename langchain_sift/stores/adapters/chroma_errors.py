@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 
 import httpx
@@ -12,6 +13,7 @@ from langchain_sift.errors import (
     CollectionNotFound,
     DimensionMismatch,
     InvalidFilter,
+    QuotaExceeded,
     SIFTError,
     StoreError,
     StoreUnavailable,
@@ -24,6 +26,9 @@ _OVERLOADED = (
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 )
+
+# The message of Chroma Cloud, which names the quota and no document.
+_QUOTA = re.compile(r"'([^']+)' exceeded quota limit for action '[^']+': .* limit of (\d+)")
 
 
 def raise_if_overloaded(response: httpx.Response, label: str) -> None:
@@ -41,6 +46,13 @@ def typed(error: Exception, label: str) -> SIFTError:
     """
     if isinstance(error, SIFTError):
         return error
+    quota = _QUOTA.search(str(error))
+    if quota is not None:
+        return QuotaExceeded(f"{label}: {quota[0]}", quota[1], int(quota[2]))
+    return _by_class(error, label)
+
+
+def _by_class(error: Exception, label: str) -> SIFTError:
     if isinstance(error, NotFoundError):
         return CollectionNotFound(f"{label} does not exist: it was deleted, or has another name")
     problem = type(error).__name__

@@ -11,6 +11,7 @@ import chromadb
 import numpy as np
 import pytest
 from chromadb.api.models.Collection import Collection
+from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
@@ -26,7 +27,7 @@ from langchain_sift.errors import (
     StoreError,
     StoreUnavailable,
 )
-from langchain_sift.indexing import index_documents
+from langchain_sift.indexing import index_documents, save_embeddings
 from langchain_sift.indexing.chroma_collections import embeddings_for, open_collection
 from langchain_sift.indexing.index import Indexed, index_into
 from langchain_sift.ttft import LanguageModel
@@ -213,13 +214,51 @@ def test_hidden_states_are_centred_on_the_stored_mean(
     assert index(tmp_path, documents, model, "tiny") == Indexed(added=20, present=40)
     fitted = HiddenStateEmbeddings(model).fit([one.page_content for one in documents[:40]])
     collection = rows(tmp_path)
-    assert collection.metadata == fitted.collection_metadata()
+    assert collection.metadata == {"langchain_sift_model": "tiny"}
+    assert collection.count() == 60
     stored = collection.get(include=["embeddings"])
     expected = fitted.embed_documents([one.page_content for one in documents])
     np.testing.assert_allclose(stored["embeddings"], expected, atol=1e-5)
     opened = open_collection(str(tmp_path), None, lambda _: model)
+    assert isinstance(opened.embeddings, HiddenStateEmbeddings)
+    np.testing.assert_array_equal(opened.embeddings.mean, fitted.mean)
     (nearest,) = opened.similarity_search(documents[50].page_content, k=1)
     assert nearest.id == documents[50].id
+
+
+def test_a_run_that_ended_before_the_first_row_is_continued(
+    model: LanguageModel, documents: list[Document], tmp_path: Path
+) -> None:
+    client = chromadb.PersistentClient(str(tmp_path))
+    client.create_collection("documents", metadata={"langchain_sift_model": "tiny"})
+    assert index(tmp_path, documents, model, "tiny").added == 60
+    assert index(tmp_path, documents[:50], model, "tiny") == Indexed(added=0, present=50)
+
+
+def test_the_mean_of_a_store_of_ones_own_is_saved(
+    model: LanguageModel, documents: list[Document], tmp_path: Path
+) -> None:
+    client = chromadb.PersistentClient(str(tmp_path))
+    embeddings = HiddenStateEmbeddings(model).fit([one.page_content for one in documents])
+    store = Chroma.from_documents(documents, embeddings, client=client, collection_name="own")
+    save_embeddings(store)
+    opened = open_collection(str(tmp_path), None, lambda name: {"tiny": model}[name])
+    assert isinstance(opened.embeddings, HiddenStateEmbeddings)
+    np.testing.assert_array_equal(opened.embeddings.mean, embeddings.mean)
+    with pytest.raises(NotFittedError):
+        save_embeddings(Chroma("own", HiddenStateEmbeddings(model), client=client))
+    with pytest.raises(ArgumentError, match="not DeterministicFakeEmbedding"):
+        save_embeddings(Chroma("own", DeterministicFakeEmbedding(size=4), client=client))
+
+
+def test_a_very_long_path_of_a_model_is_stored_by_its_last_part(
+    model: LanguageModel, documents: list[Document], tmp_path: Path
+) -> None:
+    path = "/".join(["", *["folder" * 10] * 5, "tiny"])
+    named = LanguageModel(path, model.model, model.tokenizer)
+    index(tmp_path, documents, named, path)
+    assert rows(tmp_path).metadata == {"langchain_sift_model": "tiny"}
+    assert embeddings_for(str(tmp_path), "documents", path) == path
 
 
 def test_a_collection_keeps_its_embeddings(
