@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
@@ -19,7 +16,8 @@ from langchain_sift.selection.arguments import Array
 from langchain_sift.stores import embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
-from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, blocking_adapter_for
+from langchain_sift.stores.interface import blocking_adapter_for
+from langchain_sift.stores.sampling import sampled_rows
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")
@@ -66,7 +64,8 @@ def hold_out(
     """Hold out documents of a store as prompts; see `calibrate` for the arguments and errors."""
     adapter = blocking_adapter_for(vectorstore)
     count = max(_SAMPLED_PER_PROMPT * prompts, MIN_DOCUMENTS)
-    documents = run(sampled(count, seed), adapter, timeout=timeout, arguments={})
+    sample = run(sampled_rows(count, seed), adapter, timeout=timeout, arguments={})
+    documents = [row.document for row in sample]
     if len(documents) < MIN_DOCUMENTS:
         raise CorpusError(
             f"the store has {len(documents)} different texts, and calibration needs at least "
@@ -91,40 +90,6 @@ def hold_out(
             "all have the same source in their metadata, which leaves nothing to train on"
         )
     return held_out
-
-
-def sampled(count: int, seed: int) -> Generator[Page, tuple[Rows, Any], list[Document]]:
-    """Read a store page by page and sample documents of different texts.
-
-    The sample has the smallest hashes of seed and text. It does not depend on the order of the
-    store's rows, copies make a text no likelier, and at most `count` documents are in memory.
-
-    Yields:
-        The page to read; send its rows and the cursor of the next page.
-    """
-    smallest: list[tuple[int, str, Document]] = []  # a heap, the largest hash first
-    texts: set[str] = set()
-    cursor = None
-    while True:
-        rows, cursor = yield Page(cursor, ROWS_PER_CALL)
-        for document in rows.documents:
-            text = document.page_content
-            entry = (-_hash(seed, text), text, document)
-            if text in texts or (len(smallest) == count and entry[:2] < smallest[0][:2]):
-                continue
-            texts.add(text)
-            if len(smallest) < count:
-                heapq.heappush(smallest, entry)
-            else:
-                texts.discard(heapq.heappushpop(smallest, entry)[1])
-        if cursor is None:
-            ordered = sorted(smallest, key=lambda entry: (-entry[0], entry[1]))
-            return [document for _, _, document in ordered]
-
-
-def _hash(seed: int, text: str) -> int:
-    data = f"{seed}\0{text}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest())
 
 
 def as_prompt(
