@@ -30,7 +30,7 @@ from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.runs import RunPassingChatModel
 from langchain_sift.language_models.tools import Tool, choose_tools, convert_tools
 from langchain_sift.language_models.turns import last_human_text
-from langchain_sift.ttft.model.tokens import well_formed
+from langchain_sift.ttft.texts import well_formed
 
 _METHODS = ("function_calling", "json_schema", "json_mode")
 

@@ -13,13 +13,10 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_sift.checks import check_integer
 from langchain_sift.errors import ArgumentError, EmbeddingError, NotFittedError, require
+from langchain_sift.ttft.texts import check_texts
 
-require("ttft", "torch", "transformers")
-
-from langchain_sift.ttft.model.hidden_states import mean_hidden_states  # noqa: E402
-from langchain_sift.ttft.model.language_model import LanguageModel  # noqa: E402
-from langchain_sift.ttft.model.loading import load_language_model  # noqa: E402
-from langchain_sift.ttft.model.tokens import check_texts  # noqa: E402
+# A store that other embeddings filled is opened without PyTorch.
+# ruff: noqa: PLC0415
 
 _MEAN_KEY = "langchain_sift_mean"
 _MODEL_KEY = "langchain_sift_model"
@@ -76,8 +73,12 @@ class HiddenStateEmbeddings(Embeddings):
 
         Raises:
             ArgumentError: If `max_length` is below 1 or `mean` has another shape.
+            MissingExtraError: If PyTorch or transformers is not installed.
             ModelLoadError: If the model cannot be loaded.
         """
+        require("ttft", "torch", "transformers")
+        from langchain_sift.ttft import LanguageModel, load_language_model
+
         check_integer("max_length", max_length, 1)
         self._language_model = (
             model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
@@ -198,6 +199,8 @@ class HiddenStateEmbeddings(Embeddings):
         return self.embed_documents([text])[0]
 
     def _states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        from langchain_sift.ttft.model.hidden_states import mean_hidden_states
+
         return mean_hidden_states(self._language_model, texts, max_length=self.max_length)
 
 

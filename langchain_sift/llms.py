@@ -23,7 +23,7 @@ from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_settings import CALL_SETTINGS
 from langchain_sift.language_models.chat_templates import tokenize
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
-from langchain_sift.ttft.model.tokens import well_formed
+from langchain_sift.ttft.texts import well_formed
 
 
 class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):

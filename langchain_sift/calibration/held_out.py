@@ -9,7 +9,8 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
+from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array

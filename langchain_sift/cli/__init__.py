@@ -8,7 +8,7 @@ from langchain_sift.errors import require
 
 require("compare", "typer", "rich")
 
-from langchain_sift.cli import calibrate, compare, explain, index, repair, serve  # noqa: E402
+from langchain_sift.cli import calibrate, compare, explain, index, repair, report, serve  # noqa: E402
 from langchain_sift.cli.app import app  # noqa: E402
 
-__all__ = ["app", "calibrate", "compare", "explain", "index", "repair", "serve"]
+__all__ = ["app", "calibrate", "compare", "explain", "index", "repair", "report", "serve"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,10 +64,9 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         after_interrupt: The rest of the line that is printed after an interrupt (code 130).
     """
     logging.basicConfig(level=logging.ERROR)
+    # The bars of the hub and of transformers, which read this when they are imported.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # type: ignore[no-untyped-call]
         yield
     except SIFTError as error:
         # The terminal wraps a long line: a name that is broken in two cannot be copied.

@@ -96,8 +96,16 @@ PromptsOption = Annotated[
     typer.Option(
         metavar="PATH",
         help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
-        "file, or a folder of such files. With --protocol qa, each line of a text file is a "
-        "question.",
+        "file, or a folder of such files; also a folder in the format of BEIR, or a .tsv file of "
+        "ids and questions. With --protocol qa, each line of a text file is a question.",
+    ),
+]
+QrelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Relevant documents of the prompts, in the format of TREC or BEIR, for --protocol "
+        'retrieval. Default: the "relevant" of each prompt, or the split test of a BEIR folder.',
     ),
 ]
 OutOption = Annotated[
@@ -109,7 +117,7 @@ ComparedModelOption = Annotated[
     typer.Option(
         metavar="MODEL",
         help="Causal model: a name on the Hugging Face hub or a folder. Default: the model in "
-        "--settings.",
+        "--settings; --protocol retrieval needs none.",
     ),
 ]
 ComparedStoreOption = Annotated[
@@ -129,7 +137,7 @@ ComparedEmbeddingsOption = Annotated[
     typer.Option(
         metavar="EMBEDDINGS",
         help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
-        "embeddings. Default: the model that filled the collection; with --corpus, --model.",
+        "embeddings. Default: those that filled the collection; with --corpus, --model.",
     ),
 ]
 LeaksOption = Annotated[
@@ -140,20 +148,22 @@ LeaksOption = Annotated[
     ),
 ]
 MethodsOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="METHOD,...",
         help="base; rag:, ttft: or both: followed by nearest, nearest-repeated, uncertainty, "
         "mmr, hull, random, sift, sift:residual, sift:exhaustive or the name of a "
-        "--retriever; or the name of a --chain. Options follow a method: :noise_variance=X "
-        "and :stopping_alpha=X.",
+        "--retriever; or the name of a --chain. With --protocol retrieval also without rag:, as in "
+        "nearest,sift. Options follow a method: :noise_variance=X and :stopping_alpha=X. Default: "
+        "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift, or nearest,mmr,sift for retrieval.",
     ),
 ]
 ProtocolOption = Annotated[
     str,
     typer.Option(
         metavar="PROTOCOL,...",
-        help="document (score the prompt), continuation (score its second half) or qa (answer it).",
+        help="document (score the prompt), continuation (score its second half), qa (answer it) "
+        "or retrieval (score the documents against the relevant ones).",
     ),
 ]
 KsOption = Annotated[
@@ -161,7 +171,7 @@ KsOption = Annotated[
     typer.Option(
         metavar="N,...",
         help="Number of documents for a prompt, or several numbers to compare, such as "
-        "1,5,10. Default: 20.",
+        "1,5,10. Default: 20; for retrieval 10.",
     ),
 ]
 MaxTokensOption = Annotated[
@@ -209,6 +219,15 @@ RayOption = Annotated[
 ]
 SeedOption = Annotated[
     int, typer.Option(metavar="N", help="Seed of adapters and of random choices.")
+]
+FailIfOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CONDITION",
+        help="Condition under which the exit code is 1, such as 'ndcg@10<0.40' or "
+        "'sift:recall<0.6': a metric of --protocol, or redundancy, seconds, failures and other "
+        "means of results.json. Without a method it is checked for each but base. Repeatable.",
+    ),
 ]
 ResumeOption = Annotated[
     bool,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,15 +13,25 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.report.metrics import RETRIEVAL_METRICS
+from langchain_sift.report.tables import metric_name
 
 if TYPE_CHECKING:
     from langchain_sift.report.report import Report
+    from langchain_sift.report.summaries import MethodSummary
 
 _MOST_REASONS = 3  # of rows without a result
+_MOST_SCORES = 4  # that fit into a terminal beside all columns of documents
+_WIDEST = 6  # characters of a heading on one line
 
 
-def print_report(report: Report) -> None:
-    """Print a report: tables and findings for a reader, and one line of JSON for programs."""
+def print_report(report: Report, failed: Sequence[str] = ()) -> None:
+    """Print a report: tables and findings for a reader, and one line of JSON for programs.
+
+    Args:
+        report: The report.
+        failed: The conditions that hold; only the JSON has them.
+    """
     console = Console()
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
@@ -28,11 +40,13 @@ def print_report(report: Report) -> None:
             f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
         )
     _print_failures(console, report)
+    for note in report.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     if report.leaks:
         advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
         console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
-    echo_for_programs(report.to_json())
+    echo_for_programs(report.to_json() | ({"failed": list(failed)} if failed else {}))
 
 
 def _print_failures(console: Console, report: Report) -> None:
@@ -55,26 +69,54 @@ def _table(report: Report, protocol: str, group: str | None) -> Table:
     # In a narrow terminal the name of a method is wrapped, and no number is.
     table.add_column("method", overflow="fold", min_width=15)
     summaries = report.summary(protocol, group)
-    names = list(dict.fromkeys(name for summary in summaries.values() for name in summary.scores))
-    predicted = any(math.isfinite(summary.bits_per_byte) for summary in summaries.values())
-    headings = [name.replace("_", "\n") for name in names]
-    headings += ["bits/byte", "% of base"] if predicted else []
-    headings += ["seconds"] if names else ["seconds", "documents\n(distinct)"]
-    for heading in headings:
+    columns = _columns(list(summaries.values()))
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for method, summary in summaries.items():
-        cells = [_number(summary.scores.get(name), 3) for name in names]
-        if predicted:
-            percent, error = summary.percent_of_base, summary.standard_error
-            cells += [
-                _number(summary.bits_per_byte, 3),
-                f"{_number(percent, 1)} ± {_number(error, 1)}",
-            ]
-        cells.append(f"{summary.seconds:.2f}")
-        if not names:  # scores and documents do not both fit into a terminal
-            cells.append(f"{summary.documents_used:.1f} ({summary.distinct_documents:.1f})")
-        table.add_row(method, *cells)
+        table.add_row(method, *(cell(summary) for cell in columns.values()))
     return table
+
+
+def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Callable[[MethodSummary], str]]:
+    """Return the cell of a method by the heading of each column."""
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
+    columns: dict[str, Callable[[MethodSummary], str]] = {
+        _heading(name): partial(_score, name) for name in names
+    }
+    if any(math.isfinite(summary.bits_per_byte) for summary in summaries):
+        columns["bits/byte"] = lambda summary: _number(summary.bits_per_byte, 3)
+        columns["% of base"] = lambda summary: (
+            f"{_number(summary.percent_of_base, 1)} ± {_number(summary.standard_error, 1)}"
+        )
+    if names and all(name in RETRIEVAL_METRICS for name in names):
+        return columns | _of_documents(summaries, narrow=len(names) > _MOST_SCORES)
+    columns["seconds"] = lambda summary: _number(summary.seconds, 2)
+    if not names:  # scores and documents do not both fit into a terminal
+        columns["documents\n(distinct)"] = lambda summary: (
+            f"{summary.documents_used:.1f} ({summary.distinct_documents:.1f})"
+        )
+    return columns
+
+
+def _of_documents(
+    summaries: Sequence[MethodSummary], *, narrow: bool
+) -> dict[str, Callable[[MethodSummary], str]]:
+    """Return the columns of retrieved documents that stand beside their scores."""
+    columns: dict[str, Callable[[MethodSummary], str]] = {
+        "redun-\ndancy": lambda summary: _number(summary.redundancy, 2)
+    }
+    if not narrow and any(math.isfinite(summary.distinct_sources) for summary in summaries):
+        columns["sources"] = lambda summary: _number(summary.distinct_sources, 1)
+    return columns | {"ms": lambda summary: _number(1000 * summary.seconds, 1)}
+
+
+def _heading(metric: str) -> str:
+    name = metric_name(metric)
+    return "\n".join(name.replace("_", " ").split()) if len(name) > _WIDEST else name
+
+
+def _score(name: str, summary: MethodSummary) -> str:
+    return _number(summary.scores.get(name), 3)
 
 
 def _number(value: float | None, decimals: int) -> str:

@@ -1,33 +1,35 @@
-"""Compare the base model, RAG and test-time fine-tuning on your documents and prompts.
+"""Compare retrieval methods, RAG and test-time fine-tuning on your documents and prompts.
 
 | file | task |
 |---|---|
 | `experiment.py` | `compare`: check the arguments, run all units, return a report |
 | `settings.py` | the settings of a comparison, checked |
-| `prompts.py` | read prompts from files |
-| `tasks.py` | turn a prompt into a query, a context and a scored text |
+| `prompts.py`, `qrels.py` | read prompts, and their relevant documents, from files |
+| `judgments.py` | find the relevant documents of prompts in the store |
+| `tasks.py` | turn a prompt into a query, a context and a target |
 | `methods.py` | parse the names of methods |
 | `selection.py` | choose the documents of each method |
-| `units.py` | plan and measure batches that are trained and written together |
-| `measurement.py` | measure prompts under a method, with the engine |
+| `units.py`, `planner.py` | plan and measure batches that are trained and written together |
+| `measurement.py` | describe the measurement of a prompt under a method |
+| `measurer.py`, `scored_text.py` | measure prompts with the engine |
 | `chains.py` | measure questions with the chains of a user |
 | `ray_pool.py` | the same on Ray actors |
 | `run_folder.py` | keep rows in a folder, and continue from them |
 | `leaks.py` | find prompts whose scored text the store holds |
+
+The protocol "retrieval" runs without PyTorch; `measurer.py` and `ray_pool.py` need it.
 """
 
-from langchain_sift.errors import require
-
-require("compare", "torch", "transformers")
-
-from langchain_sift.comparison.experiment import DEFAULT_METHODS, compare  # noqa: E402
-from langchain_sift.comparison.prompts import Prompt, read_prompts  # noqa: E402
-from langchain_sift.report.report import Report  # noqa: E402
-from langchain_sift.report.rows import Row  # noqa: E402
-from langchain_sift.report.summaries import MethodSummary  # noqa: E402
+from langchain_sift.comparison.experiment import compare
+from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS
+from langchain_sift.report.report import Report
+from langchain_sift.report.rows import Row
+from langchain_sift.report.summaries import MethodSummary
 
 __all__ = [
     "DEFAULT_METHODS",
+    "RETRIEVAL_METHODS",
     "MethodSummary",
     "Prompt",
     "Report",

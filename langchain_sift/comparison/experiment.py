@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.comparison.description import describe
+from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts
-from langchain_sift.comparison.measurement import MeasurementSettings, Measurer
+from langchain_sift.comparison.measurement import MeasurementSettings
 from langchain_sift.comparison.methods import parse_methods
+from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.run_folder import RunFolder
 from langchain_sift.comparison.selection import Corpus
@@ -27,32 +28,33 @@ from langchain_sift.comparison.settings import (
     Scorer,
     parse_ks,
 )
-from langchain_sift.comparison.tasks import parse_protocols
+from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 from langchain_sift.comparison.units import (
-    SHOWN_CHARACTERS,
     Measure,
-    Planner,
     measure_here,
+    measure_nothing,
     measure_on_ray,
     run,
     units_of,
 )
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, require
 from langchain_sift.report.report import Report
-from langchain_sift.report.rows import BASE, Row, in_order
+from langchain_sift.report.rows import Row, in_order
 from langchain_sift.retrieval.settings import noise_variance_for
-from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
-from langchain_sift.ttft.digests import digest_of
 
-DEFAULT_METHODS = (BASE, "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift")
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
+
+# The protocol "retrieval" needs no PyTorch.
+# ruff: noqa: PLC0415
 
 
 def compare(
     prompts: Sequence[Prompt | str],
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     *,
-    model: Any,
+    model: Any = None,
     vectorstore: VectorStore,
     tokenizer: Any = None,
     protocols: Sequence[str] = ("document",),
@@ -83,20 +85,26 @@ def compare(
             the documents before the prompt) followed by a selection: "sift", "sift:residual",
             "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty", "mmr", "hull",
             "random", or the name of one of `retrievers`; or the name of one of `chains`. Options
-            of a selection follow it: ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER".
-        model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
+            of a selection follow it: ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER". The
+            protocol "retrieval" takes selections alone, too ("sift"), and no "base". Default:
+            `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for that protocol.
+        model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`. The
+            protocol "retrieval" needs none.
         vectorstore: The store with the documents. All of it is read once and searched exactly, so
             that the comparison does not depend on an index.
         tokenizer: The tokenizer of a loaded model.
         protocols: "document" retrieves with the prompt and scores the same text, as in arXiv
             2410.08020; "continuation" retrieves with its first half and scores the second; "qa"
-            retrieves with the question, generates an answer greedily, and scores it.
+            retrieves with the question, generates an answer greedily, and scores it; "retrieval"
+            scores the documents against the `relevant` ones of a prompt (nDCG, recall, MRR and
+            hit rate of the first k; α-nDCG and the recall of intents if they are grouped), or, if
+            none are known, by whether one of them contains one of its `answers`.
         settings: The settings that `calibrate` chose, or their file: defaults for the next four
             arguments, which take precedence.
-        k: Number of documents chosen for a prompt; default 20. Several numbers are compared in
-            one run, and cost little more than the largest. Fine-tuning takes one step on each
-            document; RAG puts as many different ones before the prompt as fit into the model's
-            context, in the order of choice.
+        k: Number of documents chosen for a prompt; default 20, for "retrieval" alone 10. Several
+            numbers are compared in one run, and cost little more than the largest. Fine-tuning
+            takes one step on each document; RAG puts as many different ones before the prompt as
+            fit into the model's context, in the order of choice.
         fetch_k: Number of nearest neighbours to choose from; default 200, raised to `k`.
         noise_variance: λ' of SIFT; default as in `SIFTRetriever`.
         finetune: The config of fine-tuning; its `max_length` also cuts the documents of RAG.
@@ -124,18 +132,25 @@ def compare(
         the comparison continues.
 
     Raises:
-        ArgumentError: If a method or protocol does not exist, a number is out of range, or `out`
-            cannot be written to, or holds a comparison and neither `resume` nor `overwrite` is
-            True.
+        ArgumentError: If a method or protocol does not exist, a number is out of range, a model
+            is needed and missing, or `out` cannot be written to, or holds a comparison and
+            neither `resume` nor `overwrite` is True. For the protocol "retrieval": if no prompt
+            has a label, or the store has none of the relevant documents.
         CorpusError: If there are no prompts, or two have the same id.
         ModelLoadError: If the model cannot be loaded, here or by an actor.
         EngineError: If the Ray cluster has no room for an actor, or kills the actors.
         StoreError: If the store cannot be read.
     """
-    default = Defaults.of(settings)
+    parsed = parse_protocols(protocols)
+    default = Defaults.of(settings, parsed)
     checked = ComparisonSettings(
-        methods=parse_methods(methods, retrievers=retrievers or {}, chains=chains or {}),
-        protocols=parse_protocols(protocols),
+        methods=parse_methods(
+            default.methods if methods is None else methods,
+            retrievers=retrievers or {},
+            chains=chains or {},
+            base=set(parsed) != {RETRIEVAL},
+        ),
+        protocols=parsed,
         ks=parse_ks(default.k if k is None else k),
         fetch_k=default.fetch_k if fetch_k is None else fetch_k,
         noise_variance=default.noise_variance if noise_variance is None else noise_variance,
@@ -149,14 +164,14 @@ def compare(
         jobs=jobs,
         ray=ray,
     )
+    if checked.needs_model and model is None:
+        raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
     checked_prompts = as_prompts(prompts)
     folder = None if out is None else RunFolder(Path(out), resume=resume, overwrite=overwrite)
-    if not isinstance(model, LanguageModel):
-        model = load_language_model(model, tokenizer)
     return run_comparison(
         checked_prompts,
         checked,
-        language_model=model,
+        language_model=_language_model(model, tokenizer) if checked.needs_model else None,
         vectorstore=vectorstore,
         folder=folder,
         on_row=on_row,
@@ -167,16 +182,25 @@ def run_comparison(
     prompts: Sequence[Prompt],
     settings: ComparisonSettings,
     *,
-    language_model: LanguageModel,
+    language_model: LanguageModel | None,
     vectorstore: VectorStore,
     folder: RunFolder | None,
     on_row: Callable[[Row], None],
 ) -> Report:
     """Do as `compare` does, with checked arguments.
 
+    Args:
+        prompts: The prompts.
+        settings: The settings of the comparison.
+        language_model: The model. None if no protocol needs one.
+        vectorstore: The store with the documents.
+        folder: The folder for the rows. None means that they are not written.
+        on_row: Called with each row.
+
     Raises:
-        ArgumentError: If the folder holds a comparison with other settings, or every prompt leaks
-            and leaks are excluded.
+        ArgumentError: If the folder holds a comparison with other settings, every prompt leaks
+            and leaks are excluded, no prompt has a label for the protocol "retrieval", or the
+            store has none of the relevant documents.
         EngineError: If the Ray cluster has no room for an actor, or kills the actors.
         StoreError: If the store cannot be read.
     """
@@ -184,24 +208,28 @@ def run_comparison(
     if noise_variance is None:
         noise_variance = noise_variance_for(vectorstore.embeddings)
     corpus = Corpus.read(vectorstore, settings.filter)
+    all_prompts = prompts
     leaks: dict[str, str] = {}
-    if settings.leaks != "ignore":
-        leaks = find_leaks(scored_texts(prompts, settings.protocols), _texts(corpus))
-    described = {
-        **_described(settings, language_model.name, noise_variance),
-        **_fingerprints(corpus, prompts),
-        **_runnables(settings),
-        **asdict(settings.finetune),
-    }
+    if settings.needs_model and settings.leaks != "ignore":
+        leaks = find_leaks(scored_texts(prompts, settings.protocols), corpus.texts())
     if settings.leaks == "exclude":
         prompts = _without_leaks(prompts, leaks)
+    labels = Labels.of(prompts, corpus) if RETRIEVAL in settings.protocols else Labels()
+    described = describe(
+        settings,
+        language_model=language_model,
+        noise_variance=noise_variance,
+        corpus=corpus,
+        prompts=all_prompts,
+        notes=labels.notes,
+    )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}
     if folder is not None:
         folder.begin(described)
-        folder.describe(prompt_texts, leaks)
-    planner = Planner(corpus, settings, noise_variance)
-    measure = _measure(settings, language_model)
-    rows = run(planner, units_of(prompts, settings), measure, folder, on_row)
+        folder.describe(prompt_texts, leaks, labels.relevant)
+    planner = Planner(corpus, settings, noise_variance, labels)
+    measure = measure_nothing if language_model is None else _measure(settings, language_model)
+    rows = run(planner, units_of(prompts, settings, labels), measure, folder, on_row)
     order = {prompt.id: index for index, prompt in enumerate(prompts)}
     names = [method.name for method in settings.methods]
     return Report(
@@ -210,7 +238,21 @@ def run_comparison(
         texts=dict(planner.texts if folder is None else folder.texts),
         prompt_texts=prompt_texts,
         leaks=leaks,
+        relevant=labels.relevant,
     )
+
+
+def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
+    """Load a model, unless it is loaded already.
+
+    Raises:
+        MissingExtraError: If PyTorch or transformers is not installed.
+        ModelLoadError: If it cannot be loaded.
+    """
+    require("compare", "torch", "transformers")
+    from langchain_sift.ttft import LanguageModel, load_language_model
+
+    return model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
 
 
 def _measure(settings: ComparisonSettings, language_model: LanguageModel) -> Measure:
@@ -218,6 +260,9 @@ def _measure(settings: ComparisonSettings, language_model: LanguageModel) -> Mea
     shared = MeasurementSettings(settings.finetune, settings.max_tokens, dict(settings.scorers))
     if settings.ray is not None:
         return partial(measure_on_ray, settings.ray, language_model, settings.limits(), shared)
+    from langchain_sift.comparison.measurer import Measurer
+    from langchain_sift.ttft import shared_engine
+
     engine = shared_engine(language_model, settings.finetune, settings.limits())
     return partial(measure_here, Measurer(engine, shared))
 
@@ -229,49 +274,3 @@ def _without_leaks(prompts: Sequence[Prompt], leaks: Mapping[str, str]) -> list[
             f"the store holds the scored text of all {len(leaks)} prompts: none is left"
         )
     return kept
-
-
-def _described(
-    settings: ComparisonSettings, model: str, noise_variance: float
-) -> dict[str, object]:
-    """Return the settings as plain values: a run with other ones is another comparison."""
-    return {
-        "methods": [method.name for method in settings.methods],
-        "protocols": list(settings.protocols),
-        "k": list(settings.ks),
-        "fetch_k": settings.fetch_k,
-        "noise_variance": noise_variance,
-        "model": model,
-        "max_tokens": settings.max_tokens,
-        "leaks": settings.leaks,
-        "jobs": settings.jobs,
-        "filter": None if settings.filter is None else dict(settings.filter),
-    }
-
-
-def _runnables(settings: ComparisonSettings) -> dict[str, list[str]]:
-    return {
-        "retrievers": sorted(settings.retrievers),
-        "chains": sorted(settings.chains),
-        "scorers": sorted(settings.scorers),
-    }
-
-
-def _fingerprints(corpus: Corpus, prompts: Sequence[Prompt]) -> dict[str, str]:
-    # In float32, as stores hold vectors: the last digits of a unit vector differ between machines.
-    rows = corpus.candidates.embeddings
-    hashes = (sha256(row.astype(np.float32).tobytes()).hexdigest() for row in rows)
-    return {
-        "documents": _fingerprint(_texts(corpus)),
-        "vectors": _fingerprint(zip(corpus.ids, hashes, strict=True)),
-        "prompts": _fingerprint((repr(prompt),) for prompt in prompts),
-    }
-
-
-def _fingerprint(entries: Iterable[tuple[str, ...]]) -> str:
-    return digest_of(part for entry in sorted(entries) for part in entry)[:16]
-
-
-def _texts(corpus: Corpus) -> Iterator[tuple[str, str]]:
-    documents = corpus.candidates.documents
-    return zip(corpus.ids, (document.page_content for document in documents), strict=True)

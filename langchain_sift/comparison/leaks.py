@@ -20,7 +20,8 @@ NEAR = 0.5
 def scored_texts(prompts: Sequence[Prompt], protocols: Sequence[str]) -> dict[str, str]:
     """Return the shortest scored text of each prompt, by its id; the question for an answer.
 
-    An answer of a few words occurs in many documents, and should.
+    An answer of a few words occurs in many documents, and should. A prompt of which nothing is
+    scored has the text "".
     """
     scored = {}
     for prompt in prompts:
@@ -30,7 +31,8 @@ def scored_texts(prompts: Sequence[Prompt], protocols: Sequence[str]) -> dict[st
                 task = PROTOCOLS[name](prompt)
             except ArgumentError:  # reported in the rows of the prompt
                 continue
-            texts.append(prompt.text if task.generates else task.target or "")
+            if task.generates or task.target:
+                texts.append(prompt.text if task.generates else str(task.target))
         scored[prompt.id] = min(texts, key=len, default="")
     return scored
 

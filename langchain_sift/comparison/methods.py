@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES
+from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES, SELECTION
 from langchain_sift.selection import SELECTORS
 
 SEARCHES = ("nearest", "residual", "exhaustive")
@@ -25,7 +25,8 @@ class Method:
 
     name: str
     mode: str
-    """One of `MODES`, or "chain": a runnable of the user's that answers."""
+    """One of `MODES`; "chain": a runnable of the user's that answers; or "selection": documents
+    are chosen and nothing is done with them."""
 
     selection: str = ""
     """A selector of this package, or a retriever of the user's. Empty if no document is chosen."""
@@ -66,20 +67,25 @@ class Method:
 
 
 def parse_methods(
-    names: Sequence[str], *, retrievers: Collection[str] = (), chains: Collection[str] = ()
+    names: Sequence[str],
+    *,
+    retrievers: Collection[str] = (),
+    chains: Collection[str] = (),
+    base: bool = True,
 ) -> tuple[Method, ...]:
     """Return the methods of these names, each once, the base model first.
 
     Args:
-        names: "base"; "rag:", "ttft:" or "both:" and a selection; or the name of a chain. "sift"
-            may be followed by "residual" or "exhaustive", and each selection by
-            "noise_variance=NUMBER" and "stopping_alpha=NUMBER", all separated by colons.
+        names: "base"; "rag:", "ttft:" or "both:" and a selection; a selection alone; or the name
+            of a chain. "sift" may be followed by "residual" or "exhaustive", and each selection
+            by "noise_variance=NUMBER" and "stopping_alpha=NUMBER", all separated by colons.
         retrievers: Names of the user's retrievers, which are selections as well.
         chains: Names of the user's chains, which are methods.
+        base: If True, the base model is added.
 
     Raises:
         ArgumentError: If a method does not exist; the message names similar ones. If a runnable
-            has the name of a method.
+            has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
         if name in {*MODES, *SELECTORS} or not name.strip() or ":" in name or "," in name:
@@ -87,9 +93,11 @@ def parse_methods(
                 f"{name!r} cannot name a runnable: use a word without ':' and ',' that names no "
                 "method"
             )
+    for name in {*retrievers} & {*chains}:
+        raise ArgumentError(f"{name!r} names both a retriever and a chain: rename one of them")
     return tuple(
         _parse_method(name, [*SELECTORS, *retrievers], chains)
-        for name in dict.fromkeys((BASE, *names))
+        for name in dict.fromkeys((BASE, *names) if base else names)
     )
 
 
@@ -99,8 +107,10 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     if name in chains:
         return Method(name, CHAIN)
     mode, _, rest = name.partition(":")
+    if mode in selections:
+        mode, rest = SELECTION, name
     selection, *options = rest.split(":")
-    if mode not in DOCUMENT_MODES or selection not in selections:
+    if mode not in {*DOCUMENT_MODES, SELECTION} or selection not in selections:
         raise ArgumentError(_unknown(name, selections, chains))
     search = "nearest"
     if options and selection == "sift" and options[0] in SEARCHES:
@@ -114,7 +124,7 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
 
 def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
     methods = [f"{mode}:{selection}" for mode in DOCUMENT_MODES for selection in selections]
-    known = [BASE, *chains, *methods]
+    known = [BASE, *chains, *methods, *selections]
     alike = get_close_matches(name, known, n=3)
     if alike:
         return f"there is no method {name!r}: did you mean {' or '.join(alike)}?"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from langchain_sift.errors import CorpusError
+from langchain_sift.comparison.judgments import Relevant, parse_relevant
+from langchain_sift.comparison.qrels import read_qrels
+from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.files import SourceFile, files_of, label_of
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines, read_objects
-from langchain_sift.ttft.model.tokens import well_formed
+from langchain_sift.report.ranking import Judgments
+from langchain_sift.ttft.texts import well_formed
 
 _TEXTS = (".txt", ".md")
+_TABLE = ".tsv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,23 @@ class Prompt:
     correct: int | None = None
     """Index of the correct choice, from 0. None means that it is not known."""
 
+    relevant: Relevant = ()
+    """Ids of the documents that are relevant to it: a list; an object with the grade of each, an
+    integer; or a list of lists, with the documents of each intent of the prompt."""
+
+    def __post_init__(self) -> None:
+        """Check the relevant documents.
+
+        Raises:
+            ArgumentError: If they have none of the three forms.
+        """
+        parse_relevant(self.relevant)
+
+    @property
+    def judgments(self) -> Judgments:
+        """The relevant documents with their grades and intents."""
+        return parse_relevant(self.relevant)
+
 
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     """Return prompts; a text gets its number among them as id, from 1.
@@ -57,36 +80,83 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     return checked
 
 
-def read_prompts(path: Path | str, *, lines: bool = False) -> list[Prompt]:
+def read_prompts(
+    path: Path | str, *, lines: bool = False, qrels: Path | str | None = None
+) -> list[Prompt]:
     """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:
         path: A `.jsonl` or `.jsonl.gz` file, with a prompt on each line; a `.txt` or `.md` file;
             or a folder of such files. An object has a "text", or a "question" with "answers" (a
             list, an "answer", or SQuAD's object with a list under "text"). It may have "choices"
-            with the index of the "correct" one, from 0; a "group" or "domain"; and a "source".
-            Fields that are null count as missing.
+            with the index of the "correct" one, from 0; a "group" or "domain"; a "source"; and
+            its "relevant" documents, as in `Prompt`. Fields that are null count as missing. Also
+            a `.tsv` file with an id, a tab and a question on each line, or a folder in the format
+            of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt.
+        qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
+            prompts whose ids are in it are returned. Default for a folder of BEIR: its split
+            "test".
 
     Raises:
         CorpusError: If a file cannot be read, a field has another type, there are no prompts, or
             two have the same id; the message names file and line.
     """
+    folder = BeirFolder.find(path)
+    if folder is not None:
+        path, qrels = folder.queries, folder.split() if qrels is None else qrels
+    prompts = as_prompts(_read(path, lines=lines))
+    return prompts if qrels is None else _with_qrels(prompts, Path(path), Path(qrels))
+
+
+def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
     prompts: list[Prompt] = []
-    for file in files_of(path, endings=JSON_LINES + _TEXTS):
-        if file.path.name.lower().endswith(JSON_LINES):
+    for file in files_of(path, endings=_endings(path)):
+        name = file.path.name.lower()
+        if name.endswith(JSON_LINES):
             prompts += [
                 _prompt(Location(file.name, "line", number), row)
                 for number, row in read_objects(file.path, text_keys=("text", "question"))
             ]
+        elif name.endswith(_TABLE):
+            prompts += _table_prompts(file)
         elif lines:
             prompts += _line_prompts(file)
         else:
             prompts.append(Prompt(file.name, well_formed("\n".join(read_lines(file.path)))))
     if not prompts:
         raise CorpusError(f"{path}: no prompt in it")
-    return as_prompts(prompts)
+    return prompts
+
+
+def _endings(path: Path | str) -> tuple[str, ...]:
+    """Return the endings of files with prompts; a table in a folder may hold something else."""
+    return JSON_LINES + _TEXTS + (() if Path(path).is_dir() else (_TABLE,))
+
+
+def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:
+    grades = read_qrels(qrels)
+    judged = [replace(p, relevant=grades[p.id]) for p in prompts if p.id in grades]
+    if not judged:
+        raise CorpusError(
+            f"{qrels} judges none of the {len(prompts)} prompts of {path}: it has queries such as "
+            f"{next(iter(grades))!r}, and the prompts have ids such as {prompts[0].id!r}"
+        )
+    return judged
+
+
+def _table_prompts(file: SourceFile) -> list[Prompt]:
+    prompts = []
+    for number, line in enumerate(read_lines(file.path), start=1):
+        identifier, tab, text = line.partition("\t")
+        if tab and identifier.strip() and text.strip():
+            prompts.append(Prompt(well_formed(identifier.strip()), well_formed(text.strip())))
+        elif line.strip():
+            raise CorpusError(
+                f"{Location(file.name, 'line', number)}: not an id, a tab and a question"
+            )
+    return prompts
 
 
 def _line_prompts(file: SourceFile) -> list[Prompt]:
@@ -106,15 +176,19 @@ def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
     if isinstance(answers, Mapping):  # SQuAD's form
         answers = answers.get("text")
     choices = _texts(location, "choices", fields.get("choices", []))
-    return Prompt(
-        id=label_of(fields, "id") or location.id,
-        text=well_formed(text),
-        group=label_of(fields, "group") or label_of(fields, "domain") or "all",
-        source=label_of(fields, "source"),
-        answers=_texts(location, "answers", [answers] if _is_scalar(answers) else answers),
-        choices=choices,
-        correct=_index(location, fields.get("correct"), len(choices)),
-    )
+    try:
+        return Prompt(
+            id=label_of(fields, "id") or label_of(fields, "_id") or location.id,
+            text=well_formed(text),
+            group=label_of(fields, "group") or label_of(fields, "domain") or "all",
+            source=label_of(fields, "source"),
+            answers=_texts(location, "answers", [answers] if _is_scalar(answers) else answers),
+            choices=choices,
+            correct=_index(location, fields.get("correct"), len(choices)),
+            relevant=cast("Relevant", fields.get("relevant", ())),
+        )
+    except ArgumentError as error:
+        raise CorpusError(f"{location}: {error}") from error
 
 
 def _index(location: Location, correct: object, choices: int) -> int | None:

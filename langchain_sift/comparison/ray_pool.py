@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.comparison.measurement import Measurement, MeasurementSettings, Measurer
+from langchain_sift.comparison.measurement import Measurement, MeasurementSettings
+from langchain_sift.comparison.measurer import Measurer
 from langchain_sift.comparison.units import PlannedUnit
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineError, ModelLoadError, require
@@ -218,7 +219,7 @@ class RayPool:
             return self._retry(job, error)
         self._free.append(actor)
         self._deaths_at_start = 0
-        return None if job is None else [*job.unit.failed, *result]
+        return None if job is None else [*job.unit.rows, *result]
 
     def _start_actor(self) -> None:
         actor = self._create(self._model)
@@ -244,7 +245,7 @@ class RayPool:
             f"{_ATTEMPTS} actors died over it, the last with {type(error).__name__}"
         )
         failed = [row for item in job.unit.measurements for row in item.failed(reason)]
-        return [*job.unit.failed, *failed]
+        return [*job.unit.rows, *failed]
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -114,11 +114,19 @@ class RunFolder:
             row = _row(value)
             self.rows[row.key] = row
 
-    def describe(self, prompts: Mapping[str, str], leaks: Mapping[str, str]) -> None:
-        """Write the beginning of each prompt, and the leaks."""
+    def describe(
+        self,
+        prompts: Mapping[str, str],
+        leaks: Mapping[str, str],
+        relevant: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Write the beginning of each prompt, the leaks, and the ids of relevant documents."""
         others = dict.fromkeys(leaks.keys() - prompts.keys(), "")
         lines = (
-            json.dumps({"id": key, "text": text, "leak": leaks.get(key)}) + "\n"
+            json.dumps(
+                {"id": key, "text": text, "leak": leaks.get(key), "relevant": relevant.get(key)}
+            )
+            + "\n"
             for key, text in (dict(prompts) | others).items()
         )
         _write(self.path / _PROMPTS, "".join(lines))
@@ -161,6 +169,9 @@ def read_report(path: Path) -> Report:
         texts={value["id"]: value["text"] for value in _whole_lines(path / _TEXTS)},
         prompt_texts={prompt["id"]: prompt["text"] for prompt in prompts},
         leaks={prompt["id"]: prompt["leak"] for prompt in prompts if prompt["leak"]},
+        relevant={
+            prompt["id"]: tuple(prompt["relevant"]) for prompt in prompts if prompt.get("relevant")
+        },
     )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -26,7 +26,7 @@ from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
-from langchain_sift.stores.interface import blocking_adapter_for, embeddings_of
+from langchain_sift.stores.interface import Search, blocking_adapter_for, embeddings_of
 
 _READING_TIMEOUT = 3600.0
 
@@ -42,6 +42,9 @@ class MethodChoice:
     similarities: Array | None
     """Cosines among the chosen, shape (k, k). None if they are not known."""
 
+    sources: tuple[str | None, ...]
+    """The source of each document in its metadata. None if it names none."""
+
     seconds: float
 
     def first(self, count: int) -> MethodChoice:
@@ -51,6 +54,7 @@ class MethodChoice:
             self,
             chosen=self.chosen[:count],
             texts=self.texts[:count],
+            sources=self.sources[:count],
             similarities=None if among is None else among[:count, :count],
         )
 
@@ -61,6 +65,16 @@ class MethodChoice:
         if among is None or len(among) < 2:
             return math.nan
         return float(np.mean([row[:n].max() for n, row in enumerate(among) if n]))
+
+    def distinct_sources(self, indices: Iterable[int]) -> int | None:
+        """Return the number of different sources of some documents; None if none names one.
+
+        A document without a source is a source by itself.
+        """
+        pairs = [(self.sources[index], self.chosen[index].id) for index in indices]
+        if not any(source for source, _ in pairs):
+            return None
+        return len({(source, None if source else name) for source, name in pairs})
 
     def stopping_point(self, alpha: float) -> int:
         """Return the number of documents after which adaptive SIFT would stop."""
@@ -77,13 +91,29 @@ class Corpus:
 
     candidates: Candidates
     embeddings: Embeddings
+
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Ids of documents whose text an earlier document has, with the id of that document."""
+
     index: ExactIndex = field(init=False)
     ids: tuple[str, ...] = field(init=False)
+    _rows: Mapping[str, int] = field(init=False)
+    """The row of each id."""
 
     def __post_init__(self) -> None:
         """Index the documents, and give each an id."""
+        ids = tuple(map(identifier, self.candidates.documents))
         object.__setattr__(self, "index", ExactIndex(self.candidates))
-        object.__setattr__(self, "ids", tuple(map(identifier, self.candidates.documents)))
+        object.__setattr__(self, "ids", ids)
+        object.__setattr__(self, "_rows", dict(zip(ids, range(len(ids)), strict=True)))
+
+    def __contains__(self, document_id: str) -> bool:
+        """Return True if a document, or a copy of it, has this id."""
+        return self.first_id(document_id) in self._rows
+
+    def first_id(self, document_id: str) -> str:
+        """Return the id of the first document with the same text as this one."""
+        return self.copies.get(document_id, document_id)
 
     @classmethod
     def read(cls, vectorstore: VectorStore, filter: Mapping[str, object] | None) -> Corpus:
@@ -101,12 +131,17 @@ class Corpus:
         embeddings = embeddings_of(vectorstore)
         dimensions = len(embeddings.embed_query("a"))
         arguments = {} if filter is None else {"filter": dict(filter)}
-        candidates = run(
-            every_candidate(dimensions), adapter, timeout=_READING_TIMEOUT, arguments=arguments
-        )
+        copies: dict[str, str] = {}
+        reading = _with_copies(every_candidate(dimensions), copies)
+        candidates = run(reading, adapter, timeout=_READING_TIMEOUT, arguments=arguments)
         if not candidates.documents:
             raise ArgumentError("the store is empty: there is nothing to choose from")
-        return cls(candidates, embeddings)
+        return cls(candidates, embeddings, copies)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield the id and the text of each document."""
+        texts = (document.page_content for document in self.candidates.documents)
+        return zip(self.ids, texts, strict=True)
 
     def embed(self, query: str) -> Array:
         """Embed a query, shape (d,)."""
@@ -160,31 +195,63 @@ class Corpus:
             texts=tuple(self.candidates.documents[row].page_content for row in rows),
             prior_variance=selection.prior_variance,
             similarities=vectors @ vectors.T,
+            sources=tuple(map(_source, (self.candidates.documents[row] for row in rows))),
             seconds=choice.seconds,
         )
 
+    def choose_with(self, retriever: Retriever, query: str, *, k: int) -> MethodChoice:
+        """Choose with a retriever of the user's, at most k documents.
 
-def choose_with(retriever: Retriever, query: str, *, k: int) -> MethodChoice:
-    """Choose with a retriever of the user's, at most k documents.
-
-    Raises:
-        ArgumentError: If it does not return a list of documents.
-    """
-    began = time.perf_counter()
-    documents = retriever.invoke(query)
-    seconds = time.perf_counter() - began
-    if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
-        raise ArgumentError(
-            f"a retriever must return a list of Documents, got {type(documents).__name__}"
+        Raises:
+            ArgumentError: If it does not return a list of documents.
+        """
+        began = time.perf_counter()
+        documents = retriever.invoke(query)
+        seconds = time.perf_counter() - began
+        if not isinstance(documents, list) or not all(isinstance(d, Document) for d in documents):
+            raise ArgumentError(
+                f"a retriever must return a list of Documents, got {type(documents).__name__}"
+            )
+        documents = documents[:k]
+        ids = [self.first_id(identifier(document)) for document in documents]
+        return MethodChoice(
+            chosen=tuple(ChosenDocument(name, math.nan, math.nan, 1) for name in ids),
+            texts=tuple(document.page_content for document in documents),
+            prior_variance=math.nan,
+            similarities=self._similarities(ids),
+            sources=tuple(map(_source, documents)),
+            seconds=seconds,
         )
-    documents = documents[:k]
-    return MethodChoice(
-        chosen=tuple(ChosenDocument(identifier(d), math.nan, math.nan, 1) for d in documents),
-        texts=tuple(document.page_content for document in documents),
-        prior_variance=math.nan,
-        similarities=None,
-        seconds=seconds,
-    )
+
+    def _similarities(self, ids: Sequence[str]) -> Array | None:
+        """Return the cosines among documents; None if one of them is not in the store."""
+        if not all(name in self._rows for name in ids):
+            return None
+        vectors = self.candidates.embeddings[[self._rows[name] for name in ids]]
+        similarities: Array = vectors @ vectors.T
+        return similarities
+
+
+def _with_copies(search: Search[Candidates], copies: dict[str, str]) -> Search[Candidates]:
+    """Run a search of all candidates, and add the ids of copies as in `Corpus.copies`."""
+    first: dict[str, str] = {}  # by text
+    request = next(search)
+    while True:
+        answer = yield request
+        for document in answer[0].documents:
+            name = identifier(document)
+            if first.setdefault(document.page_content, name) != name:
+                copies[name] = first[document.page_content]
+        try:
+            request = search.send(answer)
+        except StopIteration as stop:
+            candidates: Candidates = stop.value
+            return candidates
+
+
+def _source(document: Document) -> str | None:
+    source = document.metadata.get("source")
+    return None if source is None or source == "" else str(source)
 
 
 def identifier(document: Document) -> str:

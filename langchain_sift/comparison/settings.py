@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,23 @@ from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.checks import check_integer
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.tasks import METRICS_OF, RETRIEVAL
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.rows import CHAIN
+from langchain_sift.report.conditions import Condition, parse_condition
+from langchain_sift.report.rows import BASE, CHAIN, SELECTION
 from langchain_sift.selection.arguments import check_arguments
 
 Retriever = Runnable[str, list[Document]]
 Chain = Runnable[Any, Any]
 Scorer = Callable[[str, Prompt], float]
 
+DEFAULT_METHODS = (BASE, "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift")
+RETRIEVAL_METHODS = ("nearest", "mmr", "sift")
+"""The default methods if nothing but the retrieval is measured."""
+
 LEAKS = ("report", "exclude", "ignore")
+_RETRIEVAL_K = 10  # as in nDCG@10, the most common metric of test collections
 _GATHER_SECONDS = 0.2  # long enough to batch all prompts of a unit, on a busy machine as well
 
 
@@ -31,6 +38,7 @@ _GATHER_SECONDS = 0.2  # long enough to batch all prompts of a unit, on a busy m
 class Defaults:
     """The values of settings that a caller leaves out."""
 
+    methods: tuple[str, ...] = DEFAULT_METHODS
     k: int = 20
     fetch_k: int = 200
 
@@ -40,16 +48,29 @@ class Defaults:
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
 
     @classmethod
-    def of(cls, calibrated: CalibratedSettings | Path | str | None) -> Defaults:
-        """Return calibrated values; None means the general ones.
+    def of(
+        cls, calibrated: CalibratedSettings | Path | str | None, protocols: Sequence[str]
+    ) -> Defaults:
+        """Return the values for some protocols.
+
+        Args:
+            calibrated: Calibrated values, or their file. None means the general ones.
+            protocols: The protocols; retrieval alone has other methods, and fewer documents.
 
         Raises:
             ArgumentError: If the file cannot be read, or `calibrate` did not write it.
         """
+        general = cls(RETRIEVAL_METHODS, _RETRIEVAL_K) if set(protocols) == {RETRIEVAL} else cls()
         if calibrated is None:
-            return cls()
+            return general
         saved = read_settings(calibrated)
-        return cls(saved.k, saved.fetch_k, saved.noise_variance, saved.finetune_config())
+        return replace(
+            general,
+            k=saved.k,
+            fetch_k=saved.fetch_k,
+            noise_variance=saved.noise_variance,
+            finetune=saved.finetune_config(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +110,7 @@ class ComparisonSettings:
         """Check the numbers and `leaks`; the config and the names are checked already.
 
         Raises:
-            ArgumentError: If a value is out of range, or a chain has a protocol other than "qa".
+            ArgumentError: If a value is out of range, or no protocol can measure a method.
         """
         for k in self.ks:
             check_arguments(k, 1.0 if self.noise_variance is None else self.noise_variance, None)
@@ -99,15 +120,66 @@ class ComparisonSettings:
         check_integer("ray", self.ray, 1, optional=True)
         if self.leaks not in LEAKS:
             raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")
-        if any(method.mode == CHAIN for method in self.methods) and set(self.protocols) != {"qa"}:
-            raise ArgumentError('only the protocol "qa" scores the answers of chains')
+        if not self.methods:
+            raise ArgumentError("there is no method to compare: name at least one")
+        for method in self.methods:
+            self._check_protocols(method)
         object.__setattr__(self, "fetch_k", max(self.fetch_k, *self.ks))
+
+    def _check_protocols(self, method: Method) -> None:
+        if method.mode == CHAIN and set(self.protocols) - {RETRIEVAL} != {"qa"}:
+            raise ArgumentError('only the protocol "qa" scores the answers of chains')
+        if any(method in self.methods_of(protocol) for protocol in self.protocols):
+            return
+        if method.mode == SELECTION:
+            raise ArgumentError(
+                f"{method.name!r} chooses documents and does not use them: write "
+                f"rag:{method.name}, ttft:{method.name} or both:{method.name}, or measure it under "
+                f"the protocol {RETRIEVAL}"
+            )
+        raise ArgumentError(
+            f"{method.name!r} chooses no documents: the protocol {RETRIEVAL} cannot measure it"
+        )
+
+    def methods_of(self, protocol: str) -> tuple[Method, ...]:
+        """Return the methods that are measured under a protocol.
+
+        Retrieval measures all that choose documents. The other protocols measure all that answer.
+        """
+        if protocol == RETRIEVAL:
+            return tuple(method for method in self.methods if method.selection)
+        return tuple(method for method in self.methods if method.mode != SELECTION)
+
+    def conditions(self, texts: Sequence[str]) -> list[Condition]:
+        """Read conditions on the metrics of the comparison.
+
+        Raises:
+            ArgumentError: As `parse_condition`.
+        """
+        metrics = {name for protocol in self.protocols for name in METRICS_OF[protocol]}
+        return [
+            parse_condition(
+                text,
+                metrics={*metrics, *self.scorers},
+                methods=[method.name for method in self.methods],
+                ks=self.ks,
+            )
+            for text in texts
+        ]
+
+    @property
+    def needs_model(self) -> bool:
+        """True if a protocol needs a language model."""
+        return set(self.protocols) != {RETRIEVAL}
 
     @property
     def rows_per_prompt(self) -> int:
         """Number of rows that a prompt gets."""
-        per_protocol = sum(len(self.ks) if method.selection else 1 for method in self.methods)
-        return len(self.protocols) * per_protocol
+        return sum(
+            len(self.ks) if method.selection else 1
+            for protocol in self.protocols
+            for method in self.methods_of(protocol)
+        )
 
     def limits(self) -> Limits:
         """Return limits of the engine under which no request of a unit is rejected."""

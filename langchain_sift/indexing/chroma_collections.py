@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chromadb import Collection
 from chromadb.api import ClientAPI
@@ -23,7 +24,9 @@ from langchain_sift.indexing.fitted_means import (
 )
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.stores.locking import DATABASE
-from langchain_sift.ttft.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
 
 # Key of a collection's metadata: its embeddings as module:NAME, if they are not a model's.
 _EMBEDDINGS_KEY = "langchain_sift_embeddings"
@@ -56,7 +59,7 @@ def open_collection(
         collection = client.get_collection(name, embedding_function=None)
         model = stored_model(client, collection)
     loaded = embeddings(model)
-    if isinstance(loaded, LanguageModel):
+    if not isinstance(loaded, Embeddings):
         with typed_errors(where, name):
             loaded = restored_embeddings(client, collection, loaded)
     return Chroma(name, loaded, client=client, create_collection_if_not_exists=False)

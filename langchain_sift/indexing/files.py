@@ -11,8 +11,9 @@ from typing import TypeAlias
 from langchain_core.documents import Document
 
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.formats import READERS, Location, Record, reader_of
-from langchain_sift.ttft.model.tokens import well_formed
+from langchain_sift.ttft.texts import well_formed
 
 Scalar: TypeAlias = str | int | float | bool
 
@@ -20,6 +21,7 @@ Scalar: TypeAlias = str | int | float | bool
 _KEY_PREFIXES = ("#", "$")
 _RESERVED_KEY = "chroma:document"
 _INTEGERS = range(-(2**63), 2**63)
+_ID_KEYS = ("id", "_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,13 @@ def read_corpus(path: Path | str) -> list[Document]:
         path: A file, or a folder of files. A `.txt`, `.md` or `.html` file is one document. So
             is each page of a `.pdf`, each line of a `.jsonl` or `.jsonl.gz` file (an object with
             a "text") and each row of a `.csv` file (its column "text", else all its columns).
+            Of a folder in the format of BEIR only corpus.jsonl is read, and a title is put before
+            its text.
 
     Returns:
-        The documents that hold more than space. An id is the "id" of the line or row, by default
-        the name of the file with the number of the line, row or page. The other fields are the
-        metadata, as far as Chroma can store them.
+        The documents that hold more than space. An id is the "id" or "_id" of the line or row, by
+        default the name of the file with the number of the line, row or page. The other fields
+        are the metadata, as far as Chroma can store them.
 
     Raises:
         CorpusError: If a file cannot be read, or an id occurs twice; the message names file and
@@ -102,15 +106,18 @@ def read_corpus(path: Path | str) -> list[Document]:
     """
     seen: set[str] = set()
     documents = []
-    for file in files_of(path):
+    collection = BeirFolder.find(path)
+    for file in files_of(path if collection is None else collection.corpus):
         for record in _records(file):
             location = Location(file.name, record.unit, record.number)
-            identifier = label_of(record.fields, "id") or location.id
+            named = (label_of(record.fields, key) for key in _ID_KEYS)
+            identifier = next(filter(None, named), location.id)
             if identifier in seen:
                 raise CorpusError(f"{location}: the id {identifier!r} occurs twice")
             seen.add(identifier)
-            fields = {key: value for key, value in record.fields.items() if key != "id"}
-            text = well_formed(record.text)
+            fields = {key: value for key, value in record.fields.items() if key not in _ID_KEYS}
+            title = "" if collection is None else label_of(record.fields, "title")
+            text = well_formed(f"{title}\n{record.text}" if title else record.text)
             documents.append(Document(id=identifier, page_content=text, metadata=storable(fields)))
     return [document for document in documents if document.page_content.strip()]
 

@@ -9,6 +9,8 @@ not belong to a later collection of the same name. No command lists these collec
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 from chromadb import Collection
@@ -17,7 +19,9 @@ from chromadb.errors import NotFoundError
 
 from langchain_sift.embeddings import HiddenStateEmbeddings, mean_in, model_metadata, model_of
 from langchain_sift.errors import NotFittedError
-from langchain_sift.ttft.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
 
 _PREFIX = "langchain-sift-mean-"
 _ID = "mean"

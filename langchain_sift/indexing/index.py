@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chromadb import Collection
 from langchain_chroma import Chroma
@@ -23,8 +24,10 @@ from langchain_sift.indexing.chroma_collections import (
 )
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
 from langchain_sift.stores.location import ChromaLocation
-from langchain_sift.ttft.digests import digest_of
-from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.texts import digest_of
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
 
 _BATCH = 128
 # Chroma Cloud returns at most 300 rows for a request.
@@ -110,7 +113,11 @@ def index_into(
 
     def load_checked() -> Embeddings | LanguageModel:
         loaded = load(named)
-        if not isinstance(loaded, Embeddings | LanguageModel):
+        if isinstance(loaded, Embeddings):
+            return loaded
+        from langchain_sift.ttft import LanguageModel  # noqa: PLC0415 - needs PyTorch
+
+        if not isinstance(loaded, LanguageModel):
             raise ArgumentError(
                 f"{named!r} is of the type {type(loaded).__name__}, which is no LangChain "
                 "embeddings"
@@ -151,7 +158,7 @@ def _write(
     if not missing:
         return Indexed(0, len(present))
     embeddings = load()
-    if isinstance(embeddings, LanguageModel):
+    if not isinstance(embeddings, Embeddings):
         metadata = model_metadata(embeddings.name)
         with typed_errors(where, name):
             embeddings = _hidden_states(where, collection, embeddings, distinct)
@@ -242,7 +249,7 @@ def _upsert(
 
 
 def _fingerprint(documents: Sequence[Document], embeddings: Embeddings | LanguageModel) -> str:
-    if isinstance(embeddings, LanguageModel):
+    if not isinstance(embeddings, Embeddings):
         config = embeddings.model.config.to_json_string(use_diff=True)
         weights = next(embeddings.model.parameters()).detach().float().cpu().numpy()
         identity = f"{config}\0{hashlib.sha256(weights.tobytes()).hexdigest()}"

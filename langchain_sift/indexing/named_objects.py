@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import load_language_model
+from langchain_sift.errors import ArgumentError, require
 
 
 def load_embeddings(name: str) -> Any:
@@ -19,9 +18,13 @@ def load_embeddings(name: str) -> Any:
 
     Raises:
         ArgumentError: If the object does not exist, or the class needs arguments.
+        MissingExtraError: If a model is named and PyTorch or transformers is not installed.
         ModelLoadError: If the model cannot be loaded.
     """
     if ":" not in name or Path(name).exists():
+        require("ttft", "torch", "transformers")
+        from langchain_sift.ttft import load_language_model  # noqa: PLC0415 - needs PyTorch
+
         return load_language_model(name)
     embeddings = import_object(name)
     try:

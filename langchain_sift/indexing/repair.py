@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import embeddings_metadata, resolve_name
 from langchain_sift.indexing.fitted_means import read_mean, write_mean
 from langchain_sift.stores.location import ChromaLocation
-from langchain_sift.ttft.model.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
 
 Array = npt.NDArray[np.float64]
 
@@ -99,7 +102,7 @@ def repair(
         stored = read_mean(client, collection)
     loaded = load(embeddings)
     computed = False
-    if isinstance(loaded, LanguageModel):
+    if not isinstance(loaded, Embeddings):
         loaded, sample, computed = _centred(loaded, sample, stored)
     cosines = _cosines(loaded, sample)
     if cosines.min() < LEAST_COSINE:

@@ -16,7 +16,7 @@ from langchain_core.messages import BaseMessage
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.tools import Tool
 from langchain_sift.language_models.turns import Turn, TurnCall, merge_turns, to_text, to_turns
-from langchain_sift.ttft.model.tokens import well_formed
+from langchain_sift.ttft.texts import well_formed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

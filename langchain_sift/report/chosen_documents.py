@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypedDict
 
 from langchain_sift.report.plots.method_styles import color_of, swatch_of
-from langchain_sift.report.rows import Row
+from langchain_sift.report.rows import ChosenDocument, Row, selection_of
 from langchain_sift.report.shingles import shingles_of, words_of
 
 _MAX_TEXT = 1_000  # characters of a document
@@ -25,6 +25,12 @@ class DocumentList(TypedDict):
 
     prior: float | None
     """Prior variance at the prompt."""
+
+    relevant: list[int] | None
+    """Numbers of the steps with a relevant document, from 0. None if they are not known."""
+
+    known: int
+    """Number of relevant documents that are known."""
 
     steps: list[list[object]]
     """For each choice: the document's number, its gain, the variance that remains, its copies,
@@ -47,8 +53,12 @@ class DocumentLists:
         self._lists: list[list[DocumentList]] = []
         self._shingles: dict[str, frozenset[str]] = {}
 
-    def add(self, rows: Iterable[Row]) -> int | None:
+    def add(self, rows: Iterable[Row], relevant: Collection[str] = ()) -> int | None:
         """Add the documents of a prompt under a protocol.
+
+        Args:
+            rows: The rows of the prompt.
+            relevant: Ids of the documents that are known to be relevant; empty if none are known.
 
         Returns:
             The number of the entry; None if no method chose documents.
@@ -57,10 +67,11 @@ class DocumentLists:
         for row in rows:
             if row.chosen:
                 ids = tuple(document.id for document in row.chosen)
-                by_choice.setdefault((row.method.partition(":")[2], ids), []).append(row)
+                by_choice.setdefault((selection_of(row.method), ids), []).append(row)
         if not by_choice:
             return None
-        self._lists.append([self._list(rows) for rows in _in_order(list(by_choice.values()))])
+        lists = [self._list(rows, relevant) for rows in _in_order(list(by_choice.values()))]
+        self._lists.append(lists)
         return len(self._lists) - 1
 
     def json(self) -> str:
@@ -76,7 +87,7 @@ class DocumentLists:
         text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         return text.replace("<", "\\u003c")
 
-    def _list(self, rows: Sequence[Row]) -> DocumentList:
+    def _list(self, rows: Sequence[Row], relevant: Collection[str]) -> DocumentList:
         """Return the documents that all of the rows chose."""
         chosen = rows[0].chosen
         repetitions = self._repetitions([document.id for document in chosen])
@@ -98,6 +109,8 @@ class DocumentLists:
         return {
             "methods": [self._method(row.method) for row in rows],
             "prior": _rounded(rows[0].prior_variance),
+            "relevant": _relevant_steps(chosen, relevant) if relevant else None,
+            "known": len(relevant),
             "steps": steps,
         }
 
@@ -139,6 +152,10 @@ class DocumentLists:
         return self._shingles[key]
 
 
+def _relevant_steps(chosen: Iterable[ChosenDocument], relevant: Collection[str]) -> list[int]:
+    return [step for step, document in enumerate(chosen) if document.id in relevant]
+
+
 def _truncated(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
@@ -154,7 +171,8 @@ def _in_order(choices: Sequence[list[Row]]) -> list[list[Row]]:
     """
     first = []
     for selection in ("nearest", "sift"):
-        order = {f"ttft:{selection}": 0, f"both:{selection}": 1, f"rag:{selection}": 2}
+        modes = ("ttft:", "both:", "rag:", "")
+        order = {f"{mode}{selection}": place for place, mode in enumerate(modes)}
         ranks = [min(order.get(row.method, len(order)) for row in rows) for rows in choices]
         if min(ranks) < len(order):
             first.append(ranks.index(min(ranks)))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from langchain_sift.report.intervals import Difference, Interval, judge, ratio_interval
-from langchain_sift.report.rows import BASE, DOCUMENT_MODES, Row
+from langchain_sift.report.metrics import RETRIEVAL_METRICS
+from langchain_sift.report.rows import BASE, DOCUMENT_MODES, Row, selection_of
 from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary, rank_methods
-from langchain_sift.report.tables import GAP, decimals_of, format_number, format_signed
+from langchain_sift.report.tables import (
+    GAP,
+    decimals_of,
+    format_number,
+    format_signed,
+    metric_name,
+)
 
 _MAIN_METHODS = 6  # compared each with each
-_NAMED_METHODS = 3  # of those that are significantly better than the base model
+_NAMED_METHODS = 3  # of those that are significantly better than the baseline
+_BASELINES = (BASE, "nearest", "rag:nearest")
 
 UNSCORED_ANSWERS = (
     "The answers are not scored: read them in the list of prompts, or provide reference answers "
@@ -114,19 +122,28 @@ def uncertainty_and_gain(rows: Sequence[Row], method: str) -> list[tuple[float, 
     ]
 
 
+def baseline_of(methods: Collection[str]) -> str | None:
+    """Return the method that all others are compared with; None if there is none.
+
+    The base model, or nearest neighbors where no model answers.
+    """
+    return next((name for name in _BASELINES if name in methods), None)
+
+
 def compared_pairs(ranked: Sequence[str], *, each_with_each: bool) -> list[tuple[str, str]]:
     """Return the pairs of methods whose differences a report shows.
 
     Args:
         ranked: All methods with a score, the best first.
         each_with_each: If True, compare the main methods each with each, and SIFT with nearest
-            neighbors, in addition to each method with the base model. The main methods are the
+            neighbors, in addition to each method with the baseline. The main methods are the
             best of all and the best without options.
     """
-    others = [method for method in ranked if method != BASE]
-    pairs = [(method, BASE) for method in others]
+    baseline = baseline_of(ranked)
+    others = [method for method in ranked if method != baseline]
+    pairs = [] if baseline is None else [(method, baseline) for method in others]
     if each_with_each:
-        without_options = [method for method in others if method.count(":") < 2]
+        without_options = [method for method in others if ":" not in selection_of(method)]
         main = list(dict.fromkeys((*others[:1], *without_options)))[:_MAIN_METHODS]
         pairs += combinations(main, 2)
         for mode in DOCUMENT_MODES:
@@ -140,6 +157,8 @@ def verdict(
     summaries: Mapping[str, MethodSummary],
     metric: str,
     difference: Callable[[str, str], Difference | None],
+    *,
+    k: int = 0,
 ) -> str:
     """Name the best method of a protocol, and state how certain that is.
 
@@ -147,33 +166,36 @@ def verdict(
         summaries: The summary of each method.
         metric: The metric that decides.
         difference: Compares two methods in that metric.
+        k: Number of documents, for metrics of retrieved documents.
     """
     ranked = rank_methods(summaries, metric)
     if len(ranked) < 2:
         return TOO_FEW_METHODS
     best, runner_up = ranked[:2]
+    baseline = baseline_of(ranked)
+    name = "the base model" if baseline == BASE else str(baseline)
     against = {
         rival: difference(best, rival)
-        for rival in dict.fromkeys((BASE, runner_up))
-        if rival in ranked and rival != best
+        for rival in dict.fromkeys((baseline, runner_up))
+        if rival is not None and rival != best
     }
-    if best == BASE:
+    if best == baseline:
         closest = _against(against[runner_up], f"the closest ({runner_up})")
-        return f"No method improved on the base model: it is {closest}."
-    better_than_base = []
-    if BASE in against and not _is_better(against[BASE]):
-        others = [method for method in ranked if method not in {best, BASE}]
-        better_than_base = [method for method in others if _is_better(difference(method, BASE))]
+        return f"No method improved on {name}: it is {closest}."
+    better = []
+    if baseline is not None and not _is_better(against[baseline]):
+        others = [method for method in ranked if method not in {best, baseline}]
+        better = [method for method in others if _is_better(difference(method, baseline))]
     comparisons = [
-        _against(difference, "the base model" if rival == BASE else f"the runner-up ({rival})")
+        _against(difference, name if rival == baseline else f"the runner-up ({rival})")
         for rival, difference in against.items()
-        if rival == BASE or not better_than_base
+        if rival == baseline or not better
     ]
     is_best = "is best" if all(map(_is_better, against.values())) else "has the best mean"
-    sentence = f"{best} {is_best}, with {_score(summaries[best], metric)}: "
+    sentence = f"{best} {is_best}, with {_score(summaries[best], metric, k)}: "
     sentence += f"{', and '.join(comparisons)}."
-    if better_than_base:
-        sentence += f" Significantly better than the base model: {_enumerate(better_than_base)}."
+    if better:
+        sentence += f" Significantly better than {name}: {_enumerate(better)}."
     return sentence
 
 
@@ -181,11 +203,12 @@ def _is_better(difference: Difference | None) -> bool:
     return difference is not None and difference.verdict == "better"
 
 
-def _score(summary: MethodSummary, metric: str) -> str:
+def _score(summary: MethodSummary, metric: str, k: int) -> str:
     if metric == PERCENT_OF_BASE:
         percent = format_number(summary.percent_of_base, 1)
         return f"{percent}{GAP}% of the base model's bits per byte"
-    return f"{metric} {format_number(summary.scores[metric], 3)}"
+    name = f"{metric_name(metric)}@{k}" if metric in RETRIEVAL_METRICS and k else metric
+    return f"{name} {format_number(summary.scores[metric], 3)}"
 
 
 def _enumerate(methods: Sequence[str]) -> str:

@@ -253,7 +253,12 @@ def _prompts(report: Report, documents: DocumentLists) -> list[_Prompt]:
             text=report.prompt_texts.get(prompt, ""),
             leak=report.leaks.get(prompt, ""),
             scores=[
-                _PromptScores(protocol, scored, _percents(scored), documents.add(scored))
+                _PromptScores(
+                    protocol,
+                    scored,
+                    _percents(scored),
+                    documents.add(scored, report.relevant.get(prompt, ())),
+                )
                 for protocol, scored in rows.get((prompt, group), {}).items()
             ],
         )

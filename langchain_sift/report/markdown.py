@@ -31,6 +31,7 @@ def markdown(report: Report, plots: Mapping[str, Sequence[tuple[str, str]]]) -> 
     parts = [f"# Comparison of {len(report.methods)} methods on {prompts} prompts"]
     for protocol, finding in report.findings.items():
         parts.append(f"**{_cell(protocol)}**: {_cell(f'{finding.verdict} {finding.failures}')}")
+    parts += [f"**Note**: {_cell(note)}" for note in report.notes]
     if report.leaks:
         parts.append(f"**Leaks**: {report.leak_notice}")
     for protocol, finding in report.findings.items():

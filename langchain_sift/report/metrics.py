@@ -1,4 +1,4 @@
-"""Score an answer against its reference answers."""
+"""Score an answer against its reference answers; name the metrics of answers and documents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+
+from langchain_sift.report.ranking import INTENT_METRICS, RANKING_METRICS
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -51,4 +53,13 @@ ANSWER_METRICS: Mapping[str, Callable[[str, Sequence[str]], float]] = MappingPro
 )
 """Metrics of answers with references; from 0 to 1, higher is better."""
 
-FROM_0_TO_1 = frozenset({*ANSWER_METRICS, "accuracy"})
+ANSWER_HIT = "answer_hit"
+"""1 if a retrieved document contains a reference, word by word, else 0."""
+
+RETRIEVAL_METRICS = (*INTENT_METRICS, *RANKING_METRICS, ANSWER_HIT)
+"""The metrics of retrieved documents."""
+
+ACCURACY = "accuracy"
+"""1 if the correct one of several choices is the likeliest, else 0."""
+
+FROM_0_TO_1 = frozenset({*ANSWER_METRICS, *RETRIEVAL_METRICS, ACCURACY})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from langchain_sift.report.findings import (
 )
 from langchain_sift.report.intervals import Difference, Interval, correlation
 from langchain_sift.report.metrics import FROM_0_TO_1
-from langchain_sift.report.rows import Row, plain
+from langchain_sift.report.results import report_json
+from langchain_sift.report.rows import Row
 from langchain_sift.report.summaries import (
     PERCENT_OF_BASE,
     MethodSummary,
@@ -48,6 +49,9 @@ class Report:
 
     leaks: Mapping[str, str] = field(default_factory=dict)
     """Prompts whose scored text is in the store: prompt's id to a description of the copy."""
+
+    relevant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ids of the relevant documents by the prompt's id, where they are known."""
 
     path: Path | None = None
     """Path of the page, once it is written."""
@@ -95,6 +99,12 @@ class Report:
         prompts = len(self.leaks.keys() | {row.prompt for row in self.rows})
         notice = f"the store contains the scored text of {len(self.leaks)} of {prompts} prompts"
         return f"{notice}; they are excluded." if self.leaks_excluded else f"{notice}."
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the reader, such as the number of labels that the store lacks."""
+        notes = self.settings.get("notes", ())
+        return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()
 
     def with_path(self, path: Path) -> Report:
         """Return a copy with the path of its page; it shares the summaries and findings."""
@@ -211,7 +221,7 @@ class Report:
             answered = any(row.answer is not None for row in self.select(protocol))
             return UNSCORED_ANSWERS if answered else TOO_FEW_METHODS
         difference = partial(self.difference, protocol, metric=metric)
-        return verdict(self.summary(protocol), metric, difference)
+        return verdict(self.summary(protocol), metric, difference, k=max(self.ks, default=0))
 
     def to_json(self) -> dict[str, object]:
         """Return settings, summaries and findings as JSON values, NaN as None.
@@ -219,41 +229,7 @@ class Report:
         The object of the protocol if there is only one; otherwise the object of each protocol
         under "protocols".
         """
-        objects = {protocol: self._protocol_json(protocol) for protocol in self.protocols}
-        shared: dict[str, object] = {
-            "report": None if self.path is None else str(self.path),
-            "settings": plain(self.settings),
-            "prompts": len({row.prompt for row in self.rows}),
-            "ks": list(self.ks),
-            "leaks": plain(self.leaks),
-        }
-        if len(objects) == 1:
-            return shared | next(iter(objects.values()))
-        return shared | {"protocols": objects}
-
-    def _protocol_json(self, protocol: str) -> dict[str, object]:
-        finding = self.findings[protocol]
-        result: dict[str, object] = {
-            "protocol": protocol,
-            "prompts": self.prompts(protocol),
-            "verdict": finding.verdict,
-            "best": finding.best,
-            "metrics": list(self.metrics(protocol)),
-            "methods": _summaries_json(self.summary(protocol)),
-        }
-        if len(self.ks) > 1:
-            result["by_k"] = {str(k): _summaries_json(self.summary(protocol, k=k)) for k in self.ks}
-        if len(self.groups) > 1:
-            result["groups"] = {
-                group: {
-                    "prompts": self.prompts(protocol, group),
-                    "methods": _summaries_json(self.summary(protocol, group)),
-                }
-                for group in self.groups
-            }
-        result["differences"] = plain(finding.differences)
-        result["correlations"] = plain(finding.correlations)
-        return result
+        return report_json(self)
 
     def _finding(self, protocol: str) -> Finding:
         summaries, metrics = self.summary(protocol), self.metrics(protocol)
@@ -284,15 +260,3 @@ class Report:
         pairs = compared_pairs(self.ranked_methods(protocol, metric), each_with_each=each_with_each)
         differences = (self.difference(protocol, *pair, metric=metric) for pair in pairs)
         return tuple(difference for difference in differences if difference is not None)
-
-
-def _summaries_json(summaries: Mapping[str, MethodSummary]) -> dict[str, object]:
-    """Convert summaries to JSON values; without a GPU there is no peak memory."""
-    return {
-        method: {
-            name: plain(value)
-            for name, value in asdict(summary).items()
-            if name != "peak_memory" or value is not None
-        }
-        for method, summary in summaries.items()
-    }

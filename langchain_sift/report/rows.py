@@ -15,8 +15,17 @@ BASE = "base"
 CHAIN = "chain"
 """The mode of a user's runnable that answers by itself."""
 
+SELECTION = "selection"
+"""The mode of a method that chooses documents and does nothing with them."""
+
 DOCUMENT_MODES = tuple(mode for mode in MODES if mode != BASE)
 """The modes that use documents."""
+
+
+def selection_of(method: str) -> str:
+    """Return the name of a method without its mode: "sift" for "rag:sift", and for "sift"."""
+    mode, _, selection = method.partition(":")
+    return selection if mode in DOCUMENT_MODES else method
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,9 @@ class Row:
 
     used_indices: tuple[int, ...] = ()
     """Indices in `chosen` of the documents that were trained on, or that fitted the context."""
+
+    sources: int | None = None
+    """Number of different sources of the used documents; None if the documents name none."""
 
     prior_variance: float = math.nan
     failure: str | None = None

@@ -50,6 +50,9 @@ class MethodSummary:
     tokens_context: float
     documents_used: float
     distinct_documents: float
+    distinct_sources: float
+    """NaN if no document names its source."""
+
     redundancy: float
     peak_memory: int | None
     """Highest peak of GPU memory over all prompts, in bytes; None without a GPU."""
@@ -112,6 +115,7 @@ def _summary(rows: Sequence[Row], base: Mapping[str, Row]) -> MethodSummary:
         tokens_context=mean(lambda row: row.tokens_context),
         documents_used=mean(lambda row: row.used),
         distinct_documents=mean(lambda row: row.distinct),
+        distinct_sources=mean(lambda row: math.nan if row.sources is None else row.sources),
         redundancy=mean(lambda row: row.redundancy),
         peak_memory=max((row.peak_memory for row in done if row.peak_memory), default=None),
     )

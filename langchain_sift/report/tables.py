@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 
+from langchain_sift.report.metrics import ANSWER_HIT
 from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary
 
 GAP = "\N{NO-BREAK SPACE}"
@@ -17,6 +19,33 @@ _ERROR_MEANING = (
     "(Cochran 1977, Sampling Techniques, eq. 6.9). It is 0 for the base model in percent of itself."
 )
 _ERROR = f"±{GAP}s.e."
+
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {
+        PERCENT_OF_BASE: "% of base",
+        "ndcg": "nDCG",
+        "mrr": "MRR",
+        "hit": "hit rate",
+        "alpha_ndcg": "α-nDCG",
+        "intent_recall": "intent recall",
+        ANSWER_HIT: "answer found",
+    }
+)
+_MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "ndcg": "Normalized discounted cumulative gain of the retrieved documents, mean over "
+        "prompts: 1 if the most relevant ones come first. Linear gains, as in trec_eval.",
+        "recall": "Fraction of the relevant documents that were retrieved, mean over prompts.",
+        "mrr": "1 over the rank of the first relevant document, 0 if none was retrieved: mean "
+        "reciprocal rank.",
+        "hit": "Fraction of the prompts with at least one relevant document among the retrieved.",
+        "alpha_ndcg": "nDCG in which a document counts half for each earlier document that serves "
+        "the same intent of the prompt (α = 0.5; Clarke et al., 2008).",
+        "intent_recall": "Fraction of a prompt's intents that the retrieved documents serve.",
+        ANSWER_HIT: "Fraction of the prompts with an answer in one of the retrieved documents, "
+        "word by word.",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,8 @@ class Column:
 
     decimals: int
     kind: str
-    """Group of columns: "quality", "seconds", "use", "memory" or "failures"."""
+    """Group of columns: "quality", "time", "seconds", "tokens", "documents", "memory" or
+    "failures"."""
 
     brief: bool = False
     """If True, the column is part of compact tables, too."""
@@ -59,6 +89,38 @@ _QUALITY = (
         "2 to the power of the mean bits per token of the scored texts. Lower is better.",
     ),
 )  # fmt: skip
+_DOCUMENTS = (
+    _column(
+        "documents_used", "documents", 1, "documents",
+        "Mean number of documents that were trained on, that fitted the context, or that were "
+        "retrieved, repeats included.", brief=True,
+    ),
+    _column(
+        "distinct_documents", "distinct", 1, "documents",
+        "Mean number of different documents among them.", brief=True,
+    ),
+    _column(
+        "distinct_sources", "sources", 1, "documents",
+        "Mean number of different sources among them, such as files. A document without a source "
+        "is a source by itself.", brief=True,
+    ),
+    _column(
+        "redundancy", "redundancy", 2, "documents",
+        "Mean over all choices but the first of the highest cosine with an earlier choice. 1 means "
+        "that each document repeats an earlier one.", brief=True,
+    ),
+)  # fmt: skip
+_MEMORY_AND_FAILURES = (
+    Column(
+        "peak MiB", "Peak memory that PyTorch allocated on the GPU, the highest of all prompts.",
+        lambda summary: summary.peak_memory / _MEBI if summary.peak_memory else math.nan, 0,
+        "memory",
+    ),
+    _column(
+        "failures", "failures", 0, "failures",
+        "Prompts without a result under this method. They count in no other column.", brief=True,
+    ),
+)  # fmt: skip
 _COSTS = (
     _column(
         "seconds", "seconds", 2, "seconds",
@@ -77,36 +139,24 @@ _COSTS = (
         "Seconds for running the model on the prompt and generating its answer.",
     ),
     _column(
-        "tokens_training", "trained tokens", 0, "use",
+        "tokens_training", "trained tokens", 0, "tokens",
         "Mean number of tokens that were trained on.",
     ),
     _column(
-        "tokens_context", "context tokens", 0, "use",
+        "tokens_context", "context tokens", 0, "tokens",
         "Mean number of tokens before the scored text or the answer.",
     ),
-    _column(
-        "documents_used", "documents", 1, "use",
-        "Mean number of documents that were trained on, or that fitted the context, repeats "
-        "included.", brief=True,
-    ),
-    _column(
-        "distinct_documents", "distinct", 1, "use",
-        "Mean number of different documents among them.", brief=True,
-    ),
-    _column(
-        "redundancy", "redundancy", 2, "use",
-        "Mean over all choices but the first of the highest cosine with an earlier choice. 1 means "
-        "that each document repeats an earlier one.",
-    ),
+    *_DOCUMENTS,
+    *_MEMORY_AND_FAILURES,
+)  # fmt: skip
+_COSTS_OF_RETRIEVAL = (
     Column(
-        "peak MiB", "Peak memory that PyTorch allocated on the GPU, the highest of all prompts.",
-        lambda summary: summary.peak_memory / _MEBI if summary.peak_memory else math.nan, 0,
-        "memory",
+        "ms", "Mean milliseconds for the search for candidates and the choice among them, the "
+        "embedding of the query included.", lambda summary: 1000 * summary.seconds, 1, "time",
+        brief=True,
     ),
-    _column(
-        "failures", "failures", 0, "failures",
-        "Prompts without a result under this method. They count in no other column.", brief=True,
-    ),
+    *_DOCUMENTS,
+    *_MEMORY_AND_FAILURES,
 )  # fmt: skip
 
 
@@ -118,11 +168,12 @@ def columns(summaries: Iterable[MethodSummary], *, brief: bool = False) -> list[
         brief: If True, return only the columns of compact tables.
     """
     methods = list(summaries)
+    answers = any(summary.seconds_training or summary.seconds_answering for summary in methods)
     metrics = dict.fromkeys(metric for summary in methods for metric in summary.scores)
     scores = [column for metric in metrics for column in _score_columns(metric)]
     return [
         column
-        for column in (*scores, *_QUALITY, *_COSTS)
+        for column in (*scores, *_QUALITY, *(_COSTS if answers else _COSTS_OF_RETRIEVAL))
         if (column.brief or not brief)
         and any(math.isfinite(column.value(summary)) for summary in methods)
         and (column.heading != "failures" or any(summary.failures for summary in methods))
@@ -132,8 +183,8 @@ def columns(summaries: Iterable[MethodSummary], *, brief: bool = False) -> list[
 def _score_columns(metric: str) -> tuple[Column, Column]:
     return (
         Column(
-            metric,
-            f"Mean {metric} of the answers. Higher is better.",
+            metric_name(metric),
+            _MEANINGS.get(metric, f"Mean {metric} of the answers. Higher is better."),
             lambda summary: summary.scores.get(metric, math.nan),
             3,
             "quality",
@@ -175,7 +226,7 @@ def decimals_of(metric: str) -> int:
 
 def metric_name(metric: str) -> str:
     """Return the name of a metric in tables and plots."""
-    return "% of base" if metric == PERCENT_OF_BASE else metric
+    return _NAMES.get(metric, metric)
 
 
 def format_setting(value: object) -> str:

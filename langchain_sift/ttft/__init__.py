@@ -13,37 +13,62 @@
 | `generation`, `stop_strings` | answers token by token, up to a stop string |
 | `adapter_cache` | trained adapters on disk |
 | `openmp` | end OpenMP's helper threads |
+| `texts` | check, repair and hash texts, without PyTorch |
 | `model` | load a model; tokens, devices, quantization, hidden states |
 | `training` | LoRA, slots, loss, gradient steps, trained adapters |
+
+Each public name is imported when it is first used (PEP 562): only those that compute load PyTorch.
 """
 
-from langchain_sift.ttft.adapter_cache import AdapterCache
-from langchain_sift.ttft.engine import Engine, EngineStatus
-from langchain_sift.ttft.engine_registry import shared_engine
-from langchain_sift.ttft.model.devices import fastest_dtype
-from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.loading import load_language_model
-from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Request, ScoringTask
-from langchain_sift.ttft.tickets import Reservation, Ticket
-from langchain_sift.ttft.training.tasks import Step, TrainingRecord
-from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+from __future__ import annotations
 
-__all__ = [
-    "AdapterCache",
-    "Engine",
-    "EngineStatus",
-    "GenerationTask",
-    "LanguageModel",
-    "Milestone",
-    "Outcome",
-    "Request",
-    "Reservation",
-    "ScoringTask",
-    "Step",
-    "Ticket",
-    "TrainedAdapter",
-    "TrainingRecord",
-    "fastest_dtype",
-    "load_language_model",
-    "shared_engine",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft.adapter_cache import AdapterCache as AdapterCache
+    from langchain_sift.ttft.engine import Engine as Engine
+    from langchain_sift.ttft.engine import EngineStatus as EngineStatus
+    from langchain_sift.ttft.engine_registry import shared_engine as shared_engine
+    from langchain_sift.ttft.model.devices import fastest_dtype as fastest_dtype
+    from langchain_sift.ttft.model.language_model import LanguageModel as LanguageModel
+    from langchain_sift.ttft.model.loading import load_language_model as load_language_model
+    from langchain_sift.ttft.requests import GenerationTask as GenerationTask
+    from langchain_sift.ttft.requests import Milestone as Milestone
+    from langchain_sift.ttft.requests import Outcome as Outcome
+    from langchain_sift.ttft.requests import Request as Request
+    from langchain_sift.ttft.requests import ScoringTask as ScoringTask
+    from langchain_sift.ttft.tickets import Reservation as Reservation
+    from langchain_sift.ttft.tickets import Ticket as Ticket
+    from langchain_sift.ttft.training.tasks import Step as Step
+    from langchain_sift.ttft.training.tasks import TrainingRecord as TrainingRecord
+    from langchain_sift.ttft.training.trained_adapter import TrainedAdapter as TrainedAdapter
+
+_EXPORTS = {
+    "AdapterCache": "langchain_sift.ttft.adapter_cache",
+    "Engine": "langchain_sift.ttft.engine",
+    "EngineStatus": "langchain_sift.ttft.engine",
+    "GenerationTask": "langchain_sift.ttft.requests",
+    "LanguageModel": "langchain_sift.ttft.model.language_model",
+    "Milestone": "langchain_sift.ttft.requests",
+    "Outcome": "langchain_sift.ttft.requests",
+    "Request": "langchain_sift.ttft.requests",
+    "Reservation": "langchain_sift.ttft.tickets",
+    "ScoringTask": "langchain_sift.ttft.requests",
+    "Step": "langchain_sift.ttft.training.tasks",
+    "Ticket": "langchain_sift.ttft.tickets",
+    "TrainedAdapter": "langchain_sift.ttft.training.trained_adapter",
+    "TrainingRecord": "langchain_sift.ttft.training.tasks",
+    "fastest_dtype": "langchain_sift.ttft.model.devices",
+    "load_language_model": "langchain_sift.ttft.model.loading",
+    "shared_engine": "langchain_sift.ttft.engine_registry",
+}
+
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.digests import digest_of
 from langchain_sift.ttft.requests import Request
+from langchain_sift.ttft.texts import digest_of
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
 # Part of each key: increase it when the same request would give another adapter.

@@ -26,9 +26,10 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import check_texts, tokenize_documents, training_tokens
+from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
+from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker

@@ -22,7 +22,8 @@ from langchain_core.documents import Document
 
 from langchain_sift import FineTuneConfig, SIFTRetriever
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.tasks import PROTOCOLS, ScoredText
+from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.indexing.index import index_documents
 from langchain_sift.ttft import Engine, ScoringTask, load_language_model
 

@@ -133,7 +133,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(missing):
         messages = {{}}
         for name in ("HiddenStateEmbeddings", "ChatTestTimeFineTuned", "TestTimeFineTunedLLM"):
             try:
-                getattr(langchain_sift, name)
+                getattr(langchain_sift, name)(model="name")
             except MissingExtraError as error:
                 assert isinstance(error, ImportError)
                 messages[name] = str(error)

@@ -13,6 +13,7 @@ from langchain_sift.report.plots.svg import FONT_SIZE
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE
 from langchain_sift.report.summaries import PERCENT_OF_BASE, quality
+from langchain_sift.report.tables import metric_name
 
 WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
 MAX_LABEL = 34  # characters
@@ -25,7 +26,8 @@ def main_metric(report: Report, protocol: str) -> str | None:
 
 def axis_label(metric: str) -> str:
     """Return the label of an axis that shows a metric."""
-    return "% of the base model's bits per byte" if metric == PERCENT_OF_BASE else label(metric)
+    is_percent = metric == PERCENT_OF_BASE
+    return "% of the base model's bits per byte" if is_percent else label(metric_name(metric))
 
 
 def better_direction(metric: str) -> str:

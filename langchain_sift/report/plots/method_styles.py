@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypedDict
 
-from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES
+from langchain_sift.report.rows import BASE, CHAIN, SELECTION, selection_of
 
 # A color that nothing else has. The SVG of a page has `currentColor` in its place, so that text and
 # lines are dark on a light page and light on a dark page.
@@ -31,16 +31,24 @@ _SIFT_SHADES: Mapping[str, str] = MappingProxyType(
     {
         "residual": "#5b6ee0",
         "exhaustive": "#0c95a8",
+        "kernel": "#3a6fd0",
         "noise_variance": "#2f8fdd",
         "stopping_alpha": "#3f78a6",
     }
 )
 _OTHER_COLORS = ("#a5673f", "#6f8f1f", "#b3527e", "#3d8a8a")
 _MARKERS: Mapping[str, str] = MappingProxyType(
-    {"rag": "o", "ttft": "s", "both": "^", BASE: "D", CHAIN: "X"}
+    {"rag": "o", "ttft": "s", "both": "^", SELECTION: "o", BASE: "D", CHAIN: "X"}
 )
 _DASHES: Mapping[str, tuple[float, ...]] = MappingProxyType(
-    {"rag": (4, 1.6), "ttft": (), "both": (6, 1.5, 1.2, 1.5), BASE: (), CHAIN: (1.2, 1.2)}
+    {
+        "rag": (4, 1.6),
+        "ttft": (),
+        "both": (6, 1.5, 1.2, 1.5),
+        SELECTION: (),
+        BASE: (),
+        CHAIN: (1.2, 1.2),
+    }
 )
 _VARIANT_DASHES = ((9, 1.8), (2.5, 1.5), (7, 1.5, 1, 1.5, 1, 1.5))
 
@@ -68,7 +76,7 @@ class MethodStyle:
     marker: str
     dashes: tuple[float, ...]
     mode: str
-    """Mode of the method: "base", "rag", "ttft", "both" or "chain"."""
+    """Mode of the method: "base", "rag", "ttft", "both", "selection" or "chain"."""
 
     hollow: bool
     """True for a variant: a method with options."""
@@ -96,11 +104,12 @@ def method_style(method: str) -> MethodStyle:
     """Return the style of a method: the color of its selection, the marker of its mode."""
     if method == BASE:
         return MethodStyle(INK, _MARKERS[BASE], _DASHES[BASE], BASE, hollow=False)
-    mode, _, rest = method.partition(":")
-    if mode not in DOCUMENT_MODES:
+    rest = selection_of(method)
+    mode = method.partition(":")[0] if rest != method else SELECTION
+    selection, _, options = rest.partition(":")
+    if mode == SELECTION and selection not in _COLORS:  # a runnable of the user's
         color = _other_color(method)
         return MethodStyle(color, _MARKERS[CHAIN], _DASHES[CHAIN], CHAIN, hollow=False)
-    selection, _, options = rest.partition(":")
     color = _COLORS.get(selection) or _other_color(selection)
     if selection == "sift":
         option = options.partition(":")[0].partition("=")[0]

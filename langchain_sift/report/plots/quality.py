@@ -61,11 +61,10 @@ def draw_by_group(report: Report, protocol: str) -> tuple[Figure, str] | None:
     axes.yaxis.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(axis_label(metric))
-    side = "left" if metric == PERCENT_OF_BASE else "right"
-    caption = (
-        "Each point is a method with a bar of one standard error in each direction. To the "
-        f"{side} of the line, the documents helped."
-    )
+    caption = "Each point is a method with a bar of one standard error in each direction."
+    if BASE in report.summary(protocol):
+        side = "left" if metric == PERCENT_OF_BASE else "right"
+        caption += f" To the {side} of the line, the documents helped."
     if shown_by_group:
         caption += f" Each group shows only the {shown_by_group} best methods of all prompts."
     return figure, caption

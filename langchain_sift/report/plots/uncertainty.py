@@ -14,7 +14,7 @@ from langchain_sift.report.intervals import Interval
 from langchain_sift.report.plots.axes import MAX_LABEL, WIDTH, label
 from langchain_sift.report.plots.method_styles import INK, method_style
 from langchain_sift.report.report import Report
-from langchain_sift.report.rows import ChosenDocument, Row
+from langchain_sift.report.rows import ChosenDocument, Row, selection_of
 from langchain_sift.report.tables import format_signed
 
 _MAX_PANELS = 12
@@ -64,7 +64,7 @@ def _curves(rows: Iterable[Row]) -> dict[tuple[str, tuple[float, ...]], list[str
         longest = max(map(len, prompts))
         padded = np.array([curve + curve[-1:] * (longest - len(curve)) for curve in prompts])
         mean = tuple(np.round(padded.mean(axis=0), 6).tolist())
-        curves.setdefault((method.partition(":")[2], mean), []).append(method)
+        curves.setdefault((selection_of(method), mean), []).append(method)
     return curves
 
 

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import beginning, well_formed
+from langchain_sift.ttft.model.tokens import beginning
 from langchain_sift.ttft.openmp import release_helper_threads
+from langchain_sift.ttft.texts import well_formed
 
 # Bounds the memory of one forward pass, for texts of any length.
 TOKENS_IN_A_BATCH = 8192

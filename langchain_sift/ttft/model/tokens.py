@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.texts import well_formed
 
 # Bounds the part of a text that is tokenized for a document of `max_length` tokens.
 _CHARACTERS_PER_TOKEN = 32
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +34,6 @@ class TokenizedDocument:
         if len(self.token_ids) <= max_length:
             return self
         return TokenizedDocument(self.index, self.token_ids[:max_length], truncated=True)
-
-
-def check_texts(name: str, texts: Any) -> None:
-    """Reject everything but a sequence of texts; a single text would be a sequence of letters.
-
-    Raises:
-        ArgumentError: If it is not a sequence of texts.
-    """
-    is_sequence = isinstance(texts, Iterable) and not isinstance(texts, str)
-    others = [text for text in texts if not isinstance(text, str)] if is_sequence else [texts]
-    if others:
-        got = "one text" if isinstance(texts, str) else f"a {type(others[0]).__name__}"
-        raise ArgumentError(f"{name} must be a sequence of texts, got {got}")
 
 
 def tokenize_documents(
@@ -121,17 +105,6 @@ def max_training_tokens(count: int, config: FineTuneConfig) -> int:
 def _within_budget(tokens: int, config: FineTuneConfig) -> int:
     tokens *= config.steps_per_document
     return min(tokens, config.max_train_tokens or tokens)
-
-
-def well_formed(text: str) -> str:
-    """Join pairs of surrogates in a text, and replace lone surrogates by U+FFFD.
-
-    Surrogates come from broken JSON and from files read with `surrogateescape`. They are not
-    characters, and tokenizers reject them.
-    """
-    if _SURROGATE.search(text) is None:
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:

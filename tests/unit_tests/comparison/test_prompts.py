@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
-from langchain_sift.errors import CorpusError
+from langchain_sift.errors import ArgumentError, CorpusError
 
 
 def lines(*rows: object) -> bytes:
@@ -121,3 +121,60 @@ def test_ids_of_prompts_must_differ() -> None:
         as_prompts(["a", Prompt("1", "b")])
     with pytest.raises(CorpusError, match="no prompt"):
         as_prompts([])
+
+
+def test_relevant_documents_have_three_forms(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    forms = [["a", 7], {"a": 2, "b": 0, "c": -1}, [["a", "b"], ["b"]], None, []]
+    file.write_bytes(lines(*({"_id": n, "text": "t", "relevant": f} for n, f in enumerate(forms))))
+    prompts = read_prompts(file)
+    assert [prompt.id for prompt in prompts] == ["0", "1", "2", "3", "4"]
+    assert [dict(prompt.judgments.grades) for prompt in prompts] == [
+        {"a": 1, "7": 1},
+        {"a": 2},
+        {"a": 1, "b": 1},
+        {},
+        {},
+    ]
+    intents = [prompt.judgments.intents for prompt in prompts]
+    assert intents == [(), (), (frozenset("ab"), frozenset("b")), (), ()]
+
+
+@pytest.mark.parametrize(
+    ("relevant", "message"),
+    [
+        ("a", "must be a list of ids.*got str"),
+        (["a", ["b"]], "each intent.*got 'a'"),
+        ([["a"], []], r"each intent.*got \[\]"),
+        ([1.5], "id in relevant must be a string, got 1.5"),
+        ([""], "id in relevant must be a string, got ''"),
+        ({"a": 0.5}, "grade of 'a'.*must be an integer, got 0.5"),
+        ({"a": True}, "grade of 'a'.*got True"),
+    ],
+)
+def test_other_forms_of_relevant_documents_are_rejected(
+    relevant: object, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(lines({"text": "a"}, {"text": "t", "relevant": relevant}))
+    with pytest.raises(CorpusError, match=f"line 2: .*{message}"):
+        read_prompts(file)
+    with pytest.raises(ArgumentError, match=message):
+        Prompt("p", "t", relevant=relevant)
+
+
+def test_qrels_choose_the_prompts(tmp_path: Path) -> None:
+    table, qrels = tmp_path / "queries.tsv", tmp_path / "qrels.txt"
+    table.write_text("q1\twhat is it?\n\nq2\twho\tis it?\nq3\twhere?\n")
+    qrels.write_text("q2 0 d1 2\nq1 0 d1 0\nq9 0 d1 1\n")
+    assert read_prompts(table, qrels=qrels) == [
+        Prompt("q1", "what is it?", relevant={"d1": 0}),
+        Prompt("q2", "who\tis it?", relevant={"d1": 2}),
+    ]
+    assert len(read_prompts(table)) == 3
+    qrels.write_text("7 0 d1 1\n")
+    with pytest.raises(CorpusError, match=r"judges none of the 3 prompts.*'7'.*'q1'"):
+        read_prompts(table, qrels=qrels)
+    table.write_text("what is it?\n")
+    with pytest.raises(CorpusError, match="line 1: not an id, a tab and a question"):
+        read_prompts(table)

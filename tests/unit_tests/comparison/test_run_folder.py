@@ -34,7 +34,7 @@ def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, **mor
 
 def test_rows_are_read_unchanged(tmp_path: Path) -> None:
     folder = open_run(tmp_path / "new")
-    folder.describe({"0": "prompt \ud800", "1": "other"}, {"1": "a copy"})
+    folder.describe({"0": "prompt \ud800", "1": "other"}, {"1": "a copy"}, {"1": ("d1", "d2")})
     folder.add(rows(2), {"d\n1": "text ü"})
     again = open_run(tmp_path / "new", resume=True)
     # NaN is not equal to itself.
@@ -44,6 +44,7 @@ def test_rows_are_read_unchanged(tmp_path: Path) -> None:
     assert repr(report.rows) == repr(tuple(rows(2)))
     assert report.prompt_texts == {"0": "prompt \ud800", "1": "other"}
     assert report.leaks == {"1": "a copy"}
+    assert report.relevant == {"1": ("d1", "d2")}
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, SIFTError
-from langchain_sift.ttft.model.tokens import tokenize_documents, well_formed
+from langchain_sift.ttft.model.tokens import tokenize_documents
+from langchain_sift.ttft.texts import well_formed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

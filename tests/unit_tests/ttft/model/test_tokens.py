@@ -11,8 +11,8 @@ from langchain_sift.ttft.model.tokens import (
     max_token_count,
     max_training_tokens,
     training_tokens,
-    well_formed,
 )
+from langchain_sift.ttft.texts import well_formed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -1,0 +1,99 @@
+"""Open the documents that a comparison chooses from."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langchain_sift.cli.app import open_store
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+    from rich.progress import Progress
+
+    from langchain_sift.stores.location import ChromaLocation
+    from langchain_sift.ttft import LanguageModel
+
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSource:
+    """A collection that exists."""
+
+    where: ChromaLocation
+    collection: str | None
+    embeddings: str | None
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder for reading."""
+        from langchain_sift.stores.locking import locked
+
+        return locked(self.where.text, exclusive=False)
+
+    def open(self, model: LanguageModel | None, out: Path, progress: Progress) -> Chroma:  # noqa: ARG002
+        """Open the collection."""
+        return open_store(self.where, self.collection, self.embeddings)
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSource:
+    """Files to index first, into a store in the folder of the comparison."""
+
+    path: Path
+    embeddings: str | None
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock nothing: the folder belongs to the comparison."""
+        return nullcontext()
+
+    def open(self, model: LanguageModel | None, out: Path, progress: Progress) -> Chroma:
+        """Index the files and open their collection.
+
+        Raises:
+            ArgumentError: If there is neither a model nor embeddings.
+        """
+        from langchain_sift.indexing import index_documents, read_corpus
+        from langchain_sift.indexing.named_objects import load_embeddings
+
+        embeddings = model if self.embeddings is None else load_embeddings(self.embeddings)
+        if embeddings is None:
+            raise ArgumentError(_NO_EMBEDDINGS)
+        documents = read_corpus(self.path)
+        indexing = progress.add_task("embedding documents", total=len(documents))
+        return index_documents(
+            documents,
+            embeddings,
+            out / "chroma",
+            on_progress=lambda done: progress.update(indexing, completed=done),
+        )
+
+
+_NO_EMBEDDINGS = (
+    "name the embeddings to index the corpus with (--embeddings), or a model whose hidden states "
+    "are the embeddings (--model)"
+)
+
+
+def source_of(
+    store: ChromaLocation | None,
+    collection: str | None,
+    corpus: Path | None,
+    embeddings: str | None,
+) -> StoreSource | CorpusSource:
+    """Return the source that the options name.
+
+    Raises:
+        ArgumentError: If they name none, or two.
+    """
+    if store is not None and corpus is None:
+        return StoreSource(store, collection, embeddings)
+    if corpus is not None and store is None:
+        return CorpusSource(corpus, embeddings)
+    raise ArgumentError(
+        "give either --store, an indexed collection, or --corpus, files to index first"
+    )

@@ -1,0 +1,95 @@
+"""Describe a comparison as plain values: a run with others is another comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.selection import Corpus
+from langchain_sift.comparison.settings import ComparisonSettings
+from langchain_sift.ttft.texts import digest_of
+
+if TYPE_CHECKING:
+    from langchain_sift.ttft import LanguageModel
+
+
+def describe(
+    settings: ComparisonSettings,
+    *,
+    language_model: LanguageModel | None,
+    noise_variance: float,
+    corpus: Corpus,
+    prompts: Sequence[Prompt],
+    notes: Sequence[str],
+) -> dict[str, object]:
+    """Return the settings of a comparison, with fingerprints of its documents and prompts.
+
+    Args:
+        settings: The settings.
+        language_model: The model. None if no protocol needs one.
+        noise_variance: λ'.
+        corpus: The documents.
+        prompts: The prompts, also those that are left out.
+        notes: Sentences for the reader of the report.
+    """
+    return {
+        **_described(settings, noise_variance),
+        **_described_model(settings, language_model),
+        **_fingerprints(corpus, prompts),
+        **_runnables(settings),
+        **({"notes": list(notes)} if notes else {}),
+    }
+
+
+def _described(settings: ComparisonSettings, noise_variance: float) -> dict[str, object]:
+    return {
+        "methods": [method.name for method in settings.methods],
+        "protocols": list(settings.protocols),
+        "k": list(settings.ks),
+        "fetch_k": settings.fetch_k,
+        "noise_variance": noise_variance,
+        "filter": None if settings.filter is None else dict(settings.filter),
+    }
+
+
+def _described_model(
+    settings: ComparisonSettings, language_model: LanguageModel | None
+) -> dict[str, object]:
+    """Return the settings of the language model; of retrieval alone, the seed."""
+    if language_model is None:
+        return {"seed": settings.finetune.seed}
+    return {
+        "model": language_model.name,
+        "max_tokens": settings.max_tokens,
+        "leaks": settings.leaks,
+        "jobs": settings.jobs,
+        **asdict(settings.finetune),
+    }
+
+
+def _runnables(settings: ComparisonSettings) -> dict[str, list[str]]:
+    return {
+        "retrievers": sorted(settings.retrievers),
+        "chains": sorted(settings.chains),
+        "scorers": sorted(settings.scorers),
+    }
+
+
+def _fingerprints(corpus: Corpus, prompts: Sequence[Prompt]) -> dict[str, str]:
+    # In float32, as stores hold vectors: the last digits of a unit vector differ between machines.
+    rows = corpus.candidates.embeddings
+    hashes = (sha256(row.astype(np.float32).tobytes()).hexdigest() for row in rows)
+    return {
+        "documents": _fingerprint(corpus.texts()),
+        "vectors": _fingerprint(zip(corpus.ids, hashes, strict=True)),
+        "prompts": _fingerprint((repr(prompt),) for prompt in prompts),
+    }
+
+
+def _fingerprint(entries: Iterable[tuple[str, ...]]) -> str:
+    return digest_of(part for entry in sorted(entries) for part in entry)[:16]

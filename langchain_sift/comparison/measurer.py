@@ -1,0 +1,194 @@
+"""Measure prompts under a method, with the engine."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from langchain_sift.comparison.measurement import Measurement, MeasurementSettings, WantedRow
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.config import GenerationConfig
+from langchain_sift.errors import SIFTError
+from langchain_sift.language_models.modes import distinct
+from langchain_sift.report.metrics import ACCURACY
+from langchain_sift.report.rows import Row
+from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _EngineInput:
+    """A measurement as a request to the engine."""
+
+    request: Request
+    tokens: ScoredText
+    context: Sequence[int]
+    in_context: tuple[int, ...]
+    """Indices of the chosen documents that the context holds."""
+
+
+@dataclass(slots=True)
+class Measurer:
+    """Measure prompts with one engine."""
+
+    engine: Engine
+    settings: MeasurementSettings
+
+    def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
+        """Return the rows of all measurements; a failure affects the rows of one alone."""
+        device = self.engine.language_model.model.device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        inputs = [self._prepare(measurement) for measurement in measurements]
+        tickets = iter(self._submit([item for item in inputs if isinstance(item, _EngineInput)]))
+        rows: list[Row] = []
+        for measurement, prepared in zip(measurements, inputs, strict=True):
+            if isinstance(prepared, Exception):
+                rows += _report_failure(measurement, prepared)
+                continue
+            ticket = next(tickets)
+            # A prompt that cannot be measured must not cost the others their hours.
+            try:
+                text, outcome = _wait(ticket)
+                filled = [
+                    self._row(measurement, wanted, prepared, text, outcome)
+                    for wanted in measurement.wanted
+                ]
+                memory = _peak_memory(device)
+                rows += [replace(row, peak_memory=memory) for row in filled]
+            except Exception as error:  # noqa: BLE001
+                rows += _report_failure(measurement, error)
+        return rows
+
+    def _submit(self, inputs: Sequence[_EngineInput]) -> list[Ticket]:
+        """Submit all requests so that the engine trains them in one batch."""
+        # Reserve all before the first is submitted: the last digits of a result depend on its
+        # batch, and the batch must not depend on the pace of a thread.
+        reservations = [self.engine.admission.admit(0) for _ in inputs]
+        return [
+            self.engine.submit(item.request, reservation=reservation)
+            for item, reservation in zip(inputs, reservations, strict=True)
+        ]
+
+    def _prepare(self, measurement: Measurement) -> _EngineInput | Exception:
+        try:
+            return self._engine_input(measurement)
+        except (SIFTError, ValueError) as error:
+            return error
+
+    def _engine_input(self, measurement: Measurement) -> _EngineInput:
+        task, method = measurement.task, measurement.method
+        model = self.engine.language_model
+        answer = self.settings.max_tokens if task.generates else 0
+        tokens = ScoredText.of(task, model.tokenizer, model.context_length, answer=answer)
+        texts = [] if measurement.choice is None else list(measurement.choice.texts)
+        context, in_context = tokens.without_documents(), []
+        if method.adds_context:
+            indices = distinct(texts)
+            context, fitting = tokens.with_documents(
+                [texts[index] for index in indices],
+                model.tokenizer,
+                window=model.context_length,
+                max_length=self.settings.finetune.max_length,
+                answer=answer,
+            )
+            in_context = [indices[position] for position in fitting]
+        request = self.engine.request(
+            texts[: measurement.most_documents] if method.fine_tunes else [],
+            self._engine_task(measurement, tokens, context),
+            config=self.settings.finetune_for(method),
+        )
+        return _EngineInput(request, tokens, context, tuple(in_context))
+
+    def _engine_task(
+        self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]
+    ) -> GenerationTask | ScoringTask:
+        pairs = tokens.pairs(context)
+        if measurement.task.generates:
+            config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=("\n",))
+            return GenerationTask(context, config, pairs)
+        counts = {wanted.documents for wanted in measurement.wanted}
+        after = sorted(n for n in counts if 0 < n < measurement.most_documents)
+        return ScoringTask(pairs, after=after)
+
+    def _row(
+        self,
+        measurement: Measurement,
+        wanted: WantedRow,
+        prepared: _EngineInput,
+        text: str,
+        outcome: Outcome,
+    ) -> Row:
+        training, fine_tunes = outcome.training, measurement.method.fine_tunes
+        nats, trained_tokens, seconds = outcome.nats, training.tokens, training.seconds
+        for milestone in outcome.milestones:
+            if milestone.documents == wanted.documents:
+                nats, seconds = milestone.nats, milestone.seconds
+                trained_tokens = milestone.tokens
+        trained = tuple(index for index in training.trained if index < wanted.documents)
+        used = trained if fine_tunes else prepared.in_context
+        row = replace(
+            wanted.with_choice(measurement.choice, used),
+            # Each request of a batch counts with its equal share of the time.
+            seconds_training=seconds / outcome.batch_size if fine_tunes else 0.0,
+            tokens_training=trained_tokens,
+            tokens_context=len(prepared.context),
+            seconds_answering=outcome.seconds_task / outcome.batch_size,
+            tokens_answer=outcome.tokens,
+            failure=training.fallback if fine_tunes else None,
+        )
+        tokens = prepared.tokens
+        if tokens.target:
+            row = replace(
+                row,
+                bits=nats[0] / math.log(2),
+                bytes=tokens.target_bytes,
+                tokens=len(tokens.target),
+            )
+        scores = _accuracy(tokens, measurement.prompt, nats)
+        if measurement.task.generates:
+            answer = text.strip()
+            scores |= self.settings.scores(answer, measurement.prompt)
+            row = replace(row, answer=answer)
+        return replace(row, scores=scores)
+
+
+def _report_failure(measurement: Measurement, error: Exception) -> list[Row]:
+    name, prompt = measurement.method.name, measurement.prompt.id
+    logger.warning("%s on %s", name, prompt, exc_info=error)
+    return measurement.failed(error)
+
+
+def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict[str, float]:
+    """Return 1 if the correct choice is the most likely one, else 0; nothing without choices."""
+    if not tokens.choices or prompt.correct is None:
+        return {}
+    losses = nats[-len(tokens.choices) :]
+    likeliest = min(range(len(losses)), key=losses.__getitem__)
+    return {ACCURACY: float(likeliest == prompt.correct)}
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    """Return the maximum number of bytes that PyTorch allocated on a GPU; None on a CPU.
+
+    On a CPU, only the memory of the process can be measured. It never shrinks, so its figure
+    depends on the methods that ran before.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def _wait(ticket: Ticket) -> tuple[str, Outcome]:
+    """Return the generated text and the outcome."""
+    pieces = []
+    for event in ticket:
+        if isinstance(event, str):
+            pieces.append(event)
+        elif isinstance(event, Outcome):
+            return "".join(pieces), event
+    raise SIFTError("the engine returned no outcome")

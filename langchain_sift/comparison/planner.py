@@ -1,0 +1,141 @@
+"""Choose the documents of units, before they are measured."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from langchain_sift.comparison.chains import ChainMeasurement
+from langchain_sift.comparison.judgments import Labels
+from langchain_sift.comparison.measurement import Measurement, WantedRow, failed_row
+from langchain_sift.comparison.methods import Method
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.selection import Corpus, MethodChoice
+from langchain_sift.comparison.settings import ComparisonSettings
+from langchain_sift.comparison.tasks import PROTOCOLS, RETRIEVAL, Task
+from langchain_sift.comparison.units import PlannedUnit, Unit
+from langchain_sift.report.rows import CHAIN, Row
+from langchain_sift.selection import SELECTORS
+from langchain_sift.selection.arguments import Array
+
+logger = logging.getLogger(__name__)
+SHOWN_CHARACTERS = 600
+
+
+@dataclass(slots=True)
+class Planner:
+    """Choose the documents of units."""
+
+    corpus: Corpus
+    settings: ComparisonSettings
+    noise_variance: float
+
+    labels: Labels
+    """The labels of prompts, for the protocol "retrieval"."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    """The beginning of each document that was chosen, by its id."""
+
+    _queries: dict[str, tuple[Array, float]] = field(default_factory=dict)
+
+    def plan(self, unit: Unit) -> PlannedUnit:
+        """Choose the documents of a unit; a failure affects the rows of one prompt alone."""
+        rows: list[Row] = []
+        measurements: list[Measurement] = []
+        chains: list[ChainMeasurement] = []
+        for prompt in unit.prompts:
+            empty = self._empty_rows(unit, prompt)
+            try:
+                if unit.methods[0].mode == CHAIN:
+                    chains.append(self._chain(unit.methods[0], prompt, empty[0]))
+                elif unit.protocol == RETRIEVAL:
+                    rows += self._ranked(unit.methods[0], prompt, empty)
+                else:
+                    measurements += self._measurements(unit, prompt, empty)
+            except Exception as error:
+                logger.warning("%s on %s", unit.methods[0].name, prompt.id, exc_info=True)
+                rows += [failed_row(row, error) for row in empty]
+        return PlannedUnit(tuple(rows), tuple(measurements), tuple(chains))
+
+    def _empty_rows(self, unit: Unit, prompt: Prompt) -> list[Row]:
+        return [
+            Row(protocol, identifier, prompt.group, method, k, prompt.source)
+            for protocol, identifier, method, k in unit.keys_of(prompt, self.settings.ks)
+        ]
+
+    def _chain(self, method: Method, prompt: Prompt, row: Row) -> ChainMeasurement:
+        return ChainMeasurement(prompt, row, self.settings.chains[method.name])
+
+    def _ranked(self, method: Method, prompt: Prompt, empty: Sequence[Row]) -> list[Row]:
+        """Return the rows of the protocol "retrieval", which are complete."""
+        label, task = self.labels.by_prompt[prompt.id], PROTOCOLS[RETRIEVAL](prompt)
+        rows = []
+        for row, choice in zip(empty, self._choices(method, task, prompt, empty), strict=True):
+            count = _count(method, choice, row.k)
+            used = choice.first(count)
+            ids = [document.id for document in used.chosen]
+            ranked = WantedRow(row, count).with_choice(choice, range(count))
+            rows.append(replace(ranked, scores=label.scores(ids, used.texts, row.k)))
+        return rows
+
+    def _measurements(self, unit: Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Measurement]:
+        method, task = unit.methods[0], PROTOCOLS[unit.protocol](prompt)
+        if not method.selection:
+            return [Measurement(prompt, task, method, (WantedRow(empty[0], 0),))]
+        choices = self._choices(method, task, prompt, empty)
+        by_name = {member.name: member for member in unit.methods}
+        wanted = [
+            WantedRow(row, _count(by_name[row.method], choice, row.k))
+            for row, choice in zip(empty, choices, strict=True)
+        ]
+        if method.nested and method.mode == "ttft" and not task.generates:
+            # One training passes through all numbers of documents.
+            return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
+        return [
+            Measurement(prompt, task, method, (row,), choice.first(row.documents))
+            for row, choice in zip(wanted, choices, strict=True)
+        ]
+
+    def _choices(
+        self, method: Method, task: Task, prompt: Prompt, rows: Sequence[Row]
+    ) -> list[MethodChoice]:
+        """Return the choice for each row; a smaller k has the beginning of a larger choice."""
+        if not method.nested:
+            return [self._choose(method, task, prompt, row.k) for row in rows]
+        return [self._choose(method, task, prompt, max(self.settings.ks))] * len(rows)
+
+    def _embed(self, query: str) -> tuple[Array, float]:
+        """Return the query's vector and the seconds that it took; each query is embedded once."""
+        if query not in self._queries:
+            began = time.perf_counter()
+            self._queries[query] = self.corpus.embed(query), time.perf_counter() - began
+        return self._queries[query]
+
+    def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> MethodChoice:
+        if method.selection in SELECTORS:
+            query, seconds = self._embed(task.query)
+            choice = self.corpus.choose(
+                method,
+                query,
+                k=k,
+                fetch_k=self.settings.fetch_k,
+                noise_variance=self.noise_variance,
+                seed=f"{self.settings.finetune.seed} {prompt.id}",
+            )
+            choice = replace(choice, seconds=choice.seconds + seconds)
+        else:
+            retriever = self.settings.retrievers[method.selection]
+            choice = self.corpus.choose_with(retriever, task.query, k=k)
+        for document, text in zip(choice.chosen, choice.texts, strict=True):
+            self.texts.setdefault(document.id, text[:SHOWN_CHARACTERS])
+        return choice
+
+
+def _count(method: Method, choice: MethodChoice, k: int) -> int:
+    """Return the number of documents that a method uses: at most k, fewer if it stops earlier."""
+    first = choice.first(k)
+    if method.stopping_alpha is None:
+        return len(first.chosen)
+    return first.stopping_point(method.stopping_alpha)

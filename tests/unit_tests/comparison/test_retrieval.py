@@ -1,0 +1,283 @@
+"""The protocol "retrieval" scores the documents of each method, without a language model."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import RunnableLambda
+
+from langchain_sift import Report, compare
+from langchain_sift.comparison import Prompt
+from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.errors import ArgumentError
+from langchain_sift.report.ranking import ranking_scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+SIZE = 64
+SUBJECTS = ["bread", "clocks", "maps", "iron", "harbours", "seeds"]
+FACTS = [
+    "are sold in the market near the old bridge",
+    "were brought by ship from the north",
+    "need a dry place in winter",
+    "were taxed by the king after the war",
+]
+TEXTS = {f"{s}-{n}": f"{s} {fact}" for s in SUBJECTS for n, fact in enumerate(FACTS)}
+
+
+class Words(Embeddings):
+    """Embeds a text as the sum of a random vector for each of its words."""
+
+    def embed_query(self, text: str) -> list[float]:
+        vectors = [
+            np.random.default_rng(zlib.crc32(word.encode())).normal(size=SIZE)
+            for word in text.lower().split()
+        ]
+        return np.sum(vectors, axis=0).tolist()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+PROMPTS = [
+    Prompt("bread", "bread sold near the bridge", "a", relevant=["bread-0", "bread-1"]),
+    Prompt("clocks", "clocks in winter", "b", relevant={"clocks-2": 2, "clocks-0": 1, "maps-0": 0}),
+    Prompt("iron", "iron and the king", "b", relevant=[["iron-3", "iron-1"], ["maps-3"]]),
+    Prompt("ship", "what came by ship", "a", answers=("the north",)),
+]
+
+
+@pytest.fixture
+def make_store(request: pytest.FixtureRequest) -> Callable[..., Chroma]:
+    def make(texts: dict[str, str], sources: dict[str, str] | None = None) -> Chroma:
+        name = f"retrieval-{zlib.crc32(request.node.nodeid.encode())}"
+        chroma = Chroma(name, Words())
+        request.addfinalizer(chroma.delete_collection)
+        metadatas = [{"source": (sources or {}).get(key, key[:2])} for key in texts]
+        chroma.add_texts(list(texts.values()), metadatas, ids=list(texts))
+        return chroma
+
+    return make
+
+
+def by_prompt(report: Report, method: str, k: int) -> dict[str, dict[str, float]]:
+    rows = [row for row in report.rows if (row.method, row.k) == (method, k)]
+    return {row.prompt: dict(row.scores) for row in rows}
+
+
+def nearest(text: str, count: int, texts: dict[str, str] = TEXTS) -> list[str]:
+    rows = np.array(Words().embed_documents(list(texts.values())))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    order = np.argsort(-(rows @ np.array(Words().embed_query(text))), kind="stable")
+    return [list(texts)[row] for row in order[:count]]
+
+
+def test_the_scores_are_those_of_the_chosen_documents(make_store: Callable[..., Chroma]) -> None:
+    report = compare(
+        PROMPTS, vectorstore=make_store(TEXTS), protocols=("retrieval",), k=(2, 5), seed=3
+    )
+    assert report.protocols == ("retrieval",)
+    assert report.methods == ("nearest", "mmr", "sift")
+    assert report.ks == (2, 5)
+    assert {row.failure for row in report.rows} == {None}
+    for k in report.ks:
+        scores = by_prompt(report, "nearest", k)
+        for prompt in PROMPTS[:3]:
+            ranking = nearest(prompt.text, k)
+            assert scores[prompt.id] == ranking_scores(ranking, prompt.judgments, k)
+        found = any("the north" in TEXTS[key] for key in nearest(PROMPTS[3].text, k))
+        assert scores["ship"] == {"answer_hit": float(found)}
+    assert set(by_prompt(report, "sift", 5)["iron"]) == {
+        *("alpha_ndcg", "intent_recall", "ndcg", "recall", "mrr", "hit")
+    }
+    assert report.metrics("retrieval")[0] == "ndcg"
+    assert report.relevant["clocks"] == ("clocks-2", "clocks-0")
+    row = next(row for row in report.rows if (row.method, row.k) == ("nearest", 5))
+    assert row.sources == len({document.id[:2] for document in row.chosen})
+    assert row.used == row.distinct == 5
+    assert row.seconds == row.seconds_retrieval > 0
+
+
+def test_the_documents_are_those_that_rag_would_have(make_store: Callable[..., Chroma]) -> None:
+    report = compare(
+        PROMPTS,
+        ("sift", "rag:sift", "ttft:sift"),
+        vectorstore=make_store(TEXTS),
+        protocols=("retrieval",),
+        k=6,
+        noise_variance=0.5,
+    )
+    chosen = {(row.method, row.prompt): row.chosen for row in report.rows}
+    for prompt in PROMPTS:
+        assert chosen["sift", prompt.id] == chosen["rag:sift", prompt.id]
+        assert len({document.id for document in chosen["sift", prompt.id]}) == 6
+    assert report.summary("retrieval")["ttft:sift"].distinct_documents < 6
+
+
+def test_copies_of_a_text_are_one_document(make_store: Callable[..., Chroma]) -> None:
+    copied = {f"copy of {key}": text for key, text in TEXTS.items()}
+    prompts = [Prompt("bread", "bread sold near the bridge", relevant=["copy of bread-0"])]
+
+    def repeated(_: str) -> list[Document]:
+        keys = ("bread-0", "copy of bread-0", "maps-1")
+        return [Document(TEXTS[key.removeprefix("copy of ")], id=key) for key in keys]
+
+    report = compare(
+        prompts,
+        ("nearest", "mine"),
+        vectorstore=make_store(TEXTS | copied),
+        protocols=("retrieval",),
+        retrievers={"mine": RunnableLambda(repeated)},
+        k=3,
+    )
+    ours, mine = report.rows
+    assert ours.scores == mine.scores == {"ndcg": 1.0, "recall": 1.0, "mrr": 1.0, "hit": 1.0}
+    assert ours.chosen[0].copies == 2
+    assert (ours.distinct, mine.used, mine.distinct) == (3, 3, 2)
+    assert mine.redundancy > 0.5
+    assert not report.notes
+
+
+def test_documents_that_the_store_lacks_are_relevant_and_reported(
+    make_store: Callable[..., Chroma],
+) -> None:
+    ids = ["bread-0", *(f"lost-{n}" for n in range(7))]
+    prompts = [
+        Prompt("bread", "bread sold near the bridge", relevant=ids),
+        Prompt("clocks", "clocks in winter", relevant=["clocks-2"]),
+        Prompt("none", "what is not labelled"),
+    ]
+    store = make_store(TEXTS)
+    report = compare(prompts, vectorstore=store, protocols=("retrieval",), k=4)
+    assert by_prompt(report, "nearest", 4)["bread"]["recall"] == 1 / 8
+    unlabelled, missing = report.notes
+    assert unlabelled.startswith("1 of 3 prompts have neither relevant documents nor answers")
+    assert missing.startswith(
+        "7 of 9 relevant documents, of 1 prompts, are not in the store (lost-0"
+    )
+    assert "no method can find them" in missing
+    assert report.to_json()["notes"] == list(report.notes)
+    assert {row.prompt for row in report.rows} == {"bread", "clocks"}
+    lost = [Prompt("bread", "bread", relevant=["x", "y"])]
+    with pytest.raises(ArgumentError, match=r"none of the 2 relevant documents \(x, y\).*bread-0"):
+        compare(lost, vectorstore=store, protocols=("retrieval",))
+    with pytest.raises(ArgumentError, match='no prompt has "relevant" documents or "answers"'):
+        compare(["bread"], vectorstore=store, protocols=("retrieval",))
+
+
+def test_a_filter_hides_documents(make_store: Callable[..., Chroma]) -> None:
+    store = make_store(TEXTS)
+    report = compare(
+        PROMPTS[:2],
+        ("nearest",),
+        vectorstore=store,
+        protocols=("retrieval",),
+        filter={"source": "br"},
+        k=10,
+    )
+    assert by_prompt(report, "nearest", 10)["bread"]["recall"] == 1.0
+    assert by_prompt(report, "nearest", 10)["clocks"]["recall"] == 0.0
+    assert report.notes[0].startswith("2 of 4 relevant documents, of 1 prompts")
+
+
+def test_a_run_that_was_cut_is_continued(make_store: Callable[..., Chroma], tmp_path: Path) -> None:
+    store = make_store(TEXTS)
+
+    def run(**more: object) -> Report:
+        return compare(
+            [*PROMPTS, Prompt("none", "no label")],
+            vectorstore=store,
+            protocols=("retrieval",),
+            k=(1, 4),
+            jobs=1,
+            out=tmp_path,
+            **more,
+        )
+
+    whole = run()
+    rows = tmp_path / "results.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    assert len(lines) == 4 * 3 * 2
+    rows.write_text("".join(lines[:9]) + lines[9][:20])
+    seen = []
+    again = run(resume=True, on_row=seen.append)
+    assert len(seen) == len(lines)
+    assert [row.scores for row in again.rows] == [row.scores for row in whole.rows]
+    kept = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert kept[:8] == [json.loads(line) for line in lines[:8]]
+    read = read_report(tmp_path)
+    assert (read.rows, read.notes, read.relevant) == (again.rows, again.notes, again.relevant)
+
+
+def test_the_verdict_is_against_nearest_neighbours(make_store: Callable[..., Chroma]) -> None:
+    report = compare(PROMPTS, vectorstore=make_store(TEXTS), protocols=("retrieval",), k=3)
+    finding = report.findings["retrieval"]
+    assert "nDCG@3" in finding.verdict or "No method improved on nearest" in finding.verdict
+    pairs = {(d.first, d.second) for d in finding.differences["ndcg"]}
+    assert {("mmr", "nearest"), ("sift", "nearest")} <= pairs
+    assert {d.prompts for d in finding.differences["ndcg"]} == {3}
+
+
+@pytest.mark.parametrize(
+    ("methods", "protocols", "message"),
+    [
+        (("base",), ("retrieval",), "'base' chooses no documents"),
+        (("sift",), ("document",), "write rag:sift, ttft:sift or both:sift"),
+        (("answers",), ("retrieval",), 'only the protocol "qa"'),
+        ((), ("retrieval",), "no method to compare"),
+        (("rag:sift",), ("document",), "give a model"),
+        (("sift",), ("retreival",), "no protocol 'retreival'"),
+    ],
+)
+def test_a_method_needs_a_protocol_that_measures_it(
+    methods: tuple[str, ...],
+    protocols: tuple[str, ...],
+    message: str,
+    make_store: Callable[..., Chroma],
+) -> None:
+    chain = RunnableLambda(lambda _: "so")
+    with pytest.raises(ArgumentError, match=message):
+        compare(
+            PROMPTS,
+            methods,
+            vectorstore=make_store(TEXTS),
+            protocols=protocols,
+            chains={"answers": chain},
+        )
+
+
+def test_documents_and_answers_are_scored_in_one_run(
+    make_store: Callable[..., Chroma],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    report = compare(
+        PROMPTS,
+        ("rag:nearest", "mmr"),
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        vectorstore=make_store(TEXTS),
+        protocols=("qa", "retrieval"),
+        k=2,
+        max_tokens=2,
+    )
+    measured = {(row.protocol, row.method) for row in report.rows}
+    assert measured == {
+        ("qa", "base"),
+        ("qa", "rag:nearest"),
+        ("retrieval", "rag:nearest"),
+        ("retrieval", "mmr"),
+    }
+    assert {row.failure for row in report.rows} == {None}
+    assert report.metrics("retrieval")[0] == "ndcg"
+    assert "contains" in report.metrics("qa")

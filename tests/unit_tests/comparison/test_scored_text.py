@@ -1,0 +1,97 @@
+"""The scored text is the same for every method, and fits into the context of the model."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import pytest
+
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.comparison.tasks import Task, question_task
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+WINDOW = 64
+
+
+def test_the_scored_tokens_are_the_text_and_their_bytes(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    scored = ScoredText.of(Task("q", "The river", " carries ümläuts"), tiny_tokenizer, 256)
+    assert tiny_tokenizer.decode(scored.context) == "The river"
+    assert tiny_tokenizer.decode(scored.target) == " carries ümläuts"
+    assert scored.target_bytes == len(" carries ümläuts".encode())
+    assert list(scored.start) == [tiny_tokenizer.bos_token_id]
+
+
+def test_a_long_text_leaves_room_for_documents(
+    tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    long = " ".join(texts)
+    scored = ScoredText.of(Task(long, long, long), tiny_tokenizer, WINDOW)
+    assert len(scored.target) == WINDOW // 2
+    assert len(scored.context) == WINDOW // 4
+    assert long.startswith(tiny_tokenizer.decode(scored.target))
+    assert long.endswith(tiny_tokenizer.decode(scored.context))
+    assert scored.target_bytes == len(tiny_tokenizer.decode(scored.target).encode())
+
+
+def test_documents_that_fit_are_put_before_the_context(
+    tiny_tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> None:
+    scored = ScoredText.of(Task("q", "The river", " carries"), tiny_tokenizer, WINDOW)
+    given_texts = ["A baker.", " ".join(texts[:20]), "The engine."]
+    context, fitting = scored.with_documents(
+        given_texts, tiny_tokenizer, window=WINDOW, max_length=1000
+    )
+    assert fitting == [0, 2]
+    decoded = tiny_tokenizer.decode(context, skip_special_tokens=True)
+    assert decoded == "A baker.\n\nThe engine.\n\nThe river"
+    assert len(context) + len(scored.target) <= WINDOW
+    _, cut = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=10)
+    assert cut == [0, 1, 2]
+
+
+def test_a_prompt_without_tokens_is_an_error(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.raises(ArgumentError, match="no token to score"):
+        ScoredText.of(Task("q", "", ""), tiny_tokenizer, WINDOW)
+
+
+def test_a_question_has_an_answer_to_score(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    prompt = Prompt("p", "Who bakes?", answers=("a baker", "she"), choices=("yes", "no"))
+    task = question_task(prompt)
+    assert task.query == "Who bakes?"
+    scored = ScoredText.of(task, tiny_tokenizer, 256, answer=10)
+    assert tiny_tokenizer.decode(scored.context) == "Question: Who bakes?\nAnswer:"
+    assert tiny_tokenizer.decode(scored.target) == " a baker"
+    assert [tiny_tokenizer.decode(choice) for choice in scored.choices] == [" yes", " no"]
+    pairs = scored.pairs([1, 2])
+    assert [target for _, target in pairs] == [scored.target, *scored.choices]
+    unanswered = ScoredText.of(question_task(Prompt("p", "Who?")), tiny_tokenizer, 256)
+    assert unanswered.pairs([1]) == []
+    with pytest.raises(ArgumentError, match="more than half"):
+        ScoredText.of(task, tiny_tokenizer, 32, answer=10)
+
+
+def test_the_template_of_a_chat_model_wraps_the_question(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.chat_template = (
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}|{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    task = question_task(Prompt("p", "Who bakes?", answers=("a baker",)))
+    scored = ScoredText.of(task, tokenizer, 256)
+    context, fitting = scored.with_documents(["A baker."], tokenizer, window=256, max_length=50)
+    assert fitting == [0]
+    decoded = tokenizer.decode(context, skip_special_tokens=False)
+    assert decoded == "<user>A baker.\n\nQuestion: Who bakes?\nAnswer:|<assistant>"
