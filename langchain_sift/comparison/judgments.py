@@ -164,7 +164,7 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
     if len(missing) == len(relevant):
         raise ArgumentError(
             f"the store has none of the {len(missing)} relevant documents ({named}): its ids are "
-            f"such as {corpus.ids[0]!r}; index the documents with the ids of the labels"
+            f"such as {corpus.ids[0]!r}; name those, or index files with ids of their own (--corpus)"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
     return [

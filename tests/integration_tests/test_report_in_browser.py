@@ -76,7 +76,8 @@ def example():
                 )
     texts = {f"d{n}": f"Text {n}. {HOSTILE}" for n in range(20)}
     prompts = {f"p{i}": f"About {'rice' if i % 2 else 'wheat'} {HOSTILE}" for i in range(6)}
-    return Report(tuple(rows), {"model": HOSTILE}, texts, prompts, {"p1": HOSTILE})
+    relevant = {"p2": ("d1", "d2", "d3", HOSTILE)}
+    return Report(tuple(rows), {"model": HOSTILE}, texts, prompts, {"p1": HOSTILE}, relevant)
 
 
 @dataclass
@@ -208,6 +209,31 @@ def test_an_opened_prompt_lists_its_documents(visit):
     assert totals.endswith("25 % of the variance remains")
     assert others == 2
     assert images == 0
+    assert visited.console == []
+
+
+def test_relevant_documents_are_marked(visit):
+    visited = visit(
+        TOOLS
+        + """
+        const prompt = prompts_of_page[2];
+        prompt.querySelector("summary").click();
+        await pause();
+        const [column] = prompt.querySelectorAll(".lists > .choices > div");
+        column.querySelector("button").click();
+        const items = [...column.querySelectorAll("li")];
+        const marked = items.filter(item => item.querySelector(".relevant"));
+        await open();
+        return [marked.map(item => item.querySelector(".id").textContent),
+          column.querySelector(".totals").textContent,
+          prompts_of_page[0].querySelectorAll(".lists .relevant").length];"""
+    )
+    marked, totals, unlabelled = visited.result
+    first = next(r for r in example().rows if r.key == ("document", "p2", "ttft:nearest", 14))
+    expected = [document.id for document in first.chosen if document.id in {"d1", "d2", "d3"}]
+    assert marked == expected
+    assert f"{len(expected)} of 4 relevant" in totals
+    assert unlabelled == 0
     assert visited.console == []
 
 
