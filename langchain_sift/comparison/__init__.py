@@ -8,7 +8,7 @@
 | `judgments.py` | find the relevant documents of prompts in the store |
 | `tasks.py` | turn a prompt into a query, a context and a target |
 | `methods.py` | parse the names of methods |
-| `selection.py` | choose the documents of each method |
+| `selection.py`, `choice.py` | choose the documents of each method |
 | `units.py`, `planner.py` | plan and measure batches that are trained and written together |
 | `measurement.py` | describe the measurement of a prompt under a method |
 | `measurer.py`, `scored_text.py` | measure prompts with the engine |

@@ -54,6 +54,7 @@ def _described(settings: ComparisonSettings, noise_variance: float) -> dict[str,
         "fetch_k": settings.fetch_k,
         "noise_variance": noise_variance,
         "filter": None if settings.filter is None else dict(settings.filter),
+        "label_key": settings.label_key,
     }
 
 

@@ -67,6 +67,7 @@ def compare(
     chains: Mapping[str, Chain] | None = None,
     scorers: Mapping[str, Scorer] | None = None,
     filter: Mapping[str, object] | None = None,
+    label_key: str | None = None,
     max_tokens: int = 32,
     leaks: str = "report",
     jobs: int = 8,
@@ -114,6 +115,9 @@ def compare(
         scorers: Your metrics, by name: functions from an answer and its `Prompt` to a number.
             More is better, and NaN means no score.
         filter: Filter of the store; other documents take no part.
+        label_key: Metadata key of the documents that `relevant` names, such as "source" if it
+            names files and the store holds their chunks. Of several documents with one name the
+            first is found, and the others repeat it. None means the documents' ids.
         max_tokens: Maximum number of tokens of an answer.
         leaks: Prompts whose scored text the store holds, exactly or nearly, are reported
             ("report"), left out ("exclude"), or not searched for ("ignore").
@@ -159,6 +163,7 @@ def compare(
         chains=chains or {},
         scorers=scorers or {},
         filter=filter,
+        label_key=label_key,
         max_tokens=max_tokens,
         leaks=leaks,
         jobs=jobs,
@@ -207,7 +212,7 @@ def run_comparison(
     noise_variance = settings.noise_variance
     if noise_variance is None:
         noise_variance = noise_variance_for(vectorstore.embeddings)
-    corpus = Corpus.read(vectorstore, settings.filter)
+    corpus = Corpus.read(vectorstore, settings.filter, label_key=settings.label_key)
     all_prompts = prompts
     leaks: dict[str, str] = {}
     if settings.needs_model and settings.leaks != "ignore":

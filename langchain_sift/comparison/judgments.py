@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Relevant: TypeAlias = Mapping[str, int] | Sequence[str] | Sequence[Sequence[str]]
 """The relevant documents of a prompt: ids, ids with grades, or the ids of each intent."""
 
-_SHOWN_IDS = 5  # in a note
+_SHOWN_NAMES = 5  # in a note
 
 
 def parse_relevant(relevant: object) -> Judgments:
@@ -67,22 +67,22 @@ class Label:
     """The label of a prompt, which its retrieved documents are scored with."""
 
     judgments: Judgments
-    """The relevant documents by the ids of the store's texts. None are known for a prompt that
-    has only answers."""
+    """The relevant documents, named as `Corpus.label_of` does. None are known for a prompt that has
+    only answers."""
 
     answers: tuple[str, ...] = ()
     """Correct answers, which count if no relevant documents are known."""
 
-    def scores(self, ids: Sequence[str], texts: Sequence[str], k: int) -> dict[str, float]:
+    def scores(self, names: Sequence[str], texts: Sequence[str], k: int) -> dict[str, float]:
         """Compute the metrics of retrieved documents.
 
         Args:
-            ids: Their ids, the first document first.
+            names: Their names, as `Corpus.label_of`, the first document first.
             texts: Their texts.
             k: Number of documents that were asked for.
         """
         if self.judgments.grades:
-            return ranking_scores(ids, self.judgments, k)
+            return ranking_scores(names, self.judgments, k)
         found = (contains_answer(text, self.answers) for text in texts)
         return {ANSWER_HIT: max(found, default=0.0)}
 
@@ -97,14 +97,8 @@ class Labels:
     notes: tuple[str, ...] = ()
     """Numbers of prompts without a label and of relevant documents that the store lacks."""
 
-    @property
-    def relevant(self) -> dict[str, tuple[str, ...]]:
-        """The ids of the relevant documents of each prompt for which they are known."""
-        return {
-            prompt: tuple(label.judgments.grades)
-            for prompt, label in self.by_prompt.items()
-            if label.judgments.grades
-        }
+    relevant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The ids of the relevant documents by the id of the prompt, if labels name ids."""
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt], corpus: Corpus) -> Labels:
@@ -136,11 +130,18 @@ class Labels:
                 f"{len(prompts) - len(labels)} of {len(prompts)} prompts have neither relevant "
                 "documents nor answers: the protocol retrieval leaves them out."
             )
-        return cls(labels, (*notes, *_missing(labels.values(), corpus)))
+        relevant = {
+            prompt: tuple(label.judgments.grades)
+            for prompt, label in labels.items()
+            if corpus.label_key is None and label.judgments.grades
+        }
+        return cls(labels, (*notes, *_missing(labels.values(), corpus)), relevant)
 
 
 def _in_store(judgments: Judgments, corpus: Corpus) -> Judgments:
-    """Return judgments in which copies of a text have one id."""
+    """Return judgments in which copies of a text have one id, if ids are named."""
+    if corpus.label_key is not None:
+        return judgments
     grades: dict[str, int] = {}
     for document, grade in judgments.grades.items():
         identifier = corpus.first_id(document)
@@ -155,16 +156,20 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
     Raises:
         ArgumentError: If it has none of them.
     """
+    known = corpus.labels()
     relevant = dict.fromkeys(name for label in labels for name in label.judgments.grades)
-    missing = dict.fromkeys(name for name in relevant if name not in corpus)
+    missing = dict.fromkeys(name for name in relevant if name not in known)
     if not missing:
         return []
-    named = ", ".join(list(missing)[:_SHOWN_IDS])
-    named += ", ..." if len(missing) > _SHOWN_IDS else ""
+    named = ", ".join(list(missing)[:_SHOWN_NAMES])
+    named += ", ..." if len(missing) > _SHOWN_NAMES else ""
     if len(missing) == len(relevant):
+        key, example = corpus.label_key, min(known - {""}, default="")
+        names = "its ids are" if key is None else f"its documents have the {key!r}"
         raise ArgumentError(
-            f"the store has none of the {len(missing)} relevant documents ({named}): its ids are "
-            f"such as {corpus.ids[0]!r}; name those, or index files with ids of their own (--corpus)"
+            f"the store has none of the {len(missing)} relevant documents ({named}): {names} such "
+            f"as {example!r}; name those, or name the metadata key that holds the labels' names "
+            "(--label-key)"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
     return [

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.selection import MethodChoice
 from langchain_sift.comparison.settings import Scorer
 from langchain_sift.comparison.tasks import Task
 from langchain_sift.config import FineTuneConfig

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from langchain_sift.comparison.chains import ChainMeasurement
+from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.measurement import Measurement, WantedRow, failed_row
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.selection import Corpus, MethodChoice
+from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import ComparisonSettings
 from langchain_sift.comparison.tasks import PROTOCOLS, RETRIEVAL, Task
 from langchain_sift.comparison.units import PlannedUnit, Unit
@@ -73,11 +74,10 @@ class Planner:
         label, task = self.labels.by_prompt[prompt.id], PROTOCOLS[RETRIEVAL](prompt)
         rows = []
         for row, choice in zip(empty, self._choices(method, task, prompt, empty), strict=True):
-            count = _count(method, choice, row.k)
-            used = choice.first(count)
-            ids = [document.id for document in used.chosen]
-            ranked = WantedRow(row, count).with_choice(choice, range(count))
-            rows.append(replace(ranked, scores=label.scores(ids, used.texts, row.k)))
+            used = choice.first(_count(method, choice, row.k))
+            count = len(used.chosen)
+            ranked = WantedRow(row, count).with_choice(used, range(count))
+            rows.append(replace(ranked, scores=label.scores(used.labels, used.texts, row.k)))
         return rows
 
     def _measurements(self, unit: Unit, prompt: Prompt, empty: Sequence[Row]) -> list[Measurement]:

@@ -6,8 +6,8 @@ import hashlib
 import math
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
+from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
@@ -23,63 +24,11 @@ from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
 from langchain_sift.retrieval.settings import RetrievalSettings, method_of
 from langchain_sift.selection import SELECTORS, random
 from langchain_sift.selection.arguments import Array
-from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
 from langchain_sift.stores.interface import Search, blocking_adapter_for, embeddings_of
 
 _READING_TIMEOUT = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class MethodChoice:
-    """The documents that a method chose for a prompt, in the order of choice."""
-
-    chosen: tuple[ChosenDocument, ...]
-    texts: tuple[str, ...]
-    prior_variance: float
-
-    similarities: Array | None
-    """Cosines among the chosen, shape (k, k). None if they are not known."""
-
-    sources: tuple[str | None, ...]
-    """The source of each document in its metadata. None if it names none."""
-
-    seconds: float
-
-    def first(self, count: int) -> MethodChoice:
-        """Return the first documents of the choice."""
-        among = self.similarities
-        return replace(
-            self,
-            chosen=self.chosen[:count],
-            texts=self.texts[:count],
-            sources=self.sources[:count],
-            similarities=None if among is None else among[:count, :count],
-        )
-
-    @property
-    def redundancy(self) -> float:
-        """Mean over the choices after the first of the highest cosine with an earlier one."""
-        among = self.similarities
-        if among is None or len(among) < 2:
-            return math.nan
-        return float(np.mean([row[:n].max() for n, row in enumerate(among) if n]))
-
-    def distinct_sources(self, indices: Iterable[int]) -> int | None:
-        """Return the number of different sources of some documents; None if none names one.
-
-        A document without a source is a source by itself.
-        """
-        pairs = [(self.sources[index], self.chosen[index].id) for index in indices]
-        if not any(source for source, _ in pairs):
-            return None
-        return len({(source, None if source else name) for source, name in pairs})
-
-    def stopping_point(self, alpha: float) -> int:
-        """Return the number of documents after which adaptive SIFT would stop."""
-        variances = [document.posterior_variance for document in self.chosen]
-        return stopping_point(variances, alpha=alpha) or len(self.chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +44,9 @@ class Corpus:
     copies: Mapping[str, str] = field(default_factory=dict)
     """Ids of documents whose text an earlier document has, with the id of that document."""
 
+    label_key: str | None = None
+    """Metadata key that labels name documents by. None means their ids."""
+
     index: ExactIndex = field(init=False)
     ids: tuple[str, ...] = field(init=False)
     _rows: Mapping[str, int] = field(init=False)
@@ -107,21 +59,39 @@ class Corpus:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "_rows", dict(zip(ids, range(len(ids)), strict=True)))
 
-    def __contains__(self, document_id: str) -> bool:
-        """Return True if a document, or a copy of it, has this id."""
-        return self.first_id(document_id) in self._rows
-
     def first_id(self, document_id: str) -> str:
         """Return the id of the first document with the same text as this one."""
         return self.copies.get(document_id, document_id)
 
+    def label_of(self, document: Document) -> str:
+        """Return the name of a document in the labels of prompts; "" if it has none.
+
+        Its id, or that of the first document with the same text; or its metadata under the
+        `label_key`, which many documents may share.
+        """
+        if self.label_key is None:
+            return self.first_id(identifier(document))
+        value = document.metadata.get(self.label_key)
+        return "" if value is None else str(value)
+
+    def labels(self) -> frozenset[str]:
+        """Return the names of all documents in the labels of prompts."""
+        return frozenset(map(self.label_of, self.candidates.documents))
+
     @classmethod
-    def read(cls, vectorstore: VectorStore, filter: Mapping[str, object] | None) -> Corpus:
+    def read(
+        cls,
+        vectorstore: VectorStore,
+        filter: Mapping[str, object] | None,
+        *,
+        label_key: str | None = None,
+    ) -> Corpus:
         """Read all documents with their vectors, 8 bytes for each row and dimension.
 
         Args:
             vectorstore: A store with embeddings.
             filter: Filter of the store. None means all documents.
+            label_key: Metadata key that labels name documents by. None means their ids.
 
         Raises:
             StoreError: If the store cannot answer.
@@ -136,7 +106,7 @@ class Corpus:
         candidates = run(reading, adapter, timeout=_READING_TIMEOUT, arguments=arguments)
         if not candidates.documents:
             raise ArgumentError("the store is empty: there is nothing to choose from")
-        return cls(candidates, embeddings, copies)
+        return cls(candidates, embeddings, copies, label_key)
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield the id and the text of each document."""
@@ -184,6 +154,7 @@ class Corpus:
         choice = choose_exactly(self.index, settings, query[None])
         selection, rows = choice.selection, choice.selection.indices.tolist()
         vectors = self.candidates.embeddings[rows]
+        documents = [self.candidates.documents[row] for row in rows]
         chosen = zip(
             rows, selection.gains.tolist(), selection.posterior_variances.tolist(), strict=True
         )
@@ -192,10 +163,11 @@ class Corpus:
                 ChosenDocument(self.ids[row], gain, variance, self.candidates.copies[row])
                 for row, gain, variance in chosen
             ),
-            texts=tuple(self.candidates.documents[row].page_content for row in rows),
+            texts=tuple(document.page_content for document in documents),
             prior_variance=selection.prior_variance,
             similarities=vectors @ vectors.T,
-            sources=tuple(map(_source, (self.candidates.documents[row] for row in rows))),
+            labels=tuple(map(self.label_of, documents)),
+            sources=tuple(map(_source, documents)),
             seconds=choice.seconds,
         )
 
@@ -219,6 +191,7 @@ class Corpus:
             texts=tuple(document.page_content for document in documents),
             prior_variance=math.nan,
             similarities=self._similarities(ids),
+            labels=tuple(map(self.label_of, documents)),
             sources=tuple(map(_source, documents)),
             seconds=seconds,
         )

@@ -99,6 +99,9 @@ class ComparisonSettings:
     filter: Mapping[str, object] | None = None
     """Filter of the store. None means all documents."""
 
+    label_key: str | None = None
+    """Metadata key that `relevant` names documents by. None means their ids."""
+
     max_tokens: int = 32
     leaks: str = "report"
     jobs: int = 8

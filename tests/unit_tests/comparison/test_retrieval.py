@@ -175,6 +175,34 @@ def test_documents_that_the_store_lacks_are_relevant_and_reported(
         compare(["bread"], vectorstore=store, protocols=("retrieval",))
 
 
+def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) -> None:
+    sources = {key: f"{key.partition('-')[0]}.txt" for key in TEXTS}
+    prompts = [
+        Prompt("bread", "bread sold near the bridge", relevant=["bread.txt", "maps.txt"]),
+        Prompt("lost", "clocks in winter", relevant=["lost.txt"]),
+    ]
+    store = make_store(TEXTS, sources)
+    report = compare(
+        prompts,
+        ("nearest",),
+        vectorstore=store,
+        protocols=("retrieval",),
+        label_key="source",
+        k=8,
+    )
+    names = [sources[key] for key in nearest(prompts[0].text, 8)]
+    assert names.count("bread.txt") > 1
+    expected = ranking_scores(names, prompts[0].judgments, 8)
+    assert by_prompt(report, "nearest", 8) == {
+        "bread": expected,
+        "lost": dict.fromkeys(expected, 0),
+    }
+    assert "1 of 3 relevant documents" in report.notes[0]
+    assert report.relevant == {}
+    with pytest.raises(ArgumentError, match=r"documents have the 'source' such as 'bread.txt'"):
+        compare(prompts[1:], vectorstore=store, protocols=("retrieval",), label_key="source")
+
+
 def test_a_filter_hides_documents(make_store: Callable[..., Chroma]) -> None:
     store = make_store(TEXTS)
     report = compare(

@@ -1,0 +1,68 @@
+"""Hold the documents that a method chose for a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from langchain_sift.report.rows import ChosenDocument
+from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.greedy import stopping_point
+
+
+@dataclass(frozen=True, slots=True)
+class MethodChoice:
+    """The documents that a method chose for a prompt, in the order of choice."""
+
+    chosen: tuple[ChosenDocument, ...]
+    texts: tuple[str, ...]
+    prior_variance: float
+
+    similarities: Array | None
+    """Cosines among the chosen, shape (k, k). None if they are not known."""
+
+    labels: tuple[str, ...]
+    """The name of each document in the labels of prompts, as `Corpus.label_of`."""
+
+    sources: tuple[str | None, ...]
+    """The source of each document in its metadata. None if it names none."""
+
+    seconds: float
+
+    def first(self, count: int) -> MethodChoice:
+        """Return the first documents of the choice."""
+        among = self.similarities
+        return replace(
+            self,
+            chosen=self.chosen[:count],
+            texts=self.texts[:count],
+            labels=self.labels[:count],
+            sources=self.sources[:count],
+            similarities=None if among is None else among[:count, :count],
+        )
+
+    @property
+    def redundancy(self) -> float:
+        """Mean over the choices after the first of the highest cosine with an earlier one."""
+        among = self.similarities
+        if among is None or len(among) < 2:
+            return math.nan
+        return float(np.mean([row[:n].max() for n, row in enumerate(among) if n]))
+
+    def distinct_sources(self, indices: Iterable[int]) -> int | None:
+        """Return the number of different sources of some documents; None if none names one.
+
+        A document without a source is a source by itself.
+        """
+        pairs = [(self.sources[index], self.chosen[index].id) for index in indices]
+        if not any(source for source, _ in pairs):
+            return None
+        return len({(source, None if source else name) for source, name in pairs})
+
+    def stopping_point(self, alpha: float) -> int:
+        """Return the number of documents after which adaptive SIFT would stop."""
+        variances = [document.posterior_variance for document in self.chosen]
+        return stopping_point(variances, alpha=alpha) or len(self.chosen)
