@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from langchain_sift.report.summaries import MethodSummary
 
 _MOST_REASONS = 3  # of rows without a result
-_MOST_SCORES = 4  # that fit into a terminal beside all columns of documents
 _WIDEST = 6  # characters of a heading on one line
+# A terminal of 80 characters beside the name of the method, and the width of its columns.
+_ROOM, _GAP_WIDTH, _NUMBER_WIDTH = 63, 3, 5
 
 
 def print_report(report: Report, failed: Sequence[str] = ()) -> None:
@@ -89,7 +90,7 @@ def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Callable[[MethodSu
             f"{_number(summary.percent_of_base, 1)} ± {_number(summary.standard_error, 1)}"
         )
     if names and all(name in RETRIEVAL_METRICS for name in names):
-        return columns | _of_documents(summaries, narrow=len(names) > _MOST_SCORES)
+        return _fitting(columns, _of_documents(summaries))
     columns["seconds"] = lambda summary: _number(summary.seconds, 2)
     if not names:  # scores and documents do not both fit into a terminal
         columns["documents\n(distinct)"] = lambda summary: (
@@ -99,15 +100,31 @@ def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Callable[[MethodSu
 
 
 def _of_documents(
-    summaries: Sequence[MethodSummary], *, narrow: bool
+    summaries: Sequence[MethodSummary],
 ) -> dict[str, Callable[[MethodSummary], str]]:
-    """Return the columns of retrieved documents that stand beside their scores."""
-    columns: dict[str, Callable[[MethodSummary], str]] = {
-        "redun-\ndancy": lambda summary: _number(summary.redundancy, 2)
-    }
-    if not narrow and any(math.isfinite(summary.distinct_sources) for summary in summaries):
+    """Return the columns of retrieved documents, the most important first."""
+    columns: dict[str, Callable[[MethodSummary], str]] = {}
+    if len({round(summary.documents_used, 1) for summary in summaries}) > 1:
+        # A retriever of LangChain returns 4 documents unless it is told another number.
+        columns["docu-\nments"] = lambda summary: _number(summary.documents_used, 1)
+    columns["redun-\ndancy"] = lambda summary: _number(summary.redundancy, 2)
+    columns["ms"] = lambda summary: _number(1000 * summary.seconds, 1)
+    if any(math.isfinite(summary.distinct_sources) for summary in summaries):
         columns["sources"] = lambda summary: _number(summary.distinct_sources, 1)
-    return columns | {"ms": lambda summary: _number(1000 * summary.seconds, 1)}
+    return columns
+
+
+def _fitting(
+    first: dict[str, Callable[[MethodSummary], str]],
+    others: dict[str, Callable[[MethodSummary], str]],
+) -> dict[str, Callable[[MethodSummary], str]]:
+    """Return the first columns, and as many of the others as fit into a narrow terminal."""
+    columns = dict(first)
+    for heading, cell in others.items():
+        width = sum(max(_NUMBER_WIDTH, *map(len, text.split("\n"))) for text in (*columns, heading))
+        if width + _GAP_WIDTH * (len(columns) + 1) <= _ROOM:
+            columns[heading] = cell
+    return columns
 
 
 def _heading(metric: str) -> str:

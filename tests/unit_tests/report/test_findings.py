@@ -191,3 +191,39 @@ def test_the_main_methods_are_compared_each_with_each():
     pairs = [(a, b) for n, a in enumerate(main) for b in main[n + 1 :]]
     pairs.append(("rag:sift", "rag:nearest"))  # compared although it is not among the main methods
     assert [(d.first, d.second) for d in differences[10:]] == pairs
+
+
+def rankings(scores):
+    return Report(
+        rows=tuple(
+            row(m, f"p{i}", math.nan, protocol="retrieval", k=10, scores={"ndcg": score})
+            for m, values in scores.items()
+            for i, score in enumerate(values)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "sentence"),
+    [
+        ({"nearest": (0.4, 0.5, 0.41, 0.5, 0.42, 0.5), "sift": (0.6, 0.7, 0.62, 0.7, 0.61, 0.7)},
+         r"sift is best, with nDCG@10 0\.655: better than nearest by 0\.200 \(95 % .*\)\."),
+        ({"rag:nearest": (0.4, 0.5, 0.41, 0.5, 0.42, 0.5), "mmr": (0.3, 0.2, 0.3, 0.2, 0.3, 0.2)},
+         r"No method improved on rag:nearest: it is better than the closest \(mmr\) by .*"),
+        ({"mmr": (0.4, 0.5, 0.41, 0.5, 0.42, 0.5), "sift": (0.6, 0.7, 0.62, 0.7, 0.61, 0.7)},
+         r"sift is best, with nDCG@10 0\.655: better than the runner-up \(mmr\) by .*"),
+    ],
+)  # fmt: skip
+def test_without_a_model_methods_are_compared_with_nearest_neighbours(scores, sentence):
+    assert re.fullmatch(sentence, verdict_of(rankings(scores), "retrieval"))
+
+
+def test_selections_alone_are_compared_as_those_of_rag_are():
+    rng = random.Random(0)
+    methods = ("nearest", "mmr", "sift", "sift:kernel=rbf:length_scale=0.35", "own")
+    report = rankings({m: [rng.random() for _ in range(6)] for m in methods})
+    pairs = {
+        frozenset((d.first, d.second)) for d in report.findings["retrieval"].differences["ndcg"]
+    }
+    assert {frozenset(("nearest", m)) for m in methods[1:]} <= pairs
+    assert {frozenset(("sift", "mmr")), frozenset(("sift", "own"))} <= pairs
