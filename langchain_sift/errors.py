@@ -81,7 +81,7 @@ class QuotaExceeded(StoreError):  # noqa: N818
     """A request exceeds a quota of the store, such as those of Chroma Cloud."""
 
     def __init__(self, message: str, quota: str = "", limit: int = 0) -> None:
-        """Keep the name of the quota, as the store calls it, and its limit."""
+        """Keep the name of the quota, as the store calls it, and its limit; 0 if it names none."""
         super().__init__(message)
         self.quota = quota
         self.limit = limit

@@ -182,7 +182,8 @@ class AsyncChroma(VectorStore):
     ) -> list[Document]:
         """Return the k documents nearest to a vector; the filters are those of Chroma."""
         _refuse(kwargs)
-        search = ChromaSearch(np.array([embedding]), k, conditions_of(filter, where_document), None)
+        conditions = conditions_of(filter, where_document)
+        search = ChromaSearch.on(self._handle.server, np.array([embedding]), k, conditions)
         try:
             rows = await self._handle.call(lambda collection: search_rows(collection, search))
         except NotFoundError:

@@ -37,6 +37,11 @@ class AsyncCollectionHandle:
         self._collection: AsyncCollection | None = None
         self._connections: dict[asyncio.AbstractEventLoop, dict[int, httpx.AsyncClient]] = {}
 
+    @property
+    def server(self) -> Any:
+        """The server's interface in Chroma's client."""
+        return self._client._server  # type: ignore[attr-defined]
+
     async def call(
         self,
         operation: Callable[[AsyncCollection], Awaitable[Result]],

@@ -9,23 +9,18 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 
-from langchain_sift.errors import DimensionMismatch, EmbeddingError, InvalidFilter, StoreError
+from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
-from langchain_sift.stores.interface import ROWS_PER_CALL, Nearest, Page, Rows, Search
-
-# A store may hold a text many times. To find `fetch_k` different texts, at most so many times as
-# many rows are read.
-_MOST_COPIES = 16
-# Searches beyond the limit of a store for one answer, each without the texts seen before.
-_FURTHER_SEARCHES = 4
+from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, Search
+from langchain_sift.stores.neighbors import different_texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,58 +193,8 @@ def _neighbors(directions: Array, units: Array, count: int) -> Search[list[_Neig
         units: The same scaled to unit norm.
         count: Number of different texts for each direction.
     """
-    if not len(directions):
-        return []
-    requested = count
-    answers: list[Rows] = yield Nearest(directions, requested)
-    while requested < _MOST_COPIES * count:
-        short = [
-            index
-            for index, rows in enumerate(answers)
-            if rows.seen >= requested and len({d.page_content for d in rows.documents}) < count
-        ]
-        if not short:
-            break
-        limit = answers[short[0]].limit
-        if limit is not None and requested >= limit:
-            for index in short:
-                answers[index] = yield from _beyond_limit(directions[index], answers[index], count)
-            break
-        requested = 4 * requested if limit is None else min(4 * requested, limit)
-        more: list[Rows] = yield Nearest(directions[short], requested)
-        for index, rows in zip(short, more, strict=True):
-            answers[index] = rows
+    answers = yield from different_texts(directions, count)
     return [_with_cosines(*pair) for pair in zip(units, answers, strict=True)]
-
-
-def _beyond_limit(direction: Array, rows: Rows, count: int) -> Search[Rows]:
-    """Request further rows, without the texts of those before, until there are `count` texts.
-
-    Args:
-        direction: Shape (d,), to query the store with.
-        rows: The rows nearest to it, as many as the store allows in one answer.
-        count: Number of different texts. There may be fewer, because a store can exclude only so
-            many texts.
-    """
-    for _ in range(_FURTHER_SEARCHES):
-        copies = Counter(document.page_content for document in rows.documents)
-        if len(copies) >= count:
-            break
-        excluded = tuple(text for text, _ in copies.most_common())
-        try:
-            (more,) = yield Nearest(direction[None], rows.limit or count, excluded)
-        except (InvalidFilter, StoreError):  # such as a server that cannot exclude texts
-            break
-        known = {document.id for document in rows.documents}
-        new = [row for row, document in enumerate(more.documents) if document.id not in known]
-        if not new:
-            break
-        rows = replace(
-            rows,
-            documents=[*rows.documents, *(more.documents[row] for row in new)],
-            vectors=np.concatenate([rows.vectors, more.vectors[new]]),
-        )
-    return rows
 
 
 def _with_cosines(unit: Array, rows: Rows) -> _Neighbors:

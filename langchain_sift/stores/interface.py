@@ -36,7 +36,7 @@ class Rows:
     for, if the store allows no more in one answer."""
 
     limit: int | None = None
-    """Maximum number of rows in an answer to a search. None means no limit. To an adapter that
+    """Maximum number of rows in an answer, if the store is known to have one. To an adapter that
     sets it, `nearest` may be called with `excluded` texts, for rows beyond the limit."""
 
     are_units: bool = False

@@ -22,6 +22,7 @@ from langchain_sift.indexing.index import index_into
 from langchain_sift.indexing.repair import repair
 from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
 from langchain_sift.stores import AsyncChroma
+from langchain_sift.stores.adapters import chroma
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft import LanguageModel
 
@@ -70,6 +71,25 @@ def proxy(server):
 @pytest.fixture
 def location(proxy, tenant):
     return ChromaLocation.of(f"{proxy.url}?tenant={tenant}&database=facts", token=TOKEN)
+
+
+@pytest.fixture(params=["cloud", "gateway"])
+def host(request, monkeypatch):
+    """Name the server as Chroma Cloud, or as a server whose quotas are learned from refusals."""
+    if request.param == "cloud":
+        monkeypatch.setattr(chroma, "CLOUD_HOST", HOST)
+    return request.param
+
+
+def check_refusals(proxy, host):
+    """Check that no request exceeds a documented quota of a server that is known to be the Cloud.
+
+    The number of query vectors is not documented: it is learned from a refusal.
+    """
+    learned = ["Number of query embeddings"]
+    if host == "gateway":
+        learned.append("Number of results")
+    assert [text for text in proxy.refusals if not any(name in text for name in learned)] == []
 
 
 def filled(location, texts):
@@ -132,8 +152,8 @@ both = pytest.mark.parametrize("asynchronous", [False, True], ids=["threads", "c
 @both
 @pytest.mark.parametrize("candidate_search", CANDIDATE_SEARCHES)
 @pytest.mark.parametrize("length", [5, 40, 400])
-def test_a_text_stored_a_thousand_times_hides_no_neighbour(
-    location, proxy, asynchronous, candidate_search, length
+def test_a_text_stored_a_thousand_times_hides_no_neighbour(  # noqa: PLR0917 - parameters
+    location, proxy, host, asynchronous, candidate_search, length
 ):
     texts = [("a (b) [c+]?\n" * 40)[:length] + f"{number}" for number in range(250)]
     query = "which?"
@@ -150,14 +170,27 @@ def test_a_text_stored_a_thousand_times_hides_no_neighbour(
         candidate_search=candidate_search,
     )
     (found,) = search(query)
-    assert proxy.refusals == []
+    check_refusals(proxy, host)
     if candidate_search != "residual":
         assert texts_of(found) == nearest_texts(texts, query, 20)
     assert len(found) == 20
 
 
 @both
-def test_many_queries_in_stores_of_copies(location, proxy, asynchronous):
+def test_a_text_among_the_nearest_that_repeats_needs_no_larger_answer(
+    location, proxy, asynchronous
+):
+    texts = [f"fact {number} of many" for number in range(400)]
+    name = filled(location, texts + nearest_texts(texts, QUERIES[0], 1) * 80)
+    proxy.calls.clear()
+    search = Search(location, name, asynchronous=asynchronous, k=200, search_type="similarity")
+    (found,) = search(QUERIES[0])
+    assert texts_of(found) == nearest_texts(texts, QUERIES[0], 200)
+    assert proxy.refusals == []
+
+
+@both
+def test_many_queries_in_stores_of_copies(location, proxy, host, asynchronous):
     texts = [f"fact {number} of many" for number in range(400)]
     name = filled(location, repeated(texts, 5))
     proxy.calls.clear()
@@ -165,14 +198,13 @@ def test_many_queries_in_stores_of_copies(location, proxy, asynchronous):
     answers = search(*QUERIES[:30])
     for query, found in zip(QUERIES, answers, strict=False):
         assert texts_of(found) == nearest_texts(texts, query, 60)
-    # Only the number of query vectors, which is no documented quota, is learned from a refusal.
-    assert all("query embeddings" in refusal for refusal in proxy.refusals)
+    check_refusals(proxy, host)
     answered = [call for call in proxy.calls if call.action == "Query" and call.refused is None]
     assert max(len(call.body["query_embeddings"]) for call in answered) == QUERY_VECTORS
 
 
 @both
-def test_more_candidates_than_an_answer_may_have(location, proxy, asynchronous):
+def test_more_candidates_than_an_answer_may_have(location, proxy, host, asynchronous):
     texts = [f"fact {number} of many" for number in range(700)]
     name = filled(location, texts)
     proxy.calls.clear()
@@ -182,11 +214,11 @@ def test_more_candidates_than_an_answer_may_have(location, proxy, asynchronous):
     (found,) = search(QUERIES[0])
     assert len(found) == 320
     assert texts_of(found)[:ROWS] == nearest_texts(texts, QUERIES[0], ROWS)
-    assert all("results" in refusal for refusal in proxy.refusals)
+    check_refusals(proxy, host)
 
 
 @both
-def test_filters_leave_room_or_end_the_search(location, proxy, asynchronous):
+def test_filters_leave_room_or_end_the_search(location, proxy, host, asynchronous):
     texts = [f"fact {number} of many" for number in range(300)]
     (first,) = nearest_texts(texts, QUERIES[0], 1)
     name = filled(location, [*texts, *[first] * 500])
@@ -214,17 +246,20 @@ def test_filters_leave_room_or_end_the_search(location, proxy, asynchronous):
     )
     (found,) = search(QUERIES[0])
     assert texts_of(found) == [first]  # no condition is left to exclude it
-    assert proxy.refusals == []
+    check_refusals(proxy, host)
 
 
-def test_a_server_without_regular_expressions_returns_what_it_has(location, proxy, monkeypatch):
+@pytest.mark.parametrize("message", ["$not_regex is unknown", "at most 300"])
+def test_a_server_that_refuses_further_searches_returns_what_it_has(
+    location, proxy, monkeypatch, message
+):
     texts = [f"fact {number} of many" for number in range(100)]
     (first,) = nearest_texts(texts, QUERIES[0], 1)
     name = filled(location, [*texts, *[first] * 500])
 
     def no_expressions(_, action, body):
-        refused = action == "Query" and "regex" in str(body.get("where_document"))
-        return (400, "$not_regex is unknown") if refused else (200, None)
+        further = "regex" in str(body.get("where_document")) or body.get("n_results", 0) > ROWS
+        return (400, message) if action == "Query" and further else (200, None)
 
     monkeypatch.setattr(proxy, "_refusal", no_expressions)
     for asynchronous in (False, True):

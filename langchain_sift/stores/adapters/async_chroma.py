@@ -20,7 +20,7 @@ from langchain_sift.stores.adapters.chroma_filters import (
 )
 from langchain_sift.stores.async_chroma import AsyncChroma
 from langchain_sift.stores.async_collection import search_rows
-from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
+from langchain_sift.stores.interface import Rows
 
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ class AsyncChromaAdapter:
     ) -> list[Rows]:
         """Search once for all directions, or as often as the quotas of the store require."""
         conditions = without_texts(conditions_of(filter, where_document), excluded)
-        search = ChromaSearch(directions, count, conditions, ROWS_PER_CALL)
+        search = ChromaSearch.on(self._handle.server, directions, count, conditions)
         return await self._search(search, timeout)
 
     async def _search(self, search: ChromaSearch, timeout: float) -> list[Rows]:

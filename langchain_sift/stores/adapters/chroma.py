@@ -9,11 +9,13 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 from chromadb import Collection
+from chromadb.api.base_http_client import BaseHTTPClient
 from chromadb.api.fastapi import FastAPI
 from chromadb.errors import ChromaError, NotFoundError
 from langchain_chroma import Chroma
@@ -38,6 +40,7 @@ Response = Mapping[str, Any]
 INCLUDE: Any = ["documents", "metadatas", "embeddings"]
 # For up to so many directions, the rows come with the search itself.
 _FEW_DIRECTIONS = 4
+CLOUD_HOST = "api.trychroma.com"
 
 
 class ChromaAdapter:
@@ -67,8 +70,8 @@ class ChromaAdapter:
     ) -> list[Rows]:
         """Search once for all directions, or as often as the quotas of the store require."""
         conditions = without_texts(conditions_of(filter, where_document), excluded)
-        limit = ROWS_PER_CALL if isinstance(self._store._client._server, FastAPI) else None
-        return self._search(ChromaSearch(directions, count, conditions, limit), timeout)
+        search = ChromaSearch.on(self._store._client._server, directions, count, conditions)
+        return self._search(search, timeout)
 
     def _search(self, search: ChromaSearch, timeout: float) -> list[Rows]:
         def query(collection: Collection) -> list[Rows]:
@@ -171,11 +174,20 @@ class ChromaSearch:
     conditions: Arguments
     """See `conditions_of`."""
 
-    limit: int | None
+    limit: int | None = None
     """See `Rows.limit`."""
 
     allowed: int | None = None
-    """Number of rows that the store allows for a direction, if it refused `count`."""
+    """Number of rows to request instead of `count`, if the store allows no more."""
+
+    @classmethod
+    def on(cls, server: Any, directions: Array, count: int, conditions: Arguments) -> Self:
+        """Return a search of a server, which has a limit if it is Chroma Cloud."""
+        is_server = isinstance(server, BaseHTTPClient)
+        if is_server and urlsplit(server.get_api_url()).hostname == CLOUD_HOST:
+            allowed = min(count, ROWS_PER_CALL)
+            return cls(directions, count, conditions, limit=ROWS_PER_CALL, allowed=allowed)
+        return cls(directions, count, conditions)
 
     @property
     def arguments(self) -> Arguments:
@@ -197,8 +209,9 @@ class ChromaSearch:
             starts = range(0, len(self.directions), refusal.limit)
             parts = [self.directions[start : start + refusal.limit] for start in starts]
             return [replace(self, directions=part) for part in parts]
-        if 0 < refusal.limit < (self.allowed or self.count):
-            return [replace(self, allowed=refusal.limit, limit=refusal.limit)]
+        limit = refusal.limit or ROWS_PER_CALL
+        if limit < (self.allowed or self.count):
+            return [replace(self, allowed=limit, limit=limit)]
         raise refusal
 
     def missing(self, response: Response) -> list[Arguments]:

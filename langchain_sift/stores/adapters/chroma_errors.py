@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 
 import httpx
-from chromadb.errors import InvalidArgumentError, NotFoundError, RateLimitError
+from chromadb.errors import InvalidArgumentError, NotFoundError, QuotaError, RateLimitError
 
 from langchain_sift.errors import (
     CollectionNotFound,
@@ -49,6 +49,8 @@ def typed(error: Exception, label: str) -> SIFTError:
     quota = _QUOTA.search(str(error))
     if quota is not None:
         return QuotaExceeded(f"{label}: {quota[0]}", quota[1], int(quota[2]))
+    if isinstance(error, QuotaError):
+        return QuotaExceeded(f"{label}: a quota is exceeded")
     return _by_class(error, label)
 
 
