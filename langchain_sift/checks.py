@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Collection
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
@@ -70,6 +72,19 @@ def check_fraction(name: str, value: Any) -> None:
     """
     if not (is_finite_number(value) and 0 < value <= 1):
         raise ArgumentError(f"{name} must be above 0 and at most 1, got {value!r}")
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Check that a value is one of the allowed names.
+
+    Raises:
+        ArgumentError: If it is not; the message suggests the nearest name.
+    """
+    if isinstance(value, str) and value in allowed:
+        return
+    alike = get_close_matches(str(value), allowed, n=1)
+    hint = f": did you mean {alike[0]!r}?" if alike else ""
+    raise ArgumentError(f"{name} must be one of {list(allowed)}, got {value!r}{hint}")
 
 
 def check_seconds(name: str, value: Any) -> None:

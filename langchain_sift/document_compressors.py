@@ -14,10 +14,17 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.checks import check_count
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
+from langchain_sift.retrieval.constraints import Constraints, prepare
 from langchain_sift.retrieval.scores import write_gains
-from langchain_sift.retrieval.settings import check_fields, noise_variance_for
-from langchain_sift.selection import select
-from langchain_sift.selection.arguments import Array, check_arguments
+from langchain_sift.retrieval.settings import (
+    CONSTRAINTS,
+    SELECTION_FIELDS,
+    check_fields,
+    with_defaults,
+)
+from langchain_sift.selection.arguments import Array, as_matrices
+from langchain_sift.selection.settings import SelectionSettings
+from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector
 
 
@@ -51,15 +58,44 @@ class SIFTReranker(BaseDocumentCompressor):
     top_n: StrictInt = 4
     """Maximum number of documents to keep."""
 
-    noise_variance: float = 0.01
-    """λ' of SIFT. The default is that of the embeddings, as in `SIFTRetriever`, else 0.01."""
+    kernel: str | None = None
+    """Kernel of SIFT, "rbf" or "linear", as in `SIFTRetriever`."""
+
+    length_scale: float | None = None
+    """ℓ of the kernel "rbf", as in `SIFTRetriever`."""
+
+    noise_variance: float | None = None
+    """λ' of SIFT, as in `SIFTRetriever`."""
 
     stopping_alpha: float | None = None
     """α of adaptive SIFT, which keeps fewer documents for easy queries. Larger values stop
     earlier. None means always `top_n`."""
 
     score_key: str | None = None
+    """Key of the relevance score that a reranker or a retriever wrote into the metadata, such as
+    "relevance_score"; more is better. A document of a low score counts as a noisy observation,
+    as in `SIFTRetriever`. None ignores such scores."""
+
+    gain_key: str | None = None
     """Metadata key for a document's gain. None writes no gain."""
+
+    max_tokens: StrictInt | None = None
+    """Budget of tokens, as in `SIFTRetriever`."""
+
+    token_counter: Any = Field(default=None, repr=False)
+    """Counts the tokens of a text, as in `SIFTRetriever`."""
+
+    max_per_source: StrictInt | None = None
+    """Maximum number of documents of one source, as in `SIFTRetriever`."""
+
+    group_by: str = "source"
+    """Metadata key of a document's source, for `max_per_source`."""
+
+    min_similarity: float | None = None
+    """Lowest cosine with the query, as in `SIFTRetriever`."""
+
+    near_duplicate_similarity: float | None = None
+    """Documents whose cosine is at least this count as one, as in `SIFTRetriever`."""
 
     vector_key: str | None = None
     """Metadata key of a document's vector, which is removed from the result. It must come from the
@@ -69,13 +105,22 @@ class SIFTReranker(BaseDocumentCompressor):
     @classmethod
     def _check_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         check_fields(cls, values)
-        return {"noise_variance": noise_variance_for(values.get("embeddings")), **values}
+        return values
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
         check_count("top_n", self.top_n)
-        check_arguments(self.top_n, self.noise_variance, self.stopping_alpha)
+        self._settings()
         return self
+
+    def _settings(self) -> tuple[SelectionSettings, Constraints]:
+        """Return the settings of the selection and the constraints, with defaults."""
+        fields = {name: getattr(self, name) for name in (*SELECTION_FIELDS, *CONSTRAINTS)}
+        values = with_defaults({"k": self.top_n, "fetch_k": self.top_n, **fields}, self.embeddings)
+        return (
+            SelectionSettings(k=self.top_n, **{name: values[name] for name in SELECTION_FIELDS}),
+            Constraints(**{name: values[name] for name in CONSTRAINTS}),
+        )
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -156,17 +201,13 @@ class SIFTReranker(BaseDocumentCompressor):
         )
         pool = CandidatePool(len(query))
         pool.add(documents, _units(documents, rows, len(query)))
-        candidates = pool.candidates()
-        selection = select(
-            query,
-            candidates.embeddings,
-            k=self.top_n,
-            noise_variance=self.noise_variance,
-            stopping_alpha=self.stopping_alpha,
-        )
+        settings, constraints = self._settings()
+        queries = query[None]
+        candidates, settings = prepare(pool.candidates(), queries, settings, constraints)
+        selection = choose_by_gain(as_matrices(queries, candidates.embeddings), settings)
         chosen = candidates.copy_documents(selection.indices.tolist())
-        if self.score_key is not None:
-            write_gains(chosen, selection.gains.tolist(), self.score_key)
+        if self.gain_key is not None:
+            write_gains(chosen, selection.gains.tolist(), self.gain_key)
         return chosen
 
 

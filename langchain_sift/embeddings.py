@@ -131,6 +131,11 @@ class HiddenStateEmbeddings(Embeddings):
         self.mean = self._states(texts).mean(axis=0)
         return self
 
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._language_model.tokenizer
+
     def collection_metadata(self) -> dict[str, str]:
         """Return the mean and the model's name as metadata for a Chroma collection.
 

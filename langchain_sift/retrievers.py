@@ -41,12 +41,12 @@ from langchain_sift.retrieval.search import (
     embed,
 )
 from langchain_sift.retrieval.settings import (
+    DEFAULT_K,
     FIELDS,
     SEARCH_TYPES,
     RetrievalSettings,
     check_fields,
     merge_settings,
-    noise_variance_for,
 )
 from langchain_sift.stores.interface import (
     AnyAdapter,
@@ -54,6 +54,7 @@ from langchain_sift.stores.interface import (
     blocking_adapter_for,
     embeddings_of,
 )
+from langchain_sift.stores.relevance import cosine_of_relevance
 
 _CURE = "use `ainvoke` or `abatch`"
 _GAIN = "langchain_sift_gain"
@@ -102,19 +103,29 @@ class SIFTRetriever(VectorStoreRetriever):
     """ "sift", or for comparison: "similarity" (nearest neighbours), "mmr" (in its order of choice)
     or "uncertainty_sampling"."""
 
-    k: StrictInt = 4
-    """Maximum number of documents to return (the paper's N)."""
+    k: StrictInt = DEFAULT_K
+    """Maximum number of documents to return (the paper's N). With `max_tokens` and no `k`, as many
+    as the budget holds."""
 
     fetch_k: StrictInt = 200
     """Maximum number of candidates for each vector of the query (the paper's K), at least `k`.
     With `k` candidates, SIFT can only change their order."""
 
-    noise_variance: float = 0.01
+    kernel: str | None = None
+    """"rbf": texts of low similarity are unrelated, which is safe for any embedding. "linear": the
+    paper's, for which the similarity of unrelated texts counts as information too. None means
+    that of the store's embeddings, if they have the attribute `kernel`, else the general
+    default."""
+
+    length_scale: float | None = None
+    """ℓ of the kernel "rbf", exp((cos − 1) / ℓ²). Towards 0, the choice is that of nearest
+    neighbours; larger values choose more different documents. None means the default."""
+
+    noise_variance: float | None = None
     """The paper's λ', positive. Towards 0, only new information about the query counts; towards
-    infinity, the choice is that of nearest neighbours. The right value depends on the embedding:
-    0.01 for the paper's, 0.1 to 1 for the hidden states of a small model, 1 for
-    `all-MiniLM-L6-v2`. By default, the `noise_variance` of the store's embeddings if they have
-    that attribute, as `HiddenStateEmbeddings` do."""
+    infinity, the choice is that of nearest neighbours. None means the `noise_variance` of the
+    store's embeddings if they have that attribute, as `HiddenStateEmbeddings` do, else the
+    default of the kernel."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier. None never stops
@@ -123,14 +134,46 @@ class SIFTRetriever(VectorStoreRetriever):
     candidate_search: str = "nearest"
     """The source of the candidates. "nearest": the `fetch_k` rows nearest to the query. "residual":
     before each choice, rows near to the unexplained part of the query, and rows that gain more
-    than the best candidate so far; see `select_residual`. "exhaustive": every row, for small
-    stores."""
+    than the best candidate so far, with the linear kernel; see `select_residual`. "exhaustive":
+    every row, for small stores."""
 
     step_fetch_k: StrictInt = 5
     """Number of candidates that "residual" fetches before each choice, in each of three
     directions."""
 
+    max_tokens: StrictInt | None = None
+    """Budget of tokens for all documents together. SIFT then chooses by gain per token, and passes
+    over documents that are longer than what is left; no document is cut. Nothing is returned if
+    no candidate fits. None means no budget."""
+
+    token_counter: Any = Field(default=None, repr=False)
+    """Counts the tokens of a text: a function, a tokenizer with `encode` or a LangChain model. None
+    means the tokenizer of the store's embeddings if they show one, else four characters a
+    token."""
+
+    max_per_source: StrictInt | None = None
+    """Maximum number of documents of one source, among the `fetch_k` candidates. None means no
+    limit."""
+
+    group_by: str = "source"
+    """Key of a document's source in its metadata, for `max_per_source`. A document without the key
+    is a source of its own."""
+
+    min_similarity: float | None = None
+    """Lowest cosine with the query, the highest of its vectors: nothing is returned for a query
+    that no document is about. None means no limit."""
+
+    near_duplicate_similarity: float | None = None
+    """Candidates whose cosine is at least this count as one, the nearest to the query; `copies` of
+    `retrieve_with_scores` is their number. None merges identical texts alone."""
+
     score_key: str | None = None
+    """Key of a relevance score in the documents' metadata, such as trust or recency; more is
+    better. A document with half the score has half the gain at first: SIFT takes it for a noisy
+    observation, with a λ' of its own. Scores beyond 0 to 1 are scaled to that range among the
+    candidates, and a document without a score has their mean. None means equal relevance."""
+
+    gain_key: str | None = None
     """Key under which the metadata of a document get its gain. None writes nothing."""
 
     query_splitter: Callable[[str], Sequence[str]] | None = None
@@ -152,13 +195,9 @@ class SIFTRetriever(VectorStoreRetriever):
     @model_validator(mode="before")
     @classmethod
     def validate_search_type(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Check the names of the fields, and set the default of λ'."""
+        """Check the names of the fields."""
         check_fields(cls, values)
-        if "noise_variance" in values:
-            return values
-        of_store = getattr(values.get("vectorstore"), "embeddings", None)
-        embeddings = values.get("query_embedder") if of_store is None else of_store
-        return {"noise_variance": noise_variance_for(embeddings), **values}
+        return values
 
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
@@ -173,11 +212,13 @@ class SIFTRetriever(VectorStoreRetriever):
 
         Args:
             retriever: The result of `vectorstore.as_retriever(...)`.
-            **settings: Fields of the new retriever.
+            **settings: Fields of the new retriever. Without `min_similarity` among them, a
+                `score_threshold` of the other becomes the `min_similarity` that passes the same
+                documents, for embeddings of unit norm.
 
         Raises:
-            ArgumentError: If `retriever` is not a vector-store retriever, or has a
-                `score_threshold`, which SIFT does not support.
+            ArgumentError: If `retriever` is not a vector-store retriever, or the scale of its
+                `score_threshold` is not known.
         """
         if not isinstance(retriever, VectorStoreRetriever):
             raise ArgumentError(
@@ -185,11 +226,10 @@ class SIFTRetriever(VectorStoreRetriever):
                 f"{type(retriever).__name__}: of a store, make SIFTRetriever(vectorstore=store)"
             )
         search_kwargs = dict(retriever.search_kwargs)
-        if "score_threshold" in search_kwargs:
-            raise ArgumentError(
-                "SIFT has no score_threshold: take it out of search_kwargs, and set "
-                "stopping_alpha if easy queries should get fewer documents"
-            )
+        threshold = search_kwargs.pop("score_threshold", None)
+        if threshold is not None and "min_similarity" not in settings:
+            cosine = cosine_of_relevance(retriever.vectorstore, threshold)
+            settings = {"min_similarity": max(-1.0, cosine), **settings}
         if settings.get("search_type") != "mmr":
             search_kwargs.pop("lambda_mult", None)
         inherited = {
@@ -204,7 +244,7 @@ class SIFTRetriever(VectorStoreRetriever):
     def from_settings(
         cls, settings: CalibratedSettings | Path | str, *, vectorstore: VectorStore, **fields: Any
     ) -> Self:
-        """Return a retriever with the λ', `k` and `fetch_k` that `calibrate` chose.
+        """Return a retriever with the kernel, λ', `k` and `fetch_k` that `calibrate` chose.
 
         Args:
             settings: The calibrated settings, or their file.
@@ -272,7 +312,7 @@ class SIFTRetriever(VectorStoreRetriever):
 
         `min_gain` of a `FineTuneConfig` needs the gains.
         """
-        return self.model_copy(update={"score_key": self.score_key or _GAIN})
+        return self.model_copy(update={"gain_key": self.gain_key or _GAIN})
 
     # Retrieval with scores
 
@@ -340,7 +380,7 @@ class SIFTRetriever(VectorStoreRetriever):
         if run_manager.handlers:
             child = run_manager.get_child()
             dispatch_custom_event("sift_selection", choice.event(), config={"callbacks": child})
-        return choice.documents(self.score_key)
+        return choice.documents(self.gain_key)
 
     async def _aget_relevant_documents(
         self,
@@ -357,7 +397,7 @@ class SIFTRetriever(VectorStoreRetriever):
         if run_manager.handlers:
             config: RunnableConfig = {"callbacks": run_manager.get_child()}
             await adispatch_custom_event("sift_selection", choice.event(), config=config)
-        return choice.documents(self.score_key)
+        return choice.documents(self.gain_key)
 
     def batch(
         self,
@@ -448,12 +488,20 @@ class SIFTRetriever(VectorStoreRetriever):
     ) -> RetrievalSettings:
         return merge_settings(
             self.search_type,
-            fields={name: getattr(self, name) for name in FIELDS},
+            fields=self._fields(),
             search_kwargs=self.search_kwargs,
             call=call,
             adapter=adapter,
+            embeddings=self.vectorstore.embeddings or self.query_embedder,
             require_filter=self.require_filter and check_filter,
         )
+
+    def _fields(self) -> dict[str, object]:
+        """Return the settings that are fields; without a default `k` that a budget replaces."""
+        fields = {name: getattr(self, name) for name in FIELDS}
+        if "k" not in self.model_fields_set:
+            del fields["k"]
+        return fields
 
 
 def _choice_of_batch(

@@ -6,7 +6,8 @@ step, and carries nothing from one step to the next. Axes: n candidates, d dimen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,26 +16,47 @@ from hypothesis import strategies as st
 Array = np.ndarray
 
 
-def posterior_variance(queries: Array, observed: Array, noise_variance: float) -> float:
-    """σ²_X(x*) = k(x*, x*) − k_X(x*)ᵀ (K_X + λ' I)⁻¹ k_X(x*), summed over the queries."""
-    prior = float(sum(query @ query for query in queries))
+Kernel = Callable[[Array, Array], float]
+
+
+def linear(left: Array, right: Array) -> float:
+    """k(x, x') = xᵀx'."""
+    return float(left @ right)
+
+
+def rbf(length_scale: float) -> Kernel:
+    """k(x, x') = exp(−‖x − x'‖² / (2 ℓ²))."""
+    return lambda left, right: float(np.exp(-np.sum((left - right) ** 2) / (2 * length_scale**2)))
+
+
+def posterior_variance(
+    queries: Array, observed: Array, noise_variance: float | Array, kernel: Kernel = linear
+) -> float:
+    """σ²_X(x*) = k(x*, x*) − k_X(x*)ᵀ (K_X + diag λ')⁻¹ k_X(x*), summed over the queries.
+
+    The noise variance is a number, or one for each row observed.
+    """
+    prior = float(sum(kernel(query, query) for query in queries))
     if len(observed) == 0:
         return prior
-    kernel_matrix = np.array([[float(left @ right) for right in observed] for left in observed])
-    noisy = kernel_matrix + noise_variance * np.eye(len(observed))
-    covariances = observed @ queries.T
+    kernel_matrix = np.array([[kernel(left, right) for right in observed] for left in observed])
+    noisy = kernel_matrix + np.diag(np.broadcast_to(noise_variance, len(observed)))
+    covariances = np.array([[kernel(row, query) for query in queries] for row in observed])
     return prior - float(np.trace(covariances.T @ np.linalg.solve(noisy, covariances)))
 
 
 def variances_if_chosen(
-    queries: Array, candidates: Array, chosen: Sequence[int], noise_variance: float
+    queries: Array,
+    candidates: Array,
+    chosen: Sequence[int],
+    noise_variance: float | Array,
+    kernel: Kernel = linear,
 ) -> Array:
     """Return what the queries' variance would be after each candidate, shape (n,)."""
+    noise = np.broadcast_to(noise_variance, len(candidates))
+    sets = [[*chosen, index] for index in range(len(candidates))]
     return np.array(
-        [
-            posterior_variance(queries, candidates[[*chosen, index]], noise_variance)
-            for index in range(len(candidates))
-        ]
+        [posterior_variance(queries, candidates[rows], noise[rows], kernel) for rows in sets]
     )
 
 
@@ -89,4 +111,74 @@ def problems(draw: st.DrawFn, *, duplicates: bool = True) -> Problem:
         k=draw(st.integers(1, 8)),
         noise_variance=draw(st.sampled_from([1e-3, 0.01, 0.1, 1.0, 30.0])),
         replace=draw(st.booleans()),
+    )
+
+
+@dataclass(frozen=True)
+class ConstrainedProblem:
+    """One random case with a kernel, noise variances, costs and groups."""
+
+    problem: Problem
+    length_scale: float | None
+    """None means the linear kernel."""
+
+    noise: Array
+    costs: Array | None
+    max_cost: float | None
+    groups: Array | None
+    max_per_group: int | None
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel as a function."""
+        return linear if self.length_scale is None else rbf(self.length_scale)
+
+    def options(self) -> dict[str, object]:
+        """Return the keyword arguments of `select`."""
+        names = {} if self.length_scale is None else {"length_scale": self.length_scale}
+        return {
+            "k": self.problem.k,
+            "noise_variance": self.noise,
+            "kernel": "linear" if self.length_scale is None else "rbf",
+            "replace": self.problem.replace,
+            "costs": self.costs,
+            "max_cost": self.max_cost,
+            "groups": self.groups,
+            "max_per_group": self.max_per_group,
+            **names,
+        }
+
+    def allowed(self, chosen: Sequence[int]) -> list[int]:
+        """Return the candidates that may be chosen next."""
+        rows = range(len(self.problem.candidates))
+        if not self.problem.replace:
+            rows = [row for row in rows if row not in chosen]
+        if self.costs is not None and self.max_cost is not None:
+            left = self.max_cost - sum(self.costs[row] for row in chosen)
+            rows = [row for row in rows if self.costs[row] <= left]
+        if self.groups is not None:
+            counts = Counter(self.groups[row] for row in chosen)
+            rows = [row for row in rows if counts[self.groups[row]] < self.max_per_group]
+        return list(rows)
+
+
+@st.composite
+def constrained_problems(draw: st.DrawFn) -> ConstrainedProblem:
+    """Draw a case in which each constraint may be set or not."""
+    problem = draw(problems())
+    n = len(problem.candidates)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = np.linalg.norm(problem.candidates, axis=1).mean()
+    has_costs, has_groups = draw(st.booleans()), draw(st.booleans())
+    max_cost = draw(st.sampled_from([None, 1.0, 20.0, 60.0])) if has_costs else None
+    has_own_noise = draw(st.booleans())
+    factors = rng.choice([1.0, 3.0, 1e3, 1e9], size=n) if has_own_noise else np.ones(n)
+    return ConstrainedProblem(
+        problem,
+        length_scale=draw(st.sampled_from([None, 0.35 * scale, scale, 3.0 * scale])),
+        noise=problem.noise_variance * factors,
+        costs=rng.integers(1, 30, size=n) if has_costs else None,
+        max_cost=max_cost,
+        groups=rng.integers(0, 4, size=n) if has_groups else None,
+        max_per_group=draw(st.integers(1, 3)) if has_groups else None,
     )

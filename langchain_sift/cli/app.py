@@ -52,6 +52,8 @@ class SelectionOptions(TypedDict, total=False):
 
     k: int
     fetch_k: int
+    kernel: str
+    length_scale: float
     noise_variance: float
 
 
@@ -98,6 +100,8 @@ def selection_options(
     *,
     k: int | None = None,
     fetch_k: int | None = None,
+    kernel: str | None = None,
+    length_scale: float | None = None,
     noise_variance: float | None = None,
 ) -> SelectionOptions:
     """Return the options that are set; an option takes precedence over the saved value."""
@@ -108,6 +112,10 @@ def selection_options(
         options["k"] = k
     if fetch_k is not None:
         options["fetch_k"] = fetch_k
+    if kernel is not None:
+        options["kernel"] = kernel
+    if length_scale is not None:
+        options["length_scale"] = length_scale
     if noise_variance is not None:
         options["noise_variance"] = noise_variance
     return options

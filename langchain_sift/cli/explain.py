@@ -23,6 +23,8 @@ from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
     FetchKOption,
+    KernelOption,
+    LengthScaleOption,
     NoiseVarianceOption,
     SettingsOption,
     StoreHeaderOption,
@@ -48,6 +50,8 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         int | None, typer.Option(metavar="N", help="Number of documents to choose. Default: 8.")
     ] = None,
     fetch_k: FetchKOption = None,
+    kernel: KernelOption = None,
+    length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
@@ -63,7 +67,12 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
 
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         options = selection_options(
-            read_saved(settings), k=k, fetch_k=fetch_k, noise_variance=noise_variance
+            read_saved(settings),
+            k=k,
+            fetch_k=fetch_k,
+            kernel=kernel,
+            length_scale=length_scale,
+            noise_variance=noise_variance,
         )
         with locked(location.text, exclusive=False):
             explanation = explain(open_store(location, collection, embeddings), query, **options)

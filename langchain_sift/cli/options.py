@@ -64,11 +64,21 @@ FetchKOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Number of candidates to choose from. Default: 200."),
 ]
-NoiseVarianceOption = Annotated[
+KernelOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Kernel of SIFT: rbf or linear. Default: rbf, or the embeddings' own."
+    ),
+]
+LengthScaleOption = Annotated[
     float | None,
     typer.Option(
-        metavar="X", help="λ' of SIFT. Default: 1 for hidden states, 0.01 for other embeddings."
+        metavar="X", help="Length scale of the kernel rbf: smaller is closer to nearest neighbours."
     ),
+]
+NoiseVarianceOption = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="λ' of SIFT. Default: that of the kernel or the embeddings."),
 ]
 LearningRateOption = Annotated[
     float | None,
@@ -162,7 +172,8 @@ MethodsOption = Annotated[
         help="base; rag:, ttft: or both: followed by nearest, nearest-repeated, uncertainty, "
         "mmr, hull, random, sift, sift:residual, sift:exhaustive or the name of a "
         "--retriever; or the name of a --chain. With --protocol retrieval also without rag:, as in "
-        "nearest,sift. Options follow a method: :noise_variance=X and :stopping_alpha=X. Default: "
+        "nearest,sift. Options follow a method: :kernel=NAME, :length_scale=X, :noise_variance=X "
+        "and :stopping_alpha=X. Default: "
         "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift, or nearest,mmr,sift for retrieval.",
     ),
 ]

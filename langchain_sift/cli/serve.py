@@ -19,7 +19,9 @@ from langchain_sift.cli.app import (
 from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
+    KernelOption,
     LearningRateOption,
+    LengthScaleOption,
     LoraRankOption,
     MaxLengthOption,
     ModelOption,
@@ -93,6 +95,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Number of documents for a prompt, unless the request sets it. Default: 20.",
         ),
     ] = None,
+    kernel: KernelOption = None,
+    length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
     learning_rate: LearningRateOption = None,
     lora_rank: LoraRankOption = None,
@@ -145,7 +149,13 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             name=name,
             tenants=_tenants(tenants, api_key),
             mode=mode,
-            **selection_options(saved, k=k, noise_variance=noise_variance),
+            **selection_options(
+                saved,
+                k=k,
+                kernel=kernel,
+                length_scale=length_scale,
+                noise_variance=noise_variance,
+            ),
             finetune=finetune_config(
                 saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
             ),

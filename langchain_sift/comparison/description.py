@@ -12,6 +12,7 @@ import numpy as np
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import ComparisonSettings
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.ttft.texts import digest_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ def describe(
     settings: ComparisonSettings,
     *,
     language_model: LanguageModel | None,
-    noise_variance: float,
     corpus: Corpus,
     prompts: Sequence[Prompt],
     notes: Sequence[str],
@@ -32,13 +32,13 @@ def describe(
     Args:
         settings: The settings.
         language_model: The model. None if no protocol needs one.
-        noise_variance: λ'.
         corpus: The documents.
         prompts: The prompts, also those that are left out.
         notes: Sentences for the reader of the report.
     """
     return {
-        **_described(settings, noise_variance),
+        **_described(settings),
+        **_kernels(settings, corpus.embeddings),
         **_described_model(settings, language_model),
         **_fingerprints(corpus, prompts),
         **_runnables(settings),
@@ -46,16 +46,33 @@ def describe(
     }
 
 
-def _described(settings: ComparisonSettings, noise_variance: float) -> dict[str, object]:
+def _described(settings: ComparisonSettings) -> dict[str, object]:
     return {
         "methods": [method.name for method in settings.methods],
         "protocols": list(settings.protocols),
         "k": list(settings.ks),
         "fetch_k": settings.fetch_k,
-        "noise_variance": noise_variance,
         "filter": None if settings.filter is None else dict(settings.filter),
         "label_key": settings.label_key,
     }
+
+
+def _kernels(settings: ComparisonSettings, embeddings: object) -> dict[str, object]:
+    """Return the kernel and λ' of the methods that set none."""
+    retrieval, training = (
+        kernel_settings(
+            embeddings,
+            kernel=settings.kernel,
+            length_scale=settings.length_scale,
+            noise_variance=settings.noise_variance,
+            for_training=for_training,
+        )
+        for for_training in (False, True)
+    )
+    if retrieval == training or not any(method.fine_tunes for method in settings.methods):
+        return asdict(retrieval)
+    of_training = {f"training_{name}": value for name, value in asdict(training).items()}
+    return {**asdict(retrieval), **of_training}
 
 
 def _described_model(

@@ -41,7 +41,6 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row, in_order
-from langchain_sift.retrieval.settings import noise_variance_for
 
 if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
@@ -61,6 +60,8 @@ def compare(
     settings: CalibratedSettings | Path | str | None = None,
     k: int | Sequence[int] | None = None,
     fetch_k: int | None = None,
+    kernel: str | None = None,
+    length_scale: float | None = None,
     noise_variance: float | None = None,
     finetune: FineTuneConfig | None = None,
     retrievers: Mapping[str, Retriever] | None = None,
@@ -86,7 +87,8 @@ def compare(
             the documents before the prompt) followed by a selection: "sift", "sift:residual",
             "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty", "mmr", "hull",
             "random", or the name of one of `retrievers`; or the name of one of `chains`. Options
-            of a selection follow it: ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER". The
+            of a selection follow it: ":kernel=NAME", ":length_scale=NUMBER",
+            ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER". The
             protocol "retrieval" takes selections alone, too ("sift"), and no "base". Default:
             `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for that protocol.
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`. The
@@ -100,14 +102,16 @@ def compare(
             scores the documents against the `relevant` ones of a prompt (nDCG, recall, MRR and
             hit rate of the first k; α-nDCG and the recall of intents if they are grouped), or, if
             none are known, by whether one of them contains one of its `answers`.
-        settings: The settings that `calibrate` chose, or their file: defaults for the next four
+        settings: The settings that `calibrate` chose, or their file: defaults for the next six
             arguments, which take precedence.
         k: Number of documents chosen for a prompt; default 20, for "retrieval" alone 10. Several
             numbers are compared in one run, and cost little more than the largest. Fine-tuning
             takes one step on each document; RAG puts as many different ones before the prompt as
             fit into the model's context, in the order of choice.
         fetch_k: Number of nearest neighbours to choose from; default 200, raised to `k`.
-        noise_variance: λ' of SIFT; default as in `SIFTRetriever`.
+        kernel: Kernel of SIFT, "rbf" or "linear"; default as in `SIFTRetriever`.
+        length_scale: ℓ of the kernel "rbf", likewise.
+        noise_variance: λ' of SIFT, likewise.
         finetune: The config of fine-tuning; its `max_length` also cuts the documents of RAG.
         retrievers: Your runnables from a query to documents, by name.
         chains: Your runnables from a question to an answer, by name, such as RAG with another
@@ -157,6 +161,8 @@ def compare(
         protocols=parsed,
         ks=parse_ks(default.k if k is None else k),
         fetch_k=default.fetch_k if fetch_k is None else fetch_k,
+        kernel=kernel or default.kernel,
+        length_scale=default.length_scale if length_scale is None else length_scale,
         noise_variance=default.noise_variance if noise_variance is None else noise_variance,
         finetune=replace(default.finetune if finetune is None else finetune, seed=seed),
         retrievers=retrievers or {},
@@ -209,9 +215,6 @@ def run_comparison(
         EngineError: If the Ray cluster has no room for an actor, or kills the actors.
         StoreError: If the store cannot be read.
     """
-    noise_variance = settings.noise_variance
-    if noise_variance is None:
-        noise_variance = noise_variance_for(vectorstore.embeddings)
     corpus = Corpus.read(vectorstore, settings.filter, label_key=settings.label_key)
     all_prompts = prompts
     leaks: dict[str, str] = {}
@@ -223,7 +226,6 @@ def run_comparison(
     described = describe(
         settings,
         language_model=language_model,
-        noise_variance=noise_variance,
         corpus=corpus,
         prompts=all_prompts,
         notes=labels.notes,
@@ -232,7 +234,7 @@ def run_comparison(
     if folder is not None:
         folder.begin(described)
         folder.describe(prompt_texts, leaks, labels.relevant)
-    planner = Planner(corpus, settings, noise_variance, labels)
+    planner = Planner(corpus, settings, labels)
     measure = measure_nothing if language_model is None else _measure(settings, language_model)
     rows = run(planner, units_of(prompts, settings, labels), measure, folder, on_row)
     order = {prompt.id: index for index, prompt in enumerate(prompts)}

@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from langchain_sift.checks import check_choice
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES, SELECTION
 from langchain_sift.selection import SELECTORS
+from langchain_sift.selection.settings import KERNELS
 
 SEARCHES = ("nearest", "residual", "exhaustive")
-_OPTIONS = ("noise_variance", "stopping_alpha")
+_NUMBERS = ("noise_variance", "length_scale", "stopping_alpha")
 
 # Repeated documents are part of these methods: each repeat is one more gradient step.
 _REPEATING = ("sift", "uncertainty", "nearest-repeated", "hull")
@@ -36,6 +38,12 @@ class Method:
 
     noise_variance: float | None = None
     """λ'. None means that of the comparison."""
+
+    kernel: str | None = None
+    """"linear" or "rbf". None means that of the comparison."""
+
+    length_scale: float | None = None
+    """ℓ of "rbf". None means that of the comparison."""
 
     stopping_alpha: float | None = None
     """α of adaptive stopping. None means no stopping."""
@@ -78,7 +86,8 @@ def parse_methods(
     Args:
         names: "base"; "rag:", "ttft:" or "both:" and a selection; a selection alone; or the name
             of a chain. "sift" may be followed by "residual" or "exhaustive", and each selection
-            by "noise_variance=NUMBER" and "stopping_alpha=NUMBER", all separated by colons.
+            by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
+            "stopping_alpha=NUMBER", all separated by colons.
         retrievers: Names of the user's retrievers, which are selections as well.
         chains: Names of the user's chains, which are methods.
         base: If True, the base model is added.
@@ -115,11 +124,12 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     search = "nearest"
     if options and selection == "sift" and options[0] in SEARCHES:
         search = options.pop(0)
-    numbers = {}
+    method = Method(name, mode, selection, search)
     for option in options:
-        key, number = _parse_option(name, option, selection)
-        numbers[key] = number
-    return Method(name, mode, selection, search, **numbers)
+        method = _with_option(method, option)
+    if search == "residual" and method.kernel not in {None, "linear"}:
+        raise ArgumentError(f"{name!r}: the search 'residual' needs the kernel 'linear'")
+    return method
 
 
 def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
@@ -131,15 +141,31 @@ def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> s
     return f"there is no method {name!r}: use some of {', '.join(known)}"
 
 
-def _parse_option(name: str, option: str, selection: str) -> tuple[str, float]:
+def _with_option(method: Method, option: str) -> Method:
+    """Return the method with an option, such as "kernel=rbf"."""
     key, _, value = option.partition("=")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if key in _OPTIONS and selection in SELECTORS and 0 < number < math.inf:
-        return key, number
-    allowed = " and ".join(f"{key}=NUMBER" for key in _OPTIONS)
-    if selection == "sift":
+    is_ours, number = method.selection in SELECTORS, _number(value)
+    if is_ours and key == "kernel":
+        check_choice(f"{method.name!r}: kernel", value, KERNELS)
+        return replace(method, kernel=value)
+    if is_ours and 0 < number < math.inf:
+        if key == "length_scale":
+            return replace(method, length_scale=number)
+        if key == "noise_variance":
+            return replace(method, noise_variance=number)
+        if key == "stopping_alpha":
+            return replace(method, stopping_alpha=number)
+    allowed = " and ".join(["kernel=NAME", *(f"{key}=NUMBER" for key in _NUMBERS)])
+    if method.selection == "sift":
         allowed += f", and before them one of {', '.join(SEARCHES)}"
-    raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {allowed}")
+    raise ArgumentError(
+        f"{method.name!r}: {option!r} is no option of {method.selection}: use {allowed}"
+    )
+
+
+def _number(text: str) -> float:
+    """Return the number; NaN if the text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -31,7 +31,6 @@ class Planner:
 
     corpus: Corpus
     settings: ComparisonSettings
-    noise_variance: float
 
     labels: Labels
     """The labels of prompts, for the protocol "retrieval"."""
@@ -121,7 +120,9 @@ class Planner:
                 query,
                 k=k,
                 fetch_k=self.settings.fetch_k,
-                noise_variance=self.noise_variance,
+                kernel=self.settings.kernel,
+                length_scale=self.settings.length_scale,
+                noise_variance=self.settings.noise_variance,
                 seed=f"{self.settings.finetune.seed} {prompt.id}",
             )
             choice = replace(choice, seconds=choice.seconds + seconds)

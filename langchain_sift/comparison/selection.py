@@ -7,7 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -20,10 +20,13 @@ from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
-from langchain_sift.retrieval.settings import RetrievalSettings, method_of
+from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import SELECTORS, random
 from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.greedy import method_of
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
 from langchain_sift.stores.interface import Search, blocking_adapter_for, embeddings_of
@@ -124,7 +127,9 @@ class Corpus:
         *,
         k: int,
         fetch_k: int,
-        noise_variance: float,
+        kernel: str | None,
+        length_scale: float | None,
+        noise_variance: float | None,
         seed: str,
     ) -> MethodChoice:
         """Choose k documents, without adaptive stopping.
@@ -134,7 +139,9 @@ class Corpus:
             query: The embedding of the query, shape (d,).
             k: Number of documents.
             fetch_k: Number of nearest neighbours to choose from, for the search "nearest".
-            noise_variance: λ', if the method sets none.
+            kernel: The kernel, if the method sets none. None means the default.
+            length_scale: ℓ of "rbf", likewise.
+            noise_variance: λ', likewise.
             seed: Seed of a random choice.
 
         Raises:
@@ -143,13 +150,19 @@ class Corpus:
         selector = SELECTORS[method.selection]
         if selector is random:
             selector = partial(random, seed=zlib.crc32(seed.encode()))
+        is_residual = method.search == "residual"
+        kernel_and_noise = kernel_settings(
+            self.embeddings,
+            kernel="linear" if is_residual else method.kernel or kernel,
+            length_scale=method.length_scale or length_scale,
+            noise_variance=method.noise_variance or noise_variance,
+            for_training=method.fine_tunes,
+        )
         settings = RetrievalSettings(
             method=method_of(selector),
-            k=k,
+            selection=SelectionSettings(k=k, replace=method.repeats, **asdict(kernel_and_noise)),
             fetch_k=fetch_k,
-            noise_variance=method.noise_variance or noise_variance,
             candidate_search=method.search,
-            replace=method.repeats,
         )
         choice = choose_exactly(self.index, settings, query[None])
         selection, rows = choice.selection, choice.selection.indices.tolist()

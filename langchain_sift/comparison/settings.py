@@ -20,6 +20,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.report.conditions import Condition, parse_condition
 from langchain_sift.report.rows import BASE, CHAIN, SELECTION
 from langchain_sift.selection.arguments import check_arguments
+from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
 
 Retriever = Runnable[str, list[Document]]
 Chain = Runnable[Any, Any]
@@ -42,8 +43,14 @@ class Defaults:
     k: int = 20
     fetch_k: int = 200
 
+    kernel: str | None = None
+    """None means the default of `SIFTRetriever`."""
+
+    length_scale: float | None = None
+    """ℓ of "rbf". None means the default."""
+
     noise_variance: float | None = None
-    """λ'. None means that of the store's embeddings."""
+    """λ'. None means the default."""
 
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
 
@@ -86,11 +93,17 @@ class ComparisonSettings:
     fetch_k: int
     """Number of candidates; raised to the largest k."""
 
-    noise_variance: float | None
-    """λ'. None means that of the store's embeddings."""
-
     finetune: FineTuneConfig
     """Its seed is the seed of random choices as well."""
+
+    kernel: str | None = None
+    """Kernel of the methods that set none. None means the default of `SIFTRetriever`."""
+
+    length_scale: float | None = None
+    """ℓ of "rbf", likewise."""
+
+    noise_variance: float | None = None
+    """λ', likewise."""
 
     retrievers: Mapping[str, Retriever] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
@@ -115,6 +128,7 @@ class ComparisonSettings:
         Raises:
             ArgumentError: If a value is out of range, or no protocol can measure a method.
         """
+        Kernel(self.kernel or "linear", self.length_scale or DEFAULT_LENGTH_SCALE)
         for k in self.ks:
             check_arguments(k, 1.0 if self.noise_variance is None else self.noise_variance, None)
         check_integer("fetch_k", self.fetch_k, 1)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.checks import check_count
-from langchain_sift.retrieval.settings import noise_variance_for
-from langchain_sift.selection import Selection, nearest_neighbors, select
-from langchain_sift.selection.arguments import Array, check_arguments
+from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.selection import Selection
+from langchain_sift.selection.arguments import Array, as_matrices
 from langchain_sift.selection.greedy import stopping_point
+from langchain_sift.selection.nearest import choose_nearest
 from langchain_sift.selection.posterior import irreducible_variance
+from langchain_sift.selection.settings import SelectionSettings
+from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.stores.calls import fetch_candidates
 from langchain_sift.stores.candidates import Candidates, unit_vector
 from langchain_sift.stores.interface import embed_query
@@ -62,6 +65,8 @@ class Explanation:
     candidates: int
     """Number of candidates, of different texts."""
 
+    kernel: str
+    length_scale: float
     noise_variance: float
     prior_variance: float
     irreducible_variance: float
@@ -80,6 +85,8 @@ def explain(
     *,
     k: int = 8,
     fetch_k: int = 200,
+    kernel: str | None = None,
+    length_scale: float | None = None,
     noise_variance: float | None = None,
     timeout: float = 30.0,
 ) -> Explanation:
@@ -90,41 +97,56 @@ def explain(
         query: The text to retrieve for.
         k: Maximum number of documents.
         fetch_k: Maximum number of candidates, at least `k`.
-        noise_variance: λ'. None means the default of `SIFTRetriever`.
+        kernel: "rbf" or "linear". None means the default of `SIFTRetriever`.
+        length_scale: ℓ of the kernel "rbf", likewise.
+        noise_variance: λ', likewise.
         timeout: Seconds that the store may take.
 
     Raises:
         ArgumentError: If a number is out of range.
         StoreError: If the store cannot answer.
     """
-    noise_variance = noise_variance_for(vectorstore.embeddings, noise_variance)
-    check_arguments(k, noise_variance, None)
+    chosen = kernel_settings(
+        vectorstore.embeddings,
+        kernel=kernel,
+        length_scale=length_scale,
+        noise_variance=noise_variance,
+    )
+    settings = SelectionSettings(k=k, **asdict(chosen))
     check_count("fetch_k", fetch_k)
     embedded = embed_query(vectorstore, query)
     unit = unit_vector(embedded)
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
     rows = candidates.embeddings
-    sift = select(unit, rows, k=k, noise_variance=noise_variance)
-    nearest = nearest_neighbors(unit, rows, k=k, noise_variance=noise_variance)
+    matrices = as_matrices(unit, rows)
+    sift = choose_by_gain(matrices, settings)
+    nearest = choose_nearest(matrices, settings)
     variances = sift.posterior_variances.tolist()
     return Explanation(
         query=query,
         candidates=len(rows),
-        noise_variance=noise_variance,
+        kernel=settings.kernel,
+        length_scale=settings.length_scale,
+        noise_variance=settings.noise_variance,
         prior_variance=sift.prior_variance,
-        irreducible_variance=float(irreducible_variance(unit[None, :], rows)),
-        sift=_choices(unit, candidates, sift, noise_variance),
-        nearest=_choices(unit, candidates, nearest, noise_variance),
+        irreducible_variance=float(
+            irreducible_variance(unit[None, :], rows, settings.kernel_function)
+        ),
+        sift=_choices(unit, candidates, sift, settings),
+        nearest=_choices(unit, candidates, nearest, settings),
         stops={alpha: stopping_point(variances, alpha=alpha) for alpha in STOPPING_ALPHAS},
     )
 
 
 def _choices(
-    query: Array, candidates: Candidates, selection: Selection, noise_variance: float
+    query: Array, candidates: Candidates, selection: Selection, settings: SelectionSettings
 ) -> tuple[ExplainedChoice, ...]:
     rows = candidates.embeddings[selection.indices]
     similarities = rows @ query
     among = rows @ rows.T
+    # With no choices before, the gain is k(x, x*)² / (k(x, x) + λ'), for vectors of unit norm.
+    prior = settings.kernel_function.of_products(np, similarities, 1.0, 1.0)
+    alone = prior**2 / (1.0 + settings.noise_variance)
     choices = []
     for step, index in enumerate(selection.indices.tolist()):
         earlier = among[step, :step]
@@ -135,8 +157,7 @@ def _choices(
                 text=candidates.documents[index].page_content,
                 similarity=float(similarities[step]),
                 gain=float(selection.gains[step]),
-                # With no choices before, the gain is cov(x, x*)² / (k(x, x) + λ').
-                gain_alone=float(similarities[step] ** 2 / (among[step, step] + noise_variance)),
+                gain_alone=float(alone[step]),
                 posterior_variance=float(selection.posterior_variances[step]),
                 most_like=most_like,
                 likeness=float(earlier[most_like]) if most_like is not None else 0.0,

@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.posterior import irreducible_variance
+from langchain_sift.selection.settings import Kernel
 from langchain_sift.stores.candidates import Candidates
 
 
@@ -40,7 +41,8 @@ class ScoredDocument:
     """Number of times the document was chosen in all; more than 1 only with `replace`."""
 
     copies: int
-    """Number of fetched rows with the document's text."""
+    """Number of fetched rows with the document's text, or nearly its text with
+    `near_duplicate_similarity`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,16 @@ class Retrieval:
         return [choice.document for choice in self.choices]
 
 
-def score(queries: Array, candidates: Candidates, selection: Selection) -> Retrieval:
+def score(
+    queries: Array, candidates: Candidates, selection: Selection, kernel: Kernel
+) -> Retrieval:
     """Score the chosen documents.
 
     Args:
         queries: The vectors of the query, of unit norm, shape (m, d).
         candidates: The candidates.
         selection: Indices among the candidates, in the order of choice.
+        kernel: The kernel of the selection.
     """
     indices = selection.indices.tolist()
     counts = Counter(indices)
@@ -105,15 +110,15 @@ def score(queries: Array, candidates: Candidates, selection: Selection) -> Retri
         choices=choices,
         prior_variance=selection.prior_variance,
         posterior_std=math.sqrt(last / len(queries)),
-        irreducible_variance=irreducible_variance(queries, candidates.embeddings),
+        irreducible_variance=irreducible_variance(queries, candidates.embeddings, kernel),
         candidates=len(candidates.documents),
     )
 
 
-def write_gains(documents: Sequence[Document], gains: Sequence[float], score_key: str) -> None:
-    """Write the gain of each document into its metadata, under `score_key`."""
+def write_gains(documents: Sequence[Document], gains: Sequence[float], gain_key: str) -> None:
+    """Write the gain of each document into its metadata, under `gain_key`."""
     for document, gain in zip(documents, gains, strict=True):
-        document.metadata = ScoredMetadata(document.metadata, score_key, gain)
+        document.metadata = ScoredMetadata(document.metadata, gain_key, gain)
 
 
 class ScoredMetadata(dict[str, Any]):

@@ -14,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.utils import gather_with_concurrency
 
 from langchain_sift.errors import ArgumentError, EmbeddingError
+from langchain_sift.retrieval.constraints import prepare
 from langchain_sift.retrieval.scores import Retrieval, score, write_gains
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import Selection
@@ -51,20 +52,21 @@ class Choice:
     seconds: float
     """Duration of the search and the selection; of a batch, until this query was done."""
 
-    def documents(self, score_key: str | None = None) -> list[Document]:
+    def documents(self, gain_key: str | None = None) -> list[Document]:
         """Copy the documents, in the order of choice.
 
         Args:
-            score_key: Key under which the metadata get the gains. None writes none.
+            gain_key: Key under which the metadata get the gains. None writes none.
         """
         documents = self.candidates.copy_documents(self.selection.indices.tolist())
-        if score_key is not None:
-            write_gains(documents, self.selection.gains.tolist(), score_key)
+        if gain_key is not None:
+            write_gains(documents, self.selection.gains.tolist(), gain_key)
         return documents
 
     def scored(self) -> Retrieval:
         """Return the documents with their scores."""
-        return score(self.queries, self.candidates, self.selection)
+        kernel = self.settings.selection.kernel_function
+        return score(self.queries, self.candidates, self.selection, kernel)
 
     def event(self) -> dict[str, object]:
         """Return the data of a "sift_selection" event, as plain values."""
@@ -74,7 +76,9 @@ class Choice:
             "gains": selection.gains.tolist(),
             "posterior_variances": selection.posterior_variances.tolist(),
             "prior_variance": selection.prior_variance,
-            "noise_variance": float(settings.noise_variance),
+            "kernel": settings.selection.kernel,
+            "length_scale": float(settings.selection.length_scale),
+            "noise_variance": float(settings.selection.noise_variance),
             "candidate_search": settings.candidate_search,
             "fetch_k": settings.fetch_k,
             "candidates": len(self.candidates.documents),
@@ -152,29 +156,20 @@ def retrieve(queries: Array, settings: RetrievalSettings) -> Search[Choice]:
     """
     started = time.perf_counter()
     units = unit_queries(queries)
+    selecting = settings.selection
     if settings.candidate_search == "residual":
         candidates, selection = yield from residual_candidates(
-            queries,
-            units,
-            step_fetch_k=settings.step_fetch_k,
-            k=settings.k,
-            noise_variance=settings.noise_variance,
-            replace=settings.replace,
-            stopping_alpha=settings.stopping_alpha,
+            queries, units, selecting, step_fetch_k=settings.step_fetch_k
         )
         return Choice(units, candidates, selection, settings, time.perf_counter() - started)
     if settings.candidate_search == "exhaustive":
         candidates = yield from every_candidate(queries.shape[1])
     else:
         candidates = yield from nearest_candidates(queries, units, fetch_k=settings.fetch_k)
+    candidates, selecting = prepare(candidates, units, selecting, settings.constraints)
     rows = candidates.embeddings
-    selection = settings.method(
-        Matrices(_NUMPY, units, rows, np.vecdot(rows, rows)),
-        k=settings.k,
-        noise_variance=settings.noise_variance,
-        replace=settings.replace,
-        stopping_alpha=settings.stopping_alpha,
-    )
+    matrices = Matrices(_NUMPY, units, rows, np.vecdot(rows, rows))
+    selection = settings.method(matrices, selecting)
     return Choice(units, candidates, selection, settings, time.perf_counter() - started)
 
 

@@ -5,21 +5,24 @@ Precedence: a keyword of the call, then `search_kwargs`, then the field of the r
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel
 
-from langchain_sift.checks import check_count, check_seconds
+from langchain_sift.checks import check_choice, check_count, check_seconds
 from langchain_sift.errors import ArgumentError, InvalidFilter
-from langchain_sift.selection import Selection, Selector
-from langchain_sift.selection.arguments import Matrices, check_arguments
+from langchain_sift.retrieval.constraints import Constraints, tokenizer_of
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.greedy import Method
 from langchain_sift.selection.marginal_relevance import check_lambda_mult, choose_by_relevance
 from langchain_sift.selection.nearest import choose_nearest
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.selection.uncertainty import choose_by_uncertainty
 from langchain_sift.stores.interface import AnyAdapter
@@ -33,16 +36,20 @@ SEARCH_TYPES: Mapping[str, Method] = MappingProxyType(
     }
 )
 CANDIDATE_SEARCHES = ("nearest", "residual", "exhaustive")
+SELECTION_FIELDS = ("noise_variance", "kernel", "length_scale", "stopping_alpha")
+CONSTRAINTS = tuple(field.name for field in dataclasses.fields(Constraints))
 FIELDS = (
     "k",
     "fetch_k",
-    "noise_variance",
-    "stopping_alpha",
     "candidate_search",
     "step_fetch_k",
     "timeout",
+    *SELECTION_FIELDS,
+    *CONSTRAINTS,
 )
 """Fields of a retriever that a call and `search_kwargs` may set too."""
+
+DEFAULT_K = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +59,16 @@ class RetrievalSettings:
     method: Method
     """Chooses among the candidates; not used by the candidate search "residual"."""
 
-    k: int
-    """Maximum number of documents."""
+    selection: SelectionSettings
+    """The settings of the selection; λ' is a number."""
 
     fetch_k: int
     """Maximum number of candidates for each query vector, for the candidate search "nearest"."""
 
-    noise_variance: float
-    """λ', positive."""
+    constraints: Constraints = field(default_factory=Constraints)
 
     candidate_search: str = "nearest"
     """One of `CANDIDATE_SEARCHES`; "residual" chooses with SIFT."""
-
-    stopping_alpha: float | None = None
-    """α of adaptive SIFT. None never stops before `k`."""
-
-    replace: bool = False
-    """If True, a document may be chosen again."""
 
     step_fetch_k: int = 5
     """Number of candidates in each direction before each choice, for "residual"."""
@@ -79,6 +79,31 @@ class RetrievalSettings:
     search: Mapping[str, object] = field(default_factory=dict)
     """Keyword arguments of the store's search."""
 
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArgumentError: If a value is out of range, or contradicts another.
+        """
+        check_count("fetch_k", self.fetch_k)
+        check_count("step_fetch_k", self.step_fetch_k)
+        check_seconds("timeout", self.timeout)
+        check_choice("candidate_search", self.candidate_search, CANDIDATE_SEARCHES)
+        if self.candidate_search == "residual":
+            self._check_residual()
+
+    def _check_residual(self) -> None:
+        if self.selection.kernel != "linear":
+            raise ArgumentError(
+                "candidate_search 'residual' needs the kernel 'linear', got "
+                f"{self.selection.kernel!r}: its directions are those of the linear kernel"
+            )
+        if self.constraints.names:
+            raise ArgumentError(
+                f"candidate_search 'residual' takes no {' and no '.join(self.constraints.names)}: "
+                "use 'nearest' or 'exhaustive'"
+            )
+
 
 def merge_settings(
     search_type: str,
@@ -87,16 +112,18 @@ def merge_settings(
     search_kwargs: Mapping[str, Any],
     call: Mapping[str, Any],
     adapter: AnyAdapter,
+    embeddings: object,
     require_filter: bool,
 ) -> RetrievalSettings:
     """Merge the settings of a retriever and of a call, and check them.
 
     Args:
         search_type: One of `SEARCH_TYPES`.
-        fields: A value for each of `FIELDS`.
+        fields: A value for each of `FIELDS`; `k` may be missing.
         search_kwargs: Settings, and keyword arguments of the store's search.
         call: Settings and keyword arguments of the call.
         adapter: The store's adapter, which knows the arguments of its search.
+        embeddings: The embeddings of the query, which may have default settings.
         require_filter: If True, `search_kwargs` must have a filter, and the filter of the call
             is joined to it.
 
@@ -104,8 +131,7 @@ def merge_settings(
         ArgumentError: If a setting is unknown or out of range.
         InvalidFilter: If the required filter is missing, or names no allowed value.
     """
-    if search_type not in SEARCH_TYPES:
-        raise ArgumentError(f"search_type must be one of {list(SEARCH_TYPES)}, got {search_type!r}")
+    check_choice("search_type", search_type, SEARCH_TYPES)
     names = [*FIELDS, "replace", *(["lambda_mult"] if search_type == "mmr" else [])]
     merged = {"replace": False, **fields, **search_kwargs, **call}
     search = {name: value for name, value in merged.items() if name not in names}
@@ -115,11 +141,30 @@ def merge_settings(
                 f"{name!r} is no setting of a {search_type!r} search in "
                 f"{adapter.label}: use one of {[*names, *adapter.search_arguments]}"
             )
-    settings = _check(search_type, **{name: merged[name] for name in names if name in merged})
+    values = {name: merged[name] for name in names if name in merged}
+    settings = _check(search_type, **with_defaults(values, embeddings))
     search["filter"] = search.get("filter") or None
     if require_filter:
         search["filter"] = narrow_filter(search_kwargs.get("filter"), call.get("filter"), adapter)
     return replace(settings, search=search)
+
+
+def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str, Any]:
+    """Return the settings of a retrieval, with values for those that are None or missing."""
+    is_residual = values.get("candidate_search") == "residual"
+    kernel = kernel_settings(
+        embeddings,
+        kernel=values.get("kernel") or ("linear" if is_residual else None),
+        length_scale=values.get("length_scale"),
+        noise_variance=values.get("noise_variance"),
+        # Fine-tuning alone repeats documents: each repeat is one more gradient step.
+        for_training=values.get("replace") is True,
+    )
+    defaults = {"k": values["fetch_k"] if values.get("max_tokens") else DEFAULT_K}
+    counter = values.get("token_counter")
+    if counter is None and values.get("max_tokens") is not None:
+        counter = tokenizer_of(embeddings)
+    return {**defaults, **values, **asdict(kernel), "token_counter": counter}
 
 
 def _check(search_type: str, **values: Hashable) -> RetrievalSettings:
@@ -135,78 +180,41 @@ def _check_once(
     *,
     k: Any,
     fetch_k: Any,
-    noise_variance: Any,
-    stopping_alpha: Any,
     candidate_search: Any,
     step_fetch_k: Any,
     timeout: Any,
     replace: Any,
     lambda_mult: Any = None,
+    **others: Any,
 ) -> RetrievalSettings:
-    check_arguments(k, noise_variance, stopping_alpha)
+    check_count("k", k)
     check_count("fetch_k", fetch_k)
-    check_count("step_fetch_k", step_fetch_k)
-    check_seconds("timeout", timeout)
+    if np.ndim(others["noise_variance"]):
+        raise ArgumentError("noise_variance must be one number; score_key makes one per document")
     method = SEARCH_TYPES[search_type]
     if lambda_mult is not None:
         check_lambda_mult(lambda_mult)
         method = partial(choose_by_relevance, lambda_mult=lambda_mult)
     if not isinstance(replace, bool):
         raise ArgumentError(f"replace must be True or False, got {replace!r}")
-    if candidate_search not in CANDIDATE_SEARCHES:
-        raise ArgumentError(
-            f"candidate_search must be one of {CANDIDATE_SEARCHES}, got {candidate_search!r}"
-        )
     if candidate_search == "residual" and search_type != "sift":
         raise ArgumentError(
             f"candidate_search 'residual' needs search_type 'sift', got {search_type!r}"
         )
     return RetrievalSettings(
         method=method,
+        selection=SelectionSettings(
+            k=int(k),  # a store's client may not know NumPy's integers
+            replace=replace and search_type != "similarity",  # a repeat is no neighbour
+            **{name: others[name] for name in SELECTION_FIELDS},
+        ),
         # A store's client may not know NumPy's integers.
-        k=int(k),
         fetch_k=max(int(fetch_k), int(k)),
-        noise_variance=noise_variance,
+        constraints=Constraints(**{name: others[name] for name in CONSTRAINTS}),
         candidate_search=candidate_search,
-        stopping_alpha=stopping_alpha,
-        replace=replace and search_type != "similarity",  # a repeat is no neighbour
-        step_fetch_k=int(step_fetch_k),
+        step_fetch_k=step_fetch_k,
         timeout=timeout,
     )
-
-
-def method_of(selector: Selector) -> Method:
-    """Return a selector as the method of `RetrievalSettings`; it checks its arguments again."""
-
-    def method(
-        matrices: Matrices,
-        *,
-        k: int,
-        noise_variance: float,
-        replace: bool,
-        stopping_alpha: float | None,
-    ) -> Selection:
-        return selector(
-            matrices.queries,
-            matrices.candidates,
-            k=k,
-            noise_variance=noise_variance,
-            replace=replace,
-            stopping_alpha=stopping_alpha,
-        )
-
-    return method
-
-
-def noise_variance_for(embeddings: object, noise_variance: float | None = None) -> float:
-    """Return λ' if it is set, else the default of the embeddings, else the paper's 0.01.
-
-    The right λ' depends on the embedding; embeddings of any class may have an attribute
-    `noise_variance`.
-    """
-    if noise_variance is not None:
-        return noise_variance
-    return float(getattr(embeddings, "noise_variance", 0.01))
 
 
 def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:

@@ -23,20 +23,45 @@ LEAST_NOISE_VARIANCE = 1e-12
 """Lower bound of λ': the variances of embeddings of unit norm are exact to about 1e-15."""
 
 
-def check_arguments(k: int, noise_variance: float, stopping_alpha: float | None) -> None:
+def check_arguments(k: int, noise_variance: Any, stopping_alpha: float | None) -> None:
     """Check the numbers that every method takes.
 
     Raises:
         ArgumentError: If a value is out of range.
     """
     check_count("k", k)
-    check_positive("noise_variance", noise_variance)
-    if noise_variance < LEAST_NOISE_VARIANCE:
+    if np.ndim(noise_variance) == 0:
+        check_positive("noise_variance", noise_variance)
+        least = noise_variance
+    else:
+        least = check_numbers("noise_variance", noise_variance)
+    if least < LEAST_NOISE_VARIANCE:
         raise ArgumentError(
-            f"noise_variance must be at least {LEAST_NOISE_VARIANCE}, got {noise_variance!r}: "
+            f"noise_variance must be at least {LEAST_NOISE_VARIANCE}, got {least!r}: "
             "a smaller value is lost in the rounding of float64"
         )
     check_positive("stopping_alpha", stopping_alpha, optional=True)
+
+
+def check_numbers(name: str, values: Any) -> float:
+    """Check an array of positive finite numbers, one for each candidate; return the least.
+
+    Raises:
+        ArgumentError: If a value is not positive, or not finite; the message names its row.
+    """
+    numbers = np.asarray(as_numpy(values))
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iuf":
+        raise ArgumentError(
+            f"{name} must have shape (n,), a number for each candidate, got shape {numbers.shape} "
+            f"of {numbers.dtype}"
+        )
+    invalid = np.flatnonzero(~(np.isfinite(numbers) & (numbers > 0)))
+    if len(invalid):
+        row = int(invalid[0])
+        raise ArgumentError(
+            f"{name} must be positive and finite, got {numbers[row]} for candidate {row}"
+        )
+    return float(numbers.min()) if len(numbers) else 1.0
 
 
 @dataclass(frozen=True, slots=True)

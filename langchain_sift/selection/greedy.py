@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from langchain_sift.selection.arguments import Matrices
+from langchain_sift.selection.eligibility import Eligibility
 from langchain_sift.selection.posterior import Posterior
+from langchain_sift.selection.settings import SelectionOptions, SelectionSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +57,28 @@ class Selection:
 
 
 class Selector(Protocol):
-    """A selection method: `select`, or a baseline with the same signature."""
+    """A selection method: `select`, or a baseline with the same keyword arguments."""
 
     def __call__(
         self,
         query_embeddings: Any,
         candidate_embeddings: Any,
-        *,
-        k: int,
-        noise_variance: float = 0.01,
-        replace: bool = False,
-        stopping_alpha: float | None = None,
+        **options: Unpack[SelectionOptions],
     ) -> Selection:
         """Choose at most k candidates; see `langchain_sift.selection.select`."""
 
 
-class Method(Protocol):
-    """A selection method on arguments that were checked before."""
+Method = Callable[[Matrices, SelectionSettings], Selection]
+"""A selection method on arguments that were checked before."""
 
-    def __call__(
-        self,
-        matrices: Matrices,
-        *,
-        k: int,
-        noise_variance: float,
-        replace: bool,
-        stopping_alpha: float | None,
-    ) -> Selection:
-        """Choose at most k candidates; see `langchain_sift.selection.select`."""
+
+def method_of(selector: Selector) -> Method:
+    """Return a selector as a method on checked arguments; it checks them again."""
+
+    def method(matrices: Matrices, settings: SelectionSettings) -> Selection:
+        return selector(matrices.queries, matrices.candidates, **settings.options())
+
+    return method
 
 
 Score = Callable[[Posterior], Any]
@@ -91,48 +87,42 @@ Score = Callable[[Posterior], Any]
 
 def choose(
     matrices: Matrices,
-    score: Score,
+    settings: SelectionSettings,
     *,
-    k: int,
-    noise_variance: float,
-    replace: bool,
-    stopping_alpha: float | None,
+    score: Score,
     tolerance: float | None = None,
 ) -> Selection:
     """Choose k times the candidate of the highest score; of equal ones, the first.
 
-    The arguments are not checked again; the functions that users call check them.
-
     Args:
         matrices: The queries and the candidates.
+        settings: The settings of the selection.
         score: The score of the method.
-        k: As in `select`, and so are the next three.
-        noise_variance: λ'.
-        replace: If True, a candidate may be chosen again.
-        stopping_alpha: α of adaptive SIFT.
         tolerance: The relative difference up to which two scores are equal. None means the
             tolerance of the gains.
+
+    Raises:
+        ArgumentError: If the settings have a number of costs, groups or noise variances that is
+            not that of the candidates, or λ' is lost in rounding.
     """
-    xp, candidates = matrices.xp, matrices.candidates
-    n, m = len(candidates), len(matrices.queries)
-    steps = 0 if n == 0 else k if replace else min(k, n)
-    posterior = Posterior(matrices, noise_variance=noise_variance, capacity=steps)
+    n, m = len(matrices.candidates), len(matrices.queries)
+    steps = 0 if n == 0 else settings.k if settings.replace else min(settings.k, n)
+    posterior = Posterior(matrices, settings, capacity=steps)
+    eligible = Eligibility(matrices, settings)
     if tolerance is None:
         tolerance = posterior.tolerance
-    # Added to the scores: minus infinity for a candidate that must not be chosen again.
-    penalties = xp.zeros(n, dtype=xp.float64, device=candidates.device)
     variances = [posterior.query_variance]
     for step in range(1, steps + 1):
+        if not eligible.any():
+            break
         # arXiv 2410.08020, Algorithm 1: x_n = argmin over x of σ²_{X ∪ {x}}(x*), as an argmax of
         # gains (`Posterior.gains`); then X ← X ∪ {x_n}.
-        scores = score(posterior)
-        best = first_of_highest(scores if replace else scores + penalties, tolerance)
+        best = first_of_highest(eligible.scores(score(posterior)), tolerance)
         posterior.condition(best)
         variances.append(posterior.query_variance)
-        if not replace:
-            penalties[best] = -math.inf
-        if stopping_alpha is not None and stops_after(
-            step, variances[-1], queries=m, alpha=stopping_alpha
+        eligible.choose(best)
+        if settings.stopping_alpha is not None and stops_after(
+            step, variances[-1], queries=m, alpha=settings.stopping_alpha
         ):
             break
     return Selection.of(posterior.choices, variances)

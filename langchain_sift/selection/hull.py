@@ -5,21 +5,22 @@ Khamis & Maalouf, arXiv 2605.30337.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import (
     Array,
     Matrices,
     as_matrices,
     as_numpy,
-    check_arguments,
     normalize_rows,
 )
 from langchain_sift.selection.greedy import Selection, stops_after
 from langchain_sift.selection.posterior import Posterior
+from langchain_sift.selection.settings import SelectionOptions, SelectionSettings
 
 Counts = npt.NDArray[np.int64]
 
@@ -30,13 +31,7 @@ _PASSES = 2  # over the counts, when single counts are moved
 
 
 def hull(
-    query_embeddings: Any,
-    candidate_embeddings: Any,
-    *,
-    k: int,
-    noise_variance: float = 0.01,
-    replace: bool = False,
-    stopping_alpha: float | None = None,
+    query_embeddings: Any, candidate_embeddings: Any, **options: Unpack[SelectionOptions]
 ) -> Selection:
     """Choose candidates whose mean, repeats counted, comes close to the query.
 
@@ -45,20 +40,23 @@ def hull(
     often as its count, as in the paper; without, each is chosen once, and there may be fewer than
     k. The choice for a smaller k is no prefix of this one. For several queries their mean counts.
 
-    Arguments, result and errors as in `select`, except that `noise_variance` and
+    Arguments, result and errors as in `select`, except that the kernel, `noise_variance` and
     `stopping_alpha` do not change the candidates, only the reported variances and where the
-    choice stops.
+    choice stops. Costs and groups are refused: the combination knows no constraints.
     """
-    check_arguments(k, noise_variance, stopping_alpha)
+    settings = SelectionSettings(**options)
+    if settings.costs is not None or settings.groups is not None:
+        raise ArgumentError("hull takes no costs and no groups: use another method")
     matrices = as_matrices(query_embeddings, candidate_embeddings)
-    indices = _combination(matrices, k=k, replace=replace)
-    posterior = Posterior(matrices, noise_variance=noise_variance, capacity=len(indices))
+    indices = _combination(matrices, k=settings.k, replace=settings.replace)
+    posterior = Posterior(matrices, settings, capacity=len(indices))
     variances = [posterior.query_variance]
+    alpha = settings.stopping_alpha
     for choices, index in enumerate(indices, start=1):
         posterior.condition(index)
         variances.append(posterior.query_variance)
-        if stopping_alpha is not None and stops_after(
-            choices, variances[-1], queries=len(matrices.queries), alpha=stopping_alpha
+        if alpha is not None and stops_after(
+            choices, variances[-1], queries=len(matrices.queries), alpha=alpha
         ):
             break
     return Selection.of(indices[: len(variances) - 1], variances)

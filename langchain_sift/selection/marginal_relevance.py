@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import Any
+from typing import Any, Unpack
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import (
     Matrices,
     as_matrices,
-    check_arguments,
     cosine_similarities,
     normalize_rows,
 )
 from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import Posterior, product_tolerance
+from langchain_sift.selection.settings import SelectionOptions, SelectionSettings
 
 
 def mmr(
     query_embeddings: Any,
     candidate_embeddings: Any,
     *,
-    k: int,
-    noise_variance: float = 0.01,
-    replace: bool = False,
-    stopping_alpha: float | None = None,
     lambda_mult: float = 0.5,
+    **options: Unpack[SelectionOptions],
 ) -> Selection:
     """Choose candidates that are similar to the query and unlike the choices before them.
 
@@ -34,11 +31,8 @@ def mmr(
     Args:
         query_embeddings: As in `select`; for several queries the mean of the cosines counts.
         candidate_embeddings: As in `select`.
-        k: As in `select`.
-        noise_variance: As in `select`; the reported variances depend on it, not the choice.
-        replace: As in `select`.
-        stopping_alpha: As in `select`.
         lambda_mult: λ, on LangChain's scale: from 0 (novelty alone) to 1 (nearest neighbours).
+        **options: As in `select`. The kernel and λ' change the reported variances alone.
 
     Returns:
         As in `select`.
@@ -48,25 +42,13 @@ def mmr(
         EmbeddingError: As in `select`.
     """
     check_lambda_mult(lambda_mult)
-    check_arguments(k, noise_variance, stopping_alpha)
-    return choose_by_relevance(
-        as_matrices(query_embeddings, candidate_embeddings),
-        k=k,
-        noise_variance=noise_variance,
-        replace=replace,
-        stopping_alpha=stopping_alpha,
-        lambda_mult=lambda_mult,
-    )
+    settings = SelectionSettings(**options)
+    matrices = as_matrices(query_embeddings, candidate_embeddings)
+    return choose_by_relevance(matrices, settings, lambda_mult=lambda_mult)
 
 
 def choose_by_relevance(
-    matrices: Matrices,
-    *,
-    k: int,
-    noise_variance: float,
-    replace: bool,
-    stopping_alpha: float | None,
-    lambda_mult: float = 0.5,
+    matrices: Matrices, settings: SelectionSettings, *, lambda_mult: float = 0.5
 ) -> Selection:
     """Choose as `mmr` does, on checked arguments."""
     xp = matrices.xp
@@ -81,15 +63,7 @@ def choose_by_relevance(
         redundancies = xp.maximum(redundancies, units @ units[posterior.choices[-1]])
         return lambda_mult * similarities - (1.0 - lambda_mult) * redundancies
 
-    return choose(
-        matrices,
-        score,
-        k=k,
-        noise_variance=noise_variance,
-        replace=replace,
-        stopping_alpha=stopping_alpha,
-        tolerance=product_tolerance(matrices),
-    )
+    return choose(matrices, settings, score=score, tolerance=product_tolerance(matrices))
 
 
 def check_lambda_mult(lambda_mult: Any) -> None:

@@ -49,7 +49,8 @@ def select_residual(
       linear function over a concave one, so that g(x') ≥ g(x) + ⟨∇g(x), x' − x⟩: each row
       farther along ∇g than x has a larger gain.
 
-    An index may hold a better row that is near none of the three. The choice is close to that of
+    The directions exist for the linear kernel alone. An index may hold a better row that is near
+    none of the three. The choice is close to that of
     `select` over the whole index, and not always the same.
 
     Args:

@@ -6,17 +6,24 @@ Read on in `greedy.py`, the loop over the choices (Algorithm 1 of the paper), an
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from langchain_sift.selection.arguments import as_matrices, check_arguments
-from langchain_sift.selection.greedy import Method, Selection, choose
+from langchain_sift.selection.arguments import Matrices, as_matrices
+from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import Posterior
+from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, SelectionSettings
 
-# arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is the argmax
-# of the gains.
-choose_by_gain: Method = partial(choose, score=Posterior.gains)
-"""SIFT on checked arguments."""
+
+def choose_by_gain(matrices: Matrices, settings: SelectionSettings) -> Selection:
+    """Choose as `select` does, on checked arguments."""
+    if settings.costs is None:
+        # arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is
+        # the argmax of the gains.
+        return choose(matrices, settings, score=Posterior.gains)
+    xp, candidates = matrices.xp, matrices.candidates
+    costs = xp.asarray(settings.costs, dtype=xp.float64, device=candidates.device)
+    # The greedy rule of budgeted maximisation: Khuller, Moss & Naor (1999), section 2.
+    return choose(matrices, settings, score=lambda posterior: posterior.gains() / costs)
 
 
 def select(
@@ -24,16 +31,23 @@ def select(
     candidate_embeddings: Any,
     *,
     k: int,
-    noise_variance: float = 0.01,
+    noise_variance: Any = 0.01,
+    kernel: str = "linear",
+    length_scale: float = DEFAULT_LENGTH_SCALE,
     replace: bool = False,
     stopping_alpha: float | None = None,
+    costs: Any = None,
+    max_cost: float | None = None,
+    groups: Any = None,
+    max_per_group: int | None = None,
 ) -> Selection:
     """Choose greedily the candidates that most reduce the posterior variance at the query.
 
     The choice is exact, in O(k n (d + k)) time and O(n k) memory. It is deterministic: of equal
     candidates the first is chosen. Products of float32 embeddings are computed in float32, at
     half the time and memory of float64 and as exact as such embeddings are. All sums over the
-    choices are float64, and so are the products if λ' is below 0.01.
+    choices are float64, and so are the products if λ' is below 0.01 (below 0.01 / ℓ² with the
+    kernel "rbf").
 
     Args:
         query_embeddings: x*, shape (d,), or (m, d) for several queries, whose variances are
@@ -45,25 +59,45 @@ def select(
             falls to zero, the choice depends only on how much each candidate adds to what the
             others say about the query. As it grows, the choice tends to the nearest neighbours
             (with `replace`, to the nearest one again and again). The best value depends on the
-            embedding; the paper uses 0.01.
+            embedding; the paper uses 0.01. Shape (n,) gives each candidate its own: a large value
+            means that its text says little about its subject, and counts for little.
+        kernel: "linear", xᵀx', as in the paper, or "rbf", exp(−‖x − x'‖² / (2 ℓ²)), for which
+            texts of low similarity are unrelated. The prior variance of a query is then 1.
+        length_scale: ℓ of the kernel "rbf", positive. If it is small, candidates that are not
+            almost equal are unrelated, and the choice is close to the nearest neighbours; below
+            about 0.05 most gains round to zero, and of equal gains the first candidate is chosen.
+            As it grows, all candidates are alike.
         replace: If True, a candidate may be chosen again, as in the paper, where a repeat is
             one more gradient step on it. For retrieval a repeat is useless.
         stopping_alpha: α of the paper's adaptive rule: stop at the first n with
             σ_n > 1 / (α n), where σ_n² is the mean posterior variance of the queries. Larger
             values stop earlier; at least one candidate is chosen. None means all k.
+        costs: Cost of each candidate, such as its number of tokens, positive, shape (n,). The
+            choice then has the largest reduction per cost. None means equal costs.
+        max_cost: Budget: the choices cost at most this together, and a candidate that costs more
+            than what is left is passed over. The selection is empty if no candidate costs as
+            little. None means no limit.
+        groups: Group of each candidate, such as its source, shape (n,): integers or strings.
+        max_per_group: Maximum number of choices from one group, repeats counted.
 
     Returns:
         The choices and the variance that remains after each. Empty without candidates.
 
     Raises:
-        ArgumentError: If `k`, `noise_variance` or `stopping_alpha` is out of range.
+        ArgumentError: If a setting is unknown or out of range, or has not one value for each
+            candidate.
         EmbeddingError: If a vector is NaN, infinite, zero, or of the wrong dimension.
     """
-    check_arguments(k, noise_variance, stopping_alpha)
-    return choose_by_gain(
-        as_matrices(query_embeddings, candidate_embeddings),
+    settings = SelectionSettings(
         k=k,
         noise_variance=noise_variance,
+        kernel=kernel,
+        length_scale=length_scale,
         replace=replace,
         stopping_alpha=stopping_alpha,
+        costs=costs,
+        max_cost=max_cost,
+        groups=groups,
+        max_per_group=max_per_group,
     )
+    return choose_by_gain(as_matrices(query_embeddings, candidate_embeddings), settings)

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from langchain_sift.selection.arguments import as_matrices, check_arguments
+from langchain_sift.selection.arguments import as_matrices
 from langchain_sift.selection.greedy import Selection, choose
+from langchain_sift.selection.settings import SelectionOptions, SelectionSettings
 
 
 def random(
     query_embeddings: Any,
     candidate_embeddings: Any,
     *,
-    k: int,
-    noise_variance: float = 0.01,
-    replace: bool = False,
-    stopping_alpha: float | None = None,
     seed: int = 0,
+    **options: Unpack[SelectionOptions],
 ) -> Selection:
     """Choose uniformly at random; the same `seed` chooses the same rows.
 
     Arguments, result and errors as in `select`.
     """
-    check_arguments(k, noise_variance, stopping_alpha)
+    settings = SelectionSettings(**options)
     matrices = as_matrices(query_embeddings, candidate_embeddings)
     xp, candidates = matrices.xp, matrices.candidates
     rng = np.random.default_rng(seed)
     return choose(
         matrices,
-        lambda _: xp.asarray(rng.random(len(candidates)), device=candidates.device),
-        k=k,
-        noise_variance=noise_variance,
-        replace=replace,
-        stopping_alpha=stopping_alpha,
+        settings,
+        score=lambda _: xp.asarray(rng.random(len(candidates)), device=candidates.device),
     )

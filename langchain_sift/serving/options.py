@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from chromadb.api.types import validate_where
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -28,6 +28,12 @@ class RetrieverOptions(_Options):
     )
     fetch_k: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = Field(
         default=None, description="Number of candidates to choose the documents from."
+    )
+    kernel: Literal["linear", "rbf"] | None = Field(
+        default=None, description='SIFT\'s kernel; "rbf" takes dissimilar texts for unrelated.'
+    )
+    length_scale: Positive | None = Field(
+        default=None, description='Length scale of the kernel "rbf".'
     )
     noise_variance: (
         Annotated[float, Field(ge=LEAST_NOISE_VARIANCE, allow_inf_nan=False, strict=True)] | None

@@ -17,7 +17,7 @@ from langchain_sift.indexing.chroma_collections import (
     resolve_name,
 )
 from langchain_sift.indexing.named_objects import load_embeddings
-from langchain_sift.retrieval.settings import narrow_filter, noise_variance_for
+from langchain_sift.retrieval.settings import narrow_filter
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
@@ -98,7 +98,9 @@ def make_retriever(settings: ServingSettings, tenant: Tenant, store: VectorStore
         vectorstore=store,
         k=settings.k,
         fetch_k=settings.fetch_k,
-        noise_variance=noise_variance_for(store.embeddings, settings.noise_variance),
+        kernel=settings.kernel,
+        length_scale=settings.length_scale,
+        noise_variance=settings.noise_variance,
         stopping_alpha=settings.stopping_alpha,
         require_filter=condition is not None,
         search_kwargs={} if condition is None else {"filter": condition},

@@ -9,6 +9,7 @@ from langchain_sift.checks import check_integer, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments
+from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 
@@ -45,8 +46,15 @@ class ServingSettings:
     fetch_k: int = 200
     """Default number of candidates to choose the documents from."""
 
+    kernel: str | None = None
+    """SIFT's kernel, "rbf" or "linear". None means the default of `SIFTRetriever` for the
+    collection's embeddings and the mode."""
+
+    length_scale: float | None = None
+    """ℓ of the kernel "rbf", likewise."""
+
     noise_variance: float | None = None
-    """SIFT's λ'. None means the default of `SIFTRetriever` for the collection's embeddings."""
+    """SIFT's λ', likewise."""
 
     stopping_alpha: float | None = None
     """SIFT's α for adaptive stopping. None means `k` documents for each prompt."""
@@ -92,6 +100,7 @@ class ServingSettings:
             0.01 if self.noise_variance is None else self.noise_variance,
             self.stopping_alpha,
         )
+        Kernel(self.kernel or "linear", self.length_scale or DEFAULT_LENGTH_SCALE)
         check_seconds("timeout", self.timeout)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("max_tokens", self.max_tokens, 1)

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, Search
 from langchain_sift.stores.neighbors import different_texts
 
@@ -34,7 +36,17 @@ class Candidates:
     """Unit vectors, shape (n, d)."""
 
     copies: tuple[int, ...]
-    """For each document, the number of fetched rows with its text, at least 1."""
+    """For each document, the number of fetched rows with its text, at least 1; with
+    `near_duplicate_similarity`, those with nearly its text too."""
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Candidates:
+        """Return the candidates of these rows."""
+        indices = [int(row) for row in rows]
+        return Candidates(
+            documents=tuple(self.documents[index] for index in indices),
+            embeddings=self.embeddings[indices],
+            copies=tuple(self.copies[index] for index in indices),
+        )
 
     def copy_documents(self, indices: Iterable[int]) -> list[Document]:
         """Copy the documents at these indices, with the lists and dictionaries in their metadata.
@@ -136,35 +148,25 @@ def every_candidate(dimensions: int) -> Search[Candidates]:
 
 
 def residual_candidates(
-    queries: Array,
-    units: Array,
-    *,
-    step_fetch_k: int,
-    k: int,
-    noise_variance: float,
-    replace: bool = False,
-    stopping_alpha: float | None = None,
+    queries: Array, units: Array, settings: SelectionSettings, *, step_fetch_k: int
 ) -> Search[tuple[Candidates, Selection]]:
     """Fetch candidates before each choice, and choose; see `select_residual`.
 
     Args:
         queries: As in `nearest_candidates`.
         units: As in `nearest_candidates`.
+        settings: The settings of the selection, with the linear kernel.
         step_fetch_k: As in `select_residual`.
-        k: As in `select`.
-        noise_variance: As in `select`.
-        replace: As in `select`.
-        stopping_alpha: As in `select`.
     """
     pool = CandidatePool(queries.shape[1])
     length = np.linalg.norm(queries, axis=1).mean()
     steps = residual_steps(
         units,
-        k=k,
+        k=settings.k,
         step_fetch_k=step_fetch_k,
-        noise_variance=noise_variance,
-        replace=replace,
-        stopping_alpha=stopping_alpha,
+        noise_variance=settings.noise_variance,
+        replace=settings.replace,
+        stopping_alpha=settings.stopping_alpha,
     )
     directions, count = next(steps)
     while True:

@@ -76,8 +76,8 @@ def test_a_retriever_from_settings_equals_one_with_these_fields(store: Chroma, f
         made = SIFTRetriever.from_settings(settings, vectorstore=store)
         assert made == given
         assert made.invoke("rice grows") == given.invoke("rice grows")
-    other = SIFTRetriever.from_settings(file, vectorstore=store, k=5, score_key="gain")
-    assert (other.k, other.noise_variance, other.score_key) == (5, 0.3, "gain")
+    other = SIFTRetriever.from_settings(file, vectorstore=store, k=5, gain_key="gain")
+    assert (other.k, other.noise_variance, other.gain_key) == (5, 0.3, "gain")
 
 
 @pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])

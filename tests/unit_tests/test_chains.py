@@ -84,11 +84,11 @@ def test_fine_tuning_uses_the_choice_with_repeats_and_no_context(llm, retriever)
     )
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
-def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, score_key):
+@pytest.mark.parametrize("gain_key", [None, "gain"])
+def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, gain_key):
     choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
     gain = sum(choice.gain for choice in choices)
-    retriever = retriever.model_copy(update={"score_key": score_key})
+    retriever = retriever.model_copy(update={"gain_key": gain_key})
     answers = []
     for least in (0.0, gain * 0.99, gain * 1.01):
         recipe = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64, min_gain=least)

@@ -122,7 +122,9 @@ def ids(documents):
 def test_it_chooses_what_the_formula_chooses_from_the_embedded_documents(
     words, documents, noise_variance, top_n
 ):
-    reranker = SIFTReranker(embeddings=words, top_n=top_n, noise_variance=noise_variance)
+    reranker = SIFTReranker(
+        embeddings=words, top_n=top_n, kernel="linear", noise_variance=noise_variance
+    )
     vectors = [words.vector(document.page_content) for document in documents]
     chosen, _ = by_formula(vectors, words.vector(QUERY), k=top_n, noise_variance=noise_variance)
     found = reranker.compress_documents(documents, QUERY)
@@ -143,7 +145,7 @@ def test_each_text_is_embedded_once_and_the_query_once(words, documents):
 
 def test_ids_and_metadata_are_kept_and_the_input_is_not_changed(words, documents):
     given = [document.model_copy(deep=True) for document in documents]
-    reranker = SIFTReranker(embeddings=words, top_n=6, score_key="gain")
+    reranker = SIFTReranker(embeddings=words, top_n=6, gain_key="gain")
     for document in reranker.compress_documents(given, QUERY):
         original = documents[document.metadata.pop("number")]
         assert (document.id, document.page_content) == (original.id, original.page_content)
@@ -201,7 +203,9 @@ def test_of_documents_with_and_without_vectors_only_the_latter_are_embedded(word
 
 
 def test_the_score_is_the_gain_as_a_python_float(words, documents):
-    reranker = SIFTReranker(embeddings=words, top_n=8, noise_variance=0.3, score_key="gain")
+    reranker = SIFTReranker(
+        embeddings=words, top_n=8, kernel="linear", noise_variance=0.3, gain_key="gain"
+    )
     found = reranker.compress_documents(documents, QUERY)
     vectors = [words.vector(document.page_content) for document in documents]
     _, gains = by_formula(vectors, words.vector(QUERY), k=8, noise_variance=0.3)
@@ -227,7 +231,7 @@ def test_stopping_keeps_the_beginning_of_the_same_list_and_at_least_one(words, d
 @pytest.mark.parametrize("vector_key", [None, "vector"])
 async def test_a_coroutine_returns_the_same_and_embeds_by_coroutines(words, documents, vector_key):
     given = [*with_vectors(documents[:20], words), *documents[20:]]
-    settings = {"top_n": 8, "score_key": "gain", "vector_key": vector_key}
+    settings = {"top_n": 8, "gain_key": "gain", "vector_key": vector_key}
     expected = SIFTReranker(embeddings=WordEmbeddings(), **settings).compress_documents(
         given, QUERY
     )

@@ -247,13 +247,13 @@ def test_an_agents_tool_message_holds_the_text_of_the_documents(retriever, texts
     assert message.artifact is None
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
-async def test_an_agents_artifact_is_the_documents(facts, texts, score_key):
-    retriever = SIFTRetriever(vectorstore=facts, score_key=score_key)
+@pytest.mark.parametrize("gain_key", [None, "gain"])
+async def test_an_agents_artifact_is_the_documents(facts, texts, gain_key):
+    retriever = SIFTRetriever(vectorstore=facts, gain_key=gain_key)
     message = tool_message(await agent_with(retriever, "content_and_artifact").ainvoke(QUESTION))
     assert message.content == "\n\n".join(texts[place] for place in by_formula(texts, QUERY))
     assert ids(message.artifact) == expected_ids(texts, QUERY)
-    assert all(("gain" in found.metadata) == (score_key is not None) for found in message.artifact)
+    assert all(("gain" in found.metadata) == (gain_key is not None) for found in message.artifact)
 
 
 # Chains
@@ -313,25 +313,25 @@ def graph_with(retriever):
     return builder.compile(checkpointer=InMemorySaver())
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
-def test_a_checkpoint_of_a_graph_holds_equal_documents_and_their_scores(facts, score_key):
-    retriever = SIFTRetriever(vectorstore=facts, score_key=score_key)
+@pytest.mark.parametrize("gain_key", [None, "gain"])
+def test_a_checkpoint_of_a_graph_holds_equal_documents_and_their_scores(facts, gain_key):
+    retriever = SIFTRetriever(vectorstore=facts, gain_key=gain_key)
     graph, config = graph_with(retriever), {"configurable": {"thread_id": "1"}}
     graph.invoke({"question": QUERY}, config)
     kept = graph.get_state(config).values
     expected = retriever.invoke(QUERY)
     assert kept["context"] == expected
     assert kept["sources"] == [document.metadata for document in expected]
-    if score_key:
+    if gain_key:
         scores = [document.metadata["gain"] for document in kept["context"]]
         assert scores == [document.metadata["gain"] for document in expected]
         assert {type(score) for score in scores} == {float}
         assert [source["gain"] for source in kept["sources"]] == scores
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
-def test_documents_survive_every_serializer(facts, score_key):
-    for document in SIFTRetriever(vectorstore=facts, score_key=score_key).invoke(QUERY):
+@pytest.mark.parametrize("gain_key", [None, "gain"])
+def test_documents_survive_every_serializer(facts, gain_key):
+    for document in SIFTRetriever(vectorstore=facts, gain_key=gain_key).invoke(QUERY):
         serializer = JsonPlusSerializer()
         copies = [
             serializer.loads_typed(serializer.dumps_typed(document)),
@@ -355,20 +355,20 @@ def multi_query(retriever):
     )
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
+@pytest.mark.parametrize("gain_key", [None, "gain"])
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
-async def test_documents_of_several_queries_are_returned_once(facts, texts, score_key, how):
-    retriever = SIFTRetriever(vectorstore=facts, k=8, score_key=score_key)
+async def test_documents_of_several_queries_are_returned_once(facts, texts, gain_key, how):
+    retriever = SIFTRetriever(vectorstore=facts, k=8, gain_key=gain_key)
     several = multi_query(retriever)
     found = several.invoke(QUERY) if how == "invoke" else await several.ainvoke(QUERY)
     each = [id_ for query in QUERIES for id_ in expected_ids(texts, query, k=8)]
     assert len(set(each)) < len(each)
     assert sorted(ids(found)) == sorted(set(each))
-    assert all(("gain" in document.metadata) == (score_key is not None) for document in found)
+    assert all(("gain" in document.metadata) == (gain_key is not None) for document in found)
 
 
 def test_documents_that_differ_in_more_than_the_score_are_both_returned(facts):
-    retriever = SIFTRetriever(vectorstore=facts, score_key="gain")
+    retriever = SIFTRetriever(vectorstore=facts, gain_key="gain")
     first, second = retriever.invoke(QUERY)[:2]
     again = retriever.invoke(QUERIES[1], k=60)
     (same,) = [document for document in again if document.id == first.id]
@@ -380,9 +380,9 @@ def test_documents_that_differ_in_more_than_the_score_are_both_returned(facts):
     assert first != other
 
 
-@pytest.mark.parametrize("score_key", [None, "gain"])
-def test_an_ensemble_fuses_the_ranks(facts, texts, score_key):
-    sifting = SIFTRetriever(vectorstore=facts, k=6, score_key=score_key)
+@pytest.mark.parametrize("gain_key", [None, "gain"])
+def test_an_ensemble_fuses_the_ranks(facts, texts, gain_key):
+    sifting = SIFTRetriever(vectorstore=facts, k=6, gain_key=gain_key)
     nearest = facts.as_retriever(search_kwargs={"k": 6})
     found = EnsembleRetriever(retrievers=[sifting, nearest], weights=[0.7, 0.3]).invoke(QUERY)
     fused = Counter()
@@ -397,7 +397,7 @@ def test_an_ensemble_fuses_the_ranks(facts, texts, score_key):
 
 def test_a_merger_takes_from_each_in_turn(facts, texts):
     retrievers = [
-        SIFTRetriever(vectorstore=facts, score_key="gain"),
+        SIFTRetriever(vectorstore=facts, gain_key="gain"),
         facts.as_retriever(search_kwargs={"k": 4}),
     ]
     found = MergerRetriever(retrievers=retrievers).invoke(QUERY)
@@ -461,7 +461,7 @@ def test_chosen_children_lead_to_their_parents(parents, texts):
     chosen = by_formula(sentences["documents"], QUERY, k=8)
     keys = [sentences["metadatas"][place]["doc_id"] for place in chosen]
     expected = [texts[int(key.removeprefix("text-"))] for key in dict.fromkeys(keys)]
-    searching = SIFTRetriever(vectorstore=parents.vectorstore, k=8, score_key="gain")
+    searching = SIFTRetriever(vectorstore=parents.vectorstore, k=8, gain_key="gain")
     found = (searching | RunnableLambda(parents_of)).invoke(QUERY)
     assert [document.page_content for document in found] == expected
     assert {str(document.metadata) for document in found} == {"{'kept': True}"}
@@ -766,9 +766,7 @@ async def batched(retriever, how, queries, *args, **kwargs):
 @pytest.mark.parametrize("how", ["batch", "abatch"])
 @pytest.mark.parametrize("candidate_search", ["nearest", "residual", "exhaustive"])
 async def test_a_batch_equals_single_queries_in_order(facts, how, candidate_search):
-    retriever = SIFTRetriever(
-        vectorstore=facts, score_key="gain", candidate_search=candidate_search
-    )
+    retriever = SIFTRetriever(vectorstore=facts, gain_key="gain", candidate_search=candidate_search)
     queries = [*QUERIES, QUERIES[2], QUERY, QUERY]
     found = await batched(retriever, how, queries)
     expected = [retriever.invoke(query) for query in queries]
@@ -959,7 +957,7 @@ async def test_the_event_loop_runs_while_a_store_is_slow(texts, how):
 @pytest.mark.parametrize("kind", ["chroma", "in memory"])
 def test_many_threads_get_the_results_of_one(facts, texts, kind):
     store = facts if kind == "chroma" else in_memory(texts)
-    retriever = SIFTRetriever(vectorstore=store, score_key="gain")
+    retriever = SIFTRetriever(vectorstore=store, gain_key="gain")
     queries = [*QUERIES, *texts[:6]] * 16
     expected = {query: retriever.invoke(query) for query in set(queries)}
     assert {query: ids(found) for query, found in expected.items()} == {
@@ -972,7 +970,7 @@ def test_many_threads_get_the_results_of_one(facts, texts, kind):
 
 
 async def test_many_coroutines_get_the_results_of_one(facts, texts):
-    retriever = SIFTRetriever(vectorstore=facts, score_key="gain")
+    retriever = SIFTRetriever(vectorstore=facts, gain_key="gain")
     queries = [*QUERIES, *texts[:6]] * 8
     expected = {query: retriever.invoke(query) for query in set(queries)}
     found = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))

@@ -22,6 +22,7 @@ from unit_tests.stores.real_stores import (
     fill,
     make_chroma,
     make_faiss,
+    make_qdrant,
     texts_of,
 )
 
@@ -34,6 +35,7 @@ from langchain_sift.errors import (
     StoreTimeout,
 )
 from langchain_sift.selection import mmr, nearest_neighbors, select, uncertainty_sampling
+from langchain_sift.stores.interface import adapter_for
 
 QUERY = "Who repairs the broken clock near the border?"
 
@@ -262,7 +264,7 @@ def even(document):
 async def test_each_setting_is_a_field_a_search_kwarg_or_an_argument_of_the_call(
     facts, name, values
 ):
-    always = {"k": 6, "fetch_k": 20}
+    always = {"k": 6, "fetch_k": 20, "kernel": "linear"}
     if name == "step_fetch_k":
         always["candidate_search"] = "residual"
     always.pop(name, None)
@@ -322,7 +324,7 @@ def test_a_timeout_must_be_a_positive_number_of_seconds(facts, timeout):
 
 
 def test_an_unknown_candidate_search_is_an_error_that_lists_all(facts):
-    problem = r"candidate_search must be one of \('nearest', .*, 'exhaustive'\), got 'all'"
+    problem = r"candidate_search must be one of \['nearest', .*, 'exhaustive'\], got 'all'"
     with pytest.raises(ValidationError, match=problem):
         SIFTRetriever(vectorstore=facts, candidate_search="all")
     with pytest.raises(ArgumentError, match=problem):
@@ -603,10 +605,14 @@ def test_the_default_noise_variance_is_that_of_the_query_embedder_if_the_store_h
     embeddings = CountingEmbeddings()
     embeddings.noise_variance = 0.5
     store = Chroma(collection_name=f"plain-{uuid.uuid4()}")
-    assert SIFTRetriever(vectorstore=store, query_embedder=embeddings).noise_variance == 0.5
+    assert noise_of(SIFTRetriever(vectorstore=store, query_embedder=embeddings)) == 0.5
     embeddings.noise_variance = "auto"  # of another's, for another purpose
     made = SIFTRetriever(vectorstore=store, query_embedder=embeddings, noise_variance=0.2)
-    assert made.noise_variance == 0.2
+    assert noise_of(made) == 0.2
+
+
+def noise_of(retriever):
+    return retriever._settings({}, adapter_for(retriever.vectorstore)).selection.noise_variance
 
 
 # Ways to make one
@@ -650,13 +656,36 @@ def test_from_retriever_keeps_lambda_mult_for_mmr_only(facts):
     assert "lambda_mult" not in SIFTRetriever.from_retriever(plain).search_kwargs
 
 
-def test_from_retriever_rejects_a_score_threshold(facts):
-    plain = facts.as_retriever(
-        search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.5}
+@pytest.mark.filterwarnings("ignore:legacy embedding function", "ignore:Relevance scores must")
+@pytest.mark.parametrize("threshold", [0.0, 0.45, 0.6, 0.99])
+@pytest.mark.parametrize("kind", ["Chroma", "cosine", "ip", "FAISS", "Qdrant"])
+def test_from_retriever_passes_the_documents_that_a_score_threshold_passes(kind, threshold):
+    embeddings = CountingEmbeddings()
+    if kind in {"cosine", "ip"}:
+        store = fill(make_chroma(embeddings, space=kind))
+    else:
+        store = fill(
+            {"Chroma": make_chroma, "FAISS": make_faiss, "Qdrant": make_qdrant}[kind](embeddings)
+        )
+    plain = store.as_retriever(
+        search_type="similarity_score_threshold",
+        search_kwargs={"score_threshold": threshold, "k": 40},
     )
-    with pytest.raises(ArgumentError, match=r"no score_threshold: .* stopping_alpha"):
+    made = SIFTRetriever.from_retriever(plain)
+    assert set(texts_of(made.invoke(QUERY))) == set(texts_of(plain.invoke(QUERY)))
+    assert plain.search_kwargs == {"score_threshold": threshold, "k": 40}
+
+
+def test_a_score_of_an_unknown_scale_is_an_error_with_the_cure():
+    store = Chroma(
+        collection_name=f"own-{uuid.uuid4()}",
+        embedding_function=CountingEmbeddings(),
+        relevance_score_fn=lambda distance: -distance,
+    )
+    plain = store.as_retriever(search_kwargs={"score_threshold": 0.5})
+    with pytest.raises(ArgumentError, match="not known: pass min_similarity"):
         SIFTRetriever.from_retriever(plain)
-    assert plain.search_kwargs == {"score_threshold": 0.5}
+    assert SIFTRetriever.from_retriever(plain, min_similarity=0.3).min_similarity == 0.3
 
 
 def test_arguments_take_precedence_over_the_other_retriever_s(facts):
@@ -664,10 +693,6 @@ def test_arguments_take_precedence_over_the_other_retriever_s(facts):
     made = SIFTRetriever.from_retriever(plain, search_kwargs={"k": 2}, tags=["ours"])
     assert len(made.invoke(QUERY)) == 2
     assert made.tags == ["ours"]
-    with pytest.raises(ArgumentError, match="no score_threshold"):
-        SIFTRetriever.from_retriever(
-            facts.as_retriever(search_kwargs={"score_threshold": 0.5}), k=3
-        )
 
 
 @pytest.mark.parametrize("vectorstore_cls", [None, InMemoryVectorStore])

@@ -478,7 +478,7 @@ def test_the_record_has_the_documents_and_their_gains(
     record = record_of(chat)
     retriever = chat.retriever
     assert isinstance(retriever, SIFTRetriever)
-    retrieval = retriever.model_copy(update={"score_key": "gain"}).invoke(QUESTION, replace=True)
+    retrieval = retriever.model_copy(update={"gain_key": "gain"}).invoke(QUESTION, replace=True)
     assert record["documents"] == [document.id for document in retrieval]
     assert record["gains"] == [document.metadata["gain"] for document in retrieval]
     assert all(type(gain) is float and gain > 0 for gain in record["gains"])

@@ -12,8 +12,10 @@ from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill
 from langchain_sift.errors import DimensionMismatch
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
 from langchain_sift.retrieval.search import choose
-from langchain_sift.retrieval.settings import RetrievalSettings, method_of
+from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import SELECTORS, select, select_residual
+from langchain_sift.selection.greedy import method_of
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.candidates import Candidates, unit_rows
 from langchain_sift.stores.interface import Nearest, Page, adapter_for
 
@@ -30,9 +32,10 @@ def index(embeddings):
     return ExactIndex(Candidates(documents, units, (1,) * len(TEXTS)))
 
 
-def settings(method=select, **changes):
+def settings(method=select, *, k=6, replace=False, **changes):
+    selection = SelectionSettings(k=k, noise_variance=0.1, replace=replace)
     return RetrievalSettings(
-        **{"method": method_of(method), "k": 6, "fetch_k": 12, "noise_variance": 0.1, **changes}
+        **{"method": method_of(method), "selection": selection, "fetch_k": 12, **changes}
     )
 
 

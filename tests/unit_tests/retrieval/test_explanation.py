@@ -61,7 +61,7 @@ def vectors(choices: tuple[ExplainedChoice, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize("way", ["sift", "nearest"])
 def test_each_number_equals_the_dense_formula(store: InMemoryVectorStore, way: str) -> None:
-    found = explain(store, QUERY, k=4, noise_variance=NOISE)
+    found = explain(store, QUERY, k=4, kernel="linear", noise_variance=NOISE)
     choices = getattr(found, way)
     query = np.array(Words().embed_query(QUERY))
     query /= np.linalg.norm(query)
@@ -84,8 +84,8 @@ def test_each_number_equals_the_dense_formula(store: InMemoryVectorStore, way: s
 
 
 def test_the_choice_is_that_of_the_retriever(store: InMemoryVectorStore) -> None:
-    found = explain(store, QUERY, k=4, noise_variance=NOISE)
-    retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=NOISE)
+    found = explain(store, QUERY, k=4, kernel="linear", noise_variance=NOISE)
+    retriever = SIFTRetriever(vectorstore=store, k=4, kernel="linear", noise_variance=NOISE)
     assert [choice.id for choice in found.sift] == [d.id for d in retriever.invoke(QUERY)]
     nearest = SIFTRetriever(vectorstore=store, k=4, search_type="similarity").invoke(QUERY)
     assert [choice.id for choice in found.nearest] == [document.id for document in nearest]
@@ -95,8 +95,8 @@ def test_the_stops_are_those_of_the_retriever(
     store: InMemoryVectorStore,
 ) -> None:
     k = 4
-    found = explain(store, QUERY, k=k, noise_variance=NOISE)
-    retriever = SIFTRetriever(vectorstore=store, k=100, noise_variance=NOISE)
+    found = explain(store, QUERY, k=k, kernel="linear", noise_variance=NOISE)
+    retriever = SIFTRetriever(vectorstore=store, k=100, kernel="linear", noise_variance=NOISE)
     for alpha in STOPPING_ALPHAS:
         stopped = retriever.retrieve_with_scores(QUERY, stopping_alpha=alpha)
         count = len(stopped.choices)
@@ -107,7 +107,7 @@ def test_the_stops_are_those_of_the_retriever(
 
 
 def test_repetitions_are_known_already(store: InMemoryVectorStore) -> None:
-    found = explain(store, QUERY, k=3, noise_variance=NOISE)
+    found = explain(store, QUERY, k=3, kernel="linear", noise_variance=NOISE)
     repeated = [choice for choice in found.nearest if choice.known > 0.5]
     assert repeated
     assert all(choice.likeness > 0.9 for choice in repeated)

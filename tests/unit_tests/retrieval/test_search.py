@@ -44,7 +44,8 @@ def store(embeddings):
 
 
 def make(store, **settings):
-    return SIFTRetriever(vectorstore=store, **{"k": 6, "noise_variance": NOISE, **settings})
+    defaults = {"k": 6, "kernel": "linear", "noise_variance": NOISE}
+    return SIFTRetriever(vectorstore=store, **{**defaults, **settings})
 
 
 def unexplained(queries, candidates):
@@ -187,8 +188,8 @@ def test_the_length_of_a_query_vector_changes_nothing(store, embeddings):
 # The score in the metadata
 
 
-def test_a_score_key_writes_the_gain_and_does_not_change_the_store(store):
-    retriever = make(store, score_key="gain")
+def test_a_gain_key_writes_the_gain_and_does_not_change_the_store(store):
+    retriever = make(store, gain_key="gain")
     plain = make(store)
     gains = [choice.gain for choice in plain.retrieve_with_scores(QUERY).choices]
     for _ in range(2):
@@ -201,8 +202,8 @@ def test_a_score_key_writes_the_gain_and_does_not_change_the_store(store):
     assert all(set(row["metadata"]) == {"number", "even"} for row in store.store.values())
 
 
-async def test_a_score_key_applies_to_every_way_of_calling(store):
-    retriever = make(store, score_key="gain")
+async def test_a_gain_key_applies_to_every_way_of_calling(store):
+    retriever = make(store, gain_key="gain")
     expected = [dict(document.metadata) for document in retriever.invoke(QUERY)]
     ways = [
         await retriever.ainvoke(QUERY),
@@ -214,14 +215,14 @@ async def test_a_score_key_applies_to_every_way_of_calling(store):
 
 
 def test_documents_with_scores_survive_json(store):
-    for document in make(store, score_key="gain").invoke(QUERY):
+    for document in make(store, gain_key="gain").invoke(QUERY):
         read = Document.model_validate_json(document.model_dump_json())
         assert dict(read.metadata) == dict(document.metadata)
         assert read == document
 
 
 def test_documents_of_two_queries_are_equal(store):
-    retriever = make(store, k=40, score_key="gain")
+    retriever = make(store, k=40, gain_key="gain")
     first, second = (retriever.invoke(query) for query in QUERIES[:2])
     by_id = {document.id: document for document in second}
     assert any(d.metadata["gain"] != by_id[d.id].metadata["gain"] for d in first)

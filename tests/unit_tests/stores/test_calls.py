@@ -25,6 +25,7 @@ from langchain_sift.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.batches import together
 from langchain_sift.stores.calls import arun as run_by_coroutines
 from langchain_sift.stores.calls import run
@@ -43,6 +44,8 @@ VECTORS = RNG.standard_normal((90, DIMENSIONS))
 # Every text three times, so that some searches need further requests.
 DOCUMENTS = [Document(id=f"row-{row:02}", page_content=f"{CANARY} {row // 3}") for row in range(90)]
 TENANT: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+SELECTION = SelectionSettings(k=6, noise_variance=0.1)
 
 
 class Store:
@@ -223,7 +226,7 @@ def test_all_requests_share_one_deadline_and_none_follows_it(kind):
     store = store_class(lambda: time.sleep(0.2))
     query = unit(1)
     searches = [  # of several requests each, no two of which fit in one call
-        residual_candidates(query, query, step_fetch_k=step_fetch_k, k=6, noise_variance=0.1)
+        residual_candidates(query, query, SELECTION, step_fetch_k=step_fetch_k)
         for step_fetch_k in range(3, 11)
     ]
     outcomes = search_all(searches, store, timeout=0.5)
@@ -322,7 +325,7 @@ def every_kind_of_search():
         *(search(seed, fetch_k=5) for seed in range(5)),
         *(search(seed, fetch_k=12, parts=1 + seed % 3) for seed in range(5)),
         *(
-            residual_candidates(queries, queries, step_fetch_k=4, k=6, noise_variance=0.1)
+            residual_candidates(queries, queries, SELECTION, step_fetch_k=4)
             for queries in (unit(1 + seed % 2, seed=seed) for seed in range(5))
         ),
         *(every_candidate(DIMENSIONS) for _ in range(3)),

@@ -25,6 +25,7 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import (
     CandidatePool,
@@ -280,8 +281,8 @@ def test_every_candidate_is_read_page_by_page(embeddings):
 @pytest.mark.parametrize("m", [1, 3])
 def test_a_residual_search_queries_along_the_residual(embeddings, m):
     store, queries = in_memory(embeddings), embeddings.vectors(QUERIES[:m])
-    settings = {"k": 4, "noise_variance": 0.05}
-    searching = residual_candidates(queries, unit(queries), step_fetch_k=3, **settings)
+    settings = SelectionSettings(k=4, noise_variance=0.05)
+    searching = residual_candidates(queries, unit(queries), settings, step_fetch_k=3)
     made, (candidates, selection) = requests(store, searching)
     assert all(
         isinstance(request, Nearest) and 3 <= request.count <= 3 + step
@@ -299,9 +300,9 @@ def test_a_residual_search_queries_along_the_residual(embeddings, m):
 
 def test_a_residual_search_chooses_the_largest_gain_among_the_fetched_rows(embeddings):
     store, query = in_memory(embeddings), embeddings.vector(QUERY)[None]
-    settings = {"k": 5, "noise_variance": 0.05}
+    settings = SelectionSettings(k=5, noise_variance=0.05)
     made, (candidates, selection) = requests(
-        store, residual_candidates(query, unit(query), step_fetch_k=4, **settings)
+        store, residual_candidates(query, unit(query), settings, step_fetch_k=4)
     )
     seen = 0
     texts = texts_of(candidates)
@@ -319,12 +320,13 @@ def test_a_residual_search_chooses_the_largest_gain_among_the_fetched_rows(embed
 
 def test_copies_do_not_change_a_residual_search(embeddings):
     query = embeddings.vector(QUERY)[None]
+    settings = SelectionSettings(k=3, noise_variance=0.05)
     for count in (6, 10, 20):
         once, copied = (in_memory(embeddings, TEXTS[:count] * times) for times in (1, 2))
         (one, chosen), (other, chosen_too) = (
             search(
                 store,
-                residual_candidates(query, unit(query), step_fetch_k=5, k=3, noise_variance=0.05),
+                residual_candidates(query, unit(query), settings, step_fetch_k=5),
             )
             for store in (once, copied)
         )

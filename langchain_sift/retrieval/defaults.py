@@ -1,0 +1,71 @@
+"""Choose the kernel and λ' that a caller leaves out.
+
+The right values depend on the embeddings and on the use. Embeddings of any class may have the
+attributes `kernel`, `length_scale` and `noise_variance`: their defaults.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSettings:
+    """A kernel and λ'."""
+
+    kernel: str
+    length_scale: float
+    noise_variance: float
+
+
+FOR_RETRIEVAL = KernelSettings("rbf", DEFAULT_LENGTH_SCALE, 0.1)
+"""Chosen on test collections: `examples/evidence/retrieval.md`."""
+
+FOR_TRAINING = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 0.01)
+"""The paper's, for documents that a model is fine-tuned on: `examples/evidence/README.md`."""
+
+
+def kernel_settings(
+    embeddings: object,
+    *,
+    kernel: str | None = None,
+    length_scale: float | None = None,
+    noise_variance: float | None = None,
+    for_training: bool = False,
+) -> KernelSettings:
+    """Return the settings, with defaults for those that are None.
+
+    Args:
+        embeddings: The embeddings of the query and the documents. Their attributes take
+            precedence over the general defaults; an attribute `noise_variance` without `kernel`
+            belongs to the linear kernel.
+        kernel: "linear" or "rbf".
+        length_scale: ℓ of "rbf".
+        noise_variance: λ'.
+        for_training: If True, a model is fine-tuned on the documents.
+    """
+    own = _of_embeddings(embeddings)
+    general = (FOR_TRAINING, FOR_RETRIEVAL) if for_training else (FOR_RETRIEVAL, FOR_TRAINING)
+    defaults = [*([own] if own else []), *general]
+    kernel = kernel or defaults[0].kernel
+    # An unknown kernel is refused later.
+    default = next((each for each in defaults if each.kernel == kernel), defaults[0])
+    return KernelSettings(
+        kernel,
+        default.length_scale if length_scale is None else length_scale,
+        default.noise_variance if noise_variance is None else noise_variance,
+    )
+
+
+def _of_embeddings(embeddings: object) -> KernelSettings | None:
+    """Return the defaults that the embeddings bring. None if they bring no λ'."""
+    noise_variance = getattr(embeddings, "noise_variance", None)
+    if noise_variance is None:
+        return None
+    return KernelSettings(
+        getattr(embeddings, "kernel", "linear"),
+        getattr(embeddings, "length_scale", DEFAULT_LENGTH_SCALE),
+        noise_variance,
+    )
