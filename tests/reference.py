@@ -67,13 +67,19 @@ def own_variances(candidates: Array, chosen: Sequence[int], noise_variance: floa
 
 
 def sift(
-    queries: Array, candidates: Array, *, k: int, noise_variance: float, replace: bool = False
+    queries: Array,
+    candidates: Array,
+    *,
+    k: int,
+    noise_variance: float,
+    replace: bool = False,
+    kernel: Kernel = linear,
 ) -> tuple[list[int], list[float]]:
     """Return the greedy choice and the variance after each; the first of equals."""
     chosen: list[int] = []
     variances: list[float] = []
     for _ in range(k if replace else min(k, len(candidates))):
-        after = variances_if_chosen(queries, candidates, chosen, noise_variance)
+        after = variances_if_chosen(queries, candidates, chosen, noise_variance, kernel)
         if not replace:
             after[chosen] = np.inf
         chosen.append(int(np.argmin(after)))

@@ -23,7 +23,10 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
+from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
+
 DIMENSIONS = 8
+DEFAULT_KERNEL = reference.rbf(FOR_RETRIEVAL.length_scale)
 TEXTS = [f"fact {number}" for number in range(40)]
 QUERY = "which?"
 
@@ -155,13 +158,16 @@ class ByHand:
         *,
         k: int,
         fetch_k: int,
-        noise_variance: float = 0.01,
+        noise_variance: float = FOR_RETRIEVAL.noise_variance,
+        kernel: reference.Kernel = DEFAULT_KERNEL,
     ) -> list[str]:
         """Return SIFT's choice among the candidates, in order."""
         queries = unit(np.atleast_2d(queries))
         texts = self.candidates(queries, fetch_k=fetch_k)
         vectors = unit(self.embeddings.vectors(texts))
-        chosen, _ = reference.sift(queries, vectors, k=k, noise_variance=noise_variance)
+        chosen, _ = reference.sift(
+            queries, vectors, k=k, noise_variance=noise_variance, kernel=kernel
+        )
         return [texts[row] for row in chosen]
 
 
