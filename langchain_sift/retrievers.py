@@ -112,24 +112,25 @@ class SIFTRetriever(VectorStoreRetriever):
     With `k` candidates, SIFT can only change their order."""
 
     kernel: str | None = None
-    """"rbf": texts of low similarity are unrelated, which is safe for any embedding. "linear": the
-    paper's, for which the similarity of unrelated texts counts as information too. None means
-    that of the store's embeddings, if they have the attribute `kernel`, else the general
-    default."""
+    """"linear", the paper's, or "rbf", for which texts of low similarity are unrelated. None means
+    the `kernel` of the store's embeddings, if they have that attribute, else "linear"."""
 
     length_scale: float | None = None
-    """ℓ of the kernel "rbf", exp((cos − 1) / ℓ²). Towards 0, the choice is that of nearest
-    neighbours; larger values choose more different documents. None means the default."""
+    """ℓ of the kernel "rbf", exp((cos − 1) / ℓ²). Small values choose nearest neighbours, large
+    ones more different documents. None means that of the embeddings, else 0.5."""
 
     noise_variance: float | None = None
     """The paper's λ', positive. Towards 0, only new information about the query counts; towards
     infinity, the choice is that of nearest neighbours. None means the `noise_variance` of the
-    store's embeddings if they have that attribute, as `HiddenStateEmbeddings` do, else the
-    default of the kernel."""
+    store's embeddings, if they have that attribute, as `HiddenStateEmbeddings` do; else 10 (4
+    with "rbf"), chosen on test collections so that relevance is kept: see
+    `examples/evidence/retrieval.md`. With `replace`, as fine-tuning retrieves, it means the
+    paper's 0.01."""
 
     stopping_alpha: float | None = None
-    """The paper's α: fewer documents for easy queries. Larger stops earlier. None never stops
-    before `k`."""
+    """The paper's α: fewer documents for easy queries. Larger stops earlier. It needs a small λ',
+    such as the paper's 0.01: with a large one the uncertainty hardly falls, and every query
+    stops after as many documents. None never stops before `k`."""
 
     candidate_search: str = "nearest"
     """The source of the candidates. "nearest": the `fetch_k` rows nearest to the query. "residual":

@@ -13,8 +13,8 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments, check_numbers
 
 KERNELS = ("linear", "rbf")
-DEFAULT_LENGTH_SCALE = 0.35
-"""ℓ of the kernel "rbf": cosines below about 0.7 count as unrelated."""
+DEFAULT_LENGTH_SCALE = 0.5
+"""ℓ of the kernel "rbf", at which texts of the cosine 0.75 have the covariance 1 / e."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def test_the_choice_depends_on_the_vectors_in_the_metadata(words, documents):
         document.model_copy(update={"metadata": {"vector": vector}})
         for document, vector in zip(documents, vectors, strict=True)
     ]
-    reranker = SIFTReranker(embeddings=words, top_n=8, kernel="linear", vector_key="vector")
+    reranker = SIFTReranker(embeddings=words, top_n=8, noise_variance=0.01, vector_key="vector")
     chosen, _ = by_formula(vectors, words.vector(QUERY), k=8)
     found = ids(reranker.compress_documents(given, QUERY))
     assert found == [f"text-{index}" for index in chosen]

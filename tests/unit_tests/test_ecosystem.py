@@ -55,9 +55,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
 from reference import sift
+from unit_tests.stores.real_stores import DEFAULT_KERNEL
 
 from langchain_sift import SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, CollectionNotFound, EmbeddingError, StoreError
+from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
 
 QUERY = "Who repairs the broken clock near the border?"
 QUERIES = [
@@ -158,7 +160,8 @@ def chosen_by_formula(texts, query, k):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     unit = WordEmbeddings().vector(query)
     unit /= np.linalg.norm(unit)
-    return sift(unit[None], rows, k=k, noise_variance=0.01)[0]
+    settings = {"noise_variance": FOR_RETRIEVAL.noise_variance, "kernel": DEFAULT_KERNEL}
+    return sift(unit[None], rows, k=k, **settings)[0]
 
 
 def by_formula(texts, query, *, k=4):
@@ -488,7 +491,7 @@ def check_selection(data, texts, query, *, k=4):
     assert min(data["gains"]) > 0
     remaining = data["prior_variance"] - np.cumsum(data["gains"])
     assert data["posterior_variances"] == pytest.approx(remaining)
-    assert (data["noise_variance"], data["fetch_k"]) == (0.01, 200)
+    assert (data["noise_variance"], data["fetch_k"]) == (FOR_RETRIEVAL.noise_variance, 200)
     assert 0 < data["seconds"] < 60
 
 

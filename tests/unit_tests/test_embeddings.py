@@ -20,6 +20,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from langchain_sift import HiddenStateEmbeddings, SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, EmbeddingError, ModelLoadError, NotFittedError
 from langchain_sift.retrieval.explanation import explain
+from langchain_sift.stores.interface import adapter_for
 from langchain_sift.ttft import load_language_model
 
 
@@ -218,7 +219,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "of_hidden_states", "of_others"),
-    [({}, 1.0, 0.01), ({"noise_variance": 0.3}, 0.3, 0.3)],
+    [({}, 1.0, 10.0), ({"noise_variance": 0.3}, 0.3, 0.3)],
 )
 def test_the_default_noise_variance_is_that_of_the_embeddings(
     embeddings, texts, given, of_hidden_states, of_others
@@ -228,8 +229,10 @@ def test_the_default_noise_variance_is_that_of_the_embeddings(
         store = InMemoryVectorStore.from_texts(texts, own)
         made = SIFTRetriever.from_retriever(store.as_retriever(), **given)
         for retriever in (SIFTRetriever(vectorstore=store, **given), made):
-            assert retriever.noise_variance == expected
-        assert SIFTReranker(embeddings=own, **given).noise_variance == expected
+            settings = retriever._settings({}, adapter_for(store))
+            assert settings.selection.noise_variance == expected
+        settings, _ = SIFTReranker(embeddings=own, **given)._settings()
+        assert settings.noise_variance == expected
         assert explain(store, texts[0], k=2, **given).noise_variance == expected
 
 

@@ -28,6 +28,13 @@ class Case:
     queries: np.ndarray
     settings: dict
 
+    @property
+    def kernel(self):
+        """The kernel of the oracle."""
+        if self.settings["kernel"] == "linear":
+            return reference.linear
+        return reference.rbf(self.settings["length_scale"])
+
     def retriever(self, store=None, **settings):
         store = self.store(InMemoryVectorStore(self.embeddings)) if store is None else store
         return SIFTRetriever(vectorstore=store, **{**self.settings, **settings})
@@ -51,6 +58,8 @@ def cases(draw, *, most=25, copies=True, searches=SEARCHES):
     rows = [*texts, *copied]
     order = rng.permutation(len(rows))
     queries = rng.standard_normal((draw(st.integers(1, 3)), dimensions)) + shift
+    search = draw(st.sampled_from(searches))
+    kernels = ["linear"] if search == "residual" else ["linear", "rbf"]
     return Case(
         embeddings=CountingEmbeddings(
             dimensions=dimensions, given=dict(zip(texts, vectors, strict=True))
@@ -62,7 +71,9 @@ def cases(draw, *, most=25, copies=True, searches=SEARCHES):
             "fetch_k": draw(st.integers(1, 30)),
             "step_fetch_k": draw(st.integers(1, 8)),
             "noise_variance": draw(st.sampled_from([1e-4, 1e-2, 0.1, 1.0, 30.0])),
-            "candidate_search": draw(st.sampled_from(searches)),
+            "kernel": draw(st.sampled_from(kernels)),
+            "length_scale": draw(st.sampled_from([0.3, 1.0])),
+            "candidate_search": search,
         },
     )
 
@@ -97,7 +108,7 @@ def test_the_variance_equals_the_formula_and_never_increases(case, replace):
     before = retrieval.prior_variance
     assert before == pytest.approx(len(case.queries))
     for step, choice in enumerate(retrieval.choices, start=1):
-        left = reference.posterior_variance(case.queries, chosen[:step], noise)
+        left = reference.posterior_variance(case.queries, chosen[:step], noise, case.kernel)
         assert choice.posterior_variance == pytest.approx(left, abs=1e-8)
         assert choice.gain >= -TOLERANCE
         assert choice.posterior_variance <= before + TOLERANCE
@@ -121,7 +132,7 @@ def test_each_choice_is_the_best_of_the_nearest_by_cosine(case):
     chosen = [expected.index(text) for text in texts_of(retrieval)]
     for step, index in enumerate(chosen):
         after = reference.variances_if_chosen(
-            case.queries, vectors, chosen[:step], case.settings["noise_variance"]
+            case.queries, vectors, chosen[:step], case.settings["noise_variance"], case.kernel
         )
         after[chosen[:step]] = np.inf
         assert after[index] <= after.min() + 1e-8

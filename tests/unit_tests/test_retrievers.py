@@ -264,7 +264,7 @@ def even(document):
 async def test_each_setting_is_a_field_a_search_kwarg_or_an_argument_of_the_call(
     facts, name, values
 ):
-    always = {"k": 6, "fetch_k": 20, "kernel": "linear"}
+    always = {"k": 6, "fetch_k": 20, "noise_variance": 0.01}
     if name == "step_fetch_k":
         always["candidate_search"] = "residual"
     always.pop(name, None)

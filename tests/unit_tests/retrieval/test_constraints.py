@@ -273,6 +273,8 @@ def test_a_residual_search_refuses_a_constraint(store, name):
 
 
 def test_a_residual_search_keeps_to_the_linear_kernel(store):
+    store.embeddings.kernel, store.embeddings.noise_variance = "rbf", 0.1
+    assert kernel_of(SIFTRetriever(vectorstore=store))["kernel"] == "rbf"
     retriever = SIFTRetriever(vectorstore=store, candidate_search="residual")
     assert kernel_of(retriever)["kernel"] == "linear"
     with pytest.raises(ValidationError, match="'residual' needs the kernel 'linear', got 'rbf'"):

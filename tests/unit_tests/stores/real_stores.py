@@ -26,7 +26,8 @@ from qdrant_client import QdrantClient, models
 from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
 
 DIMENSIONS = 8
-DEFAULT_KERNEL = reference.rbf(FOR_RETRIEVAL.length_scale)
+LINEAR = {"kernel": "linear", "noise_variance": 0.01}
+DEFAULT_KERNEL = reference.linear
 TEXTS = [f"fact {number}" for number in range(40)]
 QUERY = "which?"
 
@@ -169,6 +170,11 @@ class ByHand:
             queries, vectors, k=k, noise_variance=noise_variance, kernel=kernel
         )
         return [texts[row] for row in chosen]
+
+    def linear_choice(self, queries: np.ndarray, *, k: int, fetch_k: int) -> list[str]:
+        """Return SIFT's choice with the settings `LINEAR`."""
+        settings = {"noise_variance": LINEAR["noise_variance"], "kernel": reference.linear}
+        return self.choice(queries, k=k, fetch_k=fetch_k, **settings)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

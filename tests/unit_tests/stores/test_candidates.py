@@ -13,6 +13,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose, assert_array_equal
 from unit_tests.stores.real_stores import (
     DIMENSIONS,
+    LINEAR,
     QUERY,
     TEXTS,
     ByHand,
@@ -254,7 +255,7 @@ def test_neighbours_of_each_vector_leave_less_variance_than_neighbours_of_the_me
     given = {**around(one, "one"), **around(other, "other"), **around(mean, "between")}
     embeddings = CountingEmbeddings(dimensions=64, given=given)
     retriever = SIFTRetriever(
-        vectorstore=in_memory(embeddings, list(given)), k=4, fetch_k=20, noise_variance=0.01
+        vectorstore=in_memory(embeddings, list(given)), k=4, fetch_k=20, **LINEAR
     )
     queries = np.array([one, other])
     found = retriever.retrieve_by_vectors(queries.tolist())

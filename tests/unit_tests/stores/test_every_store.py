@@ -8,6 +8,7 @@ import pytest
 from unit_tests.stores.real_stores import (
     DIMENSIONS,
     KINDS,
+    LINEAR,
     QUERY,
     TEXTS,
     ByHand,
@@ -104,11 +105,11 @@ def test_a_residual_search_with_steps_as_large_as_the_store_is_exhaustive(
     store, by_hand, embeddings
 ):
     retriever = SIFTRetriever(
-        vectorstore=store, k=6, candidate_search="residual", step_fetch_k=len(TEXTS)
+        vectorstore=store, k=6, candidate_search="residual", step_fetch_k=len(TEXTS), **LINEAR
     )
     queries = embeddings.vectors(QUERIES)
     for vectors in (queries[:1], queries):
-        expected = by_hand.choice(vectors, k=6, fetch_k=len(TEXTS))
+        expected = by_hand.linear_choice(vectors, k=6, fetch_k=len(TEXTS))
         assert texts_of(retriever.retrieve_by_vectors(vectors.tolist())) == expected
 
 
@@ -154,8 +155,8 @@ def test_changes_to_a_document_do_not_reach_the_store(store):
 @pytest.mark.parametrize("search", SEARCHES)
 def test_a_filter_in_the_store_s_form_is_applied(kind, store, embeddings, search):
     even = ByHand(embeddings, TEXTS[::2])
-    expected = even.choice(embeddings.vector(QUERY), k=5, fetch_k=len(TEXTS))
-    settings = {"candidate_search": search, "step_fetch_k": len(TEXTS)}
+    expected = even.linear_choice(embeddings.vector(QUERY), k=5, fetch_k=len(TEXTS))
+    settings = {"candidate_search": search, "step_fetch_k": len(TEXTS), **LINEAR}
     passes = condition(kind, "even", value=True)
     retriever = SIFTRetriever(vectorstore=store, k=5, **settings)
     assert texts_of(retriever.invoke(QUERY, filter=passes)) == expected

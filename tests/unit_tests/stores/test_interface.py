@@ -6,6 +6,7 @@ import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from unit_tests.stores.real_stores import (
     KINDS,
+    LINEAR,
     QUERY,
     CountingEmbeddings,
     fill,
@@ -120,13 +121,13 @@ def test_a_registration_applies_to_existing_retrievers(embeddings):
 
 async def test_an_asynchronous_adapter_serves_coroutines_only(embeddings):
     store = fill(Own(embeddings))
-    expected = SIFTRetriever(vectorstore=store, k=5).invoke(QUERY)
+    expected = SIFTRetriever(vectorstore=store, k=5, **LINEAR).invoke(QUERY)
     register_adapter(Own, Coroutines)
     assert isinstance(adapter_for(store), AsyncStoreAdapter)
     assert not isinstance(adapter_for(store), StoreAdapter)
     for search in ("nearest", "residual", "exhaustive"):
         settings = {"candidate_search": search, "step_fetch_k": 40}
-        retriever = SIFTRetriever(vectorstore=store, k=5, **settings)
+        retriever = SIFTRetriever(vectorstore=store, k=5, **LINEAR, **settings)
         assert await retriever.ainvoke(QUERY) == expected
         assert await retriever.abatch([QUERY]) == [expected]
         with pytest.raises(StoreError, match="only coroutines can query Coroutines: use `ainv"):

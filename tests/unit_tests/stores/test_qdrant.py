@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from unit_tests.stores.real_stores import (
     DIMENSIONS,
+    LINEAR,
     QUERY,
     TEXTS,
     ByHand,
@@ -71,10 +72,10 @@ def test_named_vectors_are_searched_and_points_without_one_are_no_candidates(
 ):
     store = open_store(two_vectors, embeddings, vector_name="text")
     retriever = SIFTRetriever(
-        vectorstore=store, k=6, candidate_search=search, step_fetch_k=len(TEXTS)
+        vectorstore=store, k=6, candidate_search=search, step_fetch_k=len(TEXTS), **LINEAR
     )
     having = [text for number, text in enumerate(TEXTS) if number % 4]
-    expected = ByHand(embeddings, having).choice(embeddings.vector(QUERY), k=6, fetch_k=40)
+    expected = ByHand(embeddings, having).linear_choice(embeddings.vector(QUERY), k=6, fetch_k=40)
     assert texts_of(retriever.invoke(QUERY)) == expected
 
 
@@ -122,10 +123,15 @@ def test_points_without_a_text_are_skipped_and_replaced(embeddings, search):
     bare = [models.PointStruct(id=id_of(100 + n), vector=vector, payload=None) for n in range(9)]
     store.client.upsert("facts", bare)
     retriever = SIFTRetriever(
-        vectorstore=store, k=5, fetch_k=5, candidate_search=search, step_fetch_k=len(TEXTS)
+        vectorstore=store,
+        k=5,
+        fetch_k=5,
+        candidate_search=search,
+        step_fetch_k=len(TEXTS),
+        **LINEAR,
     )
     fetch_k = 5 if search == "nearest" else len(TEXTS)
-    expected = ByHand(embeddings).choice(np.array(vector), k=5, fetch_k=fetch_k)
+    expected = ByHand(embeddings).linear_choice(np.array(vector), k=5, fetch_k=fetch_k)
     assert texts_of(retriever.invoke(QUERY)) == expected
 
 

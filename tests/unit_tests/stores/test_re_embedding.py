@@ -10,6 +10,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from unit_tests.stores.real_stores import (
+    LINEAR,
     QUERY,
     TEXTS,
     ByHand,
@@ -89,9 +90,9 @@ def test_the_choice_equals_brute_force(store, embeddings):
 def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_it(
     store, embeddings
 ):
-    settings = {"candidate_search": "residual", "step_fetch_k": len(TEXTS)}
+    settings = {"candidate_search": "residual", "step_fetch_k": len(TEXTS), **LINEAR}
     found = SIFTRetriever(vectorstore=store, k=6, **settings).invoke(QUERY)
-    expected = ByHand(embeddings).choice(embeddings.vector(QUERY), k=6, fetch_k=len(TEXTS))
+    expected = ByHand(embeddings).linear_choice(embeddings.vector(QUERY), k=6, fetch_k=len(TEXTS))
     assert texts_of(found) == expected
 
 
