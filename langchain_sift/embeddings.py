@@ -33,22 +33,21 @@ class HiddenStateEmbeddings(Embeddings):
     to unit norm.
 
     The mean is fitted once, with `fit`, and never changes, so that vectors made at different
-    times can be compared. Store it with the collection:
+    times can be compared. Store it beside the collection:
 
         ```python
         embeddings = HiddenStateEmbeddings(model="org/name").fit(texts)
-        store = Chroma.from_texts(
-            texts, embeddings, collection_metadata=embeddings.collection_metadata()
-        )
+        store = Chroma.from_texts(texts, embeddings, "facts", persist_directory="store")
+        save_embeddings(store)  # from langchain_sift.indexing
         ```
 
-    and load it from there in another process:
+    and open the collection in another process:
 
         ```python
-        embeddings = HiddenStateEmbeddings.from_collection_metadata(
-            metadata, model="org/name"
-        )
+        store = open_collection("store", "facts", load_language_model)
         ```
+
+    `langchain_sift.ttft.load_language_model` gets the stored name of the model.
     """
 
     noise_variance: ClassVar[float] = 1.0

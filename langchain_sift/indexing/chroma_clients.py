@@ -105,12 +105,17 @@ def _connection_error(location: ChromaLocation, error: Exception) -> StoreError:
 
 
 @contextmanager
-def typed_errors(where: str | ChromaLocation, name: str | None) -> Iterator[None]:
-    """Raise the errors of Chroma and of its connection as this package's errors."""
-    location = ChromaLocation.of(where)
-    label = f"Chroma store {location}"
+def typed_errors(where: str | ChromaLocation | None, name: str | None) -> Iterator[None]:
+    """Raise the errors of Chroma and of its connection as this package's errors.
+
+    Args:
+        where: The store, for messages. None means that it is not known.
+        name: The collection, for messages. None means no certain one.
+    """
+    store = None if where is None else ChromaLocation.of(where)
+    label = f"Chroma store {store}"
     if name is not None:
-        label = f"Chroma collection {name!r} of {location}"
+        label = f"Chroma collection {name!r}" + (f" of {store}" if store is not None else "")
     try:
         yield
     except SIFTError:

@@ -82,7 +82,7 @@ def save_embeddings(store: Chroma) -> None:
         raise ArgumentError(
             f"only HiddenStateEmbeddings have a mean, not {type(store.embeddings).__name__}"
         )
-    with typed_errors("", store._collection_name):
+    with typed_errors(None, store._collection_name):
         write_mean(store._client, store._collection, store.embeddings)
 
 

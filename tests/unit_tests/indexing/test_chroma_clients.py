@@ -1,0 +1,47 @@
+"""Connect to servers safely."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_sift.errors import QuotaExceeded, StoreError
+from langchain_sift.indexing.chroma_clients import _arguments, typed_errors
+from langchain_sift.stores.location import ChromaLocation
+
+
+def test_both_clients_verify_certificates_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    location = ChromaLocation.of("https://host/x?tenant=t")
+    assert _arguments(location)["settings"].chroma_server_ssl_verify is True
+    monkeypatch.setenv("CHROMA_SERVER_SSL_VERIFY", "/etc/own.pem")
+    assert _arguments(location)["settings"].chroma_server_ssl_verify == "/etc/own.pem"
+    assert _arguments(location)["tenant"] == "t"
+    assert _arguments(location)["database"] == "default_database"
+
+
+def test_the_tenant_of_a_cloud_token_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CHROMA_TENANT", "CHROMA_DATABASE", "CHROMA_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    asked = "chroma_overwrite_singleton_tenant_database_access_from_auth"
+    for url, expected in (
+        ("https://api.trychroma.com", True),
+        ("https://api.trychroma.com?tenant=t", False),
+        ("https://host", False),
+    ):
+        settings = _arguments(ChromaLocation.of(url))["settings"]
+        assert getattr(settings, asked) is expected
+
+
+def test_errors_name_the_collection_and_the_quota() -> None:
+    message = (
+        "Quota exceeded: 'Number of records' exceeded quota limit for action 'Add': "
+        "current usage of 787 exceeds limit of 300"
+    )
+    of_store = r"^Chroma collection 'facts' of store: 'Number"
+    with pytest.raises(QuotaExceeded, match=of_store) as raised, typed_errors("store", "facts"):
+        raise ValueError(message)
+    assert (raised.value.quota, raised.value.limit) == ("Number of records", 300)
+    alone = r"^Chroma collection 'facts': '"
+    with pytest.raises(StoreError, match=alone), typed_errors(None, "facts"):
+        raise ValueError(message)
