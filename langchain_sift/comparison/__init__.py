@@ -9,6 +9,7 @@
 | `tasks.py` | turn a prompt into a query, a context and a target |
 | `methods.py` | parse the names of methods |
 | `selection.py`, `choice.py` | choose the documents of each method |
+| `diversification.py` | choose with the strategies of pyversity |
 | `units.py`, `planner.py` | plan and measure batches that are trained and written together |
 | `measurement.py` | describe the measurement of a prompt under a method |
 | `measurer.py`, `scored_text.py` | measure prompts with the engine |

@@ -86,11 +86,13 @@ def compare(
         methods: "base", which is always measured; "rag:", "ttft:" or "both:" (fine-tune, and put
             the documents before the prompt) followed by a selection: "sift", "sift:residual",
             "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty", "mmr", "hull",
-            "random", or the name of one of `retrievers`; or the name of one of `chains`. Options
-            of a selection follow it: ":kernel=NAME", ":length_scale=NUMBER",
-            ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER". The
-            protocol "retrieval" takes selections alone, too ("sift"), and no "base". Default:
-            `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for that protocol.
+            "random", a strategy of pyversity if it is installed ("pyversity-dpp", "-mmr", "-msd",
+            "-cover", "-ssd"), or the name of one of `retrievers`; or the name of one of `chains`.
+            Options of a selection follow it: ":kernel=NAME", ":length_scale=NUMBER",
+            ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER"; of "mmr" ":lambda_mult=NUMBER";
+            of pyversity's ":diversity=NUMBER". The protocol "retrieval" takes selections alone,
+            too ("sift"), and no "base". Default: `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for
+            that protocol.
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`. The
             protocol "retrieval" needs none.
         vectorstore: The store with the documents. All of it is read once and searched exactly, so

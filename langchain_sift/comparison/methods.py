@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from langchain_sift.checks import check_choice
+from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES, SELECTION
-from langchain_sift.selection import SELECTORS
+from langchain_sift.selection import SELECTORS, Selector
 from langchain_sift.selection.settings import KERNELS
 
 SEARCHES = ("nearest", "residual", "exhaustive")
-_NUMBERS = ("noise_variance", "length_scale", "stopping_alpha")
+_NUMBERS = ("length_scale", "noise_variance", "stopping_alpha")
+_FRACTIONS = ("lambda_mult", "diversity")
+
+OUR_SELECTORS: Mapping[str, Selector] = MappingProxyType({**SELECTORS, **DIVERSIFIERS})
+"""The selectors by their names: those of this package, and those of its peer."""
 
 # Repeated documents are part of these methods: each repeat is one more gradient step.
 _REPEATING = ("sift", "uncertainty", "nearest-repeated", "hull")
@@ -31,7 +39,7 @@ class Method:
     are chosen and nothing is done with them."""
 
     selection: str = ""
-    """A selector of this package, or a retriever of the user's. Empty if no document is chosen."""
+    """One of `OUR_SELECTORS`, or a retriever of the user's. Empty if no document is chosen."""
 
     search: str = "nearest"
     """Search for the candidates of SIFT, one of `SEARCHES`."""
@@ -47,6 +55,12 @@ class Method:
 
     stopping_alpha: float | None = None
     """α of adaptive stopping. None means no stopping."""
+
+    lambda_mult: float | None = None
+    """λ of MMR, from 0 to 1. None means 0.5."""
+
+    diversity: float | None = None
+    """Diversity of pyversity's strategies, from 0 to 1. None means 0.5."""
 
     @property
     def fine_tunes(self) -> bool:
@@ -71,7 +85,14 @@ class Method:
     @property
     def nested(self) -> bool:
         """True if the choice for a smaller k is the beginning of the choice for a larger one."""
-        return self.selection != "hull"
+        return self.selection != "hull" and self.selection not in DIVERSIFIERS
+
+    @property
+    def selector(self) -> Selector:
+        """The function that chooses, with the options that other functions do not have."""
+        selector = OUR_SELECTORS[self.selection]
+        own: Any = {"lambda_mult": self.lambda_mult, "diversity": self.diversity}
+        return partial(selector, **{key: value for key, value in own.items() if value is not None})
 
 
 def parse_methods(
@@ -87,7 +108,8 @@ def parse_methods(
         names: "base"; "rag:", "ttft:" or "both:" and a selection; a selection alone; or the name
             of a chain. "sift" may be followed by "residual" or "exhaustive", and each selection
             by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
-            "stopping_alpha=NUMBER", all separated by colons.
+            "stopping_alpha=NUMBER", "mmr" by "lambda_mult=NUMBER", and the strategies of
+            pyversity by "diversity=NUMBER", all separated by colons.
         retrievers: Names of the user's retrievers, which are selections as well.
         chains: Names of the user's chains, which are methods.
         base: If True, the base model is added.
@@ -97,7 +119,7 @@ def parse_methods(
             has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
-        if name in {*MODES, *SELECTORS} or not name.strip() or ":" in name or "," in name:
+        if name in {*MODES, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:
             raise ArgumentError(
                 f"{name!r} cannot name a runnable: use a word without ':' and ',' that names no "
                 "method"
@@ -105,7 +127,7 @@ def parse_methods(
     for name in {*retrievers} & {*chains}:
         raise ArgumentError(f"{name!r} names both a retriever and a chain: rename one of them")
     return tuple(
-        _parse_method(name, [*SELECTORS, *retrievers], chains)
+        _parse_method(name, [*OUR_SELECTORS, *retrievers], chains)
         for name in dict.fromkeys((BASE, *names) if base else names)
     )
 
@@ -124,12 +146,11 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     search = "nearest"
     if options and selection == "sift" and options[0] in SEARCHES:
         search = options.pop(0)
-    method = Method(name, mode, selection, search)
-    for option in options:
-        method = _with_option(method, option)
-    if search == "residual" and method.kernel not in {None, "linear"}:
+    check_installed(selection)
+    kernel, numbers = _parse_options(name, selection, options)
+    if search == "residual" and kernel not in {None, "linear"}:
         raise ArgumentError(f"{name!r}: the search 'residual' needs the kernel 'linear'")
-    return method
+    return Method(name, mode, selection, search, kernel=kernel, **numbers)
 
 
 def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
@@ -141,26 +162,38 @@ def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> s
     return f"there is no method {name!r}: use some of {', '.join(known)}"
 
 
-def _with_option(method: Method, option: str) -> Method:
-    """Return the method with an option, such as "kernel=rbf"."""
-    key, _, value = option.partition("=")
-    is_ours, number = method.selection in SELECTORS, _number(value)
-    if is_ours and key == "kernel":
-        check_choice(f"{method.name!r}: kernel", value, KERNELS)
-        return replace(method, kernel=value)
-    if is_ours and 0 < number < math.inf:
-        if key == "length_scale":
-            return replace(method, length_scale=number)
-        if key == "noise_variance":
-            return replace(method, noise_variance=number)
-        if key == "stopping_alpha":
-            return replace(method, stopping_alpha=number)
-    allowed = " and ".join(["kernel=NAME", *(f"{key}=NUMBER" for key in _NUMBERS)])
-    if method.selection == "sift":
-        allowed += f", and before them one of {', '.join(SEARCHES)}"
-    raise ArgumentError(
-        f"{method.name!r}: {option!r} is no option of {method.selection}: use {allowed}"
-    )
+def _parse_options(
+    name: str, selection: str, options: Sequence[str]
+) -> tuple[str | None, dict[str, float]]:
+    """Return the kernel, if it is set, and the numbers that are set."""
+    kernel, numbers = None, {}
+    for option in options:
+        key, _, value = option.partition("=")
+        number, allowed = _number(value), _options_of(selection)
+        is_fraction = key in _FRACTIONS and 0 <= number <= 1
+        if key == "kernel" and key in allowed:
+            check_choice(f"{name!r}: kernel", value, KERNELS)
+            kernel = value
+        elif key in allowed and (is_fraction or (key in _NUMBERS and 0 < number < math.inf)):
+            numbers[key] = number
+        else:
+            hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
+            if selection == "sift":
+                hint += f", and before them one of {', '.join(SEARCHES)}"
+            raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
+    return kernel, numbers
+
+
+def _options_of(selection: str) -> dict[str, str]:
+    """Return the options of a selection, with the form of their values."""
+    if selection not in OUR_SELECTORS:
+        return {}
+    options = {"kernel": "NAME", **dict.fromkeys(_NUMBERS, "NUMBER")}
+    if selection == "mmr":
+        options["lambda_mult"] = "0..1"
+    if selection in DIVERSIFIERS:
+        options["diversity"] = "0..1"
+    return options
 
 
 def _number(text: str) -> float:

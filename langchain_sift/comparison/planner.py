@@ -11,14 +11,13 @@ from langchain_sift.comparison.chains import ChainMeasurement
 from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.measurement import Measurement, WantedRow, failed_row
-from langchain_sift.comparison.methods import Method
+from langchain_sift.comparison.methods import OUR_SELECTORS, Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import ComparisonSettings
 from langchain_sift.comparison.tasks import PROTOCOLS, RETRIEVAL, Task
 from langchain_sift.comparison.units import PlannedUnit, Unit
 from langchain_sift.report.rows import CHAIN, Row
-from langchain_sift.selection import SELECTORS
 from langchain_sift.selection.arguments import Array
 
 logger = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ class Planner:
         return self._queries[query]
 
     def _choose(self, method: Method, task: Task, prompt: Prompt, k: int) -> MethodChoice:
-        if method.selection in SELECTORS:
+        if method.selection in OUR_SELECTORS:
             query, seconds = self._embed(task.query)
             choice = self.corpus.choose(
                 method,

@@ -23,7 +23,7 @@ from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
 from langchain_sift.retrieval.settings import RetrievalSettings
-from langchain_sift.selection import SELECTORS, random
+from langchain_sift.selection import random
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import method_of
 from langchain_sift.selection.settings import SelectionSettings
@@ -147,8 +147,8 @@ class Corpus:
         Raises:
             EmbeddingError: If the query's vector is zero, not finite, or of another dimension.
         """
-        selector = SELECTORS[method.selection]
-        if selector is random:
+        selector = method.selector
+        if method.selection == "random":
             selector = partial(random, seed=zlib.crc32(seed.encode()))
         is_residual = method.search == "residual"
         kernel_and_noise = kernel_settings(

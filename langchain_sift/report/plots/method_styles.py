@@ -50,6 +50,7 @@ _DASHES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         CHAIN: (1.2, 1.2),
     }
 )
+_PEER = "pyversity-"
 _VARIANT_DASHES = ((9, 1.8), (2.5, 1.5), (7, 1.5, 1, 1.5, 1, 1.5))
 
 
@@ -107,7 +108,8 @@ def method_style(method: str) -> MethodStyle:
     rest = selection_of(method)
     mode = method.partition(":")[0] if rest != method else SELECTION
     selection, _, options = rest.partition(":")
-    if mode == SELECTION and selection not in _COLORS:  # a runnable of the user's
+    is_ours = selection in _COLORS or selection.startswith(_PEER)
+    if mode == SELECTION and not is_ours:  # a runnable of the user's
         color = _other_color(method)
         return MethodStyle(color, _MARKERS[CHAIN], _DASHES[CHAIN], CHAIN, hollow=False)
     color = _COLORS.get(selection) or _other_color(selection)
