@@ -30,7 +30,7 @@ def check_arguments(k: int, noise_variance: Any, stopping_alpha: float | None) -
         ArgumentError: If a value is out of range.
     """
     check_count("k", k)
-    if np.ndim(noise_variance) == 0:
+    if isinstance(noise_variance, float | int) or np.ndim(noise_variance) == 0:
         check_positive("noise_variance", noise_variance)
         least = noise_variance
     else:

@@ -34,16 +34,17 @@ class Eligibility:
         self._replace = settings.replace
         # Added to the scores: minus infinity for a candidate that may not be chosen.
         self._penalties = self._xp.zeros(n, dtype=self._xp.float64, device=self._device)
-        self._is_limited = settings.max_cost is not None or settings.groups is not None
+        self._is_limited = settings.costs is not None or settings.groups is not None
+        if not self._is_limited:
+            return
         self._allowed = np.ones(n, dtype=bool)
         self._costs = _of_each_candidate("costs", settings.costs, n)
         self._remaining = math.inf if settings.max_cost is None else settings.max_cost
         self._groups = _of_each_candidate("groups", settings.groups, n)
         self._max_per_group = settings.max_per_group
         self._count_of: dict[Any, int] = {}
-        if self._is_limited:
-            self._exclude_expensive()
-            self._update()
+        self._exclude_expensive()
+        self._update()
 
     def any(self) -> bool:
         """Return True if a candidate may be chosen."""

@@ -67,7 +67,7 @@ class Posterior:
         self._kernel = settings.kernel_function
         self._noise_variance = noise
         self._matrices = matrices
-        self._products = _small_product_matrix(matrices, capacity)
+        self._products = _small_product_matrix(matrices, self._kernel, capacity)
         self._v = xp.empty((capacity, len(candidates)), dtype=xp.float64, device=candidates.device)
         self.choices: list[int] = []
         # Rounding over many choices can take σ²_X(x) below zero by almost this λ'.
@@ -124,13 +124,14 @@ class Posterior:
 
     def _kernel_row(self, index: int) -> Any:
         """Compute k(x_index, x) of every candidate x, shape (n,)."""
-        candidates, norms = self._matrices.candidates, self._matrices.squared_norms
         if self._products is None:
-            products = candidates @ candidates[index]
+            products = self._matrices.candidates @ self._matrices.candidates[index]
         else:
             products = self._products[index]
-        row = self._kernel.of_products(self._xp, products, norms, norms[index])
-        return _float64(self._xp, row)
+        if not self._kernel.is_linear:
+            norms = self._matrices.squared_norms
+            products = self._kernel.of_products(self._xp, products, norms, norms[index])
+        return _float64(self._xp, products)
 
 
 def check_noise(noise_variance: float, largest_variance: float) -> None:
@@ -170,7 +171,7 @@ def _in_sufficient_precision(
 
 def _noise_of_each(matrices: Matrices, noise_variance: Any) -> Any:
     """Return λ': a number for all candidates, or an array of shape (n,)."""
-    if np.ndim(noise_variance) == 0:
+    if isinstance(noise_variance, float | int) or np.ndim(noise_variance) == 0:
         return noise_variance
     n = len(matrices.candidates)
     values = np.asarray(as_numpy(noise_variance), dtype=np.float64)
@@ -194,14 +195,17 @@ def _prior_variances(matrices: Matrices, kernel: Kernel) -> Any:
     return _float64(xp, norms if kernel.is_linear else xp.ones_like(norms))
 
 
-def _small_product_matrix(matrices: Matrices, capacity: int) -> Any | None:
+def _small_product_matrix(matrices: Matrices, kernel: Kernel, capacity: int) -> Any | None:
     """Compute all products xᵀx', shape (n, n), if most of the rows are likely to be used.
 
     One product of matrices is cheaper than one product for each choice, and it takes at most
     four times the memory of the v.
     """
     candidates = matrices.candidates
-    return None if len(candidates) > 4 * capacity else candidates @ candidates.mT
+    if len(candidates) > 4 * capacity:
+        return None
+    products = candidates @ candidates.mT
+    return _float64(matrices.xp, products) if kernel.is_linear else products
 
 
 def _gain_tolerance(matrices: Matrices, kernel: Kernel, signal_to_noise: float) -> float:

@@ -5,7 +5,7 @@ Axes: n candidates, k choices.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Required, TypedDict
 
 from langchain_sift.checks import check_choice, check_count, check_positive
@@ -91,6 +91,8 @@ class SelectionSettings:
     max_cost: float | None = None
     groups: Any = None
     max_per_group: int | None = None
+    kernel_function: Kernel = field(init=False)
+    """The kernel with its length scale."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -98,7 +100,7 @@ class SelectionSettings:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        Kernel(self.kernel, self.length_scale)
+        object.__setattr__(self, "kernel_function", Kernel(self.kernel, self.length_scale))
         check_arguments(self.k, self.noise_variance, self.stopping_alpha)
         if self.costs is not None:
             check_numbers("costs", self.costs)
@@ -109,11 +111,6 @@ class SelectionSettings:
             raise ArgumentError("groups and max_per_group need each other: pass both or neither")
         if self.max_per_group is not None:
             check_count("max_per_group", self.max_per_group)
-
-    @property
-    def kernel_function(self) -> Kernel:
-        """The kernel with its length scale."""
-        return Kernel(self.kernel, self.length_scale)
 
     def options(self) -> SelectionOptions:
         """Return the settings as keyword arguments of a method."""
