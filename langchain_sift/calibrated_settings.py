@@ -1,35 +1,63 @@
-"""Save the settings that a calibration chose, for the retriever, the models and `compare`."""
+"""Save the settings that calibrations chose, for the retriever, the models and the commands."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
-VERSION = 1
+VERSION = 2
 """The version of the file format."""
+
+Section = TypeVar("Section")
 
 
 @dataclass(frozen=True, slots=True)
-class CalibratedSettings:
-    """The settings for one store and one model, for `SIFTRetriever` and for fine-tuning."""
+class CalibratedSelection:
+    """The settings that choose documents: fields of `SIFTRetriever`."""
 
     noise_variance: float
     """λ' of SIFT."""
 
-    learning_rate: float
     k: int
     """Number of documents for a prompt."""
 
     fetch_k: int
     """Number of candidates to choose them from."""
 
+    kernel: str = "linear"
+    """"linear" or "rbf"."""
+
+    length_scale: float | None = None
+    """ℓ of the kernel "rbf". None means the default."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArgumentError: If a value is of another type or out of range.
+        """
+        _check_numbers(self, "noise_variance")
+        _check_integers(self, k=1, fetch_k=1)
+        _check_names(self, "kernel")
+        if self.length_scale is not None:
+            _check_numbers(self, "length_scale")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedFineTuning:
+    """The settings that fine-tune a model on documents."""
+
+    selection: CalibratedSelection
+    """The settings that choose the documents to train on."""
+
+    learning_rate: float
     lora_rank: int
     lora_alpha: float
     max_length: int
@@ -50,29 +78,73 @@ class CalibratedSettings:
         Raises:
             ArgumentError: If a value is of another type or out of range.
         """
-        for name in ("noise_variance", "learning_rate", "lora_alpha"):
-            check_positive(name, getattr(self, name))
-            object.__setattr__(self, name, float(getattr(self, name)))
-        for name, lowest in (("k", 1), ("fetch_k", 1), ("lora_rank", 1), ("max_length", 2)):
-            check_integer(name, getattr(self, name), lowest)
-        check_integer("seed", self.seed, 0)
-        for name in ("model", "protocol"):
-            if not (isinstance(getattr(self, name), str) and getattr(self, name)):
-                raise ArgumentError(f"{name} must be a name, got {getattr(self, name)!r}")
+        _check_numbers(self, "learning_rate", "lora_alpha")
+        _check_integers(self, lora_rank=1, max_length=2, seed=0)
+        _check_names(self, "model", "protocol")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibratedSettings:
+    """The settings for one store and its embeddings, and for one model if one was calibrated."""
+
+    retrieval: CalibratedSelection | None = None
+    """The settings of retrieval for a reader or a prompt's context. None means not calibrated."""
+
+    fine_tuning: CalibratedFineTuning | None = None
+    """The settings of fine-tuning. None means not calibrated."""
+
+    def __post_init__(self) -> None:
+        """Check that there is a section.
+
+        Raises:
+            ArgumentError: If there is none.
+        """
+        if self.retrieval is None and self.fine_tuning is None:
+            raise ArgumentError(
+                "these settings have neither retrieval nor fine_tuning: calibrate again"
+            )
+
+    @property
+    def model(self) -> str | None:
+        """Name of the calibrated model; None if only retrieval was calibrated."""
+        return None if self.fine_tuning is None else self.fine_tuning.model
+
+    def selection(self, *, for_training: bool = False) -> CalibratedSelection:
+        """Return the settings that choose documents.
+
+        Args:
+            for_training: If True, a model is fine-tuned on the documents. The settings of the
+                other use are returned if this one was not calibrated.
+        """
+        trained = None if self.fine_tuning is None else self.fine_tuning.selection
+        first, second = (trained, self.retrieval) if for_training else (self.retrieval, trained)
+        chosen = second if first is None else first
+        assert chosen is not None  # noqa: S101 - `__post_init__` checks that there is a section
+        return chosen
 
     def finetune_config(self) -> FineTuneConfig:
-        """Return the settings of fine-tuning."""
+        """Return the settings of fine-tuning; the defaults if only retrieval was calibrated."""
+        tuned = self.fine_tuning
+        if tuned is None:
+            return FineTuneConfig()
         return FineTuneConfig(
-            learning_rate=self.learning_rate,
-            lora_rank=self.lora_rank,
-            lora_alpha=self.lora_alpha,
-            max_length=self.max_length,
-            seed=self.seed,
+            learning_rate=tuned.learning_rate,
+            lora_rank=tuned.lora_rank,
+            lora_alpha=tuned.lora_alpha,
+            max_length=tuned.max_length,
+            seed=tuned.seed,
+        )
+
+    def updated(self, newer: CalibratedSettings) -> CalibratedSettings:
+        """Return the sections of newer settings, and of these those that the newer lack."""
+        return CalibratedSettings(
+            newer.retrieval or self.retrieval, newer.fine_tuning or self.fine_tuning
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the values and the format's version as a JSON object."""
-        return {"version": VERSION, **asdict(self)}
+        """Return the sections that were calibrated and the format's version as a JSON object."""
+        sections = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"version": VERSION, **sections}
 
     @classmethod
     def from_json(cls, json_object: object) -> CalibratedSettings:
@@ -81,23 +153,20 @@ class CalibratedSettings:
         Raises:
             ArgumentError: If a value is missing, unknown or out of range, or the version differs.
         """
-        if not isinstance(json_object, Mapping):
-            raise ArgumentError(
-                "settings must be an object with names and values, got "
-                f"{type(json_object).__name__}"
-            )
-        values = dict(json_object)
+        values = dict(_object("settings", json_object))
         version = values.pop("version", None)
         if version != VERSION or isinstance(version, bool):
             raise ArgumentError(
                 f"these settings have version {version!r}, expected {VERSION}: calibrate again"
             )
-        known = {field.name for field in fields(cls)}
-        for problem, names in (("unknown", values.keys() - known), ("no", known - values.keys())):
-            if names:
-                listed = ", ".join(sorted(map(str, names)))
-                raise ArgumentError(f"these settings have {problem} {listed}: calibrate again")
-        return cls(**values)
+        if "retrieval" in values:
+            values["retrieval"] = _section(CalibratedSelection, "retrieval", values["retrieval"])
+        if "fine_tuning" in values:
+            tuned = dict(_object("fine_tuning", values["fine_tuning"]))
+            if "selection" in tuned:
+                tuned["selection"] = _section(CalibratedSelection, "selection", tuned["selection"])
+            values["fine_tuning"] = _section(CalibratedFineTuning, "fine_tuning", tuned)
+        return _section(cls, "settings", values)
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:
         """Write the settings to a JSON file.
@@ -146,3 +215,45 @@ def read_settings(settings: CalibratedSettings | Path | str) -> CalibratedSettin
     if isinstance(settings, CalibratedSettings):
         return settings
     return CalibratedSettings.load(settings)
+
+
+def _object(name: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(
+            f"{name} must be an object with names and values, got {type(value).__name__}"
+        )
+    return value
+
+
+def _section(section: type[Section], name: str, value: object) -> Section:
+    """Make a section of its values.
+
+    Raises:
+        ArgumentError: If a value is missing, unknown or out of range.
+    """
+    values = _object(name, value)
+    known = {field.name for field in fields(section)}  # type: ignore[arg-type]
+    needed = {field.name for field in fields(section) if field.default is MISSING}  # type: ignore[arg-type]
+    for problem, names in (("unknown", values.keys() - known), ("no", needed - values.keys())):
+        if names:
+            listed = ", ".join(sorted(map(str, names)))
+            raise ArgumentError(f"{name} with {problem} {listed}: calibrate again")
+    return section(**values)
+
+
+def _check_numbers(section: CalibratedSelection | CalibratedFineTuning, *names: str) -> None:
+    """Check positive numbers, and make them floats."""
+    for name in names:
+        check_positive(name, getattr(section, name))
+        object.__setattr__(section, name, float(getattr(section, name)))
+
+
+def _check_integers(section: CalibratedSelection | CalibratedFineTuning, **lowest: int) -> None:
+    for name, bound in lowest.items():
+        check_integer(name, getattr(section, name), bound)
+
+
+def _check_names(section: CalibratedSelection | CalibratedFineTuning, *names: str) -> None:
+    for name in names:
+        if not (isinstance(getattr(section, name), str) and getattr(section, name)):
+            raise ArgumentError(f"{name} must be a name, got {getattr(section, name)!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
@@ -243,20 +244,26 @@ class SIFTRetriever(VectorStoreRetriever):
 
     @classmethod
     def from_settings(
-        cls, settings: CalibratedSettings | Path | str, *, vectorstore: VectorStore, **fields: Any
+        cls,
+        settings: CalibratedSettings | Path | str,
+        *,
+        vectorstore: VectorStore,
+        for_training: bool = False,
+        **fields: Any,
     ) -> Self:
         """Return a retriever with the kernel, λ', `k` and `fetch_k` that `calibrate` chose.
 
         Args:
             settings: The calibrated settings, or their file.
             vectorstore: The store that they were calibrated on.
+            for_training: If True, the settings that were calibrated for fine-tuning; else those
+                for retrieval. If only one of them was calibrated, it serves both.
             **fields: Fields of the retriever, which take precedence over the settings.
 
         Raises:
             ArgumentError: If the file cannot be read, or was not written by `calibrate`.
         """
-        saved = read_settings(settings)
-        calibrated = {name: getattr(saved, name) for name in ("k", "fetch_k", "noise_variance")}
+        calibrated = asdict(read_settings(settings).selection(for_training=for_training))
         return cls(**{"vectorstore": vectorstore, **calibrated, **fields})
 
     @classmethod

@@ -117,14 +117,16 @@ def measure(domain: str, data: Path, model: LanguageModel, work: Path) -> dict[s
     surrogate = surrogate_likelihoods(held, NOISE_VARIANCES, model)
     trials = Trials(shared_engine(model, RECIPE), RECIPE, held, documents_counts(K))
     grid = grid_of(trials, work / f"{domain}.jsonl")
-    chosen = PAIRS.index((calibration.settings.noise_variance, calibration.settings.learning_rate))
+    tuned = calibration.settings.fine_tuning
+    assert tuned is not None  # noqa: S101 - a model was calibrated
+    chosen = PAIRS.index((tuned.selection.noise_variance, tuned.learning_rate))
     return {
         **compared_with_best(grid, chosen),
         "steps": calibration.steps,
         "grid_steps": calibration.grid_steps,
         "share_of_steps": round(calibration.steps / calibration.grid_steps, 4),
         "cpu_seconds_of_calibrate": round(seconds, 1),
-        "k": calibration.settings.k,
+        "k": tuned.selection.k,
         "surrogate": dict(zip(map(str, NOISE_VARIANCES), np.round(surrogate, 5), strict=True)),
         "other_orders": other_orders(trials, grid, surrogate),
         "grid": {

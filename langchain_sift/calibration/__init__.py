@@ -1,24 +1,58 @@
-"""Calibrate λ', learning rate and number of documents for a store and a model.
+"""Calibrate retrieval, and fine-tuning, for a store.
 
-Documents of the store are held out and predicted after fine-tuning on other documents. A Gaussian
-process first drops the least likely values of λ', without fine-tuning. Successive halving then
-chooses the learning rate, and λ' among the rest.
+`calibrate_retrieval` chooses kernel, length scale, λ' and number of documents by queries with
+known relevant documents, or by queries made of the store's own texts. It needs no language model.
+
+`calibrate` chooses λ', learning rate and number of documents for fine-tuning a model. Documents of
+the store are held out and predicted after fine-tuning on other documents. A Gaussian process
+first drops the least likely values of λ', without fine-tuning. Successive halving then chooses
+the learning rate, and λ' among the rest.
 
 | file | does |
 |---|---|
-| `experiment.py` | run the calibration: `calibrate` |
+| `retrieval.py` | calibrate retrieval: `calibrate_retrieval` |
+| `labelled_queries.py` | take queries and their labels from prompts |
+| `made_queries.py` | make queries of the store's texts |
+| `trial_queries.py` | score the choices for a query |
+| `cross_validation.py` | choose settings, and measure the choice on held-out queries |
+| `retrieval_calibration.py` | report the chosen settings of retrieval and the measurements |
+| `experiment.py` | calibrate fine-tuning: `calibrate` |
 | `held_out.py` | hold out documents as prompts, and fetch their candidates |
 | `surrogate.py` | rank values of λ' by Gaussian-process likelihood |
 | `trials.py` | fine-tune, once for each set of documents and learning rate |
 | `halving.py` | measure the better settings on more prompts |
-| `calibration.py` | report the chosen settings and the measurements |
+| `calibration.py` | report the chosen settings of fine-tuning and the measurements |
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from langchain_sift.errors import require
 
-require("compare", "torch", "transformers")
+if TYPE_CHECKING:
+    from langchain_sift.calibration.calibration import Calibration as Calibration
+    from langchain_sift.calibration.experiment import calibrate as calibrate
+    from langchain_sift.calibration.retrieval import calibrate_retrieval as calibrate_retrieval
+    from langchain_sift.calibration.retrieval_calibration import (
+        RetrievalCalibration as RetrievalCalibration,
+    )
 
-from langchain_sift.calibration.calibration import Calibration  # noqa: E402
-from langchain_sift.calibration.experiment import calibrate  # noqa: E402
+_EXPORTS = {
+    "Calibration": "calibration",
+    "RetrievalCalibration": "retrieval_calibration",
+    "calibrate": "experiment",
+    "calibrate_retrieval": "retrieval",
+}
 
-__all__ = ["Calibration", "calibrate"]
+__all__ = list(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module: retrieval is calibrated without PyTorch."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "calibrate":
+        require("compare", "torch", "transformers")
+    return getattr(import_module(f"{__name__}.{_EXPORTS[name]}"), name)

@@ -80,7 +80,8 @@ class Calibration:
     @property
     def chosen(self) -> Estimate:
         """Quality of the chosen settings."""
-        return next(point.measured for point in self.counts if point.k == self.settings.k)
+        k = self.settings.selection(for_training=True).k
+        return next(point.measured for point in self.counts if point.k == k)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; NaN becomes None."""

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.calibrated_settings import (
+    CalibratedFineTuning,
+    CalibratedSelection,
+    CalibratedSettings,
+)
 from langchain_sift.calibration.calibration import (
     Calibration,
     CountPoint,
@@ -18,6 +22,7 @@ from langchain_sift.calibration.calibration import (
     NoisePoint,
     RatePoint,
 )
+from langchain_sift.calibration.cross_validation import standard_error
 from langchain_sift.calibration.halving import Best, halve, percents_of
 from langchain_sift.calibration.held_out import CALIBRATION_PROTOCOLS, hold_out
 from langchain_sift.calibration.surrogate import promising, surrogate_likelihoods
@@ -149,7 +154,7 @@ def fewest_documents(percents: Array) -> int:
     best = int(np.argmin(percents.mean(axis=0)))
     for index in range(best):
         differences = percents[:, index] - percents[:, best]
-        if differences.mean() <= _standard_error(differences):  # False for a single prompt
+        if differences.mean() <= standard_error(differences):  # False for a single prompt
             return index
     return best
 
@@ -164,9 +169,9 @@ def estimate(percents: Array, chosen: Array) -> Estimate:
     differences = percents - chosen
     return Estimate(
         percent_of_base=float(percents.mean()),
-        standard_error=_standard_error(percents),
+        standard_error=standard_error(percents),
         difference=float(differences.mean()),
-        standard_error_of_difference=_standard_error(differences),
+        standard_error_of_difference=standard_error(differences),
         prompts=len(percents),
     )
 
@@ -183,11 +188,9 @@ def _settings(
     trials: Trials, best: Best, k: int, *, fetch_k: int, protocol: str
 ) -> CalibratedSettings:
     config = trials.config
-    return CalibratedSettings(
-        noise_variance=best.noise_variance,
+    tuned = CalibratedFineTuning(
+        selection=CalibratedSelection(best.noise_variance, k=k, fetch_k=max(fetch_k, k)),
         learning_rate=best.learning_rate,
-        k=k,
-        fetch_k=max(fetch_k, k),
         lora_rank=config.lora_rank,
         lora_alpha=config.lora_alpha,
         max_length=config.max_length,
@@ -195,6 +198,7 @@ def _settings(
         protocol=protocol,
         seed=config.seed,
     )
+    return CalibratedSettings(fine_tuning=tuned)
 
 
 def _noise_points(
@@ -245,12 +249,6 @@ def _compared(
 def _distinct_documents(trials: Trials, noise_variance: float) -> float:
     choices = (trials.documents(prompt, noise_variance) for prompt in range(len(trials.prompts)))
     return float(np.mean([len(set(documents)) for documents in choices]))
-
-
-def _standard_error(values: Array) -> float:
-    if len(values) < 2:
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def _notes(

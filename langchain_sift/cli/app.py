@@ -98,16 +98,28 @@ def read_saved(path: Path | None) -> CalibratedSettings | None:
 def selection_options(
     saved: CalibratedSettings | None,
     *,
+    for_training: bool = False,
     k: int | None = None,
     fetch_k: int | None = None,
     kernel: str | None = None,
     length_scale: float | None = None,
     noise_variance: float | None = None,
 ) -> SelectionOptions:
-    """Return the options that are set; an option takes precedence over the saved value."""
+    """Return the options that are set; an option takes precedence over the saved value.
+
+    The saved values are those of fine-tuning if `for_training`, else those of retrieval.
+    """
     options: SelectionOptions = {}
     if saved is not None:
-        options = {"k": saved.k, "fetch_k": saved.fetch_k, "noise_variance": saved.noise_variance}
+        selection = saved.selection(for_training=for_training)
+        options = {
+            "k": selection.k,
+            "fetch_k": selection.fetch_k,
+            "kernel": selection.kernel,
+            "noise_variance": selection.noise_variance,
+        }
+        if selection.length_scale is not None:
+            options["length_scale"] = selection.length_scale
     if k is not None:
         options["k"] = k
     if fetch_k is not None:

@@ -1,15 +1,15 @@
-"""`langchain-sift calibrate`: choose λ', learning rate and k for a store and a model."""
+"""`langchain-sift calibrate`: choose the settings of retrieval, or of fine-tuning, for a store."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
@@ -17,21 +17,16 @@ from langchain_sift.cli.app import (
     open_store,
     progress_bar,
 )
+from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_retrieval
 from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
-    ModelOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from langchain_sift.calibration.calibration import Calibration, Estimate
-
-_BAR = 24  # length of the bar of 100 %, in characters
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -40,92 +35,189 @@ _BAR = 24  # length of the bar of 100 %, in characters
 @app.command("calibrate")
 def calibrate_command(  # noqa: PLR0917 - every argument is an option of the command
     store: StoreOption,
-    model: ModelOption,
     out: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Settings file to write, for `compare --settings`."),
+        typer.Option(
+            metavar="FILE",
+            help="Settings file to write, for --settings of the other commands. A file of the "
+            "other kind of calibration is kept, and completed.",
+        ),
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Causal model to calibrate fine-tuning with: a name on the Hugging Face hub or a "
+            "folder. Default: calibrate retrieval, without a model.",
+        ),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help='Retrieval: queries with "relevant" ids or "answers", as `compare --prompts` '
+            "takes them. Default: queries made of the store's own texts.",
+        ),
+    ] = None,
+    qrels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Retrieval: relevant documents of --queries, in the format of TREC or BEIR.",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Retrieval: ndcg, recall, mrr, hit, alpha_ndcg, intent_recall or answer_hit. "
+            "Default: ndcg, or answer_hit if there are only answers.",
+        ),
+    ] = None,
     collection: CollectionOption = None,
     embeddings: EmbeddingsOption = None,
     prompts: Annotated[
-        int, typer.Option(metavar="N", help="Number of documents to hold out and predict.")
-    ] = 24,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of documents to hold out, or to make queries of. Default: 24 with "
+            "--model, else 200.",
+        ),
+    ] = None,
     k: Annotated[
-        int, typer.Option(metavar="N", help="Maximum number of documents to train on.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            metavar="N", help="Maximum number of documents. Default: 32 with --model, else 10."
+        ),
+    ] = None,
     protocol: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="PROTOCOL",
-            help="document (score the prompt) or continuation (score its second half).",
+            help="Fine-tuning: document (score the prompt; the default) or continuation (score "
+            "its second half).",
         ),
-    ] = "document",
-    lora_rank: Annotated[int, typer.Option(metavar="N", help="Rank of the adapter.")] = (
-        FineTuneConfig().lora_rank
-    ),
+    ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help=f"Fine-tuning: rank of the adapter. Default: {FineTuneConfig().lora_rank}.",
+        ),
+    ] = None,
     max_length: Annotated[
-        int, typer.Option(metavar="N", help="Maximum number of tokens of a document.")
-    ] = FineTuneConfig().max_length,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Fine-tuning: maximum number of tokens of a document. Default: "
+            f"{FineTuneConfig().max_length}.",
+        ),
+    ] = None,
     share: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="X",
-            help="Fraction of the gradient steps of all combinations that may be taken, at most 1.",
+            help="Fine-tuning: fraction of the gradient steps of all combinations that may be "
+            "taken, at most 1. Default: 0.1.",
         ),
-    ] = 0.1,
+    ] = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of adapters and of the documents held out.")
+        int,
+        typer.Option(metavar="N", help="Seed of adapters, of samples and of intervals."),
     ] = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the file at --out.")
+        bool, typer.Option("--overwrite", help="Replace what --out has of this calibration.")
     ] = False,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
-    """Choose λ', learning rate and number of documents with documents held out of a store."""
+    """Choose the settings of retrieval for a store, or with --model those of fine-tuning."""
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
-        from langchain_sift.calibration import calibrate
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
-        from langchain_sift.ttft import load_language_model
 
+        _check_options(
+            model,
+            {"--queries": queries, "--qrels": qrels, "--metric": metric},
+            {
+                "--protocol": protocol,
+                "--lora-rank": lora_rank,
+                "--max-length": max_length,
+                "--share": share,
+            },
+        )
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        _check_writable(out, overwrite=overwrite)  # before hours of work
-        language_model = load_language_model(model)
-
-        with locked(location.text, exclusive=False), progress_bar(console) as progress:
-            task = progress.add_task("holding out", total=prompts)
-            result = calibrate(
-                open_store(location, collection, embeddings),
-                model=language_model,
+        # All mistakes are reported before hours of work.
+        earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
+        prepared = (
+            prepare_retrieval(queries, qrels, metric, prompts=prompts, k=k, seed=seed)
+            if model is None
+            else prepare_fine_tuning(
+                model,
                 prompts=prompts,
                 k=k,
                 protocol=protocol,
-                finetune=FineTuneConfig(
-                    lora_rank=lora_rank, lora_alpha=float(lora_rank), max_length=max_length
-                ),
+                finetune=_finetune(lora_rank, max_length),
                 share=share,
                 seed=seed,
-                on_progress=lambda phase, done, total: progress.update(
+            )
+        )
+        with locked(location.text, exclusive=False), progress_bar(console) as progress:
+            task = progress.add_task("reading the store", total=None)
+            result = prepared(
+                open_store(location, collection, embeddings),
+                lambda phase, done, total: progress.update(
                     task, description=phase, completed=done, total=total
                 ),
             )
-        _print(result)
+        result.print()
+        settings = result.settings if earlier is None else earlier.updated(result.settings)
         try:
-            result.settings.save(out, overwrite=overwrite)
+            settings.save(out, overwrite=overwrite or earlier is not None)
             typer.echo(f"settings: {out}")
         finally:  # a full disk must not cost hours of work
-            echo_for_programs(result.to_json())
+            echo_for_programs(result.json)
 
 
-def _check_writable(out: Path, *, overwrite: bool) -> None:
-    """Make the folder of a file, and check that the file can be written."""
+def _finetune(lora_rank: int | None, max_length: int | None) -> FineTuneConfig:
+    default = FineTuneConfig()
+    rank = default.lora_rank if lora_rank is None else lora_rank
+    return FineTuneConfig(
+        lora_rank=rank,
+        lora_alpha=float(rank),
+        max_length=default.max_length if max_length is None else max_length,
+    )
+
+
+def _check_options(
+    model: str | None, of_retrieval: Mapping[str, object], of_tuning: Mapping[str, object]
+) -> None:
+    """Reject options of the other kind of calibration."""
+    others, kind, cure = (
+        (of_tuning, "fine-tuning", "name a model (--model)")
+        if model is None
+        else (of_retrieval, "retrieval", "leave --model out")
+    )
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ArgumentError(f"{', '.join(given)}: only for the calibration of {kind}: {cure}")
+
+
+def _earlier_settings(
+    out: Path, *, for_training: bool, overwrite: bool
+) -> CalibratedSettings | None:
+    """Return the settings in a file that another calibration wrote; None if there are none.
+
+    Makes the folder of the file, and checks that the file can be written.
+    """
     try:
         if out.is_dir():
             raise ArgumentError(f"{out} is a folder: name a file, such as {out / 'settings.json'}")
         new = not out.exists()
-        if not new and not overwrite:
+        saved = None if new else _load(out, overwrite=overwrite)
+        section = saved and (saved.fine_tuning if for_training else saved.retrieval)
+        if section is not None and not overwrite:
             raise ArgumentError(
                 f"{out} already exists: name another file, or replace it with --overwrite"
             )
@@ -136,46 +228,16 @@ def _check_writable(out: Path, *, overwrite: bool) -> None:
             out.unlink()
     except OSError as error:
         raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
+    return saved
 
 
-def _print(result: Calibration) -> None:
-    console = Console()
-    noise = _table("λ'", "surrogate", "distinct")
-    for point in result.noise_variances:
-        extra = (f"{point.surrogate:.4f}", f"{point.distinct_documents:.1f}")
-        _add(noise, f"{point.noise_variance:g}", point.measured, *extra)
-    rates = _table("learning rate")
-    for rate in result.learning_rates:
-        _add(rates, f"{rate.learning_rate:g}", rate.measured)
-    counts = _table("documents")
-    for count in result.counts:
-        _add(counts, str(count.k), count.measured)
-    for table in (noise, rates, counts):
-        console.print(table)
-    settings = result.settings
-    console.print(
-        f"chosen: λ' = {settings.noise_variance:g}, learning rate {settings.learning_rate:g}, "
-        f"k = {settings.k}; {result.steps} gradient steps, of {result.grid_steps} for all "
-        "combinations",
-        highlight=False,
-    )
-    for note in result.notes:
-        console.print(f"note: {note}", highlight=False)
-
-
-def _table(name: str, *more: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in (name, *more, "% of base", "prompts"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    return table
-
-
-def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None:
-    """Add a line with a bar for the percentage, which may exceed 100 %."""
-    if measured is None:
-        table.add_row(name, *more, "not tried", "", "")
-        return
-    length = max(1, min(2 * _BAR, round(_BAR * measured.percent_of_base / 100)))
-    percent = f"{measured.percent_of_base:.1f} ± {measured.standard_error:.1f}"
-    table.add_row(name, *more, percent, str(measured.prompts), "▆" * length)
+def _load(out: Path, *, overwrite: bool) -> CalibratedSettings | None:
+    """Return the settings in a file; with `overwrite`, None if it holds something else."""
+    try:
+        return CalibratedSettings.load(out)
+    except ArgumentError as error:
+        if overwrite:
+            return None
+        raise ArgumentError(
+            f"{error}; name another file, or replace it with --overwrite"
+        ) from error

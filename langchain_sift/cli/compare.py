@@ -220,12 +220,12 @@ def _location(
 def _model_name(option: str | None, saved: CalibratedSettings | None, console: Console) -> str:
     """Return the name of the model; print a note if the settings belong to another model."""
     if option is None:
-        if saved is None:
+        if saved is None or saved.model is None:
             raise ArgumentError(
                 "give --model, a causal model of the hub or a folder, or --settings that name one"
             )
         return saved.model
-    if saved is not None and option != saved.model:
+    if saved is not None and saved.model not in {None, option}:
         console.print(
             f"note: the settings were calibrated with {saved.model}: another model may need others",
             markup=False,

@@ -31,7 +31,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
-from langchain_sift.config import API_KEY_VARIABLE, Limits
+from langchain_sift.config import API_KEY_VARIABLE, Limits, fine_tunes
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             mode=mode,
             **selection_options(
                 saved,
+                for_training=fine_tunes(mode),
                 k=k,
                 kernel=kernel,
                 length_scale=length_scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +62,19 @@ class Defaults:
 
         Args:
             calibrated: Calibrated values, or their file. None means the general ones.
-            protocols: The protocols; retrieval alone has other methods, and fewer documents.
+            protocols: The protocols; retrieval alone has other methods, fewer documents and the
+                values calibrated for retrieval, the others those for fine-tuning.
 
         Raises:
             ArgumentError: If the file cannot be read, or `calibrate` did not write it.
         """
-        general = cls(RETRIEVAL_METHODS, _RETRIEVAL_K) if set(protocols) == {RETRIEVAL} else cls()
+        retrieval_alone = set(protocols) == {RETRIEVAL}
+        general = cls(RETRIEVAL_METHODS, _RETRIEVAL_K) if retrieval_alone else cls()
         if calibrated is None:
             return general
         saved = read_settings(calibrated)
-        return replace(
-            general,
-            k=saved.k,
-            fetch_k=saved.fetch_k,
-            noise_variance=saved.noise_variance,
-            finetune=saved.finetune_config(),
-        )
+        selection = saved.selection(for_training=not retrieval_alone)
+        return replace(general, **asdict(selection), finetune=saved.finetune_config())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,14 +161,20 @@ class TestTimeFineTuning(BaseModel):
         Args:
             settings: The settings, or the file with them. The model uses the name of the model,
                 the learning rate, the rank and the length of documents;
-                `SIFTRetriever.from_settings` uses the others.
+                `SIFTRetriever.from_settings(..., for_training=True)` uses the others.
             **fields: Fields of the model; they take precedence. `finetune` replaces all settings
                 of the fine-tuning, `model` the name of the model.
 
         Raises:
-            ArgumentError: If the file cannot be read, or was not written by `calibrate`.
+            ArgumentError: If the file cannot be read, or was not written by `calibrate`, or only
+                retrieval was calibrated and no `model` is given.
         """
         saved = read_settings(settings)
+        if saved.model is None and "model" not in fields:
+            raise ArgumentError(
+                "these settings are of retrieval alone and name no model: pass model=..., or "
+                "calibrate with a model"
+            )
         return cls(**{"model": saved.model, "finetune": saved.finetune_config(), **fields})
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,23 +19,29 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
     compare,
 )
+from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+RETRIEVAL = CalibratedSettings(
+    retrieval=CalibratedSelection(
+        noise_variance=0.1, k=5, fetch_k=40, kernel="rbf", length_scale=0.4
+    )
+)
 SAVED = CalibratedSettings(
-    noise_variance=0.3,
-    learning_rate=2e-3,
-    k=3,
-    fetch_k=30,
-    lora_rank=4,
-    lora_alpha=8.0,
-    max_length=32,
-    model="org/name",
-    protocol="document",
-    seed=3,
+    fine_tuning=CalibratedFineTuning(
+        selection=CalibratedSelection(noise_variance=0.3, k=3, fetch_k=30),
+        learning_rate=2e-3,
+        lora_rank=4,
+        lora_alpha=8.0,
+        max_length=32,
+        model="org/name",
+        protocol="document",
+        seed=3,
+    )
 )
 
 
@@ -52,17 +58,33 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
     assert CalibratedSettings.load(path) == SAVED
     with pytest.raises(ArgumentError, match="already exists"):
         SAVED.save(path)
-    SAVED.save(path, overwrite=True)
+    RETRIEVAL.save(path, overwrite=True)
+    assert CalibratedSettings.load(path) == RETRIEVAL
+    both = SAVED.updated(RETRIEVAL)
+    both.save(path, overwrite=True)
+    assert CalibratedSettings.load(path) == both
     values = json.loads(path.read_text())
+    tuned, selection = values["fine_tuning"], values["retrieval"]
     for change, message in (
         ({"kk": 1}, "unknown kk"),
-        ({"version": 2}, "version 2"),
-        ({"k": 0}, "k must be"),
-        ({"noise_variance": "x"}, "noise_variance must be"),
+        ({"version": 1}, "version 1"),
+        ({"version": True}, "version True"),
+        ({"retrieval": 3}, "retrieval must be an object"),
+        ({"retrieval": {**selection, "k": 0}}, "k must be"),
+        ({"retrieval": {**selection, "kernel": ""}}, "kernel must be"),
+        ({"retrieval": {**selection, "length_scale": -1}}, "length_scale must be"),
+        ({"retrieval": {"k": 3}}, "retrieval with no fetch_k, noise_variance"),
+        ({"fine_tuning": {**tuned, "kk": 3}}, "fine_tuning with unknown kk"),
+        ({"fine_tuning": {**tuned, "learning_rate": "x"}}, "learning_rate must be"),
+        ({"fine_tuning": {**tuned, "selection": {}}}, "selection with no fetch_k"),
+        ({"fine_tuning": {"model": "m"}}, "fine_tuning with no learning_rate"),
     ):
         (tmp_path / "bad.json").write_text(json.dumps({**values, **change}))
         with pytest.raises(ArgumentError, match=f"bad.json.*{message}"):
             CalibratedSettings.load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text(json.dumps({"version": values["version"]}))
+    with pytest.raises(ArgumentError, match="neither retrieval nor fine_tuning"):
+        CalibratedSettings.load(tmp_path / "bad.json")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(ArgumentError, match=r"bad\.json is not a settings file of `calibrate`"):
         CalibratedSettings.load(tmp_path / "bad.json")
@@ -71,13 +93,35 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
 
 
 def test_a_retriever_from_settings_equals_one_with_these_fields(store: Chroma, file: Path) -> None:
-    given = SIFTRetriever(vectorstore=store, k=3, fetch_k=30, noise_variance=0.3)
+    given = SIFTRetriever(
+        vectorstore=store, k=3, fetch_k=30, noise_variance=0.3, kernel="linear", length_scale=None
+    )
     for settings in (SAVED, file, str(file)):
         made = SIFTRetriever.from_settings(settings, vectorstore=store)
         assert made == given
         assert made.invoke("rice grows") == given.invoke("rice grows")
     other = SIFTRetriever.from_settings(file, vectorstore=store, k=5, gain_key="gain")
     assert (other.k, other.noise_variance, other.gain_key) == (5, 0.3, "gain")
+
+
+def test_each_use_has_its_settings_and_one_alone_serves_both(store: Chroma) -> None:
+    both = RETRIEVAL.updated(SAVED)
+    assert both == SAVED.updated(RETRIEVAL)
+    for settings, for_training, expected in (
+        (both, False, RETRIEVAL.retrieval),
+        (both, True, SAVED.fine_tuning.selection),
+        (RETRIEVAL, True, RETRIEVAL.retrieval),
+        (SAVED, False, SAVED.fine_tuning.selection),
+    ):
+        made = SIFTRetriever.from_settings(settings, vectorstore=store, for_training=for_training)
+        assert {name: getattr(made, name) for name in asdict(expected)} == asdict(expected)
+    newer = CalibratedSettings(retrieval=replace(RETRIEVAL.retrieval, k=2))
+    assert both.updated(newer).retrieval.k == 2
+    assert both.updated(newer).fine_tuning == SAVED.fine_tuning
+    assert (RETRIEVAL.model, both.model) == (None, "org/name")
+    assert RETRIEVAL.finetune_config() == FineTuneConfig()
+    with pytest.raises(ArgumentError, match="name no model"):
+        ChatTestTimeFineTuned.from_settings(RETRIEVAL)
 
 
 @pytest.mark.parametrize("model_class", [ChatTestTimeFineTuned, TestTimeFineTunedLLM])
@@ -107,12 +151,10 @@ def test_explicit_arguments_of_a_comparison_take_precedence_over_settings(
 ) -> None:
     arguments = {"model": tiny_model, "tokenizer": tiny_tokenizer, "vectorstore": store}
     found = compare(["rice grows in fields"], ["ttft:sift"], settings=file, **arguments).settings
-    assert {name: found[name] for name in asdict(SAVED) if name in found} == {
-        **{name: value for name, value in asdict(SAVED).items() if name in found},
-        "k": [3],
-        "model": found["model"],
-        "seed": 0,  # of the comparison, not of the calibration
-    }
+    tuned = asdict(SAVED.fine_tuning)
+    expected = {**tuned, **tuned["selection"], "k": [3], "seed": 0}  # the comparison's own seed
+    for name in ("k", "fetch_k", "kernel", "noise_variance", "learning_rate", "lora_rank", "seed"):
+        assert found[name] == expected[name]
     given = compare(
         ["rice grows in fields"],
         ["ttft:sift"],

@@ -136,8 +136,9 @@ def test_settings_are_chosen_from_the_given_values_within_the_share_of_steps(
         share=0.5,
         on_progress=lambda *progress: progress_calls.append(progress),
     )
-    chosen = calibration.settings
-    assert chosen.noise_variance in NOISES
+    chosen = calibration.settings.fine_tuning
+    noise = chosen.selection.noise_variance
+    assert noise in NOISES
     # A model with random weights gains from any text, and more from larger steps.
     assert chosen.learning_rate == max(RATES)
     assert calibration.chosen.percent_of_base < 100
@@ -146,11 +147,9 @@ def test_settings_are_chosen_from_the_given_values_within_the_share_of_steps(
     # Fine-tuning that has begun is finished: at most one round of all pairs more.
     assert calibration.steps <= 0.5 * calibration.grid_steps + len(NOISES) * len(RATES) * 6
     assert [point.noise_variance for point in calibration.noise_variances] == list(NOISES)
-    best = {point.noise_variance: point for point in calibration.noise_variances}[
-        chosen.noise_variance
-    ]
+    best = {point.noise_variance: point for point in calibration.noise_variances}[noise]
     assert best.measured is not None
-    assert best.measured.difference >= 0 or chosen.k < 6
+    assert best.measured.difference >= 0 or chosen.selection.k < 6
     assert {phase for phase, _, _ in progress_calls} == {"holding out", "fine-tuning"}
     json.dumps(calibration.to_json(), allow_nan=False)
 
@@ -177,8 +176,9 @@ def test_a_single_value_needs_no_choice(
         finetune=CONFIG,
         share=0.01,  # not enough for one prompt with each value
     )
-    assert calibration.settings.noise_variance in noises
-    assert calibration.settings.learning_rate in rates
+    chosen = calibration.settings.fine_tuning
+    assert chosen.selection.noise_variance in noises
+    assert chosen.learning_rate in rates
     assert calibration.chosen.prompts >= 1
     assert len(calibration.learning_rates) == len(rates)
 

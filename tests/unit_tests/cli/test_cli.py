@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift import CalibratedSettings
+from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
 from langchain_sift.cli.app import echo_for_programs
 from langchain_sift.errors import ArgumentError
@@ -402,7 +403,8 @@ def test_compare_and_explain_use_calibrated_settings(
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.output
     assert "chosen: λ' =" in result.stdout
-    printed = json.loads(result.stdout.splitlines()[-1])["settings"]
+    tuned = json.loads(result.stdout.splitlines()[-1])["settings"]["fine_tuning"]
+    printed = {**tuned, **tuned["selection"]}
     again = CliRunner().invoke(app, list(map(str, command)))
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
@@ -450,7 +452,8 @@ def test_calibrated_settings_that_cannot_be_saved_are_printed(
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr
-    assert json.loads(result.stdout.splitlines()[-1])["settings"]["k"] == 1
+    printed = json.loads(result.stdout.splitlines()[-1])["settings"]["fine_tuning"]
+    assert printed["selection"]["k"] == 1
     assert list(tmp_path.glob("s.json")) == []
 
 
@@ -459,7 +462,9 @@ def test_the_default_model_is_that_of_the_settings_and_another_is_noted(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "settings.json"
-    saved = CalibratedSettings(0.3, 1e-3, 2, 20, 4, 8.0, 32, "org/name", "document", 0)
+    selection = CalibratedSelection(0.3, 2, 20)
+    tuned = CalibratedFineTuning(selection, 1e-3, 4, 8.0, 32, "org/name", "document", 0)
+    saved = CalibratedSettings(fine_tuning=tuned)
     saved.save(file)
     command = ["compare", "--store", indexed, "--prompts", prompts, "--settings", file]
     command += ["--methods", "ttft:sift", "--out", tmp_path / "report"]
@@ -471,7 +476,8 @@ def test_the_default_model_is_that_of_the_settings_and_another_is_noted(
     assert "calibrated with org/name" in result.stderr
     run = json.loads((tmp_path / "report" / "run.json").read_text())
     assert (run["lora_alpha"], run["lora_rank"], run["k"]) == (8.0, 4, [2])
-    replace(saved, model=str(tiny_model_path)).save(file, overwrite=True)
+    local = replace(tuned, model=str(tiny_model_path))
+    CalibratedSettings(fine_tuning=local).save(file, overwrite=True)
     command[-1] = tmp_path / "other"
     named = CliRunner().invoke(app, [*map(str, command), "--lora-rank", "2"])
     assert named.exit_code == 0, named.output

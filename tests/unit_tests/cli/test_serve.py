@@ -14,7 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.calibrated_settings import (
+    CalibratedFineTuning,
+    CalibratedSelection,
+    CalibratedSettings,
+)
 from langchain_sift.cli import app
 from langchain_sift.stores.locking import locked
 
@@ -140,11 +144,9 @@ def test_a_store_that_a_server_has_locked_is_rejected(command, tiny_model_path, 
 
 
 def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folder, tmp_path):
-    saved = CalibratedSettings(
-        noise_variance=0.3,
+    tuned = CalibratedFineTuning(
+        selection=CalibratedSelection(noise_variance=0.3, k=7, fetch_k=50),
         learning_rate=2e-3,
-        k=7,
-        fetch_k=50,
         lora_rank=4,
         lora_alpha=8.0,
         max_length=48,
@@ -152,10 +154,15 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
         protocol="document",
         seed=5,
     )
+    rag = CalibratedSelection(0.1, k=3, fetch_k=60, kernel="rbf", length_scale=0.4)
+    saved = CalibratedSettings(retrieval=rag, fine_tuning=tuned)
     saved.save(tmp_path / "settings.json")
     file = ("--settings", tmp_path / "settings.json")
     settings, _ = served(tiny_model_path, folder, *file)
     assert (settings.k, settings.fetch_k, settings.noise_variance) == (7, 50, 0.3)
+    assert (settings.kernel, settings.length_scale) == ("linear", None)
+    settings, _ = served(tiny_model_path, folder, *file, "--mode", "rag")
+    assert (settings.k, settings.kernel, settings.length_scale) == (3, "rbf", 0.4)
     assert settings.finetune == saved.finetune_config()
     settings, _ = served(tiny_model_path, folder, *file, "--k", 2, "--learning-rate", 0.5)
     assert (settings.k, settings.finetune.learning_rate) == (2, 0.5)

@@ -1,0 +1,98 @@
+"""Prepare the calibrations of `langchain-sift calibrate`, so that mistakes are found early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.config import FineTuneConfig
+
+if TYPE_CHECKING:
+    from langchain_chroma import Chroma
+
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of either calibration."""
+
+    settings: CalibratedSettings
+    json: Mapping[str, object]
+    print: Callable[[], None]
+
+
+Progress = Callable[[str, int, int], None]
+Prepared = Callable[["Chroma", Progress], Result]
+
+
+def prepare_retrieval(
+    path: Path | None,
+    qrels: Path | None,
+    metric: str | None,
+    *,
+    prompts: int | None,
+    k: int | None,
+    seed: int,
+) -> Prepared:
+    """Read the queries, and return the calibration of retrieval."""
+    from langchain_sift.calibration import calibrate_retrieval
+    from langchain_sift.cli.calibration_tables import print_retrieval_calibration
+    from langchain_sift.comparison.prompts import read_prompts
+
+    queries = None if path is None else read_prompts(path, lines=True, qrels=qrels)
+
+    def calibrate(store: Chroma, on_progress: Progress) -> Result:
+        result = calibrate_retrieval(
+            store,
+            queries,
+            metric=metric,
+            k=10 if k is None else k,
+            prompts=200 if prompts is None else prompts,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        return Result(
+            result.settings, result.to_json(), partial(print_retrieval_calibration, result)
+        )
+
+    return calibrate
+
+
+def prepare_fine_tuning(
+    model: str,
+    *,
+    prompts: int | None,
+    k: int | None,
+    protocol: str | None,
+    finetune: FineTuneConfig,
+    share: float | None,
+    seed: int,
+) -> Prepared:
+    """Load the model, and return the calibration of fine-tuning."""
+    from langchain_sift.calibration import calibrate
+    from langchain_sift.cli.calibration_tables import print_calibration
+    from langchain_sift.ttft import load_language_model
+
+    language_model = load_language_model(model)
+
+    def calibrate_store(store: Chroma, on_progress: Progress) -> Result:
+        result = calibrate(
+            store,
+            model=language_model,
+            prompts=24 if prompts is None else prompts,
+            k=32 if k is None else k,
+            protocol="document" if protocol is None else protocol,
+            finetune=finetune,
+            share=0.1 if share is None else share,
+            seed=seed,
+            on_progress=on_progress,
+        )
+        return Result(result.settings, result.to_json(), partial(print_calibration, result))
+
+    return calibrate_store

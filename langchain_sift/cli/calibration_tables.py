@@ -1,0 +1,124 @@
+"""Print the results of calibrations as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from langchain_sift.calibration.calibration import Calibration, Estimate
+    from langchain_sift.calibration.cross_validation import HeldOutScores
+    from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
+    from langchain_sift.retrieval.defaults import KernelSettings
+
+_BAR = 24  # length of the bar of 100 %, in characters
+
+
+def print_calibration(result: Calibration) -> None:
+    """Print a calibration of fine-tuning."""
+    console = Console()
+    noise = _table("λ'", "surrogate", "distinct")
+    for point in result.noise_variances:
+        extra = (f"{point.surrogate:.4f}", f"{point.distinct_documents:.1f}")
+        _add(noise, f"{point.noise_variance:g}", point.measured, *extra)
+    rates = _table("learning rate")
+    for rate in result.learning_rates:
+        _add(rates, f"{rate.learning_rate:g}", rate.measured)
+    counts = _table("documents")
+    for count in result.counts:
+        _add(counts, str(count.k), count.measured)
+    for table in (noise, rates, counts):
+        console.print(table)
+    tuned = result.settings.fine_tuning
+    if tuned is not None:
+        console.print(
+            f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
+            f"{tuned.learning_rate:g}, k = {tuned.selection.k}; {result.steps} gradient steps, of "
+            f"{result.grid_steps} for all combinations",
+            highlight=False,
+        )
+    _print_notes(console, result.notes)
+
+
+def print_retrieval_calibration(result: RetrievalCalibration) -> None:
+    """Print a calibration of retrieval."""
+    console = Console()
+    for index, held_out in enumerate(result.held_out):
+        console.print(_kernel_table(result, index, held_out.kind))
+    if len(result.counts) > 1:
+        counts = _plain_table("documents", "SIFT", "nearest")
+        for count in result.counts:
+            counts.add_row(str(count.k), f"{count.score:.3f}", f"{count.nearest:.3f}")
+        console.print(counts)
+    chosen = result.selection
+    length = "" if chosen.length_scale is None else f", length scale {chosen.length_scale:g}"
+    console.print(
+        f"chosen: kernel {chosen.kernel}{length}, λ' = {chosen.noise_variance:g}, k = {chosen.k}",
+        highlight=False,
+    )
+    for held_out in result.held_out:
+        console.print(held_out_sentence(held_out, result.queries), highlight=False)
+    _print_notes(console, result.notes)
+
+
+def held_out_sentence(held_out: HeldOutScores, queries: int) -> str:
+    """Return the scores on held-out queries as a sentence."""
+    gain = held_out.gain
+    return (
+        f"{held_out.kind}, on {queries} held-out queries: {held_out.chosen.value:.3f}, nearest "
+        f"neighbours {held_out.nearest.value:.3f}, difference {gain.value:+.3f} "
+        f"({gain.low:+.3f} to {gain.high:+.3f})"
+    )
+
+
+def _kernel_table(result: RetrievalCalibration, index: int, kind: str) -> Table:
+    """Return the scores of one kind of query: a row for each kernel, a column for each λ'."""
+    scores = {
+        (kernel_name(point.settings), point.settings.noise_variance): point.scores[index]
+        for point in result.kernels
+    }
+    noises = sorted({noise for _, noise in scores})
+    table = _plain_table(kind, *(f"λ' = {noise:g}" for noise in noises))
+    for name in dict.fromkeys(name for name, _ in scores):
+        cells = (scores.get((name, noise)) for noise in noises)
+        table.add_row(name, *("" if score is None else f"{score:.3f}" for score in cells))
+    table.add_row("nearest", f"{result.nearest[index]:.3f}")
+    return table
+
+
+def kernel_name(settings: KernelSettings) -> str:
+    """Return the name of a kernel with its length scale."""
+    return "linear" if settings.kernel == "linear" else f"rbf, ℓ = {settings.length_scale:g}"
+
+
+def _plain_table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _print_notes(console: Console, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _table(name: str, *more: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in (name, *more, "% of base", "prompts"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    return table
+
+
+def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None:
+    """Add a line with a bar for the percentage, which may exceed 100 %."""
+    if measured is None:
+        table.add_row(name, *more, "not tried", "", "")
+        return
+    length = max(1, min(2 * _BAR, round(_BAR * measured.percent_of_base / 100)))
+    percent = f"{measured.percent_of_base:.1f} ± {measured.standard_error:.1f}"
+    table.add_row(name, *more, percent, str(measured.prompts), "▆" * length)

@@ -1,0 +1,129 @@
+"""`calibrate` without a model chooses settings of retrieval, and one file keeps all settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from langchain_chroma import Chroma
+from typer.testing import CliRunner, Result
+from unit_tests.word_embeddings import WordEmbeddings
+
+from langchain_sift import CalibratedSettings, SIFTRetriever
+from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
+from langchain_sift.cli import app
+
+EMBEDDINGS = ("--embeddings", "unit_tests.word_embeddings:WordEmbeddings")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, texts: list[str]) -> Path:
+    path = tmp_path / "store"
+    store = Chroma("facts", WordEmbeddings(), persist_directory=str(path))
+    store.add_texts(texts, ids=[str(n) for n in range(len(texts))])
+    return path
+
+
+@pytest.fixture
+def queries(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "queries.jsonl"
+    rows = [{"question": text[:40], "relevant": [str(n)]} for n, text in enumerate(texts[:20])]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def calibrate(folder: Path, out: Path, *more: object) -> Result:
+    command = ["calibrate", "--store", folder, "--out", out, *EMBEDDINGS, *more]
+    return CliRunner().invoke(app, list(map(str, command)))
+
+
+def test_labelled_queries_choose_settings_that_the_retriever_and_explain_read(
+    folder: Path, queries: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    result = calibrate(folder, file, "--queries", queries, "--k", 4)
+    assert result.exit_code == 0, result.output
+    shown = " ".join(result.stdout.split())
+    assert "ndcg, on 20 held-out queries" in shown
+    assert "chosen: kernel " in shown
+    printed = json.loads(result.stdout.splitlines()[-1])
+    chosen = printed["settings"]["retrieval"]
+    assert json.loads(file.read_text()) == printed["settings"]
+    store = Chroma("facts", WordEmbeddings(), persist_directory=str(folder))
+    retriever = SIFTRetriever.from_settings(file, vectorstore=store)
+    assert {name: getattr(retriever, name) for name in chosen} == chosen
+    command = ["explain", "river", "--store", folder, *EMBEDDINGS, "--settings", file, "--json"]
+    explained = json.loads(CliRunner().invoke(app, list(map(str, command))).stdout)
+    assert explained["kernel"] == chosen["kernel"]
+    assert explained["noise_variance"] == chosen["noise_variance"]
+    assert len(explained["sift"]) == chosen["k"]
+
+
+def test_qrels_and_metrics_are_read(folder: Path, queries: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "asked.jsonl"
+    lines = [json.loads(line) for line in queries.read_text().splitlines()]
+    rows = [{"id": f"q{n}", "question": row["question"]} for n, row in enumerate(lines)]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    qrels = tmp_path / "qrels.txt"
+    qrels.write_text("".join(f"q{n} 0 {n} 1\n" for n in range(20)))
+    more = ("--queries", asked, "--qrels", qrels, "--metric", "recall", "--k", 3)
+    result = calibrate(folder, tmp_path / "s.json", *more)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout.splitlines()[-1])["held_out"][0]["kind"] == "recall"
+
+
+def test_without_queries_the_store_makes_them(folder: Path, tmp_path: Path) -> None:
+    result = calibrate(folder, tmp_path / "s.json", "--prompts", 12, "--k", 4)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert [kind["kind"] for kind in printed["held_out"]] == ["one sentence", "two sentences"]
+    assert (printed["labelled"], printed["queries"]) == (False, 12)
+    assert "12 queries are few" in " ".join(result.stdout.split())
+
+
+def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
+    folder: Path, queries: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.json"
+    selection = CalibratedSelection(0.3, 2, 20)
+    tuned = CalibratedFineTuning(selection, 1e-3, 4, 8.0, 32, "org/name", "document", 0)
+    CalibratedSettings(fine_tuning=tuned).save(file)
+    asked = ("--queries", queries, "--k", 2)
+    assert calibrate(folder, file, *asked).exit_code == 0
+    saved = CalibratedSettings.load(file)
+    assert saved.fine_tuning == tuned
+    assert saved.retrieval is not None
+    again = calibrate(folder, file, *asked)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    assert calibrate(folder, file, *asked, "--overwrite").exit_code == 0
+    assert CalibratedSettings.load(file) == saved
+    file.write_text("notes")
+    other = calibrate(folder, file, *asked)
+    assert other.exit_code == 2
+    assert "--overwrite" in other.stderr
+    assert file.read_text() == "notes"
+    assert calibrate(folder, file, *asked, "--overwrite").exit_code == 0
+    assert CalibratedSettings.load(file) == CalibratedSettings(retrieval=saved.retrieval)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--share", "0.5"), "--share: only for the calibration of fine-tuning"),
+        (("--model", "m", "--metric", "ndcg"), "--metric: only for the calibration of retrieval"),
+        (("--queries", "none.jsonl"), "none.jsonl"),
+        (("--queries", "QUERIES", "--metric", "ndgc"), "did you mean 'ndcg'"),
+        (("--k", "0"), "k must be"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    more: tuple[str, ...], message: str, folder: Path, queries: Path, tmp_path: Path
+) -> None:
+    arguments = [queries if part == "QUERIES" else part for part in more]
+    result = calibrate(folder, tmp_path / "s.json", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "s.json").exists()
