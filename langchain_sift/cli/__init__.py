@@ -8,7 +8,16 @@ from langchain_sift.errors import require
 
 require("compare", "typer", "rich")
 
-from langchain_sift.cli import calibrate, compare, explain, index, repair, report, serve  # noqa: E402
+from langchain_sift.cli import (  # noqa: E402
+    calibrate,
+    compare,
+    doctor,
+    explain,
+    index,
+    repair,
+    report,
+    serve,
+)
 from langchain_sift.cli.app import app  # noqa: E402
 
-__all__ = ["app", "calibrate", "compare", "explain", "index", "repair", "report", "serve"]
+__all__ = ["app", "calibrate", "compare", "doctor", "explain", "index", "repair", "report", "serve"]

@@ -1,0 +1,103 @@
+"""Name the faults of a store with their cures, and advise on SIFT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
+from langchain_sift.diagnosis.languages import NO_LANGUAGE
+from langchain_sift.diagnosis.lengths import Lengths
+from langchain_sift.diagnosis.rows import RowCounts
+from langchain_sift.diagnosis.similarities import Similarities
+
+_LEAST_SHARE = 0.05  # of texts in a language
+_MIXED_NORMS = 1.01  # longest norm by shortest
+_MANY_DUPLICATES = 0.1
+
+
+def problems_of(
+    rows: RowCounts, languages: Mapping[str, float], lengths: Lengths, dimensions: int | None
+) -> tuple[str, ...]:
+    """Return the faults of a store, each as a sentence with its cure.
+
+    Args:
+        rows: The counts of the store's rows.
+        languages: Fraction of the texts in each language.
+        lengths: The lengths of the texts.
+        dimensions: Dimensions of the embeddings' vectors. None means that they are not known.
+    """
+    problems = []
+    if faulty := rows.zero_vectors + rows.non_finite_vectors:
+        problems.append(
+            f"{faulty} vectors are zero, NaN or infinite: retrieval fails when it meets one; embed "
+            "those texts again"
+        )
+    if len(rows.dimensions) > 1:
+        listed = " and ".join(map(str, rows.dimensions))
+        problems.append(f"the vectors have {listed} dimensions: embed all with the same model")
+    elif dimensions is not None and rows.dimensions != (dimensions,):
+        problems.append(
+            f"the vectors have {rows.dimensions[0]} dimensions, and the embeddings make "
+            f"{dimensions}: open the store with the embeddings that filled it"
+        )
+    if rows.longest_norm > _MIXED_NORMS * rows.shortest_norm:
+        problems.append(
+            f"the norms of the vectors range from {rows.shortest_norm:.3g} to "
+            f"{rows.longest_norm:.3g}: SIFT scales them to 1, but a store that compares by "
+            "inner product or distance prefers some lengths; index with normalised embeddings, or "
+            "compare by cosine"
+        )
+    if rows.without_text or rows.blank:
+        problems.append(
+            f"{rows.without_text} rows have no text, and {rows.blank} a blank one: delete them"
+        )
+    if lengths.cut_texts:
+        problems.append(
+            f"{lengths.cut_texts:.0%} of the texts are longer than the {lengths.limit} tokens that "
+            f"the embeddings read, and {lengths.cut_share:.0%} of all tokens cannot be found: "
+            "index shorter chunks"
+        )
+    known = [name for name, share in languages.items() if share >= _LEAST_SHARE]
+    spoken = [name for name in known if name not in NO_LANGUAGE]
+    if len(spoken) > 1:
+        problems.append(
+            f"the texts are in {', '.join(spoken)}: use embeddings that were trained on all of "
+            "these languages"
+        )
+    return tuple(problems)
+
+
+def advice_for(similarities: Similarities, calibration: RetrievalCalibration | None) -> str:
+    """Return a sentence on what SIFT will bring in a store, and with which settings.
+
+    Args:
+        similarities: The cosines of the store's texts.
+        calibration: The settings chosen without labels. None means that none could be chosen.
+    """
+    duplicates = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate"
+    many = similarities.near_duplicates >= _MANY_DUPLICATES
+    if calibration is None:
+        promise = "SIFT will pay" if many else "SIFT may help with questions of several parts"
+        return (
+            f"{promise}: {duplicates}. Settings could not be chosen: that needs embeddings that "
+            "fit the store, sound vectors and at least 10 different texts."
+        )
+    gain = calibration.held_out[-1].gain
+    if gain.low > 0 and many:
+        promise = "SIFT will pay"
+    elif gain.low > 0:
+        promise = "SIFT will pay for questions of several parts, and change little for others"
+    else:
+        promise = "SIFT will change little"
+    return (
+        f"{promise}: {duplicates}, and of queries made of two sentences it answered "
+        f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) against "
+        f"nearest neighbours. Use {_settings(calibration)}; with labelled queries, `calibrate "
+        "--queries` chooses more surely."
+    )
+
+
+def _settings(calibration: RetrievalCalibration) -> str:
+    chosen = calibration.selection
+    length = "" if chosen.length_scale is None else f" length_scale={chosen.length_scale:g}"
+    return f"kernel={chosen.kernel}{length} noise_variance={chosen.noise_variance:g}"
