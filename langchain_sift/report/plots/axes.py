@@ -16,7 +16,14 @@ from langchain_sift.report.summaries import PERCENT_OF_BASE, quality
 from langchain_sift.report.tables import metric_name
 
 WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at full size
-MAX_LABEL = 34  # characters
+MAX_LABEL = 30  # characters
+# The options of long names of methods, as the formulas write them.
+_SHORT_OPTIONS = {
+    ":kernel=": ":",
+    ":length_scale=": ":ℓ=",
+    ":noise_variance=": ":λ'=",
+    ":stopping_alpha=": ":α=",
+}
 
 
 def main_metric(report: Report, protocol: str) -> str | None:
@@ -36,8 +43,10 @@ def better_direction(metric: str) -> str:
 
 
 def label(text: str, longest: int = MAX_LABEL) -> str:
-    """Shorten a name to a line of a plot."""
+    """Shorten a name to a line of a plot, first the options of a method."""
     text = "".join(character if character.isprintable() else " " for character in text)
+    for option, short in _SHORT_OPTIONS.items() if len(text) > longest else ():
+        text = text.replace(option, short)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
@@ -61,7 +70,7 @@ def labelled_figure(methods: Iterable[str]) -> tuple[Figure, Axes]:
     names = [label(method) for method in methods]
     height = max(2.9, 0.6 + 0.165 * len(names))
     figure = Figure(figsize=(WIDTH, height))
-    right = 0.97 - min(0.42, 0.055 + 0.0135 * max(map(len, names)))
+    right = 0.97 - min(0.46, 0.055 + 0.0135 * max(map(len, names)))
     bottom = 0.47 / height
     figure.subplots_adjust(left=0.15, right=right, bottom=bottom, top=1 - 0.1 / height)
     return figure, figure.add_subplot()

@@ -24,6 +24,11 @@ _COLORS: Mapping[str, str] = MappingProxyType(
         "uncertainty": "#c4699c",
         "hull": "#7d5fc7",
         "random": "#888888",
+        "pyversity-mmr": "#5aa469",
+        "pyversity-msd": "#a5673f",
+        "pyversity-dpp": "#6f8f1f",
+        "pyversity-cover": "#3d8a8a",
+        "pyversity-ssd": "#b3527e",
     }
 )
 # SIFT with options: the same blue, towards violet and towards green.
@@ -50,7 +55,6 @@ _DASHES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         CHAIN: (1.2, 1.2),
     }
 )
-_PEER = "pyversity-"
 _VARIANT_DASHES = ((9, 1.8), (2.5, 1.5), (7, 1.5, 1, 1.5, 1, 1.5))
 
 
@@ -108,8 +112,7 @@ def method_style(method: str) -> MethodStyle:
     rest = selection_of(method)
     mode = method.partition(":")[0] if rest != method else SELECTION
     selection, _, options = rest.partition(":")
-    is_ours = selection in _COLORS or selection.startswith(_PEER)
-    if mode == SELECTION and not is_ours:  # a runnable of the user's
+    if mode == SELECTION and selection not in _COLORS:  # a runnable of the user's
         color = _other_color(method)
         return MethodStyle(color, _MARKERS[CHAIN], _DASHES[CHAIN], CHAIN, hollow=False)
     color = _COLORS.get(selection) or _other_color(selection)

@@ -18,6 +18,7 @@ from langchain_sift.report.rows import ChosenDocument, Row, selection_of
 from langchain_sift.report.tables import format_signed
 
 _MAX_PANELS = 12
+_OF_THE_PRIOR = ("kernel=", "length_scale=", "noise_variance=")  # options
 
 
 def draw_variance(report: Report, protocol: str) -> tuple[Figure, str] | None:
@@ -43,10 +44,18 @@ def draw_variance(report: Report, protocol: str) -> tuple[Figure, str] | None:
     axes.set_xlabel("documents chosen")
     axes.set_ylabel("remaining variance, % of prior")
     figure.legend(loc="outside lower left", ncols=columns, handlelength=3)
-    return figure, (
+    caption = (
         "Variance at the prompt after each document, mean over prompts. The faster a curve falls, "
         "the more new information its documents add."
     )
+    if any(
+        option in method
+        for methods in curves.values()
+        for method in methods
+        for option in _OF_THE_PRIOR
+    ):
+        caption += " A curve with another kernel or λ' can be compared with none of the others."
+    return figure, caption
 
 
 def _curves(rows: Iterable[Row]) -> dict[tuple[str, tuple[float, ...]], list[str]]:

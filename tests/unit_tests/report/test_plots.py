@@ -15,7 +15,7 @@ import pytest
 from langchain_sift.report.plots import plots
 from langchain_sift.report.plots import quality as quality_plots
 from langchain_sift.report.plots import uncertainty as uncertainty_plots
-from langchain_sift.report.plots.axes import label
+from langchain_sift.report.plots.axes import MAX_LABEL, label
 from langchain_sift.report.plots.method_styles import INK, method_style
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, ChosenDocument, Row
@@ -212,7 +212,13 @@ def test_plots_use_the_text_color_of_the_page_and_accept_any_name():
     assert INK not in svg
     assert "<style" not in svg
     assert label("a\nb" * 40).endswith("…")
-    assert len(label("a\nb" * 40)) == 34
+    assert len(label("a\nb" * 40)) == MAX_LABEL
+
+
+def test_the_options_of_a_long_name_are_shortened():
+    long = "ttft:sift:kernel=rbf:length_scale=0.35:noise_variance=0.1"
+    assert label(long) == "ttft:sift:rbf:ℓ=0.35:λ'=0.1"
+    assert label("sift:stopping_alpha=2") == "sift:stopping_alpha=2"
 
 
 @pytest.mark.slow
@@ -249,10 +255,13 @@ def test_the_same_report_gives_the_same_plots():
 def test_no_label_is_cut_off(name, monkeypatch):
     figures = []
     monkeypatch.setattr(plots, "png_of", lambda figure: figures.append(figure) or b"")
-    wide = [
-        replace(r, bits=1000 + r.bits / 1000) for r in report_of(ks=(1, 5), methods=VARIANTS).rows
-    ]
-    for report in (report_of(ks=(1, 5), methods=VARIANTS), Report(rows=tuple(wide))):
+    long = (
+        "ttft:sift:kernel=rbf:length_scale=0.35:noise_variance=0.1",
+        "rag:retriever_with_a_name_that_is_too_long",
+    )
+    narrow = report_of(ks=(1, 5), methods=(*VARIANTS, *long))
+    wide = [replace(row, bits=1000 + row.bits / 1000) for row in narrow.rows]
+    for report in (narrow, Report(rows=tuple(wide))):
         figures.clear()
         drawn_names = [plot.name.partition("-")[2] for plot in plots.draw_plots(report, "document")]
         figure = figures[drawn_names.index(name)]
