@@ -13,11 +13,9 @@ from langchain_sift.comparison.judgments import Label, Labels
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.metrics import ANSWER_HIT
-from langchain_sift.report.ranking import INTENT_METRICS, RANKING_METRICS, Judgments
+from langchain_sift.report.metrics import ANSWER_HIT, RETRIEVAL_METRICS
+from langchain_sift.report.ranking import INTENT_METRICS, Judgments
 from langchain_sift.stores.candidates import unit_vector
-
-METRICS = (*RANKING_METRICS, *INTENT_METRICS, ANSWER_HIT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,15 +32,21 @@ class LabelledQueries:
 
 
 def labelled_queries(
-    vectorstore: VectorStore, queries: Sequence[Prompt], *, metric: str | None, fetch_k: int
+    vectorstore: VectorStore,
+    queries: Sequence[Prompt],
+    *,
+    metric: str | None,
+    label_key: str | None,
+    fetch_k: int,
 ) -> LabelledQueries:
     """Find the labels of queries in a store; see `calibrate_retrieval` for arguments and errors."""
     if metric is not None:
-        check_choice("metric", metric, METRICS)
+        check_choice("metric", metric, RETRIEVAL_METRICS)
     prompts = as_prompts(queries)
-    corpus = Corpus.read(vectorstore, None)
+    corpus = Corpus.read(vectorstore, None, label_key=label_key)
     labels = Labels.of(prompts, corpus)
-    metric = metric or ("ndcg" if labels.relevant else ANSWER_HIT)
+    knows_relevant = any(label.judgments.grades for label in labels.by_prompt.values())
+    metric = metric or ("ndcg" if knows_relevant else ANSWER_HIT)
     chosen = {
         prompt.id: label
         for prompt in prompts
@@ -83,7 +87,7 @@ def _trial(prompt: Prompt, label: Label, corpus: Corpus, metric: str, fetch_k: i
     return TrialQuery(
         source=prompt.source or prompt.id,
         query=query,
-        ids=tuple(corpus.ids[row] for row in rows.tolist()),
+        names=tuple(map(corpus.label_of, candidates.documents)),
         texts=tuple(document.page_content for document in candidates.documents),
         embeddings=candidates.embeddings,
         label=label,

@@ -142,7 +142,7 @@ def _trial(
     return TrialQuery(
         source=row.document.page_content,
         query=query,
-        ids=tuple(map(identifier, documents)),
+        names=tuple(map(identifier, documents)),
         texts=tuple(document.page_content for document in documents),
         embeddings=candidates.embeddings,
         label=Label(Judgments(grades, intents)),

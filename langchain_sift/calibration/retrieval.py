@@ -57,6 +57,7 @@ def calibrate_retrieval(
     queries: Sequence[Prompt] | None = None,
     *,
     metric: str | None = None,
+    label_key: str | None = None,
     k: int = 10,
     fetch_k: int = 200,
     prompts: int = 200,
@@ -82,6 +83,8 @@ def calibrate_retrieval(
         metric: The metric of labelled queries: "ndcg", "recall", "mrr" or "hit"; "alpha_ndcg" or
             "intent_recall" where `relevant` is grouped by intents; "answer_hit" for `answers`.
             None means "ndcg", or "answer_hit" if no query has `relevant` ids.
+        label_key: Metadata key of the documents that `relevant` names, such as "source" if it
+            names the files of chunks. None means their ids.
         k: Maximum number of documents. With labelled queries, powers of two below it are measured
             as well, and the smallest that is as good as `k` within a standard error is chosen.
         fetch_k: Number of candidates for a query, at least `k`.
@@ -105,7 +108,9 @@ def calibrate_retrieval(
         return calibrate_on_sample(
             vectorstore, sample, k=k, fetch_k=fetch_k, seed=seed, on_progress=on_progress
         )
-    labelled = labelled_queries(vectorstore, queries, metric=metric, fetch_k=max(fetch_k, k))
+    labelled = labelled_queries(
+        vectorstore, queries, metric=metric, label_key=label_key, fetch_k=max(fetch_k, k)
+    )
     counts = (*(1 << power for power in range((k - 1).bit_length())), k)
     measured = []
     for trial in labelled.trials:

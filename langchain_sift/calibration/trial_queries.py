@@ -23,7 +23,9 @@ class TrialQuery:
     query: Array
     """Unit vector, shape (d,)."""
 
-    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    """Names of the candidates in the label."""
+
     texts: tuple[str, ...]
     embeddings: Array
     """Unit vectors of the n candidates, shape (n, d), nearest first."""
@@ -48,5 +50,5 @@ class TrialQuery:
         else:
             selection = select(self.query, self.embeddings, k=k, **asdict(kernel))
         rows = selection.indices.tolist()
-        ids, texts = [self.ids[row] for row in rows], [self.texts[row] for row in rows]
-        return np.array([self.label.scores(ids[:n], texts[:n], k)[self.metric] for n in counts])
+        names, texts = [self.names[row] for row in rows], [self.texts[row] for row in rows]
+        return np.array([self.label.scores(names[:n], texts[:n], k)[self.metric] for n in counts])

@@ -21,6 +21,7 @@ from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_ret
 from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
+    LabelKeyOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
@@ -74,6 +75,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             "Default: ndcg, or answer_hit if there are only answers.",
         ),
     ] = None,
+    label_key: LabelKeyOption = None,
     collection: CollectionOption = None,
     embeddings: EmbeddingsOption = None,
     prompts: Annotated[
@@ -139,7 +141,12 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
 
         _check_options(
             model,
-            {"--queries": queries, "--qrels": qrels, "--metric": metric},
+            {
+                "--queries": queries,
+                "--qrels": qrels,
+                "--metric": metric,
+                "--label-key": label_key,
+            },
             {
                 "--protocol": protocol,
                 "--lora-rank": lora_rank,
@@ -151,7 +158,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         # All mistakes are reported before hours of work.
         earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
         prepared = (
-            prepare_retrieval(queries, qrels, metric, prompts=prompts, k=k, seed=seed)
+            prepare_retrieval(
+                queries, qrels, metric, label_key=label_key, prompts=prompts, k=k, seed=seed
+            )
             if model is None
             else prepare_fine_tuning(
                 model,

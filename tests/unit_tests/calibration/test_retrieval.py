@@ -188,7 +188,7 @@ def test_a_made_query_hides_its_text_and_knows_the_texts_that_answer_it() -> Non
             other = sample[(number + 1) % len(sample)].document.id.split("-")[0]
             # The text and its near copy are neither candidates nor relevant.
             assert not {f"{fact}-0", f"{fact}-1"} & {
-                *sentence.ids,
+                *sentence.names,
                 *sentence.label.judgments.grades,
             }
             intents = [{name.split("-")[0] for name in i} for i in pair.label.judgments.intents]

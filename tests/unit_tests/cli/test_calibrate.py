@@ -73,6 +73,20 @@ def test_qrels_and_metrics_are_read(folder: Path, queries: Path, tmp_path: Path)
     assert json.loads(result.stdout.splitlines()[-1])["held_out"][0]["kind"] == "recall"
 
 
+def test_labels_may_name_the_files_of_chunks(tmp_path: Path, texts: list[str]) -> None:
+    folder, asked = tmp_path / "chunks", tmp_path / "asked.jsonl"
+    store = Chroma("facts", WordEmbeddings(), persist_directory=str(folder))
+    store.add_texts(texts, [{"source": f"file{n // 3}"} for n in range(len(texts))])
+    rows = [{"question": text[:40], "relevant": [f"file{n // 3}"]} for n, text in enumerate(texts)]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    more = ("--queries", asked, "--label-key", "source", "--k", 2)
+    result = calibrate(folder, tmp_path / "s.json", *more)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["held_out"][0]["kind"], printed["queries"]) == ("ndcg", 60)
+    assert printed["nearest"][0] > 0.5
+
+
 def test_without_queries_the_store_makes_them(folder: Path, tmp_path: Path) -> None:
     result = calibrate(folder, tmp_path / "s.json", "--prompts", 12, "--k", 4)
     assert result.exit_code == 0, result.output
