@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_sift.calibrated_settings import CalibratedSettings as CalibratedSettings
     from langchain_sift.calibration import calibrate as calibrate
+    from langchain_sift.calibration import calibrate_retrieval as calibrate_retrieval
     from langchain_sift.chains import create_ttft_chain as create_ttft_chain
     from langchain_sift.chat_models import ChatTestTimeFineTuned as ChatTestTimeFineTuned
     from langchain_sift.comparison import Report as Report
@@ -45,6 +46,7 @@ _EXPORTS = {
     "ScoredDocument": "langchain_sift.retrieval.scores",
     "TestTimeFineTunedLLM": "langchain_sift.llms",
     "calibrate": "langchain_sift.calibration",
+    "calibrate_retrieval": "langchain_sift.calibration",
     "compare": "langchain_sift.comparison",
     "create_ttft_chain": "langchain_sift.chains",
 }

@@ -31,6 +31,7 @@ from langchain_sift.checks import check_fraction, check_integer, check_positive
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-3, 1e1, 9))
@@ -44,6 +45,8 @@ def calibrate(
     tokenizer: Any = None,
     prompts: int = 24,
     k: int = 32,
+    kernel: str = "linear",
+    length_scale: float = DEFAULT_LENGTH_SCALE,
     noise_variances: Sequence[float] = NOISE_VARIANCES,
     learning_rates: Sequence[float] = LEARNING_RATES,
     protocol: str = "document",
@@ -66,6 +69,8 @@ def calibrate(
         tokenizer: Required with a loaded model.
         prompts: Number of documents to hold out.
         k: Maximum number of documents to train on. Powers of two below it are measured as well.
+        kernel: Kernel of SIFT, "linear" or "rbf".
+        length_scale: ℓ of "rbf".
         noise_variances: Values of λ' to choose from.
         learning_rates: Learning rates to choose from.
         protocol: "document" retrieves with the text and predicts the same text; "continuation"
@@ -90,6 +95,7 @@ def calibrate(
         check_integer(name, value, 1)
     check_integer("seed", seed, 0)
     check_fraction("share", share)
+    checked_kernel = Kernel(kernel, length_scale)
     if protocol not in CALIBRATION_PROTOCOLS:
         raise ArgumentError(
             f"protocol must be one of {', '.join(CALIBRATION_PROTOCOLS)}, got {protocol!r}"
@@ -104,6 +110,7 @@ def calibrate(
         protocol=protocol,
         fetch_k=fetch_k,
         seed=seed,
+        kernel=checked_kernel,
         timeout=timeout,
         on_prompt=lambda done: on_progress("holding out", done, prompts),
     )
@@ -187,9 +194,15 @@ def _distinct_sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
 def _settings(
     trials: Trials, best: Best, k: int, *, fetch_k: int, protocol: str
 ) -> CalibratedSettings:
-    config = trials.config
+    config, kernel = trials.config, trials.prompts[0].kernel
     tuned = CalibratedFineTuning(
-        selection=CalibratedSelection(best.noise_variance, k=k, fetch_k=max(fetch_k, k)),
+        selection=CalibratedSelection(
+            noise_variance=best.noise_variance,
+            k=k,
+            fetch_k=max(fetch_k, k),
+            kernel=kernel.name,
+            length_scale=None if kernel.is_linear else kernel.length_scale,
+        ),
         learning_rate=best.learning_rate,
         lora_rank=config.lora_rank,
         lora_alpha=config.lora_alpha,

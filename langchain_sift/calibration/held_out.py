@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
@@ -14,6 +14,7 @@ from langchain_sift.comparison.tasks import PROTOCOLS
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.settings import Kernel
 from langchain_sift.stores import embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
@@ -43,10 +44,19 @@ class HeldOut:
     embeddings: Array
     """Vectors of the candidates, shape (n, d)."""
 
+    kernel: Kernel = field(default_factory=Kernel)
+    """Kernel of SIFT."""
+
     def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
         """Choose candidates with SIFT for fine-tuning; return their indices, with repeats."""
         selection = select(
-            self.query, self.embeddings, k=k, noise_variance=noise_variance, replace=True
+            self.query,
+            self.embeddings,
+            k=k,
+            noise_variance=noise_variance,
+            kernel=self.kernel.name,
+            length_scale=self.kernel.length_scale,
+            replace=True,
         )
         return tuple(selection.indices.tolist())
 
@@ -59,6 +69,7 @@ def hold_out(
     protocol: str,
     fetch_k: int,
     seed: int,
+    kernel: Kernel | None = None,
     timeout: float = 300.0,
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
@@ -83,7 +94,7 @@ def hold_out(
         except ArgumentError:  # the text is too short to be predicted
             continue
         if prompt.texts:
-            held_out.append(prompt)
+            held_out.append(replace(prompt, kernel=kernel or prompt.kernel))
             on_prompt(len(held_out))
     if not held_out:
         raise CorpusError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.selection.arguments import Array
+from langchain_sift.selection.settings import Kernel
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens
 
@@ -53,6 +54,7 @@ def surrogate_likelihoods(
             np.array([frequencies[text][present] for text in (prompt.text, *prompt.texts)])
             - mean[present],
             noise_variances,
+            prompt.kernel,
         )
         for prompt in prompts
     ]
@@ -68,19 +70,24 @@ def _token_frequencies(language_model: LanguageModel, text: str, size: int) -> A
     return roots
 
 
-def leave_one_out(embeddings: Array, targets: Array, noise_variances: Sequence[float]) -> Array:
+def leave_one_out(
+    embeddings: Array, targets: Array, noise_variances: Sequence[float], kernel: Kernel
+) -> Array:
     """Compute the leave-one-out log likelihood of Gaussian processes, in nats per number.
 
-    Rasmussen & Williams (2006), eq. 5.10 to 5.12, with the kernel s² (φ(x)ᵀφ(x') + λ' δ) for
-    every column of the targets, and the maximum-likelihood value of the scale s².
+    Rasmussen & Williams (2006), eq. 5.10 to 5.12, with the kernel s² (k(x, x') + λ' δ) for every
+    column of the targets, and the maximum-likelihood value of the scale s².
 
     Args:
-        embeddings: Shape (n, d).
+        embeddings: Unit vectors, shape (n, d).
         targets: Shape (n, q).
         noise_variances: Values of λ'.
+        kernel: k(x, x').
     """
     # K + λ' I has the eigenvectors of K, and eigenvalues larger by λ'.
-    eigenvalues, vectors = np.linalg.eigh(embeddings @ embeddings.T)
+    eigenvalues, vectors = np.linalg.eigh(
+        kernel.of_products(np, embeddings @ embeddings.T, 1.0, 1.0)
+    )
     rotated = vectors.T @ targets
     likelihoods = []
     for noise_variance in noise_variances:

@@ -92,6 +92,16 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             metavar="N", help="Maximum number of documents. Default: 32 with --model, else 10."
         ),
     ] = None,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Fine-tuning: kernel of SIFT, linear (the default) or rbf."
+        ),
+    ] = None,
+    length_scale: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Fine-tuning: length scale of the kernel rbf."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -148,6 +158,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 "--label-key": label_key,
             },
             {
+                "--kernel": kernel,
+                "--length-scale": length_scale,
                 "--protocol": protocol,
                 "--lora-rank": lora_rank,
                 "--max-length": max_length,
@@ -166,6 +178,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 model,
                 prompts=prompts,
                 k=k,
+                kernel=kernel,
+                length_scale=length_scale,
                 protocol=protocol,
                 finetune=_finetune(lora_rank, max_length),
                 share=share,

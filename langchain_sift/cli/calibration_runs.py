@@ -71,6 +71,8 @@ def prepare_fine_tuning(
     *,
     prompts: int | None,
     k: int | None,
+    kernel: str | None,
+    length_scale: float | None,
     protocol: str | None,
     finetune: FineTuneConfig,
     share: float | None,
@@ -79,6 +81,7 @@ def prepare_fine_tuning(
     """Load the model, and return the calibration of fine-tuning."""
     from langchain_sift.calibration import calibrate
     from langchain_sift.cli.calibration_tables import print_calibration
+    from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
     from langchain_sift.ttft import load_language_model
 
     language_model = load_language_model(model)
@@ -89,6 +92,8 @@ def prepare_fine_tuning(
             model=language_model,
             prompts=24 if prompts is None else prompts,
             k=32 if k is None else k,
+            kernel="linear" if kernel is None else kernel,
+            length_scale=DEFAULT_LENGTH_SCALE if length_scale is None else length_scale,
             protocol="document" if protocol is None else protocol,
             finetune=finetune,
             share=0.1 if share is None else share,

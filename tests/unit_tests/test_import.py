@@ -30,6 +30,7 @@ EXPECTED = [
     "ScoredDocument",
     "TestTimeFineTunedLLM",
     "calibrate",
+    "calibrate_retrieval",
     "compare",
     "create_ttft_chain",
 ]

@@ -27,6 +27,8 @@ from langchain_sift.calibration.trials import Trials
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.chunks import Chunking, read_chunks
 from langchain_sift.indexing.files import find_files
+from langchain_sift.selection import select
+from langchain_sift.selection.settings import KERNELS, Kernel
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:
@@ -45,13 +47,15 @@ NOISES, RATES = (0.01, 0.1, 1.0, 10.0), (1e-4, 5e-3)
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 2**32 - 1), noise=st.floats(0.01, 5.0))
+@given(seed=st.integers(0, 2**32 - 1), noise=st.floats(0.01, 5.0), name=st.sampled_from(KERNELS))
 def test_the_surrogate_is_the_likelihood_of_each_text_given_the_others(
-    seed: int, noise: float
+    seed: int, noise: float, name: str
 ) -> None:
     rng = np.random.default_rng(seed)
     rows, targets = rng.standard_normal((9, 4)), rng.standard_normal((9, 3))
-    kernel = rows @ rows.T
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    distances = ((rows[:, None] - rows[None]) ** 2).sum(axis=2)
+    kernel = rows @ rows.T if name == "linear" else np.exp(-distances / (2 * 0.6**2))
     means, variances = np.empty_like(targets), np.empty(9)
     for n in range(9):
         others = [m for m in range(9) if m != n]
@@ -61,7 +65,7 @@ def test_the_surrogate_is_the_likelihood_of_each_text_given_the_others(
     errors = (targets - means) ** 2 / variances[:, None]
     scale = errors.mean()
     each = -0.5 * (np.log(2 * math.pi * scale * variances)[:, None] + errors / scale)
-    (found,) = leave_one_out(rows, targets, [noise])
+    (found,) = leave_one_out(rows, targets, [noise], Kernel(name, 0.6))
     assert_allclose(found, each.mean(), rtol=1e-6)
 
 
@@ -203,8 +207,17 @@ def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
         assert len(prompt.texts) == 30
         assert prompt.text not in prompt.texts
         assert source[prompt.text] not in {source[text] for text in prompt.texts}
+        chosen = select(prompt.query, prompt.embeddings, k=5, noise_variance=0.2, replace=True)
+        assert prompt.choose(5, 0.2) == tuple(chosen.indices)
         cosines = prompt.embeddings @ prompt.query
         assert (np.diff(cosines) <= 1e-6).all()
+    kernel = Kernel("rbf", 0.4)
+    (other,) = hold_out(
+        store, model, prompts=1, protocol="document", fetch_k=30, seed=0, kernel=kernel
+    )
+    options = {"kernel": "rbf", "length_scale": 0.4, "replace": True}
+    chosen = select(other.query, other.embeddings, k=5, noise_variance=0.2, **options)
+    assert other.choose(5, 0.2) == tuple(chosen.indices)
     others = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=1)
     assert {prompt.text for prompt in others} != {prompt.text for prompt in held_out}
 
@@ -242,6 +255,8 @@ def test_a_store_or_an_argument_that_cannot_be_calibrated_is_named(
     for change, message in (
         ({"protocol": "qa"}, "document, continuation, got 'qa'"),
         ({"k": 0}, "k must be an integer"),
+        ({"kernel": "rbff"}, "did you mean 'rbf'"),
+        ({"kernel": "rbf", "length_scale": 0.0}, "length_scale must be"),
         ({"share": 0.0}, "share must be"),
         ({"learning_rates": ()}, "learning_rates must be"),
         ({"noise_variances": (-1.0,)}, "noise_variances must be"),
