@@ -56,7 +56,7 @@ from langchain_sift.cli.options import (
 )
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
 from langchain_sift.cli.tables import print_report
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, require
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
@@ -185,6 +185,7 @@ def _run(
 
     language_model = None
     if model is not None:
+        require("compare", "torch", "transformers")
         from langchain_sift.ttft import load_language_model
 
         language_model = load_language_model(model)

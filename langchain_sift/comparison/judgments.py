@@ -172,7 +172,8 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
             "(--label-key)"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
+    of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
     return [
-        f"{len(missing)} of {len(relevant)} relevant documents, of {prompts} prompts, are not in "
-        f"the store ({named}). They count as relevant, and no method can find them."
+        f"{len(missing)} of {len(relevant)} relevant documents, of {of}, are not in the store "
+        f"({named}). They count as relevant, and no method can find them."
     ]

@@ -14,6 +14,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE
 from langchain_sift.report.summaries import MethodSummary
+from langchain_sift.report.tables import metric_name
 
 _PATTERN = re.compile(
     r"(?:(?P<method>.+):)?(?P<metric>[^:@<>=]+?)(?:@(?P<k>\d+))?\s*"
@@ -122,10 +123,11 @@ def _number(text: str) -> float:
 
 
 def _known(kind: str, text: str, name: str, known: Collection[str]) -> str:
-    """Return the known name that is meant; case and hyphens do not matter."""
+    """Return the known name that is meant: itself, or its form in tables, in any case."""
     if name in known:
         return name
-    simple = {_simplified(candidate): candidate for candidate in known}
+    simple = {_simplified(metric_name(candidate)): candidate for candidate in known}
+    simple |= {_simplified(candidate): candidate for candidate in known}
     if _simplified(name) in simple:
         return simple[_simplified(name)]
     alike = get_close_matches(_simplified(name), simple, n=1)
@@ -136,4 +138,4 @@ def _known(kind: str, text: str, name: str, known: Collection[str]) -> str:
 
 
 def _simplified(name: str) -> str:
-    return name.lower().replace("-", "_").replace("α", "alpha")
+    return name.lower().replace("-", "_").replace(" ", "_").replace("α", "alpha")

@@ -83,7 +83,7 @@ def test_a_beir_folder_is_indexed_and_measured(beir: Path, tmp_path: Path) -> No
     scores = report["by_k"]["3"]["nearest"]["scores"]
     assert scores["hit"] == 1.0
     assert scores["recall"] == pytest.approx((1 + 1 / 2) / 2)
-    assert "1 of 3 relevant documents, of 1 prompts, are not in the store (d9)" in result.stdout
+    assert "1 of 3 relevant documents, of 1 prompt, are not in the store (d9)" in result.stdout
     (note,) = report["notes"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert note in page

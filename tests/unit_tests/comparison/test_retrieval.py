@@ -163,7 +163,7 @@ def test_documents_that_the_store_lacks_are_relevant_and_reported(
     unlabelled, missing = report.notes
     assert unlabelled.startswith("1 of 3 prompts have neither relevant documents nor answers")
     assert missing.startswith(
-        "7 of 9 relevant documents, of 1 prompts, are not in the store (lost-0"
+        "7 of 9 relevant documents, of 1 prompt, are not in the store (lost-0"
     )
     assert "no method can find them" in missing
     assert report.to_json()["notes"] == list(report.notes)
@@ -215,7 +215,7 @@ def test_a_filter_hides_documents(make_store: Callable[..., Chroma]) -> None:
     )
     assert by_prompt(report, "nearest", 10)["bread"]["recall"] == 1.0
     assert by_prompt(report, "nearest", 10)["clocks"]["recall"] == 0.0
-    assert report.notes[0].startswith("2 of 4 relevant documents, of 1 prompts")
+    assert report.notes[0].startswith("2 of 4 relevant documents, of 1 prompt")
 
 
 def test_a_run_that_was_cut_is_continued(make_store: Callable[..., Chroma], tmp_path: Path) -> None:

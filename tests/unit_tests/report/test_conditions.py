@@ -86,6 +86,15 @@ def test_the_base_model_is_checked_only_by_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "metric"),
+    [("hit rate", "hit"), ("MRR", "mrr"), ("α-nDCG", "alpha_ndcg"), ("alpha-ndcg", "alpha_ndcg"),
+     ("answer found", "answer_hit"), ("% of base", "percent_of_base"), ("Seconds", "seconds")],
+)  # fmt: skip
+def test_a_metric_may_have_its_name_in_the_tables(name: str, metric: str) -> None:
+    assert parse(f"{name}@5<1").metric == metric
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("ndgc@10<0.4", "no metric 'ndgc': did you mean 'ndcg'"),
