@@ -127,8 +127,8 @@ def _sample(collection: Collection, count: int) -> _Rows:
     found: dict[str, npt.ArrayLike] = {}
     for start in starts:
         page = collection.get(limit=size, offset=start, include=["documents", "embeddings"])
-        vectors = page["embeddings"] if page["embeddings"] is not None else []
-        for text, vector in zip(page["documents"] or [], vectors, strict=True):
+        embeddings = page["embeddings"] if page["embeddings"] is not None else []
+        for text, vector in zip(page["documents"] or [], embeddings, strict=True):
             if text and np.any(vector):
                 found.setdefault(text, vector)
     if len(found) < 4:
@@ -136,7 +136,8 @@ def _sample(collection: Collection, count: int) -> _Rows:
             f"the collection {collection.name!r} has {len(found)} different texts with vectors: "
             "at least 4 are needed to compare embeddings"
         )
-    return _Rows([*found], _units(np.asarray([*found.values()], dtype=np.float64)))
+    vectors = np.asarray([*found.values()][:count], dtype=np.float64)
+    return _Rows([*found][:count], _units(vectors))
 
 
 def _centred(

@@ -8,8 +8,10 @@ applications:
     deployments: [{name: Endpoint, num_replicas: 2, ray_actor_options: {num_gpus: 1}}]
 ```
 
-Deploy with `serve run config.yaml`. If a replica dies, its requests fail with status 500. They
-can safely be sent again, which OpenAI's clients do by default.
+Deploy with `serve run config.yaml`. Credentials of the store are best given by the environment
+variables LANGCHAIN_SIFT_STORE_TOKEN or LANGCHAIN_SIFT_STORE_HEADERS of the replicas. If a replica
+dies, its requests fail with status 500. They can safely be sent again, which OpenAI's clients do
+by default.
 """
 
 from __future__ import annotations

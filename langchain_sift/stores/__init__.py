@@ -17,6 +17,7 @@ from langchain_sift.stores.interface import (
     embeddings_of,
     register_adapter,
 )
+from langchain_sift.stores.location import ChromaLocation
 
 if TYPE_CHECKING:
     from langchain_sift.stores.async_chroma import AsyncChroma
@@ -25,6 +26,7 @@ __all__ = [
     "AsyncChroma",
     "AsyncStoreAdapter",
     "Candidates",
+    "ChromaLocation",
     "Rows",
     "StoreAdapter",
     "embed_query",

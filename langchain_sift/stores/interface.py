@@ -106,8 +106,8 @@ class StoreAdapter(Protocol):
             count: At least 1.
             timeout: Seconds after which the caller no longer waits for the answer.
             **search: The arguments in `search_arguments`; `filter` is None or a filter. And
-                `excluded`, if `Rows.limit` is set: texts whose rows are not wanted. A store that
-                cannot exclude a text returns no rows.
+                `excluded`, if `Rows.limit` is set: texts whose rows are not wanted. An adapter that
+                cannot exclude any raises `InvalidFilter`, and the search ends with what it has.
         """
 
     def page(self, cursor: Any, size: int, *, timeout: float, **search: Any) -> tuple[Rows, Any]:
