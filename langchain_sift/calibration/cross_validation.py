@@ -18,8 +18,9 @@ from langchain_sift.selection.arguments import Array
 
 FOLDS = 5
 
-# Part of the relevance that may be given up for the second kind of query. Neighbours of a text are
-# a harsh judge: 8 % by them is about 1 % by relevance labels (examples/evidence/retrieval.md).
+# Part of the score for the first kind of query that may be given up for the second. The nearest
+# texts are a harsh judge: on CISI and MultiHop-RAG, settings that lost up to 8 % by them lost at
+# most 1 % by the labels (examples/evidence/retrieval_calibration.py).
 _TOLERANCE = 0.08
 
 

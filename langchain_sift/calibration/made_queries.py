@@ -1,8 +1,8 @@
 """Make queries from the texts of a store, with the documents that are relevant to them.
 
-A query is a sentence of a text that is held out. Relevant to it are the texts nearest to the whole
-text: it is as if the rest of the text told what the sentence asks for. A second kind of query
-joins two sentences of different texts; relevant are the texts that one of them comes from.
+A query of the first kind is a sentence of a text that is held out. The texts nearest to the whole
+text are relevant: the rest of the text stands for what the user of such a query wants to know. A
+query of the second kind joins two sentences of different texts, which are relevant themselves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NEAR_DUPLICATE_SIMILARITY = 0.95
 
 _RELEVANT = 10  # groups of near duplicates that are relevant to a sentence
 _NEIGHBOURS = 50  # texts among which they are looked for
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n+")
 _MIN_CHARACTERS = 25
 
 
@@ -67,7 +67,7 @@ def sentences_of(text: str) -> list[str]:
 
     A text without any is halved: the first half is its only sentence.
     """
-    found = [part.strip() for part in _SENTENCE.split(text)]
+    found = [part.strip() for part in _SENTENCE_END.split(text)]
     return [part for part in found if len(part) >= _MIN_CHARACTERS and part != text.strip()] or [
         text[: (len(text) + 1) // 2]
     ]

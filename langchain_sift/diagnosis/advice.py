@@ -10,7 +10,7 @@ from langchain_sift.diagnosis.lengths import Lengths
 from langchain_sift.diagnosis.rows import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
 
-_LEAST_SHARE = 0.05  # of texts in a language
+_LEAST_SHARE = 0.05  # of the texts in a language
 _MIXED_NORMS = 1.01  # longest norm by shortest
 _MANY_DUPLICATES = 0.1
 
@@ -87,13 +87,15 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
         promise = "SIFT will pay"
     elif gain.low > 0:
         promise = "SIFT will pay for questions of several parts, and change little for others"
+    elif gain.high < 0:
+        promise = "SIFT will not pay"
     else:
         promise = "SIFT will change little"
     return (
-        f"{promise}: {duplicates}, and of queries made of two sentences it answered "
-        f"{100 * gain.value:+.1f} points ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}) against "
-        f"nearest neighbours. Use {_settings(calibration)}; with labelled queries, `calibrate "
-        "--queries` chooses more surely."
+        f"{promise}: {duplicates}, and for queries of two sentences the share of their sources "
+        f"that it finds differs from nearest neighbours' by {100 * gain.value:+.1f} points "
+        f"({100 * gain.low:+.1f} to {100 * gain.high:+.1f}). Use {_settings(calibration)}; with "
+        "labelled queries, `calibrate --queries` chooses more surely."
     )
 
 

@@ -212,10 +212,11 @@ CHINESE = (
         ("A sentence that is long enough. Short. Another sentence that is long enough!", 2),
         (CHINESE, 2),
         ("line one that is long enough\nline two that is long enough", 2),
+        ("Version 1.2.3 of the long sentence stays whole. The next long sentence, too.", 2),
         ("one sentence and nothing else", 1),
         ("x", 1),
     ],
-    ids=["sentences", "chinese", "lines", "one", "character"],
+    ids=["sentences", "chinese", "lines", "numbers", "one", "character"],
 )
 def test_texts_of_any_language_are_split_into_parts(text: str, expected: int) -> None:
     parts = sentences_of(text)

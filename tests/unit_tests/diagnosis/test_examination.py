@@ -30,7 +30,7 @@ def test_copies_and_lengths_of_a_store_are_reported_and_settings_advised(texts: 
     try:
         store.add_texts([*texts, *near, *texts[:20]])
         phases = []
-        found = diagnose(store, on_progress=lambda phase, *_: phases.append(phase))
+        found = diagnose(store, queries=30, on_progress=lambda phase, *_: phases.append(phase))
         assert store._collection.count() == 260
     finally:
         store.delete_collection()
@@ -92,10 +92,10 @@ def test_only_so_many_rows_are_read(texts: list[str]) -> None:
     store = Chroma("large", WordEmbeddings())
     try:
         store.add_texts(texts)
-        found = diagnose(store, max_rows=25)
+        found = diagnose(store, max_rows=25, queries=10)
         assert (found.rows.rows, found.rows.complete) == (25, False)
         assert found.similarities.texts == 25
-        assert diagnose(store, sample=12).similarities.texts == 12
+        assert diagnose(store, sample=12, queries=10).similarities.texts == 12
     finally:
         store.delete_collection()
 
@@ -131,7 +131,8 @@ def test_a_store_is_diagnosed_without_pytorch() -> None:
         "from langchain_core.vectorstores import InMemoryVectorStore; "
         "from langchain_sift.diagnosis import diagnose; "
         "texts = [f'text {n}' for n in range(30)]; "
-        "diagnose(InMemoryVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=8))); "
+        "store = InMemoryVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=8)); "
+        "diagnose(store, queries=10); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
