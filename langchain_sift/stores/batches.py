@@ -11,7 +11,7 @@ import numpy as np
 
 from langchain_sift.errors import StoreError
 from langchain_sift.stores.calls import DIRECTIONS_PER_CALL, advance
-from langchain_sift.stores.interface import Nearest, Request, Search
+from langchain_sift.stores.interface import ById, Lookup, Nearest, Page, Request, Search
 
 Result = TypeVar("Result")
 
@@ -70,20 +70,36 @@ def _after_failure(parts: _Parts, error: Exception) -> Iterator[tuple[Request, _
 
 def _shared_requests(members: Sequence[_Member[Any]]) -> Iterator[tuple[Request, _Parts]]:
     """Yield requests that serve several members, with each member's part of the answer."""
-    same: dict[tuple[object, ...], list[_Member[Any]]] = {}
+    same: dict[object, list[_Member[Any]]] = {}
     for member in members:
-        request = member.request
-        if isinstance(request, Nearest):
-            kind = (request.count, request.directions.shape[1], request.excluded)
-            same.setdefault(kind, []).append(member)
-        elif request is not None:
-            same.setdefault(("page", str(request.cursor), request.size), []).append(member)
+        if member.request is not None:
+            same.setdefault(_kind(member.request), []).append(member)
     for sharing in same.values():
         first = sharing[0].request
         if isinstance(first, Nearest):
             yield from _joined_directions(sharing, first)
         elif first is not None:
-            yield first, [(member, None) for member in sharing]
+            yield _joined_keys(sharing, first), [(member, None) for member in sharing]
+
+
+def _kind(request: Request) -> tuple[object, ...]:
+    """Return a value that is equal for requests that one call can answer."""
+    if isinstance(request, Nearest):
+        return request.count, request.directions.shape[1], request.excluded
+    if isinstance(request, Page):
+        return "page", str(request.cursor), request.size
+    return "lookup", request.source if isinstance(request, Lookup) else None
+
+
+def _joined_keys(members: Sequence[_Member[Any]], first: Request) -> Request:
+    """Return one request for the keys of all; each member takes its own from the answer."""
+    requests: list[Any] = [member.request for member in members]
+    if isinstance(first, ById):
+        return ById(tuple(dict.fromkeys(id_ for request in requests for id_ in request.ids)))
+    if isinstance(first, Lookup):
+        keys = dict.fromkeys(key for request in requests for key in request.keys)
+        return replace(first, keys=tuple(keys))
+    return first
 
 
 def _joined_directions(

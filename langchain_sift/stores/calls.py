@@ -27,11 +27,14 @@ from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.candidates import Candidates, nearest_candidates, unit_queries
 from langchain_sift.stores.deadlines import awithin, within
 from langchain_sift.stores.interface import (
+    ROWS_PER_CALL,
     AnyAdapter,
     AsyncStoreAdapter,
+    ById,
+    Lookup,
     Nearest,
-    Page,
     Request,
+    Rows,
     Search,
     StoreAdapter,
     blocking_adapter_for,
@@ -162,7 +165,7 @@ def _answer(
 
     stop = _stop(deadline)
     retrying = Retrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
-    return _joined([retrying(call, part) for part in _split(request)])
+    return _joined(request, [retrying(call, part) for part in _split(request)])
 
 
 async def _aanswer(
@@ -177,7 +180,7 @@ async def _aanswer(
     async def call(part: Request) -> Any:
         try:
             remaining = _remaining(deadline)
-            if isinstance(adapter, AsyncStoreAdapter):
+            if isinstance(part, Lookup) or isinstance(adapter, AsyncStoreAdapter):
                 async with asyncio.timeout(remaining):
                     return await _acall(adapter, part, remaining, arguments)
             return await awithin(
@@ -190,21 +193,28 @@ async def _aanswer(
 
     stop = _stop(deadline)
     retrying = AsyncRetrying(retry=_RETRY, stop=stop, wait=_WAIT, reraise=True)
-    return _joined([await retrying(call, part) for part in _split(request)])
+    return _joined(request, [await retrying(call, part) for part in _split(request)])
 
 
 def _split(request: Request) -> list[Request]:
     """Divide the request of one search, such as one for a long prompt, into calls."""
-    if isinstance(request, Page):
-        return [request]
-    return [
-        replace(request, directions=request.directions[start : start + DIRECTIONS_PER_CALL])
-        for start in range(0, len(request.directions), DIRECTIONS_PER_CALL)
-    ]
+    if isinstance(request, Nearest):
+        return [
+            replace(request, directions=request.directions[start : start + DIRECTIONS_PER_CALL])
+            for start in range(0, len(request.directions), DIRECTIONS_PER_CALL)
+        ]
+    if isinstance(request, ById):
+        starts = range(0, len(request.ids), ROWS_PER_CALL)
+        return [ById(request.ids[start : start + ROWS_PER_CALL]) for start in starts]
+    return [request]
 
 
-def _joined(answers: list[Any]) -> Any:
-    return answers[0] if len(answers) == 1 else [rows for answer in answers for rows in answer]
+def _joined(request: Request, answers: list[Any]) -> Any:
+    if len(answers) == 1:
+        return answers[0]
+    if isinstance(request, ById):
+        return Rows.joined(answers) if None not in answers else None
+    return [rows for answer in answers for rows in answer]
 
 
 def _call(
@@ -214,12 +224,24 @@ def _call(
         return adapter.nearest(
             request.directions, request.count, timeout=timeout, **arguments, **request.arguments()
         )
+    if isinstance(request, ById):
+        by_ids = getattr(adapter, "by_ids", None)
+        return by_ids and by_ids(request.ids, timeout=timeout, **arguments)
+    if isinstance(request, Lookup):
+        values = request.source.read(list(request.keys))
+        return dict(zip(request.keys, values, strict=True))
     return adapter.page(request.cursor, request.size, timeout=timeout, **arguments)
 
 
 async def _acall(
-    adapter: AsyncStoreAdapter, request: Request, timeout: float, arguments: Mapping[str, Any]
+    adapter: Any, request: Request, timeout: float, arguments: Mapping[str, Any]
 ) -> Any:
+    if isinstance(request, ById):
+        by_ids = getattr(adapter, "aby_ids", None)
+        return by_ids and await by_ids(request.ids, timeout=timeout, **arguments)
+    if isinstance(request, Lookup):
+        values = await request.source.aread(list(request.keys))
+        return dict(zip(request.keys, values, strict=True))
     if isinstance(request, Nearest):
         return await adapter.anearest(
             request.directions, request.count, timeout=timeout, **arguments, **request.arguments()
@@ -243,10 +265,11 @@ def _remaining(deadline: float) -> float:
 def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError:
     """Convert a foreign error to an error of this package that names store and operation."""
     operation = "search" if isinstance(request, Nearest) else "reading"
+    label = request.source.label if isinstance(request, Lookup) else adapter.label
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return StoreTimeout(f"{adapter.label}: no answer to a {operation} within the timeout")
+        return StoreTimeout(f"{label}: no answer to a {operation} within the timeout")
     # The message of a foreign error may contain the text of a document.
     problem = type(error).__name__
     if isinstance(error, ConnectionError | httpx.TransportError):
-        return StoreUnavailable(f"{adapter.label}: {operation} failed: {problem}")
-    return StoreError(f"{adapter.label}: {operation} failed: {problem}")
+        return StoreUnavailable(f"{label}: {operation} failed: {problem}")
+    return StoreError(f"{label}: {operation} failed: {problem}")

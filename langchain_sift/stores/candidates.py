@@ -39,6 +39,14 @@ class Candidates:
     """For each document, the number of fetched rows with its text, at least 1; with
     `near_duplicate_similarity`, those with nearly its text too."""
 
+    relevance: Array | None = None
+    """Score of each document in the fused ranking of two searches, as a share of the highest,
+    shape (n,). None if there was one search."""
+
+    chunks: tuple[Document, ...] | None = None
+    """The chunk that stands for each document, if the documents are parents. None if they are
+    the chunks themselves."""
+
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Candidates:
         """Return the candidates of these rows."""
         indices = [int(row) for row in rows]
@@ -46,6 +54,8 @@ class Candidates:
             documents=tuple(self.documents[index] for index in indices),
             embeddings=self.embeddings[indices],
             copies=tuple(self.copies[index] for index in indices),
+            relevance=None if self.relevance is None else self.relevance[indices],
+            chunks=self.chunks and tuple(self.chunks[index] for index in indices),
         )
 
     def copy_documents(self, indices: Iterable[int]) -> list[Document]:
@@ -70,6 +80,10 @@ class CandidatePool:
         self._embeddings: list[Array] = []
         self._index_of: dict[str, int] = {}  # by text
         self._rows: list[set[str | int]] = []  # of each text
+
+    def __contains__(self, text: str) -> bool:
+        """Return True if a candidate has this text."""
+        return text in self._index_of
 
     def add(
         self, documents: Sequence[Document], units: Array, *, limit: int | None = None
@@ -128,10 +142,15 @@ def nearest_candidates(queries: Array, units: Array, *, fetch_k: int) -> Search[
         units: The same scaled to unit norm.
         fetch_k: Maximum number of different texts for each query vector.
     """
+    return (yield from nearest_pool(queries, units, fetch_k=fetch_k)).candidates()
+
+
+def nearest_pool(queries: Array, units: Array, *, fetch_k: int) -> Search[CandidatePool]:
+    """Fetch as `nearest_candidates` does, for a search that adds further candidates."""
     pool = CandidatePool(queries.shape[1])
     for neighbors in (yield from _neighbors(queries, units, fetch_k)):
         _add_nearest_first(pool, neighbors, limit=fetch_k)
-    return pool.candidates()
+    return pool
 
 
 def every_candidate(dimensions: int) -> Search[Candidates]:
@@ -142,7 +161,7 @@ def every_candidate(dimensions: int) -> Search[Candidates]:
         rows, cursor = yield Page(cursor, ROWS_PER_CALL)
         if isinstance(rows, Candidates):  # the answer of an `ExactIndex`
             return rows
-        pool.add(rows.documents, _unit_vectors(rows, dimensions))
+        pool.add(rows.documents, unit_vectors(rows, dimensions))
         if cursor is None:
             return pool.candidates()
 
@@ -200,7 +219,7 @@ def _neighbors(directions: Array, units: Array, count: int) -> Search[list[_Neig
 
 
 def _with_cosines(unit: Array, rows: Rows) -> _Neighbors:
-    vectors = _unit_vectors(rows, len(unit))
+    vectors = unit_vectors(rows, len(unit))
     # Row by row: a product with a matrix wakes the other threads of BLAS, which takes longer.
     return _Neighbors(rows.documents, vectors, np.vecdot(vectors, unit))
 
@@ -218,7 +237,8 @@ def _add_nearest_first(pool: CandidatePool, neighbors: _Neighbors, *, limit: int
     return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
 
 
-def _unit_vectors(rows: Rows, dimensions: int) -> Array:
+def unit_vectors(rows: Rows, dimensions: int) -> Array:
+    """Return the vectors of rows, scaled to unit norm; see `unit_rows`."""
     if not rows.documents:
         return np.empty((0, dimensions))
     if rows.are_units:

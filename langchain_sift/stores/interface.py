@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -42,6 +42,21 @@ class Rows:
     are_units: bool = False
     """If True, the vectors have unit norm and are not scaled again."""
 
+    def take(self, indices: Sequence[int]) -> Rows:
+        """Return the rows at these indices."""
+        documents = [self.documents[index] for index in indices]
+        return replace(self, documents=documents, vectors=self.vectors[list(indices)])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the rows of several answers as one."""
+        vectors = [part.vectors for part in parts if part.documents]
+        return cls(
+            documents=[document for part in parts for document in part.documents],
+            vectors=np.concatenate(vectors) if vectors else np.empty((0, 0)),
+            seen=sum(part.seen for part in parts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
@@ -73,7 +88,40 @@ class Page:
     """Maximum number of rows."""
 
 
-Request = Nearest | Page
+@dataclass(frozen=True, slots=True)
+class ById:
+    """A request for the rows of some ids; the answer is Rows, in any order.
+
+    The arguments of the search hold: a row that the filter excludes is not in the answer. Nor is
+    the row of an id that the store does not hold. None if the adapter has no `by_ids`.
+    """
+
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source of values beside the store, such as a docstore or embeddings."""
+
+    label: str
+    """Its name in messages."""
+
+    read: Callable[[list[Any]], Sequence[Any]]
+    """Returns one value for each of some keys."""
+
+    aread: Callable[[list[Any]], Awaitable[Sequence[Any]]]
+    """The same as a coroutine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """A request for values of a source; the answer is a mapping from keys to values."""
+
+    source: Source
+    keys: tuple[Any, ...]
+
+
+Request = Nearest | Page | ById | Lookup
 Search = Generator[Request, Any, Result]
 """A generator that yields requests, is sent the answers, and returns its result."""
 
@@ -85,6 +133,10 @@ class StoreAdapter(Protocol):
     An adapter is made for each retrieval and keeps nothing beyond it. It raises
     `StoreUnavailable` for a failure that a second try may mend, and puts no text of a document
     into a message.
+
+    An adapter may also have `by_ids(ids, *, timeout, **search) -> Rows`, and an asynchronous one
+    `aby_ids`: the rows of at most 300 ids that the store holds and the filter passes, in any
+    order. A second retriever beside a filter needs it.
     """
 
     @property

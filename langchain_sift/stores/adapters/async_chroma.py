@@ -10,7 +10,13 @@ from chromadb.errors import ChromaError
 
 from langchain_sift.errors import QuotaExceeded
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.adapters.chroma import ChromaSearch, page_arguments, page_of
+from langchain_sift.stores.adapters.chroma import (
+    ChromaSearch,
+    id_arguments,
+    page_arguments,
+    page_of,
+    rows_of,
+)
 from langchain_sift.stores.adapters.chroma_errors import typed
 from langchain_sift.stores.adapters.chroma_filters import (
     Filter,
@@ -70,6 +76,18 @@ class AsyncChromaAdapter:
         arguments = page_arguments(cursor, size, conditions_of(filter, where_document))
         response = await self._call(lambda collection: collection.get(**arguments), timeout)
         return page_of(response, cursor, size)
+
+    async def aby_ids(
+        self,
+        ids: Sequence[str],
+        *,
+        timeout: float,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
+    ) -> Rows:
+        """Read the rows of these ids that pass the filter."""
+        arguments = id_arguments(ids, conditions_of(filter, where_document))
+        return rows_of(await self._call(lambda collection: collection.get(**arguments), timeout))
 
     def conjunction(self, first: Filter, second: Filter) -> Filter:
         """Return both filters under one "$and"."""

@@ -100,6 +100,18 @@ class ChromaAdapter:
         response = self._call(lambda collection: collection.get(**arguments), timeout)
         return page_of(response, cursor, size)
 
+    def by_ids(
+        self,
+        ids: Sequence[str],
+        *,
+        timeout: float,
+        filter: Filter | None = None,
+        where_document: Filter | None = None,
+    ) -> Rows:
+        """Read the rows of these ids that pass the filter."""
+        arguments = id_arguments(ids, conditions_of(filter, where_document))
+        return rows_of(self._call(lambda collection: collection.get(**arguments), timeout))
+
     def conjunction(self, first: Filter, second: Filter) -> Filter:
         """Return both filters under one "$and"."""
         return both(first, second)
@@ -220,7 +232,7 @@ class ChromaSearch:
             return []
         ids = list(dict.fromkeys(id_ for answer in response["ids"] for id_ in answer))
         # Under the same conditions: a row may have changed meanwhile.
-        return [{"ids": part, "include": INCLUDE, **self.conditions} for part in parts_of(ids)]
+        return [id_arguments(part, self.conditions) for part in parts_of(ids)]
 
     def rows(self, response: Response, parts: Sequence[Response]) -> list[Rows]:
         """Convert the responses to the rows of each direction."""
@@ -253,6 +265,11 @@ def parts_of(ids: Sequence[str]) -> list[list[str]]:
 def page_arguments(cursor: int | None, size: int, conditions: Arguments) -> Arguments:
     """Return the arguments of `Collection.get` for the rows after the cursor."""
     return {"limit": size, "offset": cursor or 0, "include": INCLUDE, **conditions}
+
+
+def id_arguments(ids: Sequence[str], conditions: Arguments) -> Arguments:
+    """Return the arguments of `Collection.get` for the rows of these ids."""
+    return {"ids": list(ids), "include": INCLUDE, **conditions}
 
 
 def page_of(response: Response, cursor: int | None, size: int) -> tuple[Rows, int | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,17 @@ class FAISSAdapter:
         end = min(start + size, self._store.index.ntotal)
         rows = self._rows(list(range(start, end)), self._condition(filter), size)
         return rows, end if end < self._store.index.ntotal else None
+
+    def by_ids(
+        self, ids: Sequence[str], *, timeout: float, filter: Condition | None = None
+    ) -> Rows:
+        """Return the rows of these ids that pass the filter."""
+        del timeout
+        wanted = set(ids)
+        positions = [
+            position for position, key in self._store.index_to_docstore_id.items() if key in wanted
+        ]
+        return self._rows(positions, self._condition(filter), len(positions))
 
     def conjunction(self, first: Condition, second: Condition) -> Condition:
         """Return a function that is true if both are."""

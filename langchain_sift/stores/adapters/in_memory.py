@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
@@ -50,15 +51,28 @@ class InMemoryAdapter:
         del cursor, size, timeout
         return self._rows(filter), None
 
+    def by_ids(
+        self, ids: Sequence[str], *, timeout: float, filter: Condition | None = None
+    ) -> Rows:
+        """Return the rows of these ids that pass the filter."""
+        del timeout
+        entries = [self._store.store.get(id_) for id_ in ids]
+        return self._rows(filter, [entry for entry in entries if entry is not None])
+
     def conjunction(self, first: Condition, second: Condition) -> Condition:
         """Return a function that is true if both are."""
         left, right = _check_callable(first), _check_callable(second)
         return lambda document: left(document) and right(document)
 
-    def _rows(self, condition: Condition | None) -> Rows:
+    def _rows(
+        self, condition: Condition | None, entries: Sequence[Mapping[str, Any]] | None = None
+    ) -> Rows:
+        """Return the rows that pass; of some entries of the store, or of all."""
         passes = _check_callable(condition) if condition is not None else None
         documents, vectors = [], []
-        for entry in list(self._store.store.values()):  # another thread may add rows
+        if entries is None:
+            entries = list(self._store.store.values())  # another thread may add rows
+        for entry in entries:
             document = Document(
                 id=entry["id"], page_content=entry["text"], metadata=dict(entry["metadata"] or {})
             )

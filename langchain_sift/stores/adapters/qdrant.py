@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -93,6 +95,27 @@ class QdrantAdapter:
         )
         return self._rows(points), next_cursor
 
+    def by_ids(
+        self, ids: Sequence[str], *, timeout: float, filter: models.Filter | None = None
+    ) -> Rows:
+        """Read the rows of these ids that pass the filter."""
+        known = [id_ for id_ in map(_point_id, ids) if id_ is not None]
+        if not known:
+            return Rows([], np.empty((0, 0)), 0)
+        condition = _filter_or_none(filter)
+        has_id = models.HasIdCondition(has_id=known)
+        points, _ = self._call(
+            lambda: self._store.client.scroll(
+                collection_name=self._store.collection_name,
+                scroll_filter=models.Filter(must=[has_id, *([condition] if condition else [])]),
+                limit=len(known),
+                with_payload=True,
+                with_vectors=True,
+                timeout=_whole_seconds(timeout),
+            )
+        )
+        return self._rows(points)
+
     def conjunction(self, first: models.Filter, second: models.Filter) -> models.Filter:
         """Return a filter that passes what both filters pass."""
         return models.Filter(must=[_check_filter(first), _check_filter(second)])
@@ -160,6 +183,15 @@ class QdrantAdapter:
     def _vector(self, point: Any) -> Any:
         named = isinstance(point.vector, dict)
         return point.vector.get(self._store.vector_name) if named else point.vector
+
+
+def _point_id(id_: str) -> int | str | None:
+    """Return the id of a point: a number or a UUID. None for any other text."""
+    if id_.isascii() and id_.isdigit():
+        return int(id_)
+    with suppress(ValueError):
+        return str(uuid.UUID(id_))
+    return None
 
 
 def _filter_or_none(filter: models.Filter | None) -> models.Filter | None:
