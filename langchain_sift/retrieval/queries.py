@@ -1,0 +1,109 @@
+"""Turn the text of a query into vectors, and into the documents of a second retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.retrievers import RetrieverLike
+
+from langchain_sift.errors import ArgumentError, EmbeddingError
+from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.fusion import SecondSearch
+from langchain_sift.stores.interface import Source
+
+Splitter = Callable[[str], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A query, ready for the search."""
+
+    vectors: Array
+    """Shape (m, d), as embedded."""
+
+    second: SecondSearch | None = None
+    """The documents of a second retriever. None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReader:
+    """Embeds queries, and asks a second retriever."""
+
+    embedder: Embeddings
+    splitter: Splitter | None = None
+    """Returns the parts of a query. None keeps it whole."""
+
+    second_retriever: RetrieverLike | None = None
+    embeddings: Source | None = None
+    """Embeds documents of the second retriever that the store does not hold. None leaves them
+    out."""
+
+    def read(self, query: str) -> Query:
+        """Embed each part of a query, and ask the second retriever for each.
+
+        Raises:
+            TypeError: If the query is not a string.
+            ArgumentError: If the splitter returns no list of strings, or an empty one, or the
+                second retriever no list of documents.
+            EmbeddingError: If the vectors are not numbers, or of different dimensions.
+        """
+        parts = self._parts(query)
+        vectors = as_vectors([self.embedder.embed_query(part) for part in parts])
+        if self.second_retriever is None:
+            return Query(vectors)
+        return self._query(vectors, [self.second_retriever.invoke(part) for part in parts])
+
+    async def aread(self, query: str) -> Query:
+        """Do as `read` does, without blocking the event loop."""
+        # One part after another: `max_concurrency` of a batch counts queries.
+        parts = self._parts(query)
+        vectors = as_vectors([await self.embedder.aembed_query(part) for part in parts])
+        if self.second_retriever is None:
+            return Query(vectors)
+        return self._query(vectors, [await self.second_retriever.ainvoke(part) for part in parts])
+
+    def _parts(self, query: str) -> Sequence[str]:
+        if not isinstance(query, str):
+            raise TypeError(
+                f"the query must be a string, got {type(query).__name__}: in a chain of "
+                "dictionaries, itemgetter('question') | retriever takes one entry"
+            )
+        if self.splitter is None:
+            return [query]
+        parts = self.splitter(query)
+        is_list = isinstance(parts, Iterable) and not isinstance(parts, str)
+        parts = list(parts) if is_list else []
+        if not parts or not all(isinstance(part, str) for part in parts):
+            raise ArgumentError("query_splitter must return a list of at least one string")
+        return parts
+
+    def _query(self, vectors: Array, rankings: Sequence[Sequence[Document]]) -> Query:
+        for ranking in rankings:
+            is_list = isinstance(ranking, list | tuple)
+            if not is_list or not all(isinstance(each, Document) for each in ranking):
+                raise ArgumentError(
+                    "second_retriever must return a list of documents, got a "
+                    f"{type(ranking).__name__}"
+                )
+        return Query(vectors, SecondSearch(tuple(map(tuple, rankings)), self.embeddings))
+
+
+def as_vectors(embeddings: Sequence[Sequence[float]]) -> Array:
+    """Convert the vectors of a query to an array, shape (m, d).
+
+    Raises:
+        EmbeddingError: If they are not numbers, or of different dimensions, or empty.
+    """
+    try:
+        queries = np.asarray(embeddings, dtype=np.float64)
+    except ValueError as error:
+        raise EmbeddingError(
+            "the vectors of a query must be numbers, and all of one dimension"
+        ) from error
+    if queries.ndim != 2 or not queries.size:
+        raise EmbeddingError(f"the vectors of a query must have shape (m, d), got {queries.shape}")
+    return queries

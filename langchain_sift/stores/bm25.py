@@ -1,0 +1,196 @@
+"""Search the texts of a vector store by their words, with BM25."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForRetrieverRun,
+    CallbackManagerForRetrieverRun,
+)
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import run_in_executor
+from langchain_core.vectorstores import VectorStore
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
+
+from langchain_sift.checks import check_count, check_seconds
+from langchain_sift.errors import require
+from langchain_sift.stores.calls import arun, run
+from langchain_sift.stores.interface import (
+    ROWS_PER_CALL,
+    Page,
+    Search,
+    adapter_for,
+    blocking_adapter_for,
+)
+
+Tokenizer = Callable[[str], Sequence[str]]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, in lower case."""
+    return re.findall(r"\w+", text.lower())
+
+
+class StoreBM25Retriever(BaseRetriever):
+    """Retrieves the documents of a vector store that share rare words with the query.
+
+    The index is in memory. It is built from all documents of the store at the first query, and
+    again by `refresh`; documents that are added later are not in it before that. Copies of a text
+    are ranked together.
+
+    Setup:
+        `pip install 'langchain-sift[hybrid]'`
+
+    Instantiate:
+        ```python
+        from langchain_sift import SIFTRetriever
+        from langchain_sift.stores import StoreBM25Retriever
+
+        by_words = StoreBM25Retriever(vectorstore=store)
+        retriever = SIFTRetriever(vectorstore=store, second_retriever=by_words)
+        ```
+
+    One retriever serves many threads. A query takes time in proportion to the number of
+    documents: about 10 ms for 10,000.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    vectorstore: VectorStore
+    """The store. Chroma, InMemoryVectorStore, FAISS and Qdrant can be read from end to end; of
+    other stores, those with an adapter."""
+
+    k: int = 20
+    """Maximum number of different texts to return. Texts without a word of the query are not
+    returned."""
+
+    filter: Any = None
+    """Filter of the documents, in the store's form. None means all documents."""
+
+    tokenizer: Tokenizer = Field(default=words, repr=False)
+    """Splits documents and queries into words. The default: letters and digits, in lower case."""
+
+    timeout: float = 60.0
+    """Seconds for reading the store."""
+
+    _index: _Index | None = PrivateAttr(default=None)
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @field_validator("k")
+    @classmethod
+    def _check_k(cls, k: int) -> int:
+        check_count("k", k)
+        return k
+
+    @field_validator("timeout")
+    @classmethod
+    def _check_timeout(cls, timeout: float) -> float:
+        check_seconds("timeout", timeout)
+        return timeout
+
+    @model_validator(mode="after")
+    def _check_package(self) -> StoreBM25Retriever:
+        require("hybrid", "rank_bm25")
+        return self
+
+    def refresh(self) -> None:
+        """Read the store again and build the index anew; searches go on with the old one.
+
+        Raises:
+            StoreError: If the store cannot be read.
+        """
+        adapter = blocking_adapter_for(self.vectorstore, cure="use `await arefresh()`")
+        documents = run(
+            every_document(), adapter, timeout=self.timeout, arguments={"filter": self.filter}
+        )
+        self._index = _Index.of(documents, self.tokenizer)
+
+    async def arefresh(self) -> None:
+        """Do as `refresh` does, without blocking the event loop."""
+        documents = await arun(
+            every_document(),
+            adapter_for(self.vectorstore),
+            store=self.vectorstore,
+            timeout=self.timeout,
+            arguments={"filter": self.filter},
+        )
+        self._index = await run_in_executor(None, _Index.of, documents, self.tokenizer)
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        """Return the documents by their BM25 score, best first."""
+        del run_manager
+        if self._index is None:
+            with self._lock:  # of many first queries, one reads the store
+                if self._index is None:
+                    self.refresh()
+        return self._search(query)
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        """Do as `_get_relevant_documents` does, without blocking the event loop."""
+        del run_manager
+        if self._index is None:
+            await self.arefresh()
+        return await run_in_executor(None, self._search, query)
+
+    def _search(self, query: str) -> list[Document]:
+        if self._index is None:  # `refresh` sets it
+            return []
+        return self._index.search(self.tokenizer(query), self.k)
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """The documents of a store by text, and the frequencies of their words."""
+
+    documents: tuple[tuple[Document, ...], ...]
+    """The documents of each text that has a word."""
+
+    bm25: Any
+    """The `BM25Okapi` of the texts. None if there are none."""
+
+    @classmethod
+    def of(cls, documents: Sequence[Document], tokenizer: Tokenizer) -> _Index:
+        """Build the index."""
+        from rank_bm25 import BM25Okapi  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+
+        copies: dict[str, list[Document]] = {}
+        for document in documents:
+            copies.setdefault(document.page_content, []).append(document)
+        tokens = {text: list(tokenizer(text)) for text in copies}
+        texts = [text for text in copies if tokens[text]]
+        index = BM25Okapi([tokens[text] for text in texts]) if texts else None
+        return cls(tuple(tuple(copies[text]) for text in texts), index)
+
+    def search(self, tokens: Sequence[str], k: int) -> list[Document]:
+        """Return copies of the documents of the k best texts, best first."""
+        if self.bm25 is None or not tokens:
+            return []
+        asked = set(tokens)
+        # In a small store, BM25 gives a shared word a negative weight.
+        shares = np.array([not asked.isdisjoint(counts) for counts in self.bm25.doc_freqs])
+        scores = np.where(shares, self.bm25.get_scores(list(tokens)), -np.inf)
+        best = np.argsort(-scores, kind="stable")[: min(k, int(shares.sum()))]
+        found = [document for row in best for document in self.documents[row]]
+        return [d.model_copy(update={"metadata": dict(d.metadata)}) for d in found]
+
+
+def every_document() -> Search[list[Document]]:
+    """Read all documents of a store, page by page."""
+    documents: list[Document] = []
+    cursor = None
+    while True:
+        rows, cursor = yield Page(cursor, ROWS_PER_CALL)
+        documents += rows.documents
+        if cursor is None:
+            return documents
