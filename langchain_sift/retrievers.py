@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -22,25 +21,19 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.retrievers import LangSmithRetrieverParams
+from langchain_core.retrievers import LangSmithRetrieverParams, RetrieverLike
 from langchain_core.runnables import RunnableConfig, run_in_executor
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
+from langchain_core.stores import BaseStore
 from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.errors import ArgumentError, SIFTError
+from langchain_sift.retrieval.parents import ParentRetriever, Parents
+from langchain_sift.retrieval.queries import Query, QueryReader, as_vectors
 from langchain_sift.retrieval.scores import Retrieval
-from langchain_sift.retrieval.search import (
-    Choice,
-    achoose,
-    achoose_each,
-    aembed,
-    as_vectors,
-    choose,
-    choose_each,
-    embed,
-)
+from langchain_sift.retrieval.search import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.settings import (
     DEFAULT_K,
     FIELDS,
@@ -49,6 +42,7 @@ from langchain_sift.retrieval.settings import (
     check_fields,
     merge_settings,
 )
+from langchain_sift.stores.fusion import embeddings_source
 from langchain_sift.stores.interface import (
     AnyAdapter,
     adapter_for,
@@ -185,6 +179,26 @@ class SIFTRetriever(VectorStoreRetriever):
     query_embedder: Embeddings | None = Field(default=None, repr=False)
     """Embeds the query. None means the store's embedding function."""
 
+    second_retriever: RetrieverLike | None = Field(default=None, repr=False)
+    """Finds further candidates, such as `StoreBM25Retriever`, which compares words. Its order and
+    that of the vectors are joined by reciprocal rank fusion, and the joint score counts as that
+    of `score_key` does: a document with half of the highest score has half the gain at first.
+    Its documents are read from the store, by id and under the filter; with a filter, all must
+    have ids. Without one, those that the store does not hold are embedded, or left out if the
+    retriever has the same `vectorstore`. It needs the text of the query, and the search type
+    "sift" among "nearest" candidates. None means vectors alone."""
+
+    docstore: BaseStore[str, Document] | None = Field(default=None, repr=False)
+    """Returns parents: the chunks in the vector store are chosen, and their `k` different parents
+    returned, as `ParentDocumentRetriever` stores them. Each parent is represented by its chunk of
+    the highest gain. Tokens, sources and scores are those of the parents. A chunk that names no
+    parent is returned itself, as is one whose parent the docstore lacks: a warning has their
+    number, and `missing_parents` of `retrieve_with_scores` the ids. No filter is applied to the
+    docstore. None returns the chunks."""
+
+    parent_id_key: str = "doc_id"
+    """Key of the parent's id in the metadata of a chunk."""
+
     timeout: float = Field(default=30.0)
     """Seconds for all calls of the store, retries included, for one query or for 64 of a batch."""
 
@@ -227,20 +241,30 @@ class SIFTRetriever(VectorStoreRetriever):
                 "retriever must be a VectorStoreRetriever, as as_retriever() returns it, got a "
                 f"{type(retriever).__name__}: of a store, make SIFTRetriever(vectorstore=store)"
             )
-        search_kwargs = dict(retriever.search_kwargs)
-        threshold = search_kwargs.pop("score_threshold", None)
-        if threshold is not None and "min_similarity" not in settings:
-            cosine = cosine_of_relevance(retriever.vectorstore, threshold)
-            settings = {"min_similarity": max(-1.0, cosine), **settings}
-        if settings.get("search_type") != "mmr":
-            search_kwargs.pop("lambda_mult", None)
-        inherited = {
-            "vectorstore": retriever.vectorstore,
-            "search_kwargs": search_kwargs,
-            "tags": retriever.tags,
-            "metadata": retriever.metadata,
-        }
-        return cls(**{**inherited, **settings})
+        return cls(**_inherited(retriever, settings))
+
+    @classmethod
+    def from_parent_retriever(cls, retriever: ParentRetriever, **settings: Any) -> Self:
+        """Return a SIFT retriever on the stores of a `ParentDocumentRetriever`.
+
+        It returns `k` different parents, where the other returns those of its k best chunks. The
+        other, or any `MultiVectorRetriever`, still adds the documents.
+
+        Args:
+            retriever: LangChain's `ParentDocumentRetriever` or `MultiVectorRetriever`.
+            **settings: Fields of the new retriever; see `from_retriever` for a `score_threshold`.
+
+        Raises:
+            ArgumentError: If `retriever` is none of these, or the scale of its `score_threshold`
+                is not known.
+        """
+        if not isinstance(retriever, ParentRetriever):
+            raise ArgumentError(
+                "retriever must be a ParentDocumentRetriever or a MultiVectorRetriever, got a "
+                f"{type(retriever).__name__}: otherwise, pass docstore=... and parent_id_key=..."
+            )
+        parents = {"docstore": retriever.docstore, "parent_id_key": retriever.id_key}
+        return cls(**{**parents, **_inherited(retriever, settings)})
 
     @classmethod
     def from_settings(
@@ -362,15 +386,16 @@ class SIFTRetriever(VectorStoreRetriever):
         of a conversation. Candidates are fetched for each vector.
         """
         adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
-        return choose(adapter, self._settings(settings, adapter), as_vectors(embeddings)).scored()
+        query = self._vectors_alone(embeddings)
+        return choose(adapter, self._settings(settings, adapter), query).scored()
 
     async def aretrieve_by_vectors(
         self, embeddings: Sequence[Sequence[float]], **settings: object
     ) -> Retrieval:
         """Do as `retrieve_by_vectors` does, without blocking the event loop."""
-        adapter, queries = adapter_for(self.vectorstore), as_vectors(embeddings)
+        adapter, query = adapter_for(self.vectorstore), self._vectors_alone(embeddings)
         checked = self._settings(settings, adapter)
-        choice = await achoose(adapter, checked, queries, store=self.vectorstore)
+        choice = await achoose(adapter, checked, query, store=self.vectorstore)
         return await run_in_executor(None, choice.scored)
 
     # LangChain's interface
@@ -423,12 +448,11 @@ class SIFTRetriever(VectorStoreRetriever):
         if not inputs:
             return []
         with suppress(SIFTError):  # an invalid setting is raised by each `invoke`
-            embedder = self.query_embedder or embeddings_of(self.vectorstore)
+            reader = self._reader()
             adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
             settings = self._settings(kwargs, adapter)
-            embed_one = partial(embed, embedder=embedder, splitter=self.query_splitter)
             with get_executor_for_config(get_config_list(config, len(inputs))[0]) as executor:
-                outcomes = choose_each(adapter, settings, inputs, embed_one, executor)
+                outcomes = choose_each(adapter, settings, inputs, reader.read, executor)
             kwargs["_outcomes"] = outcomes
         return super().batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
 
@@ -444,15 +468,14 @@ class SIFTRetriever(VectorStoreRetriever):
         if not inputs:
             return []
         with suppress(SIFTError):
-            embedder = self.query_embedder or embeddings_of(self.vectorstore)
+            reader = self._reader()
             adapter = adapter_for(self.vectorstore)
             settings = self._settings(kwargs, adapter)
-            embed_one = partial(aembed, embedder=embedder, splitter=self.query_splitter)
             kwargs["_outcomes"] = await achoose_each(
                 adapter,
                 settings,
                 inputs,
-                embed_one,
+                reader.aread,
                 limit=get_config_list(config, len(inputs))[0].get("max_concurrency"),
                 store=self.vectorstore,
             )
@@ -479,17 +502,36 @@ class SIFTRetriever(VectorStoreRetriever):
     # One retrieval
 
     def _choose(self, query: str, call: Mapping[str, object]) -> Choice:
-        embedder = self.query_embedder or embeddings_of(self.vectorstore)
+        reader = self._reader()
         adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
         settings = self._settings(call, adapter)
-        return choose(adapter, settings, embed(query, embedder, self.query_splitter))
+        return choose(adapter, settings, reader.read(query))
 
     async def _achoose(self, query: str, call: Mapping[str, object]) -> Choice:
-        embedder = self.query_embedder or embeddings_of(self.vectorstore)
+        reader = self._reader()
         adapter = adapter_for(self.vectorstore)
         settings = self._settings(call, adapter)
-        queries = await aembed(query, embedder, self.query_splitter)
-        return await achoose(adapter, settings, queries, store=self.vectorstore)
+        read = await reader.aread(query)
+        return await achoose(adapter, settings, read, store=self.vectorstore)
+
+    def _reader(self) -> QueryReader:
+        second = self.second_retriever
+        # What the store no longer holds, a retriever on the same store has yet to forget.
+        is_same_store = getattr(second, "vectorstore", None) is self.vectorstore
+        return QueryReader(
+            embedder=self.query_embedder or embeddings_of(self.vectorstore),
+            splitter=self.query_splitter,
+            second_retriever=second,
+            embeddings=None if is_same_store else embeddings_source(self.vectorstore.embeddings),
+        )
+
+    def _vectors_alone(self, embeddings: Sequence[Sequence[float]]) -> Query:
+        if self.second_retriever is not None:
+            raise ArgumentError(
+                "second_retriever needs the text of the query: use `invoke` or "
+                "`retrieve_with_scores`"
+            )
+        return Query(as_vectors(embeddings))
 
     def _settings(
         self, call: Mapping[str, object], adapter: AnyAdapter, *, check_filter: bool = True
@@ -502,6 +544,8 @@ class SIFTRetriever(VectorStoreRetriever):
             adapter=adapter,
             embeddings=self.vectorstore.embeddings or self.query_embedder,
             require_filter=self.require_filter and check_filter,
+            parents=(None if self.docstore is None else Parents(self.docstore, self.parent_id_key)),
+            is_hybrid=self.second_retriever is not None,
         )
 
     def _fields(self) -> dict[str, object]:
@@ -510,6 +554,26 @@ class SIFTRetriever(VectorStoreRetriever):
         if "k" not in self.model_fields_set:
             del fields["k"]
         return fields
+
+
+def _inherited(
+    retriever: VectorStoreRetriever | ParentRetriever, settings: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the fields of a retriever on the store of another, with given settings."""
+    search_kwargs = dict(retriever.search_kwargs)
+    threshold = search_kwargs.pop("score_threshold", None)
+    if threshold is not None and "min_similarity" not in settings:
+        cosine = cosine_of_relevance(retriever.vectorstore, threshold)
+        settings = {"min_similarity": max(-1.0, cosine), **settings}
+    if settings.get("search_type") != "mmr":
+        search_kwargs.pop("lambda_mult", None)
+    inherited = {
+        "vectorstore": retriever.vectorstore,
+        "search_kwargs": search_kwargs,
+        "tags": retriever.tags,
+        "metadata": retriever.metadata,
+    }
+    return {**inherited, **settings}
 
 
 def _choice_of_batch(

@@ -58,6 +58,12 @@ class Constraints:
             counter_of(self.token_counter)
 
     @property
+    def reads_documents(self) -> bool:
+        """True if texts or metadata of the candidates count."""
+        keys = (self.max_tokens, self.max_per_source, self.score_key)
+        return any(key is not None for key in keys)
+
+    @property
     def names(self) -> list[str]:
         """The constraints that are set."""
         names = ("max_tokens", "max_per_source", "min_similarity", "near_duplicate_similarity")
@@ -82,7 +88,7 @@ def prepare(
     Raises:
         ArgumentError: If a score is no finite number, or no candidate has a score.
     """
-    if not constraints.names or not candidates.documents:
+    if not candidates.documents:
         return candidates, settings
     if constraints.min_similarity is not None:
         # For several query vectors the best counts: a document may answer one part of a question.
@@ -91,6 +97,9 @@ def prepare(
     if constraints.near_duplicate_similarity is not None:
         candidates = merge_near_duplicates(candidates, constraints.near_duplicate_similarity)
     documents = candidates.documents
+    if candidates.relevance is not None:
+        noise = weighted_noise(settings.noise_variance, candidates.relevance)
+        settings = replace(settings, noise_variance=noise)
     if constraints.score_key is not None:
         noise = noise_variances(documents, constraints.score_key, settings.noise_variance)
         settings = replace(settings, noise_variance=noise)
@@ -107,11 +116,12 @@ def prepare(
 def merge_near_duplicates(candidates: Candidates, similarity: float) -> Candidates:
     """Merge each candidate into the first one whose cosine with it is at least `similarity`.
 
-    The first stands for all; its number of copies is that of all their rows.
+    The first stands for all; its number of copies is that of all their rows, and its relevance
+    the highest.
     """
-    vectors = candidates.embeddings
+    vectors, relevance = candidates.embeddings, candidates.relevance
     is_free = np.ones(len(vectors), dtype=bool)
-    kept, copies = [], []
+    kept, copies, best = [], [], []
     all_copies = np.array(candidates.copies)
     for row in range(len(vectors)):
         if not is_free[row]:
@@ -123,10 +133,26 @@ def merge_near_duplicates(candidates: Candidates, similarity: float) -> Candidat
         is_free[alike] = False
         kept.append(row)
         copies.append(int(all_copies[alike].sum()))
-    return replace(candidates.take(kept), copies=tuple(copies))
+        if relevance is not None:
+            best.append(float(relevance[alike].max()))
+    merged = replace(candidates.take(kept), copies=tuple(copies))
+    return merged if relevance is None else replace(merged, relevance=np.array(best))
 
 
-def noise_variances(documents: Sequence[Document], key: str, noise_variance: float) -> Array:
+def weighted_noise(noise_variance: float | Array, weights: Array) -> Array:
+    """Return the λ' for which each document's first gain is multiplied by its weight.
+
+    Args:
+        noise_variance: λ' at the weight 1: one number, or one per document.
+        weights: From 0 to 1, shape (n,).
+    """
+    result: Array = (1.0 + noise_variance) / np.maximum(weights, _LEAST_WEIGHT) - 1.0
+    return result
+
+
+def noise_variances(
+    documents: Sequence[Document], key: str, noise_variance: float | Array
+) -> Array:
     """Return a λ' for each document from its score, shape (n,).
 
     A document's first gain, k² / (1 + λ'), is multiplied by its weight w: the score, if all
@@ -136,7 +162,7 @@ def noise_variances(documents: Sequence[Document], key: str, noise_variance: flo
     Args:
         documents: The candidates.
         key: The key of the scores in the metadata; more is better.
-        noise_variance: λ', for a document of the weight 1.
+        noise_variance: λ', for a document of the weight 1: one number, or one per document.
 
     Raises:
         ArgumentError: If a score is no finite number, or no document has one.
@@ -154,8 +180,7 @@ def noise_variances(documents: Sequence[Document], key: str, noise_variance: flo
         known = (known - known.min()) / spread if spread else np.ones_like(known)
     weights = np.full(len(scores), known.mean() if len(known) else 1.0)
     weights[is_known] = known
-    result: Array = (1.0 + noise_variance) / np.maximum(weights, _LEAST_WEIGHT) - 1.0
-    return result
+    return weighted_noise(noise_variance, weights)
 
 
 def _score(document: Document, key: str) -> float:

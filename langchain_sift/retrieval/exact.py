@@ -11,6 +11,7 @@ import numpy.typing as npt
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch
+from langchain_sift.retrieval.queries import Query
 from langchain_sift.retrieval.search import Choice, retrieve
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection.arguments import Array
@@ -88,7 +89,7 @@ def choose_exactly(index: ExactIndex, settings: RetrievalSettings, queries: Arra
             f"the query has {queries.shape[1]} dimensions and the candidates have {dimensions}: "
             "embed both with the same model"
         )
-    choice = answer_all(retrieve(queries, settings), index.answer)
+    choice = answer_all(retrieve(Query(queries), settings), index.answer)
     if choice.candidates is index.candidates:
         return choice
     documents = [choice.candidates.documents[row] for row in choice.selection.indices]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.stores import BaseStore
+from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.selection.arguments import Array
@@ -35,9 +37,7 @@ class Parents:
             ArgumentError: If it is no key of metadata.
         """
         if not (isinstance(self.id_key, str) and self.id_key):
-            raise ArgumentError(
-                f"parent_id_key must be a key of the metadata, got {self.id_key!r}"
-            )
+            raise ArgumentError(f"parent_id_key must be a key of the metadata, got {self.id_key!r}")
 
     @property
     def source(self) -> Source:
@@ -60,7 +60,21 @@ class Parents:
         )
 
 
-def best_chunks(candidates: Candidates, queries: Array, kernel: Kernel, parents: Parents) -> Candidates:
+@runtime_checkable
+class ParentRetriever(Protocol):
+    """LangChain's `ParentDocumentRetriever` and its parent class `MultiVectorRetriever`."""
+
+    vectorstore: VectorStore
+    docstore: BaseStore[str, Document]
+    id_key: str
+    search_kwargs: dict[str, Any]
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+
+
+def best_chunks(
+    candidates: Candidates, queries: Array, kernel: Kernel, parents: Parents
+) -> Candidates:
     """Return the best chunk of each parent, in the order of the candidates.
 
     The best is the one with the highest gain if it was chosen first. A chunk without a parent
@@ -75,7 +89,7 @@ def best_chunks(candidates: Candidates, queries: Array, kernel: Kernel, parents:
     products = candidates.embeddings @ queries.T
     gains = np.square(kernel.of_products(np, products, 1.0, 1.0)).sum(axis=1)
     if candidates.relevance is not None:
-        gains = gains * candidates.relevance**2
+        gains = gains * candidates.relevance
     best: dict[Hashable, int] = {}
     for row in np.argsort(-gains, kind="stable").tolist():
         id_ = parents.id_of(candidates.documents[row])
@@ -84,15 +98,16 @@ def best_chunks(candidates: Candidates, queries: Array, kernel: Kernel, parents:
 
 
 def with_parents(
-    candidates: Candidates, rows: Sequence[int], parents: Parents
+    candidates: Candidates, rows: Sequence[int] | None, parents: Parents
 ) -> Search[Candidates]:
-    """Read the parents of the chunks in these rows, and put them in the place of the chunks.
+    """Read the parents of the chunks in these rows, or of all, and put them in their place.
 
     A chunk without a parent, or whose parent the docstore lacks, stays.
 
     Raises:
         StoreError: If the docstore fails, or holds something else than documents.
     """
+    rows = range(len(candidates.documents)) if rows is None else rows
     ids = {row: parents.id_of(candidates.documents[row]) for row in rows}
     wanted = tuple(dict.fromkeys(id_ for id_ in ids.values() if id_ is not None))
     found: Mapping[str | int, object] = (yield Lookup(parents.source, wanted)) if wanted else {}
@@ -124,12 +139,14 @@ def missing_parents(
         for row in dict.fromkeys(rows)
         if candidates.chunks[row] is candidates.documents[row]
     ]
-    missing = tuple(str(id_) for chunk in orphans if (id_ := parents.id_of(chunk)) is not None)
-    if missing:
-        warnings.warn(
-            f"{parents.source.label} lacks the parents of {len(missing)} of {len(rows)} chosen "
-            "chunks, which are returned in their place; the event names the parents",
-            UserWarning,
-            stacklevel=2,
-        )
-    return missing
+    return tuple(str(id_) for chunk in orphans if (id_ := parents.id_of(chunk)) is not None)
+
+
+def warn_of_missing(ids: Sequence[str]) -> None:
+    """Warn that the docstore lacks parents."""
+    warnings.warn(
+        f"the docstore lacks the parents of {len(ids)} chosen chunks, and the chunks are returned "
+        "in their place: `missing_parents` of retrieve_with_scores has the ids of the parents",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -44,6 +44,9 @@ class ScoredDocument:
     """Number of fetched rows with the document's text, or nearly its text with
     `near_duplicate_similarity`."""
 
+    chunk: Document | None = None
+    """The chunk that was chosen, if the document is its parent. None without a docstore."""
+
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
@@ -64,7 +67,10 @@ class Retrieval:
     query vectors. No choice among them goes below it."""
 
     candidates: int
-    """Number of candidates, of different texts."""
+    """Number of candidates, of different texts, or of different parents."""
+
+    missing_parents: tuple[str, ...] = ()
+    """Ids of parents that the docstore lacks; their chunks are the documents."""
 
     @property
     def documents(self) -> list[Document]:
@@ -95,6 +101,7 @@ def score(
             posterior_variance=variance,
             count=counts[index],
             copies=candidates.copies[index],
+            chunk=candidates.chunks[index] if candidates.chunks else None,
         )
         for index, document, similarity, gain, variance in zip(
             indices,

@@ -1,20 +1,25 @@
-"""Embed queries, and choose documents for one query or for many at once."""
+"""Choose documents for one query or for many at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import array_api_compat
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.retrieval.constraints import prepare
+from langchain_sift.retrieval.parents import (
+    best_chunks,
+    missing_parents,
+    warn_of_missing,
+    with_parents,
+)
+from langchain_sift.retrieval.queries import Query
 from langchain_sift.retrieval.scores import Retrieval, score, write_gains
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import Selection
@@ -28,9 +33,8 @@ from langchain_sift.stores.candidates import (
     residual_candidates,
     unit_queries,
 )
+from langchain_sift.stores.fusion import hybrid_candidates
 from langchain_sift.stores.interface import AnyAdapter, Search, StoreAdapter
-
-Splitter = Callable[[str], Sequence[str]]
 
 _NUMPY = array_api_compat.array_namespace(np.empty(0))
 # Queries of a batch that are searched for together, within one timeout.
@@ -63,10 +67,20 @@ class Choice:
             write_gains(documents, self.selection.gains.tolist(), gain_key)
         return documents
 
+    @property
+    def missing_parents(self) -> tuple[str, ...]:
+        """The ids of parents that the docstore lacks; their chunks stand in their place."""
+        if self.settings.parents is None:
+            return ()
+        return missing_parents(
+            self.candidates, self.selection.indices.tolist(), self.settings.parents
+        )
+
     def scored(self) -> Retrieval:
         """Return the documents with their scores."""
         kernel = self.settings.selection.kernel_function
-        return score(self.queries, self.candidates, self.selection, kernel)
+        retrieval = score(self.queries, self.candidates, self.selection, kernel)
+        return replace(retrieval, missing_parents=self.missing_parents)
 
     def event(self) -> dict[str, object]:
         """Return the data of a "sift_selection" event, as plain values."""
@@ -82,126 +96,92 @@ class Choice:
             "candidate_search": settings.candidate_search,
             "fetch_k": settings.fetch_k,
             "candidates": len(self.candidates.documents),
+            "missing_parents": list(self.missing_parents),
             "seconds": self.seconds,
         }
 
 
-def embed(query: str, embedder: Embeddings, splitter: Splitter | None) -> Array:
-    """Embed a query, each of its parts separately.
-
-    Args:
-        query: The text to retrieve for.
-        embedder: Embeds the parts.
-        splitter: Returns the parts of a query. None keeps the query whole.
-
-    Returns:
-        The vectors of the query, shape (m, d).
-
-    Raises:
-        TypeError: If the query is not a string.
-        ArgumentError: If the splitter returns no list of strings, or an empty one.
-        EmbeddingError: If the vectors are not numbers, or of different dimensions.
-    """
-    return as_vectors([embedder.embed_query(part) for part in _split(query, splitter)])
-
-
-async def aembed(query: str, embedder: Embeddings, splitter: Splitter | None) -> Array:
-    """Embed as `embed` does, without blocking the event loop."""
-    # One part after another: `max_concurrency` of a batch counts queries.
-    return as_vectors([await embedder.aembed_query(part) for part in _split(query, splitter)])
-
-
-def _split(query: str, splitter: Splitter | None) -> Sequence[str]:
-    if not isinstance(query, str):
-        raise TypeError(
-            f"the query must be a string, got {type(query).__name__}: in a chain of "
-            "dictionaries, itemgetter('question') | retriever takes one entry"
-        )
-    if splitter is None:
-        return [query]
-    parts = splitter(query)
-    is_list = isinstance(parts, Iterable) and not isinstance(parts, str)
-    parts = list(parts) if is_list else []
-    if not parts or not all(isinstance(part, str) for part in parts):
-        raise ArgumentError("query_splitter must return a list of at least one string")
-    return parts
-
-
-def as_vectors(embeddings: Sequence[Sequence[float]]) -> Array:
-    """Convert the vectors of a query to an array, shape (m, d).
-
-    Raises:
-        EmbeddingError: If they are not numbers, or of different dimensions, or empty.
-    """
-    try:
-        queries = np.asarray(embeddings, dtype=np.float64)
-    except ValueError as error:
-        raise EmbeddingError(
-            "the vectors of a query must be numbers, and all of one dimension"
-        ) from error
-    if queries.ndim != 2 or not queries.size:
-        raise EmbeddingError(f"the vectors of a query must have shape (m, d), got {queries.shape}")
-    return queries
-
-
-def retrieve(queries: Array, settings: RetrievalSettings) -> Search[Choice]:
+def retrieve(query: Query, settings: RetrievalSettings) -> Search[Choice]:
     """Search for candidates and choose among them.
 
     Args:
-        queries: Shape (m, d), as embedded.
+        query: The query.
         settings: The settings of the retrieval.
 
     Raises:
         EmbeddingError: If a vector is zero or not finite.
+        InvalidFilter: If documents of the second retriever cannot be checked against the filter.
     """
     started = time.perf_counter()
-    units = unit_queries(queries)
-    selecting = settings.selection
+    units = unit_queries(query.vectors)
+    selecting, parents = settings.selection, settings.parents
     if settings.candidate_search == "residual":
         candidates, selection = yield from residual_candidates(
-            queries, units, selecting, step_fetch_k=settings.step_fetch_k
+            query.vectors, units, selecting, step_fetch_k=settings.step_fetch_k
         )
         return Choice(units, candidates, selection, settings, time.perf_counter() - started)
-    if settings.candidate_search == "exhaustive":
-        candidates = yield from every_candidate(queries.shape[1])
-    else:
-        candidates = yield from nearest_candidates(queries, units, fetch_k=settings.fetch_k)
+    candidates = yield from _candidates(query, units, settings)
+    if parents is not None:
+        candidates = best_chunks(candidates, units, selecting.kernel_function, parents)
+        if settings.constraints.reads_documents:
+            candidates = yield from with_parents(candidates, None, parents)
     candidates, selecting = prepare(candidates, units, selecting, settings.constraints)
     rows = candidates.embeddings
     matrices = Matrices(_NUMPY, units, rows, np.vecdot(rows, rows))
     selection = settings.method(matrices, selecting)
-    return Choice(units, candidates, selection, settings, time.perf_counter() - started)
+    if parents is not None and not settings.constraints.reads_documents:
+        candidates = yield from with_parents(candidates, selection.indices.tolist(), parents)
+    choice = Choice(units, candidates, selection, settings, time.perf_counter() - started)
+    if choice.missing_parents:
+        warn_of_missing(choice.missing_parents)
+    return choice
 
 
-def choose(adapter: StoreAdapter, settings: RetrievalSettings, queries: Array) -> Choice:
+def _candidates(query: Query, units: Array, settings: RetrievalSettings) -> Search[Candidates]:
+    if settings.candidate_search == "exhaustive":
+        return (yield from every_candidate(units.shape[1]))
+    if query.second is None:
+        return (yield from nearest_candidates(query.vectors, units, fetch_k=settings.fetch_k))
+    return (
+        yield from hybrid_candidates(
+            query.vectors,
+            units,
+            query.second,
+            fetch_k=settings.fetch_k,
+            is_restricted=any(value is not None for value in settings.search.values()),
+        )
+    )
+
+
+def choose(adapter: StoreAdapter, settings: RetrievalSettings, query: Query) -> Choice:
     """Choose documents of a store for one query.
 
     Args:
         adapter: The store's adapter.
         settings: The settings of the retrieval.
-        queries: The vectors of the query, shape (m, d), as embedded.
+        query: The query.
 
     Raises:
         EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
         StoreError: If the store cannot answer, or not in time.
     """
-    search = retrieve(queries, settings)
+    search = retrieve(query, settings)
     return run(search, adapter, timeout=settings.timeout, arguments=settings.search)
 
 
 async def achoose(
-    adapter: AnyAdapter, settings: RetrievalSettings, queries: Array, *, store: object
+    adapter: AnyAdapter, settings: RetrievalSettings, query: Query, *, store: object
 ) -> Choice:
     """Choose as `choose` does, without blocking the event loop.
 
     Args:
         adapter: The store's adapter.
         settings: The settings of the retrieval.
-        queries: The vectors of the query, shape (m, d), as embedded.
+        query: The query.
         store: The store itself; the number of threads that wait for it is limited.
     """
     return await arun(
-        retrieve(queries, settings),
+        retrieve(query, settings),
         adapter,
         store=store,
         timeout=settings.timeout,
@@ -213,7 +193,7 @@ def choose_each(
     adapter: StoreAdapter,
     settings: RetrievalSettings,
     queries: Sequence[object],
-    embed_one: Callable[[str], Array],
+    read: Callable[[str], Query],
     executor: Executor,
 ) -> Mapping[str, Choice | Exception]:
     """Choose documents for each of many queries, with few calls of the store.
@@ -222,21 +202,21 @@ def choose_each(
         adapter: The store's adapter.
         settings: The settings of each retrieval; the timeout counts for 64 queries together.
         queries: The texts to retrieve for. Other inputs are ignored: `invoke` rejects them.
-        embed_one: Embeds a query, as `embed` does; called once for each different query.
-        executor: Runs `embed_one`.
+        read: Reads a query, as `QueryReader.read` does; called once for each different query.
+        executor: Runs `read`.
 
     Returns:
         For each different query the choice, or the error that prevented it.
     """
 
-    def embed_or_error(query: str) -> Array | Exception:
+    def read_or_error(query: str) -> Query | Exception:
         try:
-            return embed_one(query)
+            return read(query)
         except Exception as error:  # noqa: BLE001 - it concerns no other query
             return error
 
     different = _different(queries)
-    embedded = list(executor.map(embed_or_error, different))
+    embedded = list(executor.map(read_or_error, different))
     choices: list[Choice | Exception] = []
     for search in _searches(embedded, settings):
         choices += run(search, adapter, timeout=settings.timeout, arguments=settings.search)
@@ -247,24 +227,24 @@ async def achoose_each(
     adapter: AnyAdapter,
     settings: RetrievalSettings,
     queries: Sequence[object],
-    embed_one: Callable[[str], Awaitable[Array]],
+    read: Callable[[str], Awaitable[Query]],
     *,
     limit: int | None,
     store: object,
 ) -> Mapping[str, Choice | Exception]:
     """Choose as `choose_each` does, without blocking the event loop; see `achoose` for `store`.
 
-    At most `limit` queries are embedded at a time. None means no limit.
+    At most `limit` queries are read at a time. None means no limit.
     """
 
-    async def embed_or_error(query: str) -> Array | Exception:
+    async def read_or_error(query: str) -> Query | Exception:
         try:
-            return await embed_one(query)
+            return await read(query)
         except Exception as error:  # noqa: BLE001 - as above
             return error
 
     different = _different(queries)
-    embedded = await gather_with_concurrency(limit, *map(embed_or_error, different))
+    embedded = await gather_with_concurrency(limit, *map(read_or_error, different))
     choices: list[Choice | Exception] = []
     for search in _searches(embedded, settings):
         choices += await arun(
@@ -278,11 +258,11 @@ def _different(queries: Sequence[object]) -> list[str]:
 
 
 def _searches(
-    queries: Sequence[Array | Exception], settings: RetrievalSettings
+    queries: Sequence[Query | Exception], settings: RetrievalSettings
 ) -> Iterator[Search[list[Choice | Exception]]]:
-    """Yield a search for each batch of embedded queries."""
+    """Yield a search for each batch of queries."""
 
-    def search(query: Array | Exception) -> Search[Choice]:
+    def search(query: Query | Exception) -> Search[Choice]:
         if isinstance(query, Exception):
             raise query
         return (yield from retrieve(query, settings))

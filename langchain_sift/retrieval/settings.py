@@ -6,7 +6,7 @@ Precedence: a keyword of the call, then `search_kwargs`, then the field of the r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -16,9 +16,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from langchain_sift.checks import check_choice, check_count, check_seconds
-from langchain_sift.errors import ArgumentError, InvalidFilter
+from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.constraints import Constraints, tokenizer_of
 from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.retrieval.filters import narrow_filter
+from langchain_sift.retrieval.parents import Parents
 from langchain_sift.selection.greedy import Method
 from langchain_sift.selection.marginal_relevance import check_lambda_mult, choose_by_relevance
 from langchain_sift.selection.nearest import choose_nearest
@@ -76,6 +78,12 @@ class RetrievalSettings:
     timeout: float = 30.0
     """Seconds for all calls of the store, retries included."""
 
+    parents: Parents | None = None
+    """The docstore of parents. None returns the chunks."""
+
+    is_hybrid: bool = False
+    """True if there is a second retriever."""
+
     search: Mapping[str, object] = field(default_factory=dict)
     """Keyword arguments of the store's search."""
 
@@ -91,6 +99,15 @@ class RetrievalSettings:
         check_choice("candidate_search", self.candidate_search, CANDIDATE_SEARCHES)
         if self.candidate_search == "residual":
             self._check_residual()
+        if self.is_hybrid and self.candidate_search != "nearest":
+            raise ArgumentError(
+                f"second_retriever needs candidate_search 'nearest', got {self.candidate_search!r}"
+            )
+        if self.is_hybrid and self.method is not choose_by_gain:
+            raise ArgumentError(
+                "second_retriever needs search_type 'sift': other searches compare vectors alone, "
+                "and would ignore its order"
+            )
 
     def _check_residual(self) -> None:
         if self.selection.kernel != "linear":
@@ -98,10 +115,14 @@ class RetrievalSettings:
                 "candidate_search 'residual' needs the kernel 'linear', got "
                 f"{self.selection.kernel!r}: its directions are those of the linear kernel"
             )
-        if self.constraints.names:
+        names = [
+            *self.constraints.names,
+            *(["docstore"] if self.parents else []),
+            *(["second_retriever"] if self.is_hybrid else []),
+        ]
+        if names:
             raise ArgumentError(
-                f"candidate_search 'residual' takes no {' and no '.join(self.constraints.names)}: "
-                "use 'nearest' or 'exhaustive'"
+                f"candidate_search 'residual' takes no {' and no '.join(names)}: use 'nearest'"
             )
 
 
@@ -114,6 +135,8 @@ def merge_settings(
     adapter: AnyAdapter,
     embeddings: object,
     require_filter: bool,
+    parents: Parents | None = None,
+    is_hybrid: bool = False,
 ) -> RetrievalSettings:
     """Merge the settings of a retriever and of a call, and check them.
 
@@ -126,6 +149,8 @@ def merge_settings(
         embeddings: The embeddings of the query, which may have default settings.
         require_filter: If True, `search_kwargs` must have a filter, and the filter of the call
             is joined to it.
+        parents: The docstore of parents.
+        is_hybrid: True if there is a second retriever.
 
     Raises:
         ArgumentError: If a setting is unknown or out of range.
@@ -146,7 +171,7 @@ def merge_settings(
     search["filter"] = search.get("filter") or None
     if require_filter:
         search["filter"] = narrow_filter(search_kwargs.get("filter"), call.get("filter"), adapter)
-    return replace(settings, search=search)
+    return replace(settings, search=search, parents=parents, is_hybrid=is_hybrid)
 
 
 def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str, Any]:
@@ -228,56 +253,3 @@ def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
             raise ArgumentError(
                 f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
             )
-
-
-def narrow_filter(required: Any, requested: Any, adapter: AnyAdapter) -> Any:
-    """Join a required filter, such as a tenant's, with the filter that a call requests.
-
-    Args:
-        required: The filter that every search must have.
-        requested: The filter of the call. None or empty changes nothing.
-        adapter: The store's adapter, which joins the filters.
-
-    Raises:
-        InvalidFilter: If the required filter is missing, or names no allowed value.
-    """
-    if not required:
-        raise InvalidFilter(
-            "require_filter is set, and search_kwargs has no filter: nothing was searched"
-        )
-    _check_required(required)
-    return adapter.conjunction(required, requested) if requested else required
-
-
-# Conditions, in the filters of the stores known here, that pass documents without the key.
-_DENIALS = frozenset(
-    {"$ne", "$neq", "$nin", "$not", "$not_contains", "$exists", "must_not", "is_empty", "is_null"}
-)
-
-
-def _check_required(condition: Any) -> None:
-    """Check that a required filter names the allowed values."""
-    if callable(condition):
-        return  # a function's conditions cannot be read
-    if isinstance(condition, BaseModel):  # Qdrant's
-        condition = condition.model_dump(exclude_none=True)
-    for loose in _loose_parts(condition):
-        raise InvalidFilter(
-            f"a required filter must name the allowed values, and this one has {loose}, which "
-            "also passes documents that lack the key"
-        )
-
-
-def _loose_parts(condition: Any) -> Iterator[str]:
-    """Yield the parts of a nested condition that name no allowed value."""
-    if condition is None:
-        yield "None"
-    if not isinstance(condition, Mapping | list | tuple):
-        return
-    if not condition:
-        yield "an empty condition"
-    if isinstance(condition, Mapping):
-        yield from sorted(_DENIALS.intersection(map(str, condition)))
-        condition = condition.values()
-    for part in condition:
-        yield from _loose_parts(part)

@@ -17,7 +17,7 @@ from langchain_sift.indexing.chroma_collections import (
     resolve_name,
 )
 from langchain_sift.indexing.named_objects import load_embeddings
-from langchain_sift.retrieval.settings import narrow_filter
+from langchain_sift.retrieval.filters import narrow_filter
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant

@@ -21,6 +21,7 @@ from langchain_sift.stores.location import ChromaLocation
 
 if TYPE_CHECKING:
     from langchain_sift.stores.async_chroma import AsyncChroma
+    from langchain_sift.stores.bm25 import StoreBM25Retriever
 
 __all__ = [
     "AsyncChroma",
@@ -29,6 +30,7 @@ __all__ = [
     "ChromaLocation",
     "Rows",
     "StoreAdapter",
+    "StoreBM25Retriever",
     "embed_query",
     "embeddings_of",
     "fetch_candidates",
@@ -41,4 +43,8 @@ def __getattr__(name: str) -> Any:
         from langchain_sift.stores.async_chroma import AsyncChroma  # noqa: PLC0415
 
         return AsyncChroma
+    if name == "StoreBM25Retriever":
+        from langchain_sift.stores.bm25 import StoreBM25Retriever  # noqa: PLC0415
+
+        return StoreBM25Retriever
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

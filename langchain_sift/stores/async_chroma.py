@@ -18,8 +18,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import StoreTimeout, StoreUnavailable
-from langchain_sift.stores.adapters.chroma import INCLUDE, ChromaSearch, parts_of, rows_of
+from langchain_sift.stores.adapters.chroma import ChromaSearch
 from langchain_sift.stores.adapters.chroma_filters import Filter, conditions_of
+from langchain_sift.stores.adapters.chroma_rows import INCLUDE, parts_of, rows_of
 from langchain_sift.stores.async_collection import AsyncCollectionHandle, search_rows
 from langchain_sift.stores.interface import ROWS_PER_CALL
 

@@ -67,7 +67,7 @@ class StoreBM25Retriever(BaseRetriever):
     """The store. Chroma, InMemoryVectorStore, FAISS and Qdrant can be read from end to end; of
     other stores, those with an adapter."""
 
-    k: int = 20
+    k: int = 50
     """Maximum number of different texts to return. Texts without a word of the query are not
     returned."""
 

@@ -40,12 +40,10 @@ class Candidates:
     `near_duplicate_similarity`, those with nearly its text too."""
 
     relevance: Array | None = None
-    """Score of each document in the fused ranking of two searches, as a share of the highest,
-    shape (n,). None if there was one search."""
+    """Score in the fused ranking of two searches, at most 1, shape (n,). None for one search."""
 
     chunks: tuple[Document, ...] | None = None
-    """The chunk that stands for each document, if the documents are parents. None if they are
-    the chunks themselves."""
+    """The chunks that stand for the documents, if these are parents."""
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Candidates:
         """Return the candidates of these rows."""

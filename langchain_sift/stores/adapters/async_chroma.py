@@ -10,19 +10,19 @@ from chromadb.errors import ChromaError
 
 from langchain_sift.errors import QuotaExceeded
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.adapters.chroma import (
-    ChromaSearch,
-    id_arguments,
-    page_arguments,
-    page_of,
-    rows_of,
-)
+from langchain_sift.stores.adapters.chroma import ChromaSearch
 from langchain_sift.stores.adapters.chroma_errors import typed
 from langchain_sift.stores.adapters.chroma_filters import (
     Filter,
     both,
     conditions_of,
     without_texts,
+)
+from langchain_sift.stores.adapters.chroma_rows import (
+    id_arguments,
+    page_arguments,
+    page_of,
+    rows_of,
 )
 from langchain_sift.stores.async_chroma import AsyncChroma
 from langchain_sift.stores.async_collection import search_rows

@@ -6,7 +6,7 @@ The searches and the conversions of rows serve the adapter of `AsyncChroma` too.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypeVar
@@ -19,7 +19,6 @@ from chromadb.api.base_http_client import BaseHTTPClient
 from chromadb.api.fastapi import FastAPI
 from chromadb.errors import ChromaError, NotFoundError
 from langchain_chroma import Chroma
-from langchain_core.documents import Document
 
 from langchain_sift.errors import QuotaExceeded
 from langchain_sift.selection.arguments import Array
@@ -31,13 +30,20 @@ from langchain_sift.stores.adapters.chroma_filters import (
     conditions_of,
     without_texts,
 )
+from langchain_sift.stores.adapters.chroma_rows import (
+    INCLUDE,
+    Response,
+    distribute,
+    id_arguments,
+    page_arguments,
+    page_of,
+    parts_of,
+    rows_of,
+    rows_of_columns,
+)
 from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
 
 Result = TypeVar("Result")
-Response = Mapping[str, Any]
-"""The response of `Collection.query` or `Collection.get`: columns by name."""
-
-INCLUDE: Any = ["documents", "metadatas", "embeddings"]
 # For up to so many directions, the rows come with the search itself.
 _FEW_DIRECTIONS = 4
 CLOUD_HOST = "api.trychroma.com"
@@ -237,14 +243,14 @@ class ChromaSearch:
     def rows(self, response: Response, parts: Sequence[Response]) -> list[Rows]:
         """Convert the responses to the rows of each direction."""
         if self._ids_only:
-            answers = _distribute(response, parts)
+            answers = distribute(response, parts)
         else:
             # For an empty collection Chroma returns empty lists, or None.
             texts = response["documents"] or [[] for _ in response["ids"]]
             metadatas = response["metadatas"] or texts
             vectors = response["embeddings"] if response["embeddings"] is not None else texts
             columns = zip(response["ids"], texts, metadatas, vectors, strict=True)
-            answers = [_rows(*answer) for answer in columns]
+            answers = [rows_of_columns(*answer) for answer in columns]
         return [replace(rows, limit=self.limit, seen=self._seen(rows.seen)) for rows in answers]
 
     def _seen(self, returned: int) -> int:
@@ -254,64 +260,3 @@ class ChromaSearch:
     @property
     def _ids_only(self) -> bool:
         return len(self.directions) > _FEW_DIRECTIONS
-
-
-def parts_of(ids: Sequence[str]) -> list[list[str]]:
-    """Divide ids into lists of a length that one call may have."""
-    starts = range(0, len(ids), ROWS_PER_CALL)
-    return [list(ids[start : start + ROWS_PER_CALL]) for start in starts]
-
-
-def page_arguments(cursor: int | None, size: int, conditions: Arguments) -> Arguments:
-    """Return the arguments of `Collection.get` for the rows after the cursor."""
-    return {"limit": size, "offset": cursor or 0, "include": INCLUDE, **conditions}
-
-
-def id_arguments(ids: Sequence[str], conditions: Arguments) -> Arguments:
-    """Return the arguments of `Collection.get` for the rows of these ids."""
-    return {"ids": list(ids), "include": INCLUDE, **conditions}
-
-
-def page_of(response: Response, cursor: int | None, size: int) -> tuple[Rows, int | None]:
-    """Convert the response of `Collection.get` to rows and the next cursor, None at the end."""
-    rows = rows_of(response)
-    return rows, (cursor or 0) + size if rows.seen == size else None
-
-
-def rows_of(response: Response) -> Rows:
-    """Convert the response of `Collection.get`."""
-    vectors = response["embeddings"] if response["embeddings"] is not None else []
-    return _rows(response["ids"], response["documents"] or [], response["metadatas"] or [], vectors)
-
-
-def _distribute(response: Response, parts: Sequence[Response]) -> list[Rows]:
-    """Return the rows of each direction; rows deleted meanwhile are left out."""
-    rows = [part for part in map(rows_of, parts) if part.documents]
-    if not rows:
-        return [Rows([], np.empty((0, 0)), len(ids)) for ids in response["ids"]]
-    documents = [document for part in rows for document in part.documents]
-    vectors = np.concatenate([part.vectors for part in rows])
-    row_of = {document.id: row for row, document in enumerate(documents)}
-    answers = []
-    for ids in response["ids"]:
-        kept = [row_of[id_] for id_ in ids if id_ in row_of]
-        answers.append(Rows([documents[row] for row in kept], vectors[kept], len(ids)))
-    return answers
-
-
-def _rows(
-    ids: Sequence[str],
-    texts: Sequence[str | None],
-    metadatas: Sequence[Mapping[str, Any] | None],
-    vectors: Any,
-) -> Rows:
-    # A row without a text is no document; Chroma returns None for it.
-    kept = [row for row, text in enumerate(texts) if text is not None]
-    documents = [
-        Document(id=ids[row], page_content=texts[row] or "", metadata=dict(metadatas[row] or {}))
-        for row in kept
-    ]
-    matrix = np.asarray(vectors, dtype=np.float64)
-    if len(kept) < len(ids):
-        matrix = matrix[kept]
-    return Rows(documents, matrix if kept else np.empty((0, 0)), seen=len(ids))

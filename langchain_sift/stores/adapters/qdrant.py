@@ -99,7 +99,7 @@ class QdrantAdapter:
         self, ids: Sequence[str], *, timeout: float, filter: models.Filter | None = None
     ) -> Rows:
         """Read the rows of these ids that pass the filter."""
-        known = [id_ for id_ in map(_point_id, ids) if id_ is not None]
+        known: list[Any] = [id_ for id_ in map(_point_id, ids) if id_ is not None]
         if not known:
             return Rows([], np.empty((0, 0)), 0)
         condition = _filter_or_none(filter)
