@@ -11,6 +11,7 @@ from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill
 
 from langchain_sift.errors import DimensionMismatch
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
+from langchain_sift.retrieval.queries import Query
 from langchain_sift.retrieval.search import choose
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import SELECTORS, select, select_residual
@@ -119,7 +120,7 @@ def test_the_choice_is_that_from_a_store_of_the_same_rows(index, embeddings, sea
     store = fill(InMemoryVectorStore(embeddings))
     queries = embeddings.vectors([QUERY, "why?"])
     changes = settings(candidate_search=search, search={"filter": None})
-    expected = choose(adapter_for(store), changes, queries)
+    expected = choose(adapter_for(store), changes, Query(queries))
     found = choose_exactly(index, changes, queries)
     texts = [[d.page_content for d in choice.documents()] for choice in (expected, found)]
     assert texts[0] == texts[1]
