@@ -130,18 +130,16 @@ def _add_embedded(
     dimensions: int,
 ) -> Search[None]:
     """Embed the documents that the store does not hold, each text once, and add them."""
-    new = {
-        document.page_content: document
-        for document in reversed(documents)  # of equal texts, the best is kept
-        if document.id not in text_of and document.page_content not in pool
-    }
+    new: dict[str, Document] = {}
+    for document in documents:
+        if document.id not in text_of and document.page_content not in pool:
+            new.setdefault(document.page_content, document)
     if not new:
         return
-    vectors: Mapping[str, Sequence[float]] = yield Lookup(embeddings, tuple(reversed(new)))
-    matrix = np.array([vectors[text] for text in reversed(new)], dtype=np.float64)
-    found = list(reversed(new.values()))
-    names = [document.id or "a document of the second retriever" for document in found]
-    pool.add(found, unit_rows(matrix, names, dimensions))
+    vectors: Mapping[str, Sequence[float]] = yield Lookup(embeddings, tuple(new))
+    matrix = np.array([vectors[text] for text in new], dtype=np.float64)
+    names = [document.id or "a document of the second retriever" for document in new.values()]
+    pool.add(list(new.values()), unit_rows(matrix, names, dimensions))
 
 
 def _dense_ranks(dense: Candidates, units: Array, count: int) -> Array:

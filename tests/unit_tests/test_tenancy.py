@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from langchain_chroma import Chroma
 from langchain_community.vectorstores import FAISS
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables import ConfigurableField
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_qdrant import QdrantVectorStore
 from qdrant_client import models
@@ -25,6 +26,7 @@ from qdrant_client import models
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, InvalidFilter, SIFTError
 from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
+from langchain_sift.stores import StoreBM25Retriever
 
 TENANTS = ("a", "b")
 QUERY = "what are our prices?"
@@ -269,6 +271,43 @@ def test_a_shared_text_has_the_metadata_of_the_tenant(shared):
         }
         assert tenants(retrieval.documents) == {tenant}
         assert {choice.copies for choice in retrieval.choices} == {1}
+
+
+@pytest.mark.parametrize("has_text", [True, False], ids=["their text", "another text"])
+async def test_a_second_retriever_brings_no_foreign_document(shared, has_text):
+    """It returns the rows of all tenants, best the foreign ones."""
+    store, convert = shared
+    everything = StoreBM25Retriever(vectorstore=store, k=len(ROWS)).invoke("price note flyer")
+    assert tenants(everything) == {"a", "b", None}
+
+    def answer(_):
+        found = sorted(everything, key=lambda document: document.metadata.get("tenant") == "a")
+        texts = (document.page_content if has_text else "stolen" for document in found)
+        return [Document(id=d.id, page_content=t) for d, t in zip(found, texts, strict=True)]
+
+    for second in (RunnableLambda(answer), StoreBM25Retriever(vectorstore=store)):
+        retriever = retriever_for(store, "a", convert, k=60, second_retriever=second)
+        other = convert({"tenant": "b"})
+        lists = [
+            retriever.invoke(QUERY),
+            await retriever.ainvoke(QUERY),
+            *retriever.batch([QUERY, "and"]),
+            *await retriever.abatch([QUERY, "and"]),
+            retriever.invoke(QUERY, k=3, fetch_k=4),
+        ]
+        assert {owner for documents in lists for owner in tenants(documents)} == {"a"}
+        assert "stolen" not in {d.page_content for documents in lists for d in documents}
+        assert retriever.invoke(QUERY, filter=other) == []
+        assert retriever.batch([QUERY, "and"], filter=other) == [[], []]
+
+
+def test_a_second_retriever_without_ids_is_refused_for_a_tenant(shared):
+    store, convert = shared
+    for text in ("price list 1", "note of b number 1", "stolen"):
+        second = RunnableLambda(lambda _, text=text: [Document(page_content=text)])
+        retriever = retriever_for(store, "a", convert, second_retriever=second)
+        with pytest.raises(InvalidFilter, match="have no id"):
+            retriever.invoke(QUERY)
 
 
 MALFORMED = [
