@@ -49,8 +49,8 @@ def hybrid_candidates(
     Args:
         queries: As in `nearest_candidates`.
         units: As in `nearest_candidates`.
-        second: The second search; the first `fetch_k` documents of each ranking count. If it has
-            none, the result is that of `nearest_candidates`.
+        second: The second search; the first `fetch_k` documents of each ranking count. If none
+            is a candidate, the result is that of `nearest_candidates`.
         fetch_k: Maximum number of candidates for each query vector.
         is_restricted: True if the search has a filter.
 
@@ -69,10 +69,10 @@ def hybrid_candidates(
         yield from _add_embedded(pool, documents, text_of, second.embeddings, queries.shape[1])
     candidates = pool.candidates()
     texts = [[text_of.get(d.id or "", d.page_content) for d in ranking] for ranking in rankings]
-    scores = fused_scores(
-        _dense_ranks(dense, units, len(candidates.documents)),
-        _ranks_of_texts(candidates, texts),
-    )
+    second_ranks = _ranks_of_texts(candidates, texts)
+    if not np.isfinite(second_ranks).any():
+        return dense
+    scores = fused_scores(_dense_ranks(dense, units, len(second_ranks)), second_ranks)
     best_first = np.argsort(-scores, kind="stable")[: fetch_k * len(queries)]
     return replace(candidates, relevance=scores / scores.max()).take(best_first)
 

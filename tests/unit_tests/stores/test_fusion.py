@@ -121,10 +121,15 @@ def test_the_scores_are_those_of_reciprocal_rank_fusion():
         np.testing.assert_allclose(fused_scores(*ranks)[order], scores, rtol=1e-12)
 
 
-def test_a_second_list_of_nothing_changes_nothing(store):
+def test_a_second_list_of_nothing_changes_nothing(store, kind):
     alone = SIFTRetriever(vectorstore=store, k=5)
     joined = SIFTRetriever(vectorstore=store, k=5, second_retriever=returning())
     assert joined.invoke(QUERY) == alone.invoke(QUERY)
+    excluded = SIFTRetriever(vectorstore=store, k=5, second_retriever=returning(document_of(3)))
+    filter = condition(kind, "even", value=True)
+    assert excluded.invoke(QUERY, filter=filter) == alone.invoke(QUERY, filter=filter)
+    nothing = condition(kind, "number", 99)
+    assert excluded.invoke(QUERY, filter=nothing) == []
 
 
 def test_the_documents_are_those_of_the_store(store, embeddings):
