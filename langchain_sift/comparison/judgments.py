@@ -164,12 +164,10 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
     named = ", ".join(list(missing)[:_SHOWN_NAMES])
     named += ", ..." if len(missing) > _SHOWN_NAMES else ""
     if len(missing) == len(relevant):
-        key, example = corpus.label_key, min(known - {""}, default="")
-        names = "its ids are" if key is None else f"its documents have the {key!r}"
         raise ArgumentError(
-            f"the store has none of the {len(missing)} relevant documents ({named}): {names} such "
-            f"as {example!r}; name those, or name the metadata key that holds the labels' names "
-            "(--label-key)"
+            f"the store has none of the {len(missing)} relevant documents ({named}): "
+            f"{_example(known, corpus)}; name documents as the store does, or name the metadata "
+            "key that holds the names of the labels (--label-key)"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
     of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
@@ -177,3 +175,13 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
         f"{len(missing)} of {len(relevant)} relevant documents, of {of}, are not in the store "
         f"({named}). They count as relevant, and no method can find them."
     ]
+
+
+def _example(known: Collection[str], corpus: Corpus) -> str:
+    """Describe the names that the store's documents have."""
+    example = min((name for name in known if name), default=None)
+    if corpus.label_key is None:
+        return f"its ids are such as {example!r}"
+    if example is None:
+        return f"no document has the metadata {corpus.label_key!r}"
+    return f"the metadata {corpus.label_key!r} of its documents is such as {example!r}"

@@ -155,15 +155,20 @@ class Report:
         return len({row.prompt for row in self.select(protocol, group=group)})
 
     def metrics(self, protocol: str) -> tuple[str, ...]:
-        """Return the metrics of a protocol; a metric with the same value in all rows comes last."""
+        """Return the metrics of a protocol, those that most rows have first.
+
+        A metric with the same value in all rows comes last.
+        """
         rows = self.select(protocol)
-        values: dict[str, set[float]] = {}
+        values: dict[str, list[float]] = {}
         for row in rows:
             for name, value in row.scores.items():
-                values.setdefault(name, set()).add(value)
+                values.setdefault(name, []).append(value)
+        order = sorted(values, key=lambda name: -len(values[name]))
         if any(math.isfinite(row.bits) for row in rows):
-            values[PERCENT_OF_BASE] = {row.bits for row in rows}
-        return tuple(sorted(values, key=lambda name: len(values[name]) == 1))
+            values[PERCENT_OF_BASE] = [row.bits for row in rows]
+            order.append(PERCENT_OF_BASE)
+        return tuple(sorted(order, key=lambda name: len({*values[name]}) == 1))
 
     def ranked_methods(self, protocol: str, metric: str) -> list[str]:
         """Return the methods that have a metric, the best first."""

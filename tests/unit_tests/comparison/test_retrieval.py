@@ -199,8 +199,10 @@ def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) 
     }
     assert "1 of 3 relevant documents" in report.notes[0]
     assert report.relevant == {}
-    with pytest.raises(ArgumentError, match=r"documents have the 'source' such as 'bread.txt'"):
+    with pytest.raises(ArgumentError, match=r"metadata 'source' .* is such as 'bread.txt'"):
         compare(prompts[1:], vectorstore=store, protocols=("retrieval",), label_key="source")
+    with pytest.raises(ArgumentError, match=r"no document has the metadata 'file'"):
+        compare(prompts, vectorstore=store, protocols=("retrieval",), label_key="file")
 
 
 def test_a_filter_hides_documents(make_store: Callable[..., Chroma]) -> None:
@@ -245,6 +247,13 @@ def test_a_run_that_was_cut_is_continued(make_store: Callable[..., Chroma], tmp_
     assert kept[:8] == [json.loads(line) for line in lines[:8]]
     read = read_report(tmp_path)
     assert (read.rows, read.notes, read.relevant) == (again.rows, again.notes, again.relevant)
+
+
+def test_the_metric_that_most_prompts_have_decides(make_store: Callable[..., Chroma]) -> None:
+    store = make_store(TEXTS)
+    for prompts in (PROMPTS, PROMPTS[::-1]):
+        report = compare(prompts, vectorstore=store, protocols=("retrieval",), k=3)
+        assert report.metrics("retrieval")[0] == "ndcg"
 
 
 def test_the_verdict_is_against_nearest_neighbours(make_store: Callable[..., Chroma]) -> None:
