@@ -130,6 +130,8 @@ def test_calibrate_reaches_the_server(proxy, url, options, corpus, tiny_model_pa
     saved = tmp_path / "settings.json"
     few = ["--prompts", "2", "--k", "2", "--lora-rank", "2"]
     run("calibrate", "--model", tiny_model_path, "--out", saved, *store, *few)
+    chosen = run("calibrate", "--out", saved, *store, "--prompts", "10", "--k", "2")
+    assert chosen["settings"]["retrieval"]["k"] == 2
     assert SECRET not in saved.read_text()
     assert proxy.refusals == []
 
