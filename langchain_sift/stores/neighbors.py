@@ -40,14 +40,16 @@ def different_texts(directions: Array, count: int) -> Search[list[Rows]]:
         if not short:
             break
         limit = answers[short[0]].limit
-        if limit is not None and requested >= limit:
+        more: list[Rows] = []
+        if limit is None or requested < limit:
+            requested = _next(requested, most)
+            more = yield from _more(directions[short], requested)
+        for index, rows in zip(short, more, strict=False):
+            answers[index] = rows
+        if not more:
             for index in short:
                 answers[index] = yield from _beyond_limit(directions[index], answers[index], count)
             break
-        requested = _next(requested, most)
-        more = yield from _more(directions[short], requested)
-        for index, rows in zip(short, more, strict=False):
-            answers[index] = rows
     return answers
 
 
@@ -64,7 +66,7 @@ def _more(directions: Array, requested: int) -> Search[list[Rows]]:
         more: list[Rows] = yield Nearest(directions, requested)
     except (StoreUnavailable, StoreTimeout):
         raise
-    except StoreError:
+    except (InvalidFilter, StoreError):  # not the filter, with which the first search succeeded
         return []
     return more
 
@@ -84,8 +86,8 @@ def _beyond_limit(direction: Array, rows: Rows, count: int) -> Search[Rows]:
             break
         excluded = tuple(text for text, _ in copies.most_common())
         try:
-            (more,) = yield Nearest(direction[None], rows.limit or count, excluded)
-        except (InvalidFilter, StoreError):  # such as a server that cannot exclude texts
+            (more,) = yield Nearest(direction[None], rows.limit or ROWS_PER_CALL, excluded)
+        except (InvalidFilter, StoreError):  # such as a store that cannot exclude texts
             break
         known = {document.id for document in rows.documents}
         new = [row for row, document in enumerate(more.documents) if document.id not in known]
