@@ -17,7 +17,7 @@ from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import CollectionNotFound, StoreError
 from langchain_sift.retrieval.settings import CANDIDATE_SEARCHES
-from langchain_sift.stores import AsyncChroma
+from langchain_sift.stores import AsyncChroma, StoreBM25Retriever
 
 
 class TestStandard(VectorStoreIntegrationTests):
@@ -67,6 +67,23 @@ async def test_coroutines_and_threads_return_the_same(both, candidate_search):
             assert one.documents == other.documents
             assert [c.gain for c in one.choices] == pytest.approx([c.gain for c in other.choices])
             assert one.candidates == other.candidates
+
+
+async def test_a_second_retriever_is_read_by_coroutines(both):
+    by_threads, by_coroutines = both
+    words = StoreBM25Retriever(vectorstore=by_coroutines)
+    expected = StoreBM25Retriever(vectorstore=by_threads).invoke(QUERIES[0])
+    assert await words.ainvoke(QUERIES[0]) == expected
+    with pytest.raises(StoreError, match="arefresh"):
+        words.refresh()
+    retriever = SIFTRetriever(vectorstore=by_threads, k=5, second_retriever=words)
+    other = retriever.model_copy(update={"vectorstore": by_coroutines})
+    for settings in ({}, {"filter": {"number": {"$gte": 30}}}):
+        found = await other.abatch(QUERIES, **settings)
+        assert found == await retriever.abatch(QUERIES, **settings)
+        assert found == [await other.ainvoke(query, **settings) for query in QUERIES]
+        if settings:
+            assert all(d.metadata["number"] >= 30 for documents in found for d in documents)
 
 
 async def test_64_coroutines_at_once_get_their_own_answers(both):

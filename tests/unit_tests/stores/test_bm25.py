@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
+from rank_bm25 import BM25Okapi
 from unit_tests.stores.real_stores import (
     KINDS,
     CountingEmbeddings,
@@ -25,7 +26,7 @@ from unit_tests.stores.real_stores import (
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import MissingExtraError, StoreTimeout
 from langchain_sift.stores import StoreBM25Retriever
-from langchain_sift.stores.bm25 import words
+from langchain_sift.stores.bm25 import postings_of, words
 
 TEXTS = [
     "The clock of the border town is broken.",
@@ -85,6 +86,19 @@ async def test_the_order_is_that_of_the_formula(store, query):
     assert texts_of(retriever.invoke(query)) == expected
     few = StoreBM25Retriever(vectorstore=store, k=2)
     assert texts_of(await few.ainvoke(query)) == expected[:2]
+
+
+def test_the_scores_are_those_of_the_library():
+    rng = np.random.default_rng(0)
+    vocabulary = [f"w{number}" for number in range(30)]
+    for _ in range(100):
+        corpus = [rng.choice(vocabulary, rng.integers(1, 20)).tolist() for _ in range(12)]
+        query = rng.choice([*vocabulary, "absent"], 6).tolist()
+        postings, scores = postings_of(corpus), np.zeros(len(corpus))
+        for word in query:
+            rows, weights = postings.get(word, ([], []))
+            scores[rows] += weights
+        np.testing.assert_allclose(scores, BM25Okapi(corpus).get_scores(query), atol=1e-12)
 
 
 def test_documents_keep_their_ids_and_metadata(store):
