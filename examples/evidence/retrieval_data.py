@@ -1,7 +1,8 @@
 """Read the collections of the retrieval evidence, and embed their texts.
 
 The collections are not part of this project: CISI (University of Glasgow), the evidence sentences
-of MultiHop-RAG (arXiv 2401.15391, ODC-BY) and the English part of XQuAD (arXiv 1910.11856).
+of MultiHop-RAG (arXiv 2401.15391, ODC-BY), the English part of XQuAD (arXiv 1910.11856), and texts
+of 13 kinds (`README.md` in this folder).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from langchain_core.embeddings import Embeddings
 
 SENTENCES = 3
 """Sentences of a chunk of XQuAD; neighbouring chunks share all but one."""
+TEXTS_OF_A_KIND = 25
+PARTS = 4
 COPIES = 5
 """Rows of each document in the stores with copies."""
 FILLERS = ("also", "indeed", "however", "thus", "moreover")
@@ -54,6 +57,7 @@ def read_collections(data: Path) -> list[Collection]:
         cisi,
         multihop,
         xquad,
+        _kinds(data / "minipile"),
         two,
         *(_with_copies(each, alter=alter) for alter in (False, True) for each in (xquad, two)),
     ]
@@ -92,6 +96,24 @@ def _xquad(file: Path) -> Collection:
             if relevant:
                 queries.append(Query(question["question"], (relevant,)))
     return Collection("xquad", documents, tuple(queries[::3]), "found")
+
+
+def _kinds(folder: Path) -> Collection:
+    """Cut texts of 13 kinds into four parts; the first is a query for the other three."""
+    documents: dict[str, str] = {}
+    queries = []
+    for file in sorted(folder.glob("*.jsonl.gz")):
+        by_source = {row["source"]: row for row in _rows(file) if row["split"] == "memory"}
+        for row in list(by_source.values())[:TEXTS_OF_A_KIND]:
+            words = str(row["text"]).split()
+            length = -(-len(words) // PARTS)
+            first, *others = (
+                " ".join(words[start : start + length]) for start in range(0, len(words), length)
+            )
+            parts = {f"{row['id']}-{number}": part for number, part in enumerate(others, start=1)}
+            documents |= parts
+            queries.append(Query(first, (frozenset(parts),)))
+    return Collection("13 kinds", documents, tuple(queries), "ndcg")
 
 
 def _two_questions(collection: Collection) -> Collection:

@@ -116,6 +116,18 @@ def test_sift(benchmark: BenchmarkFixture, problem: Problem, dtype: type[np.floa
     assert len(selection.indices) == problem.k
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
+def test_sift_with_the_rbf_kernel(
+    benchmark: BenchmarkFixture, problem: Problem, dtype: type[np.floating[Any]]
+) -> None:
+    benchmark.group = f"SIFT, {problem}"
+    query, candidates = problem.query.astype(dtype), problem.candidates.astype(dtype)
+    settings = {"kernel": "rbf", "length_scale": 0.5, "noise_variance": 0.1}
+    selection = benchmark(select, query, candidates, k=problem.k, replace=True, **settings)
+    assert len(selection.indices) == problem.k
+
+
 @pytest.mark.parametrize("problem", [SMALL, MEDIUM], ids=str)
 def test_sift_of_activeft_selection_alone(benchmark: BenchmarkFixture, problem: Problem) -> None:
     benchmark.group = f"SIFT, {problem}"

@@ -6,11 +6,13 @@ import importlib
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
 
 FOLDER = Path(__file__).parents[2] / "examples" / "evidence"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the sdist has no examples")
@@ -29,6 +31,21 @@ def test_the_tables_are_those_of_the_committed_results(summarize: ModuleType) ->
     assert set(names) == set(tables)
     for name in names:
         assert f"<!-- {name} -->\n{tables[name]}\n<!-- end -->" in page, name
+
+
+def test_the_page_on_retrieval_is_that_of_the_committed_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    page = importlib.import_module("retrieval_page")
+    measured = json.loads((FOLDER / "retrieval.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "retrieval.md").read_text(encoding="utf-8") == page.render(measured)
+
+
+def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:
+    measured = json.loads((FOLDER / "retrieval.json").read_text(encoding="utf-8"))
+    assert measured["default"] == list(astuple(FOR_RETRIEVAL))
+    assert measured["rbf"] == list(astuple(FOR_RETRIEVAL_WITH_RBF))
 
 
 @pytest.mark.slow
