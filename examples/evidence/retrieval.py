@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache as cache_result
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,12 @@ def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any
     grid: dict[str, Any] = {}
     durations: dict[str, float] = {}
     for model, folder in models.items():
-        embeddings = _embeddings(folder)
+        load = cache_result(partial(_embeddings, folder))
         for collection in collections:
             texts = list(collection.documents.values())
-            documents = embed(model, embeddings, texts, cache, queries=False)
+            documents = embed(model, load, texts, cache, queries=False)
             questions = [query.text for query in collection.queries]
-            queries = embed(model, embeddings, questions, cache, queries=True)
+            queries = embed(model, load, questions, cache, queries=True)
             candidates = list(candidates_of(collection, documents, queries))
             nearest = scores_of(collection, candidates, "nearest", first)
             for name, choose in METHODS.items():

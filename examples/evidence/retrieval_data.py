@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,12 +161,26 @@ def _altered(text: str, rng: random.Random) -> str:
 
 
 def embed(
-    name: str, embeddings: Embeddings, texts: Sequence[str], folder: Path, *, queries: bool
+    name: str,
+    load: Callable[[], Embeddings],
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    queries: bool,
 ) -> np.ndarray:
-    """Embed texts, shape (n, d), unit norm; each list is embedded once and kept in the folder."""
+    """Embed texts, shape (n, d), unit norm; each list is embedded once and kept in the folder.
+
+    Args:
+        name: Name of the embeddings, for the file.
+        load: Loads them.
+        texts: The texts.
+        folder: The folder to keep the vectors in.
+        queries: If True, the texts are queries.
+    """
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
     file = folder / f"{name}-{digest}-{'queries' if queries else 'documents'}.npy"
     if not file.exists():
+        embeddings = load()
         rows = (
             [embeddings.embed_query(text) for text in texts]
             if queries
