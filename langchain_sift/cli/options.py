@@ -67,7 +67,7 @@ FetchKOption = Annotated[
 KernelOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Kernel of SIFT: rbf or linear. Default: rbf, or the embeddings' own."
+        metavar="NAME", help="Kernel of SIFT: linear or rbf. Default: the embeddings' own, or linear."
     ),
 ]
 LengthScaleOption = Annotated[
