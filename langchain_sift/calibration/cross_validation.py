@@ -18,9 +18,9 @@ from langchain_sift.selection.arguments import Array
 
 FOLDS = 5
 
-# Part of the score for the first kind of query that may be given up for the second. The nearest
-# texts are a harsh judge: on CISI and MultiHop-RAG, settings that lost up to 8 % by them lost at
-# most 1 % by the labels (examples/evidence/retrieval_calibration.py).
+# Part of the score for the first kind of query that may be given up for the second. Made queries
+# are a harsh judge: on CISI, MultiHop-RAG and XQuAD, the settings chosen so lost at most 2 % of
+# the best score by labels (examples/04_calibrate.md).
 _TOLERANCE = 0.08
 
 
