@@ -128,6 +128,7 @@ def _choice(measured: Mapping[str, Any]) -> str:
                 copied += [
                     100 * (collections[f"{key}, altered copies"][k] / nearest[key] - 1)
                     for key in ("xquad", TWO)
+                    if f"{key}, altered copies" in collections
                 ]
         rows.append(
             [

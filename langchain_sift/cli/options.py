@@ -67,7 +67,8 @@ FetchKOption = Annotated[
 KernelOption = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Kernel of SIFT: linear or rbf. Default: the embeddings' own, or linear."
+        metavar="NAME",
+        help="Kernel of SIFT: linear or rbf. Default: the embeddings' own, or linear.",
     ),
 ]
 LengthScaleOption = Annotated[
