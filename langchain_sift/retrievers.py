@@ -117,7 +117,7 @@ class SIFTRetriever(VectorStoreRetriever):
     noise_variance: float | None = None
     """The paper's λ', positive. Towards 0, only new information about the query counts; towards
     infinity, the choice is that of nearest neighbours. None means the `noise_variance` of the
-    store's embeddings, if they have that attribute, as `HiddenStateEmbeddings` do; else 10 (4
+    store's embeddings, if they have that attribute, as `HiddenStateEmbeddings` do; else 6.5 (4
     with "rbf"), chosen on test collections so that relevance is kept: see
     `examples/evidence/retrieval.md`. With `replace`, as fine-tuning retrieves, it means the
     paper's 0.01."""

@@ -119,7 +119,7 @@ METHODS: Mapping[str, Choose] = {
     "activeft, λ' = 0.01": by_activeft,
 }
 GRID = [
-    *(("linear", 1.0, noise) for noise in (0.01, 0.1, 1.0, 3.0, 5.0, 7.0, 10.0, 15.0, 30.0)),
+    *(("linear", 1.0, noise) for noise in (0.01, 0.1, 1.0, 3.0, 5.0, 6.5, 8.0, 10.0, 15.0, 30.0)),
     *(
         ("rbf", length_scale, noise)
         for length_scale in (0.25, 0.35, 0.43, 0.5, 0.7, 1.0)

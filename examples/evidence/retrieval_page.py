@@ -113,43 +113,50 @@ def _reading(measured: Mapping[str, Any]) -> str:
 
 
 def _choice(measured: Mapping[str, Any]) -> str:
+    figures = {name: _figures(measured, models) for name, models in measured["grid"].items()}
+    meeting = [name for name, each in figures.items() if _meets(each)]
     rows = []
-    for name, models in measured["grid"].items():
+    for name, each in figures.items():
         kernel, length_scale, noise = name.split()
-        worst, two, copied = [], [], []
-        for model, collections in models.items():
-            for k in ("5", "10"):
-                nearest = {
-                    key: methods["nearest"][k]["score"]
-                    for key, methods in measured["results"][model].items()
-                }
-                worst += [100 * (collections[key][k] / nearest[key] - 1) for key in PLAIN]
-                two.append(100 * (collections[TWO][k] - nearest[TWO]))
-                copied += [
-                    100 * (collections[f"{key}, altered copies"][k] / nearest[key] - 1)
-                    for key in ("xquad", TWO)
-                    if f"{key}, altered copies" in collections
-                ]
-        rows.append(
-            [
-                kernel,
-                "" if kernel == "linear" else length_scale,
-                noise,
-                *(f"{value:+.1f}" for value in (min(worst), sum(worst) / len(worst))),
-                f"{min(two):+.1f}",
-                f"{min(copied):+.1f}",
-            ]
-        )
+        mark = "**" if name in meeting else ""
+        cells = [kernel, "" if kernel == "linear" else length_scale, f"{mark}{noise}{mark}"]
+        rows.append([*cells, *(f"{value:+.1f}" for value in each)])
     text = (
         "For each setting, over both embeddings and k = 5 and 10: the largest loss and the mean "
         "difference from nearest neighbours where relevance alone counts (%), the smallest gain "
-        "with two questions in one vector (points), and the largest loss in the store of altered "
+        "with two questions in one vector (points), and the largest loss in the stores of altered "
         "copies from nearest neighbours in the store without copies (%). The default was to lose "
-        "at most 2 %, 2 % and to gain at least 5 points; of the settings that do, it loses "
-        "least.\n\n"
+        "at most 2 % and 2 %, and to gain at least 5 points. "
+        f"{len(meeting)} of {len(figures)} settings do (bold). With much noise, the linear kernel "
+        "does what the other kernel was expected to do better: it keeps relevance, and holds "
+        "repeats back.\n\n"
     )
     headings = ["kernel", "ℓ", "λ'", "worst %", "mean %", "two questions", "copies %"]
     return text + _table(headings, rows) + "\n"
+
+
+def _figures(measured: Mapping[str, Any], models: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the worst and the mean loss of relevance, the least gain, and the worst with copies."""
+    losses, gains, copied = [], [], []
+    for model, collections in models.items():
+        for k in ("5", "10"):
+            nearest = {
+                key: methods["nearest"][k]["score"]
+                for key, methods in measured["results"][model].items()
+            }
+            losses += [100 * (collections[key][k] / nearest[key] - 1) for key in PLAIN]
+            gains.append(100 * (collections[TWO][k] - nearest[TWO]))
+            copied += [
+                100 * (collections[f"{key}, altered copies"][k] / nearest[key] - 1)
+                for key in ("xquad", TWO)
+                if f"{key}, altered copies" in collections
+            ]
+    return min(losses), sum(losses) / len(losses), min(gains), min(copied)
+
+
+def _meets(figures: tuple[float, ...]) -> bool:
+    worst, _, gain, copied = figures
+    return worst >= -2.0 and gain >= 5.0 and copied >= -2.0
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -20,7 +20,7 @@ class KernelSettings:
     noise_variance: float
 
 
-FOR_RETRIEVAL = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 10.0)
+FOR_RETRIEVAL = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 6.5)
 """Chosen on test collections: `examples/evidence/retrieval.md`."""
 
 FOR_RETRIEVAL_WITH_RBF = KernelSettings("rbf", DEFAULT_LENGTH_SCALE, 4.0)
