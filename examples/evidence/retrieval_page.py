@@ -136,7 +136,7 @@ def _choice(measured: Mapping[str, Any]) -> str:
 
 
 def _figures(measured: Mapping[str, Any], models: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return the worst and the mean loss of relevance, the least gain, and the worst with copies."""
+    """Return the worst and the mean loss, the least gain, and the worst loss with copies."""
     losses, gains, copied = [], [], []
     for model, collections in models.items():
         for k in ("5", "10"):
