@@ -112,15 +112,9 @@ def test_the_results_of_the_demo_are_those_of_the_committed_file() -> None:
 def test_the_results_of_retrieval_are_those_of_the_committed_file() -> None:
     found = result("candidate_search_rag.json")
     assert found["commit"] in TEXTS["retrieve"]
-    rows = re.findall(
-        r"^\| ((?:one|two) questions?.*?) \| (.*) \|$", TEXTS["retrieve"], re.MULTILINE
-    )
-    assert [name for name, _ in rows] == list(found["results"])
-    for name, cells in rows:
-        methods = found["results"][name]
-        shown = ["nearest neighbours", "MMR", "SIFT, nearest, λ' = 0.01", "SIFT, nearest, λ' = 1.0"]
-        expected = [f"{100 * methods[method]['answered']:.1f}" for method in shown]
-        assert cells.split(" | ") == expected, name
+    for name in ("two questions, two vectors", "two questions, one vector"):
+        answered = found["results"][name]["SIFT, nearest, λ' = 1.0"]["answered"]
+        assert f"{100 * answered:.1f} %" in TEXTS["retrieve"], name
 
 
 def test_the_speeds_of_retrieval_are_those_of_the_committed_file() -> None:
