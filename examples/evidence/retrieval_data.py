@@ -78,17 +78,21 @@ def _rows(file: Path) -> list[dict[str, object]]:
         return [json.loads(line) for line in lines]
 
 
+def chunks_of(text: str) -> list[str]:
+    """Split a text into overlapping chunks of three sentences."""
+    sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+    starts = range(max(1, len(sentences) - SENTENCES + 1))
+    return [" ".join(sentences[start : start + SENTENCES]) for start in starts]
+
+
 def _xquad(file: Path) -> Collection:
     """Split the paragraphs into overlapping chunks; a chunk with the answer is relevant."""
     documents: dict[str, str] = {}
     queries = []
     articles = json.loads(file.read_text(encoding="utf-8"))["data"]
     for number, paragraph in enumerate(p for article in articles for p in article["paragraphs"]):
-        sentences = re.split(r"(?<=[.!?])\s+", paragraph["context"].strip())
-        chunks = {
-            f"{number}-{start}": " ".join(sentences[start : start + SENTENCES])
-            for start in range(max(1, len(sentences) - SENTENCES + 1))
-        }
+        parts = chunks_of(paragraph["context"])
+        chunks = {f"{number}-{start}": part for start, part in enumerate(parts)}
         documents |= chunks
         for question in paragraph["qas"]:
             answer = question["answers"][0]["text"]
