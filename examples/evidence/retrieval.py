@@ -1,10 +1,11 @@
 """Measure how SIFT's settings and other selections retrieve, on test collections.
 
-    python examples/evidence/retrieval.py --data DIR --embeddings minilm=FOLDER \
+    python examples/evidence/retrieval.py --data DIR --check DIR --embeddings MiniLM=FOLDER \
         --embeddings mpnet=FOLDER --cache DIR --out examples/evidence/retrieval.json
 
-DIR holds the collections (see `retrieval_data.py`). A FOLDER holds a model of the package
-sentence-transformers. The texts are embedded once and kept in the cache; altered copies are
+The first DIR holds the collections that choose the settings (see `retrieval_data.py`), the second
+the collection MED of the University of Glasgow, which checks them. A FOLDER holds a model of the
+package sentence-transformers. The texts are embedded once and kept in the cache; altered copies are
 embedded with the first model alone. Candidates are the 200 nearest neighbours. Identical texts are
 one candidate, except for nearest neighbours.
 """
@@ -27,8 +28,7 @@ from typing import Any
 
 import numpy as np
 from pyversity import diversify
-from retrieval_data import Collection, Query, embed, read_collections
-from retrieval_page import render
+from retrieval_data import Collection, Query, embed, read_collections, read_medline
 
 from langchain_sift.report.ranking import Judgments, intent_recall, ndcg, recall
 from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
@@ -211,6 +211,26 @@ def milliseconds(choose: Choose, candidates: Sequence[Candidates]) -> float:
     return round(float(np.median(durations)), 3)
 
 
+def check(
+    folder: Path, models: Mapping[str, str], cache: Path
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Compare the default with nearest neighbours on a collection that chose no setting."""
+    collection = read_medline(folder)
+    model, path = next(iter(models.items()))
+    load = cache_result(partial(_embeddings, path))
+    documents = embed(model, load, list(collection.documents.values()), cache, queries=False)
+    queries = embed(model, load, [each.text for each in collection.queries], cache, queries=True)
+    candidates = list(candidates_of(collection, documents, queries))
+    nearest = scores_of(collection, candidates, "nearest", first)
+    return {
+        name: {
+            k: compared(scores, nearest[k])
+            for k, scores in scores_of(collection, candidates, name, METHODS[name]).items()
+        }
+        for name in ("nearest", "sift", "sift, rbf", "sift, λ' = 0.01", "mmr")
+    }
+
+
 def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any]:
     """Measure all methods and the grid of settings on all collections."""
     collections = read_collections(data)
@@ -257,6 +277,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--check", type=Path, required=True, help="folder of the collection MED")
     parser.add_argument("--embeddings", action="append", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -269,19 +290,18 @@ def main() -> None:
         check=True,
     )
     measured = {
-        "command": "python examples/evidence/retrieval.py --data DIR "
+        "command": "python examples/evidence/retrieval.py --data DIR --check DIR "
         + " ".join(f"--embeddings {name}=FOLDER" for name in models),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "python": platform.python_version(),
         "default": list(DEFAULT),
         "rbf": list(RBF),
+        "check": check(arguments.check, models, arguments.cache),
         **measure(arguments.data, models, arguments.cache),
     }
     text = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
     arguments.out.write_text(text, encoding="utf-8")
-    page = arguments.out.with_suffix(".md")
-    page.write_text(render(json.loads(text)), encoding="utf-8")
 
 
 if __name__ == "__main__":

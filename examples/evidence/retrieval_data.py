@@ -102,6 +102,30 @@ def _xquad(file: Path) -> Collection:
     return Collection("xquad", documents, tuple(queries[::3]), "found")
 
 
+def read_medline(folder: Path) -> Collection:
+    """Read the collection MED of the University of Glasgow: MED.ALL, MED.QRY and MED.REL."""
+    relevant: dict[str, set[str]] = {}
+    for line in (folder / "MED.REL").read_text(encoding="latin-1").splitlines():
+        query, _, document, *_ = line.split()
+        relevant.setdefault(query, set()).add(document)
+    queries = [
+        Query(text, (frozenset(relevant[key]),))
+        for key, text in _entries(folder / "MED.QRY").items()
+    ]
+    return Collection("med", _entries(folder / "MED.ALL"), tuple(queries), "ndcg")
+
+
+def _entries(file: Path) -> dict[str, str]:
+    """Return the texts of a file by number; ".I" starts an entry and ".W" its text."""
+    parts = re.split(r"^\.I ", file.read_text(encoding="latin-1"), flags=re.MULTILINE)[1:]
+    return {
+        part.split()[0]: " ".join(
+            re.split(r"^\.W", part, maxsplit=1, flags=re.MULTILINE)[1].split()
+        )
+        for part in parts
+    }
+
+
 def _kinds(folder: Path) -> Collection:
     """Cut texts of 13 kinds into four parts; the first is a query for the other three."""
     documents: dict[str, str] = {}
