@@ -217,7 +217,7 @@ def check(
     """Compare the default with nearest neighbours on a collection that chose no setting."""
     collection = read_medline(folder)
     model, path = next(iter(models.items()))
-    load = cache_result(partial(_embeddings, path))
+    load = cache_result(partial(load_embeddings, path))
     documents = embed(model, load, list(collection.documents.values()), cache, queries=False)
     queries = embed(model, load, [each.text for each in collection.queries], cache, queries=True)
     candidates = list(candidates_of(collection, documents, queries))
@@ -238,7 +238,7 @@ def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any
     grid: dict[str, Any] = {}
     durations: dict[str, float] = {}
     for model, folder in models.items():
-        load = cache_result(partial(_embeddings, folder))
+        load = cache_result(partial(load_embeddings, folder))
         for collection in collections:
             if "altered" in collection.name and model != next(iter(models)):
                 continue  # thousands of texts to embed, for a second model of the same kind
@@ -265,7 +265,8 @@ def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any
     return {"results": results, "grid": grid, "milliseconds": durations}
 
 
-def _embeddings(folder: str) -> Any:
+def load_embeddings(folder: str) -> Any:
+    """Load a model of sentence-transformers."""
     from langchain_huggingface import HuggingFaceEmbeddings  # noqa: PLC0415 - takes seconds
 
     return HuggingFaceEmbeddings(model_name=folder)
