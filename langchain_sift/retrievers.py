@@ -35,7 +35,6 @@ from langchain_sift.retrieval.queries import Query, QueryReader, as_vectors
 from langchain_sift.retrieval.scores import Retrieval
 from langchain_sift.retrieval.search import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.settings import (
-    DEFAULT_K,
     FIELDS,
     SEARCH_TYPES,
     RetrievalSettings,
@@ -98,9 +97,9 @@ class SIFTRetriever(VectorStoreRetriever):
     """ "sift", or for comparison: "similarity" (nearest neighbours), "mmr" (in its order of choice)
     or "uncertainty_sampling"."""
 
-    k: StrictInt = DEFAULT_K
-    """Maximum number of documents to return (the paper's N). With `max_tokens` and no `k`, as many
-    as the budget holds."""
+    k: StrictInt | None = None
+    """Maximum number of documents to return (the paper's N). None means 4, or with `max_tokens` as
+    many as the budget holds."""
 
     fetch_k: StrictInt = 200
     """Maximum number of candidates for each vector of the query (the paper's K), at least `k`.
@@ -119,8 +118,8 @@ class SIFTRetriever(VectorStoreRetriever):
     infinity, the choice is that of nearest neighbours. None means the `noise_variance` of the
     store's embeddings, if they have that attribute, as `HiddenStateEmbeddings` do; else 6.5 (4
     with "rbf"), chosen on test collections so that relevance is kept: see
-    `examples/evidence/retrieval.md`. With `replace`, as fine-tuning retrieves, it means the
-    paper's 0.01."""
+    `examples/evidence/retrieval.md`. With `replace`, as fine-tuning retrieves, it is the paper's
+    0.01 for the kernel "linear"."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier. It needs a small λ',
@@ -166,8 +165,9 @@ class SIFTRetriever(VectorStoreRetriever):
     score_key: str | None = None
     """Key of a relevance score in the documents' metadata, such as trust or recency; more is
     better. A document with half the score has half the gain at first: SIFT takes it for a noisy
-    observation, with a λ' of its own. Scores beyond 0 to 1 are scaled to that range among the
-    candidates, and a document without a score has their mean. None means equal relevance."""
+    observation, with a λ' of its own. Scores above 1 are divided by the highest, and with negative
+    ones the lowest counts as 0. A document without a score has their mean. None means equal
+    relevance."""
 
     gain_key: str | None = None
     """Key under which the metadata of a document get its gain. None writes nothing."""
@@ -538,7 +538,7 @@ class SIFTRetriever(VectorStoreRetriever):
     ) -> RetrievalSettings:
         return merge_settings(
             self.search_type,
-            fields=self._fields(),
+            fields={name: getattr(self, name) for name in FIELDS},
             search_kwargs=self.search_kwargs,
             call=call,
             adapter=adapter,
@@ -548,18 +548,17 @@ class SIFTRetriever(VectorStoreRetriever):
             is_hybrid=self.second_retriever is not None,
         )
 
-    def _fields(self) -> dict[str, object]:
-        """Return the settings that are fields; without a default `k` that a budget replaces."""
-        fields = {name: getattr(self, name) for name in FIELDS}
-        if "k" not in self.model_fields_set:
-            del fields["k"]
-        return fields
-
 
 def _inherited(
     retriever: VectorStoreRetriever | ParentRetriever, settings: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    """Return the fields of a retriever on the store of another, with given settings."""
+    """Return the fields of a retriever on the store of another, with given settings.
+
+    Another SIFT retriever hands on all that was set, `require_filter` above all.
+    """
+    if isinstance(retriever, SIFTRetriever):
+        own = {name: getattr(retriever, name) for name in retriever.model_fields_set}
+        return {**own, **settings}
     search_kwargs = dict(retriever.search_kwargs)
     threshold = search_kwargs.pop("score_threshold", None)
     if threshold is not None and "min_similarity" not in settings:

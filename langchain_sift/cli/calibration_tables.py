@@ -81,7 +81,7 @@ def _kernel_table(result: RetrievalCalibration, index: int, kind: str) -> Table:
         for point in result.kernels
     }
     noises = sorted({noise for _, noise in scores})
-    table = _plain_table(kind, *(f"λ' = {noise:g}" for noise in noises))
+    table = _plain_table(f"{kind}, λ':", *(f"{noise:g}" for noise in noises))
     for name in dict.fromkeys(name for name, _ in scores):
         cells = (scores.get((name, noise)) for noise in noises)
         table.add_row(name, *("" if score is None else f"{score:.3f}" for score in cells))
@@ -91,7 +91,7 @@ def _kernel_table(result: RetrievalCalibration, index: int, kind: str) -> Table:
 
 def kernel_name(settings: KernelSettings) -> str:
     """Return the name of a kernel with its length scale."""
-    return "linear" if settings.kernel == "linear" else f"rbf, ℓ = {settings.length_scale:g}"
+    return "linear" if settings.kernel == "linear" else f"rbf ℓ={settings.length_scale:g}"
 
 
 def _plain_table(*headings: str) -> Table:

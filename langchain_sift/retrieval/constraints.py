@@ -12,9 +12,10 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from langchain_core.documents import Document
 
-from langchain_sift.checks import check_count, check_fraction
+from langchain_sift.checks import check_count, check_fraction, is_finite_number
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.settings import SelectionSettings
@@ -22,6 +23,7 @@ from langchain_sift.stores.candidates import Candidates
 
 # A score of zero means infinite noise. This one leaves as little of a gain.
 _LEAST_WEIGHT = 1e-9
+_ROUNDING = 1e-6  # of cosines: a store may hold its vectors in float32
 _CHARACTERS_PER_TOKEN = 4  # as LangChain's `count_tokens_approximately` assumes
 
 
@@ -88,20 +90,21 @@ def prepare(
     Raises:
         ArgumentError: If a score is no finite number, or no candidate has a score.
     """
+    candidates = similar_candidates(candidates, queries, constraints.min_similarity)
     if not candidates.documents:
         return candidates, settings
-    if constraints.min_similarity is not None:
-        # For several query vectors the best counts: a document may answer one part of a question.
-        similarities = (candidates.embeddings @ queries.T).max(axis=1)
-        candidates = candidates.take(np.flatnonzero(similarities >= constraints.min_similarity))
+    if constraints.score_key is not None:
+        weights = weights_of(candidates.rows, constraints.score_key)
+        if candidates.relevance is not None:
+            weights = weights * candidates.relevance
+        candidates = replace(candidates, relevance=weights)
     if constraints.near_duplicate_similarity is not None:
-        candidates = merge_near_duplicates(candidates, constraints.near_duplicate_similarity)
+        candidates = merge_near_duplicates(
+            candidates, queries, constraints.near_duplicate_similarity
+        )
     documents = candidates.documents
     if candidates.relevance is not None:
         noise = weighted_noise(settings.noise_variance, candidates.relevance)
-        settings = replace(settings, noise_variance=noise)
-    if constraints.score_key is not None:
-        noise = noise_variances(documents, constraints.score_key, settings.noise_variance)
         settings = replace(settings, noise_variance=noise)
     if constraints.max_tokens is not None:
         count = counter_of(constraints.token_counter)
@@ -113,30 +116,45 @@ def prepare(
     return candidates, settings
 
 
-def merge_near_duplicates(candidates: Candidates, similarity: float) -> Candidates:
-    """Merge each candidate into the first one whose cosine with it is at least `similarity`.
+def similar_candidates(
+    candidates: Candidates, queries: Array, min_similarity: float | None
+) -> Candidates:
+    """Return the candidates whose cosine with a query vector is at least `min_similarity`.
 
-    The first stands for all; its number of copies is that of all their rows, and its relevance
-    the highest.
+    For several query vectors the highest counts: a document may answer one part of a question.
+    None returns all.
     """
-    vectors, relevance = candidates.embeddings, candidates.relevance
+    if min_similarity is None or not candidates.documents:
+        return candidates
+    similarities = (candidates.embeddings @ queries.T).max(axis=1)
+    is_similar = similarities >= min_similarity - _ROUNDING
+    return candidates.take(np.flatnonzero(is_similar))
+
+
+def merge_near_duplicates(candidates: Candidates, queries: Array, similarity: float) -> Candidates:
+    """Merge candidates whose cosine is at least `similarity`, the most similar to a query first.
+
+    The most similar stands for all; its number of copies is that of all their rows, and its
+    relevance the highest. The order of the candidates stays.
+    """
+    vectors = candidates.embeddings
     is_free = np.ones(len(vectors), dtype=bool)
-    kept, copies, best = [], [], []
-    all_copies = np.array(candidates.copies)
-    for row in range(len(vectors)):
-        if not is_free[row]:
-            continue
-        # Equal rows may have a product just below 1.
-        is_alike = vectors[row:] @ vectors[row] >= similarity - 1e-9
-        alike = row + np.flatnonzero(is_alike & is_free[row:])
-        alike = np.union1d(alike, [row])
-        is_free[alike] = False
-        kept.append(row)
-        copies.append(int(all_copies[alike].sum()))
-        if relevance is not None:
-            best.append(float(relevance[alike].max()))
-    merged = replace(candidates.take(kept), copies=tuple(copies))
-    return merged if relevance is None else replace(merged, relevance=np.array(best))
+    alike_of: dict[int, npt.NDArray[np.int64]] = {}
+    for row in np.argsort(-(vectors @ queries.T).max(axis=1), kind="stable").tolist():
+        if is_free[row]:
+            is_alike = (vectors @ vectors[row] >= similarity - _ROUNDING) & is_free
+            is_alike[row] = True
+            alike_of[row] = np.flatnonzero(is_alike)
+            is_free &= ~is_alike
+    kept = sorted(alike_of)
+    copies, relevance = np.array(candidates.copies), candidates.relevance
+    merged = replace(
+        candidates.take(kept), copies=tuple(int(copies[alike_of[row]].sum()) for row in kept)
+    )
+    if relevance is None:
+        return merged
+    highest = np.array([float(relevance[alike_of[row]].max()) for row in kept])
+    return replace(merged, relevance=highest)
 
 
 def weighted_noise(noise_variance: float | Array, weights: Array) -> Array:
@@ -150,50 +168,54 @@ def weighted_noise(noise_variance: float | Array, weights: Array) -> Array:
     return result
 
 
-def noise_variances(
-    documents: Sequence[Document], key: str, noise_variance: float | Array
-) -> Array:
-    """Return a λ' for each document from its score, shape (n,).
+def weights_of(rows: Sequence[Sequence[Document]], key: str) -> Array:
+    """Return the weight of each candidate from its score, from 0 to 1, shape (n,).
 
-    A document's first gain, k² / (1 + λ'), is multiplied by its weight w: the score, if all
-    scores are from 0 to 1; else (score − least) / (largest − least). So λ'_i = (1 + λ') / w − 1,
-    which is λ' at the weight 1 and infinite at 0. A document without the key has the mean weight.
+    The weight is the score, if all scores are from 0 to 1; the score by the highest, if none is
+    negative; else (score - least) / (highest - least). A candidate without a score has the mean
+    weight.
 
     Args:
-        documents: The candidates.
+        rows: The documents of each candidate; of several scores the highest counts.
         key: The key of the scores in the metadata; more is better.
-        noise_variance: λ', for a document of the weight 1: one number, or one per document.
 
     Raises:
         ArgumentError: If a score is no finite number, or no document has one.
     """
-    scores = np.array([_score(document, key) for document in documents], dtype=np.float64)
-    is_known = ~np.isnan(scores)
-    if not is_known.any() and len(scores):
+    scores = [_highest_score(documents, key) for documents in rows]
+    known = np.array([score for score in scores if score is not None], dtype=np.float64)
+    if not len(known):
         raise ArgumentError(
             f"score_key: none of {len(scores)} documents has a score under {key!r} in its "
             "metadata; to write gains there, use gain_key"
         )
-    known = scores[is_known]
-    if len(known) and not (known.min() >= 0.0 and known.max() <= 1.0):
+    largest = float(np.abs(known).max())
+    if known.min() < 0.0:
+        known = known / largest  # the difference of two large numbers may overflow
         spread = float(np.ptp(known))
         known = (known - known.min()) / spread if spread else np.ones_like(known)
-    weights = np.full(len(scores), known.mean() if len(known) else 1.0)
-    weights[is_known] = known
-    return weighted_noise(noise_variance, weights)
+    elif largest > 1.0:
+        known = known / largest
+    weights = np.full(len(scores), known.mean())
+    weights[[score is not None for score in scores]] = known
+    return weights
 
 
-def _score(document: Document, key: str) -> float:
-    """Return the score of a document; NaN if it has none."""
-    value = document.metadata.get(key)
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, Real | np.number):
-        problem = f"is a {type(value).__name__}"
-    elif not math.isfinite(float(value)):
-        problem = f"is {float(value)}"
-    else:
+def _highest_score(documents: Sequence[Document], key: str) -> float | None:
+    """Return the highest score of the documents. None if they have none."""
+    scores = [
+        _checked_score(document, key)
+        for document in documents
+        if document.metadata.get(key) is not None
+    ]
+    return max(scores, default=None)
+
+
+def _checked_score(document: Document, key: str) -> float:
+    value = document.metadata[key]
+    if is_finite_number(value):
         return float(value)
+    problem = f"is {value}" if isinstance(value, float) else f"is a {type(value).__name__}"
     raise ArgumentError(
         f"score_key: the score under {key!r} of document {document.id!r} {problem}: it must be "
         "a finite number"
@@ -228,15 +250,29 @@ def counter_of(token_counter: Any) -> Callable[[str], int]:
     if token_counter is None:
         return lambda text: math.ceil(len(text) / _CHARACTERS_PER_TOKEN)
     if hasattr(token_counter, "get_num_tokens"):
-        return lambda text: int(token_counter.get_num_tokens(text))
-    if hasattr(token_counter, "encode"):
-        return lambda text: len(token_counter.encode(text))
+        return _checked_counter(token_counter.get_num_tokens)
+    if hasattr(token_counter, "encode") and not isinstance(token_counter, str):
+        return _checked_counter(lambda text: len(token_counter.encode(text)))
     if callable(token_counter):
-        return lambda text: int(token_counter(text))
+        return _checked_counter(token_counter)
     raise ArgumentError(
         "token_counter must be a function of a text, a tokenizer or a LangChain model, got a "
         f"{type(token_counter).__name__}"
     )
+
+
+def _checked_counter(count: Callable[[str], object]) -> Callable[[str], int]:
+    """Return the counter with a check of its numbers; no message contains the text."""
+
+    def checked(text: str) -> int:
+        number = count(text)
+        if not is_finite_number(number) or number < 0:
+            raise ArgumentError(
+                f"token_counter must return a number of tokens, got a {type(number).__name__}"
+            )
+        return math.ceil(number)
+
+    return checked
 
 
 def tokenizer_of(embeddings: object) -> Any:

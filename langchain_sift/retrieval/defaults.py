@@ -63,12 +63,14 @@ def kernel_settings(
 
 
 def _of_embeddings(embeddings: object) -> KernelSettings | None:
-    """Return the defaults that the embeddings bring. None if they bring no λ'."""
+    """Return the defaults that the embeddings bring. None if they bring neither kernel nor λ'."""
+    kernel = getattr(embeddings, "kernel", None)
     noise_variance = getattr(embeddings, "noise_variance", None)
-    if noise_variance is None:
+    if kernel is None and noise_variance is None:
         return None
+    general = FOR_RETRIEVAL_WITH_RBF if kernel == "rbf" else FOR_RETRIEVAL
     return KernelSettings(
-        getattr(embeddings, "kernel", "linear"),
-        getattr(embeddings, "length_scale", DEFAULT_LENGTH_SCALE),
-        noise_variance,
+        kernel or "linear",
+        getattr(embeddings, "length_scale", general.length_scale),
+        general.noise_variance if noise_variance is None else noise_variance,
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.checks import check_count
+from langchain_sift.checks import check_count, check_positive
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array, as_matrices
@@ -112,8 +112,11 @@ def explain(
         length_scale=length_scale,
         noise_variance=noise_variance,
     )
-    settings = SelectionSettings(k=k, **asdict(chosen))
+    check_count("k", k)
     check_count("fetch_k", fetch_k)
+    check_positive("noise_variance", chosen.noise_variance)
+    k, fetch_k = int(k), int(fetch_k)  # a store's client may not know NumPy's integers
+    settings = SelectionSettings(k=k, **asdict(chosen))
     embedded = embed_query(vectorstore, query)
     unit = unit_vector(embedded)
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)

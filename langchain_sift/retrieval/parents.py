@@ -116,7 +116,7 @@ def with_parents(
         parent = found.get(id_) if id_ is not None else None
         if parent is not None:
             documents[row] = _checked(parent, id_, parents)
-    return replace(candidates, documents=tuple(documents), chunks=candidates.documents)
+    return replace(candidates, documents=tuple(documents), chunks=candidates.documents, same=None)
 
 
 def _checked(parent: object, id_: object, parents: Parents) -> Document:

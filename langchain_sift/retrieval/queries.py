@@ -100,7 +100,7 @@ def as_vectors(embeddings: Sequence[Sequence[float]]) -> Array:
     """
     try:
         queries = np.asarray(embeddings, dtype=np.float64)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise EmbeddingError(
             "the vectors of a query must be numbers, and all of one dimension"
         ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from langchain_core.documents import Document
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from langchain_sift.retrieval.constraints import prepare
+from langchain_sift.retrieval.constraints import prepare, similar_candidates
 from langchain_sift.retrieval.parents import (
     best_chunks,
     missing_parents,
@@ -121,6 +121,8 @@ def retrieve(query: Query, settings: RetrievalSettings) -> Search[Choice]:
         )
         return Choice(units, candidates, selection, settings, time.perf_counter() - started)
     candidates = yield from _candidates(query, units, settings)
+    # Before a chunk stands for its parent: another chunk of it may be similar enough.
+    candidates = similar_candidates(candidates, units, settings.constraints.min_similarity)
     if parents is not None:
         candidates = best_chunks(candidates, units, selecting.kernel_function, parents)
         if settings.constraints.reads_documents:

@@ -185,11 +185,13 @@ def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str,
         # Fine-tuning alone repeats documents: each repeat is one more gradient step.
         for_training=values.get("replace") is True,
     )
-    defaults = {"k": values["fetch_k"] if values.get("max_tokens") else DEFAULT_K}
+    k = values.get("k")
+    if k is None:
+        k = values["fetch_k"] if values.get("max_tokens") else DEFAULT_K
     counter = values.get("token_counter")
     if counter is None and values.get("max_tokens") is not None:
         counter = tokenizer_of(embeddings)
-    return {**defaults, **values, **asdict(kernel), "token_counter": counter}
+    return {**values, "k": k, **asdict(kernel), "token_counter": counter}
 
 
 def _check(search_type: str, **values: Hashable) -> RetrievalSettings:
@@ -214,6 +216,7 @@ def _check_once(
 ) -> RetrievalSettings:
     check_count("k", k)
     check_count("fetch_k", fetch_k)
+    check_count("step_fetch_k", step_fetch_k)
     if np.ndim(others["noise_variance"]):
         raise ArgumentError("noise_variance must be one number; score_key makes one per document")
     method = SEARCH_TYPES[search_type]
@@ -222,6 +225,10 @@ def _check_once(
         method = partial(choose_by_relevance, lambda_mult=lambda_mult)
     if not isinstance(replace, bool):
         raise ArgumentError(f"replace must be True or False, got {replace!r}")
+    if others["score_key"] is not None and search_type != "sift":
+        raise ArgumentError(
+            f"score_key needs search_type 'sift', got {search_type!r}, which knows no relevance"
+        )
     if candidate_search == "residual" and search_type != "sift":
         raise ArgumentError(
             f"candidate_search 'residual' needs search_type 'sift', got {search_type!r}"
@@ -237,7 +244,7 @@ def _check_once(
         fetch_k=max(int(fetch_k), int(k)),
         constraints=Constraints(**{name: others[name] for name in CONSTRAINTS}),
         candidate_search=candidate_search,
-        step_fetch_k=step_fetch_k,
+        step_fetch_k=int(step_fetch_k),
         timeout=timeout,
     )
 

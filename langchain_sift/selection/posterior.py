@@ -34,6 +34,7 @@ from langchain_sift.selection.settings import Kernel, SelectionSettings
 # Products of float32 embeddings of unit norm are exact to about 1e-7, which is small compared
 # with a λ' of 0.01. The bound is a little lower because norms are rounded too.
 _LEAST_NOISE_OF_FLOAT32 = 0.99e-2
+_MOST_OF_FLOAT32 = 400.0  # error factor of the kernel "rbf" at a length scale of 0.05
 _ALMOST_ZERO = 1e-9  # noise that hides only directions in which candidates hardly spread
 _LARGEST_SOLVE = 2000
 
@@ -162,7 +163,8 @@ def _in_sufficient_precision(
     scale = max(1.0, largest_norm) if kernel.is_linear else 1.0
     check_noise(_least(noise), scale)
     sufficient = _LEAST_NOISE_OF_FLOAT32 * max(1.0, largest_norm) * kernel.error_factor
-    if candidates.dtype == xp.float32 and _least(noise) < sufficient:
+    is_exact = _least(noise) >= sufficient and kernel.error_factor < _MOST_OF_FLOAT32
+    if candidates.dtype == xp.float32 and not is_exact:
         candidates = _float64(xp, candidates)
         norms = xp.vecdot(candidates, candidates)
         matrices = Matrices(xp, _float64(xp, matrices.queries), candidates, norms)

@@ -13,6 +13,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments, check_numbers
 
 KERNELS = ("linear", "rbf")
+LEAST_LENGTH_SCALE = 1e-3
 DEFAULT_LENGTH_SCALE = 0.5
 """ℓ of the kernel "rbf", at which texts of the cosine 0.75 have the covariance 1 / e."""
 
@@ -36,6 +37,12 @@ class Kernel:
         """
         check_choice("kernel", self.name, KERNELS)
         check_positive("length_scale", self.length_scale)
+        if self.length_scale < LEAST_LENGTH_SCALE:
+            raise ArgumentError(
+                f"length_scale must be at least {LEAST_LENGTH_SCALE}, got {self.length_scale!r}: "
+                "below it, all texts are unrelated"
+            )
+        object.__setattr__(self, "length_scale", float(self.length_scale))
 
     @property
     def is_linear(self) -> bool:
@@ -58,8 +65,9 @@ class Kernel:
         """
         if self.is_linear:
             return products
-        # ‖x − x'‖² = ‖x‖² + ‖x'‖² − 2 xᵀx'
-        return xp.exp((products - 0.5 * (left + right)) * self.length_scale**-2)
+        # ‖x − x'‖² = ‖x‖² + ‖x'‖² − 2 xᵀx', which rounding can take below zero.
+        halved = xp.clip(products - 0.5 * (left + right), max=0.0)
+        return xp.exp(halved * self.length_scale**-2)
 
 
 class SelectionOptions(TypedDict, total=False):

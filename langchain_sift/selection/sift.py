@@ -6,9 +6,10 @@ Read on in `greedy.py`, the loop over the choices (Algorithm 1 of the paper), an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from langchain_sift.selection.arguments import Matrices, as_matrices
+from langchain_sift.selection.arguments import Matrices, as_matrices, as_numpy
 from langchain_sift.selection.greedy import Selection, choose
 from langchain_sift.selection.posterior import Posterior
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, SelectionSettings
@@ -20,6 +21,13 @@ def choose_by_gain(matrices: Matrices, settings: SelectionSettings) -> Selection
         # arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is
         # the argmax of the gains.
         return choose(matrices, settings, score=Posterior.gains)
+    if settings.max_cost is not None:
+        # A budget that does not bind changes nothing.
+        plain = choose(
+            matrices, replace(settings, costs=None, max_cost=None), score=Posterior.gains
+        )
+        if as_numpy(settings.costs)[plain.indices].sum() <= settings.max_cost:
+            return plain
     xp, candidates = matrices.xp, matrices.candidates
     costs = xp.asarray(settings.costs, dtype=xp.float64, device=candidates.device)
     # The greedy rule of budgeted maximisation: Khuller, Moss & Naor (1999), section 2.
@@ -73,7 +81,8 @@ def select(
             σ_n > 1 / (α n), where σ_n² is the mean posterior variance of the queries. Larger
             values stop earlier; at least one candidate is chosen. None means all k.
         costs: Cost of each candidate, such as its number of tokens, positive, shape (n,). The
-            choice then has the largest reduction per cost. None means equal costs.
+            choice then has the largest reduction per cost, unless the choices of the largest
+            reductions fit the budget anyway. None means equal costs.
         max_cost: Budget: the choices cost at most this together, and a candidate that costs more
             than what is left is passed over. The selection is empty if no candidate costs as
             little. None means no limit.

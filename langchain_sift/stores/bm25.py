@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +84,9 @@ class StoreBM25Retriever(BaseRetriever):
 
     _index: _Index | None = PrivateAttr(default=None)
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _loading: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = PrivateAttr(
+        default_factory=WeakKeyDictionary
+    )
 
     @field_validator("k")
     @classmethod
@@ -140,7 +145,10 @@ class StoreBM25Retriever(BaseRetriever):
         """Do as `_get_relevant_documents` does, without blocking the event loop."""
         del run_manager
         if self._index is None:
-            await self.arefresh()
+            loop = asyncio.get_running_loop()
+            async with self._loading.setdefault(loop, asyncio.Lock()):
+                if self._index is None:  # of many first queries, one reads the store
+                    await self.arefresh()
         return await run_in_executor(None, self._search, query)
 
     def _search(self, query: str) -> list[Document]:

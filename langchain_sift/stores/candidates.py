@@ -45,6 +45,14 @@ class Candidates:
     chunks: tuple[Document, ...] | None = None
     """The chunks that stand for the documents, if these are parents."""
 
+    same: tuple[tuple[Document, ...], ...] | None = None
+    """The rows with the text of each document. None means the documents alone."""
+
+    @property
+    def rows(self) -> tuple[tuple[Document, ...], ...]:
+        """The rows with the text of each document."""
+        return tuple((each,) for each in self.documents) if self.same is None else self.same
+
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Candidates:
         """Return the candidates of these rows."""
         indices = [int(row) for row in rows]
@@ -54,6 +62,7 @@ class Candidates:
             copies=tuple(self.copies[index] for index in indices),
             relevance=None if self.relevance is None else self.relevance[indices],
             chunks=self.chunks and tuple(self.chunks[index] for index in indices),
+            same=self.same and tuple(self.same[index] for index in indices),
         )
 
     def copy_documents(self, indices: Iterable[int]) -> list[Document]:
@@ -77,7 +86,7 @@ class CandidatePool:
         self._documents: list[Document] = []
         self._embeddings: list[Array] = []
         self._index_of: dict[str, int] = {}  # by text
-        self._rows: list[set[str | int]] = []  # of each text
+        self._rows: list[dict[str | int, Document]] = []  # of each text
 
     def __contains__(self, text: str) -> bool:
         """Return True if a candidate has this text."""
@@ -107,13 +116,13 @@ class CandidatePool:
             index = self._index_of.setdefault(text, len(self._documents))
             if index == len(self._documents):
                 self._documents.append(document)
-                self._rows.append(set())
+                self._rows.append({})
                 new.append(row)
             key: str | int | None = document.id
             if key is None:  # counted per answer, because another answer may repeat the row
                 without_id[text] += 1
                 key = without_id[text]
-            self._rows[index].add(key)
+            self._rows[index].setdefault(key, document)
         embeddings: Array = units if len(new) == len(units) else units[new]
         self._embeddings.append(embeddings)
         return embeddings
@@ -128,6 +137,7 @@ class CandidatePool:
             documents=tuple(self._documents),
             embeddings=embeddings,
             copies=tuple(len(rows) for rows in self._rows),
+            same=tuple(tuple(rows.values()) for rows in self._rows),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from langchain_core.vectorstores import VectorStore
 
+from langchain_sift.checks import is_finite_number
 from langchain_sift.errors import ArgumentError
 
 
@@ -20,6 +21,8 @@ def cosine_of_relevance(vectorstore: VectorStore, score: float) -> float:
     Raises:
         ArgumentError: If the store's scale is not known.
     """
+    if not is_finite_number(score):
+        raise ArgumentError(f"score_threshold must be a finite number, got {score!r}")
     names = {cls.__name__ for cls in type(vectorstore).__mro__}
     has_own_scale = getattr(vectorstore, "override_relevance_score_fn", None) is not None
     if "Chroma" in names and not has_own_scale:

@@ -306,7 +306,7 @@ def test_precedence_holds_for_the_timeout(facts):
 
 
 @pytest.mark.parametrize("name", ["k", "fetch_k", "step_fetch_k"])
-@pytest.mark.parametrize("value", [True, False, 2.0, "3", None])
+@pytest.mark.parametrize("value", [True, False, 2.0, "3"])
 def test_numbers_of_documents_must_be_integers(facts, name, value):
     with pytest.raises(ValidationError, match="valid integer"):
         SIFTRetriever(vectorstore=facts, **{name: value})
@@ -644,6 +644,15 @@ def test_from_retriever_takes_store_settings_tags_and_metadata(facts):
     assert "mine" in made.tags
     assert made.metadata == {"team": "b"}
     assert plain.search_kwargs["lambda_mult"] == 0.3
+
+
+def test_from_retriever_keeps_what_was_set_on_a_sift_retriever(facts):
+    tenant = SIFTRetriever(
+        vectorstore=facts, k=2, require_filter=True, search_kwargs={"filter": even}
+    )
+    made = SIFTRetriever.from_retriever(tenant, kernel="rbf")
+    assert (made.k, made.require_filter, made.kernel) == (2, True, "rbf")
+    assert made.invoke(QUERY, k=40, filter=lambda document: not even(document)) == []
 
 
 def test_from_retriever_keeps_lambda_mult_for_mmr_only(facts):

@@ -22,7 +22,7 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError
-from langchain_sift.retrieval.constraints import group_numbers, noise_variances
+from langchain_sift.retrieval.constraints import group_numbers, weighted_noise, weights_of
 from langchain_sift.selection import select
 from langchain_sift.stores.interface import adapter_for
 
@@ -201,24 +201,40 @@ def test_a_score_makes_a_document_count_for_less(store, embeddings):
     assert texts_of(unweighted) != texts_of(retriever.invoke(QUERY))
 
 
-def scored(*scores):
-    return [Document("text", metadata={} if score is None else {"s": score}) for score in scores]
+def weights(*scores):
+    documents = [Document("t", metadata={} if score is None else {"s": score}) for score in scores]
+    return weights_of([(document,) for document in documents], "s")
 
 
 def test_the_first_gain_is_multiplied_by_the_score():
-    noise = noise_variances(scored(1.0, 0.5, 0.25), "s", 0.1)
+    noise = weighted_noise(0.1, weights(1.0, 0.5, 0.25))
     np.testing.assert_allclose(1 / (1 + noise), np.array([1.0, 0.5, 0.25]) / 1.1)
 
 
-def test_scores_of_any_scale_are_brought_between_0_and_1():
-    noise = noise_variances(scored(-3.0, 12, 4.5), "s", 0.1)
-    np.testing.assert_allclose(1 / (1 + noise), np.array([1e-9, 1.0, 0.5]) / 1.1)
-    np.testing.assert_allclose(noise_variances(scored(7, 7), "s", 0.1), [0.1, 0.1])
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.95, 0.96, 1.0000001], [0.95, 0.96, 1.0]),
+        ([97, 98, 99], [97 / 99, 98 / 99, 1.0]),
+        ([-3.0, 12, 4.5], [0.0, 1.0, 0.5]),
+        ([-1e308, 1e308, 0], [0.0, 1.0, 0.5]),
+        ([-7, -7], [1.0, 1.0]),
+        ([0, 0], [0.0, 0.0]),
+        ([0.2, None, 0.6], [0.2, 0.4, 0.6]),
+    ],
+)
+def test_scores_of_any_scale_become_weights_from_0_to_1(scores, expected):
+    np.testing.assert_allclose(weights(*scores), expected, rtol=1e-6)
 
 
-def test_a_document_without_a_score_has_the_mean_of_the_others():
-    noise = noise_variances(scored(0.2, None, 0.6), "s", 0.1)
-    np.testing.assert_allclose(1 / (1 + noise[1]), 0.4 / 1.1)
+def test_the_highest_score_of_copies_counts(embeddings):
+    store = make_chroma(embeddings)
+    trust = {TEXTS[0]: 0.1, TEXTS[3]: 0.0, "near 0": 1.0, TEXTS[1]: 0.3}
+    store.add_texts([*trust, TEXTS[0]], metadatas=[{"trust": t} for t in (*trust.values(), 1.0)])
+    exact = SIFTRetriever(vectorstore=store, k=1, score_key="trust")
+    assert texts_of(exact.invoke(TEXTS[0])) == [TEXTS[0]]
+    near = SIFTRetriever(vectorstore=store, k=1, score_key="trust", near_duplicate_similarity=0.97)
+    assert texts_of(near.invoke(TEXTS[3])) == [TEXTS[3]]
 
 
 @pytest.mark.parametrize(
@@ -228,12 +244,51 @@ def test_a_document_without_a_score_has_the_mean_of_the_others():
         ([0.1, math.inf], "is inf: it must be"),
         (["high", 1.0], "is a str: it must be"),
         ([True, 1.0], "is a bool: it must be"),
+        ([10**400, 1.0], "is a int: it must be"),
         ([None, None], "none of 2 documents has a score under 's'"),
     ],
 )
 def test_an_invalid_score_is_an_error_that_names_it(scores, message):
     with pytest.raises(ArgumentError, match=message):
-        noise_variances(scored(*scores), "s", 0.1)
+        weights(*scores)
+
+
+@pytest.mark.parametrize("search_type", ["mmr", "similarity", "uncertainty_sampling"])
+def test_scores_need_sift(store, search_type):
+    with pytest.raises(ValidationError, match="score_key needs search_type 'sift'"):
+        SIFTRetriever(vectorstore=store, score_key="trust", search_type=search_type)
+
+
+@pytest.mark.parametrize("counter", [lambda _: None, lambda text: [text], lambda _: math.nan])
+def test_a_counter_must_return_numbers_and_no_error_has_the_text(store, counter):
+    retriever = SIFTRetriever(vectorstore=store, max_tokens=9, token_counter=counter)
+    with pytest.raises(ArgumentError, match="must return a number of tokens") as caught:
+        retriever.invoke(QUERY)
+    assert "fact" not in str(caught.value)
+
+
+def test_a_name_is_no_counter(store):
+    with pytest.raises(ValidationError, match="token_counter must be a function"):
+        SIFTRetriever(vectorstore=store, max_tokens=9, **{"token_counter": "cl100k_base"})
+
+
+def test_a_budget_that_does_not_bind_changes_nothing(store):
+    free = SIFTRetriever(vectorstore=store, k=6)
+    assert free.invoke(QUERY, max_tokens=10**6) == free.invoke(QUERY)
+
+
+def test_an_exact_match_passes_the_highest_floor(every_store):
+    for text in TEXTS:
+        found = SIFTRetriever(vectorstore=every_store, min_similarity=1.0).invoke(text)
+        assert texts_of(found) == [text]
+
+
+def test_the_nearest_of_near_duplicates_stands_for_them_in_every_search(store):
+    for search in ("nearest", "exhaustive"):
+        retriever = SIFTRetriever(
+            vectorstore=store, k=1, near_duplicate_similarity=0.97, candidate_search=search
+        )
+        assert texts_of(retriever.invoke("near 1")) == ["near 1"]
 
 
 ALL = {

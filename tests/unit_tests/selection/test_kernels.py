@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -31,6 +32,10 @@ def test_every_choice_is_allowed_and_attains_the_best_of_the_formula(case):
     variance = selection.prior_variance
     assert_allclose(variance, sum(case.kernel(row, row) for row in q), rtol=TOLERANCE)
     costs = np.ones(len(x)) if case.costs is None else case.costs
+    if case.max_cost is not None:
+        plain = select(q, x, **{**case.options(), "costs": None, "max_cost": None})
+        if costs[plain.indices].sum() <= case.max_cost:  # the budget does not bind
+            costs = np.ones(len(x))
     for index, left in zip(selection.indices, selection.posterior_variances, strict=True):
         after = reference.variances_if_chosen(q, x, chosen, case.noise, case.kernel)
         reductions = (variance - after) / costs
@@ -85,6 +90,18 @@ def test_a_short_length_scale_gives_the_nearest_neighbours(seed):
     candidates = rows_with_cosines(rng, query, cosines)
     found = select(query, candidates, k=12, kernel="rbf", length_scale=0.15, noise_variance=0.1)
     assert_array_equal(found.indices, np.argsort(-cosines))
+
+
+@pytest.mark.parametrize("length_scale", [np.int64(1), 1e-3, Fraction(1, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_real_length_scale_gives_variances_up_to_the_prior(length_scale, dtype):
+    rows = unit_rows(np.random.default_rng(3), 51, 384).astype(dtype)
+    settings = {"kernel": "rbf", "length_scale": length_scale, "noise_variance": 0.1}
+    found = select(rows[0], rows, k=20, **settings)
+    assert found.indices[0] == 0
+    left = reference.posterior_variance(rows[:1], rows[:1], 0.1, reference.rbf(float(length_scale)))
+    assert found.posterior_variances[0] == pytest.approx(left, abs=1e-3)
+    assert np.all(found.posterior_variances <= 1)
 
 
 def test_the_rbf_kernel_does_not_choose_the_opposite_of_the_query():
@@ -164,6 +181,7 @@ BAD = [
     ({"kernel": "rfb"}, "kernel must be one of .*'rfb': did you mean 'rbf'"),
     ({"kernel": None}, "kernel must be one of .*None"),
     ({"kernel": "rbf", "length_scale": 0.0}, r"length_scale must be positive .*0\.0"),
+    ({"length_scale": 1e-160}, r"length_scale must be at least 0\.001, got 1e-160"),
     ({"length_scale": -1}, "length_scale must be positive and finite, got -1"),
     ({"length_scale": math.nan}, "length_scale must be positive and finite, got nan"),
     ({"noise_variance": [0.1, 0.1]}, "one for each of the 3 candidates, got 2"),
