@@ -268,8 +268,9 @@ def test_a_counter_must_return_numbers_and_no_error_has_the_text(store, counter)
 
 
 def test_a_name_is_no_counter(store):
+    settings = {"max_tokens": 9, "token_counter": "cl100k_base"}
     with pytest.raises(ValidationError, match="token_counter must be a function"):
-        SIFTRetriever(vectorstore=store, max_tokens=9, **{"token_counter": "cl100k_base"})
+        SIFTRetriever(vectorstore=store, **settings)
 
 
 def test_a_budget_that_does_not_bind_changes_nothing(store):
