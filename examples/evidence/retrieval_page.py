@@ -26,12 +26,15 @@ PLAIN = ("cisi", "multihop", "xquad", "13 kinds")
 TWO = "xquad, two questions"
 
 
-def render(measured: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
+def render(
+    measured: Mapping[str, Any], answers: Mapping[str, Any], training: Mapping[str, Any]
+) -> str:
     """Return the page as Markdown.
 
     Args:
         measured: The results of `retrieval.py`.
         answers: The results of `answers.py`.
+        training: The results of a comparison of kernels for fine-tuning.
     """
     kernel, _, noise = measured["default"]
     parts = [
@@ -54,6 +57,8 @@ def render(measured: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
         _choice(measured),
         "## A check on another collection\n",
         _check(measured["check"]),
+        "## The kernel of fine-tuning\n",
+        _training(training),
         "## Retrieval and answers\n",
         _answers(answers),
         "## Time\n",
@@ -177,6 +182,19 @@ def _check(methods: Mapping[str, Any]) -> str:
     return text + _table(["", "k = 5", "k = 10"], rows) + "\n"
 
 
+def _training(training: Mapping[str, Any]) -> str:
+    rows = [
+        [method, f"{found['percent_of_base']:.1f} ± {found['standard_error']:.1f}"]
+        for method, found in training["methods"].items()
+    ]
+    text = (
+        f"Bits per byte in percent of the base model's, {training['prompts']} prompts "
+        f"(`{training['command']}`). The kernels cannot be told apart, so fine-tuning keeps the "
+        "paper's:\n\n"
+    )
+    return text + _table(["", "% of base"], rows) + "\n"
+
+
 def _answers(answers: Mapping[str, Any]) -> str:
     rows = [
         [method, *(_cell(found[metric]) for metric in ("found", "contained", "f1"))]
@@ -203,8 +221,6 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    found, answered = (
-        json.loads(file.read_text(encoding="utf-8"))
-        for file in (source, source.with_name("answers.json"))
-    )
-    source.with_suffix(".md").write_text(render(found, answered), encoding="utf-8")
+    files = (source, *map(source.with_name, ("answers.json", "training_kernels.json")))
+    page = render(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    source.with_suffix(".md").write_text(page, encoding="utf-8")
