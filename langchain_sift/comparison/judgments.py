@@ -167,7 +167,7 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
         raise ArgumentError(
             f"the store has none of the {len(missing)} relevant documents ({named}): "
             f"{_example(known, corpus)}; name documents as the store does, or name the metadata "
-            "key that holds the names of the labels (--label-key)"
+            f"key that holds the names of the labels (--label-key{_fitting_key(missing, corpus)})"
         )
     prompts = sum(not missing.keys().isdisjoint(label.judgments.grades) for label in labels)
     of = "1 prompt" if prompts == 1 else f"{prompts} prompts"
@@ -175,6 +175,15 @@ def _missing(labels: Collection[Label], corpus: Corpus) -> list[str]:
         f"{len(missing)} of {len(relevant)} relevant documents, of {of}, are not in the store "
         f"({named}). They count as relevant, and no method can find them."
     ]
+
+
+def _fitting_key(names: Collection[str], corpus: Corpus) -> str:
+    """Return " KEY" for a metadata key that holds one of the names; "" if there is none."""
+    for document in corpus.candidates.documents:
+        for key, value in document.metadata.items():
+            if str(value) in names:
+                return f" {key}"
+    return ""
 
 
 def _example(known: Collection[str], corpus: Corpus) -> str:
