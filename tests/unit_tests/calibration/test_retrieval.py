@@ -24,6 +24,8 @@ from langchain_sift.stores.calls import run
 from langchain_sift.stores.interface import blocking_adapter_for
 from langchain_sift.stores.sampling import sampled_rows
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["river", "bread", "clock", "map", "iron", "harbour", "seed", "comet", "king", "winter"]
 FILLERS = ["also", "indeed", "however", "thus"]
 

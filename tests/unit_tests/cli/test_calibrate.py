@@ -14,6 +14,8 @@ from langchain_sift import CalibratedSettings, SIFTRetriever
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
 
+pytestmark = pytest.mark.slow
+
 EMBEDDINGS = ("--embeddings", "unit_tests.word_embeddings:WordEmbeddings")
 
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from langchain_sift.cli import app
 
+pytestmark = pytest.mark.slow
+
 EMBEDDINGS = """
 import zlib
 import numpy as np

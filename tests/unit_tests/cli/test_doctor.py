@@ -12,6 +12,8 @@ from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift.cli import app
 
+pytestmark = pytest.mark.slow
+
 EMBEDDINGS = "unit_tests.word_embeddings:WordEmbeddings"
 
 

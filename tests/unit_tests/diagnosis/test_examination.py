@@ -15,6 +15,8 @@ from unit_tests.word_embeddings import WordEmbeddings
 from langchain_sift.diagnosis import diagnose
 from langchain_sift.errors import ArgumentError, CorpusError
 
+pytestmark = pytest.mark.slow
+
 GERMAN = "Der alte König trägt im Winter warmes Brot über die Brücke zum Hafen, Nummer {}."
 
 

@@ -30,6 +30,8 @@ from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreError, StoreTimeout
 from langchain_sift.selection import select
 
+pytestmark = pytest.mark.slow
+
 PARENTS = [
     Document(
         page_content="\n\n".join(f"chunk {part} of {number}" for part in range(number % 4 + 1)),

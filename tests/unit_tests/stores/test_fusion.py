@@ -33,6 +33,8 @@ from langchain_sift.stores.adapters.in_memory import InMemoryAdapter
 from langchain_sift.stores.fusion import fused_scores
 from langchain_sift.stores.interface import adapter_for
 
+pytestmark = pytest.mark.slow
+
 RBF = {"kernel": "rbf", "length_scale": 0.9, "noise_variance": 0.2}
 UNKNOWN = [f"elsewhere {number}" for number in range(3)]
 
