@@ -25,6 +25,8 @@ from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
 from langchain_sift.selection import select
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 

@@ -19,6 +19,8 @@ from langchain_sift.indexing.index import index_into
 from langchain_sift.indexing.repair import Repaired, common_point, repair
 from langchain_sift.ttft import LanguageModel
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from chromadb import Collection
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -28,6 +28,8 @@ from langchain_sift.errors import MissingExtraError, StoreTimeout
 from langchain_sift.stores import StoreBM25Retriever
 from langchain_sift.stores.bm25 import postings_of, words
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "The clock of the border town is broken.",
     "A clock, a clock, and one more clock!",

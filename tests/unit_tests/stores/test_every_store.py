@@ -30,6 +30,8 @@ from langchain_sift.selection import select
 from langchain_sift.stores import fetch_candidates
 from langchain_sift.stores.interface import StoreAdapter, adapter_for
 
+pytestmark = pytest.mark.slow
+
 QUERIES = [QUERY, "why?", "when was it?", "who knows?"]
 SEARCHES = ["nearest", "residual", "exhaustive"]
 
