@@ -118,9 +118,7 @@ class CalibratedSettings:
         """
         trained = None if self.fine_tuning is None else self.fine_tuning.selection
         first, second = (trained, self.retrieval) if for_training else (self.retrieval, trained)
-        chosen = second if first is None else first
-        assert chosen is not None  # noqa: S101 - `__post_init__` checks that there is a section
-        return chosen
+        return next(each for each in (first, second) if each is not None)
 
     def finetune_config(self) -> FineTuneConfig:
         """Return the settings of fine-tuning; the defaults if only retrieval was calibrated."""

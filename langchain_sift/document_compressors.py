@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.checks import check_count
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
-from langchain_sift.retrieval.constraints import Constraints, prepare
+from langchain_sift.retrieval.constraints import Constraints, prepare, similar_candidates
 from langchain_sift.retrieval.scores import write_gains
 from langchain_sift.retrieval.settings import (
     CONSTRAINTS,
@@ -203,7 +203,8 @@ class SIFTReranker(BaseDocumentCompressor):
         pool.add(documents, _units(documents, rows, len(query)))
         settings, constraints = self._settings()
         queries = query[None]
-        candidates, settings = prepare(pool.candidates(), queries, settings, constraints)
+        similar = similar_candidates(pool.candidates(), queries, constraints.min_similarity)
+        candidates, settings = prepare(similar, queries, settings, constraints)
         selection = choose_by_gain(as_matrices(queries, candidates.embeddings), settings)
         chosen = candidates.copy_documents(selection.indices.tolist())
         if self.gain_key is not None:

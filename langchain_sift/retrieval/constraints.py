@@ -82,7 +82,7 @@ def prepare(
     """Return the candidates that remain, and the settings of their selection.
 
     Args:
-        candidates: The candidates, in the order of the search.
+        candidates: The candidates of `similar_candidates`, in the order of the search.
         queries: The vectors of the query, of unit norm, shape (m, d).
         settings: The settings of the selection, with one λ' for all candidates.
         constraints: The constraints.
@@ -90,7 +90,6 @@ def prepare(
     Raises:
         ArgumentError: If a score is no finite number, or no candidate has a score.
     """
-    candidates = similar_candidates(candidates, queries, constraints.min_similarity)
     if not candidates.documents:
         return candidates, settings
     if constraints.score_key is not None:
