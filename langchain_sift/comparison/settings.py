@@ -19,8 +19,8 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.conditions import Condition, parse_condition
 from langchain_sift.report.rows import BASE, CHAIN, SELECTION
-from langchain_sift.selection.arguments import check_arguments
-from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
+from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.selection.settings import SelectionSettings
 
 Retriever = Runnable[str, list[Document]]
 Chain = Runnable[Any, Any]
@@ -125,9 +125,15 @@ class ComparisonSettings:
         Raises:
             ArgumentError: If a value is out of range, or no protocol can measure a method.
         """
-        Kernel(self.kernel or "linear", self.length_scale or DEFAULT_LENGTH_SCALE)
+        # The embeddings are not known yet; what they bring is checked later.
+        kernel = kernel_settings(
+            None,
+            kernel=self.kernel,
+            length_scale=self.length_scale,
+            noise_variance=self.noise_variance,
+        )
         for k in self.ks:
-            check_arguments(k, 1.0 if self.noise_variance is None else self.noise_variance, None)
+            SelectionSettings(k=k, **asdict(kernel))
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("jobs", self.jobs, 1)
         check_integer("max_tokens", self.max_tokens, 1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from langchain_sift.checks import check_integer, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection.arguments import check_arguments
-from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
+from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 
@@ -95,12 +95,14 @@ class ServingSettings:
         """
         if self.mode not in MODES:
             raise ArgumentError(f"mode must be one of {MODES}, got {self.mode!r}")
-        check_arguments(
-            self.k,
-            0.01 if self.noise_variance is None else self.noise_variance,
-            self.stopping_alpha,
+        # The collection's embeddings are not known yet; what they bring is checked later.
+        kernel = kernel_settings(
+            None,
+            kernel=self.kernel,
+            length_scale=self.length_scale,
+            noise_variance=self.noise_variance,
         )
-        Kernel(self.kernel or "linear", self.length_scale or DEFAULT_LENGTH_SCALE)
+        SelectionSettings(k=self.k, stopping_alpha=self.stopping_alpha, **asdict(kernel))
         check_seconds("timeout", self.timeout)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("max_tokens", self.max_tokens, 1)
