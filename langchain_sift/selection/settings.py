@@ -65,9 +65,9 @@ class Kernel:
         """
         if self.is_linear:
             return products
-        # ‖x − x'‖² = ‖x‖² + ‖x'‖² − 2 xᵀx', which rounding can take below zero.
-        halved = xp.clip(products - 0.5 * (left + right), max=0.0)
-        return xp.exp(halved * self.length_scale**-2)
+        # ‖x − x'‖² = ‖x‖² + ‖x'‖² − 2 xᵀx', which rounding can take a little below zero.
+        halved = abs(products - 0.5 * (left + right))
+        return xp.exp(halved * -(self.length_scale**-2))
 
 
 class SelectionOptions(TypedDict, total=False):
