@@ -24,20 +24,58 @@
     │   └── AdapterRefused                         the generating server refuses the adapter
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
 
-Each error is also the built-in error in brackets, for callers that do not know this package.
+Each error is also the built-in error in brackets, for callers that do not know this package, and
+the error of LangChain for the same condition, which the middleware of agents looks for:
+
+    ArgumentError           ModelInvalidRequestError   is not retried
+    PromptTooLong           ContextOverflowError       the conversation can be summarised
+    ModelLoadError          ModelNotFoundError         is not retried
+    EngineError             ModelError                 is not retried, except:
+    EngineOverloaded        ModelRateLimitError        is retried
+    RequestTimeout          ModelTimeoutError          is retried
+    GeneratorUnavailable    ModelConnectionError       is retried
+
+`langchain-core` has `ContextOverflowError` since 1.2 and the others since 1.6. With an earlier
+version the errors are only this package's.
+
 No message contains text of a document or of a prompt.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_core.exceptions import (
+        ContextOverflowError,
+        ModelConnectionError,
+        ModelError,
+        ModelInvalidRequestError,
+        ModelNotFoundError,
+        ModelRateLimitError,
+        ModelTimeoutError,
+    )
+else:
+    try:
+        from langchain_core import exceptions as _langchain
+    except ImportError:  # the engine and the selection run without LangChain
+        _langchain = None
+    # A class that the installed version lacks adds nothing to the errors that derive from it.
+    ContextOverflowError = getattr(_langchain, "ContextOverflowError", Exception)
+    ModelConnectionError = getattr(_langchain, "ModelConnectionError", Exception)
+    ModelError = getattr(_langchain, "ModelError", Exception)
+    ModelInvalidRequestError = getattr(_langchain, "ModelInvalidRequestError", Exception)
+    ModelNotFoundError = getattr(_langchain, "ModelNotFoundError", Exception)
+    ModelRateLimitError = getattr(_langchain, "ModelRateLimitError", Exception)
+    ModelTimeoutError = getattr(_langchain, "ModelTimeoutError", Exception)
 
 
 class SIFTError(Exception):
     """The root of all errors of this package."""
 
 
-class ArgumentError(SIFTError, ValueError):
+class ArgumentError(SIFTError, ValueError, ModelInvalidRequestError):
     """An argument is out of range or contradicts another."""
 
 
@@ -45,7 +83,7 @@ class InvalidFilter(ArgumentError):  # noqa: N818 - named as Chroma names its er
     """A filter that the store cannot apply, or that a tenant must not use."""
 
 
-class PromptTooLong(ArgumentError):  # noqa: N818
+class PromptTooLong(ArgumentError, ContextOverflowError):  # noqa: N818
     """A prompt that leaves no room for an answer in the model's context."""
 
 
@@ -95,22 +133,22 @@ class CorpusError(SIFTError, ValueError):
     """A file of documents or prompts is unreadable; the message names file and line."""
 
 
-class ModelLoadError(SIFTError, OSError):
+class ModelLoadError(SIFTError, OSError, ModelNotFoundError):
     """A model or its tokenizer cannot be loaded."""
 
 
-class EngineError(SIFTError, RuntimeError):
+class EngineError(SIFTError, RuntimeError, ModelError):
     """A prompt cannot be answered now."""
 
 
-class EngineOverloaded(EngineError):  # noqa: N818
+class EngineOverloaded(EngineError, ModelRateLimitError):  # noqa: N818
     """The engine is at capacity: too many requests or training tokens are admitted.
 
     Raised before any work on the request. Try again later, or raise `Limits`.
     """
 
 
-class RequestTimeout(EngineError, TimeoutError):  # noqa: N818
+class RequestTimeout(EngineError, TimeoutError, ModelTimeoutError):  # noqa: N818
     """A prompt was not answered before the deadline."""
 
 
@@ -122,7 +160,7 @@ class TrainingError(EngineError):
     """Training on the documents failed, and `on_failure` is "raise"."""
 
 
-class GeneratorUnavailable(EngineError, ConnectionError):  # noqa: N818
+class GeneratorUnavailable(EngineError, ConnectionError, ModelConnectionError):  # noqa: N818
     """The server that generates with an adapter cannot be reached, or is at capacity."""
 
 
@@ -138,6 +176,10 @@ class MissingExtraError(SIFTError, ImportError):
         super().__init__(f"{package} is required: pip install 'langchain-sift[{extra}]'")
         self.package = package
         self.extra = extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the two names, from which the message is made."""
+        return type(self), (self.package, self.extra)
 
 
 def require(extra: str, *packages: str) -> None:

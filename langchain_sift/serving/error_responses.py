@@ -74,6 +74,10 @@ class RequestRejected(SIFTError):  # noqa: N818 - named as the other errors
         super().__init__(failure.message)
         self.failure = failure
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the response, from which the message is made."""
+        return type(self), (self.failure,)
+
 
 def failure_of(error: BaseException, *, retry_after: int = 1) -> Failure:
     """Return the error response of an exception; unknown exceptions reveal nothing.

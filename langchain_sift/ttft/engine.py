@@ -227,8 +227,11 @@ class Engine:
         """Check the prompt, and limit the answer to the rest of the model's context."""
         limit, length = self.language_model.context_length, len(task.prompt)
         if length == 0 or length >= limit:
-            error = PromptTooLong if length else ArgumentError
-            raise error(f"the prompt must have from 1 to {limit - 1} tokens, got {length}")
+            bounds = f"must have from 1 to {limit - 1} tokens, got {length}"
+            if length:
+                # langchain-openai recognizes these words in the error of a server.
+                raise PromptTooLong(f"the prompt is too long: it {bounds}")
+            raise ArgumentError(f"the prompt {bounds}")
         self._check_vocabulary(task.prompt)
         if task.config.max_tokens <= limit - length:
             return task
