@@ -58,14 +58,18 @@ class HiddenStateEmbeddings(Embeddings):
         model: Any,
         tokenizer: Any = None,
         *,
+        gguf_file: str | None = None,
         max_length: int = 512,
         mean: npt.ArrayLike | None = None,
     ) -> None:
         """Load the model, unless it is loaded already.
 
         Args:
-            model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
+            model: A name on the Hugging Face hub, a folder, a GGUF file, or a loaded
+                `PreTrainedModel`.
             tokenizer: Required with a loaded model.
+            gguf_file: GGUF file of a named model. None means that `model` names it, or that there
+                is none.
             max_length: Maximum number of tokens of a text; the rest is ignored. Never more than
                 the model's context.
             mean: The attribute `mean` of fitted embeddings, shape (d,). None means not fitted.
@@ -80,7 +84,9 @@ class HiddenStateEmbeddings(Embeddings):
 
         check_integer("max_length", max_length, 1)
         self._language_model = (
-            model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
+            model
+            if isinstance(model, LanguageModel)
+            else load_language_model(model, tokenizer, gguf_file=gguf_file)
         )
         self.max_length = min(max_length, self._language_model.context_length)
         self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)

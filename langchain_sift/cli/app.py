@@ -30,7 +30,7 @@ from rich.progress import (  # noqa: E402
 
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
-from langchain_sift.errors import SIFTError  # noqa: E402
+from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -93,6 +93,15 @@ def names_of(text: str) -> list[str]:
 def read_saved(path: Path | None) -> CalibratedSettings | None:
     """Return the settings in a file of `calibrate`; None without a file."""
     return None if path is None else CalibratedSettings.load(path)
+
+
+def with_gguf_file(model: str | None, gguf_file: str | None) -> str | None:
+    """Return the name of a model, with the GGUF file in it."""
+    from langchain_sift.ttft.model.names import join_gguf_file
+
+    if model is None and gguf_file is not None:
+        raise ArgumentError("--gguf-file needs --model, the folder or the hub's name that holds it")
+    return None if model is None else join_gguf_file(model, gguf_file)
 
 
 def selection_options(

@@ -21,6 +21,7 @@ from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_ret
 from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
+    GgufFileOption,
     LabelKeyOption,
     StoreHeaderOption,
     StoreOption,
@@ -48,10 +49,11 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Causal model to calibrate fine-tuning with: a name on the Hugging Face hub or a "
-            "folder. Default: calibrate retrieval, without a model.",
+            help="Causal model to calibrate fine-tuning with: a name on the Hugging Face hub, a "
+            "folder or a GGUF file. Default: calibrate retrieval, without a model.",
         ),
     ] = None,
+    gguf_file: GgufFileOption = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -148,6 +150,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
+        from langchain_sift.ttft.model.names import join_gguf_file
 
         _check_options(
             model,
@@ -158,6 +161,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 "--label-key": label_key,
             },
             {
+                "--gguf-file": gguf_file,
                 "--kernel": kernel,
                 "--length-scale": length_scale,
                 "--protocol": protocol,
@@ -175,7 +179,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             )
             if model is None
             else prepare_fine_tuning(
-                model,
+                join_gguf_file(model, gguf_file),
                 prompts=prompts,
                 k=k,
                 kernel=kernel,

@@ -18,6 +18,7 @@ from langchain_sift.cli.app import (
     names_of,
     progress_bar,
     read_saved,
+    with_gguf_file,
 )
 from langchain_sift.cli.options import (
     ChainOption,
@@ -28,6 +29,7 @@ from langchain_sift.cli.options import (
     CorpusOption,
     FailIfOption,
     FetchKOption,
+    GgufFileOption,
     JobsOption,
     KernelOption,
     KsOption,
@@ -76,6 +78,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     qrels: QrelsOption = None,
     label_key: LabelKeyOption = None,
     model: ComparedModelOption = None,
+    gguf_file: GgufFileOption = None,
     store: ComparedStoreOption = None,
     collection: CollectionOption = None,
     corpus: CorpusOption = None,
@@ -118,6 +121,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 
         # All mistakes in the arguments are reported before the work begins.
+        model = with_gguf_file(model, gguf_file)
         saved = read_saved(settings)
         location = _location(store, store_token, store_header)
         source = source_of(location, collection, corpus, embeddings)

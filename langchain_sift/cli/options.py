@@ -17,7 +17,18 @@ _DEFAULT = FineTuneConfig()
 
 ModelOption = Annotated[
     str,
-    typer.Option(metavar="MODEL", help="Causal model: a name on the Hugging Face hub or a folder."),
+    typer.Option(
+        metavar="MODEL",
+        help="Causal model: a name on the Hugging Face hub, a folder or a GGUF file.",
+    ),
+]
+GgufFileOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="GGUF file of --model on the hub or in its folder. Default: the one that --model "
+        "names, or none.",
+    ),
 ]
 _STORE_HELP = (
     "Folder of Chroma, or the URL of its server: "
@@ -135,8 +146,8 @@ ComparedModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Causal model: a name on the Hugging Face hub or a folder. Default: the model in "
-        "--settings; --protocol retrieval needs none.",
+        help="Causal model: a name on the Hugging Face hub, a folder or a GGUF file. Default: the "
+        "model in --settings; --protocol retrieval needs none.",
     ),
 ]
 ComparedStoreOption = Annotated[

@@ -19,6 +19,7 @@ from langchain_sift.cli.app import (
 from langchain_sift.cli.options import (
     CollectionOption,
     EmbeddingsOption,
+    GgufFileOption,
     KernelOption,
     LearningRateOption,
     LengthScaleOption,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     model: ModelOption,
     store: StoreOption,
+    gguf_file: GgufFileOption = None,
     collection: CollectionOption = None,
     embeddings: EmbeddingsOption = None,
     settings: SettingsOption = None,
@@ -139,10 +141,11 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, serve
         from langchain_sift.stores.location import ChromaLocation
+        from langchain_sift.ttft.model.names import join_gguf_file
 
         saved = read_saved(settings)
         served = ServingSettings(
-            model=model,
+            model=join_gguf_file(model, gguf_file),
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
             collection=collection,
             embeddings=embeddings,

@@ -59,8 +59,9 @@ class TestTimeFineTuning(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     model: Any
-    """A name on the Hugging Face Hub, a folder, or a loaded causal `PreTrainedModel`. The model is
-    never modified. A named model is loaded on first use and shared within the process."""
+    """A name on the Hugging Face Hub, a folder, a GGUF file, or a loaded causal `PreTrainedModel`.
+    The model is never modified. A named model is loaded on first use and shared within the
+    process."""
 
     tokenizer: Any = Field(default=None, exclude=True)
     """A `PreTrainedTokenizerBase`; required with a loaded model. None means that of the name."""
@@ -91,6 +92,10 @@ class TestTimeFineTuning(BaseModel):
     timeout: float | None = 600.0
     """Seconds from the call to the last token; then `RequestTimeout`. It includes the retrieval,
     which for this purpose runs in a separate thread. None means no limit."""
+
+    gguf_file: str | None = None
+    """GGUF file of a named model, whose weights are unpacked to `dtype`. None means that `model`
+    names it, or that there is none."""
 
     revision: str | None = None
     """Branch, tag or commit of a named model."""
@@ -184,6 +189,7 @@ class TestTimeFineTuning(BaseModel):
             language_model = load_language_model(
                 self.model,
                 self.tokenizer,
+                gguf_file=self.gguf_file,
                 revision=self.revision,
                 device=self.device,
                 dtype=self.dtype,
@@ -337,6 +343,7 @@ class TestTimeFineTuning(BaseModel):
             "model": self._model_name,
             "loaded": None if isinstance(self.model, str) else identifier_of(self.model),
             "tokenizer": None if self.tokenizer is None else identifier_of(self.tokenizer),
+            "gguf_file": self.gguf_file,
             "revision": self.revision,
             "dtype": self.dtype,
             "quantization": self.quantization,

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,24 +22,16 @@ from transformers import (
 
 from langchain_sift.errors import ArgumentError, ModelLoadError, SIFTError
 from langchain_sift.ttft.model.devices import resolve_device, resolve_dtype
+from langchain_sift.ttft.model.files import folder_of
+from langchain_sift.ttft.model.gguf import check_gguf_file, check_gguf_tokenizer, gguf_options
 from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.model.names import ModelName, join_gguf_file, parse_name
 from langchain_sift.ttft.model.quantization import (
     check_quantization,
     is_stored_quantized,
     quantization_config,
     settle_layers,
 )
-
-# Files to download from the hub: no pickles, no code, and no weights in a second format.
-_FILES = (
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
-    "model.safetensors",
-    "model*-of-*.safetensors",
-)
-
 
 T = TypeVar("T")
 
@@ -72,9 +62,7 @@ class _SharedObjects(Generic[T]):
 class _Source:
     """The settings that distinguish one copy of weights from another."""
 
-    name: str
-    """The hub's name, or the folder without links and relative parts."""
-
+    name: ModelName
     revision: str | None
     device: torch.device
     dtype: torch.dtype
@@ -94,6 +82,7 @@ def load_language_model(
     model: str | os.PathLike[str] | PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    gguf_file: str | None = None,
     revision: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
@@ -106,9 +95,13 @@ def load_language_model(
     Loading never runs code of the model's repository, and never reads a pickle.
 
     Args:
-        model: A name on the Hugging Face hub, a folder, or a loaded model. A loaded model is not
-            changed; it may be on several devices, and quantized.
-        tokenizer: Required with a loaded model. None means the tokenizer of that name.
+        model: A name on the Hugging Face hub, a folder, a GGUF file ("folder/file.gguf" or
+            "org/name/file.gguf"), or a loaded model. A loaded model is not changed; it may be on
+            several devices, and quantized.
+        tokenizer: Required with a loaded model. None means the tokenizer of that name, or the one
+            in the GGUF file.
+        gguf_file: A GGUF file in the folder or on the hub, whose weights are unpacked to `dtype`.
+            None means that `model` names it, or that there is none.
         revision: A branch, tag or commit on the hub. None means the newest commit of "main".
         device: The device to load to. None means "cuda" if it is available, otherwise "cpu".
         dtype: The dtype of the weights: "bfloat16", "float16" or "float32". None means bfloat16
@@ -132,15 +125,21 @@ def load_language_model(
         raise ArgumentError(
             f"model must be a name, a folder or a PreTrainedModel of transformers, got {model!r}"
         )
-    source_name = _canonical_name(name, revision)
-    target = resolve_device(device)
-    source = _Source(source_name, revision, target, resolve_dtype(dtype, target), quantization)
+    name = join_gguf_file(name, gguf_file)
     check_quantization(quantization)
+    target = resolve_device(device)
+    with _load_errors(f"the model {name!r}"):
+        place = parse_name(name)
+    if place.is_folder and revision is not None:
+        raise ArgumentError(
+            f"revision={revision!r} is for a name on the hub, and {place.place!r} is a folder"
+        )
+    source = _Source(place, revision, target, resolve_dtype(dtype, target), quantization)
     weights = _weights.get(source, lambda: _load_weights(name, source))
     if tokenizer is None:
         # From the folder of the weights: the hub may have another revision by now.
-        folder: Any = weights.name_or_path
-        tokenizer = _tokenizers.get(folder, lambda: _load_tokenizer(name, folder))
+        origin = str(weights.name_or_path), place.gguf_file
+        tokenizer = _tokenizers.get(origin, lambda: _load_tokenizer(name, *origin))
     return LanguageModel(name, weights, tokenizer)
 
 
@@ -159,78 +158,56 @@ def _wrap(
     return LanguageModel(type(model).__name__, model, tokenizer)
 
 
-def _canonical_name(name: str, revision: str | None) -> str:
-    path = Path(name)
-    if not path.is_dir():
-        return name
-    if revision is not None:
-        raise ArgumentError(
-            f"revision={revision!r} is for a name on the hub, and {name!r} is a folder"
-        )
-    return str(path.resolve())
-
-
 def _load_weights(name: str, source: _Source) -> PreTrainedModel:
     with _load_errors(f"the model {name!r}"):
-        folder = _folder_of(source)
-        _check_folder(Path(folder))
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        is_quantized = is_stored_quantized(name, config, source.quantization)
-        quantize = quantization_config(source.quantization, source.dtype)
-        # transformers takes None as "do not quantize", even if the stored weights are quantized.
-        options = {} if quantize is None else {"quantization_config": quantize}
-        # Quantized weights cannot be moved after loading.
-        device_map = {"": source.device} if is_quantized or quantize is not None else None
-        auto: Any = AutoModelForCausalLM
-        with _build_lock:
-            # Loading must not run code: only safetensors, no code from the repository.
-            loaded, report = auto.from_pretrained(
-                folder,
-                dtype=source.dtype,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,  # `_check_complete` names them
-                output_loading_info=True,
-                device_map=device_map,
-                **options,
-            )
-        _check_complete(report["missing_keys"], report["mismatched_keys"])
-        model: PreTrainedModel = loaded
-        if device_map is None:
-            model.to(device=source.device)  # type: ignore[call-arg]
+        folder = folder_of(source.name, source.revision)
+        if source.name.gguf_file is None:
+            model = _load_safetensors(name, folder, source)
+        else:
+            model = _load_gguf(name, folder, source)
     settle_layers(model)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
-def _folder_of(source: _Source) -> str:
-    """Return the folder with the model's files; download those that are missing."""
-    if Path(source.name).is_dir():
-        return source.name
-    if Path(source.name).is_absolute() or source.name.startswith("."):
-        raise ModelLoadError("there is no such folder")
-    try:
-        return snapshot_download(source.name, revision=source.revision, allow_patterns=list(_FILES))
-    except HFValidationError as error:
-        raise ModelLoadError(
-            "there is no such folder here, and no model on the hub can have this name"
-        ) from error
-    except Exception as error:  # of many kinds: no network, no such model, a token is required
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelLoadError(
-            "there is no such folder here, and the download from the hub failed: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+def _load_safetensors(name: str, folder: str, source: _Source) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    is_quantized = is_stored_quantized(name, config, source.quantization)
+    quantize = quantization_config(source.quantization, source.dtype)
+    if quantize is None and not is_quantized:
+        return _load(folder, source)
+    # transformers takes None as "do not quantize", even if the stored weights are quantized.
+    options = {} if quantize is None else {"quantization_config": quantize}
+    # Quantized weights cannot be moved after loading.
+    return _load(folder, source, device_map={"": source.device}, **options)
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError("there is no config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelLoadError(
-            "there are no weights in safetensors files, and a pickle is never read because it can "
-            "run code: load it where you trust it, and save it with model.save_pretrained"
+def _load_gguf(name: str, folder: str, source: _Source) -> PreTrainedModel:
+    if source.quantization is not None:
+        raise ArgumentError(f"{name!r} is quantized already: leave quantization out")
+    file = str(source.name.gguf_file)
+    check_gguf_file(Path(folder, file))
+    return _load(folder, source, **gguf_options(file))
+
+
+def _load(folder: str, source: _Source, **options: object) -> PreTrainedModel:
+    """Load weights of a folder to their device; never runs code, never reads a pickle."""
+    auto: Any = AutoModelForCausalLM
+    with _build_lock:
+        loaded, report = auto.from_pretrained(
+            folder,
+            dtype=source.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # `_check_complete` names them
+            output_loading_info=True,
+            **options,
         )
+    _check_complete(report["missing_keys"], report["mismatched_keys"])
+    model: PreTrainedModel = loaded
+    if "device_map" not in options:
+        model.to(device=source.device)  # type: ignore[call-arg]
+    return model
 
 
 def _check_complete(missing: Sequence[str], mismatched: Sequence[Sequence[object]]) -> None:
@@ -242,10 +219,13 @@ def _check_complete(missing: Sequence[str], mismatched: Sequence[Sequence[object
         )
 
 
-def _load_tokenizer(name: str, folder: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, folder: str, gguf_file: str | None) -> PreTrainedTokenizerBase:
+    options = {} if gguf_file is None else {"gguf_file": gguf_file}
     with _load_errors(f"the tokenizer of {name!r}"):
+        if gguf_file is not None:
+            check_gguf_tokenizer(Path(folder, gguf_file))
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False
+            folder, trust_remote_code=False, **options
         )
     return tokenizer
 

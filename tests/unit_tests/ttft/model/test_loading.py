@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, T5Config
 
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import LanguageModel, load_language_model
-from langchain_sift.ttft.model import loading
+from langchain_sift.ttft.model import files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -124,7 +124,7 @@ def test_a_slow_download_does_not_block_other_loads(
         assert proceed.wait(timeout=60)
         return huggingface_hub.snapshot_download(*args, **options)
 
-    monkeypatch.setattr(loading, "snapshot_download", slow_download)
+    monkeypatch.setattr(files, "snapshot_download", slow_download)
     before = len(weight_loads)
     with ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(load_language_model, "org/tiny", dtype="float32") for _ in range(2)]
@@ -248,7 +248,7 @@ def test_only_safe_files_are_downloaded(
         request.update(options, name=name)
         return str(tiny_model_path)
 
-    monkeypatch.setattr(loading, "snapshot_download", download)
+    monkeypatch.setattr(files, "snapshot_download", download)
     load_language_model("org/model", revision="v1")
     assert (request["name"], request["revision"]) == ("org/model", "v1")
     names = [

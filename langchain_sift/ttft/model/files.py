@@ -1,0 +1,70 @@
+"""Find or download the files of a model, and refuse those that are not safe to load."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from langchain_sift.errors import ModelLoadError
+from langchain_sift.ttft.model.names import ModelName
+
+# Files to download from the hub: no pickles, no code, and no weights in a second format.
+_FILES = (
+    "*.json",
+    "*.jinja",
+    "*.model",
+    "*.txt",
+    "model.safetensors",
+    "model*-of-*.safetensors",
+)
+
+
+def folder_of(name: ModelName, revision: str | None) -> str:
+    """Return the folder with the model's files; download those that are missing.
+
+    Raises:
+        ModelLoadError: If there is no such folder, nor such a name on the hub, or it lacks files.
+    """
+    folder = _local_folder(name, revision)
+    if name.gguf_file is None:
+        _check_files(Path(folder))
+    elif not (Path(folder) / name.gguf_file).is_file():
+        raise ModelLoadError(f"there is no file {name.gguf_file!r} in {name.place!r}")
+    return folder
+
+
+def _local_folder(name: ModelName, revision: str | None) -> str:
+    place = name.place
+    if name.is_folder:
+        return place
+    if Path(place).is_absolute() or place.startswith("."):
+        raise ModelLoadError("there is no such folder")
+    files = list(_FILES) if name.gguf_file is None else [glob.escape(name.gguf_file)]
+    try:
+        return snapshot_download(place, revision=revision, allow_patterns=files)
+    except HFValidationError as error:
+        raise ModelLoadError(
+            "there is no such folder here, and no model on the hub can have this name"
+        ) from error
+    except Exception as error:  # of many kinds: no network, no such model, a token is required
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelLoadError(
+            "there is no such folder here, and the download from the hub failed: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _check_files(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(
+            "there is no config.json; of a repository of GGUF files, name one with gguf_file "
+            "(--gguf-file)"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelLoadError(
+            "there are no weights in safetensors files, and a pickle is never read because it can "
+            "run code: load it where you trust it, and save it with model.save_pretrained"
+        )
