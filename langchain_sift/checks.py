@@ -54,14 +54,34 @@ def check_positive(name: str, value: Any, *, optional: bool = False) -> None:
         raise ArgumentError(f"{name} must be positive and finite{none}, got {value!r}")
 
 
-def check_not_negative(name: str, value: Any) -> None:
-    """Check that a value is a finite number of at least 0.
+def check_not_negative(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check that a value is a finite number of at least 0; with `optional`, or None.
 
     Raises:
         ArgumentError: If it is not.
     """
+    if optional and value is None:
+        return
     if not (is_finite_number(value) and value >= 0):
-        raise ArgumentError(f"{name} must be finite and not negative, got {value!r}")
+        none = ", or None" if optional else ""
+        raise ArgumentError(f"{name} must be finite and not negative{none}, got {value!r}")
+
+
+def check_between(
+    name: str, value: Any, lowest: float, highest: float, *, optional: bool = False
+) -> None:
+    """Check that a value is a number from `lowest` to `highest`; with `optional`, or None.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if optional and value is None:
+        return
+    if not (is_finite_number(value) and lowest <= value <= highest):
+        none = ", or None" if optional else ""
+        raise ArgumentError(
+            f"{name} must be a number from {lowest} to {highest}{none}, got {value!r}"
+        )
 
 
 def check_fraction(name: str, value: Any) -> None:

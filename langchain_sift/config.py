@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from langchain_sift.checks import check_integer, check_not_negative, check_positive
+from langchain_sift.checks import check_between, check_integer, check_not_negative, check_positive
 from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
@@ -162,9 +162,33 @@ class GenerationConfig:
     max_tokens: int = 256
     """Maximum number of new tokens; fewer if the model's context is full before."""
 
-    temperature: float = 0.0
+    temperature: float | None = 0.0
     """Sampling temperature. 0 always takes the likeliest token; 1 samples from the model's
-    probabilities."""
+    probabilities. None means what the model's `generation_config` recommends, or else 0."""
+
+    top_p: float | None = None
+    """Sample only from the likeliest tokens that together have this probability (nucleus sampling,
+    arXiv 1904.09751). 1 means all tokens, 0 the likeliest alone. None means what the model's
+    `generation_config` recommends, or else all."""
+
+    top_k: int | None = None
+    """Sample only from this many of the likeliest tokens. 0 means all. None as in `top_p`."""
+
+    min_p: float | None = None
+    """Sample only from tokens with at least this share of the likeliest token's probability
+    (arXiv 2407.01082). 0 means all, 1 the likeliest alone. None as in `top_p`."""
+
+    repetition_penalty: float | None = None
+    """Divide positive scores of tokens in the prompt or the answer, and multiply negative ones
+    (arXiv 1909.05858). Above 1 discourages repetition, 1 has no effect. None means that of the
+    model's `generation_config`, or else 1."""
+
+    frequency_penalty: float = 0.0
+    """Lower the score of a token by this for each time that the answer contains it, from -2 to 2
+    as in OpenAI's API. 0 has no effect."""
+
+    presence_penalty: float = 0.0
+    """Lower the score of each token that the answer contains by this, from -2 to 2."""
 
     stop: tuple[str, ...] = ()
     """Stop strings: the answer ends before the first of them."""
@@ -185,7 +209,13 @@ class GenerationConfig:
         """
         object.__setattr__(self, "stop", _strings("stop", self.stop))
         check_integer("max_tokens", self.max_tokens, 1)
-        check_not_negative("temperature", self.temperature)
+        check_not_negative("temperature", self.temperature, optional=True)
+        check_between("top_p", self.top_p, 0, 1, optional=True)
+        check_integer("top_k", self.top_k, 0, optional=True)
+        check_between("min_p", self.min_p, 0, 1, optional=True)
+        check_positive("repetition_penalty", self.repetition_penalty, optional=True)
+        check_between("frequency_penalty", self.frequency_penalty, -2, 2)
+        check_between("presence_penalty", self.presence_penalty, -2, 2)
         check_integer("seed", self.seed, 0, optional=True)
         if self.seed is not None and self.seed >= 1 << 63:
             raise ArgumentError(f"seed must be below 2**63, got {self.seed}")

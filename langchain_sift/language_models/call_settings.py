@@ -30,14 +30,23 @@ FINETUNE_SETTINGS = (
     "max_train_seconds",
     "min_gain",
 )
+GENERATION_SETTINGS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+    "seed",
+)
 CALL_SETTINGS = (
     "documents",
     "retriever",
     "k",
     "filter",
-    "max_tokens",
-    "temperature",
-    "seed",
+    *GENERATION_SETTINGS,
     "stop",
     "timeout",
     "reservation",

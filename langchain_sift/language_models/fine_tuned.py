@@ -42,6 +42,7 @@ from langchain_sift.language_models.batches import (
 )
 from langchain_sift.language_models.call_settings import (
     FINETUNE_SETTINGS,
+    GENERATION_SETTINGS,
     CallSettings,
     check_arguments,
 )
@@ -80,8 +81,30 @@ class TestTimeFineTuning(BaseModel):
     max_tokens: int = 256
     """Maximum number of tokens of an answer; fewer if the model's context ends first."""
 
-    temperature: float = 0.0
-    """Sampling temperature. At 0 the most likely token is chosen."""
+    temperature: float | None = None
+    """Sampling temperature. At 0 the most likely token is chosen. None means what the checkpoint's
+    `generation_config` recommends, or 0 if it does not recommend sampling."""
+
+    top_p: float | None = None
+    """Sample from the likeliest tokens with together this probability; 1 means all. None means
+    what the checkpoint recommends, or else all."""
+
+    top_k: int | None = None
+    """Sample from this many of the likeliest tokens; 0 means all. None as in `top_p`."""
+
+    min_p: float | None = None
+    """Sample from tokens with at least this share of the likeliest token's probability; 0 means
+    all. None as in `top_p`."""
+
+    repetition_penalty: float | None = None
+    """Above 1, discourages tokens that the prompt or the answer contains; 1 has no effect. None
+    means that of the checkpoint, or else 1."""
+
+    frequency_penalty: float = 0.0
+    """Lowers a token's score by this for each time that the answer contains it; from -2 to 2."""
+
+    presence_penalty: float = 0.0
+    """Lowers the score of each token that the answer contains by this; from -2 to 2."""
 
     seed: int | None = None
     """Seed of the sampling. None means a different answer each time."""
@@ -323,12 +346,11 @@ class TestTimeFineTuning(BaseModel):
         self, call: Mapping[str, Any], *, keep_special_tokens: bool = False
     ) -> GenerationConfig:
         stop: Any = call.get("stop") or self.stop or ()
+        chosen: Any = {name: call.get(name, getattr(self, name)) for name in GENERATION_SETTINGS}
         return GenerationConfig(
-            max_tokens=call.get("max_tokens", self.max_tokens),
-            temperature=call.get("temperature", self.temperature),
-            seed=call.get("seed", self.seed),
             stop=(stop,) if isinstance(stop, str) else stop,
             keep_special_tokens=keep_special_tokens,
+            **chosen,
         )
 
     @property
@@ -348,9 +370,7 @@ class TestTimeFineTuning(BaseModel):
             "dtype": self.dtype,
             "quantization": self.quantization,
             "finetune": repr(self.finetune),
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "seed": self.seed,
+            **{name: getattr(self, name) for name in GENERATION_SETTINGS},
             "stop": self.stop,
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from langchain_core.documents import Document
 
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.options import (
     FineTuneOptions,
@@ -24,29 +25,6 @@ _MIN_TIMEOUT = 1e-3  # a timeout must be positive
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """Fields of the model that a request sets; None means the model's default."""
-
-    max_tokens: int | None
-    temperature: float | None
-    seed: int | None
-    stop: list[str] | None
-
-    @classmethod
-    def of(cls, body: ChatCompletionRequest | CompletionRequest) -> Self:
-        """Return the fields that a request sets."""
-        max_tokens = body.max_tokens
-        if isinstance(body, ChatCompletionRequest):
-            max_tokens = body.max_completion_tokens or max_tokens
-        return cls(
-            max_tokens=max_tokens,
-            temperature=body.temperature,
-            seed=None if body.seed is None else body.seed % (1 << 63),
-            stop=[body.stop] if isinstance(body.stop, str) else body.stop or None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class RequestSettings:
     """The settings of one request, within the limits of the server."""
 
@@ -58,7 +36,9 @@ class RequestSettings:
     """Filter in addition to the tenant's. None means no further filter."""
 
     fine_tuning: FineTuneOptions
-    generation: Generation
+    generation: Mapping[str, object]
+    """Settings of the answer that the request sets."""
+
     timeout: float
     """Seconds for the whole request."""
 
@@ -82,7 +62,7 @@ class RequestSettings:
             retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
             filter=options.filter,
             fine_tuning=_within_limits(options, server.finetune),
-            generation=Generation.of(body),
+            generation=_generation(body),
             timeout=min(options.timeout or server.timeout, server.timeout),
         )
 
@@ -105,14 +85,27 @@ class RequestSettings:
             source = {"retriever": self.retriever, "filter": self.filter}
         else:
             source = {"documents": documents}
-        generation = asdict(self.generation)
         return {
             **source,
             **self.fine_tuning.model_dump(exclude_none=True),
-            **{name: value for name, value in generation.items() if value is not None},
+            **self.generation,
             "reservation": reservation,
             "timeout": max(self.timeout - elapsed, _MIN_TIMEOUT),
         }
+
+
+def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str, object]:
+    """Return the settings of the answer that a request sets."""
+    chosen: dict[str, object] = body.model_dump(include={*GENERATION_SETTINGS}, exclude_none=True)
+    if isinstance(body, ChatCompletionRequest) and body.max_completion_tokens:
+        chosen["max_tokens"] = body.max_completion_tokens
+    if body.seed is not None:
+        chosen["seed"] = body.seed % (1 << 63)
+    if body.top_k is not None:
+        chosen["top_k"] = max(0, body.top_k)
+    if body.stop:
+        chosen["stop"] = [body.stop] if isinstance(body.stop, str) else body.stop
+    return chosen
 
 
 def _within_limits(options: TTFTOptions, finetune: FineTuneConfig) -> FineTuneOptions:

@@ -163,6 +163,8 @@ def _only(value: int) -> BeforeValidator:
 
 _NO = _only(value=False)
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True)]
+Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
 Stop = str | Annotated[list[str], Field(max_length=16)]
 
 
@@ -174,14 +176,20 @@ class _Request(_Strict):
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
+    top_p: Share | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    # Not of OpenAI; named and bounded as by vLLM.
+    top_k: Annotated[int, Field(ge=-1, strict=True, description="-1 and 0 mean all.")] | None = None
+    min_p: Share | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = (
+        None
+    )
     seed: Seed | None = None
     stop: Stop | None = None
     ttft: TTFTOptions | None = None
 
     n: Annotated[Literal[1] | None, _only(1)] = None
-    top_p: Annotated[Literal[1] | None, _only(1)] = None
-    presence_penalty: Annotated[Literal[0] | None, _only(0)] = None
-    frequency_penalty: Annotated[Literal[0] | None, _only(0)] = None
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
     # Ignored: they never change an answer.

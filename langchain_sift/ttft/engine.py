@@ -29,6 +29,7 @@ from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
+from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
@@ -224,7 +225,7 @@ class Engine:
         return outcome.adapter
 
     def _fit_context(self, task: GenerationTask) -> GenerationTask:
-        """Check the prompt, and limit the answer to the rest of the model's context."""
+        """Check the prompt, complete the settings, and limit the answer to the model's context."""
         limit, length = self.language_model.context_length, len(task.prompt)
         if length == 0 or length >= limit:
             bounds = f"must have from 1 to {limit - 1} tokens, got {length}"
@@ -233,9 +234,9 @@ class Engine:
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
             raise ArgumentError(f"the prompt {bounds}")
         self._check_vocabulary(task.prompt)
-        if task.config.max_tokens <= limit - length:
-            return task
-        return replace(task, config=replace(task.config, max_tokens=limit - length))
+        config = with_recommended(task.config, self.language_model.model)
+        max_tokens = min(config.max_tokens, limit - length)
+        return replace(task, config=replace(config, max_tokens=max_tokens))
 
     def _check_pairs(self, pairs: Pairs) -> None:
         limit = self.language_model.context_length

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 from langchain_sift.config import GenerationConfig
+from langchain_sift.ttft.sampling import Sampling
 from langchain_sift.ttft.stop_strings import StopStrings
 
 
@@ -75,7 +75,11 @@ def generate(
         bos_token_id=settings.bos_token_id,
         pad_token_id=settings.pad_token_id if settings.pad_token_id is not None else 0,
     )
-    sampling = _Sampling(continuations, model.device)
+    sampling = Sampling(
+        [row.config for row in continuations],
+        [len(row.prompt) for row in continuations],
+        model.device,
+    )
     rows_done = _RowsDone(tokenizer, continuations, end_tokens)
     with torch.inference_mode():
         model.generate(  # type: ignore[operator]
@@ -115,45 +119,6 @@ def _token_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
     if token_ids is None:
         return frozenset()
     return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
-
-
-class _Sampling(LogitsProcessor):
-    """Makes the likeliest token a sample, for rows with a temperature above 0.
-
-    With Gumbel noise added to log p / temperature, the largest is a draw from the softmax
-    (Gumbel 1954; Maddison et al., arXiv 1411.0030). Each row has a generator of its own, so its
-    sample depends neither on the other rows nor on other threads of the process.
-    """
-
-    def __init__(self, continuations: Sequence[Continuation], device: torch.device) -> None:
-        self._temperatures = [_in_float32(row.config.temperature) for row in continuations]
-        self._generators = []
-        for row in continuations:
-            generator = torch.Generator(device)
-            if row.config.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(row.config.seed)
-            self._generators.append(generator)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        del input_ids
-        if not any(self._temperatures):
-            return scores
-        scores = scores.float().clone()
-        for row, temperature in enumerate(self._temperatures):
-            if temperature > 0:
-                noise = torch.empty_like(scores[row])
-                noise.exponential_(generator=self._generators[row]).log_().neg_()
-                # With a maximum of 0, the score of the likeliest token cannot overflow.
-                scores[row] = (scores[row] - scores[row].max()) / temperature + noise
-        return scores
-
-
-def _in_float32(temperature: float) -> float:
-    """Return the nearest finite temperature that float32 has; 0 stays 0, others stay above."""
-    range_ = torch.finfo(torch.float32)
-    return 0.0 if temperature == 0 else min(max(temperature, range_.tiny), range_.max)
 
 
 class _RowsDone(StoppingCriteria):

@@ -106,8 +106,9 @@ def _unknown_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
     return [token for token in ids if ids[token] >= size and token not in rare]
 
 
-# Settings of a model that define its special tokens or change the probability of the next token.
-# All others choose a search (beams, drafts), or change what is returned and when it ends.
+# Settings of a model that define its special tokens or change the probability of the next token,
+# except for those of `sampling.with_recommended`, which a call may change. All others choose a
+# search (beams, drafts), or change what is returned and when it ends.
 _MODEL_SETTINGS = (
     "bos_token_id",
     "eos_token_id",
@@ -118,7 +119,6 @@ _MODEL_SETTINGS = (
     "min_new_tokens",
     "no_repeat_ngram_size",
     "remove_invalid_values",
-    "repetition_penalty",
     "sequence_bias",
     "suppress_tokens",
     "watermarking_config",

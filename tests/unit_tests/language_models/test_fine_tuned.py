@@ -625,7 +625,10 @@ def test_the_same_seed_samples_the_same_answer(model: Model) -> None:
     assert ask(seed=3) == ask(seed=3)
     assert len({ask(seed=seed) for seed in range(6)}) > 3
     assert len({ask() for _ in range(6)}) > 3
-    assert text_of(model.invoke(QUESTION)) == text_of(model.invoke(QUESTION, temperature=0.0))
+    greedy = text_of(model.invoke(QUESTION, temperature=0.0, max_tokens=12))
+    assert text_of(model.invoke(QUESTION, max_tokens=12)) == greedy
+    assert ask(seed=3, top_k=1) == ask(seed=4, top_p=0) == ask(min_p=1) == greedy
+    assert text_of(model.bind(repetition_penalty=1e4).invoke(QUESTION, max_tokens=12)) != greedy
 
 
 def test_a_request_above_max_tokens_is_refused_before_the_retrieval(

@@ -250,10 +250,14 @@ async def test_generation_options(client, models):
     for seed in (7, -7):
         texts = {(await complete(client, TEXT, temperature=1.5, seed=seed))[0] for _ in range(3)}
         assert len(texts) == 1
-    expected = await models[TEXT].agenerate([QUESTION], temperature=1.5, seed=7)
-    assert (await complete(client, TEXT, temperature=1.5, seed=7))[0] == expected.generations[0][
-        0
-    ].text
+    sampling = {"temperature": 1.5, "seed": 7}
+    penalties = {"repetition_penalty": 1.5, "frequency_penalty": 1, "presence_penalty": -1}
+    answers = set()
+    for asked in (sampling, {**sampling, "top_p": 0.5, "top_k": 9, "min_p": 0.01}, penalties):
+        expected = await models[TEXT].agenerate([QUESTION], **asked)
+        answers.add((await complete(client, TEXT, **asked))[0])
+        assert expected.generations[0][0].text in answers
+    assert len(answers) == 3
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,6 @@ def test_settings_of_the_model_that_choose_a_search_are_ignored(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"repetition_penalty": 1.5},
         {"no_repeat_ngram_size": 2},
         {"suppress_tokens": [*range(200)]},
         {"begin_suppress_tokens": [*range(200, 400)]},
