@@ -21,8 +21,8 @@ from pydantic import ConfigDict
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_settings import CALL_SETTINGS
-from langchain_sift.language_models.chat_templates import tokenize
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
 
@@ -164,7 +164,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         settings = self._call_settings(call, stop=stop, run=run)
         return Answer(
             self._engine or (lambda: self.engine),
-            functools.partial(tokenize, text=prompt),
+            functools.partial(text_tokens, text=prompt),
             well_formed(prompt),
             settings,
         )

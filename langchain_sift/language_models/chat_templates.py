@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 from langchain_core.messages import BaseMessage
@@ -16,6 +16,8 @@ from langchain_core.messages import BaseMessage
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.tools import Tool
 from langchain_sift.language_models.turns import Turn, TurnCall, merge_turns, to_text, to_turns
+from langchain_sift.ttft.model.control_tokens import MARK, control_tokens
+from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def render(
     human message, calls one by one, ids as Mistral wants them. Without a template, the prompt is
     the texts of the messages, separated by blank lines.
 
+    Only the template writes control tokens: their names in messages and tools are text.
+
     Args:
         tokenizer: The model's tokenizer.
         messages: At least one message.
@@ -66,28 +70,21 @@ def render(
             "describe the tools in the prompt"
         )
     if not tokenizer.chat_template:
-        return tokenize(tokenizer, to_text(messages))
+        return text_tokens(tokenizer, to_text(messages))
     turns = to_turns(messages)
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
     text = _render_accepted_form(tokenizer, turns, tools)
     if must_call:
-        text += call_opening(tokenizer, tools)
-    return tokenize(tokenizer, text, special_tokens=False)
+        text += call_opening(tokenizer, control_tokens(tokenizer).mark_all(tools))
+    return _encode(tokenizer, well_formed(text))
 
 
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, special_tokens: bool = True
-) -> list[int]:
-    """Return the token ids of a prompt.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        text: The prompt.
-        special_tokens: If True, the tokenizer adds its special tokens, such as that of the
-            beginning. A chat template has written them already.
-    """
-    encoded = tokenizer(well_formed(text), add_special_tokens=special_tokens, verbose=False)
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a rendered conversation, whose template wrote control tokens."""
+    if MARK in text:
+        return control_tokens(tokenizer).encode(text)
+    encoded = tokenizer(text, add_special_tokens=False, verbose=False)
     return list(encoded["input_ids"])
 
 
@@ -138,8 +135,9 @@ def _name(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _apply(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], tools: Sequence[Tool]) -> str:
-    conversation: list[Any] = list(turns)
-    schemas: list[Any] = [dict(tool) for tool in tools]
+    """Render turns as text, in which the names of control tokens in the turns are marked."""
+    mark_all = control_tokens(tokenizer).mark_all
+    conversation, schemas = mark_all(list(turns)), mark_all(list(tools))
     try:
         text = tokenizer.apply_chat_template(
             conversation, tools=schemas or None, add_generation_prompt=True, tokenize=False
@@ -167,7 +165,7 @@ def _render_accepted_form(
         except ArgumentError as error:
             refusals.append(error)
             continue
-        if all(part in texts[-1] for part in required):
+        if all(part in texts[-1].replace(MARK, "") for part in required):
             return texts[-1]
     if not texts:
         raise refusals[-1]

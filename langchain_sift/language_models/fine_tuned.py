@@ -46,10 +46,10 @@ from langchain_sift.language_models.call_settings import (
     CallSettings,
     check_arguments,
 )
-from langchain_sift.language_models.chat_templates import tokenize
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.ttft import AdapterCache, Engine, load_language_model, shared_engine
+from langchain_sift.ttft.model.tokens import text_tokens
 
 
 class TestTimeFineTuning(BaseModel):
@@ -230,7 +230,7 @@ class TestTimeFineTuning(BaseModel):
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenize a text with the model's tokenizer."""
-        return tokenize(self.engine.language_model.tokenizer, text)
+        return text_tokens(self.engine.language_model.tokenizer, text)
 
     def batch(
         self,

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import beginning
+from langchain_sift.ttft.model.tokens import beginning, text_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
-from langchain_sift.ttft.texts import well_formed
 
 # Bounds the memory of one forward pass, for texts of any length.
 TOKENS_IN_A_BATCH = 8192
@@ -41,10 +40,7 @@ def mean_hidden_states(
     tokenizer = language_model.tokenizer
     # The tokenizer must not truncate: that setting is shared by all threads that use it.
     token_ids = [
-        tokenizer(well_formed(text), verbose=False)["input_ids"][:max_length]
-        or beginning(tokenizer)
-        or [0]
-        for text in texts
+        text_tokens(tokenizer, text)[:max_length] or beginning(tokenizer) or [0] for text in texts
     ]
     means: dict[int, npt.NDArray[np.float32]] = {}
     for batch in _batches(token_ids):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.texts import well_formed
 
 # Bounds the part of a text that is tokenized for a document of `max_length` tokens.
@@ -24,7 +25,7 @@ class TokenizedDocument:
     """Index of the document among the request's texts."""
 
     token_ids: tuple[int, ...]
-    """At most `max_length` token ids, the tokenizer's special tokens included."""
+    """At most `max_length` token ids, with those that begin every text; see `text_tokens`."""
 
     truncated: bool
     """If True, the end of the text was cut off."""
@@ -45,37 +46,38 @@ def tokenize_documents(
 ) -> list[TokenizedDocument]:
     """Tokenize the first documents that are long enough to train on, in order.
 
+    A document ends with its last word, without a token for the end of a text: most are parts of
+    longer texts, and the model would learn to stop early.
+
     Args:
         tokenizer: The tokenizer of the model.
-        texts: The texts. Those with fewer than two tokens, special tokens not counted, are
-            skipped: their index is missing from the result.
+        texts: The texts. Those with fewer than two tokens are skipped: their index is missing from
+            the result.
         max_length: Number of tokens at which a document is cut.
         max_documents: Number of documents at which to stop. Later texts are not read. None means
             no limit.
     """
+    start = _start(tokenizer)
     documents: list[TokenizedDocument] = []
     for index, text in enumerate(texts):
         if len(documents) == max_documents:
             break
-        encoded = _encode(tokenizer, well_formed(text), max_length)
-        token_ids = encoded["input_ids"]
-        if len(token_ids) - sum(encoded["special_tokens_mask"]) < 2:
+        token_ids = _first_tokens(tokenizer, text, max_length)
+        if len(token_ids) < 2:
             continue
-        kept = tuple(token_ids[:max_length])
-        documents.append(TokenizedDocument(index, kept, len(token_ids) > max_length))
+        whole = (*start, *token_ids)
+        documents.append(TokenizedDocument(index, whole[:max_length], len(whole) > max_length))
     return documents
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, text: str, max_length: int
-) -> Mapping[str, list[int]]:
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[int]:
     """Return the tokens of a text, or more than `max_length` of them if it is very long."""
-    start = text[: _CHARACTERS_PER_TOKEN * max_length]
-    encoded: Any = tokenizer(start, return_special_tokens_mask=True, verbose=False)
+    beginning = text[: _CHARACTERS_PER_TOKEN * max_length]
+    token_ids = plain_tokens(tokenizer, beginning)
     # A cut changes only the tokens next to it.
-    if len(start) < len(text) and len(encoded["input_ids"]) <= 2 * max_length:
-        encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
-    return cast("Mapping[str, list[int]]", encoded)
+    if len(beginning) < len(text) and len(token_ids) <= 2 * max_length:
+        return plain_tokens(tokenizer, text)
+    return token_ids
 
 
 def max_token_count(text: str, max_length: int) -> int:
@@ -116,7 +118,35 @@ def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the tokens of a text without special tokens."""
-    encoded = tokenizer(well_formed(text), add_special_tokens=False, verbose=False)
-    token_ids: list[int] = encoded["input_ids"]
-    return token_ids
+    """Return the tokens of a text alone.
+
+    The names of control tokens in it are text; see `ControlTokens`.
+    """
+    text = well_formed(text)
+    token_ids = _encode(tokenizer, text, special_tokens=False)
+    control = control_tokens(tokenizer)
+    if control.id_set.isdisjoint(token_ids):
+        return token_ids
+    return control.encode(control.mark(text))
+
+
+def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a text after those with which the tokenizer begins every text.
+
+    Tokens with which it ends every text, as some do after training with them, are left out:
+    nothing could follow in a prompt, and a document is a part of a longer text.
+    """
+    return [*_start(tokenizer), *plain_tokens(tokenizer, text)]
+
+
+def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that the tokenizer puts before a text."""
+    plain = _encode(tokenizer, "a", special_tokens=False)
+    whole = _encode(tokenizer, "a", special_tokens=True)
+    lengths = range(len(whole) - len(plain) + 1)
+    return whole[: next((n for n in lengths if whole[n : n + len(plain)] == plain), 0)]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special_tokens: bool) -> list[int]:
+    encoded: Any = tokenizer(text, add_special_tokens=special_tokens, verbose=False)
+    return list(encoded["input_ids"])

@@ -1,0 +1,177 @@
+"""Keep control tokens, which a chat template writes, apart from their names in a text.
+
+A tokenizer reads `<|im_end|>` in a document as the token that ends a turn. Here a text is only
+text: its tokens are those of the characters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+# Unlike a character, a text cannot contain these by chance, nor by intent.
+_NONCE = secrets.token_hex(8)
+MARK = f"\ue000{_NONCE}\ue001"
+"""Inside the name of a control token, it says that the name is text."""
+
+# Names in brackets. A template contains words as well, which a user may have added as tokens.
+_BRACKETED = re.compile(r"[<\[({|｜].+[>\])}|｜]", re.DOTALL)
+_BYTE = re.compile("<0x[0-9A-F]{2}>")  # one byte of a character that has no token
+_ALWAYS_CONTROL = re.compile(r"<[|｜].+[|｜]>|</?(?:think|tool_call|tool_response)>", re.DOTALL)
+
+_guard = threading.Lock()
+_known: weakref.WeakKeyDictionary[
+    PreTrainedTokenizerBase, tuple[tuple[int, str], ControlTokens]
+] = weakref.WeakKeyDictionary()
+
+
+class ControlTokens:
+    """The control tokens of a tokenizer.
+
+    These are its special tokens, the added tokens of the form `<|...|>`, those that mark
+    reasoning and calls, such as `<think>`, and other added tokens in brackets that its chat
+    template writes. Markers that are no tokens, such as Llama 2's `[INST]`, are ordinary text,
+    and cannot be told from it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Find the tokens."""
+        self._tokenizer = weakref.ref(tokenizer)  # the cache must not keep it alive
+        self._backend: Tokenizer | None = None
+        self._lock = threading.Lock()
+        self.ids = _find(tokenizer)
+        """Ids of the tokens, by their names."""
+        self.id_set = frozenset(self.ids.values())
+        names = sorted(self.ids, key=len, reverse=True)
+        self._longest = len(names[0]) if names else 0
+        self._prefixes = {name[:end] for name in names for end in range(1, len(name))}
+        self._suffixes = {name[start:] for name in names for start in range(1, len(name))}
+        self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        self._first_letters = re.compile("|".join(_first_letters(names)) or r"(?!)", re.DOTALL)
+
+    def mark(self, text: str) -> str:
+        """Mark the names of control tokens in a text, so that a template can include the text.
+
+        Also marked is the end of a text that a template could complete to such a name.
+        """
+        marked = self._first_letters.sub(lambda match: match[0] + MARK, text)
+        lengths = range(1, min(self._longest, len(text) + 1))
+        if any(text[:length] in self._suffixes for length in lengths):
+            marked = MARK + marked
+        if any(text[-length:] in self._prefixes for length in lengths):
+            marked += MARK
+        return marked
+
+    def mark_all(self, value: Any) -> Any:
+        """Mark all texts in a value of JSON, keys included."""
+        if isinstance(value, str):
+            return self.mark(value)
+        if isinstance(value, Mapping):
+            return {self.mark_all(key): self.mark_all(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark_all(item) for item in value]
+        return value
+
+    def names_in(self, text: str) -> list[str]:
+        """Return the names of control tokens in a marked text, in order; marked ones are text."""
+        return self._names.findall(text)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a marked text; names without a mark are control tokens."""
+        tokenizer = self._tokenizer()
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            return list(self._encode_in_parts(text, tokenizer))
+        with self._lock:
+            if self._backend is None:
+                self._backend = _with_other_names(backend, self.ids)
+        spelled = self._names.sub(lambda match: _other_name(self.ids[match[0]]), text)
+        ids: list[int] = self._backend.encode(
+            spelled.replace(MARK, ""), add_special_tokens=False
+        ).ids
+        return ids
+
+    def _encode_in_parts(self, text: str, tokenizer: Any) -> Iterator[int]:
+        """Yield the token ids of a marked text from a tokenizer in Python."""
+        done = 0
+        for match in [*self._names.finditer(text), None]:
+            part = text[done : match.start() if match else None].replace(MARK, "")
+            for token in tokenizer.tokenize(part, split_special_tokens=True) if part else ():
+                # A tokenizer that splits at white space may know the name as a word.
+                pieces = [*token] if token in self.ids else [token]
+                yield from tokenizer.convert_tokens_to_ids(pieces)
+            if match:
+                yield self.ids[match[0]]
+                done = match.end()
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
+    """Return the control tokens of a tokenizer, which are found once."""
+    state = (len(tokenizer), str(tokenizer.chat_template))
+    with _guard:
+        known_state, found = _known.get(tokenizer, (None, None))
+        if found is None or known_state != state:
+            found = ControlTokens(tokenizer)
+            _known[tokenizer] = state, found
+    return found
+
+
+def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    template = str(tokenizer.chat_template or "")
+    special = set(tokenizer.all_special_tokens)
+    ids = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    for token_id, token in tokenizer.added_tokens_decoder.items():
+        name = token.content
+        is_written = _BRACKETED.fullmatch(name) and name in template
+        if token.special or name in special or is_written or _ALWAYS_CONTROL.fullmatch(name):
+            ids[name] = token_id
+    return {
+        name: int(token_id)
+        for name, token_id in ids.items()
+        if len(name.strip()) > 1 and not _BYTE.fullmatch(name)
+    }
+
+
+def _first_letters(names: list[str]) -> Iterator[str]:
+    """Yield, for each first letter, a pattern of the letter before the rest of a name."""
+    rests: dict[str, list[str]] = {}
+    for name in names:
+        rests.setdefault(name[0], []).append(re.escape(name[1:]))
+    for letter, rest in rests.items():
+        yield f"{re.escape(letter)}(?={'|'.join(rest)})"
+
+
+def _other_name(token_id: int) -> str:
+    return f"\ue000{_NONCE}{token_id}\ue001"
+
+
+def _with_other_names(backend: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
+    """Return a copy of a tokenizer that knows control tokens by names that no text contains."""
+    other = {name: _other_name(token_id) for name, token_id in ids.items()}
+    stored: dict[str, Any] = json.loads(backend.to_str())
+    stored.update(truncation=None, padding=None, post_processor=None)
+    for token in stored["added_tokens"]:
+        token["content"] = other.get(token["content"], token["content"])
+    model = stored["model"]
+    if isinstance(model["vocab"], Mapping):
+        model["vocab"] = {other.get(name, name): i for name, i in model["vocab"].items()}
+    else:  # Unigram has pairs of a piece and its score
+        model["vocab"] = [[other.get(name, name), score] for name, score in model["vocab"]]
+    if model.get("unk_token") in other:
+        model["unk_token"] = other[model["unk_token"]]
+    if "merges" in model:
+        model["merges"] = [merge for merge in model["merges"] if not _involves(merge, other)]
+    return Tokenizer.from_str(json.dumps(stored))
+
+
+def _involves(merge: str | list[str], names: Mapping[str, str]) -> bool:
+    parts = merge.split(" ") if isinstance(merge, str) else merge
+    return "".join(parts) in names or any(part in names for part in parts)
