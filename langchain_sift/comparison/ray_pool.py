@@ -23,6 +23,7 @@ from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineError, ModelLoadError, require
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
+from langchain_sift.ttft.model.names import join_gguf_file, parse_name
 
 require("ray", "ray")
 
@@ -72,10 +73,10 @@ class ActorModel:
                 f"a Ray actor cannot get a loaded {language_model.name}: give the name or folder "
                 "of the model"
             )
-        folder = Path(language_model.name)
+        files = parse_name(language_model.name)
         # The hub's files are stored in a folder named after their commit.
-        revision = None if folder.is_dir() else Path(str(weights.name_or_path)).name
-        name = str(folder.resolve()) if folder.is_dir() else language_model.name
+        revision = None if files.is_folder else Path(str(weights.name_or_path)).name
+        name = join_gguf_file(files.place, files.gguf_file)
         dtype = str(weights.dtype).removeprefix("torch.")
         return cls(name, revision, dtype, limits, settings)
 

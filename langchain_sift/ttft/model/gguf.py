@@ -1,14 +1,29 @@
-"""Check GGUF files, llama.cpp's format of quantized models, before transformers reads them."""
+"""Read GGUF files, llama.cpp's format of quantized models, with transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from transformers import GgufConfig
+from transformers import GgufConfig, PreTrainedModel
 from transformers.integrations.gguf.reader import read_gguf_metadata
 
 from langchain_sift.errors import ModelLoadError, require
+
+# The tokens that end an answer: of a text, of a turn, and of a message that calls tools.
+_ENDS = ("eos", "eot", "eom")
+
+# The sampling that the model's makers recommend, and transformers' names of it.
+_SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
 
 
 def gguf_options(file: str) -> dict[str, object]:
@@ -21,30 +36,72 @@ def gguf_options(file: str) -> dict[str, object]:
     return {"gguf_file": file, "quantization_config": GgufConfig(dequantize=True)}
 
 
-def check_gguf_file(path: Path) -> None:
-    """Check that the settings of a model can be read from a file.
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """Return the metadata of a file that holds a whole model.
 
     Raises:
-        ModelLoadError: If it is damaged.
+        ModelLoadError: If it is no GGUF file, damaged, a part of a model or no model.
     """
-    _metadata(path)
+    try:
+        metadata, _ = read_gguf_metadata(str(path))
+    except Exception as error:  # of many kinds: it reads lengths and text anywhere in the file
+        raise ModelLoadError("it is no GGUF file, or a damaged one") from error
+    kind, parts = metadata.get("general.type", "model"), metadata.get("split.count", 1)
+    if kind != "model":
+        raise ModelLoadError(f"the GGUF file holds no model, but a part of one: {kind!r}")
+    if parts > 1:
+        raise ModelLoadError(
+            f"the GGUF file is one of {parts} parts of a model: join them with "
+            "`llama-gguf-split --merge` first"
+        )
+    return dict(metadata)
 
 
-def check_gguf_tokenizer(path: Path) -> None:
-    """Check that a file holds a tokenizer.
+def check_tokenizer(path: Path) -> None:
+    """Check that a GGUF file holds a tokenizer.
 
     Raises:
         ModelLoadError: If it holds none.
     """
-    if "tokenizer.ggml.model" not in _metadata(path):
+    if "tokenizer.ggml.model" not in read_metadata(path):
         raise ModelLoadError("the GGUF file holds none: pass tokenizer=...")
 
 
-def _metadata(path: Path) -> Mapping[str, object]:
+def apply_generation_settings(model: PreTrainedModel, metadata: Mapping[str, Any]) -> None:
+    """Copy the tokens that end an answer, and the recommended sampling, to the model's settings."""
+    settings: Any = model.generation_config
+    ids = [metadata.get(f"tokenizer.ggml.{end}_token_id") for end in _ENDS]
+    ends = [token_id for token_id in dict.fromkeys(ids) if token_id is not None]
+    if ends:
+        settings.eos_token_id = ends if len(ends) > 1 else ends[0]
+    for key, name in _SAMPLING.items():
+        value = metadata.get(f"general.sampling.{key}")
+        if value is not None:
+            setattr(settings, name, value)
+            settings.do_sample = metadata.get("general.sampling.temp", 1.0) > 0
+
+
+@contextmanager
+def gguf_errors() -> Iterator[None]:
+    """Name the fault of a GGUF file that transformers cannot read.
+
+    Raises:
+        ModelLoadError: If the file is cut off, or its architecture or a type of its tensors is
+            not supported.
+    """
     try:
-        metadata, _ = read_gguf_metadata(str(path))
-    except Exception as error:  # of many kinds: it reads lengths and text anywhere in the file
-        raise ModelLoadError(
-            f"it is no GGUF file, or a damaged one ({type(error).__name__}: {error})"
-        ) from error
-    return dict(metadata)
+        yield
+    except Exception as error:
+        reason = str(error)
+        unknown_type = re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", reason)
+        unsupported_type = re.search(r"Dequantization for (\w+) is not", reason)
+        architecture = re.search(r"architecture '?([\w.-]+)'? is not supported", reason)
+        if architecture:
+            reason = f"transformers cannot read GGUF files of the architecture {architecture[1]!r}"
+        elif found := unknown_type or unsupported_type:
+            reason = f"the GGUF file holds tensors of the type {found[1]}, which is not supported"
+        elif "cannot reshape" in reason or "size must be a divisor" in reason:
+            reason = "the GGUF file is cut off: fetch it again, and compare its size"
+        else:
+            raise
+        raise ModelLoadError(reason) from error

@@ -23,7 +23,13 @@ from transformers import (
 from langchain_sift.errors import ArgumentError, ModelLoadError, SIFTError
 from langchain_sift.ttft.model.devices import resolve_device, resolve_dtype
 from langchain_sift.ttft.model.files import folder_of
-from langchain_sift.ttft.model.gguf import check_gguf_file, check_gguf_tokenizer, gguf_options
+from langchain_sift.ttft.model.gguf import (
+    apply_generation_settings,
+    check_tokenizer,
+    gguf_errors,
+    gguf_options,
+    read_metadata,
+)
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.names import ModelName, join_gguf_file, parse_name
 from langchain_sift.ttft.model.quantization import (
@@ -186,8 +192,11 @@ def _load_gguf(name: str, folder: str, source: _Source) -> PreTrainedModel:
     if source.quantization is not None:
         raise ArgumentError(f"{name!r} is quantized already: leave quantization out")
     file = str(source.name.gguf_file)
-    check_gguf_file(Path(folder, file))
-    return _load(folder, source, **gguf_options(file))
+    metadata = read_metadata(Path(folder, file))
+    with gguf_errors():
+        model = _load(folder, source, **gguf_options(file))
+    apply_generation_settings(model, metadata)
+    return model
 
 
 def _load(folder: str, source: _Source, **options: object) -> PreTrainedModel:
@@ -223,7 +232,7 @@ def _load_tokenizer(name: str, folder: str, gguf_file: str | None) -> PreTrained
     options = {} if gguf_file is None else {"gguf_file": gguf_file}
     with _load_errors(f"the tokenizer of {name!r}"):
         if gguf_file is not None:
-            check_gguf_tokenizer(Path(folder, gguf_file))
+            check_tokenizer(Path(folder, gguf_file))
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **options
         )

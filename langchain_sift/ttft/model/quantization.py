@@ -23,6 +23,12 @@ def check_quantization(quantization: str | None) -> None:
     """
     if quantization is None:
         return
+    if quantization == "gguf":
+        raise ArgumentError(
+            "quantization='gguf' cannot be trained: products with packed GGUF weights run in "
+            "compiled code that is downloaded from the hub, and pass no gradient; leave "
+            "quantization out, and the weights are unpacked"
+        )
     if quantization not in _QUANTIZATIONS:
         names = ", ".join(f'"{name}"' for name in _QUANTIZATIONS)
         raise ArgumentError(f"quantization must be None or one of {names}, got {quantization!r}")
