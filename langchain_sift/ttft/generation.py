@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from langchain_sift.config import GenerationConfig
+from langchain_sift.ttft.model.turn_ends import turn_ends
 from langchain_sift.ttft.sampling import Sampling
 from langchain_sift.ttft.stop_strings import StopStrings
 
@@ -66,8 +67,9 @@ def generate(
         padding, device=model.device
     ).unsqueeze(1)
     settings: Any = model.generation_config
-    # A chat model's end of turn may be known to its tokenizer alone.
+    # A chat model's end of turn may be known to its tokenizer or its template alone.
     end_tokens = _token_set(settings.eos_token_id) | _token_set(tokenizer.eos_token_id)
+    end_tokens |= turn_ends(tokenizer).token_ids
     config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=max(row.config.max_tokens for row in continuations),
         do_sample=False,
@@ -130,7 +132,10 @@ class _RowsDone(StoppingCriteria):
         continuations: Sequence[Continuation],
         end_tokens: frozenset[int],
     ) -> None:
-        self._rows = [(c, AnswerDecoder(tokenizer, c.config, end_tokens)) for c in continuations]
+        self._rows = [
+            (row, AnswerDecoder(tokenizer, row.config, end_tokens, prompt=row.prompt))
+            for row in continuations
+        ]
         self._done = [False] * len(self._rows)
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: object) -> torch.Tensor:
@@ -159,6 +164,8 @@ class AnswerDecoder:
         tokenizer: PreTrainedTokenizerBase,
         config: GenerationConfig,
         end_tokens: frozenset[int],
+        *,
+        prompt: Sequence[int] = (),
     ) -> None:
         """Start without tokens.
 
@@ -166,6 +173,7 @@ class AnswerDecoder:
             tokenizer: The model's tokenizer.
             config: Settings of the answer: `max_tokens`, `stop` and `keep_special_tokens`.
             end_tokens: Tokens that end an answer.
+            prompt: Tokens before the answer.
         """
         self.tokens = 0
         """Number of tokens so far."""
@@ -173,7 +181,9 @@ class AnswerDecoder:
         """"stop" or "length" once the answer is complete."""
         self._max_tokens = config.max_tokens
         self._end_tokens = end_tokens
-        self._text = TextDecoder(tokenizer, keep_special_tokens=config.keep_special_tokens)
+        self._text = TextDecoder(
+            tokenizer, keep_special_tokens=config.keep_special_tokens, prompt=prompt
+        )
         self._stop = StopStrings(config.stop) if config.stop else None
 
     def add(self, token_id: int) -> str:
@@ -203,12 +213,28 @@ class AnswerDecoder:
 class TextDecoder:
     """Decodes tokens one by one. A piece of text ends where a character ends."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, keep_special_tokens: bool) -> None:
-        """Start without tokens."""
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        keep_special_tokens: bool,
+        prompt: Sequence[int] = (),
+    ) -> None:
+        """Start without tokens.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            keep_special_tokens: If True, special tokens are text as well.
+            prompt: Tokens before the first. The text can be appended to that of the prompt: some
+                tokenizers decode a space before a word only if something precedes it.
+        """
         self._tokenizer = tokenizer
         self._skip_special_tokens = not keep_special_tokens
-        self._token_ids: list[int] = []
-        self._text = ""
+        special = set(tokenizer.all_special_ids)
+        self._token_ids = [token for token in prompt[-_MAX_DECODED:] if token not in special][-8:]
+        self._text = self._decode(self._token_ids) if self._token_ids else ""
+        if self._text.endswith(_INCOMPLETE):
+            self._token_ids, self._text = [], ""
 
     def add(self, token_id: int) -> str:
         """Append a token and return the text that it completes."""

@@ -29,6 +29,8 @@ SPECIAL = (
     *("<unk>", BEGIN, END, "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>"),
     *("<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]", "[TOOL_CALLS]"),
     *("<start_of_turn>", "<end_of_turn>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"),
+    *("<|start|>", "<|message|>", "<|channel|>", "<|return|>"),
+    *("<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>"),
 )
 """Special tokens, which decoding skips."""
 MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")

@@ -178,7 +178,7 @@ def odd_answers() -> Iterator[Example]:
     calls = [called("get_weather", location=place) for place in ("Rome", "Oslo")]
     yield Example(said(TWICE), "\n".join(["I look.", *calls]), tools)
     yield Example(said(BROKEN), f"I stop. {calls[0][:-16]}", tools)
-    yield Example(said(MARKED), "One <|im_start|>two.", tools)
+    yield Example(said(MARKED), "One <|endoftext|>two.", tools)
 
 
 def said(*texts: str, first: type[BaseMessage] = HumanMessage) -> list[BaseMessage]:

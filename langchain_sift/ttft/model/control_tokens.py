@@ -17,6 +17,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
+
 # Unlike a character, a text cannot contain these by chance, nor by intent.
 _NONCE = secrets.token_hex(8)
 MARK = f"\ue000{_NONCE}\ue001"
@@ -26,11 +28,6 @@ MARK = f"\ue000{_NONCE}\ue001"
 _BRACKETED = re.compile(r"[<\[({|｜].+[>\])}|｜]", re.DOTALL)
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # one byte of a character that has no token
 _ALWAYS_CONTROL = re.compile(r"<[|｜].+[|｜]>|</?(?:think|tool_call|tool_response)>", re.DOTALL)
-
-_guard = threading.Lock()
-_known: weakref.WeakKeyDictionary[
-    PreTrainedTokenizerBase, tuple[tuple[int, str], ControlTokens]
-] = weakref.WeakKeyDictionary()
 
 
 class ControlTokens:
@@ -113,15 +110,10 @@ class ControlTokens:
                 done = match.end()
 
 
+@once_per_tokenizer
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
     """Return the control tokens of a tokenizer, which are found once."""
-    state = (len(tokenizer), str(tokenizer.chat_template))
-    with _guard:
-        known_state, found = _known.get(tokenizer, (None, None))
-        if found is None or known_state != state:
-            found = ControlTokens(tokenizer)
-            _known[tokenizer] = state, found
-    return found
+    return ControlTokens(tokenizer)
 
 
 def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
+from unit_tests.small_tokenizers import KINDS, sentences, small_tokenizer
+from unit_tests.templates import CHATML
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
@@ -389,7 +391,8 @@ def test_an_answer_in_bytes_equals_the_decoding_of_all_its_tokens(
     model.lm_head.register_forward_hook(say)
     received = Received()
     generate(model, byte_fallback_tokenizer, [received.continuation(max_tokens=250)])
-    assert received.text == byte_fallback_tokenizer.decode(token_ids) == text
+    assert byte_fallback_tokenizer.decode(token_ids) == text
+    assert received.text == f" {text}"  # the first token follows the prompt
     assert received.reasons == ["stop"]
     assert len(received.pieces) > 10
 
@@ -419,3 +422,46 @@ def test_an_incomplete_character_comes_at_the_end(
     decoder = TextDecoder(tiny_tokenizer, keep_special_tokens=False)
     assert "".join(decoder.add(token_id) for token_id in token_ids) == "ab"
     assert decoder.flush() == tiny_tokenizer.decode(token_ids)[2:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_completion_can_be_appended_to_its_prompt(kind: str) -> None:
+    tokenizer = small_tokenizer(kind)
+    for number, text in enumerate(sentences()[:40]):
+        token_ids = tokenizer(f"{text} {text}", add_special_tokens=False)["input_ids"]
+        cut = 1 + number % (len(token_ids) - 1)
+        prompt, answer = token_ids[:cut], token_ids[cut:]
+        decoder = TextDecoder(tokenizer, keep_special_tokens=False, prompt=prompt)
+        completion = "".join(map(decoder.add, answer)) + decoder.flush()
+        assert tokenizer.decode(prompt) + completion == tokenizer.decode(token_ids)
+
+
+def test_the_space_before_an_answer_is_kept() -> None:
+    tokenizer = small_tokenizer("metaspace")
+    said = tokenizer(" The river", add_special_tokens=False)["input_ids"]
+    end = tokenizer.convert_tokens_to_ids("[/INST]")  # special: decoding skips it
+    prompt = [*tokenizer("[INST] Hello")["input_ids"], end]
+    decoder = TextDecoder(tokenizer, keep_special_tokens=False, prompt=prompt)
+    assert "".join(map(decoder.add, said)) == "  The river".removeprefix(" ")
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "<|im_start|>"])
+def test_the_end_of_turn_of_the_template_ends_an_answer(
+    tiny_model: PreTrainedModel, end: str
+) -> None:
+    tokenizer = small_tokenizer("byte-level", CHATML)
+    model = copy.deepcopy(tiny_model)
+    end_id = tokenizer.convert_tokens_to_ids(end)
+    said = iter([[100, 101], [end_id, 102], [103, 104], [105, end_id], [106, 107]])
+
+    def say(_layer: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
+        likeliest = torch.tensor(next(said)).reshape(2, 1)
+        return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
+
+    model.lm_head.register_forward_hook(say)
+    answers = [Received(), Received()]
+    generate(model, tokenizer, [answer.continuation(max_tokens=5) for answer in answers])
+    texts = [tokenizer.decode([100]), tokenizer.decode([101, 102, 104])]
+    assert [answer.text for answer in answers] == texts
+    assert [answer.ends for answer in answers] == [[2], [4]]
+    assert [answer.reasons for answer in answers] == [["stop"], ["stop"]]

@@ -51,7 +51,7 @@ def test_names_in_a_text_are_text(kind: str) -> None:
         token_ids = plain_tokens(tokenizer, text)
         assert known.id_set.isdisjoint(set(token_ids) - {tokenizer.unk_token_id})
         if kind in {"byte-level", "gemma"}:  # others add or drop spaces
-            assert tokenizer.decode(token_ids) == text
+            assert tokenizer.decode(token_ids).replace(" ", "▁") == text.replace(" ", "▁")
 
 
 @pytest.mark.slow

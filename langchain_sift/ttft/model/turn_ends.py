@@ -1,0 +1,86 @@
+"""Find the control tokens that end an answer, from the chat template alone.
+
+Many fine-tuned checkpoints have a template whose end of turn their `eos_token_id` does not list.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from langchain_sift.ttft.model.control_tokens import control_tokens
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
+
+_QUESTION, _ANSWER, _THOUGHT = "sift-question", "sift-answer", "sift-thought"
+_FIRST: Mapping[str, str] = {"role": "user", "content": "Hello"}
+_SECOND: Mapping[str, str] = {"role": "user", "content": _QUESTION}
+_REPLY: Mapping[str, str] = {"role": "assistant", "content": _ANSWER}
+# The keys under which templates look for reasoning.
+_REASONED = {**_REPLY, "reasoning_content": _THOUGHT, "reasoning": _THOUGHT, "thinking": _THOUGHT}
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnds:
+    """The end of an answer, as a chat template writes it."""
+
+    token_ids: frozenset[int] = frozenset()
+    """Control tokens between an answer and the next question: those that end a turn, and those
+    that begin one. Tokens that the template also writes within an answer are left out."""
+
+    strings: tuple[str, ...] = ()
+    """The line after an answer, if the template writes no control token there."""
+
+
+@once_per_tokenizer
+def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
+    """Return the ends of answers; none without a template."""
+    control = control_tokens(tokenizer)
+    between = _between(tokenizer)
+    names = control.names_in(between)
+    if not names:
+        line = between.strip().partition("\n")[0].strip()
+        return TurnEnds(strings=(line,) if line else ())
+    within = set(control.names_in(_within(tokenizer)))
+    return TurnEnds(frozenset(control.ids[name] for name in names if name not in within))
+
+
+def rendered(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Mapping[str, str]],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    """Render turns by the template; return "" if there is none or it refuses them."""
+    if not tokenizer.chat_template:
+        return ""
+    conversation: Any = [dict(turn) for turn in turns]
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                conversation, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+    except Exception:  # noqa: BLE001 - templates raise errors of any kind
+        return ""
+
+
+def _between(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text between an answer and the next question, or after an answer."""
+    for turns in ([_FIRST, _REPLY, _SECOND], [_FIRST, _REPLY]):
+        _, found, after = rendered(tokenizer, turns).partition(_ANSWER)
+        if found:
+            return after.partition(_QUESTION)[0]
+    return ""
+
+
+def _within(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text of an answer with reasoning, up to its content."""
+    prompt = rendered(tokenizer, [_FIRST], add_generation_prompt=True)
+    whole = rendered(tokenizer, [_FIRST, _REASONED])
+    pairs = itertools.zip_longest(prompt, whole)
+    common = next((n for n, (left, right) in enumerate(pairs) if left != right), len(whole))
+    return whole[common:].partition(_ANSWER)[0]
