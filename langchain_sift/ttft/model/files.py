@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from langchain_sift.errors import ModelLoadError
+from langchain_sift.ttft.model.adapters import ADAPTER_WEIGHTS
 from langchain_sift.ttft.model.names import ModelName
 
 # Files to download from the hub: no pickles, no code, and no weights in a second format.
@@ -19,6 +20,7 @@ _FILES = (
     "*.txt",
     "model.safetensors",
     "model*-of-*.safetensors",
+    ADAPTER_WEIGHTS,
 )
 
 
@@ -29,9 +31,7 @@ def folder_of(name: ModelName, revision: str | None) -> str:
         ModelLoadError: If there is no such folder, nor such a name on the hub, or it lacks files.
     """
     folder = _local_folder(name, revision)
-    if name.gguf_file is None:
-        _check_files(Path(folder))
-    elif not (Path(folder) / name.gguf_file).is_file():
+    if name.gguf_file is not None and not (Path(folder) / name.gguf_file).is_file():
         raise ModelLoadError(f"there is no file {name.gguf_file!r} in {name.place!r}")
     return folder
 
@@ -57,7 +57,12 @@ def _local_folder(name: ModelName, revision: str | None) -> str:
         ) from error
 
 
-def _check_files(folder: Path) -> None:
+def check_weights(folder: Path) -> None:
+    """Check that a folder holds a model that can be loaded without reading a pickle.
+
+    Raises:
+        ModelLoadError: If its configuration or its weights are missing.
+    """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
             "there is no config.json; of a repository of GGUF files, name one with gguf_file "

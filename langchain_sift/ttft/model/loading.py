@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from langchain_sift.errors import ArgumentError, ModelLoadError, SIFTError
+from langchain_sift.ttft.model.adapters import find_adapter, merge
 from langchain_sift.ttft.model.devices import resolve_device, resolve_dtype
-from langchain_sift.ttft.model.files import folder_of
+from langchain_sift.ttft.model.files import check_weights, folder_of
 from langchain_sift.ttft.model.gguf import (
     apply_generation_settings,
     check_tokenizer,
@@ -102,8 +103,9 @@ def load_language_model(
 
     Args:
         model: A name on the Hugging Face hub, a folder, a GGUF file ("folder/file.gguf" or
-            "org/name/file.gguf"), or a loaded model. A loaded model is not changed; it may be on
-            several devices, and quantized.
+            "org/name/file.gguf"), or a loaded model. A name or folder of a PEFT adapter means its
+            base model with the adapter merged into the weights. A loaded model is not changed; it
+            may be on several devices, and quantized.
         tokenizer: Required with a loaded model. None means the tokenizer of that name, or the one
             in the GGUF file.
         gguf_file: A GGUF file in the folder or on the hub, whose weights are unpacked to `dtype`.
@@ -124,8 +126,13 @@ def load_language_model(
         ModelLoadError: If the model or the tokenizer does not exist, or is not safe to load.
     """
     if isinstance(model, PreTrainedModel):
-        settings = {"revision": revision, "device": device, "dtype": dtype}
-        return _wrap(model, tokenizer, settings | {"quantization": quantization})
+        settings: dict[str, object] = {
+            "gguf_file": gguf_file,
+            "revision": revision,
+            "device": device,
+        }
+        settings |= {"dtype": dtype, "quantization": quantization}
+        return _wrap(model, tokenizer, settings)
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else ""
     if not name:
         raise ArgumentError(
@@ -166,17 +173,37 @@ def _wrap(
 
 def _load_weights(name: str, source: _Source) -> PreTrainedModel:
     with _load_errors(f"the model {name!r}"):
-        folder = folder_of(source.name, source.revision)
-        if source.name.gguf_file is None:
-            model = _load_safetensors(name, folder, source)
-        else:
-            model = _load_gguf(name, folder, source)
+        model = _load_any(name, source)
     settle_layers(model)
     model.eval()  # type: ignore[no-untyped-call]
     return model
 
 
+def _load_any(name: str, source: _Source) -> PreTrainedModel:
+    """Load a GGUF file, an adapter with its base model, or safetensors files."""
+    folder = folder_of(source.name, source.revision)
+    if source.name.gguf_file is not None:
+        return _load_gguf(name, folder, source)
+    adapter = find_adapter(Path(folder))
+    if adapter is None:
+        return _load_safetensors(name, folder, source)
+
+    def load_base(base: str, revision: str | None) -> PreTrainedModel:
+        if source.quantization is not None:
+            raise ArgumentError(
+                f"an adapter is not merged into quantized weights: leave quantization="
+                f"{source.quantization!r} out, or merge {name!r} with peft and save it first"
+            )
+        place = parse_name(base)
+        if place == source.name:
+            raise ModelLoadError("this is the adapter itself")
+        return _load_any(base, replace(source, name=place, revision=revision))
+
+    return merge(adapter, load_base)
+
+
 def _load_safetensors(name: str, folder: str, source: _Source) -> PreTrainedModel:
+    check_weights(Path(folder))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     is_quantized = is_stored_quantized(name, config, source.quantization)
     quantize = quantization_config(source.quantization, source.dtype)
@@ -229,10 +256,13 @@ def _check_complete(missing: Sequence[str], mismatched: Sequence[Sequence[object
 
 
 def _load_tokenizer(name: str, folder: str, gguf_file: str | None) -> PreTrainedTokenizerBase:
-    options = {} if gguf_file is None else {"gguf_file": gguf_file}
     with _load_errors(f"the tokenizer of {name!r}"):
+        options = {} if gguf_file is None else {"gguf_file": gguf_file}
         if gguf_file is not None:
             check_tokenizer(Path(folder, gguf_file))
+        elif (adapter := find_adapter(Path(folder))) and not adapter.has_tokenizer:
+            base = parse_name(adapter.base)
+            return _load_tokenizer(name, folder_of(base, adapter.base_revision), base.gguf_file)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **options
         )

@@ -21,7 +21,6 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.training.tasks import TrainingRecord
 
 _WEIGHTS = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
 _OURS = "langchain_sift.json"
 _PREFIX = "base_model.model."
 
@@ -79,6 +78,8 @@ class TrainedAdapter:
         Raises:
             FileExistsError: If the folder exists.
         """
+        from peft import LoraConfig  # noqa: PLC0415 - only who saves an adapter waits for it
+
         folder = Path(folder)
         _check_absent(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ class TrainedAdapter:
         try:
             tensors = dict(self._tensors())
             safetensors.torch.save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
-            (temporary / _CONFIG).write_text(json.dumps(self._peft_config(), indent=2))
+            LoraConfig(**self._peft_config()).save_pretrained(str(temporary))
             (temporary / _OURS).write_text(json.dumps(self._own_config()))
             temporary.rename(folder)  # fails if another process has made it: not empty
         except BaseException as error:
@@ -146,7 +147,7 @@ class TrainedAdapter:
         for name, part, shape in zip(names, parts, self.shapes, strict=True):
             yield name, _transpose_b(name, part.view(shape)).clone()
 
-    def _peft_config(self) -> dict[str, object]:
+    def _peft_config(self) -> dict[str, Any]:
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",

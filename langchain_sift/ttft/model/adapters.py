@@ -1,0 +1,150 @@
+"""Merge a PEFT adapter into its base model, so that fine-tuning starts from both.
+
+PEFT is imported when an adapter is there: no other model waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from langchain_sift.errors import ModelLoadError, require
+
+# ruff: noqa: PLC0415
+
+_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_PROBE_TOKENS = 8
+# Far above what rounding to bfloat16 or to 4 bits changes, far below what an adapter changes.
+_TOLERANCE = 0.2
+_TASKS = (None, "CAUSAL_LM")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    """A folder with an adapter, which names its base model."""
+
+    folder: Path
+    base: str
+    """Name of the base model, as `model` of `load_language_model`."""
+
+    base_revision: str | None
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """True if the adapter brings a tokenizer, which may have more tokens than the base's."""
+        return (self.folder / "tokenizer_config.json").is_file()
+
+
+def find_adapter(folder: Path) -> StoredAdapter | None:
+    """Return the adapter in a folder; None if it holds none.
+
+    Raises:
+        ModelLoadError: If it names no base model, cannot be merged, or is a pickle.
+    """
+    if not (folder / _CONFIG).is_file():
+        return None
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        base, revision = config.get("base_model_name_or_path"), config.get("revision")
+    except (ValueError, AttributeError) as error:
+        raise ModelLoadError(f"{_CONFIG} of the adapter is damaged: {error}") from error
+    _check_mergeable(config)
+    if not isinstance(base, str) or not base:
+        raise ModelLoadError(
+            "the adapter names no base model: write it into the "
+            f'"base_model_name_or_path" of its {_CONFIG}'
+        )
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise ModelLoadError(
+            f"the adapter has no {ADAPTER_WEIGHTS}, and a pickle is never read because it can run "
+            "code: load it with peft where you trust it, and save it with save_pretrained"
+        )
+    return StoredAdapter(folder, base, revision if isinstance(revision, str) else None)
+
+
+def _check_mergeable(config: Mapping[str, Any]) -> None:
+    """Reject an adapter that changes more than the weights of a causal model."""
+    require("ttft", "peft")
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING
+
+    kind, task = str(config.get("peft_type")), config.get("task_type")
+    tuners = {key.value: tuner for key, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items()}
+    if kind not in tuners:
+        raise ModelLoadError(f"the installed peft does not know adapters of the type {kind!r}")
+    if not hasattr(tuners[kind], "merge_and_unload"):
+        raise ModelLoadError(
+            f"an adapter of the type {kind!r} cannot be merged into weights: use one that can, "
+            "such as LORA"
+        )
+    if task not in _TASKS:
+        raise ModelLoadError(f"the adapter is for the task {task!r}, not for 'CAUSAL_LM'")
+
+
+def merge(
+    adapter: StoredAdapter, load_base: Callable[[str, str | None], PreTrainedModel]
+) -> PreTrainedModel:
+    """Load the base model, and add the adapter to its weights.
+
+    Args:
+        adapter: The adapter.
+        load_base: Loads a copy of the base model, which nobody else uses.
+
+    Raises:
+        ModelLoadError: If the base model cannot be loaded, or the adapter belongs to another.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    try:
+        base = load_base(adapter.base, adapter.base_revision)
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"its adapter needs the base model {adapter.base!r}: {error}; if the base is "
+            f"elsewhere, write its place into {_CONFIG}"
+        ) from error
+    if getattr(base, "quantization_method", None) is not None:
+        raise ModelLoadError(
+            f"its adapter is not merged into the quantized base model {adapter.base!r}: write the "
+            f"name of the unquantized model into {_CONFIG}"
+        )
+    misfit = f"its adapter does not fit the base model {adapter.base!r} that it names"
+    try:
+        adapted = PeftModel.from_pretrained(base, str(adapter.folder), torch_device="cpu")
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
+        stored = load_file(adapter.folder / ADAPTER_WEIGHTS).keys()
+    except Exception as error:  # of many kinds: other layers, other shapes, damaged files
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelLoadError(f"{misfit}: {reason}") from error
+    if different := (expected - stored) | (stored - expected - adapted.state_dict().keys()):
+        raise ModelLoadError(
+            f"{misfit}: {len(different)} weights are in one of them only, such as {min(different)}"
+        )
+    model = _merged(adapted)
+    model.name_or_path = str(adapter.folder)  # where the tokenizer is looked for
+    return model
+
+
+@torch.no_grad()  # what is made in inference mode has no part in any gradient
+def _merged(adapted: Any) -> PreTrainedModel:
+    """Add the adapter to the weights, and check that the sum computes what both do."""
+    model: PreTrainedModel = adapted.get_base_model()
+    token_ids = torch.arange(_PROBE_TOKENS, device=model.device)[None]
+    try:
+        separate = model(token_ids).logits.float()
+        model = adapted.merge_and_unload()
+    except Exception as error:  # peft's layers raise several
+        raise ModelLoadError(f"its adapter cannot be merged into weights: {error}") from error
+    difference = (model(token_ids).logits.float() - separate).norm() / separate.norm()
+    if not difference < _TOLERANCE:
+        raise ModelLoadError(
+            "its adapter cannot be merged into weights: with the adapter merged, the logits differ "
+            f"by {difference:.1%}"
+        )
+    return model
