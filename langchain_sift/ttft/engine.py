@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
 from langchain_sift.ttft.batching import Batcher
+from langchain_sift.ttft.constraints import vocabulary_of
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
@@ -105,7 +106,8 @@ class Engine:
         Raises:
             PromptTooLong: If the prompt fills the model's context.
             ArgumentError: If the config needs adapters of another shape than the engine's, the
-                prompt is empty, or a token is not in the model's vocabulary.
+                prompt is empty, a token is not in the model's vocabulary, or no decoder supports
+                the answer's grammar.
         """
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
@@ -234,6 +236,8 @@ class Engine:
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
             raise ArgumentError(f"the prompt {bounds}")
         self._check_vocabulary(task.prompt)
+        if task.grammar is not None:
+            vocabulary_of(self.language_model.tokenizer).matcher(task.grammar)
         config = with_recommended(task.config, self.language_model.model)
         max_tokens = min(config.max_tokens, limit - length)
         return replace(task, config=replace(config, max_tokens=max_tokens))

@@ -6,7 +6,7 @@ samples each row's next token; a stopping criterion decodes it and ends the rows
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,15 @@ from transformers import (
 )
 
 from langchain_sift.config import GenerationConfig
+from langchain_sift.ttft.constraints import (
+    Constraint,
+    FormatChoice,
+    FormatMask,
+    constraints_of,
+)
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.model.turn_ends import turn_ends
 from langchain_sift.ttft.sampling import Sampling
-from langchain_sift.ttft.stop_strings import StopStrings
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,9 @@ class Continuation:
     on_end: Callable[[int, str], object]
     """Called with the number of tokens and the reason, "stop" or "length", when the answer is
     complete. Other rows may go on."""
+
+    grammar: str | None = None
+    """The grammar that the answer follows, as llguidance takes it. None means any text."""
 
 
 def generate(
@@ -82,13 +91,22 @@ def generate(
         [len(row.prompt) for row in continuations],
         model.device,
     )
-    rows_done = _RowsDone(tokenizer, continuations, end_tokens)
+    constraints = constraints_of(
+        [row.grammar for row in continuations],
+        [row.config.max_tokens for row in continuations],
+        tokenizer,
+        end_tokens,
+    )
+    processors: list[Any] = [sampling]
+    if constraints:
+        processors = [FormatMask(constraints), sampling, FormatChoice(constraints)]
+    rows_done = _RowsDone(tokenizer, continuations, end_tokens, constraints)
     with torch.inference_mode():
         model.generate(  # type: ignore[operator]
             input_ids,
             attention_mask=attended.long(),
             generation_config=config,
-            logits_processor=LogitsProcessorList([sampling]),
+            logits_processor=LogitsProcessorList(processors),
             stopping_criteria=StoppingCriteriaList([rows_done]),
         )
 
@@ -131,7 +149,9 @@ class _RowsDone(StoppingCriteria):
         tokenizer: PreTrainedTokenizerBase,
         continuations: Sequence[Continuation],
         end_tokens: frozenset[int],
+        constraints: Mapping[int, Constraint],
     ) -> None:
+        self._constraints = constraints
         self._rows = [
             (row, AnswerDecoder(tokenizer, row.config, end_tokens, prompt=row.prompt))
             for row in continuations
@@ -143,132 +163,12 @@ class _RowsDone(StoppingCriteria):
         for row, token_id in enumerate(input_ids[:, -1].tolist()):
             if not self._done[row]:
                 continuation, decoder = self._rows[row]
-                stopped = continuation.on_text(decoder.add(token_id))
+                text = decoder.add(token_id)
+                constraint = self._constraints.get(row)
+                if constraint is not None and constraint.complete:
+                    text += decoder.end("length" if constraint.shortened else "stop")
+                stopped = continuation.on_text(text)
                 if stopped or decoder.finish_reason is not None:
                     self._done[row] = True
                     continuation.on_end(decoder.tokens, decoder.finish_reason or "stop")
         return torch.tensor(self._done, device=input_ids.device)
-
-
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose other bytes are to come
-
-
-_MAX_DECODED = 16  # with more tokens than this, drop those that no longer matter
-
-
-class AnswerDecoder:
-    """Turns the tokens of one answer into its text, and finds the answer's end."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        config: GenerationConfig,
-        end_tokens: frozenset[int],
-        *,
-        prompt: Sequence[int] = (),
-    ) -> None:
-        """Start without tokens.
-
-        Args:
-            tokenizer: The model's tokenizer.
-            config: Settings of the answer: `max_tokens`, `stop` and `keep_special_tokens`.
-            end_tokens: Tokens that end an answer.
-            prompt: Tokens before the answer.
-        """
-        self.tokens = 0
-        """Number of tokens so far."""
-        self.finish_reason: str | None = None
-        """"stop" or "length" once the answer is complete."""
-        self._max_tokens = config.max_tokens
-        self._end_tokens = end_tokens
-        self._text = TextDecoder(
-            tokenizer, keep_special_tokens=config.keep_special_tokens, prompt=prompt
-        )
-        self._stop = StopStrings(config.stop) if config.stop else None
-
-    def add(self, token_id: int) -> str:
-        """Append a token and return the text that it completes."""
-        self.tokens += 1
-        if token_id in self._end_tokens:
-            return self._finish("stop")
-        text = self._text.add(token_id)
-        if self._stop is not None:
-            text = self._stop.add(text)
-        if self._stop is not None and self._stop.reached:
-            self.finish_reason = "stop"
-        elif self.tokens >= self._max_tokens:
-            text += self._finish("length")
-        return text
-
-    def _finish(self, reason: str) -> str:
-        self.finish_reason = reason
-        text = self._text.flush()
-        if self._stop is not None:
-            text = self._stop.add(text) + self._stop.flush()
-            if self._stop.reached:
-                self.finish_reason = "stop"
-        return text
-
-
-class TextDecoder:
-    """Decodes tokens one by one. A piece of text ends where a character ends."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        keep_special_tokens: bool,
-        prompt: Sequence[int] = (),
-    ) -> None:
-        """Start without tokens.
-
-        Args:
-            tokenizer: The model's tokenizer.
-            keep_special_tokens: If True, special tokens are text as well.
-            prompt: Tokens before the first. The text can be appended to that of the prompt: some
-                tokenizers decode a space before a word only if something precedes it.
-        """
-        self._tokenizer = tokenizer
-        self._skip_special_tokens = not keep_special_tokens
-        special = set(tokenizer.all_special_ids)
-        self._token_ids = [token for token in prompt[-_MAX_DECODED:] if token not in special][-8:]
-        self._text = self._decode(self._token_ids) if self._token_ids else ""
-        if self._text.endswith(_INCOMPLETE):
-            self._token_ids, self._text = [], ""
-
-    def add(self, token_id: int) -> str:
-        """Append a token and return the text that it completes."""
-        self._token_ids.append(token_id)
-        text = self._decode(self._token_ids)
-        if text.endswith(_INCOMPLETE):
-            return ""
-        piece = text[len(self._text) :]
-        self._text = text
-        if len(self._token_ids) > _MAX_DECODED and piece:
-            self._drop_old_tokens()
-        return piece
-
-    def flush(self) -> str:
-        """Return the text that was not complete."""
-        return self._decode(self._token_ids)[len(self._text) :]
-
-    def _drop_old_tokens(self) -> None:
-        """Keep only the last tokens, if decoding them alone gives the end of the text.
-
-        It does not if the first of them is inside a character, which has up to four bytes. Some
-        tokenizers drop the space before a first token, so several tokens are kept.
-        """
-        for count in range(8, 12):
-            end = self._decode(self._token_ids[-count:])
-            if _INCOMPLETE not in end and self._text.endswith(end):
-                self._token_ids = self._token_ids[-count:]
-                self._text = end
-                return
-
-    def _decode(self, token_ids: list[int]) -> str:
-        text: Any = self._tokenizer.decode(
-            token_ids,
-            skip_special_tokens=self._skip_special_tokens,
-            clean_up_tokenization_spaces=False,
-        )
-        return str(text)

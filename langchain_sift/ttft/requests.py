@@ -27,6 +27,9 @@ class GenerationTask:
     pairs: Pairs = ()
     """Texts to score as well, as in `ScoringTask`."""
 
+    grammar: str | None = None
+    """The grammar that the answer follows, as llguidance takes it. None means any text."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringTask:

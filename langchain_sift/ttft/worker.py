@@ -250,7 +250,9 @@ class Worker:
             if isinstance(task, GenerationTask):
                 on_end = functools.partial(self._complete, job, began)
                 on_text = job.ticket.report_text
-                continuations.append(Continuation(task.prompt, task.config, on_text, on_end))
+                continuations.append(
+                    Continuation(task.prompt, task.config, on_text, on_end, task.grammar)
+                )
         if not all(job.ticket.should_stop() for job in jobs):
             self._generate(jobs, continuations)
         for job in jobs:

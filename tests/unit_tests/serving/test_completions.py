@@ -23,7 +23,7 @@ from langchain_sift import (
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.ttft import load_language_model
-from langchain_sift.ttft.generation import AnswerDecoder
+from langchain_sift.ttft.decoding import AnswerDecoder
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 QUESTION = "Who repairs the broken clock near the border?"

@@ -19,7 +19,7 @@ from langchain_sift.errors import EngineOverloaded, StoreTimeout, StoreUnavailab
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving import Tenant, Tenants, create_app, middleware
 from langchain_sift.serving.tenants import digest_of
-from langchain_sift.ttft.generation import AnswerDecoder
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.lora import Slots
 from langchain_sift.ttft.training.trainer import Trainer
 

@@ -27,7 +27,7 @@ from langchain_sift import ChatTestTimeFineTuned, SIFTRetriever
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import RequestCancelled, RequestTimeout
 from langchain_sift.ttft import Engine, GenerationTask, Ticket
-from langchain_sift.ttft.generation import AnswerDecoder
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:

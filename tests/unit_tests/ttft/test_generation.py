@@ -17,7 +17,8 @@ from unit_tests.templates import CHATML
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
-from langchain_sift.ttft.generation import Continuation, TextDecoder, generate, split_to_fit
+from langchain_sift.ttft.decoding import TextDecoder
+from langchain_sift.ttft.generation import Continuation, generate, split_to_fit
 from langchain_sift.ttft.model.language_model import model_settings
 from langchain_sift.ttft.stop_strings import StopStrings
 

@@ -29,7 +29,7 @@ from langchain_sift.errors import (
     RequestTimeout,
 )
 from langchain_sift.ttft import Engine, GenerationTask, Reservation, Ticket
-from langchain_sift.ttft.generation import AnswerDecoder
+from langchain_sift.ttft.decoding import AnswerDecoder
 from langchain_sift.ttft.tickets import Admission
 from langchain_sift.ttft.training.trainer import Trainer
 

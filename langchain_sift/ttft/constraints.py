@@ -1,0 +1,258 @@
+"""Constrain answers to grammars, token by token, with llguidance.
+
+Each constrained row has a matcher of its own, so other rows are neither read nor changed. A row
+also has a plan: tokens that complete its answer from where it is. A token after which no plan fits
+into the rest of `max_tokens` is replaced by the next one of the plan, so the answer is complete
+whenever `max_tokens` has room for the first plan.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
+from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
+
+# Preference of tokens in a plan: those that close something, digits, others, those that open.
+_CLOSING, _QUOTE, _DIGIT, _OTHER, _ESCAPE, _OPENING, _NEVER = range(7)
+_CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
+_VARIETY, _REPEATED = 0.5, 0.01  # a plan that repeats itself would never end
+
+
+class Vocabulary:
+    """The tokens of one model, as matchers read them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Read the tokens, which takes a second for a large vocabulary.
+
+        Raises:
+            ArgumentError: If llguidance cannot read the tokenizer, or it has no end of text.
+        """
+        if tokenizer.eos_token_id is None:
+            raise ArgumentError("an answer in a given format needs a tokenizer with an eos_token")
+        self.size = max(tokenizer.get_vocab().values()) + 1
+        self.end = int(tokenizer.eos_token_id)
+        fast: Any = tokenizer
+        try:
+            self.tokens = from_tokenizer(fast, n_vocab=self.size, eos_token=self.end)
+        except Exception as error:  # of kinds that llguidance does not name
+            raise ArgumentError(
+                f"answers of a {type(tokenizer).__name__} cannot be held to a format: {error}"
+            ) from error
+        texts = [self.tokens.decode_bytes([token]) for token in range(self.size)]
+        self._end_of_string = [texts.index(text) for text in (b'"', b"x") if text in texts]
+        self.ranks = np.array([_rank(text) for text in texts], dtype=np.float32)
+        self.kinds = np.array([_kind(text) for text in texts], dtype=np.int16)
+
+    def matcher(self, grammar: str) -> LLMatcher:
+        """Return a matcher at the beginning of an answer.
+
+        Raises:
+            ArgumentError: If the grammar is invalid or too large.
+        """
+        matcher = LLMatcher(self.tokens, grammar)
+        if matcher.is_error():
+            raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
+        return matcher
+
+    def allowed(self, matcher: LLMatcher) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return which tokens may come next, without the end of the answer."""
+        bitmask = allocate_token_bitmask(1, self.size)
+        fill_next_token_bitmask(matcher, bitmask)
+        bits = np.unpackbits(bitmask.view(np.uint8), bitorder="little")[: self.size].astype(bool)
+        bits[self.end] = False
+        return bits
+
+    def plan(self, matcher: LLMatcher, room: int) -> list[int] | None:
+        """Return tokens that complete the answer, and the end; None if they exceed the room."""
+        matcher = matcher.deep_copy()
+        plan: list[int] = []
+        kinds: Counter[int] = Counter()
+        tokens: Counter[int] = Counter()
+        while not matcher.is_accepting():
+            following = matcher.compute_ff_tokens()
+            if not following:
+                token = self._nearest_to_end(matcher, kinds, tokens)
+                if token is None:
+                    return None
+                kinds[int(self.kinds[token])] += 1
+                tokens[token] += 1
+                following = [token]
+            plan += following
+            if len(plan) > room or not matcher.consume_tokens(following):
+                return None
+        return [*plan, self.end]
+
+    def _nearest_to_end(
+        self, matcher: LLMatcher, kinds: Mapping[int, int], tokens: Mapping[int, int]
+    ) -> int | None:
+        """Return the allowed token that closes most, or else that was taken least so far."""
+        allowed = self.allowed(matcher)
+        if len(self._end_of_string) == 2 and allowed[self._end_of_string].all():
+            return self._end_of_string[0]  # any letter may come: this is inside a string
+        (candidates,) = np.nonzero(allowed)
+        if not candidates.size:
+            return None
+        costs = self.ranks[candidates]
+        for kind, count in kinds.items():
+            costs[self.kinds[candidates] == kind] += _VARIETY * count
+        for token, count in tokens.items():
+            costs[candidates == token] += _REPEATED * count
+        return int(candidates[costs.argmin()])
+
+
+vocabulary_of = once_per_tokenizer(Vocabulary)
+
+
+class Constraint:
+    """The grammar of one answer, and how far the answer has come."""
+
+    def __init__(
+        self, vocabulary: Vocabulary, grammar: str, max_tokens: int, end_tokens: frozenset[int]
+    ) -> None:
+        """Start at the beginning of an answer.
+
+        Args:
+            vocabulary: The model's tokens.
+            grammar: A grammar as `LLMatcher` takes it.
+            max_tokens: Maximum number of tokens of the answer.
+            end_tokens: Tokens that end an answer.
+        """
+        self.complete = False
+        """If True, the answer is complete and nothing may follow."""
+        self.shortened = False
+        """If True, the answer was brought to its end because `max_tokens` was near."""
+        self._vocabulary = vocabulary
+        self._matcher = vocabulary.matcher(grammar)
+        self._left = max_tokens
+        self._end_tokens = end_tokens
+        self._plan = vocabulary.plan(self._matcher, max_tokens)
+
+    def mask(self, size: int) -> torch.Tensor:
+        """Return which of the tokens of a model with this many may come next."""
+        found = self._vocabulary.allowed(self._matcher)[:size]
+        allowed = torch.zeros(size, dtype=torch.bool)
+        allowed[: len(found)] = torch.from_numpy(found)
+        if self._matcher.is_accepting():
+            allowed[list(self._end_tokens)] = True
+        return allowed
+
+    def take(self, token: int) -> int:
+        """Advance by a token, or by another if no complete answer could begin so.
+
+        Returns:
+            The token that was taken.
+        """
+        self._left -= 1
+        if token in self._end_tokens and self._matcher.is_accepting():
+            self.complete = True
+            return token
+        token = self._replace(token)
+        if token == self._vocabulary.end:
+            self.complete = True
+            return min(self._end_tokens, default=token)
+        self._matcher.consume_token(token)
+        ended = self._matcher.is_accepting() and not self._end_tokens
+        self.complete = ended or self._matcher.is_stopped()
+        return token
+
+    def _replace(self, token: int) -> int:
+        """Return the token, or the next of the plan in its place, and update the plan."""
+        plan = self._plan
+        if plan is None:  # the grammar has no end that is near enough
+            return token
+        following = [token, *plan]
+        if self._matcher.validate_tokens(following) == len(following):
+            new: list[int] | None = plan  # as inside a string
+        else:
+            after = self._matcher.deep_copy()
+            new = None
+            if after.consume_token(token):
+                new = self._vocabulary.plan(after, self._left)
+                self.shortened |= new is None
+        if new is None or len(new) - 1 > self._left:
+            self.shortened |= new is not None
+            token, new = plan[0], plan[1:]
+        self._plan = new
+        return token
+
+
+class FormatMask(LogitsProcessor):
+    """Leaves to each constrained row the tokens that its grammar allows."""
+
+    def __init__(self, constraints: Mapping[int, Constraint]) -> None:
+        """Constrain these rows of a batch."""
+        self._constraints = constraints
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores with minus infinity for all other tokens."""
+        del input_ids
+        scores = scores.clone()
+        for row, constraint in self._constraints.items():
+            if not constraint.complete:
+                allowed = constraint.mask(scores.shape[-1]).to(scores.device)
+                scores[row].masked_fill_(~allowed, -torch.inf)
+        return scores
+
+
+class FormatChoice(LogitsProcessor):
+    """Takes the likeliest token of each constrained row, after all other processors."""
+
+    def __init__(self, constraints: Mapping[int, Constraint]) -> None:
+        """Constrain these rows of a batch."""
+        self._constraints = constraints
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the scores with the chosen token as the likeliest."""
+        del input_ids
+        scores = scores.clone()
+        for row, constraint in self._constraints.items():
+            if not constraint.complete:
+                token = constraint.take(int(scores[row].argmax()))
+                scores[row] = -torch.inf
+                scores[row, token] = 0.0
+        return scores
+
+
+def _rank(text: bytes) -> int:
+    """Return the preference of a token in a plan; the lowest first."""
+    stripped = text.strip()
+    if not stripped:
+        return _ESCAPE
+    if stripped == b'"':
+        return _QUOTE
+    if _CLOSERS.issuperset(stripped):
+        return _CLOSING
+    if stripped.isdigit():
+        return _DIGIT
+    if b"\\" in stripped:
+        return _ESCAPE
+    return _OPENING if _OPENERS.intersection(stripped) else _OTHER
+
+
+def _kind(text: bytes) -> int:
+    """Return a number that tokens of similar text share."""
+    return 256 if text.isalpha() else 257 if text.isdigit() else (text or b"\0")[0]
+
+
+def constraints_of(
+    grammars: Sequence[str | None],
+    max_tokens: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    end_tokens: frozenset[int],
+) -> dict[int, Constraint]:
+    """Return the constraints of the rows that have a grammar."""
+    return {
+        row: Constraint(vocabulary_of(tokenizer), grammar, most, end_tokens)
+        for row, (grammar, most) in enumerate(zip(grammars, max_tokens, strict=True))
+        if grammar is not None
+    }

@@ -1,0 +1,150 @@
+"""Answers follow their grammars, row by row, within `max_tokens`."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+from llguidance import LLMatcher
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
+from langchain_sift.ttft.constraints import vocabulary_of
+from langchain_sift.ttft.generation import Continuation, generate
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+PROMPTS = [[5, 9, 40, 41], [7], [100, 21, 8, 9, 10, 11, 12, 13, 14], [50, 51]]
+TREE = {
+    "$defs": {
+        "tree": {
+            "type": "object",
+            "properties": {
+                "left": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]},
+                "name": {"type": "string", "pattern": "^[a-z]+@[a-z]+$"},
+                "sizes": {"type": "array", "items": {"type": "integer"}, "minItems": 2},
+            },
+            "required": ["left", "name", "sizes"],
+        }
+    },
+    "$ref": "#/$defs/tree",
+}
+SCHEMAS = [
+    TREE,
+    {"type": "string", "minLength": 30},
+    {"enum": ["one", "two", 3]},
+    {"type": "object"},
+    {"type": "integer", "minimum": 5, "maximum": 1000},
+]
+
+
+def grammar(schema: dict[str, Any]) -> str:
+    compact = {"whitespace_flexible": False}
+    return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=compact)
+
+
+def answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    schemas: list[dict[str, Any] | None],
+    **config: Any,
+) -> list[tuple[str, str]]:
+    """Return the text and the reason for the end of each answer."""
+    texts: list[list[str]] = [[] for _ in schemas]
+    reasons = [""] * len(schemas)
+
+    def end(number: int, reason: str) -> None:
+        reasons[number] = reason
+
+    continuations = [
+        Continuation(
+            PROMPTS[number % len(PROMPTS)],
+            GenerationConfig(**config),
+            lambda text, number=number: texts[number].append(text),
+            lambda _, reason, number=number: end(number, reason),
+            None if schema is None else grammar(schema),
+        )
+        for number, schema in enumerate(schemas)
+    ]
+    generate(model, tokenizer, continuations)
+    return [("".join(text), reason) for text, reason in zip(texts, reasons, strict=True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.5, "seed": 5}], ids=str)
+@pytest.mark.parametrize("max_tokens", [45, 60, 90])
+def test_answers_are_valid_whatever_the_model_would_say(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    max_tokens: int,
+    sampling: dict[str, Any],
+) -> None:
+    found = answers(tiny_model, tiny_tokenizer, [*SCHEMAS], max_tokens=max_tokens, **sampling)
+    for schema, (text, reason) in zip(SCHEMAS, found, strict=True):
+        jsonschema.validate(json.loads(text), schema)
+        assert reason in ("stop", "length")
+
+
+def test_an_answer_ends_with_its_grammar(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    schema = {"type": "array", "items": {"enum": [12]}, "minItems": 3, "maxItems": 3}
+    assert answers(tiny_model, tiny_tokenizer, [schema], max_tokens=90) == [("[12,12,12]", "stop")]
+
+
+def test_an_answer_that_max_tokens_cuts_is_marked_as_such(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tree, integer = answers(tiny_model, tiny_tokenizer, [TREE, {"type": "integer"}], max_tokens=6)
+    assert tree[1] == integer[1] == "length"
+    assert tree[0].startswith('{"lef')
+    assert isinstance(json.loads(integer[0]), int)
+
+
+def test_rows_without_grammar_are_unchanged_and_rows_do_not_depend_on_each_other(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    schemas = [None, *SCHEMAS, None]
+    together = answers(tiny_model, tiny_tokenizer, schemas, max_tokens=40)
+    for number, schema in enumerate(schemas):
+        before = [None] * (number % len(PROMPTS))  # for the same prompt
+        alone = answers(tiny_model, tiny_tokenizer, [*before, schema], max_tokens=40)
+        assert alone[-1] == together[number]
+
+
+def test_settings_of_the_model_that_forbid_tokens_do_not_break_a_grammar(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = copy.deepcopy(tiny_model)
+    ids = [number for token, number in tiny_tokenizer.get_vocab().items() if '"' in token]
+    model.generation_config.update(suppress_tokens=ids, no_repeat_ngram_size=2)
+    ((text, _),) = answers(model, tiny_tokenizer, [TREE], max_tokens=60)
+    jsonschema.validate(json.loads(text), TREE)
+
+
+def test_a_grammar_that_no_decoder_supports_is_refused_before_anything_is_trained(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    engine = Engine(LanguageModel("x", tiny_model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
+    unsupported = grammar({"type": "array", "uniqueItems": True})
+    task = GenerationTask([5], GenerationConfig(), grammar=unsupported)
+    with pytest.raises(ArgumentError, match="uniqueItems"):
+        engine.request(["a document"], task)
+    request = engine.request([], GenerationTask([5], GenerationConfig(), grammar=grammar(TREE)))
+    *pieces, outcome = engine.submit(request)
+    jsonschema.validate(json.loads("".join(pieces)), TREE)
+    assert outcome.tokens > 10
+
+
+def test_a_tokenizer_without_an_end_of_text_is_refused(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.eos_token = None
+    with pytest.raises(ArgumentError, match="eos_token"):
+        vocabulary_of(tokenizer)
