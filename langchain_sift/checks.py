@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -10,6 +11,9 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from langchain_sift.errors import ArgumentError
+
+TARGET_PRESETS = ("all-linear", "attention", "mlp", "last-N")
+"""Values of `FineTuneConfig.target_modules` besides names of layers; N is a positive number."""
 
 
 def check_integer(name: str, value: Any, lowest: int, *, optional: bool = False) -> None:
@@ -105,6 +109,31 @@ def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     alike = get_close_matches(str(value), allowed, n=1)
     hint = f": did you mean {alike[0]!r}?" if alike else ""
     raise ArgumentError(f"{name} must be one of {list(allowed)}, got {value!r}{hint}")
+
+
+def last_layers(targets: str) -> int | None:
+    """Return N of the target modules "last-N", or None for another value."""
+    found = re.fullmatch(r"last-([1-9][0-9]*)", targets)
+    return int(found[1]) if found else None
+
+
+def check_target_modules(value: str | tuple[str, ...]) -> None:
+    """Check that target modules are one of `TARGET_PRESETS` or names of layers.
+
+    Raises:
+        ArgumentError: If they are not.
+    """
+    if isinstance(value, str):
+        if value in TARGET_PRESETS[:-1] or last_layers(value):
+            return
+        alike = get_close_matches(value, TARGET_PRESETS, n=1)
+        hint = f": did you mean {alike[0]!r}?" if alike else ""
+        raise ArgumentError(
+            f"target_modules must be one of {list(TARGET_PRESETS)}, where N is a positive number, "
+            f"or a tuple of layers' names, got {value!r}{hint}"
+        )
+    if not value or not all(name and isinstance(name, str) for name in value):
+        raise ArgumentError(f"target_modules must have names of layers, got {value!r}")
 
 
 def check_seconds(name: str, value: Any) -> None:

@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from langchain_sift.checks import check_between, check_integer, check_not_negative, check_positive
+from langchain_sift.checks import (
+    check_between,
+    check_integer,
+    check_not_negative,
+    check_positive,
+    check_target_modules,
+)
 from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
@@ -52,8 +58,14 @@ class FineTuneConfig:
     """Scale of the update, which is multiplied by `lora_alpha / lora_rank`. Positive."""
 
     target_modules: str | tuple[str, ...] = "all-linear"
-    """Layers that get an adapter: "all-linear" (all linear layers but the output layer), or the
-    last parts of their names, such as ("q_proj", "v_proj")."""
+    """Layers that get an adapter: "all-linear" (all linear layers but the output layer, and all
+    experts), "attention" (those that mix tokens, state-space layers included), "mlp" (the others of
+    the decoder layers, experts included), "last-N" (all of the last N decoder layers, such as
+    "last-4"), or the ends of their names, such as ("q_proj", "mlp.down_proj"). On a multimodal
+    model only its language model gets any. Routers of experts get one only by name. The rank of
+    an expert's adapter is `lora_rank` divided by the number of experts of a token. Experts whose
+    weights cannot get an adapter are left out with a warning; `response_metadata["ttft"]` lists
+    the layers that got one and the weights left out."""
 
     learning_rate: float = 5e-4
     """Learning rate of AdamW. At 0 the model answers as the base model does. If it is too large,
@@ -145,14 +157,9 @@ class FineTuneConfig:
         if isinstance(self.drift_texts, str):
             raise ArgumentError("drift_texts must be a sequence of texts, got one text")
         object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
-        if isinstance(self.target_modules, str):
-            if self.target_modules != "all-linear":
-                raise ArgumentError(
-                    'target_modules must be "all-linear" or a tuple of module names, '
-                    f"got {self.target_modules!r}"
-                )
-        else:
+        if not isinstance(self.target_modules, str):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        check_target_modules(self.target_modules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,6 +263,9 @@ class Answer:
             "update_norm": training.update_norm,
             "drift": training.drift,
             "ended": training.ended,
+            "layers": list(training.layers),
+            "left_out": list(training.left_out),
+            "weights": training.weights,
             "fallback": training.fallback,
             "cached": self._cache_hit,
             "seconds": {

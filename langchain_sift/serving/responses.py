@@ -43,6 +43,9 @@ class TTFTRecord(BaseModel):
         description="Rise of the loss on the server's drift texts, in nats per token."
     )
     ended: str | None = Field(description="Reason why training ended early.")
+    layers: list[str] = Field(description="Layers with an adapter, by name; * is a number.")
+    left_out: list[str] = Field(description="Weights of experts that cannot get an adapter.")
+    weights: int = Field(description="Number of weights of the adapter.")
     fallback: str | None = Field(description="Reason why the base model answered.")
     cached: bool = Field(description="True if the adapter came from the server's cache.")
     seconds: Seconds

@@ -33,6 +33,7 @@ from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
+from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
 
@@ -122,7 +123,7 @@ class Engine:
             self._check_pairs(task.pairs)
         request = Request((), config, task, keep_adapter=keep_adapter)
         if isinstance(texts, TrainedAdapter):
-            texts.check_fits(self._worker.names, self._worker.slots.shapes)
+            texts.check_fits(self._worker.targets.names, self._worker.slots.shapes)
             return replace(request, adapter=texts)
         if texts is None:
             return request
@@ -269,6 +270,11 @@ class Engine:
             at_work=self._batcher.at_work,
             quarantined=self._worker.quarantined,
         )
+
+    @property
+    def target_layers(self) -> TargetLayers:
+        """The layers that get an adapter, and the weights that cannot."""
+        return self._worker.targets
 
     @property
     def closed(self) -> bool:

@@ -46,10 +46,9 @@ class Worker:
         self._context_length = language_model.context_length
         with torch.inference_mode(mode=False):  # inference tensors can never be trained
             self._model = share_weights(language_model.model)
-            self.slots, self.names = add_slots(self._model, config)
+            self.slots, self.targets = add_slots(self._model, config)
         self._model.generation_config = model_settings(self._model)
-        layers = [self._model.get_submodule(name) for name in self.names]
-        self._transposed = any(isinstance(layer.base, Conv1D) for layer in layers)
+        self._transposed = any(isinstance(module, Conv1D) for module in self._model.modules())
         self._trainer = Trainer(
             self._model, self.slots, checkpointing=config.gradient_checkpointing
         )
@@ -150,7 +149,9 @@ class Worker:
         for job, record in zip(jobs, self._trainer.train(tasks), strict=True):
             request = job.ticket.request
             reason = skip_reason or request.skip_reason
-            job.training = record if reason is None else replace(record, fallback=reason)
+            job.training = self.targets.add_to(record, weights=self.slots.size)
+            if reason is not None:
+                job.training = replace(job.training, fallback=reason)
             if request.adapter is not None:
                 self.slots.load(job.slot, request.adapter.weights)
                 job.training = request.adapter.training
@@ -206,7 +207,7 @@ class Worker:
     def _adapter(self, job: Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(
             self.slots.weights[job.slot].to("cpu", copy=True),
-            self.names,
+            self.targets.names,
             self.slots.shapes,
             replace(job.ticket.request.config, max_length=max_length),
             job.training,

@@ -16,7 +16,7 @@ from ray.serve import Application
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from langchain_sift.serving import on_ray
-from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.slots import Slots
 
 
 class Journal:

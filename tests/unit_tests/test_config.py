@@ -20,6 +20,10 @@ from langchain_sift.errors import ArgumentError
         ("lora_rank", True),
         ("lora_alpha", 0.0),
         ("target_modules", "q_proj"),
+        ("target_modules", "last-0"),
+        ("target_modules", "last-N"),
+        ("target_modules", ()),
+        ("target_modules", ("q_proj", "")),
         ("learning_rate", -1e-4),
         ("learning_rate", math.nan),
         ("steps_per_document", 0),
@@ -106,6 +110,14 @@ def test_every_type_of_number_is_accepted(number: float) -> None:
 
 def test_stop_strings_may_be_any_iterable() -> None:
     assert GenerationConfig(stop=iter(["a", "b"])).stop == ("a", "b")
+
+
+def test_the_nearest_choice_of_layers_is_suggested() -> None:
+    for value in ("all-linear", "attention", "mlp", "last-12"):
+        assert FineTuneConfig(target_modules=value).target_modules == value
+    for value, nearest in (("atention", "attention"), ("all_linear", "all-linear")):
+        with pytest.raises(ArgumentError, match=f"did you mean '{nearest}'"):
+            FineTuneConfig(target_modules=value)
 
 
 def test_settings_are_frozen_and_hashable() -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.quantization import quantized_copies
-from langchain_sift.ttft.training.lora import LowRankLinear, Slots
+from langchain_sift.ttft.training.experts import LowRankExperts
+from langchain_sift.ttft.training.lora import LowRankLinear, LowRankUpdate
+from langchain_sift.ttft.training.slots import Slots
+from langchain_sift.ttft.training.target_layers import (
+    TargetLayers,
+    find_target_layers,
+    linear_shape,
+    patterns,
+)
 
 
 def share_weights(model: PreTrainedModel) -> PreTrainedModel:
@@ -47,52 +56,86 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
     return clone
 
 
-def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, tuple[str, ...]]:
+def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, TargetLayers]:
     """Wrap the target layers of `model` in place; return their slots and names.
 
+    Warns of weights that should get an adapter and cannot.
+
     Raises:
-        ArgumentError: If `config.target_modules` names no linear layer of the model.
+        ArgumentError: If `config.target_modules` names no layer of the model.
     """
-    output = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    scale = config.lora_alpha / config.lora_rank
-    layers = {}
-    for name, module in list(model.named_modules()):
-        features = _features(module)
-        if features is None or module is output or not _is_target(name, config.target_modules):
-            continue
-        layers[name] = LowRankLinear(module, features, config.lora_rank, scale)
-        model.set_submodule(name, layers[name])
-    if not layers:
-        raise ArgumentError(
-            f"target_modules {config.target_modules!r} names no linear layer of "
-            f'{type(model).__name__}: use "all-linear" or the last parts of its layers\' names'
+    targets = find_target_layers(model, config.target_modules)
+    if targets.left_out:
+        warnings.warn(
+            f"weights of {type(model).__name__} that cannot get an adapter stay as they are in "
+            f"fine-tuning: {', '.join(patterns(targets.left_out))}",
+            stacklevel=2,
         )
-    return Slots(list(layers.values()), model), tuple(layers)
+    linear = {name for name, _ in model.named_modules()}
+    updates = [
+        _adapt_linear(model, places, config)
+        if places[0] in linear
+        else _adapt_experts(model, places[0], config)
+        for places in targets.places
+    ]
+    return Slots(updates, model), targets
 
 
-def _features(module: nn.Module) -> tuple[int, int] | None:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    if isinstance(module, Conv1D):
-        return module.nx, module.nf
-    return None
+def _adapt_linear(
+    model: PreTrainedModel, places: Sequence[str], config: FineTuneConfig
+) -> LowRankUpdate:
+    """Wrap a linear layer, which may have several places in the model."""
+    base = model.get_submodule(places[0])
+    features = linear_shape(base)
+    assert features is not None  # noqa: S101 - as `find_target_layers` checks
+    rank = config.lora_rank
+    wrapped = LowRankLinear(base, features, rank, config.lora_alpha / rank)
+    for place in places:
+        model.set_submodule(place, wrapped)
+    return wrapped.update
 
 
-def _is_target(name: str, targets: str | tuple[str, ...]) -> bool:
-    return targets == "all-linear" or name.rpartition(".")[2] in targets
+def _adapt_experts(model: PreTrainedModel, name: str, config: FineTuneConfig) -> LowRankUpdate:
+    place, _, projection = name.rpartition(".")
+    module = model.get_submodule(place)
+    if not isinstance(module, LowRankExperts):
+        module = LowRankExperts(module)
+        model.set_submodule(place, module)
+    rank = expert_rank(model, config.lora_rank)
+    return module.adapt(projection, rank, config.lora_alpha / rank)
+
+
+def expert_rank(model: PreTrainedModel, rank: int) -> int:
+    """Return the rank of each expert's update: the rank by the number of a token's experts.
+
+    As many weights of adapters then act on a token as if all its experts were one layer. "LoRA
+    Without Regret" (Schulman et al., 2025) trains mixtures of experts so.
+    """
+    config = model.config.get_text_config()
+    active = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_topk", None)
+    return max(1, rank // active) if isinstance(active, int) else rank
 
 
 def base_norm(model: PreTrainedModel) -> float:
     """Return the Frobenius norm of all the weights that the updates are added to."""
-    layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
-    return math.sqrt(sum(_squared_norm(layer, model.dtype) for layer in layers))
+    total = 0.0
+    for module in model.modules():
+        if isinstance(module, LowRankLinear):
+            total += _squared_norm(_weight_of(module, model.dtype))
+        elif isinstance(module, LowRankExperts):
+            total += sum(_squared_norm(weight) for weight in module.adapted_weights())
+    return math.sqrt(total)
 
 
-def _squared_norm(layer: LowRankLinear, dtype: torch.dtype) -> float:
+def _squared_norm(weight: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32)) ** 2
+
+
+def _weight_of(layer: LowRankLinear, dtype: torch.dtype) -> torch.Tensor:
     weight: torch.Tensor = layer.base.weight  # type: ignore[assignment]
     if not weight.is_floating_point():
         # A quantized layer: its outputs on the unit vectors are its weights.
-        units = torch.eye(layer.shapes[0][1], dtype=dtype, device=weight.device)
+        units = torch.eye(layer.update.shapes[0][-1], dtype=dtype, device=weight.device)
         with torch.inference_mode():
             weight = layer.base(units) - layer.base(torch.zeros_like(units[:1]))
-    return float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float32)) ** 2
+    return weight

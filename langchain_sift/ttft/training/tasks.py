@@ -63,6 +63,15 @@ class TrainingRecord:
     ended: str | None = None
     """Reason why training ended early. None means that it ran to the end."""
 
+    layers: tuple[str, ...] = ()
+    """Names of the layers with an adapter, "*" for the number of a decoder layer."""
+
+    left_out: tuple[str, ...] = ()
+    """Names of the weights of experts that cannot get an adapter, in the same form."""
+
+    weights: int = 0
+    """Number of weights of the adapter."""
+
     seconds: float = 0.0
     """Seconds from the first step to the last, without milestones, for all prompts of the batch."""
 

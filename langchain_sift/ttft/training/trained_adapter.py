@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from langchain_sift.ttft.training.tasks import TrainingRecord
 _WEIGHTS = "adapter_model.safetensors"
 _OURS = "langchain_sift.json"
 _PREFIX = "base_model.model."
+_NAMES_OF_EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
 # Errors from reading files that are not as `save` wrote them.
 _READ_ERRORS = (
@@ -35,7 +37,7 @@ _READ_ERRORS = (
     safetensors.SafetensorError,
 )
 
-Shapes = Sequence[tuple[int, int]]
+Shapes = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +48,11 @@ class TrainedAdapter:
     """A and B transposed of each layer, one after the other: float32, on the CPU, shape (size,)."""
 
     layers: tuple[str, ...]
-    """Names of the layers with an adapter."""
+    """Names of the layers with an adapter; of experts, those of their weights."""
 
-    shapes: tuple[tuple[int, int], ...]
-    """Shapes of A and of B transposed, for each layer."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Shapes of A and of B transposed, for each layer: (r, in) and (r, out), and for the experts of
+    a layer (experts, r, in) and (experts, r, out)."""
 
     config: FineTuneConfig
     """The config of the training. Its `max_length` is smaller than the requested one if memory
@@ -109,14 +112,19 @@ class TrainedAdapter:
             own = json.loads((folder / _OURS).read_text())
             tensors = safetensors.torch.load_file(folder / _WEIGHTS)
             layers = tuple(own["layers"])
-            parts = [_transpose_b(name, tensors[name]) for name in _tensor_names(layers)]
+            shapes = tuple(map(tuple, own["shapes"]))
+            names = _tensor_names(layers, shapes)
+            parts = [
+                _from_peft(name, tensors[name], shape)
+                for name, shape in zip(names, shapes, strict=True)
+            ]
             weights = torch.cat([part.flatten() for part in parts])
             if _sha256(weights) != own["sha256"]:
                 raise ValueError("the checksum of its weights is wrong")
             return cls(
                 weights,
                 layers,
-                tuple((part.shape[0], part.shape[1]) for part in parts),
+                shapes,
                 FineTuneConfig(**_with_tuples(own["config"])),
                 TrainingRecord(**_with_tuples(own["training"])),
                 own["base"],
@@ -141,13 +149,24 @@ class TrainedAdapter:
             )
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        sizes = [rows * columns for rows, columns in self.shapes]
-        parts = torch.split(self.weights, sizes)
-        names = _tensor_names(self.layers)
+        parts = torch.split(self.weights, [math.prod(shape) for shape in self.shapes])
+        names = _tensor_names(self.layers, self.shapes)
         for name, part, shape in zip(names, parts, self.shapes, strict=True):
-            yield name, _transpose_b(name, part.view(shape)).clone()
+            yield (
+                name,
+                _to_peft(name, part.view(shape)).clone(memory_format=torch.contiguous_format),
+            )
 
     def _peft_config(self) -> dict[str, Any]:
+        ranks = {
+            name: shape[1]
+            for name, shape in zip(self.layers, self.shapes[::2], strict=True)
+            if len(shape) == 3
+        }
+        # On mixtures of experts, PEFT takes these names of modules for those of older checkpoints'
+        # experts. It adapts the weights of a linear layer just as well.
+        renamed = [n for n in self.layers if ranks and n.rpartition(".")[2] in _NAMES_OF_EXPERTS]
+        renamed = [name for name in renamed if name not in ranks]
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -156,7 +175,10 @@ class TrainedAdapter:
             "lora_alpha": self.config.lora_alpha,
             "lora_dropout": 0.0,
             "bias": "none",
-            "target_modules": list(self.layers),
+            "target_modules": [n for n in self.layers if n not in ranks and n not in renamed],
+            # Of experts, PEFT adapts the weights instead of the module.
+            "target_parameters": [*ranks, *(f"{name}.weight" for name in renamed)] or None,
+            "rank_pattern": ranks,
             "inference_mode": True,
             "fan_in_fan_out": self.transposed,
         }
@@ -167,18 +189,42 @@ class TrainedAdapter:
             "transposed": self.transposed,
             "sha256": _sha256(self.weights),
             "layers": self.layers,
+            "shapes": self.shapes,
             "config": asdict(self.config),
             "training": asdict(self.training),
         }
 
 
-def _tensor_names(layers: Sequence[str]) -> list[str]:
-    return [f"{_PREFIX}{name}.lora_{part}.weight" for name in layers for part in "AB"]
+def _tensor_names(layers: Sequence[str], shapes: Shapes) -> list[str]:
+    names = []
+    for number, (layer, shape) in enumerate(zip(layers, shapes[::2], strict=True)):
+        module = layer
+        if len(shape) == 3:
+            # PEFT wraps a module once for each of its weights, the last one outermost.
+            module = layer.rpartition(".")[0]
+            later = [other for other in layers[number + 1 :] if other.startswith(f"{module}.")]
+            module += ".base_layer" * len(later)
+        names += [f"{_PREFIX}{module}.lora_{part}.weight" for part in "AB"]
+    return names
 
 
-def _transpose_b(name: str, part: torch.Tensor) -> torch.Tensor:
-    """Transpose B, from PEFT's format or to it; return A unchanged."""
-    return part.T.contiguous() if ".lora_B." in name else part
+def _to_peft(name: str, part: torch.Tensor) -> torch.Tensor:
+    """Return A or B in PEFT's form, in which the experts of a layer share one matrix."""
+    if ".lora_B." in name:
+        return part.T if part.ndim == 2 else part.permute(2, 1, 0).flatten(1)
+    return part.flatten(0, -2)
+
+
+def _from_peft(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return A or B transposed in our form, of this shape."""
+    *stack, rank, features = shape
+    rows = math.prod(stack) * rank
+    is_b = ".lora_B." in name
+    if tensor.shape != ((features, rows) if is_b else (rows, features)):
+        raise ValueError(f"{name} has the shape {tuple(tensor.shape)}, not that of {shape}")
+    if not is_b:
+        return tensor.reshape(shape)
+    return tensor.reshape(features, rank, *stack).permute(*range(len(shape))[::-1]).contiguous()
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving import Tenant, Tenants, create_app, middleware
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft.decoding import AnswerDecoder
-from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.trainer import Trainer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"

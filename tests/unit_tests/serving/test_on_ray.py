@@ -11,7 +11,7 @@ from ray.serve import Application
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError
 from langchain_sift.serving import Tenants, on_ray
-from langchain_sift.ttft.training.lora import Slots
+from langchain_sift.ttft.training.slots import Slots
 
 ARGS = {"model": "org/name", "store": "http://chroma:8000"}
 

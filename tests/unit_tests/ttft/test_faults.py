@@ -23,8 +23,8 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask, Step
 from langchain_sift.ttft.generation import Continuation
-from langchain_sift.ttft.training.lora import Slots
 from langchain_sift.ttft.training.loss import Targets
+from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
 from langchain_sift.ttft.worker import Worker
@@ -658,7 +658,7 @@ def test_no_tensor_of_a_failed_step_outlives_the_step(
                 raise kind from cause
         return losses
 
-    layers = [model.get_submodule(name) for name in engine._worker.names]
+    layers = [model.get_submodule(name) for name in engine._worker.targets.names]
     for layer in layers:
         layer.register_forward_hook(lambda *a: seen.append(weakref.ref(a[-1])))
     usual = sys.modules["langchain_sift.ttft.training.loss"].row_losses  # type: ignore[attr-defined]

@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from architectures import ARCHITECTURES, SIZES, make_model, make_tokenizer, random_words
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -411,59 +407,10 @@ def test_a_model_unfrozen_later_gets_no_gradients_of_the_engine(
 
 # --- architectures --------------------------------------------------------------------------
 
-SIZES = {
-    "vocab_size": 64,
-    "max_position_embeddings": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-# A window shorter than prompts and documents, if the architecture has one.
-WINDOW = {"sliding_window": 8}
-EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
-ARCHITECTURES = {
-    "llama": SIZES,
-    "qwen2": SIZES,
-    "qwen3": SIZES,
-    "gemma2": SIZES | WINDOW,
-    "gemma3_text": SIZES | WINDOW,
-    "mistral": SIZES | WINDOW,
-    "phi": SIZES,
-    "phi3": SIZES | WINDOW,
-    "gpt2": {"vocab_size": 64, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
-    | {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
-    "mixtral": SIZES | EXPERTS | {"num_local_experts": 4},
-    "qwen2_moe": SIZES | EXPERTS | {"num_experts": 4, "shared_expert_intermediate_size": 16},
-    "qwen3_moe": SIZES | EXPERTS | {"num_experts": 4},
-}
-
-
-def make_model(architecture: str) -> PreTrainedModel:
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
 
 @pytest.fixture(scope="module")
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each of 64 words."""
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    words = [*special.values(), *(f"w{number}" for number in range(len(special), 64))]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=special["unk_token"]))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def words(rng: random.Random, count: int) -> str:
-    return " ".join(f"w{rng.randrange(4, 64)}" for _ in range(count))
+    return make_tokenizer()
 
 
 @pytest.mark.slow
@@ -474,9 +421,9 @@ def test_prompts_of_a_batch_answer_as_each_alone(
     model = make_model(architecture)
     rng = random.Random(3)
     document_lists = [
-        [words(rng, n) for n in lengths] for lengths in ([9, 30, 12], [25, 7], [16, 41])
+        [random_words(rng, n) for n in lengths] for lengths in ([9, 30, 12], [25, 7], [16, 41])
     ]
-    prompts = [word_tokenizer(words(rng, length))["input_ids"] for length in (11, 3, 20)]
+    prompts = [word_tokenizer(random_words(rng, length))["input_ids"] for length in (11, 3, 20)]
 
     def requests(engine: Engine) -> list[Request]:
         config = GenerationConfig(max_tokens=12, keep_special_tokens=True)
@@ -485,7 +432,7 @@ def test_prompts_of_a_batch_answer_as_each_alone(
 
     single = make_engine(model, word_tokenizer, finetune_config, max_batch_size=1)
     expected = [answer_together(single, [request])[0] for request in requests(single)]
-    assert len({reply.text for reply in expected}) == 3
+    assert len({tuple(reply.losses) for reply in expected}) == 3
     engine = make_engine(model, word_tokenizer, finetune_config, gather_seconds=10.0)
     with batches_of(engine) as batches:
         replies = answer_together(engine, requests(engine))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -15,15 +14,14 @@ import pytest
 import safetensors.torch
 import torch
 from likelihood import negative_log_likelihood
-from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import ArgumentError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, TrainedAdapter
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 PROMPT = [5, 9, 40, 41]
 TARGET = [7, 8, 100, 21]
@@ -68,51 +66,6 @@ def tiny_gpt2(tiny_tokenizer: PreTrainedTokenizerFast) -> GPT2LMHeadModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return GPT2LMHeadModel(config).eval()
-
-
-# --- PEFT -----------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny_model", "tiny_gpt2"])
-@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "o_proj", "c_attn", "c_fc")])
-def test_peft_loads_an_adapter_and_computes_the_same(
-    *,
-    name: str,
-    targets: str | tuple[str, ...],
-    request: pytest.FixtureRequest,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    finetune_config: FineTuneConfig,
-    texts: list[str],
-    fingerprint: Callable[[torch.nn.Module], str],
-    tmp_path: Path,
-) -> None:
-    model: PreTrainedModel = request.getfixturevalue(name)
-    before = fingerprint(model)
-    finetune_config = replace(finetune_config, target_modules=targets, max_update=0.5)
-    engine = Engine(LanguageModel(name, model, tiny_tokenizer), finetune_config)
-    trained = engine.finetune(texts[:6])
-    assert trained.training.update_norm > 0.01
-    folder = trained.save(tmp_path / "adapter")
-    # PEFT would warn of GPT-2's layers if the config did not say that their weights are transposed.
-    peers = PeftModel.from_pretrained(copy.deepcopy(model), folder)
-    assert TrainedAdapter.load(folder).transposed == (name == "tiny_gpt2")
-    worker = engine._worker
-    with torch.inference_mode():
-        theirs = peers(input_ids=TOKENS).logits
-        base = model(input_ids=TOKENS).logits
-        worker.slots.load(0, trained.weights)
-        worker.slots.use(0, 1)
-        ours = worker._model(input_ids=TOKENS).logits
-        worker.slots.rest()
-        worker.slots.reset(0)
-    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(theirs, base, rtol=1e-2, atol=1e-2)
-    with peers.disable_adapter(), torch.inference_mode():
-        assert torch.equal(peers(input_ids=TOKENS).logits, base)
-    assert fingerprint(model) == before
-    config = peers.peft_config["default"]
-    assert (config.r, config.lora_alpha) == (finetune_config.lora_rank, finetune_config.lora_alpha)
 
 
 # --- round trips ----------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_losses_equal_those_of_peft_and_adamw(
     slots = engine._worker.slots
     sizes = [rows * columns for rows, columns in slots.shapes]
     initial = iter(torch.split(slots._initial(config.seed), sizes))
-    for name in engine._worker.names:
+    for name in engine._worker.targets.names:
         peft_layer = peft_model.base_model.model.get_submodule(name)
         peft_layer.lora_A["default"].weight.data.copy_(
             next(initial).view_as(peft_layer.lora_A["default"].weight)

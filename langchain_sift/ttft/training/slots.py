@@ -1,0 +1,193 @@
+"""Keep the adapters of several prompts, with their gradients and optimizer states."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from langchain_sift.ttft.training.lora import LowRankUpdate
+
+
+class Slots:
+    """The adapters, gradients and optimizer states of several prompts, one row per slot.
+
+    A slot at rest is all zeros, and a model whose slots are at rest is exactly the base model.
+    With flat rows, reset and verification are one operation each, and an optimizer step is one
+    kernel.
+    """
+
+    def __init__(self, updates: list[LowRankUpdate], model: PreTrainedModel) -> None:
+        """Allocate one slot for the updates of a model's layers."""
+        self._updates = updates
+        self.shapes = tuple(shape for update in updates for shape in update.shapes)
+        """Shapes of A and of B transposed, for each update."""
+        self._dtype = model.dtype
+        self._device = model.device
+        self.size = sum(math.prod(shape) for shape in self.shapes)
+        """Number of weights in one slot."""
+        self.count = 0
+        self.reserve(1)
+
+    def reserve(self, count: int) -> None:
+        """Allocate new slots if there are fewer than `count`; those in use must be at rest."""
+        if count <= self.count:
+            return
+        self.count = 0  # if memory does not suffice, no slot is half-made
+        shape = (count, self.size)
+        with torch.inference_mode(mode=False):  # inference tensors can never be trained
+            self.weights = torch.zeros(shape, dtype=torch.float32, device=self._device)
+            self.gradients = torch.zeros_like(self.weights)
+            # The model computes in its dtype; the weights themselves are always float32.
+            self._rounded = self.weights.to(self._dtype)
+            self._moments = torch.stack([self.gradients, self.gradients])
+            self._optimizer = self._make_optimizer()
+        self._in_use: dict[tuple[int, int], list[tuple[torch.Tensor, ...]]] = {}
+        self.count = count
+
+    def _matrices(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield views of A and of B transposed for each update, shape (slots, ...)."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        for part, shape in zip(torch.split(flat, sizes, dim=1), self.shapes, strict=True):
+            yield part.unflatten(1, shape)  # type: ignore[no-untyped-call]
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        """Make an AdamW (arXiv 1711.05101, algorithm 2) whose states are rows of tensors."""
+        on_cpu = self._device.type == "cpu"
+        rows = [nn.Parameter(row) for row in self.weights]
+        # Each request has its learning rate; a recorded step reads it from a tensor.
+        rates: list[Any] = [0.0 if on_cpu else self.weights.new_zeros(()) for _ in rows]
+        optimizer = torch.optim.AdamW(
+            [{"params": [row], "lr": rate} for row, rate in zip(rows, rates, strict=True)],
+            eps=1e-8,
+            weight_decay=0.0,
+            fused=True,
+            capturable=not on_cpu,
+        )
+        for slot, row in enumerate(rows):
+            optimizer.state[row] = {
+                "step": self.weights.new_zeros(()),
+                "exp_avg": self._moments[0, slot],
+                "exp_avg_sq": self._moments[1, slot],
+            }
+        return optimizer
+
+    def begin(self, slot: int, *, seed: int, learning_rate: float) -> None:
+        """Set the initial weights and the learning rate of a slot at rest."""
+        self.load(slot, self._initial(seed))
+        group = self._optimizer.param_groups[slot]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - lives and dies with the engine's one adapter
+    def _initial(self, seed: int) -> torch.Tensor:
+        """Return the initial weights, shape (size,): A random and B = 0 (LoRA, section 4.1).
+
+        A is Kaiming uniform (arXiv 1502.01852) with a = sqrt(5), as in PEFT.
+        """
+        # A private generator: all threads of a process share torch's global one.
+        generator = torch.Generator().manual_seed(seed)
+        parts = []
+        for update in self._updates:
+            of_a, of_b = update.shapes
+            bound = 1.0 / math.sqrt(of_a[-1])
+            # Not the default dtype of the process: a thread that loads a model may change it.
+            down = torch.empty(math.prod(of_a), dtype=torch.float32)
+            parts.append(down.uniform_(-bound, bound, generator=generator))
+            parts.append(torch.zeros(math.prod(of_b), dtype=torch.float32))
+        return torch.cat(parts).to(self._device)
+
+    def load(self, slot: int, weights: torch.Tensor) -> None:
+        """Copy weights, shape (size,), into a slot."""
+        self.weights[slot].copy_(weights)
+        self._round(slot)
+
+    def _round(self, slot: int) -> None:
+        if self._rounded is not self.weights:
+            self._rounded[slot].copy_(self.weights[slot])
+
+    def use(self, first: int, last: int) -> None:
+        """Route the rows of a batch through the slots `first`, ..., `last - 1`, in this order."""
+        if (first, last) not in self._in_use:
+            self._in_use[first, last] = self._views(first, last)
+        for update, views in zip(self._updates, self._in_use[first, last], strict=True):
+            update.slots = views
+
+    def _views(self, first: int, last: int) -> list[tuple[torch.Tensor, ...]]:
+        with torch.inference_mode(mode=False), torch.no_grad():
+            weights = self._matrices(self._rounded[first:last])
+            gradients = self._matrices(self.gradients[first:last])
+            # Autograd must record the product; its gradients are written by `_AddUpdate`.
+            pairs = zip(weights, weights, gradients, gradients, strict=True)
+            return [
+                (down.detach().requires_grad_(), up.detach().requires_grad_(), *gradient_pair)
+                for down, up, *gradient_pair in pairs
+            ]
+
+    def rest(self) -> None:
+        """Use no slot: the model is the base model."""
+        for update in self._updates:
+            update.slots = None
+
+    def clear_gradients(self, first: int, last: int) -> None:
+        """Set the gradients of the slots `first`, ..., `last - 1` to zero; a pass adds to them."""
+        self.gradients[first:last].zero_()
+
+    def step(self, max_norms: Mapping[int, float | None]) -> None:
+        """Take one AdamW step in each of these slots, with their current gradients.
+
+        Args:
+            max_norms: The norm that each slot's gradient is scaled down to. None means no limit.
+        """
+        for slot, max_norm in max_norms.items():
+            if max_norm is not None:
+                gradient = self.gradients[slot]
+                # Unlike clip_grad_norm_, leave a gradient within the limit exactly as it is.
+                scale = (max_norm / torch.linalg.vector_norm(gradient)).clamp(max=1.0)
+                gradient.mul_(scale)
+        for slot, group in enumerate(self._optimizer.param_groups):
+            group["params"][0].grad = self.gradients[slot] if slot in max_norms else None
+        self._optimizer.step()
+        for slot in max_norms:
+            self._round(slot)
+
+    def reset(self, slot: int) -> None:
+        """Bring a slot to rest: zero weights, gradients and optimizer state."""
+        self.weights[slot].zero_()
+        self.gradients[slot].zero_()
+        self._moments[:, slot].zero_()
+        self._round(slot)
+        (row,) = self._optimizer.param_groups[slot]["params"]
+        self._optimizer.state[row]["step"].zero_()
+
+    def is_at_rest(self, slot: int) -> bool:
+        """Return whether nothing of the slot's last request is left, bit for bit."""
+        (row,) = self._optimizer.param_groups[slot]["params"]
+        rows = (self.weights[slot], self._rounded[slot], self.gradients[slot])
+        is_zero = not any(bool(part.any()) for part in (*rows, *self._moments[:, slot]))
+        return is_zero and not self._optimizer.state[row]["step"]
+
+    def update_norm(self, slot: int) -> float:
+        """Return the Frobenius norm of all the slot's updates (alpha / r) B A together.
+
+        From |B A|^2 = <B^T B, A A^T>: products of shape r x r, never out x in.
+        """
+        total = self.weights.new_zeros(())
+        pairs = self._matrices(self.weights)
+        for update, down, up in zip(self._updates, pairs, pairs, strict=True):
+            gram = torch.sum((up[slot] @ up[slot].mT) * (down[slot] @ down[slot].mT))
+            total += update.scale**2 * gram
+        return math.sqrt(max(0.0, float(total))) if math.isfinite(float(total)) else math.inf
+
+    def scale_update(self, slot: int, factor: float) -> None:
+        """Multiply the slot's updates by a factor."""
+        for up in list(self._matrices(self.weights))[1::2]:
+            up[slot].mul_(factor)
+        self._round(slot)

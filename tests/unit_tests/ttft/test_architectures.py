@@ -1,0 +1,208 @@
+"""Each architecture loads, answers, trains, stays as it was, and exports its adapter to PEFT."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from architectures import ARCHITECTURES, SIZES, make_model, make_tokenizer, random_words
+from peft import PeftModel
+from transformers import Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM
+
+from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft import (
+    Engine,
+    GenerationTask,
+    LanguageModel,
+    TrainedAdapter,
+    load_language_model,
+)
+from langchain_sift.ttft.training.target_layers import find_target_layers, patterns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROMPT = [5, 9, 40, 41]
+TOKENS = torch.tensor([[*PROMPT, 7, 8, 30, 21]])
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES.keys() - {"llava", "qwen2_vl"}))
+def architecture(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def model(architecture: str) -> PreTrainedModel:
+    return make_model(architecture)
+
+
+@pytest.fixture(scope="module")
+def loaded(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    folder = tmp_path_factory.mktemp(model.config.model_type)
+    model.save_pretrained(folder)
+    return load_language_model(folder, make_tokenizer(), device="cpu", dtype="float32")
+
+
+def documents() -> list[str]:
+    rng = random.Random(3)
+    return [random_words(rng, length) for length in (20, 9, 30, 12)]
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    return LanguageModel("model", model, make_tokenizer()).fingerprint
+
+
+def answer(engine: Engine, texts: Sequence[str]) -> str:
+    task = GenerationTask(PROMPT, GenerationConfig(max_tokens=12, keep_special_tokens=True))
+    events = engine.submit(engine.request(texts, task))
+    return "".join(event for event in events if isinstance(event, str))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
+def test_a_model_from_a_folder_trains_is_restored_and_exports_its_adapter(
+    model: PreTrainedModel,
+    loaded: LanguageModel,
+    finetune_config: FineTuneConfig,
+    tmp_path: Path,
+) -> None:
+    before = fingerprint(model)
+    assert fingerprint(loaded.model) == before
+    engine = Engine(loaded, finetune_config)
+    base = answer(engine, [])
+    answer(engine, documents())
+    trained = engine.finetune(documents())
+    assert trained.training.update_norm > 0.01
+    assert trained.training.weights == engine._worker.slots.size == len(trained.weights)
+    assert trained.training.layers == patterns(engine.target_layers.names)
+    assert answer(engine, []) == base
+    assert fingerprint(loaded.model) == before
+    folder = trained.save(tmp_path / "adapter")
+    # PEFT would warn of GPT-2's layers if the config did not say that their weights are transposed.
+    peers = PeftModel.from_pretrained(copy.deepcopy(model), folder)
+    assert TrainedAdapter.load(folder).transposed == (model.config.model_type == "gpt2")
+    assert torch.equal(TrainedAdapter.load(folder).weights, trained.weights)
+    slots, ours = engine._worker.slots, engine._worker._model
+    with torch.inference_mode():
+        slots.load(0, trained.weights)
+        slots.use(0, 1)
+        logits = ours(input_ids=TOKENS).logits
+        slots.rest()
+        slots.reset(0)
+        torch.testing.assert_close(logits, peers(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(logits, model(input_ids=TOKENS).logits, rtol=1e-2, atol=1e-2)
+
+
+# --- the choice of layers -------------------------------------------------------------------
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "targets", "expected"),
+    [
+        ("llama", "attention", {f"self_attn.{name}" for name in ATTENTION}),
+        ("llama", "mlp", {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}),
+        ("phi3", "attention", {"self_attn.qkv_proj", "self_attn.o_proj"}),
+        ("phi3", "mlp", {"mlp.gate_up_proj", "mlp.down_proj"}),
+        ("gpt2", "attention", {"attn.c_attn", "attn.c_proj"}),
+        ("gpt2", "mlp", {"mlp.c_fc", "mlp.c_proj"}),
+        ("falcon", "attention", {"self_attention.query_key_value", "self_attention.dense"}),
+        ("falcon", "mlp", {"mlp.dense_h_to_4h", "mlp.dense_4h_to_h"}),
+        ("opt", "mlp", {"fc1", "fc2"}),
+        ("qwen3_moe", "mlp", {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"}),
+        ("qwen3_moe", ("experts",), {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"}),
+        ("qwen3_moe", ("experts.down_proj",), {"mlp.experts.down_proj"}),
+        ("gemma3", "attention", {f"self_attn.{name}" for name in ATTENTION}),
+        ("llama", ("self_attn.q_proj", "down_proj"), {"self_attn.q_proj", "mlp.down_proj"}),
+        ("llama", ("layers.1.mlp.up_proj",), {"mlp.up_proj"}),
+    ],
+    ids=str,
+)
+def test_target_modules_choose_these_layers(
+    architecture: str, targets: str | tuple[str, ...], expected: set[str]
+) -> None:
+    found = find_target_layers(make_model(architecture), targets)
+    assert {name.partition(".*.")[2] for name in patterns(found.names)} == expected
+    assert found.left_out == ()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "opt", "qwen3_moe", "gemma3"])
+def test_the_last_layers_are_all_linear_layers_in_them(architecture: str) -> None:
+    model = make_model(architecture)
+    every = find_target_layers(model, "all-linear").names
+    last = find_target_layers(model, "last-1").names
+    assert last == tuple(name for name in every if ".1." in name)
+    inside = tuple(name for name in every if ".0." in name or ".1." in name)
+    assert find_target_layers(model, "last-2").names == inside
+    with pytest.raises(ArgumentError, match="'last-3', but the model has 2 layers"):
+        find_target_layers(model, "last-3")
+
+
+def test_attention_and_mlp_are_all_layers_of_the_decoder_layers() -> None:
+    for architecture in ARCHITECTURES:
+        model = make_model(architecture)
+        parts = [set(find_target_layers(model, t).names) for t in ("attention", "mlp", "last-2")]
+        assert parts[0] | parts[1] == parts[2]
+        assert not parts[0] & parts[1]
+
+
+def test_a_name_of_no_layer_is_refused_with_the_names_there_are() -> None:
+    model = make_model("gpt2")
+    with pytest.raises(ArgumentError, match=r"did you mean 'c_proj'.*c_attn, c_fc, c_proj"):
+        find_target_layers(model, ("o_proj",))
+    with pytest.raises(ArgumentError, match="did you mean 'attention'"):
+        find_target_layers(model, ("atention",))
+    with pytest.warns(UserWarning, match="no layer is named 'q_proj'"):
+        found = find_target_layers(model, ("q_proj", "c_fc"))
+    assert len(found.names) == 2
+
+
+def test_experts_that_cannot_get_an_adapter_are_named(
+    finetune_config: FineTuneConfig,
+) -> None:
+    config = Llama4TextConfig(**SIZES, num_local_experts=2, intermediate_size_mlp=48)
+    language_model = LanguageModel("l4", Llama4ForCausalLM(config).eval(), make_tokenizer())
+    with pytest.warns(UserWarning, match=r"stay as they are.*experts\.gate_up_proj"):
+        engine = Engine(language_model, finetune_config)
+    training = engine.finetune(documents()).training
+    prefix = "model.layers.*.feed_forward."
+    assert training.left_out == (f"{prefix}experts.gate_up_proj", f"{prefix}experts.down_proj")
+    assert f"{prefix}shared_expert.up_proj" in training.layers
+    assert not any("router" in name for name in training.layers)
+
+
+class Twice(LlamaForCausalLM):
+    """A Llama whose two layers share one linear layer."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        first, second = self.model.layers
+        second.mlp.up_proj = first.mlp.up_proj
+
+
+def test_a_layer_in_two_places_gets_one_adapter_in_both(finetune_config: FineTuneConfig) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Twice(LlamaConfig(**SIZES)).eval()
+    config = replace(finetune_config, target_modules=("up_proj",))
+    engine = Engine(LanguageModel("twice", model, make_tokenizer()), config)
+    assert engine.target_layers.names == ("model.layers.0.mlp.up_proj",)
+    trained = engine.finetune(documents())
+    down, up = torch.split(trained.weights, [4 * 32, 4 * 48])
+    with torch.inference_mode():
+        engine._worker.slots.load(0, trained.weights)
+        engine._worker.slots.use(0, 1)
+        ours = engine._worker._model(input_ids=TOKENS).logits
+        merged = copy.deepcopy(model)
+        update = up.view(4, 48).T @ down.view(4, 32) * config.lora_alpha / config.lora_rank
+        merged.model.layers[0].mlp.up_proj.weight += update
+        torch.testing.assert_close(ours, merged(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-4)
