@@ -31,6 +31,8 @@ from rich.progress import (  # noqa: E402
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
+from langchain_sift.ttft.model.load_settings import LoadSettings  # noqa: E402
+from langchain_sift.ttft.model.names import join_gguf_file  # noqa: E402
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -68,6 +70,7 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
     logging.basicConfig(level=logging.ERROR)
     # The bars of the hub and of transformers, which read this when they are imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bar of GGUF files
     try:
         yield
     except SIFTError as error:
@@ -97,8 +100,6 @@ def read_saved(path: Path | None) -> CalibratedSettings | None:
 
 def with_gguf_file(model: str | None, gguf_file: str | None) -> str | None:
     """Return the name of a model, with the GGUF file in it."""
-    from langchain_sift.ttft.model.names import join_gguf_file
-
     if model is None and gguf_file is not None:
         raise ArgumentError("--gguf-file needs --model, the folder or the hub's name that holds it")
     return None if model is None else join_gguf_file(model, gguf_file)
@@ -160,7 +161,12 @@ def finetune_config(
     )
 
 
-def open_store(store: ChromaLocation, collection: str | None, embeddings: str | None) -> Chroma:
+def open_store(
+    store: ChromaLocation,
+    collection: str | None,
+    embeddings: str | None,
+    loading: LoadSettings,
+) -> Chroma:
     """Open a collection with the embeddings that filled it, and reject others."""
     from langchain_sift.indexing.chroma_collections import (
         embeddings_for,
@@ -171,7 +177,7 @@ def open_store(store: ChromaLocation, collection: str | None, embeddings: str | 
 
     name = resolve_name(store, collection)
     wanted = embeddings_for(store, name, embeddings)
-    return open_collection(store, name, lambda _: load_embeddings(wanted))
+    return open_collection(store, name, lambda _: load_embeddings(wanted, loading))
 
 
 def progress_bar(console: Console) -> Progress:

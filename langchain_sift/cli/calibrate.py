@@ -20,15 +20,20 @@ from langchain_sift.cli.app import (
 from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_retrieval
 from langchain_sift.cli.options import (
     CollectionOption,
+    DeviceOption,
+    DtypeOption,
     EmbeddingsOption,
     GgufFileOption,
     LabelKeyOption,
+    QuantizationOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.load_settings import LoadSettings
+from langchain_sift.ttft.model.names import join_gguf_file
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -54,6 +59,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         ),
     ] = None,
     gguf_file: GgufFileOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     queries: Annotated[
         Path | None,
         typer.Option(
@@ -150,7 +158,6 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
-        from langchain_sift.ttft.model.names import join_gguf_file
 
         _check_options(
             model,
@@ -170,6 +177,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 "--share": share,
             },
         )
+        loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         # All mistakes are reported before hours of work.
         earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
@@ -180,6 +188,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             if model is None
             else prepare_fine_tuning(
                 join_gguf_file(model, gguf_file),
+                loading,
                 prompts=prompts,
                 k=k,
                 kernel=kernel,
@@ -193,7 +202,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         with locked(location.text, exclusive=False), progress_bar(console) as progress:
             task = progress.add_task("reading the store", total=None)
             result = prepared(
-                open_store(location, collection, embeddings),
+                open_store(location, collection, embeddings, loading),
                 lambda phase, done, total: progress.update(
                     task, description=phase, completed=done, total=total
                 ),

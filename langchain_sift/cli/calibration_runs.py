@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
+
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -68,6 +70,7 @@ def prepare_retrieval(
 
 def prepare_fine_tuning(
     model: str,
+    loading: LoadSettings,
     *,
     prompts: int | None,
     k: int | None,
@@ -84,7 +87,7 @@ def prepare_fine_tuning(
     from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
     from langchain_sift.ttft import load_language_model
 
-    language_model = load_language_model(model)
+    language_model = load_language_model(model, **asdict(loading))
 
     def calibrate_store(store: Chroma, on_progress: Progress) -> Result:
         result = calibrate(

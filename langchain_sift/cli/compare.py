@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -27,6 +27,8 @@ from langchain_sift.cli.options import (
     ComparedModelOption,
     ComparedStoreOption,
     CorpusOption,
+    DeviceOption,
+    DtypeOption,
     FailIfOption,
     FetchKOption,
     GgufFileOption,
@@ -47,6 +49,7 @@ from langchain_sift.cli.options import (
     PromptsOption,
     ProtocolOption,
     QrelsOption,
+    QuantizationOption,
     RayOption,
     ResumeOption,
     RetrieverOption,
@@ -59,6 +62,7 @@ from langchain_sift.cli.options import (
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
 from langchain_sift.cli.tables import print_report
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
@@ -79,6 +83,9 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     label_key: LabelKeyOption = None,
     model: ComparedModelOption = None,
     gguf_file: GgufFileOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     store: ComparedStoreOption = None,
     collection: CollectionOption = None,
     corpus: CorpusOption = None,
@@ -124,7 +131,8 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         model = with_gguf_file(model, gguf_file)
         saved = read_saved(settings)
         location = _location(store, store_token, store_header)
-        source = source_of(location, collection, corpus, embeddings)
+        loading = LoadSettings(device, dtype, quantization)
+        source = source_of(location, collection, corpus, embeddings, loading)
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols)
         finetune = finetune_config(
@@ -163,10 +171,15 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             checked,
             conditions,
             model=model_name,
+            loading=loading,
             source=source,
             folder=folder,
             console=console,
         )
+    _exit_if_any(failed, console)
+
+
+def _exit_if_any(failed: Sequence[str], console: Console) -> None:
     for failure in failed:
         console.print(f"[bold red]failed:[/] {escape(failure)}", highlight=False, soft_wrap=True)
     if failed:
@@ -179,6 +192,7 @@ def _run(
     conditions: Sequence[Condition],
     *,
     model: str | None,
+    loading: LoadSettings,
     source: StoreSource | CorpusSource,
     folder: RunFolder,
     console: Console,
@@ -192,7 +206,7 @@ def _run(
         require("compare", "torch", "transformers")
         from langchain_sift.ttft import load_language_model
 
-        language_model = load_language_model(model)
+        language_model = load_language_model(model, **asdict(loading))
     with source.locked(), progress_bar(console) as progress:
         vectorstore = source.open(language_model, folder.path, progress)
         comparing = progress.add_task("comparing", total=len(prompts) * settings.rows_per_prompt)

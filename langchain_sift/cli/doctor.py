@@ -13,12 +13,16 @@ from rich.table import Table
 from langchain_sift.cli.app import app, errors_in_one_line, open_store, progress_bar
 from langchain_sift.cli.options import (
     CollectionOption,
+    DeviceOption,
+    DtypeOption,
     EmbeddingsOption,
+    QuantizationOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
 )
 from langchain_sift.errors import SIFTError
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -57,6 +61,9 @@ def doctor_command(  # noqa: PLR0917 - every argument is an option of the comman
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -67,11 +74,12 @@ def doctor_command(  # noqa: PLR0917 - every argument is an option of the comman
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
+        loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         with locked(location.text, exclusive=False), progress_bar(console) as progress:
             task = progress.add_task("reading rows", total=None)
             diagnosis = diagnose(
-                _open(location, collection, embeddings, console),
+                _open(location, collection, embeddings, loading, console),
                 sample=sample,
                 queries=queries,
                 k=k,
@@ -89,7 +97,11 @@ def doctor_command(  # noqa: PLR0917 - every argument is an option of the comman
 
 
 def _open(
-    location: ChromaLocation, collection: str | None, embeddings: str | None, console: Console
+    location: ChromaLocation,
+    collection: str | None,
+    embeddings: str | None,
+    loading: LoadSettings,
+    console: Console,
 ) -> Chroma:
     """Open a collection; without embeddings if it names none that can be loaded."""
     from langchain_sift.indexing.chroma_clients import connect
@@ -97,7 +109,7 @@ def _open(
 
     name = resolve_name(location, collection)
     try:
-        return open_store(location, name, embeddings)
+        return open_store(location, name, embeddings, loading)
     except SIFTError as error:
         if embeddings is not None:
             raise

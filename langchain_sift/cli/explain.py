@@ -21,16 +21,20 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.options import (
     CollectionOption,
+    DeviceOption,
+    DtypeOption,
     EmbeddingsOption,
     FetchKOption,
     KernelOption,
     LengthScaleOption,
     NoiseVarianceOption,
+    QuantizationOption,
     SettingsOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_sift.retrieval.explanation import ExplainedChoice, Explanation
@@ -56,6 +60,9 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of tables.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -65,6 +72,7 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
+        loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         options = selection_options(
             read_saved(settings),
@@ -75,7 +83,8 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
             noise_variance=noise_variance,
         )
         with locked(location.text, exclusive=False):
-            explanation = explain(open_store(location, collection, embeddings), query, **options)
+            vectorstore = open_store(location, collection, embeddings, loading)
+            explanation = explain(vectorstore, query, **options)
         if as_json:
             typer.echo(json.dumps(asdict(explanation), ensure_ascii=False))
         else:

@@ -10,7 +10,15 @@ import typer
 from rich.console import Console
 
 from langchain_sift.cli.app import app, errors_in_one_line, progress_bar
-from langchain_sift.cli.options import StoreHeaderOption, StoreOption, StoreTokenOption
+from langchain_sift.cli.options import (
+    DeviceOption,
+    DtypeOption,
+    QuantizationOption,
+    StoreHeaderOption,
+    StoreOption,
+    StoreTokenOption,
+)
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_sift.indexing.chunks import ReadFiles
@@ -55,6 +63,9 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -77,6 +88,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
 
         # Mistakes in the arguments are reported before a model is loaded or a row is written.
         chunking = Chunking(chunk_size, chunk_overlap)
+        loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         with locked(location.text, exclusive=True), progress_bar(console) as progress:
             named = embeddings_for(location, collection, embeddings)
@@ -96,7 +108,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                 collection,
                 read.chunks,
                 named,
-                load_embeddings,
+                lambda name: load_embeddings(name, loading),
                 on_progress=lambda done: progress.update(embedding, completed=done),
             )
     result = {

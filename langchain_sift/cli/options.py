@@ -30,6 +30,27 @@ GgufFileOption = Annotated[
         "names, or none.",
     ),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Device of the models, such as cpu or cuda:1. Default: cuda if available, else cpu.",
+    ),
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Type of the models' weights: bfloat16, float16 or float32. Default: the fastest of "
+        "the device.",
+    ),
+]
+QuantizationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORM", help="Quantize the models' weights to 4bit or 8bit. Default: as stored."
+    ),
+]
 _STORE_HELP = (
     "Folder of Chroma, or the URL of its server: "
     "https://USER:PASSWORD@HOST:PORT/PATH?tenant=T&database=D, of which only scheme and host are "

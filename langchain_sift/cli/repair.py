@@ -12,10 +12,14 @@ from rich.console import Console
 from langchain_sift.cli.app import app, errors_in_one_line
 from langchain_sift.cli.options import (
     CollectionOption,
+    DeviceOption,
+    DtypeOption,
+    QuantizationOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -36,6 +40,9 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
     rows: Annotated[
         int, typer.Option(metavar="N", help="Number of rows to embed again and compare.")
     ] = 32,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -50,7 +57,14 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
+        loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         with locked(location.text, exclusive=True):
-            repaired = repair(location, collection, embeddings, load_embeddings, rows=rows)
+            repaired = repair(
+                location,
+                collection,
+                embeddings,
+                lambda name: load_embeddings(name, loading),
+                rows=rows,
+            )
         typer.echo(json.dumps({"store": location.text, **asdict(repaired)}, ensure_ascii=False))

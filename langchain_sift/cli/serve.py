@@ -18,6 +18,8 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.options import (
     CollectionOption,
+    DeviceOption,
+    DtypeOption,
     EmbeddingsOption,
     GgufFileOption,
     KernelOption,
@@ -27,6 +29,7 @@ from langchain_sift.cli.options import (
     MaxLengthOption,
     ModelOption,
     NoiseVarianceOption,
+    QuantizationOption,
     SettingsOption,
     StoreHeaderOption,
     StoreOption,
@@ -34,6 +37,7 @@ from langchain_sift.cli.options import (
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits, fine_tunes
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
     from langchain_sift.serving import Tenants
@@ -47,6 +51,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     model: ModelOption,
     store: StoreOption,
     gguf_file: GgufFileOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    quantization: QuantizationOption = None,
     collection: CollectionOption = None,
     embeddings: EmbeddingsOption = None,
     settings: SettingsOption = None,
@@ -141,7 +148,6 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, serve
         from langchain_sift.stores.location import ChromaLocation
-        from langchain_sift.ttft.model.names import join_gguf_file
 
         saved = read_saved(settings)
         served = ServingSettings(
@@ -167,6 +173,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             max_tokens=max_tokens,
             timeout=timeout,
             adapter_cache=adapter_cache,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
         )
 
         def announce(url: str) -> None:

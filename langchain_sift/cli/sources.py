@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from langchain_sift.cli.app import open_store
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -28,6 +29,7 @@ class StoreSource:
     where: ChromaLocation
     collection: str | None
     embeddings: str | None
+    loading: LoadSettings
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock the folder for reading."""
@@ -37,7 +39,7 @@ class StoreSource:
 
     def open(self, model: LanguageModel | None, out: Path, progress: Progress) -> Chroma:  # noqa: ARG002
         """Open the collection."""
-        return open_store(self.where, self.collection, self.embeddings)
+        return open_store(self.where, self.collection, self.embeddings, self.loading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class CorpusSource:
 
     path: Path
     embeddings: str | None
+    loading: LoadSettings
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock nothing: the folder belongs to the comparison."""
@@ -60,7 +63,9 @@ class CorpusSource:
         from langchain_sift.indexing import index_documents, read_corpus
         from langchain_sift.indexing.named_objects import load_embeddings
 
-        embeddings = model if self.embeddings is None else load_embeddings(self.embeddings)
+        embeddings = (
+            model if self.embeddings is None else load_embeddings(self.embeddings, self.loading)
+        )
         if embeddings is None:
             raise ArgumentError(_NO_EMBEDDINGS)
         documents = read_corpus(self.path)
@@ -84,6 +89,7 @@ def source_of(
     collection: str | None,
     corpus: Path | None,
     embeddings: str | None,
+    loading: LoadSettings,
 ) -> StoreSource | CorpusSource:
     """Return the source that the options name.
 
@@ -91,9 +97,9 @@ def source_of(
         ArgumentError: If they name none, or two.
     """
     if store is not None and corpus is None:
-        return StoreSource(store, collection, embeddings)
+        return StoreSource(store, collection, embeddings, loading)
     if corpus is not None and store is None:
-        return CorpusSource(corpus, embeddings)
+        return CorpusSource(corpus, embeddings, loading)
     raise ArgumentError(
         "give either --store, an indexed collection, or --corpus, files to index first"
     )

@@ -55,6 +55,7 @@ class ActorModel:
     name: str
     revision: str | None
     dtype: str
+    quantization: str | None
     limits: Limits
     settings: MeasurementSettings
 
@@ -78,14 +79,19 @@ class ActorModel:
         revision = None if files.is_folder else Path(str(weights.name_or_path)).name
         name = join_gguf_file(files.place, files.gguf_file)
         dtype = str(weights.dtype).removeprefix("torch.")
-        return cls(name, revision, dtype, limits, settings)
+        return cls(name, revision, dtype, language_model.quantization, limits, settings)
 
 
 class _Actor:
     """A process with a copy of the model, and an engine."""
 
     def __init__(self, model: ActorModel) -> None:
-        language_model = load_language_model(model.name, revision=model.revision, dtype=model.dtype)
+        language_model = load_language_model(
+            model.name,
+            revision=model.revision,
+            dtype=model.dtype,
+            quantization=model.quantization,
+        )
         engine = shared_engine(language_model, model.settings.finetune, model.limits)
         self._measurer = Measurer(engine, model.settings)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 
-def load_embeddings(name: str) -> Any:
+def load_embeddings(name: str, settings: LoadSettings | None = None) -> Any:
     """Return the embeddings of a name: a model, or the LangChain embeddings at module:NAME.
 
     Args:
-        name: A name on the Hugging Face hub, a folder, or module:NAME; a class is called.
+        name: A name on the Hugging Face hub, a folder, a GGUF file, or module:NAME; a class is
+            called.
+        settings: Device and form of a model's weights. None means their defaults.
 
     Raises:
         ArgumentError: If the object does not exist, or the class needs arguments.
@@ -25,7 +29,7 @@ def load_embeddings(name: str) -> Any:
         require("ttft", "torch", "transformers")
         from langchain_sift.ttft import load_language_model  # noqa: PLC0415 - needs PyTorch
 
-        return load_language_model(name)
+        return load_language_model(name, **asdict(settings or LoadSettings()))
     embeddings = import_object(name)
     try:
         return embeddings() if isinstance(embeddings, type) else embeddings

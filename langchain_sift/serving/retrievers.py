@@ -27,6 +27,7 @@ from langchain_sift.stores.deadlines import within
 from langchain_sift.stores.interface import adapter_for
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft import LanguageModel
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 T = TypeVar("T")
 
@@ -58,7 +59,8 @@ def open_store(
 
     # Errors of the store come first: loading a model takes long.
     name, embeddings = _with_deadline(location, find)
-    model = load() if embeddings == settings.model else load_embeddings(embeddings)
+    loading = LoadSettings(settings.device, settings.dtype, settings.quantization)
+    model = load() if embeddings == settings.model else load_embeddings(embeddings, loading)
     store = _with_deadline(location, lambda: open_collection(location, name, lambda _: model))
     if location.url is None:
         return store

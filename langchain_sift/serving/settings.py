@@ -12,6 +12,7 @@ from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class ServingSettings:
             noise_variance=self.noise_variance,
         )
         SelectionSettings(k=self.k, stopping_alpha=self.stopping_alpha, **asdict(kernel))
+        LoadSettings(self.device, self.dtype, self.quantization)
         check_seconds("timeout", self.timeout)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("max_tokens", self.max_tokens, 1)

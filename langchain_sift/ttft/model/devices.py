@@ -8,8 +8,9 @@ import time
 import torch
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.load_settings import DTYPES
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

@@ -30,6 +30,9 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
+    quantization: str | None = None
+    """The quantization that the weights were loaded with. None means the stored form."""
+
     def __post_init__(self) -> None:
         """Reject a model and a tokenizer that cannot work together.
 

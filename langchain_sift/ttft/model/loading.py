@@ -153,7 +153,7 @@ def load_language_model(
         # From the folder of the weights: the hub may have another revision by now.
         origin = str(weights.name_or_path), place.gguf_file
         tokenizer = _tokenizers.get(origin, lambda: _load_tokenizer(name, *origin))
-    return LanguageModel(name, weights, tokenizer)
+    return LanguageModel(name, weights, tokenizer, quantization)
 
 
 def _wrap(

@@ -10,8 +10,7 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from langchain_sift.errors import ArgumentError, require
-
-_QUANTIZATIONS = ("4bit", "8bit")
+from langchain_sift.ttft.model.load_settings import QUANTIZATIONS
 
 
 def check_quantization(quantization: str | None) -> None:
@@ -29,8 +28,8 @@ def check_quantization(quantization: str | None) -> None:
             "compiled code that is downloaded from the hub, and pass no gradient; leave "
             "quantization out, and the weights are unpacked"
         )
-    if quantization not in _QUANTIZATIONS:
-        names = ", ".join(f'"{name}"' for name in _QUANTIZATIONS)
+    if quantization not in QUANTIZATIONS:
+        names = ", ".join(f'"{name}"' for name in QUANTIZATIONS)
         raise ArgumentError(f"quantization must be None or one of {names}, got {quantization!r}")
     require("quantized", "bitsandbytes", "accelerate")
 

@@ -1,0 +1,36 @@
+"""Define how the weights of a named model are loaded, without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langchain_sift.checks import check_choice
+
+DTYPES = ("bfloat16", "float16", "float32")
+QUANTIZATIONS = ("4bit", "8bit")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """The device and the form of a model's weights, as options of `load_language_model`."""
+
+    device: str | None = None
+    """The device. None means "cuda" if it is available, otherwise "cpu"."""
+
+    dtype: str | None = None
+    """Type of the weights: "bfloat16", "float16" or "float32". None means bfloat16 on an
+    accelerator and on a CPU that is faster with it, otherwise float32."""
+
+    quantization: str | None = None
+    """Quantization of the weights: "4bit" or "8bit". None means the stored form."""
+
+    def __post_init__(self) -> None:
+        """Check the settings before a model is loaded.
+
+        Raises:
+            ArgumentError: If a name is unknown. A device is checked when the model is loaded.
+        """
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, DTYPES)
+        if self.quantization is not None:
+            check_choice("quantization", self.quantization, QUANTIZATIONS)
