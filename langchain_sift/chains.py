@@ -9,7 +9,8 @@ from typing import Any, TypedDict
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
+from langchain_core.prompt_values import PromptValue
+from langchain_core.prompts import BasePromptTemplate, PromptTemplate
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
@@ -19,17 +20,17 @@ from langchain_core.runnables import (
 
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.context import SEPARATOR
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import (
     CONTEXT_PROMPT,
     context_documents,
-    context_text,
     retriever_for,
     training_documents,
 )
 
-_QUESTION = ChatPromptTemplate.from_messages([("human", "{input}")])
-_QUESTION_WITH_CONTEXT = ChatPromptTemplate.from_messages([("human", CONTEXT_PROMPT)])
+_QUESTION = PromptTemplate.from_template("{input}")
+_QUESTION_WITH_CONTEXT = PromptTemplate.from_template(CONTEXT_PROMPT)
 
 
 def create_ttft_chain(
@@ -52,7 +53,8 @@ def create_ttft_chain(
             to its metadata, which `min_gain` needs.
         mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
             fine-tunes the model on the documents before it answers. "both" does both, with each
-            document once in the prompt.
+            document once in the prompt. A fine-tuned model's prompt has as many documents as its
+            context has room for, the most informative first.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
 
@@ -62,8 +64,7 @@ def create_ttft_chain(
     """
     if mode not in MODES:
         raise ArgumentError(f"mode must be one of {MODES}, got {mode!r}")
-    fine_tuned = isinstance(llm, TestTimeFineTuning)
-    if fine_tunes(mode) and not fine_tuned:
+    if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
         raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
             f"got {type(llm).__name__}"
@@ -72,19 +73,30 @@ def create_ttft_chain(
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
-        documents = question["context"]
-        variables = {"input": question["input"]}
-        if adds_context(mode):
-            variables["context"] = context_text(context_documents(mode, documents))
-        # Without documents, a fine-tuned model answers as the base model.
-        model = llm.bind(documents=training_documents(mode, documents)) if fine_tuned else llm
-        return RunnableLambda(lambda _: variables) | template | model | StrOutputParser()
+        text, documents = question["input"], question["context"]
+        in_context = context_documents(mode, documents)
+        texts = dict.fromkeys(document.page_content for document in in_context)
+        context, settings = SEPARATOR.join(texts), dict[str, object]()
+        if isinstance(llm, TestTimeFineTuning):
+            # Without documents, a fine-tuned model answers as the base model.
+            settings["documents"] = training_documents(mode, documents)
+            if in_context:
+                fitted = llm.fit_context(in_context, lambda context: _fill(template, text, context))
+                context, settings["context_record"] = fitted.context, fitted.record(in_context)
+        value = _fill(template, text, context)
+        return RunnableLambda(lambda _: value) | llm.bind(**settings) | StrOutputParser()
 
     chain = retrieval_chain(retriever_for(mode, retriever), answer)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
     return chain.with_config(config)
+
+
+def _fill(template: BasePromptTemplate[Any], question: str, context: str) -> PromptValue:
+    if template is _QUESTION_WITH_CONTEXT and not context:
+        template = _QUESTION
+    return template.invoke({"input": question, "context": context})
 
 
 class RetrievedQuestion(TypedDict):

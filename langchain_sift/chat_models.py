@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -17,14 +16,17 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.chat_reply import ChatAnswer, parse_json_answers
 from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.runs import RunPassingChatModel
@@ -59,6 +61,12 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         message = chat.invoke("What is known about X?")
         message.response_metadata["ttft"]["documents"]  # the documents that it was trained on
         chat.invoke("What is known about X?", documents=[Document("X is ...")])
+        ```
+
+    Put documents into the prompt, as many as fit, with or without training on them:
+        ```python
+        message = chat.invoke("What is known about X?", context=found, documents=[])
+        message.response_metadata["ttft"]["context_left_out"]  # documents without room
         ```
 
     Stream:
@@ -230,9 +238,16 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             keep_special_tokens=bool(tools),  # they may mark calls
         )
         query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
-        prompt = functools.partial(render, messages=messages, tools=tools, must_call=must_call)
-        answer = Answer(self._engine or (lambda: self.engine), prompt, query, settings)
+
+        def render_with(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
+            conversation = add_context(messages, context)
+            return render(tokenizer, conversation, tools=tools, must_call=must_call)
+
+        answer = Answer(self._engine or (lambda: self.engine), render_with, query, settings)
         return ChatAnswer(answer, tools, must_call=must_call, model_name=model_name)
+
+    def _token_ids(self, prompt: PromptValue) -> list[int]:
+        return render(self.engine.language_model.tokenizer, prompt.to_messages())
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return the length of the context, without loading the model."""

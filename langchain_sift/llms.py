@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -16,12 +15,15 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.prompt_values import PromptValue
 from pydantic import ConfigDict
+from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_settings import CALL_SETTINGS
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
@@ -162,12 +164,15 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
     ) -> Answer:
         """Return the answer to a prompt; nothing is done before it is iterated over."""
         settings = self._call_settings(call, stop=stop, run=run)
-        return Answer(
-            self._engine or (lambda: self.engine),
-            functools.partial(text_tokens, text=prompt),
-            well_formed(prompt),
-            settings,
-        )
+
+        def render(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
+            return text_tokens(tokenizer, prompt_with_context(prompt, context))
+
+        engine = self._engine or (lambda: self.engine)
+        return Answer(engine, render, well_formed(prompt), settings)
+
+    def _token_ids(self, prompt: PromptValue) -> list[int]:
+        return text_tokens(self.engine.language_model.tokenizer, prompt.to_string())
 
     @property
     def _llm_type(self) -> str:

@@ -91,14 +91,15 @@ class Measurer:
         context, in_context = tokens.without_documents(), []
         if method.adds_context:
             indices = distinct(texts)
-            context, fitting = tokens.with_documents(
+            fitted = tokens.with_documents(
                 [texts[index] for index in indices],
                 model.tokenizer,
                 window=model.context_length,
                 max_length=self.settings.finetune.max_length,
                 answer=answer,
             )
-            in_context = [indices[position] for position in fitting]
+            context = fitted.token_ids
+            in_context = [indices[position] for position in fitted.used]
         request = self.engine.request(
             texts[: measurement.most_documents] if method.fine_tunes else [],
             self._engine_task(measurement, tokens, context),

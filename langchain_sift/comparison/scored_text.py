@@ -5,26 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from langchain_core.messages import HumanMessage
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.comparison.tasks import Task
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft.model.tokens import beginning, plain_tokens
-
-SEPARATOR = "\n\n"
-"""Separator between the documents in a context, and between them and the prompt."""
-
-_MESSAGE = "MESSAGE-OF-THE-USER"
+from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.context import (
+    SEPARATOR,
+    FittedPrompt,
+    add_context,
+    fit_documents,
+    room_for_prompt,
+)
+from langchain_sift.language_models.modes import prompt_with_context
+from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
     """The token ids of a task, the same for every method."""
 
+    task: Task
+
     start: tuple[int, ...]
-    """The tokens at the beginning of a text, or of the user's turn in a chat."""
+    """The tokens at the beginning of a text. Empty if an answer is generated."""
 
     context: tuple[int, ...]
+    """The tokens before the target. If an answer is generated, the whole prompt."""
+
     target: tuple[int, ...]
     """Empty if no text is scored."""
 
@@ -40,8 +49,8 @@ class ScoredText:
         """Tokenize a task, and leave at least a quarter of the model's context for documents.
 
         The target is cut to half of the context length. The task's context loses its beginning if
-        it is longer than a quarter. The chat template of a model wraps a question as the user's
-        message.
+        it is longer than a quarter. The prompt of a question is that of the models, which for a
+        model with a chat template is the question as the user's message.
 
         Args:
             task: The task to tokenize.
@@ -52,28 +61,36 @@ class ScoredText:
         Raises:
             ArgumentError: If no token is left to score, or the question is too long.
         """
-        start, after = _frame(tokenizer) if task.generates else (beginning(tokenizer), [])
-        context = [*plain_tokens(tokenizer, task.context), *after]
-        whole = plain_tokens(tokenizer, task.target or "")
+        start: list[int] = []
+        if task.generates:
+            context = _prompt(task, tokenizer, "")
+        else:
+            start = beginning(tokenizer)
+            context = plain_tokens(tokenizer, task.context)[-(window // 4) :]
+        if task.generates and len(context) + answer > window // 2:
+            raise ArgumentError(
+                f"the question is too long: its {len(context)} tokens and an answer of {answer} "
+                f"take more than half of the model's context of {window}"
+            )
+        scored = _answer(task, tokenizer, task.target or "")
+        whole = plain_tokens(tokenizer, scored)
         if not start and not context:
             # A token without any before it cannot be predicted.
             start, whole = whole[:1], whole[1:]
         target = whole[: window // 2]
         if not target and not task.generates:
             raise ArgumentError("the prompt is too short: there is no token to score")
-        if task.generates and len(start) + len(context) + answer > window // 2:
-            raise ArgumentError(
-                f"the question is too long: its {len(context)} tokens and an answer of {answer} "
-                f"take more than half of the model's context of {window}"
-            )
-        scored = task.target if len(target) == len(whole) else tokenizer.decode(target)
+        if len(target) < len(whole):
+            scored = str(tokenizer.decode(target))
+        choices = [_answer(task, tokenizer, choice) for choice in task.choices]
         return cls(
+            task,
             start=tuple(start),
-            context=tuple(context if task.generates else context[-(window // 4) :]),
+            context=tuple(context),
             target=tuple(target),
-            target_bytes=len(str(scored or "").encode("utf-8", "surrogatepass")),
+            target_bytes=len(scored.encode("utf-8", "surrogatepass")),
             choices=tuple(
-                tuple(plain_tokens(tokenizer, choice)[: window // 4]) for choice in task.choices
+                tuple(plain_tokens(tokenizer, choice)[: window // 4]) for choice in choices
             ),
         )
 
@@ -99,8 +116,8 @@ class ScoredText:
         window: int,
         max_length: int,
         answer: int = 0,
-    ) -> tuple[list[int], list[int]]:
-        """Return the context with documents before it, and the indices of those that fit.
+    ) -> FittedPrompt:
+        """Return the context with as many documents before it as fit.
 
         Args:
             texts: Documents, most informative first.
@@ -109,31 +126,24 @@ class ScoredText:
             max_length: Maximum number of tokens of a document; the rest is cut, as in training.
             answer: Number of tokens to leave for an answer.
         """
-        separator = plain_tokens(tokenizer, SEPARATOR)
-        room = window - len(self.start) - len(self.context) - max(answer, self.longest)
-        before: list[int] = []
-        fitting: list[int] = []
-        for index, text in enumerate(texts):
-            block = plain_tokens(tokenizer, text)[:max_length] + separator
-            if len(before) + len(block) <= room:
-                before += block
-                fitting.append(index)
-        return [*self.start, *before, *self.context], fitting
+
+        def render_with(documents: str) -> list[int]:
+            if self.task.generates:
+                return _prompt(self.task, tokenizer, documents)
+            before = plain_tokens(tokenizer, documents + SEPARATOR) if documents else []
+            return [*self.start, *before, *self.context]
+
+        room = min(room_for_prompt(window, answer), window - self.longest)
+        return fit_documents(texts, render_with, tokenizer, room=room, max_length=max_length)
 
 
-def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """Return the tokens before and after a user's message; without a template, those of a text."""
+def _prompt(task: Task, tokenizer: PreTrainedTokenizerBase, documents: str) -> list[int]:
+    """Return the prompt of a question, as the models build it."""
     if not tokenizer.chat_template:
-        return beginning(tokenizer), []
-    rendered = str(
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": _MESSAGE}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-    )
-    before, _, after = rendered.partition(_MESSAGE)
-    return [
-        tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
-        for part in (before, after)
-    ]  # type: ignore[return-value]
+        return text_tokens(tokenizer, prompt_with_context(task.context, documents))
+    return render(tokenizer, add_context([HumanMessage(task.query)], documents))
+
+
+def _answer(task: Task, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return an answer as it follows the prompt; a chat template ends with white space."""
+    return text.lstrip() if task.generates and tokenizer.chat_template else text

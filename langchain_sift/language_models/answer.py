@@ -23,6 +23,7 @@ from langchain_core.runnables import RunnableConfig
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
+from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.runs import (
     achild_callbacks,
@@ -34,6 +35,7 @@ from langchain_sift.retrieval.scores import gain_of, too_little_to_gain
 from langchain_sift.ttft import (
     Engine,
     GenerationTask,
+    LanguageModel,
     Outcome,
     Request,
     Reservation,
@@ -53,7 +55,7 @@ class Answer:
     def __init__(
         self,
         engine: Engine | Callable[[], Engine],
-        prompt: Callable[[PreTrainedTokenizerBase], list[int]],
+        render: Callable[[PreTrainedTokenizerBase, str], list[int]],
         query: str,
         settings: CallSettings,
     ) -> None:
@@ -61,16 +63,16 @@ class Answer:
 
         Args:
             engine: The engine, or a function that loads it.
-            prompt: Renders the prompt as token ids.
+            render: Returns the token ids of the prompt with a context; "" means no context.
             query: The query for the retriever.
             settings: The settings of the call.
         """
         self._engine = engine
-        self._render_prompt = prompt
+        self._render = render
         self._query = query
         self._settings = settings
         self._documents: Sequence[Document] = settings.documents or ()
-        self._prompt: list[int] = []
+        self._prompt = FittedPrompt([])
         self._cache_key: str | None = None
         self._cache_hit = False
         self._ticket: Ticket | None = None
@@ -178,8 +180,8 @@ class Answer:
     def _request(self, engine: Engine) -> Request:
         """Check the prompt, and return the request; documents of a retriever are added later."""
         settings = self._settings
-        self._prompt = self._render_prompt(engine.language_model.tokenizer)
-        task = GenerationTask(self._prompt, settings.generation)
+        self._prompt = self._fit_prompt(engine.language_model)
+        task = GenerationTask(self._prompt.token_ids, settings.generation)
         if settings.retriever is not None:
             return engine.request(None, task, config=settings.finetune)
         texts = [document.page_content for document in self._documents]
@@ -187,6 +189,16 @@ class Answer:
             texts, task, config=settings.finetune, skip_reason=self._skip_reason()
         )
         return self._with_cached_adapter(engine, request)
+
+    def _fit_prompt(self, language_model: LanguageModel) -> FittedPrompt:
+        settings, tokenizer = self._settings, language_model.tokenizer
+        return fit_documents(
+            [document.page_content for document in settings.context],
+            functools.partial(self._render, tokenizer),
+            tokenizer,
+            room=room_for_prompt(language_model.context_length, settings.generation.max_tokens),
+            max_length=settings.finetune.max_length,
+        )
 
     def _add_documents(
         self, engine: Engine, request: Request, documents: Iterable[Document], started: float
@@ -237,9 +249,9 @@ class Answer:
     def usage(self) -> UsageMetadata:
         """Number of tokens of the prompt and of the answer, without training tokens."""
         return UsageMetadata(
-            input_tokens=len(self._prompt),
+            input_tokens=len(self._prompt.token_ids),
             output_tokens=self._outcome.tokens,
-            total_tokens=len(self._prompt) + self._outcome.tokens,
+            total_tokens=len(self._prompt.token_ids) + self._outcome.tokens,
         )
 
     @property
@@ -252,7 +264,9 @@ class Answer:
         """The training and the timings as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
         ids = [document.id for document in self._documents]
+        context = self._settings.context_record or self._prompt.record(self._settings.context)
         return {
+            **context,
             "documents": [ids[index] for index in training.trained],
             "gains": [gain_of(self._documents[index]) for index in training.trained],
             "skipped": [ids[index] for index in training.skipped],

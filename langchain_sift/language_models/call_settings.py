@@ -43,6 +43,7 @@ GENERATION_SETTINGS = (
 )
 CALL_SETTINGS = (
     "documents",
+    "context",
     "retriever",
     "k",
     "filter",
@@ -64,6 +65,12 @@ class CallSettings:
 
     documents: Sequence[Document] | None
     """The documents to train on. None means those of the retriever."""
+
+    context: Sequence[Document]
+    """The documents to put into the prompt, as many as fit, most informative first."""
+
+    context_record: Mapping[str, object] | None
+    """What became of documents that the caller has put into the prompt."""
 
     retriever: Retriever | None
     """The retriever of the documents; None if they are given or there are none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from langchain_core.caches import BaseCache
 from langchain_core.callbacks import BaseRunManager
 from langchain_core.documents import Document
 from langchain_core.language_models import LangSmithParams
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.configurable import RunnableConfigurableFields
 from langchain_core.runnables.utils import AnyConfigurableField
@@ -45,7 +47,9 @@ from langchain_sift.language_models.call_settings import (
     GENERATION_SETTINGS,
     CallSettings,
     check_arguments,
+    check_documents,
 )
+from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.ttft import AdapterCache, Engine, load_language_model, shared_engine
@@ -232,6 +236,28 @@ class TestTimeFineTuning(BaseModel):
         """Tokenize a text with the model's tokenizer."""
         return text_tokens(self.engine.language_model.tokenizer, text)
 
+    def fit_context(
+        self, documents: Sequence[Document], prompt: Callable[[str], PromptValue]
+    ) -> FittedPrompt:
+        """Return a prompt with as many of the documents as fit, as calls with `context=` do.
+
+        Args:
+            documents: Documents, most informative first.
+            prompt: Returns the prompt with the texts of documents, joined by blank lines.
+        """
+        model = self.engine.language_model
+        return fit_documents(
+            [document.page_content for document in documents],
+            lambda context: self._token_ids(prompt(context)),
+            model.tokenizer,
+            room=room_for_prompt(model.context_length, self.max_tokens),
+            max_length=self.finetune.max_length,
+        )
+
+    @abstractmethod
+    def _token_ids(self, prompt: PromptValue) -> list[int]:
+        """Return the token ids of a prompt."""
+
     def batch(
         self,
         inputs: list[Any],
@@ -328,6 +354,8 @@ class TestTimeFineTuning(BaseModel):
         check_timeout("timeout", timeout, optional=True)
         return CallSettings(
             documents=documents,
+            context=check_documents(call.get("context") or (), "context"),
+            context_record=call.get("context_record"),
             retriever=None if retriever is None else retriever_for("ttft", retriever),
             retrieval={name: call[name] for name in ("k", "filter") if name in call},
             finetune=replace(self.finetune, **finetune) if finetune else self.finetune,

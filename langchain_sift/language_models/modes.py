@@ -42,10 +42,8 @@ def training_documents(mode: str, documents: Sequence[Document]) -> list[Documen
 
 
 def context_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
-    """Return the documents that a mode puts before the prompt, each text once."""
-    if not adds_context(mode):
-        return []
-    return [documents[index] for index in distinct([doc.page_content for doc in documents])]
+    """Return the documents that a mode puts before the prompt, as many as fit, each text once."""
+    return list(documents) if adds_context(mode) else []
 
 
 def distinct(texts: Sequence[str]) -> list[int]:
@@ -56,14 +54,9 @@ def distinct(texts: Sequence[str]) -> list[int]:
     return list(first.values())
 
 
-def context_text(documents: Sequence[Document]) -> str:
-    """Join the texts of `context_documents` by blank lines."""
-    return "\n\n".join(document.page_content for document in documents)
-
-
-def prompt_with_context(question: str, documents: Sequence[Document]) -> str:
+def prompt_with_context(question: str, context: str) -> str:
     """Return the prompt of the modes "rag" and "both": the documents, then the question."""
-    return CONTEXT_PROMPT.format(context=context_text(documents), input=question)
+    return CONTEXT_PROMPT.format(context=context, input=question) if context else question
 
 
 def retrieve_within(

@@ -19,11 +19,10 @@ from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.language_models.modes import (
     aretrieve_within,
     context_documents,
-    prompt_with_context,
     retriever_for,
     training_documents,
 )
-from langchain_sift.serving.messages import ChatReply, add_context, bound_tools, to_langchain
+from langchain_sift.serving.messages import ChatReply, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
@@ -49,9 +48,6 @@ class _Call:
     arguments: Mapping[str, Any]
     """Keyword arguments for LangChain's methods."""
 
-    context: list[Document]
-    """Documents in the prompt, each once."""
-
     retrieval_seconds: float | None
     """Seconds of their retrieval. None if there was none before the call."""
 
@@ -62,7 +58,6 @@ class _Call:
             metadata: `response_metadata["ttft"]` of the answer.
         """
         record = TTFTRecord.model_validate({**metadata, "mode": self.mode})
-        record.context = [document.id for document in self.context]
         if not fine_tunes(self.mode):
             record.fallback = None  # the request asks for the base model
         if self.retrieval_seconds is not None:
@@ -120,13 +115,13 @@ class Completions:
     async def _prepare_chat(
         self, body: ChatCompletionRequest, admitted: AdmittedRequest
     ) -> tuple[_Call, Runnable[Any, AIMessage], list[BaseMessage]]:
-        """Return the call, the model with its tools, and the messages with the documents."""
+        """Return the call, the model with its tools, and the messages."""
         chat = admitted.view.chat
         messages = to_langchain(body.messages)
         tools, choice = bound_tools(body)
         model = chat.bind_tools(tools, tool_choice=choice) if tools else chat
         call = await self._prepare(body, admitted, chat.retrieval_query(messages))
-        return call, model, add_context(messages, call.context)
+        return call, model, messages
 
     async def text(self, body: CompletionRequest, admitted: AdmittedRequest) -> Completion:
         """Continue a text."""
@@ -164,10 +159,10 @@ class Completions:
     async def _prepare_text(
         self, body: CompletionRequest, admitted: AdmittedRequest
     ) -> tuple[_Call, str]:
-        """Return the call, and the prompt with the documents."""
+        """Return the call, and the prompt."""
         prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
         call = await self._prepare(body, admitted, prompt)
-        return call, prompt_with_context(prompt, call.context) if call.context else prompt
+        return call, prompt
 
     async def _prepare(
         self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest, query: str
@@ -179,7 +174,7 @@ class Completions:
             # In the mode "ttft" the model retrieves the documents by itself.
             training: list[Document] | None = None if fine_tunes(mode) else []
             arguments = settings.call_arguments(admitted.take_reservation(), training)
-            return _Call(mode, arguments, [], None)
+            return _Call(mode, arguments, None)
         start = time.perf_counter()
         retriever = retriever_for(mode, settings.retriever)
         retrieval = retriever.ainvoke(query, filter=settings.filter)
@@ -187,7 +182,8 @@ class Completions:
         seconds = time.perf_counter() - start
         training = training_documents(mode, documents)
         arguments = settings.call_arguments(admitted.take_reservation(), training, elapsed=seconds)
-        return _Call(mode, arguments, context_documents(mode, documents), seconds)
+        arguments["context"] = context_documents(mode, documents)
+        return _Call(mode, arguments, seconds)
 
     def _record(self, call: _Call, metadata: Mapping[str, object], usage: Usage) -> TTFTRecord:
         """Return the record of an answer, and count the answer."""

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    HumanMessage,
     ToolCallChunk,
     convert_to_messages,
     convert_to_openai_messages,
 )
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.serving.requests import (
     ChatCompletionRequest,
     JSONSchemaFormat,
@@ -44,19 +41,6 @@ def to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
         raise ArgumentError(
             "messages: the arguments of a tool call must be a JSON object"
         ) from error
-
-
-def add_context(
-    messages: Sequence[BaseMessage], documents: Sequence[Document]
-) -> list[BaseMessage]:
-    """Put documents before the text of the last human message."""
-    if not documents:
-        return list(messages)
-    indices = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
-    index = indices[-1] if indices else len(messages) - 1
-    last = messages[index]
-    question = last.model_copy(update={"content": prompt_with_context(last.text, documents)})
-    return [*messages[:index], question, *messages[index + 1 :]]
 
 
 def bound_tools(body: ChatCompletionRequest) -> tuple[list[dict[str, object]], ToolChoice]:

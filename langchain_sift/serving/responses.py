@@ -28,7 +28,13 @@ class TTFTRecord(BaseModel):
     """Record of retrieval and fine-tuning; documents are named by their ids in the store."""
 
     mode: Mode
-    context: list[str | None] = Field(default=[], description="Documents in the prompt.")
+    context: list[str | None] = Field(description="Documents in the prompt.")
+    context_left_out: list[str | None] = Field(
+        description="Documents that the prompt has no room for."
+    )
+    context_cut: list[str | None] = Field(
+        description="Documents in the prompt whose end was cut off."
+    )
     documents: list[str | None] = Field(description="Documents trained on, in order, with repeats.")
     gains: list[float | None] = Field(description="SIFT's gain of each document trained on.")
     skipped: list[str | None] = Field(description="Documents that were too short to train on.")

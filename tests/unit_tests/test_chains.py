@@ -9,7 +9,7 @@ from langchain_classic.chains import create_retrieval_chain
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 
 from langchain_sift import (
@@ -61,8 +61,7 @@ def test_the_base_model_answers_alone(llm, retriever):
     assert found["context"] == []
     assert runs.retrieved == []
     assert runs.prompts[0].endswith(QUESTION)
-    prompt = ChatPromptTemplate.from_messages([("human", "{input}")])
-    expected = (prompt | llm.bind(documents=[]) | StrOutputParser()).invoke({"input": QUESTION})
+    expected = (llm.bind(documents=[]) | StrOutputParser()).invoke(QUESTION)
     assert found == {"input": QUESTION, "context": [], "answer": expected}
 
 
@@ -75,9 +74,8 @@ def test_fine_tuning_uses_the_choice_with_repeats_and_no_context(llm, retriever)
     assert len({document.id for document in found["context"]}) < 6
     assert runs.prompts[0].endswith(QUESTION)
     assert "documents" not in runs.prompts[0]
-    prompt = ChatPromptTemplate.from_messages([("human", "{input}")])
     learned = llm.bind(documents=found["context"])
-    assert found["answer"] == (prompt | learned | StrOutputParser()).invoke({"input": QUESTION})
+    assert found["answer"] == (learned | StrOutputParser()).invoke(QUESTION)
     assert (
         found["answer"]
         != create_ttft_chain(llm, retriever, mode="base").invoke({"input": QUESTION})["answer"]

@@ -45,15 +45,13 @@ def test_documents_that_fit_are_put_before_the_context(
 ) -> None:
     scored = ScoredText.of(Task("q", "The river", " carries"), tiny_tokenizer, WINDOW)
     given_texts = ["A baker.", " ".join(texts[:20]), "The engine."]
-    context, fitting = scored.with_documents(
-        given_texts, tiny_tokenizer, window=WINDOW, max_length=1000
-    )
-    assert fitting == [0, 2]
-    decoded = tiny_tokenizer.decode(context, skip_special_tokens=True)
+    fitted = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=1000)
+    assert (fitted.used, fitted.left_out, fitted.cut) == ((0, 2), (1,), ())
+    decoded = tiny_tokenizer.decode(fitted.token_ids, skip_special_tokens=True)
     assert decoded == "A baker.\n\nThe engine.\n\nThe river"
-    assert len(context) + len(scored.target) <= WINDOW
-    _, cut = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=10)
-    assert cut == [0, 1, 2]
+    assert len(fitted.token_ids) + len(scored.target) <= WINDOW
+    fitted = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=10)
+    assert (fitted.used, fitted.cut) == ((0, 1, 2), (1,))
 
 
 def test_a_prompt_without_tokens_is_an_error(
@@ -91,7 +89,9 @@ def test_the_template_of_a_chat_model_wraps_the_question(
     )
     task = question_task(Prompt("p", "Who bakes?", answers=("a baker",)))
     scored = ScoredText.of(task, tokenizer, 256)
-    context, fitting = scored.with_documents(["A baker."], tokenizer, window=256, max_length=50)
-    assert fitting == [0]
-    decoded = tokenizer.decode(context, skip_special_tokens=False)
-    assert decoded == "<user>A baker.\n\nQuestion: Who bakes?\nAnswer:|<assistant>"
+    assert tokenizer.decode(scored.target) == "a baker"
+    assert tokenizer.decode(scored.without_documents()) == "<user>Who bakes?|<assistant>"
+    fitted = scored.with_documents(["A baker."], tokenizer, window=256, max_length=50)
+    assert fitted.used == (0,)
+    decoded = tokenizer.decode(fitted.token_ids, skip_special_tokens=False)
+    assert decoded == ("<user>Use these documents to answer.\n\nA baker.\n\nWho bakes?|<assistant>")

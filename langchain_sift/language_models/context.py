@@ -1,0 +1,138 @@
+"""Fit documents into a prompt, most informative first: one way for all that builds prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage, HumanMessage
+from transformers import PreTrainedTokenizerBase
+
+from langchain_sift.language_models.modes import distinct, prompt_with_context
+from langchain_sift.ttft.model.tokens import plain_tokens
+from langchain_sift.ttft.texts import well_formed
+
+SEPARATOR = "\n\n"
+"""Separator between documents."""
+
+# The part of a long text that is tokenized to cut it, as in training.
+_CHARACTERS_PER_TOKEN = 32
+# An answer may take the rest of the context, but documents need not leave it more room than this.
+_SHARE_FOR_ANSWER = 4
+
+Render = Callable[[str], list[int]]
+"""Return the token ids of a prompt with a context; "" is a prompt without documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPrompt:
+    """The token ids of a prompt, and what became of its documents."""
+
+    token_ids: list[int]
+
+    context: str = ""
+    """The documents in the prompt, as one text."""
+
+    used: tuple[int, ...] = ()
+    """Indices of the documents in the prompt; each text is in it once."""
+
+    left_out: tuple[int, ...] = ()
+    """Indices of the documents for which there was no room."""
+
+    cut: tuple[int, ...] = ()
+    """Indices of those in the prompt whose end was cut off."""
+
+    def record(self, documents: Sequence[Document]) -> dict[str, object]:
+        """Return the ids of the documents, for the metadata of an answer."""
+        return {
+            "context": [documents[index].id for index in self.used],
+            "context_left_out": [documents[index].id for index in self.left_out],
+            "context_cut": [documents[index].id for index in self.cut],
+        }
+
+
+def fit_documents(
+    texts: Sequence[str],
+    render: Render,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    room: int,
+    max_length: int,
+) -> FittedPrompt:
+    """Return the prompt with as many documents as fit, each text once.
+
+    A document that does not fit is left out, and a shorter one after it may still fit.
+
+    Args:
+        texts: The documents, most informative first.
+        render: Renders the prompt.
+        tokenizer: The model's tokenizer.
+        room: Maximum number of tokens of the prompt. Without documents it may be longer.
+        max_length: Number of tokens at which a document is cut, as in training.
+    """
+    distinct_indices = distinct(texts)
+    separator = len(plain_tokens(tokenizer, SEPARATOR))
+    left = room - len(render(SEPARATOR)) if texts else 0
+    parts: dict[int, str] = {}
+    for index in distinct_indices:
+        part = cut_text(tokenizer, texts[index], max_length)
+        length = len(plain_tokens(tokenizer, part)) + separator
+        if length <= left:
+            left -= length
+            parts[index] = part
+    token_ids = render(SEPARATOR.join(parts.values()))
+    while parts and len(token_ids) > room:  # the seams between documents may take tokens
+        parts.popitem()
+        token_ids = render(SEPARATOR.join(parts.values()))
+    return FittedPrompt(
+        token_ids,
+        SEPARATOR.join(parts.values()),
+        used=tuple(parts),
+        left_out=tuple(index for index in distinct_indices if index not in parts),
+        cut=tuple(index for index, part in parts.items() if part != well_formed(texts[index])),
+    )
+
+
+def room_for_prompt(context_length: int, max_tokens: int) -> int:
+    """Return the number of tokens that a prompt with documents may have.
+
+    Args:
+        context_length: That of the model.
+        max_tokens: Maximum number of tokens of the answer. At most a quarter of the context is
+            kept free for it.
+    """
+    return context_length - min(max_tokens, context_length // _SHARE_FOR_ANSWER)
+
+
+def add_context(messages: Sequence[BaseMessage], context: str) -> list[BaseMessage]:
+    """Put documents before the text of the last human message."""
+    if not context:
+        return list(messages)
+    human = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
+    index = human[-1] if human else len(messages) - 1
+    last = messages[index]
+    question = last.model_copy(update={"content": prompt_with_context(last.text, context)})
+    return [*messages[:index], question, *messages[index + 1 :]]
+
+
+def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
+    """Return the longest beginning of a text with at most `max_length` tokens."""
+    text = well_formed(text)
+    start = text[: _CHARACTERS_PER_TOKEN * max_length]
+    token_ids = plain_tokens(tokenizer, start)
+    if len(token_ids) <= max_length:
+        return start
+    beginning = str(tokenizer.decode(token_ids[:max_length], clean_up_tokenization_spaces=False))
+    beginning = beginning.rstrip("\N{REPLACEMENT CHARACTER}")  # of a character that was cut
+    if start.startswith(beginning) and len(plain_tokens(tokenizer, beginning)) <= max_length:
+        return beginning
+    # The tokenizer normalizes texts.
+    fits, too_long = 0, len(start)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if len(plain_tokens(tokenizer, start[:middle])) <= max_length:
+            fits = middle
+        else:
+            too_long = middle
+    return start[:fits]
