@@ -13,9 +13,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -207,12 +211,20 @@ def _load_safetensors(name: str, folder: str, source: _Source) -> PreTrainedMode
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     is_quantized = is_stored_quantized(name, config, source.quantization)
     quantize = quantization_config(source.quantization, source.dtype)
+    auto = _auto_class(config)
     if quantize is None and not is_quantized:
-        return _load(folder, source)
+        return _load(folder, source, auto)
     # transformers takes None as "do not quantize", even if the stored weights are quantized.
     options = {} if quantize is None else {"quantization_config": quantize}
     # Quantized weights cannot be moved after loading.
-    return _load(folder, source, device_map={"": source.device}, **options)
+    return _load(folder, source, auto, device_map={"": source.device}, **options)
+
+
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """Return the class that builds a model that writes text, which may read images or sound too."""
+    kind = type(config)
+    reads_more = kind in MODEL_FOR_MULTIMODAL_LM_MAPPING and kind not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForMultimodalLM if reads_more else AutoModelForCausalLM
 
 
 def _load_gguf(name: str, folder: str, source: _Source) -> PreTrainedModel:
@@ -226,9 +238,9 @@ def _load_gguf(name: str, folder: str, source: _Source) -> PreTrainedModel:
     return model
 
 
-def _load(folder: str, source: _Source, **options: object) -> PreTrainedModel:
+def _load(folder: str, source: _Source, auto: Any = None, **options: object) -> PreTrainedModel:
     """Load weights of a folder to their device; never runs code, never reads a pickle."""
-    auto: Any = AutoModelForCausalLM
+    auto = auto or AutoModelForCausalLM
     with _build_lock:
         loaded, report = auto.from_pretrained(
             folder,

@@ -33,7 +33,7 @@ PROMPT = [5, 9, 40, 41]
 TOKENS = torch.tensor([[*PROMPT, 7, 8, 30, 21]])
 
 
-@pytest.fixture(scope="module", params=sorted(ARCHITECTURES.keys() - {"llava", "qwen2_vl"}))
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
 def architecture(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
