@@ -15,12 +15,14 @@ from architectures import ARCHITECTURES, SIZES, make_model, make_tokenizer, rand
 from peft import PeftModel
 from transformers import Llama4ForCausalLM, Llama4TextConfig, LlamaConfig, LlamaForCausalLM
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import (
     Engine,
     GenerationTask,
     LanguageModel,
+    Outcome,
+    Request,
     TrainedAdapter,
     load_language_model,
 )
@@ -99,6 +101,53 @@ def test_a_model_from_a_folder_trains_is_restored_and_exports_its_adapter(
         slots.reset(0)
         torch.testing.assert_close(logits, peers(input_ids=TOKENS).logits, rtol=1e-4, atol=1e-4)
         assert not torch.allclose(logits, model(input_ids=TOKENS).logits, rtol=1e-2, atol=1e-2)
+
+
+def answers(engine: Engine, requests: Sequence[Request]) -> list[tuple[list[str], Outcome]]:
+    """Answer the requests in batches; return the words and the outcome of each answer."""
+    reservations = [engine.admission.admit(0) for _ in requests]
+    tickets = [
+        engine.submit(request, reservation=reservation)
+        for request, reservation in zip(requests, reservations, strict=True)
+    ]
+    replies = []
+    for ticket in tickets:
+        *pieces, outcome = ticket
+        assert isinstance(outcome, Outcome)
+        replies.append(("".join(map(str, pieces)).split(), outcome))
+    return replies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma2", "gemma3", "mistral", "gpt2", "falcon", "qwen3_moe", "qwen2_vl"]
+)
+def test_twenty_greedy_answers_are_those_of_generate_alone_and_in_batches(
+    name: str, finetune_config: FineTuneConfig
+) -> None:
+    """Token for token, with prompts and answers longer than the window of sliding attention."""
+    rng = random.Random(5)
+    language_model = LanguageModel(name, make_model(name), tokenizer := make_tokenizer())
+    lengths = [(rng.randint(1, 40), rng.randint(1, 12)) for _ in range(20)]
+    prompts = [tokenizer(random_words(rng, length))["input_ids"] for length, _ in lengths]
+    expected = []
+    for prompt, (_, new) in zip(prompts, lengths, strict=True):
+        with torch.inference_mode():
+            ids = torch.tensor([prompt])
+            (tokens,) = language_model.model.generate(ids, max_new_tokens=new, do_sample=False)
+        expected.append(tokens[len(prompt) :].tolist())
+    for size in (1, 6):
+        limits = Limits(max_batch_size=size, gather_seconds=10.0)
+        engine = Engine(language_model, finetune_config, limits)
+        configs = [GenerationConfig(max_tokens=new, keep_special_tokens=True) for _, new in lengths]
+        asked = zip(prompts, configs, strict=True)
+        requests = [engine.request([], GenerationTask(prompt, config)) for prompt, config in asked]
+        for token_ids, (words, outcome) in zip(expected, answers(engine, requests), strict=True):
+            ended = token_ids[-1] == tokenizer.eos_token_id
+            shown = token_ids[:-1] if ended else token_ids
+            assert outcome.tokens == len(token_ids)
+            assert words == tokenizer.convert_ids_to_tokens(shown)
+            assert outcome.batch_size > 1 or size == 1
 
 
 # --- the choice of layers -------------------------------------------------------------------

@@ -414,7 +414,12 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    sorted(
+        ARCHITECTURES.keys() - {"qwen2", "phi", "falcon", "gemma3_text", "llava", "deepseek_v3"}
+    ),
+)
 def test_prompts_of_a_batch_answer_as_each_alone(
     architecture: str, word_tokenizer: PreTrainedTokenizerFast, finetune_config: FineTuneConfig
 ) -> None:
