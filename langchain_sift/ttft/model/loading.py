@@ -26,6 +26,7 @@ from transformers import (
 
 from langchain_sift.errors import ArgumentError, ModelLoadError, SIFTError
 from langchain_sift.ttft.model.adapters import find_adapter, merge
+from langchain_sift.ttft.model.causality import is_causal, not_causal
 from langchain_sift.ttft.model.devices import resolve_device, resolve_dtype
 from langchain_sift.ttft.model.files import check_weights, folder_of
 from langchain_sift.ttft.model.gguf import (
@@ -125,9 +126,11 @@ def load_language_model(
 
     Raises:
         ArgumentError: If an argument is out of range, a loaded model comes without a tokenizer
-            or with settings for loading, or model and tokenizer do not fit together.
+            or with settings for loading, model and tokenizer do not fit together, or a loaded
+            model is not causal.
         MissingExtraError: If `quantization` needs a package that is not installed.
-        ModelLoadError: If the model or the tokenizer does not exist, or is not safe to load.
+        ModelLoadError: If the model or the tokenizer does not exist, is not safe to load, or the
+            model is not causal.
     """
     if isinstance(model, PreTrainedModel):
         settings: dict[str, object] = {
@@ -172,14 +175,19 @@ def _wrap(
             )
     if tokenizer is None:
         raise ArgumentError("tokenizer is required with a loaded model: pass tokenizer=...")
-    return LanguageModel(type(model).__name__, model, tokenizer)
+    language_model = LanguageModel(type(model).__name__, model, tokenizer)
+    if not is_causal(model):
+        raise ArgumentError(not_causal(model))
+    return language_model
 
 
 def _load_weights(name: str, source: _Source) -> PreTrainedModel:
     with _load_errors(f"the model {name!r}"):
         model = _load_any(name, source)
-    settle_layers(model)
-    model.eval()  # type: ignore[no-untyped-call]
+        settle_layers(model)
+        model.eval()  # type: ignore[no-untyped-call]
+        if not is_causal(model):
+            raise ModelLoadError(not_causal(model))
     return model
 
 
