@@ -29,7 +29,13 @@ from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.identity import cache_key
+from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.language_models.runs import RunPassingChatModel
+from langchain_sift.language_models.template_arguments import (
+    OF_CONVERSATIONS,
+    TemplateArguments,
+    TemplateValues,
+)
 from langchain_sift.language_models.tools import Tool, choose_tools, convert_tools
 from langchain_sift.language_models.turns import last_human_text
 from langchain_sift.ttft.texts import well_formed
@@ -90,6 +96,14 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
     streaming: bool = False
     """If True, `invoke` sends its answer to the callbacks in chunks."""
+
+    chat_template_kwargs: TemplateValues = Field(default_factory=dict)
+    """Arguments for the chat template, such as {"enable_thinking": False}. Those that the template
+    does not read are ignored, with a warning."""
+
+    enable_thinking: bool | None = None
+    """If False, a model that can leave out its reasoning does so; short for the argument of this
+    name in `chat_template_kwargs`. None means the template's default."""
 
     retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(
         default=last_human_text, exclude=True
@@ -176,7 +190,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         **kwargs: object,
     ) -> ChatResult:
         reply = self._reply(messages, stop, run_manager, kwargs)
-        return reply.result("".join(reply.answer))
+        return reply.result(reply.answer)
 
     async def _agenerate(
         self,
@@ -186,7 +200,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         **kwargs: object,
     ) -> ChatResult:
         reply = self._reply(messages, stop, run_manager, kwargs)
-        return reply.result("".join([piece async for piece in reply.answer]))
+        return reply.result([piece async for piece in reply.answer])
 
     def _stream(
         self,
@@ -232,44 +246,47 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             tools, must_call = choose_tools(tools, tool_choice)
         model_name = self._model_name
         settings = self._call_settings(
-            {name: value for name, value in call.items() if name not in ("tools", "tool_choice")},
+            {name: value for name, value in call.items() if name not in OF_CONVERSATIONS},
             stop=stop,
             run=run_manager,
             keep_special_tokens=bool(tools),  # they may mark calls
+            conversation=True,
+        )
+        arguments = TemplateArguments.of(
+            self.chat_template_kwargs, enable_thinking=self.enable_thinking, call=call
         )
         query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
 
         def render_with(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
             conversation = add_context(messages, context)
-            return render(tokenizer, conversation, tools=tools, must_call=must_call)
+            return render(
+                tokenizer, conversation, tools=tools, must_call=must_call, arguments=arguments
+            )
 
         answer = Answer(self._engine or (lambda: self.engine), render_with, query, settings)
         return ChatAnswer(answer, tools, must_call=must_call, model_name=model_name)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
-        return render(self.engine.language_model.tokenizer, prompt.to_messages())
+        tokenizer = self.engine.language_model.tokenizer
+        arguments = TemplateArguments.of(
+            self.chat_template_kwargs, enable_thinking=self.enable_thinking
+        )
+        return render(tokenizer, prompt.to_messages(), arguments=arguments)
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return the length of the context, without loading the model."""
-        config = self.model
-        if isinstance(config, str):
-            from transformers import AutoConfig  # noqa: PLC0415 - after the check for the extra
-
-            config = AutoConfig.from_pretrained(
-                config, revision=self.revision, local_files_only=True, trust_remote_code=False
-            )
-        else:
-            config = config.config
-        context = int(config.get_text_config().max_position_embeddings)
-        return ModelProfile(
-            max_input_tokens=context, text_inputs=True, text_outputs=True, image_inputs=False
-        )
+        return model_profile(self.model, self.revision)
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         is_default = self.retrieval_query is last_human_text
         query = None if is_default or self.cache is False else cache_key(self.retrieval_query)
-        return {**super()._identifying_params, "retrieval_query": query}
+        return {
+            **super()._identifying_params,
+            "retrieval_query": query,
+            "chat_template_kwargs": self.chat_template_kwargs,
+            "enable_thinking": self.enable_thinking,
+        }
 
     @property
     def _llm_type(self) -> str:

@@ -163,6 +163,17 @@ class FineTuneConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningMarkers:
+    """The texts around the reasoning at the beginning of an answer."""
+
+    opening: str
+    closing: str
+
+    begun: bool = False
+    """If True, the prompt ends with the opening."""
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """The settings of one answer."""
 
@@ -203,6 +214,10 @@ class GenerationConfig:
     keep_special_tokens: bool = False
     """If True, keep the tokenizer's special tokens in the answer: some models mark tool calls
     with them."""
+
+    reasoning: ReasoningMarkers | None = None
+    """Markers of reasoning, which is told apart from the content. Stop strings end only content.
+    None means that all text is content."""
 
     seed: int | None = None
     """Seed of the sampling: the same seed gives the same answer. None means a new seed for each

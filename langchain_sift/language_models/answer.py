@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
+from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.runs import (
     achild_callbacks,
@@ -181,7 +182,11 @@ class Answer:
         """Check the prompt, and return the request; documents of a retriever are added later."""
         settings = self._settings
         self._prompt = self._fit_prompt(engine.language_model)
-        task = GenerationTask(self._prompt.token_ids, settings.generation)
+        generation = settings.generation
+        if settings.conversation:
+            tokenizer = engine.language_model.tokenizer
+            generation = for_conversation(generation, tokenizer, self._prompt.token_ids)
+        task = GenerationTask(self._prompt.token_ids, generation)
         if settings.retriever is not None:
             return engine.request(None, task, config=settings.finetune)
         texts = [document.page_content for document in self._documents]

@@ -81,6 +81,10 @@ class CallSettings:
     finetune: FineTuneConfig
     generation: GenerationConfig
 
+    conversation: bool
+    """If True, the prompt is a conversation: reasoning is told from the answer, which also ends
+    where the chat template would go on with another turn."""
+
     timeout: float | None
     """Seconds until the last token. None means no limit."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, TypedDict
@@ -28,6 +28,10 @@ from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.chat_templates import call_opening
 from langchain_sift.language_models.tool_calls import ParsedAnswer, ToolCallReader
 from langchain_sift.language_models.tools import Tool
+from langchain_sift.ttft.reasoning import ReasoningText
+
+# The key of LangChain's other models; `AIMessage.content_blocks` reads it.
+_REASONING = "reasoning_content"
 
 
 class _Metadata(TypedDict):
@@ -56,11 +60,18 @@ class ChatAnswer:
         self._text = ""
         self._content = ""
 
-    def result(self, text: str) -> ChatResult:
-        """Convert a complete answer."""
+    def result(self, pieces: Iterable[str]) -> ChatResult:
+        """Convert the pieces of a complete answer."""
+        pieces = list(pieces)
+        reasoning = "".join(piece for piece in pieces if isinstance(piece, ReasoningText))
+        text = "".join(piece for piece in pieces if not isinstance(piece, ReasoningText))
         content, calls, invalid = self._parse(text)
         message = AIMessage(
-            content=content, tool_calls=calls, invalid_tool_calls=invalid, **self._metadata()
+            content=content,
+            additional_kwargs={_REASONING: reasoning} if reasoning else {},
+            tool_calls=calls,
+            invalid_tool_calls=invalid,
+            **self._metadata(),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -95,7 +106,10 @@ class ChatAnswer:
         return call_opening(self.answer.tokenizer, self._tools) if self._must_call else ""
 
     def _content_chunks(self, piece: str) -> Iterator[AIMessageChunk]:
-        """Yield the content so far that cannot be the beginning of a call."""
+        """Yield the reasoning, or the content so far that cannot be the beginning of a call."""
+        if isinstance(piece, ReasoningText):
+            yield AIMessageChunk(content="", additional_kwargs={_REASONING: str(piece)})
+            return
         self._text += piece
         content = self._text
         if self._tools:

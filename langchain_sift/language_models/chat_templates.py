@@ -7,16 +7,19 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 from langchain_core.messages import BaseMessage
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.conversations import without_reasoning
+from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.tools import Tool
 from langchain_sift.language_models.turns import Turn, TurnCall, merge_turns, to_text, to_turns
 from langchain_sift.ttft.model.control_tokens import MARK, control_tokens
+from langchain_sift.ttft.model.reasoning_markers import reasoning_markers
 from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
@@ -41,6 +44,7 @@ def render(
     *,
     tools: Sequence[Tool] = (),
     must_call: bool = False,
+    arguments: TemplateArguments | None = None,
 ) -> list[int]:
     """Return the token ids of a conversation, up to the beginning of the answer.
 
@@ -55,6 +59,7 @@ def render(
         messages: At least one message.
         tools: The tools that the model may call.
         must_call: If True, the prompt ends with the `call_opening`.
+        arguments: Further arguments for the template.
 
     Raises:
         ArgumentError: If the template refuses the conversation or does not support tools, or a
@@ -71,12 +76,13 @@ def render(
         )
     if not tokenizer.chat_template:
         return text_tokens(tokenizer, to_text(messages))
-    turns = to_turns(messages)
+    turns = without_reasoning(to_turns(messages), reasoning_markers(tokenizer))
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
-    text = _render_accepted_form(tokenizer, turns, tools)
+    further = arguments.for_template(tokenizer) if arguments else {}
+    text = _render_accepted_form(tokenizer, turns, tools, further)
     if must_call:
-        text += call_opening(tokenizer, control_tokens(tokenizer).mark_all(tools))
+        text = _begin_call(tokenizer, text, tools)
     return _encode(tokenizer, well_formed(text))
 
 
@@ -86,6 +92,14 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         return control_tokens(tokenizer).encode(text)
     encoded = tokenizer(text, add_special_tokens=False, verbose=False)
     return list(encoded["input_ids"])
+
+
+def _begin_call(tokenizer: PreTrainedTokenizerBase, text: str, tools: Sequence[Tool]) -> str:
+    """Return a prompt that ends with the beginning of a call, after reasoning if it has begun."""
+    markers = reasoning_markers(tokenizer)
+    if text.rstrip().endswith(markers.opening):
+        text = f"{text}\n{markers.closing}\n\n"
+    return text + call_opening(tokenizer, control_tokens(tokenizer).mark_all(tools))
 
 
 def call_opening(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> str:
@@ -134,15 +148,24 @@ def _name(tokenizer: PreTrainedTokenizerBase) -> str:
     return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
 
 
-def _apply(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], tools: Sequence[Tool]) -> str:
+def _apply(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    tools: Sequence[Tool],
+    arguments: Mapping[str, object] | None = None,
+) -> str:
     """Render turns as text, in which the names of control tokens in the turns are marked."""
     mark_all = control_tokens(tokenizer).mark_all
     conversation, schemas = mark_all(list(turns)), mark_all(list(tools))
     try:
         text = tokenizer.apply_chat_template(
-            conversation, tools=schemas or None, add_generation_prompt=True, tokenize=False
+            conversation,
+            tools=schemas or None,
+            add_generation_prompt=True,
+            tokenize=False,
+            **mark_all(arguments or {}),
         )
-    except (TemplateError, TypeError, ValueError) as error:
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise ArgumentError(
             f"the chat template of {_name(tokenizer)} refuses the conversation: {error}"
         ) from error
@@ -150,7 +173,10 @@ def _apply(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], tools: Seq
 
 
 def _render_accepted_form(
-    tokenizer: PreTrainedTokenizerBase, turns: list[Turn], tools: Sequence[Tool]
+    tokenizer: PreTrainedTokenizerBase,
+    turns: list[Turn],
+    tools: Sequence[Tool],
+    arguments: Mapping[str, object],
 ) -> str:
     """Render the first form of the conversation that the template accepts without loss."""
     # Some templates silently drop turns that they do not support.
@@ -161,7 +187,7 @@ def _render_accepted_form(
     refusals: list[ArgumentError] = []
     for form in _forms(turns):
         try:
-            texts.append(_apply(tokenizer, form, tools))
+            texts.append(_apply(tokenizer, form, tools, arguments))
         except ArgumentError as error:
             refusals.append(error)
             continue

@@ -341,6 +341,7 @@ class TestTimeFineTuning(BaseModel):
         stop: list[str] | None,
         run: BaseRunManager | None,
         keep_special_tokens: bool = False,
+        conversation: bool = False,
     ) -> CallSettings:
         """Check the arguments of a call, and add the fields.
 
@@ -363,6 +364,7 @@ class TestTimeFineTuning(BaseModel):
                 call if stop is None else {**call, "stop": stop},
                 keep_special_tokens=keep_special_tokens,
             ),
+            conversation=conversation,
             timeout=timeout,
             cache=self.adapter_cache,
             reservation=call.get("reservation"),

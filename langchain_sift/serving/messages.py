@@ -88,14 +88,20 @@ class ChatReply:
         self._calls = len(calls)
         objects = [call.function.arguments for call in calls] if self._as_text else []
         invalid = [call["args"] or "" for call in answer.invalid_tool_calls]
+        text = "".join([answer.text, *objects, *invalid])
         return ResponseMessage(
-            content="".join([answer.text, *objects, *invalid]) or None,
+            content=text or (None if calls else ""),
+            reasoning_content=answer.additional_kwargs.get("reasoning_content"),
             tool_calls=None if self._as_text else calls or None,
         )
 
     def deltas(self, chunk: AIMessageChunk) -> list[Delta]:
         """Convert a piece of the answer."""
-        deltas: list[Delta] = [{"content": chunk.text}] if chunk.text else []
+        deltas: list[Delta] = []
+        if reasoning := chunk.additional_kwargs.get("reasoning_content"):
+            deltas.append({"reasoning_content": reasoning})
+        if chunk.text:
+            deltas.append({"content": chunk.text})
         for call in chunk.tool_call_chunks:
             arguments = call["args"] or ""
             if not _is_json_object(arguments):

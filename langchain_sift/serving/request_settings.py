@@ -97,8 +97,11 @@ class RequestSettings:
 def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str, object]:
     """Return the settings of the answer that a request sets."""
     chosen: dict[str, object] = body.model_dump(include={*GENERATION_SETTINGS}, exclude_none=True)
-    if isinstance(body, ChatCompletionRequest) and body.max_completion_tokens:
-        chosen["max_tokens"] = body.max_completion_tokens
+    if isinstance(body, ChatCompletionRequest):
+        of_template = {"chat_template_kwargs", "reasoning_effort"}
+        chosen |= body.model_dump(include=of_template, exclude_none=True)
+        if body.max_completion_tokens:
+            chosen["max_tokens"] = body.max_completion_tokens
     if body.seed is not None:
         chosen["seed"] = body.seed % (1 << 63)
     if body.top_k is not None:

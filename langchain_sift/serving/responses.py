@@ -71,6 +71,7 @@ class ResponseMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    reasoning_content: str | None = Field(default=None, description="Not of OpenAI; as by vLLM.")
     tool_calls: list[ToolCall] | None = None
 
 
@@ -137,6 +138,7 @@ class Delta(TypedDict, total=False):
 
     role: Literal["assistant"]
     content: str
+    reasoning_content: str
     tool_calls: list[ToolCallDelta]
 
 

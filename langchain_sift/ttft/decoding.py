@@ -8,6 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig
+from langchain_sift.ttft.model.control_tokens import special_token_ids
+from langchain_sift.ttft.reasoning import ReasoningSplitter, ReasoningText
 from langchain_sift.ttft.stop_strings import StopStrings
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # bytes of a character whose other bytes are to come
@@ -29,7 +31,8 @@ class AnswerDecoder:
 
         Args:
             tokenizer: The model's tokenizer.
-            config: Settings of the answer: `max_tokens`, `stop` and `keep_special_tokens`.
+            config: Settings of the answer: `max_tokens`, `stop`, `reasoning` and
+                `keep_special_tokens`.
             end_tokens: Tokens that end an answer.
             prompt: Tokens before the answer.
         """
@@ -37,19 +40,27 @@ class AnswerDecoder:
         """Number of tokens so far."""
         self.finish_reason: str | None = None
         """"stop" or "length" once the answer is complete."""
+        self.reasoning = ReasoningText()
+        """The reasoning that the last token completes."""
         self._max_tokens = config.max_tokens
         self._end_tokens = end_tokens
+        markers = config.reasoning
         self._text = TextDecoder(
-            tokenizer, keep_special_tokens=config.keep_special_tokens, prompt=prompt
+            tokenizer,
+            keep_special_tokens=config.keep_special_tokens,
+            kept=(markers.opening + markers.closing) if markers else "",
+            prompt=prompt,
         )
+        self._splitter = ReasoningSplitter(markers) if markers else None
         self._stop = StopStrings(config.stop) if config.stop else None
 
     def add(self, token_id: int) -> str:
-        """Append a token and return the text that it completes."""
+        """Append a token and return the content that it completes."""
         self.tokens += 1
+        self.reasoning = ReasoningText()
         if token_id in self._end_tokens:
             return self._finish("stop")
-        text = self._text.add(token_id)
+        text = self._content(self._text.add(token_id))
         if self._stop is not None:
             text = self._stop.add(text)
         if self._stop is not None and self._stop.reached:
@@ -59,19 +70,31 @@ class AnswerDecoder:
         return text
 
     def end(self, reason: str) -> str:
-        """End the answer for this reason, and return the text that was not complete."""
+        """End the answer for this reason, and return the content that was not complete."""
         text = self._finish(reason) if self.finish_reason is None else ""
         self.finish_reason = reason
         return text
 
     def _finish(self, reason: str) -> str:
         self.finish_reason = reason
-        text = self._text.flush()
+        text = self._content(self._text.flush(), complete=True)
         if self._stop is not None:
             text = self._stop.add(text) + self._stop.flush()
             if self._stop.reached:
                 self.finish_reason = "stop"
         return text
+
+    def _content(self, text: str, *, complete: bool = False) -> str:
+        """Return the content in a new text, and keep the reasoning in it."""
+        if self._splitter is None:
+            return text
+        reasoning, content = self._splitter.add(text)
+        self.reasoning = ReasoningText(self.reasoning + reasoning)
+        if complete:
+            reasoning, rest = self._splitter.flush()
+            self.reasoning = ReasoningText(self.reasoning + reasoning)
+            content += rest
+        return content
 
 
 class TextDecoder:
@@ -82,6 +105,7 @@ class TextDecoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         keep_special_tokens: bool,
+        kept: str = "",
         prompt: Sequence[int] = (),
     ) -> None:
         """Start without tokens.
@@ -89,13 +113,16 @@ class TextDecoder:
         Args:
             tokenizer: The model's tokenizer.
             keep_special_tokens: If True, special tokens are text as well.
+            kept: Special tokens whose names are in this are text in any case.
             prompt: Tokens before the first. The text can be appended to that of the prompt: some
                 tokenizers decode a space before a word only if something precedes it.
         """
         self._tokenizer = tokenizer
-        self._skip_special_tokens = not keep_special_tokens
-        special = set(tokenizer.all_special_ids)
-        self._token_ids = [token for token in prompt[-_MAX_DECODED:] if token not in special][-8:]
+        special = special_token_ids(tokenizer)
+        dropped = {token_id for name, token_id in special.items() if name not in kept}
+        self._dropped = frozenset() if keep_special_tokens else frozenset(dropped)
+        self._skip_special_tokens = not keep_special_tokens and len(dropped) == len(special)
+        self._token_ids = [token for token in prompt[-_MAX_DECODED:] if token not in dropped][-8:]
         self._text = self._decode(self._token_ids) if self._token_ids else ""
         if self._text.endswith(_INCOMPLETE):
             self._token_ids, self._text = [], ""
@@ -130,6 +157,8 @@ class TextDecoder:
                 return
 
     def _decode(self, token_ids: list[int]) -> str:
+        if not self._skip_special_tokens and self._dropped:
+            token_ids = [token for token in token_ids if token not in self._dropped]
         text: Any = self._tokenizer.decode(
             token_ids,
             skip_special_tokens=self._skip_special_tokens,

@@ -167,7 +167,8 @@ class _RowsDone(StoppingCriteria):
                 constraint = self._constraints.get(row)
                 if constraint is not None and constraint.complete:
                     text += decoder.end("length" if constraint.shortened else "stop")
-                stopped = continuation.on_text(text)
+                stopped = bool(decoder.reasoning) and continuation.on_text(decoder.reasoning)
+                stopped = continuation.on_text(text) or stopped
                 if stopped or decoder.finish_reason is not None:
                     self._done[row] = True
                     continuation.on_end(decoder.tokens, decoder.finish_reason or "stop")

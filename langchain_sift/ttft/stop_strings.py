@@ -23,9 +23,9 @@ class StopStrings:
             self.reached = True
             self._buffer = ""
             return text[: min(starts)]
-        overlap = max((_overlap(text, string) for string in self._stop), default=0)
-        self._buffer = text[len(text) - overlap :]
-        return text[: len(text) - overlap]
+        held = max((overlap(text, string) for string in self._stop), default=0)
+        self._buffer = text[len(text) - held :]
+        return text[: len(text) - held]
 
     def flush(self) -> str:
         """Return the text that could have been the beginning of a stop string."""
@@ -33,7 +33,7 @@ class StopStrings:
         return text
 
 
-def _overlap(text: str, string: str) -> int:
-    """Return how many characters at the end of the text may begin the string."""
+def overlap(text: str, string: str) -> int:
+    """Return how many characters at the end of a text may begin a string."""
     longest = min(len(string) - 1, len(text))
     return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)

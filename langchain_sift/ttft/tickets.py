@@ -196,7 +196,7 @@ class Ticket:
         self._to_repeat = self._to_repeat[len(text) :]
         if new := text[len(repeated) :]:
             self.text += new
-            self._send(new)
+            self._send(type(text)(new))  # reasoning stays reasoning
         return False
 
     def retry(self, failure: BaseException) -> None:

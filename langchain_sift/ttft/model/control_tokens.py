@@ -12,6 +12,7 @@ import secrets
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -116,14 +117,22 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
     return ControlTokens(tokenizer)
 
 
+@once_per_tokenizer
+def special_token_ids(tokenizer: PreTrainedTokenizerBase) -> Mapping[str, int]:
+    """Return the ids of the tokens that decoding skips, by their names."""
+    added = tokenizer.added_tokens_decoder.items()
+    ids = {token.content: int(token_id) for token_id, token in added if token.special}
+    named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+    return MappingProxyType({**ids, **dict(named)})
+
+
 def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     template = str(tokenizer.chat_template or "")
-    special = set(tokenizer.all_special_tokens)
-    ids = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    ids = dict(special_token_ids(tokenizer))
     for token_id, token in tokenizer.added_tokens_decoder.items():
         name = token.content
         is_written = _BRACKETED.fullmatch(name) and name in template
-        if token.special or name in special or is_written or _ALWAYS_CONTROL.fullmatch(name):
+        if is_written or _ALWAYS_CONTROL.fullmatch(name):
             ids[name] = token_id
     return {
         name: int(token_id)

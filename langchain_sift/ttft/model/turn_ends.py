@@ -15,12 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
-_QUESTION, _ANSWER, _THOUGHT = "sift-question", "sift-answer", "sift-thought"
+THOUGHT = "sift-thought"
+_QUESTION, _ANSWER = "sift-question", "sift-answer"
 _FIRST: Mapping[str, str] = {"role": "user", "content": "Hello"}
 _SECOND: Mapping[str, str] = {"role": "user", "content": _QUESTION}
 _REPLY: Mapping[str, str] = {"role": "assistant", "content": _ANSWER}
 # The keys under which templates look for reasoning.
-_REASONED = {**_REPLY, "reasoning_content": _THOUGHT, "reasoning": _THOUGHT, "thinking": _THOUGHT}
+_REASONED = {**_REPLY, "reasoning_content": THOUGHT, "reasoning": THOUGHT, "thinking": THOUGHT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
     if not names:
         line = between.strip().partition("\n")[0].strip()
         return TurnEnds(strings=(line,) if line else ())
-    within = set(control.names_in(_within(tokenizer)))
+    within = set(control.names_in(answer_with_reasoning(tokenizer)[1]))
     return TurnEnds(frozenset(control.ids[name] for name in names if name not in within))
 
 
@@ -77,10 +78,15 @@ def _between(tokenizer: PreTrainedTokenizerBase) -> str:
     return ""
 
 
-def _within(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the text of an answer with reasoning, up to its content."""
+def answer_with_reasoning(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Render an answer with the reasoning `THOUGHT`.
+
+    Returns:
+        The prompt that asks for the answer, as far as the answer continues it; and the rest, up
+        to the content of the answer.
+    """
     prompt = rendered(tokenizer, [_FIRST], add_generation_prompt=True)
     whole = rendered(tokenizer, [_FIRST, _REASONED])
     pairs = itertools.zip_longest(prompt, whole)
     common = next((n for n, (left, right) in enumerate(pairs) if left != right), len(whole))
-    return whole[common:].partition(_ANSWER)[0]
+    return whole[:common], whole[common:].partition(_ANSWER)[0]

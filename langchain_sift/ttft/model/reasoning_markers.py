@@ -1,0 +1,57 @@
+"""Find the markers around a model's reasoning, from its chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from langchain_sift.config import ReasoningMarkers
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
+from langchain_sift.ttft.model.turn_ends import THOUGHT, answer_with_reasoning
+
+# Of models whose template does not render reasoning: it leaves the earlier one out.
+_KNOWN = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+)
+_LAST_MARKER = re.compile(r"(?:<[^<>]+>|\[[^\[\]]+\]|◁[^◁▷]+▷)\Z")
+_TAIL = 32  # tokens that may hold the opening marker at the end of a prompt
+
+
+@once_per_tokenizer
+def reasoning_markers(tokenizer: PreTrainedTokenizerBase) -> ReasoningMarkers:
+    """Return the markers of a tokenizer's chat template; by default `<think>` and `</think>`."""
+    prompt, answer = answer_with_reasoning(tokenizer)
+    before, found, after = answer.partition(THOUGHT)
+    begun = _LAST_MARKER.search(prompt.rstrip())  # if the prompt itself begins the reasoning
+    opening = before.strip() or (begun[0] if begun else "")
+    closing = after.strip().partition("\n")[0].strip()
+    if found and opening and closing:
+        return ReasoningMarkers(opening, closing)
+    for names in (str(tokenizer.chat_template or ""), tokenizer.added_tokens_encoder):
+        for opening, closing in _KNOWN:
+            if closing in names:
+                return ReasoningMarkers(opening, closing)
+    return ReasoningMarkers(*_KNOWN[0])
+
+
+def markers_after(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> ReasoningMarkers:
+    """Return the markers for the answer to a prompt, which may have begun the reasoning.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt: Token ids.
+    """
+    markers = reasoning_markers(tokenizer)
+    tail = str(tokenizer.decode([*prompt[-_TAIL:]], clean_up_tokenization_spaces=False))
+    return replace(markers, begun=tail.rstrip().endswith(markers.opening))

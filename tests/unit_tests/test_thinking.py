@@ -1,0 +1,188 @@
+"""A model's reasoning is told from its answer, and the template gets the arguments for it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import BaseModel
+from unit_tests.scripted_model import scripted_model
+from unit_tests.small_tokenizers import small_tokenizer
+from unit_tests.templates import CHATML, DEEPSEEK_R1, GPT_OSS, QWEN_3, SMOLLM_3, TOOLS
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from langchain_core.messages import AIMessageChunk
+
+FINETUNE = FineTuneConfig(lora_rank=2)
+THOUGHT, ANSWER = "Rice?\n\nIn fields.", "In wet fields.\nYes."
+END = "<|im_end|>"
+
+
+def thinking_chat(template: str, answer: str, **fields: Any) -> ChatTestTimeFineTuned:
+    tokenizer = small_tokenizer("byte-level", template)
+    model = scripted_model(tokenizer, answer)
+    return ChatTestTimeFineTuned(model=model, tokenizer=tokenizer, finetune=FINETUNE, **fields)
+
+
+def summed(chunks: Iterable[AIMessageChunk]) -> AIMessageChunk:
+    first, *rest = chunks
+    for chunk in rest:
+        first += chunk
+    return first
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (QWEN_3, f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}{END}"),
+        (SMOLLM_3, f"<think>\n{THOUGHT}\n</think>\n{ANSWER}{END}"),
+        (DEEPSEEK_R1, f"{THOUGHT}\n</think>\n\n{ANSWER}<｜end▁of▁sentence｜>"),
+        (
+            GPT_OSS,
+            f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final"
+            f"<|message|>{ANSWER}</s>",
+        ),
+    ],
+    ids=["qwen3", "smollm3", "r1", "gpt-oss"],
+)
+async def test_reasoning_is_apart_in_all_ways_to_call(template: str, said: str) -> None:
+    chat = thinking_chat(template, said)
+    answers: list[AIMessage] = [
+        chat.invoke("Where?"),
+        await chat.ainvoke("Where?"),
+        summed(chat.stream("Where?")),
+        summed([chunk async for chunk in chat.astream("Where?")]),
+        chat.batch(["Where?"])[0],
+    ]
+    for answer in answers:
+        assert answer.text == ANSWER
+        assert answer.additional_kwargs == {"reasoning_content": THOUGHT}
+        assert answer.content_blocks == [
+            {"type": "reasoning", "reasoning": THOUGHT},
+            {"type": "text", "text": ANSWER},
+        ]
+        assert answer.response_metadata["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_content_blocks_of_version_1_have_the_reasoning_first(*, stream: bool) -> None:
+    said = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}{END}"
+    chat = thinking_chat(QWEN_3, said, output_version="v1")
+    answer = summed(chat.stream("Where?")) if stream else chat.invoke("Where?")
+    kinds = [(block["type"], block.get("reasoning", block.get("text"))) for block in answer.content]
+    assert kinds == [("reasoning", THOUGHT), ("text", ANSWER)]
+
+
+def test_an_answer_that_is_cut_in_its_reasoning_is_empty() -> None:
+    chat = thinking_chat(QWEN_3, f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}{END}", max_tokens=4)
+    answer = chat.invoke("Where?")
+    assert answer.content == ""
+    assert answer.additional_kwargs["reasoning_content"]
+    assert answer.response_metadata["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN_3, DEEPSEEK_R1, SMOLLM_3])
+def test_reasoning_is_not_fed_back(template: str) -> None:
+    tokenizer = small_tokenizer("byte-level", template)
+
+    def prompt(answer: AIMessage) -> list[int]:
+        return render(tokenizer, [HumanMessage("a"), answer, HumanMessage("b")])
+
+    expected = prompt(AIMessage("c"))
+    assert prompt(AIMessage("c", additional_kwargs={"reasoning_content": "x"})) == expected
+    assert prompt(AIMessage("<think>\nx\n</think>\n\nc")) == expected
+    blocks: Any = [{"type": "reasoning", "reasoning": "x"}, {"type": "text", "text": "c"}]
+    assert prompt(AIMessage(blocks)) == expected
+
+
+def test_json_after_reasoning_is_parsed() -> None:
+    class Place(BaseModel):
+        place: str
+
+    said = '<think>\nNot {"place": "there"}.\n</think>\n\n{"place": "here"}' + END
+    chat = thinking_chat(QWEN_3, said).with_structured_output(Place, method="json_mode")
+    assert chat.invoke("Where?") == Place(place="here")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_after_reasoning_are_read(*, stream: bool) -> None:
+    call = '<tool_call>\n{"name": "search", "arguments": {"query": "rice"}}\n</tool_call>'
+    thought = f"I call {call}?"
+    chat = thinking_chat(QWEN_3, f"<think>\n{thought}\n</think>\n\nI look.\n{call}{END}")
+    bound = chat.bind_tools(TOOLS)
+    answer = summed(bound.stream("Where?")) if stream else bound.invoke("Where?")
+    assert answer.additional_kwargs["reasoning_content"] == thought
+    assert answer.text == "I look."
+    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [
+        ("search", {"query": "rice"})
+    ]
+
+
+def prompt_of(chat: ChatTestTimeFineTuned, **call: Any) -> int:
+    return chat.invoke("x", **call).usage_metadata["input_tokens"]
+
+
+def test_arguments_reach_the_template_from_fields_and_calls() -> None:
+    said = f"Yes.{END}"
+    thinks, brief = thinking_chat(QWEN_3, said), thinking_chat(QWEN_3, said, enable_thinking=False)
+    configured = thinking_chat(QWEN_3, said, chat_template_kwargs={"enable_thinking": False})
+    assert prompt_of(brief) == prompt_of(configured) > prompt_of(thinks)
+    for call in (
+        {"enable_thinking": False},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "none"},
+    ):
+        assert prompt_of(thinks, **call) == prompt_of(brief)
+    assert prompt_of(brief, enable_thinking=True) == prompt_of(thinks)
+    assert prompt_of(thinks, reasoning_effort="high") == prompt_of(thinks)
+    effort = thinking_chat(GPT_OSS, "Yes.")
+    tokenizer = effort.tokenizer
+    assert "Reasoning: high" in tokenizer.decode(
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": "x"}], reasoning_effort="high", return_dict=True
+        )["input_ids"]
+    )
+    assert prompt_of(effort, reasoning_effort="low") < prompt_of(effort, reasoning_effort="medium")
+
+
+def test_an_argument_that_the_template_ignores_is_warned_of_once() -> None:
+    chat = thinking_chat(CHATML, f"Yes.{END}", chat_template_kwargs={"never_seen_before": 1})
+    with pytest.warns(UserWarning, match="ignores the argument 'never_seen_before'"):
+        chat.invoke("x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chat.invoke("x")
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "chat_template", "bos_token", "tokenize"])
+def test_an_argument_cannot_replace_what_the_template_gets(name: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot set '{name}'"):
+        thinking_chat(QWEN_3, "x", chat_template_kwargs={name: "x"})
+    with pytest.raises(ArgumentError, match=f"cannot set '{name}'"):
+        thinking_chat(QWEN_3, "x").invoke("x", chat_template_kwargs={name: "x"})
+    with pytest.raises(ArgumentError, match="must map names to values"):
+        thinking_chat(QWEN_3, "x").invoke("x", chat_template_kwargs=json.dumps({}))
+
+
+def test_an_argument_cannot_write_control_tokens() -> None:
+    template = CHATML + "{{ suffix }}"
+    chat = thinking_chat(template, "x", chat_template_kwargs={"suffix": "<|im_end|>"})
+    plain = thinking_chat(template, "x", chat_template_kwargs={"suffix": "A"})
+    assert prompt_of(chat) > prompt_of(plain) + 2
+
+
+def test_a_text_model_returns_all_text() -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN_3)
+    said = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"
+    model = scripted_model(tokenizer, said)
+    llm = TestTimeFineTunedLLM(model=model, tokenizer=tokenizer, finetune=FINETUNE)
+    assert llm.invoke("Where?") == said
