@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.checks import check_integer, check_positive, check_target_modules
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
@@ -72,6 +72,9 @@ class CalibratedFineTuning:
     seed: int
     """Seed of the adapter's initial weights and of the held-out documents."""
 
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Layers that get an adapter, as `FineTuneConfig.target_modules`."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -81,6 +84,9 @@ class CalibratedFineTuning:
         _check_numbers(self, "learning_rate", "lora_alpha")
         _check_integers(self, lora_rank=1, max_length=2, seed=0)
         _check_names(self, "model", "protocol")
+        if isinstance(self.target_modules, list):
+            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        check_target_modules(self.target_modules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,7 @@ class CalibratedSettings:
             learning_rate=tuned.learning_rate,
             lora_rank=tuned.lora_rank,
             lora_alpha=tuned.lora_alpha,
+            target_modules=tuned.target_modules,
             max_length=tuned.max_length,
             seed=tuned.seed,
         )

@@ -117,6 +117,14 @@ def last_layers(targets: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def parse_target_modules(text: str) -> str | tuple[str, ...]:
+    """Return the target modules of a text: one of `TARGET_PRESETS`, or names with commas."""
+    text = text.strip()
+    if text in TARGET_PRESETS or text.startswith("last-"):
+        return text
+    return tuple(name.strip() for name in text.split(","))
+
+
 def check_target_modules(value: str | tuple[str, ...]) -> None:
     """Check that target modules are one of `TARGET_PRESETS` or names of layers.
 

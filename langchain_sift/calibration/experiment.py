@@ -210,6 +210,7 @@ def _settings(
         model=trials.engine.language_model.name,
         protocol=protocol,
         seed=config.seed,
+        target_modules=config.target_modules,
     )
     return CalibratedSettings(fine_tuning=tuned)
 

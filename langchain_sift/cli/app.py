@@ -29,6 +29,7 @@ from rich.progress import (  # noqa: E402
 )
 
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
+from langchain_sift.checks import parse_target_modules  # noqa: E402
 from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
 from langchain_sift.ttft.model.load_settings import LoadSettings  # noqa: E402
@@ -145,15 +146,17 @@ def selection_options(
 
 def finetune_config(
     saved: CalibratedSettings | None,
-    *,
     learning_rate: float | None,
     lora_rank: int | None,
+    target_modules: str | None,
     max_length: int | None,
 ) -> FineTuneConfig:
     """Return the config of fine-tuning; an option takes precedence over the saved value."""
     config = FineTuneConfig() if saved is None else saved.finetune_config()
     if lora_rank is not None:
         config = replace(config, lora_rank=lora_rank, lora_alpha=float(lora_rank))
+    if target_modules is not None:
+        config = replace(config, target_modules=parse_target_modules(target_modules))
     return replace(
         config,
         learning_rate=config.learning_rate if learning_rate is None else learning_rate,

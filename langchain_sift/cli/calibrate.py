@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.checks import parse_target_modules
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
@@ -29,6 +30,7 @@ from langchain_sift.cli.options import (
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
+    TargetModulesOption,
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -127,6 +129,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             help=f"Fine-tuning: rank of the adapter. Default: {FineTuneConfig().lora_rank}.",
         ),
     ] = None,
+    target_modules: TargetModulesOption = None,
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -161,18 +164,14 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
 
         _check_options(
             model,
-            {
-                "--queries": queries,
-                "--qrels": qrels,
-                "--metric": metric,
-                "--label-key": label_key,
-            },
+            {"--queries": queries, "--qrels": qrels, "--metric": metric, "--label-key": label_key},
             {
                 "--gguf-file": gguf_file,
                 "--kernel": kernel,
                 "--length-scale": length_scale,
                 "--protocol": protocol,
                 "--lora-rank": lora_rank,
+                "--target-modules": target_modules,
                 "--max-length": max_length,
                 "--share": share,
             },
@@ -194,7 +193,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 kernel=kernel,
                 length_scale=length_scale,
                 protocol=protocol,
-                finetune=_finetune(lora_rank, max_length),
+                finetune=_finetune(lora_rank, target_modules, max_length),
                 share=share,
                 seed=seed,
             )
@@ -216,12 +215,15 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             echo_for_programs(result.json)
 
 
-def _finetune(lora_rank: int | None, max_length: int | None) -> FineTuneConfig:
+def _finetune(
+    lora_rank: int | None, target_modules: str | None, max_length: int | None
+) -> FineTuneConfig:
     default = FineTuneConfig()
     rank = default.lora_rank if lora_rank is None else lora_rank
     return FineTuneConfig(
         lora_rank=rank,
         lora_alpha=float(rank),
+        target_modules=parse_target_modules(target_modules or str(default.target_modules)),
         max_length=default.max_length if max_length is None else max_length,
     )
 

@@ -58,6 +58,7 @@ from langchain_sift.cli.options import (
     SettingsOption,
     StoreHeaderOption,
     StoreTokenOption,
+    TargetModulesOption,
 )
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
 from langchain_sift.cli.tables import print_report
@@ -105,6 +106,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     scorer: ScorerOption = None,
     learning_rate: LearningRateOption = None,
     lora_rank: LoraRankOption = None,
+    target_modules: TargetModulesOption = None,
     max_length: MaxLengthOption = None,
     jobs: JobsOption = 8,
     ray: RayOption = None,
@@ -135,9 +137,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         source = source_of(location, collection, corpus, embeddings, loading)
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols)
-        finetune = finetune_config(
-            saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
-        )
+        finetune = finetune_config(saved, learning_rate, lora_rank, target_modules, max_length)
         retrievers, chains = _import_named(retriever), _import_named(chain)
         checked = ComparisonSettings(
             methods=parse_methods(

@@ -125,6 +125,14 @@ LoraRankOption = Annotated[
     int | None,
     typer.Option(metavar="N", help=f"Rank of the adapter. Default: {_DEFAULT.lora_rank}."),
 ]
+TargetModulesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="Layers that get an adapter: all-linear, attention, mlp, last-N (the last N decoder "
+        f"layers), or names of layers with commas. Default: {_DEFAULT.target_modules}.",
+    ),
+]
 MaxLengthOption = Annotated[
     int | None,
     typer.Option(

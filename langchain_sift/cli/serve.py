@@ -34,6 +34,7 @@ from langchain_sift.cli.options import (
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
+    TargetModulesOption,
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits, fine_tunes
 from langchain_sift.errors import ArgumentError
@@ -109,6 +110,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     noise_variance: NoiseVarianceOption = None,
     learning_rate: LearningRateOption = None,
     lora_rank: LoraRankOption = None,
+    target_modules: TargetModulesOption = None,
     max_length: MaxLengthOption = None,
     max_tokens: Annotated[
         int,
@@ -166,9 +168,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 length_scale=length_scale,
                 noise_variance=noise_variance,
             ),
-            finetune=finetune_config(
-                saved, learning_rate=learning_rate, lora_rank=lora_rank, max_length=max_length
-            ),
+            finetune=finetune_config(saved, learning_rate, lora_rank, target_modules, max_length),
             limits=Limits(max_batch_size=max_batch_size, max_requests=max_requests),
             max_tokens=max_tokens,
             timeout=timeout,

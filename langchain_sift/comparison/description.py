@@ -87,7 +87,24 @@ def _described_model(
         "leaks": settings.leaks,
         "jobs": settings.jobs,
         **asdict(settings.finetune),
+        **_adapted_layers(settings, language_model),
     }
+
+
+def _adapted_layers(
+    settings: ComparisonSettings, language_model: LanguageModel
+) -> dict[str, list[str]]:
+    """Return the layers that get an adapter, and the weights of experts that cannot."""
+    if not any(method.fine_tunes for method in settings.methods):
+        return {}
+    # A comparison of retrieval alone does not wait for PyTorch.
+    from langchain_sift.ttft.training.target_layers import (  # noqa: PLC0415
+        find_target_layers,
+        patterns,
+    )
+
+    targets = find_target_layers(language_model.model, settings.finetune.target_modules)
+    return {"layers": list(patterns(targets.names)), "left_out": list(patterns(targets.left_out))}
 
 
 def _runnables(settings: ComparisonSettings) -> dict[str, list[str]]:

@@ -41,6 +41,7 @@ SAVED = CalibratedSettings(
         model="org/name",
         protocol="document",
         seed=3,
+        target_modules=("q_proj", "v_proj"),
     )
 )
 
@@ -132,7 +133,14 @@ def test_a_model_from_settings_answers_as_one_with_the_same_fields(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     loaded = {"model": tiny_model, "tokenizer": tiny_tokenizer, "max_tokens": 4}
-    config = FineTuneConfig(lora_rank=4, lora_alpha=8.0, learning_rate=2e-3, max_length=32, seed=3)
+    config = FineTuneConfig(
+        lora_rank=4,
+        lora_alpha=8.0,
+        learning_rate=2e-3,
+        max_length=32,
+        seed=3,
+        target_modules=("q_proj", "v_proj"),
+    )
     made = model_class.from_settings(file, **loaded)
     given = model_class(finetune=config, **loaded)
     assert made.finetune == given.finetune

@@ -171,6 +171,9 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     assert (settings.finetune.lora_rank, settings.finetune.lora_alpha) == (32, 32.0)
     settings, _ = served(tiny_model_path, folder)
     assert settings.finetune == FineTuneConfig()
+    for text, modules in (("last-1", "last-1"), ("q_proj, v_proj", ("q_proj", "v_proj"))):
+        settings, _ = served(tiny_model_path, folder, "--target-modules", text)
+        assert settings.finetune == FineTuneConfig(target_modules=modules)
     settings, _ = served(tiny_model_path, folder, "--lora-rank", 8)
     assert settings.finetune == FineTuneConfig(lora_rank=8, lora_alpha=8.0)
 
