@@ -50,8 +50,11 @@ class HiddenStateEmbeddings(Embeddings):
     `langchain_sift.ttft.load_language_model` gets the stored name of the model.
     """
 
-    noise_variance: ClassVar[float] = 1.0
-    """Default λ' of SIFT with these embeddings."""
+    noise_variance: ClassVar[float] = 10.0
+    """Default λ' of retrieval with these embeddings: `examples/evidence/retrieval.md`."""
+
+    training_noise_variance: ClassVar[float] = 1.0
+    """Default λ' for documents that a model is fine-tuned on: `examples/evidence/README.md`."""
 
     def __init__(
         self,

@@ -1,13 +1,14 @@
 """Measure how SIFT's settings and other selections retrieve, on test collections.
 
     python examples/evidence/retrieval.py --data DIR --check DIR --embeddings MiniLM=FOLDER \
-        --embeddings mpnet=FOLDER --cache DIR --out examples/evidence/retrieval.json
+        --embeddings mpnet=FOLDER --hidden-states NAME=MODEL --cache DIR \
+        --out examples/evidence/retrieval.json
 
 The first DIR holds the collections that choose the settings (see `retrieval_data.py`), the second
 the collection MED of the University of Glasgow, which checks them. A FOLDER holds a model of the
-package sentence-transformers. The texts are embedded once and kept in the cache; altered copies are
-embedded with the first model alone. Candidates are the 200 nearest neighbours. Identical texts are
-one candidate, except for nearest neighbours.
+package sentence-transformers. NAME=MODEL is a causal model, whose hidden states are measured too,
+without copies. The texts are embedded once and kept in the cache. Candidates are the 200 nearest
+neighbours. Identical texts are one candidate, except for nearest neighbours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import random
 import subprocess
 import sys
 import time
@@ -30,6 +32,7 @@ import numpy as np
 from pyversity import diversify
 from retrieval_data import Collection, Query, embed, read_collections, read_medline
 
+from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.report.ranking import Judgments, intent_recall, ndcg, recall
 from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
 from langchain_sift.selection import mmr, select
@@ -160,6 +163,17 @@ def candidates_of(
         yield Candidates(query, vector, nearest, [ids[row] for row in rows], documents[rows])
 
 
+def embedded(
+    collection: Collection, model: str, load: Callable[[], Any], cache: Path
+) -> list[Candidates]:
+    """Return the candidates for each query of a collection."""
+    texts = list(collection.documents.values())
+    documents = embed(model, load, texts, cache, queries=False)
+    questions = [query.text for query in collection.queries]
+    queries = embed(model, load, questions, cache, queries=True)
+    return list(candidates_of(collection, documents, queries))
+
+
 def score(collection: Collection, query: Query, ranking: Sequence[str], k: int) -> float:
     """Score a ranking in the collection's metric; a copy of a chosen document finds nothing."""
     relevant = {document: 1 for part in query.relevant for document in part}
@@ -217,10 +231,7 @@ def check(
     """Compare the default with nearest neighbours on a collection that chose no setting."""
     collection = read_medline(folder)
     model, path = next(iter(models.items()))
-    load = cache_result(partial(load_embeddings, path))
-    documents = embed(model, load, list(collection.documents.values()), cache, queries=False)
-    queries = embed(model, load, [each.text for each in collection.queries], cache, queries=True)
-    candidates = list(candidates_of(collection, documents, queries))
+    candidates = embedded(collection, model, cache_result(partial(load_embeddings, path)), cache)
     nearest = scores_of(collection, candidates, "nearest", first)
     return {
         name: {
@@ -240,13 +251,7 @@ def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any
     for model, folder in models.items():
         load = cache_result(partial(load_embeddings, folder))
         for collection in collections:
-            if "altered" in collection.name and model != next(iter(models)):
-                continue  # thousands of texts to embed, for a second model of the same kind
-            texts = list(collection.documents.values())
-            documents = embed(model, load, texts, cache, queries=False)
-            questions = [query.text for query in collection.queries]
-            queries = embed(model, load, questions, cache, queries=True)
-            candidates = list(candidates_of(collection, documents, queries))
+            candidates = embedded(collection, model, load, cache)
             nearest = scores_of(collection, candidates, "nearest", first)
             for name, choose in METHODS.items():
                 scores = scores_of(collection, candidates, name, choose)
@@ -265,11 +270,46 @@ def measure(data: Path, models: Mapping[str, str], cache: Path) -> dict[str, Any
     return {"results": results, "grid": grid, "milliseconds": durations}
 
 
+def measure_hidden_states(data: Path, model: str, path: str, cache: Path) -> dict[str, Any]:
+    """Compare settings of the linear kernel with nearest neighbours, on vectors of a causal model.
+
+    The embeddings are fitted on 200 documents of each collection.
+    """
+    results: dict[str, Any] = {}
+    for collection in read_collections(data):
+        if "copies" in collection.name:
+            continue
+        texts = list(collection.documents.values())
+        load = cache_result(partial(load_hidden_states, path, texts))
+        candidates = embedded(collection, model, load, cache)
+        nearest = scores_of(collection, candidates, "nearest", first)
+        methods = {"nearest": first} | {
+            f"sift, λ' = {noise:g}": sift(kernel, length_scale, noise)
+            for kernel, length_scale, noise in GRID
+            if kernel == "linear"
+        }
+        results[collection.name] = {
+            name: {
+                k: compared(scores, nearest[k])
+                for k, scores in scores_of(collection, candidates, name, choose).items()
+            }
+            for name, choose in methods.items()
+        }
+        print(model, collection.name, file=sys.stderr)
+    return results
+
+
 def load_embeddings(folder: str) -> Any:
     """Load a model of sentence-transformers."""
-    from langchain_huggingface import HuggingFaceEmbeddings  # noqa: PLC0415 - takes seconds
+    from langchain_sift.indexing.named_objects import load_embeddings  # noqa: PLC0415
 
-    return HuggingFaceEmbeddings(model_name=folder)
+    return load_embeddings(folder)
+
+
+def load_hidden_states(path: str, texts: Sequence[str]) -> Any:
+    """Load a causal model, and fit its embeddings to texts."""
+    sample = random.Random(0).sample(list(texts), 200)
+    return HiddenStateEmbeddings(model=path, max_length=160).fit(sample)
 
 
 def main() -> None:
@@ -280,10 +320,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--check", type=Path, required=True, help="folder of the collection MED")
     parser.add_argument("--embeddings", action="append", required=True, metavar="NAME=FOLDER")
+    parser.add_argument("--hidden-states", required=True, metavar="NAME=MODEL")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     models = dict(each.split("=", 1) for each in arguments.embeddings)
+    causal, path = arguments.hidden_states.split("=", 1)
     commit = subprocess.run(
         ["git", "rev-parse", "--short=7", "HEAD"],  # noqa: S607
         capture_output=True,
@@ -292,13 +334,16 @@ def main() -> None:
     )
     measured = {
         "command": "python examples/evidence/retrieval.py --data DIR --check DIR "
-        + " ".join(f"--embeddings {name}=FOLDER" for name in models),
+        + " ".join(f"--embeddings {name}=FOLDER" for name in models)
+        + f" --hidden-states {causal}=MODEL",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "python": platform.python_version(),
         "default": list(DEFAULT),
         "rbf": list(RBF),
         "check": check(arguments.check, models, arguments.cache),
+        "hidden_states": measure_hidden_states(arguments.data, causal, path, arguments.cache),
+        "hidden_states_default": HiddenStateEmbeddings.noise_variance,
         **measure(arguments.data, models, arguments.cache),
     }
     text = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"

@@ -131,8 +131,6 @@ def main() -> None:
         load = cache_result(partial(load_embeddings, folder))
         made: dict[tuple[str, ...], RetrievalCalibration] = {}
         for collection in read_collections(arguments.data):
-            if "altered" in collection.name and results.keys() - {model}:
-                continue  # embedded with the first model alone
             store = store_of(model, load, collection, arguments.cache)
             # Copies of a text are one text, and the questions play no part without labels.
             texts = tuple(sorted(set(collection.documents.values())))

@@ -1,7 +1,8 @@
 """Choose the kernel and λ' that a caller leaves out.
 
 The right values depend on the embeddings and on the use. Embeddings of any class may have the
-attributes `kernel`, `length_scale` and `noise_variance`: their defaults.
+attributes `kernel`, `length_scale` and `noise_variance`: their defaults for retrieval. An attribute
+`training_noise_variance` is their λ' for documents that a model is fine-tuned on.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def kernel_settings(
         noise_variance: λ'.
         for_training: If True, a model is fine-tuned on the documents.
     """
-    own = _of_embeddings(embeddings)
+    own = _of_embeddings(embeddings, for_training=for_training)
     general = FOR_TRAINING if for_training else FOR_RETRIEVAL
     defaults = [*([own] if own else []), general, FOR_RETRIEVAL_WITH_RBF]
     kernel = kernel or defaults[0].kernel
@@ -62,10 +63,12 @@ def kernel_settings(
     )
 
 
-def _of_embeddings(embeddings: object) -> KernelSettings | None:
+def _of_embeddings(embeddings: object, *, for_training: bool) -> KernelSettings | None:
     """Return the defaults that the embeddings bring. None if they bring neither kernel nor λ'."""
     kernel = getattr(embeddings, "kernel", None)
     noise_variance = getattr(embeddings, "noise_variance", None)
+    if for_training:
+        noise_variance = getattr(embeddings, "training_noise_variance", noise_variance)
     if kernel is None and noise_variance is None:
         return None
     general = FOR_RETRIEVAL_WITH_RBF if kernel == "rbf" else FOR_RETRIEVAL

@@ -219,7 +219,7 @@ def test_a_model_that_does_not_exist_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "of_hidden_states", "of_others"),
-    [({}, 1.0, 6.5), ({"noise_variance": 0.3}, 0.3, 0.3)],
+    [({}, 10.0, 6.5), ({"noise_variance": 0.3}, 0.3, 0.3)],
 )
 def test_the_default_noise_variance_is_that_of_the_embeddings(
     embeddings, texts, given, of_hidden_states, of_others

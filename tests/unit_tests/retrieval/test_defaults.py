@@ -41,5 +41,10 @@ def test_a_noise_variance_of_embeddings_belongs_to_the_linear_kernel() -> None:
     assert kernel_settings(own).noise_variance == 0.2
     assert kernel_settings(own, for_training=True).noise_variance == 0.2
     assert kernel_settings(own, kernel="rbf") == FOR_RETRIEVAL_WITH_RBF
-    states = HiddenStateEmbeddings.noise_variance
-    assert kernel_settings(HiddenStateEmbeddings).noise_variance == states
+
+
+def test_hidden_states_have_a_noise_variance_for_each_use() -> None:
+    states = HiddenStateEmbeddings
+    assert kernel_settings(states).noise_variance == states.noise_variance
+    training = kernel_settings(states, for_training=True)
+    assert training.noise_variance == states.training_noise_variance
