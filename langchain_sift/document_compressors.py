@@ -23,8 +23,8 @@ from langchain_sift.retrieval.settings import (
     with_defaults,
 )
 from langchain_sift.selection.arguments import Array, as_matrices
+from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector
 
 
@@ -205,7 +205,7 @@ class SIFTReranker(BaseDocumentCompressor):
         queries = query[None]
         similar = similar_candidates(pool.candidates(), queries, constraints.min_similarity)
         candidates, settings = prepare(similar, queries, settings, constraints)
-        selection = choose_by_gain(as_matrices(queries, candidates.embeddings), settings)
+        selection = choose_for_retrieval(as_matrices(queries, candidates.embeddings), settings)
         chosen = candidates.copy_documents(selection.indices.tolist())
         if self.gain_key is not None:
             write_gains(chosen, selection.gains.tolist(), self.gain_key)

@@ -71,7 +71,7 @@ def sift(
     candidates: Array,
     *,
     k: int,
-    noise_variance: float,
+    noise_variance: float | Array,
     replace: bool = False,
     kernel: Kernel = linear,
 ) -> tuple[list[int], list[float]]:
@@ -85,6 +85,38 @@ def sift(
         chosen.append(int(np.argmin(after)))
         variances.append(float(after[chosen[-1]]))
     return chosen, variances
+
+
+def points_away(queries: Array, candidates: Array) -> Array:
+    """Return True for each candidate of a negative cosine with every query, shape (n,)."""
+    queries, candidates = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries, candidates)
+    )
+    return (candidates @ queries.T).max(axis=1) < -1e-6
+
+
+def retrieval(
+    queries: Array,
+    candidates: Array,
+    *,
+    k: int,
+    noise_variance: float | Array,
+    kernel: Kernel = linear,
+) -> tuple[list[int], list[float]]:
+    """Return the choice of a retriever, and the variance after each; vectors of unit norm.
+
+    With the linear kernel, SIFT chooses among the candidates that do not point away from every
+    query. The others follow, nearest first, and change no variance.
+    """
+    is_away = points_away(queries, candidates) & (kernel is linear)
+    rows, away = np.flatnonzero(~is_away), np.flatnonzero(is_away)
+    noise = np.broadcast_to(noise_variance, len(candidates))[rows]
+    chosen, variances = sift(queries, candidates[rows], k=k, noise_variance=noise, kernel=kernel)
+    highest = (candidates @ queries.T).max(axis=1)
+    rest = sorted(away.tolist(), key=lambda row: -highest[row])[: k - len(chosen)]
+    prior = posterior_variance(queries, candidates[:0], 1.0, kernel)
+    left = variances[-1] if variances else prior
+    return [*rows[chosen].tolist(), *rest], [*variances, *[left] * len(rest)]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ import numpy as np
 
 from langchain_sift.comparison.judgments import Label
 from langchain_sift.retrieval.defaults import KernelSettings
-from langchain_sift.selection import nearest_neighbors, select
-from langchain_sift.selection.arguments import Array
+from langchain_sift.selection import nearest_neighbors
+from langchain_sift.selection.arguments import Array, as_matrices
+from langchain_sift.selection.opposites import choose_for_retrieval
+from langchain_sift.selection.settings import SelectionSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +50,8 @@ class TrialQuery:
         if kernel is None:
             selection = nearest_neighbors(self.query, self.embeddings, k=k)
         else:
-            selection = select(self.query, self.embeddings, k=k, **asdict(kernel))
+            settings = SelectionSettings(k=k, **asdict(kernel))
+            selection = choose_for_retrieval(as_matrices(self.query, self.embeddings), settings)
         rows = selection.indices.tolist()
         names, texts = [self.names[row] for row in rows], [self.texts[row] for row in rows]
         return np.array([self.label.scores(names[:n], texts[:n], k)[self.metric] for n in counts])

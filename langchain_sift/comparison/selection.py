@@ -26,6 +26,7 @@ from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import random
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import method_of
+from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
@@ -159,7 +160,7 @@ class Corpus:
             for_training=method.fine_tunes,
         )
         settings = RetrievalSettings(
-            method=method_of(selector),
+            method=(choose_for_retrieval if method.selection == "sift" else method_of(selector)),
             selection=SelectionSettings(k=k, replace=method.repeats, **asdict(kernel_and_noise)),
             fetch_k=fetch_k,
             candidate_search=method.search,

@@ -14,9 +14,9 @@ from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array, as_matrices
 from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.selection.nearest import choose_nearest
+from langchain_sift.selection.opposites import choose_for_retrieval, opposite_penalties
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.stores.calls import fetch_candidates
 from langchain_sift.stores.candidates import Candidates, unit_vector
 from langchain_sift.stores.interface import embed_query
@@ -122,8 +122,12 @@ def explain(
     candidates = fetch_candidates(vectorstore, embedded, fetch_k=max(k, fetch_k), timeout=timeout)
     rows = candidates.embeddings
     matrices = as_matrices(unit, rows)
-    sift = choose_by_gain(matrices, settings)
+    sift = choose_for_retrieval(matrices, settings)
     nearest = choose_nearest(matrices, settings)
+    # With no choices before, the gain is k(x, x*)² / (k(x, x) + λ'), for vectors of unit norm.
+    prior = settings.kernel_function.of_products(np, rows @ unit, 1.0, 1.0)
+    alone = prior**2 / (1.0 + settings.noise_variance)
+    is_opposite = opposite_penalties(matrices.queries, rows, settings) < 0.0
     variances = sift.posterior_variances.tolist()
     return Explanation(
         query=query,
@@ -135,21 +139,18 @@ def explain(
         irreducible_variance=float(
             irreducible_variance(unit[None, :], rows, settings.kernel_function)
         ),
-        sift=_choices(unit, candidates, sift, settings),
-        nearest=_choices(unit, candidates, nearest, settings),
+        sift=_choices(unit, candidates, sift, np.where(is_opposite, 0.0, alone)),
+        nearest=_choices(unit, candidates, nearest, alone),
         stops={alpha: stopping_point(variances, alpha=alpha) for alpha in STOPPING_ALPHAS},
     )
 
 
 def _choices(
-    query: Array, candidates: Candidates, selection: Selection, settings: SelectionSettings
+    query: Array, candidates: Candidates, selection: Selection, alone: Array
 ) -> tuple[ExplainedChoice, ...]:
     rows = candidates.embeddings[selection.indices]
     similarities = rows @ query
     among = rows @ rows.T
-    # With no choices before, the gain is k(x, x*)² / (k(x, x) + λ'), for vectors of unit norm.
-    prior = settings.kernel_function.of_products(np, similarities, 1.0, 1.0)
-    alone = prior**2 / (1.0 + settings.noise_variance)
     choices = []
     for step, index in enumerate(selection.indices.tolist()):
         earlier = among[step, :step]
@@ -160,7 +161,7 @@ def _choices(
                 text=candidates.documents[index].page_content,
                 similarity=float(similarities[step]),
                 gain=float(selection.gains[step]),
-                gain_alone=float(alone[step]),
+                gain_alone=float(alone[index]),
                 posterior_variance=float(selection.posterior_variances[step]),
                 most_like=most_like,
                 likeness=float(earlier[most_like]) if most_like is not None else 0.0,

@@ -17,7 +17,8 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.errors import ArgumentError, StoreError
 from langchain_sift.selection.arguments import Array
-from langchain_sift.selection.settings import Kernel
+from langchain_sift.selection.opposites import opposite_penalties
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.interface import Lookup, Search, Source
 
@@ -73,25 +74,27 @@ class ParentRetriever(Protocol):
 
 
 def best_chunks(
-    candidates: Candidates, queries: Array, kernel: Kernel, parents: Parents
+    candidates: Candidates, queries: Array, settings: SelectionSettings, parents: Parents
 ) -> Candidates:
     """Return the best chunk of each parent, in the order of the candidates.
 
-    The best is the one with the highest gain if it was chosen first. A chunk without a parent
-    stays.
+    The best is the one with the highest gain if it was chosen first; of chunks that all point away
+    from the query, the nearest. A chunk without a parent stays.
 
     Args:
         candidates: Chunks.
         queries: The vectors of the query, of unit norm, shape (m, d).
-        kernel: The kernel of the selection.
+        settings: The settings of the selection.
         parents: The docstore.
     """
     products = candidates.embeddings @ queries.T
-    gains = np.square(kernel.of_products(np, products, 1.0, 1.0)).sum(axis=1)
+    gains = np.square(settings.kernel_function.of_products(np, products, 1.0, 1.0)).sum(axis=1)
     if candidates.relevance is not None:
         gains = gains * candidates.relevance
+    penalties = opposite_penalties(queries, candidates.embeddings, settings)
+    scores = np.where(penalties < 0.0, penalties, gains)
     best: dict[Hashable, int] = {}
-    for row in np.argsort(-gains, kind="stable").tolist():
+    for row in np.argsort(-scores, kind="stable").tolist():
         id_ = parents.id_of(candidates.documents[row])
         best.setdefault(("chunk", row) if id_ is None else ("parent", id_), row)
     return candidates.take(sorted(best.values()))

@@ -124,7 +124,7 @@ def retrieve(query: Query, settings: RetrievalSettings) -> Search[Choice]:
     # Before a chunk stands for its parent: another chunk of it may be similar enough.
     candidates = similar_candidates(candidates, units, settings.constraints.min_similarity)
     if parents is not None:
-        candidates = best_chunks(candidates, units, selecting.kernel_function, parents)
+        candidates = best_chunks(candidates, units, selecting, parents)
         if settings.constraints.reads_documents:
             candidates = yield from with_parents(candidates, None, parents)
     candidates, selecting = prepare(candidates, units, selecting, settings.constraints)

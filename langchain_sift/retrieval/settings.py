@@ -24,14 +24,14 @@ from langchain_sift.retrieval.parents import Parents
 from langchain_sift.selection.greedy import Method
 from langchain_sift.selection.marginal_relevance import check_lambda_mult, choose_by_relevance
 from langchain_sift.selection.nearest import choose_nearest
+from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.selection.sift import choose_by_gain
 from langchain_sift.selection.uncertainty import choose_by_uncertainty
 from langchain_sift.stores.interface import AnyAdapter
 
 SEARCH_TYPES: Mapping[str, Method] = MappingProxyType(
     {
-        "sift": choose_by_gain,
+        "sift": choose_for_retrieval,
         "similarity": choose_nearest,
         "mmr": choose_by_relevance,
         "uncertainty_sampling": choose_by_uncertainty,
@@ -103,7 +103,7 @@ class RetrievalSettings:
             raise ArgumentError(
                 f"second_retriever needs candidate_search 'nearest', got {self.candidate_search!r}"
             )
-        if self.is_hybrid and self.method is not choose_by_gain:
+        if self.is_hybrid and self.method is not choose_for_retrieval:
             raise ArgumentError(
                 "second_retriever needs search_type 'sift': other searches compare vectors alone, "
                 "and would ignore its order"

@@ -19,6 +19,7 @@ from langchain_sift.selection.arguments import (
     check_arguments,
 )
 from langchain_sift.selection.greedy import Selection, first_of_highest, stops_after
+from langchain_sift.selection.opposites import NO_INFORMATION, opposite_cosines
 from langchain_sift.selection.posterior import check_noise
 
 _TOLERANCE = 1e-9  # relative; equal rows may have products that differ in the last bits
@@ -97,8 +98,12 @@ def residual_steps(
     noise_variance: float = 0.01,
     replace: bool = False,
     stopping_alpha: float | None = None,
+    opposites_last: bool = False,
 ) -> Generator[tuple[Array, int], Any, Selection]:
     """Run `select_residual` as a generator; the caller searches the index.
+
+    With `opposites_last`, for vectors of unit norm, rows that point away from all queries are
+    chosen after the others, as in `choose_for_retrieval`.
 
     Yields:
         The arguments of `search`, the directions and the count. Send the rows that it returns.
@@ -106,7 +111,7 @@ def residual_steps(
     check_arguments(k, noise_variance, stopping_alpha)
     check_count("step_fetch_k", step_fetch_k)
     queries = as_matrices(as_numpy(query_embeddings), []).queries
-    posterior = _OperatorPosterior(queries, noise_variance)
+    posterior = _OperatorPosterior(queries, noise_variance, opposites_last=opposites_last)
     indices: list[int] = []
     variances = [posterior.query_variance()]
     excluded = [] if replace else indices  # the same list, which grows with every choice
@@ -139,12 +144,14 @@ class _OperatorPosterior:
         candidates: All candidates so far, shape (n, d).
     """
 
-    def __init__(self, queries: Array, noise_variance: float) -> None:
+    def __init__(self, queries: Array, noise_variance: float, *, opposites_last: bool) -> None:
         self._queries = queries
         self._noise_variance = noise_variance
+        self._opposites_last = opposites_last
         self._residuals = queries.copy()  # P x*, shape (m, d)
         self._u = np.empty((0, queries.shape[1]))  # U, shape (k, d)
         self.candidates = np.empty((0, queries.shape[1]))
+        self._penalties = np.empty(0)  # negative for a candidate that comes last, else 0
         self._variances = np.empty(0)  # σ²_X(x), shape (n,)
         self._covariances = np.empty((len(queries), 0))  # cov_X(x, x*), shape (m, n)
 
@@ -155,6 +162,8 @@ class _OperatorPosterior:
     def directions(self, excluded: Sequence[int]) -> Array:
         """Compute ±P x* of each query that is not fully explained, and ∇g; all of unit norm.
 
+        If only rows that come last are left, x* too.
+
         Args:
             excluded: Candidates that must not be chosen again.
         """
@@ -162,10 +171,13 @@ class _OperatorPosterior:
         is_unexplained = norms > _TOLERANCE * np.linalg.norm(self._queries, axis=1)
         units = self._residuals[is_unexplained] / norms[is_unexplained, None]
         directions = [units, -units]
-        if len(units) and (best := self.best(excluded)) is not None:
+        best = self.best(excluded)
+        if len(units) and best is not None:
             gradient = self._gradient(best)
             if (norm := np.linalg.norm(gradient)) > 0.0:
                 directions.append(gradient[None] / norm)
+        if best is not None and self._penalties[best] < 0.0:
+            directions.append(self._queries)  # the index may have a row that does not come last
         return np.concatenate(directions)
 
     def excluded_among_nearest(self, directions: Array, excluded: Sequence[int], count: int) -> int:
@@ -193,17 +205,21 @@ class _OperatorPosterior:
         v = candidates @ self._u.T
         norms = np.vecdot(candidates, candidates)
         check_noise(self._noise_variance, float(norms.max(initial=1.0)))
+        penalties = np.zeros(len(candidates))
+        if self._opposites_last:
+            penalties = opposite_cosines(self._queries, candidates)
+        self._penalties = np.concatenate([self._penalties, penalties])
         self.candidates = np.concatenate([self.candidates, candidates])
         self._variances = np.concatenate([self._variances, norms - np.vecdot(v, v)])
         self._covariances = np.hstack([self._covariances, self._residuals @ candidates.T])
 
     def best(self, excluded: Sequence[int]) -> int | None:
-        """Return the candidate of the largest gain. None if every candidate is excluded."""
+        """Return the candidate to choose. None if every candidate is excluded."""
         if len(self.candidates) == len(excluded):
             return None
-        gains = np.sum(self._covariances**2, axis=0) / self._noisy_variances()
-        gains[excluded] = -math.inf
-        return first_of_highest(gains, _TOLERANCE)
+        scores = np.sum(self._covariances**2, axis=0) / self._noisy_variances() + self._penalties
+        scores[excluded] = -math.inf
+        return first_of_highest(scores, _TOLERANCE)
 
     def condition(self, index: int) -> None:
         """Add the candidate at `index` to the choices."""
@@ -220,8 +236,8 @@ class _OperatorPosterior:
     def _noisy_variances(self) -> Array:
         """Compute σ²_X(x) + λ' of each candidate, shape (n,)."""
         # Rounding over many choices can take σ²_X(x) below zero by as much as λ'.
-        noisy_variances: Array = np.maximum(self._variances, 0.0) + self._noise_variance
-        return noisy_variances
+        noise = np.where(self._penalties < 0.0, NO_INFORMATION, self._noise_variance)
+        return np.maximum(self._variances, 0.0) + noise
 
     def _gradient(self, index: int) -> Array:
         """Compute the direction of ∇g at the candidate at `index`, shape (d,)."""

@@ -10,28 +10,48 @@ from dataclasses import replace
 from typing import Any
 
 from langchain_sift.selection.arguments import Matrices, as_matrices, as_numpy
-from langchain_sift.selection.greedy import Selection, choose
+from langchain_sift.selection.greedy import Score, Selection, choose
 from langchain_sift.selection.posterior import Posterior
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, SelectionSettings
 
 
-def choose_by_gain(matrices: Matrices, settings: SelectionSettings) -> Selection:
-    """Choose as `select` does, on checked arguments."""
+def choose_by_gain(
+    matrices: Matrices, settings: SelectionSettings, *, penalties: Any | None = None
+) -> Selection:
+    """Choose as `select` does, on checked arguments.
+
+    Args:
+        matrices: The queries and the candidates.
+        settings: The settings of the selection.
+        penalties: Added to the gain of each candidate, or to its gain per cost, shape (n,). None
+            adds nothing.
+    """
     if settings.costs is None:
-        # arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is
-        # the argmax of the gains.
-        return choose(matrices, settings, score=Posterior.gains)
+        return choose(matrices, settings, score=_score(None, penalties))
     if settings.max_cost is not None:
         # A budget that does not bind changes nothing.
-        plain = choose(
-            matrices, replace(settings, costs=None, max_cost=None), score=Posterior.gains
-        )
+        without_costs = replace(settings, costs=None, max_cost=None)
+        plain = choose(matrices, without_costs, score=_score(None, penalties))
         if as_numpy(settings.costs)[plain.indices].sum() <= settings.max_cost:
             return plain
     xp, candidates = matrices.xp, matrices.candidates
     costs = xp.asarray(settings.costs, dtype=xp.float64, device=candidates.device)
-    # The greedy rule of budgeted maximisation: Khuller, Moss & Naor (1999), section 2.
-    return choose(matrices, settings, score=lambda posterior: posterior.gains() / costs)
+    return choose(matrices, settings, score=_score(costs, penalties))
+
+
+def _score(costs: Any | None, penalties: Any | None) -> Score:
+    """Return the score of SIFT, for candidates of these costs; see `choose_by_gain`."""
+
+    def score(posterior: Posterior) -> Any:
+        # arXiv 2410.08020, section 3.1: x_{n+1} = argmin over x of σ²_{X_n ∪ {x}}(x*), which is
+        # the argmax of the gains.
+        scores = posterior.gains()
+        if costs is not None:
+            # The greedy rule of budgeted maximisation: Khuller, Moss & Naor (1999), section 2.
+            scores = scores / costs
+        return scores if penalties is None else scores + penalties
+
+    return score
 
 
 def select(

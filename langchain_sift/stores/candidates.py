@@ -179,6 +179,9 @@ def residual_candidates(
 ) -> Search[tuple[Candidates, Selection]]:
     """Fetch candidates before each choice, and choose; see `select_residual`.
 
+    Without `replace`, candidates that point away from all query vectors come last, as in
+    `choose_for_retrieval`.
+
     Args:
         queries: As in `nearest_candidates`.
         units: As in `nearest_candidates`.
@@ -194,6 +197,7 @@ def residual_candidates(
         noise_variance=settings.noise_variance,
         replace=settings.replace,
         stopping_alpha=settings.stopping_alpha,
+        opposites_last=not settings.replace,
     )
     directions, count = next(steps)
     while True:

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from pydantic import ValidationError
-from reference import sift
+from reference import retrieval
 
 from langchain_sift import SIFTReranker
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
@@ -108,7 +108,7 @@ def by_formula(vectors, query, *, k, noise_variance=0.01):
     rows = np.array(vectors)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     unit = np.array(query) / np.linalg.norm(query)
-    chosen, variances = sift(unit[None], units, k=k, noise_variance=noise_variance)
+    chosen, variances = retrieval(unit[None], units, k=k, noise_variance=noise_variance)
     return chosen, -np.diff(variances, prepend=1.0)
 
 

@@ -54,7 +54,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from pydantic import BaseModel
-from reference import sift
+from reference import retrieval
 from unit_tests.stores.real_stores import DEFAULT_KERNEL
 
 from langchain_sift import SIFTReranker, SIFTRetriever
@@ -161,7 +161,7 @@ def chosen_by_formula(texts, query, k):
     unit = WordEmbeddings().vector(query)
     unit /= np.linalg.norm(unit)
     settings = {"noise_variance": FOR_RETRIEVAL.noise_variance, "kernel": DEFAULT_KERNEL}
-    return sift(unit[None], rows, k=k, **settings)[0]
+    return retrieval(unit[None], rows, k=k, **settings)[0]
 
 
 def by_formula(texts, query, *, k=4):

@@ -21,6 +21,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_sift import FineTuneConfig, compare
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
 from langchain_sift.selection import select
@@ -179,7 +180,7 @@ class SeededEmbeddings(Embeddings):
 def test_the_default_noise_variance_is_that_of_the_embeddings(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
 ) -> None:
-    for given, expected in ((None, 1.0), (0.3, 0.3)):
+    for given, expected in ((None, HiddenStateEmbeddings.noise_variance), (0.3, 0.3)):
         report = run(tiny_model, tiny_tokenizer, store, ("rag:sift",), noise_variance=given)
         assert report.settings["noise_variance"] == expected
 

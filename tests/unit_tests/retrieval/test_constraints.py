@@ -9,6 +9,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListLLM
 from pydantic import ValidationError
+from reference import points_away, retrieval
 from unit_tests.stores.real_stores import (
     KINDS,
     QUERY,
@@ -74,15 +75,18 @@ def test_a_budget_of_tokens_is_kept_and_filled(every_store, embeddings):
     )
     found = texts_of(retriever.invoke(QUERY))
     texts = [*TEXTS, *ALIKE]
+    query = embeddings.vector(QUERY)
+    is_away = points_away(query[None], embeddings.vectors(texts))
+    toward = [text for text, away in zip(texts, is_away, strict=True) if not away]
     chosen = select(
-        embeddings.vector(QUERY),
-        embeddings.vectors(texts),
+        query,
+        embeddings.vectors(toward),
         k=43,
-        costs=[words(text) for text in texts],
+        costs=[words(text) for text in toward],
         max_cost=20,
         **kernel_of(retriever),
     )
-    assert found == [texts[row] for row in chosen.indices]
+    assert found == [toward[row] for row in chosen.indices]
     left = 20 - sum(map(words, found))
     assert left >= 0
     assert all(words(text) > left for text in texts if text not in found)
@@ -193,10 +197,10 @@ def test_a_score_makes_a_document_count_for_less(store, embeddings):
     kernel = kernel_of(retriever)
     weights = np.array([metadata(number)["trust"] for number in range(len(texts))])
     noise = (1 + kernel.pop("noise_variance")) / np.maximum(weights, 1e-9) - 1
-    chosen = select(
-        embeddings.vector(QUERY), embeddings.vectors(texts), k=10, noise_variance=noise, **kernel
-    )
-    assert texts_of(retriever.invoke(QUERY)) == [texts[row] for row in chosen.indices]
+    assert kernel["kernel"] == "linear"
+    queries = embeddings.vector(QUERY)[None]
+    chosen, _ = retrieval(queries, embeddings.vectors(texts), k=10, noise_variance=noise)
+    assert texts_of(retriever.invoke(QUERY)) == [texts[row] for row in chosen]
     unweighted = SIFTRetriever(vectorstore=store, k=10).invoke(QUERY)
     assert texts_of(unweighted) != texts_of(retriever.invoke(QUERY))
 

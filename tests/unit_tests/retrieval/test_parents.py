@@ -15,6 +15,7 @@ from langchain_core.stores import InMemoryByteStore, InMemoryStore
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_text_splitters import CharacterTextSplitter
 from pydantic import ValidationError
+from reference import retrieval
 from unit_tests.stores.real_stores import (
     KINDS,
     QUERY,
@@ -28,7 +29,6 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import ArgumentError, StoreError, StoreTimeout
-from langchain_sift.selection import select
 
 pytestmark = pytest.mark.slow
 
@@ -73,9 +73,10 @@ def choice_by_hand(embeddings, *, k, query=QUERY, parents=range(12)):
     best = []
     for number in parents:
         chunks = unit(embeddings.vectors(PARENTS[number].page_content.split("\n\n")))
-        best.append(chunks[np.argmax((chunks @ vector) ** 2)])
-    chosen = select(vector, np.array(best), k=k, **LINEAR)
-    return [list(parents)[row] for row in chosen.indices]
+        best.append(chunks[np.argmax(chunks @ vector)])
+    noise_variance = LINEAR["noise_variance"]
+    chosen, _ = retrieval(vector[None], np.array(best), k=k, noise_variance=noise_variance)
+    return [list(parents)[row] for row in chosen]
 
 
 def numbers(documents):

@@ -44,7 +44,7 @@ def store(filled_folder, tiny_model_path):
 
 @pytest.fixture(scope="module")
 def retriever(store):
-    return SIFTRetriever(vectorstore=store, k=3, fetch_k=20, noise_variance=1.0)
+    return SIFTRetriever(vectorstore=store, k=3, fetch_k=20)
 
 
 @pytest.fixture(scope="module")

@@ -162,17 +162,17 @@ class ByHand:
         noise_variance: float = FOR_RETRIEVAL.noise_variance,
         kernel: reference.Kernel = DEFAULT_KERNEL,
     ) -> list[str]:
-        """Return SIFT's choice among the candidates, in order."""
+        """Return the retriever's choice among the candidates, in order."""
         queries = unit(np.atleast_2d(queries))
         texts = self.candidates(queries, fetch_k=fetch_k)
         vectors = unit(self.embeddings.vectors(texts))
-        chosen, _ = reference.sift(
+        chosen, _ = reference.retrieval(
             queries, vectors, k=k, noise_variance=noise_variance, kernel=kernel
         )
         return [texts[row] for row in chosen]
 
     def linear_choice(self, queries: np.ndarray, *, k: int, fetch_k: int) -> list[str]:
-        """Return SIFT's choice with the settings `LINEAR`."""
+        """Return the retriever's choice with the settings `LINEAR`."""
         settings = {"noise_variance": LINEAR["noise_variance"], "kernel": reference.linear}
         return self.choice(queries, k=k, fetch_k=fetch_k, **settings)
 
