@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Generator
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -325,7 +326,8 @@ def every_kind_of_search():
         *(search(seed, fetch_k=5) for seed in range(5)),
         *(search(seed, fetch_k=12, parts=1 + seed % 3) for seed in range(5)),
         *(
-            residual_candidates(queries, queries, SELECTION, step_fetch_k=4)
+            residual_candidates(queries, queries, settings, step_fetch_k=4)
+            for settings in (SELECTION, replace(SELECTION, replace=True))
             for queries in (unit(1 + seed % 2, seed=seed) for seed in range(5))
         ),
         *(every_candidate(DIMENSIONS) for _ in range(3)),
@@ -348,7 +350,7 @@ def test_united_searches_share_calls_and_return_the_same_results(kind):
     shared, alone = store_class(), store_class()
     found = search_all(every_kind_of_search(), shared)
     expected = [outcome for one in every_kind_of_search() for outcome in search_all([one], alone)]
-    assert len(found) == len(expected) == 18
+    assert len(found) == len(expected) == 23
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
     # Requests for different numbers of rows cannot share a call.
     assert 2 * len(shared.calls) < len(alone.calls)

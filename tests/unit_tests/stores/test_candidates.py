@@ -311,10 +311,13 @@ def test_a_residual_search_chooses_the_largest_gain_among_the_fetched_rows(embed
         for direction in request.directions:
             near = ByHand(embeddings).candidates(direction, fetch_k=request.count)
             seen = max(seen, *(texts.index(text) + 1 for text in near))
-        after = reference.variances_if_chosen(
-            query, candidates.embeddings[:seen], selection.indices[:step].tolist(), 0.05
-        )
-        after[selection.indices[:step]] = np.inf
+        rows = candidates.embeddings[:seen]
+        is_away = reference.points_away(query, rows)
+        before = selection.indices[:step].tolist()
+        assert not is_away[before].any()
+        after = reference.variances_if_chosen(query, rows, before, 0.05)
+        after[before] = np.inf
+        after[is_away] = np.inf
         assert selection.indices[step] == np.argmin(after)
         assert selection.posterior_variances[step] == pytest.approx(after.min(), abs=1e-9)
 
