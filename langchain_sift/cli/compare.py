@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.options import (
     ChainOption,
+    ChatTemplateKwargsOption,
     CollectionOption,
     ComparedEmbeddingsOption,
     ComparedModelOption,
@@ -101,6 +103,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
     max_tokens: MaxTokensOption = 32,
+    chat_template_kwargs: ChatTemplateKwargsOption = None,
     retriever: RetrieverOption = None,
     chain: ChainOption = None,
     scorer: ScorerOption = None,
@@ -158,6 +161,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             scorers=_import_named(scorer),
             label_key=label_key,
             max_tokens=max_tokens,
+            chat_template_kwargs=_json_object("--chat-template-kwargs", chat_template_kwargs),
             leaks=leaks,
             jobs=jobs,
             ray=ray,
@@ -177,6 +181,16 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             console=console,
         )
     _exit_if_any(failed, console)
+
+
+def _json_object(option: str, text: str | None) -> dict[str, object]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentError(f"{option} must be a JSON object, got {text!r}")
+    return value
 
 
 def _exit_if_any(failed: Sequence[str], console: Console) -> None:

@@ -81,9 +81,11 @@ def _described_model(
     """Return the settings of the language model; of retrieval alone, the seed."""
     if language_model is None:
         return {"seed": settings.finetune.seed}
+    arguments = settings.chat_template_kwargs
     return {
         "model": language_model.name,
         "max_tokens": settings.max_tokens,
+        **({"chat_template_kwargs": dict(arguments)} if arguments else {}),
         "leaks": settings.leaks,
         "jobs": settings.jobs,
         **asdict(settings.finetune),

@@ -70,6 +70,7 @@ def compare(
     filter: Mapping[str, object] | None = None,
     label_key: str | None = None,
     max_tokens: int = 32,
+    chat_template_kwargs: Mapping[str, object] | None = None,
     leaks: str = "report",
     jobs: int = 8,
     ray: int | None = None,
@@ -124,7 +125,9 @@ def compare(
         label_key: Metadata key of the documents that `relevant` names, such as "source" if it
             names files and the store holds their chunks. Of several documents with one name the
             first is found, and the others repeat it. None means the documents' ids.
-        max_tokens: Maximum number of tokens of an answer.
+        max_tokens: Maximum number of tokens of an answer, reasoning included, which is not scored.
+        chat_template_kwargs: Arguments for the model's chat template, such as
+            {"enable_thinking": False}.
         leaks: Prompts whose scored text the store holds, exactly or nearly, are reported
             ("report"), left out ("exclude"), or not searched for ("ignore").
         jobs: Number of prompts to train together; memory grows with it.
@@ -173,6 +176,7 @@ def compare(
         filter=filter,
         label_key=label_key,
         max_tokens=max_tokens,
+        chat_template_kwargs=chat_template_kwargs or {},
         leaks=leaks,
         jobs=jobs,
         ray=ray,
@@ -266,7 +270,12 @@ def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
 
 def _measure(settings: ComparisonSettings, language_model: LanguageModel) -> Measure:
     """Return the function that measures units, here or on Ray."""
-    shared = MeasurementSettings(settings.finetune, settings.max_tokens, dict(settings.scorers))
+    shared = MeasurementSettings(
+        settings.finetune,
+        settings.max_tokens,
+        dict(settings.chat_template_kwargs),
+        dict(settings.scorers),
+    )
     if settings.ray is not None:
         return partial(measure_on_ray, settings.ray, language_model, settings.limits(), shared)
     from langchain_sift.comparison.measurer import Measurer

@@ -82,6 +82,7 @@ class MeasurementSettings:
     """Requests may differ from the engine's in all but the shape of the adapter."""
 
     max_tokens: int
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:

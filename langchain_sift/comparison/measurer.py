@@ -14,10 +14,13 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
+from langchain_sift.language_models.conversations import after_reasoning, for_conversation
 from langchain_sift.language_models.modes import distinct
+from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.report.metrics import ACCURACY
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
+from langchain_sift.ttft.reasoning import ReasoningText
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +89,13 @@ class Measurer:
         task, method = measurement.task, measurement.method
         model = self.engine.language_model
         answer = self.settings.max_tokens if task.generates else 0
-        tokens = ScoredText.of(task, model.tokenizer, model.context_length, answer=answer)
+        tokens = ScoredText.of(
+            task,
+            model.tokenizer,
+            model.context_length,
+            answer=answer,
+            arguments=TemplateArguments(self.settings.chat_template_kwargs),
+        )
         texts = [] if measurement.choice is None else list(measurement.choice.texts)
         context, in_context = tokens.without_documents(), []
         if method.adds_context:
@@ -110,10 +119,13 @@ class Measurer:
     def _engine_task(
         self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]
     ) -> GenerationTask | ScoringTask:
-        pairs = tokens.pairs(context)
         if measurement.task.generates:
+            tokenizer = self.engine.language_model.tokenizer
             config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=("\n",))
+            config = for_conversation(config, tokenizer, context)
+            pairs = tokens.pairs(after_reasoning(config.reasoning, tokenizer, context))
             return GenerationTask(context, config, pairs)
+        pairs = tokens.pairs(context)
         counts = {wanted.documents for wanted in measurement.wanted}
         after = sorted(n for n in counts if 0 < n < measurement.most_documents)
         return ScoringTask(pairs, after=after)
@@ -185,11 +197,12 @@ def _peak_memory(device: torch.device) -> int | None:
 
 
 def _wait(ticket: Ticket) -> tuple[str, Outcome]:
-    """Return the generated text and the outcome."""
+    """Return the generated text, without reasoning, and the outcome."""
     pieces = []
     for event in ticket:
         if isinstance(event, str):
-            pieces.append(event)
+            if not isinstance(event, ReasoningText):
+                pieces.append(event)
         elif isinstance(event, Outcome):
             return "".join(pieces), event
     raise SIFTError("the engine returned no outcome")

@@ -19,6 +19,7 @@ from langchain_sift.language_models.context import (
     room_for_prompt,
 )
 from langchain_sift.language_models.modes import prompt_with_context
+from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens
 
 
@@ -42,9 +43,18 @@ class ScoredText:
 
     choices: tuple[tuple[int, ...], ...] = ()
 
+    arguments: TemplateArguments | None = None
+    """Arguments for the chat template."""
+
     @classmethod
     def of(
-        cls, task: Task, tokenizer: PreTrainedTokenizerBase, window: int, *, answer: int = 0
+        cls,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        window: int,
+        *,
+        answer: int = 0,
+        arguments: TemplateArguments | None = None,
     ) -> ScoredText:
         """Tokenize a task, and leave at least a quarter of the model's context for documents.
 
@@ -57,13 +67,14 @@ class ScoredText:
             tokenizer: The model's tokenizer.
             window: Context length of the model, in tokens.
             answer: Number of tokens to leave for an answer.
+            arguments: Arguments for the chat template.
 
         Raises:
             ArgumentError: If no token is left to score, or the question is too long.
         """
         start: list[int] = []
         if task.generates:
-            context = _prompt(task, tokenizer, "")
+            context = _prompt(task, tokenizer, "", arguments)
         else:
             start = beginning(tokenizer)
             context = plain_tokens(tokenizer, task.context)[-(window // 4) :]
@@ -92,6 +103,7 @@ class ScoredText:
             choices=tuple(
                 tuple(plain_tokens(tokenizer, choice)[: window // 4]) for choice in choices
             ),
+            arguments=arguments,
         )
 
     @property
@@ -129,7 +141,7 @@ class ScoredText:
 
         def render_with(documents: str) -> list[int]:
             if self.task.generates:
-                return _prompt(self.task, tokenizer, documents)
+                return _prompt(self.task, tokenizer, documents, self.arguments)
             before = plain_tokens(tokenizer, documents + SEPARATOR) if documents else []
             return [*self.start, *before, *self.context]
 
@@ -137,11 +149,17 @@ class ScoredText:
         return fit_documents(texts, render_with, tokenizer, room=room, max_length=max_length)
 
 
-def _prompt(task: Task, tokenizer: PreTrainedTokenizerBase, documents: str) -> list[int]:
+def _prompt(
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    documents: str,
+    arguments: TemplateArguments | None,
+) -> list[int]:
     """Return the prompt of a question, as the models build it."""
     if not tokenizer.chat_template:
         return text_tokens(tokenizer, prompt_with_context(task.context, documents))
-    return render(tokenizer, add_context([HumanMessage(task.query)], documents))
+    messages = add_context([HumanMessage(task.query)], documents)
+    return render(tokenizer, messages, arguments=arguments)
 
 
 def _answer(task: Task, tokenizer: PreTrainedTokenizerBase, text: str) -> str:

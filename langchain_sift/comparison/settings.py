@@ -113,6 +113,10 @@ class ComparisonSettings:
     """Metadata key that `relevant` names documents by. None means their ids."""
 
     max_tokens: int = 32
+
+    chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    """Arguments for the model's chat template."""
+
     leaks: str = "report"
     jobs: int = 8
 
@@ -137,6 +141,12 @@ class ComparisonSettings:
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("jobs", self.jobs, 1)
         check_integer("max_tokens", self.max_tokens, 1)
+        if self.chat_template_kwargs:  # the check needs transformers
+            from langchain_sift.language_models.template_arguments import (  # noqa: PLC0415
+                check_template_arguments,
+            )
+
+            check_template_arguments(self.chat_template_kwargs)
         check_integer("ray", self.ray, 1, optional=True)
         if self.leaks not in LEAKS:
             raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")

@@ -13,13 +13,20 @@ from unit_tests.scripted_model import scripted_model
 from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import CHATML, DEEPSEEK_R1, GPT_OSS, QWEN_3, SMOLLM_3, TOOLS
 
-from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM, compare
+from langchain_sift.comparison import Prompt
+from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.comparison.tasks import question_task
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.conversations import after_reasoning
+from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.ttft.model.reasoning_markers import markers_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from langchain_chroma import Chroma
     from langchain_core.messages import AIMessageChunk
 
 FINETUNE = FineTuneConfig(lora_rank=2)
@@ -186,3 +193,38 @@ def test_a_text_model_returns_all_text() -> None:
     model = scripted_model(tokenizer, said)
     llm = TestTimeFineTunedLLM(model=model, tokenizer=tokenizer, finetune=FINETUNE)
     assert llm.invoke("Where?") == said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("template", [QWEN_3, DEEPSEEK_R1], ids=["qwen3", "r1"])
+def test_reasoning_is_not_the_answer_in_a_comparison(store: Chroma, template: str) -> None:
+    opening = "<think>\n" if template is QWEN_3 else ""
+    said = f"{opening}{THOUGHT}\n</think>\n\n{ANSWER}</s>"
+    tokenizer = small_tokenizer("byte-level", template)
+    report = compare(
+        [Prompt("rice", "Where?", answers=("In wet fields.",))],
+        ["base"],
+        model=scripted_model(tokenizer, said),
+        tokenizer=tokenizer,
+        vectorstore=store,
+        protocols=["qa"],
+        max_tokens=100,
+    )
+    (row,) = report.rows
+    assert row.failure is None
+    assert row.answer == "In wet fields."
+    assert row.scores["exact_match"] == 1
+
+
+def test_a_reference_is_scored_after_the_reasoning() -> None:
+    task = question_task(Prompt("rice", "Where?", answers=("In wet fields.",)))
+    tokenizer = small_tokenizer("byte-level", DEEPSEEK_R1)
+    prompt = ScoredText.of(task, tokenizer, 512).without_documents()
+    assert tokenizer.decode(prompt).endswith("<think>\n")
+    scored = after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt)
+    assert tokenizer.decode(scored).endswith("<think>\n</think>\n\n")
+    tokenizer = small_tokenizer("byte-level", QWEN_3)
+    arguments = TemplateArguments({"enable_thinking": False})
+    prompt = ScoredText.of(task, tokenizer, 512, arguments=arguments).without_documents()
+    assert tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
+    assert after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt) == prompt

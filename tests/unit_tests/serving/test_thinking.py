@@ -1,0 +1,92 @@
+"""Reasoning over HTTP, as vLLM's clients expect it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from endpoint import make_settings
+from unit_tests.scripted_model import scripted_model
+from unit_tests.small_tokenizers import small_tokenizer
+from unit_tests.templates import QWEN_3
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
+from langchain_sift.serving import Service
+from langchain_sift.serving.service import TenantView
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CHAT = "/v1/chat/completions"
+SAID = "<think>\nRice?\n\nIn fields.\n</think>\n\nIn wet fields.<|im_end|>"
+
+
+@pytest.fixture
+async def client(service: Service, connect: Callable[..., Any], tiny_model_path: Path) -> Any:
+    """Connect to a service of a model that thinks."""
+    (view,) = service._views.values()
+    tokenizer = small_tokenizer("byte-level", QWEN_3)
+    fields: dict[str, Any] = {
+        "model": scripted_model(tokenizer, SAID),
+        "tokenizer": tokenizer,
+        "finetune": FineTuneConfig(lora_rank=2),
+    }
+    thinking = TenantView(
+        view.tenant,
+        view.retriever,
+        ChatTestTimeFineTuned(**fields),
+        TestTimeFineTunedLLM(**fields),
+    )
+    settings = make_settings(tiny_model_path, tiny_model_path, mode="base")
+    return await connect(Service(settings, {view.tenant.name: thinking}, ExitStack()))
+
+
+async def ask(client: Any, **options: Any) -> dict[str, Any]:
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    messages = [{"role": "user", "content": "Where?"}]
+    response = await client.post(CHAT, json={"model": model, "messages": messages, **options})
+    assert response.status_code == 200, response.text
+    if not options.get("stream"):
+        return dict(response.json())
+    events = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
+    deltas = [json.loads(event)["choices"][0]["delta"] for event in events[:-1]]
+    return {
+        name: "".join(delta.get(name, "") for delta in deltas)
+        for name in ("content", "reasoning_content")
+    }
+
+
+async def test_reasoning_has_a_field_of_its_own(client: Any) -> None:
+    expected = {"content": "In wet fields.", "reasoning_content": "Rice?\n\nIn fields."}
+    response = await ask(client)
+    message = response["choices"][0]["message"]
+    assert {name: message[name] for name in expected} == expected
+    assert await ask(client, stream=True) == expected
+
+
+async def test_an_answer_cut_in_its_reasoning_is_empty(client: Any) -> None:
+    choice = (await ask(client, max_tokens=4))["choices"][0]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"] == ""
+    assert choice["message"]["reasoning_content"]
+
+
+async def test_arguments_reach_the_template(client: Any) -> None:
+    tokens = (await ask(client))["usage"]["prompt_tokens"]
+    for options in (
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "none"},
+    ):
+        assert (await ask(client, **options))["usage"]["prompt_tokens"] > tokens
+    assert (await ask(client, reasoning_effort="low"))["usage"]["prompt_tokens"] == tokens
+
+
+async def test_an_argument_that_is_taken_is_refused(client: Any) -> None:
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
+    response = await client.post(CHAT, json={**body, "chat_template_kwargs": {"messages": []}})
+    assert response.status_code == 400
+    assert "cannot set 'messages'" in response.text
