@@ -143,7 +143,7 @@ def weight_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return weights
 
     monkeypatch.setattr(loading, "_load_weights", record)
-    monkeypatch.setattr(loading, "_weights", loading._SharedObjects())
+    monkeypatch.setattr(loading, "_weights", loading.SharedObjects())
     return names
 
 

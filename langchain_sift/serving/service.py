@@ -15,6 +15,7 @@ from typing import Literal, Self, TypeVar
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.chat_models import ChatTestTimeFineTuned
+from langchain_sift.config import fine_tunes
 from langchain_sift.errors import (
     EngineError,
     EngineOverloaded,
@@ -39,6 +40,7 @@ from langchain_sift.ttft import (
     Reservation,
     load_language_model,
 )
+from langchain_sift.ttft.training.gradient_check import check_gradients
 
 _HEALTH_CHECK_SECONDS = 5.0
 _POLL_SECONDS = 1e-3
@@ -273,6 +275,8 @@ def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> Tena
     # This also loads the engine before the first request.
     if chat.engine is not llm.engine:
         raise SIFTError("the chat model and the text model have different engines")
+    if fine_tunes(settings.mode):
+        check_gradients(chat.engine.language_model, settings.finetune.target_modules)
     return TenantView(tenant, retriever, chat, llm)
 
 

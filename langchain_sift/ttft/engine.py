@@ -33,6 +33,7 @@ from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
+from langchain_sift.ttft.training.gradient_check import check_gradients
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
@@ -140,7 +141,7 @@ class Engine:
             skip_reason: As in `request`.
 
         Raises:
-            ArgumentError: If a token is not in the model's vocabulary.
+            ArgumentError: If a token is not in the model's vocabulary, or no gradient passes it.
         """
         check_texts("texts", texts)
         if skip_reason is not None:
@@ -152,6 +153,8 @@ class Engine:
             max_length=min(config.max_length, self.language_model.context_length),
             max_documents=config.max_documents,
         )
+        if documents:
+            check_gradients(self.language_model, self.config.target_modules)
         for document in documents:
             self._check_vocabulary(document.token_ids)
         # Tokenization ends with the last document of `max_documents`.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from transformers import (
@@ -44,30 +43,7 @@ from langchain_sift.ttft.model.quantization import (
     quantization_config,
     settle_layers,
 )
-
-T = TypeVar("T")
-
-
-class _SharedObjects(Generic[T]):
-    """A cache of shared objects, built once per key and dropped with the last user."""
-
-    def __init__(self) -> None:
-        self._objects: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
-        self._locks: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
-        self._guard = threading.Lock()
-
-    def get(self, key: Hashable, build: Callable[[], T]) -> T:
-        """Return the object of this key; one thread builds it, others with this key wait."""
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            with self._guard:
-                shared = self._objects.get(key)
-            if shared is None:
-                shared = build()
-                with self._guard:
-                    self._objects[key] = shared
-            return shared
+from langchain_sift.ttft.model.shared_objects import SharedObjects
 
 
 @dataclass(frozen=True)
@@ -81,8 +57,8 @@ class _Source:
     quantization: str | None
 
 
-_weights: _SharedObjects[PreTrainedModel] = _SharedObjects()
-_tokenizers: _SharedObjects[PreTrainedTokenizerBase] = _SharedObjects()
+_weights: SharedObjects[PreTrainedModel] = SharedObjects()
+_tokenizers: SharedObjects[PreTrainedTokenizerBase] = SharedObjects()
 
 # transformers sets PyTorch's default dtype and replaces functions for the whole process while it
 # builds a model. If two models are built at once, one may get the other's dtype, and the

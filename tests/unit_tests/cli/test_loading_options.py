@@ -62,7 +62,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         raise ModelLoadError(f"{name} is not loaded")
 
     monkeypatch.setattr(loading, "_load_weights", refuse)
-    monkeypatch.setattr(loading, "_weights", loading._SharedObjects())
+    monkeypatch.setattr(loading, "_weights", loading.SharedObjects())
     return seen
 
 
