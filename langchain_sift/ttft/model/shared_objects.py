@@ -14,6 +14,7 @@ class SharedObjects(Generic[T]):
     """A cache of shared objects, built once per key and dropped with the last user."""
 
     def __init__(self) -> None:
+        """Begin without objects."""
         self._objects: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
         self._locks: weakref.WeakValueDictionary[Hashable, Any] = weakref.WeakValueDictionary()
         self._guard = threading.Lock()
