@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.report.answers import Answers, answers_of
 from langchain_sift.report.metrics import RETRIEVAL_METRICS
 from langchain_sift.report.tables import metric_name
 
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from langchain_sift.report.summaries import MethodSummary
 
 _MOST_REASONS = 3  # of rows without a result
+_SHOWN_QUESTIONS = 3  # the page shows all
+_SHOWN_CHARACTERS = 240  # of an answer
+_MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: ""}
 _WIDEST = 6  # characters of a heading on one line
 # A terminal of 80 characters beside the name of the method, and the width of its columns.
 _ROOM, _GAP_WIDTH, _NUMBER_WIDTH = 63, 3, 5
@@ -34,6 +40,8 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
         failed: The conditions that hold; only the JSON has them.
     """
     console = Console()
+    for answered in answers_of(report, count=_SHOWN_QUESTIONS):
+        _print_answers(console, answered)
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
             console.print(_table(report, protocol, group))
@@ -48,6 +56,21 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
         console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     echo_for_programs(report.to_json() | ({"failed": list(failed)} if failed else {}))
+
+
+def _print_answers(console: Console, answered: Answers) -> None:
+    """Print a question and the answers of all methods, as a conversation."""
+    console.print(Text.assemble(("Question  ", "bold"), answered.question), highlight=False)
+    if answered.reference:
+        console.print(Text.assemble(("Expected  ", "bold"), answered.reference), highlight=False)
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for answer in answered.answers:
+        text = textwrap.shorten(answer.text, _SHOWN_CHARACTERS, placeholder=" …")
+        table.add_row(answer.method, _MARKS[answer.is_right], Text(text))
+    console.print(table, "")
 
 
 def _print_failures(console: Console, report: Report) -> None:

@@ -237,9 +237,10 @@ def run_comparison(
         notes=labels.notes,
     )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}
+    references = {prompt.id: prompt.reference for prompt in prompts if prompt.reference}
     if folder is not None:
         folder.begin(described)
-        folder.describe(prompt_texts, leaks, labels.relevant)
+        folder.describe(prompt_texts, references, leaks, labels.relevant)
     planner = Planner(corpus, settings, labels)
     measure = measure_nothing if language_model is None else _measure(settings, language_model)
     rows = run(planner, units_of(prompts, settings, labels), measure, folder, on_row)
@@ -250,6 +251,7 @@ def run_comparison(
         settings=described,
         texts=dict(planner.texts if folder is None else folder.texts),
         prompt_texts=prompt_texts,
+        references=references,
         leaks=leaks,
         relevant=labels.relevant,
     )

@@ -55,6 +55,13 @@ class Prompt:
         parse_relevant(self.relevant)
 
     @property
+    def reference(self) -> str:
+        """A correct answer, or the correct choice; empty if neither is known."""
+        if self.answers:
+            return self.answers[0]
+        return "" if self.correct is None else self.choices[self.correct]
+
+    @property
     def judgments(self) -> Judgments:
         """The relevant documents with their grades and intents."""
         return parse_relevant(self.relevant)

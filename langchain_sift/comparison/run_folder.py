@@ -117,14 +117,21 @@ class RunFolder:
     def describe(
         self,
         prompts: Mapping[str, str],
+        references: Mapping[str, str],
         leaks: Mapping[str, str],
         relevant: Mapping[str, Sequence[str]],
     ) -> None:
-        """Write the beginning of each prompt, the leaks, and the ids of relevant documents."""
+        """Write what the report tells of each prompt, as the fields of `Report` hold it."""
         others = dict.fromkeys(leaks.keys() - prompts.keys(), "")
         lines = (
             json.dumps(
-                {"id": key, "text": text, "leak": leaks.get(key), "relevant": relevant.get(key)}
+                {
+                    "id": key,
+                    "text": text,
+                    "reference": references.get(key),
+                    "leak": leaks.get(key),
+                    "relevant": relevant.get(key),
+                }
             )
             + "\n"
             for key, text in (dict(prompts) | others).items()
@@ -168,6 +175,9 @@ def read_report(path: Path) -> Report:
         settings=settings,
         texts={value["id"]: value["text"] for value in _whole_lines(path / _TEXTS)},
         prompt_texts={prompt["id"]: prompt["text"] for prompt in prompts},
+        references={
+            prompt["id"]: prompt["reference"] for prompt in prompts if prompt.get("reference")
+        },
         leaks={prompt["id"]: prompt["leak"] for prompt in prompts if prompt["leak"]},
         relevant={
             prompt["id"]: tuple(prompt["relevant"]) for prompt in prompts if prompt.get("relevant")

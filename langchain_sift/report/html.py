@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from langchain_sift.errors import require
+from langchain_sift.report.answers import answers_of
 from langchain_sift.report.chosen_documents import DocumentLists
 from langchain_sift.report.findings import Finding
 from langchain_sift.report.intervals import Difference
@@ -32,6 +33,7 @@ require("compare", "jinja2")
 from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: E402
 
 _MAX_PROMPTS = 40  # in the list of prompts: a page with many more is slow to open
+_MAX_ANSWERS = 12  # questions with all answers; the list of prompts has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ def write_html(report: Report, path: Path, plots: Mapping[str, Sequence[Plot]]) 
             report=report,
             number_of_prompts=len({row.prompt for row in report.rows}),
             prompts=_prompts(report, documents),
+            answers=answers_of(report, count=_MAX_ANSWERS),
             sections=sections,
             columns=_explained_columns(report),
             documents=documents.json(),

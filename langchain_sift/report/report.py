@@ -47,6 +47,9 @@ class Report:
     prompt_texts: Mapping[str, str] = field(default_factory=dict)
     """Start of each prompt by its id."""
 
+    references: Mapping[str, str] = field(default_factory=dict)
+    """A correct answer to each prompt by its id, where one is known."""
+
     leaks: Mapping[str, str] = field(default_factory=dict)
     """Prompts whose scored text is in the store: prompt's id to a description of the copy."""
 

@@ -64,3 +64,27 @@ def test_sources_are_shown_if_documents_name_them(capsys: pytest.CaptureFixture[
     counts = {"nearest": 10, "sift": 10}
     assert any("sources" in line for line in shown(report(SCORES, counts, 3), capsys)[:6])
     assert not any("sources" in line for line in shown(report(SCORES, counts), capsys)[:6])
+
+
+def test_the_first_answers_are_shown_as_a_conversation(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [
+        Row("qa", f"p{n}", "all", method, answer=text, scores={"contains": score})
+        for n in range(4)
+        for method, text, score in (
+            ("base", "[bold]no idea[/] " * 40, 0.0),
+            ("rag:sift", "in autumn", 1.0),
+        )
+    ]
+    texts = {f"p{n}": f"When is harvest {n}?" for n in range(4)}
+    lines = shown(Report(tuple(rows), prompt_texts=texts, references={"p0": "autumn"}), capsys)
+    assert [line for line in lines if line.startswith("Question")] == [
+        f"Question  When is harvest {n}?" for n in range(3)
+    ]
+    assert "Expected  autumn" in lines
+    assert any("rag:sift" in line and "✓" in line and "in autumn" in line for line in lines)
+    first = next(line for line in lines if "base" in line and "✗" in line)
+    assert "[bold]no idea[/]" in first  # the text of a model is no markup
+    assert max(len(line) for line in lines if not line.startswith(("{", "report"))) <= 80

@@ -34,7 +34,9 @@ def open_run(path: Path, *, resume: bool = False, overwrite: bool = False, **mor
 
 def test_rows_are_read_unchanged(tmp_path: Path) -> None:
     folder = open_run(tmp_path / "new")
-    folder.describe({"0": "prompt \ud800", "1": "other"}, {"1": "a copy"}, {"1": ("d1", "d2")})
+    folder.describe(
+        {"0": "prompt \ud800", "1": "other"}, {"0": "yes"}, {"1": "a copy"}, {"1": ("d1", "d2")}
+    )
     folder.add(rows(2), {"d\n1": "text ü"})
     again = open_run(tmp_path / "new", resume=True)
     # NaN is not equal to itself.

@@ -328,6 +328,7 @@ def test_answers_need_no_bits(write):
     assert "% of base" not in table[BASE]
     assert "rag:sift has the best mean, with exact_match 1.000" in page.text
     assert page.table("answer", "f1")["mine"]["answer"] == "mine says 0"
+    assert "Answers side by side" in page.text
     assert "nan" not in re.sub(r"isNaN", "", text).lower()
 
 
