@@ -1,6 +1,6 @@
 """Write the result of the demo to a file, and print it as a table for the README.
 
-make demo | python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit C
+make demo_small | python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit C
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = json.loads(sys.stdin.read().splitlines()[-1])
     record = {
-        "command": "make demo",
+        "command": "make demo_small",
         "date": datetime.now(UTC).date().isoformat(),
         "commit": arguments.commit,
         "protocols": result["protocols"],

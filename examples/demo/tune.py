@@ -82,7 +82,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", type=Path, default=Path("build/demo/chroma"))
+    parser.add_argument("--store", type=Path, default=Path("build/demo_small/chroma"))
     parser.add_argument("--commit", default="", help="commit that was measured, for the record")
     arguments = parser.parse_args()
     model = load_language_model(str(HERE / "model"))

@@ -121,7 +121,9 @@ class Measurer:
     ) -> GenerationTask | ScoringTask:
         if measurement.task.generates:
             tokenizer = self.engine.language_model.tokenizer
-            config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=("\n",))
+            # A model without a chat template goes on with a question of its own.
+            stop = () if tokenizer.chat_template else ("\n",)
+            config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=stop)
             config = for_conversation(config, tokenizer, context)
             pairs = tokens.pairs(after_reasoning(config.reasoning, tokenizer, context))
             return GenerationTask(context, config, pairs)

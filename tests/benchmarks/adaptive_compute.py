@@ -54,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--store", type=Path, default=Path("build/demo/chroma"))
+    parser.add_argument("--store", type=Path, default=Path("build/demo_small/chroma"))
     parser.add_argument("--commit", default="", help="what is checked out, for the record")
     asked = parser.parse_args()
     model = load_language_model(str(DEMO / "model"))
