@@ -1,6 +1,7 @@
 """Write the result of the demo to a file, and print it as a table for the README.
 
-make demo_small | python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit C
+make demo_small | \
+    python examples/demo/record_results.py tests/benchmarks/results/demo.json --commit COMMIT
 """
 
 import argparse

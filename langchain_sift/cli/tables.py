@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,11 +36,13 @@ _ROOM, _GAP_WIDTH, _NUMBER_WIDTH = 63, 3, 5
 def print_report(report: Report, failed: Sequence[str] = ()) -> None:
     """Print a report: tables and findings for a reader, and one line of JSON for programs.
 
+    If the output is piped, the tables go to the terminal all the same, as error output.
+
     Args:
         report: The report.
         failed: The conditions that hold; only the JSON has them.
     """
-    console = Console()
+    console = Console(stderr=not sys.stdout.isatty())
     for answered in answers_of(report, count=_SHOWN_QUESTIONS):
         _print_answers(console, answered)
     for protocol in report.protocols:

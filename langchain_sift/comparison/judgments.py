@@ -98,7 +98,7 @@ class Labels:
     """Numbers of prompts without a label and of relevant documents that the store lacks."""
 
     relevant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The ids of the relevant documents by the id of the prompt, if labels name ids."""
+    """The ids of the relevant documents of the store by the id of the prompt."""
 
     @classmethod
     def of(cls, prompts: Sequence[Prompt], corpus: Corpus) -> Labels:
@@ -130,10 +130,11 @@ class Labels:
                 f"{len(prompts) - len(labels)} of {len(prompts)} prompts have neither relevant "
                 "documents nor answers: the protocol retrieval leaves them out."
             )
+        ids = corpus.ids_by_label()
         relevant = {
-            prompt: tuple(label.judgments.grades)
+            prompt: tuple(id for name in label.judgments.grades for id in ids.get(name, [name]))
             for prompt, label in labels.items()
-            if corpus.label_key is None and label.judgments.grades
+            if label.judgments.grades
         }
         return cls(labels, (*notes, *_missing(labels.values(), corpus)), relevant)
 

@@ -78,6 +78,13 @@ class Corpus:
         value = document.metadata.get(self.label_key)
         return "" if value is None else str(value)
 
+    def ids_by_label(self) -> dict[str, list[str]]:
+        """Return the ids of the documents that have each name of `label_of`."""
+        ids: dict[str, list[str]] = {}
+        for name, document in zip(self.ids, self.candidates.documents, strict=True):
+            ids.setdefault(self.label_of(document), []).append(name)
+        return ids
+
     def labels(self) -> frozenset[str]:
         """Return the names of all documents in the labels of prompts."""
         return frozenset(map(self.label_of, self.candidates.documents))

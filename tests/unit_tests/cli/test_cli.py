@@ -51,7 +51,7 @@ def test_compare_writes_a_report(
     out = tmp_path / "out"
     result = run(corpus, prompts, tiny_model_path, out, "--protocol", "document,continuation")
     assert result.exit_code == 0, result.output
-    printed = json.loads(result.stdout.splitlines()[-1])
+    printed = json.loads(result.stdout)  # the tables are not in the pipe
     assert printed["report"] == str(out / "report.html")
     assert list(printed["protocols"]) == ["document", "continuation"]
     document = printed["protocols"]["document"]
@@ -504,7 +504,7 @@ def test_leaking_prompts_are_reported_or_excluded(
         result = compare_store(indexed, prompts, tiny_model_path, out, *more)
         assert result.exit_code == 0, result.output
         said = f"leaks: the store contains the scored text of 3 of 5 {message}"
-        assert said in " ".join(result.stdout.split())
+        assert said in " ".join(result.stderr.split())
 
 
 @pytest.mark.slow
@@ -516,9 +516,9 @@ def test_rows_without_a_result_are_reported_with_their_reasons(
     more = ("--protocol", "continuation", "--methods", "rag:sift", "--k", "2")
     result = compare_store(indexed, prompts, tiny_model_path, tmp_path / "report", *more)
     assert result.exit_code == 0, result.output
-    assert "2 of 4 rows have no result:" in result.stdout
-    assert "  2 x ArgumentError: the text is a single word" in result.stdout
-    assert "continuation: " in result.stdout
+    assert "2 of 4 rows have no result:" in result.stderr
+    assert "  2 x ArgumentError: the text is a single word" in result.stderr
+    assert "continuation: " in result.stderr
 
 
 @pytest.mark.parametrize(("terminal", "printed"), [(True, ""), (False, '{"λ": 1}\n')])

@@ -36,7 +36,7 @@ def report(scores: dict[str, float], counts: dict[str, int], sources: int | None
 
 def shown(report: Report, capsys: pytest.CaptureFixture[str]) -> list[str]:
     print_report(report)
-    return capsys.readouterr().out.splitlines()
+    return capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize("scores", [SCORES, INTENTS | SCORES])

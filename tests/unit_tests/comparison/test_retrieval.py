@@ -198,7 +198,9 @@ def test_labels_may_name_the_files_of_chunks(make_store: Callable[..., Chroma]) 
         "lost": dict.fromkeys(expected, 0),
     }
     assert "1 of 3 relevant documents" in report.notes[0]
-    assert report.relevant == {}
+    assert report.relevant["lost"] == ("lost.txt",)
+    relevant = {"bread.txt", "maps.txt"}
+    assert set(report.relevant["bread"]) == {key for key in sources if sources[key] in relevant}
     with pytest.raises(ArgumentError, match=r"metadata 'source' .* is such as 'bread.txt'"):
         compare(prompts[1:], vectorstore=store, protocols=("retrieval",), label_key="source")
     with pytest.raises(ArgumentError, match=r"no document has the metadata 'file'"):
