@@ -35,7 +35,10 @@ from retrieval_data import Collection, Query, embed, read_collections, read_medl
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.report.ranking import Judgments, intent_recall, ndcg, recall
 from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
-from langchain_sift.selection import mmr, select
+from langchain_sift.selection import mmr
+from langchain_sift.selection.arguments import as_matrices
+from langchain_sift.selection.opposites import choose_for_retrieval
+from langchain_sift.selection.settings import SelectionSettings
 
 KS = (5, 10)
 FETCH_K = 200
@@ -47,18 +50,13 @@ Choose = Callable[[np.ndarray, np.ndarray], Sequence[int]]
 
 
 def sift(kernel: str, length_scale: float, noise_variance: float) -> Choose:
-    """Return a choice with SIFT."""
+    """Return a choice with SIFT, as `SIFTRetriever` chooses."""
+    settings = SelectionSettings(
+        k=max(KS), kernel=kernel, length_scale=length_scale, noise_variance=noise_variance
+    )
 
     def choose(query: np.ndarray, rows: np.ndarray) -> Sequence[int]:
-        chosen = select(
-            query,
-            rows,
-            k=max(KS),
-            kernel=kernel,
-            length_scale=length_scale,
-            noise_variance=noise_variance,
-        )
-        return chosen.indices.tolist()
+        return choose_for_retrieval(as_matrices(query, rows), settings).indices.tolist()
 
     return choose
 
