@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,7 +23,6 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.options import (
     ChainOption,
-    ChatTemplateKwargsOption,
     CollectionOption,
     ComparedEmbeddingsOption,
     ComparedModelOption,
@@ -74,6 +73,12 @@ if TYPE_CHECKING:
     from langchain_sift.report.conditions import Condition
     from langchain_sift.stores.location import ChromaLocation
 
+_ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help="Arguments for the chat template: '{\"enable_thinking\": false}'."
+    ),
+]
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
@@ -103,7 +108,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
     max_tokens: MaxTokensOption = 32,
-    chat_template_kwargs: ChatTemplateKwargsOption = None,
+    chat_template_kwargs: _ChatTemplateKwargs = None,
     retriever: RetrieverOption = None,
     chain: ChainOption = None,
     scorer: ScorerOption = None,

@@ -242,15 +242,6 @@ MaxTokensOption = Annotated[
         help="Maximum number of tokens of an answer, with --protocol qa.",
     ),
 ]
-ChatTemplateKwargsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--chat-template-kwargs",
-        metavar="JSON",
-        help="Arguments for the model's chat template, such as '{\"enable_thinking\": false}', "
-        "with --protocol qa.",
-    ),
-]
 RetrieverOption = Annotated[
     list[str] | None,
     typer.Option(

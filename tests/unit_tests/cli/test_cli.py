@@ -76,6 +76,8 @@ def test_compare_writes_a_report(
         (("--protocol", "paper"), "'paper'"),
         (("--k", "0"), "k must be"),
         (("--lora-rank", "0"), "lora_rank must be"),
+        (("--chat-template-kwargs", "[1]"), "must be a JSON object"),
+        (("--chat-template-kwargs", '{"tools": 1}'), "cannot set 'tools'"),
         (("--target-modules", "last-0"), "did you mean 'last-N'"),
         (("--target-modules", "atention"), "did you mean 'attention'"),
         (("--embeddings", "no_such_module:Name"), "no_such_module"),
