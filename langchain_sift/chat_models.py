@@ -22,25 +22,25 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.chat_reply import ChatAnswer, parse_json_answers
+from langchain_sift.language_models.answer_grammars import check_schemas
+from langchain_sift.language_models.answer_rules import AnswerRules
+from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.language_models.runs import RunPassingChatModel
+from langchain_sift.language_models.structured_output import structured_output
 from langchain_sift.language_models.template_arguments import (
     OF_CONVERSATIONS,
     TemplateArguments,
     TemplateValues,
 )
-from langchain_sift.language_models.tools import Tool, choose_tools, convert_tools
+from langchain_sift.language_models.tools import choose_tools, convert_tools
 from langchain_sift.language_models.turns import last_human_text
 from langchain_sift.ttft.texts import well_formed
-
-_METHODS = ("function_calling", "json_schema", "json_mode")
 
 
 class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
@@ -115,6 +115,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return a model that may call these tools.
@@ -124,18 +125,22 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
         Args:
             tools: Tools of any kind that LangChain accepts.
-            tool_choice: With "any", "required" or True, the model must call a tool: its answer
-                begins with the beginning of a call. With the name of a tool it must call this
-                tool, and is not offered the others. With "none" it is offered none. The dicts of
-                OpenAI and Anthropic for these are accepted. Templates that do not render calls,
-                such as Phi-4's, leave the choice to the model.
+            tool_choice: With "any", "required" or True, the answer is a call of a tool whose
+                arguments follow its schema. With the name of a tool it is a call of this tool,
+                and the others are not offered. With "none" no tool is offered. The dicts of
+                OpenAI and Anthropic for these are accepted.
+            strict: If True, the arguments of every call follow the tool's schema, also where the
+                model may answer with text; templates that write calls in another format than JSON
+                leave them to the model. None means that each tool says so itself.
             **kwargs: Other arguments to bind.
 
         Raises:
-            ArgumentError: If a tool is not a function, or `tool_choice` names no tool. When
-                called: if the tokenizer's template does not support tools.
+            ArgumentError: If a tool is not a function, `tool_choice` names no tool, or no decoder
+                supports the schema of a strict tool. When called: if the tokenizer's template does
+                not support tools, unless `tool_choice` requires a call.
         """
-        chosen, must_call = choose_tools(convert_tools(tools), tool_choice)
+        chosen, must_call = choose_tools(convert_tools(tools, strict=strict), tool_choice)
+        check_schemas(chosen)
         choice = {"tool_choice": "any"} if must_call else {}
         return self.bind(tools=chosen, **choice, **kwargs)
 
@@ -152,24 +157,21 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         Args:
             schema: A Pydantic class, a `TypedDict`, or a JSON schema.
             include_raw: If True, return a dict of "raw", "parsed" and "parsing_error".
-            method: With "function_calling" and "json_schema" the model must call the schema as a
-                tool. With "json_mode" its answer is parsed as JSON; your prompt must ask for it,
-                and the chat template need not support tools.
-            **kwargs: `strict` is accepted and has no effect.
+            method: With "function_calling", the answer is a call of the schema as a tool; with
+                "json_schema", JSON that follows the schema. Both describe the schema to the
+                model, with any chat template or none. With "json_mode" your prompt must ask for
+                the JSON.
+            **kwargs: `strict`; False lets the model answer as it likes where no decoder supports
+                the schema.
+
+        The answer follows the schema whatever the model would say, and ends within `max_tokens`,
+        if there is room for the shortest object. Otherwise an `OutputParserException` says so.
 
         Raises:
-            ArgumentError: If the method or an argument is unknown.
+            ArgumentError: If the method or an argument is unknown, or no decoder supports the
+                schema; the message names the keyword.
         """
-        if method not in _METHODS:
-            raise ArgumentError(f"method must be one of {list(_METHODS)}, got {method!r}")
-        if method != "json_mode":
-            return super().with_structured_output(schema, include_raw=include_raw, **kwargs)
-        kwargs.pop("strict", None)
-        if kwargs:
-            raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
-        output_format = {"kwargs": {"method": method}, "schema": schema}
-        model = self.bind(ls_structured_output_format=output_format)
-        return parse_json_answers(model, schema, include_raw=include_raw)
+        return structured_output(self, schema, method, include_raw=include_raw, **kwargs)
 
     async def agenerate(
         self,
@@ -240,16 +242,12 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         call: Mapping[str, Any],
     ) -> ChatAnswer:
         """Return the reply to a conversation; nothing is done before it is iterated over."""
-        tools: Sequence[Tool] = call.get("tools") or ()
-        tool_choice, must_call = call.get("tool_choice"), False
-        if tools or tool_choice:
-            tools, must_call = choose_tools(tools, tool_choice)
-        model_name = self._model_name
+        rules = AnswerRules.of(call)
         settings = self._call_settings(
             {name: value for name, value in call.items() if name not in OF_CONVERSATIONS},
             stop=stop,
             run=run_manager,
-            keep_special_tokens=bool(tools),  # they may mark calls
+            keep_special_tokens=bool(rules.tools),  # they may mark calls
             conversation=True,
         )
         arguments = TemplateArguments.of(
@@ -258,13 +256,12 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
 
         def render_with(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
-            conversation = add_context(messages, context)
-            return render(
-                tokenizer, conversation, tools=tools, must_call=must_call, arguments=arguments
-            )
+            return rules.render(tokenizer, add_context(messages, context), arguments)
 
-        answer = Answer(self._engine or (lambda: self.engine), render_with, query, settings)
-        return ChatAnswer(answer, tools, must_call=must_call, model_name=model_name)
+        engine = self._engine or (lambda: self.engine)
+        answer = Answer(engine, render_with, query, settings, rules)
+        tools, must_call = rules.tools, rules.must_call
+        return ChatAnswer(answer, tools, must_call=must_call, model_name=self._model_name)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         tokenizer = self.engine.language_model.tokenizer

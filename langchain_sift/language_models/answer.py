@@ -22,6 +22,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 from transformers import PreTrainedTokenizerBase
 
+from langchain_sift.language_models.answer_rules import ANY_ANSWER, AnswerRules
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.conversations import for_conversation
@@ -59,6 +60,7 @@ class Answer:
         render: Callable[[PreTrainedTokenizerBase, str], list[int]],
         query: str,
         settings: CallSettings,
+        rules: AnswerRules = ANY_ANSWER,
     ) -> None:
         """Prepare a call; nothing is done before `start` or the first iteration.
 
@@ -67,7 +69,9 @@ class Answer:
             render: Returns the token ids of the prompt with a context; "" means no context.
             query: The query for the retriever.
             settings: The settings of the call.
+            rules: The tools that the answer may call, or its format.
         """
+        self._rules = rules
         self._engine = engine
         self._render = render
         self._query = query
@@ -182,11 +186,11 @@ class Answer:
         """Check the prompt, and return the request; documents of a retriever are added later."""
         settings = self._settings
         self._prompt = self._fit_prompt(engine.language_model)
-        generation = settings.generation
+        generation, tokenizer = settings.generation, engine.language_model.tokenizer
         if settings.conversation:
-            tokenizer = engine.language_model.tokenizer
             generation = for_conversation(generation, tokenizer, self._prompt.token_ids)
-        task = GenerationTask(self._prompt.token_ids, generation)
+        grammar = self._rules.grammar(tokenizer, generation.reasoning)
+        task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
         if settings.retriever is not None:
             return engine.request(None, task, config=settings.finetune)
         texts = [document.page_content for document in self._documents]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from operator import itemgetter
-from typing import Any, TypedDict
+from typing import TypedDict
 
-from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -19,10 +17,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
-from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.chat_templates import call_opening
@@ -148,28 +143,3 @@ def _call_chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
     args = call["args"]
     text = args if isinstance(args, str | None) else json.dumps(args, ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)
-
-
-def parse_json_answers(
-    model: Runnable[LanguageModelInput, AIMessage],
-    schema: Mapping[str, object] | type,
-    *,
-    include_raw: bool,
-) -> Runnable[LanguageModelInput, Any]:
-    """Return a model whose answers are parsed as JSON.
-
-    Args:
-        model: A chat model.
-        schema: A Pydantic class to validate the objects; another schema is not applied.
-        include_raw: If True, return a dict of "raw", "parsed" and "parsing_error".
-    """
-    parser = JsonOutputParser()
-    if isinstance(schema, type) and is_basemodel_subclass(schema):
-        parser = PydanticOutputParser(pydantic_object=schema)
-    if not include_raw:
-        return model | parser
-    parsed = RunnablePassthrough.assign(
-        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-    )
-    failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import itertools
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import TemplateError
 from langchain_core.messages import BaseMessage
@@ -16,9 +12,18 @@ from langchain_core.messages import BaseMessage
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.conversations import without_reasoning
 from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.tool_calls import ToolCallReader
 from langchain_sift.language_models.tools import Tool
-from langchain_sift.language_models.turns import Turn, TurnCall, merge_turns, to_text, to_turns
+from langchain_sift.language_models.turn_forms import adapted_forms, calls_as_text
+from langchain_sift.language_models.turns import (
+    Turn,
+    TurnCall,
+    to_text,
+    to_turns,
+    with_instructions,
+)
 from langchain_sift.ttft.model.control_tokens import MARK, control_tokens
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 from langchain_sift.ttft.model.reasoning_markers import reasoning_markers
 from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
@@ -26,7 +31,12 @@ from langchain_sift.ttft.texts import well_formed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+PROBE_ID = "probe1234"
 _PROBE = "langchain_sift_probe"
+_CALL = (
+    "Answer with the call of one of these functions, as a JSON object of its name and its "
+    'arguments such as {"name": ..., "arguments": {...}}, and with nothing else:\n'
+)
 _HELLO: Turn = {"role": "user", "content": "Hello"}
 _PROBE_TOOL: Tool = {
     "type": "function",
@@ -58,7 +68,8 @@ def render(
         tokenizer: The model's tokenizer.
         messages: At least one message.
         tools: The tools that the model may call.
-        must_call: If True, the prompt ends with the `call_opening`.
+        must_call: If True, the prompt ends with the `call_opening`. A template without a place
+            for tools gets them as a system text.
         arguments: Further arguments for the template.
 
     Raises:
@@ -68,6 +79,9 @@ def render(
     if not messages:
         raise ArgumentError("a conversation needs at least one message")
     parameter = _tools_parameter(tokenizer) if tools else ""
+    if must_call and not parameter:
+        messages = with_instructions(messages, _CALL + json.dumps(tools, ensure_ascii=False))
+        tools = ()
     if tools and not parameter:
         raise ArgumentError(
             f"the chat template of {_name(tokenizer)} does not support tools: use an instruct "
@@ -105,18 +119,46 @@ def _begin_call(tokenizer: PreTrainedTokenizerBase, text: str, tools: Sequence[T
 def call_opening(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> str:
     """Return the text with which the template begins a call; with one tool, up to its name.
 
-    A model whose answer begins with this text must call a tool. Empty if the template does not
-    render calls.
+    A model whose answer begins with this text must call a tool. Empty if the template writes no
+    calls in JSON.
     """
-    if not tools or not (probe := _render_probe_call(tokenizer, tools)):
+    form = call_form(tokenizer, tools)
+    if form is None:
         return ""
-    prompt = _apply(tokenizer, [_HELLO], tools)
-    if not probe.startswith(prompt):
-        return ""
-    opening = probe.removeprefix(prompt).partition(_PROBE)[0]
-    return opening + (tools[0]["function"]["name"] if len(tools) == 1 else "")
+    return form.opening + (tools[0]["function"]["name"] if len(tools) == 1 else "")
 
 
+class CallForm(NamedTuple):
+    """The texts before, between and after the name and the arguments of a call in JSON."""
+
+    opening: str
+    between: str
+    closing: str
+    """If a call has an identifier, this contains `PROBE_ID` in its place."""
+
+
+def call_form(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> CallForm | None:
+    """Return how the template writes a call of one of the tools; None if not in JSON."""
+    if not tools or not _tools_parameter(tokenizer):
+        return None
+    probe, prompt = _render_probe_call(tokenizer, tools), _apply(tokenizer, [_HELLO], tools)
+    if not probe or not probe.startswith(prompt):
+        return None
+    opening, _, rest = probe.removeprefix(prompt).partition(_PROBE)
+    between, arguments, closing = rest.partition("{}")
+    # Not the end of the turn, whose markers need not be tokens, nor the end of the call.
+    answered: list[Turn] = [_HELLO, {"role": "assistant", "content": _PROBE}]
+    closing = closing.removesuffix(_apply(tokenizer, answered, tools).rpartition(_PROBE)[2])
+    for name in control_tokens(tokenizer).names_in(closing)[:1]:
+        closing = closing.partition(name)[0]
+    closing = closing.rstrip()
+    example = f'{opening}{_PROBE}{between}{{"x": 1}}{closing}'
+    read = ToolCallReader([_PROBE_TOOL], tokenizer).read(example)
+    is_json = arguments and [call["args"] for call in read.calls] == [{"x": 1}]
+    return CallForm(opening, between, closing) if is_json else None
+
+
+@once_per_tokenizer
 def _tools_parameter(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return where the template reads tools: "argument", "system", or "" if it does not."""
     if not tokenizer.chat_template:
@@ -182,10 +224,10 @@ def _render_accepted_form(
     # Some templates silently drop turns that they do not support.
     required = [turn["content"].strip() for turn in turns if turn["role"] == "system"]
     if _render_probe_call(tokenizer, tools) == "":
-        turns = _calls_as_text(turns)
+        turns = calls_as_text(turns)
     texts: list[str] = []
     refusals: list[ArgumentError] = []
-    for form in _forms(turns):
+    for form in adapted_forms(turns):
         try:
             texts.append(_apply(tokenizer, form, tools, arguments))
         except ArgumentError as error:
@@ -198,17 +240,6 @@ def _render_accepted_form(
     return texts[0]
 
 
-def _forms(turns: list[Turn]) -> Iterator[list[Turn]]:
-    """Yield the conversation unchanged, then with ever more adaptations."""
-    tried: list[list[Turn]] = []
-    for count in range(len(_ADAPTATIONS) + 1):
-        for adaptations in itertools.combinations(_ADAPTATIONS, count):
-            form = functools.reduce(lambda form, adapt: adapt(form), adaptations, turns)
-            if form not in tried:
-                tried.append(form)
-                yield form
-
-
 def _render_probe_call(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> str | None:
     """Render a conversation that ends with a call of `_PROBE`.
 
@@ -217,7 +248,7 @@ def _render_probe_call(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]
     """
     call: TurnCall = {
         "type": "function",
-        "id": "probe1234",
+        "id": PROBE_ID,
         "function": {"name": _PROBE, "arguments": {}},
     }
     turns: list[Turn] = [_HELLO, {"role": "assistant", "content": "", "tool_calls": [call]}]
@@ -226,75 +257,3 @@ def _render_probe_call(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]
     except ArgumentError:
         return None
     return text if _PROBE in text else ""
-
-
-def _calls_as_text(turns: list[Turn]) -> list[Turn]:
-    """Write calls into the content: a template without calls would render an empty turn."""
-    adapted = []
-    for turn in turns:
-        new = turn.copy()
-        if "tool_calls" in turn:
-            calls = json.dumps([call["function"] for call in new.pop("tool_calls")], default=str)
-            new["content"] = "\n".join(filter(None, [turn["content"], calls]))
-        adapted.append(new)
-    return adapted
-
-
-def _with_short_ids(turns: list[Turn]) -> list[Turn]:
-    """Give calls ids of nine letters and digits: Mistral's templates refuse all others."""
-
-    def short(identifier: str) -> str:
-        fits = re.fullmatch("[A-Za-z0-9]{9}", identifier)
-        return identifier if fits else hashlib.sha256(identifier.encode()).hexdigest()[:9]
-
-    adapted = []
-    for turn in turns:
-        new = turn.copy()
-        if "tool_calls" in turn:
-            new["tool_calls"] = [{**call, "id": short(call["id"])} for call in turn["tool_calls"]]
-        if "tool_call_id" in turn:
-            new["tool_call_id"] = short(turn["tool_call_id"])
-        adapted.append(new)
-    return adapted
-
-
-def _one_call_per_turn(turns: list[Turn]) -> list[Turn]:
-    """Follow each call by its result: Llama 3.1's template refuses two calls in one turn."""
-    adapted: list[Turn] = []
-    for turn in turns:
-        calls = turn.get("tool_calls", [])
-        position = len(adapted)
-        if turn["role"] == "tool":
-            for index, earlier in enumerate(adapted):
-                ids = [call["id"] for call in earlier.get("tool_calls", ())]
-                position = index + 1 if turn.get("tool_call_id") in ids else position
-        others: list[Turn] = [{**turn, "content": "", "tool_calls": [call]} for call in calls[1:]]
-        first: Turn = {**turn, "tool_calls": calls[:1]} if others else turn
-        adapted[position:position] = [first, *others]
-    return adapted
-
-
-def _without_system(turns: list[Turn], *, keep: int = 0) -> list[Turn]:
-    """Prepend all but the first `keep` system texts to the human turn that follows them."""
-    adapted: list[Turn] = []
-    pending: list[str] = []
-    for index, turn in enumerate(turns):
-        if turn["role"] == "system" and index >= keep:
-            pending.append(turn["content"])
-        elif turn["role"] == "user" and pending:
-            adapted.append({**turn, "content": "\n\n".join([*pending, turn["content"]])})
-            pending = []
-        else:
-            adapted.append(turn)
-    if pending:
-        adapted.append({"role": "user", "content": "\n\n".join(pending)})
-    return merge_turns(adapted)
-
-
-# In order of how much they change the prompt, the least first.
-_ADAPTATIONS: tuple[Callable[[list[Turn]], list[Turn]], ...] = (
-    _with_short_ids,
-    _one_call_per_turn,
-    functools.partial(_without_system, keep=1),
-    _without_system,
-)

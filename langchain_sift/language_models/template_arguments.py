@@ -19,6 +19,7 @@ from langchain_sift.errors import ArgumentError
 OF_CONVERSATIONS = (
     "tools",
     "tool_choice",
+    "response_format",
     "chat_template_kwargs",
     "enable_thinking",
     "reasoning_effort",

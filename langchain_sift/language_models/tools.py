@@ -25,6 +25,8 @@ class Function(TypedDict):
     name: str
     description: NotRequired[str]
     parameters: NotRequired[Parameters | None]
+    strict: NotRequired[bool | None]
+    """If True, the arguments of each call follow the schema."""
 
 
 class Tool(TypedDict):
@@ -36,8 +38,15 @@ class Tool(TypedDict):
 
 def convert_tools(
     tools: Sequence[Mapping[str, Any] | type | Callable[..., Any] | BaseTool],
+    *,
+    strict: bool | None = None,
 ) -> list[Tool]:
     """Convert tools of any kind that LangChain accepts.
+
+    Args:
+        tools: The tools.
+        strict: Whether the arguments of calls must follow the schemas. None means that each tool
+            says so itself.
 
     Raises:
         ArgumentError: If a tool is not a function, but a provider's built-in tool.
@@ -47,6 +56,9 @@ def convert_tools(
         raise ArgumentError(
             f"{foreign[0]!r} is a tool of another provider's: a local model calls functions"
         )
+    if strict is not None:
+        for tool in converted:
+            tool["function"] = {**tool["function"], "strict": strict}
     return cast("list[Tool]", converted)
 
 

@@ -65,6 +65,14 @@ def last_human_text(messages: Sequence[BaseMessage]) -> str:
     return (human or messages)[-1].text if messages else ""
 
 
+def with_instructions(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
+    """Return the conversation with a system text after those that it begins with."""
+    leading = 0
+    while leading < len(messages) and isinstance(messages[leading], SystemMessage):
+        leading += 1
+    return [*messages[:leading], SystemMessage(text), *messages[leading:]]
+
+
 def to_turns(messages: Sequence[BaseMessage]) -> list[Turn]:
     """Convert messages to turns; consecutive turns of one role become one.
 

@@ -119,7 +119,12 @@ class Completions:
         chat = admitted.view.chat
         messages = to_langchain(body.messages)
         tools, choice = bound_tools(body)
-        model = chat.bind_tools(tools, tool_choice=choice) if tools else chat
+        model: Runnable[Any, AIMessage] = chat
+        if tools:
+            model = chat.bind_tools(tools, tool_choice=choice)
+        if body.response_format is not None:
+            asked = body.response_format.model_dump(by_alias=True, exclude_none=True)
+            model = model.bind(response_format=asked)
         call = await self._prepare(body, admitted, chat.retrieval_query(messages))
         return call, model, messages
 

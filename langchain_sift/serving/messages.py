@@ -17,7 +17,6 @@ from langchain_core.messages import (
 from langchain_sift.errors import ArgumentError
 from langchain_sift.serving.requests import (
     ChatCompletionRequest,
-    JSONSchemaFormat,
     Message,
     NamedTool,
     ToolCall,
@@ -46,25 +45,13 @@ def to_langchain(messages: Sequence[Message]) -> list[BaseMessage]:
 def bound_tools(body: ChatCompletionRequest) -> tuple[list[dict[str, object]], ToolChoice]:
     """Return the tools to bind to the model, and the choice among them.
 
-    A schema for the answer becomes a tool that the model must call.
-
     Raises:
-        ArgumentError: If a request has both a schema and tools, or a choice without tools.
+        ArgumentError: If a request has a choice without tools.
     """
     tools: list[dict[str, object]] = [
         tool.model_dump(exclude_none=True) for tool in body.tools or ()
     ]
     choice = body.tool_choice
-    if isinstance(body.response_format, JSONSchemaFormat):
-        if tools:
-            raise ArgumentError(
-                "response_format: this server does not support a schema together with tools"
-            )
-        schema = body.response_format.json_schema
-        function = {"name": schema.name, "parameters": schema.schema_}
-        if schema.description:
-            function["description"] = schema.description
-        return [{"type": "function", "function": function}], "required"
     if not tools and choice not in (None, "none", "auto"):
         raise ArgumentError("tool_choice: there are no tools to choose from")
     if isinstance(choice, NamedTool):
@@ -76,9 +63,8 @@ class ChatReply:
     """Convert an answer of the model to OpenAI's format, whole or in pieces."""
 
     def __init__(self, body: ChatCompletionRequest) -> None:
-        """Follow the request: one or several tool calls, or a JSON object as text."""
-        self._as_text = isinstance(body.response_format, JSONSchemaFormat)
-        self._max_calls = 1 if self._as_text or body.parallel_tool_calls is False else None
+        """Follow the request: one or several tool calls."""
+        self._max_calls = 1 if body.parallel_tool_calls is False else None
         self._calls = 0
 
     def message(self, answer: AIMessage) -> ResponseMessage:
@@ -86,13 +72,12 @@ class ChatReply:
         openai_calls = convert_to_openai_messages(answer).get("tool_calls", [])
         calls = [ToolCall.model_validate(call) for call in openai_calls[: self._max_calls]]
         self._calls = len(calls)
-        objects = [call.function.arguments for call in calls] if self._as_text else []
         invalid = [call["args"] or "" for call in answer.invalid_tool_calls]
-        text = "".join([answer.text, *objects, *invalid])
+        text = "".join([answer.text, *invalid])
         return ResponseMessage(
             content=text or (None if calls else ""),
             reasoning_content=answer.additional_kwargs.get("reasoning_content"),
-            tool_calls=None if self._as_text else calls or None,
+            tool_calls=calls or None,
         )
 
     def deltas(self, chunk: AIMessageChunk) -> list[Delta]:
@@ -107,10 +92,7 @@ class ChatReply:
             if not _is_json_object(arguments):
                 deltas.append({"content": arguments})
             elif self._max_calls is None or self._calls < self._max_calls:
-                if self._as_text:
-                    deltas.append({"content": arguments})
-                else:
-                    deltas.append({"tool_calls": [self._call_delta(call)]})
+                deltas.append({"tool_calls": [self._call_delta(call)]})
                 self._calls += 1
         return deltas
 
@@ -124,7 +106,7 @@ class ChatReply:
 
     def finish_reason(self, answer: AIMessage) -> FinishReason:
         """Return the reason for the end of the answer."""
-        if self._calls and not self._as_text:
+        if self._calls:
             return "tool_calls"
         return "length" if answer.response_metadata["finish_reason"] == "length" else "stop"
 

@@ -132,6 +132,12 @@ class TextFormat(_Strict):
     type: Literal["text"]
 
 
+class JSONObjectFormat(_Strict):
+    """A JSON object as the format of the answer; the prompt must ask for it."""
+
+    type: Literal["json_object"]
+
+
 class JSONSchema(_Strict):
     """The schema of the answer."""
 
@@ -146,6 +152,11 @@ class JSONSchemaFormat(_Strict):
 
     type: Literal["json_schema"]
     json_schema: JSONSchema
+
+
+ResponseFormat = Annotated[
+    TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")
+]
 
 
 def _only(value: int) -> BeforeValidator:
@@ -216,9 +227,7 @@ class ChatCompletionRequest(_Request):
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: Flag | None = None
-    response_format: (
-        Annotated[TextFormat | JSONSchemaFormat, Field(discriminator="type")] | None
-    ) = None
+    response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     # Not of OpenAI; named as by vLLM.
     chat_template_kwargs: dict[str, object] | None = Field(

@@ -25,6 +25,7 @@ from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 # Preference of tokens in a plan: those that close something, digits, others, those that open.
 _CLOSING, _QUOTE, _DIGIT, _OTHER, _ESCAPE, _OPENING, _NEVER = range(7)
 _CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
+_RETRY = 32  # tokens between two attempts to find a plan
 _VARIETY, _REPEATED = 0.5, 0.01  # a plan that repeats itself would never end
 
 
@@ -49,6 +50,8 @@ class Vocabulary:
                 f"answers of a {type(tokenizer).__name__} cannot be held to a format: {error}"
             ) from error
         texts = [self.tokens.decode_bytes([token]) for token in range(self.size)]
+        marks = [self.tokens.is_special_token(token) for token in range(self.size)]
+        self._marks = np.array(marks, dtype=bool)
         self._end_of_string = [texts.index(text) for text in (b'"', b"x") if text in texts]
         self.ranks = np.array([_rank(text) for text in texts], dtype=np.float32)
         self.kinds = np.array([_kind(text) for text in texts], dtype=np.int16)
@@ -97,6 +100,8 @@ class Vocabulary:
     ) -> int | None:
         """Return the allowed token that closes most, or else that was taken least so far."""
         allowed = self.allowed(matcher)
+        if (allowed & self._marks).any():  # such as the end of reasoning
+            return int((allowed & self._marks).argmax())
         if len(self._end_of_string) == 2 and allowed[self._end_of_string].all():
             return self._end_of_string[0]  # any letter may come: this is inside a string
         (candidates,) = np.nonzero(allowed)
@@ -167,8 +172,10 @@ class Constraint:
 
     def _replace(self, token: int) -> int:
         """Return the token, or the next of the plan in its place, and update the plan."""
+        if self._plan is None and self._left % _RETRY == 0:
+            self._plan = self._vocabulary.plan(self._matcher, self._left + 1)
         plan = self._plan
-        if plan is None:  # the grammar has no end that is near enough
+        if plan is None:  # the end was not near enough, as in reasoning that a text ends
             return token
         following = [token, *plan]
         if self._matcher.validate_tokens(following) == len(following):

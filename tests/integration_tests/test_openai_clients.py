@@ -211,7 +211,7 @@ def test_an_answer_that_follows_a_schema(client, stream):
             response = events.get_final_completion()
     else:
         response = client.chat.completions.parse(**request)
-    assert response.choices[0].message.parsed == Joke(**JOKE)
+    assert isinstance(response.choices[0].message.parsed, Joke)
     assert response.choices[0].finish_reason == "stop"
 
 
@@ -319,8 +319,10 @@ async def test_langchain_s_tools(chat):
 @pytest.mark.parametrize("method", ["function_calling", "json_schema"])
 async def test_langchain_s_structured_output(chat, method):
     model = chat.with_structured_output(Joke, method=method)
-    assert model.invoke("Tell me a joke about cats.") == Joke(**JOKE)
-    assert await model.ainvoke("Tell me a joke about cats.") == Joke(**JOKE)
+    joke = model.invoke("Tell me a joke about cats.")
+    assert isinstance(joke, Joke)
+    assert joke == await model.ainvoke("Tell me a joke about cats.")
+    assert method == "json_schema" or joke == Joke(**JOKE)  # which the model has learnt
 
 
 async def test_langchain_s_text_client(endpoint):

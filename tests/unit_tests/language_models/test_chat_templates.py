@@ -284,7 +284,7 @@ def test_a_named_template_for_tools_is_used_if_there_is_one(templated: Templated
     ("name", "opening"),
     [
         ("qwen", '<tool_call>\n{"name": "'),
-        ("qwen-coder", "\n<tool_call>\n<function="),
+        ("qwen-coder", ""),  # no JSON
         ("llama", '{"name": "'),
         ("mistral", '[TOOL_CALLS] [{"name": "'),
         ("phi", ""),  # shows no calls

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import pytest
 
@@ -13,11 +12,9 @@ from langchain_sift.serving.requests import ChatCompletionRequest
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "Joke", "parameters": SCHEMA}}
-FORMAT = {"type": "json_schema", "json_schema": {"name": "Joke", "schema": SCHEMA}}
 REQUESTS = {
     "tools": {"tools": [TOOL]},
     "one call at a time": {"tools": [TOOL], "parallel_tool_calls": False},
-    "a schema": {"response_format": FORMAT},
 }
 TEXTS = [
     "I look. ",
@@ -65,9 +62,3 @@ def test_a_stream_adds_up_to_the_whole_answer(tiny_tokenizer, request_name, text
     assert (reason == "tool_calls") == bool(calls)
     if request_name != "tools":
         assert len(calls) <= 1
-
-
-def test_a_schema_returns_only_the_first_object(tiny_tokenizer):
-    reply, chat_answer = reply_and_answer("a schema", "\n".join(TEXTS[1:3]), tiny_tokenizer)
-    deltas = [delta for chunk in chat_answer for delta in reply.deltas(chunk)]
-    assert json.loads("".join(delta["content"] for delta in deltas)) == {"name": "Zoë 雪"}

@@ -151,7 +151,18 @@ BAD = {
     "a message without a role": (CHAT, chat(messages=[{"content": "x"}]), INVALID, None),
     "a message without content": (CHAT, chat(messages=[{"role": "user"}]), MISSING, None),
     "a choice without tools": (CHAT, chat(tool_choice="required"), INVALID, None),
-    "json_object": (CHAT, chat(response_format={"type": "json_object"}), INVALID, None),
+    "an unknown format": (CHAT, chat(response_format={"type": "xml"}), INVALID, None),
+    "a schema that no decoder supports": (
+        CHAT,
+        chat(
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"not": {"type": "string"}}},
+            }
+        ),
+        INVALID,
+        None,
+    ),
     "several prompts": (TEXT, text(prompt=["a", "b"]), INVALID, None),
     "a prompt of token ids": (TEXT, text(prompt=[1, 2, 3]), INVALID, None),
     "a tool call without JSON": (

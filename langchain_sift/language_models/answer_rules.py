@@ -1,0 +1,92 @@
+"""Define what an answer may and must contain: text, tool calls or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from langchain_core.messages import BaseMessage
+from transformers import PreTrainedTokenizerBase
+
+from langchain_sift.config import ReasoningMarkers
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.answer_formats import AnswerFormat, read_response_format
+from langchain_sift.language_models.answer_grammars import (
+    call_grammar,
+    check_schemas,
+    format_grammar,
+    without_strict,
+)
+from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.tools import Tool, choose_tools
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """The tools that an answer may or must call, or the format of its JSON."""
+
+    tools: Sequence[Tool] = ()
+    must_call: bool = False
+    format: AnswerFormat | None = None
+
+    @classmethod
+    def of(cls, call: Mapping[str, Any]) -> Self:
+        """Return the rules that the arguments of a call set.
+
+        Raises:
+            ArgumentError: If `tool_choice` names no tool, no decoder supports a schema, or the
+                call has both tools and a format.
+        """
+        tools: Sequence[Tool] = call.get("tools") or ()
+        must_call = False
+        if tools or call.get("tool_choice"):
+            tools, must_call = choose_tools(tools, call.get("tool_choice"))
+        check_schemas(tools)
+        answer_format = read_response_format(call.get("response_format"))
+        if tools and answer_format is not None:
+            raise ArgumentError(
+                "response_format is not supported together with tools: leave out one of them, or "
+                "pass the schema as a tool"
+            )
+        return cls(tools, must_call, answer_format)
+
+    def render(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        messages: Sequence[BaseMessage],
+        arguments: TemplateArguments,
+    ) -> list[int]:
+        """Return the token ids of the prompt, which describes the tools or the format.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            messages: The conversation.
+            arguments: Further arguments for the template.
+        """
+        if self.format is not None:
+            messages = self.format.describe(messages)
+        return render(
+            tokenizer,
+            messages,
+            tools=without_strict(self.tools),
+            must_call=self.must_call,
+            arguments=arguments,
+        )
+
+    def grammar(
+        self, tokenizer: PreTrainedTokenizerBase, reasoning: ReasoningMarkers | None
+    ) -> str | None:
+        """Return the grammar of the answer; None means any text.
+
+        Args:
+            tokenizer: The model's tokenizer.
+            reasoning: Markers of the reasoning that may come before the answer.
+        """
+        if self.format is not None:
+            return format_grammar(tokenizer, self.format.schema, reasoning)
+        return call_grammar(tokenizer, self.tools, must_call=self.must_call)
+
+
+ANY_ANSWER = AnswerRules()

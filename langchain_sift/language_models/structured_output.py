@@ -1,0 +1,129 @@
+"""Parse answers as objects of a schema."""
+
+from __future__ import annotations
+
+import json
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import (
+    JsonOutputKeyToolsParser,
+    JsonOutputParser,
+    PydanticOutputParser,
+    PydanticToolsParser,
+)
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_openai_function
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from langchain_sift.checks import check_choice
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.answer_formats import as_response_format, read_response_format
+
+_METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured_output(
+    model: BaseChatModel,
+    schema: dict[str, Any] | type,
+    method: str,
+    *,
+    include_raw: bool,
+    strict: bool | None = None,
+    **kwargs: object,
+) -> Runnable[LanguageModelInput, Any]:
+    """Return a model whose answers are objects; see `with_structured_output` of the chat model.
+
+    Raises:
+        ArgumentError: If the method or an argument is unknown, or no decoder supports the schema.
+    """
+    check_choice("method", method, _METHODS)
+    if kwargs:
+        raise ArgumentError(f"unsupported arguments: {list(kwargs)}")
+    shown = {"kwargs": {"method": method}, "schema": schema}
+    if method == "function_calling":
+        bound: Runnable[LanguageModelInput, AIMessage] = model.bind_tools(
+            [schema],
+            tool_choice="any",
+            strict=strict is not False,
+            ls_structured_output_format=shown,
+        )
+    else:
+        asked = as_response_format(schema, described=method == "json_schema")
+        read_response_format(asked)  # raises errors now
+        bound = model.bind(response_format=asked, ls_structured_output_format=shown)
+    return _parsed(bound, _parser(schema, method), include_raw=include_raw)
+
+
+def _parsed(
+    model: Runnable[LanguageModelInput, AIMessage],
+    parser: Runnable[AIMessage, Any],
+    *,
+    include_raw: bool,
+) -> Runnable[LanguageModelInput, Any]:
+    """Parse the answers of a model, or return "raw", "parsed" and "parsing_error"."""
+    if not include_raw:
+        return model | parser
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def _parser(schema: Any, method: str) -> Runnable[AIMessage, Any]:
+    as_call = method == "function_calling"
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    if as_call and is_class:
+        return _CallOfClass(tools=[schema], first_tool_only=True)
+    if as_call:
+        name = convert_to_openai_function(schema)["name"]
+        return _Call(key_name=name, first_tool_only=True)
+    return _JsonOfClass(pydantic_object=schema) if is_class else _Json()
+
+
+class _Complete:
+    """Refuses an answer that was cut: its beginning would be taken for the whole."""
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        if not partial:
+            _check_complete(result[0])
+        parser: Any = super()
+        return parser.parse_result(result, partial=partial)
+
+
+class _Call(_Complete, JsonOutputKeyToolsParser):
+    """Returns the arguments of the first call."""
+
+
+class _CallOfClass(_Complete, PydanticToolsParser):
+    """Returns the arguments of the first call as an object of a class."""
+
+
+class _Json(_Complete, JsonOutputParser):
+    """Returns the JSON of the answer."""
+
+
+class _JsonOfClass(_Complete, PydanticOutputParser[Any]):
+    """Returns the JSON of the answer as an object of a class."""
+
+
+def _check_complete(generation: Generation) -> None:
+    if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+        return
+    message = generation.message
+    if message.response_metadata.get("finish_reason") != "length" or message.tool_calls:
+        return
+    try:
+        json.loads(message.text)
+    except ValueError as error:
+        tokens = message.usage_metadata["output_tokens"] if message.usage_metadata else "some"
+        raise OutputParserException(
+            f"the answer was cut after {tokens} tokens, before its JSON was complete: raise "
+            "max_tokens, shorten the prompt, or ask for a smaller schema",
+            llm_output=message.text,
+        ) from error
