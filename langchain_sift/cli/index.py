@@ -46,9 +46,9 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         str | None,
         typer.Option(
             metavar="EMBEDDINGS",
-            help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
-            "embeddings. Required for a new collection. Default: the model that filled the "
-            "collection.",
+            help="Model whose hidden states are the embeddings, a sentence-transformer, or "
+            "module:NAME of LangChain embeddings. Required for a new collection. Default: those "
+            "that filled the collection.",
         ),
     ] = None,
     chunk_size: Annotated[

@@ -82,8 +82,8 @@ EmbeddingsOption = Annotated[
     str | None,
     typer.Option(
         metavar="EMBEDDINGS",
-        help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
-        "embeddings. Default: the model that filled the collection.",
+        help="Model whose hidden states are the embeddings, a sentence-transformer, or "
+        "module:NAME of LangChain embeddings. Default: the model that filled the collection.",
     ),
 ]
 SettingsOption = Annotated[
@@ -195,8 +195,9 @@ ComparedEmbeddingsOption = Annotated[
     str | None,
     typer.Option(
         metavar="EMBEDDINGS",
-        help="Model whose hidden states are the embeddings, or module:NAME of LangChain "
-        "embeddings. Default: those that filled the collection; with --corpus, --model.",
+        help="Model whose hidden states are the embeddings, a sentence-transformer, or "
+        "module:NAME of LangChain embeddings. Default: those that filled the collection; with "
+        "--corpus, --model.",
     ),
 ]
 LeaksOption = Annotated[

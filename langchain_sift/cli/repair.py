@@ -32,8 +32,8 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
         str,
         typer.Option(
             metavar="EMBEDDINGS",
-            help="Embeddings that filled the collection: a model whose hidden states they are, or "
-            "module:NAME of LangChain embeddings.",
+            help="Embeddings that filled the collection: a model whose hidden states they are, a "
+            "sentence-transformer, or module:NAME of LangChain embeddings.",
         ),
     ],
     collection: CollectionOption = None,

@@ -23,6 +23,7 @@ from langchain_sift.indexing.chroma_collections import (
     open_collection,
 )
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
+from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.texts import digest_of
 
@@ -74,7 +75,12 @@ def index_documents(
             f"the corpus has {len(documents)} documents: at least 2 are needed to choose from"
         )
     where, name = str(directory), f"sift-{_fingerprint(documents, embeddings)}"
-    _write(where, name, documents, load=lambda: embeddings, metadata=None, on_progress=on_progress)
+    metadata = None
+    if isinstance(embeddings, SentenceTransformerEmbeddings):
+        metadata = embeddings_metadata(embeddings.model_name)
+    _write(
+        where, name, documents, load=lambda: embeddings, metadata=metadata, on_progress=on_progress
+    )
     return open_collection(where, name, lambda _: embeddings)
 
 

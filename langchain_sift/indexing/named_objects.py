@@ -9,23 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.indexing.sentence_embeddings import (
+    SentenceTransformerEmbeddings,
+    is_sentence_transformer,
+)
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 
 def load_embeddings(name: str, settings: LoadSettings | None = None) -> Any:
-    """Return the embeddings of a name: a model, or the LangChain embeddings at module:NAME.
+    """Return the embeddings of a name: a model, or LangChain embeddings.
 
     Args:
         name: A name on the Hugging Face hub, a folder, a GGUF file, or module:NAME; a class is
-            called.
+            called. A folder or repository with a modules.json is a sentence-transformer.
         settings: Device and form of a model's weights. None means their defaults.
 
     Raises:
         ArgumentError: If the object does not exist, or the class needs arguments.
-        MissingExtraError: If a model is named and PyTorch or transformers is not installed.
+        MissingExtraError: If a model is named, and PyTorch and transformers are not installed, or
+            sentence-transformers for such a model.
         ModelLoadError: If the model cannot be loaded.
     """
     if ":" not in name or Path(name).exists():
+        if is_sentence_transformer(name):
+            return SentenceTransformerEmbeddings(name, settings)
         require("ttft", "torch", "transformers")
         from langchain_sift.ttft import load_language_model  # noqa: PLC0415 - needs PyTorch
 

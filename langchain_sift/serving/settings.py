@@ -29,8 +29,8 @@ class ServingSettings:
     """Name of the collection. None means the only one of the store."""
 
     embeddings: str | None = None
-    """A model whose hidden states are the embeddings, or module:NAME. None means the embeddings
-    that the collection names."""
+    """A model whose hidden states are the embeddings, a sentence-transformer, or module:NAME. None
+    means the embeddings that the collection names."""
 
     name: str | None = None
     """Name of the model for clients. None means `model`."""

@@ -1,0 +1,127 @@
+"""Embed texts with a sentence-transformer: a model and the pooling that belongs to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.embeddings import Embeddings
+
+from langchain_sift.errors import ModelLoadError, require
+from langchain_sift.ttft.model.load_settings import LoadSettings
+
+# A model named for embeddings is known by this file before any of these packages is imported.
+# ruff: noqa: PLC0415
+
+_MODULES = "modules.json"
+# No pickles, no code, and no weights in a second format. "*" stands for folders too.
+_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+_OTHER_FORMATS = ("onnx/*", "openvino/*")
+
+
+class SentenceTransformerEmbeddings(Embeddings):
+    """Embeds a text as the unit vector of a sentence-transformer, with the prompts of the model.
+
+    A query gets the model's prompt for queries, and a document that for documents, if it has any.
+    """
+
+    def __init__(self, name: str, settings: LoadSettings | None = None) -> None:
+        """Load the model; no code of its folder ever runs, and no pickle is read.
+
+        Args:
+            name: A folder or a name on the hub, for which `is_sentence_transformer` is True.
+            settings: Device and dtype. None means "cuda" if available, and the stored dtype. A
+                sentence-transformer is small, and never quantized.
+
+        Raises:
+            MissingExtraError: If sentence-transformers is not installed.
+            ModelLoadError: If the model cannot be loaded.
+        """
+        require("embeddings", "sentence_transformers")
+        from sentence_transformers import SentenceTransformer
+
+        self.model_name = name
+        settings = settings or LoadSettings()
+        options: dict[str, object] = {"use_safetensors": True}
+        if settings.dtype is not None:
+            options["dtype"] = settings.dtype
+        try:
+            folder = _folder_of(name)
+            _check_no_pickle(folder)
+            self._model = SentenceTransformer(
+                str(folder),
+                device=settings.device,
+                model_kwargs=options,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+        except Exception as error:  # of many kinds: files of any of its modules, the network
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelLoadError(
+                f"cannot load the sentence-transformer {name!r}: {reason}"
+            ) from error
+        self._lock = threading.Lock()  # the tokenizer's settings are those of one call
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._model.tokenizer
+
+    @property
+    def max_length(self) -> int | None:
+        """Number of tokens after which the model reads no more of a text; None if it has none."""
+        length = self._model.max_seq_length
+        return None if length is None else int(length)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector of unit norm for each text."""
+        return self._vectors(self._model.encode_document, texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a query."""
+        return self._vectors(self._model.encode_query, [text])[0]
+
+    def _vectors(self, encode: Callable[..., Any], texts: Sequence[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        with self._lock:
+            vectors = encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        rows: list[list[float]] = vectors.astype("float64").tolist()
+        return rows
+
+
+def is_sentence_transformer(name: str) -> bool:
+    """Return True if a folder, or a repository of the hub, holds a sentence-transformer."""
+    path = Path(name)
+    if path.exists() or path.is_absolute() or name.startswith("."):
+        return (path / _MODULES).is_file()
+    require("ttft", "huggingface_hub")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(name, _MODULES)
+    except Exception:  # noqa: BLE001 - whoever loads the model reports why it is not there
+        return False
+    return True
+
+
+def _folder_of(name: str) -> Path:
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=list(_OTHER_FORMATS))
+    )
+
+
+def _check_no_pickle(folder: Path) -> None:
+    """Reject a module whose weights are only in a pickle."""
+    for pickle in folder.rglob("*.bin"):
+        if not any(pickle.parent.glob("*.safetensors")):
+            raise ModelLoadError(
+                f"{pickle.relative_to(folder)} is a pickle, which is never read because it can run "
+                "code: load the model where you trust it, and save it with save_pretrained"
+            )

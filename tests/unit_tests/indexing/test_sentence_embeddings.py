@@ -1,0 +1,174 @@
+"""A sentence-transformer is named once, by folder or on the hub, and embeds as its own library."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from langchain_core.documents import Document
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from transformers import BertConfig, BertModel
+from typer.testing import CliRunner, Result
+
+from langchain_sift.cli import app
+from langchain_sift.errors import MissingExtraError, ModelLoadError
+from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.indexing.sentence_embeddings import (
+    SentenceTransformerEmbeddings,
+    is_sentence_transformer,
+)
+from langchain_sift.ttft.model.load_settings import LoadSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PROMPTS = {"query": "question: ", "document": "passage: "}
+
+
+@pytest.fixture(scope="module")
+def model(
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Save a tiny BERT with mean pooling and a dense layer, which no test may change."""
+    folder = tmp_path_factory.mktemp("sentence-transformer")
+    sizes = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bert = BertModel(BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=4))
+        dense = Dense(32, 16)
+    bert.save_pretrained(folder / "bert")
+    tiny_tokenizer.save_pretrained(folder / "bert")
+    modules = [Transformer(str(folder / "bert"), max_seq_length=64), Pooling(32), dense]
+    SentenceTransformer(modules=modules, prompts=PROMPTS).save(str(folder / "tiny"))
+    return folder / "tiny"
+
+
+@pytest.fixture
+def docs(texts: list[str], tmp_path: Path) -> Path:
+    file = tmp_path / "docs.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:8]))
+    return file
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_vectors_are_those_of_the_library_with_the_prompts_of_the_model(
+    model: Path, texts: list[str]
+) -> None:
+    embeddings = load_embeddings(str(model))
+    library = SentenceTransformer(str(model), device="cpu")
+    expected = library.encode([PROMPTS["document"] + text for text in texts[:5]])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(embeddings.embed_documents(texts[:5]), expected, atol=1e-5)
+    query = library.encode(PROMPTS["query"] + texts[0], normalize_embeddings=True)
+    assert np.allclose(embeddings.embed_query(texts[0]), query, atol=1e-5)
+    assert not np.allclose(query, expected[0], atol=1e-3)
+    assert embeddings.embed_documents([]) == []
+    assert embeddings.max_length == 64
+    assert embeddings.tokenizer("A river").input_ids
+
+
+def test_threads_get_the_same_vectors(model: Path, texts: list[str]) -> None:
+    embeddings = SentenceTransformerEmbeddings(str(model))
+    one_by_one = [embeddings.embed_query(text) for text in texts[:16]]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(embeddings.embed_query, texts[:16])) == one_by_one
+
+
+def test_the_dtype_is_that_of_the_settings(model: Path) -> None:
+    embeddings = SentenceTransformerEmbeddings(str(model), LoadSettings("cpu", "bfloat16"))
+    assert next(embeddings._model.parameters()).dtype == torch.bfloat16
+    assert len(embeddings.embed_query("A river")) == 16
+
+
+@pytest.mark.slow
+def test_commands_find_the_embeddings_of_a_collection_by_their_name(
+    model: Path, docs: Path, tmp_path: Path, tiny_model_path: Path
+) -> None:
+    store = tmp_path / "store"
+    indexed = run("index", docs, "--store", store, "--embeddings", model)
+    assert indexed.exit_code == 0, indexed.output
+    explained = run("explain", "A river", "--store", store, "--k", 2, "--json")
+    assert explained.exit_code == 0, explained.output
+    assert len(json.loads(explained.stdout)["sift"]) == 2
+    diagnosed = run("doctor", "--store", store, "--json")
+    assert diagnosed.exit_code == 0, diagnosed.output
+    assert json.loads(diagnosed.stdout)["lengths"]["limit"] == 64
+    repaired = run("repair", "--store", store, "--embeddings", model)
+    assert repaired.exit_code == 0, repaired.output
+    again = run("index", docs, "--store", store)
+    assert json.loads(again.stdout)["added"] == 0
+    other = run("index", docs, "--store", store, "--embeddings", tiny_model_path)
+    assert f"holds embeddings of '{model}', not of" in " ".join(other.stderr.split())
+
+
+def test_the_collection_of_a_comparison_names_it_too(
+    model: Path, texts: list[str], tmp_path: Path
+) -> None:
+    documents = [Document(text, id=str(number)) for number, text in enumerate(texts[:4])]
+    store = index_documents(documents, load_embeddings(str(model)), tmp_path)
+    explained = run("explain", "A river", "--store", tmp_path, "--json")
+    assert explained.exit_code == 0, explained.output
+    assert store.embeddings.embed_query("A river")
+
+
+def test_a_model_on_the_hub_is_recognized(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--org--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(model, repository / "snapshots" / ("a" * 40))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    embeddings = load_embeddings("org/tiny")
+    assert embeddings.model_name == "org/tiny"
+    assert embeddings.embed_query("A river") == load_embeddings(str(model)).embed_query("A river")
+    assert not is_sentence_transformer("org/other")
+
+
+def test_another_model_is_none(tiny_model_path: Path, tmp_path: Path) -> None:
+    assert not is_sentence_transformer(str(tiny_model_path))
+    assert not is_sentence_transformer(str(tmp_path / "nothing"))
+    assert not is_sentence_transformer("./nothing")
+
+
+def test_pickles_damage_and_code_are_refused(model: Path, tmp_path: Path) -> None:
+    def copied(name: str) -> Path:
+        return Path(shutil.copytree(model, tmp_path / name))
+
+    pickled = copied("pickled")
+    (pickled / "2_Dense" / "model.safetensors").rename(pickled / "2_Dense" / "pytorch_model.bin")
+    with pytest.raises(ModelLoadError, match=r"2_Dense/pytorch_model.bin is a pickle"):
+        load_embeddings(str(pickled))
+    damaged = copied("damaged")
+    (damaged / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelLoadError, match=f"sentence-transformer '{damaged}'"):
+        load_embeddings(str(damaged))
+    coded = copied("coded")
+    modules = json.loads((coded / "modules.json").read_text())
+    modules[1]["type"] = "evil.Module"
+    (coded / "modules.json").write_text(json.dumps(modules))
+    (coded / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ModelLoadError, match=f"sentence-transformer '{coded}'"):
+        load_embeddings(str(coded))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_extra_is_named_where_the_package_is_missing(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"langchain-sift\[embeddings\]"):
+        load_embeddings(str(model))
