@@ -31,6 +31,12 @@ def choose_for_retrieval(matrices: Matrices, settings: SelectionSettings) -> Sel
         matrices: The query vectors and the candidates, NumPy arrays of unit norm.
         settings: The settings of the selection.
     """
+    if settings.costs is None:
+        selection = choose_by_gain(matrices, settings)
+        chosen = matrices.candidates[selection.indices]
+        if not opposite_penalties(matrices.queries, chosen, settings).any():
+            # What is not chosen has no influence.
+            return selection
     penalties = opposite_penalties(matrices.queries, matrices.candidates, settings)
     is_opposite = penalties < 0.0
     if not is_opposite.any():
