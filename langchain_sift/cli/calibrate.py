@@ -19,15 +19,13 @@ from langchain_sift.cli.app import (
     progress_bar,
 )
 from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_retrieval
-from langchain_sift.cli.compare_options import (
-    LabelKeyOption,
-)
 from langchain_sift.cli.options import (
     CollectionOption,
     DeviceOption,
     DtypeOption,
     EmbeddingsOption,
     GgufFileOption,
+    LabelKeyOption,
     QuantizationOption,
     StoreHeaderOption,
     StoreOption,

@@ -26,14 +26,6 @@ QrelsOption = Annotated[
         'retrieval. Default: the "relevant" of each prompt, or the split test of a BEIR folder.',
     ),
 ]
-LabelKeyOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY",
-        help="Metadata key of the documents that the relevant documents are named by, such as "
-        "source for the files of chunks. Default: the documents' ids.",
-    ),
-]
 OutOption = Annotated[
     Path,
     typer.Option(metavar="DIR", help="Folder for the report and the rows."),

@@ -140,3 +140,11 @@ MaxLengthOption = Annotated[
         help=f"Maximum number of tokens of a document. Default: {_DEFAULT.max_length}.",
     ),
 ]
+LabelKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Metadata key of the documents that the relevant documents are named by, such as "
+        "source for the files of chunks. Default: the documents' ids.",
+    ),
+]

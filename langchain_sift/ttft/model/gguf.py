@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import GgufConfig, PreTrainedModel
-from transformers.integrations.gguf.reader import read_gguf_metadata
+import transformers
+from transformers import PreTrainedModel
 
-from langchain_sift.errors import ModelLoadError, require
+from langchain_sift.errors import MissingExtraError, ModelLoadError, require
+
+# Earlier versions of transformers cannot read these files.
+# ruff: noqa: PLC0415
 
 # The tokens that end an answer: of a text, of a turn, and of a message that calls tools.
 _ENDS = ("eos", "eot", "eom")
@@ -32,7 +35,9 @@ def gguf_options(file: str) -> dict[str, object]:
     Raises:
         MissingExtraError: If a package is missing that reads them.
     """
-    require("gguf", "gguf", "accelerate")
+    _require_packages()
+    from transformers import GgufConfig
+
     return {"gguf_file": file, "quantization_config": GgufConfig(dequantize=True)}
 
 
@@ -40,8 +45,12 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     """Return the metadata of a file that holds a whole model.
 
     Raises:
+        MissingExtraError: If a package is missing that reads it.
         ModelLoadError: If it is no GGUF file, damaged, a part of a model or no model.
     """
+    _require_packages()
+    from transformers.integrations.gguf.reader import read_gguf_metadata
+
     try:
         metadata, _ = read_gguf_metadata(str(path))
     except Exception as error:  # of many kinds: it reads lengths and text anywhere in the file
@@ -105,3 +114,9 @@ def gguf_errors() -> Iterator[None]:
         else:
             raise
         raise ModelLoadError(reason) from error
+
+
+def _require_packages() -> None:
+    require("gguf", "gguf", "accelerate")
+    if not hasattr(transformers, "GgufConfig"):
+        raise MissingExtraError("transformers 5.23 or later", "gguf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,13 @@ import huggingface_hub
 import peft
 import pytest
 import torch
+from gguf_files import write_gguf
 from langchain_core.documents import Document
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from langchain_sift import TestTimeFineTunedLLM
-from langchain_sift.errors import ArgumentError, ModelLoadError
+from langchain_sift import FineTuneConfig, TestTimeFineTunedLLM
+from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import LanguageModel, load_language_model
 
 if TYPE_CHECKING:
@@ -104,6 +106,36 @@ def test_fine_tuning_starts_from_the_merged_model(adapter: Path) -> None:
     )
     decoded = llm.engine.language_model.tokenizer.decode(expected[0], skip_special_tokens=True)
     assert decoded.strip().endswith(before.strip())
+
+
+def test_an_exported_adapter_is_loaded_with_its_base_a_gguf_file_too(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", tiny_model, tiny_tokenizer)
+    llm = TestTimeFineTunedLLM(
+        model=str(file),
+        dtype="float32",
+        max_tokens=8,
+        finetune=FineTuneConfig(lora_rank=4, learning_rate=0.05),
+    )
+    folder = llm.engine.finetune([DOCUMENTS[0].page_content]).save(tmp_path / "exported")
+    merged = load_language_model(folder, dtype="float32")
+    assert merged.tokenizer(TEXT).input_ids == tiny_tokenizer(TEXT).input_ids
+    base = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32
+    )
+    expected: Any = PeftModel.from_pretrained(base, folder)
+    assert torch.allclose(merged.model(TOKENS).logits, expected(TOKENS).logits, atol=1e-5)
+    assert not torch.allclose(merged.model(TOKENS).logits, tiny_model(TOKENS).logits, atol=1e-2)
+
+
+def test_peft_is_named_where_it_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "peft" else find(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"peft is required: .*langchain-sift\[ttft\]"):
+        load_language_model(folder)
 
 
 def test_the_tokenizer_is_the_adapters_or_that_of_the_base(

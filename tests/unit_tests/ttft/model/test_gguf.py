@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from gguf_files import write_gguf
 from langchain_core.documents import Document
 
 from langchain_sift import ChatTestTimeFineTuned, HiddenStateEmbeddings, TestTimeFineTunedLLM
-from langchain_sift.errors import ArgumentError, ModelLoadError
+from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import load_language_model
 
 if TYPE_CHECKING:
@@ -190,6 +191,18 @@ def test_a_part_of_a_model_is_refused(
     path = write_gguf(tmp_path / "part.gguf", tiny_model, None, add=add)
     with pytest.raises(ModelLoadError, match=reason):
         load_language_model(path)
+
+
+@pytest.mark.parametrize("package", ["gguf", "accelerate"])
+def test_the_extra_is_named_where_a_package_is_missing(
+    package: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == package else find(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"pip install 'langchain-sift\[gguf\]'"):
+        load_language_model(file, dtype="float16")
 
 
 def test_packed_weights_and_a_second_quantization_are_refused(file: Path) -> None:
