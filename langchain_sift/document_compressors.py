@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 from langchain_sift.checks import check_count
 from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.retrieval.constraints import Constraints, prepare, similar_candidates
+from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.retrieval.scores import write_gains
 from langchain_sift.retrieval.settings import (
     CONSTRAINTS,
@@ -100,6 +101,10 @@ class SIFTReranker(BaseDocumentCompressor):
     vector_key: str | None = None
     """Metadata key of a document's vector, which is removed from the result. It must come from the
     same `embeddings`. Documents without the key are embedded. None embeds all."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that shares the embeddings."""
+        return super().__deepcopy__(shared_parts(vars(self), memo))
 
     @model_validator(mode="before")
     @classmethod

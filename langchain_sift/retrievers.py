@@ -30,6 +30,7 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.errors import ArgumentError, SIFTError
+from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.retrieval.parents import ParentRetriever, Parents
 from langchain_sift.retrieval.queries import Query, QueryReader, as_vectors
 from langchain_sift.retrieval.scores import Retrieval
@@ -492,6 +493,10 @@ class SIFTRetriever(VectorStoreRetriever):
                 params["ls_embedding_model"] = name
                 break
         return params
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that shares the store and the other objects that it works with."""
+        return super().__deepcopy__(shared_parts(vars(self), memo))
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: a vector store is a connection."""

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import logging
 import shutil
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -88,7 +89,14 @@ class VLLMAdapters:
         self._folder = Path(folder).absolute()
         self._timeout = timeout
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._verify = httpx.create_ssl_context()  # once: it reads the certificates
+
+    @functools.cached_property
+    def _verify(self) -> ssl.SSLContext:
+        return httpx.create_ssl_context()  # once: it reads the certificates
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return the settings, the key included, without the certificates."""
+        return {name: value for name, value in vars(self).items() if name != "_verify"}
 
     @contextmanager
     def loaded(self, adapter: TrainedAdapter) -> Iterator[str]:

@@ -52,8 +52,23 @@ from langchain_sift.language_models.call_settings import (
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
+from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.ttft import AdapterCache, Engine, load_language_model, shared_engine
 from langchain_sift.ttft.model.tokens import text_tokens
+
+_FIELDS_OF_THE_ENGINE = frozenset(
+    {
+        "model",
+        "tokenizer",
+        "gguf_file",
+        "revision",
+        "device",
+        "dtype",
+        "quantization",
+        "finetune",
+        "limits",
+    }
+)
 
 
 class TestTimeFineTuning(BaseModel):
@@ -208,6 +223,34 @@ class TestTimeFineTuning(BaseModel):
                 "calibrate with a model"
             )
         return cls(**{"model": saved.model, "finetune": saved.finetune_config(), **fields})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; one that shapes the engine takes another engine for the next call."""
+        super().__setattr__(name, value)
+        if name in _FIELDS_OF_THE_ENGINE:
+            self._engine = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with other values of some fields; it shares the engine if that fits."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update and not _FIELDS_OF_THE_ENGINE.isdisjoint(update):
+            copied._engine = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that shares the model, the engine, the retriever and the caches."""
+        parts = {**vars(self), "engine": self._engine}
+        memo = shared_parts(parts, memo)
+        memo[id(self._kept_engine)] = self._kept_engine
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return the fields: a named model is loaded again where it is unpickled.
+
+        Of a model that was passed loaded, they contain the weights.
+        """
+        private: dict[str, object] = {"_engine": None, "_kept_engine": []}
+        return {**super().__getstate__(), "__pydantic_private__": private}
 
     @property
     def engine(self) -> Engine:

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_sift.ttft.adapter_cache import AdapterCache as AdapterCache
     from langchain_sift.ttft.engine import Engine as Engine
-    from langchain_sift.ttft.engine import EngineStatus as EngineStatus
     from langchain_sift.ttft.engine_registry import shared_engine as shared_engine
     from langchain_sift.ttft.model.devices import fastest_dtype as fastest_dtype
     from langchain_sift.ttft.model.language_model import LanguageModel as LanguageModel
     from langchain_sift.ttft.model.loading import load_language_model as load_language_model
+    from langchain_sift.ttft.requests import EngineStatus as EngineStatus
     from langchain_sift.ttft.requests import GenerationTask as GenerationTask
     from langchain_sift.ttft.requests import Milestone as Milestone
     from langchain_sift.ttft.requests import Outcome as Outcome
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AdapterCache": "langchain_sift.ttft.adapter_cache",
     "Engine": "langchain_sift.ttft.engine",
-    "EngineStatus": "langchain_sift.ttft.engine",
+    "EngineStatus": "langchain_sift.ttft.requests",
     "GenerationTask": "langchain_sift.ttft.requests",
     "LanguageModel": "langchain_sift.ttft.model.language_model",
     "Milestone": "langchain_sift.ttft.requests",

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NoReturn
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
@@ -29,34 +30,15 @@ from langchain_sift.ttft.constraints import vocabulary_of
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
-from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, Request, Task
+from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
+from langchain_sift.ttft.training.adapted_model import adapter_shape
 from langchain_sift.ttft.training.gradient_check import check_gradients
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """The current load of an engine, and its quarantines since it started."""
-
-    admitted: int
-    """Number of requests that are admitted and not done."""
-
-    admitted_tokens: int
-    """Number of training tokens that these requests reserve."""
-
-    waiting: int
-    """Number of requests in the queue."""
-
-    at_work: int
-    """Number of requests in the current batch."""
-
-    quarantined: int
-    """Number of times that a slot was not at rest after a batch, so all slots were replaced."""
 
 
 class Engine:
@@ -274,6 +256,18 @@ class Engine:
             quarantined=self._worker.quarantined,
         )
 
+    def __deepcopy__(self, memo: dict[int, object] | None = None) -> Engine:
+        """Return the engine itself: copies of a model share it."""
+        return self
+
+    __copy__ = __deepcopy__
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled: an engine has a thread, and the adapters of its requests."""
+        raise TypeError(
+            "an Engine cannot be pickled: make one in the process that uses it, from the model"
+        )
+
     @property
     def target_layers(self) -> TargetLayers:
         """The layers that get an adapter, and the weights that cannot."""
@@ -287,13 +281,3 @@ class Engine:
     def close(self) -> None:
         """Refuse new requests, cancel all others, and wait for at most one step or token."""
         self._batcher.close()
-
-
-def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
-    """Return the settings that determine the slots. Each request has its own other settings."""
-    return (
-        config.lora_rank,
-        config.lora_alpha,
-        config.target_modules,
-        config.gradient_checkpointing,
-    )

@@ -6,8 +6,9 @@ import threading
 import weakref
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.ttft.engine import Engine, adapter_shape
+from langchain_sift.ttft.engine import Engine
 from langchain_sift.ttft.model.language_model import LanguageModel
+from langchain_sift.ttft.training.adapted_model import adapter_shape
 
 # One queue then makes batches of all their requests.
 _engines: weakref.WeakValueDictionary[tuple[object, ...], Engine] = weakref.WeakValueDictionary()

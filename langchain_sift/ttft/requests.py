@@ -146,3 +146,23 @@ class Outcome:
 
 Event = Step | str | Outcome
 """A gradient step, a piece of the answer, or the outcome, which is the last event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """The current load of an engine, and its quarantines since it started."""
+
+    admitted: int
+    """Number of requests that are admitted and not done."""
+
+    admitted_tokens: int
+    """Number of training tokens that these requests reserve."""
+
+    waiting: int
+    """Number of requests in the queue."""
+
+    at_work: int
+    """Number of requests in the current batch."""
+
+    quarantined: int
+    """Number of times that a slot was not at rest after a batch, so all slots were replaced."""

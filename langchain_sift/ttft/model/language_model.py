@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class LanguageModel:
     quantization: str | None = None
     """The quantization that the weights were loaded with. None means the stored form."""
 
+    again: Callable[[], LanguageModel] | None = field(default=None, repr=False)
+    """Loads the same model, in another process. None means a model that was passed loaded."""
+
     def __post_init__(self) -> None:
         """Reject a model and a tokenizer that cannot work together.
 
@@ -54,6 +58,20 @@ class LanguageModel:
                 f"and lacks {unknown[0]!r}: pass the model's own tokenizer, or call "
                 "model.resize_token_embeddings(len(tokenizer)) first"
             )
+
+    def __copy__(self) -> LanguageModel:
+        """Return the model itself: nothing of it ever changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LanguageModel:
+        """Return the model itself."""
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle how a named model is loaded; of a model that was passed loaded, the weights."""
+        if self.again is not None:
+            return self.again, ()
+        return LanguageModel, (self.name, self.model, self.tokenizer, self.quantization)
 
     @functools.cached_property
     def context_length(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,6 +123,15 @@ def load_language_model(
             f"model must be a name, a folder or a PreTrainedModel of transformers, got {model!r}"
         )
     name = join_gguf_file(name, gguf_file)
+    again = functools.partial(
+        load_language_model,
+        name,
+        tokenizer,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+    )
     check_quantization(quantization)
     target = resolve_device(device)
     with _load_errors(f"the model {name!r}"):
@@ -136,7 +146,7 @@ def load_language_model(
         # From the folder of the weights: the hub may have another revision by now.
         origin = str(weights.name_or_path), place.gguf_file
         tokenizer = _tokenizers.get(origin, lambda: _load_tokenizer(name, *origin))
-    return LanguageModel(name, weights, tokenizer, quantization)
+    return LanguageModel(name, weights, tokenizer, quantization, again)
 
 
 def _wrap(

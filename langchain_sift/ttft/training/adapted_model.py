@@ -116,6 +116,16 @@ def expert_rank(model: PreTrainedModel, rank: int) -> int:
     return max(1, rank // active) if isinstance(active, int) else rank
 
 
+def adapter_shape(config: FineTuneConfig) -> tuple[object, ...]:
+    """Return the settings that determine the slots. Each request has its own other settings."""
+    return (
+        config.lora_rank,
+        config.lora_alpha,
+        config.target_modules,
+        config.gradient_checkpointing,
+    )
+
+
 def base_norm(model: PreTrainedModel) -> float:
     """Return the Frobenius norm of all the weights that the updates are added to."""
     total = 0.0
