@@ -141,10 +141,15 @@ def call_form(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> Call
     """Return how the template writes a call of one of the tools; None if not in JSON."""
     if not tools or not _tools_parameter(tokenizer):
         return None
+    markers = reasoning_markers(tokenizer)
     probe, prompt = _render_probe_call(tokenizer, tools), _apply(tokenizer, [_HELLO], tools)
+    if prompt.rstrip().endswith(markers.opening):
+        prompt = prompt.rstrip().removesuffix(markers.opening)
     if not probe or not probe.startswith(prompt):
         return None
     opening, _, rest = probe.removeprefix(prompt).partition(_PROBE)
+    if markers.closing in opening:  # the template writes reasoning, which is empty
+        opening = opening.rpartition(markers.closing)[2].lstrip()
     between, arguments, closing = rest.partition("{}")
     # Not the end of the turn, whose markers need not be tokens, nor the end of the call.
     answered: list[Turn] = [_HELLO, {"role": "assistant", "content": _PROBE}]

@@ -134,6 +134,39 @@ def test_calls_after_reasoning_are_read(*, stream: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", [{}, {"enable_thinking": False}])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_required_call_comes_after_the_reasoning(
+    *, opened: bool, arguments: dict[str, object]
+) -> None:
+    template = QWEN_3
+    if opened:  # as Qwen3-Thinking's
+        template = QWEN_3.replace("{{- '<|im_start|>assistant\\n' }}\n    {%- if enable", (
+            "{{- '<|im_start|>assistant\\n<think>\\n' }}\n    {%- if false and enable"
+        ))  # fmt: skip
+        assert template != QWEN_3
+    tokenizer = small_tokenizer("byte-level", template)
+    prompt = tokenizer.decode(
+        render(
+            tokenizer,
+            [HumanMessage("x")],
+            tools=TOOLS,
+            must_call=True,
+            arguments=TemplateArguments(arguments),
+        )
+    )
+    answer = prompt.rpartition("<|im_start|>assistant\n")[2]
+    assert answer.endswith('<tool_call>\n{"name": "')
+    assert answer.count("<think>") == answer.count("</think>") == int(opened or bool(arguments))
+    call = '<tool_call>\n{"name": "search", "arguments": {"query": "rice"}}\n</tool_call>'
+    chat = thinking_chat(template, call.removeprefix('<tool_call>\n{"name": "') + END, **arguments)
+    message = chat.bind_tools(TOOLS, tool_choice="any").invoke("x")
+    assert [(call["name"], call["args"]["query"]) for call in message.tool_calls] == [
+        ("search", "rice")
+    ]
+    assert message.text == ""
+
+
 def prompt_of(chat: ChatTestTimeFineTuned, **call: Any) -> int:
     return chat.invoke("x", **call).usage_metadata["input_tokens"]
 
@@ -202,7 +235,7 @@ def test_reasoning_is_not_the_answer_in_a_comparison(store: Chroma, template: st
     said = f"{opening}{THOUGHT}\n</think>\n\n{ANSWER}</s>"
     tokenizer = small_tokenizer("byte-level", template)
     report = compare(
-        [Prompt("rice", "Where?", answers=("In wet fields.",))],
+        [Prompt("rice", "Where?", answers=(ANSWER,))],
         ["base"],
         model=scripted_model(tokenizer, said),
         tokenizer=tokenizer,
@@ -212,7 +245,7 @@ def test_reasoning_is_not_the_answer_in_a_comparison(store: Chroma, template: st
     )
     (row,) = report.rows
     assert row.failure is None
-    assert row.answer == "In wet fields."
+    assert row.answer == ANSWER
     assert row.scores["exact_match"] == 1
 
 
