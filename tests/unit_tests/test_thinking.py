@@ -111,12 +111,13 @@ def test_reasoning_is_not_fed_back(template: str) -> None:
     assert prompt(AIMessage(blocks)) == expected
 
 
-def test_json_after_reasoning_is_parsed() -> None:
+@pytest.mark.parametrize("method", ["json_mode", "json_schema"])
+def test_json_after_reasoning_is_parsed(method: str) -> None:
     class Place(BaseModel):
         place: str
 
     said = '<think>\nNot {"place": "there"}.\n</think>\n\n{"place": "here"}' + END
-    chat = thinking_chat(QWEN_3, said).with_structured_output(Place, method="json_mode")
+    chat = thinking_chat(QWEN_3, said).with_structured_output(Place, method=method)
     assert chat.invoke("Where?") == Place(place="here")
 
 
@@ -261,3 +262,11 @@ def test_a_reference_is_scored_after_the_reasoning() -> None:
     prompt = ScoredText.of(task, tokenizer, 512, arguments=arguments).without_documents()
     assert tokenizer.decode(prompt).endswith("<think>\n\n</think>\n\n")
     assert after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt) == prompt
+
+
+def test_an_answer_ends_at_an_end_of_turn_that_is_no_token() -> None:
+    template = CHATML.replace("im_", "turn_")
+    chat = thinking_chat(template, "Yes.<|turn_end|>\n<|turn_start|>user\nAnd?")
+    answer = chat.invoke("Really?")
+    assert answer.text == "Yes."
+    assert answer.response_metadata["finish_reason"] == "stop"

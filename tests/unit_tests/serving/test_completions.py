@@ -360,3 +360,15 @@ async def test_the_model_list_has_the_served_model(client, service):
     assert model == listed["data"][0]
     assert re.fullmatch(r"\d{10}", str(model["created"]))
     del service
+
+
+@pytest.mark.parametrize("route", [CHAT, TEXT])
+async def test_more_documents_than_the_context_holds_are_left_out_and_named(client, route):
+    _, response = await complete(client, route, ttft={"mode": "rag", "k": 30, "fetch_k": 30})
+    record = response["ttft"]
+    assert record["context"]
+    assert record["context_left_out"]
+    assert len({*record["context"], *record["context_left_out"]}) == 30
+    assert response["usage"]["prompt_tokens"] < 256
+    events = await stream(client, route, ttft={"mode": "rag", "k": 30, "fetch_k": 30})
+    assert events[-1]["ttft"]["context_left_out"] == record["context_left_out"]
