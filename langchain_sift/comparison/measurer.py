@@ -123,6 +123,7 @@ class Measurer:
             tokenizer = self.engine.language_model.tokenizer
             # A model without a chat template goes on with a question of its own.
             stop = () if tokenizer.chat_template else ("\n",)
+            # Greedy, whatever the checkpoint recommends: no figure depends on chance.
             config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=stop)
             config = for_conversation(config, tokenizer, context)
             pairs = tokens.pairs(after_reasoning(config.reasoning, tokenizer, context))

@@ -216,7 +216,8 @@ def _schemas(tools: Sequence[Tool]) -> Schemas:
 def _openings(names: Iterable[str]) -> list[str]:
     """Return how calls without a marker begin, white space left out."""
     keys = ['"type":"function"', '"function":', '"arguments":', '"parameters":']
-    objects = ["{" + key for key in [*keys, *(f'"name":"{name}"' for name in names)]]
+    keys += ['"name":"' + re.sub(r"\s+", "", name) + '"' for name in names]
+    objects = ["{" + key for key in keys]
     values = [*objects, *("[" + begun for begun in objects)]
     fenced = ["```tool_code", *("```json" + begun for begun in values)]
     return [*values, *fenced, *(f"[{name}(" for name in names)]

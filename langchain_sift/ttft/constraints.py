@@ -29,6 +29,10 @@ _RETRY = 32  # tokens between two attempts to find a plan
 _VARIETY, _REPEATED = 0.5, 0.01  # a plan that repeats itself would never end
 
 
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
+"""For each token, whether it may come."""
+
+
 class Vocabulary:
     """The tokens of one model, as matchers read them."""
 
@@ -52,7 +56,11 @@ class Vocabulary:
         texts = [self.tokens.decode_bytes([token]) for token in range(self.size)]
         marks = [self.tokens.is_special_token(token) for token in range(self.size)]
         self._marks = np.array(marks, dtype=bool)
-        self._end_of_string = [texts.index(text) for text in (b'"', b"x") if text in texts]
+        single = {text[0]: token for token, text in enumerate(texts) if len(text) == 1}
+        self._quote = single.get(ord('"'), self.end)
+        self._characters = [
+            single[code] for code in sorted(single) if chr(code).isalnum() and code < 128
+        ]
         self.ranks = np.array([_rank(text) for text in texts], dtype=np.float32)
         self.kinds = np.array([_kind(text) for text in texts], dtype=np.int16)
 
@@ -67,7 +75,7 @@ class Vocabulary:
             raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
         return matcher
 
-    def allowed(self, matcher: LLMatcher) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def allowed(self, matcher: LLMatcher) -> Mask:
         """Return which tokens may come next, without the end of the answer."""
         bitmask = allocate_token_bitmask(1, self.size)
         fill_next_token_bitmask(matcher, bitmask)
@@ -102,8 +110,8 @@ class Vocabulary:
         allowed = self.allowed(matcher)
         if (allowed & self._marks).any():  # such as the end of reasoning
             return int((allowed & self._marks).argmax())
-        if len(self._end_of_string) == 2 and allowed[self._end_of_string].all():
-            return self._end_of_string[0]  # any letter may come: this is inside a string
+        if (ending := self._end_of_string(matcher, allowed)) is not None:
+            return ending
         (candidates,) = np.nonzero(allowed)
         if not candidates.size:
             return None
@@ -113,6 +121,19 @@ class Vocabulary:
         for token, count in tokens.items():
             costs[candidates == token] += _REPEATED * count
         return int(candidates[costs.argmin()])
+
+    def _end_of_string(self, matcher: LLMatcher, allowed: Mask) -> int | None:
+        """Return a quote, or a character after which one may come; None outside of strings."""
+        if not self._characters or not allowed[self._characters[-1]]:
+            return None  # "z" may come only inside of a string
+        if allowed[self._quote]:
+            return self._quote
+        ends = (
+            character
+            for character in self._characters  # one may complete what a pattern asks for
+            if matcher.validate_tokens([character, self._quote]) == 2
+        )
+        return next(ends, None)
 
 
 vocabulary_of = once_per_tokenizer(Vocabulary)
