@@ -81,7 +81,7 @@ class TestTimeFineTuning(BaseModel):
     model: Any
     """A name on the Hugging Face Hub, a folder, a GGUF file, or a loaded causal `PreTrainedModel`.
     The model is never modified. A named model is loaded on first use and shared within the
-    process."""
+    process, also by deep copies. A pickle has the name alone, or the weights of a loaded model."""
 
     tokenizer: Any = Field(default=None, exclude=True)
     """A `PreTrainedTokenizerBase`; required with a loaded model. None means that of the name."""

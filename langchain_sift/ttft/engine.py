@@ -6,7 +6,7 @@ The path of a request, from the client's thread to the engine's thread and back:
     engine      check the prompt, tokenize the documents (model/tokens)
     tickets     submit the request as a ticket; the client iterates over its events
     batching    queue -> a batch of requests with tasks of the same type
-      worker      one slot per request: LoRA weights, gradients, AdamW state (training/lora)
+      worker      one slot per request: LoRA weights, gradients, AdamW state (training/slots)
       training    per document: forward, loss, backward, step     -> Step    (trainer, lora, loss)
       generation  per token: forward, sample, decode              -> str
       worker      complete the ticket, release its reservation    -> Outcome

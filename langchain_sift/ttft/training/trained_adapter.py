@@ -112,7 +112,7 @@ class TrainedAdapter:
             own = json.loads((folder / _OURS).read_text())
             tensors = safetensors.torch.load_file(folder / _WEIGHTS)
             layers = tuple(own["layers"])
-            shapes = tuple(map(tuple, own["shapes"]))
+            shapes = _shapes(own, layers, tensors)
             names = _tensor_names(layers, shapes)
             parts = [
                 _from_peft(name, tensors[name], shape)
@@ -193,6 +193,19 @@ class TrainedAdapter:
             "config": asdict(self.config),
             "training": asdict(self.training),
         }
+
+
+def _shapes(
+    own: dict[str, Any], layers: Sequence[str], tensors: dict[str, torch.Tensor]
+) -> tuple[tuple[int, ...], ...]:
+    if "shapes" in own:
+        return tuple(map(tuple, own["shapes"]))
+    # Saved before experts got adapters: A and B of each layer are matrices.
+    matrices = [tensors[name] for name in _tensor_names(layers, [(1, 1)] * 2 * len(layers))]
+    return tuple(
+        tuple(matrix.T.shape if number % 2 else matrix.shape)
+        for number, matrix in enumerate(matrices)
+    )
 
 
 def _tensor_names(layers: Sequence[str], shapes: Shapes) -> list[str]:

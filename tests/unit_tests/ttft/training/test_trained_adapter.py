@@ -121,6 +121,15 @@ def test_a_loaded_adapter_answers_as_the_request_that_trained_it(
         assert answer(one, [])[0] == base
 
 
+def test_an_adapter_saved_before_experts_had_adapters_is_read(
+    adapter: TrainedAdapter, saved: Path
+) -> None:
+    edit("langchain_sift.json", lambda own: own.pop("shapes"))(saved)
+    loaded = TrainedAdapter.load(saved)
+    assert loaded.shapes == adapter.shapes
+    assert torch.equal(loaded.weights, adapter.weights)
+
+
 def test_a_failed_training_returns_no_adapter(engine: Engine, texts: list[str]) -> None:
     with pytest.raises(TrainingError, match="finite"):
         engine.finetune(texts[:4], config=replace(engine.config, learning_rate=1e30))
