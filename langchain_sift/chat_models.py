@@ -20,7 +20,6 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.answer_grammars import check_schemas
@@ -255,7 +254,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         )
         query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
 
-        def render_with(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
+        def render_with(tokenizer: Any, context: str) -> list[int]:
             return rules.render(tokenizer, add_context(messages, context), arguments)
 
         engine = self._engine or (lambda: self.engine)

@@ -17,7 +17,6 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.prompt_values import PromptValue
 from pydantic import ConfigDict
-from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
@@ -165,7 +164,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         """Return the answer to a prompt; nothing is done before it is iterated over."""
         settings = self._call_settings(call, stop=stop, run=run)
 
-        def render(tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
+        def render(tokenizer: Any, context: str) -> list[int]:
             return text_tokens(tokenizer, prompt_with_context(prompt, context))
 
         engine = self._engine or (lambda: self.engine)
