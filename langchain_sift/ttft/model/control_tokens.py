@@ -53,14 +53,22 @@ class ControlTokens:
         self._prefixes = {name[:end] for name in names for end in range(1, len(name))}
         self._suffixes = {name[start:] for name in names for start in range(1, len(name))}
         self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        self._first_letters = re.compile("|".join(_first_letters(names)) or r"(?!)", re.DOTALL)
+        self._lengths = sorted({len(name) for name in names})
+        letters = "|".join(sorted({re.escape(name[0]) for name in names}))
+        self._first_letters = re.compile(letters or r"(?!)")
 
     def mark(self, text: str) -> str:
         """Mark the names of control tokens in a text, so that a template can include the text.
 
         Also marked is the end of a text that a template could complete to such a name.
         """
-        marked = self._first_letters.sub(lambda match: match[0] + MARK, text)
+
+        def mark_name(first: re.Match[str]) -> str:
+            start = first.start()
+            begins = any(text[start : start + length] in self.ids for length in self._lengths)
+            return first[0] + MARK if begins else first[0]
+
+        marked = self._first_letters.sub(mark_name, text)
         lengths = range(1, min(self._longest, len(text) + 1))
         if any(text[:length] in self._suffixes for length in lengths):
             marked = MARK + marked
@@ -139,15 +147,6 @@ def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         for name, token_id in ids.items()
         if len(name.strip()) > 1 and not _BYTE.fullmatch(name)
     }
-
-
-def _first_letters(names: list[str]) -> Iterator[str]:
-    """Yield, for each first letter, a pattern of the letter before the rest of a name."""
-    rests: dict[str, list[str]] = {}
-    for name in names:
-        rests.setdefault(name[0], []).append(re.escape(name[1:]))
-    for letter, rest in rests.items():
-        yield f"{re.escape(letter)}(?={'|'.join(rest)})"
 
 
 def _other_name(token_id: int) -> str:
