@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,7 +29,15 @@ _NEXT_OBJECT = re.compile(r"\s*(?:;\s*)?(?=\{)")
 _TOKEN = re.compile(
     r"""[\[\](){}]|"(?:\\.|[^"\\])*(?:"|\\?\Z)|'(?:\\.|[^'\\])*(?:'|\\?\Z)""", re.DOTALL
 )
-_DECODER = json.JSONDecoder(strict=False)  # models write line breaks into strings
+
+
+def _finite(text: str) -> float:
+    """Return the nearest finite number: 1e999 is valid JSON, and no float has its value."""
+    return min(max(float(text), -sys.float_info.max), sys.float_info.max)
+
+
+# Models write line breaks into strings.
+_DECODER = json.JSONDecoder(strict=False, parse_float=_finite)
 _JSON_NAMES = {"true": True, "false": False, "null": None}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -277,7 +278,7 @@ def test_without_a_marker_only_calls_of_known_tools_count(text: str) -> None:
         ("<|tool_call|>[add(a=b)]<|/tool_call|>", None),
         ("<|tool_call|>[add(1, a=2)]<|/tool_call|>", None),
         ('<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>', "add"),
-        ('<tool_call>{"name": "add", "arguments": {"a": [-1e999]}}</tool_call>', "add"),
+        ('<tool_call>{"name": "add", "arguments": {"a": [-Infinity]}}</tool_call>', "add"),
         ("<tool_call><function=add><parameter=a>Infinity</parameter></function></tool_call>", None),
         ("<tool_call><function=add><parameter=a>1", None),
     ],
@@ -437,3 +438,9 @@ def test_special_tokens_are_removed_from_the_content(templated: Templated) -> No
         holds(text, reader)
     assert reader.certain_content("Hello <|i") == "Hello"
     assert ToolCallReader([], tokenizer).read("<|im_end|>").content == "<|im_end|>"
+
+
+def test_a_number_beyond_the_range_of_floats_is_the_nearest_float() -> None:
+    text = '<tool_call>{"name": "add", "arguments": {"a": -1e999, "b": 1e999}}</tool_call>'
+    (call,) = READER.read(text).calls
+    assert call["args"] == {"a": -sys.float_info.max, "b": sys.float_info.max}
