@@ -65,7 +65,8 @@ def run(language_model: LanguageModel, prompt: str, documents: list[str]) -> dic
     adapter = engine.finetune(documents)
     seconds = time.perf_counter() - began
     model = LanguageModel(language_model.name, language_model.model, language_model.tokenizer)
-    is_restored = model.fingerprint == before
+    is_restored = model.fingerprint == before and answer([]) == base
+    engine.close()  # its thread resets the slots after the outcome
     with tempfile.TemporaryDirectory() as folder:
         is_exported = exported_equals(engine, language_model, adapter.save(f"{folder}/adapter"))
     attention, mlp = (
@@ -80,8 +81,7 @@ def run(language_model: LanguageModel, prompt: str, documents: list[str]) -> dic
         "weights_of_adapter": adapter.training.weights,
         "losses": [round(loss, 4) for loss in adapter.training.losses],
         "seconds_per_step": round(seconds / adapter.training.steps, 3),
-        "answers_restored": answer([]) == base,
-        "weights_restored": is_restored,
+        "restored": is_restored,
         "peft_logits_equal": is_exported,
     }
 
@@ -132,7 +132,7 @@ def run_real(name: str) -> dict[str, object]:
     return {**found, "seconds_loading": round(seconds, 1), "peak_gib": round(peak, 2)}
 
 
-CHECKS = ("answers_restored", "weights_restored", "peft_logits_equal")
+CHECKS = ("restored", "peft_logits_equal")
 
 
 def table(results: dict[str, dict[str, dict[str, object]]]) -> str:
@@ -145,10 +145,11 @@ def table(results: dict[str, dict[str, dict[str, object]]]) -> str:
     lines = [
         "# Layers that get an adapter",
         "",
-        'Made by `architectures.py`. "all-linear" stands for the layers of "attention" and "mlp",',
-        "and for linear layers outside of the decoder layers, such as `project_in` of OPT. The last",
-        "column: answers and weights are bit for bit as before the training, and PEFT computes the",
-        "same logits with the exported adapter. The real models were measured on a shared machine.",
+        "Made by `architectures.py`. `all-linear` stands for the layers of `attention` and `mlp`,",
+        "and for linear layers outside of the decoder layers, such as `project_in` of OPT. The",
+        "last column: answers and weights are bit for bit as before the training, and PEFT",
+        "computes the same logits with the exported adapter. The real models were measured on a",
+        "machine that was busy with other work.",
         "",
         "| Architecture | `attention` | `mlp` | No adapter | Restored, exported |",
         "|---|---|---|---|---|",

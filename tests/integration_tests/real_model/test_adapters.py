@@ -85,6 +85,7 @@ def test_training_leaves_the_model_as_it_was_and_peft_loads_its_adapter(
         copy.deepcopy(smollm2.model), adapter.save(tmp_path / "adapter")
     )
     token_ids = smollm2.tokenizer(DOCUMENTS[0], return_tensors="pt")["input_ids"]
+    engine.close()  # its thread resets the slots after the outcome
     worker = engine._worker
     with torch.inference_mode():
         worker.slots.load(0, adapter.weights)

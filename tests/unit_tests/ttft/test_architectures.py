@@ -92,6 +92,7 @@ def test_a_model_from_a_folder_trains_is_restored_and_exports_its_adapter(
     peers = PeftModel.from_pretrained(copy.deepcopy(model), folder)
     assert TrainedAdapter.load(folder).transposed == (model.config.model_type == "gpt2")
     assert torch.equal(TrainedAdapter.load(folder).weights, trained.weights)
+    engine.close()  # its thread resets the slots after the outcome
     slots, ours = engine._worker.slots, engine._worker._model
     with torch.inference_mode():
         slots.load(0, trained.weights)
@@ -247,6 +248,7 @@ def test_a_layer_in_two_places_gets_one_adapter_in_both(finetune_config: FineTun
     assert engine.target_layers.names == ("model.layers.0.mlp.up_proj",)
     trained = engine.finetune(documents())
     down, up = torch.split(trained.weights, [4 * 32, 4 * 48])
+    engine.close()  # its thread resets the slots after the outcome
     with torch.inference_mode():
         engine._worker.slots.load(0, trained.weights)
         engine._worker.slots.use(0, 1)
