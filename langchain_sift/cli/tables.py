@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_sift.cli.app import echo_for_programs
-from langchain_sift.report.answers import Answers, answers_of
 from langchain_sift.report.metrics import RETRIEVAL_METRICS
+from langchain_sift.report.side_by_side import QuestionAnswers, answers_of
 from langchain_sift.report.tables import metric_name
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _ROOM, _GAP_WIDTH, _NUMBER_WIDTH = 63, 3, 5
 def print_report(report: Report, failed: Sequence[str] = ()) -> None:
     """Print a report: tables and findings for a reader, and one line of JSON for programs.
 
-    If the output is piped, the tables go to the terminal all the same, as error output.
+    If the output is piped, the tables are written to stderr.
 
     Args:
         report: The report.
@@ -61,7 +61,7 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
     echo_for_programs(report.to_json() | ({"failed": list(failed)} if failed else {}))
 
 
-def _print_answers(console: Console, answered: Answers) -> None:
+def _print_answers(console: Console, answered: QuestionAnswers) -> None:
     """Print a question and the answers of all methods, as a conversation."""
     console.print(Text.assemble(("Question  ", "bold"), answered.question), highlight=False)
     if answered.reference:

@@ -121,7 +121,7 @@ class RunFolder:
         leaks: Mapping[str, str],
         relevant: Mapping[str, Sequence[str]],
     ) -> None:
-        """Write what the report tells of each prompt, as the fields of `Report` hold it."""
+        """Write the report's facts about each prompt, as in the fields of `Report`."""
         others = dict.fromkeys(leaks.keys() - prompts.keys(), "")
         lines = (
             json.dumps(

@@ -27,7 +27,7 @@ _UNKNOWN_FORMAT = re.compile(r"Unknown format: (\S+)")
 # Keywords whose values hold schemas by name, and as a value or list.
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _NESTED = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties")
-_JOINED = {"anyOf", "oneOf", "$ref"}  # beside properties, they describe others of the same object
+_JOINED = {"anyOf", "oneOf", "$ref"}  # next to properties, they describe the same object
 
 JSONSchema = Mapping[str, Any]
 

@@ -9,7 +9,6 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 from langchain_sift.errors import require
-from langchain_sift.report.answers import answers_of
 from langchain_sift.report.chosen_documents import DocumentLists
 from langchain_sift.report.findings import Finding
 from langchain_sift.report.intervals import Difference
@@ -17,6 +16,7 @@ from langchain_sift.report.plots.method_styles import color_of, swatch_of
 from langchain_sift.report.plots.plots import Plot
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, Row
+from langchain_sift.report.side_by_side import answers_of
 from langchain_sift.report.summaries import PERCENT_OF_BASE, quality
 from langchain_sift.report.tables import (
     Column,

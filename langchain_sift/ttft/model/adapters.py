@@ -1,6 +1,6 @@
 """Merge a PEFT adapter into its base model, so that fine-tuning starts from both.
 
-PEFT is imported when an adapter is there: no other model waits for it.
+PEFT is imported only if there is an adapter: other models do not need it.
 """
 
 from __future__ import annotations

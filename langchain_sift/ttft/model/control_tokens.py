@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
-# Unlike a character, a text cannot contain these by chance, nor by intent.
+# Random, so that no text can contain it.
 _NONCE = secrets.token_hex(8)
 MARK = f"\ue000{_NONCE}\ue001"
 """Inside the name of a control token, it says that the name is text."""

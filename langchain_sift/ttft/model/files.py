@@ -65,8 +65,8 @@ def check_weights(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
-            "there is no config.json; of a repository of GGUF files, name one with gguf_file "
-            "(--gguf-file)"
+            "there is no config.json; if this is a repository of GGUF files, name the file with "
+            "gguf_file (--gguf-file)"
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelLoadError(

@@ -95,7 +95,7 @@ def _only_gguf_file(folder: Path) -> str | None:
 
 def _instead(folder: Path) -> str:
     files = ", ".join(repr(name) for name in _gguf_files(folder))
-    return f": name one with gguf_file (--gguf-file), of {files}" if files else ""
+    return f": choose one of {files} with gguf_file (--gguf-file)" if files else ""
 
 
 def _whole(file: str) -> str:

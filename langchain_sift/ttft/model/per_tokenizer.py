@@ -18,7 +18,7 @@ def once_per_tokenizer(
 ) -> Callable[[PreTrainedTokenizerBase], T]:
     """Make a function of a tokenizer remember its results.
 
-    A result is found again if tokens were added or the chat template was replaced.
+    A result is computed again if tokens were added or the chat template was replaced.
 
     Args:
         find: The function. Its result must not keep the tokenizer alive.

@@ -81,7 +81,7 @@ class TrainedAdapter:
         Raises:
             FileExistsError: If the folder exists.
         """
-        from peft import LoraConfig  # noqa: PLC0415 - only who saves an adapter waits for it
+        from peft import LoraConfig  # noqa: PLC0415 - imported only to save
 
         folder = Path(folder)
         _check_absent(folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from langchain_sift.report.answers import Answer, answers_of
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row
+from langchain_sift.report.side_by_side import MethodAnswer, answers_of
 
 
 def answered(method: str, prompt: str, answer: str | None, **more: object) -> Row:
@@ -23,9 +23,9 @@ def test_the_answers_to_a_question_stand_together_in_the_order_of_the_methods() 
     first, second = answers_of(report, count=9)
     assert (first.question, first.reference) == ("Which number?", "42")
     assert first.answers == (
-        Answer("base", "no", is_right=False),
-        Answer("rag:sift", "It is 42.", is_right=True),
+        MethodAnswer("base", "no", is_right=False),
+        MethodAnswer("rag:sift", "It is 42.", is_right=True),
     )
     assert (second.question, second.reference) == ("p2", "")
-    assert second.answers == (Answer("base", "", None),)
+    assert second.answers == (MethodAnswer("base", "", None),)
     assert answers_of(report, count=1) == [first]

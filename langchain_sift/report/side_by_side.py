@@ -12,7 +12,7 @@ _CONTAINS = "contains"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MethodAnswer:
     """The answer of a method."""
 
     method: str
@@ -22,28 +22,28 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class QuestionAnswers:
     """A question, and the answers of the methods."""
 
     question: str
     reference: str
     """A correct answer; empty if none is known."""
 
-    answers: tuple[Answer, ...]
+    answers: tuple[MethodAnswer, ...]
 
 
-def answers_of(report: Report, *, count: int) -> list[Answers]:
+def answers_of(report: Report, *, count: int) -> list[QuestionAnswers]:
     """Return the answers to the first questions that were answered, at most `count`."""
-    found: list[Answers] = []
+    found: list[QuestionAnswers] = []
     for prompt, rows in _rows_by_prompt(report):
         answers = tuple(
-            Answer(row.method, row.answer, _is_right(row))
+            MethodAnswer(row.method, row.answer, _is_right(row))
             for row in rows
             if row.answer is not None and row.failure is None
         )
         if answers and len(found) < count:
             question = report.prompt_texts.get(prompt, prompt)
-            found.append(Answers(question, report.references.get(prompt, ""), answers))
+            found.append(QuestionAnswers(question, report.references.get(prompt, ""), answers))
     return found
 
 
