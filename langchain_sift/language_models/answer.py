@@ -165,8 +165,7 @@ class Answer:
                 if isinstance(event, str):
                     yield event
                 elif isinstance(event, Outcome):
-                    loop = asyncio.get_running_loop()
-                    await loop.run_in_executor(_EXECUTOR, self._finish, event)
+                    await asyncio.get_running_loop().run_in_executor(_EXECUTOR, self._finish, event)
                 elif run is not None and run.handlers:
                     await adispatch_event(run, self._event(event))
 
@@ -291,6 +290,7 @@ class Answer:
             "weights": training.weights,
             "fallback": training.fallback,
             "cached": self._cache_hit,
+            "shortened": self._outcome.shortened,
             "seconds": {
                 "retrieval": self._seconds_retrieval,
                 "waiting": self._outcome.seconds_waiting,

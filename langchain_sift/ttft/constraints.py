@@ -157,6 +157,8 @@ class Constraint:
         """If True, the answer is complete and nothing may follow."""
         self.shortened = False
         """If True, the answer was brought to its end because `max_tokens` was near."""
+        self.finish_reason = "stop"
+        """"length" if the end took the place of a call for which there was no room."""
         self._vocabulary = vocabulary
         self._matcher = vocabulary.matcher(grammar)
         self._left = max_tokens
@@ -185,6 +187,7 @@ class Constraint:
         token = self._replace(token)
         if token == self._vocabulary.end:
             self.complete = True
+            self.finish_reason = "length"
             return min(self._end_tokens, default=token)
         self._matcher.consume_token(token)
         ended = self._matcher.is_accepting() and not self._end_tokens

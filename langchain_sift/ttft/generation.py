@@ -45,9 +45,10 @@ class Continuation:
     """Called after each token with the text that it completes, perhaps none, up to the first stop
     string. If it returns True, the answer ends there."""
 
-    on_end: Callable[[int, str], object]
+    on_end: Callable[..., object]
     """Called with the number of tokens and the reason, "stop" or "length", when the answer is
-    complete. Other rows may go on."""
+    complete. Its keyword `early` is True if the grammar was completed early to fit
+    `max_tokens`. Other rows may go on."""
 
     grammar: str | None = None
     """The grammar that the answer follows, as llguidance takes it. None means any text."""
@@ -165,11 +166,14 @@ class _RowsDone(StoppingCriteria):
                 continuation, decoder = self._rows[row]
                 text = decoder.add(token_id)
                 constraint = self._constraints.get(row)
+                shortened = False
                 if constraint is not None and constraint.complete:
-                    text += decoder.end("length" if constraint.shortened else "stop")
+                    text += decoder.end(constraint.finish_reason)
+                    shortened = constraint.shortened
                 stopped = bool(decoder.reasoning) and continuation.on_text(decoder.reasoning)
                 stopped = continuation.on_text(text) or stopped
                 if stopped or decoder.finish_reason is not None:
                     self._done[row] = True
-                    continuation.on_end(decoder.tokens, decoder.finish_reason or "stop")
+                    reason = decoder.finish_reason or "stop"
+                    continuation.on_end(decoder.tokens, reason, early=shortened)
         return torch.tensor(self._done, device=input_ids.device)

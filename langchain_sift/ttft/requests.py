@@ -123,7 +123,11 @@ class Outcome:
     """Number of tokens of the answer."""
 
     finish_reason: str = "stop"
-    """"stop" if the answer ended by itself or at a stop string, "length" at `max_tokens`."""
+    """"stop" if the answer ended by itself, at a stop string or with its grammar; "length" at
+    `max_tokens`."""
+
+    shortened: bool = False
+    """True if the grammar of the answer was completed early to fit `max_tokens`."""
 
     nats: tuple[float, ...] = ()
     """Negative log-likelihood of each target."""

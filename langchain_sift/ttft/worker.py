@@ -277,14 +277,15 @@ class Worker:
         return tuple(negative_log_likelihoods(self._model, self._trainer.head, pairs))
 
     def _complete(
-        self, job: Job, began: float, tokens: int = 0, finish_reason: str = "stop"
+        self, job: Job, began: float, tokens: int = 0, reason: str = "stop", *, early: bool = False
     ) -> None:
         """Complete a job whose task began at `began`, by `time.perf_counter`."""
         job.ticket.complete(
             Outcome(
                 training=job.training,
                 tokens=tokens,
-                finish_reason=finish_reason,
+                finish_reason=reason,
+                shortened=early,
                 nats=job.nats,
                 milestones=tuple(job.milestones),
                 adapter=job.adapter,

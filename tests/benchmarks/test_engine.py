@@ -216,7 +216,7 @@ def test_request(
         worker = engine._worker
         trainer = worker._trainer
         trainer.slots.begin(0, seed=0, learning_rate=CONFIG.learning_rate)
-        continuation = Continuation(prompt, config, lambda _: False, lambda *_: None)
+        continuation = Continuation(prompt, config, lambda _: False, lambda *_, **__: None)
 
         def work() -> None:
             with torch.enable_grad():

@@ -235,6 +235,17 @@ async def test_a_request_cannot_raise_the_server_s_training_limits(new_service, 
 
 
 @pytest.mark.slow
+async def test_a_json_object_is_complete_within_max_tokens(client):
+    asked = {"response_format": {"type": "json_object"}, "max_tokens": 24, "seed": 1}
+    text, response = await complete(client, CHAT, temperature=1, **asked)
+    assert isinstance(json.loads(text), dict)
+    assert response["choices"][0]["finish_reason"] == "stop"
+    assert response["ttft"]["shortened"]
+    events = await stream(client, CHAT, temperature=1, **asked)
+    assert text_of(events, CHAT) == text
+
+
+@pytest.mark.slow
 async def test_generation_options(client, models):
     text, response = await complete(client, TEXT, max_tokens=3)
     assert response["usage"]["completion_tokens"] == 3

@@ -58,15 +58,15 @@ def answers(
     texts: list[list[str]] = [[] for _ in schemas]
     reasons = [""] * len(schemas)
 
-    def end(number: int, reason: str) -> None:
-        reasons[number] = reason
+    def end(number: int, reason: str, *, early: bool) -> None:
+        reasons[number] = f"{reason} early" if early else reason
 
     continuations = [
         Continuation(
             PROMPTS[number % len(PROMPTS)],
             GenerationConfig(**config),
             lambda text, number=number: texts[number].append(text),
-            lambda _, reason, number=number: end(number, reason),
+            lambda _, reason, number=number, **early: end(number, reason, **early),
             None if schema is None else grammar(schema),
         )
         for number, schema in enumerate(schemas)
@@ -87,7 +87,7 @@ def test_answers_are_valid_whatever_the_model_would_say(
     found = answers(tiny_model, tiny_tokenizer, [*SCHEMAS], max_tokens=max_tokens, **sampling)
     for schema, (text, reason) in zip(SCHEMAS, found, strict=True):
         jsonschema.validate(json.loads(text), schema)
-        assert reason in ("stop", "length")
+        assert reason in ("stop", "stop early", "length")
 
 
 def test_an_answer_ends_with_its_grammar(
@@ -95,6 +95,15 @@ def test_an_answer_ends_with_its_grammar(
 ) -> None:
     schema = {"type": "array", "items": {"enum": [12]}, "minItems": 3, "maxItems": 3}
     assert answers(tiny_model, tiny_tokenizer, [schema], max_tokens=90) == [("[12,12,12]", "stop")]
+
+
+def test_json_that_is_completed_early_to_fit_has_not_the_reason_length(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    schema = {"type": "string", "minLength": 3}
+    ((text, reason),) = answers(tiny_model, tiny_tokenizer, [schema], max_tokens=8)
+    assert len(json.loads(text)) >= 3
+    assert reason == "stop early"
 
 
 def test_an_answer_that_max_tokens_cuts_is_marked_as_such(

@@ -51,7 +51,8 @@ class Received:
 
         return Continuation(prompt, GenerationConfig(**config), on_text, self._end)
 
-    def _end(self, tokens: int, reason: str) -> None:
+    def _end(self, tokens: int, reason: str, *, early: bool) -> None:
+        assert not early
         self.ends.append(tokens)
         self.reasons.append(reason)
 

@@ -67,7 +67,7 @@ def answers(
             PROMPTS[number % len(PROMPTS)],
             GenerationConfig(max_tokens=16, **chosen),
             lambda text, number=number: texts[number].append(text),
-            lambda *_: None,
+            lambda *_, **__: None,
         )
         for number, chosen in enumerate(settings)
     ]
