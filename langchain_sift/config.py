@@ -209,7 +209,8 @@ class GenerationConfig:
     """Lower the score of each token that the answer contains by this, from -2 to 2."""
 
     stop: tuple[str, ...] = ()
-    """Stop strings: the answer ends before the first of them."""
+    """Stop strings: the answer ends before the first of them. They do not end an answer in a given
+    format or a required call, of which only the whole is valid."""
 
     keep_special_tokens: bool = False
     """If True, keep the tokenizer's special tokens in the answer: some models mark tool calls

@@ -188,6 +188,8 @@ class Answer:
         generation, tokenizer = settings.generation, engine.language_model.tokenizer
         if settings.conversation:
             generation = for_conversation(generation, tokenizer, self._prompt.token_ids)
+        if self._rules.whole:
+            generation = replace(generation, stop=())
         grammar = self._rules.grammar(tokenizer, generation.reasoning)
         task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
         if settings.retriever is not None:

@@ -52,6 +52,11 @@ class AnswerRules:
             )
         return cls(tools, must_call, answer_format)
 
+    @property
+    def whole(self) -> bool:
+        """True if the whole answer is JSON or a call: stop strings would cut it."""
+        return self.must_call or self.format is not None
+
     def render(
         self,
         tokenizer: PreTrainedTokenizerBase,

@@ -129,7 +129,8 @@ class TestTimeFineTuning(BaseModel):
     """Seed of the sampling. None means a different answer each time."""
 
     stop: list[str] | None = None
-    """Strings before which an answer ends."""
+    """Strings before which an answer ends, unless it is an answer in a given format or a required
+    call, of which only the whole is valid."""
 
     timeout: float | None = 600.0
     """Seconds from the call to the last token; then `RequestTimeout`. It includes the retrieval,

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import (
     JsonOutputKeyToolsParser,
     JsonOutputParser,
+    JsonOutputToolsParser,
     PydanticOutputParser,
     PydanticToolsParser,
 )
@@ -87,11 +88,11 @@ def _parser(schema: Any, method: str) -> Runnable[AIMessage, Any]:
 
 
 class _Complete:
-    """Refuses an answer that was cut: its beginning would be taken for the whole."""
+    """Refuses an incomplete answer, which LangChain's parsers would repair."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         if not partial:
-            _check_complete(result[0])
+            _check_complete(result[0], as_call=isinstance(self, JsonOutputToolsParser))
         parser: Any = super()
         return parser.parse_result(result, partial=partial)
 
@@ -112,18 +113,19 @@ class _JsonOfClass(_Complete, PydanticOutputParser[Any]):
     """Returns the JSON of the answer as an object of a class."""
 
 
-def _check_complete(generation: Generation) -> None:
+def _check_complete(generation: Generation, *, as_call: bool) -> None:
     if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
         return
     message = generation.message
-    if message.response_metadata.get("finish_reason") != "length" or message.tool_calls:
-        return
     try:
-        json.loads(message.text)
+        if not as_call:
+            json.loads(message.text)
+        elif not message.tool_calls:
+            raise ValueError("there is no valid call")
     except ValueError as error:
         tokens = message.usage_metadata["output_tokens"] if message.usage_metadata else "some"
         raise OutputParserException(
-            f"the answer was cut after {tokens} tokens, before its JSON was complete: raise "
-            "max_tokens, shorten the prompt, or ask for a smaller schema",
+            f"the answer ended after {tokens} tokens, before it was complete: raise max_tokens, "
+            f"shorten the prompt, or ask for a smaller schema ({error})",
             llm_output=message.text,
         ) from error

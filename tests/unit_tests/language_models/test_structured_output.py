@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
+from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from llguidance import LLMatcher
@@ -77,6 +78,19 @@ def test_every_template_gives_objects_and_required_calls(chat_with: Any, name: s
             assert isinstance(call["args"]["query"], str)
         else:
             assert call["args"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+def test_no_stop_string_and_no_limit_passes_a_part_off_as_an_object(
+    chat_with: Any, method: str
+) -> None:
+    chat = chat_with(TEMPLATES["qwen"])
+    asked = chat.with_structured_output(Pet.model_json_schema(), method=method)
+    jsonschema.validate(asked.invoke("Hello", stop=[",", '"']), Pet.model_json_schema())
+    for max_tokens in (1, 14):
+        with pytest.raises(OutputParserException, match="raise max_tokens"):
+            asked.invoke("Hello", max_tokens=max_tokens)
 
 
 def accepts(
