@@ -29,7 +29,8 @@ demo_handbook: .venv/.demo .venv/.models
 	$(BIN)/langchain-sift compare \
 		--store build/handbook --prompts examples/handbook/questions.jsonl --protocol qa \
 		--model $(CHAT_MODEL) \
-		--methods base,rag:nearest,rag:sift,ttft:sift,both:sift --k 3 \
+		--methods base,rag:nearest,rag:sift,ttft:sift,both:sift --k 2 --max-tokens 40 \
+		--learning-rate 2e-3 --lora-rank 16 --max-length 256 \
 		--out build/demo --overwrite
 
 demo_small: .venv/.demo  ## Compare the methods on 3,027 documents, with the small model of this repository
