@@ -64,6 +64,14 @@ def replaced(model: Any, kind: type[nn.Linear], *names: str) -> Any:
     return changed
 
 
+def small_mixture() -> MixtralForCausalLM:
+    sizes: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(
+        **sizes, vocab_size=400, intermediate_size=64, num_local_experts=4, num_key_value_heads=2
+    )
+    return MixtralForCausalLM(config).eval()
+
+
 @pytest.mark.parametrize("kind", [InferenceLinear, DetachedLinear])
 @pytest.mark.parametrize(
     "names", [("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"), ("o_proj",)]
@@ -119,12 +127,8 @@ def test_ordinary_models_pass_unchanged(
 def test_experts_and_transposed_layers_pass(
     targets: str, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    sizes: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    experts = MixtralConfig(
-        **sizes, vocab_size=400, intermediate_size=64, num_local_experts=4, num_key_value_heads=2
-    )
     gpt2 = GPT2Config(vocab_size=400, n_embd=32, n_layer=2, n_head=4)
-    for model in (MixtralForCausalLM(experts), GPT2LMHeadModel(gpt2)):
+    for model in (small_mixture(), GPT2LMHeadModel(gpt2)):
         check_gradients(LanguageModel("x", model.eval(), tiny_tokenizer), targets)
 
 
@@ -137,3 +141,42 @@ def test_a_model_is_tried_once(
     for _ in range(3):
         check_gradients(LanguageModel("x", model, tiny_tokenizer), FineTuneConfig().target_modules)
     assert 1 < len(passes) <= 5
+
+
+def test_layers_above_the_first_that_pass_no_gradient_are_refused(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = copy.deepcopy(tiny_model)
+    model.model.layers[1] = replaced(model.model.layers[1], InferenceLinear, "o_proj")
+    with pytest.raises(ArgumentError, match="layers of the type InferenceLinear"):
+        check_gradients(LanguageModel("x", model, tiny_tokenizer), "all-linear")
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ("experts",)])
+def test_experts_without_a_gradient_are_refused(
+    targets: str | tuple[str, ...], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = small_mixture()
+    experts = model.model.layers[1].mlp.experts
+    experts.forward = torch.no_grad()(experts.forward)
+    with pytest.raises(ArgumentError, match="layers of the type MixtralExperts"):
+        check_gradients(LanguageModel("x", model, tiny_tokenizer), targets)
+
+
+def test_a_missing_gradient_below_experts_is_refused(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = small_mixture()
+    model.model.layers[1] = replaced(model.model.layers[1], InferenceLinear, "o_proj")
+    with pytest.raises(ArgumentError, match="no gradient passes its layers"):
+        check_gradients(LanguageModel("x", model, tiny_tokenizer), ("q_proj", "experts"))
+
+
+def test_a_layer_that_the_text_does_not_reach_is_not_refused(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = copy.deepcopy(tiny_model)
+    mlp = model.model.layers[1].mlp
+    mlp.register_module("unused", nn.Linear(model.config.hidden_size, 4))
+    mlp.register_forward_pre_hook(lambda module, inputs: (module.unused(*inputs), None)[1])
+    check_gradients(LanguageModel("x", model, tiny_tokenizer), "all-linear")
