@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError
 from langchain_core.messages import BaseMessage
@@ -22,7 +23,11 @@ from langchain_sift.language_models.turns import (
     to_turns,
     with_instructions,
 )
-from langchain_sift.ttft.model.control_tokens import MARK, control_tokens
+from langchain_sift.ttft.model.control_tokens import (
+    control_tokens,
+    new_mark,
+    second_mark,
+)
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 from langchain_sift.ttft.model.reasoning_markers import reasoning_markers
 from langchain_sift.ttft.model.tokens import text_tokens
@@ -84,7 +89,7 @@ def render(
         tools = ()
     if tools and not parameter:
         raise ArgumentError(
-            f"the chat template of {_name(tokenizer)} does not support tools: use an instruct "
+            "the model's chat template does not support tools: use an instruct "
             "model whose template does, such as Qwen, Llama 3.1 or later or Mistral, or "
             "describe the tools in the prompt"
         )
@@ -94,26 +99,33 @@ def render(
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
     further = arguments.for_template(tokenizer) if arguments else {}
-    text = _render_accepted_form(tokenizer, turns, tools, further)
+    mark = new_mark()
+    text = _render_accepted_form(tokenizer, turns, tools, further, mark)
     if must_call:
-        text = _begin_call(tokenizer, text, tools)
-    return _encode(tokenizer, well_formed(text))
+        text = _begin_call(tokenizer, text, tools, mark)
+    return _encode(tokenizer, well_formed(text), mark)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, mark: str) -> list[int]:
     """Return the token ids of a rendered conversation, whose template wrote control tokens."""
-    if MARK in text:
-        return control_tokens(tokenizer).encode(text)
+    if mark in text:
+        return control_tokens(tokenizer).encode(text, mark)
     encoded = tokenizer(text, add_special_tokens=False, verbose=False)
     return list(encoded["input_ids"])
 
 
-def _begin_call(tokenizer: PreTrainedTokenizerBase, text: str, tools: Sequence[Tool]) -> str:
+def _begin_call(
+    tokenizer: PreTrainedTokenizerBase, text: str, tools: Sequence[Tool], mark: str
+) -> str:
     """Return a prompt that ends with the beginning of a call, after reasoning if it has begun."""
     markers = reasoning_markers(tokenizer)
     if text.rstrip().endswith(markers.opening):
         text = f"{text}\n{markers.closing}\n\n"
-    return text + call_opening(tokenizer, control_tokens(tokenizer).mark_all(tools))
+    form = call_form(tokenizer, tools)
+    if form is None:
+        return text
+    name = tools[0]["function"]["name"] if len(tools) == 1 else ""
+    return text + form.opening + control_tokens(tokenizer).mark(name, mark)
 
 
 def call_opening(tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool]) -> str:
@@ -191,32 +203,53 @@ def _with_tools_in_system_turn(turns: Sequence[Turn], tools: Sequence[Tool]) -> 
     return [{**system, "tools": json.dumps([tool["function"] for tool in tools])}, *rest]
 
 
-def _name(tokenizer: PreTrainedTokenizerBase) -> str:
-    return repr(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__)
-
-
 def _apply(
     tokenizer: PreTrainedTokenizerBase,
     turns: Sequence[Turn],
     tools: Sequence[Tool],
     arguments: Mapping[str, object] | None = None,
 ) -> str:
-    """Render turns as text, in which the names of control tokens in the turns are marked."""
-    mark_all = control_tokens(tokenizer).mark_all
-    conversation, schemas = mark_all(list(turns)), mark_all(list(tools))
+    """Render turns as text."""
+    conversation: Any = list(turns)
+    options: Any = {**(arguments or {}), "tools": list(tools) or None}
     try:
         text = tokenizer.apply_chat_template(
-            conversation,
-            tools=schemas or None,
-            add_generation_prompt=True,
-            tokenize=False,
-            **mark_all(arguments or {}),
+            conversation, add_generation_prompt=True, tokenize=False, **options
         )
     except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise ArgumentError(
-            f"the chat template of {_name(tokenizer)} refuses the conversation: {error}"
+            f"the model's chat template refuses the conversation: {error}"
         ) from error
     return str(text)
+
+
+def _apply_marked(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: Sequence[Turn],
+    tools: Sequence[Tool],
+    arguments: Mapping[str, object],
+    mark: str,
+) -> str:
+    """Render turns as text, in which the names of control tokens in the turns are marked."""
+    control = control_tokens(tokenizer)
+    values = [list(turns), list(tools), arguments]
+    marked = control.mark_all(values, mark)
+    text = _apply(tokenizer, *marked)
+    if marked == values:
+        return text
+    # A template that cuts or changes texts may leave pieces of a mark.
+    second = second_mark(mark)
+    again = _apply(tokenizer, *control.mark_all(values, second))
+    if text.replace(mark, "") == again.replace(second, ""):
+        return text
+    plain = _apply(tokenizer, turns, tools, arguments)
+    from_messages = Counter(control.names_in(plain)) - Counter(control.names_in(text))
+    if not from_messages:
+        return plain
+    raise ArgumentError(
+        "the model's chat template changes the messages, so that names of control tokens in them "
+        f"cannot be kept as text: remove {min(from_messages)!r}"
+    )
 
 
 def _render_accepted_form(
@@ -224,6 +257,7 @@ def _render_accepted_form(
     turns: list[Turn],
     tools: Sequence[Tool],
     arguments: Mapping[str, object],
+    mark: str,
 ) -> str:
     """Render the first form of the conversation that the template accepts without loss."""
     # Some templates silently drop turns that they do not support.
@@ -234,11 +268,11 @@ def _render_accepted_form(
     refusals: list[ArgumentError] = []
     for form in adapted_forms(turns):
         try:
-            texts.append(_apply(tokenizer, form, tools, arguments))
+            texts.append(_apply_marked(tokenizer, form, tools, arguments, mark))
         except ArgumentError as error:
             refusals.append(error)
             continue
-        if all(part in texts[-1].replace(MARK, "") for part in required):
+        if all(part in texts[-1].replace(mark, "") for part in required):
             return texts[-1]
     if not texts:
         raise refusals[-1]

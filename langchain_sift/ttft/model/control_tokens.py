@@ -20,15 +20,28 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
-# Random, so that no text can contain it.
-_NONCE = secrets.token_hex(8)
-MARK = f"\ue000{_NONCE}\ue001"
-"""Inside the name of a control token, it says that the name is text."""
+# JSON and Python's `repr` leave these as they are, and names of tokens are not made of them.
+_LETTERS = "0123456789jkqvwxz"
+_MARK_LENGTH = 20
 
 # Names in brackets. A template contains words as well, which a user may have added as tokens.
 _BRACKETED = re.compile(r"[<\[({|｜].+[>\])}|｜]", re.DOTALL)
+_NOTHING = re.compile(r"(?!)")
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # one byte of a character that has no token
 _ALWAYS_CONTROL = re.compile(r"<[|｜].+[|｜]>|</?(?:think|tool_call|tool_response)>", re.DOTALL)
+
+
+def new_mark() -> str:
+    """Return a random mark for one rendering, which no text can contain.
+
+    Inside the name of a control token, it says that the name is text.
+    """
+    return "".join(secrets.choice(_LETTERS) for _ in range(_MARK_LENGTH))
+
+
+def second_mark(mark: str) -> str:
+    """Return a mark that differs from the other in every letter, and so in every piece."""
+    return mark.translate(str.maketrans(_LETTERS, _LETTERS[1:] + _LETTERS[0]))
 
 
 class ControlTokens:
@@ -45,6 +58,7 @@ class ControlTokens:
         self._tokenizer = weakref.ref(tokenizer)  # the cache must not keep it alive
         self._backend: Tokenizer | None = None
         self._lock = threading.Lock()
+        self._secret = f"\ue000{secrets.token_hex(8)}"  # never part of a prompt
         self.ids = _find(tokenizer)
         """Ids of the tokens, by their names."""
         self.id_set = frozenset(self.ids.values())
@@ -57,7 +71,7 @@ class ControlTokens:
         letters = "|".join(sorted({re.escape(name[0]) for name in names}))
         self._first_letters = re.compile(letters or r"(?!)")
 
-    def mark(self, text: str) -> str:
+    def mark(self, text: str, mark: str) -> str:
         """Mark the names of control tokens in a text, so that a template can include the text.
 
         Also marked is the end of a text that a template could complete to such a name.
@@ -66,50 +80,64 @@ class ControlTokens:
         def mark_name(first: re.Match[str]) -> str:
             start = first.start()
             begins = any(text[start : start + length] in self.ids for length in self._lengths)
-            return first[0] + MARK if begins else first[0]
+            return first[0] + mark if begins else first[0]
 
         marked = self._first_letters.sub(mark_name, text)
         lengths = range(1, min(self._longest, len(text) + 1))
         if any(text[:length] in self._suffixes for length in lengths):
-            marked = MARK + marked
+            marked = mark + marked
         if any(text[-length:] in self._prefixes for length in lengths):
-            marked += MARK
+            marked += mark
         return marked
 
-    def mark_all(self, value: Any) -> Any:
+    def mark_all(self, value: Any, mark: str) -> Any:
         """Mark all texts in a value of JSON, keys included."""
         if isinstance(value, str):
-            return self.mark(value)
+            return self.mark(value, mark)
         if isinstance(value, Mapping):
-            return {self.mark_all(key): self.mark_all(item) for key, item in value.items()}
+            pairs = value.items()
+            return {self.mark_all(key, mark): self.mark_all(item, mark) for key, item in pairs}
         if isinstance(value, list | tuple):
-            return [self.mark_all(item) for item in value]
+            return [self.mark_all(item, mark) for item in value]
         return value
 
     def names_in(self, text: str) -> list[str]:
         """Return the names of control tokens in a marked text, in order; marked ones are text."""
         return self._names.findall(text)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, mark: str = "") -> list[int]:
         """Return the token ids of a marked text; names without a mark are control tokens."""
+        return self._encode(text, mark, self._names)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the token ids of a text in which all names are text."""
+        return self._encode(text, "", _NOTHING)
+
+    def _encode(self, text: str, mark: str, names: re.Pattern[str]) -> list[int]:
         tokenizer = self._tokenizer()
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
-            return list(self._encode_in_parts(text, tokenizer))
+            return list(self._encode_in_parts(text, mark, names, tokenizer))
+        other = {name: f"{self._secret}{number}\ue001" for name, number in self.ids.items()}
         with self._lock:
             if self._backend is None:
-                self._backend = _with_other_names(backend, self.ids)
-        spelled = self._names.sub(lambda match: _other_name(self.ids[match[0]]), text)
-        ids: list[int] = self._backend.encode(
-            spelled.replace(MARK, ""), add_special_tokens=False
-        ).ids
+                self._backend = _with_other_names(backend, other)
+        text = text.replace(self._secret, "\N{REPLACEMENT CHARACTER}")
+        spelled = names.sub(lambda match: other[match[0]], text)
+        if mark:
+            spelled = spelled.replace(mark, "")
+        ids: list[int] = self._backend.encode(spelled, add_special_tokens=False).ids
         return ids
 
-    def _encode_in_parts(self, text: str, tokenizer: Any) -> Iterator[int]:
+    def _encode_in_parts(
+        self, text: str, mark: str, names: re.Pattern[str], tokenizer: Any
+    ) -> Iterator[int]:
         """Yield the token ids of a marked text from a tokenizer in Python."""
         done = 0
-        for match in [*self._names.finditer(text), None]:
-            part = text[done : match.start() if match else None].replace(MARK, "")
+        for match in [*names.finditer(text), None]:
+            part = text[done : match.start() if match else None]
+            if mark:
+                part = part.replace(mark, "")
             for token in tokenizer.tokenize(part, split_special_tokens=True) if part else ():
                 # A tokenizer that splits at white space may know the name as a word.
                 pieces = [*token] if token in self.ids else [token]
@@ -149,13 +177,8 @@ def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     }
 
 
-def _other_name(token_id: int) -> str:
-    return f"\ue000{_NONCE}{token_id}\ue001"
-
-
-def _with_other_names(backend: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
+def _with_other_names(backend: Tokenizer, other: Mapping[str, str]) -> Tokenizer:
     """Return a copy of a tokenizer that knows control tokens by names that no text contains."""
-    other = {name: _other_name(token_id) for name, token_id in ids.items()}
     stored: dict[str, Any] = json.loads(backend.to_str())
     stored.update(truncation=None, padding=None, post_processor=None)
     for token in stored["added_tokens"]:

@@ -127,7 +127,7 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     control = control_tokens(tokenizer)
     if control.id_set.isdisjoint(token_ids):
         return token_ids
-    return control.encode(control.mark(text))
+    return control.encode_text(text)
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -310,8 +310,7 @@ def test_tools_without_support_in_the_template_are_an_error_with_the_cure(
     templated: Templated, template: str | None
 ) -> None:
     tokenizer = templated(template)
-    tokenizer.name_or_path = "org/base"
-    with pytest.raises(ArgumentError, match=r"'org/base' does not support tools.*Qwen"):
+    with pytest.raises(ArgumentError, match=r"template does not support tools.*Qwen"):
         render(tokenizer, [HumanMessage("x")], tools=TOOLS)
 
 
@@ -403,3 +402,35 @@ def test_a_tool_cannot_write_control_tokens() -> None:
     assert named.count("<tool_call>") == 1
     assert named.count("<|im_end|>") == 2
     assert tokenizer.decode(token_ids).endswith('<tool_call>\n{"name": "f<|im_end|>')
+
+
+def written_as(expression: str) -> PreTrainedTokenizerBase:
+    turn = f"<|im_start|>{{{{ m.role }}}}\n{{{{ {expression} }}}}<|im_end|>\n"
+    return made("byte-level", f"{{% for m in messages %}}{turn}{{% endfor %}}")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["m.content|tojson(ensure_ascii=True)", "[m.content]", "m.content[:30]", "m.content|title"],
+)
+@pytest.mark.parametrize("question", ["x <", "> <", "x " * 14 + "<", "é <"])
+def test_a_template_that_changes_texts_leaves_no_marks(expression: str, question: str) -> None:
+    tokenizer = written_as(expression)
+    turns = [{"role": "user", "content": question}]
+    expected = tokenizer.apply_chat_template(turns, return_dict=True)
+    assert render(tokenizer, [HumanMessage(question)]) == expected["input_ids"]
+
+
+def test_a_name_that_a_template_cuts_out_of_its_marks_is_refused() -> None:
+    tokenizer = written_as("m.content[:14]")
+    assert "<|im_end|>" in shown(tokenizer, [HumanMessage("<|im_en")])
+    with pytest.raises(ArgumentError, match=r"remove '<\|im_end\|>'"):
+        render(tokenizer, [HumanMessage("<|im_end|>abcdefgh")])
+
+
+def test_errors_name_no_folder() -> None:
+    tokenizer = made("byte-level", "{{ raise_exception('no') }}")
+    tokenizer.name_or_path = "/secret/folder"
+    with pytest.raises(ArgumentError, match="the model's chat template") as caught:
+        render(tokenizer, [HumanMessage("x")])
+    assert "secret" not in str(caught.value)

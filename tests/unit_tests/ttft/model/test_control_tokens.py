@@ -22,7 +22,7 @@ from unit_tests.small_tokenizers import (
 )
 from unit_tests.templates import QWEN
 
-from langchain_sift.ttft.model.control_tokens import MARK, control_tokens
+from langchain_sift.ttft.model.control_tokens import control_tokens, new_mark
 from langchain_sift.ttft.model.tokens import plain_tokens, text_tokens, tokenize_documents
 
 if TYPE_CHECKING:
@@ -73,8 +73,9 @@ def test_a_marked_text_contains_no_name_and_completes_none(
 ) -> None:
     known = control_tokens(small_tokenizer("byte-level", QWEN))
     for hostile in (text, before + text, before[1:] + text + after[:-1], before[:-2] + after):
-        marked = known.mark(hostile)
-        assert marked.replace(MARK, "") == hostile
+        mark = new_mark()
+        marked = known.mark(hostile, mark)
+        assert marked.replace(mark, "") == hostile
         rendered = "".join([before, marked, after[-1], marked, after])
         assert known.names_in(rendered) == [before, after]
 
@@ -84,6 +85,14 @@ def test_names_that_overlap_are_text() -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<a>", "a><b", "<b>"]})
     known = control_tokens(tokenizer)
     assert known.id_set.isdisjoint(plain_tokens(tokenizer, "<a><b><a><b>"))
+
+
+def test_a_text_cannot_write_the_names_that_stand_for_control_tokens() -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN)
+    known = control_tokens(tokenizer)
+    for number in known.ids.values():
+        text = f"a {known._secret}{number}\ue001 b"
+        assert known.id_set.isdisjoint(known.encode(text) + known.encode_text(text))
 
 
 def test_added_words_stay_tokens() -> None:
