@@ -106,14 +106,32 @@ def room_for_prompt(context_length: int, max_tokens: int) -> int:
 
 
 def add_context(messages: Sequence[BaseMessage], context: str) -> list[BaseMessage]:
-    """Put documents before the text of the last human message."""
+    """Put documents before the text of the last human message that has one."""
     if not context:
         return list(messages)
     human = [n for n, message in enumerate(messages) if isinstance(message, HumanMessage)]
-    index = human[-1] if human else len(messages) - 1
+    with_text = [n for n in human if messages[n].text]
+    index = (with_text or human or [len(messages) - 1])[-1]
     last = messages[index]
-    question = last.model_copy(update={"content": prompt_with_context(last.text, context)})
+    question = last.model_copy(update={"content": _content_with_context(last.content, context)})
     return [*messages[:index], question, *messages[index + 1 :]]
+
+
+def _content_with_context(
+    content: str | list[str | dict[str, object]], context: str
+) -> str | list[str | dict[str, object]]:
+    """Put documents before the first text of a message; its other blocks stay as they are."""
+    if isinstance(content, str):
+        return prompt_with_context(content, context)
+    for index, block in enumerate(content):
+        if isinstance(block, str):
+            text: str | dict[str, object] = prompt_with_context(block, context)
+        elif block.get("type") == "text":
+            text = {**block, "text": prompt_with_context(str(block.get("text", "")), context)}
+        else:
+            continue
+        return [*content[:index], text, *content[index + 1 :]]
+    return [prompt_with_context("", context).rstrip(), *content]
 
 
 def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:

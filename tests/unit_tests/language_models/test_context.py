@@ -24,6 +24,7 @@ from langchain_sift import (
 )
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import add_context, cut_text, fit_documents
+from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.ttft import Engine
 from langchain_sift.ttft.model.tokens import plain_tokens, text_tokens
 
@@ -196,3 +197,14 @@ def test_a_chain_with_its_own_prompt_fits_documents_as_well(
     )
     assert len(found["context"]) == 20
     assert isinstance(found["answer"], str)
+
+
+def test_context_keeps_the_blocks_of_a_message() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:,"}}
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "sunny"}
+    blocks = [image, {"type": "text", "text": "one"}, "two", result]
+    (message,) = add_context([HumanMessage(blocks)], "D")
+    first = {"type": "text", "text": prompt_with_context("one", "D")}
+    assert message.content == [image, first, "two", result]
+    (message,) = add_context([HumanMessage([result])], "D")
+    assert message.content == ["Use these documents to answer.\n\nD", result]
