@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import re
 import warnings
@@ -15,6 +14,7 @@ from pydantic import AfterValidator
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
 OF_CONVERSATIONS = (
     "tools",
@@ -69,7 +69,10 @@ class TemplateArguments:
 
     reasoning_effort: str | None = None
     """OpenAI's argument. Templates that do not know it ignore it, but "none" sets
-    `enable_thinking` to False."""
+    `enable_thinking` to False, unless `sets_thinking`."""
+
+    sets_thinking: bool = False
+    """True if the call has the argument `enable_thinking`."""
 
     @classmethod
     def of(
@@ -81,26 +84,44 @@ class TemplateArguments:
     ) -> Self:
         """Return the arguments of a call, which take precedence over the fields of the model.
 
+        Of two fields, and of two arguments of a call, the one with a name of its own takes
+        precedence over `chat_template_kwargs`.
+
         Raises:
             ArgumentError: If an argument of the call is not allowed.
         """
-        values = check_template_arguments(call.get("chat_template_kwargs"))
-        thinks = call.get("enable_thinking", enable_thinking)
-        if thinks is not None:
-            values["enable_thinking"] = thinks
+        sets_thinking = "enable_thinking" in call
+        of_model = None if sets_thinking else enable_thinking
+        argument = call.get("enable_thinking")
+        values = {
+            **chat_template_kwargs,
+            **({} if of_model is None else {"enable_thinking": of_model}),
+            **check_template_arguments(call.get("chat_template_kwargs")),
+            **({} if argument is None else {"enable_thinking": argument}),
+        }
         effort = call.get("reasoning_effort")
-        return cls({**chat_template_kwargs, **values}, None if effort is None else str(effort))
+        return cls(values, None if effort is None else str(effort), sets_thinking)
 
     def for_template(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
         """Return the arguments; warn once of each that the tokenizer's template does not read."""
         values, effort = dict(self.values), self.reasoning_effort
+        warned = _warned(tokenizer)
         for name in values:
-            if not template_knows(tokenizer, name):
-                _warn(str(getattr(tokenizer, "name_or_path", "")), name)
+            if name not in warned and not template_knows(tokenizer, name):
+                warned.add(name)
+                warnings.warn(
+                    f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the model'} "
+                    f"ignores the argument {name!r}",
+                    stacklevel=2,
+                )
         if effort is not None and template_knows(tokenizer, "reasoning_effort"):
-            values.setdefault("reasoning_effort", effort)
-        elif effort == "none" and template_knows(tokenizer, "enable_thinking"):
-            values.setdefault("enable_thinking", False)
+            values["reasoning_effort"] = effort
+        elif (
+            effort == "none"
+            and not self.sets_thinking
+            and template_knows(tokenizer, "enable_thinking")
+        ):
+            values["enable_thinking"] = False
         return values
 
 
@@ -109,9 +130,7 @@ def template_knows(tokenizer: PreTrainedTokenizerBase, name: str) -> bool:
     return bool(re.search(rf"\b{re.escape(name)}\b", str(tokenizer.chat_template or "")))
 
 
-@functools.cache
-def _warn(tokenizer: str, name: str) -> None:
-    warnings.warn(
-        f"the chat template of {tokenizer or 'the tokenizer'} ignores the argument {name!r}",
-        stacklevel=2,
-    )
+@once_per_tokenizer
+def _warned(_: PreTrainedTokenizerBase) -> set[str]:
+    """Return the names that were warned of, for more to be added."""
+    return set()

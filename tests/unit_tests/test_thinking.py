@@ -195,6 +195,23 @@ def test_arguments_reach_the_template_from_fields_and_calls() -> None:
     assert prompt_of(effort, reasoning_effort="low") < prompt_of(effort, reasoning_effort="medium")
 
 
+def test_the_arguments_of_a_call_take_precedence() -> None:
+    said = f"Yes.{END}"
+    thinks = prompt_of(thinking_chat(QWEN_3, said))
+    brief = thinking_chat(
+        QWEN_3, said, enable_thinking=False, chat_template_kwargs={"enable_thinking": True}
+    )
+    on, off = {"enable_thinking": True}, {"enable_thinking": False}
+    assert prompt_of(brief) > thinks
+    assert prompt_of(brief, chat_template_kwargs=on) == thinks
+    assert prompt_of(brief, chat_template_kwargs=on, **off) > thinks
+    assert prompt_of(brief, reasoning_effort="none", **on) == thinks
+    configured = thinking_chat(QWEN_3, said, chat_template_kwargs=on)
+    assert prompt_of(configured, reasoning_effort="none") > thinks
+    high = thinking_chat(GPT_OSS, "Yes.", chat_template_kwargs={"reasoning_effort": "medium"})
+    assert prompt_of(high, reasoning_effort="low") < prompt_of(high)
+
+
 def test_an_argument_that_the_template_ignores_is_warned_of_once() -> None:
     chat = thinking_chat(CHATML, f"Yes.{END}", chat_template_kwargs={"never_seen_before": 1})
     with pytest.warns(UserWarning, match="ignores the argument 'never_seen_before'"):

@@ -33,7 +33,8 @@ class TurnEnds:
     that begin one. Tokens that the template also writes within an answer are left out."""
 
     strings: tuple[str, ...] = ()
-    """The line after an answer, if the template writes no control token there."""
+    """The line after an answer, if the template writes no control token there. It begins with the
+    line break before it, if there is one."""
 
 
 @once_per_tokenizer
@@ -44,7 +45,9 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
     names = control.names_in(between)
     if not names:
         line = between.strip().partition("\n")[0].strip()
-        return TurnEnds(strings=(line,) if line else ())
+        # An answer may contain the words of the line, such as "User:", within one of its own.
+        begin = "\n" if "\n" in between[: between.find(line)] else ""
+        return TurnEnds(strings=(begin + line,) if line else ())
     within = set(control.names_in(answer_with_reasoning(tokenizer)[1]))
     return TurnEnds(frozenset(control.ids[name] for name in names if name not in within))
 

@@ -52,7 +52,10 @@ def test_markers_that_are_no_tokens_are_strings() -> None:
     alpaca = (
         "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n\n{% endfor %}### assistant:\n"
     )
-    assert turn_ends(small_tokenizer("byte-level", alpaca)).strings == ("### user:",)
+    assert turn_ends(small_tokenizer("byte-level", alpaca)).strings == ("\n### user:",)
+    # Only at the start of a line: "Open the Super User: Bob" goes on.
+    plain = "{% for m in messages %}{{ m.role | title }}: {{ m.content }}\n{% endfor %}Assistant:"
+    assert turn_ends(small_tokenizer("byte-level", plain)).strings == ("\nUser:",)
 
 
 @pytest.mark.parametrize("template", [None, SILENT, "{{ raise_exception('no') }}", "{{ 1 / 0 }}"])
