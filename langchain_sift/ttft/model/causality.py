@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, ModelLoadError
 from langchain_sift.ttft.model.quantization import quantized_copies
 
 _LENGTH = 4
@@ -29,6 +30,9 @@ def is_causal(model: PreTrainedModel) -> bool:
     on the logits of the earlier one is compared with the effect of the earlier half on those of
     the later one, and with the rounding. All are in one batch, so quantized layers round them
     alike. A model is tried once.
+
+    Raises:
+        ModelLoadError: If the logits are not numbers, as those of damaged weights.
     """
     if model in _causal:
         return True
@@ -41,6 +45,7 @@ def is_causal(model: PreTrainedModel) -> bool:
         logits: torch.Tensor = probed(
             input_ids=torch.stack([first, later, earlier, first]), use_cache=False
         ).logits.float()
+    _check_finite(model, logits)
     from_later = (logits[0, :half] - logits[1, :half]).norm()
     from_earlier = (logits[0, half:] - logits[2, half:]).norm()
     rounding = (logits[0, :half] - logits[3, :half]).norm()
@@ -48,6 +53,25 @@ def is_causal(model: PreTrainedModel) -> bool:
         return False
     _causal.add(model)
     return True
+
+
+def is_encoder(model: PreTrainedModel) -> bool:
+    """Return True if a model, of which some weights may be random, is not causal."""
+    with suppress(ModelLoadError):  # random weights need not give numbers
+        return not is_causal(model)
+    return False
+
+
+def _check_finite(model: PreTrainedModel, logits: torch.Tensor) -> None:
+    if torch.isfinite(logits).all():
+        return
+    for name, weights in model.named_parameters():
+        if not (weights.is_meta or torch.isfinite(weights.float()).all()):
+            raise ModelLoadError(f"the weights {name!r} are not all finite numbers: load them anew")
+    if torch.isnan(logits).any():  # some models give tokens that they never write -inf
+        raise ModelLoadError(
+            f"its logits are not numbers in {model.dtype}: use another dtype, such as float32"
+        )
 
 
 def not_causal(model: PreTrainedModel) -> str:

@@ -26,7 +26,7 @@ from transformers import (
 
 from langchain_sift.errors import ArgumentError, ModelLoadError, SIFTError
 from langchain_sift.ttft.model.adapters import find_adapter, merge
-from langchain_sift.ttft.model.causality import is_causal, not_causal
+from langchain_sift.ttft.model.causality import is_causal, is_encoder, not_causal
 from langchain_sift.ttft.model.devices import resolve_device, resolve_dtype
 from langchain_sift.ttft.model.files import check_weights, folder_of
 from langchain_sift.ttft.model.gguf import (
@@ -245,16 +245,20 @@ def _load(folder: str, source: _Source, auto: Any = None, **options: object) -> 
             output_loading_info=True,
             **options,
         )
-    _check_complete(report["missing_keys"], report["mismatched_keys"])
     model: PreTrainedModel = loaded
+    _check_complete(model, report["missing_keys"], report["mismatched_keys"])
     if "device_map" not in options:
         model.to(device=source.device)  # type: ignore[call-arg]
     return model
 
 
-def _check_complete(missing: Sequence[str], mismatched: Sequence[Sequence[object]]) -> None:
+def _check_complete(
+    model: PreTrainedModel, missing: Sequence[str], mismatched: Sequence[Sequence[object]]
+) -> None:
     """Reject weights that transformers would initialize at random with only a warning."""
     unusable = [*missing, *(str(name) for name, *_ in mismatched)]
+    if unusable and is_encoder(model):
+        raise ModelLoadError(not_causal(model))
     if unusable:
         raise ModelLoadError(
             f"{len(unusable)} weights are missing or of the wrong shape, such as {min(unusable)}"

@@ -106,6 +106,24 @@ def test_an_encoder_is_refused_wherever_a_model_is_taken(
         ChatTestTimeFineTuned(model=bert, tokenizer=tiny_tokenizer).invoke("A river")
 
 
+def test_an_encoder_without_a_head_is_refused_as_an_encoder(
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    make(ENCODERS["bert"]).base_model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadError, match=r"no causal language model .*an encoder can embed"):
+        load_language_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
+    model = make(LlamaConfig(**HEADS))
+    with torch.no_grad():
+        model.get_parameter("model.layers.0.mlp.up_proj.weight")[0, 0] = value
+    with pytest.raises(ModelLoadError, match=r"'model\.layers\.0\.mlp\.up_proj\.weight'"):
+        is_causal(model)
+
+
 def test_a_model_is_tried_once(
     tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
