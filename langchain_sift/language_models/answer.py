@@ -5,14 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import (
-    AsyncGenerator,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import asdict, replace
@@ -188,9 +181,8 @@ class Answer:
         generation, tokenizer = settings.generation, engine.language_model.tokenizer
         if settings.conversation:
             generation = for_conversation(generation, tokenizer, self._prompt.token_ids)
-        if self._rules.whole:
-            generation = replace(generation, stop=())
         grammar = self._rules.grammar(tokenizer, generation.reasoning)
+        generation = self._rules.uncut(generation)
         task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
         if settings.retriever is not None:
             return engine.request(None, task, config=settings.finetune)

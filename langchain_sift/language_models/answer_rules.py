@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from langchain_core.messages import BaseMessage
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.config import ReasoningMarkers
+from langchain_sift.config import GenerationConfig, ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer_formats import AnswerFormat, read_response_format
 from langchain_sift.language_models.answer_grammars import (
@@ -52,10 +52,9 @@ class AnswerRules:
             )
         return cls(tools, must_call, answer_format)
 
-    @property
-    def whole(self) -> bool:
-        """True if the whole answer is JSON or a call: stop strings would cut it."""
-        return self.must_call or self.format is not None
+    def uncut(self, config: GenerationConfig) -> GenerationConfig:
+        """Leave out the stop strings if the whole answer is JSON or a call: they would cut it."""
+        return replace(config, stop=()) if self.must_call or self.format else config
 
     def render(
         self,

@@ -36,6 +36,9 @@ _TAKEN = {
 }
 
 
+_MOST_WARNED = 64  # clients choose the names
+
+
 def check_template_arguments(value: object) -> dict[str, object]:
     """Return `chat_template_kwargs` as a dict.
 
@@ -106,8 +109,8 @@ class TemplateArguments:
         """Return the arguments; warn once of each that the tokenizer's template does not read."""
         values, effort = dict(self.values), self.reasoning_effort
         warned = _warned(tokenizer)
-        for name in values:
-            if name not in warned and not template_knows(tokenizer, name):
+        for name in values.keys() - warned if len(warned) < _MOST_WARNED else ():
+            if not template_knows(tokenizer, name):
                 warned.add(name)
                 warnings.warn(
                     f"the chat template of {getattr(tokenizer, 'name_or_path', '') or 'the model'} "

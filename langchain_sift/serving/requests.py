@@ -230,8 +230,10 @@ class ChatCompletionRequest(_Request):
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     # Not of OpenAI; named as by vLLM.
-    chat_template_kwargs: dict[str, object] | None = Field(
-        default=None, description="Arguments for the chat template, such as enable_thinking."
+    chat_template_kwargs: dict[Annotated[str, Field(max_length=64)], object] | None = Field(
+        default=None,
+        max_length=16,
+        description="Arguments for the chat template, such as enable_thinking.",
     )
     logprobs: Annotated[Literal[False] | None, _NO] = None
     top_logprobs: Annotated[Literal[0] | None, _only(0)] = None

@@ -3,12 +3,12 @@
 Each constrained row has a matcher of its own, so other rows are neither read nor changed. A row
 also has a plan: tokens that complete its answer from where it is. A token after which no plan fits
 into the rest of `max_tokens` is replaced by the next one of the plan, so the answer is complete
-whenever `max_tokens` has room for the first plan.
+whenever `max_tokens` has room for the first plan. An answer that takes too many steps to plan, as
+one with thousands of items, continues without a plan and may be cut by `max_tokens`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +26,8 @@ from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 _CLOSING, _QUOTE, _DIGIT, _OTHER, _ESCAPE, _OPENING, _NEVER = range(7)
 _CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
 _RETRY = 32  # tokens between two attempts to find a plan
+_SWEEP = 32  # tokens between two attempts to end a long string with any character
+_MOST_STEPS = 10_000  # of all plans of an answer; then it continues without a plan
 _VARIETY, _REPEATED = 0.5, 0.01  # a plan that repeats itself would never end
 
 
@@ -75,28 +77,31 @@ class Vocabulary:
             raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
         return matcher
 
-    def allowed(self, matcher: LLMatcher) -> Mask:
-        """Return which tokens may come next, without the end of the answer."""
+    def allowed(self, matcher: LLMatcher, ends: frozenset[int]) -> Mask:
+        """Return which tokens may come next: ends of the answer only if nothing else may."""
         bitmask = allocate_token_bitmask(1, self.size)
         fill_next_token_bitmask(matcher, bitmask)
         bits = np.unpackbits(bitmask.view(np.uint8), bitorder="little")[: self.size].astype(bool)
         bits[self.end] = False
-        return bits
+        others = bits.copy()
+        others[[end for end in ends if end < self.size]] = False
+        return others if others.any() else bits
 
-    def plan(self, matcher: LLMatcher, room: int) -> list[int] | None:
+    def plan(self, matcher: LLMatcher, room: int, ends: frozenset[int]) -> list[int] | None:
         """Return tokens that complete the answer, and the end; None if they exceed the room."""
         matcher = matcher.deep_copy()
         plan: list[int] = []
-        kinds: Counter[int] = Counter()
-        tokens: Counter[int] = Counter()
+        costs, step = self.ranks.copy(), 0
         while not matcher.is_accepting():
             following = matcher.compute_ff_tokens()
-            if not following:
-                token = self._nearest_to_end(matcher, kinds, tokens)
+            if not following or ends.intersection(following):
+                allowed = self.allowed(matcher, ends)
+                token = self._nearest_to_end(matcher, allowed, costs, step)
                 if token is None:
                     return None
-                kinds[int(self.kinds[token])] += 1
-                tokens[token] += 1
+                costs[self.kinds == self.kinds[token]] += _VARIETY
+                costs[token] += _REPEATED
+                step += 1
                 following = [token]
             plan += following
             if len(plan) > room or not matcher.consume_tokens(following):
@@ -104,33 +109,29 @@ class Vocabulary:
         return [*plan, self.end]
 
     def _nearest_to_end(
-        self, matcher: LLMatcher, kinds: Mapping[int, int], tokens: Mapping[int, int]
+        self, matcher: LLMatcher, allowed: Mask, costs: np.ndarray[Any, Any], step: int
     ) -> int | None:
         """Return the allowed token that closes most, or else that was taken least so far."""
-        allowed = self.allowed(matcher)
         if (allowed & self._marks).any():  # such as the end of reasoning
             return int((allowed & self._marks).argmax())
-        if (ending := self._end_of_string(matcher, allowed)) is not None:
+        if (ending := self._end_of_string(matcher, allowed, step)) is not None:
             return ending
         (candidates,) = np.nonzero(allowed)
         if not candidates.size:
             return None
-        costs = self.ranks[candidates]
-        for kind, count in kinds.items():
-            costs[self.kinds[candidates] == kind] += _VARIETY * count
-        for token, count in tokens.items():
-            costs[candidates == token] += _REPEATED * count
-        return int(candidates[costs.argmin()])
+        return int(candidates[costs[candidates].argmin()])
 
-    def _end_of_string(self, matcher: LLMatcher, allowed: Mask) -> int | None:
+    def _end_of_string(self, matcher: LLMatcher, allowed: Mask, step: int) -> int | None:
         """Return a quote, or a character after which one may come; None outside of strings."""
         if not self._characters or not allowed[self._characters[-1]]:
             return None  # "z" may come only inside of a string
         if allowed[self._quote]:
             return self._quote
+        all_of_them = step < _SWEEP or step % _SWEEP == 0
+        characters = self._characters if all_of_them else self._characters[-1:]
         ends = (
             character
-            for character in self._characters  # one may complete what a pattern asks for
+            for character in characters  # one may complete what a pattern asks for
             if matcher.validate_tokens([character, self._quote]) == 2
         )
         return next(ends, None)
@@ -163,11 +164,17 @@ class Constraint:
         self._matcher = vocabulary.matcher(grammar)
         self._left = max_tokens
         self._end_tokens = end_tokens
-        self._plan = vocabulary.plan(self._matcher, max_tokens)
+        self._steps = _MOST_STEPS
+        self._plan = self._find_plan(self._matcher, max_tokens)
+
+    def _find_plan(self, matcher: LLMatcher, room: int) -> list[int] | None:
+        plan = self._vocabulary.plan(matcher, min(room, self._steps), self._end_tokens)
+        self._steps -= min(room, self._steps) if plan is None else len(plan)
+        return plan
 
     def mask(self, size: int) -> torch.Tensor:
         """Return which of the tokens of a model with this many may come next."""
-        found = self._vocabulary.allowed(self._matcher)[:size]
+        found = self._vocabulary.allowed(self._matcher, self._end_tokens)[:size]
         allowed = torch.zeros(size, dtype=torch.bool)
         allowed[: len(found)] = torch.from_numpy(found)
         if self._matcher.is_accepting():
@@ -197,7 +204,7 @@ class Constraint:
     def _replace(self, token: int) -> int:
         """Return the token, or the next of the plan in its place, and update the plan."""
         if self._plan is None and self._left % _RETRY == 0:
-            self._plan = self._vocabulary.plan(self._matcher, self._left + 1)
+            self._plan = self._find_plan(self._matcher, self._left + 1)
         plan = self._plan
         if plan is None:  # the end was not near enough, as in reasoning that a text ends
             return token
@@ -208,7 +215,10 @@ class Constraint:
             after = self._matcher.deep_copy()
             new = None
             if after.consume_token(token):
-                new = self._vocabulary.plan(after, self._left)
+                new = self._find_plan(after, self._left)
+                if new is None and self._steps <= 0:
+                    self._plan = None
+                    return token
                 self.shortened |= new is None
         if new is None or len(new) - 1 > self._left:
             self.shortened |= new is not None

@@ -84,6 +84,15 @@ async def test_arguments_reach_the_template(client: Any) -> None:
     assert (await ask(client, reasoning_effort="low"))["usage"]["prompt_tokens"] == tokens
 
 
+@pytest.mark.parametrize("names", [["x" * 65], [f"x{n}" for n in range(17)]], ids=len)
+async def test_names_of_arguments_are_few_and_short(client: Any, names: list[str]) -> None:
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
+    arguments = dict.fromkeys(names, 1)
+    response = await client.post(CHAT, json={**body, "chat_template_kwargs": arguments})
+    assert response.status_code == 400
+
+
 async def test_an_argument_that_is_taken_is_refused(client: Any) -> None:
     model = (await client.get("/v1/models")).json()["data"][0]["id"]
     body = {"model": model, "messages": [{"role": "user", "content": "x"}]}

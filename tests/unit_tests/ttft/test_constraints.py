@@ -12,8 +12,8 @@ from llguidance import LLMatcher
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
-from langchain_sift.ttft.constraints import vocabulary_of
+from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, constraints
+from langchain_sift.ttft.constraints import Constraint, vocabulary_of
 from langchain_sift.ttft.generation import Continuation, generate
 
 if TYPE_CHECKING:
@@ -148,6 +148,31 @@ def test_a_grammar_that_no_decoder_supports_is_refused_before_anything_is_traine
     *pieces, outcome = engine.submit(request)
     jsonschema.validate(json.loads("".join(pieces)), TREE)
     assert outcome.tokens > 10
+
+
+def test_an_end_inside_a_string_is_not_text(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["[EOT]"])
+    end = tokenizer.convert_tokens_to_ids("[EOT]")
+    constraint = Constraint(
+        vocabulary_of(tokenizer), grammar({"type": "string"}), 9, frozenset([end])
+    )
+    quote = tokenizer('"', add_special_tokens=False).input_ids[-1]
+    constraint.take(quote)
+    assert not constraint.mask(end + 1)[end]
+    constraint.take(quote)
+    assert constraint.complete or constraint.mask(end + 1)[end]
+
+
+def test_planning_is_bounded(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    schema = {"type": "string", "minLength": 1000}
+    vocabulary = vocabulary_of(tiny_tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constraints, "_MOST_STEPS", 100)
+        constraint = Constraint(vocabulary, grammar(schema), 2000, frozenset())
+    assert constraint._steps == 0  # and the answer continues without a plan
+    token = int(constraint.mask(vocabulary.size).nonzero()[0])
+    assert constraint.take(token) == token
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(
