@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.answer_grammars import check_schemas
 from langchain_sift.language_models.answer_rules import AnswerRules
+from langchain_sift.language_models.call_settings import released_on_error
 from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.context import add_context
@@ -241,18 +242,21 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         call: Mapping[str, Any],
     ) -> ChatAnswer:
         """Return the reply to a conversation; nothing is done before it is iterated over."""
-        rules = AnswerRules.of(call)
-        settings = self._call_settings(
-            {name: value for name, value in call.items() if name not in OF_CONVERSATIONS},
-            stop=stop,
-            run=run_manager,
-            keep_special_tokens=bool(rules.tools),  # they may mark calls
-            conversation=True,
-        )
-        arguments = TemplateArguments.of(
-            self.chat_template_kwargs, enable_thinking=self.enable_thinking, call=call
-        )
-        query = "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
+        with released_on_error(call):
+            rules = AnswerRules.of(call)
+            settings = self._call_settings(
+                {name: value for name, value in call.items() if name not in OF_CONVERSATIONS},
+                stop=stop,
+                run=run_manager,
+                keep_special_tokens=bool(rules.tools),  # they may mark calls
+                conversation=True,
+            )
+            arguments = TemplateArguments.of(
+                self.chat_template_kwargs, enable_thinking=self.enable_thinking, call=call
+            )
+            query = (
+                "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
+            )
 
         def render_with(tokenizer: Any, context: str) -> list[int]:
             return rules.render(tokenizer, add_context(messages, context), arguments)

@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
-from langchain_sift.language_models.call_settings import CALL_SETTINGS
+from langchain_sift.language_models.call_settings import CALL_SETTINGS, released_on_error
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.ttft.model.tokens import text_tokens
@@ -162,7 +162,8 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         call: Mapping[str, object],
     ) -> Answer:
         """Return the answer to a prompt; nothing is done before it is iterated over."""
-        settings = self._call_settings(call, stop=stop, run=run)
+        with released_on_error(call):
+            settings = self._call_settings(call, stop=stop, run=run)
 
         def render(tokenizer: Any, context: str) -> list[int]:
             return text_tokens(tokenizer, prompt_with_context(prompt, context))

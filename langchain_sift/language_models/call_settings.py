@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,18 @@ CALL_SETTINGS = (
 
 # Number of documents to reserve training tokens for if the retriever's `k` is unknown.
 _UNKNOWN_K = 16
+
+
+@contextmanager
+def released_on_error(call: Mapping[str, object]) -> Iterator[None]:
+    """Release the reservation that a call passed if its arguments are refused in the block."""
+    try:
+        yield
+    except BaseException:
+        reservation = call.get("reservation")
+        if isinstance(reservation, Reservation):
+            reservation.release()
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

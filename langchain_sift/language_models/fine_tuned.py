@@ -167,7 +167,7 @@ class TestTimeFineTuning(BaseModel):
 
     _engine: Engine | None = PrivateAttr(default=None)
 
-    # The engine that was created last. All copies of a model share this list.
+    # The engine that was created last. Copies of a model that need the same share this list.
     _kept_engine: list[Engine] = PrivateAttr(default_factory=list)
 
     @field_validator("model")
@@ -230,12 +230,14 @@ class TestTimeFineTuning(BaseModel):
         super().__setattr__(name, value)
         if name in _FIELDS_OF_THE_ENGINE:
             self._engine = None
+            self._kept_engine = list(self._kept_engine)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values of some fields; it shares the engine if that fits."""
         copied = super().model_copy(update=update, deep=deep)
         if update and not _FIELDS_OF_THE_ENGINE.isdisjoint(update):
             copied._engine = None
+            copied._kept_engine = list(copied._kept_engine)  # keeps the weights
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

@@ -146,6 +146,8 @@ def test_a_changed_adapter_gets_another_engine_also_after_the_first_answer(
     changed.finetune = other
     answer(changed)
     assert changed.engine.config == other
+    assert model._kept_engine == [model.engine]
+    assert changed._kept_engine == [changed.engine]
     assert weight_loads == [str(tiny_model_path)]
     # What does not shape the adapters keeps the engine.
     assert changed.model_copy(update={"max_tokens": 2})._engine is changed.engine

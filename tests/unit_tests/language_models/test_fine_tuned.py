@@ -667,6 +667,10 @@ async def test_a_call_with_a_reservation_makes_no_other(chat: ChatTestTimeFineTu
     with pytest.raises(PromptTooLong):
         limited.invoke("The river " * 300, reservation=engine.admission.admit(0))
     assert engine.status().admitted == 0
+    for wrong in ({"response_format": 1}, {"chat_template_kwargs": 1}, {"top_p": 2}):
+        with pytest.raises(ArgumentError):
+            limited.invoke("The river", reservation=engine.admission.admit(0), **wrong)
+        assert engine.status().admitted == 0
 
 
 # --- caches -----------------------------------------------------------------------------------
