@@ -62,6 +62,18 @@ def test_the_results_are_those_of_the_committed_file() -> None:
         assert cells.split(" | ") == [*shown, f"{parts[0]['seconds']:.2f}"], method
 
 
+def test_the_answers_of_the_demo_are_those_of_the_committed_file() -> None:
+    found = result("handbook.json")
+    assert f"`{found['command']}`, {found['date']}, commit {found['commit']}" in README
+    rows = re.findall(r"^\| [^|]* \(`([a-z:]+)`\) \| (.*) \|$", README, re.MULTILINE)
+    methods = found["protocols"]["qa"]["methods"]
+    assert [method for method, _ in rows] == list(methods)
+    for method, cells in rows:
+        scores, errors = (methods[method][key] for key in ("scores", "score_errors"))
+        shown = [f"{scores[name]:.2f} ± {errors[name]:.2f}" for name in ("contains", "f1")]
+        assert cells.split(" | ") == shown, method
+
+
 def test_the_figures_of_retrieval_are_those_of_the_committed_file() -> None:
     file = ROOT / "examples" / "evidence" / "retrieval.json"
     found = json.loads(file.read_text(encoding="utf-8"))
