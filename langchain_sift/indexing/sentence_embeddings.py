@@ -43,7 +43,7 @@ class SentenceTransformerEmbeddings(Embeddings):
         from sentence_transformers import SentenceTransformer
 
         self.model_name = name
-        settings = settings or LoadSettings()
+        settings = self._settings = settings or LoadSettings()
         options: dict[str, object] = {"use_safetensors": True}
         if settings.dtype is not None:
             options["dtype"] = settings.dtype
@@ -63,6 +63,18 @@ class SentenceTransformerEmbeddings(Embeddings):
                 f"cannot load the sentence-transformer {name!r}: {reason}"
             ) from error
         self._lock = threading.Lock()  # the tokenizer's settings are those of one call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what loads the model again where it is unpickled."""
+        return type(self), (self.model_name, self._settings)
+
+    def __copy__(self) -> SentenceTransformerEmbeddings:
+        """Return this object: nothing of it changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SentenceTransformerEmbeddings:
+        """Return this object: nothing of it changes."""
+        return self
 
     @property
     def tokenizer(self) -> Any:
@@ -93,17 +105,26 @@ class SentenceTransformerEmbeddings(Embeddings):
 
 
 def is_sentence_transformer(name: str) -> bool:
-    """Return True if a folder, or a repository of the hub, holds a sentence-transformer."""
+    """Return True if a folder, or a repository of the hub, holds a sentence-transformer.
+
+    Raises:
+        ModelLoadError: If the hub cannot be asked, and nothing of the repository is cached.
+    """
     path = Path(name)
-    if path.exists() or path.is_absolute() or name.startswith("."):
+    if path.exists() or path.is_absolute() or name.startswith(".") or name.endswith(".gguf"):
         return (path / _MODULES).is_file()
     require("ttft", "huggingface_hub")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
 
     try:
         hf_hub_download(name, _MODULES)
-    except Exception:  # noqa: BLE001 - whoever loads the model reports why it is not there
-        return False
+    except (errors.RemoteEntryNotFoundError, errors.RepositoryNotFoundError, ValueError):
+        return False  # whoever loads the model reports why it is not there
+    except Exception as error:
+        if constants.HF_HUB_OFFLINE or try_to_load_from_cache(name, "config.json"):
+            return False
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelLoadError(f"cannot ask the hub for the model {name!r}: {reason}") from error
     return True
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +144,24 @@ def test_another_model_is_none(tiny_model_path: Path, tmp_path: Path) -> None:
     assert not is_sentence_transformer(str(tiny_model_path))
     assert not is_sentence_transformer(str(tmp_path / "nothing"))
     assert not is_sentence_transformer("./nothing")
+    assert not is_sentence_transformer("nothing.gguf")
+
+
+def test_a_hub_that_cannot_be_asked_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ModelLoadError, match="'org/other': no route"):
+        is_sentence_transformer("org/other")
+
+
+def test_copies_share_the_model_and_a_pickle_loads_it(model: Path) -> None:
+    embeddings = SentenceTransformerEmbeddings(str(model))
+    assert copy.copy(embeddings) is copy.deepcopy(embeddings) is embeddings
+    loaded = pickle.loads(pickle.dumps(embeddings))  # noqa: S301 - made in this line
+    assert loaded.embed_query("A river") == embeddings.embed_query("A river")
 
 
 def test_pickles_damage_and_code_are_refused(model: Path, tmp_path: Path) -> None:
