@@ -22,8 +22,11 @@ from langchain_sift.errors import ModelLoadError, require
 _CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PROBE_TOKENS = 8
-# Far above what rounding to bfloat16 or to 4 bits changes, far below what an adapter changes.
+# Error of the merged weights, as a share of what the adapter changes, and in roundings of logits.
 _TOLERANCE = 0.2
+_ROUNDINGS = 8.0
+_WRAPPED = (".modules_to_save.", ".original_module.")
+_STORED = ("", ".base_layer", ".modules_to_save")
 _TASKS = (None, "CAUSAL_LM")
 
 
@@ -116,13 +119,17 @@ def merge(
         )
     misfit = f"its adapter does not fit the base model {adapter.base!r} that it names"
     try:
+        stored = load_file(adapter.folder / ADAPTER_WEIGHTS)
+        _add_rows(base, stored)
         adapted = PeftModel.from_pretrained(base, str(adapter.folder), torch_device="cpu")
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys()
-        stored = load_file(adapter.folder / ADAPTER_WEIGHTS).keys()
     except Exception as error:  # of many kinds: other layers, other shapes, damaged files
-        reason = str(error).strip().partition("\n")[0]
+        lines = [*map(str.strip, str(error).splitlines()), ""]
+        reason = next((line for line in lines if "size mismatch" in line), lines[0])
         raise ModelLoadError(f"{misfit}: {reason}") from error
-    if different := (expected - stored) | (stored - expected - adapted.state_dict().keys()):
+    # peft stores layers with added tokens as it wraps them, too.
+    needed = {key for key in stored if not any(part in key for part in _WRAPPED)}
+    if different := (expected - stored.keys()) | (needed - expected - adapted.state_dict().keys()):
         raise ModelLoadError(
             f"{misfit}: {len(different)} weights are in one of them only, such as {min(different)}"
         )
@@ -138,13 +145,41 @@ def _merged(adapted: Any) -> PreTrainedModel:
     token_ids = torch.arange(_PROBE_TOKENS, device=model.device)[None]
     try:
         separate = model(token_ids).logits.float()
+        with adapted.disable_adapter():
+            effect = (model(token_ids).logits.float() - separate).norm()
+        _untie(model)
         model = adapted.merge_and_unload()
     except Exception as error:  # peft's layers raise several
         raise ModelLoadError(f"its adapter cannot be merged into weights: {error}") from error
-    difference = (model(token_ids).logits.float() - separate).norm() / separate.norm()
-    if not difference < _TOLERANCE:
+    error_norm = (model(token_ids).logits.float() - separate).norm()
+    rounding = _ROUNDINGS * torch.finfo(model.dtype).eps * separate.norm()
+    if not error_norm <= _TOLERANCE * effect + rounding:
         raise ModelLoadError(
             "its adapter cannot be merged into weights: with the adapter merged, the logits differ "
-            f"by {difference:.1%}"
+            f"by {error_norm / effect:.1%} of what the adapter changes"
         )
     return model
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give the output layer its own weights if the adapter changes one of two tied layers."""
+    untyped: Any = model
+    layers = [untyped.get_input_embeddings(), untyped.get_output_embeddings()]
+    first, last = (getattr(layer, "base_layer", layer) for layer in layers)
+    is_adapted = [first, last] != layers
+    if is_adapted and last is not None and last.weight is first.weight:
+        last.weight = torch.nn.Parameter(last.weight.clone())
+        model.config.get_text_config().tie_word_embeddings = False
+        model.config.tie_word_embeddings = False
+
+
+def _add_rows(base: PreTrainedModel, stored: Mapping[str, torch.Tensor]) -> None:
+    """Add rows for the tokens that were added before the adapter was trained."""
+    untyped: Any = base
+    embeddings = untyped.get_input_embeddings()
+    layers = (embeddings, untyped.get_output_embeddings())
+    names = [name for name, module in base.named_modules() if module in layers]
+    keys = [f"base_model.model.{name}{part}.weight" for name in names for part in _STORED]
+    rows = max((len(stored[key]) for key in keys if key in stored), default=0)
+    if rows > embeddings.num_embeddings:
+        base.resize_token_embeddings(rows, mean_resizing=False)

@@ -177,7 +177,7 @@ def _load_weights(name: str, source: _Source) -> PreTrainedModel:
     return model
 
 
-def _load_any(name: str, source: _Source) -> PreTrainedModel:
+def _load_any(name: str, source: _Source, above: tuple[ModelName, ...] = ()) -> PreTrainedModel:
     """Load a GGUF file, an adapter with its base model, or safetensors files."""
     folder = folder_of(source.name, source.revision)
     if source.name.gguf_file is not None:
@@ -193,9 +193,11 @@ def _load_any(name: str, source: _Source) -> PreTrainedModel:
                 f"{source.quantization!r} out, or merge {name!r} with peft and save it first"
             )
         place = parse_name(base)
-        if place == source.name:
-            raise ModelLoadError("this is the adapter itself")
-        return _load_any(base, replace(source, name=place, revision=revision))
+        if place in (source.name, *above):
+            raise ModelLoadError("this is the adapter itself, or one that needs it as its base")
+        return _load_any(
+            base, replace(source, name=place, revision=revision), (source.name, *above)
+        )
 
     return merge(adapter, load_base)
 

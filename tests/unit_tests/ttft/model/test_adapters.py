@@ -15,7 +15,7 @@ import torch
 from gguf_files import write_gguf
 from langchain_core.documents import Document
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from langchain_sift import FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
@@ -81,6 +81,49 @@ def test_the_weights_are_those_that_peft_merges(
     assert state.keys() == merged.state_dict().keys()
     assert all(torch.equal(state[name], part) for name, part in merged.state_dict().items())
     assert not torch.allclose(loaded.model(TOKENS).logits, tiny_model(TOKENS).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize(
+    ("target", "saved", "added"),
+    [
+        (["lm_head"], None, 0),
+        (["embed_tokens"], None, 0),
+        (["q_proj"], None, 2),
+        (["q_proj"], ["lm_head", "embed_tokens"], 2),
+    ],
+)
+def test_adapters_of_tied_layers_and_added_tokens_compute_as_in_peft(
+    target: list[str], saved: list[str] | None, added: int, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    base: Any = AutoModelForCausalLM.from_pretrained(tiny_model_path)
+    config = type(base.config)(**{**base.config.to_dict(), "tie_word_embeddings": True})
+    base = LlamaForCausalLM(config)
+    base.save_pretrained(tmp_path / "base")
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    base.resize_token_embeddings(base.config.vocab_size + added)
+    lora = LoraConfig(
+        r=4,
+        target_modules=target,
+        modules_to_save=saved,
+        task_type="CAUSAL_LM",
+        init_lora_weights=False,
+    )
+    adapted: Any = get_peft_model(base, lora).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = load_language_model(
+        tmp_path / "adapter", AutoTokenizer.from_pretrained(tiny_model_path), dtype="float32"
+    )
+    torch.testing.assert_close(loaded.model(TOKENS).logits, adapted(TOKENS).logits)
+
+
+def test_adapters_that_name_each_other_are_refused(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    edit(folder, base_model_name_or_path=str(other))
+    edit(other, base_model_name_or_path=str(folder))
+    with pytest.raises(ModelLoadError, match="or one that needs it as its base"):
+        load_language_model(folder)
 
 
 def test_base_and_adapter_are_different_models(adapter: Path, tiny_model_path: Path) -> None:
