@@ -9,6 +9,7 @@ one with thousands of items, continues without a plan and may be cut by `max_tok
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,18 +61,21 @@ class Vocabulary:
         self._marks = np.array(marks, dtype=bool)
         single = {text[0]: token for token, text in enumerate(texts) if len(text) == 1}
         self._quote = single.get(ord('"'), self.end)
-        self._characters = [
-            single[code] for code in sorted(single) if chr(code).isalnum() and code < 128
-        ]
+        codes = sorted(code for code in single if chr(code).isalnum() and code < 128)
+        self._characters = [single[code] for code in codes]
         self.ranks = np.array([_rank(text) for text in texts], dtype=np.float32)
         self.kinds = np.array([_kind(text) for text in texts], dtype=np.int16)
+        self._compiled = functools.lru_cache(maxsize=32)(self._compile)
 
     def matcher(self, grammar: str) -> LLMatcher:
-        """Return a matcher at the beginning of an answer.
+        """Return a matcher at the beginning of an answer; the last grammars are compiled once.
 
         Raises:
             ArgumentError: If the grammar is invalid or too large.
         """
+        return self._compiled(grammar).deep_copy()
+
+    def _compile(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self.tokens, grammar)
         if matcher.is_error():
             raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
@@ -197,8 +201,8 @@ class Constraint:
             self.finish_reason = "length"
             return min(self._end_tokens, default=token)
         self._matcher.consume_token(token)
-        ended = self._matcher.is_accepting() and not self._end_tokens
-        self.complete = ended or self._matcher.is_stopped()
+        self.complete = self._matcher.is_stopped()
+        self.complete |= self._matcher.is_accepting() and not self._end_tokens
         return token
 
     def _replace(self, token: int) -> int:
@@ -208,12 +212,11 @@ class Constraint:
         plan = self._plan
         if plan is None:  # the end was not near enough, as in reasoning that a text ends
             return token
-        following = [token, *plan]
-        if self._matcher.validate_tokens(following) == len(following):
-            new: list[int] | None = plan  # as inside a string
-        else:
+        # All of the plan may follow inside of a string, or what the token leaves of it.
+        valid, rests = self._matcher.validate_tokens, [plan[done:] for done in range(8)]
+        new = next((r for r in rests[::-1] if r and valid([token, *r]) > len(r)), None)
+        if new is None:
             after = self._matcher.deep_copy()
-            new = None
             if after.consume_token(token):
                 new = self._find_plan(after, self._left)
                 if new is None and self._steps <= 0:
@@ -267,7 +270,7 @@ class FormatChoice(LogitsProcessor):
 def _rank(text: bytes) -> int:
     """Return the preference of a token in a plan; the lowest first."""
     stripped = text.strip()
-    if not stripped:
+    if not stripped or b"\\" in stripped:
         return _ESCAPE
     if stripped == b'"':
         return _QUOTE
@@ -275,8 +278,6 @@ def _rank(text: bytes) -> int:
         return _CLOSING
     if stripped.isdigit():
         return _DIGIT
-    if b"\\" in stripped:
-        return _ESCAPE
     return _OPENING if _OPENERS.intersection(stripped) else _OTHER
 
 

@@ -175,6 +175,17 @@ def test_planning_is_bounded(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     assert constraint.take(token) == token
 
 
+def test_tokens_of_a_known_plan_are_taken_without_planning(
+    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = vocabulary_of(tiny_tokenizer)
+    constraint = Constraint(vocabulary, grammar(TREE), 60, frozenset())
+    *plan, _ = vocabulary.plan(vocabulary.matcher(grammar(TREE)), 60, frozenset()) or ()
+    monkeypatch.setattr(vocabulary, "plan", None)
+    assert [constraint.take(token) for token in plan] == plan
+    assert constraint.complete
+
+
 def test_a_tokenizer_without_an_end_of_text_is_refused(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
