@@ -120,8 +120,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return a model that may call these tools.
 
-        The tokenizer's chat template describes the tools to the model. Calls are read in the
-        formats of the common local models.
+        The tokenizer's chat template describes the tools to the model, or a system text if the
+        template has no place for them. Calls are read in the formats of the common local models.
 
         Args:
             tools: Tools of any kind that LangChain accepts.
@@ -130,14 +130,13 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
                 and the others are not offered. With "none" no tool is offered. The dicts of
                 OpenAI and Anthropic for these are accepted.
             strict: If True, the arguments of every call follow the tool's schema, also where the
-                model may answer with text; templates that write calls in another format than JSON
-                leave them to the model. None means that each tool says so itself.
+                model may answer with text; templates without tools, or with calls in another
+                format than JSON, leave them to the model. None means that each tool says so itself.
             **kwargs: Other arguments to bind.
 
         Raises:
             ArgumentError: If a tool is not a function, `tool_choice` names no tool, or no decoder
-                supports the schema of a strict tool. When called: if the tokenizer's template does
-                not support tools, unless `tool_choice` requires a call.
+                supports the schema of a strict tool.
         """
         chosen, must_call = choose_tools(convert_tools(tools, strict=strict), tool_choice)
         check_schemas(chosen)
@@ -161,8 +160,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
                 "json_schema", JSON that follows the schema. Both describe the schema to the
                 model, with any chat template or none. With "json_mode" your prompt must ask for
                 the JSON.
-            **kwargs: `strict`; False lets the model answer as it likes where no decoder supports
-                the schema.
+            **kwargs: `strict`. With "function_calling", False allows any arguments if no decoder
+                supports the schema. The other methods follow the schema in any case.
 
         The answer follows the schema whatever the model would say, and ends within `max_tokens`,
         if there is room for the shortest object. Otherwise an `OutputParserException` says so.
@@ -275,7 +274,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return the length of the context, without loading the model."""
-        return model_profile(self.model, self.revision)
+        return model_profile(self.model, self.revision, self.gguf_file)
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

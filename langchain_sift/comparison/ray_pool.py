@@ -56,6 +56,8 @@ class ActorModel:
     revision: str | None
     dtype: str
     quantization: str | None
+    device: str | None
+    """"cpu", "cuda" or another type of device. None means the default of the actor's machine."""
     limits: Limits
     settings: MeasurementSettings
 
@@ -79,7 +81,10 @@ class ActorModel:
         revision = None if files.is_folder else Path(str(weights.name_or_path)).name
         name = join_gguf_file(files.place, files.gguf_file)
         dtype = str(weights.dtype).removeprefix("torch.")
-        return cls(name, revision, dtype, language_model.quantization, limits, settings)
+        asked = language_model.requested_device
+        device = asked and asked.partition(":")[0]  # Ray numbers the GPUs of each actor anew
+        quantization = language_model.quantization
+        return cls(name, revision, dtype, quantization, device, limits, settings)
 
 
 class _Actor:
@@ -91,6 +96,7 @@ class _Actor:
             revision=model.revision,
             dtype=model.dtype,
             quantization=model.quantization,
+            device=model.device,
         )
         engine = shared_engine(language_model, model.settings.finetune, model.limits)
         self._measurer = Measurer(engine, model.settings)
@@ -140,7 +146,7 @@ class RayPool:
             self._started_ray = True
         try:
             actor: Any = ray.remote(_Actor)
-            self._create = actor.options(**_share(_nodes(), self._count)).remote
+            self._create = actor.options(**_share(_nodes(), self._count, self._model.device)).remote
             for _ in range(self._count):
                 self._start_actor()
         except BaseException:
@@ -261,14 +267,16 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _share(nodes: Sequence[dict[str, float]], count: int) -> dict[str, float]:
+def _share(nodes: Sequence[dict[str, float]], count: int, device: str | None) -> dict[str, float]:
     """Return the resources of one actor: a GPU if the cluster has any, else an equal share of CPUs.
+
+    On the device "cpu" an actor needs no GPU.
 
     Raises:
         ArgumentError: If the cluster has not enough for all.
     """
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if gpus:
+    if gpus and device != "cpu":
         if count > gpus:
             raise ArgumentError(
                 f"each Ray actor needs a GPU, and the cluster has {gpus}: use at most so many"

@@ -15,7 +15,7 @@ from langchain_sift.language_models.conversations import without_reasoning
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.tool_calls import ToolCallReader
 from langchain_sift.language_models.tools import Tool
-from langchain_sift.language_models.turn_forms import adapted_forms, calls_as_text
+from langchain_sift.language_models.turn_forms import adapted_forms, calls_as_text, results_as_text
 from langchain_sift.language_models.turns import (
     Turn,
     TurnCall,
@@ -41,6 +41,11 @@ _PROBE = "langchain_sift_probe"
 _CALL = (
     "Answer with the call of one of these functions, as a JSON object of its name and its "
     'arguments such as {"name": ..., "arguments": {...}}, and with nothing else:\n'
+)
+_MAY_CALL = (
+    "You may call one of these functions. To call it, answer with a JSON object of its name and "
+    'its arguments such as {"name": ..., "arguments": {...}}, and with nothing else. Otherwise '
+    "answer in plain text. The functions:\n"
 )
 _HELLO: Turn = {"role": "user", "content": "Hello"}
 _PROBE_TOOL: Tool = {
@@ -72,30 +77,30 @@ def render(
     Args:
         tokenizer: The model's tokenizer.
         messages: At least one message.
-        tools: The tools that the model may call.
-        must_call: If True, the prompt ends with the `call_opening`. A template without a place
-            for tools gets them as a system text.
+        tools: The tools that the model may call. A template without a place for tools gets them
+            as a system text.
+        must_call: If True, the prompt ends with the `call_opening`.
         arguments: Further arguments for the template.
 
     Raises:
-        ArgumentError: If the template refuses the conversation or does not support tools, or a
-            message holds more than text.
+        ArgumentError: If the template refuses the conversation, or a message holds more than text.
     """
     if not messages:
         raise ArgumentError("a conversation needs at least one message")
     parameter = _tools_parameter(tokenizer) if tools else ""
-    if must_call and not parameter:
-        messages = with_instructions(messages, _CALL + json.dumps(tools, ensure_ascii=False))
+    describe = bool(tools) and not parameter
+    if describe:
+        purpose = _CALL if must_call else _MAY_CALL
+        messages = with_instructions(messages, purpose + json.dumps(tools, ensure_ascii=False))
         tools = ()
-    if tools and not parameter:
-        raise ArgumentError(
-            "the model's chat template does not support tools: use an instruct "
-            "model whose template does, such as Qwen, Llama 3.1 or later or Mistral, or "
-            "describe the tools in the prompt"
-        )
+    turns = to_turns(messages)
+    if describe:
+        turns = results_as_text(calls_as_text(turns))
     if not tokenizer.chat_template:
-        return text_tokens(tokenizer, to_text(messages))
-    turns = without_reasoning(to_turns(messages), reasoning_markers(tokenizer))
+        texts = [turn["content"] for turn in turns]
+        text = "\n\n".join(texts) if describe else to_text(messages)
+        return text_tokens(tokenizer, text)
+    turns = without_reasoning(turns, reasoning_markers(tokenizer))
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
     further = arguments.for_template(tokenizer) if arguments else {}

@@ -35,6 +35,18 @@ def calls_as_text(turns: list[Turn]) -> list[Turn]:
     return adapted
 
 
+def results_as_text(turns: list[Turn]) -> list[Turn]:
+    """Write the results of tools into human turns, for templates without tools."""
+    adapted: list[Turn] = []
+    for turn in turns:
+        if turn["role"] == "tool":
+            content = f"Result of {turn.get('name', 'the function')}: {turn['content']}"
+            adapted.append({"role": "user", "content": content})
+        else:
+            adapted.append(turn)
+    return merge_turns(adapted)
+
+
 def _with_short_ids(turns: list[Turn]) -> list[Turn]:
     """Give calls ids of nine letters and digits: Mistral's templates refuse all others."""
 

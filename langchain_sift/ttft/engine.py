@@ -123,7 +123,8 @@ class Engine:
             skip_reason: As in `request`.
 
         Raises:
-            ArgumentError: If a token is not in the model's vocabulary, or no gradient passes it.
+            ArgumentError: If a token is not in the model's vocabulary, or no gradient passes the
+                model.
         """
         check_texts("texts", texts)
         if skip_reason is not None:

@@ -32,6 +32,8 @@ from unit_tests.tool_model import (
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.answer import Answer
+from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.chat_templates import render
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 ToolModel = tuple["PreTrainedModel", "PreTrainedTokenizerFast"]
 QUESTION = {"messages": [HumanMessage(WEATHER)]}
-NO_TOOLS = "does not support tools"
 
 # The model that calls tools has to be trained first.
 pytestmark = pytest.mark.slow
@@ -332,26 +333,15 @@ def test_an_unknown_method_is_an_error(chat: ChatTestTimeFineTuned) -> None:
 # Models without tools.
 
 
-async def test_a_template_without_tools_is_an_error_with_the_cure(
-    toolless: ChatTestTimeFineTuned,
+def test_without_tools_in_the_template_a_call_is_a_json_object(
+    toolless: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = toolless.bind_tools([get_weather])
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        bound.invoke(WEATHER)
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        await bound.ainvoke(WEATHER)
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        [*bound.stream(WEATHER)]
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        [chunk async for chunk in bound.astream(WEATHER)]
-
-
-async def test_an_agent_raises_the_same_error(toolless: ChatTestTimeFineTuned) -> None:
-    agent = create_agent(toolless, tools=[get_weather])
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        agent.invoke(QUESTION)
-    with pytest.raises(ArgumentError, match=NO_TOOLS):
-        await agent.ainvoke(QUESTION)
+    said = iter(['{"name": "get_weather", "arguments": {"location": "Rome"}}', "It is sunny."])
+    monkeypatch.setattr(Answer, "__iter__", lambda _: iter([next(said)]))
+    monkeypatch.setattr(ChatAnswer, "_metadata", lambda _: {})
+    _, call, _, answer = create_agent(toolless, [get_weather]).invoke(QUESTION)["messages"]
+    assert [made["args"] for made in call.tool_calls] == [{"location": "Rome"}]
+    assert (answer.text, answer.tool_calls) == ("It is sunny.", [])
 
 
 def test_an_agent_without_tools_needs_no_template_with_tools(

@@ -37,6 +37,9 @@ class LanguageModel:
     again: Callable[[], LanguageModel] | None = field(default=None, repr=False)
     """Loads the same model, in another process. None means a model that was passed loaded."""
 
+    requested_device: str | None = None
+    """The device that was asked for. None means the default of each machine."""
+
     def __post_init__(self) -> None:
         """Reject a model and a tokenizer that cannot work together.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from langchain_sift.checks import check_choice
+from langchain_sift.errors import ArgumentError
 
 DTYPES = ("bfloat16", "float16", "float32")
 QUANTIZATIONS = ("4bit", "8bit")
@@ -33,4 +34,19 @@ class LoadSettings:
         if self.dtype is not None:
             check_choice("dtype", self.dtype, DTYPES)
         if self.quantization is not None:
-            check_choice("quantization", self.quantization, QUANTIZATIONS)
+            check_quantization(self.quantization)
+
+
+def check_quantization(quantization: str) -> None:
+    """Check the name of a quantization.
+
+    Raises:
+        ArgumentError: If it is not "4bit" or "8bit".
+    """
+    if quantization == "gguf":
+        raise ArgumentError(
+            "quantization='gguf' cannot be trained: products with packed GGUF weights run in "
+            "compiled code that is downloaded from the hub, and pass no gradient; leave "
+            "quantization out, and the weights are unpacked"
+        )
+    check_choice("quantization", quantization, QUANTIZATIONS)

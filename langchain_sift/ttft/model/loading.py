@@ -39,7 +39,7 @@ from langchain_sift.ttft.model.gguf import (
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.names import ModelName, join_gguf_file, parse_name
 from langchain_sift.ttft.model.quantization import (
-    check_quantization,
+    check_can_quantize,
     is_stored_quantized,
     quantization_config,
     settle_layers,
@@ -105,7 +105,8 @@ def load_language_model(
         ArgumentError: If an argument is out of range, a loaded model comes without a tokenizer
             or with settings for loading, model and tokenizer do not fit together, or a loaded
             model is not causal.
-        MissingExtraError: If `quantization` needs a package that is not installed.
+        MissingExtraError: If a package is missing that `quantization`, a GGUF file (gguf,
+            accelerate) or an adapter (peft) needs.
         ModelLoadError: If the model or the tokenizer does not exist, is not safe to load, or the
             model is not causal.
     """
@@ -132,7 +133,7 @@ def load_language_model(
         dtype=dtype,
         quantization=quantization,
     )
-    check_quantization(quantization)
+    check_can_quantize(quantization)
     target = resolve_device(device)
     with _load_errors(f"the model {name!r}"):
         place = parse_name(name)
@@ -146,7 +147,8 @@ def load_language_model(
         # From the folder of the weights: the hub may have another revision by now.
         origin = str(weights.name_or_path), place.gguf_file
         tokenizer = _tokenizers.get(origin, lambda: _load_tokenizer(name, *origin))
-    return LanguageModel(name, weights, tokenizer, quantization, again)
+    asked = None if device is None else str(target)
+    return LanguageModel(name, weights, tokenizer, quantization, again, asked)
 
 
 def _wrap(

@@ -10,10 +10,10 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from langchain_sift.errors import ArgumentError, require
-from langchain_sift.ttft.model.load_settings import QUANTIZATIONS
+from langchain_sift.ttft.model.load_settings import check_quantization
 
 
-def check_quantization(quantization: str | None) -> None:
+def check_can_quantize(quantization: str | None) -> None:
     """Check the setting, and that the packages it needs are installed.
 
     Raises:
@@ -22,15 +22,7 @@ def check_quantization(quantization: str | None) -> None:
     """
     if quantization is None:
         return
-    if quantization == "gguf":
-        raise ArgumentError(
-            "quantization='gguf' cannot be trained: products with packed GGUF weights run in "
-            "compiled code that is downloaded from the hub, and pass no gradient; leave "
-            "quantization out, and the weights are unpacked"
-        )
-    if quantization not in QUANTIZATIONS:
-        names = ", ".join(f'"{name}"' for name in QUANTIZATIONS)
-        raise ArgumentError(f"quantization must be None or one of {names}, got {quantization!r}")
+    check_quantization(quantization)
     require("quantized", "bitsandbytes", "accelerate")
 
 

@@ -22,18 +22,19 @@ def test_equal_shares_fit_into_the_nodes_and_larger_ones_do_not(cpus, count):
     nodes = [{"CPU": float(number)} for number in cpus]
     if sum(cpus) < count:
         with pytest.raises(ArgumentError, match=f"the cluster has {sum(cpus)}"):
-            _share(nodes, count)
+            _share(nodes, count, None)
         return
-    share = _share(nodes, count)["num_cpus"]
+    share = _share(nodes, count, None)["num_cpus"]
     assert sum(number // share for number in cpus) >= count
     assert sum(number // (share + 1) for number in cpus) < count
 
 
 def test_each_actor_has_a_gpu_if_the_cluster_has_any():
     nodes = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}]
-    assert _share(nodes, 2) == {"num_gpus": 1, "num_cpus": 1}
+    assert _share(nodes, 2, None) == {"num_gpus": 1, "num_cpus": 1}
     with pytest.raises(ArgumentError, match="the cluster has 2"):
-        _share(nodes, 3)
+        _share(nodes, 3, None)
+    assert _share(nodes, 2, "cpu") == {"num_cpus": 8}
 
 
 @pytest.mark.slow
@@ -41,6 +42,9 @@ def test_an_actor_loads_the_same_folder_in_the_same_precision(tiny_model_path):
     loaded = load_language_model(tiny_model_path, dtype="float32")
     model = ActorModel.like(loaded, **SETTINGS)
     assert (model.name, model.revision, model.dtype) == (str(tiny_model_path), None, "float32")
+    assert model.device is None
+    loaded = load_language_model(tiny_model_path, dtype="float32", device="cpu")
+    assert ActorModel.like(loaded, **SETTINGS).device == "cpu"
 
 
 def test_a_model_of_the_hub_is_the_same_commit(tiny_model, tiny_tokenizer, monkeypatch):

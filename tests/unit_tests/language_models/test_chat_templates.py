@@ -276,7 +276,7 @@ def test_a_named_template_for_tools_is_used_if_there_is_one(templated: Templated
     several.chat_template = {"default": CHATML, "tool_use": QWEN}
     assert "<tools>" in shown(several, [HumanMessage("x")], tools=TOOLS)
     several.chat_template = {"rag": CHATML}
-    with pytest.raises(ArgumentError, match="not support tools"):
+    with pytest.raises(ArgumentError, match="refuses the conversation"):
         render(several, [HumanMessage("x")], tools=TOOLS)
 
 
@@ -306,12 +306,20 @@ def test_with_must_call_the_prompt_ends_with_the_beginning_of_a_call(
 
 
 @pytest.mark.parametrize("template", [None, CHATML, GEMMA], ids=["none", "chatml", "gemma"])
-def test_tools_without_support_in_the_template_are_an_error_with_the_cure(
+def test_tools_without_support_in_the_template_are_described_in_the_conversation(
     templated: Templated, template: str | None
 ) -> None:
-    tokenizer = templated(template)
-    with pytest.raises(ArgumentError, match=r"template does not support tools.*Qwen"):
-        render(tokenizer, [HumanMessage("x")], tools=TOOLS)
+    call = {"name": "search", "args": {"query": "q"}, "id": "1"}
+    conversation = [
+        HumanMessage("x"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("Yes.", tool_call_id="1"),
+    ]
+    text = shown(templated(template), conversation, tools=TOOLS)
+    assert "You may call" in text
+    assert all(json.dumps(tool) in text for tool in TOOLS)
+    assert '"arguments": {"query": "q"}' in text
+    assert "Result of search: Yes." in text
 
 
 def test_the_query_is_the_last_human_text() -> None:

@@ -34,6 +34,7 @@ from langchain_sift import (
 from langchain_sift.config import Limits
 from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
 from langchain_sift.language_models.identity import cache_key
+from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.ttft import Engine
 from langchain_sift.ttft.training.trainer import Trainer
 
@@ -950,3 +951,13 @@ def test_the_context_length_is_known_without_loading_the_weights(
     assert named.profile is not None
     assert named.profile["max_input_tokens"] == 256
     assert named._engine is None
+
+
+def test_the_context_length_of_an_adapter_is_that_of_its_base(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    described = {"base_model_name_or_path": str(tiny_model_path)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(described))
+    assert ChatTestTimeFineTuned(model=str(tmp_path)).profile == model_profile(
+        str(tiny_model_path), None
+    )

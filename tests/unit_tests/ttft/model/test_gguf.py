@@ -20,6 +20,7 @@ from langchain_core.documents import Document
 from langchain_sift import ChatTestTimeFineTuned, HiddenStateEmbeddings, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import load_language_model
+from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -95,6 +96,8 @@ def test_both_models_and_the_embeddings_take_a_file(file: Path) -> None:
     llm = TestTimeFineTunedLLM(
         model=str(file.parent), gguf_file=file.name, dtype="float32", max_tokens=4
     )
+    assert chat.profile is not None
+    assert chat.profile["max_input_tokens"] == chat.engine.language_model.context_length
     assert chat.engine is llm.engine
     before = chat.engine.language_model.fingerprint
     assert chat.invoke(TEXT, documents=DOCUMENTS).response_metadata["ttft"]["steps"] == 1
@@ -208,5 +211,7 @@ def test_the_extra_is_named_where_a_package_is_missing(
 def test_packed_weights_and_a_second_quantization_are_refused(file: Path) -> None:
     with pytest.raises(ArgumentError, match="pass no gradient"):
         load_language_model(file, quantization="gguf")
+    with pytest.raises(ArgumentError, match="pass no gradient"):
+        LoadSettings(quantization="gguf")
     with pytest.raises(ArgumentError, match="quantized already"):
         load_language_model(file, quantization="8bit")
