@@ -43,9 +43,8 @@ _CALL = (
     'arguments such as {"name": ..., "arguments": {...}}, and with nothing else:\n'
 )
 _MAY_CALL = (
-    "You may call one of these functions. To call it, answer with a JSON object of its name and "
-    'its arguments such as {"name": ..., "arguments": {...}}, and with nothing else. Otherwise '
-    "answer in plain text. The functions:\n"
+    "You may call one of these functions: then answer with a JSON object of its name and its "
+    'arguments such as {"name": ..., "arguments": {...}}, and with nothing else:\n'
 )
 _HELLO: Turn = {"role": "user", "content": "Hello"}
 _PROBE_TOOL: Tool = {
@@ -94,12 +93,10 @@ def render(
         messages = with_instructions(messages, purpose + json.dumps(tools, ensure_ascii=False))
         tools = ()
     turns = to_turns(messages)
-    if describe:
-        turns = results_as_text(calls_as_text(turns))
+    turns = results_as_text(calls_as_text(turns)) if describe else turns
     if not tokenizer.chat_template:
         texts = [turn["content"] for turn in turns]
-        text = "\n\n".join(texts) if describe else to_text(messages)
-        return text_tokens(tokenizer, text)
+        return text_tokens(tokenizer, "\n\n".join(texts) if describe else to_text(messages))
     turns = without_reasoning(turns, reasoning_markers(tokenizer))
     if parameter == "system":
         turns = _with_tools_in_system_turn(turns, tools)
