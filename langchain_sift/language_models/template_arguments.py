@@ -109,7 +109,7 @@ class TemplateArguments:
         """Return the arguments; warn once of each that the tokenizer's template does not read."""
         values, effort = dict(self.values), self.reasoning_effort
         warned = _warned(tokenizer)
-        for name in values.keys() - warned if len(warned) < _MOST_WARNED else ():
+        for name in sorted(values.keys() - warned) if len(warned) < _MOST_WARNED else ():
             if not template_knows(tokenizer, name):
                 warned.add(name)
                 warnings.warn(
