@@ -105,10 +105,8 @@ def load_language_model(
         ArgumentError: If an argument is out of range, a loaded model comes without a tokenizer
             or with settings for loading, model and tokenizer do not fit together, or a loaded
             model is not causal.
-        MissingExtraError: If a package is missing that `quantization`, a GGUF file (gguf,
-            accelerate) or an adapter (peft) needs.
-        ModelLoadError: If the model or the tokenizer does not exist, is not safe to load, or the
-            model is not causal.
+        MissingExtraError: If a package for `quantization`, a GGUF file or an adapter is missing.
+        ModelLoadError: If the model or the tokenizer does not exist, is unsafe or not causal.
     """
     if isinstance(model, PreTrainedModel):
         settings: dict[str, object] = {
