@@ -314,7 +314,7 @@ def test_an_answer_that_max_tokens_cuts_is_an_error_that_can_be_returned(
     chat: ChatTestTimeFineTuned, schema: Any, method: str
 ) -> None:
     brief = chat.model_copy(update={"max_tokens": 3})
-    with pytest.raises(OutputParserException, match=r"cut after 3 tokens.*raise max_tokens"):
+    with pytest.raises(OutputParserException, match=r"ended after 3 tokens.*raise max_tokens"):
         brief.with_structured_output(schema, method=method).invoke("Hello")
     model = brief.with_structured_output(schema, method=method, include_raw=True)
     raw = model.invoke("Hello")

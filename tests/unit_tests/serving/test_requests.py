@@ -185,12 +185,6 @@ BAD = {
         INVALID,
         None,
     ),
-    "tools for a model without a chat template": (
-        CHAT,
-        chat(tools=[{"type": "function", "function": {"name": "f"}}]),
-        INVALID,
-        None,
-    ),
     "a tool of another provider": (
         CHAT,
         chat(tools=[{"type": "web_search"}]),

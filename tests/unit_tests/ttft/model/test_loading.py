@@ -408,8 +408,8 @@ def test_code_in_a_folder_is_never_run(folder: Path) -> None:
         ({"device": 2.5}, '"cpu"'),
         ({"dtype": "float1"}, '"bfloat16", "float16", "float32"'),
         ({"dtype": torch.int8}, '"bfloat16", "float16", "float32"'),
-        ({"quantization": "2bit"}, 'None or one of "4bit", "8bit"'),
-        ({"quantization": 4}, 'None or one of "4bit", "8bit"'),
+        ({"quantization": "2bit"}, r"one of \['4bit', '8bit'\], got '2bit'"),
+        ({"quantization": 4}, r"one of \['4bit', '8bit'\], got 4"),
         ({"revision": "main"}, "is a folder"),
     ],
 )
