@@ -47,9 +47,6 @@ class Report:
     prompt_texts: Mapping[str, str] = field(default_factory=dict)
     """Start of each prompt by its id."""
 
-    references: Mapping[str, str] = field(default_factory=dict)
-    """A correct answer to each prompt by its id, where one is known."""
-
     leaks: Mapping[str, str] = field(default_factory=dict)
     """Prompts whose scored text is in the store: prompt's id to a description of the copy."""
 
@@ -58,6 +55,9 @@ class Report:
 
     path: Path | None = None
     """Path of the page, once it is written."""
+
+    references: Mapping[str, str] = field(default_factory=dict)
+    """A correct answer to each prompt by its id, where one is known."""
 
     _rows: dict[_Part, tuple[Row, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False

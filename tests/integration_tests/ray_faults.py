@@ -139,6 +139,16 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
     }
 
 
+def health_of(url: str) -> Any:
+    """Return the health once the engine is not busy with its start."""
+    for _ in range(60):
+        health = httpx.get(url.removesuffix("/v1") + "/health", timeout=20).json()
+        if health["engine"] != "busy":
+            break
+        time.sleep(0.5)
+    return health
+
+
 def main(model: str, folder: Path, store: str) -> dict[str, Any]:
     journal = Journal(folder / "journal")
     args = {
@@ -151,7 +161,7 @@ def main(model: str, folder: Path, store: str) -> dict[str, Any]:
     with on.cluster_of(0, 1, 1) as (cluster, nodes):
         path = "integration_tests.ray_slow:build_app"
         url = on.deploy(folder, cluster, path, args, num_replicas=2, max_queued_requests=4)
-        health = httpx.get(url.removesuffix("/v1") + "/health", timeout=20).json()
+        health = health_of(url)
         return {
             "health": health,
             "left": asyncio.run(disconnect(url, journal)),
