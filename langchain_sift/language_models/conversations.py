@@ -20,8 +20,8 @@ def for_conversation(
 ) -> GenerationConfig:
     """Return the settings of the answer to a conversation.
 
-    Reasoning is told apart, and the answer ends where the template's own text between turns
-    begins. Without a template, the settings stay as they are.
+    Reasoning is separated from the answer, and the answer ends where the template's own text
+    between turns begins. Without a template, the settings stay as they are.
 
     Args:
         config: The settings.

@@ -249,7 +249,7 @@ class FormatMask(LogitsProcessor):
 
 
 class FormatChoice(LogitsProcessor):
-    """Takes the likeliest token of each constrained row, after all other processors."""
+    """Takes the likeliest token of each constrained row, last, in the copy of `FormatMask`."""
 
     def __init__(self, constraints: Mapping[int, Constraint]) -> None:
         """Constrain these rows of a batch."""
@@ -258,7 +258,6 @@ class FormatChoice(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores with the chosen token as the likeliest."""
         del input_ids
-        scores = scores.clone()
         for row, constraint in self._constraints.items():
             if not constraint.complete:
                 token = constraint.take(int(scores[row].argmax()))
