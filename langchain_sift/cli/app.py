@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from langchain_sift.errors import require
 
@@ -34,6 +34,7 @@ from langchain_sift.config import FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
 from langchain_sift.ttft.model.load_settings import LoadSettings  # noqa: E402
 from langchain_sift.ttft.model.names import join_gguf_file  # noqa: E402
+from langchain_sift.ttft.threads import prepare_threads  # noqa: E402
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -48,6 +49,22 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def prepare(
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of threads that compute. Default: OMP_NUM_THREADS, or the number of cores "
+            "that other processes leave free when the command starts.",
+        ),
+    ] = None,
+) -> None:
+    """Set the number of threads before PyTorch and NumPy are loaded."""
+    with errors_in_one_line(Console(stderr=True)):
+        prepare_threads(threads)
 
 
 class SelectionOptions(TypedDict, total=False):

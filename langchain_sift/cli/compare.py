@@ -64,7 +64,6 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.cli.sources import CorpusSource, StoreSource, source_of
-from langchain_sift.cli.tables import print_report
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
@@ -219,6 +218,7 @@ def _run(
     console: Console,
 ) -> list[str]:
     """Run the comparison, print its report, and return the conditions that hold."""
+    from langchain_sift.cli.tables import print_report
     from langchain_sift.comparison.experiment import run_comparison
     from langchain_sift.report.files import write_report
 

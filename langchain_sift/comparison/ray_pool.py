@@ -146,7 +146,9 @@ class RayPool:
             self._started_ray = True
         try:
             actor: Any = ray.remote(_Actor)
-            self._create = actor.options(**_share(_nodes(), self._count, self._model.device)).remote
+            share = _share(_nodes(), self._count, self._model.device)
+            threads = {"OMP_NUM_THREADS": str(int(share["num_cpus"]))}
+            self._create = actor.options(**share, runtime_env={"env_vars": threads}).remote
             for _ in range(self._count):
                 self._start_actor()
         except BaseException:
