@@ -93,6 +93,7 @@ class HiddenStateEmbeddings(Embeddings):
         )
         self.max_length = min(max_length, self._language_model.context_length)
         self.mean = None if mean is None else np.asarray(mean, dtype=np.float32)
+        self._fitted: dict[str, npt.NDArray[np.float32]] = {}
         if self.mean is not None and self.mean.shape != (shape := self._states([""]).shape[1:]):
             raise ArgumentError(f"mean must have shape {shape}, got {self.mean.shape}")
 
@@ -136,7 +137,10 @@ class HiddenStateEmbeddings(Embeddings):
             raise ArgumentError(
                 f"texts must be at least two, so that they differ from their mean, got {len(texts)}"
             )
-        self.mean = self._states(texts).mean(axis=0)
+        states = self._states(texts)
+        self.mean = states.mean(axis=0)
+        # Whoever fits the mean to documents embeds them next.
+        self._fitted = dict(zip(texts, states, strict=True))
         return self
 
     @property
@@ -212,9 +216,15 @@ class HiddenStateEmbeddings(Embeddings):
         return self.embed_documents([text])[0]
 
     def _states(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the states, shape (n, d); those that `fit` computed are taken once."""
         from langchain_sift.ttft.model.hidden_states import mean_hidden_states
 
-        return mean_hidden_states(self._language_model, texts, max_length=self.max_length)
+        states = {text: s for text in texts if (s := self._fitted.pop(text, None)) is not None}
+        new = list(dict.fromkeys(text for text in texts if text not in states))
+        if new:
+            computed = mean_hidden_states(self._language_model, new, max_length=self.max_length)
+            states.update(zip(new, computed, strict=True))
+        return np.stack([states[text] for text in texts])
 
 
 def mean_in(metadata: Mapping[str, object] | None) -> npt.NDArray[np.float32] | None:

@@ -2,17 +2,42 @@
 
 make bench && python tests/benchmarks/record.py build/benchmarks.json FILE
 
-A part of the benchmarks is recorded with what was typed for it as a third argument.
+A part of the benchmarks is recorded with what was typed for it as a third argument. A script that
+measures by itself records the same with `write`.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import re
+import shlex
+import subprocess
 import sys
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write what a script measured, with its command line, the date, the commit and the machine."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    script = Path(sys.argv[0]).resolve().relative_to(Path.cwd())
+    recorded = {
+        "command": shlex.join(["python", str(script), *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip(),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        **results,
+    }
+    path.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:

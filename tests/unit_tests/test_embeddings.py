@@ -243,3 +243,21 @@ def test_arguments_that_are_no_texts_are_named(embeddings, tiny_model, tiny_toke
         embeddings.embed_documents(given)
     with pytest.raises(ArgumentError, match=message):
         HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(given)
+
+
+def test_texts_are_embedded_once_after_fit_and_once_in_a_call(tiny_model, tiny_tokenizer, texts):
+    rows = []
+    embeddings = HiddenStateEmbeddings(tiny_model, tiny_tokenizer)
+    handle = embeddings._language_model.model.base_model.register_forward_pre_hook(
+        lambda _, __, named: rows.append(len(named["input_ids"])), with_kwargs=True
+    )
+    try:
+        embeddings.fit(texts)
+        fitted = embeddings.embed_documents(texts)
+        assert sum(rows) == len(texts)
+        again = embeddings.embed_documents([*texts, *texts])
+        assert sum(rows) == 2 * len(texts)
+    finally:
+        handle.remove()
+    assert_allclose(fitted, again[: len(texts)], atol=1e-6)
+    assert_array_equal(again[: len(texts)], again[len(texts) :])

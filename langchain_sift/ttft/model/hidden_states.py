@@ -16,8 +16,9 @@ from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import beginning, text_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 
-# Bounds the memory of one forward pass, for texts of any length.
-TOKENS_IN_A_BATCH = 8192
+# Bounds the memory of one forward pass. On a CPU, larger batches leave its cache.
+_TOKENS_IN_A_BATCH = {"cpu": 1024}
+_TOKENS_ON_ACCELERATOR = 8192
 
 
 def mean_hidden_states(
@@ -43,7 +44,8 @@ def mean_hidden_states(
         text_tokens(tokenizer, text)[:max_length] or beginning(tokenizer) or [0] for text in texts
     ]
     means: dict[int, npt.NDArray[np.float32]] = {}
-    for batch in _batches(token_ids):
+    limit = _TOKENS_IN_A_BATCH.get(language_model.device.type, _TOKENS_ON_ACCELERATOR)
+    for batch in _batches(token_ids, limit):
         lengths = torch.tensor([len(token_ids[i]) for i in batch], device=language_model.device)
         longest = max(len(token_ids[i]) for i in batch)
         padded = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -60,11 +62,14 @@ def mean_hidden_states(
     return np.stack([means[i] for i in range(len(texts))])
 
 
-def _batches(token_ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield batches of indices of texts of similar length, which need little padding."""
+def _batches(token_ids: Sequence[Sequence[int]], limit: int) -> Iterator[list[int]]:
+    """Yield batches of indices of texts of similar length, which need little padding.
+
+    A batch has at most `limit` tokens, padding included, or one text.
+    """
     batch: list[int] = []
     for i in sorted(range(len(token_ids)), key=lambda i: -len(token_ids[i])):
-        if batch and (len(batch) + 1) * len(token_ids[batch[0]]) > TOKENS_IN_A_BATCH:
+        if batch and (len(batch) + 1) * len(token_ids[batch[0]]) > limit:
             yield batch
             batch = []
         batch.append(i)
