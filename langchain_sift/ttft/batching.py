@@ -20,16 +20,22 @@ class Batcher:
     """Gathers queued requests into batches, first come first served, and runs them."""
 
     def __init__(
-        self, run: Callable[[list[Ticket]], None], admission: Admission, limits: Limits
+        self,
+        run: Callable[[list[Ticket]], None],
+        rest: Callable[[], None],
+        admission: Admission,
+        limits: Limits,
     ) -> None:
         """Start with an empty queue. The first request starts the thread.
 
         Args:
             run: Function that runs a batch and finishes its tickets. It never raises.
+            rest: Function to call when no request has come for a while. It never raises.
             admission: The number of admitted requests, which may be about to be submitted.
             limits: Maximum size of a batch, and maximum time to wait for more requests.
         """
         self._run = run
+        self._rest = rest
         self._admission = admission
         self._limits = limits
         self._queue: deque[Ticket] = deque()
@@ -106,6 +112,7 @@ class Batcher:
             while not self._batch:
                 while not self._queue:
                     if self._closed or not self._changed.wait_for(self._has_work, _IDLE_SECONDS):
+                        self._rest()  # before another thread can start
                         self._thread = None
                         return []
                 self._gather()

@@ -65,7 +65,7 @@ class Engine:
         self.admission = Admission(self.limits)
         self._vocabulary = language_model.vocabulary_size
         self._worker = Worker(language_model, config)
-        self._batcher = Batcher(self._worker.run, self.admission, self.limits)
+        self._batcher = Batcher(self._worker.run, self._worker.rest, self.admission, self.limits)
 
     def request(
         self,

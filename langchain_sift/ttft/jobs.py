@@ -48,3 +48,10 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def need(ticket: Ticket) -> tuple[int, bool]:
+    """Return the number of steps of a request, and whether it has an adapter to use instead."""
+    request = ticket.request
+    steps = len(request.documents) * request.config.steps_per_document
+    return steps, request.adapter is not None

@@ -17,18 +17,18 @@ from transformers.pytorch_utils import Conv1D
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.generation import Continuation, generate, split_to_fit
-from langchain_sift.ttft.jobs import Job, free_memory, without_frames
+from langchain_sift.ttft.jobs import Job, free_memory, need, without_frames
 from langchain_sift.ttft.model.language_model import LanguageModel, model_settings
-from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens, training_tokens
+from langchain_sift.ttft.model.tokens import TokenizedDocument, training_tokens
 from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Pairs, ScoringTask
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
+from langchain_sift.ttft.training.drift import DriftLosses
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
 from langchain_sift.ttft.training.tasks import NO_DOCUMENT, TrainingRecord, TrainingTask
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.training.trainer import Trainer
 
-_MAX_BASE_LOSSES = 64  # sets of drift texts whose loss under the base model is kept
 _OUT_OF_MEMORY = "memory did not suffice"
 
 
@@ -53,12 +53,17 @@ class Worker:
             self._model, self.slots, checkpointing=config.gradient_checkpointing
         )
         self.quarantined = 0
-        self._base_losses: dict[tuple[str, ...], float] = {}
+        self._drift_losses = DriftLosses(self._model, self._trainer.head, language_model)
+
+    def rest(self) -> None:
+        """Free memory that only requests need."""
+        self._trainer.release_idle_slots()
 
     def run(self, tickets: Sequence[Ticket]) -> None:
         """Run requests with tasks of one type, and finish their tickets."""
-        # Most steps first: the requests that train longest then have the first slots.
-        jobs = [Job(ticket) for ticket in sorted(tickets, key=_num_steps, reverse=True)]
+        # Most steps first: the requests that train longest then have the first slots, and those
+        # without an adapter, which need no slot, come last.
+        jobs = [Job(ticket) for ticket in sorted(tickets, key=need, reverse=True)]
         failure: BaseException | None = None
         try:
             self._run(jobs)
@@ -79,6 +84,7 @@ class Worker:
         # Not inside the handler: an exception's frames hold the tensors of the failed step.
         out_of_memory = isinstance(failure, torch.OutOfMemoryError)
         if out_of_memory:
+            self._trainer.release_slots()
             free_memory()
         if len(jobs) == 1 and (jobs[0].ticket.text or not out_of_memory):
             jobs[0].ticket.finish(failure)
@@ -106,6 +112,7 @@ class Worker:
         if failure is None:
             return
         if isinstance(failure, torch.OutOfMemoryError):
+            self._trainer.release_slots()
             free_memory()
             if request.config.on_failure == "base" and not ticket.text:
                 failure = self._attempt([job.retry(failure)], skip_reason=_OUT_OF_MEMORY)
@@ -131,7 +138,7 @@ class Worker:
         return None
 
     def _bring_to_rest(self, count: int) -> None:
-        """Reset the slots and verify them; if one is not at rest, replace them all."""
+        """Reset the slots and verify them; if one is not at rest, release them all."""
         used = range(min(count, self.slots.count))
         try:
             self.slots.rest()
@@ -142,10 +149,16 @@ class Worker:
             at_rest = False
         if not at_rest:
             self.quarantined += 1
-            self._trainer.renew_slots()
+            self._trainer.release_slots()
 
     def _train(self, jobs: list[Job], max_length: int | None, skip_reason: str | None) -> None:
         tasks = [self._training_task(job, max_length, skip_reason) for job in jobs]
+        adapted = [
+            number
+            for number, (job, task) in enumerate(zip(jobs, tasks, strict=True), start=1)
+            if task.fallback is None or job.ticket.request.adapter is not None
+        ]
+        self._trainer.reserve(max(adapted, default=0))
         for job, record in zip(jobs, self._trainer.train(tasks), strict=True):
             request = job.ticket.request
             reason = skip_reason or request.skip_reason
@@ -218,28 +231,15 @@ class Worker:
     def _check_drift(self, job: Job) -> TrainingRecord:
         """Measure the loss on `drift_texts`; above `max_drift`, let the base model answer."""
         texts, limit = job.ticket.request.config.drift_texts, job.ticket.request.config.max_drift
-        if texts not in self._base_losses:
-            if len(self._base_losses) == _MAX_BASE_LOSSES:
-                self._base_losses.clear()
-            self.slots.rest()
-            self._base_losses[texts] = self._mean_loss(texts)
+        self.slots.rest()
+        base = self._drift_losses.base(texts)
         self.slots.use(job.slot, job.slot + 1)
-        drift = self._mean_loss(texts) - self._base_losses[texts]
+        drift = self._drift_losses.mean(texts) - base
         if drift <= limit:
             return replace(job.training, drift=drift)
         self.slots.reset(job.slot)
         reason = f"the loss on drift_texts rose by {drift:.3g} nats, above max_drift ({limit})"
         return replace(job.training, drift=drift, fallback=reason, update_norm=0.0)
-
-    def _mean_loss(self, texts: Sequence[str]) -> float:
-        nats, tokens = 0.0, 0
-        for text in texts:
-            token_ids = plain_tokens(self._tokenizer, text)[: self._context_length]
-            if len(token_ids) > 1:
-                pair = (token_ids[:1], token_ids[1:])
-                nats += negative_log_likelihoods(self._model, self._trainer.head, [pair])[0]
-                tokens += len(token_ids) - 1
-        return nats / max(1, tokens)
 
     def _run_tasks(self, jobs: list[Job]) -> None:
         began = time.perf_counter()
@@ -294,7 +294,3 @@ class Worker:
                 seconds_task=time.perf_counter() - began,
             )
         )
-
-
-def _num_steps(ticket: Ticket) -> int:
-    return len(ticket.request.documents) * ticket.request.config.steps_per_document

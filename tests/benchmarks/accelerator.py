@@ -119,6 +119,7 @@ def make_tasks(documents: torch.Tensor) -> list[TrainingTask]:
 
 
 def train(trainer: Trainer, tasks: list[TrainingTask]) -> None:
+    trainer.reserve(len(tasks))
     records = trainer.train(tasks)
     assert all(record.fallback is None for record in records), records[0].fallback
     for slot in range(len(tasks)):

@@ -186,6 +186,7 @@ def test_step(
     ids = torch.randint(5, language_model.model.config.vocab_size, (1, length))
     if way == "step":
         trainer = Engine(language_model, CONFIG)._worker._trainer
+        trainer.reserve(1)
         trainer.slots.begin(0, seed=0, learning_rate=1e-4)
 
         def work() -> None:
@@ -215,6 +216,7 @@ def test_request(
     else:
         worker = engine._worker
         trainer = worker._trainer
+        trainer.reserve(1)
         trainer.slots.begin(0, seed=0, learning_rate=CONFIG.learning_rate)
         continuation = Continuation(prompt, config, lambda _: False, lambda *_, **__: None)
 

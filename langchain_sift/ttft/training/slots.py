@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,11 +18,12 @@ class Slots:
 
     A slot at rest is all zeros, and a model whose slots are at rest is exactly the base model.
     With flat rows, reset and verification are one operation each, and an optimizer step is one
-    kernel.
+    kernel. Memory of a slot: for each weight of the adapter 4 bytes, and as many as the model's
+    dtype has if that is not float32; while it trains 12 more, for the gradient and two moments.
     """
 
     def __init__(self, updates: list[LowRankUpdate], model: PreTrainedModel) -> None:
-        """Allocate one slot for the updates of a model's layers."""
+        """Describe the slots of a model's layers; `reserve` allocates them."""
         self._updates = updates
         self.shapes = tuple(shape for update in updates for shape in update.shapes)
         """Shapes of A and of B transposed, for each update."""
@@ -31,24 +31,48 @@ class Slots:
         self._device = model.device
         self.size = sum(math.prod(shape) for shape in self.shapes)
         """Number of weights in one slot."""
-        self.count = 0
-        self.reserve(1)
+        self._optimizer: torch.optim.AdamW | None = None
+        self._in_use: dict[tuple[int, int], list[tuple[torch.Tensor, ...]]] = {}
+        self.release()
 
     def reserve(self, count: int) -> None:
-        """Allocate new slots if there are fewer than `count`; those in use must be at rest."""
-        if count <= self.count:
-            return
-        self.count = 0  # if memory does not suffice, no slot is half-made
-        shape = (count, self.size)
+        """Allocate `count` slots in place of those there are, which must be at rest."""
+        self.release()
+        self._allocate(count)
+        self.count = count  # only now: if memory does not suffice, no slot is half-made
+
+    def release(self) -> None:
+        """Free the memory of all slots."""
+        self.count = 0
+        self._start: tuple[int, torch.Tensor] | None = None
+        self._allocate(0)
+
+    def _allocate(self, count: int) -> None:
         with torch.inference_mode(mode=False):  # inference tensors can never be trained
-            self.weights = torch.zeros(shape, dtype=torch.float32, device=self._device)
-            self.gradients = torch.zeros_like(self.weights)
+            self.weights = torch.zeros(count, self.size, dtype=torch.float32, device=self._device)
             # The model computes in its dtype; the weights themselves are always float32.
             self._rounded = self.weights.to(self._dtype)
+        self.end_training()
+
+    def begin_training(self) -> None:
+        """Allocate the gradients and optimizer states of all slots, unless they are there."""
+        if self._optimizer is not None:
+            return
+        with torch.inference_mode(mode=False):
+            self.gradients = torch.zeros_like(self.weights)
             self._moments = torch.stack([self.gradients, self.gradients])
             self._optimizer = self._make_optimizer()
-        self._in_use: dict[tuple[int, int], list[tuple[torch.Tensor, ...]]] = {}
-        self.count = count
+        self._in_use = {}
+
+    def end_training(self) -> None:
+        """Free the gradients and optimizer states of all slots."""
+        self.rest()  # the updates refer to them
+        self._optimizer = None
+        # In their place, zeros that occupy no memory and cannot be written to.
+        with torch.inference_mode(mode=False):
+            self.gradients = self.weights.new_zeros(()).expand_as(self.weights)
+            self._moments = self.gradients.expand(2, *self.gradients.shape)
+        self._in_use = {}
 
     def _matrices(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield views of A and of B transposed for each update, shape (slots, ...)."""
@@ -79,19 +103,27 @@ class Slots:
 
     def begin(self, slot: int, *, seed: int, learning_rate: float) -> None:
         """Set the initial weights and the learning rate of a slot at rest."""
+        self.begin_training()
         self.load(slot, self._initial(seed))
-        group = self._optimizer.param_groups[slot]
+        group = self._group(slot)
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(learning_rate)
         else:
             group["lr"] = learning_rate
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - lives and dies with the engine's one adapter
+    def _group(self, slot: int) -> dict[str, Any]:
+        """Return the optimizer's settings of a slot that trains, and in "params" its weights."""
+        assert self._optimizer is not None  # noqa: S101 - as `begin` sees to
+        return self._optimizer.param_groups[slot]
+
     def _initial(self, seed: int) -> torch.Tensor:
         """Return the initial weights, shape (size,): A random and B = 0 (LoRA, section 4.1).
 
         A is Kaiming uniform (arXiv 1502.01852) with a = sqrt(5), as in PEFT.
         """
+        # The prompts of a batch usually have the same seed.
+        if self._start is not None and self._start[0] == seed:
+            return self._start[1]
         # A private generator: all threads of a process share torch's global one.
         generator = torch.Generator().manual_seed(seed)
         parts = []
@@ -102,7 +134,8 @@ class Slots:
             down = torch.empty(math.prod(of_a), dtype=torch.float32)
             parts.append(down.uniform_(-bound, bound, generator=generator))
             parts.append(torch.zeros(math.prod(of_b), dtype=torch.float32))
-        return torch.cat(parts).to(self._device)
+        self._start = seed, torch.cat(parts).to(self._device)
+        return self._start[1]
 
     def load(self, slot: int, weights: torch.Tensor) -> None:
         """Copy weights, shape (size,), into a slot."""
@@ -114,16 +147,39 @@ class Slots:
             self._rounded[slot].copy_(self.weights[slot])
 
     def use(self, first: int, last: int) -> None:
-        """Route the rows of a batch through the slots `first`, ..., `last - 1`, in this order."""
-        if (first, last) not in self._in_use:
-            self._in_use[first, last] = self._views(first, last)
-        for update, views in zip(self._updates, self._in_use[first, last], strict=True):
-            update.slots = views
+        """Route the rows of a batch through the slots `first`, ..., `last - 1`, in this order.
+
+        Rows beyond the last slot have no adapter.
+        """
+        if first >= self.count:
+            self.rest()
+            return
+        views = self._in_use.get((first, last))
+        if views is None:
+            views = self._views(first, last)
+        if last <= self.count:
+            self._in_use[first, last] = views
+        for update, views_of_update in zip(self._updates, views, strict=True):
+            update.slots = views_of_update
+
+    def use_probe(self) -> None:
+        """Route one of two rows through ones, of rank 1, and the other through zeros."""
+        first = torch.tensor([1, 0], dtype=self._dtype, device=self._device)
+        for update in self._updates:
+            down, up = (
+                first.view(2, *[1] * len(shape)).expand(2, *shape[:-2], 1, shape[-1])
+                for shape in update.shapes
+            )
+            update.slots = (down, up, down, up)
 
     def _views(self, first: int, last: int) -> list[tuple[torch.Tensor, ...]]:
         with torch.inference_mode(mode=False), torch.no_grad():
-            weights = self._matrices(self._rounded[first:last])
-            gradients = self._matrices(self.gradients[first:last])
+            rounded, gradient = self._rounded[first:last], self.gradients[first:last]
+            if last > self.count:  # in a batch, some prompts may have no adapter
+                none = rounded.new_zeros(last - self.count, self.size)
+                rounded = torch.cat([rounded, none])
+                gradient = self.weights.new_zeros(()).expand(rounded.shape)
+            weights, gradients = self._matrices(rounded), self._matrices(gradient)
             # Autograd must record the product; its gradients are written by `_AddUpdate`.
             pairs = zip(weights, weights, gradients, gradients, strict=True)
             return [
@@ -152,27 +208,35 @@ class Slots:
                 # Unlike clip_grad_norm_, leave a gradient within the limit exactly as it is.
                 scale = (max_norm / torch.linalg.vector_norm(gradient)).clamp(max=1.0)
                 gradient.mul_(scale)
-        for slot, group in enumerate(self._optimizer.param_groups):
-            group["params"][0].grad = self.gradients[slot] if slot in max_norms else None
-        self._optimizer.step()
+        for slot in range(self.count):
+            row = self._group(slot)["params"][0]
+            row.grad = self.gradients[slot] if slot in max_norms else None
+        if self._optimizer is not None:
+            self._optimizer.step()
         for slot in max_norms:
             self._round(slot)
 
     def reset(self, slot: int) -> None:
         """Bring a slot to rest: zero weights, gradients and optimizer state."""
         self.weights[slot].zero_()
-        self.gradients[slot].zero_()
-        self._moments[:, slot].zero_()
         self._round(slot)
-        (row,) = self._optimizer.param_groups[slot]["params"]
-        self._optimizer.state[row]["step"].zero_()
+        if self._optimizer is not None:
+            self.gradients[slot].zero_()
+            self._moments[:, slot].zero_()
+            self._steps(slot).zero_()
+
+    def _steps(self, slot: int) -> torch.Tensor:
+        """Return the optimizer's number of steps, a scalar."""
+        assert self._optimizer is not None  # noqa: S101 - only while slots train
+        steps: torch.Tensor = self._optimizer.state[self._group(slot)["params"][0]]["step"]
+        return steps
 
     def is_at_rest(self, slot: int) -> bool:
         """Return whether nothing of the slot's last request is left, bit for bit."""
-        (row,) = self._optimizer.param_groups[slot]["params"]
-        rows = (self.weights[slot], self._rounded[slot], self.gradients[slot])
-        is_zero = not any(bool(part.any()) for part in (*rows, *self._moments[:, slot]))
-        return is_zero and not self._optimizer.state[row]["step"]
+        rows = [self.weights[slot], self._rounded[slot]]
+        if self._optimizer is not None:
+            rows += [self.gradients[slot], *self._moments[:, slot], self._steps(slot)]
+        return not any(bool(row.any()) for row in rows)
 
     def update_norm(self, slot: int) -> float:
         """Return the Frobenius norm of all the slot's updates (alpha / r) B A together.

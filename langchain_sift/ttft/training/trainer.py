@@ -64,16 +64,14 @@ class Trainer:
         False for an architecture that mixes the rows of a batch, as some mixtures of experts do,
         and for 8-bit layers, which look for outliers in the whole batch.
         """
-        self.reserve(2)
         if getattr(self._model, "is_loaded_in_8bit", False):
             return False
         rows = torch.tensor([[1, 2, 3], [3, 2, 1]], device=self._model.device)
         with torch.inference_mode():
             self.slots.rest()
             expected = self._model(input_ids=rows, use_cache=False).logits[1]
-            self.slots.load(0, torch.ones(self.slots.size, device=self._model.device))
             try:
-                self.slots.use(0, 2)
+                self.slots.use_probe()
                 logits = self._model(input_ids=rows, use_cache=False).logits[1]
             except torch.OutOfMemoryError:
                 raise
@@ -81,22 +79,29 @@ class Trainer:
                 return False
             finally:
                 self.slots.rest()
-                self.slots.reset(0)
         # Experts compute with the tokens of one row at a time, with another rounding.
         tolerance = torch.finfo(logits.dtype).eps ** 0.5 * float(expected.abs().max())
         return torch.allclose(logits, expected, rtol=0.0, atol=tolerance)
 
     def reserve(self, count: int) -> None:
-        """Allocate slots if there are fewer than `count`."""
-        if self.slots.count < count:
-            self.slots.reserve(count)
-            self._forget_recordings()
+        """Allocate slots if there are fewer than `count`, or far more.
 
-    def renew_slots(self) -> None:
-        """Replace all slots by new ones."""
-        count, self.slots.count = self.slots.count, 0
-        self.slots.reserve(max(1, count))
+        On an accelerator, recordings write to the slots: more of them stay.
+        """
+        far_more = self._recorder is None and self.slots.count > 2 * count > 0
+        if self.slots.count < count or far_more:
+            self.release_slots()
+            self.slots.reserve(count)
+
+    def release_slots(self) -> None:
+        """Free all slots; the next training allocates others."""
+        self.slots.release()
         self._forget_recordings()
+
+    def release_idle_slots(self) -> None:
+        """Free all slots unless there are recordings, which are worth more than their memory."""
+        if self._recorder is None:
+            self.release_slots()
 
     def _forget_recordings(self) -> None:
         if self._recorder is not None:
@@ -109,18 +114,28 @@ class Trainer:
     def train(self, tasks: Sequence[TrainingTask]) -> list[TrainingRecord]:
         """Train slot i on task i, all together, and leave the slots trained.
 
+        Args:
+            tasks: One per prompt. `reserve` has allocated a slot for each that has steps to take.
+
         Returns:
             One record per task. If a loss or weights are not finite, the slot is reset and
             `fallback` has the reason: a broken adapter never answers.
         """
+        try:
+            return self._train(tasks)
+        finally:
+            if self._recorder is None:  # recordings write to these tensors
+                self.slots.end_training()
+
+    def _train(self, tasks: Sequence[TrainingTask]) -> list[TrainingRecord]:
         began = time.perf_counter()
         pauses = 0.0
         unread: deque[tuple[list[TrainingTask], torch.Tensor]] = deque()
-        self.reserve(len(tasks))
+        started = [task for task in tasks if task.fallback is None]
         # The caller may be inside no_grad or inference_mode.
         with torch.inference_mode(mode=False), torch.enable_grad():
             self._begin(tasks)
-            while active := [task for task in tasks if task.advance(began)]:
+            while active := [task for task in started if task.advance(began)]:
                 unread.append((active, self._step(active)))
                 if len(unread) > self._lag:
                     record_losses(*unread.popleft())
@@ -130,7 +145,7 @@ class Trainer:
                     pauses += time.perf_counter() - paused
         while unread:
             record_losses(*unread.popleft())
-        for task in tasks:
+        for task in started:
             self._finish(task)
         seconds = time.perf_counter() - began - pauses
         return [task.record(seconds) for task in tasks]

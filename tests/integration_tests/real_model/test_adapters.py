@@ -88,6 +88,7 @@ def test_training_leaves_the_model_as_it_was_and_peft_loads_its_adapter(
     engine.close()  # its thread resets the slots after the outcome
     worker = engine._worker
     with torch.inference_mode():
+        worker.slots.reserve(1)
         worker.slots.load(0, adapter.weights)
         worker.slots.use(0, 1)
         ours = worker._model(input_ids=token_ids).logits

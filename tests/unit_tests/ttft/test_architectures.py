@@ -95,6 +95,7 @@ def test_a_model_from_a_folder_trains_is_restored_and_exports_its_adapter(
     engine.close()  # its thread resets the slots after the outcome
     slots, ours = engine._worker.slots, engine._worker._model
     with torch.inference_mode():
+        slots.reserve(1)
         slots.load(0, trained.weights)
         slots.use(0, 1)
         logits = ours(input_ids=TOKENS).logits
@@ -250,6 +251,7 @@ def test_a_layer_in_two_places_gets_one_adapter_in_both(finetune_config: FineTun
     down, up = torch.split(trained.weights, [4 * 32, 4 * 48])
     engine.close()  # its thread resets the slots after the outcome
     with torch.inference_mode():
+        engine._worker.slots.reserve(1)
         engine._worker.slots.load(0, trained.weights)
         engine._worker.slots.use(0, 1)
         ours = engine._worker._model(input_ids=TOKENS).logits

@@ -155,6 +155,8 @@ def gradients(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     clone = share_weights(model)
     slots, _ = add_slots(clone, RECIPE)
     generator = torch.Generator().manual_seed(0)
+    slots.reserve(1)
+    slots.begin_training()
     slots.load(0, torch.randn(slots.size, generator=generator) * 0.02)
     slots.use(0, 1)
     with torch.enable_grad():

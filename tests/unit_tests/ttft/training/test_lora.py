@@ -57,6 +57,7 @@ def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel, tmp_path
     ours = share_weights(base)
     slots, targets = add_slots(ours, config)
     slots.reserve(3)
+    slots.begin_training()
     token_ids = torch.stack([torch.arange(start, start + 20) for start in (3, 20, 40)])
     generator = torch.Generator().manual_seed(0)
     for slot in range(3):
@@ -132,6 +133,7 @@ def test_a_slot_at_rest_is_the_base_model_whatever_the_other_slots_are(
 def test_the_initial_weights_change_nothing_but_rounding(base: PreTrainedModel) -> None:
     model = share_weights(base)
     slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
+    slots.reserve(1)
     slots.begin(0, seed=3, learning_rate=1e-3)
     slots.use(0, 1)
     torch.testing.assert_close(
@@ -148,6 +150,7 @@ def test_weights_are_shared_and_flags_of_the_original_are_unchanged(
     model = share_weights(base)
     shared = {p.data_ptr() for p in model.parameters()}
     slots, _ = add_slots(model, FineTuneConfig(lora_rank=4))
+    slots.reserve(1)
     slots.begin(0, seed=0, learning_rate=1e-3)
     in_training(model, slots, TOKENS)
     assert shared == {p.data_ptr() for p in base.parameters()}
@@ -180,6 +183,7 @@ def test_steps_equal_adamw_with_clipping(tiny_model: PreTrainedModel) -> None:
 
 def test_reset_leaves_nothing_of_a_request(tiny_model: PreTrainedModel) -> None:
     slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=4))
+    slots.reserve(1)
     assert slots.is_at_rest(0)
     gradient = torch.randn(slots.size)
     slots.begin(0, seed=0, learning_rate=1e-2)
@@ -195,12 +199,17 @@ def test_reset_leaves_nothing_of_a_request(tiny_model: PreTrainedModel) -> None:
     assert torch.equal(slots.weights[0], first)
 
 
-@pytest.mark.parametrize("part", ["weights", "gradients", "_rounded", "_moments"])
+@pytest.mark.parametrize("part", ["weights", "gradients", "_rounded", "_moments", "steps"])
 def test_a_slot_with_any_nonzero_part_is_not_at_rest(
     tiny_model: PreTrainedModel, part: str
 ) -> None:
     slots, _ = add_slots(share_weights(tiny_model).bfloat16(), FineTuneConfig(lora_rank=4))
-    getattr(slots, part).flatten()[7] = 1e-30
+    slots.reserve(1)
+    slots.begin_training()
+    if part == "steps":
+        slots._steps(0).add_(1)
+    else:
+        getattr(slots, part).flatten()[7] = 1e-30
     assert not slots.is_at_rest(0)
 
 
@@ -209,6 +218,7 @@ def test_the_initial_weights_depend_on_the_seed_alone(
 ) -> None:
     def initial(seed: int) -> torch.Tensor:
         slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=4))
+        slots.reserve(1)
         slots.begin(0, seed=seed, learning_rate=1e-3)
         return slots.weights[0]
 
@@ -231,6 +241,7 @@ def base_name(model: PreTrainedModel, name: str) -> str:
 def test_the_norms_equal_those_of_the_products(base: PreTrainedModel) -> None:
     model = share_weights(base)
     slots, targets = add_slots(model, FineTuneConfig(lora_rank=4, lora_alpha=6.0))
+    slots.reserve(1)
     slots.load(0, torch.randn(slots.size, generator=torch.Generator().manual_seed(0)))
     pairs = iter(matrices(slots, slots.weights[0]))
     products = [6.0 / down.shape[-2] * up @ down for down, up in zip(pairs, pairs, strict=True)]

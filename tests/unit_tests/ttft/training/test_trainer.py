@@ -285,6 +285,7 @@ def test_an_update_above_max_update_is_scaled_down_to_it(engine: Engine, texts: 
     weights = engine.outcome(request).adapter.weights
     engine.close()  # its thread no longer uses the slots
     slots = engine._worker.slots
+    slots.reserve(1)
     slots.load(0, weights)
     assert slots.update_norm(0) / base_norm(engine._worker._model) == pytest.approx(
         free / 3, rel=1e-5
@@ -330,11 +331,15 @@ def test_checkpointing_changes_only_the_memory(
         lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
     ):
         model = checkpointed._worker._model
+        checkpointed._worker.slots.reserve(1)
+        checkpointed._worker.slots.begin_training()
         checkpointed._worker.slots.use(0, 1)
         model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
         fewer = sum(kept)
         kept.clear()
         other = engine_for(tiny_model, tiny_tokenizer)
+        other._worker.slots.reserve(1)
+        other._worker.slots.begin_training()
         other._worker.slots.use(0, 1)
         other._worker._model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
     assert fewer < sum(kept) / 2
