@@ -52,8 +52,19 @@ def share_weights(model: PreTrainedModel) -> PreTrainedModel:
         if hasattr(module, "support_avx512bf16_for_cpu"):
             # Otherwise its first use repacks the weights that it shares.
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - unknown to PyTorch
+    head = clone.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if isinstance(head, nn.Module):
+        head.register_forward_pre_hook(_contiguous)
     clone.eval()  # type: ignore[no-untyped-call]
     return clone
+
+
+def _contiguous(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Copy inputs that are a slice of all positions.
+
+    Otherwise PyTorch copies the weights in place of the inputs, once for each row of the batch.
+    """
+    return tuple(part.contiguous() for part in inputs)
 
 
 def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, TargetLayers]:

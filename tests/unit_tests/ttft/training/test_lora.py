@@ -159,6 +159,17 @@ def test_weights_are_shared_and_flags_of_the_original_are_unchanged(
     assert modules == [name for name, _ in base.named_modules()]
 
 
+def test_the_output_layer_never_reads_a_slice_of_all_positions(tiny_model: PreTrainedModel) -> None:
+    """For such a slice, PyTorch copies a bfloat16 output layer once for each row of a batch."""
+    seen: list[bool] = []
+    model = share_weights(tiny_model)
+    model.lm_head.register_forward_hook(
+        lambda _, inputs, __: seen.append(inputs[0].is_contiguous())
+    )
+    model(input_ids=TOKENS.repeat(2, 1), logits_to_keep=1)
+    assert seen == [True]
+
+
 def test_steps_equal_adamw_with_clipping(tiny_model: PreTrainedModel) -> None:
     slots, _ = add_slots(share_weights(tiny_model), FineTuneConfig(lora_rank=2))
     slots.reserve(3)
