@@ -181,6 +181,16 @@ def finetune_config(
     )
 
 
+def find_collection(
+    store: ChromaLocation, collection: str | None, embeddings: str | None
+) -> tuple[str, str]:
+    """Return the names of a collection and of the embeddings that filled it; reject others."""
+    from langchain_sift.indexing.chroma_collections import embeddings_for, resolve_name
+
+    name = resolve_name(store, collection)
+    return name, embeddings_for(store, name, embeddings)
+
+
 def open_store(
     store: ChromaLocation,
     collection: str | None,
@@ -188,15 +198,10 @@ def open_store(
     loading: LoadSettings,
 ) -> Chroma:
     """Open a collection with the embeddings that filled it, and reject others."""
-    from langchain_sift.indexing.chroma_collections import (
-        embeddings_for,
-        open_collection,
-        resolve_name,
-    )
+    from langchain_sift.indexing.chroma_collections import open_collection
     from langchain_sift.indexing.named_objects import load_embeddings
 
-    name = resolve_name(store, collection)
-    wanted = embeddings_for(store, name, embeddings)
+    name, wanted = find_collection(store, collection, embeddings)
     return open_collection(store, name, lambda _: load_embeddings(wanted, loading))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.compare_options import (
     ChainOption,
+    ChatTemplateKwargsOption,
     ComparedEmbeddingsOption,
     ComparedModelOption,
     ComparedStoreOption,
@@ -74,12 +75,6 @@ if TYPE_CHECKING:
     from langchain_sift.report.conditions import Condition
     from langchain_sift.stores.location import ChromaLocation
 
-_ChatTemplateKwargs = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JSON", help="Arguments for the chat template: '{\"enable_thinking\": false}'."
-    ),
-]
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
 
@@ -109,7 +104,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
     max_tokens: MaxTokensOption = 32,
-    chat_template_kwargs: _ChatTemplateKwargs = None,
+    chat_template_kwargs: ChatTemplateKwargsOption = None,
     retriever: RetrieverOption = None,
     chain: ChainOption = None,
     scorer: ScorerOption = None,
@@ -223,13 +218,18 @@ def _run(
     from langchain_sift.report.files import write_report
 
     language_model = None
-    if model is not None:
-        require("compare", "torch", "transformers")
-        from langchain_sift.ttft import load_language_model
-
-        language_model = load_language_model(model, **asdict(loading))
     with source.locked(), progress_bar(console) as progress:
+        source.check()  # a model takes longer to load than a store to be found
+        if model is not None:
+            require("compare", "torch", "transformers")
+            from langchain_sift.ttft import load_language_model
+
+            waiting = progress.add_task("loading the model", total=1)
+            language_model = load_language_model(model, **asdict(loading))
+            progress.advance(waiting)
+        waiting = progress.add_task("opening the documents", total=1)
         vectorstore = source.open(language_model, folder.path, progress)
+        progress.advance(waiting)
         comparing = progress.add_task("comparing", total=len(prompts) * settings.rows_per_prompt)
         report = run_comparison(
             prompts,

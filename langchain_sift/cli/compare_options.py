@@ -157,3 +157,9 @@ ResumeOption = Annotated[
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace the comparison in --out.")
 ]
+ChatTemplateKwargsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON", help="Arguments for the chat template: '{\"enable_thinking\": false}'."
+    ),
+]

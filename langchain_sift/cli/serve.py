@@ -182,6 +182,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
+        console.print(
+            f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
+        )
         serve(served, host=host, port=port, on_ready=announce)
 
 

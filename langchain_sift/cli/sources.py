@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from langchain_sift.cli.app import open_store
+from langchain_sift.cli.app import find_collection, open_store
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
@@ -37,6 +37,10 @@ class StoreSource:
 
         return locked(self.where.text, exclusive=False)
 
+    def check(self) -> None:
+        """Check that the collection exists, and that the embeddings are those that filled it."""
+        find_collection(self.where, self.collection, self.embeddings)
+
     def open(self, model: LanguageModel | None, out: Path, progress: Progress) -> Chroma:  # noqa: ARG002
         """Open the collection."""
         return open_store(self.where, self.collection, self.embeddings, self.loading)
@@ -53,6 +57,9 @@ class CorpusSource:
     def locked(self) -> AbstractContextManager[None]:
         """Lock nothing: the folder belongs to the comparison."""
         return nullcontext()
+
+    def check(self) -> None:
+        """Check nothing: the files are read when they are indexed."""
 
     def open(self, model: LanguageModel | None, out: Path, progress: Progress) -> Chroma:
         """Index the files and open their collection.

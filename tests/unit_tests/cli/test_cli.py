@@ -535,3 +535,11 @@ def test_a_terminal_shows_no_json(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     echo_for_programs({"λ": 1})
     assert capsys.readouterr().out == printed
+
+
+def test_a_store_that_does_not_exist_is_reported_before_the_model_is_loaded(
+    tmp_path: Path, questions: Path
+) -> None:
+    result = compare_store(tmp_path / "none", questions, tmp_path / "no-model", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no-model" not in result.stderr.rpartition("error:")[2]
