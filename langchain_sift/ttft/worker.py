@@ -219,7 +219,7 @@ class Worker:
 
     def _adapter(self, job: Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(
-            self.slots.weights[job.slot].to("cpu", copy=True),
+            self.slots.read(job.slot).cpu(),
             self.targets.names,
             self.slots.shapes,
             replace(job.ticket.request.config, max_length=max_length),

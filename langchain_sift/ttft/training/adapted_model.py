@@ -16,6 +16,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.quantization import quantized_copies
 from langchain_sift.ttft.training.experts import LowRankExperts
 from langchain_sift.ttft.training.lora import LowRankLinear, LowRankUpdate
+from langchain_sift.ttft.training.shared_inputs import group_by_inputs
 from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.target_layers import (
     TargetLayers,
@@ -84,26 +85,28 @@ def add_slots(model: PreTrainedModel, config: FineTuneConfig) -> tuple[Slots, Ta
         )
     linear = {name for name, _ in model.named_modules()}
     updates = [
-        _adapt_linear(model, places, config)
-        if places[0] in linear
-        else _adapt_experts(model, places[0], config)
-        for places in targets.places
+        _adapt_linear(model, group, config)
+        if group[0][0] in linear
+        else _adapt_experts(model, group[0][0], config)
+        for group in group_by_inputs(model, targets.places)
     ]
     return Slots(updates, model), targets
 
 
 def _adapt_linear(
-    model: PreTrainedModel, places: Sequence[str], config: FineTuneConfig
+    model: PreTrainedModel, group: Sequence[Sequence[str]], config: FineTuneConfig
 ) -> LowRankUpdate:
-    """Wrap a linear layer, which may have several places in the model."""
-    base = model.get_submodule(places[0])
-    features = linear_shape(base)
-    assert features is not None  # noqa: S101 - as `find_target_layers` checks
+    """Wrap linear layers that read the same inputs; each may have several places in the model."""
+    bases = [model.get_submodule(places[0]) for places in group]
+    shapes = [shape for shape in map(linear_shape, bases) if shape is not None]
     rank = config.lora_rank
-    wrapped = LowRankLinear(base, features, rank, config.lora_alpha / rank)
-    for place in places:
-        model.set_submodule(place, wrapped)
-    return wrapped.update
+    outputs = [outputs for _, outputs in shapes]
+    update = LowRankUpdate(shapes[0][0], outputs, rank, config.lora_alpha / rank)
+    for number, places in enumerate(group):
+        wrapped = LowRankLinear(bases, number, update)
+        for place in places:
+            model.set_submodule(place, wrapped)
+    return update
 
 
 def _adapt_experts(model: PreTrainedModel, name: str, config: FineTuneConfig) -> LowRankUpdate:
@@ -156,7 +159,7 @@ def _weight_of(layer: LowRankLinear, dtype: torch.dtype) -> torch.Tensor:
     weight: torch.Tensor = layer.base.weight  # type: ignore[assignment]
     if not weight.is_floating_point():
         # A quantized layer: its outputs on the unit vectors are its weights.
-        units = torch.eye(layer.update.shapes[0][-1], dtype=dtype, device=weight.device)
+        units = torch.eye(layer.update.layers[0][0][-1], dtype=dtype, device=weight.device)
         with torch.inference_mode():
             weight = layer.base(units) - layer.base(torch.zeros_like(units[:1]))
     return weight

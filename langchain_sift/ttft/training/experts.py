@@ -28,7 +28,7 @@ class LowRankExperts(nn.Module):
         """Add an update to the weights into the experts ("gate_up_proj", "up_proj") or out."""
         experts, *features = getattr(self.base, projection).shape
         inputs, outputs = features if self.base.is_transposed else reversed(features)
-        update = LowRankUpdate((inputs, outputs), rank, scale, experts=experts)
+        update = LowRankUpdate(inputs, (outputs,), rank, scale, experts=experts)
         self._updates[projection] = update
         return update
 
@@ -50,7 +50,7 @@ class LowRankExperts(nn.Module):
         if slots is None:  # exactly the base model, and faster
             base: torch.Tensor = self.base(hidden_states, top_k_index, top_k_weights)
             return base
-        rows = len(slots[0])
+        rows = len(slots.down)
         if len(hidden_states) % rows:
             raise RuntimeError(MIXED_ROWS)
         tokens = (hidden_states, top_k_index, top_k_weights)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from langchain_sift.ttft.training.lora import LowRankUpdate
+from langchain_sift.ttft.training.lora import LowRankUpdate, SlotsInUse
 
 
 class Slots:
@@ -25,14 +25,14 @@ class Slots:
     def __init__(self, updates: list[LowRankUpdate], model: PreTrainedModel) -> None:
         """Describe the slots of a model's layers; `reserve` allocates them."""
         self._updates = updates
-        self.shapes = tuple(shape for update in updates for shape in update.shapes)
-        """Shapes of A and of B transposed, for each update."""
+        self.shapes = tuple(shape for u in updates for layer in u.layers for shape in layer)
+        """Shapes of A and of B transposed, for each layer."""
         self._dtype = model.dtype
         self._device = model.device
         self.size = sum(math.prod(shape) for shape in self.shapes)
         """Number of weights in one slot."""
         self._optimizer: torch.optim.AdamW | None = None
-        self._in_use: dict[tuple[int, int], list[tuple[torch.Tensor, ...]]] = {}
+        self._in_use: dict[tuple[int, int], list[SlotsInUse]] = {}
         self.release()
 
     def reserve(self, count: int) -> None:
@@ -74,11 +74,25 @@ class Slots:
             self._moments = self.gradients.expand(2, *self.gradients.shape)
         self._in_use = {}
 
+    def _parts(self, flat: torch.Tensor) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+        """Yield views for each update: A of its layers in one, and B transposed of each layer."""
+        start = 0
+        for update in self._updates:
+            of_a, _ = update.layers[0]
+            # The A of layers that read the same inputs are neighbours, and multiply them at once.
+            stacked = (*of_a[:-2], len(update.layers) * of_a[-2], of_a[-1])
+            parts = []
+            for shape in (stacked, *(of_b for _, of_b in update.layers)):
+                end = start + math.prod(shape)
+                parts.append(flat[:, start:end].unflatten(1, shape))  # type: ignore[no-untyped-call]
+                start = end
+            yield parts[0], parts[1:]
+
     def _matrices(self, flat: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield views of A and of B transposed for each update, shape (slots, ...)."""
-        sizes = [math.prod(shape) for shape in self.shapes]
-        for part, shape in zip(torch.split(flat, sizes, dim=1), self.shapes, strict=True):
-            yield part.unflatten(1, shape)  # type: ignore[no-untyped-call]
+        """Yield views of A and of B transposed for each layer, shape (slots, ...)."""
+        for down, ups in self._parts(flat):
+            for pair in zip(down.chunk(len(ups), dim=-2), ups, strict=True):
+                yield from pair
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         """Make an AdamW (arXiv 1711.05101, algorithm 2) whose states are rows of tensors."""
@@ -127,8 +141,7 @@ class Slots:
         # A private generator: all threads of a process share torch's global one.
         generator = torch.Generator().manual_seed(seed)
         parts = []
-        for update in self._updates:
-            of_a, of_b = update.shapes
+        for of_a, of_b in zip(self.shapes[::2], self.shapes[1::2], strict=True):
             bound = 1.0 / math.sqrt(of_a[-1])
             # Not the default dtype of the process: a thread that loads a model may change it.
             down = torch.empty(math.prod(of_a), dtype=torch.float32)
@@ -138,9 +151,16 @@ class Slots:
         return self._start[1]
 
     def load(self, slot: int, weights: torch.Tensor) -> None:
-        """Copy weights, shape (size,), into a slot."""
-        self.weights[slot].copy_(weights)
+        """Copy weights into a slot: A and B transposed of each layer, together of shape (size,)."""
+        parts = torch.split(weights, [math.prod(shape) for shape in self.shapes])
+        for ours, part in zip(self._matrices(self.weights[slot : slot + 1]), parts, strict=True):
+            ours.copy_(part.view(ours.shape))
         self._round(slot)
+
+    def read(self, slot: int) -> torch.Tensor:
+        """Return a copy of a slot's weights, in the form that `load` takes."""
+        row = self.weights[slot : slot + 1]
+        return torch.cat([part.flatten() for part in self._matrices(row)])
 
     def _round(self, slot: int) -> None:
         if self._rounded is not self.weights:
@@ -160,37 +180,37 @@ class Slots:
         if last <= self.count:
             self._in_use[first, last] = views
         for update, views_of_update in zip(self._updates, views, strict=True):
-            update.slots = views_of_update
+            update.use(views_of_update)
 
     def use_probe(self) -> None:
         """Route one of two rows through ones, of rank 1, and the other through zeros."""
         first = torch.tensor([1, 0], dtype=self._dtype, device=self._device)
         for update in self._updates:
-            down, up = (
-                first.view(2, *[1] * len(shape)).expand(2, *shape[:-2], 1, shape[-1])
-                for shape in update.shapes
+            (of_a, _), count = update.layers[0], len(update.layers)
+            shapes = [(count, of_a[-1]), *((1, of_b[-1]) for _, of_b in update.layers)]
+            down, *ups = (
+                first.view(2, *[1] * len(of_a)).expand(2, *of_a[:-2], *shape) for shape in shapes
             )
-            update.slots = (down, up, down, up)
+            update.use(SlotsInUse(down, tuple(ups), down, tuple(ups)))
 
-    def _views(self, first: int, last: int) -> list[tuple[torch.Tensor, ...]]:
+    def _views(self, first: int, last: int) -> list[SlotsInUse]:
         with torch.inference_mode(mode=False), torch.no_grad():
             rounded, gradient = self._rounded[first:last], self.gradients[first:last]
             if last > self.count:  # in a batch, some prompts may have no adapter
                 none = rounded.new_zeros(last - self.count, self.size)
                 rounded = torch.cat([rounded, none])
                 gradient = self.weights.new_zeros(()).expand(rounded.shape)
-            weights, gradients = self._matrices(rounded), self._matrices(gradient)
-            # Autograd must record the product; its gradients are written by `_AddUpdate`.
-            pairs = zip(weights, weights, gradients, gradients, strict=True)
+            pairs = zip(self._parts(rounded), self._parts(gradient), strict=True)
+            # Autograd must record the product; its backward pass writes the gradients.
             return [
-                (down.detach().requires_grad_(), up.detach().requires_grad_(), *gradient_pair)
-                for down, up, *gradient_pair in pairs
+                SlotsInUse(down.detach().requires_grad_(), tuple(ups), of_down, tuple(of_ups))
+                for (down, ups), (of_down, of_ups) in pairs
             ]
 
     def rest(self) -> None:
         """Use no slot: the model is the base model."""
         for update in self._updates:
-            update.slots = None
+            update.use(None)
 
     def clear_gradients(self, first: int, last: int) -> None:
         """Set the gradients of the slots `first`, ..., `last - 1` to zero; a pass adds to them."""
@@ -244,14 +264,15 @@ class Slots:
         From |B A|^2 = <B^T B, A A^T>: products of shape r x r, never out x in.
         """
         total = self.weights.new_zeros(())
-        pairs = self._matrices(self.weights)
-        for update, down, up in zip(self._updates, pairs, pairs, strict=True):
-            gram = torch.sum((up[slot] @ up[slot].mT) * (down[slot] @ down[slot].mT))
-            total += update.scale**2 * gram
+        for update, (down, ups) in zip(self._updates, self._parts(self.weights), strict=True):
+            for a, b in zip(down[slot].chunk(len(ups), dim=-2), ups, strict=True):
+                gram = torch.sum((b[slot] @ b[slot].mT) * (a @ a.mT))
+                total += update.scale**2 * gram
         return math.sqrt(max(0.0, float(total))) if math.isfinite(float(total)) else math.inf
 
     def scale_update(self, slot: int, factor: float) -> None:
         """Multiply the slot's updates by a factor."""
-        for up in list(self._matrices(self.weights))[1::2]:
-            up[slot].mul_(factor)
+        for _, ups in self._parts(self.weights):
+            for up in ups:
+                up[slot].mul_(factor)
         self._round(slot)

@@ -211,10 +211,10 @@ class Trainer:
             if milestone is None or task.fallback is not None:
                 continue
             with torch.no_grad():
-                weights = self.slots.weights[task.slot].clone()
+                weights = self.slots.read(task.slot)
                 self._limit_update(task)
                 milestone(seconds)
-                self.slots.weights[task.slot].copy_(weights)
+                self.slots.load(task.slot, weights)
 
     def _finish(self, task: TrainingTask) -> None:
         if not task.losses or task.fallback is not None:

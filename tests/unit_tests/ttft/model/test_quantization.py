@@ -162,7 +162,8 @@ def gradients(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.enable_grad():
         logits = clone(input_ids=TOKENS, use_cache=False).logits.float()
         logits.log_softmax(-1)[0, :-1].gather(1, TOKENS[0, 1:, None]).mean().backward()
-    return logits.detach(), slots.gradients[0].clone()
+    gradients = [part[0].flatten() for part in slots._matrices(slots.gradients)]
+    return logits.detach(), torch.cat(gradients)
 
 
 def logits_of(model: PreTrainedModel) -> torch.Tensor:

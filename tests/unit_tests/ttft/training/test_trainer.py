@@ -342,7 +342,7 @@ def test_checkpointing_changes_only_the_memory(
         other._worker.slots.begin_training()
         other._worker.slots.use(0, 1)
         other._worker._model(input_ids=torch.tensor([TARGET])).logits.sum().backward()
-    assert fewer < sum(kept) / 2
+    assert fewer < sum(kept) * 2 / 3
 
 
 def lowest_cost(lengths: Sequence[int], overhead: int) -> int:
