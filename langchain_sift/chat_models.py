@@ -262,8 +262,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
         engine = self._engine or (lambda: self.engine)
         answer = Answer(engine, render_with, query, settings, rules)
-        tools, must_call = rules.tools, rules.must_call
-        return ChatAnswer(answer, tools, must_call=must_call, model_name=self._model_name)
+        return ChatAnswer(answer, model_name=self._model_name)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         tokenizer = self.engine.language_model.tokenizer

@@ -64,7 +64,10 @@ class Answer:
             settings: The settings of the call.
             rules: The tools that the answer may call, or its format.
         """
-        self._rules = rules
+        self.rules = rules
+        """The tools that the answer may call, or its format."""
+        self.call_opening = ""
+        """The beginning of a required call, with which the prompt ends, once there is one."""
         self._engine = engine
         self._render = render
         self._query = query
@@ -181,8 +184,9 @@ class Answer:
         generation, tokenizer = settings.generation, engine.language_model.tokenizer
         if settings.conversation:
             generation = for_conversation(generation, tokenizer, self._prompt.token_ids)
-        grammar = self._rules.grammar(tokenizer, generation.reasoning)
-        generation = self._rules.uncut(generation)
+        grammar = self.rules.grammar(tokenizer, generation.reasoning)
+        self.call_opening = self.rules.call_opening(tokenizer, generation.reasoning)
+        generation = self.rules.uncut(generation)
         task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
         if settings.retriever is not None:
             return engine.request(None, task, config=settings.finetune)

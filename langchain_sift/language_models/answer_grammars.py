@@ -12,52 +12,99 @@ from transformers import PreTrainedTokenizerBase
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer_formats import JSONSchema, supported_schema
-from langchain_sift.language_models.chat_templates import PROBE_ID, CallForm, call_form
+from langchain_sift.language_models.call_forms import (
+    BARE,
+    Opening,
+    call_forms,
+    pattern_of,
+    spelled_name,
+    telling,
+)
+from langchain_sift.language_models.chat_templates import call_opening
+from langchain_sift.language_models.template_probes import PROBE_ID, CallForm, call_form
 from langchain_sift.language_models.tools import Tool
+from langchain_sift.ttft.model.reasoning_markers import may_reason
 
-# Any model can be led to write this, and `ToolCallReader` reads it from any model.
-_BARE = CallForm('{"name": "', '", "arguments": ', "}")
 _TEXT = r"TEXT: /(.|\n)*/"
+_SPACE = r"SPACE: /\n{0,2}/"
 _ID = "/[A-Za-z0-9]{9}/"
 
 
-def call_grammar(
-    tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool], *, must_call: bool
-) -> str | None:
-    """Return the grammar of an answer that may or must call a tool; None means any text.
+def required_call_grammar(
+    tokenizer: PreTrainedTokenizerBase,
+    tools: Sequence[Tool],
+    reasoning: ReasoningMarkers | None,
+) -> str:
+    """Return the grammar of an answer that is one call, after reasoning if the model reasons.
 
-    If a call is required, the answer is one call, and continues the `call_opening` that ends the
-    prompt. Otherwise the answer is any text in which each call is valid, if a tool is strict and
-    the template writes calls in JSON.
+    Args:
+        tokenizer: The model's tokenizer.
+        tools: The tools, of which the call is one.
+        reasoning: Markers of the reasoning. None means that there is none. Without it, the answer
+            continues the `call_opening` that ends the prompt.
+    """
+    form = call_form(tokenizer) or BARE
+    opening, name = call_opening(tokenizer, tools, reasoning)
+    thought, rules = _reasoning(tokenizer, reasoning)
+    begun = "" if opening else _literal(tokenizer, form.opening.lstrip())
+    names = ["" if name else spelled_name(tool) for tool in tools]
+    options = _options(tokenizer, names, form.between)
+    call = f"start: {thought} {begun} ({' | '.join(options)}) {_closing(tokenizer, form)}"
+    return "\n".join([call, *rules, *_arguments_rules(tools)])
+
+
+def optional_calls_grammar(
+    tokenizer: PreTrainedTokenizerBase,
+    tools: Sequence[Tool],
+    reasoning: ReasoningMarkers | None,
+) -> str | None:
+    """Return the grammar of a text in which each call is valid; None if no tool is strict.
+
+    Any text may come before a call and after it. Where a call begins, in any of the
+    `call_forms`, it goes on in this form with valid arguments.
 
     Args:
         tokenizer: The model's tokenizer.
         tools: The tools that the model may call.
-        must_call: If True, the answer is a call.
+        reasoning: Markers of the reasoning, in which no call begins. None means none.
     """
-    form = call_form(tokenizer, tools)
-    if must_call and form is None:
-        rules = [f"start: {_literal(tokenizer, _BARE.opening)} call"]
-        return "\n".join([*rules, *_call(tokenizer, tools, _BARE)])
-    if must_call and form is not None:
-        return "\n".join(["start: call", *_call(tokenizer, tools, form, named=len(tools) == 1)])
-    if form is None or not any(_is_strict(tool) for tool in tools):
+    if not any(is_strict(tool) for tool in tools):
         return None
-    opening = _literal(tokenizer, form.opening.strip())
-    # A text begins a call as soon as it spells the opening, a token by itself.
-    lazy = "" if opening.startswith("<[") else "[lazy]"
-    others = [
-        str(token)
-        for token in tokenizer.added_tokens_decoder
-        if token != tokenizer.eos_token_id and not opening.startswith(f"<[{token}]>")
-    ]
-    other = f" | TEXT <[{','.join(others)}]>" if others else ""
-    rules = [
-        f"start: (begun call{other})* TEXT",
-        f"begun{lazy}: TEXT {opening}",
-        _TEXT,
-    ]
-    return "\n".join([*rules, *_call(tokenizer, tools, form)])
+    thought, rules = _reasoning(tokenizer, reasoning)
+    calls: list[str] = []
+    taken = _parts(tokenizer, str(tokenizer.eos_token))
+    taken += _parts(tokenizer, reasoning.opening) if reasoning and thought else []
+    for form, opening in call_forms(tokenizer):
+        after = _after_telling(tokenizer, tools, form, opening)
+        for told, rest in zip(telling(form, opening, tools), after, strict=True):
+            pattern = pattern_of(opening, told).replace("/", r"\/")
+            rules.append(f"begun_{len(calls)}[lazy]: TEXT /{pattern}/")
+            calls.append(f"begun_{len(calls)} {rest}")
+        match _parts(tokenizer, opening.mark):
+            case [token] if token.startswith("<["):
+                calls.append(f"TEXT {token} {after[0]}")
+                taken.append(token)
+            case [token, text]:  # the token begins other things as well
+                rules.append(f"begun_{len(calls)}[lazy]: {text}")
+                calls.append(f"TEXT {token} (begun_{len(calls)} {after[0]})?")
+                taken.append(token)
+    others = [n for n in tokenizer.added_tokens_decoder if f"<[{n}]>" not in taken]
+    if others:
+        calls.append(f"TEXT <[{','.join(map(str, others))}]>")
+    start = f"start: {thought} ({' | '.join(calls)})* TEXT"
+    return "\n".join([start, *rules, *_arguments_rules(tools)])
+
+
+def _after_telling(
+    tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool], form: CallForm, opening: Opening
+) -> list[str]:
+    """Return what follows each of the texts that tell that a call begins; see `telling`."""
+    closing = _closing(tokenizer, form)
+    if not opening.mark:  # the name was told, and the first character after it
+        options = _options(tokenizer, [""] * len(tools), form.between[1:])
+        return [f"{option} {closing}" for option in options]
+    options = _options(tokenizer, [spelled_name(tool) for tool in tools], form.between)
+    return [f"{_literal(tokenizer, opening.rest)} ({' | '.join(options)}) {closing}"]
 
 
 def format_grammar(
@@ -70,22 +117,23 @@ def format_grammar(
         schema: The schema, as `supported_schema` returns it.
         reasoning: Markers of the reasoning. None means that there is none.
     """
-    json_rule = f"answer: %json {json.dumps(schema)}"
-    known = tokenizer.added_tokens_encoder
-    if reasoning is None or not (reasoning.begun or reasoning.opening in known):
-        return "\n".join(["start: answer", json_rule])
+    thought, rules = _reasoning(tokenizer, reasoning)
+    return "\n".join([f"start: {thought} answer", f"answer: %json {json.dumps(schema)}", *rules])
+
+
+def _reasoning(
+    tokenizer: PreTrainedTokenizerBase, reasoning: ReasoningMarkers | None
+) -> tuple[str, list[str]]:
+    """Return what stands for the reasoning in a rule, nothing if there is none, and its rules."""
+    if reasoning is None or not may_reason(tokenizer, reasoning):
+        return "", [_TEXT]
     opening = "" if reasoning.begun else _literal(tokenizer, reasoning.opening)
-    lazy = "" if reasoning.closing in known else "[lazy]"
-    return "\n".join(
-        [
-            f"start: {'reasoning' if reasoning.begun else 'reasoning?'} answer",
-            f"reasoning: {opening} thought SPACE",
-            f"thought{lazy}: TEXT {_literal(tokenizer, reasoning.closing)}",
-            _TEXT,
-            "SPACE: /\\n{0,2}/",
-            json_rule,
-        ]
-    )
+    lazy = "" if reasoning.closing in tokenizer.added_tokens_encoder else "[lazy]"
+    rules = [
+        f"reasoning: {opening} thought SPACE",
+        f"thought{lazy}: TEXT {_literal(tokenizer, reasoning.closing)}",
+    ]
+    return "reasoning" if reasoning.begun else "reasoning?", [*rules, _TEXT, _SPACE]
 
 
 def check_schemas(tools: Sequence[Tool]) -> None:
@@ -95,7 +143,7 @@ def check_schemas(tools: Sequence[Tool]) -> None:
         ArgumentError: If no decoder supports a schema; the message names the keyword.
     """
     for tool in tools:
-        if _is_strict(tool):
+        if is_strict(tool):
             _arguments(tool)
 
 
@@ -108,7 +156,8 @@ def without_strict(tools: Sequence[Tool]) -> list[Tool]:
     return described
 
 
-def _is_strict(tool: Tool) -> bool:
+def is_strict(tool: Tool) -> bool:
+    """Return True if the arguments of a tool's calls must follow its schema."""
     return bool(tool["function"].get("strict"))
 
 
@@ -118,35 +167,32 @@ def _arguments(tool: Tool) -> dict[str, Any]:
     try:
         return supported_schema({"type": "object", **parameters})
     except ArgumentError as error:
-        if _is_strict(tool):
+        if is_strict(tool):
             raise ArgumentError(f"the tool {tool['function']['name']!r}: {error}") from error
         return supported_schema({"type": "object"})
 
 
-def _call(
-    tokenizer: PreTrainedTokenizerBase,
-    tools: Sequence[Tool],
-    form: CallForm,
-    *,
-    named: bool = False,
-) -> list[str]:
-    """Return the rules of a call after its opening; if it is `named`, after its name too."""
-    options, rules = [], []
-    for number, tool in enumerate(tools):
-        begun = ("" if named else tool["function"]["name"]) + form.between
-        options.append(f"{_literal(tokenizer, begun)} arguments_{number}")
-        rules.append(f"arguments_{number}: %json {json.dumps(_arguments(tool))}")
-    closing = f" {_ID} ".join(_literal(tokenizer, part) for part in form.closing.split(PROBE_ID))
-    return [f"call: ({' | '.join(options)}) {closing}", *rules]
+def _arguments_rules(tools: Sequence[Tool]) -> list[str]:
+    return [f"arguments_{n}: %json {json.dumps(_arguments(tool))}" for n, tool in enumerate(tools)]
+
+
+def _options(tokenizer: PreTrainedTokenizerBase, names: Sequence[str], between: str) -> list[str]:
+    """Return what may follow an opening: for each tool its name, if it is not told, and so on."""
+    rest = _literal(tokenizer, between)
+    return [f"{json.dumps(name)} {rest} arguments_{n}" for n, name in enumerate(names)]
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase, form: CallForm) -> str:
+    return f" {_ID} ".join(_literal(tokenizer, part) for part in form.closing.split(PROBE_ID))
 
 
 def _literal(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return " ".join(_parts(tokenizer, text))
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """Return a text as Lark writes it: tokens that the tokenizer does not split by their ids."""
     added = {token.content: number for number, token in tokenizer.added_tokens_decoder.items()}
-    if not added:
-        return json.dumps(text) if text else ""
     longest_first = sorted(added, key=len, reverse=True)
-    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
-    return " ".join(
-        f"<[{added[part]}]>" if part in added else json.dumps(part) for part in parts if part
-    )
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})" if added else "(?!)", text)
+    return [f"<[{added[part]}]>" if part in added else json.dumps(part) for part in parts if part]

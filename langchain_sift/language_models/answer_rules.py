@@ -13,13 +13,17 @@ from langchain_sift.config import GenerationConfig, ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer_formats import AnswerFormat, read_response_format
 from langchain_sift.language_models.answer_grammars import (
-    call_grammar,
     check_schemas,
     format_grammar,
+    is_strict,
+    optional_calls_grammar,
+    required_call_grammar,
     without_strict,
 )
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates import call_opening, render
+from langchain_sift.language_models.form_reader import FormReader
 from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.tool_calls import ToolCallReader
 from langchain_sift.language_models.tools import Tool, choose_tools
 
 
@@ -90,7 +94,21 @@ class AnswerRules:
         """
         if self.format is not None:
             return format_grammar(tokenizer, self.format.schema, reasoning)
-        return call_grammar(tokenizer, self.tools, must_call=self.must_call)
+        if self.must_call:
+            return required_call_grammar(tokenizer, self.tools, reasoning)
+        return optional_calls_grammar(tokenizer, self.tools, reasoning)
+
+    def call_opening(
+        self, tokenizer: PreTrainedTokenizerBase, reasoning: ReasoningMarkers | None
+    ) -> str:
+        """Return the beginning of a required call that ends the prompt, so the answer lacks it."""
+        return "".join(call_opening(tokenizer, self.tools, reasoning)) if self.must_call else ""
+
+    def reader(self, tokenizer: PreTrainedTokenizerBase) -> ToolCallReader | FormReader:
+        """Return the reader of the answer's calls: exactly those that a grammar makes."""
+        if self.must_call or any(is_strict(tool) for tool in self.tools):
+            return FormReader(self.tools, tokenizer)
+        return ToolCallReader(self.tools, tokenizer)
 
 
 ANY_ANSWER = AnswerRules()

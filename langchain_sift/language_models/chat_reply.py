@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from typing import TypedDict
 
@@ -20,9 +20,8 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.chat_templates import call_opening
+from langchain_sift.language_models.form_reader import FormReader
 from langchain_sift.language_models.tool_calls import ParsedAnswer, ToolCallReader
-from langchain_sift.language_models.tools import Tool
 from langchain_sift.ttft.reasoning import ReasoningText
 
 # The key of LangChain's other models; `AIMessage.content_blocks` reads it.
@@ -37,20 +36,14 @@ class _Metadata(TypedDict):
 class ChatAnswer:
     """One answer as it is generated: content at once, tool calls at the end."""
 
-    def __init__(
-        self, answer: Answer, tools: Sequence[Tool], *, must_call: bool, model_name: str
-    ) -> None:
+    def __init__(self, answer: Answer, *, model_name: str) -> None:
         """Prepare to read an answer.
 
         Args:
             answer: The answer, not started.
-            tools: The tools that the model may call.
-            must_call: If True, the prompt ends with the beginning of a call.
             model_name: Name of the model, for the metadata.
         """
         self.answer = answer
-        self._tools = tools
-        self._must_call = must_call
         self._model_name = model_name
         self._text = ""
         self._content = ""
@@ -86,19 +79,14 @@ class ChatAnswer:
             yield chunk
 
     def _parse(self, text: str) -> ParsedAnswer:
-        if not self._tools:
+        if not self.answer.rules.tools:
             return ParsedAnswer(text, [], [])
-        return self._reader.read(self._opening + text)
-
-    # The tokenizer may be loaded with the model, when the answer starts.
+        return self._reader.read(self.answer.call_opening + text)
 
     @functools.cached_property
-    def _reader(self) -> ToolCallReader:
-        return ToolCallReader(self._tools, self.answer.tokenizer)
-
-    @functools.cached_property
-    def _opening(self) -> str:
-        return call_opening(self.answer.tokenizer, self._tools) if self._must_call else ""
+    def _reader(self) -> ToolCallReader | FormReader:
+        # The tokenizer may be loaded with the model, when the answer starts.
+        return self.answer.rules.reader(self.answer.tokenizer)
 
     def _content_chunks(self, piece: str) -> Iterator[AIMessageChunk]:
         """Yield the reasoning, or the content so far that cannot be the beginning of a call."""
@@ -107,8 +95,8 @@ class ChatAnswer:
             return
         self._text += piece
         content = self._text
-        if self._tools:
-            content = self._reader.certain_content(self._opening + self._text)
+        if self.answer.rules.tools:
+            content = self._reader.certain_content(self.answer.call_opening + self._text)
         yield from self._new_content(content)
 
     def _last_chunks(self) -> Iterator[AIMessageChunk]:

@@ -54,11 +54,16 @@ def after_reasoning(
 
 
 def without_reasoning(turns: Sequence[Turn], markers: ReasoningMarkers) -> list[Turn]:
-    """Leave out the reasoning in earlier answers, as a template would if it saw the markers."""
+    """Leave out the reasoning in earlier answers, as a template would if it saw the markers.
+
+    An answer whose prompt opened the reasoning has only the closing marker.
+    """
     kept: list[Turn] = []
     for turn in turns:
         if turn["role"] == "assistant":
-            splitter = ReasoningSplitter(markers)
+            before, closed, _ = turn["content"].partition(markers.closing)
+            begun = bool(closed) and markers.opening not in before
+            splitter = ReasoningSplitter(replace(markers, begun=begun))
             content = splitter.add(turn["content"])[1] + splitter.flush()[1]
             kept.append({**turn, "content": content})
         else:

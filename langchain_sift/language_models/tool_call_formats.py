@@ -81,6 +81,14 @@ def parse_value(text: str, start: int) -> tuple[Any, int]:
     return _DECODER.raw_decode(text, start)
 
 
+def parse_arguments(text: str, start: int) -> tuple[dict[str, object], int]:
+    """Parse a JSON object, and return it with the index after it."""
+    args, end = _DECODER.raw_decode(text, start)
+    if not isinstance(args, dict):
+        fail("the arguments are no JSON object")
+    return args, end
+
+
 def call_from_json(value: Any, *, bare: bool = False) -> ParsedCall:
     """Convert a JSON object to a call; see `parse_json` for `bare`."""
     inner = value.get("function") if isinstance(value, dict) else None

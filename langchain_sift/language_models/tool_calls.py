@@ -40,7 +40,7 @@ class ParsedAnswer(NamedTuple):
     invalid: list[InvalidToolCall]
 
 
-_CLOSING_MARKERS = {
+CLOSING_MARKERS = {
     "<tool_call>": "</tool_call>",  # Hermes, Qwen
     "<|tool_call|>": "<|/tool_call|>",  # Phi-4
     "[TOOL_CALLS]": "[/TOOL_CALLS]",  # Mistral; few of its models write the closing marker
@@ -48,8 +48,10 @@ _CLOSING_MARKERS = {
     "<|python_start|>": "<|python_end|>",  # Llama 4
     "<function=": "</tool_call>",  # Qwen3-Coder sometimes forgets the opening <tool_call>
 }
+"""The markers after calls, by those before them."""
+
 _OPENING = re.compile(
-    rf"(?P<marker>{'|'.join(map(re.escape, _CLOSING_MARKERS))})\s*"
+    rf"(?P<marker>{'|'.join(map(re.escape, CLOSING_MARKERS))})\s*"
     r"|^[ \t]*(?:```(?P<fence>tool_code|json)\b\s*|(?=[`{\[]))",
     re.MULTILINE,
 )
@@ -77,7 +79,7 @@ class ToolCallReader:
         self._tokenizer = tokenizer
         self._schemas = _schemas(tools)
         self._openings = _openings(self._schemas)
-        self._special = _special_tokens(tokenizer) if tools else []
+        self._special = special_tokens(tokenizer, but=CLOSING_MARKERS) if tools else []
         self._unwanted = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
 
     def read(self, text: str) -> ParsedAnswer:
@@ -89,7 +91,7 @@ class ToolCallReader:
         by_template = self._read_by_template(text, complete=True) if self._tools else None
         if by_template and by_template[1]:
             content, calls = by_template
-            return ParsedAnswer(self._plain(content).rstrip(), _with_ids(calls), [])
+            return ParsedAnswer(self._plain(content).rstrip(), with_ids(calls), [])
         pieces: list[str] = []
         calls = []
         invalid: list[InvalidToolCall] = []
@@ -110,7 +112,7 @@ class ToolCallReader:
             return ParsedAnswer(self._plain(text), [], [])
         content = "".join([*pieces, self._plain(text[done:]).rstrip()])
         content = content if pieces[0] else content.lstrip()
-        return ParsedAnswer(content, _with_ids(calls), invalid)
+        return ParsedAnswer(content, with_ids(calls), invalid)
 
     def certain_content(self, text: str) -> str:
         """Return the beginning of an incomplete answer that is content in any case.
@@ -119,7 +121,7 @@ class ToolCallReader:
         """
         if not self._tools:
             return text
-        marks = [*_CLOSING_MARKERS, *self._special]
+        marks = [*CLOSING_MARKERS, *self._special]
         tail = range(max(0, len(text) - max(map(len, marks))), len(text))
         partial_marks = (n for n in tail if any(mark.startswith(text[n:]) for mark in marks))
         safe = next(partial_marks, len(text))
@@ -147,7 +149,7 @@ class ToolCallReader:
         # Small models close too many brackets.
         closing = r"\s*```" if fence else ""
         if marker:
-            closing = r"[\s}\])]*" + re.escape(_CLOSING_MARKERS[marker])
+            closing = r"[\s}\])]*" + re.escape(CLOSING_MARKERS[marker])
         closed = re.compile(closing).match(text, end)
         return calls, closed.end() if closed else end
 
@@ -223,35 +225,44 @@ def _openings(names: Iterable[str]) -> list[str]:
     return [*values, *fenced, *(f"[{name}(" for name in names)]
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """Return the special tokens that mark no call, such as the end of a turn."""
+def special_tokens(tokenizer: PreTrainedTokenizerBase | None, *, but: Iterable[str]) -> list[str]:
+    """Return the special tokens that are no part of a call, such as the end of a turn.
+
+    Args:
+        tokenizer: The model's tokenizer. None means that there are none.
+        but: The tokens that mark calls.
+    """
     known = tokenizer.added_tokens_decoder.values() if tokenizer is not None else ()
     special = {token.content for token in known if token.special}
-    return sorted(special - _CLOSING_MARKERS.keys(), key=len, reverse=True)
+    return sorted(special - {*but}, key=len, reverse=True)
 
 
 def _invalid_call(
     text: str, opening: re.Match[str], error: BaseException
 ) -> tuple[InvalidToolCall, int]:
     """Return the malformed text after a marker as an invalid call, and the index after it."""
-    closing = _CLOSING_MARKERS[opening["marker"]]
-    stops = "|".join(map(re.escape, [closing, *_CLOSING_MARKERS.keys() - {"<function="}]))
+    closing = CLOSING_MARKERS[opening["marker"]]
+    stops = "|".join(map(re.escape, [closing, *CLOSING_MARKERS.keys() - {"<function="}]))
     payload = re.split(stops, text[opening.end() :], maxsplit=1)[0]
     end = opening.end() + len(payload)
     if text.startswith(closing, end):
         end += len(closing)
-    name = re.search(r'"name"\s*:\s*"([^"\\]+)"', payload)
-    call = invalid_tool_call(
+    # With the marker: LangChain completes streamed JSON, and would make a valid call of it.
+    return invalid_from(text[opening.start() : end], error), end
+
+
+def invalid_from(text: str, error: BaseException) -> InvalidToolCall:
+    """Return an invalid call with the text of it as its arguments."""
+    name = re.search(r'"name"\s*:\s*"([^"\\]+)"', text)
+    return invalid_tool_call(
         name=name[1] if name else None,
-        # With the marker: LangChain completes streamed JSON, and would make a valid call of it.
-        args=text[opening.start() : end].strip(),
+        args=text.strip(),
         id=f"call_{uuid.uuid4().hex}",
         error=str(error) or type(error).__name__,
     )
-    return call, end
 
 
-def _with_ids(calls: Sequence[ParsedCall]) -> list[ToolCall]:
+def with_ids(calls: Sequence[ParsedCall]) -> list[ToolCall]:
     """Convert the calls to LangChain's, each with a unique id."""
     used = {""}
     identified = []

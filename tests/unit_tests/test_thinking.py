@@ -107,6 +107,7 @@ def test_reasoning_is_not_fed_back(template: str) -> None:
     expected = prompt(AIMessage("c"))
     assert prompt(AIMessage("c", additional_kwargs={"reasoning_content": "x"})) == expected
     assert prompt(AIMessage("<think>\nx\n</think>\n\nc")) == expected
+    assert prompt(AIMessage("x\n</think>\n\nc")) == expected  # the prompt had opened it
     blocks: Any = [{"type": "reasoning", "reasoning": "x"}, {"type": "text", "text": "c"}]
     assert prompt(AIMessage(blocks)) == expected
 
@@ -135,37 +136,37 @@ def test_calls_after_reasoning_are_read(*, stream: bool) -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", [{}, {"enable_thinking": False}])
-@pytest.mark.parametrize("opened", [False, True])
-def test_a_required_call_comes_after_the_reasoning(
-    *, opened: bool, arguments: dict[str, object]
+CALL = '<tool_call>\n{"name": "search", "arguments": {"query": "rice"}}\n</tool_call>'
+# As Qwen3-Thinking's, whose prompt opens the reasoning.
+OPENED = QWEN_3.replace("{{- '<|im_start|>assistant\\n' }}\n    {%- if enable", (
+    "{{- '<|im_start|>assistant\\n<think>\\n' }}\n    {%- if false and enable"
+))  # fmt: skip
+
+
+@pytest.mark.parametrize("thought", ["", CALL.replace("tool_call", "call")])
+@pytest.mark.parametrize(("template", "opening"), [(QWEN_3, "<think>\n"), (OPENED, "")])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("required", [False, True])
+def test_calls_come_after_the_reasoning(
+    template: str, opening: str, thought: str, *, strict: bool, required: bool
 ) -> None:
-    template = QWEN_3
-    if opened:  # as Qwen3-Thinking's
-        template = QWEN_3.replace("{{- '<|im_start|>assistant\\n' }}\n    {%- if enable", (
-            "{{- '<|im_start|>assistant\\n<think>\\n' }}\n    {%- if false and enable"
-        ))  # fmt: skip
-        assert template != QWEN_3
-    tokenizer = small_tokenizer("byte-level", template)
-    prompt = tokenizer.decode(
-        render(
-            tokenizer,
-            [HumanMessage("x")],
-            tools=TOOLS,
-            must_call=True,
-            arguments=TemplateArguments(arguments),
-        )
-    )
-    answer = prompt.rpartition("<|im_start|>assistant\n")[2]
-    assert answer.endswith('<tool_call>\n{"name": "')
-    assert answer.count("<think>") == answer.count("</think>") == int(opened or bool(arguments))
-    call = '<tool_call>\n{"name": "search", "arguments": {"query": "rice"}}\n</tool_call>'
-    chat = thinking_chat(template, call.removeprefix('<tool_call>\n{"name": "') + END, **arguments)
+    assert OPENED != QWEN_3
+    said = f"{opening}{thought}\n</think>\n\n{CALL}{END}"
+    chat = thinking_chat(template, said)
+    bound = chat.bind_tools(TOOLS, strict=strict, tool_choice="any" if required else "auto")
+    for message in (bound.invoke("x"), summed(bound.stream("x"))):
+        assert [(call["name"], call["args"]["query"]) for call in message.tool_calls] == [
+            ("search", "rice")
+        ]
+        assert message.text == ""
+        assert message.additional_kwargs.get("reasoning_content", "") == thought
+
+
+def test_a_required_call_needs_no_reasoning() -> None:
+    chat = thinking_chat(QWEN_3, CALL + END, enable_thinking=False)
     message = chat.bind_tools(TOOLS, tool_choice="any").invoke("x")
-    assert [(call["name"], call["args"]["query"]) for call in message.tool_calls] == [
-        ("search", "rice")
-    ]
-    assert message.text == ""
+    assert [call["name"] for call in message.tool_calls] == ["search"]
+    assert message.additional_kwargs == {}
 
 
 def prompt_of(chat: ChatTestTimeFineTuned, **call: Any) -> int:

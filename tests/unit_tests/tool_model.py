@@ -265,7 +265,7 @@ def token_ids(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[lis
     messages, answer, tools, must_call = example
     prompt = render(tokenizer, messages, tools=tools, must_call=must_call)
     if must_call:
-        answer = answer.removeprefix(call_opening(tokenizer, tools))
+        answer = answer.removeprefix("".join(call_opening(tokenizer, tools, None)))
     return prompt, tokenizer(answer + END_OF_TURN)["input_ids"]
 
 

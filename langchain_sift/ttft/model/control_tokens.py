@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -20,9 +20,11 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
-# JSON and Python's `repr` leave these as they are, and names of tokens are not made of them.
-_LETTERS = "0123456789jkqvwxz"
-_MARK_LENGTH = 20
+# Characters that are hidden from templates, with those of the names, but for those to be seen:
+# templates look for "/think", and write some of them in another way in JSON.
+_BRACKETS, _SEEN = frozenset("<>[](){}|&"), frozenset("/_-.,:;!?*+#\\\"'")
+# The private use area in blocks of 256, but the first, of which secret names are made.
+_BLOCKS = tuple(f"{number:02x}" for number in range(0xE1, 0xF9))
 
 # Names in brackets. A template contains words as well, which a user may have added as tokens.
 _BRACKETED = re.compile(r"[<\[({|｜].+[>\])}|｜]", re.DOTALL)
@@ -31,17 +33,50 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")  # one byte of a character that has no tok
 _ALWAYS_CONTROL = re.compile(r"<[|｜].+[|｜]>|</?(?:think|tool_call|tool_response)>", re.DOTALL)
 
 
-def new_mark() -> str:
-    """Return a random mark for one rendering, which no text can contain.
+class Disguise:
+    """Characters that stand for others in one rendering, one for one.
 
-    Inside the name of a control token, it says that the name is text.
+    A template that gets disguised texts cannot make a control token of them, whatever it does:
+    cut, change the case, delete or replace characters, join texts.
     """
-    return "".join(secrets.choice(_LETTERS) for _ in range(_MARK_LENGTH))
+
+    def __init__(self, hidden: re.Pattern[str], characters: Iterable[str], values: object) -> None:
+        """Choose characters that the values do not contain.
+
+        Args:
+            hidden: Pattern of the characters to replace.
+            characters: All that it matches.
+            values: The texts, in a value of JSON.
+        """
+        self._hidden = hidden
+        known = json.dumps(values, default=str)
+        free = (block for block in _BLOCKS if rf"\u{block}" not in known)
+        start = int(f"{next(free, _BLOCKS[0])}00", 16)
+        self._others = {char: chr(start + n) for n, char in enumerate(sorted(characters))}
+        self._back = {other: char for char, other in self._others.items()}
+        # JSON and Python's `repr` may write their codes.
+        codes = "|".join(rf"\\u{ord(other):04x}|{other}" for other in self._back)
+        self._shown = re.compile(codes or r"(?!)")
+
+    def hide(self, value: Any) -> Any:
+        """Disguise all texts in a value of JSON, keys included."""
+        if isinstance(value, str):
+            if not self._back.keys().isdisjoint(value):  # only if no block was free
+                value = self._shown.sub("\N{REPLACEMENT CHARACTER}", value)
+            return self._hidden.sub(lambda match: self._others[match[0]], value)
+        if isinstance(value, Mapping):
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(item) for item in value]
+        return value
+
+    def show(self, text: str) -> str:
+        """Return a text as it was."""
+        return self._shown.sub(lambda match: self._back[_character(match[0])], text)
 
 
-def second_mark(mark: str) -> str:
-    """Return a mark that differs from the other in every letter, and so in every piece."""
-    return mark.translate(str.maketrans(_LETTERS, _LETTERS[1:] + _LETTERS[0]))
+def _character(found: str) -> str:
+    return found if len(found) == 1 else chr(int(found[2:], 16))
 
 
 class ControlTokens:
@@ -63,81 +98,60 @@ class ControlTokens:
         """Ids of the tokens, by their names."""
         self.id_set = frozenset(self.ids.values())
         names = sorted(self.ids, key=len, reverse=True)
-        self._longest = len(names[0]) if names else 0
-        self._prefixes = {name[:end] for name in names for end in range(1, len(name))}
-        self._suffixes = {name[start:] for name in names for start in range(1, len(name))}
         self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        self._lengths = sorted({len(name) for name in names})
-        letters = "|".join(sorted({re.escape(name[0]) for name in names}))
-        self._first_letters = re.compile(letters or r"(?!)")
+        self._hidden, self._characters = _hidden(names)
 
-    def mark(self, text: str, mark: str) -> str:
-        """Mark the names of control tokens in a text, so that a template can include the text.
-
-        Also marked is the end of a text that a template could complete to such a name.
-        """
-
-        def mark_name(first: re.Match[str]) -> str:
-            start = first.start()
-            begins = any(text[start : start + length] in self.ids for length in self._lengths)
-            return first[0] + mark if begins else first[0]
-
-        marked = self._first_letters.sub(mark_name, text)
-        lengths = range(1, min(self._longest, len(text) + 1))
-        if any(text[:length] in self._suffixes for length in lengths):
-            marked = mark + marked
-        if any(text[-length:] in self._prefixes for length in lengths):
-            marked += mark
-        return marked
-
-    def mark_all(self, value: Any, mark: str) -> Any:
-        """Mark all texts in a value of JSON, keys included."""
-        if isinstance(value, str):
-            return self.mark(value, mark)
-        if isinstance(value, Mapping):
-            pairs = value.items()
-            return {self.mark_all(key, mark): self.mark_all(item, mark) for key, item in pairs}
-        if isinstance(value, list | tuple):
-            return [self.mark_all(item, mark) for item in value]
-        return value
+    def disguise(self, values: object) -> Disguise:
+        """Return a disguise in which a template can include the texts in a value of JSON."""
+        return Disguise(self._hidden, self._characters, values)
 
     def names_in(self, text: str) -> list[str]:
-        """Return the names of control tokens in a marked text, in order; marked ones are text."""
+        """Return the names of control tokens in a text, in order; those in disguise are text."""
         return self._names.findall(text)
 
-    def encode(self, text: str, mark: str = "") -> list[int]:
-        """Return the token ids of a marked text; names without a mark are control tokens."""
-        return self._encode(text, mark, self._names)
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text in which all names are control tokens."""
+        return self._encode(text, self._names, None)
+
+    def encode_disguised(self, text: str, disguise: Disguise) -> list[int]:
+        """Return the token ids of a text in which names in disguise are text."""
+        shown, tokenizer = disguise.show(text), self._tokenizer()
+        hidden, all_names = (self._names.finditer(part) for part in (text, shown))
+        if tokenizer is None or [m.span() for m in hidden] != [m.span() for m in all_names]:
+            return self._encode(text, self._names, disguise)
+        # Without the copy of the tokenizer, which may be large.
+        encoded = tokenizer(shown, add_special_tokens=False, verbose=False)
+        return list(encoded["input_ids"])
 
     def encode_text(self, text: str) -> list[int]:
         """Return the token ids of a text in which all names are text."""
-        return self._encode(text, "", _NOTHING)
+        return self._encode(text, _NOTHING, None)
 
-    def _encode(self, text: str, mark: str, names: re.Pattern[str]) -> list[int]:
+    def _encode(self, text: str, names: re.Pattern[str], disguise: Disguise | None) -> list[int]:
         tokenizer = self._tokenizer()
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
-            return list(self._encode_in_parts(text, mark, names, tokenizer))
+            return list(self._encode_in_parts(text, names, disguise, tokenizer))
         other = {name: f"{self._secret}{number}\ue001" for name, number in self.ids.items()}
         with self._lock:
             if self._backend is None:
                 self._backend = _with_other_names(backend, other)
         text = text.replace(self._secret, "\N{REPLACEMENT CHARACTER}")
         spelled = names.sub(lambda match: other[match[0]], text)
-        if mark:
-            spelled = spelled.replace(mark, "")
+        if disguise is not None:
+            spelled = disguise.show(spelled)
         ids: list[int] = self._backend.encode(spelled, add_special_tokens=False).ids
         return ids
 
     def _encode_in_parts(
-        self, text: str, mark: str, names: re.Pattern[str], tokenizer: Any
+        self, text: str, names: re.Pattern[str], disguise: Disguise | None, tokenizer: Any
     ) -> Iterator[int]:
-        """Yield the token ids of a marked text from a tokenizer in Python."""
+        """Yield the token ids of a text from a tokenizer in Python."""
         done = 0
         for match in [*names.finditer(text), None]:
             part = text[done : match.start() if match else None]
-            if mark:
-                part = part.replace(mark, "")
+            if disguise is not None:
+                part = disguise.show(part)
             for token in tokenizer.tokenize(part, split_special_tokens=True) if part else ():
                 # A tokenizer that splits at white space may know the name as a word.
                 pieces = [*token] if token in self.ids else [token]
@@ -175,6 +189,18 @@ def _find(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         for name, token_id in ids.items()
         if len(name.strip()) > 1 and not _BYTE.fullmatch(name)
     }
+
+
+def _hidden(names: Sequence[str]) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Return a pattern of the characters to hide from templates, and all that it matches."""
+    of_names = {char for name in names for char in name if not (char.isalnum() or char.isspace())}
+    always = (_BRACKETS | of_names) - _SEEN
+    # Of a word, its first letter where the word stands.
+    words = [name for name in names if always.isdisjoint(name)]
+    patterns = [re.escape(char) for char in sorted(always)]
+    patterns += [f"(?i:{re.escape(word[0])}(?={re.escape(word[1:])}))" for word in words]
+    letters = {letter for word in words for letter in (word[0].lower(), word[0].upper())}
+    return re.compile("|".join(patterns)), frozenset(always | {x for x in letters if len(x) == 1})
 
 
 def _with_other_names(backend: Tokenizer, other: Mapping[str, str]) -> Tokenizer:

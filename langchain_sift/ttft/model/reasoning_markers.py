@@ -55,3 +55,15 @@ def markers_after(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> 
     markers = reasoning_markers(tokenizer)
     tail = str(tokenizer.decode([*prompt[-_TAIL:]], clean_up_tokenization_spaces=False))
     return replace(markers, begun=tail.rstrip().endswith(markers.opening))
+
+
+def may_reason(tokenizer: PreTrainedTokenizerBase, markers: ReasoningMarkers | None) -> bool:
+    """Return True if the answer may begin with reasoning: the prompt or a token can open it.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        markers: As of `markers_after`. None means that reasoning is not told apart.
+    """
+    return markers is not None and (
+        markers.begun or markers.opening in tokenizer.added_tokens_encoder
+    )

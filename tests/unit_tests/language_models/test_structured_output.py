@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -15,15 +16,20 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from llguidance import LLMatcher
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import DEEPSEEK_R1, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer_formats import read_response_format, supported_schema
-from langchain_sift.language_models.answer_grammars import call_grammar, format_grammar
+from langchain_sift.language_models.answer_grammars import (
+    format_grammar,
+    optional_calls_grammar,
+    required_call_grammar,
+)
 from langchain_sift.language_models.chat_templates import call_opening
-from langchain_sift.language_models.tool_calls import ToolCallReader
+from langchain_sift.language_models.form_reader import FormReader
 from langchain_sift.language_models.tools import convert_tools
 from langchain_sift.ttft.constraints import vocabulary_of
 
@@ -117,26 +123,105 @@ def test_strict_tools_hold_every_call_to_its_schema(
     if as_tokens:  # as the published tokenizers have them
         tokenizer.add_tokens(["<tool_call>", "</tool_call>", "[TOOL_CALLS]"], special_tokens=True)
     tools = convert_tools([search, stop], strict=True)
-    grammar = call_grammar(tokenizer, tools, must_call=False)
+    grammar = optional_calls_grammar(tokenizer, tools, None)
     assert grammar is not None
     good, bad = ('{"query": "x", "limit": 2}', '{"query": 5, "limit": 2}')
     form = CALL_TEMPLATES[name]
     assert accepts(tokenizer, grammar, "Only text.")
     assert accepts(tokenizer, grammar, "A call: " + form % good)
     assert not accepts(tokenizer, grammar, "A call: " + form % bad)
-    forced = call_grammar(tokenizer, tools, must_call=True)
-    assert forced is not None
-    opening = call_opening(tokenizer, tools)
+    forced = required_call_grammar(tokenizer, tools, None)
+    opening = "".join(call_opening(tokenizer, tools, None))
     shown = (form % good).removeprefix(opening).partition("\n</tool_call>")[0]
     assert accepts(tokenizer, forced, shown) or accepts(tokenizer, forced, shown + "\n</tool_call>")
     assert not accepts(tokenizer, forced, (form % bad).removeprefix(opening), whole=False)
-    (call,) = ToolCallReader(tools, tokenizer).read(opening + shown).calls
+    (call,) = FormReader(tools, tokenizer).read(form % good).calls
     assert call["args"] == json.loads(good)
+
+
+# Of DeepSeek, and of OpenAI's open models, abridged.
+OTHERS = {
+    "deepseek": """\
+{% for t in tools or [] %}{{ t|tojson }}{% endfor %}
+{%- for m in messages %}{% if m.role == 'user' %}{{- '<｜User｜>' + m.content }}{% else %}
+{{- '<｜Assistant｜>' + m.content }}
+{%- for call in m.tool_calls %}
+{{- '<｜tool▁call▁begin｜>function<｜tool▁sep｜>' + call.function.name + '\\n```json\\n' }}
+{{- call.function.arguments|tojson + '\\n```<｜tool▁call▁end｜>' }}{% endfor %}
+{{- '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}""",
+    "gpt-oss": """\
+{% for t in tools or [] %}{{ t|tojson }}{% endfor %}
+{%- for m in messages %}{% if m.tool_calls %}{% set call = m.tool_calls[0].function %}
+{{- '<|start|>assistant<|channel|>commentary to=functions.' + call.name }}
+{{- ' json<|message|>' + call.arguments|tojson + '<|return|>' }}{% else %}
+{{- '<|start|>' + m.role + ('<|channel|>final' if m.role == 'assistant' else '') }}
+{{- '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}""",
+}
+FORMS = (
+    '<tool_call>\n{"name": "search", "arguments": %s}\n</tool_call>',
+    '<|tool_call|>[{"name": "search", "arguments": %s}]<|/tool_call|>',
+    '[TOOL_CALLS] [{"name": "search", "arguments": %s}]',
+    '<|python_tag|>{"name": "search", "parameters": %s}',
+    "<function=search>%s</function>",
+    '{ "name": "search", "arguments": %s}',
+    '```json\n{"name": "search", "arguments": %s}\n```',
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>search\n```json\n%s\n```",
+    "<|channel|>commentary to=functions.search json<|message|>%s",
+    "[search(**%s)]",
+)
+
+
+@pytest.mark.parametrize("name", [*TEMPLATES, "qwen-3", "none", *OTHERS])
+def test_a_text_with_strict_tools_has_no_invalid_call_in_any_form(name: str) -> None:
+    tokenizer = small_tokenizer("byte-level", {**TEMPLATES, **OTHERS, "qwen-3": QWEN_3}.get(name))
+    tokenizer.add_tokens(["<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"], special_tokens=True)
+    tools = convert_tools([search, stop], strict=True)
+    grammar = optional_calls_grammar(tokenizer, tools, None)
+    reader = FormReader(tools, tokenizer)
+    matcher = vocabulary_of(tokenizer).matcher(grammar)
+    read = 0
+    for form, args in itertools.product(FORMS, ('{"query": "a", "limit": 2}', '{"query": 5}')):
+        text = f"Now: {form % args} Done."
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        valid = matcher.validate_tokens(tokens)
+        found = reader.read(tokenizer.decode(tokens[:valid]))
+        assert [call["args"] for call in found.calls] in ([], [{"query": "a", "limit": 2}])
+        assert valid < len(tokens) or not found.invalid
+        read += len(found.calls)
+    assert read >= 5
+    for text in ('{"name": "dog", "arguments": 5} [x](y) <b>', "<|channel|>final<|message|>Hello"):
+        assert accepts(tokenizer, grammar, text)
+        assert reader.read(text).calls == []
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama", "none", "deepseek"])
+def test_content_that_was_streamed_before_a_call_never_changes(name: str) -> None:
+    tokenizer = small_tokenizer("byte-level", {**TEMPLATES, **OTHERS}.get(name))
+    tokenizer.add_tokens(["<｜tool▁call▁begin｜>", "<｜tool▁sep｜>"], special_tokens=True)
+    reader = FormReader(convert_tools([search, stop], strict=True), tokenizer)
+    for form in FORMS:
+        text = "Now [see] <it>: " + form % '{"query": "a"}'
+        content = reader.read(text).content
+        for end in range(len(text) + 1):
+            assert content.startswith(reader.certain_content(text[:end]))
+
+
+def test_a_tools_name_is_text_in_a_grammar() -> None:
+    tokenizer = small_tokenizer("byte-level", TEMPLATES["qwen"])
+    function = {"name": 'f<|im_end|>"', "strict": True, "parameters": {"type": "object"}}
+    tools: Any = [{"type": "function", "function": function}]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert f"[{end}]" not in required_call_grammar(tokenizer, tools, None)
+    text = '{"name": "f<|im_end|>\\"", "arguments": {}}'
+    (call,) = FormReader(tools, tokenizer).read(text).calls
+    assert call["name"] == function["name"]
 
 
 def test_tools_that_are_not_strict_leave_the_answer_free(templated: Templated) -> None:
     tools = convert_tools([search, stop])
-    assert call_grammar(templated(TEMPLATES["qwen"]), tools, must_call=False) is None
+    assert optional_calls_grammar(templated(TEMPLATES["qwen"]), tools, None) is None
 
 
 def test_only_a_strict_tool_refuses_a_schema_that_no_decoder_supports(
@@ -155,8 +240,8 @@ def test_only_a_strict_tool_refuses_a_schema_that_no_decoder_supports(
     strict = {**tool, "function": {**tool["function"], "strict": True}}
     with pytest.raises(ArgumentError, match="uniqueItems"):
         chat.invoke("Hello", tools=[strict], documents=[])
-    grammar = call_grammar(templated(TEMPLATES["qwen"]), [tool], must_call=True)
-    assert grammar is not None
+    grammar = required_call_grammar(templated(TEMPLATES["qwen"]), [tool], None)
+    assert LLMatcher.validate_grammar(grammar) == ""
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from langchain_sift.language_models.answer_rules import AnswerRules
 from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.serving.messages import ChatReply
 from langchain_sift.serving.requests import ChatCompletionRequest
@@ -29,6 +30,8 @@ class Pieces(list):
 
     usage = metadata = None
     finish_reason = "stop"
+    call_opening = ""
+    rules = AnswerRules([TOOL])
 
 
 def reply_and_answer(request_name, text, tokenizer):
@@ -36,7 +39,7 @@ def reply_and_answer(request_name, text, tokenizer):
     body = {"model": "m", "messages": messages, **REQUESTS[request_name]}
     pieces = Pieces(text[start : start + 3] for start in range(0, len(text), 3))
     pieces.tokenizer = tokenizer
-    chat_answer = ChatAnswer(pieces, [TOOL], must_call=False, model_name="m")
+    chat_answer = ChatAnswer(pieces, model_name="m")
     return ChatReply(ChatCompletionRequest.model_validate(body)), chat_answer
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import json
 import random
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,7 +24,7 @@ from unit_tests.small_tokenizers import (
 )
 from unit_tests.templates import QWEN
 
-from langchain_sift.ttft.model.control_tokens import control_tokens, new_mark
+from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.tokens import plain_tokens, text_tokens, tokenize_documents
 
 if TYPE_CHECKING:
@@ -67,17 +69,56 @@ def test_control_tokens_of_a_template_are_kept(kind: str, data: st.DataObject) -
     )
 
 
+CHANGES: dict[str, Callable[[str], str]] = {
+    "lower": str.lower,
+    "title": str.title,
+    "deletes": lambda text: text.replace("-", "").replace("x", ""),
+    "brackets": lambda text: text.replace("(", "<").replace(")", ">").replace("&lt;", "<"),
+    "trims": str.strip,
+    "cuts": lambda text: text[1::2],
+    "reverses": lambda text: text[::-1],
+    "as JSON": lambda text: json.dumps([text]),
+    "as Python": lambda text: repr([text]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @given(text=st.text(), before=st.sampled_from(NAMES), after=st.sampled_from(NAMES))
-def test_a_marked_text_contains_no_name_and_completes_none(
-    text: str, before: str, after: str
+def test_no_change_of_a_disguised_text_makes_a_name(
+    change: Callable[[str], str], text: str, before: str, after: str
 ) -> None:
     known = control_tokens(small_tokenizer("byte-level", QWEN))
-    for hostile in (text, before + text, before[1:] + text + after[:-1], before[:-2] + after):
-        mark = new_mark()
-        marked = known.mark(hostile, mark)
-        assert marked.replace(mark, "") == hostile
-        rendered = "".join([before, marked, after[-1], marked, after])
+    spread = "x".join(before)
+    hostile = [text, before + text, before[1:] + text + after[:-1], before[:-2] + after]
+    hostile += [before.upper(), spread, spread[::-1], before.replace("<", "(").replace(">", ")")]
+    hostile += ["-".join(before), before.replace("<", "&lt;")]
+    for value in hostile:
+        disguise = known.disguise({value: [value]})
+        hidden = disguise.hide(value)
+        assert disguise.show(hidden) == value
+        assert len(hidden) == len(value)
+        rendered = "".join([before, change(hidden), after[-1], change(hidden), after])
         assert known.names_in(rendered) == [before, after]
+
+
+def test_a_text_of_all_private_characters_is_still_text() -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN)
+    known = control_tokens(tokenizer)
+    text = "".join(map(chr, range(0xE000, 0xF900))) + "<|im_end|>"
+    disguise = known.disguise(text)
+    assert known.names_in(disguise.hide(text)) == []
+    assert disguise.show(disguise.hide(text)).endswith("<|im_end|>")
+    assert known.id_set.isdisjoint(known.encode_disguised(disguise.hide(text), disguise))
+
+
+def test_control_tokens_that_are_words_are_text_too() -> None:
+    tokenizer = small_tokenizer("byte-level")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["eot"]})
+    known = control_tokens(tokenizer)
+    disguise = known.disguise("a eot EOT")
+    assert known.names_in(disguise.hide("a eot EOT").lower()) == []
+    assert known.id_set.isdisjoint(plain_tokens(tokenizer, "a eot"))
 
 
 def test_names_that_overlap_are_text() -> None:
