@@ -10,7 +10,10 @@
 | `tickets` | admission; a submitted request and its events |
 | `batching` | the queue, and the thread that runs batches |
 | `worker`, `jobs` | a batch from training to reset, with retries |
-| `generation`, `stop_strings` | answers token by token, up to a stop string |
+| `task_runner` | the tasks of a batch after training |
+| `generation`, `answering` | one pass over each prompt, scores after it, answers by token |
+| `sampling`, `constraints` | the next token of an answer; grammars |
+| `decoding`, `reasoning`, `stop_strings` | the text of an answer, and its end |
 | `adapter_cache` | trained adapters on disk |
 | `openmp` | end OpenMP's helper threads |
 | `texts` | check, repair and hash texts, without PyTorch |

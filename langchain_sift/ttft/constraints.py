@@ -10,7 +10,6 @@ one with thousands of items, continues without a plan and may be cut by `max_tok
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from llguidance import LLMatcher
 from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
@@ -230,42 +229,6 @@ class Constraint:
         return token
 
 
-class FormatMask(LogitsProcessor):
-    """Leaves to each constrained row the tokens that its grammar allows."""
-
-    def __init__(self, constraints: Mapping[int, Constraint]) -> None:
-        """Constrain these rows of a batch."""
-        self._constraints = constraints
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores with minus infinity for all other tokens."""
-        del input_ids
-        scores = scores.clone()
-        for row, constraint in self._constraints.items():
-            if not constraint.complete:
-                allowed = constraint.mask(scores.shape[-1]).to(scores.device)
-                scores[row].masked_fill_(~allowed, -torch.inf)
-        return scores
-
-
-class FormatChoice(LogitsProcessor):
-    """Takes the likeliest token of each constrained row, last, in the copy of `FormatMask`."""
-
-    def __init__(self, constraints: Mapping[int, Constraint]) -> None:
-        """Constrain these rows of a batch."""
-        self._constraints = constraints
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores with the chosen token as the likeliest."""
-        del input_ids
-        for row, constraint in self._constraints.items():
-            if not constraint.complete:
-                token = constraint.take(int(scores[row].argmax()))
-                scores[row] = -torch.inf
-                scores[row, token] = 0.0
-        return scores
-
-
 def _rank(text: bytes) -> int:
     """Return the preference of a token in a plan; the lowest first."""
     stripped = text.strip()
@@ -283,17 +246,3 @@ def _rank(text: bytes) -> int:
 def _kind(text: bytes) -> int:
     """Return a number that tokens of similar text share."""
     return 256 if text.isalpha() else 257 if text.isdigit() else (text or b"\0")[0]
-
-
-def constraints_of(
-    grammars: Sequence[str | None],
-    max_tokens: Sequence[int],
-    tokenizer: PreTrainedTokenizerBase,
-    end_tokens: frozenset[int],
-) -> dict[int, Constraint]:
-    """Return the constraints of the rows that have a grammar."""
-    return {
-        row: Constraint(vocabulary_of(tokenizer), grammar, most, end_tokens)
-        for row, (grammar, most) in enumerate(zip(grammars, max_tokens, strict=True))
-        if grammar is not None
-    }

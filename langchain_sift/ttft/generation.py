@@ -1,115 +1,179 @@
-"""Generate the answers to several prompts at once, each with its own length, end and seed.
+"""Score texts after several prompts and generate the answers, with one pass over each prompt.
 
-The loop, the cache and the masks are those of transformers' `generate`. A logits processor
-samples each row's next token; a stopping criterion decodes it and ends the rows that are done.
+Each answer has its own length, end and seed. The tokens are those that transformers' `generate`
+gives for each prompt alone. A model whose cache is of a kind of its own is left to `generate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import transformers
-from transformers import (
-    LogitsProcessorList,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.constraints import (
-    Constraint,
-    FormatChoice,
-    FormatMask,
-    constraints_of,
-)
-from langchain_sift.ttft.decoding import AnswerDecoder
+from langchain_sift.ttft.answering.key_values import KeyValues
+from langchain_sift.ttft.answering.reading import Reader, Route, read_prompts, reader_of
+from langchain_sift.ttft.answering.rows import AnswerRow, Continuation
+from langchain_sift.ttft.answering.scoring import Following, following, nats_after
+from langchain_sift.ttft.answering.with_transformers import generate_with_transformers
+from langchain_sift.ttft.model.language_model import changes_scores
 from langchain_sift.ttft.model.turn_ends import turn_ends
-from langchain_sift.ttft.sampling import Sampling
+from langchain_sift.ttft.training.loss import linear_head, negative_log_likelihoods
 
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """A prompt to continue, and the callbacks for its answer."""
-
-    prompt: Sequence[int]
-    """Token ids. The model's context has room for them and `config.max_tokens` more."""
-
-    config: GenerationConfig
-
-    on_text: Callable[[str], bool]
-    """Called after each token with the text that it completes, perhaps none, up to the first stop
-    string. If it returns True, the answer ends there."""
-
-    on_end: Callable[..., object]
-    """Called with the number of tokens and the reason, "stop" or "length", when the answer is
-    complete. Its keyword `early` is True if the grammar was completed early to fit
-    `max_tokens`. Other rows may go on."""
-
-    grammar: str | None = None
-    """The grammar that the answer follows, as llguidance takes it. None means any text."""
+# Steps of one row that take as long as the copy of another row's cache.
+_STEPS_PER_COPY = 2
 
 
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     continuations: Sequence[Continuation],
+    route: Route | None = None,
 ) -> None:
-    """Generate all answers; row i of the batch is continuation i.
+    """Score the pairs of all continuations, then generate all answers.
 
     Args:
         model: Any causal language model. Its `generation_config` is a `model_settings`.
         tokenizer: The model's tokenizer.
         continuations: At least one. `split_to_fit` tells how many fit into the context together.
+        route: None means that all rows go through the model as it is.
     """
-    longest = max(len(row.prompt) for row in continuations)
-    # Padded on the left, so that each row's next token follows its prompt.
-    padding = [longest - len(row.prompt) for row in continuations]
-    input_ids = torch.tensor(
-        [[0] * pad + list(row.prompt) for pad, row in zip(padding, continuations, strict=True)],
-        device=model.device,
-    )
-    attended = torch.arange(longest, device=model.device) >= torch.tensor(
-        padding, device=model.device
-    ).unsqueeze(1)
     settings: Any = model.generation_config
     # A chat model's end of turn may be known to its tokenizer or its template alone.
     end_tokens = _token_set(settings.eos_token_id) | _token_set(tokenizer.eos_token_id)
     end_tokens |= turn_ends(tokenizer).token_ids
-    config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max(row.config.max_tokens for row in continuations),
-        do_sample=False,
-        eos_token_id=sorted(end_tokens) or None,
-        bos_token_id=settings.bos_token_id,
-        pad_token_id=settings.pad_token_id if settings.pad_token_id is not None else 0,
-    )
-    sampling = Sampling(
-        [row.config for row in continuations],
-        [len(row.prompt) for row in continuations],
-        model.device,
-    )
-    constraints = constraints_of(
-        [row.grammar for row in continuations],
-        [row.config.max_tokens for row in continuations],
-        tokenizer,
-        end_tokens,
-    )
-    processors: list[Any] = [sampling]
-    if constraints:
-        processors = [FormatMask(constraints), sampling, FormatChoice(constraints)]
-    rows_done = _RowsDone(tokenizer, continuations, end_tokens, constraints)
+    rows = [AnswerRow(one, tokenizer, end_tokens, model.device) for one in continuations]
+    order = sorted(range(len(rows)), key=lambda number: len(continuations[number].prompt))
     with torch.inference_mode():
-        model.generate(  # type: ignore[operator]
-            input_ids,
-            attention_mask=attended.long(),
-            generation_config=config,
-            logits_processor=LogitsProcessorList(processors),
-            stopping_criteria=StoppingCriteriaList([rows_done]),
-        )
+        reader = reader_of(model)
+        if reader is None or changes_scores(model.generation_config):
+            _answer_without_reader(model, continuations, rows, end_tokens, route or _everywhere)
+            return
+        batches = [order] if reader.can_join else [[number] for number in order]
+        for batch in batches:
+            parts = [continuations[number] for number in batch], [rows[number] for number in batch]
+            _answer(model, reader, *parts, None if route is None else _part_of(route, batch))
+
+
+def _part_of(route: Route, numbers: Sequence[int]) -> Route:
+    return lambda rows: route([numbers[row] for row in rows])
+
+
+def _everywhere(rows: Sequence[int]) -> None:
+    """Let all rows go through the model as it is."""
+    del rows
+
+
+def _answer_without_reader(
+    model: PreTrainedModel,
+    continuations: Sequence[Continuation],
+    rows: Sequence[AnswerRow],
+    end_tokens: frozenset[int],
+    route: Route,
+) -> None:
+    for row, continuation in enumerate(continuations):
+        if continuation.pairs:
+            route([row])
+            head = linear_head(model)
+            nats = negative_log_likelihoods(model, head, continuation.pairs)
+            continuation.on_scores(tuple(nats))
+    route(range(len(rows)))
+    prompts = [continuation.prompt for continuation in continuations]
+    generate_with_transformers(model, rows, prompts, end_tokens)
+
+
+def _answer(
+    model: PreTrainedModel,
+    reader: Reader,
+    continuations: Sequence[Continuation],
+    rows: Sequence[AnswerRow],
+    route: Route | None,
+) -> None:
+    """Answer prompts that are sorted by length."""
+    prompts = [continuation.prompt for continuation in continuations]
+    state = read_prompts(model, reader, prompts, route)
+    _score(model, reader, state, continuations, route)
+    _decode(model, reader, state, rows, route)
+
+
+def _decode(
+    model: PreTrainedModel,
+    reader: Reader,
+    state: KeyValues,
+    rows: Sequence[AnswerRow],
+    route: Route | None,
+) -> None:
+    """Generate token by token; rows that are done leave the batch when that pays."""
+    going_on: Sequence[int] = range(len(rows))
+    state.make_room(max(row.left for row in rows))
+    if route is not None:
+        route(going_on)
+    while True:
+        active = [rows[number] for number in going_on]
+        token_ids = _next_tokens(state.logits, active)
+        left = max((row.left for row in active if not row.done), default=0)
+        if left == 0:
+            return
+        kept = _rows_to_keep(active, left)
+        if len(kept) < len(active):
+            going_on, token_ids = [going_on[place] for place in kept], token_ids[kept]
+            state = state.select(kept)
+            state.make_room(left)
+            if route is not None:
+                route(going_on)
+        reader.step(model, token_ids, state)
+
+
+def _next_tokens(logits: torch.Tensor, rows: Sequence[AnswerRow]) -> torch.Tensor:
+    """Choose the next token of each row, and pass it on."""
+    token_ids = logits.argmax(dim=-1)
+    for number, row in enumerate(rows):
+        if not row.is_greedy:
+            token_ids[number] = row.choose(logits[number])
+    for row, token_id in zip(rows, token_ids.tolist(), strict=True):
+        if not row.done:
+            row.add(token_id)
+    return token_ids
+
+
+def _rows_to_keep(rows: Sequence[AnswerRow], left: int) -> list[int]:
+    """Return the rows to go on with: without those that are done, if a smaller batch pays.
+
+    The copy of the cache for the other rows must not take longer than the steps of the rows that
+    leave.
+    """
+    going_on = [number for number, row in enumerate(rows) if not row.done]
+    leaving = len(rows) - len(going_on)
+    return going_on if leaving * left >= _STEPS_PER_COPY * len(going_on) else [*range(len(rows))]
+
+
+def _score(
+    model: PreTrainedModel,
+    reader: Reader,
+    state: KeyValues,
+    continuations: Sequence[Continuation],
+    route: Route | None,
+) -> None:
+    """Score the pairs of all continuations, whose prompts have been read."""
+    nats: dict[tuple[int, int], float] = {}
+    texts: dict[tuple[int, int], Following] = {}
+    for row, continuation in enumerate(continuations):
+        for number, pair in enumerate(continuation.pairs):
+            text = following(row, continuation.prompt, pair)
+            if text is not None:
+                texts[row, number] = text
+                continue
+            if route is not None:
+                route([row])
+            (nats[row, number],) = negative_log_likelihoods(model, reader.head, [pair])
+    if texts:
+        after = nats_after(model, reader, state, list(texts.values()), route)
+        nats |= zip(texts, after, strict=True)
+    for row, continuation in enumerate(continuations):
+        if continuation.pairs:
+            scores = tuple(nats[row, number] for number in range(len(continuation.pairs)))
+            continuation.on_scores(scores)
 
 
 def split_to_fit(
@@ -140,40 +204,3 @@ def _token_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
     if token_ids is None:
         return frozenset()
     return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)
-
-
-class _RowsDone(StoppingCriteria):
-    """Passes each row's new token to its continuation, and returns which rows are done."""
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        continuations: Sequence[Continuation],
-        end_tokens: frozenset[int],
-        constraints: Mapping[int, Constraint],
-    ) -> None:
-        self._constraints = constraints
-        self._rows = [
-            (row, AnswerDecoder(tokenizer, row.config, end_tokens, prompt=row.prompt))
-            for row in continuations
-        ]
-        self._done = [False] * len(self._rows)
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: object) -> torch.Tensor:
-        del scores
-        for row, token_id in enumerate(input_ids[:, -1].tolist()):
-            if not self._done[row]:
-                continuation, decoder = self._rows[row]
-                text = decoder.add(token_id)
-                constraint = self._constraints.get(row)
-                shortened = False
-                if constraint is not None and constraint.complete:
-                    text += decoder.end(constraint.finish_reason)
-                    shortened = constraint.shortened
-                stopped = bool(decoder.reasoning) and continuation.on_text(decoder.reasoning)
-                stopped = continuation.on_text(text) or stopped
-                if stopped or decoder.finish_reason is not None:
-                    self._done[row] = True
-                    reason = decoder.finish_reason or "stop"
-                    continuation.on_end(decoder.tokens, reason, early=shortened)
-        return torch.tensor(self._done, device=input_ids.device)

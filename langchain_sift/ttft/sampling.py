@@ -49,42 +49,12 @@ def with_recommended(config: GenerationConfig, model: PreTrainedModel) -> Genera
     return replace(config, **unset)
 
 
-class Sampling(LogitsProcessor):
-    """Makes the likeliest token of each row the one that its settings choose."""
+class Sampler:
+    """Chooses the next token of one row; a greedy row without penalties needs none."""
 
-    def __init__(
-        self,
-        configs: Sequence[GenerationConfig],
-        prompt_lengths: Sequence[int],
-        device: torch.device,
-    ) -> None:
-        """Prepare the rows of a batch, which is padded on the left to its longest prompt."""
-        longest = max(prompt_lengths)
-        rows = enumerate(zip(configs, prompt_lengths, strict=True))
-        self._rows = {
-            number: _Row(config, longest - length, longest, device)
-            for number, (config, length) in rows
-            if config.temperature or _penalties(config, longest)
-        }
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores of all rows; those of greedy rows without penalties are unchanged."""
-        if not self._rows:
-            return scores
-        scores = scores.float().clone()
-        for number, row in self._rows.items():
-            own = slice(number, number + 1)
-            scores[own] = row.process(input_ids[own], scores[own])
-        return scores
-
-
-class _Row:
-    def __init__(
-        self, config: GenerationConfig, padding: int, start: int, device: torch.device
-    ) -> None:
-        """Prepare a row whose prompt begins at `padding` and whose answer begins at `start`."""
-        self._padding = padding
-        self._penalties = _penalties(config, start - padding)
+    def __init__(self, config: GenerationConfig, prompt_length: int, device: torch.device) -> None:
+        """Start after the prompt, with the row's seed."""
+        self._penalties = _penalties(config, prompt_length)
         self._warpers = _warpers(config)
         self._generator = torch.Generator(device)
         if config.seed is None:
@@ -92,20 +62,33 @@ class _Row:
         else:
             self._generator.manual_seed(config.seed)
 
-    def process(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def process(self, token_ids: Sequence[int], scores: torch.Tensor) -> torch.Tensor:
         """Return scores whose maximum is a sample.
 
         With Gumbel noise added to log p / temperature, the largest is a draw from the softmax
         (Gumbel 1954; Maddison et al., arXiv 1411.0030).
+
+        Args:
+            token_ids: The row's prompt and answer so far.
+            scores: Scores of the next token in float32, shape (1, vocabulary).
         """
-        own_ids = input_ids[:, self._padding :].long()
-        scores = self._penalties(own_ids, scores)  # type: ignore[arg-type]
+        own_ids: Any = torch.tensor([token_ids if self._penalties else []], device=scores.device)
+        scores = self._penalties(own_ids, scores)
         if not self._warpers:
             return scores
         # With a maximum of 0, the score of the likeliest token cannot overflow.
-        scores = self._warpers(own_ids, scores - scores.max())  # type: ignore[arg-type]
+        scores = self._warpers(own_ids, scores - scores.max())
         noise = torch.empty_like(scores)
         return scores + noise.exponential_(generator=self._generator).log_().neg_()
+
+
+def sampler_of(
+    config: GenerationConfig, prompt_length: int, device: torch.device
+) -> Sampler | None:
+    """Return the sampler of a row; None if the likeliest token is always the next."""
+    if config.temperature or _penalties(config, prompt_length):
+        return Sampler(config, prompt_length, device)
+    return None
 
 
 def _penalties(config: GenerationConfig, prompt_length: int) -> LogitsProcessorList:

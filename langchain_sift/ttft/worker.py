@@ -16,15 +16,14 @@ from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft.generation import Continuation, generate, split_to_fit
 from langchain_sift.ttft.jobs import Job, free_memory, need, without_frames
 from langchain_sift.ttft.model.language_model import LanguageModel, model_settings
 from langchain_sift.ttft.model.tokens import TokenizedDocument, training_tokens
-from langchain_sift.ttft.requests import GenerationTask, Milestone, Outcome, Pairs, ScoringTask
+from langchain_sift.ttft.requests import Milestone, Pairs, ScoringTask
+from langchain_sift.ttft.task_runner import TaskRunner
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.drift import DriftLosses
-from langchain_sift.ttft.training.loss import negative_log_likelihoods
 from langchain_sift.ttft.training.tasks import NO_DOCUMENT, TrainingRecord, TrainingTask
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.training.trainer import Trainer
@@ -53,6 +52,13 @@ class Worker:
             self._model, self.slots, checkpointing=config.gradient_checkpointing
         )
         self.quarantined = 0
+        self._tasks = TaskRunner(
+            self._model,
+            self._trainer.head,
+            self._tokenizer,
+            self.slots,
+            context_length=self._context_length,
+        )
         self._drift_losses = DriftLosses(self._model, self._trainer.head, language_model)
 
     def rest(self) -> None:
@@ -130,7 +136,7 @@ class Worker:
             for slot, job in enumerate(jobs):
                 job.slot, job.began, job.batch_size = slot, time.perf_counter(), len(jobs)
             self._train(jobs, max_length, skip_reason)
-            self._run_tasks(jobs)
+            self._tasks.run(jobs)
         except BaseException as error:  # noqa: BLE001 - goes to the clients
             return without_frames(error)
         finally:
@@ -214,7 +220,7 @@ class Worker:
     def _reach(
         self, job: Job, pairs: Pairs, counts: Sequence[tuple[int, int]], seconds: float
     ) -> None:
-        nats = self._score(job, pairs)
+        nats = self._tasks.score(job, pairs)
         job.milestones += [Milestone(count, nats, tokens, seconds) for count, tokens in counts]
 
     def _adapter(self, job: Job, max_length: int) -> TrainedAdapter:
@@ -240,57 +246,3 @@ class Worker:
         self.slots.reset(job.slot)
         reason = f"the loss on drift_texts rose by {drift:.3g} nats, above max_drift ({limit})"
         return replace(job.training, drift=drift, fallback=reason, update_norm=0.0)
-
-    def _run_tasks(self, jobs: list[Job]) -> None:
-        began = time.perf_counter()
-        continuations = []
-        for job in jobs:
-            task = job.ticket.request.task
-            if task is not None and task.pairs:
-                job.nats = self._score(job, task.pairs)
-            if isinstance(task, GenerationTask):
-                on_end = functools.partial(self._complete, job, began)
-                on_text = job.ticket.report_text
-                continuations.append(
-                    Continuation(task.prompt, task.config, on_text, on_end, task.grammar)
-                )
-        if not all(job.ticket.should_stop() for job in jobs):
-            self._generate(jobs, continuations)
-        for job in jobs:
-            if not job.ticket.done.is_set():
-                self._complete(job, began)
-
-    def _generate(self, jobs: list[Job], continuations: Sequence[Continuation]) -> None:
-        all_fell_back = all(job.training.fallback is not None for job in jobs)
-        for first, last in split_to_fit(continuations, self._context_length):
-            if all_fell_back:
-                self.slots.rest()  # exactly the base model, and faster
-            else:
-                self.slots.use(first, last)
-            generate(self._model, self._tokenizer, continuations[first:last])
-
-    def _score(self, job: Job, pairs: Pairs) -> tuple[float, ...]:
-        if job.training.fallback is not None:
-            self.slots.rest()  # exactly the base model
-        else:
-            self.slots.use(job.slot, job.slot + 1)
-        return tuple(negative_log_likelihoods(self._model, self._trainer.head, pairs))
-
-    def _complete(
-        self, job: Job, began: float, tokens: int = 0, reason: str = "stop", *, early: bool = False
-    ) -> None:
-        """Complete a job whose task began at `began`, by `time.perf_counter`."""
-        job.ticket.complete(
-            Outcome(
-                training=job.training,
-                tokens=tokens,
-                finish_reason=reason,
-                shortened=early,
-                nats=job.nats,
-                milestones=tuple(job.milestones),
-                adapter=job.adapter,
-                batch_size=job.batch_size,
-                seconds_waiting=job.began - job.ticket.submitted_at,
-                seconds_task=time.perf_counter() - began,
-            )
-        )

@@ -133,10 +133,8 @@ def _unknown_tokens(tokenizer: PreTrainedTokenizerBase, size: int) -> list[str]:
 # Settings of a model that define its special tokens or change the probability of the next token,
 # except for those of `sampling.with_recommended`, which a call may change. All others choose a
 # search (beams, drafts), or change what is returned and when it ends.
-_MODEL_SETTINGS = (
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+_SCORES = (
     "bad_words_ids",
     "begin_suppress_tokens",
     "exponential_decay_length_penalty",
@@ -155,5 +153,10 @@ def model_settings(model: PreTrainedModel) -> transformers.GenerationConfig:
     transformers' `generate` takes each setting that a call omits, such as the number of beams,
     from the model.
     """
-    kept = {name: getattr(model.generation_config, name, None) for name in _MODEL_SETTINGS}
+    kept = {name: getattr(model.generation_config, name, None) for name in _TOKENS + _SCORES}
     return transformers.GenerationConfig(**kept)  # type: ignore[no-untyped-call]
+
+
+def changes_scores(settings: transformers.GenerationConfig) -> bool:
+    """Return True if settings of a model change the probability of the next token."""
+    return any(getattr(settings, name, None) for name in _SCORES)

@@ -7,8 +7,9 @@ time, never for all positions by the whole vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from transformers import PreTrainedModel
 # Number of float32 logits in one block. On a CPU, a block stays in its cache.
 _BLOCK = {"cpu": 1 << 18}
 _BLOCK_ON_ACCELERATOR = 1 << 26
+
+
+_WITHOUT_CACHE = MappingProxyType({"use_cache": False})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,12 @@ def linear_head(model: PreTrainedModel) -> nn.Linear | None:
     return head if is_linear else None
 
 
-def row_losses(model: PreTrainedModel, head: nn.Linear | None, targets: Targets) -> torch.Tensor:
+def row_losses(
+    model: PreTrainedModel,
+    head: nn.Linear | None,
+    targets: Targets,
+    inputs: Mapping[str, object] = _WITHOUT_CACHE,
+) -> torch.Tensor:
     """Return each row's loss in nats, shape (b,): the weighted sum over its tokens.
 
     Equal to `cross_entropy(logits.float(), ...)` of each row, whatever the model's dtype.
@@ -94,9 +103,14 @@ def row_losses(model: PreTrainedModel, head: nn.Linear | None, targets: Targets)
         model: Any causal language model.
         head: The result of `linear_head(model)`.
         targets: The tokens and their weights.
+        inputs: Further arguments of the model, such as the cache of what the tokens follow.
     """
-    inputs = {"input_ids": targets.token_ids, "use_cache": False}
-    source = model(**inputs).logits if head is None else model.base_model(**inputs)[0]
+    token_ids: Any = targets.token_ids
+    source = (
+        model(input_ids=token_ids, **inputs).logits
+        if head is None
+        else model.base_model(input_ids=token_ids, **inputs)[0]
+    )
     losses: torch.Tensor = _RowLosses.apply(source[:, :-1], head, targets)  # type: ignore[no-untyped-call]
     return losses
 

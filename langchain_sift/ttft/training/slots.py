@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -191,6 +191,22 @@ class Slots:
             down, *ups = (
                 first.view(2, *[1] * len(of_a)).expand(2, *of_a[:-2], *shape) for shape in shapes
             )
+            update.use(SlotsInUse(down, tuple(ups), down, tuple(ups)))
+
+    def use_rows(self, slots: Sequence[int]) -> None:
+        """Route row i of a batch through the i-th of these slots, for passes without gradient."""
+        first = slots[0]
+        if len(set(slots)) == 1:  # one slot takes any number of rows
+            self.use(first, first + 1)
+            return
+        if list(slots) == list(range(first, first + len(slots))):
+            self.use(first, first + len(slots))
+            return
+        chosen = self._rounded.new_zeros(len(slots), self.size)
+        for row, slot in enumerate(slots):
+            if slot < self.count:  # in a batch, some prompts may have no adapter
+                chosen[row] = self._rounded[slot]
+        for update, (down, ups) in zip(self._updates, self._parts(chosen), strict=True):
             update.use(SlotsInUse(down, tuple(ups), down, tuple(ups)))
 
     def _views(self, first: int, last: int) -> list[SlotsInUse]:

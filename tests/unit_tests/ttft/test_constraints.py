@@ -13,8 +13,9 @@ from llguidance import LLMatcher
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, constraints
+from langchain_sift.ttft.answering.rows import Continuation
 from langchain_sift.ttft.constraints import Constraint, vocabulary_of
-from langchain_sift.ttft.generation import Continuation, generate
+from langchain_sift.ttft.generation import generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -22,7 +22,7 @@ import torch
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import SIFTError, TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask, Step
-from langchain_sift.ttft.generation import Continuation
+from langchain_sift.ttft.answering.rows import Continuation
 from langchain_sift.ttft.training.loss import Targets
 from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.tasks import TrainingTask
@@ -206,8 +206,8 @@ class Faults:
             (Trainer, "_gradients"),
             ("langchain_sift.ttft.training.loss", "row_losses"),
             (Slots, "step"),
-            ("langchain_sift.ttft.worker", "generate"),
-            ("langchain_sift.ttft.worker", "negative_log_likelihoods"),
+            ("langchain_sift.ttft.task_runner", "generate"),
+            ("langchain_sift.ttft.task_runner", "negative_log_likelihoods"),
             (Slots, "reset"),
             (Slots, "is_at_rest"),
             (Worker, "_bring_to_rest"),
@@ -266,7 +266,7 @@ class Faults:
                 slots.weights[slot] = torch.nan
 
     def generate(
-        self, usual: Any, model: Any, tokenizer: Any, asked: Sequence[Continuation]
+        self, usual: Any, model: Any, tokenizer: Any, asked: Sequence[Continuation], route: Any
     ) -> None:
         continuations = []
         for slot, continuation in enumerate(asked):
@@ -276,7 +276,7 @@ class Faults:
             continuations.append(
                 continuation if late is None else self._ends_badly(continuation, late)
             )
-        usual(model, tokenizer, continuations)
+        usual(model, tokenizer, continuations, route)
 
     @staticmethod
     def _ends_badly(continuation: Continuation, fault: Fault) -> Continuation:
@@ -512,7 +512,9 @@ def test_a_retried_answer_must_begin_with_the_text_that_was_sent(
     attempts = itertools.count()
     failure = ValueError("injected")
 
-    def say(_model: object, _tokenizer: object, continuations: Sequence[Continuation]) -> None:
+    def say(
+        _model: object, _tokenizer: object, continuations: Sequence[Continuation], _route: object
+    ) -> None:
         first = next(attempts) == 0
         for continuation in continuations:
             text = "some text" if first else retried
@@ -523,7 +525,7 @@ def test_a_retried_answer_must_begin_with_the_text_that_was_sent(
         for continuation in continuations:
             continuation.on_end(3, "stop")
 
-    monkeypatch.setattr("langchain_sift.ttft.worker.generate", say)
+    monkeypatch.setattr("langchain_sift.ttft.task_runner.generate", say)
     for result in answer_together(engine, [[], []]):
         if sent is None:
             assert result is failure

@@ -17,8 +17,10 @@ from unit_tests.templates import CHATML
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
+from langchain_sift.ttft.answering.reading import reader_of
+from langchain_sift.ttft.answering.rows import Continuation
 from langchain_sift.ttft.decoding import TextDecoder
-from langchain_sift.ttft.generation import Continuation, generate, split_to_fit
+from langchain_sift.ttft.generation import generate, split_to_fit
 from langchain_sift.ttft.model.language_model import model_settings
 from langchain_sift.ttft.stop_strings import StopStrings
 
@@ -390,6 +392,7 @@ def test_an_answer_in_bytes_equals_the_decoding_of_all_its_tokens(
         likeliest = torch.tensor(next(said)).expand(logits.shape[:-1])
         return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
 
+    assert reader_of(model) is not None  # tried before it says what it should
     model.lm_head.register_forward_hook(say)
     received = Received()
     generate(model, byte_fallback_tokenizer, [received.continuation(max_tokens=250)])
@@ -457,12 +460,14 @@ def test_the_end_of_turn_of_the_template_ends_an_answer(
     said = iter([[100, 101], [end_id, 102], [103, 104], [105, end_id], [106, 107]])
 
     def say(_layer: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
-        likeliest = torch.tensor(next(said)).reshape(2, 1)
+        likeliest = torch.tensor(next(said)[-len(logits) :])[:, None]  # the first row ends first
         return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
 
+    assert reader_of(model) is not None  # tried before it says what it should
     model.lm_head.register_forward_hook(say)
     answers = [Received(), Received()]
-    generate(model, tokenizer, [answer.continuation(max_tokens=5) for answer in answers])
+    asked = zip(answers, ([5, 9], [5, 10]), strict=True)
+    generate(model, tokenizer, [a.continuation(prompt, max_tokens=5) for a, prompt in asked])
     texts = [tokenizer.decode([100]), tokenizer.decode([101, 102, 104])]
     assert [answer.text for answer in answers] == texts
     assert [answer.ends for answer in answers] == [[2], [4]]

@@ -12,8 +12,9 @@ import torch
 from langchain_sift import ChatTestTimeFineTuned
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel
-from langchain_sift.ttft.generation import Continuation, generate
-from langchain_sift.ttft.sampling import Sampling
+from langchain_sift.ttft.answering.rows import Continuation
+from langchain_sift.ttft.generation import generate
+from langchain_sift.ttft.sampling import Sampler, sampler_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -37,8 +38,6 @@ def test_the_tokens_that_may_come_are_those_of_transformers(
 ) -> None:
     """Compare with the scores from which transformers samples each prompt alone."""
     settings = {"temperature": 1.0, **settings}
-    longest = max(map(len, PROMPTS))
-    rows = [[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS]
     scores, expected = [], []
     for prompt in PROMPTS:
         tokens = torch.tensor([prompt])
@@ -53,8 +52,12 @@ def test_the_tokens_that_may_come_are_those_of_transformers(
         expected.append(found.scores[0])
         scores.append(tiny_model(tokens).logits[:, -1].detach())
     configs = [GenerationConfig(**settings)] * len(PROMPTS)
-    sampling = Sampling(configs, [*map(len, PROMPTS)], torch.device("cpu"))
-    chosen = sampling(torch.tensor(rows), torch.cat(scores))
+    chosen = torch.cat(
+        [
+            Sampler(config, len(prompt), torch.device("cpu")).process(prompt, row)
+            for config, prompt, row in zip(configs, PROMPTS, scores, strict=True)
+        ]
+    )
     assert torch.equal(chosen.isfinite(), torch.cat(expected).isfinite())
 
 
@@ -111,21 +114,21 @@ def test_frequency_and_presence_penalties_follow_the_formula_of_openai(
     torch.manual_seed(0)
     scores = torch.randn(2, 20)
     answered = [[3, 3, 7, 3], [1, 2, 3, 3]]
-    ids = torch.tensor([[0, 4, 5, *answered[0]], [3, 7, 7, *answered[1]]])
+    prompts = [[4, 5], [3, 7, 7]]
     config = GenerationConfig(frequency_penalty=frequency, presence_penalty=presence)
-    penalized = Sampling([config, config], [2, 3], torch.device("cpu"))(ids, scores)
     for row, tokens in enumerate(answered):
+        sampler = Sampler(config, len(prompts[row]), torch.device("cpu"))
+        (penalized,) = sampler.process([*prompts[row], *tokens], scores[row : row + 1])
         for token in range(20):
             count = Counter(tokens)[token]
             expected = scores[row, token] - count * frequency - (count > 0) * presence
-            assert penalized[row, token] == pytest.approx(float(expected), abs=1e-6)
+            assert penalized[token] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_greedy_rows_without_penalties_are_not_processed() -> None:
-    scores = torch.randn(2, 20)
     config = GenerationConfig(top_p=0.5, top_k=3, min_p=0.5, repetition_penalty=1.0)
-    sampling = Sampling([config, GenerationConfig()], [2, 3], torch.device("cpu"))
-    assert sampling(torch.zeros(2, 3), scores) is scores
+    for greedy in (config, GenerationConfig()):
+        assert sampler_of(greedy, 2, torch.device("cpu")) is None
 
 
 RECOMMENDED = {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.1}

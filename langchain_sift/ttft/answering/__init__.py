@@ -1,0 +1,1 @@
+"""Answer prompts and score texts after them, with one pass over each prompt."""
