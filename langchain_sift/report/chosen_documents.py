@@ -9,7 +9,8 @@ from typing import TypedDict
 
 from langchain_sift.report.plots.method_styles import color_of, swatch_of
 from langchain_sift.report.rows import ChosenDocument, Row, selection_of
-from langchain_sift.report.shingles import shingles_of, words_of
+from langchain_sift.report.shingles import shingles_of
+from langchain_sift.report.words import words_of
 
 _MAX_TEXT = 1_000  # characters of a document
 _MAX_TOTAL_TEXT = 6_000_000  # characters of all documents

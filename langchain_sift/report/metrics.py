@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from langchain_sift.report.ranking import INTENT_METRICS, RANKING_METRICS
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def normalized(text: str) -> str:
-    """Remove case, punctuation, articles and extra white space from an answer.
-
-    As the evaluation of SQuAD does: Rajpurkar et al. (2016), arXiv 1606.05250, section 6.1.
-    """
-    text = text.lower().translate(_WITHOUT_PUNCTUATION)
-    return " ".join(_ARTICLES.sub(" ", text).split())
+from langchain_sift.report.words import normalized
 
 
 def exact_match(answer: str, references: Sequence[str]) -> float:
@@ -29,7 +16,10 @@ def exact_match(answer: str, references: Sequence[str]) -> float:
 
 
 def token_f1(answer: str, references: Sequence[str]) -> float:
-    """Return the harmonic mean of precision and recall of words, for the best reference."""
+    """Return the harmonic mean of precision and recall of words, for the best reference.
+
+    In a script without spaces between words, the words are its characters.
+    """
     scores = (_f1(normalized(answer), normalized(reference)) for reference in references)
     return max(scores, default=0.0)
 

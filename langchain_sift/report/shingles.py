@@ -1,15 +1,8 @@
-"""Cut texts into words and runs of words, to compare texts for copies."""
+"""Cut texts into runs of words, to compare texts for copies."""
 
 from __future__ import annotations
 
-import re
-
-_WORD = re.compile(r"\w+")
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return _WORD.findall(text.lower())
+from langchain_sift.report.words import words_of
 
 
 def shingles_of(text: str, length: int) -> frozenset[str]:

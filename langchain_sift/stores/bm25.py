@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 
 from langchain_sift.checks import check_count, check_seconds
 from langchain_sift.errors import require
+from langchain_sift.report.words import words_of
 from langchain_sift.stores.calls import arun, run
 from langchain_sift.stores.interface import (
     ROWS_PER_CALL,
@@ -34,11 +34,6 @@ from langchain_sift.stores.interface import (
 )
 
 Tokenizer = Callable[[str], Sequence[str]]
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text, in lower case."""
-    return re.findall(r"\w+", text.lower())
 
 
 class StoreBM25Retriever(BaseRetriever):
@@ -76,8 +71,9 @@ class StoreBM25Retriever(BaseRetriever):
     filter: Any = None
     """Filter of the documents, in the store's form. None means all documents."""
 
-    tokenizer: Tokenizer = Field(default=words, repr=False)
-    """Splits documents and queries into words. The default: letters and digits, in lower case."""
+    tokenizer: Tokenizer = Field(default=words_of, repr=False)
+    """Splits documents and queries into words. The default: letters and digits, in lower case; in a
+    script without spaces between words, each character."""
 
     timeout: float = 60.0
     """Seconds for reading the store."""

@@ -25,8 +25,9 @@ from unit_tests.stores.real_stores import (
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.errors import MissingExtraError, StoreTimeout
+from langchain_sift.report.words import words_of
 from langchain_sift.stores import StoreBM25Retriever
-from langchain_sift.stores.bm25 import postings_of, words
+from langchain_sift.stores.bm25 import postings_of
 
 pytestmark = pytest.mark.slow
 
@@ -59,20 +60,20 @@ def store(kind, embeddings, tmp_path):
 
 def okapi(query, texts):
     """Return the texts that share a word with the query, by BM25 with k₁ = 1.5 and b = 0.75."""
-    tokens = [words(text) for text in texts]
+    tokens = [words_of(text) for text in texts]
     kept = [row for row, each in enumerate(tokens) if each]
     length = sum(len(tokens[row]) for row in kept) / len(kept)
     frequency = Counter(word for row in kept for word in set(tokens[row]))
 
     def score(row):
         counts, total = Counter(tokens[row]), 0.0
-        for word in words(query):
+        for word in words_of(query):
             idf = math.log((len(kept) - frequency[word] + 0.5) / (frequency[word] + 0.5))
             norm = 1.5 * (0.25 + 0.75 * len(tokens[row]) / length)
             total += idf * counts[word] * 2.5 / (counts[word] + norm)
         return total
 
-    sharing = [row for row in kept if set(tokens[row]) & set(words(query))]
+    sharing = [row for row in kept if set(tokens[row]) & set(words_of(query))]
     return [texts[row] for row in sorted(sharing, key=lambda row: (-score(row), row))]
 
 
@@ -157,7 +158,7 @@ def test_threads_build_one_index(embeddings):
 
     def tokenizer(text):
         read.append(text)
-        return words(text)
+        return words_of(text)
 
     retriever = StoreBM25Retriever(vectorstore=store, tokenizer=tokenizer)
     threads = [threading.Thread(target=retriever.invoke, args=("clock",)) for _ in range(8)]
