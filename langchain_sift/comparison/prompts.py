@@ -9,6 +9,8 @@ from typing import cast
 
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
+from langchain_sift.comparison.question_files import rows_of_csv, rows_of_json
+from langchain_sift.comparison.questions import Question
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.files import SourceFile, files_of, label_of
@@ -18,6 +20,8 @@ from langchain_sift.ttft.texts import well_formed
 
 _TEXTS = (".txt", ".md")
 _TABLE = ".tsv"
+_QUESTIONS = (".json", ".csv")
+_GROUPS = ("group", "domain", "subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,12 @@ def read_prompts(
 
     Args:
         path: A `.jsonl` or `.jsonl.gz` file, with a prompt on each line; a `.txt` or `.md` file;
-            or a folder of such files. An object has a "text", or a "question" with "answers" (a
-            list, an "answer", or SQuAD's object with a list under "text"). It may have "choices"
-            with the index of the "correct" one, from 0; a "group" or "domain"; a "source"; and
+            or a folder of such files. An object has a "text" or a "question", answers and choices
+            in one of the forms of `Question.of`; a "group", "domain" or "subject"; a "source"; and
             its "relevant" documents, as in `Prompt`. Fields that are null count as missing. Also
-            a `.tsv` file with an id, a tab and a question on each line, or a folder in the format
-            of BEIR.
+            the `.json` files of SQuAD, or with a list of such objects; the `.csv` files of MMLU,
+            or with the names of the fields in the first row; a folder of such files; a `.tsv` file
+            with an id, a tab and a question on each line; or a folder in the format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
@@ -124,8 +128,11 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
         if name.endswith(JSON_LINES):
             prompts += [
                 _prompt(Location(file.name, "line", number), row)
-                for number, row in read_objects(file.path, text_keys=("text", "question"))
+                for number, row in read_objects(file.path, text_keys=())
             ]
+        elif name.endswith(_QUESTIONS):
+            rows = rows_of_json(file) if name.endswith(".json") else rows_of_csv(file)
+            prompts += [_prompt(location, row) for location, row in rows]
         elif name.endswith(_TABLE):
             prompts += _table_prompts(file)
         elif lines:
@@ -138,8 +145,12 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
 
 
 def _endings(path: Path | str) -> tuple[str, ...]:
-    """Return the endings of files with prompts; a table in a folder may hold something else."""
-    return JSON_LINES + _TEXTS + (() if Path(path).is_dir() else (_TABLE,))
+    """Return the endings of files with prompts; a table beside others may hold something else."""
+    if not Path(path).is_dir():
+        return (*JSON_LINES, *_TEXTS, *_QUESTIONS, _TABLE)
+    names = [file.name.lower() for file in Path(path).rglob("*")]
+    has_prompts = any(name.endswith((*JSON_LINES, *_TEXTS)) for name in names)
+    return (*JSON_LINES, *_TEXTS) if has_prompts else _QUESTIONS
 
 
 def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:
@@ -176,49 +187,22 @@ def _line_prompts(file: SourceFile) -> list[Prompt]:
 
 def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
     fields = {key: value for key, value in row.items() if value is not None}
-    text = fields.get("text", fields.get("question"))
+    if isinstance(stem := fields.get("question"), Mapping):  # ARC as its makers distribute it
+        fields |= {"choices": stem.get("choices", []), "question": stem.get("stem")}
+    text = fields.get("text", fields.get("question", fields.get("ctx")))
     if not isinstance(text, str):
         raise CorpusError(f'{location}: "text" must be a string, got {type(text).__name__}')
-    answers = fields.get("answers", fields.get("answer", []))
-    if isinstance(answers, Mapping):  # SQuAD's form
-        answers = answers.get("text")
-    choices = _texts(location, "choices", fields.get("choices", []))
+    question = Question.of(location, fields)
     try:
         return Prompt(
             id=label_of(fields, "id") or label_of(fields, "_id") or location.id,
             text=well_formed(text),
-            group=label_of(fields, "group") or label_of(fields, "domain") or "all",
+            group=next(filter(None, (label_of(fields, key) for key in _GROUPS)), "all"),
             source=label_of(fields, "source"),
-            answers=_texts(location, "answers", [answers] if _is_scalar(answers) else answers),
-            choices=choices,
-            correct=_index(location, fields.get("correct"), len(choices)),
+            answers=question.answers,
+            choices=question.choices,
+            correct=question.correct,
             relevant=cast("Relevant", fields.get("relevant", ())),
         )
     except ArgumentError as error:
         raise CorpusError(f"{location}: {error}") from error
-
-
-def _index(location: Location, correct: object, choices: int) -> int | None:
-    if correct is None or (
-        isinstance(correct, int) and not isinstance(correct, bool) and 0 <= correct < choices
-    ):
-        return correct
-    raise CorpusError(
-        f'{location}: "correct" must be the index of one of its {choices} choices, from 0, '
-        f"got {correct!r}"
-    )
-
-
-def _texts(location: Location, key: str, values: object) -> tuple[str, ...]:
-    """Return strings and numbers as texts."""
-    others = [v for v in values if not _is_scalar(v)] if isinstance(values, list) else [values]
-    if not isinstance(values, list) or others:
-        raise CorpusError(
-            f'{location}: "{key}" must be a list of strings and numbers, got '
-            f"{type(others[0]).__name__}"
-        )
-    return tuple(well_formed(str(value)) for value in values)
-
-
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)

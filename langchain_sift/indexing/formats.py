@@ -106,7 +106,8 @@ def read_objects(
 
     Args:
         file: The file; its blank lines are skipped.
-        text_keys: Each object must have a string under at least one of these keys.
+        text_keys: Each object must have a string under at least one of these keys. Empty means
+            that it may have any.
 
     Raises:
         CorpusError: If the file cannot be read, or a line is not such an object.
@@ -125,7 +126,9 @@ def _parse_object(
         raise CorpusError(
             f"{file}, line {number}: not JSON ({error}): a .jsonl file has one object on each line"
         ) from error
-    if not isinstance(row, dict) or not any(isinstance(row.get(key), str) for key in text_keys):
+    if not isinstance(row, dict) or (
+        text_keys and not any(isinstance(row.get(key), str) for key in text_keys)
+    ):
         keys = " or ".join(f'"{key}"' for key in text_keys)
         raise CorpusError(f"{file}, line {number}: not an object with a string under {keys}")
     return row
@@ -226,7 +229,7 @@ def _read_pdf(path: Path) -> Iterator[Record]:
 
 
 def _read_csv(path: Path) -> Iterator[Record]:
-    (_, header), *rows = _csv_rows(path) or [(0, [])]
+    (_, header), *rows = csv_rows(path) or [(0, [])]
     names = [name.strip() for name in header]
     for number, (line, cells) in enumerate(rows, start=1):
         if len(cells) > len(names):
@@ -243,8 +246,12 @@ def _read_csv(path: Path) -> Iterator[Record]:
             yield Record(text, {}, "row", number)
 
 
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Return the rows that are not blank, with the number of the line on which each ends."""
+def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows of a CSV file that are not blank, with the number of each one's last line.
+
+    Raises:
+        CorpusError: If the file cannot be read or is not CSV.
+    """
     text = io.StringIO("\n".join(read_lines(path)), newline="")
     reader = csv.reader(text, strict=True)
     try:

@@ -1,0 +1,169 @@
+"""Questions are read in the forms in which common datasets are distributed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.errors import CorpusError
+
+CHOICES = ("red", "green", "blue")
+
+
+def read(tmp_path: Path, row: object) -> Prompt:
+    file = tmp_path / "questions.jsonl"
+    file.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (prompt,) = read_prompts(file)
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers"),
+    [
+        ({"choices": CHOICES, "correct": 1}, ()),
+        ({"choices": CHOICES, "correct": "B"}, ()),
+        ({"choices": CHOICES, "answer": 1}, ()),
+        ({"choices": CHOICES, "answer": "1"}, ()),
+        ({"choices": CHOICES, "answer": "b"}, ()),
+        ({"choices": CHOICES, "answer": "(B)"}, ()),
+        ({"choices": CHOICES, "answer": "B."}, ()),
+        ({"choices": CHOICES, "answer": ["B"]}, ()),
+        ({"choices": CHOICES, "target": "green"}, ("green",)),
+        ({"choices": CHOICES, "answers": ["Green."]}, ("Green.",)),
+        ({"options": CHOICES, "label": 1}, ()),
+        ({"endings": CHOICES, "label": "1"}, ()),
+        ({"options": dict(zip("ABC", CHOICES, strict=True)), "answer": "B"}, ()),
+        ({"choices": {"text": CHOICES, "label": ["1", "2", "3"]}, "answerKey": "2"}, ()),
+        ({"choices": {"text": CHOICES, "label": ["A", "B", "C"]}, "answerKey": "B"}, ()),
+        (
+            {
+                "choices": [
+                    {"text": text, "label": label}
+                    for text, label in zip(CHOICES, "ABC", strict=True)
+                ],
+                "answerKey": "B",
+            },
+            (),
+        ),
+        ({"choices": CHOICES, "correct": 1, "answer": "any shade of it"}, ("any shade of it",)),
+    ],
+)
+def test_the_correct_choice_is_named_by_index_label_or_text(
+    tmp_path: Path, fields: dict[str, object], answers: tuple[str, ...]
+) -> None:
+    prompt = read(tmp_path, {"question": "Which colour?", **fields})
+    assert (prompt.choices, prompt.correct, prompt.answers) == (CHOICES, 1, answers)
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "correct"),
+    [
+        ([1, 2, 3], 2, 1),  # the number itself
+        (["1", "2", "3"], "2", 1),  # the text itself
+        (["1", "2", "3"], 2, 2),  # an index
+        (["B", "A"], "A", 1),
+    ],
+)
+def test_a_choice_that_is_named_by_its_text_comes_before_an_index(
+    tmp_path: Path, choices: list[object], answer: object, correct: int
+) -> None:
+    assert (
+        read(tmp_path, {"question": "?", "choices": choices, "answer": answer}).correct == correct
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"answers": ["two", "2"]},
+        {"answers": {"text": ["two", "2"], "answer_start": [0, 9]}},
+        {"answers": [{"text": "two", "answer_start": 0}, {"text": "2", "answer_start": 9}]},
+        {"target": ["two", 2]},
+    ],
+)
+def test_without_choices_answers_are_texts(tmp_path: Path, fields: dict[str, object]) -> None:
+    assert read(tmp_path, {"question": "How many?", **fields}).answers == ("two", "2")
+
+
+def test_arc_as_its_makers_distribute_it(tmp_path: Path) -> None:
+    stem = {
+        "stem": "Which is a mixture?",
+        "choices": [{"text": "salt", "label": "A"}, {"text": "air", "label": "B"}],
+    }
+    prompt = read(tmp_path, {"id": "M_1", "question": stem, "answerKey": "B"})
+    assert prompt == Prompt("M_1", "Which is a mixture?", choices=("salt", "air"), correct=1)
+
+
+def test_mmlu_as_its_makers_distribute_it(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "college_physics_test.csv").write_text(
+        'What is "c"?,speed of sound,"speed of light, in vacuum",a mass,a charge,B\n'
+        "Which is 2?,1,2,3,4,B\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "test" / "virology_test.csv").write_text("Which?,a,b,c,d,D\n", encoding="utf-8")
+    physics, number, virology = read_prompts(tmp_path / "test")
+    assert (physics.group, physics.correct, physics.choices[1]) == (
+        "college_physics",
+        1,
+        "speed of light, in vacuum",
+    )
+    assert (number.correct, virology.correct, virology.group) == (1, 3, "virology")
+
+
+def test_csv_with_names(tmp_path: Path) -> None:
+    file = tmp_path / "questions.csv"
+    file.write_text(
+        "id,Question,A,B,C,answer,group\n7,Which?,x,y,z,C,one\n8,Who?,,,,me,two\n", encoding="utf-8"
+    )
+    assert read_prompts(file) == [
+        Prompt("7", "Which?", "one", choices=("x", "y", "z"), correct=2),
+        Prompt("8", "Who?", "two", answers=("me",)),
+    ]
+
+
+def test_squad_as_its_makers_distribute_it(tmp_path: Path) -> None:
+    answers = [{"text": "1815", "answer_start": 3}, {"text": "in 1815", "answer_start": 0}]
+    questions = [
+        {"id": "a1", "question": "When?", "answers": answers},
+        {"id": "a2", "question": "Why?", "answers": [], "is_impossible": True},
+    ]
+    article = {"title": "Waterloo", "paragraphs": [{"context": "In 1815 ...", "qas": questions}]}
+    file = tmp_path / "dev-v2.0.json"
+    file.write_text(json.dumps({"version": "v2.0", "data": [article]}), encoding="utf-8")
+    assert read_prompts(file) == [
+        Prompt("a1", "When?", source="Waterloo", answers=("1815", "in 1815")),
+        Prompt("a2", "Why?", source="Waterloo"),
+    ]
+
+
+def test_a_list_of_objects(tmp_path: Path) -> None:
+    file = tmp_path / "questions.json"
+    file.write_text('[{"question": "Who?", "answer": "I"}, {"text": "t"}]', encoding="utf-8")
+    assert read_prompts(file) == [
+        Prompt("questions.json:1", "Who?", answers=("I",)),
+        Prompt("questions.json:2", "t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.json", "{", "q.json: not JSON"),
+        ("q.json", '{"version": 1}', "q.json: not a list of objects"),
+        ("q.json", "[1]", "q.json: not a list of objects"),
+        ("q.json", '[{"paragraphs": [{"context": "c"}]}]', "not the form of SQuAD"),
+        ("q.json", '[{"question": "Who?"}, {"answer": 3}]', 'question 2: "text" must be a string'),
+        ("q.csv", "Who?,a,b,E\n", "line 1: not a question, its choices and the letter"),
+        ("q.csv", "question,answer\n,x\n", 'row 1: "text" must be a string, got NoneType'),
+    ],
+)
+def test_a_file_in_another_form_is_rejected(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusError, match=message):
+        read_prompts(tmp_path / name)
