@@ -17,7 +17,7 @@ from langchain_sift.errors import SIFTError
 from langchain_sift.language_models.conversations import after_reasoning, for_conversation
 from langchain_sift.language_models.modes import distinct
 from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.report.metrics import ACCURACY
+from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
 from langchain_sift.ttft.reasoning import ReasoningText
@@ -186,8 +186,12 @@ def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict
     if not tokens.choices or prompt.correct is None:
         return {}
     losses = nats[-len(tokens.choices) :]
-    likeliest = min(range(len(losses)), key=losses.__getitem__)
-    return {ACCURACY: float(likeliest == prompt.correct)}
+    lengths = [max(1, len(choice)) for choice in prompt.choices]
+    by_length = [loss / length for loss, length in zip(losses, lengths, strict=True)]
+    return {
+        ACCURACY: float(losses.index(min(losses)) == prompt.correct),
+        ACCURACY_BY_LENGTH: float(by_length.index(min(by_length)) == prompt.correct),
+    }
 
 
 def _peak_memory(device: torch.device) -> int | None:

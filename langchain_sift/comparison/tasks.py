@@ -8,7 +8,12 @@ from types import MappingProxyType
 
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
-from langchain_sift.report.metrics import ACCURACY, ANSWER_METRICS, RETRIEVAL_METRICS
+from langchain_sift.report.metrics import (
+    ACCURACY,
+    ACCURACY_BY_LENGTH,
+    ANSWER_METRICS,
+    RETRIEVAL_METRICS,
+)
 from langchain_sift.report.summaries import PERCENT_OF_BASE
 
 
@@ -84,7 +89,7 @@ METRICS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "document": (PERCENT_OF_BASE,),
         "continuation": (PERCENT_OF_BASE,),
-        "qa": (*ANSWER_METRICS, ACCURACY, PERCENT_OF_BASE),
+        "qa": (*ANSWER_METRICS, ACCURACY, ACCURACY_BY_LENGTH, PERCENT_OF_BASE),
         RETRIEVAL: RETRIEVAL_METRICS,
     }
 )

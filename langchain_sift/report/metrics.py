@@ -52,4 +52,8 @@ RETRIEVAL_METRICS = (*INTENT_METRICS, *RANKING_METRICS, ANSWER_HIT)
 ACCURACY = "accuracy"
 """1 if the correct one of several choices is the likeliest, else 0."""
 
-FROM_0_TO_1 = frozenset({*ANSWER_METRICS, *RETRIEVAL_METRICS, ACCURACY})
+ACCURACY_BY_LENGTH = "accuracy_norm"
+"""The same with log-likelihoods divided by the number of characters of a choice, as "acc_norm" of
+lm-evaluation-harness: a long choice is less likely for its length alone."""
+
+FROM_0_TO_1 = frozenset({*ANSWER_METRICS, *RETRIEVAL_METRICS, ACCURACY, ACCURACY_BY_LENGTH})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 
-from langchain_sift.report.metrics import ANSWER_HIT
+from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH, ANSWER_HIT
 from langchain_sift.report.summaries import PERCENT_OF_BASE, MethodSummary
 
 GAP = "\N{NO-BREAK SPACE}"
@@ -29,6 +29,7 @@ _NAMES: Mapping[str, str] = MappingProxyType(
         "alpha_ndcg": "α-nDCG",
         "intent_recall": "intent recall",
         ANSWER_HIT: "answer found",
+        ACCURACY_BY_LENGTH: "accuracy by length",
     }
 )
 _MEANINGS: Mapping[str, str] = MappingProxyType(
@@ -44,6 +45,11 @@ _MEANINGS: Mapping[str, str] = MappingProxyType(
         "intent_recall": "Fraction of a prompt's intents that the retrieved documents serve.",
         ANSWER_HIT: "Fraction of the prompts with an answer in one of the retrieved documents, "
         "word by word.",
+        "f1": "Mean overlap of the words of answer and reference, their F1. In a script without "
+        "spaces between words, of the characters.",
+        ACCURACY: "Fraction of the prompts whose correct choice is the likeliest.",
+        ACCURACY_BY_LENGTH: "Fraction of the prompts whose correct choice has the highest "
+        "log-likelihood per character (acc_norm of lm-evaluation-harness).",
     }
 )
 

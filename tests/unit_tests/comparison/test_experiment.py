@@ -382,12 +382,13 @@ def test_questions_are_answered_and_scored(
     assert api.answer == "A comet."
     assert api.scores == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0, "short": 1.0}
     base = by_key["qa", "q1", "base", 0]
-    assert set(base.scores) == {"accuracy", "exact_match", "f1", "contains", "short"}
+    accuracies = {"accuracy", "accuracy_norm"}
+    assert set(base.scores) == {*accuracies, "exact_match", "f1", "contains", "short"}
     assert base.bytes == len(" warm bread")
     unanswerable = by_key["qa", "q3", "ttft:sift", 4]
     assert set(unanswerable.scores) == {"short"}
     assert math.isnan(unanswerable.bits)
-    metrics = {"exact_match", "f1", "contains", "accuracy", "short", "percent_of_base"}
+    metrics = {"exact_match", "f1", "contains", *accuracies, "short", "percent_of_base"}
     assert set(report.metrics("qa")) == metrics
     assert report.summary("qa")["api"].scores["exact_match"] == 0.5
 
@@ -427,12 +428,17 @@ def test_the_likeliest_choice_is_the_one_with_the_least_loss(
         positions = range(len(context) - 1, len(context) + len(target) - 1)
         losses.append(-sum(logits[0, p, t].item() for p, t in zip(positions, target, strict=True)))
     right = losses.index(min(losses))
+    by_length = [loss / len(choice) for loss, choice in zip(losses, choices, strict=True)]
+    right_by_length = by_length.index(min(by_length))
     for correct in range(3):
         prompt = Prompt("p", "What?", choices=choices, correct=correct)
         report = run(
             tiny_model, tiny_tokenizer, store, (), prompts=[prompt], protocols=("qa",), max_tokens=1
         )
-        assert report.rows[0].scores == {"accuracy": float(correct == right)}
+        assert report.rows[0].scores == {
+            "accuracy": float(correct == right),
+            "accuracy_norm": float(correct == right_by_length),
+        }
 
 
 def test_leaks_are_reported_or_excluded(
