@@ -149,18 +149,19 @@ class Vocabulary:
         costs = self.ranks.copy()
         if brackets_first:
             costs[costs == _OPENING] = -1
-        step = 0
+        in_text = 0  # tokens since the beginning of a string
         while not matcher.is_accepting():
             if known and (rest := _rest_that_fits(matcher, known)) is not None:
                 return Plan([*plan, *rest], len(plan))
             following = matcher.compute_ff_tokens()
             if not following or ends.intersection(following):
-                token = self._nearest_to_end(matcher, self.allowed(matcher, ends), costs, step)
+                allowed = self.allowed(matcher, ends)
+                in_text = in_text + 1 if self._is_text(allowed) else 0
+                token = self._nearest_to_end(matcher, allowed, costs, in_text)
                 if token is None:
                     return Plan(None, len(plan))
                 costs[self._by_kind[int(self.kinds[token])]] += _VARIETY
                 costs[token] += _REPEATED
-                step += 1
                 following = [token]
             plan += following
             if len(plan) > room:
@@ -170,31 +171,33 @@ class Vocabulary:
         return Plan([*plan, self.end], len(plan))
 
     def _nearest_to_end(
-        self, matcher: LLMatcher, allowed: Mask, costs: np.ndarray[Any, Any], step: int
+        self, matcher: LLMatcher, allowed: Mask, costs: np.ndarray[Any, Any], in_text: int
     ) -> int | None:
         """Return the allowed token that closes most, or else that was taken least so far."""
-        is_text = bool(self._characters) and bool(allowed[self._characters[-1]])  # "z"
         marks = self._marks[allowed[self._marks]]
-        if marks.size and (is_text or marks.size == allowed.sum()):  # such as the end of reasoning
+        if marks.size and (in_text or marks.size == allowed.sum()):  # such as the end of reasoning
             return int(marks[0])
-        if is_text:
-            if (ending := self._end_of_string(matcher, allowed, step)) is not None:
+        if in_text:
+            if (ending := self._end_of_string(matcher, allowed, in_text)) is not None:
                 return ending
             words = self._words[allowed[self._words]]
-            if words.size and step % (
-                2 if step < _SWEEP else _SWEEP
-            ):  # a string may have a minimum length
+            # The string has a minimum length, or else a pattern that asks for other characters.
+            if words.size and in_text > _SWEEP and in_text % _SWEEP:
                 return int(words[0])
         (candidates,) = np.nonzero(allowed)
         if not candidates.size:
             return None
         return int(candidates[costs[candidates].argmin()])
 
-    def _end_of_string(self, matcher: LLMatcher, allowed: Mask, step: int) -> int | None:
+    def _is_text(self, allowed: Mask) -> bool:
+        """Return True in a string or in free text, where alone "z" may come."""
+        return bool(self._characters) and bool(allowed[self._characters[-1]])
+
+    def _end_of_string(self, matcher: LLMatcher, allowed: Mask, in_text: int) -> int | None:
         """Return a quote, or a character after which one may come, if there is one."""
         if allowed[self._quote]:
             return self._quote
-        all_of_them = step < _SWEEP or step % _SWEEP == 0
+        all_of_them = in_text <= _SWEEP or in_text % _SWEEP == 0
         characters = self._characters if all_of_them else self._characters[-1:]
         ends = (
             character
