@@ -249,8 +249,9 @@ class Limits:
     """The capacity of one engine."""
 
     max_batch_size: int = 8
-    """Maximum number of prompts that are trained and answered together. Each needs a slot of 18
-    bytes for each weight of its adapter. At 1 an answer is the same bit for bit, whatever other
+    """Maximum number of prompts that are trained and answered together. Each that trains needs a
+    slot of 18 bytes for each weight of its adapter, 6 of them while it answers (16 and 4 if the
+    model's weights are float32). At 1 an answer is the same bit for bit, whatever other
     requests arrive; more are faster, and equal up to rounding."""
 
     gather_seconds: float = 0.02
@@ -264,6 +265,11 @@ class Limits:
     max_tokens: int = 4_000_000
     """Maximum number of training tokens of all admitted requests together."""
 
+    max_memory_gb: float | None = None
+    """Maximum memory in GB (10^9 bytes): of the process on a CPU, of PyTorch on a GPU, the model
+    included. Batches are made smaller so that their estimated peak (`ttft.memory.estimate`) is
+    below it, and a request that does not fit alone is refused at once. None means no limit."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -271,6 +277,7 @@ class Limits:
             ArgumentError: If a value is out of range.
         """
         check_integer("max_batch_size", self.max_batch_size, 1)
+        check_positive("max_memory_gb", self.max_memory_gb, optional=True)
         check_integer("max_requests", self.max_requests, 1)
         check_integer("max_tokens", self.max_tokens, 1)
         check_not_negative("gather_seconds", self.gather_seconds)

@@ -3,6 +3,7 @@
     SIFTError
     ├── ArgumentError           (ValueError)       an argument is out of range
     │   ├── InvalidFilter                          a filter that the store cannot apply
+    │   ├── MemoryExceeded      (MemoryError)      a request needs more memory than is allowed
     │   └── PromptTooLong                          a prompt fills the model's context
     ├── EmbeddingError          (ValueError)       a vector is NaN, zero or of the wrong size
     │   └── DimensionMismatch                      query and stored vectors differ in size
@@ -81,6 +82,13 @@ class ArgumentError(SIFTError, ValueError, ModelInvalidRequestError):
 
 class InvalidFilter(ArgumentError):  # noqa: N818 - named as Chroma names its errors
     """A filter that the store cannot apply, or that a tenant must not use."""
+
+
+class MemoryExceeded(ArgumentError, MemoryError):  # noqa: N818 - named as PromptTooLong
+    """A request that alone needs more memory than `Limits.max_memory_gb`, by estimate.
+
+    Raised before any work on the request.
+    """
 
 
 class PromptTooLong(ArgumentError, ContextOverflowError):  # noqa: N818

@@ -25,8 +25,10 @@ from typing import NoReturn
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
-from langchain_sift.ttft.answer_room import check_room
 from langchain_sift.ttft.batching import Batcher
+from langchain_sift.ttft.constraints import vocabulary_of
+from langchain_sift.ttft.memory.budget import MemoryBudget
+from langchain_sift.ttft.memory.use import peak_bytes
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
@@ -54,7 +56,7 @@ class Engine:
             config: Default settings of the training. A request may have others, except for those
                 that shape the adapter: `lora_rank`, `lora_alpha`, `target_modules` and
                 `gradient_checkpointing`.
-            limits: Maximum batch size and maximum load. None means `Limits()`.
+            limits: Maximum batch size, load and memory. None means `Limits()`.
 
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
@@ -63,8 +65,10 @@ class Engine:
         self.config = config
         self.limits = limits or Limits()
         self.admission = Admission(self.limits)
+        self.memory = MemoryBudget(language_model, config, self.limits.max_memory_gb)
+        """Estimates of the memory that batches need."""
         self._vocabulary = language_model.vocabulary_size
-        self._worker = Worker(language_model, config)
+        self._worker = Worker(language_model, config, self.memory)
         self._batcher = Batcher(self._worker.run, self._worker.rest, self.admission, self.limits)
 
     def request(
@@ -88,11 +92,11 @@ class Engine:
             skip_reason: Reason not to train on the texts, for the record. None means to train.
 
         Raises:
-            PromptTooLong: If the prompt fills the model's context, or leaves less room than the
-                shortest answer takes that follows the grammar.
+            PromptTooLong: If the prompt fills the model's context.
+            MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
             ArgumentError: If the config needs adapters of another shape than the engine's, the
-                prompt is empty, a token is not in the model's vocabulary, no decoder supports
-                the answer's grammar, or `max_tokens` is too small for it.
+                prompt is empty, a token is not in the model's vocabulary, or no decoder supports
+                the answer's grammar.
         """
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
@@ -108,9 +112,9 @@ class Engine:
         request = Request((), config, task, keep_adapter=keep_adapter)
         if isinstance(texts, TrainedAdapter):
             texts.check_fits(self._worker.targets.names, self._worker.slots.shapes)
-            return replace(request, adapter=texts)
+            return self._fitting(replace(request, adapter=texts))
         if texts is None:
-            return request
+            return self._fitting(request)
         return self.with_texts(request, texts, skip_reason=skip_reason)
 
     def with_texts(
@@ -124,6 +128,7 @@ class Engine:
             skip_reason: As in `request`.
 
         Raises:
+            MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
             ArgumentError: If a token is not in the model's vocabulary, or no gradient passes the
                 model.
         """
@@ -145,13 +150,19 @@ class Engine:
         is_full = len(documents) == config.max_documents
         examined = documents[-1].index + 1 if is_full else len(texts)
         skipped = set(range(examined)).difference(document.index for document in documents)
-        return replace(
-            request,
-            documents=documents,
-            training_tokens=training_tokens([len(d.token_ids) for d in documents], config),
-            skipped=tuple(sorted(skipped)),
-            omitted=len(texts) - examined,
+        return self._fitting(
+            replace(
+                request,
+                documents=documents,
+                training_tokens=training_tokens([len(d.token_ids) for d in documents], config),
+                skipped=tuple(sorted(skipped)),
+                omitted=len(texts) - examined,
+            )
         )
+
+    def _fitting(self, request: Request) -> Request:
+        self.memory.check(request)
+        return request
 
     def submit(
         self,
@@ -224,9 +235,10 @@ class Engine:
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
             raise ArgumentError(f"the prompt {bounds}")
         self._check_vocabulary(task.prompt)
+        if task.grammar is not None:
+            vocabulary_of(self.language_model.tokenizer).matcher(task.grammar)
         config = with_recommended(task.config, self.language_model.model)
         max_tokens = min(config.max_tokens, limit - length)
-        check_room(self.language_model, task, max_tokens)
         return replace(task, config=replace(config, max_tokens=max_tokens))
 
     def _check_pairs(self, pairs: Pairs) -> None:
@@ -255,6 +267,8 @@ class Engine:
             waiting=self._batcher.waiting,
             at_work=self._batcher.at_work,
             quarantined=self._worker.quarantined,
+            estimated_memory=self.memory.estimated_peak,
+            peak_memory=peak_bytes(self.language_model.device),
         )
 
     def __deepcopy__(self, memo: dict[int, object] | None = None) -> Engine:

@@ -7,6 +7,7 @@ gives for each prompt alone. A model whose cache is of a kind of its own is left
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,7 +18,7 @@ from langchain_sift.ttft.answering.rows import AnswerRow, Continuation
 from langchain_sift.ttft.answering.scoring import Following, following, nats_after
 from langchain_sift.ttft.answering.with_transformers import generate_with_transformers
 from langchain_sift.ttft.model.language_model import changes_scores
-from langchain_sift.ttft.model.turn_ends import answer_ends
+from langchain_sift.ttft.model.turn_ends import turn_ends
 from langchain_sift.ttft.training.loss import linear_head, negative_log_likelihoods
 
 # Steps of one row that take as long as the copy of another row's cache.
@@ -38,7 +39,10 @@ def generate(
         continuations: At least one. `split_to_fit` tells how many fit into the context together.
         route: None means that all rows go through the model as it is.
     """
-    end_tokens = answer_ends(model, tokenizer)
+    settings: Any = model.generation_config
+    # A chat model's end of turn may be known to its tokenizer or its template alone.
+    end_tokens = _token_set(settings.eos_token_id) | _token_set(tokenizer.eos_token_id)
+    end_tokens |= turn_ends(tokenizer).token_ids
     rows = [AnswerRow(one, tokenizer, end_tokens, model.device) for one in continuations]
     order = sorted(range(len(rows)), key=lambda number: len(continuations[number].prompt))
     with torch.inference_mode():
@@ -194,3 +198,9 @@ def split_to_fit(
             longest, new = len(continuation.prompt), continuation.config.max_tokens
     if first < len(continuations):
         yield first, len(continuations)
+
+
+def _token_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
+    if token_ids is None:
+        return frozenset()
+    return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)

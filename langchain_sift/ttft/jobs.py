@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from dataclasses import dataclass, field
-
-import torch
 
 from langchain_sift.ttft.requests import Milestone
 from langchain_sift.ttft.tickets import Ticket
@@ -41,13 +38,6 @@ def without_frames(error: BaseException) -> BaseException:
         causes = (link.__cause__, link.__context__)
         errors.extend(cause for cause in causes if cause is not None and cause not in errors)
     return error
-
-
-def free_memory() -> None:
-    """Free the memory that a failed step still occupies."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def need(ticket: Ticket) -> tuple[int, bool]:

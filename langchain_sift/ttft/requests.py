@@ -170,3 +170,11 @@ class EngineStatus:
 
     quarantined: int
     """Number of times that a slot was not at rest after a batch, so all slots were replaced."""
+
+    estimated_memory: int | None
+    """Bytes in use at the peak so far, by estimate, the model included. None means that the engine
+    makes no estimates: it has no limit, and nobody called `memory.watch`."""
+
+    peak_memory: int
+    """The same as measured: resident bytes of the process on a CPU, allocated ones on a GPU. 0
+    means unknown."""

@@ -16,7 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
-from langchain_sift.ttft.jobs import Job, free_memory, need, without_frames
+from langchain_sift.ttft.jobs import Job, need, without_frames
+from langchain_sift.ttft.memory.budget import MemoryBudget
+from langchain_sift.ttft.memory.use import free_memory, return_to_system
 from langchain_sift.ttft.model.language_model import LanguageModel, model_settings
 from langchain_sift.ttft.model.tokens import TokenizedDocument, training_tokens
 from langchain_sift.ttft.requests import Milestone, Pairs, ScoringTask
@@ -34,8 +36,15 @@ _OUT_OF_MEMORY = "memory did not suffice"
 class Worker:
     """The model with its slots. Only one thread at a time may use it."""
 
-    def __init__(self, language_model: LanguageModel, config: FineTuneConfig) -> None:
+    def __init__(
+        self, language_model: LanguageModel, config: FineTuneConfig, budget: MemoryBudget
+    ) -> None:
         """Share the model's weights, and add slots to a copy of its modules.
+
+        Args:
+            language_model: The model.
+            config: The settings that shape the adapter.
+            budget: The memory of the batches.
 
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
@@ -51,6 +60,7 @@ class Worker:
         self._trainer = Trainer(
             self._model, self.slots, checkpointing=config.gradient_checkpointing
         )
+        self._budget = budget
         self.quarantined = 0
         self._tasks = TaskRunner(
             self._model,
@@ -64,6 +74,7 @@ class Worker:
     def rest(self) -> None:
         """Free memory that only requests need."""
         self._trainer.release_idle_slots()
+        return_to_system()
 
     def run(self, tickets: Sequence[Ticket]) -> None:
         """Run requests with tasks of one type, and finish their tickets."""
@@ -83,6 +94,10 @@ class Worker:
         """Run the jobs; if they fail, run them in parts, so that only the bad one fails."""
         if len(jobs) > 1 and not self._is_batchable():
             self._run_in_parts(jobs, 1)
+            return
+        fitting = self._fitting(jobs)
+        if fitting < len(jobs):
+            self._run_in_parts(jobs, fitting)
             return
         failure = self._attempt(jobs)
         if failure is None:
@@ -105,6 +120,14 @@ class Worker:
             return self._trainer.batchable
         except torch.OutOfMemoryError:  # try again with the next batch
             return False
+
+    def _fitting(self, jobs: list[Job]) -> int:
+        """Return how many of the first jobs fit into the memory together."""
+        if self._budget.is_limited:
+            if self.slots.count > sum(need(job.ticket) > (0, False) for job in jobs):
+                self._trainer.release_slots()
+            self._budget.renew(self.slots.nbytes)
+        return self._budget.fitting([job.ticket.request for job in jobs])
 
     def _run_in_parts(self, jobs: list[Job], size: int) -> None:
         for start in range(0, len(jobs), size):

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from langchain_sift.ttft.training.lora import LowRankUpdate, SlotsInUse
+from langchain_sift.ttft.training.optimizer import make_optimizer
 
 
 class Slots:
@@ -54,6 +54,14 @@ class Slots:
             self._rounded = self.weights.to(self._dtype)
         self.end_training()
 
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of all slots."""
+        tensors = [self.weights, self._rounded, self.gradients, self._moments]
+        tensors += [] if self._start is None else [self._start[1]]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
     def begin_training(self) -> None:
         """Allocate the gradients and optimizer states of all slots, unless they are there."""
         if self._optimizer is not None:
@@ -61,7 +69,7 @@ class Slots:
         with torch.inference_mode(mode=False):
             self.gradients = torch.zeros_like(self.weights)
             self._moments = torch.stack([self.gradients, self.gradients])
-            self._optimizer = self._make_optimizer()
+            self._optimizer = make_optimizer(self.weights, self._moments)
         self._in_use = {}
 
     def end_training(self) -> None:
@@ -93,27 +101,6 @@ class Slots:
         for down, ups in self._parts(flat):
             for pair in zip(down.chunk(len(ups), dim=-2), ups, strict=True):
                 yield from pair
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        """Make an AdamW (arXiv 1711.05101, algorithm 2) whose states are rows of tensors."""
-        on_cpu = self._device.type == "cpu"
-        rows = [nn.Parameter(row) for row in self.weights]
-        # Each request has its learning rate; a recorded step reads it from a tensor.
-        rates: list[Any] = [0.0 if on_cpu else self.weights.new_zeros(()) for _ in rows]
-        optimizer = torch.optim.AdamW(
-            [{"params": [row], "lr": rate} for row, rate in zip(rows, rates, strict=True)],
-            eps=1e-8,
-            weight_decay=0.0,
-            fused=True,
-            capturable=not on_cpu,
-        )
-        for slot, row in enumerate(rows):
-            optimizer.state[row] = {
-                "step": self.weights.new_zeros(()),
-                "exp_avg": self._moments[0, slot],
-                "exp_avg_sq": self._moments[1, slot],
-            }
-        return optimizer
 
     def begin(self, slot: int, *, seed: int, learning_rate: float) -> None:
         """Set the initial weights and the learning rate of a slot at rest."""
@@ -182,16 +169,21 @@ class Slots:
         for update, views_of_update in zip(self._updates, views, strict=True):
             update.use(views_of_update)
 
-    def use_probe(self) -> None:
-        """Route one of two rows through ones, of rank 1, and the other through zeros."""
-        first = torch.tensor([1, 0], dtype=self._dtype, device=self._device)
-        for update in self._updates:
-            (of_a, _), count = update.layers[0], len(update.layers)
-            shapes = [(count, of_a[-1]), *((1, of_b[-1]) for _, of_b in update.layers)]
-            down, *ups = (
-                first.view(2, *[1] * len(of_a)).expand(2, *of_a[:-2], *shape) for shape in shapes
-            )
-            update.use(SlotsInUse(down, tuple(ups), down, tuple(ups)))
+    def use_probe(self, values: Sequence[float]) -> None:
+        """Route each row of a batch through an adapter whose weights are all one of these values.
+
+        These adapters occupy no memory, and have no gradients.
+        """
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            rows = torch.tensor(values, dtype=self._dtype, device=self._device)
+            rows.requires_grad_()
+            for update in self._updates:
+                (of_a, _), count = update.layers[0], len(update.layers)
+                shapes = [(*of_a[:-2], count * of_a[-2], of_a[-1]), *(b for _, b in update.layers)]
+                down, *ups = (
+                    rows.view(-1, *[1] * len(shape)).expand(-1, *shape) for shape in shapes
+                )
+                update.use(SlotsInUse(down, tuple(ups), down, tuple(ups)))
 
     def use_rows(self, slots: Sequence[int]) -> None:
         """Route row i of a batch through the i-th of these slots, for passes without gradient."""

@@ -71,7 +71,7 @@ class Trainer:
             self.slots.rest()
             expected = self._model(input_ids=rows, use_cache=False).logits[1]
             try:
-                self.slots.use_probe()
+                self.slots.use_probe([1.0, 0.0])
                 logits = self._model(input_ids=rows, use_cache=False).logits[1]
             except torch.OutOfMemoryError:
                 raise
