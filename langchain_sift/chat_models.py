@@ -258,6 +258,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             )
 
         def render_with(tokenizer: Any, context: str) -> list[int]:
+            """Return the token ids of the prompt with a context."""
             return rules.render(tokenizer, add_context(messages, context), arguments)
 
         engine = self._engine or (lambda: self.engine)

@@ -85,6 +85,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         capacity = asyncio.Semaphore(self.limits.at_once)
 
         async def generate(prompt: str) -> list[Generation]:
+            """Answer one prompt."""
             answer = self._answer(prompt, stop, run_manager, kwargs)
             async with capacity:
                 return [_generation("".join([piece async for piece in answer]), answer)]
@@ -166,6 +167,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
             settings = self._call_settings(call, stop=stop, run=run)
 
         def render(tokenizer: Any, context: str) -> list[int]:
+            """Return the token ids of the prompt with a context."""
             return text_tokens(tokenizer, prompt_with_context(prompt, context))
 
         engine = self._engine or (lambda: self.engine)

@@ -16,9 +16,6 @@ from langchain_sift.ttft.model.load_settings import LoadSettings
 # ruff: noqa: PLC0415
 
 _MODULES = "modules.json"
-# No pickles, no code, and no weights in a second format. "*" stands for folders too.
-_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
-_OTHER_FORMATS = ("onnx/*", "openvino/*")
 
 
 class SentenceTransformerEmbeddings(Embeddings):
@@ -42,16 +39,16 @@ class SentenceTransformerEmbeddings(Embeddings):
         require("embeddings", "sentence_transformers")
         from sentence_transformers import SentenceTransformer
 
+        from langchain_sift.ttft.model.files import sentence_transformer_folder
+
         self.model_name = name
         settings = self._settings = settings or LoadSettings()
         options: dict[str, object] = {"use_safetensors": True}
         if settings.dtype is not None:
             options["dtype"] = settings.dtype
         try:
-            folder = _folder_of(name)
-            _check_no_pickle(folder)
             self._model = SentenceTransformer(
-                str(folder),
+                str(sentence_transformer_folder(name)),
                 device=settings.device,
                 model_kwargs=options,
                 local_files_only=True,
@@ -126,23 +123,3 @@ def is_sentence_transformer(name: str) -> bool:
         reason = str(error).strip().partition("\n")[0]
         raise ModelLoadError(f"cannot ask the hub for the model {name!r}: {reason}") from error
     return True
-
-
-def _folder_of(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=list(_OTHER_FORMATS))
-    )
-
-
-def _check_no_pickle(folder: Path) -> None:
-    """Reject a module whose weights are only in a pickle."""
-    for pickle in folder.rglob("*.bin"):
-        if not any(pickle.parent.glob("*.safetensors")):
-            raise ModelLoadError(
-                f"{pickle.relative_to(folder)} is a pickle, which is never read because it can run "
-                "code: load the model where you trust it, and save it with save_pretrained"
-            )

@@ -139,6 +139,7 @@ def _closed(schema: Any) -> Any:
     parts: list[dict[str, Any]] = []
 
     def collect(part: dict[str, Any]) -> dict[str, Any]:
+        """Note a schema, and return it as it is."""
         parts.append(part)
         return part
 
@@ -158,6 +159,7 @@ def _close(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _without_format(schema: Any, name: str) -> Any:
     def drop(part: dict[str, Any]) -> dict[str, Any]:
+        """Return a schema without the format."""
         if part.get("format") != name:
             return part
         return {key: value for key, value in part.items() if key != "format"}

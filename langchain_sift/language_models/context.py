@@ -10,14 +10,12 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.modes import distinct, prompt_with_context
-from langchain_sift.ttft.model.tokens import plain_tokens
+from langchain_sift.ttft.model.tokens import cut_text, plain_tokens
 from langchain_sift.ttft.texts import well_formed
 
 SEPARATOR = "\n\n"
 """Separator between documents."""
 
-# The part of a long text that is tokenized to cut it, as in training.
-_CHARACTERS_PER_TOKEN = 32
 # An answer may take the rest of the context, but documents need not leave it more room than this.
 _SHARE_FOR_ANSWER = 4
 
@@ -132,25 +130,3 @@ def _content_with_context(
             continue
         return [*content[:index], text, *content[index + 1 :]]
     return [prompt_with_context("", context).rstrip(), *content]
-
-
-def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
-    """Return the longest beginning of a text with at most `max_length` tokens."""
-    text = well_formed(text)
-    start = text[: _CHARACTERS_PER_TOKEN * max_length]
-    token_ids = plain_tokens(tokenizer, start)
-    if len(token_ids) <= max_length:
-        return start
-    beginning = str(tokenizer.decode(token_ids[:max_length], clean_up_tokenization_spaces=False))
-    beginning = beginning.rstrip("\N{REPLACEMENT CHARACTER}")  # of a character that was cut
-    if start.startswith(beginning) and len(plain_tokens(tokenizer, beginning)) <= max_length:
-        return beginning
-    # The tokenizer normalizes texts.
-    fits, too_long = 0, len(start)
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if len(plain_tokens(tokenizer, start[:middle])) <= max_length:
-            fits = middle
-        else:
-            too_long = middle
-    return start[:fits]

@@ -321,6 +321,7 @@ class TestTimeFineTuning(BaseModel):
         group = AnswerGroup()
 
         def answer(prompt: Any, config: RunnableConfig) -> Any:
+            """Answer one prompt, or return its error."""
             try:
                 return model.invoke(prompt, config, group=group, **kwargs)
             except Exception as error:
@@ -347,6 +348,7 @@ class TestTimeFineTuning(BaseModel):
         capacity = asyncio.Semaphore(configs[0]["max_concurrency"] or 1 if configs else 1)
 
         async def answer(prompt: Any, config: RunnableConfig) -> Any:
+            """Answer one prompt, or return its error."""
             async with capacity:
                 try:
                     return await model.ainvoke(prompt, config, **kwargs)

@@ -51,6 +51,7 @@ def _with_short_ids(turns: list[Turn]) -> list[Turn]:
     """Give calls ids of nine letters and digits: Mistral's templates refuse all others."""
 
     def short(identifier: str) -> str:
+        """Return the id, or a short one that depends on it alone."""
         fits = re.fullmatch("[A-Za-z0-9]{9}", identifier)
         return identifier if fits else hashlib.sha256(identifier.encode()).hexdigest()[:9]
 

@@ -13,14 +13,19 @@ from langchain_sift.ttft.model.adapters import ADAPTER_WEIGHTS
 from langchain_sift.ttft.model.names import ModelName
 
 # Files to download from the hub: no pickles, no code, and no weights in a second format.
+_WITHOUT_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt")
 _FILES = (
-    "*.json",
-    "*.jinja",
-    "*.model",
-    "*.txt",
+    *_WITHOUT_WEIGHTS,
     "model.safetensors",
     "model*-of-*.safetensors",
     ADAPTER_WEIGHTS,
+)
+# Of a sentence-transformer, each module has a folder. "*" stands for folders too.
+_MODULE_FILES = (*_WITHOUT_WEIGHTS, "*.safetensors")
+_OTHER_FORMATS = ("onnx/*", "openvino/*")
+_PICKLE = (
+    "a pickle is never read because it can run code: load the model where you trust it, and save "
+    "it with save_pretrained"
 )
 
 
@@ -69,7 +74,22 @@ def check_weights(folder: Path) -> None:
             "gguf_file (--gguf-file)"
         )
     if not any(folder.glob("*.safetensors")):
-        raise ModelLoadError(
-            "there are no weights in safetensors files, and a pickle is never read because it can "
-            "run code: load it where you trust it, and save it with model.save_pretrained"
+        raise ModelLoadError(f"there are no weights in safetensors files, and {_PICKLE}")
+
+
+def sentence_transformer_folder(name: str) -> Path:
+    """Return the folder of a sentence-transformer; download those of its files that are missing.
+
+    Raises:
+        ModelLoadError: If the weights of a module are only in a pickle.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        found = snapshot_download(
+            name, allow_patterns=[*_MODULE_FILES], ignore_patterns=[*_OTHER_FORMATS]
         )
+        folder = Path(found)
+    for pickle in folder.rglob("*.bin"):
+        if not any(pickle.parent.glob("*.safetensors")):
+            raise ModelLoadError(f"{pickle.relative_to(folder)} is a pickle, and {_PICKLE}")
+    return folder

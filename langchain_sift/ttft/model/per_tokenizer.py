@@ -30,6 +30,7 @@ def once_per_tokenizer(
 
     @functools.wraps(find)
     def remembered(tokenizer: PreTrainedTokenizerBase) -> T:
+        """Return the known result, or find it."""
         state = (len(tokenizer), str(tokenizer.chat_template))
         with guard:
             entry = known.get(tokenizer)

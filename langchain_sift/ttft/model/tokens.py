@@ -62,7 +62,7 @@ def tokenize_documents(
     for index, text in enumerate(texts):
         if len(documents) == max_documents:
             break
-        token_ids = _first_tokens(tokenizer, text, max_length)
+        _, token_ids = _beginning_of(tokenizer, text, max_length)
         if len(token_ids) < 2:
             continue
         whole = (*start, *token_ids)
@@ -70,14 +70,36 @@ def tokenize_documents(
     return documents
 
 
-def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[int]:
-    """Return the tokens of a text, or more than `max_length` of them if it is very long."""
-    beginning = text[: _CHARACTERS_PER_TOKEN * max_length]
-    token_ids = plain_tokens(tokenizer, beginning)
+def _beginning_of(
+    tokenizer: PreTrainedTokenizerBase, text: str, max_length: int
+) -> tuple[str, list[int]]:
+    """Return the beginning of a text, and its tokens: more than `max_length` unless it is all."""
+    start = text[: _CHARACTERS_PER_TOKEN * max_length]
+    token_ids = plain_tokens(tokenizer, start)
     # A cut changes only the tokens next to it.
-    if len(beginning) < len(text) and len(token_ids) <= 2 * max_length:
-        return plain_tokens(tokenizer, text)
-    return token_ids
+    if len(start) < len(text) and len(token_ids) <= 2 * max_length:
+        return text, plain_tokens(tokenizer, text)
+    return start, token_ids
+
+
+def cut_text(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> str:
+    """Return the longest beginning of a text with at most `max_length` tokens."""
+    start, token_ids = _beginning_of(tokenizer, well_formed(text), max_length)
+    if len(token_ids) <= max_length:
+        return start
+    cut = str(tokenizer.decode(token_ids[:max_length], clean_up_tokenization_spaces=False))
+    cut = cut.rstrip("\N{REPLACEMENT CHARACTER}")  # of a character that was cut
+    if start.startswith(cut) and len(plain_tokens(tokenizer, cut)) <= max_length:
+        return cut
+    # The tokenizer normalizes texts.
+    fits, too_long = 0, len(start)
+    while too_long - fits > 1:
+        middle = (fits + too_long) // 2
+        if len(plain_tokens(tokenizer, start[:middle])) <= max_length:
+            fits = middle
+        else:
+            too_long = middle
+    return start[:fits]
 
 
 def max_token_count(text: str, max_length: int) -> int:

@@ -154,6 +154,7 @@ def _selection(
         raise ArgumentError(f"target_modules is {targets!r}, but the model has {size} layers")
 
     def selects(name: str) -> bool:
+        """Return True if the layer of this name gets an adapter."""
         if name in routers or targets == "all-linear":
             return name not in routers
         if not name.startswith(stack):

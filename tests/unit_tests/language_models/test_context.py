@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
-from unit_tests.small_tokenizers import KINDS, small_tokenizer
+from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import CHATML
 
 from langchain_sift import (
@@ -23,10 +23,10 @@ from langchain_sift import (
     create_ttft_chain,
 )
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.context import add_context, cut_text, fit_documents
+from langchain_sift.language_models.context import add_context, fit_documents
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.ttft import Engine
-from langchain_sift.ttft.model.tokens import plain_tokens, text_tokens
+from langchain_sift.ttft.model.tokens import cut_text, plain_tokens, text_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,19 +70,6 @@ def test_as_many_documents_as_fit_are_in_the_prompt(
         earlier = [part for n, part in zip(fitted.used, parts, strict=True) if n < index]
         with_it = [*earlier, cut_text(tokenizer, texts[index], max_length)]
         assert len(render("\n\n".join(with_it))) > room - 4  # seams may save tokens
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_text_is_cut_between_characters(kind: str) -> None:
-    tokenizer = small_tokenizer(kind)
-    for text in ("The river flows é🦊 over  the\n\nbridge.", LONG[0], " x"):
-        for length in range(1, 12):
-            cut = cut_text(tokenizer, text, length)
-            assert text.startswith(cut)
-            assert len(plain_tokens(tokenizer, cut)) <= length
-            if cut != text:
-                longer = plain_tokens(tokenizer, text[: len(cut) + 8])
-                assert len(longer) > length - 4
 
 
 def test_documents_precede_the_last_question() -> None:

@@ -1,15 +1,18 @@
-"""The number of training tokens reserved for a request is never too small."""
+"""The number of training tokens reserved for a request is never too small, and texts are cut."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from unit_tests.small_tokenizers import KINDS, small_tokenizer
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.tokens import (
+    cut_text,
     max_token_count,
     max_training_tokens,
+    plain_tokens,
     training_tokens,
 )
 from langchain_sift.ttft.texts import well_formed
@@ -49,3 +52,24 @@ def test_a_document_has_at_most_max_token_count_tokens(
 ) -> None:
     length = len(tiny_tokenizer(well_formed(text))["input_ids"][:max_length])
     assert length <= max_token_count(text, max_length) <= max_length
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_is_cut_between_characters(kind: str) -> None:
+    tokenizer = small_tokenizer(kind)
+    for text in ("The river flows é🦊 over  the\n\nbridge.", "rice " * 30, " x"):
+        for length in range(1, 12):
+            cut = cut_text(tokenizer, text, length)
+            assert text.startswith(cut)
+            assert len(plain_tokens(tokenizer, cut)) <= length
+            if cut != text:
+                longer = plain_tokens(tokenizer, text[: len(cut) + 8])
+                assert len(longer) > length - 4
+
+
+def test_a_text_of_few_tokens_is_not_cut() -> None:
+    tokenizer = small_tokenizer("byte-level")
+    tokenizer.add_tokens(["-" * 64])
+    text = "-" * 640
+    assert len(plain_tokens(tokenizer, text)) == 10
+    assert cut_text(tokenizer, text, 10) == text
