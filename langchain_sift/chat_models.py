@@ -129,9 +129,10 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
                 arguments follow its schema. With the name of a tool it is a call of this tool,
                 and the others are not offered. With "none" no tool is offered. The dicts of
                 OpenAI and Anthropic for these are accepted.
-            strict: If True, the arguments of every call follow the tool's schema, also where the
-                model may answer with text; templates without tools, or with calls in another
-                format than JSON, leave them to the model. None means that each tool says so itself.
+            strict: If True, the arguments of every call follow the tool's schema, with any chat
+                template or none. The model may still answer with text; where the text begins a
+                call, in a form of the common local models, it goes on as a valid one. Other text
+                is content, whatever it looks like. None means that each tool says so itself.
             **kwargs: Other arguments to bind.
 
         Raises:
@@ -163,8 +164,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             **kwargs: `strict`. With "function_calling", False allows any arguments if no decoder
                 supports the schema. The other methods follow the schema in any case.
 
-        The answer follows the schema whatever the model would say, and ends within `max_tokens`,
-        if there is room for the shortest object. Otherwise an `OutputParserException` says so.
+        The answer follows the schema whatever the model would say, and ends within `max_tokens`.
+        Without room for the shortest object it is refused before it begins. A model that reasons
+        does so before the object, and `max_tokens` includes the reasoning.
 
         Raises:
             ArgumentError: If the method or an argument is unknown, or no decoder supports the

@@ -70,9 +70,11 @@ class FormReader:
             (opening, text) for form, opening in forms for text in telling(form, opening, tools)
         ]
         self._beginnings = re.compile("|".join(pattern_of(*each) for each in told))
-        self._told = [re.sub(r"\s+", "", text) for _, text in told]
-        self._special = special_tokens(tokenizer, but=[opening.mark for _, opening in forms])
-        self._unwanted = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
+        special = special_tokens(tokenizer, but=[opening.mark for _, opening in forms])
+        marks = [*(re.sub(r"\s+", "", text) for _, text in told), *special]
+        self._longest = max(map(len, marks))
+        self._prefixes = {mark[:end] for mark in marks for end in range(1, len(mark))}
+        self._unwanted = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
     def read(self, text: str) -> ParsedAnswer:
         """Separate the calls in a complete answer from its content."""
@@ -101,15 +103,13 @@ class FormReader:
 
     def _partial(self, text: str) -> int:
         """Return the index from which a text may be the beginning of a call or special token."""
-        marks = [*self._told, *self._special]
-        end = re.sub(r"\s+", "", text[-4 * max(map(len, marks)) :])
-        longest = max(
-            (n for mark in marks for n in range(1, len(mark)) if end.endswith(mark[:n])), default=0
-        )
+        end = re.sub(r"\s+", "", text[-4 * self._longest :])
+        lengths = range(min(self._longest, len(end)), 0, -1)
+        left = next((n for n in lengths if end[-n:] in self._prefixes), 0)
         start = len(text)
-        while longest:
+        while left:
             start -= 1
-            longest -= not text[start].isspace()
+            left -= not text[start].isspace()
         return start
 
     def _call_at(self, text: str, start: int) -> tuple[ParsedCall, int]:

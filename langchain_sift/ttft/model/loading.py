@@ -187,7 +187,6 @@ def _load_any(name: str, source: _Source, above: tuple[ModelName, ...] = ()) -> 
         return _load_safetensors(name, folder, source)
 
     def load_base(base: str, revision: str | None) -> PreTrainedModel:
-        """Load the base model of the adapter."""
         if source.quantization is not None:
             raise ArgumentError(
                 f"an adapter is not merged into quantized weights: leave quantization="
