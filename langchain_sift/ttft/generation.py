@@ -57,12 +57,15 @@ def generate(
 
 
 def _part_of(route: Route, numbers: Sequence[int]) -> Route:
-    return lambda rows: route([numbers[row] for row in rows])
+    def part(rows: Sequence[int], *, one_token: bool = False) -> None:
+        route([numbers[row] for row in rows], one_token=one_token)
+
+    return part
 
 
-def _everywhere(rows: Sequence[int]) -> None:
+def _everywhere(rows: Sequence[int], *, one_token: bool = False) -> None:
     """Let all rows go through the model as it is."""
-    del rows
+    del rows, one_token
 
 
 def _answer_without_reader(
@@ -108,7 +111,7 @@ def _decode(
     going_on: Sequence[int] = range(len(rows))
     state.make_room(max(row.left for row in rows))
     if route is not None:
-        route(going_on)
+        route(going_on, one_token=True)
     while True:
         active = [rows[number] for number in going_on]
         token_ids = _next_tokens(state.logits, active)
@@ -121,7 +124,7 @@ def _decode(
             state = state.select(kept)
             state.make_room(left)
             if route is not None:
-                route(going_on)
+                route(going_on, one_token=True)
         reader.step(model, token_ids, state)
 
 

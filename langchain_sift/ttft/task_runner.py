@@ -75,8 +75,8 @@ class TaskRunner:
             route = None if all_fell_back else functools.partial(self._route, jobs[first:last])
             generate(self._model, self._tokenizer, continuations[first:last], route)
 
-    def _route(self, jobs: Sequence[Job], rows: Sequence[int]) -> None:
-        self._slots.use_rows([jobs[row].slot for row in rows])
+    def _route(self, jobs: Sequence[Job], rows: Sequence[int], *, one_token: bool = False) -> None:
+        self._slots.use_rows([jobs[row].slot for row in rows], one_token=one_token)
 
     def score(self, job: Job, pairs: Pairs) -> tuple[float, ...]:
         """Return the negative log-likelihood of each target, in nats."""

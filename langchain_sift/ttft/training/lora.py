@@ -190,11 +190,15 @@ def _forward(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """Return (alpha / r) A x of all layers, and the outputs of each."""
     rows = len(slots.down)
-    low = torch.bmm(inputs.reshape(rows, -1, inputs.shape[-1]), slots.down.mT).mul_(scale)
+    low = _low(inputs.reshape(rows, -1, inputs.shape[-1]), slots.down, scale)
     outputs = []
     for layer, part, up in zip(layers, low.chunk(len(layers), dim=2), slots.ups, strict=True):
         output = functional.linear(inputs, layer.weight, layer.bias)
-        output.view(rows, -1, output.shape[-1]).baddbmm_(part, up)
+        of_rows = output.view(rows, -1, output.shape[-1])
+        if output.dtype == up.dtype:
+            of_rows.baddbmm_(part, up)
+        else:
+            of_rows.add_(torch.bmm(part, up))
         outputs.append(output)
     return low, tuple(outputs)
 
@@ -255,10 +259,12 @@ class _AddUpdate(torch.autograd.Function):
         up_gradient: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        low = torch.bmm(inputs, down.mT).mul_(scale)  # (alpha / r) A x
+        low = _low(inputs, down, scale)
         ctx.save_for_backward(inputs, low)
         ctx.layer = (down, up, down_gradient, up_gradient, scale)
-        return torch.baddbmm(frozen, low, up)
+        if frozen.dtype == up.dtype:
+            return torch.baddbmm(frozen, low, up)
+        return frozen + torch.bmm(low, up).to(frozen.dtype)
 
     @staticmethod
     @once_differentiable
@@ -270,6 +276,11 @@ class _AddUpdate(torch.autograd.Function):
         _add_product(down_gradient, low_gradient.mT, inputs)
         of_inputs = torch.bmm(low_gradient, down) if ctx.needs_input_grad[0] else None
         return of_inputs, gradient, None, None, None, None, None
+
+
+def _low(inputs: torch.Tensor, down: torch.Tensor, scale: float) -> torch.Tensor:
+    """Return (alpha / r) A x, in the dtype of A."""
+    return torch.bmm(inputs.to(down.dtype), down.mT).mul_(scale)
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

@@ -460,7 +460,7 @@ def test_the_end_of_turn_of_the_template_ends_an_answer(
     said = iter([[100, 101], [end_id, 102], [103, 104], [105, end_id], [106, 107]])
 
     def say(_layer: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor:
-        likeliest = torch.tensor(next(said)[-len(logits) :])[:, None]  # the first row ends first
+        likeliest = torch.tensor(next(said)[-len(logits) :])  # the first row ends first
         return torch.nn.functional.one_hot(likeliest, logits.shape[-1]).float()
 
     assert reader_of(model) is not None  # tried before it says what it should

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -120,3 +121,31 @@ def test_gradients_and_moments_exist_while_a_batch_trains(engine: Engine, texts:
     with pytest.raises(RuntimeError, match="single memory location"):
         slots.gradients.add_(1.0)
     assert torch.count_nonzero(slots.gradients) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_go_through_any_slots_in_any_order(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    finetune_config: FineTuneConfig,
+    dtype: torch.dtype,
+) -> None:
+    model = copy.deepcopy(tiny_model).to(dtype)
+    worker = Engine(LanguageModel("x", model, tiny_tokenizer), finetune_config)._worker
+    slots, adapted = worker.slots, worker._model
+    slots.reserve(3)
+    for slot in range(3):
+        slots.load(slot, torch.randn(slots.size, generator=torch.Generator().manual_seed(slot)))
+    tokens = torch.tensor([[5], [9], [40], [41]])
+    with torch.inference_mode():
+        for rows in ([2, 0, 3, 0], [0, 1, 2, 3], [1, 1, 1, 1], [3, 3, 3, 3], [0, 1, 2], [2, 1]):
+            asked = tokens[: len(rows)]
+            expected = []
+            for row, slot in enumerate(rows):
+                slots.use(slot, slot + 1)
+                expected.append(adapted(input_ids=asked[row : row + 1]).logits[0])
+            for one_token in (False, True):
+                slots.use_rows(rows, one_token=one_token)
+                found = adapted(input_ids=asked).logits
+                within = {} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
+                torch.testing.assert_close(found, torch.stack(expected), **within)
