@@ -19,7 +19,8 @@ from langchain_sift.ttft.answering.scoring import Following, following, nats_aft
 from langchain_sift.ttft.answering.with_transformers import generate_with_transformers
 from langchain_sift.ttft.model.language_model import changes_scores
 from langchain_sift.ttft.model.turn_ends import turn_ends
-from langchain_sift.ttft.training.loss import linear_head, negative_log_likelihoods
+from langchain_sift.ttft.training.loss import negative_log_likelihoods
+from langchain_sift.ttft.training.output_layer import linear_head
 
 # Steps of one row that take as long as the copy of another row's cache.
 _STEPS_PER_COPY = 2

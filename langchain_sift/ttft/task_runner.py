@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Sequence
 
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_sift.ttft.answering.reading import reader_of
@@ -15,6 +14,7 @@ from langchain_sift.ttft.generation import generate, split_to_fit
 from langchain_sift.ttft.jobs import Job
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, ScoringTask
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
+from langchain_sift.ttft.training.output_layer import OutputLayer
 from langchain_sift.ttft.training.slots import Slots
 
 
@@ -24,7 +24,7 @@ class TaskRunner:
     def __init__(
         self,
         model: PreTrainedModel,
-        head: nn.Linear | None,
+        head: OutputLayer | None,
         tokenizer: PreTrainedTokenizerBase,
         slots: Slots,
         *,

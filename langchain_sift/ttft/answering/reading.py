@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from langchain_sift.ttft.answering.key_values import KeyValues, can_join, can_skip, joined
-from langchain_sift.ttft.training.loss import linear_head
+from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 from langchain_sift.ttft.training.trainer import split_into_passes
 
 # Cost of one more pass over the model, as a number of padding tokens.
@@ -35,7 +34,7 @@ class Reader:
     names: frozenset[str]
     """Names of the arguments of the model's forward pass."""
 
-    head: nn.Linear | None
+    head: OutputLayer | None
     """The result of `linear_head`."""
 
     can_join: bool = False

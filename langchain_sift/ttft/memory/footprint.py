@@ -11,12 +11,11 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.memory.estimate import Footprint
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
-from langchain_sift.ttft.training.loss import linear_head
+from langchain_sift.ttft.training.output_layer import linear_head
 from langchain_sift.ttft.training.trainer import checkpoint_layers
 
 _LENGTHS = (4, 8, 16)  # tokens of the passes
-_BLOCK_ON_CPU = 256  # positions, at least as many as a block of the loss has
-_LOGITS_ON_ACCELERATOR = 1 << 26
+_MANY = 1 << 20  # positions, more than any block of the loss has
 
 
 def measure_footprint(language_model: LanguageModel, config: FineTuneConfig) -> Footprint:
@@ -39,7 +38,8 @@ def measure_footprint(language_model: LanguageModel, config: FineTuneConfig) -> 
     slots.use_probe([1.0])
     short, middle, long = (_kept_bytes(model, length) for length in _LENGTHS)
     pair = ((long - middle) / 8 - (middle - short) / 4) / 12
-    block = _BLOCK_ON_CPU if model.device.type == "cpu" else _LOGITS_ON_ACCELERATOR // vocabulary
+    # On a CPU, the float32 logits of a few positions only exist beside the block.
+    of_block = item if head is not None and model.device.type == "cpu" else 8 + item
     return Footprint(
         adapter=slots.size,
         slot_bytes=4 if item == 4 else 4 + item,
@@ -47,8 +47,8 @@ def measure_footprint(language_model: LanguageModel, config: FineTuneConfig) -> 
         token=(long - middle) / 8 - 24 * pair,
         pair=pair,
         cache=cache,
-        logits=vocabulary * (8 + item),
-        block=None if head is None else block,
+        logits=vocabulary * of_block,
+        block=None if head is None else head.block_rows(_MANY),
     )
 
 

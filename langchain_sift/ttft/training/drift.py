@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
+from langchain_sift.ttft.training.output_layer import OutputLayer
 
 _MAX_BASE_LOSSES = 64  # sets of texts whose loss under the base model is kept
 
@@ -16,7 +16,7 @@ class DriftLosses:
     """The losses on sets of `drift_texts`, in nats per token."""
 
     def __init__(
-        self, model: PreTrainedModel, head: nn.Linear | None, language_model: LanguageModel
+        self, model: PreTrainedModel, head: OutputLayer | None, language_model: LanguageModel
     ) -> None:
         """Begin without losses.
 

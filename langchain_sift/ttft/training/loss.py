@@ -7,21 +7,20 @@ time, never for all positions by the whole vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-# Number of float32 logits in one block. On a CPU, a block stays in its cache.
-_BLOCK = {"cpu": 1 << 18}
-_BLOCK_ON_ACCELERATOR = 1 << 26
+from langchain_sift.ttft.training.output_layer import OutputLayer
 
+# Number of float32 logits that each thread works on at once: they stay in its cache.
+_CHUNK = 1 << 17
 
 _WITHOUT_CACHE = MappingProxyType({"use_cache": False})
 
@@ -73,25 +72,9 @@ def make_targets(
     )
 
 
-def linear_head(model: PreTrainedModel) -> nn.Linear | None:
-    """Return the output layer if the logits are just its outputs on the last hidden states.
-
-    Some architectures cap or scale their logits; a forward pass shows whether this one does.
-    """
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
-        return None
-    probe = torch.arange(4, device=model.device)[None]
-    with torch.inference_mode():
-        logits = model(input_ids=probe, use_cache=False).logits
-        states = model.base_model(input_ids=probe, use_cache=False)[0]
-        is_linear = states.shape[-1] == head.in_features and torch.equal(head(states), logits)
-    return head if is_linear else None
-
-
 def row_losses(
     model: PreTrainedModel,
-    head: nn.Linear | None,
+    head: OutputLayer | None,
     targets: Targets,
     inputs: Mapping[str, object] = _WITHOUT_CACHE,
 ) -> torch.Tensor:
@@ -115,7 +98,7 @@ def row_losses(
     return losses
 
 
-def backward(model: PreTrainedModel, head: nn.Linear | None, targets: Targets) -> torch.Tensor:
+def backward(model: PreTrainedModel, head: OutputLayer | None, targets: Targets) -> torch.Tensor:
     """Compute the gradients of all rows' losses, and return the losses as `row_losses` does."""
     losses = row_losses(model, head, targets)
     losses.sum().backward()  # type: ignore[no-untyped-call]
@@ -124,7 +107,7 @@ def backward(model: PreTrainedModel, head: nn.Linear | None, targets: Targets) -
 
 def negative_log_likelihoods(
     model: PreTrainedModel,
-    head: nn.Linear | None,
+    head: OutputLayer | None,
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
 ) -> list[float]:
     """Return the negative log-likelihood of each target given its context, in nats.
@@ -150,32 +133,27 @@ class _RowLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, source: torch.Tensor, head: nn.Linear | None, targets: Targets
+        ctx: Any, source: torch.Tensor, head: OutputLayer | None, targets: Targets
     ) -> torch.Tensor:
         rows, positions, _ = source.shape
-        flat = source.flatten(0, 1)
-        next_tokens = targets.token_ids[:, 1:].flatten()
+        flat, counted = source.flatten(0, 1), targets.counted
+        tokens = targets.token_ids[:, 1:].flatten()
         weights = targets.weights.flatten()
         row_of = torch.arange(rows, device=flat.device).repeat_interleave(positions)
+        states, of_states = flat, None
+        if counted is not None:
+            states, tokens, weights = flat[counted], tokens[counted], weights[counted]
+        if ctx.needs_input_grad[0]:
+            of_states = torch.empty_like(states)
+        work = _from_logits if head is None else functools.partial(_from_states, head)
+        nats = work(states, tokens[:, None], weights[:, None], of_states)
         losses = torch.zeros(rows, dtype=torch.float32, device=flat.device)
-        gradient = torch.zeros_like(flat) if ctx.needs_input_grad[0] else None
-        for block in _blocks(flat, head, targets.counted):
-            logits = flat[block] if head is None else F.linear(flat[block], head.weight, head.bias)
-            # Copy float32 logits, which without a head are the model's outputs.
-            log_p = logits.float() if logits.dtype != torch.float32 else logits.clone()
-            token, weight = next_tokens[block, None], weights[block]
-            # loss = log sum exp(logits) - logit of the next token
-            normalizer = log_p.logsumexp(dim=1, keepdim=True)
-            nats = (normalizer - log_p.gather(1, token))[:, 0]
-            losses.index_add_(0, row_of[block], nats * weight)
-            if gradient is None:
-                continue
-            # d loss / d logits = softmax - one-hot (Bishop 2006, eq. 4.109)
-            log_p.sub_(normalizer).exp_()
-            log_p.scatter_add_(1, token, log_p.new_full(token.shape, -1.0))
-            of_logits = log_p.mul_(weight[:, None]).to(flat.dtype)
-            gradient[block] = of_logits if head is None else of_logits @ head.weight
-        ctx.save_for_backward(gradient, row_of)
+        losses.index_add_(0, row_of if counted is None else row_of[counted], nats * weights)
+        if of_states is not None and counted is not None:
+            gradient = torch.zeros_like(flat)
+            gradient[counted] = of_states
+            of_states = gradient
+        ctx.save_for_backward(of_states, row_of)
         ctx.shape = source.shape
         return losses
 
@@ -187,15 +165,104 @@ class _RowLosses(torch.autograd.Function):
         return scaled.view(ctx.shape), None, None
 
 
-def _blocks(
-    flat: torch.Tensor, head: nn.Linear | None, counted: torch.Tensor | None
-) -> Iterator[slice | torch.Tensor]:
-    """Yield blocks of the positions that count, each with few enough logits."""
-    vocabulary = flat.shape[1] if head is None else head.out_features
-    logits = _BLOCK.get(flat.device.type, _BLOCK_ON_ACCELERATOR)
-    size = max(16, logits // vocabulary)
-    if counted is not None:
-        yield from torch.split(counted, size)
-        return
-    for start in range(0, len(flat), size):
-        yield slice(start, start + size)
+def _from_states(
+    head: OutputLayer,
+    states: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    of_states: torch.Tensor | None,
+) -> torch.Tensor:
+    """Return the negative log-likelihood of each row's token, and write its gradient.
+
+    Args:
+        head: The output layer.
+        states: Hidden states, shape (n, width).
+        tokens: Shape (n, 1).
+        weights: Those of the gradient, shape (n, 1).
+        of_states: Gets the gradient of the states. None means that there is none.
+    """
+    linear, size = head.linear, head.block_rows(len(states))
+    space = states.new_empty(min(size, len(states)), linear.out_features)
+    nats = []
+    for start in range(0, len(states), size):
+        block = slice(start, start + size)
+        logits = space[: len(states[block])]
+        if linear.bias is None:
+            torch.mm(states[block], linear.weight.mT, out=logits)
+        else:
+            torch.addmm(linear.bias, states[block], linear.weight.mT, out=logits)
+        out = None if of_states is None else logits
+        nats.append(_through_softmax(logits, tokens[block], weights[block], out, head))
+        if of_states is not None:
+            torch.mm(logits, linear.weight, out=of_states[block])
+    return torch.cat(nats) if nats else weights[:, 0]
+
+
+def _from_logits(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    of_logits: torch.Tensor | None,
+) -> torch.Tensor:
+    """Do as `_from_states` with the model's own logits in place of states."""
+    return _through_softmax(logits, tokens, weights, of_logits, None)
+
+
+def _through_softmax(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    out: torch.Tensor | None,
+    head: OutputLayer | None,
+) -> torch.Tensor:
+    """Return the negative log-likelihood of each row's token, chunk by chunk.
+
+    Args:
+        logits: Shape (n, vocabulary). With a head, the outputs of its linear layer, in memory that
+            is free to be written to.
+        tokens: Shape (n, 1).
+        weights: Those of the gradient, shape (n, 1).
+        out: Gets the gradient of `logits`, which may be these themselves. None: it is not needed.
+        head: The output layer.
+    """
+    size = len(logits)
+    if logits.device.type == "cpu":
+        size = max(1, _CHUNK * torch.get_num_threads() // logits.shape[1])
+    nats = []
+    for start in range(0, len(logits), max(1, size)):
+        rows = slice(start, start + size)
+        to = None if out is None else out[rows]
+        own = logits[rows].float() if logits.dtype != torch.float32 else logits[rows]
+        own = own.clone() if head is None and own.dtype == logits.dtype else own
+        nats.append(_in_place(own, tokens[rows], weights[rows], to, head))
+    return torch.cat(nats) if nats else weights[:, 0]
+
+
+def _in_place(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    out: torch.Tensor | None,
+    head: OutputLayer | None,
+) -> torch.Tensor:
+    """Do as `_through_softmax` in the memory of float32 logits, in passes that stay in a cache."""
+    slope = None
+    if head is not None and head.scale != 1.0:
+        logits.mul_(head.scale)
+        weights = weights * head.scale
+    if head is not None and head.cap is not None:
+        logits.div_(head.cap).tanh_()
+        slope = 1.0 - logits.square()  # of the hyperbolic tangent
+        logits.mul_(head.cap)
+    of_token = logits.gather(1, tokens)
+    largest = logits.amax(dim=1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
+    log_p = of_token - largest - total.log()
+    if out is not None:
+        # d loss / d logits = softmax - one-hot (Bishop 2006, eq. 4.109)
+        logits.mul_(weights / total).scatter_(1, tokens, log_p.expm1() * weights)
+        if slope is not None:
+            logits.mul_(slope)
+        if out.data_ptr() != logits.data_ptr():
+            out.copy_(logits)
+    return -log_p[:, 0]

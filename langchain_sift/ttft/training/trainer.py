@@ -22,7 +22,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.experts import LowRankExperts
-from langchain_sift.ttft.training.loss import Targets, backward, linear_head, make_targets
+from langchain_sift.ttft.training.loss import Targets, backward, make_targets
+from langchain_sift.ttft.training.output_layer import linear_head
 from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.tasks import TrainingRecord, TrainingTask, record_losses
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from langchain_sift.ttft.training import loss as module
+from langchain_sift.ttft.training import output_layer
 from langchain_sift.ttft.training.loss import (
     _RowLosses,
-    linear_head,
     make_targets,
     negative_log_likelihoods,
     row_losses,
 )
+from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 
 CPU = torch.device("cpu")
 
@@ -30,7 +34,8 @@ def test_the_loss_is_the_cross_entropy_of_each_row(
     with_head: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(module._BLOCK, "cpu", 97 * 32)  # several blocks
+    monkeypatch.setattr(output_layer, "_BLOCK_BYTES", 97 * 128)  # several blocks
+    monkeypatch.setattr(module, "_CHUNK", 97 * 3)  # of several chunks
     generator = torch.Generator().manual_seed(len(lengths))
     rows = [torch.randint(0, 97, (n,), generator=generator).tolist() for n in lengths]
     width = 8 if with_head else 97
@@ -38,7 +43,8 @@ def test_the_loss_is_the_cross_entropy_of_each_row(
     source = torch.randn(shape, generator=generator).mul(2).to(dtype)
     head = nn.Linear(8, 97, dtype=dtype).requires_grad_(requires_grad=False) if with_head else None
     ours, theirs = source.clone().requires_grad_(), source.clone().requires_grad_()
-    losses = _RowLosses.apply(ours, head, make_targets(rows, mean=True, device=CPU))
+    layer = None if head is None else OutputLayer(head)
+    losses = _RowLosses.apply(ours, layer, make_targets(rows, mean=True, device=CPU))
     logits = theirs if head is None else head(theirs)
     expected = torch.stack(
         [
@@ -103,30 +109,89 @@ SIZES = {
 }
 
 
+MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 2}
+
+
 def make_model(architecture: str, **more: object) -> PreTrainedModel:
     config = AutoConfig.for_model(architecture, **SIZES, **more)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
 @pytest.mark.parametrize(
-    ("architecture", "more", "plain"),
+    ("architecture", "more", "scale", "cap"),
     [
-        ("llama", {}, True),
-        ("gemma2", {"final_logit_softcapping": 5.0}, False),
-        ("granite", {"logits_scaling": 8.0}, False),
+        ("llama", {}, 1.0, None),
+        ("gemma2", {"final_logit_softcapping": 5.0, "attn_logit_softcapping": 50.0}, 1.0, 5.0),
+        ("gemma2", {"final_logit_softcapping": 64.0, "attn_logit_softcapping": 32.0}, 1.0, 64.0),
+        ("granite", {"logits_scaling": 8.0}, 0.125, None),
+        ("cohere", {"logit_scale": 0.0625}, 0.0625, None),
+        (
+            "falcon_h1",
+            {"lm_head_multiplier": 0.3, "mamba_d_ssm": 32, "mamba_n_heads": 2},
+            0.3,
+            None,
+        ),
     ],
 )
-def test_logits_that_are_not_linear_in_the_states_are_detected(
-    architecture: str, more: dict[str, object], *, plain: bool
+@pytest.mark.parametrize("size", [1e-3, 50.0])
+def test_logits_that_are_scaled_or_capped_have_transformers_losses_and_gradients(
+    architecture: str, more: dict[str, object], scale: float, cap: float | None, size: float
 ) -> None:
-    model = make_model(architecture, **more)
+    """Detect scale and cap, however small or large the logits of the text are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make_model(architecture, **more)
+    model.get_output_embeddings().weight = nn.Parameter(size * torch.randn(64, 32))
     head = linear_head(model)
-    assert (head is not None) is plain
+    assert head is not None
+    assert (head.scale, head.cap) == (pytest.approx(scale), cap)
     rows = [[1, 5, 9, 3], [7, 2]]
+    model.zero_grad()
     losses = row_losses(model, head, make_targets(rows, mean=True, device=CPU))
-    for row, loss in zip(rows, losses.tolist(), strict=True):
+    losses.sum().backward()
+    weights = [w for name, w in model.named_parameters() if "layers.0" in name]
+    ours = [w.grad for w in weights]
+    model.zero_grad()
+    for row, loss in zip(rows, losses, strict=True):
         ids = torch.tensor([row])
-        assert loss == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), rel=1e-5)
+        expected = model(input_ids=ids, labels=ids).loss
+        expected.backward()
+        torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for own, weight in zip(ours, weights, strict=True):
+        peer = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        torch.testing.assert_close(
+            torch.zeros_like(weight) if own is None else own, peer, rtol=1e-3, atol=1e-5
+        )
+
+
+class Twisted(LlamaForCausalLM):
+    """Adds something to the logits that no setting tells of."""
+
+    def forward(self, *args: object, **kwargs: object) -> Any:
+        found = super().forward(*args, **kwargs)
+        found.logits = found.logits + torch.linspace(-3, 3, found.logits.shape[-1])
+        return found
+
+
+def test_logits_of_another_form_are_left_to_the_model() -> None:
+    model = Twisted(AutoConfig.for_model("llama", **SIZES)).eval()
+    assert linear_head(model) is None
+    row = [1, 5, 9, 3]
+    (loss,) = row_losses(model, None, make_targets([row], mean=True, device=CPU)).tolist()
+    logits = model(input_ids=torch.tensor([row])).logits[0]
+    assert loss == pytest.approx(F.cross_entropy(logits[:-1], torch.tensor(row[1:])).item())
+
+
+def test_blocks_are_even_and_few_enough_logits() -> None:
+    for vocabulary, dtype in itertools.product((64, 49_152, 262_144), (torch.float32, torch.half)):
+        with torch.device("meta"):
+            layer = nn.Linear(8, vocabulary, dtype=dtype)
+        layer.weight = nn.Parameter(torch.zeros(1, dtype=dtype).expand(vocabulary, 8))
+        for rows in (1, 511, 4096):
+            size = OutputLayer(layer).block_rows(rows)
+            blocks = -(-rows // size)
+            assert size * vocabulary * dtype.itemsize <= 2**27 + 16 * vocabulary * dtype.itemsize
+            assert size <= -(-rows // blocks) + 16
 
 
 TOKENS = [5, 9, 40, 41, 7, 8, 100, 21]
