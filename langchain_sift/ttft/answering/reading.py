@@ -84,7 +84,7 @@ class Reader:
         if self.head is not None:
             states = model.base_model(input_ids=token_ids, **inputs)[0][:, -1]
             # Of states in three dimensions, PyTorch may copy frozen weights of the head each time.
-            return self.head(states)  # type: ignore[no-any-return]
+            return self.head(states)
         if "logits_to_keep" in self.names:
             inputs["logits_to_keep"] = 1
         logits: torch.Tensor = model(input_ids=token_ids, **inputs).logits[:, -1]
