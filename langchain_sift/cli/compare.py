@@ -57,6 +57,7 @@ from langchain_sift.cli.options import (
     LengthScaleOption,
     LoraRankOption,
     MaxLengthOption,
+    MaxMemoryOption,
     NoiseVarianceOption,
     QuantizationOption,
     SettingsOption,
@@ -114,6 +115,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     max_length: MaxLengthOption = None,
     jobs: JobsOption = 8,
     ray: RayOption = None,
+    max_memory_gb: MaxMemoryOption = None,
     seed: SeedOption = 0,
     fail_if: FailIfOption = None,
     resume: ResumeOption = False,
@@ -166,6 +168,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             leaks=leaks,
             jobs=jobs,
             ray=ray,
+            max_memory_gb=max_memory_gb,
         )
         conditions = checked.conditions(fail_if or ())
         model_name = _model_name(model, saved, console) if checked.needs_model else model

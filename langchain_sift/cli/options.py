@@ -140,6 +140,15 @@ MaxLengthOption = Annotated[
         help=f"Maximum number of tokens of a document. Default: {_DEFAULT.max_length}.",
     ),
 ]
+MaxMemoryOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-memory-gb",
+        metavar="GB",
+        help="Maximum memory of the process, or of PyTorch on a GPU: batches are made smaller, and "
+        "a prompt that does not fit alone is refused. Default: no limit.",
+    ),
+]
 LabelKeyOption = Annotated[
     str | None,
     typer.Option(

@@ -27,6 +27,7 @@ from langchain_sift.cli.options import (
     LengthScaleOption,
     LoraRankOption,
     MaxLengthOption,
+    MaxMemoryOption,
     ModelOption,
     NoiseVarianceOption,
     QuantizationOption,
@@ -42,6 +43,7 @@ from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
     from langchain_sift.serving import Tenants
+    from langchain_sift.serving.service import Service
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -131,6 +133,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Maximum number of requests at a time. At capacity, further requests get 503.",
         ),
     ] = Limits().max_requests,
+    max_memory_gb: MaxMemoryOption = None,
     adapter_cache: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +152,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     console = Console(stderr=True)
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, serve
+        from langchain_sift.serving.memory import describe_memory
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
@@ -169,7 +173,11 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 noise_variance=noise_variance,
             ),
             finetune=finetune_config(saved, learning_rate, lora_rank, target_modules, max_length),
-            limits=Limits(max_batch_size=max_batch_size, max_requests=max_requests),
+            limits=Limits(
+                max_batch_size=max_batch_size,
+                max_requests=max_requests,
+                max_memory_gb=max_memory_gb,
+            ),
             max_tokens=max_tokens,
             timeout=timeout,
             adapter_cache=adapter_cache,
@@ -178,6 +186,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             quantization=quantization,
         )
 
+        def report_memory(service: Service) -> None:
+            console.print(describe_memory(service), soft_wrap=True, highlight=False)
+
         def announce(url: str) -> None:
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
@@ -185,7 +196,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         console.print(
             f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
         )
-        serve(served, host=host, port=port, on_ready=announce)
+        serve(served, host=host, port=port, on_open=report_memory, on_ready=announce)
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

@@ -57,8 +57,12 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
     if report.leaks:
         advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
         console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
+    if report.memory:
+        peaks = ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in report.memory.items())
+        console.print(f"memory: at most {peaks}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
-    echo_for_programs(report.to_json() | ({"failed": list(failed)} if failed else {}))
+    memory = {"memory": dict(report.memory)} if report.memory else {}
+    echo_for_programs(report.to_json() | memory | ({"failed": list(failed)} if failed else {}))
 
 
 def _print_answers(console: Console, answered: QuestionAnswers) -> None:

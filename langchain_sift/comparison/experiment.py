@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.comparison.description import describe
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts
-from langchain_sift.comparison.measurement import MeasurementSettings
 from langchain_sift.comparison.methods import parse_methods
 from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
 from langchain_sift.comparison.prompts import Prompt, as_prompts
@@ -30,10 +28,9 @@ from langchain_sift.comparison.settings import (
 )
 from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 from langchain_sift.comparison.units import (
-    Measure,
-    measure_here,
-    measure_nothing,
-    measure_on_ray,
+    engine_of,
+    measure_with,
+    peaks_of,
     run,
     units_of,
 )
@@ -74,6 +71,7 @@ def compare(
     leaks: str = "report",
     jobs: int = 8,
     ray: int | None = None,
+    max_memory_gb: float | None = None,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -134,6 +132,9 @@ def compare(
         ray: Number of Ray actors that train and answer, each with a copy of the model and, if the
             cluster has GPUs, one of them. None means this process. The cluster is the one that
             `RAY_ADDRESS` names, else this machine. This process chooses documents and writes rows.
+        max_memory_gb: Maximum memory of this process, or of each actor, in GB, as in `Limits`:
+            batches of fewer than `jobs` prompts are trained if they need less. A prompt that does
+            not fit alone fails. None means no limit.
         seed: Seed of the adapters' initial weights and of random choices.
         out: A folder; each row is appended to `results.jsonl` in it when it is measured.
         resume: If True, continue the comparison in `out`, and repeat failed rows.
@@ -180,6 +181,7 @@ def compare(
         leaks=leaks,
         jobs=jobs,
         ray=ray,
+        max_memory_gb=max_memory_gb,
     )
     if checked.needs_model and model is None:
         raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
@@ -242,7 +244,8 @@ def run_comparison(
         folder.begin(described)
         folder.describe(prompt_texts, references, leaks, labels.relevant)
     planner = Planner(corpus, settings, labels)
-    measure = measure_nothing if language_model is None else _measure(settings, language_model)
+    engine = engine_of(settings, language_model)
+    measure = measure_with(settings, language_model, engine)
     rows = run(planner, units_of(prompts, settings, labels), measure, folder, on_row)
     order = {prompt.id: index for index, prompt in enumerate(prompts)}
     names = [method.name for method in settings.methods]
@@ -254,6 +257,7 @@ def run_comparison(
         references=references,
         leaks=leaks,
         relevant=labels.relevant,
+        memory={} if engine is None else peaks_of(engine),
     )
 
 
@@ -268,23 +272,6 @@ def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
     from langchain_sift.ttft import LanguageModel, load_language_model
 
     return model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
-
-
-def _measure(settings: ComparisonSettings, language_model: LanguageModel) -> Measure:
-    """Return the function that measures units, here or on Ray."""
-    shared = MeasurementSettings(
-        settings.finetune,
-        settings.max_tokens,
-        dict(settings.chat_template_kwargs),
-        dict(settings.scorers),
-    )
-    if settings.ray is not None:
-        return partial(measure_on_ray, settings.ray, language_model, settings.limits(), shared)
-    from langchain_sift.comparison.measurer import Measurer
-    from langchain_sift.ttft import shared_engine
-
-    engine = shared_engine(language_model, settings.finetune, settings.limits())
-    return partial(measure_here, Measurer(engine, shared))
 
 
 def _without_leaks(prompts: Sequence[Prompt], leaks: Mapping[str, str]) -> list[Prompt]:

@@ -11,7 +11,7 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
-from langchain_sift.checks import check_integer
+from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.tasks import METRICS_OF, RETRIEVAL
@@ -123,6 +123,9 @@ class ComparisonSettings:
     ray: int | None = None
     """Number of Ray actors. None means this process."""
 
+    max_memory_gb: float | None = None
+    """As in `Limits`; with Ray, of each actor."""
+
     def __post_init__(self) -> None:
         """Check the numbers and `leaks`; the config and the names are checked already.
 
@@ -148,6 +151,7 @@ class ComparisonSettings:
 
             check_template_arguments(self.chat_template_kwargs)
         check_integer("ray", self.ray, 1, optional=True)
+        check_positive("max_memory_gb", self.max_memory_gb, optional=True)
         if self.leaks not in LEAKS:
             raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")
         if not self.methods:
@@ -221,6 +225,7 @@ class ComparisonSettings:
             gather_seconds=_GATHER_SECONDS,
             max_requests=max(default.max_requests, requests),
             max_tokens=max(default.max_tokens, requests * steps * self.finetune.max_length),
+            max_memory_gb=self.max_memory_gb,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from langchain_sift.comparison.chains import ChainMeasurement, chain_rows
@@ -20,7 +21,10 @@ from langchain_sift.report.rows import Row
 if TYPE_CHECKING:
     from langchain_sift.comparison.measurer import Measurer
     from langchain_sift.comparison.planner import Planner
-    from langchain_sift.ttft import LanguageModel
+    from langchain_sift.ttft import Engine, LanguageModel
+
+# The protocol "retrieval" needs no PyTorch.
+# ruff: noqa: PLC0415
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,43 @@ def run(
     return rows
 
 
+def engine_of(settings: ComparisonSettings, language_model: LanguageModel | None) -> Engine | None:
+    """Return the engine of a comparison in this process; None if it needs none."""
+    if language_model is None or settings.ray is not None:
+        return None
+    from langchain_sift.ttft import shared_engine
+
+    engine = shared_engine(language_model, settings.finetune, settings.limits())
+    engine.memory.watch()
+    return engine
+
+
+def peaks_of(engine: Engine) -> dict[str, int]:
+    """Return the bytes in use at the peak so far, as estimated and as measured."""
+    status = engine.status()
+    return {"estimated": status.estimated_memory or 0, "measured": status.peak_memory}
+
+
+def measure_with(
+    settings: ComparisonSettings, language_model: LanguageModel | None, engine: Engine | None
+) -> Measure:
+    """Return the function that measures units, here with an engine or on Ray."""
+    if language_model is None:
+        return measure_nothing
+    shared = MeasurementSettings(
+        settings.finetune,
+        settings.max_tokens,
+        dict(settings.chat_template_kwargs),
+        dict(settings.scorers),
+    )
+    if engine is None:
+        actors = settings.ray or 1
+        return partial(measure_on_ray, actors, language_model, settings.limits(), shared)
+    from langchain_sift.comparison.measurer import Measurer
+
+    return partial(measure_here, Measurer(engine, shared))
+
+
 def measure_nothing(planned: Iterable[PlannedUnit]) -> Iterator[list[Row]]:
     """Yield the rows of units that are complete when they are planned."""
     for unit in planned:
@@ -140,7 +181,7 @@ def measure_on_ray(
     planned: Iterable[PlannedUnit],
 ) -> Iterator[list[Row]]:
     """Yield the rows of each unit, measured by Ray actors; chains run in this process."""
-    from langchain_sift.comparison.ray_pool import ActorModel, RayPool  # noqa: PLC0415 - an extra
+    from langchain_sift.comparison.ray_pool import ActorModel, RayPool
 
     local: list[list[Row]] = []
 

@@ -59,6 +59,10 @@ class Report:
     references: Mapping[str, str] = field(default_factory=dict)
     """A correct answer to each prompt by its id, where one is known."""
 
+    memory: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Bytes in use at the peak, "estimated" and "measured". Empty if this process computed no row.
+    Not written: another run has other figures."""
+
     _rows: dict[_Part, tuple[Row, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -100,6 +100,12 @@ class _EngineCollector(Collector):
             ("at_work", "Requests in the current batch."),
         ):
             yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, getattr(status, name))
+        for kind, size in (
+            ("estimated", status.estimated_memory),
+            ("measured", status.peak_memory),
+        ):
+            text = f"Bytes in use at the peak so far, {kind}."
+            yield GaugeMetricFamily(f"{_PREFIX}_{kind}_memory_bytes", text, size or 0)
         yield CounterMetricFamily(
             f"{_PREFIX}_quarantined",
             "Slots that failed verification and were replaced.",

@@ -11,7 +11,7 @@ import uvicorn
 from langchain_sift.config import API_KEY_VARIABLE
 from langchain_sift.errors import ArgumentError
 from langchain_sift.serving.app import create_app
-from langchain_sift.serving.service import open_service
+from langchain_sift.serving.service import Service, open_service
 from langchain_sift.serving.settings import ServingSettings
 
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -24,6 +24,7 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    on_open: Callable[[Service], object] = lambda _: None,
     on_ready: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Answer requests until the process gets a signal to stop.
@@ -35,6 +36,7 @@ def serve(
         settings: Settings of the service.
         host: Address to listen on; a public address requires tokens.
         port: Port to listen on. 0 means a free port.
+        on_open: Called with the service when the model is loaded.
         on_ready: Called with the URL for clients when the server listens.
 
     Raises:
@@ -47,6 +49,7 @@ def serve(
             f"set {API_KEY_VARIABLE}, or listen on 127.0.0.1"
         )
     with _bind(host, port) as listener, open_service(settings) as service:
+        on_open(service)
         name = f"[{host}]" if ":" in host else host
         hosts = None if settings.tenants.need_tokens else (*_LOCAL, name)
         config = uvicorn.Config(

@@ -53,6 +53,8 @@ def test_compare_writes_a_report(
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)  # the tables are not in the pipe
     assert printed["report"] == str(out / "report.html")
+    assert printed["memory"]["measured"] > printed["memory"]["estimated"] / 2 > 10**8
+    assert "memory: at most" in result.stderr
     assert list(printed["protocols"]) == ["document", "continuation"]
     document = printed["protocols"]["document"]
     assert document["prompts"] == 4
@@ -76,6 +78,7 @@ def test_compare_writes_a_report(
         (("--protocol", "paper"), "'paper'"),
         (("--k", "0"), "k must be"),
         (("--lora-rank", "0"), "lora_rank must be"),
+        (("--max-memory-gb", "0"), "max_memory_gb must be"),
         (("--chat-template-kwargs", "[1]"), "must be a JSON object"),
         (("--chat-template-kwargs", '{"tools": 1}'), "cannot set 'tools'"),
         (("--target-modules", "last-0"), "did you mean 'last-N'"),

@@ -74,6 +74,7 @@ def check(result: Result, message: str) -> None:
         (("--max-tokens", "0"), "max_tokens must be"),
         (("--timeout", "0"), "timeout must be"),
         (("--max-requests", "0"), "max_requests must be"),
+        (("--max-memory-gb", "-1"), "max_memory_gb must be"),
         (("--api-key", "short"), "at least 16 characters"),
         (("--tenants", "nothing.toml"), "nothing.toml"),
         (("--settings", "nothing.json"), "nothing.json"),
@@ -174,8 +175,9 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     for text, modules in (("last-1", "last-1"), ("q_proj, v_proj", ("q_proj", "v_proj"))):
         settings, _ = served(tiny_model_path, folder, "--target-modules", text)
         assert settings.finetune == FineTuneConfig(target_modules=modules)
-    settings, _ = served(tiny_model_path, folder, "--lora-rank", 8)
+    settings, _ = served(tiny_model_path, folder, "--lora-rank", 8, "--max-memory-gb", 6.5)
     assert settings.finetune == FineTuneConfig(lora_rank=8, lora_alpha=8.0)
+    assert settings.limits.max_memory_gb == 6.5
 
 
 def test_a_key_comes_from_the_environment(tiny_model_path, folder):

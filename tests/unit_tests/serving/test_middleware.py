@@ -434,6 +434,7 @@ async def test_the_metrics_count_requests_and_training(new_service, connect):
     assert samples["training_seconds_count",] == len(records)
     assert samples["admitted",] == len(reservations)
     assert samples["quarantined_total",] == 0
+    assert samples["measured_memory_bytes",] > 10**8
     assert not re.search("The old king|texts-", response.text)
 
 

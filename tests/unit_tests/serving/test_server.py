@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import httpx
 import pytest
 from endpoint import make_settings
 
+from langchain_sift.config import Limits
 from langchain_sift.serving import server
+from langchain_sift.serving.memory import describe_memory
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
@@ -26,6 +29,13 @@ def test_the_server_accepts_requests_at_the_reported_url(
     settings = make_settings(tiny_model_path, filled_folder)
     server.serve(settings, host=host, port=0, on_ready=reported.append)
     assert statuses == [200, 403]
+
+
+def test_the_memory_of_a_full_batch_is_told_before_the_first_request(new_service):
+    service = new_service(limits=Limits(max_batch_size=4, max_memory_gb=64.0))
+    text = describe_memory(service)
+    assert re.search(r"^memory: \d+\.\d\d GB in use; by estimate 0\.\d\d GB more for one", text)
+    assert text.endswith("for a batch of 4; batches are made smaller to stay below 64 GB")
 
 
 async def status(app, url):
