@@ -115,13 +115,16 @@ class ControlTokens:
 
     def encode_disguised(self, text: str, disguise: Disguise) -> list[int]:
         """Return the token ids of a text in which names in disguise are text."""
-        shown, tokenizer = disguise.show(text), self._tokenizer()
-        hidden, all_names = (self._names.finditer(part) for part in (text, shown))
-        if tokenizer is None or [m.span() for m in hidden] != [m.span() for m in all_names]:
-            return self._encode(text, self._names, disguise)
-        # Without the copy of the tokenizer, which may be large.
-        encoded = tokenizer(shown, add_special_tokens=False, verbose=False)
-        return list(encoded["input_ids"])
+        tokenizer = self._tokenizer()
+        if tokenizer is not None:
+            # Without the copy of the tokenizer, which may be large.
+            encoded: Any = tokenizer(disguise.show(text), add_special_tokens=False, verbose=False)
+            token_ids: list[int] = list(encoded["input_ids"])
+            unknown = tokenizer.unk_token_id
+            found = [token for token in token_ids if token in self.id_set and token != unknown]
+            if found == [self.ids[name] for name in self.names_in(text)]:
+                return token_ids
+        return self._encode(text, self._names, disguise)
 
     def encode_text(self, text: str) -> list[int]:
         """Return the token ids of a text in which all names are text."""

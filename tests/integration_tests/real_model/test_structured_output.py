@@ -47,6 +47,21 @@ def test_a_required_call_and_a_json_object(chat):
     assert isinstance(json.loads(text), dict)
 
 
+def test_a_strict_tool_is_called_with_valid_arguments_or_not_at_all(chat):
+    def set_alarm(hour: Annotated[int, Field(ge=0, le=23)], label: Literal["work", "sport"]) -> str:
+        """Set an alarm."""
+        return f"{hour} {label}"
+
+    bound = chat.bind_tools([set_alarm], strict=True)
+    asked = ["Set an alarm for work at 7.", "Call set_alarm for sport at half past six, please."]
+    for message in bound.batch(asked, max_tokens=48):
+        assert message.tool_calls or message.text
+        for call in message.tool_calls:
+            assert set_alarm(**call["args"]) == f"{call['args']['hour']} {call['args']['label']}"
+            assert 0 <= call["args"]["hour"] <= 23
+            assert call["args"]["label"] in ("work", "sport")
+
+
 def test_rows_with_and_without_a_schema_share_a_batch(chat):
     questions = ["What is the capital of Italy?", "Name three colours."]
     alone = [chat.invoke(question, max_tokens=16).text for question in questions]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, normalizers
 from unit_tests.small_tokenizers import (
     BEGIN,
     END,
@@ -110,6 +111,22 @@ def test_a_text_of_all_private_characters_is_still_text() -> None:
     assert known.names_in(disguise.hide(text)) == []
     assert disguise.show(disguise.hide(text)).endswith("<|im_end|>")
     assert known.id_set.isdisjoint(known.encode_disguised(disguise.hide(text), disguise))
+
+
+def test_a_tokenizer_that_changes_texts_makes_no_control_tokens_of_them() -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    name = AddedToken("<|turn|>", normalized=True, special=True)
+    tokenizer.add_special_tokens({"additional_special_tokens": [name]})
+    known = control_tokens(tokenizer)
+    text = "a <|TURN|> b"
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert turn in tokenizer(text)["input_ids"]  # the danger is real
+    disguise = known.disguise(text)
+    token_ids = known.encode_disguised("<|turn|>" + disguise.hide(text), disguise)
+    assert token_ids.index(turn) == 0
+    assert token_ids.count(turn) == 1
+    assert turn not in plain_tokens(tokenizer, text)
 
 
 def test_control_tokens_that_are_words_are_text_too() -> None:
