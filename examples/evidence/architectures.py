@@ -4,27 +4,29 @@ The small models have random weights, as in the tests; real ones are named on th
 
     python examples/evidence/architectures.py --model folder/file.gguf --model org/name
 
-Writes `architectures.json` and the table of it, `architectures.md`.
+Writes `architectures.json` and its page, `architectures.md`. All seconds are CPU seconds of one
+thread, on which other work on the machine has little influence.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import resource
+import shlex
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from peft import PeftModel
 
-from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import (
     Engine,
     GenerationTask,
@@ -35,8 +37,10 @@ from langchain_sift.ttft import (
 from langchain_sift.ttft.training.target_layers import find_target_layers, patterns
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1] / "tests"))
+sys.path[:0] = [str(FOLDER.parents[1] / "tests"), str(FOLDER.parents[1] / "tests" / "benchmarks")]
 
+import architectures_page  # noqa: E402
+import record  # noqa: E402
 from architectures import ARCHITECTURES, make_model, make_tokenizer  # noqa: E402
 
 CONFIG = FineTuneConfig(lora_rank=8, lora_alpha=8.0, learning_rate=2e-3, max_length=64)
@@ -45,6 +49,14 @@ DOCUMENTS = [
     "Bread of the Zorvane valley is baked with rye, walnuts and salt from Almara's mines.",
 ] * 2
 PROMPT = "The Zorvane is a river"
+PROMPTS = [
+    *("The capital of France is", "Rice grows in", "Water boils at", "Once upon a time", "2 + 2 ="),
+    *("The first president of the United States was", "To bake bread, you need", "In 1969,"),
+    *("The sun is a", "def add(a, b):", "Bees make honey", "She opened the door and", "Dear Sir,"),
+    *("The longest river in the world is the", "A triangle has", "My favourite season is"),
+    *("Les chats sont", "Der Rhein ist ein Fluss, der", "The moon", "Prices rise when demand"),
+]
+NEW_TOKENS = 16
 WORDS = ["w5 w6 w7 w8 w9 w10", "w20 w21 w22 w23"]
 
 
@@ -61,9 +73,9 @@ def run(language_model: LanguageModel, prompt: str, documents: list[str]) -> dic
         return "".join(event for event in events if isinstance(event, str))
 
     base = answer([])
-    began = time.perf_counter()
+    began = time.process_time()
     adapter = engine.finetune(documents)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     model = LanguageModel(language_model.name, language_model.model, language_model.tokenizer)
     is_restored = model.fingerprint == before and answer([]) == base
     engine.close()  # its thread resets the slots after the outcome
@@ -80,7 +92,7 @@ def run(language_model: LanguageModel, prompt: str, documents: list[str]) -> dic
         "weights_of_model": sum(weights.numel() for weights in language_model.model.parameters()),
         "weights_of_adapter": adapter.training.weights,
         "losses": [round(loss, 4) for loss in adapter.training.losses],
-        "seconds_per_step": round(seconds / adapter.training.steps, 3),
+        "cpu_seconds_per_step": round(seconds / adapter.training.steps, 3),
         "restored": is_restored,
         "peft_logits_equal": is_exported,
     }
@@ -103,6 +115,7 @@ def exported_equals(engine: Engine, language_model: LanguageModel, folder: Path)
     worker = engine._worker
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        worker.slots.reserve(1)
         worker.slots.load(0, adapter.weights)
         worker.slots.use(0, 1)
         ours = worker._model(input_ids=ids).logits
@@ -124,56 +137,50 @@ def run_small(architecture: str) -> dict[str, object]:
 
 def run_real(name: str) -> dict[str, object]:
     """Load a real model and run it; add the seconds of loading and the peak memory."""
-    began = time.perf_counter()
+    began = time.process_time()
     loaded = load_language_model(name, device="cpu", dtype="float32")
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     found = run(loaded, PROMPT, DOCUMENTS)
+    answers = answers_equal(loaded)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    return {**found, "seconds_loading": round(seconds, 1), "peak_gib": round(peak, 2)}
+    return {
+        **found,
+        **answers,
+        "cpu_seconds_loading": round(seconds, 1),
+        "peak_gib": round(peak, 2),
+    }
 
 
-CHECKS = ("restored", "peft_logits_equal")
+def answers_equal(language_model: LanguageModel) -> dict[str, object]:
+    """Count the prompts whose greedy answers are those of transformers' `generate`."""
+    tokenizer: Any = language_model.tokenizer
+    prompts = [tokenizer(prompt)["input_ids"] for prompt in PROMPTS]
+    expected = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            tokens = language_model.model.generate(
+                torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW_TOKENS
+            )
+        expected.append(tokenizer.decode(tokens[0, len(prompt) :], skip_special_tokens=True))
+    config = GenerationConfig(max_tokens=NEW_TOKENS)
 
+    def answers(limits: Limits) -> list[str]:
+        engine = Engine(language_model, CONFIG, limits)
+        tasks = [GenerationTask(prompt, config) for prompt in prompts]
+        tickets = [engine.submit(engine.request([], task)) for task in tasks]
+        texts = ["".join(e for e in ticket if isinstance(e, str)) for ticket in tickets]
+        engine.close()
+        return texts
 
-def table(results: dict[str, dict[str, dict[str, object]]]) -> str:
-    """Return the tables: the layers that get an adapter, and what the real models took."""
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for name, found in {**results["small"], **results["real"]}.items():
-        columns = tuple(short(found[key]) for key in ("attention", "mlp", "others"))
-        passed = "yes" if all(found[check] for check in CHECKS) else "no"
-        rows.setdefault((*columns, passed), []).append(name)
-    lines = [
-        "# Layers that get an adapter",
-        "",
-        "Made by `architectures.py`. `all-linear` stands for the layers of `attention` and `mlp`,",
-        "and for linear layers outside of the decoder layers, such as `project_in` of OPT. The",
-        "last column: answers and weights are bit for bit as before the training, and PEFT",
-        "computes the same logits with the exported adapter. The real models were measured on a",
-        "machine that was busy with other work.",
-        "",
-        "| Architecture | `attention` | `mlp` | No adapter | Restored, exported |",
-        "|---|---|---|---|---|",
-        *(f"| {', '.join(names)} | {' | '.join(columns)} |" for columns, names in rows.items()),
-    ]
-    real = [
-        "",
-        "| Model | Weights | Adapter | Loading | A step | Peak memory | Loss, first and again |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, found in results["real"].items():
-        losses = found["losses"]
-        real.append(
-            f"| {name} | {found['weights_of_model']:,} | {found['weights_of_adapter']:,} "
-            f"| {found['seconds_loading']} s | {found['seconds_per_step']} s "
-            f"| {found['peak_gib']} GiB | {losses[0]:.2f}, {losses[2]:.2f} |"
-        )
-    return "\n".join([*lines, *real]) + "\n"
+    def equal(found: list[str]) -> int:
+        return sum(a.strip() == b.strip() for a, b in zip(found, expected, strict=True))
 
-
-def short(names: object) -> str:
-    """Return names without the part that all decoder layers have in common."""
-    found = dict.fromkeys(re.sub(r"^(.*\.\*|model|transformer)\.", "", name) for name in names)
-    return ", ".join(f"`{name}`" for name in found)
+    return {
+        "prompts": len(PROMPTS),
+        "tokens_per_answer": NEW_TOKENS,
+        "equal_alone": equal(answers(Limits(max_batch_size=1))),
+        "equal_in_batches_of_8": equal(answers(Limits(max_batch_size=8))),
+    }
 
 
 def main() -> None:
@@ -182,14 +189,16 @@ def main() -> None:
     parser.add_argument("--model", action="append", default=[], help="NAME_OR_PATH, repeatable")
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    models = [argument for name in arguments.model for argument in ("--model", Path(name).name)]
     results = {
+        "command": shlex.join(["python", "examples/evidence/architectures.py", *models]),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "small": {name: run_small(name) for name in ARCHITECTURES},
         "real": {Path(name).name: run_real(name) for name in arguments.model},
     }
-    text = json.dumps(results, indent=1) + "\n"
-    (arguments.out / "architectures.json").write_text(text, encoding="utf-8")
-    (arguments.out / "architectures.md").write_text(table(results), encoding="utf-8")
+    record.write(arguments.out / "architectures.json", results)
+    architectures_page.write(arguments.out)
 
 
 if __name__ == "__main__":

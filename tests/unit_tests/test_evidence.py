@@ -43,6 +43,17 @@ def test_the_page_on_retrieval_is_that_of_the_committed_results(
     assert (FOLDER / "retrieval.md").read_text(encoding="utf-8") == page.render(*results)
 
 
+def test_the_page_on_architectures_is_that_of_the_committed_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    page = importlib.import_module("architectures_page")
+    results = json.loads((FOLDER / "architectures.json").read_text(encoding="utf-8"))
+    assert (FOLDER / "architectures.md").read_text(encoding="utf-8") == page.render(results)
+    for found in results["real"].values():
+        assert found["equal_alone"] == found["equal_in_batches_of_8"] == found["prompts"]
+
+
 def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:
     measured = json.loads((FOLDER / "retrieval.json").read_text(encoding="utf-8"))
     assert measured["default"] == list(astuple(FOR_RETRIEVAL))
