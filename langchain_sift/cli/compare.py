@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -30,6 +29,7 @@ from langchain_sift.cli.compare_options import (
     CorpusOption,
     FailIfOption,
     JobsOption,
+    JudgeOption,
     KsOption,
     LeaksOption,
     MaxTokensOption,
@@ -44,6 +44,10 @@ from langchain_sift.cli.compare_options import (
     RetrieverOption,
     ScorerOption,
     SeedOption,
+    import_named,
+    json_object,
+    judge_model,
+    numbers,
 )
 from langchain_sift.cli.options import (
     CollectionOption,
@@ -109,6 +113,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     retriever: RetrieverOption = None,
     chain: ChainOption = None,
     scorer: ScorerOption = None,
+    judge: JudgeOption = None,
     learning_rate: LearningRateOption = None,
     lora_rank: LoraRankOption = None,
     target_modules: TargetModulesOption = None,
@@ -129,6 +134,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
+        from langchain_sift.comparison.judging import Judge
         from langchain_sift.comparison.methods import parse_methods
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.comparison.run_folder import RunFolder
@@ -144,7 +150,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols)
         finetune = finetune_config(saved, learning_rate, lora_rank, target_modules, max_length)
-        retrievers, chains = _import_named(retriever), _import_named(chain)
+        retrievers, chains = import_named(retriever), import_named(chain)
         checked = ComparisonSettings(
             methods=parse_methods(
                 default.methods if methods is None else names_of(methods),
@@ -153,7 +159,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
                 base=set(protocols) != {RETRIEVAL},
             ),
             protocols=protocols,
-            ks=parse_ks(default.k if k is None else _numbers(k)),
+            ks=parse_ks(default.k if k is None else numbers(k)),
             fetch_k=default.fetch_k if fetch_k is None else fetch_k,
             kernel=kernel or default.kernel,
             length_scale=default.length_scale if length_scale is None else length_scale,
@@ -161,10 +167,11 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             finetune=replace(finetune, seed=seed),
             retrievers=retrievers,
             chains=chains,
-            scorers=_import_named(scorer),
+            scorers=import_named(scorer),
+            judge=None if judge is None else Judge(judge_model(judge)),
             label_key=label_key,
             max_tokens=max_tokens,
-            chat_template_kwargs=_json_object("--chat-template-kwargs", chat_template_kwargs),
+            chat_template_kwargs=json_object("--chat-template-kwargs", chat_template_kwargs),
             leaks=leaks,
             jobs=jobs,
             ray=ray,
@@ -185,16 +192,6 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             console=console,
         )
     _exit_if_any(failed, console)
-
-
-def _json_object(option: str, text: str | None) -> dict[str, object]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ArgumentError(f"{option} must be a JSON object, got {text!r}")
-    return value
 
 
 def _exit_if_any(failed: Sequence[str], console: Console) -> None:
@@ -276,25 +273,3 @@ def _model_name(option: str | None, saved: CalibratedSettings | None, console: C
             soft_wrap=True,
         )
     return option
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in names_of(text))
-    except ValueError:
-        raise ArgumentError(
-            f"--k takes a number of documents, or several separated by commas, got {text!r}"
-        ) from None
-
-
-def _import_named(options: Sequence[str] | None) -> dict[str, Any]:
-    """Import the objects of options NAME=module:OBJECT, by their names."""
-    from langchain_sift.indexing.named_objects import import_object
-
-    objects = {}
-    for option in options or ():
-        name, equals, path = option.partition("=")
-        if not equals or ":" not in path:
-            raise ArgumentError(f"{option!r} is not NAME=module:OBJECT")
-        objects[name.strip()] = import_object(path)
-    return objects

@@ -1,21 +1,29 @@
-"""Define the options of `compare`."""
+"""Define the options of `compare`, and read their values."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from langchain_sift.cli.app import names_of
 from langchain_sift.cli.options import STORE_HELP
+from langchain_sift.errors import ArgumentError
+
+# Each command imports its modules when it runs: the help must not wait for PyTorch.
+# ruff: noqa: PLC0415
 
 PromptsOption = Annotated[
     Path,
     typer.Option(
         metavar="PATH",
         help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
-        "file, or a folder of such files; also a folder in the format of BEIR, or a .tsv file of "
-        "ids and questions. With --protocol qa, each line of a text file is a question.",
+        "file, or a folder of such files; also a folder in the format of BEIR, the files of SQuAD, "
+        "MMLU and ARC, or a .tsv file of ids and questions. With --protocol qa, each line of a "
+        "text file is a question.",
     ),
 ]
 QrelsOption = Annotated[
@@ -126,6 +134,14 @@ ScorerOption = Annotated[
         "Repeatable.",
     ),
 ]
+JudgeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="OBJECT",
+        help="Chat model that grades the answers of qa, as module:OBJECT: against the references, "
+        "and against the documents shown. A function or class is called.",
+    ),
+]
 JobsOption = Annotated[
     int,
     typer.Option(metavar="N", help="Number of prompts to train together."),
@@ -163,3 +179,52 @@ ChatTemplateKwargsOption = Annotated[
         metavar="JSON", help="Arguments for the chat template: '{\"enable_thinking\": false}'."
     ),
 ]
+
+
+def json_object(option: str, text: str | None) -> dict[str, object]:
+    """Return the JSON object in the value of an option; an empty one without a value."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentError(f"{option} must be a JSON object, got {text!r}")
+    return value
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of documents in the value of --k."""
+    try:
+        return tuple(int(part) for part in names_of(text))
+    except ValueError:
+        raise ArgumentError(
+            f"--k takes a number of documents, or several separated by commas, got {text!r}"
+        ) from None
+
+
+def judge_model(path: str) -> Any:
+    """Return the chat model of --judge."""
+    from langchain_core.language_models import BaseChatModel
+
+    from langchain_sift.indexing.named_objects import import_object
+
+    found = import_object(path)
+    if isinstance(found, BaseChatModel) or not callable(found):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise ArgumentError(f"{path!r} cannot be made without arguments: {error}") from error
+
+
+def import_named(options: Sequence[str] | None) -> dict[str, Any]:
+    """Import the objects of options NAME=module:OBJECT, by their names."""
+    from langchain_sift.indexing.named_objects import import_object
+
+    objects = {}
+    for option in options or ():
+        name, equals, path = option.partition("=")
+        if not equals or ":" not in path:
+            raise ArgumentError(f"{option!r} is not NAME=module:OBJECT")
+        objects[name.strip()] = import_object(path)
+    return objects

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import MeasurementSettings, failed_row
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.settings import Chain
@@ -38,7 +39,15 @@ def chain_rows(
         except Exception as error:
             logger.warning("%s on %s", measurement.row.method, measurement.prompt.id, exc_info=True)
             rows.append(failed_row(measurement.row, error))
-    return rows
+    if settings.judge is None:
+        return rows
+    # Nobody knows the documents that a chain has read.
+    return settings.judge.grade(
+        [
+            GradedAnswer(row, measurement.prompt, ())
+            for row, measurement in zip(rows, measurements, strict=True)
+        ]
+    )
 
 
 def _chain_row(measurement: ChainMeasurement, settings: MeasurementSettings) -> Row:

@@ -109,11 +109,12 @@ def _adapted_layers(
     return {"layers": list(patterns(targets.names)), "left_out": list(patterns(targets.left_out))}
 
 
-def _runnables(settings: ComparisonSettings) -> dict[str, list[str]]:
+def _runnables(settings: ComparisonSettings) -> dict[str, object]:
     return {
         "retrievers": sorted(settings.retrievers),
         "chains": sorted(settings.chains),
         "scorers": sorted(settings.scorers),
+        **({} if settings.judge is None else {"judge": settings.judge.name}),
     }
 
 

@@ -11,8 +11,9 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.comparison.description import describe
+from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.judgments import Labels
-from langchain_sift.comparison.leaks import find_leaks, scored_texts
+from langchain_sift.comparison.leaks import find_leaks, scored_texts, without_leaks
 from langchain_sift.comparison.methods import parse_methods
 from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
 from langchain_sift.comparison.prompts import Prompt, as_prompts
@@ -64,6 +65,7 @@ def compare(
     retrievers: Mapping[str, Retriever] | None = None,
     chains: Mapping[str, Chain] | None = None,
     scorers: Mapping[str, Scorer] | None = None,
+    judge: Any = None,
     filter: Mapping[str, object] | None = None,
     label_key: str | None = None,
     max_tokens: int = 32,
@@ -119,6 +121,9 @@ def compare(
             model; only "qa" can score them.
         scorers: Your metrics, by name: functions from an answer and its `Prompt` to a number.
             More is better, and NaN means no score.
+        judge: A LangChain chat model that grades each answer of "qa" in one call with structured
+            output: "judged_correct" against `answers`, and "judged_faithful" against the documents
+            before the prompt. The report compares its grades with exact match.
         filter: Filter of the store; other documents take no part.
         label_key: Metadata key of the documents that `relevant` names, such as "source" if it
             names files and the store holds their chunks. Of several documents with one name the
@@ -174,6 +179,7 @@ def compare(
         retrievers=retrievers or {},
         chains=chains or {},
         scorers=scorers or {},
+        judge=None if judge is None else Judge(judge),
         filter=filter,
         label_key=label_key,
         max_tokens=max_tokens,
@@ -229,7 +235,7 @@ def run_comparison(
     if settings.needs_model and settings.leaks != "ignore":
         leaks = find_leaks(scored_texts(prompts, settings.protocols), corpus.texts())
     if settings.leaks == "exclude":
-        prompts = _without_leaks(prompts, leaks)
+        prompts = without_leaks(prompts, leaks)
     labels = Labels.of(prompts, corpus) if RETRIEVAL in settings.protocols else Labels()
     described = describe(
         settings,
@@ -272,12 +278,3 @@ def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
     from langchain_sift.ttft import LanguageModel, load_language_model
 
     return model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
-
-
-def _without_leaks(prompts: Sequence[Prompt], leaks: Mapping[str, str]) -> list[Prompt]:
-    kept = [prompt for prompt in prompts if prompt.id not in leaks]
-    if not kept:
-        raise ArgumentError(
-            f"the store holds the scored text of all {len(leaks)} prompts: none is left"
-        )
-    return kept

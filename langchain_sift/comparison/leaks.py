@@ -74,6 +74,20 @@ def find_leaks(scored: Mapping[str, str], documents: Iterable[tuple[str, str]]) 
     }
 
 
+def without_leaks(prompts: Sequence[Prompt], leaks: Mapping[str, str]) -> list[Prompt]:
+    """Return the prompts that do not leak.
+
+    Raises:
+        ArgumentError: If all leak.
+    """
+    kept = [prompt for prompt in prompts if prompt.id not in leaks]
+    if not kept:
+        raise ArgumentError(
+            f"the store holds the scored text of all {len(leaks)} prompts: none is left"
+        )
+    return kept
+
+
 def _description(most: int, identifier: str, together: int, *, of: int) -> str:
     if most == of:
         return f"an exact copy in {identifier}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from langchain_sift.comparison.choice import MethodChoice
+from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.settings import Scorer
@@ -84,6 +85,7 @@ class MeasurementSettings:
     max_tokens: int
     chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    judge: Judge | None = None
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
         """Return the scores of an answer; a scorer that returns NaN gives no score."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import Measurement, MeasurementSettings, WantedRow
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
@@ -35,6 +36,9 @@ class _EngineInput:
     in_context: tuple[int, ...]
     """Indices of the chosen documents that the context holds."""
 
+    shown: tuple[str, ...]
+    """Their texts."""
+
 
 @dataclass(slots=True)
 class Measurer:
@@ -50,10 +54,10 @@ class Measurer:
             torch.cuda.reset_peak_memory_stats(device)
         inputs = [self._prepare(measurement) for measurement in measurements]
         tickets = iter(self._submit([item for item in inputs if isinstance(item, _EngineInput)]))
-        rows: list[Row] = []
+        answers: list[GradedAnswer] = []
         for measurement, prepared in zip(measurements, inputs, strict=True):
             if isinstance(prepared, Exception):
-                rows += _report_failure(measurement, prepared)
+                answers += _report_failure(measurement, prepared)
                 continue
             ticket = next(tickets)
             # A prompt that cannot be measured must not cost the others their hours.
@@ -64,10 +68,17 @@ class Measurer:
                     for wanted in measurement.wanted
                 ]
                 memory = _peak_memory(device)
-                rows += [replace(row, peak_memory=memory) for row in filled]
+                answers += [
+                    GradedAnswer(
+                        replace(row, peak_memory=memory), measurement.prompt, prepared.shown
+                    )
+                    for row in filled
+                ]
             except Exception as error:  # noqa: BLE001
-                rows += _report_failure(measurement, error)
-        return rows
+                answers += _report_failure(measurement, error)
+        if self.settings.judge is not None:
+            return self.settings.judge.grade(answers)
+        return [answer.row for answer in answers]
 
     def _submit(self, inputs: Sequence[_EngineInput]) -> list[Ticket]:
         """Submit all requests so that the engine trains them in one batch."""
@@ -114,7 +125,8 @@ class Measurer:
             self._engine_task(measurement, tokens, context),
             config=self.settings.finetune_for(method),
         )
-        return _EngineInput(request, tokens, context, tuple(in_context))
+        shown = tuple(texts[index] for index in in_context)
+        return _EngineInput(request, tokens, context, tuple(in_context), shown)
 
     def _engine_task(
         self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]
@@ -175,10 +187,10 @@ class Measurer:
         return replace(row, scores=scores)
 
 
-def _report_failure(measurement: Measurement, error: Exception) -> list[Row]:
+def _report_failure(measurement: Measurement, error: Exception) -> list[GradedAnswer]:
     name, prompt = measurement.method.name, measurement.prompt.id
     logger.warning("%s on %s", name, prompt, exc_info=error)
-    return measurement.failed(error)
+    return [GradedAnswer(row, measurement.prompt, ()) for row in measurement.failed(error)]
 
 
 def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict[str, float]:

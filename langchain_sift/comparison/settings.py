@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.tasks import METRICS_OF, RETRIEVAL
@@ -106,6 +107,9 @@ class ComparisonSettings:
     chains: Mapping[str, Chain] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
+    judge: Judge | None = None
+    """The judge of answers. None means that no model grades them."""
+
     filter: Mapping[str, object] | None = None
     """Filter of the store. None means all documents."""
 
@@ -152,6 +156,8 @@ class ComparisonSettings:
             check_template_arguments(self.chat_template_kwargs)
         check_integer("ray", self.ray, 1, optional=True)
         check_positive("max_memory_gb", self.max_memory_gb, optional=True)
+        if self.judge is not None and self.ray is not None:
+            raise ArgumentError("a judge grades in this process: leave judge or ray out")
         if self.leaks not in LEAKS:
             raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")
         if not self.methods:

@@ -148,6 +148,7 @@ def measure_with(
         settings.max_tokens,
         dict(settings.chat_template_kwargs),
         dict(settings.scorers),
+        settings.judge,
     )
     if engine is None:
         actors = settings.ray or 1

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from langchain_sift.report.judge_scores import CORRECT, FAITHFUL
 from langchain_sift.report.ranking import INTENT_METRICS, RANKING_METRICS
 from langchain_sift.report.words import normalized
 
@@ -56,4 +57,6 @@ ACCURACY_BY_LENGTH = "accuracy_norm"
 """The same with log-likelihoods divided by the number of characters of a choice, as "acc_norm" of
 lm-evaluation-harness: a long choice is less likely for its length alone."""
 
-FROM_0_TO_1 = frozenset({*ANSWER_METRICS, *RETRIEVAL_METRICS, ACCURACY, ACCURACY_BY_LENGTH})
+FROM_0_TO_1 = frozenset(
+    {*ANSWER_METRICS, *RETRIEVAL_METRICS, ACCURACY, ACCURACY_BY_LENGTH, CORRECT, FAITHFUL}
+)

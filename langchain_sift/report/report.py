@@ -20,6 +20,7 @@ from langchain_sift.report.findings import (
     verdict,
 )
 from langchain_sift.report.intervals import Difference, Interval, correlation
+from langchain_sift.report.judge_scores import judge_notes
 from langchain_sift.report.metrics import FROM_0_TO_1
 from langchain_sift.report.results import report_json
 from langchain_sift.report.rows import Row
@@ -111,7 +112,9 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """Sentences for the reader, such as the number of labels that the store lacks."""
         notes = self.settings.get("notes", ())
-        return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()
+        written = tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()
+        judge = self.settings.get("judge")
+        return (*written, *(judge_notes(self.rows, str(judge)) if judge else ()))
 
     def with_path(self, path: Path) -> Report:
         """Return a copy with the path of its page; it shares the summaries and findings."""

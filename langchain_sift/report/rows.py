@@ -105,6 +105,9 @@ class Row:
     """Number of different sources of the used documents; None if the documents name none."""
 
     prior_variance: float = math.nan
+    judge_failure: str | None = None
+    """Reason why the judge did not grade the answer; None if it did, or there is no judge."""
+
     failure: str | None = None
     """Reason for a missing result; None if the row has a result."""
 

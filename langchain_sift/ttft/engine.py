@@ -25,8 +25,8 @@ from typing import NoReturn
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
+from langchain_sift.ttft.answer_room import check_room
 from langchain_sift.ttft.batching import Batcher
-from langchain_sift.ttft.constraints import vocabulary_of
 from langchain_sift.ttft.memory.budget import MemoryBudget
 from langchain_sift.ttft.memory.use import peak_bytes
 from langchain_sift.ttft.model.language_model import LanguageModel
@@ -92,11 +92,12 @@ class Engine:
             skip_reason: Reason not to train on the texts, for the record. None means to train.
 
         Raises:
-            PromptTooLong: If the prompt fills the model's context.
+            PromptTooLong: If the prompt fills the model's context, or leaves less room than the
+                shortest answer takes that follows the grammar.
             MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
             ArgumentError: If the config needs adapters of another shape than the engine's, the
-                prompt is empty, a token is not in the model's vocabulary, or no decoder supports
-                the answer's grammar.
+                prompt is empty, a token is not in the model's vocabulary, no decoder supports
+                the answer's grammar, or `max_tokens` is too small for it.
         """
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
@@ -235,10 +236,9 @@ class Engine:
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
             raise ArgumentError(f"the prompt {bounds}")
         self._check_vocabulary(task.prompt)
-        if task.grammar is not None:
-            vocabulary_of(self.language_model.tokenizer).matcher(task.grammar)
         config = with_recommended(task.config, self.language_model.model)
         max_tokens = min(config.max_tokens, limit - length)
+        check_room(self.language_model, task, max_tokens)
         return replace(task, config=replace(config, max_tokens=max_tokens))
 
     def _check_pairs(self, pairs: Pairs) -> None:

@@ -7,7 +7,6 @@ gives for each prompt alone. A model whose cache is of a kind of its own is left
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,7 +17,7 @@ from langchain_sift.ttft.answering.rows import AnswerRow, Continuation
 from langchain_sift.ttft.answering.scoring import Following, following, nats_after
 from langchain_sift.ttft.answering.with_transformers import generate_with_transformers
 from langchain_sift.ttft.model.language_model import changes_scores
-from langchain_sift.ttft.model.turn_ends import turn_ends
+from langchain_sift.ttft.model.turn_ends import answer_ends
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
 from langchain_sift.ttft.training.output_layer import linear_head
 
@@ -40,10 +39,7 @@ def generate(
         continuations: At least one. `split_to_fit` tells how many fit into the context together.
         route: None means that all rows go through the model as it is.
     """
-    settings: Any = model.generation_config
-    # A chat model's end of turn may be known to its tokenizer or its template alone.
-    end_tokens = _token_set(settings.eos_token_id) | _token_set(tokenizer.eos_token_id)
-    end_tokens |= turn_ends(tokenizer).token_ids
+    end_tokens = answer_ends(model, tokenizer)
     rows = [AnswerRow(one, tokenizer, end_tokens, model.device) for one in continuations]
     order = sorted(range(len(rows)), key=lambda number: len(continuations[number].prompt))
     with torch.inference_mode():
@@ -202,9 +198,3 @@ def split_to_fit(
             longest, new = len(continuation.prompt), continuation.config.max_tokens
     if first < len(continuations):
         yield first, len(continuations)
-
-
-def _token_set(token_ids: int | Sequence[int] | None) -> frozenset[int]:
-    if token_ids is None:
-        return frozenset()
-    return frozenset([token_ids] if isinstance(token_ids, int) else token_ids)

@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig
-from langchain_sift.ttft.constraints import Constraint, vocabulary_of
+from langchain_sift.ttft.constrained_decoding import Constraint
 from langchain_sift.ttft.decoding import AnswerDecoder
+from langchain_sift.ttft.grammars import vocabulary_of
 from langchain_sift.ttft.requests import Pairs
 from langchain_sift.ttft.sampling import sampler_of
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
@@ -50,6 +50,17 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
         return TurnEnds(strings=(begin + line,) if line else ())
     within = set(control.names_in(answer_with_reasoning(tokenizer)[1]))
     return TurnEnds(frozenset(control.ids[name] for name in names if name not in within))
+
+
+def answer_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the tokens that end an answer.
+
+    A chat model's end of turn may be known to its tokenizer or its template alone.
+    """
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    ends = {listed} if isinstance(listed, int) else {*(listed or ())}
+    known = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return frozenset(ends).union(known, turn_ends(tokenizer).token_ids)
 
 
 def rendered(

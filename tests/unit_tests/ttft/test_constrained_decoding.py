@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -11,11 +12,18 @@ import pytest
 from llguidance import LLMatcher
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, constraints
+from langchain_sift.errors import ArgumentError, PromptTooLong
+from langchain_sift.ttft import (
+    Engine,
+    GenerationTask,
+    LanguageModel,
+    constrained_decoding,
+    grammars,
+)
 from langchain_sift.ttft.answering.rows import Continuation
-from langchain_sift.ttft.constraints import Constraint, vocabulary_of
+from langchain_sift.ttft.constrained_decoding import Constraint
 from langchain_sift.ttft.generation import generate
+from langchain_sift.ttft.grammars import vocabulary_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -146,7 +154,9 @@ def test_a_grammar_that_no_decoder_supports_is_refused_before_anything_is_traine
     with pytest.raises(ArgumentError, match="uniqueItems"):
         engine.request(["a document"], task)
     request = engine.request([], GenerationTask([5], GenerationConfig(), grammar=grammar(TREE)))
+    known = vocabulary_of(tiny_tokenizer)._first_plans.cache_info().misses
     *pieces, outcome = engine.submit(request)
+    assert vocabulary_of(tiny_tokenizer)._first_plans.cache_info().misses == known
     jsonschema.validate(json.loads("".join(pieces)), TREE)
     assert outcome.tokens > 10
 
@@ -165,26 +175,114 @@ def test_an_end_inside_a_string_is_not_text(tiny_tokenizer: PreTrainedTokenizerF
     assert constraint.complete or constraint.mask(end + 1)[end]
 
 
-def test_planning_is_bounded(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    schema = {"type": "string", "minLength": 1000}
+ITEM = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "integer"},
+        "b": {"type": "string", "pattern": "^[a-z]{2}-[0-9]$"},
+    },
+    "required": ["a", "b"],
+}
+HOSTILE: dict[str, dict[str, Any]] = {
+    "long string": {"type": "string", "minLength": 2000},
+    "many items": {"type": "array", "items": ITEM, "minItems": 100},
+    "many properties": {
+        "type": "object",
+        "properties": {f"field_{n}": {"type": "string", "minLength": 3} for n in range(80)},
+        "required": [f"field_{n}" for n in range(80)],
+    },
+    "long pattern": {"type": "string", "pattern": "^([a-z]{20}-){20}$"},
+    "long beside short": {
+        "type": "array",
+        "items": {"anyOf": [{"type": "null"}, {"type": "array", "minItems": 400, "items": ITEM}]},
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HOSTILE)
+def test_noise_follows_a_hostile_schema_with_bounded_planning(
+    tiny_tokenizer: PreTrainedTokenizerFast, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = HOSTILE[name]
     vocabulary = vocabulary_of(tiny_tokenizer)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constraints, "_MOST_STEPS", 100)
-        constraint = Constraint(vocabulary, grammar(schema), 2000, frozenset())
-    assert constraint._steps == 0  # and the answer continues without a plan
+    end = frozenset([vocabulary.end])
+    plan = vocabulary.first_plan(grammar(schema), 6000, end).tokens
+    assert plan is not None
+    room = len(plan) + 20
+    new: list[int] = []
+    find = vocabulary.plan
+
+    def counted(*args: Any, **kwargs: Any) -> grammars.Plan:
+        found = find(*args, **kwargs)
+        new.append(found.new)
+        return found
+
+    monkeypatch.setattr(vocabulary, "plan", counted)
+    constraint = Constraint(vocabulary, grammar(schema), room, end)
+    new.clear()  # found when the request was made
+    rng, taken = random.Random(0), []
+    while not constraint.complete:
+        allowed = constraint.mask(vocabulary.size).nonzero().flatten().tolist()
+        taken.append(constraint.take(rng.choice(allowed)))
+    jsonschema.validate(json.loads(tiny_tokenizer.decode(taken, skip_special_tokens=True)), schema)
+    assert len(taken) <= room + 1
+    longest = 64  # tokens that a grammar leaves no choice
+    assert max(new) <= constrained_decoding._MOST_NEW + longest
+    assert sum(new) <= constrained_decoding._MOST_STEPS + len(taken) * longest
+
+
+def test_a_long_string_is_planned_of_long_tokens(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = vocabulary_of(tiny_tokenizer)
+    plan = vocabulary.first_plan(grammar({"type": "string", "minLength": 2000}), 2000, frozenset())
+    assert plan.tokens is not None
+    assert len(plan.tokens) < 700
+
+
+def test_an_answer_without_room_is_refused_before_anything_is_trained(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    engine = Engine(LanguageModel("x", tiny_model, tiny_tokenizer), FineTuneConfig(lora_rank=2))
+
+    def request(schema: dict[str, Any], max_tokens: int, prompt: int = 1) -> Any:
+        config = GenerationConfig(max_tokens=max_tokens)
+        task = GenerationTask([5] * prompt, config, grammar=grammar(schema))
+        return engine.request(["a document"], task)
+
+    for name, schema in HOSTILE.items():
+        if name != "long beside short":
+            with pytest.raises(ArgumentError, match=r"max_tokens is 60, fewer than .* raise it"):
+                request(schema, 60)
+    assert request(HOSTILE["long beside short"], 60)
+    short = {"anyOf": [{"type": "string", "minLength": 500}, {"type": "object"}]}
+    assert request(short, 8).task.config.max_tokens == 8
+    room = engine.language_model.context_length
+    with pytest.raises(PromptTooLong, match="leaves room for 9 tokens"):
+        request({"type": "string", "minLength": 60}, 100, room - 9)
+
+
+def test_a_plan_that_takes_too_long_to_find_leaves_the_answer_without_one(
+    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = {"type": "string", "minLength": 1001}
+    vocabulary = vocabulary_of(tiny_tokenizer)
+    monkeypatch.setattr(grammars, "_FIRST_STEPS", 100)
+    plan = vocabulary.first_plan(grammar(schema), 2000, frozenset())
+    assert (plan.tokens, plan.too_long) == (None, False)
+    constraint = Constraint(vocabulary, grammar(schema), 2000, frozenset())
     token = int(constraint.mask(vocabulary.size).nonzero()[0])
     assert constraint.take(token) == token
 
 
 def test_tokens_of_a_known_plan_are_taken_without_planning(
-    tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     vocabulary = vocabulary_of(tiny_tokenizer)
     constraint = Constraint(vocabulary, grammar(TREE), 60, frozenset())
-    *plan, _ = vocabulary.plan(vocabulary.matcher(grammar(TREE)), 60, frozenset()) or ()
-    monkeypatch.setattr(vocabulary, "plan", None)
+    *plan, _ = vocabulary.first_plan(grammar(TREE), 60, frozenset()).tokens or ()
     assert [constraint.take(token) for token in plan] == plan
     assert constraint.complete
+    assert constraint._steps == constrained_decoding._MOST_STEPS
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused(

@@ -1,0 +1,45 @@
+"""Compare the grades of a judge with exact match: can the judge be trusted?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from langchain_sift.report.rows import Row
+
+CORRECT = "judged_correct"
+"""1 if the judge finds that the answer agrees with a reference, else 0."""
+
+FAITHFUL = "judged_faithful"
+"""1 if the judge finds that the documents shown support the answer, else 0."""
+
+
+def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
+    """Return sentences on the judge: its agreement with exact match, and its failures.
+
+    Args:
+        rows: All rows of a report.
+        judge: Name of the judge.
+    """
+    notes = []
+    graded = [row for row in rows if CORRECT in row.scores and "exact_match" in row.scores]
+    if graded:
+        cells = Counter(
+            (row.scores["exact_match"] == 1, row.scores[CORRECT] == 1) for row in graded
+        )
+        exact = cells[True, True] + cells[True, False]
+        agreed = cells[True, True] + cells[False, False]
+        notes.append(
+            f"The judge {judge} agrees with exact match on {agreed} of {len(graded)} answers: it "
+            f"accepts {cells[True, True]} of the {exact} that match exactly, and "
+            f"{cells[False, True]} of the {len(graded) - exact} others. A judge that rejects exact "
+            "matches cannot be trusted."
+        )
+    failures = Counter(row.judge_failure for row in rows if row.judge_failure)
+    if failures:
+        reason, count = failures.most_common(1)[0]
+        notes.append(
+            f"The judge {judge} failed on {failures.total()} answers, {count} times because of: "
+            f"{reason}"
+        )
+    return notes
