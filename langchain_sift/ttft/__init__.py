@@ -12,7 +12,7 @@
 | `worker`, `jobs` | a batch from training to reset, with retries |
 | `task_runner` | the tasks of a batch after training |
 | `generation`, `answering` | one pass over each prompt, scores after it, answers by token |
-| `sampling`, `constraints` | the next token of an answer; grammars |
+| `sampling`, `grammars` | the next token of an answer; its grammar |
 | `decoding`, `reasoning`, `stop_strings` | the text of an answer, and its end |
 | `adapter_cache` | trained adapters on disk |
 | `openmp` | end OpenMP's helper threads |
