@@ -65,6 +65,9 @@ class Measurement:
     choice: MethodChoice | None = None
     """The chosen documents. None for the base model."""
 
+    shares_training: bool = False
+    """True if another method of the comparison trains on the same documents."""
+
     @property
     def most_documents(self) -> int:
         """The largest number of documents among the wanted rows."""

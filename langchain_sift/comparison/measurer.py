@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -13,6 +13,7 @@ from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import Measurement, MeasurementSettings, WantedRow
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
+from langchain_sift.comparison.shared_work import SharedWork
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
 from langchain_sift.language_models.conversations import after_reasoning, for_conversation
@@ -39,6 +40,9 @@ class _EngineInput:
     shown: tuple[str, ...]
     """Their texts."""
 
+    known: tuple[str, Outcome] | None = None
+    """The text and the outcome, if a method before gave the model the same context."""
+
 
 @dataclass(slots=True)
 class Measurer:
@@ -46,23 +50,25 @@ class Measurer:
 
     engine: Engine
     settings: MeasurementSettings
+    _shared: SharedWork = field(default_factory=SharedWork, init=False)
 
     def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
         """Return the rows of all measurements; a failure affects the rows of one alone."""
         device = self.engine.language_model.model.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        self._shared.begin(frozenset(measurement.prompt.id for measurement in measurements))
         inputs = [self._prepare(measurement) for measurement in measurements]
-        tickets = iter(self._submit([item for item in inputs if isinstance(item, _EngineInput)]))
+        tickets = iter(self._submit([i for i in inputs if isinstance(i, _EngineInput)]))
         answers: list[GradedAnswer] = []
         for measurement, prepared in zip(measurements, inputs, strict=True):
             if isinstance(prepared, Exception):
                 answers += _report_failure(measurement, prepared)
                 continue
-            ticket = next(tickets)
             # A prompt that cannot be measured must not cost the others their hours.
             try:
-                text, outcome = _wait(ticket)
+                text, outcome = prepared.known or _wait(next(tickets))
+                self._keep(measurement, prepared, text, outcome)
                 filled = [
                     self._row(measurement, wanted, prepared, text, outcome)
                     for wanted in measurement.wanted
@@ -84,11 +90,22 @@ class Measurer:
         """Submit all requests so that the engine trains them in one batch."""
         # Reserve all before the first is submitted: the last digits of a result depend on its
         # batch, and the batch must not depend on the pace of a thread.
-        reservations = [self.engine.admission.admit(0) for _ in inputs]
+        asked = [item.request for item in inputs if item.known is None]
+        reservations = [self.engine.admission.admit(0) for _ in asked]
         return [
-            self.engine.submit(item.request, reservation=reservation)
-            for item, reservation in zip(inputs, reservations, strict=True)
+            self.engine.submit(request, reservation=reservation)
+            for request, reservation in zip(asked, reservations, strict=True)
         ]
+
+    def _keep(
+        self, measurement: Measurement, prepared: _EngineInput, text: str, outcome: Outcome
+    ) -> None:
+        """Keep what the next method may need again."""
+        if measurement.shares_training:
+            self._shared.keep_adapter(prepared.request, outcome)
+        elif not measurement.method.fine_tunes:
+            key = measurement.task, tuple(prepared.context)
+            self._shared.keep_answer(key, text, outcome)
 
     def _prepare(self, measurement: Measurement) -> _EngineInput | Exception:
         try:
@@ -126,7 +143,12 @@ class Measurer:
             config=self.settings.finetune_for(method),
         )
         shown = tuple(texts[index] for index in in_context)
-        return _EngineInput(request, tokens, context, tuple(in_context), shown)
+        known = None
+        if measurement.shares_training:
+            request = self._shared.with_adapter(request)
+        elif not method.fine_tunes:
+            known = self._shared.answer((task, tuple(context)))
+        return _EngineInput(request, tokens, context, tuple(in_context), shown, known)
 
     def _engine_task(
         self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]

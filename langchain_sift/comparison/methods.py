@@ -83,6 +83,11 @@ class Method:
         return replace(self, name="", stopping_alpha=None)
 
     @property
+    def training(self) -> Method:
+        """The same method without its name, and with or without context: what is trained on."""
+        return replace(self, name="", mode="both" if self.fine_tunes else self.mode)
+
+    @property
     def nested(self) -> bool:
         """True if the choice for a smaller k is the beginning of the choice for a larger one."""
         return self.selection != "hull" and self.selection not in DIVERSIFIERS

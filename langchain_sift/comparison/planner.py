@@ -91,8 +91,10 @@ class Planner:
         if method.nested and method.mode == "ttft" and not task.generates:
             # One training passes through all numbers of documents.
             return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
+        peers = [other.training for other in self.settings.methods_of(unit.protocol)]
+        shares = task.generates and method.fine_tunes and peers.count(method.training) > 1
         return [
-            Measurement(prompt, task, method, (row,), choice.first(row.documents))
+            Measurement(prompt, task, method, (row,), choice.first(row.documents), shares)
             for row, choice in zip(wanted, choices, strict=True)
         ]
 

@@ -80,6 +80,8 @@ def units_of(prompts: Sequence[Prompt], settings: ComparisonSettings, labels: La
             is_family = method.mode == "ttft" and protocol != RETRIEVAL
             families.setdefault(method.family if is_family else method, []).append(method)
         measured = [p for p in prompts if protocol != RETRIEVAL or p.id in labels.by_prompt]
+        # Prompts of similar length are read together with little padding.
+        measured.sort(key=lambda prompt: len(prompt.text))
         units += [
             Unit(protocol, tuple(measured[start : start + settings.jobs]), tuple(family))
             for start in range(0, len(measured), settings.jobs)
