@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +25,8 @@ from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
 from langchain_sift.selection import select
+from langchain_sift.ttft.training.tasks import TrainingTask
+from langchain_sift.ttft.training.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
@@ -477,3 +479,34 @@ def test_bad_arguments_are_rejected_before_the_work(
     settings = {"model": "never/loaded", "vectorstore": store, **change}
     with pytest.raises(ArgumentError, match=message):
         compare(PROMPTS, **settings)
+
+
+def test_methods_share_a_training_and_equal_contexts(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the same documents, every row is as in a comparison of its method alone."""
+    trained: list[int] = []
+    train = Trainer.train
+
+    def count(trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
+        trained.append(sum(bool(task.documents) for task in tasks))
+        return train(trainer, tasks)
+
+    monkeypatch.setattr(Trainer, "train", count)
+    methods = ("ttft:sift", "both:sift", "rag:nearest", "rag:sift")
+    options: dict[str, Any] = {"prompts": QUESTIONS, "protocols": ("qa",), "k": 1, "max_tokens": 4}
+    report = run(tiny_model, tiny_tokenizer, store, methods, **options)
+    questions = len(QUESTIONS)
+    # base, ttft, both with the adapters of ttft, nearest, and nothing is left for rag:sift.
+    assert trained == [0, questions, 0, 0]
+    rows = {row.key: row for row in report.rows}
+    for method in methods:
+        for row in run(tiny_model, tiny_tokenizer, store, (method,), **options).rows:
+            found = rows[row.key]
+            assert (found.answer, found.used_indices) == (row.answer, row.used_indices)
+            assert found.bits == pytest.approx(row.bits, rel=1e-5, nan_ok=True)
+            assert found.tokens_training == row.tokens_training
+            assert (found.seconds_training > 0) == (row.seconds_training > 0)
