@@ -188,8 +188,8 @@ class Answer:
         self.call_opening = self.rules.call_opening(tokenizer, generation.reasoning)
         generation = self.rules.uncut(generation)
         task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
-        if settings.retriever is not None:
-            return engine.request(None, task, config=settings.finetune)
+        if settings.adapter is not None or settings.retriever is not None:
+            return engine.request(settings.adapter, task, config=settings.finetune)
         texts = [document.page_content for document in self._documents]
         request = engine.request(
             texts, task, config=settings.finetune, skip_reason=self._skip_reason()
@@ -269,6 +269,8 @@ class Answer:
     def metadata(self) -> dict[str, object]:
         """The training and the timings as plain values: `response_metadata["ttft"]`."""
         training = self._outcome.training
+        if self._settings.adapter is not None:  # its documents are those of another call
+            training = replace(training, trained=(), skipped=(), truncated=())
         ids = [document.id for document in self._documents]
         context = self._settings.context_record or self._prompt.record(self._settings.context)
         return {
@@ -287,7 +289,7 @@ class Answer:
             "left_out": list(training.left_out),
             "weights": training.weights,
             "fallback": training.fallback,
-            "cached": self._cache_hit,
+            "cached": self._cache_hit or self._settings.adapter is not None,
             "shortened": self._outcome.shortened,
             "seconds": {
                 "retrieval": self._seconds_retrieval,

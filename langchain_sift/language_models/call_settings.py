@@ -16,7 +16,7 @@ from langchain_sift.language_models.batches import AnswerGroup
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
 from langchain_sift.retrievers import SIFTRetriever
-from langchain_sift.ttft import AdapterCache, Reservation
+from langchain_sift.ttft import AdapterCache, Reservation, TrainedAdapter
 from langchain_sift.ttft.model.tokens import (
     max_token_count,
     max_training_tokens,
@@ -46,6 +46,7 @@ CALL_SETTINGS = (
     "documents",
     "context",
     "retriever",
+    "adapter",
     "k",
     "filter",
     *GENERATION_SETTINGS,
@@ -90,6 +91,9 @@ class CallSettings:
 
     retrieval: Mapping[str, object]
     """Settings for the call of the retriever."""
+
+    adapter: TrainedAdapter | None
+    """The adapter to answer with instead of training. None means to train."""
 
     finetune: FineTuneConfig
     generation: GenerationConfig

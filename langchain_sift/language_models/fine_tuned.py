@@ -52,8 +52,15 @@ from langchain_sift.language_models.call_settings import (
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
+from langchain_sift.language_models.sessions import alearn, check_adapter, learn
 from langchain_sift.retrieval.copies import shared_parts
-from langchain_sift.ttft import AdapterCache, Engine, load_language_model, shared_engine
+from langchain_sift.ttft import (
+    AdapterCache,
+    Engine,
+    TrainedAdapter,
+    load_language_model,
+    shared_engine,
+)
 from langchain_sift.ttft.model.tokens import text_tokens
 
 _FIELDS_OF_THE_ENGINE = frozenset(
@@ -165,7 +172,12 @@ class TestTimeFineTuning(BaseModel):
     corpus_version: str | Callable[[], str] | None = Field(default=None, exclude=True)
     """Version of the documents, or a function that returns it: part of the key of `cache`."""
 
+    adapter: TrainedAdapter | None = Field(default=None, exclude=True)
+    """Trained adapter to answer with, as `learn` sets it. Calls then retrieve and train nothing,
+    unless they bring documents or a retriever. None means to fine-tune for each prompt."""
+
     _engine: Engine | None = PrivateAttr(default=None)
+    _closed: bool = PrivateAttr(default=False)
 
     # The engine that was created last. Copies of a model that need the same share this list.
     _kept_engine: list[Engine] = PrivateAttr(default_factory=list)
@@ -271,6 +283,63 @@ class TestTimeFineTuning(BaseModel):
             self._engine = shared_engine(language_model, self.finetune, self.limits)
             self._kept_engine[:] = [self._engine]
         return self._engine
+
+    def learn(self, documents: Sequence[Document] | str, **call: object) -> Self:
+        """Train on documents once, and return a model that answers with the trained adapter.
+
+        As a context manager, the model releases the adapter at the end, and then refuses calls:
+
+            with chat.learn(documents) as session:
+                session.invoke("What is known about X?")
+                session.invoke("And about Y?")
+
+        A model that has learned trains on from its adapter. To keep an adapter, save it with
+        `session.adapter.save(folder)`, and pass `adapter=TrainedAdapter.load(folder)` to a model or
+        to a call.
+
+        Args:
+            documents: Documents, most informative first, or a query for the retriever.
+            **call: Settings of the training, as those of a call: `k`, `filter`, `timeout`,
+                `learning_rate`, `steps_per_document`, ...
+
+        Raises:
+            ArgumentError: If an argument is unknown or its value is not allowed.
+            EngineOverloaded: If the engine is at capacity.
+            RequestTimeout: If the time is up.
+            TrainingError: If training failed, or there was no document to train on.
+        """
+        query, settings = self._learning_settings(documents, call)
+        adapter = learn(self.engine, query, settings, self.adapter)
+        return self.model_copy(update={"adapter": adapter})
+
+    async def alearn(self, documents: Sequence[Document] | str, **call: object) -> Self:
+        """Do the same without blocking the event loop."""
+        query, settings = self._learning_settings(documents, call)
+        engine = await asyncio.to_thread(lambda: self.engine)
+        return self.model_copy(
+            update={"adapter": await alearn(engine, query, settings, self.adapter)}
+        )
+
+    def _learning_settings(
+        self, documents: Sequence[Document] | str, call: Mapping[str, Any]
+    ) -> tuple[str, CallSettings]:
+        """Return the query for the retriever and the settings of the training."""
+        source: dict[str, object] = {"documents": documents}
+        if isinstance(documents, str):
+            source = {"retriever": call.get("retriever", self.retriever)}
+            if source["retriever"] is None:
+                raise ArgumentError("a query needs a retriever: pass documents, or set retriever")
+        settings = self._call_settings({**call, **source}, stop=None, run=None)
+        return documents if isinstance(documents, str) else "", settings
+
+    def __enter__(self) -> Self:
+        """Return the model."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the adapter of a model that has learned; it refuses further calls."""
+        if self.adapter is not None:
+            self.adapter, self._closed = None, True
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
         """Return a model with fields that a call can configure; see `RunnableSerializable`."""
@@ -396,13 +465,18 @@ class TestTimeFineTuning(BaseModel):
         Raises:
             ArgumentError: If an argument is unknown or its value is not allowed.
         """
+        if self._closed:
+            raise ArgumentError("this session is closed: learn the documents again")
         documents = check_arguments(call)
-        retriever = call.get("retriever", self.retriever) if documents is None else None
+        adapter = check_adapter(call, self.adapter)
+        uses_retriever = documents is None and adapter is None
+        retriever = call.get("retriever", self.retriever) if uses_retriever else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
         timeout = call.get("timeout", self.timeout)
         check_timeout("timeout", timeout, optional=True)
         return CallSettings(
             documents=documents,
+            adapter=adapter,
             context=check_documents(call.get("context") or (), "context"),
             context_record=call.get("context_record"),
             retriever=None if retriever is None else retriever_for("ttft", retriever),
@@ -452,6 +526,7 @@ class TestTimeFineTuning(BaseModel):
             "stop": self.stop,
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),
+            "adapter": None if self.adapter is None else self.adapter.fingerprint,
             "corpus_version": version() if callable(version) else version,
         }
 

@@ -24,7 +24,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from langchain_sift.config import FineTuneConfig, Limits
-from langchain_sift.errors import ArgumentError, PromptTooLong, TrainingError
+from langchain_sift.errors import ArgumentError, PromptTooLong
 from langchain_sift.ttft.answer_room import check_room
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.memory.budget import MemoryBudget
@@ -79,6 +79,7 @@ class Engine:
         config: FineTuneConfig | None = None,
         keep_adapter: bool = False,
         skip_reason: str | None = None,
+        start: TrainedAdapter | None = None,
     ) -> Request:
         """Check a task and tokenize its documents, for `submit`.
 
@@ -90,6 +91,7 @@ class Engine:
             config: Settings of the training. None means those of the engine.
             keep_adapter: If True, the outcome contains the trained adapter.
             skip_reason: Reason not to train on the texts, for the record. None means to train.
+            start: An adapter to train on from; it does not change. None means a new one.
 
         Raises:
             PromptTooLong: If the prompt fills the model's context, or leaves less room than the
@@ -110,10 +112,13 @@ class Engine:
             task = self._fit_context(task)
         if task is not None:
             self._check_pairs(task.pairs)
-        request = Request((), config, task, keep_adapter=keep_adapter)
+        adapter = texts if isinstance(texts, TrainedAdapter) else start
+        if adapter is not None:
+            adapter.check_fits(self._worker.targets.names, self._worker.slots.shapes)
+            adapter = replace(adapter, training=replace(adapter.training, seconds=0.0))
+        request = Request((), config, task, adapter=adapter, keep_adapter=keep_adapter)
         if isinstance(texts, TrainedAdapter):
-            texts.check_fits(self._worker.targets.names, self._worker.slots.shapes)
-            return self._fitting(replace(request, adapter=texts))
+            return self._fitting(request)
         if texts is None:
             return self._fitting(request)
         return self.with_texts(request, texts, skip_reason=skip_reason)
@@ -221,10 +226,7 @@ class Engine:
             TrainingError: If training failed, or there was no document to train on.
         """
         config = replace(config or self.config, on_failure="raise")
-        outcome = self.outcome(self.request(texts, config=config, keep_adapter=True))
-        if outcome.adapter is None:
-            raise TrainingError(f"there is no adapter to return: {outcome.training.fallback}")
-        return outcome.adapter
+        return self.outcome(self.request(texts, config=config, keep_adapter=True)).trained()
 
     def _fit_context(self, task: GenerationTask) -> GenerationTask:
         """Check the prompt, complete the settings, and limit the answer to the model's context."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
+from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.tasks import Step, TrainingRecord, budget_limit
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
@@ -83,7 +84,7 @@ class Request:
     """Number of texts beyond `max_documents`, which were not tokenized."""
 
     adapter: TrainedAdapter | None = None
-    """A trained adapter to use instead of training."""
+    """A trained adapter to use instead of training, or with documents, to train on."""
 
     keep_adapter: bool = False
     """If True, the outcome contains the adapter's weights."""
@@ -146,6 +147,16 @@ class Outcome:
 
     seconds_task: float = 0.0
     """Seconds from the start of the batch's tasks to the end of this one."""
+
+    def trained(self) -> TrainedAdapter:
+        """Return the trained adapter.
+
+        Raises:
+            TrainingError: If training failed, or there was no document to train on.
+        """
+        if self.adapter is None:
+            raise TrainingError(f"there is no adapter to return: {self.training.fallback}")
+        return self.adapter
 
 
 Event = Step | str | Outcome

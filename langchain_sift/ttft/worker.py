@@ -194,7 +194,7 @@ class Worker:
             job.training = self.targets.add_to(record, weights=self.slots.size)
             if reason is not None:
                 job.training = replace(job.training, fallback=reason)
-            if request.adapter is not None:
+            if request.adapter is not None and not request.documents:
                 self.slots.load(job.slot, request.adapter.weights)
                 job.training = request.adapter.training
             if request.config.drift_texts and job.training.fallback is None:
@@ -218,6 +218,7 @@ class Worker:
             config=request.config,
             on_step=ticket.report_step,
             milestones=self._milestones(job, documents),
+            start=None if request.adapter is None else request.adapter.weights,
             skipped=request.skipped,
             omitted=request.omitted,
         )

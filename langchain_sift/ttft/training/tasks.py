@@ -100,6 +100,9 @@ class TrainingTask:
     """Functions to call after a number of steps, with the seconds of training so far. The slot
     is then in the state in which training would have ended there."""
 
+    start: torch.Tensor | None = None
+    """Weights of the adapter to train on from, shape (size,). None means the initial weights."""
+
     skipped: tuple[int, ...] = ()
     """Indices of the documents that are too short."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -40,7 +41,7 @@ _READ_ERRORS = (
 Shapes = Sequence[tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedAdapter:
     """The low-rank weights trained on one prompt's documents, independent of any slot."""
 
@@ -66,6 +67,16 @@ class TrainedAdapter:
 
     transposed: bool = False
     """If True, some layers store their weights with the inputs first, as GPT-2's do."""
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights, 32 hexadecimal digits."""
+        weights = self.weights.contiguous().view(torch.uint8).numpy()
+        return hashlib.blake2b(weights.data, digest_size=16).hexdigest()
+
+    def __repr__(self) -> str:
+        """Return the base model, the number of weights and their digest, which traces show."""
+        return f"TrainedAdapter({self.base!r}, {self.weights.numel()} weights, {self.fingerprint})"
 
     def save(self, folder: str | Path) -> Path:
         """Write the adapter in PEFT's format, which `peft.PeftModel.from_pretrained` loads.

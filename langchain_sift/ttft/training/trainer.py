@@ -157,6 +157,8 @@ class Trainer:
             if task.fallback is None:
                 config = task.config
                 self.slots.begin(slot, seed=config.seed, learning_rate=config.learning_rate)
+                if task.start is not None:
+                    self.slots.load(slot, task.start)
 
     def _step(self, active: Sequence[TrainingTask]) -> torch.Tensor:
         """Take one step of each task; return their losses without waiting for the device."""

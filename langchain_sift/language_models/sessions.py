@@ -1,0 +1,106 @@
+"""Learn documents once, and answer many prompts with the trained adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langchain_core.documents import Document
+
+from langchain_sift.errors import ArgumentError, RequestTimeout, TrainingError
+from langchain_sift.language_models.call_settings import CallSettings, check_documents
+from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
+from langchain_sift.ttft import Engine, Request, TrainedAdapter
+
+
+def learn(
+    engine: Engine, query: str, settings: CallSettings, start: TrainedAdapter | None
+) -> TrainedAdapter:
+    """Train an adapter on the documents of a call, or on those of its retriever.
+
+    Args:
+        engine: The engine.
+        query: The query for the retriever.
+        settings: The settings of the call.
+        start: An adapter to train on from. None means a new one.
+
+    Raises:
+        RequestTimeout: If the time is up.
+        TrainingError: If training failed, or there was no document to train on.
+    """
+    began = time.perf_counter()
+    documents: Sequence[Document] = settings.documents or ()
+    if settings.retriever is not None:
+        retrieve = functools.partial(settings.retriever.invoke, query, None, **settings.retrieval)
+        documents = retrieve_within(settings.timeout, retrieve, started=began)
+    request = _request(engine, documents, settings, start)
+    return engine.outcome(request, timeout=_time_left(settings.timeout, began)).trained()
+
+
+async def alearn(
+    engine: Engine, query: str, settings: CallSettings, start: TrainedAdapter | None
+) -> TrainedAdapter:
+    """Do as `learn` does without blocking the event loop."""
+    began = time.perf_counter()
+    documents: Sequence[Document] = settings.documents or ()
+    if settings.retriever is not None:
+        retrieval = settings.retriever.ainvoke(query, None, **settings.retrieval)
+        documents = await aretrieve_within(settings.timeout, retrieval)
+    request = await asyncio.to_thread(_request, engine, documents, settings, start)
+    left = _time_left(settings.timeout, began)
+    return (await engine.aoutcome(request, timeout=left)).trained()
+
+
+def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:
+    """Return the adapter that answers a call: its argument, else the model's field, else None.
+
+    Documents in a call take precedence over the field.
+
+    Raises:
+        ArgumentError: If the argument is no trained adapter, or the call has documents too.
+    """
+    adapter = call.get("adapter")
+    sources = [name for name in ("documents", "retriever") if call.get(name) is not None]
+    if adapter is None:
+        return None if sources else field
+    if not isinstance(adapter, TrainedAdapter):
+        raise ArgumentError(
+            "adapter must be a TrainedAdapter, such as learn(...).adapter or "
+            f"TrainedAdapter.load(folder), got a {type(adapter).__name__}"
+        )
+    if sources:
+        raise ArgumentError(
+            f"a call takes either adapter or {sources[0]}: learn(documents) trains an adapter"
+        )
+    return adapter
+
+
+def _request(
+    engine: Engine,
+    documents: Sequence[Document],
+    settings: CallSettings,
+    start: TrainedAdapter | None,
+) -> Request:
+    checked = check_documents(documents, "the retriever's result")
+    request = engine.request(
+        [document.page_content for document in checked],
+        config=replace(settings.finetune, on_failure="raise"),
+        keep_adapter=True,
+        start=start,
+    )
+    if not request.documents:
+        raise TrainingError("there is no document to train on, or all have fewer than two tokens")
+    return request
+
+
+def _time_left(timeout: float | None, began: float) -> float | None:
+    if timeout is None:
+        return None
+    left = timeout - (time.perf_counter() - began)
+    if left <= 0:
+        raise RequestTimeout(f"the documents were not learned within {timeout} s")
+    return left

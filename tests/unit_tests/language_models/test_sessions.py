@@ -1,0 +1,181 @@
+"""A model learns documents once, and answers with the trained adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
+
+from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError, RequestTimeout, TrainingError
+from langchain_sift.ttft import TrainedAdapter
+
+FINETUNE = FineTuneConfig(lora_rank=4, lora_alpha=4.0, learning_rate=3e-2)
+PROMPT = "Who bakes the bread?"
+
+
+@pytest.fixture
+def model(tiny_model: Any, tiny_tokenizer: Any) -> TestTimeFineTunedLLM:
+    return TestTimeFineTunedLLM(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=FINETUNE,
+        max_tokens=8,
+        temperature=0.0,
+    )
+
+
+@pytest.fixture
+def documents(texts: list[str]) -> list[Document]:
+    return [Document(text, id=str(number)) for number, text in enumerate(texts[:4])]
+
+
+def test_a_session_answers_as_a_model_that_learns_anew(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    expected = model.invoke(PROMPT, documents=documents)
+    with model.learn(documents) as session:
+        assert [session.invoke(PROMPT), session.invoke(PROMPT)] == [expected, expected]
+        assert session.batch([PROMPT, PROMPT]) == [expected, expected]
+        assert "".join(session.stream(PROMPT)) == expected
+        assert asyncio.run(session.ainvoke(PROMPT)) == expected
+        (generation,) = session.generate([PROMPT]).generations[0]
+        record = (generation.generation_info or {})["ttft"]
+        assert (record["steps"], record["cached"], record["documents"]) == (4, True, [])
+        assert record["seconds"]["training"] == 0.0
+    assert model.adapter is None
+    assert model.invoke(PROMPT, documents=documents) == expected
+
+
+def test_a_closed_session_refuses_calls(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    with model.learn(documents) as session:
+        pass
+    assert session.adapter is None
+    with pytest.raises(ArgumentError, match="this session is closed"):
+        session.invoke(PROMPT)
+    with model as same:
+        same.invoke(PROMPT)
+    model.invoke(PROMPT)  # it has learned nothing
+
+
+def test_learning_in_turns_equals_learning_with_a_fresh_optimizer(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    first = model.learn(documents[:2])
+    second = first.learn(documents[2:])
+    together = model.learn(documents)
+    assert first.adapter is not None
+    assert second.adapter is not None
+    assert together.adapter is not None
+    # The first step of the second training sees what the first training has made of the model.
+    assert second.adapter.training.losses[0] == pytest.approx(
+        together.adapter.training.losses[2], abs=1e-5
+    )
+    assert first.adapter.fingerprint != second.adapter.fingerprint
+    fresh = model.learn(documents[2:])
+    assert fresh.adapter is not None
+    assert fresh.adapter.training.losses[0] != pytest.approx(
+        second.adapter.training.losses[0], abs=1e-3
+    )
+
+
+def test_an_adapter_is_saved_loaded_and_given_to_a_call(
+    model: TestTimeFineTunedLLM, documents: list[Document], tmp_path: Path
+) -> None:
+    session = model.learn(documents)
+    assert session.adapter is not None
+    expected = session.invoke(PROMPT)
+    loaded = TrainedAdapter.load(session.adapter.save(tmp_path / "adapter"))
+    assert loaded.fingerprint == session.adapter.fingerprint
+    assert repr(loaded) == repr(session.adapter)
+    assert len(repr(loaded)) < 200
+    assert model.invoke(PROMPT, adapter=loaded) == expected
+    assert model.model_copy(update={"adapter": loaded}).invoke(PROMPT) == expected
+    assert copy.deepcopy(session).invoke(PROMPT) == expected
+    assert pickle.loads(pickle.dumps(loaded)).fingerprint == loaded.fingerprint  # noqa: S301
+
+
+def test_documents_of_a_call_take_precedence_over_what_was_learned(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    session = model.learn(documents[:1])
+    expected = model.invoke(PROMPT, documents=documents[1:])
+    assert session.invoke(PROMPT, documents=documents[1:]) == expected
+    assert session.invoke(PROMPT, documents=[]) == model.invoke(PROMPT, documents=[])
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_query_is_learned_with_the_retriever(
+    model: TestTimeFineTunedLLM, documents: list[Document], *, is_async: bool
+) -> None:
+    asked = []
+
+    def find(query: str, **kwargs: Any) -> list[Document]:
+        asked.append((query, kwargs))
+        return documents
+
+    with_retriever = model.model_copy(update={"retriever": RunnableLambda(find)})
+    if is_async:
+        session = asyncio.run(with_retriever.alearn("bread", k=3))
+    else:
+        session = with_retriever.learn("bread", k=3)
+    assert asked == [("bread", {"k": 3})]
+    assert session.invoke(PROMPT) == model.invoke(PROMPT, documents=documents)
+    assert len(asked) == 1  # the session does not retrieve
+
+
+def test_chat_models_learn_too(
+    tiny_model: Any, tiny_tokenizer: Any, documents: list[Document]
+) -> None:
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        finetune=FINETUNE,
+        max_tokens=8,
+        temperature=0.0,
+    )
+    session = chat.learn(documents, learning_rate=1e-2)
+    expected = chat.invoke(PROMPT, documents=documents, learning_rate=1e-2)
+    assert session.invoke(PROMPT).content == expected.content
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({"adapter": "folder"}, "adapter must be a TrainedAdapter.*got a str"),
+        ({"adapter": object()}, "adapter must be a TrainedAdapter.*got a object"),
+    ],
+)
+def test_what_is_no_adapter_is_refused(
+    model: TestTimeFineTunedLLM, call: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        model.invoke(PROMPT, **call)
+
+
+def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Document]) -> None:
+    adapter = model.learn(documents).adapter
+    with pytest.raises(ArgumentError, match="either adapter or documents"):
+        model.invoke(PROMPT, adapter=adapter, documents=documents)
+    with pytest.raises(TrainingError, match="no document to train on"):
+        model.learn([])
+    with pytest.raises(TrainingError, match="no document to train on"):
+        model.learn(documents).learn([Document("")])
+    with pytest.raises(ArgumentError, match="a query needs a retriever"):
+        model.learn("bread")
+    with pytest.raises(ArgumentError, match="'topics' is no setting"):
+        model.learn(documents, topics=3)
+    with pytest.raises(RequestTimeout):
+        model.learn(documents * 50, timeout=1e-3)
+    other = model.model_copy(update={"finetune": FineTuneConfig(lora_rank=2, lora_alpha=4.0)})
+    with pytest.raises(ArgumentError, match="does not fit another model"):
+        other.invoke(PROMPT, adapter=adapter)
