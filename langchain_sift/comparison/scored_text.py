@@ -20,7 +20,7 @@ from langchain_sift.language_models.context import (
 )
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens
+from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens, tokens_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class ScoredText:
                 f"take more than half of the model's context of {window}"
             )
         scored = _answer(task, tokenizer, task.target or "")
-        whole = plain_tokens(tokenizer, scored)
+        whole = tokens_after(tokenizer, context, scored)
         if not start and not context:
             # A token without any before it cannot be predicted.
             start, whole = whole[:1], whole[1:]
@@ -101,7 +101,7 @@ class ScoredText:
             target=tuple(target),
             target_bytes=len(scored.encode("utf-8", "surrogatepass")),
             choices=tuple(
-                tuple(plain_tokens(tokenizer, choice)[: window // 4]) for choice in choices
+                tuple(tokens_after(tokenizer, context, choice)[: window // 4]) for choice in choices
             ),
             arguments=arguments,
         )

@@ -13,6 +13,9 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.texts import well_formed
 
+# A tokenizer splits a text into words first: a few tokens decide how the next word is split.
+_TOKENS_BEFORE = 8
+
 # Bounds the part of a text that is tokenized for a document of `max_length` tokens.
 _CHARACTERS_PER_TOKEN = 32
 
@@ -150,6 +153,24 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if control.id_set.isdisjoint(token_ids):
         return token_ids
     return control.encode_text(text)
+
+
+def tokens_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], text: str) -> list[int]:
+    """Return the tokens of a text that follows other tokens.
+
+    As lm-evaluation-harness does, tokenize both together: tokenizers in the style of SentencePiece
+    put a space before a text that stands alone.
+
+    Args:
+        tokenizer: The tokenizer.
+        before: The tokens before the text.
+        text: The text, with the space that separates it, if there is one.
+    """
+    end = str(tokenizer.decode(list(before[-_TOKENS_BEFORE:]), skip_special_tokens=True))
+    start, both = plain_tokens(tokenizer, end), plain_tokens(tokenizer, end + text)
+    if not start or both[: len(start)] != start:  # a token spans the border
+        return plain_tokens(tokenizer, text)
+    return both[len(start) :]
 
 
 def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

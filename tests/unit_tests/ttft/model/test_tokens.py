@@ -13,6 +13,7 @@ from langchain_sift.ttft.model.tokens import (
     max_token_count,
     max_training_tokens,
     plain_tokens,
+    tokens_after,
     training_tokens,
 )
 from langchain_sift.ttft.texts import well_formed
@@ -73,3 +74,27 @@ def test_a_text_of_few_tokens_is_not_cut() -> None:
     text = "-" * 640
     assert len(plain_tokens(tokenizer, text)) == 10
     assert cut_text(tokenizer, text, 10) == text
+
+
+def tokens_by_lm_eval(tokenizer: PreTrainedTokenizerFast, context: str, text: str) -> list[int]:
+    """`TemplateLM._encode_pair` of lm-evaluation-harness 0.4."""
+    spaces = len(context) - len(context.rstrip())
+    if spaces:
+        context, text = context[:-spaces], context[-spaces:] + text
+    whole = tokenizer(context + text, add_special_tokens=False)["input_ids"]
+    return whole[len(tokenizer(context, add_special_tokens=False)["input_ids"]) :]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", [" bread", " seven warm loaves", "bread", ", and bread"])
+def test_tokens_after_a_context_are_those_of_lm_evaluation_harness(kind: str, text: str) -> None:
+    tokenizer = small_tokenizer(kind)
+    context = "Question: Who bakes the bread in the village by the river?\nAnswer:"
+    expected = tokens_by_lm_eval(tokenizer, context, text)
+    assert tokens_after(tokenizer, plain_tokens(tokenizer, context), text) == expected
+
+
+def test_a_text_after_nothing_is_tokenized_alone(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    assert tokens_after(tiny_tokenizer, [], "The river") == plain_tokens(
+        tiny_tokenizer, "The river"
+    )
