@@ -39,5 +39,5 @@ def check_room(language_model: LanguageModel, task: GenerationTask, max_tokens: 
     if plan.too_long:
         raise ArgumentError(
             f"max_tokens is {max_tokens}, fewer than the shortest answer in the given format "
-            "takes: raise it, or ask for less (minLength, minItems, required, pattern)"
+            "takes: raise it, or ask for less (minLength, minItems, required)"
         )

@@ -15,7 +15,7 @@ from llguidance import LLMatcher
 from langchain_sift.ttft.grammars import Vocabulary
 
 _RETRY = 32  # tokens between two attempts to find a plan
-_MOST_NEW = 512  # tokens of a plan to look for between two of an answer: the batch waits
+_MOST_NEW = 256  # tokens of a plan to look for between two of an answer: the batch waits
 _MOST_STEPS = 8192  # such tokens in an answer; then it follows the plan that it has
 
 
@@ -38,7 +38,8 @@ class Constraint:
         self.shortened = False
         """If True, the answer was brought to its end because `max_tokens` was near."""
         self.finish_reason = "stop"
-        """"length" if the end took the place of a call for which there was no room."""
+        """"length" if the end took the place of a call for which there was no room, or if the
+        grammar grew too large on the way."""
         self._vocabulary = vocabulary
         self._matcher = vocabulary.matcher(grammar)
         self._left = max_tokens
@@ -51,8 +52,7 @@ class Constraint:
         most = min(room, self._steps, _MOST_NEW)
         plan = self._vocabulary.plan(matcher, most, self._end_tokens, known=self._plan)
         self._steps -= plan.new
-        fits = plan.tokens is not None and len(plan.tokens) - 1 <= room
-        return plan.tokens if fits else None
+        return plan.tokens if plan.complete and len(plan.tokens) - 1 <= room else None
 
     def mask(self, size: int) -> torch.Tensor:
         """Return which of the tokens of a model with this many may come next."""
@@ -79,6 +79,8 @@ class Constraint:
             self.finish_reason = "length"
             return min(self._end_tokens, default=token)
         self._matcher.consume_token(token)
+        if self._matcher.is_error():
+            self.finish_reason = "length"
         self.complete = self._matcher.is_stopped()
         self.complete |= self._matcher.is_accepting() and not self._end_tokens
         return token

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 from llguidance.hf import from_tokenizer
 from llguidance.numpy import allocate_token_bitmask, fill_next_token_bitmask
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +19,14 @@ from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 _CLOSING, _QUOTE, _DIGIT, _OTHER, _ESCAPE, _OPENING, _NEVER = range(7)
 _CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
 _SWEEP = 32  # tokens between two attempts to end a long string with any character
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+_LONG_NUMBER = re.compile(r"[-+.\deE]{32}\Z")
+_MIN_LENGTH = re.compile(r'"minLength":\s*(\d+)')
+_ALTERNATIVES = re.compile(r'"anyOf"|"oneOf"|"enum"|"type":\s*\[')
+_DEEP = 16  # brackets
+
+# More properties of an object than by default; a step is bounded by other limits.
+_LIMITS = LLParserLimits(max_items_in_row=20_000, verbose_errors=False)
 _FIRST_STEPS = 8192  # tokens of the plan of a whole answer; beyond, it goes without a plan
 _SLACK = 4  # a plan may be longer than the shortest answer by a quarter
 _MOST_WORDS = 4096  # the longest words, of which plans of long strings are made
@@ -32,14 +41,24 @@ Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 class Plan(NamedTuple):
     """Tokens that complete an answer, as far as they were looked for."""
 
-    tokens: list[int] | None
-    """The tokens, and the end. None if none were found."""
+    tokens: list[int]
+    """The tokens, and the end."""
 
     new: int
     """Number of tokens that had to be looked for."""
 
-    too_long: bool = False
-    """True if the tokens exceed the room."""
+    complete: bool = False
+    """False if the tokens do not reach the end of the answer."""
+
+
+class FirstPlan(NamedTuple):
+    """The plan of a whole answer."""
+
+    tokens: list[int] | None
+    """The tokens, and the end. None if none were found, or if they exceed the room."""
+
+    too_long: bool
+    """True if every answer exceeds the room, by what the grammar asks for."""
 
 
 class Vocabulary:
@@ -87,9 +106,8 @@ class Vocabulary:
         return self._compiled(grammar).deep_copy()
 
     def _compile(self, grammar: str) -> LLMatcher:
-        matcher = LLMatcher(self.tokens, grammar)
-        if matcher.is_error():
-            raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
+        matcher = LLMatcher(self.tokens, grammar, limits=_LIMITS, log_level=0)
+        _check(matcher)
         return matcher
 
     def allowed(self, matcher: LLMatcher, ends: frozenset[int]) -> Mask:
@@ -102,7 +120,7 @@ class Vocabulary:
         others[[end for end in ends if end < self.size]] = False
         return others if others.any() else bits
 
-    def first_plan(self, grammar: str, room: int, ends: frozenset[int]) -> Plan:
+    def first_plan(self, grammar: str, room: int, ends: frozenset[int]) -> FirstPlan:
         """Return the plan of a whole answer; the last plans are found once.
 
         Args:
@@ -115,16 +133,20 @@ class Vocabulary:
         """
         return self._first_plans(grammar, room, ends)
 
-    def _find_first_plan(self, grammar: str, room: int, ends: frozenset[int]) -> Plan:
+    def _find_first_plan(self, grammar: str, room: int, ends: frozenset[int]) -> FirstPlan:
         limit = min(room + room // _SLACK + 1, _FIRST_STEPS)
         plan = self.plan(self.matcher(grammar), limit, ends)
-        if plan.tokens is None:  # of the schemas in an "anyOf", another may be shorter
+        if not plan.complete and _ALTERNATIVES.search(grammar):  # another may be shorter
             other = self.plan(self.matcher(grammar), limit, ends, brackets_first=True)
-            plan = plan if other.tokens is None else other
-        fits = plan.tokens is not None and len(plan.tokens) - 1 <= room
-        return Plan(
-            plan.tokens if fits else None, plan.new, too_long=plan.too_long and limit > room
-        )
+            plan = other if other.complete else plan
+        if plan.complete:
+            return FirstPlan(plan.tokens if len(plan.tokens) - 1 <= room else None, too_long=False)
+        begun = self.matcher(grammar)
+        self.allowed(begun, ends)
+        _check(begun)  # some grammars are found too large only here
+        text = self.tokens.decode_bytes(plan.tokens).decode("utf-8", "replace")
+        too_long = len(plan.tokens) >= limit > room and _is_as_long_as_asked(text, grammar)
+        return FirstPlan(None, too_long)
 
     def plan(
         self,
@@ -152,23 +174,23 @@ class Vocabulary:
         in_text = 0  # tokens since the beginning of a string
         while not matcher.is_accepting():
             if known and (rest := _rest_that_fits(matcher, known)) is not None:
-                return Plan([*plan, *rest], len(plan))
+                return Plan([*plan, *rest], len(plan), complete=True)
             following = matcher.compute_ff_tokens()
             if not following or ends.intersection(following):
                 allowed = self.allowed(matcher, ends)
                 in_text = in_text + 1 if self._is_text(allowed) else 0
                 token = self._nearest_to_end(matcher, allowed, costs, in_text)
                 if token is None:
-                    return Plan(None, len(plan))
+                    break
                 costs[self._by_kind[int(self.kinds[token])]] += _VARIETY
                 costs[token] += _REPEATED
                 following = [token]
             plan += following
-            if len(plan) > room:
-                return Plan(None, len(plan), too_long=True)
-            if not matcher.consume_tokens(following):
-                return Plan(None, len(plan))
-        return Plan([*plan, self.end], len(plan))
+            if len(plan) > room or not matcher.consume_tokens(following):
+                break
+        else:
+            return Plan([*plan, self.end], len(plan), complete=True)
+        return Plan(plan, len(plan))
 
     def _nearest_to_end(
         self, matcher: LLMatcher, allowed: Mask, costs: np.ndarray[Any, Any], in_text: int
@@ -208,6 +230,28 @@ class Vocabulary:
 
 
 vocabulary_of = once_per_tokenizer(Vocabulary)
+
+
+def _check(matcher: LLMatcher) -> None:
+    """Raise an error if a matcher has failed."""
+    if matcher.is_error():
+        raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
+
+
+def _is_as_long_as_asked(text: str, grammar: str) -> bool:
+    """Return True if a plan is long for what the grammar asks, and not for lack of its end.
+
+    A plan may miss the end of a number or of a pattern, or nest deeper and deeper.
+
+    Args:
+        text: The beginning of JSON.
+        grammar: The grammar that it follows.
+    """
+    before, _, string = _STRING.sub("", text).partition('"')
+    longest = max(map(int, _MIN_LENGTH.findall(grammar)), default=0)
+    depth = len(re.findall(r"[{\[]", before)) - len(re.findall(r"[}\]]", before))
+    is_short = len(string) <= max(longest, len(text) // 4)
+    return depth <= _DEEP and is_short and not _LONG_NUMBER.search(before)
 
 
 def _rest_that_fits(matcher: LLMatcher, plan: list[int]) -> list[int] | None:

@@ -249,16 +249,38 @@ def test_an_answer_without_room_is_refused_before_anything_is_trained(
         task = GenerationTask([5] * prompt, config, grammar=grammar(schema))
         return engine.request(["a document"], task)
 
-    for name, schema in HOSTILE.items():
-        if name != "long beside short":
-            with pytest.raises(ArgumentError, match=r"max_tokens is 60, fewer than .* raise it"):
-                request(schema, 60)
+    for name in ("long string", "many items", "many properties"):
+        with pytest.raises(ArgumentError, match=r"max_tokens is 60, fewer than .* raise it"):
+            request(HOSTILE[name], 60)
     assert request(HOSTILE["long beside short"], 60)
     short = {"anyOf": [{"type": "string", "minLength": 500}, {"type": "object"}]}
     assert request(short, 8).task.config.max_tokens == 8
     room = engine.language_model.context_length
     with pytest.raises(PromptTooLong, match="leaves room for 9 tokens"):
         request({"type": "string", "minLength": 60}, 100, room - 9)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "multipleOf": 7919, "minimum": 1_000_000},
+        {"type": "string", "pattern": "^[a-z ]*zebra$"},
+        {"type": "object", "properties": {f"field_{n}": {} for n in range(1000)}},
+    ],
+)
+def test_an_answer_whose_end_no_plan_finds_is_not_refused(
+    tiny_tokenizer: PreTrainedTokenizerFast, schema: dict[str, Any]
+) -> None:
+    vocabulary = vocabulary_of(tiny_tokenizer)
+    ends = frozenset([vocabulary.end])
+    assert not vocabulary.first_plan(grammar(schema), 60, ends).too_long
+    constraint = Constraint(vocabulary, grammar(schema), 60, ends)
+    value = {"integer": 1_005_713, "string": "a zebra", "object": {"field_7": "x"}}[schema["type"]]
+    text = json.dumps(value, separators=(",", ":"))
+    for token in tiny_tokenizer(text, add_special_tokens=False)["input_ids"]:
+        assert constraint.mask(vocabulary.size)[token]
+        assert constraint.take(token) == token
+    assert constraint.mask(vocabulary.size)[vocabulary.end]
 
 
 def test_a_plan_that_takes_too_long_to_find_leaves_the_answer_without_one(
