@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_sift.ttft.answering.reading import reader_of
 from langchain_sift.ttft.answering.rows import Continuation
+from langchain_sift.ttft.answering.scoring import is_worth_sharing, nats_of_pairs
 from langchain_sift.ttft.generation import generate, split_to_fit
 from langchain_sift.ttft.jobs import Job
 from langchain_sift.ttft.requests import GenerationTask, Outcome, Pairs, ScoringTask
@@ -80,10 +81,13 @@ class TaskRunner:
 
     def score(self, job: Job, pairs: Pairs) -> tuple[float, ...]:
         """Return the negative log-likelihood of each target, in nats."""
-        if job.training.fallback is not None:
-            self._slots.rest()  # exactly the base model
-        else:
+        self._slots.rest()
+        # A model is tried at rest.
+        reader = reader_of(self._model) if is_worth_sharing(pairs) else None
+        if job.training.fallback is None:
             self._slots.use(job.slot, job.slot + 1)
+        if reader is not None:
+            return tuple(nats_of_pairs(self._model, reader, pairs))
         return tuple(negative_log_likelihoods(self._model, self._head, pairs))
 
     def _complete(

@@ -20,8 +20,9 @@ from langchain_sift.ttft.answering.key_values import KeyValues, can_join, can_sk
 from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 from langchain_sift.ttft.training.trainer import split_into_passes
 
-# Cost of one more pass over the model, as a number of padding tokens.
-_TOKENS_PER_PASS = 32
+TOKENS_PER_PASS = 32
+"""Cost of one more pass over the model, as a number of padding tokens."""
+
 # Maximum number of tokens in one pass over a model.
 _TOKENS_AT_ONCE = 4096
 _SHORTEST_CHUNK = 64
@@ -149,7 +150,7 @@ def read_prompts(
         return joined(parts)
     distinct = list(dict.fromkeys(map(tuple, prompts)))
     beginning = _common_beginning(distinct)
-    if reader.can_skip and len(beginning) * (len(distinct) - 1) >= 2 * _TOKENS_PER_PASS:
+    if reader.can_skip and len(beginning) * (len(distinct) - 1) >= 2 * TOKENS_PER_PASS:
         common = reader.read(model, [beginning])
         rests = [prompt[len(beginning) :] for prompt in distinct]
         parts = [
@@ -164,7 +165,7 @@ def read_prompts(
 
 
 def _passes(rows: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    return split_into_passes([len(row) for row in rows], overhead=_TOKENS_PER_PASS)
+    return split_into_passes([len(row) for row in rows], overhead=TOKENS_PER_PASS)
 
 
 def _common_beginning(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

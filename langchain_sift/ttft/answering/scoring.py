@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from langchain_sift.ttft.answering.key_values import KeyValues
-from langchain_sift.ttft.answering.reading import Reader, Route
+from langchain_sift.ttft.answering.reading import TOKENS_PER_PASS, Reader, Route, read_prompts
+from langchain_sift.ttft.requests import Pairs
 from langchain_sift.ttft.training.loss import make_targets, row_losses
 
 # Maximum number of tokens in the copies of a cache, for texts that follow the same prompt.
@@ -39,6 +40,21 @@ def following(
         return None
     rest = context[len(prompt) :]
     return Following(row, [*rest, *target], len(rest))
+
+
+def is_worth_sharing(pairs: Pairs) -> bool:
+    """Return True if pairs have one context, and reading it once saves more than a pass costs."""
+    context = list(pairs[0][0])
+    same = all(list(other) == context for other, _ in pairs)
+    return same and len(context) * (len(pairs) - 1) >= TOKENS_PER_PASS
+
+
+def nats_of_pairs(model: PreTrainedModel, reader: Reader, pairs: Pairs) -> list[float]:
+    """Return the negative log-likelihood of each target after the context that all pairs have."""
+    with torch.inference_mode():
+        state = read_prompts(model, reader, [pairs[0][0]])
+        texts = [Following(0, target, 0) for _, target in pairs]
+        return nats_after(model, reader, state, texts)
 
 
 def nats_after(

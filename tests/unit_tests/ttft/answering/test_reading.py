@@ -16,7 +16,12 @@ from langchain_sift.config import GenerationConfig
 from langchain_sift.ttft.answering import reading
 from langchain_sift.ttft.answering.reading import Reader, read_prompts, reader_of
 from langchain_sift.ttft.answering.rows import Continuation
-from langchain_sift.ttft.answering.scoring import Following, nats_after
+from langchain_sift.ttft.answering.scoring import (
+    Following,
+    is_worth_sharing,
+    nats_after,
+    nats_of_pairs,
+)
 from langchain_sift.ttft.generation import generate
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
 
@@ -210,3 +215,17 @@ def test_answers_and_scores_equal_those_of_transformers_while_rows_leave(name: s
         pairs = [(prompt, [9, 10]), ([*prompt, 8], [9]), ([5], [6])]
         alone = [negative_log_likelihoods(model, None, [pair])[0] for pair in pairs]
         assert scores == pytest.approx(alone, rel=1e-5, abs=1e-5)
+
+
+def test_pairs_with_one_context_read_it_once() -> None:
+    model = small_model("llama")
+    (context,) = prompts_of(40)
+    pairs = [(context, [7, 8]), (context, [9]), (context, [10, 11, 12])]
+    assert is_worth_sharing(pairs)
+    assert not is_worth_sharing(pairs[:1])
+    assert not is_worth_sharing([*pairs, (context[1:], [7])])
+    reader = reader_for(model)
+    with counted_tokens(model) as counts:
+        found = nats_of_pairs(model, reader, pairs)
+    assert counts == [40, 2 * 3]
+    assert found == pytest.approx(negative_log_likelihoods(model, None, pairs), rel=1e-5)
