@@ -40,7 +40,8 @@ from langchain_sift.ttft import Engine, LanguageModel, generation, load_language
 from langchain_sift.ttft.answering import reading
 from langchain_sift.ttft.answering.rows import AnswerRow, Continuation
 from langchain_sift.ttft.training import trainer
-from langchain_sift.ttft.training.loss import linear_head, negative_log_likelihoods
+from langchain_sift.ttft.training.loss import negative_log_likelihoods
+from langchain_sift.ttft.training.output_layer import linear_head
 
 HANDBOOK = Path("examples/handbook")
 METHODS = ("base", "rag:nearest", "rag:sift", "ttft:sift", "both:sift")
