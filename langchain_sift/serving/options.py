@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from chromadb.api.types import validate_where
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from langchain_sift.config import Mode
 from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.adapters.chroma_filters import where
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+
+def whole(value: object) -> object:
+    """Return a float without a fraction as an integer: JSON of some clients knows no integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1, strict=True), BeforeValidator(whole)]
 # Strict: True is not a number.
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 
@@ -23,11 +29,11 @@ class _Options(BaseModel):
 class RetrieverOptions(_Options):
     """Fields of `SIFTRetriever` that a request may set."""
 
-    k: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
+    k: Annotated[int, Field(ge=1, le=1000, strict=True), BeforeValidator(whole)] | None = Field(
         default=None, description="Number of documents to retrieve."
     )
-    fetch_k: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = Field(
-        default=None, description="Number of candidates to choose the documents from."
+    fetch_k: Annotated[int, Field(ge=1, le=10_000, strict=True), BeforeValidator(whole)] | None = (
+        Field(default=None, description="Number of candidates to choose the documents from.")
     )
     kernel: Literal["linear", "rbf"] | None = Field(
         default=None, description='SIFT\'s kernel; "rbf" takes dissimilar texts for unrelated.'

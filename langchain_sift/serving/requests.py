@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from langchain_sift.serving.options import Count, TTFTOptions
+from langchain_sift.serving.options import Count, TTFTOptions, whole
 
 # Strict: "yes" and 1 are not flags.
 Flag = Annotated[bool, Field(strict=True)]
@@ -34,14 +34,27 @@ class TextPart(_Lenient):
     text: str
 
 
-Content: TypeAlias = str | list[TextPart]
+def _check_text_only(content: object) -> object:
+    """Say what the model reads, before the types of the parts are compared."""
+    parts = content if isinstance(content, list) else []
+    if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in parts):
+        raise ValueError('this model reads text only: the parts of a message must be "text"')
+    return content
+
+
+Content: TypeAlias = Annotated[str | list[TextPart], BeforeValidator(_check_text_only)]
 
 
 class FunctionCall(_Lenient):
     """The function and the arguments of a tool call."""
 
     name: str
-    arguments: str = Field(description="A JSON object.")
+    arguments: str = Field(description="A JSON object. Empty for a function without arguments.")
+
+    @field_validator("arguments")
+    @classmethod
+    def _complete(cls, value: str) -> str:
+        return value if value.strip() else "{}"
 
 
 class ToolCall(_Lenient):
@@ -97,6 +110,7 @@ class Function(_Strict):
     description: str | None = None
     parameters: dict[str, object] | None = Field(default=None, description="A JSON schema.")
     strict: Flag | None = None
+    cache_control: object = Field(default=None, description="Ignored.")
 
 
 class Tool(_Strict):
@@ -104,6 +118,7 @@ class Tool(_Strict):
 
     type: Literal["function"]
     function: Function
+    cache_control: object = Field(default=None, description="Ignored.")
 
 
 class NamedFunction(_Strict):
@@ -173,10 +188,25 @@ def _only(value: int) -> BeforeValidator:
 
 
 _NO = _only(value=False)
-Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True), BeforeValidator(whole)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
+
+
+def _without_empty(value: object) -> object:
+    """Return the stop strings that are not empty; None if there are none."""
+    if isinstance(value, list):
+        return [text for text in value if text != ""] or None
+    return None if value == "" else value
+
+
+def _limited(value: object) -> object:
+    """Return None for -1, with which some clients ask for as many tokens as there is room for."""
+    return None if value in (-1, -1.0) else value
+
+
 Stop = str | Annotated[list[str], Field(max_length=16)]
+MaxTokens = Annotated[Count | None, BeforeValidator(_limited)]
 
 
 class _Request(_Strict):
@@ -185,19 +215,28 @@ class _Request(_Strict):
     model: str
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
+    max_tokens: MaxTokens = Field(
+        default=None, description="-1 means as many as the server and the context allow."
+    )
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     top_p: Share | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     # Not of OpenAI; named and bounded as by vLLM.
-    top_k: Annotated[int, Field(ge=-1, strict=True, description="-1 and 0 mean all.")] | None = None
+    top_k: (
+        Annotated[
+            int,
+            Field(ge=-1, strict=True, description="-1 and 0 mean all."),
+            BeforeValidator(whole),
+        ]
+        | None
+    ) = None
     min_p: Share | None = None
     repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = (
         None
     )
     seed: Seed | None = None
-    stop: Stop | None = None
+    stop: Annotated[Stop | None, BeforeValidator(_without_empty)] = None
     ttft: TTFTOptions | None = None
 
     n: Annotated[Literal[1] | None, _only(1)] = None
@@ -205,25 +244,20 @@ class _Request(_Strict):
 
     # Ignored: they never change an answer.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, object] | None = None
     store: Flag | None = None
+    cache_control: object = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _check_stop(cls, value: Stop | None) -> Stop | None:
-        if value is not None and not all([value] if isinstance(value, str) else value):
-            raise ValueError("a stop string must not be empty")
-        return value
+    prompt_cache_retention: str | None = None
 
 
 class ChatCompletionRequest(_Request):
     """A conversation that the model continues."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Count | None = None
+    max_completion_tokens: MaxTokens = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: Flag | None = None
@@ -237,6 +271,7 @@ class ChatCompletionRequest(_Request):
     )
     logprobs: Annotated[Literal[False] | None, _NO] = None
     top_logprobs: Annotated[Literal[0] | None, _only(0)] = None
+    modalities: list[Literal["text"]] | None = None
 
 
 class CompletionRequest(_Request):
