@@ -57,7 +57,7 @@ class Footprint:
     """Key-value cache of each token."""
 
     logits: int
-    """Scores of one position in float32 and in the model's type, and their softmax."""
+    """Scores of one position, with what is computed from them at the same time."""
 
     block: int | None
     """Number of positions whose logits exist at once. None means all positions of a pass."""
