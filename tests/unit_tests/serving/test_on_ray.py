@@ -11,6 +11,7 @@ from ray.serve import Application
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError
 from langchain_sift.serving import Tenants, on_ray
+from langchain_sift.ttft import batching
 from langchain_sift.ttft.training.slots import Slots
 
 ARGS = {"model": "org/name", "store": "http://chroma:8000"}
@@ -83,9 +84,11 @@ def test_a_token_is_required(monkeypatch, tmp_path):
 
 
 async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(new_service, monkeypatch):
+    monkeypatch.setattr(batching, "_IDLE_SECONDS", 60.0)  # then the engine frees its slots
     service = new_service()
     check = partial(on_ray.Endpoint.func_or_class.check_health, SimpleNamespace(_service=service))
     await check()
+    await service.engine.aoutcome(service.engine.request(["A text to train on."]))
     with monkeypatch.context() as patched:
         patched.setattr(Slots, "is_at_rest", lambda *_: False)
         with pytest.raises(EngineError, match="not at rest"):
