@@ -8,6 +8,7 @@ The path of a request, from the client's thread to the engine's thread and back:
     batching    queue -> a batch of requests with tasks of the same type
       worker      one slot per request: LoRA weights, gradients, AdamW state (training/slots)
       training    per document: forward, loss, backward, step     -> Step    (trainer, lora, loss)
+      generation  one pass over each prompt; the texts to score   (answering)
       generation  per token: forward, sample, decode              -> str
       worker      complete the ticket, release its reservation    -> Outcome
       worker      reset each slot and verify it bit for bit; if one is in doubt, replace them all
