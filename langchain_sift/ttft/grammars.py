@@ -18,6 +18,7 @@ from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 # Preference of tokens in a plan: those that close something, digits, others, those that open.
 _CLOSING, _QUOTE, _DIGIT, _OTHER, _ESCAPE, _OPENING, _NEVER = range(7)
 _CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
+_LETTERS, _DIGITS = 256, 257  # kinds of tokens; those of others are their first bytes
 _SWEEP = 32  # tokens between two attempts to end a long string with any character
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"')
 _LONG_NUMBER = re.compile(r"[-+.\deE]{32}\Z")
@@ -91,6 +92,7 @@ class Vocabulary:
         words = [n for n, text in enumerate(texts) if text.isalpha() and len(text) > 2]
         longest = sorted(set(words) - set(marks), key=lambda word: -len(texts[word]))
         self._words = np.array(longest[:_MOST_WORDS], dtype=np.int64)
+        self._long_words = frozenset(longest[:_MOST_WORDS])
         self.ranks = np.array([_rank(text) for text in texts], dtype=np.float32)
         self.kinds = np.array([_kind(text) for text in texts], dtype=np.int16)
         self._by_kind = {int(kind): np.nonzero(self.kinds == kind)[0] for kind in set(self.kinds)}
@@ -173,9 +175,14 @@ class Vocabulary:
             costs[costs == _OPENING] = -1
         in_text = 0  # tokens since the beginning of a string
         while not matcher.is_accepting():
-            if known and (rest := _rest_that_fits(matcher, known)) is not None:
+            # Not within a string or a number, which any of the known tokens may continue.
+            may_join = not plan or not (in_text or self.kinds[plan[-1]] == _DIGITS)
+            if may_join and (rest := _rest_that_fits(matcher, known or [])):
                 return Plan([*plan, *rest], len(plan), complete=True)
             following = matcher.compute_ff_tokens()
+            if in_text > _SWEEP and not following:
+                following = self._more_of_string(matcher, plan[-1], in_text + 1)
+                in_text += len(following)
             if not following or ends.intersection(following):
                 allowed = self.allowed(matcher, ends)
                 in_text = in_text + 1 if self._is_text(allowed) else 0
@@ -210,6 +217,12 @@ class Vocabulary:
         if not candidates.size:
             return None
         return int(candidates[costs[candidates].argmin()])
+
+    def _more_of_string(self, matcher: LLMatcher, token: int, in_text: int) -> list[int]:
+        """Return the last word of a long string again, if the string is still too short."""
+        if in_text % _SWEEP == 0 or token not in self._long_words:
+            return []
+        return [token] if matcher.validate_tokens([token, self._quote]) == 1 else []
 
     def _is_text(self, allowed: Mask) -> bool:
         """Return True in a string or in free text, where alone "z" may come."""
@@ -254,15 +267,15 @@ def _is_as_long_as_asked(text: str, grammar: str) -> bool:
     return depth <= _DEEP and is_short and not _LONG_NUMBER.search(before)
 
 
-def _rest_that_fits(matcher: LLMatcher, plan: list[int]) -> list[int] | None:
-    """Return the shortest rest of a plan that completes the answer; None if there is none."""
+def _rest_that_fits(matcher: LLMatcher, plan: list[int]) -> list[int]:
+    """Return the shortest rest of a plan that completes the answer; nothing if none does."""
     for done in reversed(range(min(8, len(plan)))):
         beginning = plan[done : done + _PREFIX]
         if matcher.validate_tokens(beginning) == len(beginning):
             rest = plan[done:]
             if matcher.validate_tokens(rest) == len(rest):
                 return rest
-    return None
+    return []
 
 
 def _rank(text: bytes) -> int:
@@ -281,4 +294,4 @@ def _rank(text: bytes) -> int:
 
 def _kind(text: bytes) -> int:
     """Return a number that tokens of similar text share."""
-    return 256 if text.isalpha() else 257 if text.isdigit() else (text or b"\0")[0]
+    return _LETTERS if text.isalpha() else _DIGITS if text.isdigit() else (text or b"\0")[0]
