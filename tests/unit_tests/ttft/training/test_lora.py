@@ -21,6 +21,7 @@ from langchain_sift.ttft.training.slots import Slots
 from langchain_sift.ttft.training.target_layers import find_target_layers
 from langchain_sift.ttft.training.tasks import TrainingRecord
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
+from langchain_sift.ttft.training.trainer import checkpoint_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -278,3 +279,24 @@ def test_only_named_layers_are_wrapped(tiny_model: PreTrainedModel) -> None:
     assert {name.rpartition(".")[2] for name in wrapped} == {"q_proj", "v_proj"}
     with pytest.raises(ArgumentError, match="no_such_layer"):
         add_slots(share_weights(tiny_model), FineTuneConfig(target_modules=("no_such_layer",)))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_backward_pass_ends_at_the_first_adapted_layer(
+    tiny_model: PreTrainedModel, *, checkpointing: bool
+) -> None:
+    """Lower layers run without a record of their activations."""
+    model = share_weights(tiny_model)
+    slots, _ = add_slots(model, FineTuneConfig(lora_rank=4, target_modules="last-1"))
+    if checkpointing:
+        checkpoint_layers(model)
+    slots.reserve(1)
+    slots.begin(0, seed=0, learning_rate=1e-3)
+    slots.use(0, 1)
+    recorded: list[bool] = []
+    for layer in model.model.layers:
+        layer.register_forward_hook(lambda *call: recorded.append(call[-1].requires_grad))
+    model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+    count = tiny_model.config.num_hidden_layers
+    assert recorded[:count] == [False] * (count - 1) + [True]
+    assert slots.gradients.any()
