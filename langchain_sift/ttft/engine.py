@@ -118,9 +118,7 @@ class Engine:
             adapter.check_fits(self._worker.targets.names, self._worker.slots.shapes)
             adapter = replace(adapter, training=replace(adapter.training, seconds=0.0))
         request = Request((), config, task, adapter=adapter, keep_adapter=keep_adapter)
-        if isinstance(texts, TrainedAdapter):
-            return self._fitting(request)
-        if texts is None:
+        if texts is None or isinstance(texts, TrainedAdapter):
             return self._fitting(request)
         return self.with_texts(request, texts, skip_reason=skip_reason)
 
