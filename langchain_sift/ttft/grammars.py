@@ -21,6 +21,7 @@ _CLOSERS, _OPENERS = frozenset(b'"]}'), frozenset(b"[{")
 _LETTERS, _DIGITS = 256, 257  # kinds of tokens; those of others are their first bytes
 _SWEEP = 32  # tokens between two attempts to end a long string with any character
 _STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+_NAME = re.compile(r'\A[^"{\[]*",\s*"\w+":\s*')  # the end of it, and the key of the arguments
 _LONG_NUMBER = re.compile(r"[-+.\deE]{32}\Z")
 _MIN_LENGTH = re.compile(r'"minLength":\s*(\d+)')
 _ALTERNATIVES = re.compile(r'"anyOf"|"oneOf"|"enum"|"type":\s*\[')
@@ -257,9 +258,10 @@ def _is_as_long_as_asked(text: str, grammar: str) -> bool:
     A plan may miss the end of a number or of a pattern, or nest deeper and deeper.
 
     Args:
-        text: The beginning of JSON.
+        text: The beginning of JSON, or of a call from within its name.
         grammar: The grammar that it follows.
     """
+    text = _NAME.sub("", text)
     before, _, string = _STRING.sub("", text).partition('"')
     longest = max(map(int, _MIN_LENGTH.findall(grammar)), default=0)
     depth = len(re.findall(r"[{\[]", before)) - len(re.findall(r"[}\]]", before))

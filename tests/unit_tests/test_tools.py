@@ -309,18 +309,30 @@ async def test_an_object_of_any_schema_is_returned(
 
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
-@pytest.mark.parametrize("schema", [Joke, JokeDict])
 def test_an_answer_that_max_tokens_cuts_is_an_error_that_can_be_returned(
-    chat: ChatTestTimeFineTuned, schema: Any, method: str
+    chat: ChatTestTimeFineTuned, method: str
 ) -> None:
-    brief = chat.model_copy(update={"max_tokens": 3})
-    with pytest.raises(OutputParserException, match=r"ended after 3 tokens.*raise max_tokens"):
+    brief = chat.model_copy(update={"max_tokens": 30})
+    # The end of this pattern is spelled by no plan.
+    animal = {"type": "string", "pattern": "^[a-z ]*zebra$"}
+    schema = {"title": "animal", "type": "object", "properties": {"a": animal}, "required": ["a"]}
+    with pytest.raises(OutputParserException, match=r"ended after 30 tokens.*raise max_tokens"):
         brief.with_structured_output(schema, method=method).invoke("Hello")
     model = brief.with_structured_output(schema, method=method, include_raw=True)
     raw = model.invoke("Hello")
     assert raw["raw"].response_metadata["finish_reason"] == "length"
     assert raw["parsed"] is None
     assert isinstance(raw["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+@pytest.mark.parametrize("schema", [Joke, JokeDict])
+def test_an_object_without_room_is_refused(
+    chat: ChatTestTimeFineTuned, schema: Any, method: str
+) -> None:
+    brief = chat.model_copy(update={"max_tokens": 3})
+    with pytest.raises(ArgumentError, match="max_tokens is 3"):
+        brief.with_structured_output(schema, method=method).invoke("Hello")
 
 
 def test_an_unknown_method_is_an_error(chat: ChatTestTimeFineTuned) -> None:
