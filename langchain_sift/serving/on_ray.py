@@ -70,7 +70,7 @@ class Endpoint:
         return create_app(self._service)
 
     async def check_health(self) -> None:
-        """Let an idle engine verify its slots; Ray replaces the replica if that fails.
+        """Let an idle engine verify the slots that it has; Ray replaces the replica if that fails.
 
         An unavailable store is no failure: all replicas use the same store.
 

@@ -46,14 +46,17 @@ class KeyValues:
 
     def make_room(self, tokens: int) -> None:
         """Allocate memory for this many more tokens, so that none is copied for each of them."""
-        self.cache.layers = [
-            _RoomyLayer(layer, tokens) if type(layer) in {DynamicLayer, _RoomyLayer} else layer
-            for layer in self.cache.layers
-        ]
+        layers = self.cache.layers = list(self.cache.layers)
+        for number, layer in enumerate(layers):  # one by one: the cache is never held twice
+            if type(layer) in {DynamicLayer, _RoomyLayer}:
+                layers[number] = _RoomyLayer(layer, tokens)
 
 
 def joined(parts: Sequence[KeyValues]) -> KeyValues:
-    """Return the rows of all parts in one batch, padded on the left; `can_join` must be True."""
+    """Return the rows of all parts in one batch, padded on the left; `can_join` must be True.
+
+    The parts are used up, layer by layer, so that the cache is never held twice.
+    """
     if len(parts) == 1:
         return parts[0]
     longest = max(part.attended.shape[1] for part in parts)
@@ -65,6 +68,8 @@ def joined(parts: Sequence[KeyValues]) -> KeyValues:
             _joined_states([getattr(layer, name) for layer in layers[1:]])
             for name in ("keys", "values")
         )
+        for layer in layers[1:]:
+            layer.keys = layer.values = None
         if isinstance(target, DynamicSlidingWindowLayer):
             target.cumulative_length = longest
     is_padded = any(part.is_padded or part.attended.shape[1] < longest for part in parts)

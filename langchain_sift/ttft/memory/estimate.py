@@ -7,7 +7,7 @@
                 + rows x (t a + t^2 m) x (1 + 1 / layers) + logits
     scoring     tokens x (a + t m) x 1.25 / layers + logits
     answering   min(prompts, 4096) x (a + t m) x 1.25 / layers + logits
-                + c x (prompts + max(prompts + answers, copies))
+                + c x (prompts + max(answers, copies) + 1 layer of them)
 
 `adapter` is the number of weights of one adapter. A slot has 4 bytes for each, and 2 more for the
 rounded copy that a model of 16 bits computes with; while it trains also 4 for the gradient and 8
@@ -15,8 +15,9 @@ for AdamW's two moments. All slots have their first weights from one copy.
 
 `t` is the length of the longest text of a pass, to which the others are padded, as in the numbers
 of `tokens`, `prompts` and `answers`. A request that only scores has a pass of its own over all its
-texts. After an answer's prompt, each text to score has a copy of the prompt's cache; `copies` are
-the tokens of these texts with their prompts, of which 16,384 are in memory at a time.
+texts, unless they share a context, which is then read once and needs less. After an answer's
+prompt, each text to score has a copy of the prompt's cache; `copies` are the tokens of these texts
+with their prompts, of which 16,384 are in memory at a time.
 
 The activations `a` of a token in all layers, those `m` of a pair of tokens, which only attention
 in plain matrices has, and the cache `c` of a token are measured by short passes over the model
@@ -124,7 +125,7 @@ def _answering(footprint: Footprint, loads: Sequence[Load]) -> float:
     prompts = len(loads) * longest
     answers = len(loads) * max(load.answer for load in loads)
     copies = min(_COPIED_AT_ONCE, sum(load.copies for load in loads))
-    cached = prompts + max(prompts + answers, copies)
+    cached = (prompts + max(answers, copies)) * (1 + 1 / footprint.layers)
     a_pass = _a_pass(footprint, min(_READ_AT_ONCE, prompts), longest)
     positions = max(len(loads), sum(load.targets for load in loads))
     return cached * footprint.cache + a_pass + _logits(footprint, positions)

@@ -375,6 +375,7 @@ async def test_an_unavailable_store_is_503(  # noqa: PLR0917 - fixtures
 
 
 async def test_health_reports_the_state_of_the_engine(new_service, connect, pace, monkeypatch):
+    monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 60.0)  # slots stay
     service = new_service(limits=Limits(max_requests=14))
     client = await connect(service)
     ok = {"status": "ok", "engine": "ok", "store": "ok"}

@@ -73,4 +73,6 @@ def test_the_estimate_is_close_to_the_allocations_of_a_batch(architecture: str) 
         allocated_at_most(engine, requests[:1])  # what a first use allocates is not of the batch
         loads = [load_of(request) for request in requests]
         estimate = batch_bytes(footprint, loads if is_batchable else loads[:1])
-        assert 1.0 <= estimate / allocated_at_most(engine, requests) <= 2.5, kind
+        # Texts with the same context may share it, which the estimate does not count on.
+        most = 5.0 if kind == "score" else 2.5
+        assert 1.0 <= estimate / allocated_at_most(engine, requests) <= most, kind
