@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 # Bytes of the logits of one block, and its rows. Each block reads all weights twice, and with so
 # many rows that takes little beside the products, whatever the width: both grow with it.
 _BLOCK_BYTES = 1 << 28
-_MOST_ROWS = 512
+_MOST_ROWS = 256
 # On an accelerator, the logits of a whole block exist in float32 too.
 _BLOCK_ON_ACCELERATOR = 1 << 26
 _ROWS = 16  # rows of a product come in multiples of this
