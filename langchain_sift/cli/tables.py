@@ -52,14 +52,14 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
             f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
         )
     _print_failures(console, report)
+    if report.memory:
+        peaks = ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in report.memory.items())
+        console.print(f"peak of memory: {peaks}", highlight=False)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     if report.leaks:
         advice = "" if report.leaks_excluded else " --leaks exclude leaves them out."
         console.print(f"leaks: {report.leak_notice}{advice}", highlight=False)
-    if report.memory:
-        peaks = ", ".join(f"{size / 1e9:.2f} GB {kind}" for kind, size in report.memory.items())
-        console.print(f"memory: at most {peaks}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     memory = {"memory": dict(report.memory)} if report.memory else {}
     echo_for_programs(report.to_json() | memory | ({"failed": list(failed)} if failed else {}))

@@ -264,7 +264,7 @@ class TestTimeFineTuning(BaseModel):
 
         Of a model that was passed loaded, they contain the weights.
         """
-        private: dict[str, object] = {"_engine": None, "_kept_engine": []}
+        private: dict[str, object] = {"_engine": None, "_kept_engine": [], "_closed": self._closed}
         return {**super().__getstate__(), "__pydantic_private__": private}
 
     @property

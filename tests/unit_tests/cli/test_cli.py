@@ -54,7 +54,7 @@ def test_compare_writes_a_report(
     printed = json.loads(result.stdout)  # the tables are not in the pipe
     assert printed["report"] == str(out / "report.html")
     assert printed["memory"]["measured"] > printed["memory"]["estimated"] / 2 > 10**8
-    assert "memory: at most" in result.stderr
+    assert "peak of memory:" in result.stderr
     assert list(printed["protocols"]) == ["document", "continuation"]
     document = printed["protocols"]["document"]
     assert document["prompts"] == 4
