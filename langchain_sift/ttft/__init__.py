@@ -12,10 +12,12 @@
 | `worker`, `jobs` | a batch from training to reset, with retries |
 | `task_runner` | the tasks of a batch after training |
 | `generation`, `answering` | one pass over each prompt, scores after it, answers by token |
-| `sampling`, `grammars` | the next token of an answer; its grammar |
+| `sampling`, `grammars`, `constrained_decoding` | the next token of an answer; its grammar |
+| `answer_room` | whether an answer's grammar fits into `max_tokens` |
 | `decoding`, `reasoning`, `stop_strings` | the text of an answer, and its end |
 | `adapter_cache` | trained adapters on disk |
-| `openmp` | end OpenMP's helper threads |
+| `openmp`, `threads` | end OpenMP's helper threads; the number of threads of a command |
+| `memory` | estimate batches, and keep them within a limit |
 | `texts` | check, repair and hash texts, without PyTorch |
 | `model` | load a model; tokens, devices, quantization, hidden states |
 | `training` | LoRA, slots, loss, gradient steps, trained adapters |
