@@ -12,13 +12,12 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from langchain_core.documents import Document
-from record import write
+from record import fastest, write
 
 from langchain_sift import HiddenStateEmbeddings
 from langchain_sift.indexing import index_documents
@@ -73,12 +72,7 @@ def main() -> None:
         "embed_documents": embed,
         "index_documents": index,
     }
-    seconds: dict[str, float] = {}
-    for _ in range(asked.rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - began)
+    seconds = fastest(ways, asked.rounds)
     results = {
         "documents": len(documents),
         "tokens": sum(ids.numel() for ids in token_ids),

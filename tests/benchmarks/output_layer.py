@@ -12,14 +12,13 @@ import argparse
 import functools
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from record import write
+from record import fastest, write
 from torch import nn
 
 from langchain_sift.ttft.training.loss import Targets, _RowLosses
@@ -81,12 +80,7 @@ def measure(vocabulary: int, width: int, dtype: torch.dtype, rounds: int) -> dic
     ways["default"] = functools.partial(ours, layer, states, targets)
     expected, found = ways["plain cross-entropy"](), ways["default"]()
     error = float((found.float() - expected.float()).norm() / expected.float().norm())
-    seconds: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - began)
+    seconds = fastest(ways, rounds)
     best = min(value for name, value in seconds.items() if name.endswith("rows"))
     return {
         "default_rows": layer.block_rows(TOKENS),

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 from peft import LoraConfig, get_peft_model
-from record import write
+from record import fastest, write
 from torch import nn
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -49,13 +49,7 @@ def load(dtype: str) -> LanguageModel:
     return loaded
 
 
-def fastest(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began = time.perf_counter()
-            way()
-            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - began)
+def rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
@@ -107,7 +101,9 @@ def steps(language_model: LanguageModel, rounds: int) -> dict[str, Any]:
             trainer._gradients(0, ids.tolist()).tolist()
             slots.step(norms)
 
-        found = fastest({"bare pass": bare_pass(language_model, ids), "step": step}, rounds)
+        found = rounded(
+            fastest({"bare pass": bare_pass(language_model, ids), "step": step}, rounds)
+        )
         ratio = round(found["step"] / found["bare pass"], 3)
         results[f"{rows} x {LENGTH} tokens"] = {"seconds": found, "step against bare pass": ratio}
     return results
@@ -181,8 +177,8 @@ def requests(language_model: LanguageModel, rounds: int) -> dict[str, Any]:
     single.close()
     together.close()
     return {
-        "8 prompts": {"seconds": eight, "times the PEFT loop": _speeds(eight)},
-        "1 prompt": {"seconds": alone, "times the PEFT loop": _speeds(alone)},
+        "8 prompts": {"seconds": rounded(eight), "times the PEFT loop": _speeds(eight)},
+        "1 prompt": {"seconds": rounded(alone), "times the PEFT loop": _speeds(alone)},
     }
 
 
