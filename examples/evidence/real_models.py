@@ -1,0 +1,171 @@
+"""Measure the base model, RAG, fine-tuning and both with a real model on 13 kinds of text.
+
+    python examples/evidence/real_models.py --data DIR --model FILE.gguf --embeddings FOLDER \
+        --out RUNS --rows rows_smollm2.jsonl.gz
+    python examples/evidence/real_models.py ... --stage rates --learning-rate 1e-3
+
+DIR contains DOMAIN.jsonl.gz files with "text", "domain", "source" and "split". The memory split of
+a domain is the store, and its validation split has the prompts, each of another source where there
+are enough. `--embeddings` is a sentence-transformer.
+
+Rounds of a few prompts of every domain follow each other, so that a run can be stopped at any time.
+It resumes, and prompts that are in the file of rows are not measured again. The stage "rates"
+measures a learning rate on the prompts of examples/demo/tuning_prompts.jsonl, which no other stage
+uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.documents import Document
+from rows import ROWS, read_rows, write_rows
+from run import TUNING, prompts_of, read
+
+from langchain_sift import FineTuneConfig, compare
+from langchain_sift.comparison import Prompt, Row
+from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.ttft import LanguageModel, load_language_model
+
+DOMAINS = (
+    "github", "nih_grants", "enron_emails", "wikipedia", "us_patents", "freelaw", "stack_exchange",
+    "pubmed_abstracts", "latex_science", "dev_discussion", "web_us_gov", "pubmed_central",
+    "math_synthetic",
+)  # fmt: skip
+STAGES = {
+    "main": (
+        "base",
+        "rag:nearest",
+        "rag:sift",
+        "ttft:nearest",
+        "ttft:sift",
+        "both:nearest",
+        "both:sift",
+    ),
+    "rates": ("base", "ttft:sift"),
+    "kernels": ("base", "rag:sift:kernel=rbf", "ttft:sift:kernel=rbf", "both:sift:kernel=rbf"),
+    "others": ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull"),
+}
+KS = (5, 10, 25)
+
+
+def tuning_prompts(domain: str) -> list[Prompt]:
+    """Return the prompts of a domain that only settings are chosen on."""
+    lines = map(json.loads, TUNING.read_text(encoding="utf-8").splitlines())
+    return [
+        Prompt(id=row["id"], text=row["text"], group=domain, source=row["source"])
+        for row in lines
+        if row["domain"] == domain
+    ]
+
+
+def percents(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the bits of each method and k in percent of the base model's."""
+    base = {row.prompt: row.bits for row in rows if row.method == "base"}
+    found = defaultdict(list)
+    for row in rows:
+        if row.method != "base":
+            found[f"{row.method} {row.k}"].append(100 * row.bits / base[row.prompt])
+    return {name: f"{sum(values) / len(values):.1f}" for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """The settings of a run, and the loaded models."""
+
+    data: Path
+    out: Path
+    stage: str
+    config: FineTuneConfig
+    model: LanguageModel
+    embeddings: Any
+
+    def store(self, domain: str) -> Any:
+        """Return the store of a domain; it is filled once."""
+        documents = [
+            Document(id=row["id"], page_content=row["text"], metadata={"source": row["source"]})
+            for row in read(self.data, domain, "memory")
+        ]
+        return index_documents(documents, self.embeddings, self.out / "stores" / domain)
+
+    def measure(self, domain: str, prompts: list[Prompt], name: str) -> list[Row]:
+        """Measure the methods of the stage on prompts of a domain; go on where a run stopped."""
+        began = time.monotonic()
+        folder = self.out / f"{domain}-{name}"
+        report = compare(
+            prompts,
+            STAGES[self.stage],
+            model=self.model,
+            vectorstore=self.store(domain),
+            k=KS,
+            finetune=self.config,
+            leaks="report",
+            out=folder,
+            resume=(folder / "run.json").exists(),
+        )
+        print(
+            f"{name} {domain}: {time.monotonic() - began:.0f} s, {percents(report.rows)}",
+            flush=True,
+        )
+        return list(report.rows)
+
+
+def main() -> None:
+    """Measure the prompts that are missing, round by round."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--embeddings", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", required=True, help="file in this folder")
+    parser.add_argument("--stage", choices=STAGES, default="main")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--in-a-round", type=int, default=3, help="prompts of each domain")
+    parser.add_argument("--domains", default=",".join(DOMAINS))
+    asked = parser.parse_args()
+    run = Run(
+        asked.data,
+        asked.out,
+        asked.stage,
+        FineTuneConfig(
+            lora_rank=16, lora_alpha=16.0, learning_rate=asked.learning_rate, max_length=256
+        ),
+        load_language_model(asked.model),
+        load_embeddings(asked.embeddings),
+    )
+    file = ROWS.parent / asked.rows
+    for number in range(asked.rounds):
+        for domain in asked.domains.split(","):
+            name = f"{asked.stage}-{number}"
+            if asked.stage == "rates":
+                prompts, name = tuning_prompts(domain), f"rates-{asked.learning_rate:g}-{number}"
+            else:
+                prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
+            first = number * asked.in_a_round
+            known = read_rows(file)
+            done = {(row.prompt, row.method) for row in known}
+            left = [
+                prompt
+                for prompt in prompts[first : first + asked.in_a_round]
+                if any((prompt.id, method) not in done for method in STAGES[asked.stage])
+            ]
+            if left:
+                rows = {(row.prompt, row.method, row.k): row for row in known}
+                new = run.measure(domain, left, name)
+                rows |= {(row.prompt, row.method, row.k): row for row in new}
+                write_rows(file, rows.values())
+
+
+if __name__ == "__main__":
+    main()
