@@ -67,13 +67,16 @@ class CalibratedFineTuning:
     """Name of the model on the Hugging Face hub, or its folder."""
 
     protocol: str
-    """Protocol of the calibration: "document" or "continuation"."""
+    """Protocol of the calibration: "document", "continuation" or "qa"."""
 
     seed: int
     """Seed of the adapter's initial weights and of the held-out documents."""
 
     target_modules: str | tuple[str, ...] = "all-linear"
     """Layers that get an adapter, as `FineTuneConfig.target_modules`."""
+
+    steps_per_document: int = 1
+    """Gradient steps on each document."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -82,7 +85,7 @@ class CalibratedFineTuning:
             ArgumentError: If a value is of another type or out of range.
         """
         _check_numbers(self, "learning_rate", "lora_alpha")
-        _check_integers(self, lora_rank=1, max_length=2, seed=0)
+        _check_integers(self, lora_rank=1, max_length=2, seed=0, steps_per_document=1)
         _check_names(self, "model", "protocol")
         if isinstance(self.target_modules, list):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
@@ -136,6 +139,7 @@ class CalibratedSettings:
             lora_rank=tuned.lora_rank,
             lora_alpha=tuned.lora_alpha,
             target_modules=tuned.target_modules,
+            steps_per_document=tuned.steps_per_document,
             max_length=tuned.max_length,
             seed=tuned.seed,
         )

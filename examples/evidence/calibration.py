@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from langchain_sift.calibration.experiment import (
 from langchain_sift.calibration.halving import halve
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import promising, surrogate_likelihoods
-from langchain_sift.calibration.trials import Trial, Trials
+from langchain_sift.calibration.trials import Setting, Trial, Trials
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 Array = npt.NDArray[np.float64]
@@ -62,13 +63,18 @@ def grid_of(trials: Trials, path: Path) -> Array:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = path.read_text().splitlines() if path.exists() else []
     for prompt in range(len(lines), len(trials.prompts)):
-        pairs = [trials.trial(prompt, *pair) for pair in PAIRS]
+        pairs = [trials.trial(prompt, setting(*pair)) for pair in PAIRS]
         trials.run(pairs)
         lines.append(json.dumps([float(trials.percents(pair)[-1]) for pair in pairs]))
         with path.open("a") as file:
             file.write(lines[-1] + "\n")
         print(path.stem, prompt + 1, "of", len(trials.prompts), "documents", flush=True)
     return np.array([json.loads(line) for line in lines])
+
+
+def setting(noise_variance: float, learning_rate: float) -> Setting:
+    """Return the settings of a pair of the grid."""
+    return Setting(noise_variance, replace(RECIPE, learning_rate=learning_rate))
 
 
 class GridTrials(Trials):
@@ -83,15 +89,15 @@ class GridTrials(Trials):
             order: Indices of the prompts.
         """
         prompts = [trials.prompts[index] for index in order]
-        super().__init__(trials.engine, trials.config, prompts, trials.counts)
+        super().__init__(trials.engine, prompts, trials.counts)
         self._grid, self._order, self._real = grid, order, trials
         self._values: dict[Trial, float] = {}
 
-    def trial(self, prompt: int, noise_variance: float, learning_rate: float) -> Trial:
+    def trial(self, prompt: int, setting: Setting) -> Trial:
         """Return the trial of a pair of settings on a document."""
-        trial = self._real.trial(self._order[prompt], noise_variance, learning_rate)
-        known = Trial(prompt, trial.documents, learning_rate)
-        pair = PAIRS.index((noise_variance, learning_rate))
+        trial = self._real.trial(self._order[prompt], setting)
+        known = Trial(prompt, trial.documents, setting.config)
+        pair = PAIRS.index((setting.noise_variance, setting.config.learning_rate))
         self._values[known] = self._grid[self._order[prompt], pair]
         return known
 
@@ -115,7 +121,7 @@ def measure(domain: str, data: Path, model: LanguageModel, work: Path) -> dict[s
         store, model, prompts=PROMPTS, protocol="document", fetch_k=FETCH_K, seed=RECIPE.seed
     )
     surrogate = surrogate_likelihoods(held, NOISE_VARIANCES, model)
-    trials = Trials(shared_engine(model, RECIPE), RECIPE, held, documents_counts(K))
+    trials = Trials(shared_engine(model, RECIPE), held, documents_counts(K))
     grid = grid_of(trials, work / f"{domain}.jsonl")
     tuned = calibration.settings.fine_tuning
     assert tuned is not None  # noqa: S101 - a model was calibrated
@@ -171,8 +177,8 @@ def other_orders(trials: Trials, grid: Array, surrogate: Any) -> dict[str, Any]:
     worse = []
     for _ in range(ORDERS):
         known = GridTrials(trials, grid, rng.permutation(len(trials.prompts)).tolist())
-        chosen = halve(known, kept, LEARNING_RATES, k=K, budget=budget)
-        pair = PAIRS.index((chosen.noise_variance, chosen.learning_rate))
+        _, chosen = halve(known, RECIPE, kept, LEARNING_RATES, budget=budget)
+        pair = PAIRS.index((chosen.noise_variance, chosen.config.learning_rate))
         worse.append(100 * (means[pair] / means.min() - 1))
     return {
         "orders": ORDERS,

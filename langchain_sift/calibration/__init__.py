@@ -6,7 +6,8 @@ known relevant documents, or by queries made of the store's own texts. It needs 
 `calibrate` chooses λ', learning rate and number of documents for fine-tuning a model. Documents of
 the store are held out and predicted after fine-tuning on other documents. A Gaussian process
 first drops the least likely values of λ', without fine-tuning. Successive halving then chooses
-the learning rate, and λ' among the rest.
+the learning rate, and λ' among the rest. Questions with answers can take the place of documents,
+and within a time limit the steps, layers and rank are chosen as well.
 
 | file | does |
 |---|---|
@@ -19,8 +20,10 @@ the learning rate, and λ' among the rest.
 | `experiment.py` | calibrate fine-tuning: `calibrate` |
 | `held_out.py` | hold out documents as prompts, and fetch their candidates |
 | `surrogate.py` | rank values of λ' by Gaussian-process likelihood |
-| `trials.py` | fine-tune, once for each set of documents and learning rate |
+| `trials.py` | fine-tune, once for each set of documents and settings |
 | `halving.py` | measure the better settings on more prompts |
+| `search.py` | choose one setting after the other, within a number of steps or minutes |
+| `conclusion.py` | conclude from the measurements |
 | `calibration.py` | report the chosen settings of fine-tuning and the measurements |
 """
 

@@ -58,6 +58,15 @@ class CountPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ValuePoint:
+    """The measurement of one value of another field of `FineTuneConfig`."""
+
+    name: str
+    value: str
+    measured: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """The chosen settings, and the measurements behind them."""
 
@@ -75,7 +84,10 @@ class Calibration:
     """Number of gradient steps of a full grid: every prompt, λ' and learning rate."""
 
     notes: tuple[str, ...]
-    """Warnings for the user."""
+    """Warnings for the user, and what a longer search could gain."""
+
+    others: tuple[ValuePoint, ...] = ()
+    """The other settings that a search within minutes compared."""
 
     @property
     def chosen(self) -> Estimate:

@@ -10,27 +10,26 @@ from typing import Any
 import numpy as np
 from langchain_core.vectorstores import VectorStore
 
-from langchain_sift.calibrated_settings import (
-    CalibratedFineTuning,
-    CalibratedSelection,
-    CalibratedSettings,
+from langchain_sift.calibration.calibration import Calibration
+from langchain_sift.calibration.conclusion import conclude
+from langchain_sift.calibration.held_out import (
+    CALIBRATION_PROTOCOLS,
+    HeldOut,
+    hold_out,
+    hold_out_questions,
 )
-from langchain_sift.calibration.calibration import (
-    Calibration,
-    CountPoint,
-    Estimate,
-    NoisePoint,
-    RatePoint,
+from langchain_sift.calibration.search import (
+    TimeBudget,
+    search_within_minutes,
+    search_within_steps,
+    uncertainty,
 )
-from langchain_sift.calibration.cross_validation import standard_error
-from langchain_sift.calibration.halving import Best, halve, percents_of
-from langchain_sift.calibration.held_out import CALIBRATION_PROTOCOLS, hold_out
 from langchain_sift.calibration.surrogate import promising, surrogate_likelihoods
 from langchain_sift.calibration.trials import Trials
 from langchain_sift.checks import check_fraction, check_integer, check_positive
+from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
@@ -43,6 +42,7 @@ def calibrate(
     *,
     model: Any,
     tokenizer: Any = None,
+    questions: Sequence[Prompt] | None = None,
     prompts: int = 24,
     k: int = 32,
     kernel: str = "linear",
@@ -53,6 +53,7 @@ def calibrate(
     fetch_k: int = 200,
     finetune: FineTuneConfig | None = None,
     share: float = 0.1,
+    minutes: float | None = None,
     seed: int = 0,
     timeout: float = 300.0,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
@@ -67,7 +68,10 @@ def calibrate(
             listed.
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`.
         tokenizer: Required with a loaded model.
-        prompts: Number of documents to hold out.
+        questions: Questions with `answers` to calibrate on in place of held-out documents: the
+            model is fine-tuned for the question, and predicts the first answer. None means
+            documents.
+        prompts: Maximum number of documents to hold out, or of questions.
         k: Maximum number of documents to train on. Powers of two below it are measured as well.
         kernel: Kernel of SIFT, "linear" or "rbf".
         length_scale: ℓ of "rbf".
@@ -79,12 +83,17 @@ def calibrate(
         finetune: The other settings of fine-tuning. None means the defaults.
         share: Maximum number of gradient steps, as a fraction of those of a full grid. A
             fine-tuning that has begun is finished, and each round measures at least one prompt.
+        minutes: Time limit of the search, in place of `share`. The search then also extends the
+            range of learning rates, and compares one and two steps on each document, the layers
+            with adapters, and ranks, as far as the time goes. A fine-tuning that has begun is
+            finished.
         seed: Seed of the held-out documents and of the adapter's initial weights.
         timeout: Time limit for reading the store, in seconds.
         on_progress: Called with the phase, the amount of it that is done, and the total.
 
     Raises:
-        ArgumentError: If a number is out of range, or the protocol is unknown.
+        ArgumentError: If a number is out of range, the protocol is unknown, no question has an
+            answer, or `minutes` is too short to measure each learning rate and λ' once.
         CorpusError: If the store has too few documents, or none that can be held out.
         ModelLoadError: If the model cannot be loaded.
         StoreError: If the store does not answer, or its documents cannot be listed.
@@ -95,6 +104,7 @@ def calibrate(
         check_integer(name, value, 1)
     check_integer("seed", seed, 0)
     check_fraction("share", share)
+    check_positive("minutes", minutes, optional=True)
     checked_kernel = Kernel(kernel, length_scale)
     if protocol not in CALIBRATION_PROTOCOLS:
         raise ArgumentError(
@@ -103,16 +113,17 @@ def calibrate(
     language_model = (
         model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
     )
-    held_out = hold_out(
+    held_out = _held_out(
         vectorstore,
         language_model,
+        questions,
         prompts=prompts,
         protocol=protocol,
         fetch_k=fetch_k,
         seed=seed,
         kernel=checked_kernel,
         timeout=timeout,
-        on_prompt=lambda done: on_progress("holding out", done, prompts),
+        on_progress=on_progress,
     )
     likelihoods = surrogate_likelihoods(held_out, noise_variances, language_model)
     kept = promising(noise_variances, likelihoods)
@@ -121,26 +132,77 @@ def calibrate(
     config = replace(finetune or FineTuneConfig(), seed=seed)
     trials = Trials(
         shared_engine(language_model, config),
-        config,
         held_out,
         documents_counts(k),
-        on_steps=lambda steps: on_progress("fine-tuning", min(steps, budget), budget),
-    )
-    best = halve(trials, kept, learning_rates, k=k, budget=budget)
-    percents = percents_of(trials, best.noise_variance, best.learning_rate)
-    fewest = fewest_documents(percents)
-    return Calibration(
-        settings=_settings(trials, best, trials.counts[fewest], fetch_k=fetch_k, protocol=protocol),
-        noise_variances=_noise_points(trials, best, noise_variances, likelihoods, kept),
-        learning_rates=_rate_points(trials, best, learning_rates),
-        counts=tuple(
-            CountPoint(count, estimate(percents[:, index], percents[:, fewest]))
-            for index, count in enumerate(trials.counts)
+        on_steps=lambda steps: on_progress(
+            "fine-tuning",
+            min(steps, budget) if timed is None else timed.seconds_used,
+            budget if timed is None else round(timed.seconds),
         ),
-        held_out=len(held_out),
-        steps=trials.steps,
+    )
+    timed = None if minutes is None else TimeBudget(minutes, trials)
+    try:
+        choices = (
+            search_within_steps(trials, config, kept, learning_rates, budget=budget)
+            if timed is None or minutes is None
+            else search_within_minutes(
+                trials,
+                config,
+                kept,
+                learning_rates,
+                budget=timed,
+                minutes=minutes,
+                decoder_layers=language_model.model.config.get_text_config().num_hidden_layers,
+            )
+        )
+    finally:
+        trials.keep_engine(None)
+    return conclude(
+        trials,
+        choices,
+        noise_variances=noise_variances,
+        likelihoods=likelihoods,
+        fetch_k=fetch_k,
+        protocol="qa" if questions is not None else protocol,
         grid_steps=grid_steps,
-        notes=_notes(best, float(percents[:, fewest].mean()), noise_variances, learning_rates),
+        doubt=uncertainty(trials, choices, timed),
+    )
+
+
+def _held_out(
+    vectorstore: VectorStore,
+    language_model: LanguageModel,
+    questions: Sequence[Prompt] | None,
+    *,
+    prompts: int,
+    protocol: str,
+    fetch_k: int,
+    seed: int,
+    kernel: Kernel,
+    timeout: float,
+    on_progress: Callable[[str, int, int], None],
+) -> list[HeldOut]:
+    """Return the prompts to predict: questions, or documents of the store."""
+    if questions is None:
+        return hold_out(
+            vectorstore,
+            language_model,
+            prompts=prompts,
+            protocol=protocol,
+            fetch_k=fetch_k,
+            seed=seed,
+            kernel=kernel,
+            timeout=timeout,
+            on_prompt=lambda done: on_progress("holding out", done, prompts),
+        )
+    return hold_out_questions(
+        vectorstore,
+        questions[:prompts],
+        language_model,
+        fetch_k=fetch_k,
+        kernel=kernel,
+        timeout=timeout,
+        on_prompt=lambda done: on_progress("reading questions", done, len(questions[:prompts])),
     )
 
 
@@ -149,139 +211,9 @@ def documents_counts(k: int) -> tuple[int, ...]:
     return (*(1 << power for power in range((k - 1).bit_length())), k)
 
 
-def fewest_documents(percents: Array) -> int:
-    """Return the index of the smallest count of documents that is as good as the best.
-
-    As good means no worse than the best by more than the standard error of the difference, prompt
-    by prompt (the one-standard-error rule; Breiman et al., 1984, section 3.4.3).
-
-    Args:
-        percents: Shape (prompts, counts), counts ascending.
-    """
-    best = int(np.argmin(percents.mean(axis=0)))
-    for index in range(best):
-        differences = percents[:, index] - percents[:, best]
-        if differences.mean() <= standard_error(differences):  # False for a single prompt
-            return index
-    return best
-
-
-def estimate(percents: Array, chosen: Array) -> Estimate:
-    """Summarize measurements and their differences from the chosen settings.
-
-    Args:
-        percents: Percent of the base model's bits, one for each prompt, shape (n,).
-        chosen: The same for the chosen settings on the same prompts, shape (n,).
-    """
-    differences = percents - chosen
-    return Estimate(
-        percent_of_base=float(percents.mean()),
-        standard_error=standard_error(percents),
-        difference=float(differences.mean()),
-        standard_error_of_difference=standard_error(differences),
-        prompts=len(percents),
-    )
-
-
 def _distinct_sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
     if len(values) == 0:
         raise ArgumentError(f"{name} must be at least one number, got none")
     for value in values:
         check_positive(f"each of {name}", value)
     return tuple(sorted({float(value) for value in values}))
-
-
-def _settings(
-    trials: Trials, best: Best, k: int, *, fetch_k: int, protocol: str
-) -> CalibratedSettings:
-    config, kernel = trials.config, trials.prompts[0].kernel
-    tuned = CalibratedFineTuning(
-        selection=CalibratedSelection(
-            noise_variance=best.noise_variance,
-            k=k,
-            fetch_k=max(fetch_k, k),
-            kernel=kernel.name,
-            length_scale=None if kernel.is_linear else kernel.length_scale,
-        ),
-        learning_rate=best.learning_rate,
-        lora_rank=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        max_length=config.max_length,
-        model=trials.engine.language_model.name,
-        protocol=protocol,
-        seed=config.seed,
-        target_modules=config.target_modules,
-    )
-    return CalibratedSettings(fine_tuning=tuned)
-
-
-def _noise_points(
-    trials: Trials,
-    best: Best,
-    noise_variances: Sequence[float],
-    likelihoods: Sequence[float],
-    kept: Sequence[float],
-) -> tuple[NoisePoint, ...]:
-    return tuple(
-        NoisePoint(
-            noise_variance=value,
-            surrogate=likelihood,
-            distinct_documents=_distinct_documents(trials, value),
-            measured=(
-                _compared(
-                    trials, (value, best.learning_rate), (best.noise_variance, best.learning_rate)
-                )
-                if value in kept
-                else None
-            ),
-        )
-        for value, likelihood in zip(noise_variances, likelihoods, strict=True)
-    )
-
-
-def _rate_points(
-    trials: Trials, best: Best, learning_rates: Sequence[float]
-) -> tuple[RatePoint, ...]:
-    noise_variance = best.noise_variance_of_rates
-    return tuple(
-        RatePoint(
-            rate, _compared(trials, (noise_variance, rate), (noise_variance, best.learning_rate))
-        )
-        for rate in learning_rates
-    )
-
-
-def _compared(
-    trials: Trials, settings: tuple[float, float], chosen: tuple[float, float]
-) -> Estimate:
-    """Compare two pairs of λ' and learning rate on the prompts that both were measured on."""
-    percents, others = (percents_of(trials, *pair)[:, -1] for pair in (settings, chosen))
-    count = min(len(percents), len(others))
-    return estimate(percents[:count], others[:count])
-
-
-def _distinct_documents(trials: Trials, noise_variance: float) -> float:
-    choices = (trials.documents(prompt, noise_variance) for prompt in range(len(trials.prompts)))
-    return float(np.mean([len(set(documents)) for documents in choices]))
-
-
-def _notes(
-    best: Best,
-    percent: float,
-    noise_variances: Sequence[float],
-    learning_rates: Sequence[float],
-) -> tuple[str, ...]:
-    notes = []
-    for name, value, values in (
-        ("learning rate", best.learning_rate, learning_rates),
-        ("λ'", best.noise_variance, noise_variances),
-    ):
-        for end, extreme, more in (
-            (values[0], "smallest", "smaller"),
-            (values[-1], "largest", "larger"),
-        ):
-            if len(values) > 1 and value == end:
-                notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
-    if percent >= 100:
-        notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
-    return tuple(notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from langchain_core.documents import Document
@@ -10,7 +10,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
-from langchain_sift.comparison.tasks import PROTOCOLS
+from langchain_sift.comparison.tasks import PROTOCOLS, Task
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import Array
@@ -104,6 +104,51 @@ def hold_out(
     return held_out
 
 
+def hold_out_questions(
+    vectorstore: VectorStore,
+    questions: Sequence[Prompt],
+    language_model: LanguageModel,
+    *,
+    fetch_k: int,
+    kernel: Kernel | None = None,
+    timeout: float = 300.0,
+    on_prompt: Callable[[int], None] = lambda _: None,
+) -> list[HeldOut]:
+    """Make prompts of questions, whose first reference answers are predicted.
+
+    Args:
+        vectorstore: The store of the candidates.
+        questions: Questions with `answers`. Those without are left out.
+        language_model: The model that predicts the answers.
+        fetch_k: Maximum number of candidates.
+        kernel: Kernel of SIFT. None means the default.
+        timeout: Time limit of each call of the store, in seconds.
+        on_prompt: Called with the number of questions that are done.
+
+    Raises:
+        ArgumentError: If no question has an answer, or a question is too long.
+        CorpusError: If the store has no documents.
+        StoreError: If the store does not answer.
+    """
+    answered = [question for question in questions if question.answers]
+    if not answered:
+        raise ArgumentError(
+            f"none of the {len(questions)} questions has an answer: give each its reference "
+            'answers, as in {"question": "...", "answers": ["..."]}'
+        )
+    held_out: list[HeldOut] = []
+    for question in answered:
+        task = PROTOCOLS["qa"](question)
+        found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k, timeout=timeout)
+        if not found.texts:
+            raise CorpusError("the store has no documents to train on: index some first")
+        text = f"{question.text} {question.answers[0]}"
+        tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
+        held_out.append(found.as_held_out(text, tokens, kernel or Kernel()))
+        on_prompt(len(held_out))
+    return held_out
+
+
 def as_prompt(
     vectorstore: VectorStore,
     document: Document,
@@ -130,23 +175,49 @@ def as_prompt(
     text = document.page_content
     task = PROTOCOLS[protocol](Prompt(id="", text=text))
     tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
+    found = _candidates(
+        vectorstore,
+        task,
+        lambda other: not _is_related(document, other),
+        fetch_k=fetch_k,
+        timeout=timeout,
+    )
+    return found.as_held_out(text, tokens, Kernel())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """The candidates of a query, as in `HeldOut`."""
+
+    query: Array
+    texts: tuple[str, ...]
+    embeddings: Array
+
+    def as_held_out(self, text: str, tokens: ScoredText, kernel: Kernel) -> HeldOut:
+        return HeldOut(text, tokens, self.query, self.texts, self.embeddings, kernel)
+
+
+def _candidates(
+    vectorstore: VectorStore,
+    task: Task,
+    is_wanted: Callable[[Document], bool],
+    *,
+    fetch_k: int,
+    timeout: float,
+) -> _Found:
+    """Fetch the nearest documents that are wanted; fetch more until there are enough."""
     query = unit_vector(embed_query(vectorstore, task.query))
     count = fetch_k + 1
     while True:
         candidates = fetch_candidates(vectorstore, query, fetch_k=count, timeout=timeout)
         documents = candidates.documents
-        others = [n for n, other in enumerate(documents) if not _is_related(document, other)]
+        others = [n for n, other in enumerate(documents) if is_wanted(other)]
         if len(others) >= fetch_k or len(documents) < count:
             break
         count *= 2
     kept = others[:fetch_k]
-    return HeldOut(
-        text=text,
-        tokens=tokens,
-        query=query,
-        texts=tuple(documents[n].page_content for n in kept),
-        embeddings=candidates.embeddings[kept],
-    )
+    texts = tuple(documents[n].page_content for n in kept)
+    return _Found(query, texts, candidates.embeddings[kept])
 
 
 def _is_related(document: Document, other: Document) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,8 +12,19 @@ from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
+from langchain_sift.ttft.training.adapted_model import adapter_shape
 
 _TRIALS_AT_ONCE = 32  # submitted together, so that the engine trains them in batches
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Settings to measure: those that choose the documents, and those that train on them."""
+
+    noise_variance: float
+    """λ' of SIFT."""
+
+    config: FineTuneConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,7 @@ class Trial:
     documents: tuple[int, ...]
     """Indices of candidates, in the order of training."""
 
-    learning_rate: float
+    config: FineTuneConfig
 
 
 class Trials:
@@ -31,32 +43,35 @@ class Trials:
 
     Attributes:
         steps: Number of gradient steps so far.
+        seconds: Time that they took so far.
     """
 
     def __init__(
         self,
         engine: Engine,
-        config: FineTuneConfig,
         prompts: Sequence[HeldOut],
         counts: Sequence[int],
         *,
         on_steps: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create the trials; nothing runs yet.
 
         Args:
-            engine: The engine that fine-tunes; it may be shared.
-            config: The settings of fine-tuning, except for the learning rate.
+            engine: The engine that fine-tunes; it may be shared. A config that needs adapters of
+                another shape gets an engine of its own.
             prompts: The prompts to predict.
             counts: Numbers of documents after which to measure, ascending.
             on_steps: Called after each trial with the number of gradient steps so far.
+            clock: Returns the time in seconds.
         """
         self.engine = engine
-        self.config = config
         self.prompts = prompts
         self.counts = tuple(counts)
         self.steps = 0
-        self._on_steps = on_steps
+        self.seconds = 0.0
+        self._on_steps, self._clock = on_steps, clock
+        self._engines: dict[tuple[object, ...], Engine] = {}
         self._documents: dict[tuple[int, float], tuple[int, ...]] = {}
         self._base: dict[int, float] = {}
         self._percents: dict[Trial, Array] = {}
@@ -68,22 +83,40 @@ class Trials:
             self._documents[key] = self.prompts[prompt].choose(self.counts[-1], noise_variance)
         return self._documents[key]
 
-    def trial(self, prompt: int, noise_variance: float, learning_rate: float) -> Trial:
-        """Return the trial of a pair of settings on a prompt."""
-        return Trial(prompt, self.documents(prompt, noise_variance), learning_rate)
+    def trial(self, prompt: int, setting: Setting) -> Trial:
+        """Return the trial of settings on a prompt."""
+        return Trial(prompt, self.documents(prompt, setting.noise_variance), setting.config)
 
     def run(self, trials: Iterable[Trial]) -> None:
         """Run those of the trials that are not done."""
         new = [trial for trial in dict.fromkeys(trials) if not self.is_done(trial)]
+        began = self._clock()
         for prompt in sorted({trial.prompt for trial in new} - self._base.keys()):
             request = self.engine.request([], self._scoring_task(prompt))
             self._base[prompt] = self.engine.outcome(request).nats[0]
         for start in range(0, len(new), _TRIALS_AT_ONCE):
             batch = new[start : start + _TRIALS_AT_ONCE]
-            tickets = [self.engine.submit(self._request(trial)) for trial in batch]
+            tickets = [
+                self._engine_of(trial.config).submit(self._request(trial)) for trial in batch
+            ]
             for trial, ticket in zip(batch, tickets, strict=True):
                 outcome = next(event for event in ticket if isinstance(event, Outcome))
                 self._record(trial, outcome)
+        self.seconds += self._clock() - began
+
+    def keep_engine(self, config: FineTuneConfig | None) -> None:
+        """Close the engines of other adapters than those of a config, for their memory."""
+        kept = None if config is None else adapter_shape(config)
+        for shape in self._engines.keys() - {kept}:
+            self._engines.pop(shape).close()
+
+    def _engine_of(self, config: FineTuneConfig) -> Engine:
+        shape = adapter_shape(config)
+        if shape == adapter_shape(self.engine.config):
+            return self.engine
+        if shape not in self._engines:
+            self._engines[shape] = Engine(self.engine.language_model, config)
+        return self._engines[shape]
 
     def is_done(self, trial: Trial) -> bool:
         """Return True if the trial has a measurement."""
@@ -99,10 +132,10 @@ class Trials:
 
     def _request(self, trial: Trial) -> Request:
         texts = self.prompts[trial.prompt].texts
-        return self.engine.request(
+        return self._engine_of(trial.config).request(
             [texts[index] for index in trial.documents],
             self._scoring_task(trial.prompt, self.counts),
-            config=replace(self.config, learning_rate=trial.learning_rate),
+            config=trial.config,
         )
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:

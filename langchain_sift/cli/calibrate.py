@@ -68,8 +68,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         Path | None,
         typer.Option(
             metavar="PATH",
-            help='Retrieval: queries with "relevant" ids or "answers", as `compare --prompts` '
-            "takes them. Default: queries made of the store's own texts.",
+            help='Queries with "relevant" ids or "answers", as `compare --prompts` takes them; for '
+            "fine-tuning, questions with answers. Default: queries made of the store's own texts, "
+            "or documents held out of it.",
         ),
     ] = None,
     qrels: Annotated[
@@ -146,6 +147,14 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             "taken, at most 1. Default: 0.1.",
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Fine-tuning: time limit of the search, in place of --share. The steps on each "
+            "document, the layers with adapters and the rank are then chosen as well.",
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(metavar="N", help="Seed of adapters, of samples and of intervals."),
@@ -164,7 +173,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
 
         _check_options(
             model,
-            {"--queries": queries, "--qrels": qrels, "--metric": metric, "--label-key": label_key},
+            {"--qrels": qrels, "--metric": metric, "--label-key": label_key},
             {
                 "--gguf-file": gguf_file,
                 "--kernel": kernel,
@@ -174,6 +183,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 "--target-modules": target_modules,
                 "--max-length": max_length,
                 "--share": share,
+                "--minutes": minutes,
             },
         )
         loading = LoadSettings(device, dtype, quantization)
@@ -188,6 +198,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             else prepare_fine_tuning(
                 join_gguf_file(model, gguf_file),
                 loading,
+                queries=queries,
                 prompts=prompts,
                 k=k,
                 kernel=kernel,
@@ -195,6 +206,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 protocol=protocol,
                 finetune=_finetune(lora_rank, target_modules, max_length),
                 share=share,
+                minutes=minutes,
                 seed=seed,
             )
         )

@@ -72,6 +72,7 @@ def prepare_fine_tuning(
     model: str,
     loading: LoadSettings,
     *,
+    queries: Path | None,
     prompts: int | None,
     k: int | None,
     kernel: str | None,
@@ -79,20 +80,24 @@ def prepare_fine_tuning(
     protocol: str | None,
     finetune: FineTuneConfig,
     share: float | None,
+    minutes: float | None,
     seed: int,
 ) -> Prepared:
     """Load the model, and return the calibration of fine-tuning."""
     from langchain_sift.calibration import calibrate
     from langchain_sift.cli.calibration_tables import print_calibration
+    from langchain_sift.comparison.prompts import read_prompts
     from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
     from langchain_sift.ttft import load_language_model
 
+    questions = None if queries is None else read_prompts(queries, lines=True)
     language_model = load_language_model(model, **asdict(loading))
 
     def calibrate_store(store: Chroma, on_progress: Progress) -> Result:
         result = calibrate(
             store,
             model=language_model,
+            questions=questions,
             prompts=24 if prompts is None else prompts,
             k=32 if k is None else k,
             kernel="linear" if kernel is None else kernel,
@@ -100,6 +105,7 @@ def prepare_fine_tuning(
             protocol="document" if protocol is None else protocol,
             finetune=finetune,
             share=0.1 if share is None else share,
+            minutes=minutes,
             seed=seed,
             on_progress=on_progress,
         )

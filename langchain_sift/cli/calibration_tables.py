@@ -30,13 +30,18 @@ def print_calibration(result: Calibration) -> None:
     counts = _table("documents")
     for count in result.counts:
         _add(counts, str(count.k), count.measured)
-    for table in (noise, rates, counts):
+    others = {point.name: _table(point.name) for point in result.others}
+    for other in result.others:
+        _add(others[other.name], other.value, other.measured)
+    for table in (noise, rates, *others.values(), counts):
         console.print(table)
     tuned = result.settings.fine_tuning
     if tuned is not None:
         console.print(
             f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
-            f"{tuned.learning_rate:g}, k = {tuned.selection.k}; {result.steps} gradient steps, of "
+            f"{tuned.learning_rate:g}, k = {tuned.selection.k}, steps per document = "
+            f"{tuned.steps_per_document}, layers = {tuned.target_modules}, rank = "
+            f"{tuned.lora_rank}; {result.steps} gradient steps, of "
             f"{result.grid_steps} for all combinations",
             highlight=False,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,15 +16,13 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.calibration.experiment import (
-    calibrate,
-    documents_counts,
-    fewest_documents,
-)
+from langchain_sift.calibration.conclusion import fewest_documents
+from langchain_sift.calibration.experiment import calibrate, documents_counts
 from langchain_sift.calibration.halving import halve, percents_of
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import leave_one_out, promising
-from langchain_sift.calibration.trials import Trials
+from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.comparison import Prompt
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.chunks import Chunking, read_chunks
 from langchain_sift.indexing.files import find_files
@@ -107,10 +106,11 @@ def test_settings_are_compared_on_the_same_prompts(choices: list[list[int]], bud
         _PromptWithChoices({n: max(index, 1) for n, index in zip(NOISES, permutation, strict=True)})
         for permutation in choices
     ]
-    trials = _TabulatedTrials(None, CONFIG, prompts, (1,))
-    halve(trials, NOISES, RATES[:1], k=1, budget=budget)
+    trials = _TabulatedTrials(None, prompts, (1,))
+    halve(trials, CONFIG, NOISES, RATES[:1], budget=budget)
     for noise in NOISES:
-        levels = percents_of(trials, noise, RATES[0])[:, 0] // 100
+        setting = Setting(noise, replace(CONFIG, learning_rate=RATES[0]))
+        levels = percents_of(trials, setting)[:, 0] // 100
         assert levels.tolist() == list(range(len(levels)))
         assert len(levels) >= 1
 
@@ -187,6 +187,48 @@ def test_a_single_value_needs_no_choice(
     assert len(calibration.learning_rates) == len(rates)
 
 
+@pytest.mark.slow
+def test_within_minutes_all_settings_are_chosen_on_questions(
+    store: Chroma,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    questions = [Prompt(f"q{n}", text[:40], answers=(text[40:80],)) for n, text in enumerate(texts)]
+    arguments = {
+        "model": tiny_model,
+        "tokenizer": tiny_tokenizer,
+        "questions": questions[:3],
+        "k": 2,
+    }
+    calibration = calibrate(
+        store,
+        **arguments,
+        noise_variances=NOISES,
+        learning_rates=RATES,
+        finetune=CONFIG,
+        minutes=60,  # all prompts are measured long before
+    )
+    tuned = calibration.settings.fine_tuning
+    compared = {
+        name: {point.value for point in calibration.others if point.name == name}
+        for name in ("steps_per_document", "target_modules", "lora_rank")
+    }
+    assert compared["steps_per_document"] == {"1", "2"}
+    assert {"all-linear", "attention", "mlp"} < compared["target_modules"]
+    assert compared["lora_rank"] == {"4", "16", "64"}
+    config = calibration.settings.finetune_config()
+    assert (config.steps_per_document, config.lora_rank) == (
+        tuned.steps_per_document,
+        tuned.lora_rank,
+    )
+    assert config.lora_alpha == 2 * config.lora_rank  # as in CONFIG
+    assert tuned.protocol == "qa"
+    assert calibration.held_out == calibration.chosen.prompts == 3
+    with pytest.raises(ArgumentError, match="minutes=1e-09 is too short"):
+        calibrate(store, **arguments, finetune=CONFIG, minutes=1e-9)
+
+
 @pytest.mark.parametrize("as_source", ["s{}".format, lambda n: [n], lambda n: {"file": [n]}])
 def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
     as_source: Callable[[int], Any],
@@ -258,6 +300,8 @@ def test_a_store_or_an_argument_that_cannot_be_calibrated_is_named(
         ({"kernel": "rbff"}, "did you mean 'rbf'"),
         ({"kernel": "rbf", "length_scale": 0.0}, "length_scale must be"),
         ({"share": 0.0}, "share must be"),
+        ({"minutes": 0.0}, "minutes must be"),
+        ({"questions": [Prompt("q", "When?")]}, "none of the 1 questions has an answer"),
         ({"learning_rates": ()}, "learning_rates must be"),
         ({"noise_variances": (-1.0,)}, "noise_variances must be"),
     ):

@@ -1,0 +1,197 @@
+"""Conclude a calibration: the settings, and the measurements behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from langchain_sift.calibrated_settings import (
+    CalibratedFineTuning,
+    CalibratedSelection,
+    CalibratedSettings,
+)
+from langchain_sift.calibration.calibration import (
+    Calibration,
+    CountPoint,
+    Estimate,
+    NoisePoint,
+    RatePoint,
+    ValuePoint,
+)
+from langchain_sift.calibration.cross_validation import standard_error
+from langchain_sift.calibration.halving import percents_of
+from langchain_sift.calibration.search import Choice
+from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.selection.arguments import Array
+
+
+def conclude(
+    trials: Trials,
+    choices: Sequence[Choice],
+    *,
+    noise_variances: Sequence[float],
+    likelihoods: Sequence[float],
+    fetch_k: int,
+    protocol: str,
+    grid_steps: int,
+    doubt: str | None,
+) -> Calibration:
+    """Return the settings that the last choice ended with, and all measurements.
+
+    Args:
+        trials: The trials of the search.
+        choices: Those of learning rate and λ', and then the others.
+        noise_variances: All values of λ', also those that the surrogate dropped.
+        likelihoods: The surrogate of each.
+        fetch_k: Number of candidates for a prompt.
+        protocol: Protocol of the held-out prompts.
+        grid_steps: Number of gradient steps of a full grid.
+        doubt: A sentence on what a longer search could gain.
+    """
+    best = choices[-1].chosen
+    percents = percents_of(trials, best)
+    fewest = fewest_documents(percents)
+    rates, noises, *others = choices
+    return Calibration(
+        settings=_settings(
+            trials,
+            best,
+            trials.counts[fewest],
+            fetch_k=fetch_k,
+            protocol=protocol,
+        ),
+        noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
+        learning_rates=tuple(
+            RatePoint(setting.config.learning_rate, _compared(trials, setting, rates.chosen))
+            for setting in rates.settings
+        ),
+        counts=tuple(
+            CountPoint(count, estimate(percents[:, index], percents[:, fewest]))
+            for index, count in enumerate(trials.counts)
+        ),
+        held_out=len(trials.prompts),
+        steps=trials.steps,
+        grid_steps=grid_steps,
+        notes=(
+            *_notes(best, float(percents[:, fewest].mean()), noise_variances, rates),
+            *([doubt] if doubt else []),
+        ),
+        others=tuple(
+            ValuePoint(choice.name, label, _compared(trials, setting, choice.chosen))
+            for choice in others
+            for label, setting in zip(choice.labels, choice.settings, strict=True)
+        ),
+    )
+
+
+def fewest_documents(percents: Array) -> int:
+    """Return the index of the smallest count of documents that is as good as the best.
+
+    As good means no worse than the best by more than the standard error of the difference, prompt
+    by prompt (the one-standard-error rule; Breiman et al., 1984, section 3.4.3).
+
+    Args:
+        percents: Shape (prompts, counts), counts ascending.
+    """
+    best = int(np.argmin(percents.mean(axis=0)))
+    for index in range(best):
+        differences = percents[:, index] - percents[:, best]
+        if differences.mean() <= standard_error(differences):  # False for a single prompt
+            return index
+    return best
+
+
+def estimate(percents: Array, chosen: Array) -> Estimate:
+    """Summarize measurements and their differences from the chosen settings.
+
+    Args:
+        percents: Percent of the base model's bits, one for each prompt, shape (n,).
+        chosen: The same for the chosen settings on the same prompts, shape (n,).
+    """
+    differences = percents - chosen
+    return Estimate(
+        percent_of_base=float(percents.mean()),
+        standard_error=standard_error(percents),
+        difference=float(differences.mean()),
+        standard_error_of_difference=standard_error(differences),
+        prompts=len(percents),
+    )
+
+
+def _settings(
+    trials: Trials, best: Setting, k: int, *, fetch_k: int, protocol: str
+) -> CalibratedSettings:
+    config, kernel = best.config, trials.prompts[0].kernel
+    tuned = CalibratedFineTuning(
+        selection=CalibratedSelection(
+            noise_variance=best.noise_variance,
+            k=k,
+            fetch_k=max(fetch_k, k),
+            kernel=kernel.name,
+            length_scale=None if kernel.is_linear else kernel.length_scale,
+        ),
+        learning_rate=config.learning_rate,
+        lora_rank=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        max_length=config.max_length,
+        model=trials.engine.language_model.name,
+        protocol=protocol,
+        seed=config.seed,
+        target_modules=config.target_modules,
+        steps_per_document=config.steps_per_document,
+    )
+    return CalibratedSettings(fine_tuning=tuned)
+
+
+def _noise_points(
+    trials: Trials,
+    choice: Choice,
+    noise_variances: Sequence[float],
+    likelihoods: Sequence[float],
+) -> tuple[NoisePoint, ...]:
+    measured = {
+        setting.noise_variance: _compared(trials, setting, choice.chosen)
+        for setting in choice.settings
+    }
+    return tuple(
+        NoisePoint(
+            noise_variance=value,
+            surrogate=likelihood,
+            distinct_documents=_distinct_documents(trials, value),
+            measured=measured.get(value),
+        )
+        for value, likelihood in zip(noise_variances, likelihoods, strict=True)
+    )
+
+
+def _compared(trials: Trials, setting: Setting, chosen: Setting) -> Estimate:
+    """Compare settings with the chosen ones on the prompts that both were measured on."""
+    percents, others = (percents_of(trials, each)[:, -1] for each in (setting, chosen))
+    count = min(len(percents), len(others))
+    return estimate(percents[:count], others[:count])
+
+
+def _distinct_documents(trials: Trials, noise_variance: float) -> float:
+    choices = (trials.documents(prompt, noise_variance) for prompt in range(len(trials.prompts)))
+    return float(np.mean([len(set(documents)) for documents in choices]))
+
+
+def _notes(
+    best: Setting, percent: float, noise_variances: Sequence[float], rates: Choice
+) -> tuple[str, ...]:
+    notes = []
+    tried = [setting.config.learning_rate for setting in rates.settings]
+    for name, value, values in (
+        ("learning rate", best.config.learning_rate, tried),
+        ("λ'", best.noise_variance, noise_variances),
+    ):
+        for end, extreme, more in (
+            (values[0], "smallest", "smaller"),
+            (values[-1], "largest", "larger"),
+        ):
+            if len(values) > 1 and value == end:
+                notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
+    if percent >= 100:
+        notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
+    return tuple(notes)

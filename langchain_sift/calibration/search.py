@@ -1,0 +1,260 @@
+"""Search the settings of fine-tuning one after the other, within a number of steps or minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from langchain_sift.calibration.cross_validation import standard_error
+from langchain_sift.calibration.halving import best_of, halve, percents_of
+from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
+
+_RANKS = (16, 64)
+_STEPS = (1, 2)
+_MORE_RATES = 3  # times that the range of learning rates is extended
+_FACTOR = 4.0  # between neighbouring learning rates
+_PART = 0.25  # of the time that is left, for each choice
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The settings that one choice compared; they differ only in what it is named after."""
+
+    name: str
+    """"learning_rate", "noise_variance" or another field of `FineTuneConfig`."""
+
+    labels: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    chosen: Setting
+
+
+class TimeBudget:
+    """Convert the minutes that are left to gradient steps, at the speed measured so far.
+
+    Attributes:
+        seconds: Time limit of the search.
+    """
+
+    def __init__(
+        self, minutes: float, trials: Trials, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Start the time.
+
+        Args:
+            minutes: Time limit of the search.
+            trials: The trials, whose speed is measured.
+            clock: Returns the time in seconds.
+        """
+        self._clock, self._trials = clock, trials
+        self._start = clock()
+        self.seconds = 60 * minutes
+
+    def steps(self) -> int:
+        """Return the number of gradient steps for which there is time."""
+        left = self.seconds - (self._clock() - self._start)
+        return max(0, math.floor(left / self.seconds_per_step))
+
+    @property
+    def seconds_used(self) -> int:
+        """The seconds so far, at most all."""
+        return round(min(self.seconds, self._clock() - self._start))
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Time of a gradient step so far, with its share of the scoring."""
+        return max(self._trials.seconds, 1e-6) / max(1, self._trials.steps)
+
+
+def search_within_steps(
+    trials: Trials,
+    config: FineTuneConfig,
+    noise_variances: Sequence[float],
+    learning_rates: Sequence[float],
+    *,
+    budget: int,
+) -> tuple[Choice, ...]:
+    """Choose learning rate and λ' with a number of gradient steps; see `halve`."""
+    rate, best = halve(trials, config, noise_variances, learning_rates, budget=budget)
+    return (
+        _rate_choice(rate, learning_rates),
+        _noise_choice(best, noise_variances),
+    )
+
+
+def search_within_minutes(
+    trials: Trials,
+    config: FineTuneConfig,
+    noise_variances: Sequence[float],
+    learning_rates: Sequence[float],
+    *,
+    budget: TimeBudget,
+    minutes: float,
+    decoder_layers: int,
+) -> tuple[Choice, ...]:
+    """Choose learning rate, λ', steps, objective, layers and rank, as far as the time goes.
+
+    Each choice has a quarter of the time that is left. The range of learning rates is extended
+    while the best is at its end. The rest of the time measures the chosen settings on more prompts.
+
+    Raises:
+        ArgumentError: If the time is too short to measure each learning rate and λ' once.
+    """
+    middle = noise_variances[len(noise_variances) // 2]
+    first = Setting(middle, replace(config, learning_rate=learning_rates[0]))
+    trials.run([trials.trial(0, first)])
+    values = len(learning_rates) + len(noise_variances)
+    _check_time(trials, budget, minutes, values - 1)
+    rates = _search_rates(trials, config, middle, learning_rates, budget)
+    best = best_of(
+        trials,
+        [replace(rates.chosen, noise_variance=value) for value in noise_variances],
+        budget=int(_PART * budget.steps()),
+    )
+    choices = [rates, _noise_choice(best, noise_variances)]
+    for name, configs in _variants(best.config, decoder_layers):
+        settings = [Setting(best.noise_variance, choices[-1].chosen.config)]
+        settings += [
+            replace(settings[0], config=replace(settings[0].config, **changes))
+            for changes in configs
+        ]
+        if budget.steps() < sum(_cost(trials, each) for each in settings):
+            break
+        chosen = best_of(trials, settings, budget=int(_PART * budget.steps()))
+        labels = tuple(str(getattr(each.config, name)) for each in settings)
+        choices.append(Choice(name, labels, tuple(settings), chosen))
+        trials.keep_engine(chosen.config)
+    _measure_more(trials, choices[-1].chosen, budget.steps())
+    return tuple(choices)
+
+
+def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | None) -> str | None:
+    """Return a sentence on what a longer search could gain; None if nothing can be said.
+
+    The bound is the upper end of a 95 % interval (two standard errors) for the gain of another
+    value over the chosen one, prompt by prompt.
+    """
+    gains = [
+        (gain, choice.name, label, count, setting)
+        for choice in choices
+        for label, setting in zip(choice.labels, choice.settings, strict=True)
+        if setting != choice.chosen
+        for gain, count in [_largest_gain(trials, choice.chosen, setting)]
+        if math.isfinite(gain)
+    ]
+    if not gains:
+        return None
+    gain, name, label, count, setting = max(gains, key=lambda each: each[0])
+    if gain <= 0:
+        return "a longer search gains nothing: every other value is worse beyond doubt"
+    sentence = (
+        f"a longer search could gain at most {gain:.1f} points: {name} {label} was compared on "
+        f"{count} prompts"
+    )
+    if budget is None:
+        return sentence
+    minutes = 3 * count * 2 * _cost(trials, setting) * budget.seconds_per_step / 60
+    return f"{sentence}, and about {max(1, round(minutes))} minutes more would halve the doubt"
+
+
+def _search_rates(
+    trials: Trials,
+    config: FineTuneConfig,
+    noise_variance: float,
+    learning_rates: Sequence[float],
+    budget: TimeBudget,
+) -> Choice:
+    """Choose the learning rate; try smaller or larger ones while the best is at the end."""
+    rates = sorted(learning_rates)
+    new = rates
+    best = rates[0]
+    for _ in range(1 + _MORE_RATES):
+        settings = [
+            Setting(noise_variance, replace(config, learning_rate=rate)) for rate in sorted(new)
+        ]
+        best = best_of(trials, settings, budget=int(_PART * budget.steps())).config.learning_rate
+        rates = sorted({*rates, *new})
+        more = {rates[0]: best / _FACTOR, rates[-1]: best * _FACTOR}.get(best)
+        if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.counts[-1]:
+            break
+        new = [best, more]
+    chosen = Setting(noise_variance, replace(config, learning_rate=best))
+    return _rate_choice(chosen, rates)
+
+
+def _variants(
+    config: FineTuneConfig, decoder_layers: int
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """Yield the name of a field, and the changes of the config to compare with the config.
+
+    The scale of the update stays the same at every rank.
+    """
+    scale = config.lora_alpha / config.lora_rank
+    layers = ("all-linear", "attention", "mlp", f"last-{max(1, decoder_layers // 2)}")
+    for name, values in (
+        ("steps_per_document", _STEPS),
+        ("target_modules", layers),
+        ("lora_rank", _RANKS),
+    ):
+        others = [value for value in values if value != getattr(config, name)]
+        changes: list[dict[str, object]] = [{name: value} for value in others]
+        if name == "lora_rank":
+            changes = [{**each, "lora_alpha": scale * float(str(each[name]))} for each in changes]
+        yield name, changes
+
+
+def _rate_choice(chosen: Setting, rates: Sequence[float]) -> Choice:
+    settings = [
+        replace(chosen, config=replace(chosen.config, learning_rate=rate)) for rate in rates
+    ]
+    return Choice("learning_rate", tuple(f"{rate:g}" for rate in rates), tuple(settings), chosen)
+
+
+def _noise_choice(chosen: Setting, noise_variances: Sequence[float]) -> Choice:
+    settings = tuple(replace(chosen, noise_variance=value) for value in noise_variances)
+    labels = tuple(f"{value:g}" for value in noise_variances)
+    return Choice("noise_variance", labels, settings, chosen)
+
+
+def _check_time(trials: Trials, budget: TimeBudget, minutes: float, values: int) -> None:
+    """Check that there is time to measure some values once.
+
+    Raises:
+        ArgumentError: If there is not; it names the time that they need.
+    """
+    needed = values * trials.counts[-1]
+    if budget.steps() < needed:
+        least = minutes + (needed - budget.steps()) * budget.seconds_per_step / 60
+        raise ArgumentError(
+            f"minutes={minutes:g} is too short: the first of {values + 1} values took "
+            f"{trials.seconds:.1f} s with {trials.counts[-1]} documents. Allow at least "
+            f"{max(1, math.ceil(least))} minutes, or lower k"
+        )
+
+
+def _measure_more(trials: Trials, setting: Setting, steps: int) -> None:
+    """Measure settings on as many more prompts as the steps allow."""
+    measured = len(percents_of(trials, setting))
+    more = steps // _cost(trials, setting)
+    prompts = range(measured, min(measured + more, len(trials.prompts)))
+    trials.run(trials.trial(prompt, setting) for prompt in prompts)
+
+
+def _cost(trials: Trials, setting: Setting) -> int:
+    """Return the number of gradient steps of a trial."""
+    return trials.counts[-1] * setting.config.steps_per_document
+
+
+def _largest_gain(trials: Trials, chosen: Setting, other: Setting) -> tuple[float, int]:
+    """Return the largest plausible gain of other settings, and the number of common prompts."""
+    first, second = (percents_of(trials, each)[:, -1] for each in (chosen, other))
+    count = min(len(first), len(second))
+    differences = first[:count] - second[:count]
+    if count < 2:
+        return math.nan, count
+    return float(np.mean(differences)) + 2 * standard_error(differences), count

@@ -1,0 +1,147 @@
+"""Search one setting after the other, with trials whose results are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_sift import FineTuneConfig
+from langchain_sift.calibration.search import (
+    TimeBudget,
+    search_within_minutes,
+    search_within_steps,
+    uncertainty,
+)
+from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from langchain_sift.calibration.trials import Trial
+
+CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16.0)
+NOISES, RATES = (0.01, 0.1, 1.0), (1e-3, 4e-3)
+LAYERS = ("all-linear", "attention", "mlp", "last-3")
+
+
+class Clock:
+    """A clock that only trials move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class KnownTrials(Trials):
+    """Trials with a known percentage for each setting, and a known time for each step."""
+
+    def __init__(
+        self, percent: Callable[[int, Trial], float], prompts: int, seconds_per_step: float
+    ) -> None:
+        self.now = Clock()
+        super().__init__(None, [None] * prompts, (1, 2, 4), clock=self.now)
+        self._percent, self._pace = percent, seconds_per_step
+
+    def documents(self, prompt: int, noise_variance: float) -> tuple[int, ...]:
+        return (prompt, NOISES.index(noise_variance))
+
+    def run(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            if not self.is_done(trial):
+                steps = self.counts[-1] * trial.config.steps_per_document
+                self._percents[trial] = np.full(3, self._percent(trial.prompt, trial))
+                self.steps += steps
+                self.seconds += steps * self._pace
+                self.now.now += steps * self._pace
+
+
+def found_within(minutes: float, trials: KnownTrials) -> dict[str, Setting]:
+    budget = TimeBudget(minutes, trials, trials.now)
+    choices = search_within_minutes(
+        trials, CONFIG, NOISES, RATES, budget=budget, minutes=minutes, decoder_layers=6
+    )
+    return {choice.name: choice.chosen for choice in choices}
+
+
+@settings(max_examples=40)
+@given(
+    rate=st.sampled_from([1e-3 / 16, 1e-3 / 4, *RATES, 16e-3]),
+    noise=st.sampled_from(NOISES),
+    steps=st.sampled_from([1, 2]),
+    layers=st.sampled_from(LAYERS),
+    rank=st.sampled_from([16, 64]),
+)
+def test_the_best_of_each_setting_is_found(
+    rate: float, noise: float, steps: int, layers: str, rank: int
+) -> None:
+    def percent(prompt: int, trial: Trial) -> float:
+        config = trial.config
+        return (
+            50.0
+            + prompt
+            + abs(np.log2(config.learning_rate / rate))
+            + (trial.documents[1] != NOISES.index(noise))
+            + (config.steps_per_document != steps)
+            + (config.target_modules != layers)
+            + (config.lora_rank != rank)
+        )
+
+    found = list(found_within(60, KnownTrials(percent, 12, 0.01)).items())
+    name, best = found[-1]
+    assert name == "lora_rank"
+    assert best.config.learning_rate == pytest.approx(rate)
+    assert best.noise_variance == noise
+    expected = replace(CONFIG, steps_per_document=steps, target_modules=layers, lora_rank=rank)
+    expected = replace(expected, lora_alpha=float(rank), learning_rate=best.config.learning_rate)
+    assert best.config == expected  # the scale of the update is the same at every rank
+
+
+@settings(max_examples=60)
+@given(st.floats(0.5, 50), st.floats(0.001, 10), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_the_time_is_kept_up_to_what_was_begun(
+    minutes: float, pace: float, prompts: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    trials = KnownTrials(lambda *_: float(rng.normal(80, 5)), prompts, pace)
+    one_of_each = (len(NOISES) + len(RATES)) * 4 * pace
+    if 60 * minutes < one_of_each - 4 * pace:
+        with pytest.raises(ArgumentError, match=r"is too short.*at least \d+ minutes"):
+            found_within(minutes, trials)
+        assert trials.seconds == pytest.approx(4 * pace)  # one trial
+    else:
+        found_within(minutes, trials)
+        # Each choice measures each value at least once.
+        assert trials.seconds <= 60 * minutes + one_of_each
+        assert len(trials._percents) > len(NOISES)
+
+
+def test_a_longer_search_gains_at_most_the_upper_end_of_an_interval() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 3, (40, len(NOISES)))
+    trials = KnownTrials(
+        lambda prompt, trial: 80 + float(noise[prompt, trial.documents[1]]), 40, 1.0
+    )
+    choices = search_within_steps(trials, CONFIG, NOISES, RATES[:1], budget=4 * 40 * 3)
+    chosen = choices[-1].chosen
+    column = NOISES.index(chosen.noise_variance)
+    bounds = []
+    for other in set(range(len(NOISES))) - {column}:
+        count = len([1 for trial in trials._percents if trial.documents[1] == other])
+        gains = (noise[:, column] - noise[:, other])[:count]
+        bounds.append(gains.mean() + 2 * gains.std(ddof=1) / count**0.5)
+    sentence = uncertainty(trials, choices, None)
+    assert sentence is not None
+    assert f"at most {max(bounds):.1f} points: noise_variance" in sentence
+    with_time = uncertainty(trials, choices, TimeBudget(1, trials, trials.now))
+    assert with_time is not None
+    assert "minutes more would halve the doubt" in with_time
+    one = search_within_steps(trials, CONFIG, NOISES[:1], RATES[:1], budget=4)
+    assert uncertainty(trials, one, None) is None
