@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--rows", required=True, help="file in this folder")
     parser.add_argument("--stage", choices=STAGES, default="main")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--alpha", type=float, help="default: the rank")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--in-a-round", type=int, default=3, help="prompts of each domain")
     parser.add_argument("--domains", default=",".join(DOMAINS))
@@ -139,7 +141,10 @@ def main() -> None:
         asked.out,
         asked.stage,
         FineTuneConfig(
-            lora_rank=16, lora_alpha=16.0, learning_rate=asked.learning_rate, max_length=256
+            lora_rank=asked.rank,
+            lora_alpha=asked.rank if asked.alpha is None else asked.alpha,
+            learning_rate=asked.learning_rate,
+            max_length=256,
         ),
         load_language_model(asked.model),
         load_embeddings(asked.embeddings),
@@ -149,7 +154,10 @@ def main() -> None:
         for domain in asked.domains.split(","):
             name = f"{asked.stage}-{number}"
             if asked.stage == "rates":
-                prompts, name = tuning_prompts(domain), f"rates-{asked.learning_rate:g}-{number}"
+                prompts, name = (
+                    tuning_prompts(domain),
+                    f"rates-{asked.learning_rate:g}-{asked.rank}-{run.config.lora_alpha:g}-{number}",
+                )
             else:
                 prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
             first = number * asked.in_a_round
