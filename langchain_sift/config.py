@@ -46,11 +46,11 @@ def fine_tunes(mode: str) -> bool:
 class FineTuneConfig:
     """The settings of fine-tuning on the documents of one prompt.
 
-    The defaults follow arXiv 2410.08020 for models of at least one billion parameters. A much
-    smaller model needs a larger `learning_rate`.
+    The default recipe was measured on models of 6, 135 and 270 million parameters:
+    examples/evidence/real_models.md.
     """
 
-    lora_rank: int = 64
+    lora_rank: int = 16
     """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). A larger rank
     can express more; at the width of the model, any update."""
 
@@ -67,9 +67,10 @@ class FineTuneConfig:
     weights cannot get an adapter are left out with a warning; `response_metadata["ttft"]` lists
     the layers that got one and the weights left out."""
 
-    learning_rate: float = 5e-4
-    """Learning rate of AdamW. At 0 the model answers as the base model does. If it is too large,
-    the model forgets more than it gains."""
+    learning_rate: float | None = None
+    """Learning rate of AdamW. None means one divided by the size of the model's hidden states
+    (arXiv 2203.03466): 1.7e-3 at 576 of SmolLM2-135M, 4.9e-4 at 2,048. At 0 the model answers as
+    the base model does. If it is too large, the model forgets more than it gains."""
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of
@@ -146,7 +147,7 @@ class FineTuneConfig:
         check_integer("max_documents", self.max_documents, 1, optional=True)
         check_integer("max_train_tokens", self.max_train_tokens, 1, optional=True)
         check_positive("lora_alpha", self.lora_alpha)
-        check_not_negative("learning_rate", self.learning_rate)
+        check_not_negative("learning_rate", self.learning_rate, optional=True)
         check_positive("max_gradient_norm", self.max_gradient_norm, optional=True)
         check_positive("max_update", self.max_update, optional=True)
         check_positive("max_train_seconds", self.max_train_seconds, optional=True)

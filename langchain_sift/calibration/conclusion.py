@@ -63,7 +63,7 @@ def conclude(
         ),
         noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
         learning_rates=tuple(
-            RatePoint(setting.config.learning_rate, _compared(trials, setting, rates.chosen))
+            RatePoint(setting.learning_rate, _compared(trials, setting, rates.chosen))
             for setting in rates.settings
         ),
         counts=tuple(
@@ -131,7 +131,7 @@ def _settings(
             kernel=kernel.name,
             length_scale=None if kernel.is_linear else kernel.length_scale,
         ),
-        learning_rate=config.learning_rate,
+        learning_rate=best.learning_rate,
         lora_rank=config.lora_rank,
         lora_alpha=config.lora_alpha,
         max_length=config.max_length,
@@ -181,9 +181,9 @@ def _notes(
     best: Setting, percent: float, noise_variances: Sequence[float], rates: Choice
 ) -> tuple[str, ...]:
     notes = []
-    tried = [setting.config.learning_rate for setting in rates.settings]
+    tried = [setting.learning_rate for setting in rates.settings]
     for name, value, values in (
-        ("learning rate", best.config.learning_rate, tried),
+        ("learning rate", best.learning_rate, tried),
         ("λ'", best.noise_variance, noise_variances),
     ):
         for end, extreme, more in (

@@ -130,30 +130,14 @@ def calibrate(
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)
-    trials = Trials(
-        shared_engine(language_model, config),
-        held_out,
-        documents_counts(k),
-        on_steps=lambda steps: on_progress(
-            "fine-tuning",
-            min(steps, budget) if timed is None else timed.seconds_used,
-            budget if timed is None else round(timed.seconds),
-        ),
-    )
+    trials = Trials(shared_engine(language_model, config), held_out, documents_counts(k))
     timed = None if minutes is None else TimeBudget(minutes, trials)
+    trials.on_trial = lambda: on_progress("fine-tuning", *_progress(trials, timed, budget))
     try:
         choices = (
             search_within_steps(trials, config, kept, learning_rates, budget=budget)
-            if timed is None or minutes is None
-            else search_within_minutes(
-                trials,
-                config,
-                kept,
-                learning_rates,
-                budget=timed,
-                minutes=minutes,
-                decoder_layers=language_model.model.config.get_text_config().num_hidden_layers,
-            )
+            if timed is None
+            else search_within_minutes(trials, config, kept, learning_rates, budget=timed)
         )
     finally:
         trials.keep_engine(None)
@@ -167,6 +151,13 @@ def calibrate(
         grid_steps=grid_steps,
         doubt=uncertainty(trials, choices, timed),
     )
+
+
+def _progress(trials: Trials, timed: TimeBudget | None, budget: int) -> tuple[int, int]:
+    """Return the gradient steps so far and their number, or the seconds and their limit."""
+    if timed is None:
+        return min(trials.steps, budget), budget
+    return timed.seconds_used, round(timed.seconds)
 
 
 def _held_out(

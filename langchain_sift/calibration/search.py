@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
+_OTHERS = ("steps_per_document", "target_modules", "lora_rank")
 _RANKS = (16, 64)
 _STEPS = (1, 2)
 _MORE_RATES = 3  # times that the range of learning rates is extended
@@ -94,8 +95,6 @@ def search_within_minutes(
     learning_rates: Sequence[float],
     *,
     budget: TimeBudget,
-    minutes: float,
-    decoder_layers: int,
 ) -> tuple[Choice, ...]:
     """Choose learning rate, λ', steps, objective, layers and rank, as far as the time goes.
 
@@ -109,7 +108,7 @@ def search_within_minutes(
     first = Setting(middle, replace(config, learning_rate=learning_rates[0]))
     trials.run([trials.trial(0, first)])
     values = len(learning_rates) + len(noise_variances)
-    _check_time(trials, budget, minutes, values - 1)
+    _check_time(trials, budget, values - 1)
     rates = _search_rates(trials, config, middle, learning_rates, budget)
     best = best_of(
         trials,
@@ -117,12 +116,10 @@ def search_within_minutes(
         budget=int(_PART * budget.steps()),
     )
     choices = [rates, _noise_choice(best, noise_variances)]
-    for name, configs in _variants(best.config, decoder_layers):
-        settings = [Setting(best.noise_variance, choices[-1].chosen.config)]
-        settings += [
-            replace(settings[0], config=replace(settings[0].config, **changes))
-            for changes in configs
-        ]
+    for name in _OTHERS:
+        best = choices[-1].chosen
+        configs = _variants(name, best.config, trials.decoder_layers)
+        settings = [best, *(replace(best, config=each) for each in configs if each != best.config)]
         if budget.steps() < sum(_cost(trials, each) for each in settings):
             break
         chosen = best_of(trials, settings, budget=int(_PART * budget.steps()))
@@ -177,7 +174,7 @@ def _search_rates(
         settings = [
             Setting(noise_variance, replace(config, learning_rate=rate)) for rate in sorted(new)
         ]
-        best = best_of(trials, settings, budget=int(_PART * budget.steps())).config.learning_rate
+        best = best_of(trials, settings, budget=int(_PART * budget.steps())).learning_rate
         rates = sorted({*rates, *new})
         more = {rates[0]: best / _FACTOR, rates[-1]: best * _FACTOR}.get(best)
         if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.counts[-1]:
@@ -187,25 +184,18 @@ def _search_rates(
     return _rate_choice(chosen, rates)
 
 
-def _variants(
-    config: FineTuneConfig, decoder_layers: int
-) -> Iterator[tuple[str, list[dict[str, object]]]]:
-    """Yield the name of a field, and the changes of the config to compare with the config.
+def _variants(name: str, config: FineTuneConfig, decoder_layers: int) -> list[FineTuneConfig]:
+    """Return the config with other values of a field.
 
     The scale of the update stays the same at every rank.
     """
+    if name == "steps_per_document":
+        return [replace(config, steps_per_document=steps) for steps in _STEPS]
+    if name == "target_modules":
+        layers = ("all-linear", "attention", "mlp", f"last-{max(1, decoder_layers // 2)}")
+        return [replace(config, target_modules=each) for each in layers]
     scale = config.lora_alpha / config.lora_rank
-    layers = ("all-linear", "attention", "mlp", f"last-{max(1, decoder_layers // 2)}")
-    for name, values in (
-        ("steps_per_document", _STEPS),
-        ("target_modules", layers),
-        ("lora_rank", _RANKS),
-    ):
-        others = [value for value in values if value != getattr(config, name)]
-        changes: list[dict[str, object]] = [{name: value} for value in others]
-        if name == "lora_rank":
-            changes = [{**each, "lora_alpha": scale * float(str(each[name]))} for each in changes]
-        yield name, changes
+    return [replace(config, lora_rank=rank, lora_alpha=scale * rank) for rank in _RANKS]
 
 
 def _rate_choice(chosen: Setting, rates: Sequence[float]) -> Choice:
@@ -221,7 +211,7 @@ def _noise_choice(chosen: Setting, noise_variances: Sequence[float]) -> Choice:
     return Choice("noise_variance", labels, settings, chosen)
 
 
-def _check_time(trials: Trials, budget: TimeBudget, minutes: float, values: int) -> None:
+def _check_time(trials: Trials, budget: TimeBudget, values: int) -> None:
     """Check that there is time to measure some values once.
 
     Raises:
@@ -229,6 +219,7 @@ def _check_time(trials: Trials, budget: TimeBudget, minutes: float, values: int)
     """
     needed = values * trials.counts[-1]
     if budget.steps() < needed:
+        minutes = budget.seconds / 60
         least = minutes + (needed - budget.steps()) * budget.seconds_per_step / 60
         raise ArgumentError(
             f"minutes={minutes:g} is too short: the first of {values + 1} values took "

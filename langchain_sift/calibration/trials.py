@@ -26,6 +26,11 @@ class Setting:
 
     config: FineTuneConfig
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate, which a search always sets."""
+        return self.config.learning_rate or 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -44,6 +49,7 @@ class Trials:
     Attributes:
         steps: Number of gradient steps so far.
         seconds: Time that they took so far.
+        on_trial: Called after each trial.
     """
 
     def __init__(
@@ -52,7 +58,6 @@ class Trials:
         prompts: Sequence[HeldOut],
         counts: Sequence[int],
         *,
-        on_steps: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create the trials; nothing runs yet.
@@ -62,7 +67,6 @@ class Trials:
                 another shape gets an engine of its own.
             prompts: The prompts to predict.
             counts: Numbers of documents after which to measure, ascending.
-            on_steps: Called after each trial with the number of gradient steps so far.
             clock: Returns the time in seconds.
         """
         self.engine = engine
@@ -70,11 +74,18 @@ class Trials:
         self.counts = tuple(counts)
         self.steps = 0
         self.seconds = 0.0
-        self._on_steps, self._clock = on_steps, clock
+        self.on_trial: Callable[[], None] = lambda: None
+        self._clock = clock
         self._engines: dict[tuple[object, ...], Engine] = {}
         self._documents: dict[tuple[int, float], tuple[int, ...]] = {}
         self._base: dict[int, float] = {}
         self._percents: dict[Trial, Array] = {}
+
+    @property
+    def decoder_layers(self) -> int:
+        """Number of decoder layers of the model."""
+        config = self.engine.language_model.model.config.get_text_config()
+        return int(config.num_hidden_layers)
 
     def documents(self, prompt: int, noise_variance: float) -> tuple[int, ...]:
         """Return the candidates that SIFT chooses for a prompt; computed once."""
@@ -145,4 +156,4 @@ class Trials:
         nats = [measured.get(count, outcome.nats[0]) for count in self.counts[:-1]]
         self._percents[trial] = 100 * np.array([*nats, outcome.nats[0]]) / self._base[trial.prompt]
         self.steps += len(outcome.training.losses)
-        self._on_steps(self.steps)
+        self.on_trial()

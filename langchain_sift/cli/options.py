@@ -117,8 +117,8 @@ LearningRateOption = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help=f"Learning rate of fine-tuning. Default: {_DEFAULT.learning_rate:g}; small models "
-        "need a larger one.",
+        help="Learning rate of fine-tuning. Default: 1 divided by the size of the model's hidden "
+        "states.",
     ),
 ]
 LoraRankOption = Annotated[

@@ -39,6 +39,7 @@ from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
 from langchain_sift.ttft.training.adapted_model import adapter_shape
 from langchain_sift.ttft.training.gradient_check import check_gradients
+from langchain_sift.ttft.training.learning_rate import with_learning_rate
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
@@ -102,7 +103,7 @@ class Engine:
                 prompt is empty, a token is not in the model's vocabulary, no decoder supports
                 the answer's grammar, or `max_tokens` is too small for it.
         """
-        config = config or self.config
+        config = with_learning_rate(config or self.config, self.language_model.model)
         if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
                 "the engine cannot train another adapter than its own: lora_rank, lora_alpha, "

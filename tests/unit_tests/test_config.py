@@ -36,7 +36,6 @@ from langchain_sift.errors import ArgumentError
         ("max_train_seconds", 0.0),
         ("min_gain", -0.1),
         ("max_drift", math.nan),
-        ("learning_rate", None),
         ("learning_rate", "1"),
         ("learning_rate", 10**400),
         ("lora_alpha", "16"),

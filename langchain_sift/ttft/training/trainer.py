@@ -22,6 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.experts import LowRankExperts
+from langchain_sift.ttft.training.learning_rate import with_learning_rate
 from langchain_sift.ttft.training.loss import Targets, backward, make_targets
 from langchain_sift.ttft.training.output_layer import linear_head
 from langchain_sift.ttft.training.slots import Slots
@@ -155,8 +156,9 @@ class Trainer:
         for slot, task in enumerate(tasks):
             task.slot = slot
             if task.fallback is None:
-                config = task.config
-                self.slots.begin(slot, seed=config.seed, learning_rate=config.learning_rate)
+                config = with_learning_rate(task.config, self._model)
+                rate = config.learning_rate or 0.0
+                self.slots.begin(slot, seed=config.seed, learning_rate=rate)
                 if task.start is not None:
                     self.slots.load(slot, task.start)
 

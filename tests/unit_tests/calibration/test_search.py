@@ -50,6 +50,8 @@ class KnownTrials(Trials):
         super().__init__(None, [None] * prompts, (1, 2, 4), clock=self.now)
         self._percent, self._pace = percent, seconds_per_step
 
+    decoder_layers = 6
+
     def documents(self, prompt: int, noise_variance: float) -> tuple[int, ...]:
         return (prompt, NOISES.index(noise_variance))
 
@@ -65,9 +67,7 @@ class KnownTrials(Trials):
 
 def found_within(minutes: float, trials: KnownTrials) -> dict[str, Setting]:
     budget = TimeBudget(minutes, trials, trials.now)
-    choices = search_within_minutes(
-        trials, CONFIG, NOISES, RATES, budget=budget, minutes=minutes, decoder_layers=6
-    )
+    choices = search_within_minutes(trials, CONFIG, NOISES, RATES, budget=budget)
     return {choice.name: choice.chosen for choice in choices}
 
 
