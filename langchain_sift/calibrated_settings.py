@@ -8,8 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from langchain_sift.checks import check_integer, check_positive, check_target_modules
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.checks import check_choice, check_integer, check_positive, check_target_modules
+from langchain_sift.config import OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 VERSION = 2
@@ -78,6 +78,9 @@ class CalibratedFineTuning:
     steps_per_document: int = 1
     """Gradient steps on each document."""
 
+    objective: str = "text"
+    """Part of the documents that the model learns, as `FineTuneConfig.objective`."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -90,6 +93,7 @@ class CalibratedFineTuning:
         if isinstance(self.target_modules, list):
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
         check_target_modules(self.target_modules)
+        check_choice("objective", self.objective, OBJECTIVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class CalibratedSettings:
             lora_alpha=tuned.lora_alpha,
             target_modules=tuned.target_modules,
             steps_per_document=tuned.steps_per_document,
+            objective=tuned.objective,
             max_length=tuned.max_length,
             seed=tuned.seed,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -255,6 +256,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             arguments = TemplateArguments.of(
                 self.chat_template_kwargs, enable_thinking=self.enable_thinking, call=call
             )
+            settings = replace(settings, template=arguments)
             query = (
                 "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
             )
@@ -269,10 +271,10 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         tokenizer = self.engine.language_model.tokenizer
-        arguments = TemplateArguments.of(
-            self.chat_template_kwargs, enable_thinking=self.enable_thinking
-        )
-        return render(tokenizer, prompt.to_messages(), arguments=arguments)
+        return render(tokenizer, prompt.to_messages(), arguments=self._template())
+
+    def _template(self) -> TemplateArguments:
+        return TemplateArguments.of(self.chat_template_kwargs, enable_thinking=self.enable_thinking)
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return the length of the context, without loading the model."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypeGuard
@@ -109,6 +109,19 @@ def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     alike = get_close_matches(str(value), allowed, n=1)
     hint = f": did you mean {alike[0]!r}?" if alike else ""
     raise ArgumentError(f"{name} must be one of {list(allowed)}, got {value!r}{hint}")
+
+
+def strings(name: str, value: object) -> tuple[str, ...]:
+    """Return a sequence of strings as a tuple.
+
+    Raises:
+        ArgumentError: If it is none, or a string is empty.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        found = tuple(value)
+        if all(string and isinstance(string, str) for string in found):
+            return found
+    raise ArgumentError(f"{name} must be a sequence of non-empty strings, got {value!r}")
 
 
 def last_layers(targets: str) -> int | None:

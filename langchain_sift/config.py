@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from langchain_sift.checks import (
     check_between,
+    check_choice,
     check_integer,
     check_not_negative,
     check_positive,
     check_target_modules,
+    strings,
 )
 from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
+
+OBJECTIVES = ("text", "answer")
 
 API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
 """Environment variable with the token of a server that has only one tenant."""
@@ -71,6 +74,11 @@ class FineTuneConfig:
     """Learning rate of AdamW. None means one divided by the size of the model's hidden states
     (arXiv 2203.03466): 1.7e-3 at 576 of SmolLM2-135M, 4.9e-4 at 2,048. At 0 the model answers as
     the base model does. If it is too large, the model forgets more than it gains."""
+
+    objective: str = "text"
+    """Part of the documents to learn: with "text" all tokens; with "answer" the answers alone of
+    documents that are questions and answers or conversations, through the chat template (forms: see
+    `language_models.conversation_documents`)."""
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of
@@ -153,8 +161,8 @@ class FineTuneConfig:
         check_positive("max_train_seconds", self.max_train_seconds, optional=True)
         check_not_negative("min_gain", self.min_gain)
         check_not_negative("max_drift", self.max_drift)
-        if self.on_failure not in ON_FAILURE:
-            raise ArgumentError(f"on_failure must be one of {ON_FAILURE}, got {self.on_failure!r}")
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("on_failure", self.on_failure, ON_FAILURE)
         if isinstance(self.drift_texts, str):
             raise ArgumentError("drift_texts must be a sequence of texts, got one text")
         object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
@@ -231,7 +239,7 @@ class GenerationConfig:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        object.__setattr__(self, "stop", _strings("stop", self.stop))
+        object.__setattr__(self, "stop", strings("stop", self.stop))
         check_integer("max_tokens", self.max_tokens, 1)
         check_not_negative("temperature", self.temperature, optional=True)
         check_between("top_p", self.top_p, 0, 1, optional=True)
@@ -290,11 +298,3 @@ class Limits:
         Enough to keep the batches full, and few enough that no list is refused for its length.
         """
         return min(max(2, 2 * self.max_batch_size), self.max_requests)
-
-
-def _strings(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        strings = tuple(value)
-        if all(string and isinstance(string, str) for string in strings):
-            return strings
-    raise ArgumentError(f"{name} must be a sequence of non-empty strings, got {value!r}")

@@ -29,6 +29,7 @@ from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
+from langchain_sift.language_models.objectives import training_texts
 from langchain_sift.language_models.vllm_errors import (
     check_loaded,
     may_have_arrived,
@@ -262,7 +263,7 @@ def create_vllm_chain(
 
 
 def _request(model: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
-    texts = [document.page_content for document in documents]
+    texts = training_texts(documents, model.finetune, model.engine.language_model)
     skip_reason = too_little_to_gain(documents, model.finetune.min_gain)
     return model.engine.request(
         texts, config=model.finetune, keep_adapter=True, skip_reason=skip_reason

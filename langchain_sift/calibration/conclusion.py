@@ -139,6 +139,7 @@ def _settings(
         protocol=protocol,
         seed=config.seed,
         target_modules=config.target_modules,
+        objective=config.objective,
         steps_per_document=config.steps_per_document,
     )
     return CalibratedSettings(fine_tuning=tuned)

@@ -38,14 +38,19 @@ class HeldOut:
     query: Array
     """Unit vector of the query, shape (d,)."""
 
-    texts: tuple[str, ...]
-    """Texts of the n candidates, nearest first."""
+    documents: tuple[Document, ...]
+    """The n candidates, nearest first."""
 
     embeddings: Array
     """Vectors of the candidates, shape (n, d)."""
 
     kernel: Kernel = field(default_factory=Kernel)
     """Kernel of SIFT."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the candidates."""
+        return tuple(document.page_content for document in self.documents)
 
     def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
         """Choose candidates with SIFT for fine-tuning; return their indices, with repeats."""
@@ -93,7 +98,7 @@ def hold_out(
             )
         except ArgumentError:  # the text is too short to be predicted
             continue
-        if prompt.texts:
+        if prompt.documents:
             held_out.append(replace(prompt, kernel=kernel or prompt.kernel))
             on_prompt(len(held_out))
     if not held_out:
@@ -140,7 +145,7 @@ def hold_out_questions(
     for question in answered:
         task = PROTOCOLS["qa"](question)
         found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k, timeout=timeout)
-        if not found.texts:
+        if not found.documents:
             raise CorpusError("the store has no documents to train on: index some first")
         text = f"{question.text} {question.answers[0]}"
         tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
@@ -190,11 +195,11 @@ class _Found:
     """The candidates of a query, as in `HeldOut`."""
 
     query: Array
-    texts: tuple[str, ...]
+    documents: tuple[Document, ...]
     embeddings: Array
 
     def as_held_out(self, text: str, tokens: ScoredText, kernel: Kernel) -> HeldOut:
-        return HeldOut(text, tokens, self.query, self.texts, self.embeddings, kernel)
+        return HeldOut(text, tokens, self.query, self.documents, self.embeddings, kernel)
 
 
 def _candidates(
@@ -216,8 +221,7 @@ def _candidates(
             break
         count *= 2
     kept = others[:fetch_k]
-    texts = tuple(documents[n].page_content for n in kept)
-    return _Found(query, texts, candidates.embeddings[kept])
+    return _Found(query, tuple(documents[n] for n in kept), candidates.embeddings[kept])
 
 
 def _is_related(document: Document, other: Document) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.language_models.objectives import training_texts
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
 from langchain_sift.ttft.training.adapted_model import adapter_shape
@@ -142,9 +143,10 @@ class Trials:
         return ScoringTask([(tokens.without_documents(), tokens.target)], after=after)
 
     def _request(self, trial: Trial) -> Request:
-        texts = self.prompts[trial.prompt].texts
+        documents = self.prompts[trial.prompt].documents
+        chosen = [documents[index] for index in trial.documents]
         return self._engine_of(trial.config).request(
-            [texts[index] for index in trial.documents],
+            training_texts(chosen, trial.config, self.engine.language_model),
             self._scoring_task(trial.prompt, self.counts),
             config=trial.config,
         )

@@ -29,8 +29,8 @@ from rich.progress import (  # noqa: E402
 )
 
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
-from langchain_sift.checks import parse_target_modules  # noqa: E402
-from langchain_sift.config import FineTuneConfig  # noqa: E402
+from langchain_sift.checks import check_choice, parse_target_modules  # noqa: E402
+from langchain_sift.config import OBJECTIVES, FineTuneConfig  # noqa: E402
 from langchain_sift.errors import ArgumentError, SIFTError  # noqa: E402
 from langchain_sift.ttft.model.load_settings import LoadSettings  # noqa: E402
 from langchain_sift.ttft.model.names import join_gguf_file  # noqa: E402
@@ -163,6 +163,8 @@ def selection_options(
 
 def finetune_config(
     saved: CalibratedSettings | None,
+    *,
+    objective: str | None,
     learning_rate: float | None,
     lora_rank: int | None,
     target_modules: str | None,
@@ -170,6 +172,9 @@ def finetune_config(
 ) -> FineTuneConfig:
     """Return the config of fine-tuning; an option takes precedence over the saved value."""
     config = FineTuneConfig() if saved is None else saved.finetune_config()
+    if objective is not None:
+        check_choice("--objective", objective, OBJECTIVES)
+        config = replace(config, objective=objective)
     if lora_rank is not None:
         config = replace(config, lora_rank=lora_rank, lora_alpha=float(lora_rank))
     if target_modules is not None:

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 
 from langchain_sift.calibrated_settings import CalibratedSettings
-from langchain_sift.checks import parse_target_modules
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
     errors_in_one_line,
+    finetune_config,
     open_store,
     progress_bar,
 )
@@ -26,6 +26,7 @@ from langchain_sift.cli.options import (
     EmbeddingsOption,
     GgufFileOption,
     LabelKeyOption,
+    ObjectiveOption,
     QuantizationOption,
     StoreHeaderOption,
     StoreOption,
@@ -123,6 +124,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             "its second half).",
         ),
     ] = None,
+    objective: ObjectiveOption = None,
     lora_rank: Annotated[
         int | None,
         typer.Option(
@@ -179,6 +181,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 "--kernel": kernel,
                 "--length-scale": length_scale,
                 "--protocol": protocol,
+                "--objective": objective,
                 "--lora-rank": lora_rank,
                 "--target-modules": target_modules,
                 "--max-length": max_length,
@@ -204,7 +207,14 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 kernel=kernel,
                 length_scale=length_scale,
                 protocol=protocol,
-                finetune=_finetune(lora_rank, target_modules, max_length),
+                finetune=finetune_config(
+                    None,
+                    objective=objective,
+                    learning_rate=None,
+                    lora_rank=FineTuneConfig().lora_rank if lora_rank is None else lora_rank,
+                    target_modules=target_modules,
+                    max_length=max_length,
+                ),
                 share=share,
                 minutes=minutes,
                 seed=seed,
@@ -225,19 +235,6 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             typer.echo(f"settings: {out}")
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
-
-
-def _finetune(
-    lora_rank: int | None, target_modules: str | None, max_length: int | None
-) -> FineTuneConfig:
-    default = FineTuneConfig()
-    rank = default.lora_rank if lora_rank is None else lora_rank
-    return FineTuneConfig(
-        lora_rank=rank,
-        lora_alpha=float(rank),
-        target_modules=parse_target_modules(target_modules or str(default.target_modules)),
-        max_length=default.max_length if max_length is None else max_length,
-    )
 
 
 def _check_options(

@@ -63,6 +63,7 @@ from langchain_sift.cli.options import (
     MaxLengthOption,
     MaxMemoryOption,
     NoiseVarianceOption,
+    ObjectiveOption,
     QuantizationOption,
     SettingsOption,
     StoreHeaderOption,
@@ -114,6 +115,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     chain: ChainOption = None,
     scorer: ScorerOption = None,
     judge: JudgeOption = None,
+    objective: ObjectiveOption = None,
     learning_rate: LearningRateOption = None,
     lora_rank: LoraRankOption = None,
     target_modules: TargetModulesOption = None,
@@ -149,7 +151,14 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         source = source_of(location, collection, corpus, embeddings, loading)
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols)
-        finetune = finetune_config(saved, learning_rate, lora_rank, target_modules, max_length)
+        finetune = finetune_config(
+            saved,
+            objective=objective,
+            learning_rate=learning_rate,
+            lora_rank=lora_rank,
+            target_modules=target_modules,
+            max_length=max_length,
+        )
         retrievers, chains = import_named(retriever), import_named(chain)
         checked = ComparisonSettings(
             methods=parse_methods(

@@ -121,6 +121,14 @@ LearningRateOption = Annotated[
         "states.",
     ),
 ]
+ObjectiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Part of the documents that fine-tuning learns: text (all of it) or answer (the "
+        f"answers of questions and conversations). Default: {_DEFAULT.objective}.",
+    ),
+]
 LoraRankOption = Annotated[
     int | None,
     typer.Option(metavar="N", help=f"Rank of the adapter. Default: {_DEFAULT.lora_rank}."),

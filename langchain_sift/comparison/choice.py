@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from langchain_core.documents import Document
 
 from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.selection.arguments import Array
@@ -18,7 +19,9 @@ class MethodChoice:
     """The documents that a method chose for a prompt, in the order of choice."""
 
     chosen: tuple[ChosenDocument, ...]
-    texts: tuple[str, ...]
+    documents: tuple[Document, ...]
+    """The same as documents with their metadata."""
+
     prior_variance: float
 
     similarities: Array | None
@@ -38,11 +41,16 @@ class MethodChoice:
         return replace(
             self,
             chosen=self.chosen[:count],
-            texts=self.texts[:count],
+            documents=self.documents[:count],
             labels=self.labels[:count],
             sources=self.sources[:count],
             similarities=None if among is None else among[:count, :count],
         )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the documents."""
+        return tuple(document.page_content for document in self.documents)
 
     @property
     def redundancy(self) -> float:

@@ -16,12 +16,14 @@ from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.comparison.shared_work import SharedWork
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
-from langchain_sift.language_models.conversations import after_reasoning, for_conversation
+from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import distinct
+from langchain_sift.language_models.objectives import training_texts
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
+from langchain_sift.ttft.model.reasoning_markers import after_reasoning
 from langchain_sift.ttft.reasoning import ReasoningText
 
 logger = logging.getLogger(__name__)
@@ -117,14 +119,16 @@ class Measurer:
         task, method = measurement.task, measurement.method
         model = self.engine.language_model
         answer = self.settings.max_tokens if task.generates else 0
+        arguments = TemplateArguments(self.settings.chat_template_kwargs)
         tokens = ScoredText.of(
             task,
             model.tokenizer,
             model.context_length,
             answer=answer,
-            arguments=TemplateArguments(self.settings.chat_template_kwargs),
+            arguments=arguments,
         )
-        texts = [] if measurement.choice is None else list(measurement.choice.texts)
+        documents = () if measurement.choice is None else measurement.choice.documents
+        texts = [document.page_content for document in documents]
         context, in_context = tokens.without_documents(), []
         if method.adds_context:
             indices = distinct(texts)
@@ -137,10 +141,12 @@ class Measurer:
             )
             context = fitted.token_ids
             in_context = [indices[position] for position in fitted.used]
+        config = self.settings.finetune_for(method)
+        learned = documents[: measurement.most_documents] if method.fine_tunes else ()
         request = self.engine.request(
-            texts[: measurement.most_documents] if method.fine_tunes else [],
+            training_texts(learned, config, model, arguments),
             self._engine_task(measurement, tokens, context),
-            config=self.settings.finetune_for(method),
+            config=config,
         )
         shown = tuple(texts[index] for index in in_context)
         known = None

@@ -184,7 +184,7 @@ class Corpus:
                 ChosenDocument(self.ids[row], gain, variance, self.candidates.copies[row])
                 for row, gain, variance in chosen
             ),
-            texts=tuple(document.page_content for document in documents),
+            documents=tuple(documents),
             prior_variance=selection.prior_variance,
             similarities=vectors @ vectors.T,
             labels=tuple(map(self.label_of, documents)),
@@ -209,7 +209,7 @@ class Corpus:
         ids = [self.first_id(identifier(document)) for document in documents]
         return MethodChoice(
             chosen=tuple(ChosenDocument(name, math.nan, math.nan, 1) for name in ids),
-            texts=tuple(document.page_content for document in documents),
+            documents=tuple(documents),
             prior_variance=math.nan,
             similarities=self._similarities(ids),
             labels=tuple(map(self.label_of, documents)),

@@ -55,4 +55,5 @@ class SharedWork:
 
 def _training_of(request: Request) -> Hashable:
     """Return what the trained adapter depends on."""
-    return tuple(document.token_ids for document in request.documents), request.config
+    texts = tuple((document.token_ids, document.counted) for document in request.documents)
+    return texts, request.config

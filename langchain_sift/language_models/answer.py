@@ -20,13 +20,15 @@ from langchain_sift.language_models.call_settings import CallSettings, check_doc
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
+from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.records import describe_training
 from langchain_sift.language_models.runs import (
     achild_callbacks,
     adispatch_event,
     child_callbacks,
     dispatch_event,
 )
-from langchain_sift.retrieval.scores import gain_of, too_little_to_gain
+from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import (
     Engine,
     GenerationTask,
@@ -188,13 +190,10 @@ class Answer:
         self.call_opening = self.rules.call_opening(tokenizer, generation.reasoning)
         generation = self.rules.uncut(generation)
         task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
+        request = engine.request(settings.adapter, task, config=settings.finetune)
         if settings.adapter is not None or settings.retriever is not None:
-            return engine.request(settings.adapter, task, config=settings.finetune)
-        texts = [document.page_content for document in self._documents]
-        request = engine.request(
-            texts, task, config=settings.finetune, skip_reason=self._skip_reason()
-        )
-        return self._with_cached_adapter(engine, request)
+            return request
+        return self._with_documents(engine, request)
 
     def _fit_prompt(self, language_model: LanguageModel) -> FittedPrompt:
         settings, tokenizer = self._settings, language_model.tokenizer
@@ -212,7 +211,13 @@ class Answer:
         """Return the request with the retrieved documents."""
         self._documents = check_documents(documents, "the retriever's result")
         self._seconds_retrieval = time.perf_counter() - started
-        texts = [document.page_content for document in self._documents]
+        return self._with_documents(engine, request)
+
+    def _with_documents(self, engine: Engine, request: Request) -> Request:
+        settings = self._settings
+        texts = training_texts(
+            self._documents, settings.finetune, engine.language_model, settings.template
+        )
         request = engine.with_texts(request, texts, skip_reason=self._skip_reason())
         return self._with_cached_adapter(engine, request)
 
@@ -271,24 +276,10 @@ class Answer:
         training = self._outcome.training
         if self._settings.adapter is not None:  # its documents are those of another call
             training = replace(training, trained=(), skipped=(), truncated=())
-        ids = [document.id for document in self._documents]
         context = self._settings.context_record or self._prompt.record(self._settings.context)
         return {
             **context,
-            "documents": [ids[index] for index in training.trained],
-            "gains": [gain_of(self._documents[index]) for index in training.trained],
-            "skipped": [ids[index] for index in training.skipped],
-            "truncated": [ids[index] for index in training.truncated],
-            "steps": training.steps,
-            "tokens": training.tokens,
-            "losses": list(training.losses),
-            "update_norm": training.update_norm,
-            "drift": training.drift,
-            "ended": training.ended,
-            "layers": list(training.layers),
-            "left_out": list(training.left_out),
-            "weights": training.weights,
-            "fallback": training.fallback,
+            **describe_training(training, self._documents),
             "cached": self._cache_hit or self._settings.adapter is not None,
             "shortened": self._outcome.shortened,
             "seconds": {

@@ -15,6 +15,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import AnswerGroup
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
+from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.ttft import AdapterCache, Reservation, TrainedAdapter
 from langchain_sift.ttft.model.tokens import (
@@ -24,6 +25,7 @@ from langchain_sift.ttft.model.tokens import (
 )
 
 FINETUNE_SETTINGS = (
+    "objective",
     "learning_rate",
     "steps_per_document",
     "max_documents",
@@ -98,6 +100,9 @@ class CallSettings:
     finetune: FineTuneConfig
     generation: GenerationConfig
 
+    template: TemplateArguments | None
+    """Arguments for the chat template, if the model is a chat model."""
+
     conversation: bool
     """If True, the prompt is a conversation: reasoning is told from the answer, which also ends
     where the chat template would go on with another turn."""
@@ -119,11 +124,13 @@ class CallSettings:
 
     def max_training_tokens(self) -> int:
         """Return an upper bound of the training tokens, before any text is tokenized."""
-        if self.documents is not None:
+        if self.documents is not None and self.finetune.objective == "text":
             max_length = self.finetune.max_length
             lengths = [max_token_count(doc.page_content, max_length) for doc in self.documents]
             return training_tokens(lengths, self.finetune)
-        count = 0 if self.retriever is None else self._max_documents(self.retriever)
+        count = len(self.documents or ())
+        if self.retriever is not None:
+            count = self._max_documents(self.retriever)
         return max_training_tokens(count, self.finetune)
 
     def _max_documents(self, retriever: Retriever) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -35,22 +34,6 @@ def for_conversation(
         stop=(*config.stop, *turn_ends(tokenizer).strings),
         reasoning=markers_after(tokenizer, prompt),
     )
-
-
-def after_reasoning(
-    markers: ReasoningMarkers | None, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]
-) -> list[int]:
-    """Return a prompt that is followed by content: reasoning that it has begun is closed.
-
-    Args:
-        markers: The markers of reasoning. None means none.
-        tokenizer: The model's tokenizer.
-        prompt: Token ids of the prompt.
-    """
-    if markers is None or not markers.begun:
-        return list(prompt)
-    closing: Any = tokenizer(f"{markers.closing}\n\n", add_special_tokens=False, verbose=False)
-    return [*prompt, *closing["input_ids"]]
 
 
 def without_reasoning(turns: Sequence[Turn], markers: ReasoningMarkers) -> list[Turn]:

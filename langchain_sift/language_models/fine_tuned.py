@@ -53,6 +53,7 @@ from langchain_sift.language_models.context import FittedPrompt, fit_documents, 
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.sessions import alearn, check_adapter, learn
+from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.ttft import (
     AdapterCache,
@@ -369,6 +370,10 @@ class TestTimeFineTuning(BaseModel):
             max_length=self.finetune.max_length,
         )
 
+    def _template(self) -> TemplateArguments | None:
+        """Return the arguments for the chat template, if the model is a chat model."""
+        return None
+
     @abstractmethod
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         """Return the token ids of a prompt."""
@@ -486,6 +491,7 @@ class TestTimeFineTuning(BaseModel):
                 call if stop is None else {**call, "stop": stop},
                 keep_special_tokens=keep_special_tokens,
             ),
+            template=self._template(),
             conversation=conversation,
             timeout=timeout,
             cache=self.adapter_cache,

@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_sift.errors import ArgumentError, RequestTimeout, TrainingError
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
+from langchain_sift.language_models.objectives import training_texts
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
 
@@ -87,7 +88,7 @@ def _request(
 ) -> Request:
     checked = check_documents(documents, "the retriever's result")
     request = engine.request(
-        [document.page_content for document in checked],
+        training_texts(checked, settings.finetune, engine.language_model, settings.template),
         config=replace(settings.finetune, on_failure="raise"),
         keep_adapter=True,
         start=start,

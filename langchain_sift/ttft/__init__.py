@@ -15,6 +15,7 @@
 | `sampling`, `grammars`, `constrained_decoding` | the next token of an answer; its grammar |
 | `answer_room` | whether an answer's grammar fits into `max_tokens` |
 | `decoding`, `reasoning`, `stop_strings` | the text of an answer, and its end |
+| `documents` | the documents of a request, as token ids |
 | `adapter_cache` | trained adapters on disk |
 | `openmp`, `threads` | end OpenMP's helper threads; the number of threads of a command |
 | `memory` | estimate batches, and keep them within a limit |

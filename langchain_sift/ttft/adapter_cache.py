@@ -20,7 +20,7 @@ from langchain_sift.ttft.texts import digest_of
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
 # Part of each key: increase it when the same request would give another adapter.
-_VERSION = 1
+_VERSION = 2
 
 
 class AdapterCache:
@@ -60,7 +60,7 @@ class AdapterCache:
             request: The request, with its documents and its config.
         """
         config = json.dumps(asdict(request.config), sort_keys=True)
-        documents = [list(document.token_ids) for document in request.documents]
+        documents = [(document.token_ids, document.counted) for document in request.documents]
         return digest_of((str(_VERSION), self.tenant, base, config, json.dumps(documents)))
 
     def get(self, key: str) -> TrainedAdapter | None:

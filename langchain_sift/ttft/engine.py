@@ -28,17 +28,16 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong
 from langchain_sift.ttft.answer_room import check_room
 from langchain_sift.ttft.batching import Batcher
+from langchain_sift.ttft.documents import check_material, with_documents
 from langchain_sift.ttft.memory.budget import MemoryBudget
 from langchain_sift.ttft.memory.use import peak_bytes
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import tokenize_documents, training_tokens
+from langchain_sift.ttft.model.tokens import EncodedText
 from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.sampling import with_recommended
-from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
 from langchain_sift.ttft.training.adapted_model import adapter_shape
-from langchain_sift.ttft.training.gradient_check import check_gradients
 from langchain_sift.ttft.training.learning_rate import with_learning_rate
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
@@ -69,13 +68,12 @@ class Engine:
         self.admission = Admission(self.limits)
         self.memory = MemoryBudget(language_model, config, self.limits.max_memory_gb)
         """Estimates of the memory that batches need."""
-        self._vocabulary = language_model.vocabulary_size
         self._worker = Worker(language_model, config, self.memory)
         self._batcher = Batcher(self._worker.run, self._worker.rest, self.admission, self.limits)
 
     def request(
         self,
-        texts: Sequence[str] | TrainedAdapter | None = None,
+        texts: Sequence[str | EncodedText] | TrainedAdapter | None = None,
         task: Task | None = None,
         *,
         config: FineTuneConfig | None = None,
@@ -124,7 +122,11 @@ class Engine:
         return self.with_texts(request, texts, skip_reason=skip_reason)
 
     def with_texts(
-        self, request: Request, texts: Sequence[str], *, skip_reason: str | None = None
+        self,
+        request: Request,
+        texts: Sequence[str | EncodedText],
+        *,
+        skip_reason: str | None = None,
     ) -> Request:
         """Tokenize documents and add them to a request that has none.
 
@@ -135,36 +137,13 @@ class Engine:
 
         Raises:
             MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
-            ArgumentError: If a token is not in the model's vocabulary, or no gradient passes the
-                model.
+            ArgumentError: If the texts do not fit the objective, a token is not in the model's
+                vocabulary, or no gradient passes the model.
         """
-        check_texts("texts", texts)
+        check_material(texts, request.config)
         if skip_reason is not None:
             return replace(request, skip_reason=skip_reason)
-        config = request.config
-        documents = tokenize_documents(
-            self.language_model.tokenizer,
-            texts,
-            max_length=min(config.max_length, self.language_model.context_length),
-            max_documents=config.max_documents,
-        )
-        if documents:
-            check_gradients(self.language_model, self.config.target_modules)
-        for document in documents:
-            self._check_vocabulary(document.token_ids)
-        # Tokenization ends with the last document of `max_documents`.
-        is_full = len(documents) == config.max_documents
-        examined = documents[-1].index + 1 if is_full else len(texts)
-        skipped = set(range(examined)).difference(document.index for document in documents)
-        return self._fitting(
-            replace(
-                request,
-                documents=documents,
-                training_tokens=training_tokens([len(d.token_ids) for d in documents], config),
-                skipped=tuple(sorted(skipped)),
-                omitted=len(texts) - examined,
-            )
-        )
+        return self._fitting(with_documents(request, texts, self.language_model))
 
     def _fitting(self, request: Request) -> Request:
         self.memory.check(request)
@@ -237,7 +216,7 @@ class Engine:
                 # langchain-openai recognizes these words in the error of a server.
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
             raise ArgumentError(f"the prompt {bounds}")
-        self._check_vocabulary(task.prompt)
+        self.language_model.check_token_ids(task.prompt)
         config = with_recommended(task.config, self.language_model.model)
         max_tokens = min(config.max_tokens, limit - length)
         check_room(self.language_model, task, max_tokens)
@@ -251,15 +230,7 @@ class Engine:
                     f"context and target must have at least one token each, and {limit} together, "
                     f"got {len(context)} and {len(target)}"
                 )
-            self._check_vocabulary([*context, *target])
-
-    def _check_vocabulary(self, token_ids: Sequence[int]) -> None:
-        # On a GPU, one index beyond the embeddings breaks the whole process.
-        for token_id in (min(token_ids), max(token_ids)):
-            if not 0 <= token_id < self._vocabulary:
-                raise ArgumentError(
-                    f"token {token_id} is not in the model's vocabulary of {self._vocabulary}"
-                )
+            self.language_model.check_token_ids([*context, *target])
 
     def status(self) -> EngineStatus:
         """Return the current load and the number of quarantines."""

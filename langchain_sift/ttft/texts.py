@@ -12,14 +12,21 @@ from langchain_sift.errors import ArgumentError
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def check_texts(name: str, texts: Any) -> None:
+def check_texts(name: str, texts: Any, *, encoded: type = str) -> None:
     """Reject everything but a sequence of texts; a single text would be a sequence of letters.
+
+    Args:
+        name: The name of the argument, for the message.
+        texts: The argument.
+        encoded: Another type that stands for a text.
 
     Raises:
         ArgumentError: If it is not a sequence of texts.
     """
     is_sequence = isinstance(texts, Iterable) and not isinstance(texts, str)
-    others = [text for text in texts if not isinstance(text, str)] if is_sequence else [texts]
+    others = (
+        [text for text in texts if not isinstance(text, str | encoded)] if is_sequence else [texts]
+    )
     if others:
         got = "one text" if isinstance(texts, str) else f"a {type(others[0]).__name__}"
         raise ArgumentError(f"{name} must be a sequence of texts, got {got}")

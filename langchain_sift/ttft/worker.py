@@ -212,7 +212,8 @@ class Worker:
         ticket, request = job.ticket, job.ticket.request
         documents = [] if skip_reason else request.documents
         if max_length is not None:
-            documents = [document.truncate(max_length) for document in documents]
+            cut = [document.truncate(max_length) for document in documents]
+            documents = [document for document in cut if document.counted != ()]
         return TrainingTask(
             documents=documents,
             config=request.config,

@@ -18,7 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from langchain_sift.ttft.answering.key_values import KeyValues, can_join, can_skip, joined
 from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
-from langchain_sift.ttft.training.trainer import split_into_passes
+from langchain_sift.ttft.training.passes import split_into_passes
 
 TOKENS_PER_PASS = 32
 """Cost of one more pass over the model, as a number of padding tokens."""

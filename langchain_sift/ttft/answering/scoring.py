@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 from langchain_sift.ttft.answering.key_values import KeyValues
 from langchain_sift.ttft.answering.reading import TOKENS_PER_PASS, Reader, Route, read_prompts
 from langchain_sift.ttft.requests import Pairs
-from langchain_sift.ttft.training.loss import make_targets, row_losses
+from langchain_sift.ttft.training.loss import row_losses
+from langchain_sift.ttft.training.targets import make_targets
 
 # Maximum number of tokens in the copies of a cache, for texts that follow the same prompt.
 _TOKENS_AT_ONCE = 16_384
@@ -101,7 +102,7 @@ def _nats_of(
     copied = state.select([text.row for text in texts])
     targets = make_targets(
         [text.tokens for text in texts],
-        first=[max(1, text.first) for text in texts],
+        counted=[range(max(1, text.first), len(text.tokens)) for text in texts],
         mean=False,
         device=model.device,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,19 @@ class LanguageModel:
     def vocabulary_size(self) -> int:
         """Number of token ids that the model can read."""
         return int(self._embeddings.num_embeddings)
+
+    def check_token_ids(self, token_ids: Sequence[int]) -> None:
+        """Check that the model knows all tokens.
+
+        Raises:
+            ArgumentError: If it does not. On a GPU, one index beyond the embeddings would break the
+                whole process.
+        """
+        for token_id in (min(token_ids), max(token_ids)):
+            if not 0 <= token_id < self.vocabulary_size:
+                raise ArgumentError(
+                    f"token {token_id} is not in the model's vocabulary of {self.vocabulary_size}"
+                )
 
     @property
     def device(self) -> torch.device:

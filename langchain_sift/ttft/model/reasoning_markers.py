@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -55,6 +56,22 @@ def markers_after(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> 
     markers = reasoning_markers(tokenizer)
     tail = str(tokenizer.decode([*prompt[-_TAIL:]], clean_up_tokenization_spaces=False))
     return replace(markers, begun=tail.rstrip().endswith(markers.opening))
+
+
+def after_reasoning(
+    markers: ReasoningMarkers | None, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]
+) -> list[int]:
+    """Return a prompt that is followed by content: reasoning that it has begun is closed.
+
+    Args:
+        markers: The markers of reasoning. None means none.
+        tokenizer: The model's tokenizer.
+        prompt: Token ids of the prompt.
+    """
+    if markers is None or not markers.begun:
+        return list(prompt)
+    closing: Any = tokenizer(f"{markers.closing}\n\n", add_special_tokens=False, verbose=False)
+    return [*prompt, *closing["input_ids"]]
 
 
 def may_reason(tokenizer: PreTrainedTokenizerBase, markers: ReasoningMarkers | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,16 @@ _CHARACTERS_PER_TOKEN = 32
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedText:
+    """A text as token ids, of which only some count in the loss."""
+
+    token_ids: tuple[int, ...]
+
+    counted: tuple[int, ...]
+    """Indices of the tokens that count, ascending; never 0, for the first has none before it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenizedDocument:
     """A document to train on, as token ids."""
 
@@ -33,16 +43,24 @@ class TokenizedDocument:
     truncated: bool
     """If True, the end of the text was cut off."""
 
+    counted: tuple[int, ...] | None = None
+    """As in `EncodedText`. None means all tokens but the first."""
+
+    def teaches_as(self, other: TokenizedDocument) -> bool:
+        """Return True if a step on another document has the same gradient."""
+        return self.token_ids == other.token_ids and self.counted == other.counted
+
     def truncate(self, max_length: int) -> TokenizedDocument:
         """Return the document with at most `max_length` tokens."""
         if len(self.token_ids) <= max_length:
             return self
-        return TokenizedDocument(self.index, self.token_ids[:max_length], truncated=True)
+        counted = self.counted and tuple(index for index in self.counted if index < max_length)
+        return replace(self, token_ids=self.token_ids[:max_length], truncated=True, counted=counted)
 
 
 def tokenize_documents(
     tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[str],
+    texts: Sequence[str | EncodedText],
     *,
     max_length: int,
     max_documents: int | None = None,
@@ -55,7 +73,7 @@ def tokenize_documents(
     Args:
         tokenizer: The tokenizer of the model.
         texts: The texts. Those with fewer than two tokens are skipped: their index is missing from
-            the result.
+            the result. Encoded texts stay as they are, but for the cut.
         max_length: Number of tokens at which a document is cut.
         max_documents: Number of documents at which to stop. Later texts are not read. None means
             no limit.
@@ -65,11 +83,17 @@ def tokenize_documents(
     for index, text in enumerate(texts):
         if len(documents) == max_documents:
             break
+        if isinstance(text, EncodedText):
+            encoded = TokenizedDocument(
+                index, text.token_ids, truncated=False, counted=text.counted
+            )
+            documents.append(encoded.truncate(max_length))
+            continue
         _, token_ids = _beginning_of(tokenizer, text, max_length)
         if len(token_ids) < 2:
             continue
-        whole = (*start, *token_ids)
-        documents.append(TokenizedDocument(index, whole[:max_length], len(whole) > max_length))
+        whole = TokenizedDocument(index, (*start, *token_ids), truncated=False)
+        documents.append(whole.truncate(max_length))
     return documents
 
 

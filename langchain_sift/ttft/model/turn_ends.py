@@ -52,6 +52,15 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
     return TurnEnds(frozenset(control.ids[name] for name in names if name not in within))
 
 
+@once_per_tokenizer
+def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the first control token after an answer, by default that of the end of a text."""
+    ends = turn_ends(tokenizer).token_ids
+    control = control_tokens(tokenizer)
+    written = (control.ids[name] for name in control.names_in(_between(tokenizer)))
+    return next((token_id for token_id in written if token_id in ends), tokenizer.eos_token_id)
+
+
 def answer_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the tokens that end an answer.
 

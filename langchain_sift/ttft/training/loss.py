@@ -8,8 +8,7 @@ time, never for all positions by the whole vocabulary.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -18,58 +17,13 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from langchain_sift.ttft.training.output_layer import OutputLayer
+from langchain_sift.ttft.training.targets import Targets, make_targets
+from langchain_sift.ttft.training.top_logits import TopLogits, divergence
 
 # Number of float32 logits that each thread works on at once: they stay in its cache.
 _CHUNK = 1 << 17
 
 _WITHOUT_CACHE = MappingProxyType({"use_cache": False})
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The tokens of a batch, b rows of t token ids, and their weights in the loss."""
-
-    token_ids: torch.Tensor
-    """Shape (b, t), padded on the right, where a causal model does not attend."""
-
-    weights: torch.Tensor
-    """Shape (b, t - 1): the weight of position i's loss, which is on token i + 1."""
-
-    counted: torch.Tensor | None
-    """Flat indices of the positions with nonzero weight. None means all positions."""
-
-
-def make_targets(
-    rows: Sequence[Sequence[int]],
-    *,
-    first: Sequence[int] | None = None,
-    mean: bool,
-    length: int | None = None,
-    device: torch.device,
-) -> Targets:
-    """Make one batch of the rows.
-
-    Args:
-        rows: Token ids, at least two per row.
-        first: Index of the first token of each row that counts. None means the second token.
-        mean: If True, a row's loss is the mean over its tokens, otherwise their sum.
-        length: t, at least the longest row's length. None means exactly that length.
-        device: The device of the model.
-    """
-    length = length or max(len(row) for row in rows)
-    token_ids = torch.zeros(len(rows), length, dtype=torch.long)
-    # Not the default dtype of the process: another thread may change it while it loads a model.
-    weights = torch.zeros(len(rows), length - 1, dtype=torch.float32)
-    for number, row in enumerate(rows):
-        start = first[number] if first else 1
-        token_ids[number, : len(row)] = torch.tensor(row)
-        weights[number, start - 1 : len(row) - 1] = 1.0 / (len(row) - start) if mean else 1.0
-    counted = None if bool((weights != 0).all()) else weights.flatten().nonzero()[:, 0]
-    return Targets(
-        token_ids.to(device),
-        weights.to(device),
-        counted if counted is None else counted.to(device),
-    )
 
 
 def row_losses(
@@ -119,7 +73,7 @@ def negative_log_likelihoods(
     """
     targets = make_targets(
         [[*context, *target] for context, target in pairs],
-        first=[len(context) for context, _ in pairs],
+        counted=[range(len(context), len(context) + len(target)) for context, target in pairs],
         mean=False,
         device=model.device,
     )
@@ -146,7 +100,7 @@ class _RowLosses(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_states = torch.empty_like(states)
         work = _from_logits if head is None else functools.partial(_from_states, head)
-        nats = work(states, tokens[:, None], weights[:, None], of_states)
+        nats = _apart(work, states, tokens[:, None], weights[:, None], of_states, targets=targets)
         losses = torch.zeros(rows, dtype=torch.float32, device=flat.device)
         losses.index_add_(0, row_of if counted is None else row_of[counted], nats * weights)
         if of_states is not None and counted is not None:
@@ -165,10 +119,35 @@ class _RowLosses(torch.autograd.Function):
         return scaled.view(ctx.shape), None, None
 
 
+def _apart(
+    work: Callable[..., torch.Tensor],
+    states: torch.Tensor,
+    tokens: torch.Tensor,
+    weights: torch.Tensor,
+    of_states: torch.Tensor | None,
+    *,
+    targets: Targets,
+) -> torch.Tensor:
+    """Do the work on the positions of a teacher apart from that on the others."""
+    if targets.teacher is None:
+        return work(states, tokens, weights, of_states)
+    others = torch.ones(len(states), dtype=torch.bool, device=states.device)
+    others[targets.taught] = False
+    nats = torch.empty(len(states), dtype=torch.float32, device=states.device)
+    own = others.nonzero()[:, 0]
+    for at, labels in ((own, tokens[own]), (targets.taught, targets.teacher)):
+        if at is not None and len(at):
+            out = None if of_states is None else states.new_empty(len(at), states.shape[1])
+            nats[at] = work(states[at], labels, weights[at], out)
+            if of_states is not None and out is not None:
+                of_states[at] = out
+    return nats
+
+
 def _from_states(
     head: OutputLayer,
     states: torch.Tensor,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | TopLogits,
     weights: torch.Tensor,
     of_states: torch.Tensor | None,
 ) -> torch.Tensor:
@@ -177,7 +156,7 @@ def _from_states(
     Args:
         head: The output layer.
         states: Hidden states, shape (n, width).
-        tokens: Shape (n, 1).
+        tokens: Shape (n, 1); or a teacher's in their place.
         weights: Those of the gradient, shape (n, 1).
         of_states: Gets the gradient of the states. None means that there is none.
     """
@@ -200,7 +179,7 @@ def _from_states(
 
 def _from_logits(
     logits: torch.Tensor,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | TopLogits,
     weights: torch.Tensor,
     of_logits: torch.Tensor | None,
 ) -> torch.Tensor:
@@ -210,7 +189,7 @@ def _from_logits(
 
 def _through_softmax(
     logits: torch.Tensor,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | TopLogits,
     weights: torch.Tensor,
     out: torch.Tensor | None,
     head: OutputLayer | None,
@@ -240,7 +219,7 @@ def _through_softmax(
 
 def _in_place(
     logits: torch.Tensor,
-    tokens: torch.Tensor,
+    tokens: torch.Tensor | TopLogits,
     weights: torch.Tensor,
     out: torch.Tensor | None,
     head: OutputLayer | None,
@@ -254,15 +233,30 @@ def _in_place(
         logits.div_(head.cap).tanh_()
         slope = 1.0 - logits.square()  # of the hyperbolic tangent
         logits.mul_(head.cap)
-    of_token = logits.gather(1, tokens)
-    largest = logits.amax(dim=1, keepdim=True)
-    total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
-    log_p = of_token - largest - total.log()
+    if isinstance(tokens, TopLogits):
+        nats = divergence(logits, tokens, weights)
+    else:
+        nats = _cross_entropy(logits, tokens, None if out is None else weights)
     if out is not None:
-        # d loss / d logits = softmax - one-hot (Bishop 2006, eq. 4.109)
-        logits.mul_(weights / total).scatter_(1, tokens, log_p.expm1() * weights)
         if slope is not None:
             logits.mul_(slope)
         if out.data_ptr() != logits.data_ptr():
             out.copy_(logits)
+    return nats
+
+
+def _cross_entropy(
+    logits: torch.Tensor, tokens: torch.Tensor, weights: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the negative log-likelihood of each row's token; replace the logits by its gradient.
+
+    Without weights there is no gradient.
+    """
+    of_token = logits.gather(1, tokens)
+    largest = logits.amax(dim=1, keepdim=True)
+    total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
+    log_p = of_token - largest - total.log()
+    if weights is not None:
+        # d loss / d logits = softmax - one-hot (Bishop 2006, eq. 4.109)
+        logits.mul_(weights / total).scatter_(1, tokens, log_p.expm1() * weights)
     return -log_p[:, 0]

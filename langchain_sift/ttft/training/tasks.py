@@ -118,8 +118,8 @@ class TrainingTask:
     taken: int = field(default=0, init=False)
     """Number of steps begun."""
 
-    token_ids: tuple[int, ...] = field(default=(), init=False)
-    """Token ids of the current step's document."""
+    document: TokenizedDocument = field(init=False, repr=False)
+    """The current step's document, once a step is begun."""
 
     is_fresh: bool = field(default=True, init=False)
     """If True, the current step computes its gradient; otherwise it uses the last step's again."""
@@ -154,8 +154,10 @@ class TrainingTask:
         elif self._stopped:
             self.ended = "the request was cancelled or its time was up"
         else:
-            last, self.token_ids = self.token_ids, self._plan[self.taken].token_ids
-            self._repeats = self._repeats + 1 if self.token_ids == last else 0
+            document = self._plan[self.taken]
+            repeats = self.taken > 0 and document.teaches_as(self.document)
+            self._repeats = self._repeats + 1 if repeats else 0
+            self.document = document
             # HullFT, arXiv 2605.30337: compute the gradient of a repeat every r-th time only.
             self.is_fresh = self._repeats % self.config.gradient_reuse == 0
             self.taken += 1

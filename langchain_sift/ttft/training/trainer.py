@@ -19,13 +19,16 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.experts import LowRankExperts
 from langchain_sift.ttft.training.learning_rate import with_learning_rate
-from langchain_sift.ttft.training.loss import Targets, backward, make_targets
+from langchain_sift.ttft.training.loss import backward
 from langchain_sift.ttft.training.output_layer import linear_head
+from langchain_sift.ttft.training.passes import split_into_passes
 from langchain_sift.ttft.training.slots import Slots
+from langchain_sift.ttft.training.targets import Targets, make_targets
 from langchain_sift.ttft.training.tasks import TrainingRecord, TrainingTask, record_losses
 
 # Cost of one more pass over the model, as a number of padding tokens.
@@ -167,10 +170,10 @@ class Trainer:
         task_of = {task.slot: task for task in active}
         lengths = [0] * (1 + max(task_of))
         for task in active:
-            lengths[task.slot] = len(task.token_ids) if task.is_fresh else 0
+            lengths[task.slot] = len(task.document.token_ids) if task.is_fresh else 0
         for first, last in split_into_passes(lengths, overhead=_TOKENS_PER_PASS):
-            rows = [task_of[slot].token_ids for slot in range(first, last)]
-            for slot, loss in enumerate(self._gradients(first, rows), start=first):
+            documents = [task_of[slot].document for slot in range(first, last)]
+            for slot, loss in enumerate(self._gradients(first, documents), start=first):
                 task_of[slot].loss = loss
         norms = {task.slot: task.config.max_gradient_norm for task in active}
         if self._recorder is None:
@@ -179,27 +182,27 @@ class Trainer:
             self._recorder.run(tuple(norms.items()), lambda: self.slots.step(norms))
         return torch.stack([task.loss for task in active])
 
-    def _gradients(self, first: int, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _gradients(self, first: int, documents: Sequence[TokenizedDocument]) -> torch.Tensor:
         """Compute the gradients of the slots from `first` on, one per row; return their losses."""
-        self.slots.use(first, first + len(rows))
+        self.slots.use(first, first + len(documents))
         # A layer that no token reaches adds nothing: remove the last pass's gradients.
-        self.slots.clear_gradients(first, first + len(rows))
+        self.slots.clear_gradients(first, first + len(documents))
         if self._recorder is None:
-            targets = make_targets(rows, mean=True, device=self._model.device)
+            targets = _targets(documents, self._model.device)
             return backward(self._model, self.head, targets)
-        targets = self._recorded_targets(rows)
+        targets = self._recorded_targets(documents)
         losses = self._recorder.run(
             (first, *targets.token_ids.shape), lambda: backward(self._model, self.head, targets)
         )
         assert losses is not None  # noqa: S101 - `backward` returns them
         return losses.clone()  # the next replay writes to the same memory
 
-    def _recorded_targets(self, rows: Sequence[Sequence[int]]) -> Targets:
-        """Copy the rows into the tensors that the recording of their shape reads."""
-        longest = max(len(row) for row in rows)
+    def _recorded_targets(self, documents: Sequence[TokenizedDocument]) -> Targets:
+        """Copy the documents into the tensors that the recording of their shape reads."""
+        longest = max(len(document.token_ids) for document in documents)
         length = _BUCKET * math.ceil(longest / _BUCKET)
-        targets = make_targets(rows, mean=True, length=length, device=torch.device("cpu"))
-        shape = (len(rows), length)
+        targets = _targets(documents, torch.device("cpu"), length)
+        shape = (len(documents), length)
         if shape not in self._inputs:
             device = self._model.device
             self._inputs[shape] = Targets(
@@ -240,6 +243,18 @@ class Trainer:
         return norm
 
 
+def _targets(
+    documents: Sequence[TokenizedDocument], device: torch.device, length: int | None = None
+) -> Targets:
+    return make_targets(
+        [document.token_ids for document in documents],
+        counted=[document.counted for document in documents],
+        mean=True,
+        length=length,
+        device=device,
+    )
+
+
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Make each layer store its inputs only, and recompute the rest in the backward pass.
 
@@ -254,42 +269,3 @@ def _checkpointed(forward: Callable[..., object], *args: object, **kwargs: objec
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(functools.partial(forward, **kwargs), *args, use_reentrant=False)
-
-
-def split_into_passes(lengths: Sequence[int], *, overhead: int) -> list[tuple[int, int]]:
-    """Split a row of documents into passes with the least computation, padding included.
-
-    A pass is a run of neighbours, padded to the longest of them. Dynamic programming over the
-    end of the last pass.
-
-    Args:
-        lengths: Number of tokens of each slot's document. 0 means no document, in no pass.
-        overhead: Cost of one more pass, in tokens.
-
-    Returns:
-        First slot of each pass, and the slot after its last.
-    """
-    # best[i]: the lowest cost of the first i slots, and the start of their last pass.
-    best: list[tuple[float, int]] = [(0.0, 0)]
-    for last in range(1, len(lengths) + 1):
-        if lengths[last - 1] == 0:
-            best.append((best[last - 1][0], last))
-            continue
-        choices = []
-        longest = 0
-        for first in range(last - 1, -1, -1):
-            if lengths[first] == 0:
-                break
-            longest = max(longest, lengths[first])
-            choices.append((best[first][0] + overhead + longest * (last - first), first))
-        best.append(min(choices))
-    passes = []
-    end = len(lengths)
-    while end > 0:
-        start = best[end][1]
-        if start == end:
-            end -= 1
-        else:
-            passes.append((start, end))
-            end = start
-    return passes[::-1]

@@ -15,11 +15,11 @@ from langchain_sift.ttft.training import loss as module
 from langchain_sift.ttft.training import output_layer
 from langchain_sift.ttft.training.loss import (
     _RowLosses,
-    make_targets,
     negative_log_likelihoods,
     row_losses,
 )
 from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
+from langchain_sift.ttft.training.targets import make_targets
 
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_of_each_row(
 def test_the_loss_sums_over_the_targets_only() -> None:
     logits = torch.randn(1, 5, 11)
     row = [1, 2, 3, 4, 5, 6]
-    targets = make_targets([row], first=[3], mean=False, device=CPU)
+    targets = make_targets([row], counted=[range(3, 6)], mean=False, device=CPU)
     expected = F.cross_entropy(logits[0, 2:], torch.tensor(row[3:]), reduction="sum")
     torch.testing.assert_close(_RowLosses.apply(logits, None, targets)[0], expected)
 

@@ -18,7 +18,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Outcome, ScoringTask
 from langchain_sift.ttft.training.adapted_model import base_norm
-from langchain_sift.ttft.training.trainer import split_into_passes
+from langchain_sift.ttft.training.passes import split_into_passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

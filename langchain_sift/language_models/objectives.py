@@ -1,0 +1,57 @@
+"""Turn documents into what a model learns from, by the objective of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_core.documents import Document
+
+from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.conversation_documents import conversation_of, named
+from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.ttft import LanguageModel
+from langchain_sift.ttft.model.tokens import EncodedText
+
+
+def training_texts(
+    documents: Sequence[Document],
+    config: FineTuneConfig,
+    language_model: LanguageModel,
+    arguments: TemplateArguments | None = None,
+) -> Sequence[str | EncodedText]:
+    """Return the texts to train on, in order: with the objective "answer", with marked answers.
+
+    Args:
+        documents: The documents, most informative first.
+        config: The settings of the training.
+        language_model: The model.
+        arguments: Further arguments for its chat template.
+
+    Raises:
+        ArgumentError: If a document does not fit the objective; the message names it. If the
+            objective needs a chat template, and there is none.
+    """
+    if config.objective == "text":
+        return [document.page_content for document in documents]
+    if documents and not language_model.tokenizer.chat_template:
+        raise ArgumentError(
+            "the model's tokenizer has no chat template, which objective='answer' needs: use a "
+            "chat model, set tokenizer.chat_template, or train with objective='text'"
+        )
+    longest = min(config.max_length, language_model.context_length)
+    texts = []
+    for index, document in enumerate(documents):
+        messages = conversation_of(document, index)
+        try:
+            text = encode_conversation(language_model.tokenizer, messages, arguments)
+        except ArgumentError as error:
+            raise ArgumentError(f"{named(document, index)} cannot be learned: {error}") from error
+        if text.counted[0] >= longest:
+            raise ArgumentError(
+                f"{named(document, index)} has no answer within its first {longest} tokens: raise "
+                "max_length, shorten its question, or train with objective='text'"
+            )
+        texts.append(text)
+    return texts
