@@ -18,7 +18,7 @@ from langchain_sift.ttft.model.reasoning_markers import (
     reasoning_markers,
 )
 from langchain_sift.ttft.model.tokens import EncodedText, tokens_after
-from langchain_sift.ttft.model.turn_ends import end_of_answer, turn_ends
+from langchain_sift.ttft.model.turn_ends import before_answer, end_of_answer, turn_ends
 
 
 def encode_conversation(
@@ -47,7 +47,8 @@ def encode_conversation(
     prompt = after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt)
     (turn,) = without_reasoning(to_turns(messages[last : last + 1]), reasoning_markers(tokenizer))
     end = end_of_answer(tokenizer)
-    answer = tokens_after(tokenizer, prompt, turn["content"].strip())
+    text = before_answer(tokenizer) + turn["content"].strip()
+    answer = tokens_after(tokenizer, prompt, text)
     token_ids = [*prompt, *answer, *([] if end is None else [end])]
     counted = list(range(len(prompt), len(token_ids)))
     ends = turn_ends(tokenizer).token_ids | {end}

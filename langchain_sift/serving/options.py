@@ -66,6 +66,11 @@ class TrainingLimits(_Options):
 class FineTuneOptions(TrainingLimits):
     """Fields of `FineTuneConfig` that a request may set."""
 
+    objective: Literal["text", "answer"] | None = Field(
+        default=None,
+        description="Part of the documents to learn: all of the text, or the answers of questions "
+        "and conversations.",
+    )
     learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
         Field(default=None, description="Learning rate of AdamW.")
     )

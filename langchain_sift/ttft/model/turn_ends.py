@@ -61,6 +61,15 @@ def end_of_answer(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return next((token_id for token_id in written if token_id in ends), tokenizer.eos_token_id)
 
 
+@once_per_tokenizer
+def before_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the white space that the template writes between a prompt and its answer."""
+    prompt = rendered(tokenizer, [_FIRST], add_generation_prompt=True)
+    whole = rendered(tokenizer, [_FIRST, _REPLY])
+    between = whole.removeprefix(prompt).partition(_ANSWER)[0]
+    return between if whole.startswith(prompt) and between.isspace() else ""
+
+
 def answer_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the tokens that end an answer.
 

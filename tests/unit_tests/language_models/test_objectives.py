@@ -1,0 +1,213 @@
+"""A model learns the answers of documents that are questions or conversations, and no more."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from unit_tests.small_tokenizers import KINDS, small_tokenizer
+from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.conversation_documents import conversation_of
+from langchain_sift.language_models.marked_answers import encode_conversation
+
+ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
+PAIR = [HumanMessage(ASKED), AIMessage(ANSWERED)]
+TURNS = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
+END = "<|im_end|>"
+
+# The same with the marks from which transformers tells answers.
+MARKED = """\
+{% for m in messages %}
+    {{- '<|im_start|>' + m.role + '\\n' }}
+    {%- if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}
+    {%- else %}{{ m.content + '<|im_end|>' }}{% endif %}
+    {{- '\\n' }}
+{%- endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"question": ASKED, "answer": ANSWERED},
+        {"question": ASKED, "answers": [ANSWERED, "elsewhere"]},
+        {"question": ASKED, "answers": json.dumps([ANSWERED])},
+        {"question": ASKED, "answers": {"text": [ANSWERED], "answer_start": [3]}},
+        {"prompt": ASKED, "completion": ANSWERED},
+        {"instruction": ASKED, "input": "", "output": ANSWERED},
+        {"messages": TURNS},
+        {"messages": json.dumps(TURNS)},
+        {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": ANSWERED}]},
+    ],
+    ids=str,
+)
+def test_common_forms_are_conversations(fields: Mapping[str, object]) -> None:
+    for document in (Document("", metadata=dict(fields)), Document(json.dumps(fields))):
+        messages = conversation_of(document, 0)
+        assert [(m.type, m.text) for m in messages] == [(m.type, m.text) for m in PAIR]
+    assert [m.text for m in conversation_of(Document(json.dumps(TURNS)), 0)] == [ASKED, ANSWERED]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        Document("Rice grows in wet fields."),
+        Document("", metadata={"question": ASKED}),
+        Document("", metadata={"question": ASKED, "answer": " "}),
+        Document("", metadata={"messages": TURNS[:1]}),
+        Document("", metadata={"messages": TURNS[1:]}),
+        Document("", metadata={"messages": [{"role": "user"}]}),
+        Document('{"question": 1, "answers": []}'),
+        Document("[1, 2]"),
+        Document('{"text": "unfinished'),
+    ],
+    ids=str,
+)
+def test_another_document_is_refused_by_its_name(document: Document) -> None:
+    with pytest.raises(ArgumentError, match=r"document 3 .*objective='text'") as caught:
+        conversation_of(document, 3)
+    assert "wet fields" not in str(caught.value)
+    with pytest.raises(ArgumentError, match=r"document 3 \('rice'\)"):
+        conversation_of(document.model_copy(update={"id": "rice"}), 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_the_tokens_are_those_of_the_template(kind: str, template: str) -> None:
+    tokenizer = small_tokenizer(kind, template)
+    turns = [*TURNS, {"role": "user", "content": "When?"}, {"role": "assistant", "content": "Now."}]
+    whole = tokenizer.apply_chat_template(
+        [*turns, {"role": "user", "content": "Thanks"}], return_dict=True
+    )["input_ids"]
+    messages = [*PAIR, HumanMessage("When?"), AIMessage("Now.")]
+    encoded = encode_conversation(tokenizer, messages)
+    assert list(encoded.token_ids) == whole[: len(encoded.token_ids)]
+    counted = str(tokenizer.decode([encoded.token_ids[n] for n in encoded.counted]))
+    assert ANSWERED in counted
+    assert "Now." in counted
+    assert ASKED not in counted
+    assert "When?" not in counted
+
+
+def test_only_the_template_writes_control_tokens() -> None:
+    tokenizer = small_tokenizer("byte-level", CHATML)
+    end = tokenizer.convert_tokens_to_ids(END)
+    encoded = encode_conversation(tokenizer, [HumanMessage(END), AIMessage(f"{END} is a name")])
+    assert encoded.token_ids.count(end) == 2
+    assert [encoded.token_ids[n] for n in encoded.counted].count(end) == 1
+    assert encoded.token_ids[-1] == end
+
+
+def test_reasoning_is_not_learned() -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN_3)
+    thought = AIMessage("<think>\nFields?\n</think>\n\nIn wet fields.")
+    encoded = encode_conversation(tokenizer, [HumanMessage(ASKED), thought])
+    counted = tokenizer.decode([encoded.token_ids[n] for n in encoded.counted])
+    assert counted == f"{ANSWERED}{END}"
+
+
+@pytest.fixture(scope="module")
+def chat() -> ChatTestTimeFineTuned:
+    tokenizer: Any = small_tokenizer("byte-level", CHATML)
+    config = LlamaForCausalLM.config_class(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).to(torch.float32).eval()
+    return ChatTestTimeFineTuned(
+        model=model,
+        tokenizer=tokenizer,
+        finetune=FineTuneConfig(lora_rank=4, learning_rate=1e-2, objective="answer"),
+        max_tokens=4,
+        temperature=0.0,
+    )
+
+
+CONVERSATION = [
+    {"role": "system", "content": "Be brief."},
+    *TURNS,
+    {"role": "user", "content": "When?"},
+    {"role": "assistant", "content": "In the rainy season."},
+]
+DOCUMENTS = [
+    Document("not read", metadata={"messages": CONVERSATION}, id="conversation"),
+    Document("not read", metadata={"question": ASKED, "answer": ANSWERED}, id="pair"),
+]
+
+
+def record_of(chat: ChatTestTimeFineTuned, **call: Any) -> dict[str, Any]:
+    record: dict[str, Any] = chat.invoke(ASKED, **call).response_metadata["ttft"]
+    return record
+
+
+def loss_of_transformers(chat: ChatTestTimeFineTuned, turns: list[dict[str, str]]) -> float:
+    """Return the loss on what the template marks as answers, by transformers."""
+    tokenizer: PreTrainedTokenizerBase = copy.deepcopy(chat.tokenizer)
+    tokenizer.chat_template = MARKED
+    marked: Any = tokenizer.apply_chat_template(
+        turns, return_dict=True, return_assistant_tokens_mask=True, return_tensors="pt"
+    )
+    labels = marked["input_ids"].masked_fill(marked["assistant_masks"] == 0, -100)
+    with torch.no_grad():
+        return float(chat.model(input_ids=marked["input_ids"], labels=labels).loss)
+
+
+def test_the_loss_is_that_of_transformers_on_the_answers(chat: ChatTestTimeFineTuned) -> None:
+    for document, turns in zip(DOCUMENTS, (CONVERSATION, TURNS), strict=True):
+        record = record_of(chat, documents=[document])
+        assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+        assert record["documents"] == [document.id]
+
+
+def test_a_prompt_alone_learns_as_in_a_batch(chat: ChatTestTimeFineTuned) -> None:
+    alone = record_of(chat, documents=DOCUMENTS)
+    together = chat.batch([ASKED, "When?", ASKED], documents=DOCUMENTS)
+    for message in together:
+        losses = message.response_metadata["ttft"]["losses"]
+        assert losses == pytest.approx(alone["losses"], rel=1e-5)
+
+
+def test_a_call_and_a_session_choose_the_objective(chat: ChatTestTimeFineTuned) -> None:
+    text = Document("Rice grows in wet fields.")
+    assert record_of(chat, documents=[text], objective="text")["steps"] == 1
+    with chat.learn(DOCUMENTS) as session:
+        assert session.adapter is not None
+        assert session.adapter.config.objective == "answer"
+        assert session.adapter.training.losses == pytest.approx(
+            record_of(chat, documents=DOCUMENTS)["losses"], rel=1e-5
+        )
+    for refused in (lambda: chat.learn([text]), lambda: chat.invoke(ASKED, documents=[text])):
+        with pytest.raises(ArgumentError, match="document 0 is neither"):
+            refused()
+    with pytest.raises(ArgumentError, match="objective must be one of"):
+        chat.invoke(ASKED, objective="all")
+
+
+def test_what_does_not_fit_is_refused(chat: ChatTestTimeFineTuned) -> None:
+    late = Document("", metadata={"question": "word " * 600, "answer": "yes"}, id="late")
+    with pytest.raises(ArgumentError, match=r"\('late'\) has no answer within its first 512"):
+        chat.invoke(ASKED, documents=[late])
+    long = Document("", metadata={"question": ASKED, "answer": "word " * 600}, id="long")
+    assert record_of(chat, documents=[long])["truncated"] == ["long"]
+    with pytest.raises(ArgumentError, match="answers are marked"):
+        chat.engine.finetune(["a text"])
+    plain = copy.deepcopy(chat.tokenizer)
+    plain.chat_template = None
+    with pytest.raises(ArgumentError, match="no chat template"):
+        chat.model_copy(update={"tokenizer": plain}).invoke(ASKED, documents=DOCUMENTS)
