@@ -243,8 +243,8 @@ class Answer:
         cache, adapter = self._settings.cache, outcome.adapter
         if cache is None or self._cache_key is None or adapter is None:
             return
-        # The configs differ if documents were cut for lack of memory.
-        if adapter.config == self._settings.finetune:
+        # The lengths differ if documents were cut for lack of memory.
+        if adapter.config.max_length == self._settings.finetune.max_length:
             cache.put(self._cache_key, adapter)
 
     def _event(self, step: Step) -> dict[str, object]:
