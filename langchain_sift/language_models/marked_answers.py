@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.chat_templates import render
@@ -19,6 +19,8 @@ from langchain_sift.ttft.model.reasoning_markers import (
 )
 from langchain_sift.ttft.model.tokens import EncodedText, tokens_after
 from langchain_sift.ttft.model.turn_ends import before_answer, end_of_answer, turn_ends
+
+_NEXT = HumanMessage("Thanks")  # after it, the answer before is an earlier one
 
 
 def encode_conversation(
@@ -43,19 +45,38 @@ def encode_conversation(
         ArgumentError: If the template refuses the conversation, or a message holds more than text.
     """
     *earlier, last = answers_in(messages)
+    ends = turn_ends(tokenizer).token_ids | {end_of_answer(tokenizer)}
     prompt = render(tokenizer, messages[:last], arguments=arguments)
-    prompt = after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt)
     (turn,) = without_reasoning(to_turns(messages[last : last + 1]), reasoning_markers(tokenizer))
-    end = end_of_answer(tokenizer)
-    text = before_answer(tokenizer) + turn["content"].strip()
-    answer = tokens_after(tokenizer, prompt, text)
-    token_ids = [*prompt, *answer, *([] if end is None else [end])]
-    counted = list(range(len(prompt), len(token_ids)))
-    ends = turn_ends(tokenizer).token_ids | {end}
+    answer = turn["content"].strip()
+    token_ids = render(tokenizer, [*messages[: last + 1], _NEXT], arguments=arguments)
+    span = _span(token_ids, prompt, ends)
+    if _letters(
+        str(tokenizer.decode([token_ids[n] for n in span], skip_special_tokens=True))
+    ) != _letters(answer):
+        # The template writes a prompt in another way once it is answered, as where it begins
+        # the reasoning; or it leaves out answers.
+        prompt = after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt)
+        end = end_of_answer(tokenizer)
+        written = tokens_after(tokenizer, prompt, before_answer(tokenizer) + answer)
+        token_ids = [*prompt, *written, *([] if end is None else [end])]
+        span = range(len(prompt), len(token_ids))
+    counted = [*span]
     for index in reversed(earlier):
         before = render(tokenizer, messages[:index], arguments=arguments)
-        following = range(len(before), len(prompt))
-        stop = next((n for n in following if token_ids[n] in ends), None)
-        if stop is not None and token_ids[: len(before)] == before:
-            counted[:0] = range(len(before), stop + 1)
-    return EncodedText(tuple(token_ids), tuple(counted))
+        counted[:0] = _span(token_ids[: len(prompt)], before, ends)
+    return EncodedText(tuple(token_ids[: span.stop]), tuple(counted))
+
+
+def _span(token_ids: Sequence[int], prompt: Sequence[int], ends: Collection[int | None]) -> range:
+    """Return the indices of the answer to a prompt, its end included; none without the prompt."""
+    first = len(prompt)
+    if list(token_ids[:first]) != list(prompt):
+        return range(first, first)
+    stop = next((n for n in range(first, len(token_ids)) if token_ids[n] in ends), first - 1)
+    return range(first, stop + 1)
+
+
+def _letters(text: str) -> str:
+    """Return a text without white space, which tokenizers add and remove."""
+    return "".join(text.split())
