@@ -161,9 +161,8 @@ def selection_options(
     return options
 
 
-def finetune_config(
+def finetuning(  # noqa: PLR0917 - the options of two commands, in their order
     saved: CalibratedSettings | None,
-    *,
     objective: str | None,
     learning_rate: float | None,
     lora_rank: int | None,

@@ -14,7 +14,7 @@ from langchain_sift.cli.app import (
     app,
     echo_for_programs,
     errors_in_one_line,
-    finetune_config,
+    finetuning,
     open_store,
     progress_bar,
 )
@@ -207,14 +207,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 kernel=kernel,
                 length_scale=length_scale,
                 protocol=protocol,
-                finetune=finetune_config(
-                    None,
-                    objective=objective,
-                    learning_rate=None,
-                    lora_rank=FineTuneConfig().lora_rank if lora_rank is None else lora_rank,
-                    target_modules=target_modules,
-                    max_length=max_length,
-                ),
+                finetune=_finetune(objective, lora_rank, target_modules, max_length),
                 share=share,
                 minutes=minutes,
                 seed=seed,
@@ -235,6 +228,13 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             typer.echo(f"settings: {out}")
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
+
+
+def _finetune(
+    objective: str | None, lora_rank: int | None, target_modules: str | None, max_length: int | None
+) -> FineTuneConfig:
+    rank = FineTuneConfig().lora_rank if lora_rank is None else lora_rank
+    return finetuning(None, objective, None, rank, target_modules, max_length)
 
 
 def _check_options(

@@ -14,7 +14,7 @@ from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
-    finetune_config,
+    finetuning,
     names_of,
     progress_bar,
     read_saved,
@@ -151,14 +151,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         source = source_of(location, collection, corpus, embeddings, loading)
         protocols = parse_protocols(names_of(protocol))
         default = Defaults.of(saved, protocols)
-        finetune = finetune_config(
-            saved,
-            objective=objective,
-            learning_rate=learning_rate,
-            lora_rank=lora_rank,
-            target_modules=target_modules,
-            max_length=max_length,
-        )
+        tuned = finetuning(saved, objective, learning_rate, lora_rank, target_modules, max_length)
         retrievers, chains = import_named(retriever), import_named(chain)
         checked = ComparisonSettings(
             methods=parse_methods(
@@ -173,7 +166,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             kernel=kernel or default.kernel,
             length_scale=default.length_scale if length_scale is None else length_scale,
             noise_variance=default.noise_variance if noise_variance is None else noise_variance,
-            finetune=replace(finetune, seed=seed),
+            finetune=replace(tuned, seed=seed),
             retrievers=retrievers,
             chains=chains,
             scorers=import_named(scorer),

@@ -12,7 +12,7 @@ from rich.console import Console
 from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
-    finetune_config,
+    finetuning,
     read_saved,
     selection_options,
 )
@@ -174,13 +174,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 length_scale=length_scale,
                 noise_variance=noise_variance,
             ),
-            finetune=finetune_config(
-                saved,
-                objective=objective,
-                learning_rate=learning_rate,
-                lora_rank=lora_rank,
-                target_modules=target_modules,
-                max_length=max_length,
+            finetune=finetuning(
+                saved, objective, learning_rate, lora_rank, target_modules, max_length
             ),
             limits=Limits(
                 max_batch_size=max_batch_size,

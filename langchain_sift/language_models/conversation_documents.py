@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_core.documents import Document
 from langchain_core.messages import (
@@ -92,8 +93,8 @@ def _messages(fields: object) -> list[BaseMessage] | None:
         fields = {"messages": fields}
     if not isinstance(fields, Mapping):
         return None
-    for key in _CONVERSATIONS:
-        value = fields.get(key)
+    for name in _CONVERSATIONS:
+        value = fields.get(name)
         value = _json(value) if isinstance(value, str) else value
         if isinstance(value, list | tuple):
             return merge_message_runs(convert_to_messages([_with_role(one) for one in value]))
@@ -106,7 +107,7 @@ def _messages(fields: object) -> list[BaseMessage] | None:
     return None
 
 
-def _with_role(message: object) -> object:
+def _with_role(message: Any) -> Any:
     """Return a message in the form with roles."""
     if not isinstance(message, Mapping) or "from" not in message:
         return message
