@@ -234,6 +234,7 @@ def create_vllm_chain(
         """Return the steps that answer a question with its documents."""
 
         def stream(_: Iterator[Any]) -> Iterator[Any]:
+            """Train on the documents, and yield the answer with the adapter in the server."""
             value = template.invoke({"input": question["input"]})
             request = _request(model, question["context"])
             adapter = _adapter(model.engine.outcome(request, timeout=model.timeout))
@@ -244,6 +245,7 @@ def create_vllm_chain(
                 yield from llm.stream(value, model=name)
 
         async def astream(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            """Do as `stream`, without blocking the event loop."""
             value = await template.ainvoke({"input": question["input"]})
             request = await asyncio.to_thread(_request, model, question["context"])
             adapter = _adapter(await model.engine.aoutcome(request, timeout=model.timeout))

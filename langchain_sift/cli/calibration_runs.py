@@ -51,6 +51,7 @@ def prepare_retrieval(
     queries = None if path is None else read_prompts(path, lines=True, qrels=qrels)
 
     def calibrate(store: Chroma, on_progress: Progress) -> Result:
+        """Calibrate the retrieval of a collection."""
         result = calibrate_retrieval(
             store,
             queries,
@@ -94,6 +95,7 @@ def prepare_fine_tuning(
     language_model = load_language_model(model, **asdict(loading))
 
     def calibrate_store(store: Chroma, on_progress: Progress) -> Result:
+        """Calibrate the training on documents of a collection."""
         result = calibrate(
             store,
             model=language_model,

@@ -118,6 +118,7 @@ def index_into(
     named = embeddings_for(where, name, embeddings)
 
     def load_checked() -> Embeddings | LanguageModel:
+        """Load what the name stands for, and reject what cannot embed."""
         loaded = load(named)
         if isinstance(loaded, Embeddings):
             return loaded

@@ -178,6 +178,7 @@ async def _aanswer(
     """Call the store as `_answer` does, without blocking the event loop."""
 
     async def call(part: Request) -> Any:
+        """Send one part, and raise its failure as a typed error."""
         try:
             remaining = _remaining(deadline)
             if isinstance(part, Lookup) or isinstance(adapter, AsyncStoreAdapter):

@@ -54,6 +54,7 @@ class CallThread:
         context = contextvars.copy_context()
 
         def job() -> None:
+            """Deliver the outcome of the function when this thread can take another."""
             outcome: Outcome
             try:
                 outcome = context.run(function), None
@@ -118,6 +119,7 @@ async def awithin(seconds: float, function: Callable[[], Result], store: object)
     future: asyncio.Future[Result] = loop.create_future()
 
     def settle(outcome: Outcome) -> None:
+        """Give the outcome to the caller, in the thread of its event loop."""
         if future.done():  # the caller no longer waits
             return
         result, error = outcome

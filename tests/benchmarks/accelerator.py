@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from by_hand import peft_loop
 from record import write
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen3Config
 
@@ -99,19 +99,6 @@ def matmul_ceiling(device: str, rounds: int) -> float:
             left @ left
 
     return 10 * 2 * size**3 / seconds(work, device, rounds)
-
-
-def peft_loop(model: PreTrainedModel, documents: torch.Tensor) -> None:
-    lora = LoraConfig(r=CONFIG.lora_rank, lora_alpha=CONFIG.lora_alpha, target_modules="all-linear")
-    peft_model = get_peft_model(model, lora)
-    trainable = [p for p in peft_model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=CONFIG.learning_rate, weight_decay=0.0)
-    for ids in documents:
-        optimizer.zero_grad()
-        peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-        optimizer.step()
-    peft_model.unload()
 
 
 def make_tasks(documents: torch.Tensor) -> list[TrainingTask]:
@@ -200,8 +187,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ceiling = matmul_ceiling(device, rounds)
     one = seconds(lambda: train(trainer, make_tasks(documents[:1])), device, rounds)
     several = seconds(lambda: train(trainer, make_tasks(documents)), device, rounds)
-    on_device = documents[0].to(device)
-    loop = seconds(lambda: peft_loop(model, on_device), device, rounds)
+    on_device = documents[:1].to(device)
+    loop = seconds(lambda: peft_loop(model, on_device, CONFIG), device, rounds)
     # A LoRA step: the forward pass, and the gradient of the activations (2 P each a token).
     operations = 4 * parameters * options.documents * options.length
     return {

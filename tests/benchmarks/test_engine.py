@@ -14,10 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
-from peft import LoraConfig, get_peft_model
+from by_hand import peft_loop, with_low_rank_products
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import nn
 from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
@@ -74,38 +72,6 @@ def run_all(engine: Engine, batch: Sequence[Request]) -> None:
         assert outcome.training.steps == DOCUMENTS
 
 
-def peft_loop(
-    language_model: LanguageModel, documents: torch.Tensor, *, answer: int
-) -> Callable[[], None]:
-    """Return a loop that attaches an adapter to the model for each prompt, and removes it."""
-    model = language_model.model
-    lora = LoraConfig(r=CONFIG.lora_rank, lora_alpha=CONFIG.lora_alpha, target_modules="all-linear")
-
-    def loop() -> None:
-        for rows in documents:
-            peft_model = get_peft_model(model, lora)
-            trainable = [p for p in peft_model.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(trainable, lr=CONFIG.learning_rate, weight_decay=0.0)
-            for ids in rows:
-                optimizer.zero_grad()
-                peft_model(input_ids=ids[None], labels=ids[None]).loss.backward()
-                torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-                optimizer.step()
-            if answer:
-                peft_model.eval()
-                prompt = rows[0][None, :16]
-                peft_model.generate(
-                    input_ids=prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    max_new_tokens=answer,
-                    min_new_tokens=answer,
-                    do_sample=False,
-                )
-            peft_model.unload()
-
-    return loop
-
-
 @pytest.mark.parametrize("way", ["peft loop", "one by one", "together"])
 def test_training(
     benchmark: BenchmarkFixture, language_model: LanguageModel, documents: torch.Tensor, way: str
@@ -113,7 +79,7 @@ def test_training(
     """Train 16 prompts, each on 10 documents of 128 tokens."""
     benchmark.group = f"train 16 prompts on 10 documents each, {language_model.model.dtype}"
     if way == "peft loop":
-        work = peft_loop(language_model, documents, answer=0)
+        work = lambda: peft_loop(language_model.model, documents, CONFIG)  # noqa: E731
     else:
         engine = Engine(
             language_model, CONFIG, Limits(max_batch_size=PROMPTS if way == "together" else 1)
@@ -133,7 +99,9 @@ def test_training_and_answering(
     """Train them, and generate 32 tokens each."""
     benchmark.group = f"train 16 prompts and answer 32 tokens, {language_model.model.dtype}"
     if way == "peft loop":
-        work = peft_loop(language_model, documents, answer=ANSWER)
+        work = lambda: peft_loop(  # noqa: E731
+            language_model.model, documents, CONFIG, answer=ANSWER
+        )
     else:
         engine = Engine(
             language_model, CONFIG, Limits(max_batch_size=PROMPTS if way == "together" else 1)
@@ -144,27 +112,10 @@ def test_training_and_answering(
     benchmark.pedantic(work, rounds=2, warmup_rounds=1)
 
 
-class WrittenOut(nn.Module):
-    """W x + B A x, without any bookkeeping."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base = base
-        rank, dtype = CONFIG.lora_rank, base.weight.dtype
-        self.down = nn.Parameter(torch.randn(rank, base.in_features).to(dtype) / rank)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.base(inputs) + F.linear(F.linear(inputs, self.down), self.up)
-
-
 def floor(model: PreTrainedModel, ids: torch.Tensor, *, low_rank: bool) -> Callable[[], None]:
-    shared = share_weights(model)
-    output = shared.get_output_embeddings()
-    for name, layer in list(shared.named_modules()):
-        if low_rank and isinstance(layer, nn.Linear) and layer is not output:
-            shared.set_submodule(name, WrittenOut(layer))
-    trained = [p for p in shared.parameters() if p.requires_grad]
+    shared, trained = (
+        with_low_rank_products(model, CONFIG.lora_rank) if low_rank else (share_weights(model), [])
+    )
     embed = shared.get_input_embeddings()
 
     def work() -> None:

@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-from peft import LoraConfig, get_peft_model
+from by_hand import peft_loop, with_low_rank_products
 from record import fastest, write
-from torch import nn
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.ttft import Engine, GenerationTask, LanguageModel, Request, load_language_model
@@ -53,27 +51,8 @@ def rounded(seconds: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
-class WrittenOut(nn.Module):
-    """W x + B A x, without any bookkeeping."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base = base
-        rank, dtype = CONFIG.lora_rank, base.weight.dtype
-        self.down = nn.Parameter(torch.randn(rank, base.in_features).to(dtype) / rank)
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank, dtype=dtype))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.base(inputs) + F.linear(F.linear(inputs, self.down), self.up)
-
-
 def bare_pass(language_model: LanguageModel, ids: torch.Tensor) -> Callable[[], None]:
-    shared: Any = share_weights(language_model.model)
-    output = shared.get_output_embeddings()
-    for name, layer in list(shared.named_modules()):
-        if isinstance(layer, nn.Linear) and layer is not output:
-            shared.set_submodule(name, WrittenOut(layer))
-    trained = [parameter for parameter in shared.parameters() if parameter.requires_grad]
+    shared, trained = with_low_rank_products(language_model.model, CONFIG.lora_rank)
 
     def work() -> None:
         for parameter in trained:
@@ -120,29 +99,6 @@ def run_all(engine: Engine, batch: Sequence[Request]) -> None:
         assert outcome.training.steps == DOCUMENTS
 
 
-def peft_loop(language_model: LanguageModel, documents: torch.Tensor) -> None:
-    lora = LoraConfig(r=CONFIG.lora_rank, lora_alpha=CONFIG.lora_alpha, target_modules="all-linear")
-    for rows in documents:
-        model = get_peft_model(language_model.model, lora)
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trainable, lr=CONFIG.learning_rate, weight_decay=0.0)
-        for ids in rows:
-            optimizer.zero_grad()
-            model(input_ids=ids[None], labels=ids[None]).loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-            optimizer.step()
-        prompt = rows[0][None, :16]
-        model.eval()
-        model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=ANSWER,
-            min_new_tokens=ANSWER,
-            do_sample=False,
-        )
-        model.unload()
-
-
 def requests(language_model: LanguageModel, rounds: int) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     shape = (PROMPTS, DOCUMENTS, LENGTH)
@@ -155,13 +111,14 @@ def requests(language_model: LanguageModel, rounds: int) -> dict[str, Any]:
         )
         for rows in documents.tolist()
     ]
+    model = language_model.model
     single = Engine(language_model, CONFIG, Limits(max_batch_size=1))
     together = Engine(language_model, CONFIG, Limits(max_batch_size=PROMPTS))
     run_all(single, batch[:1])  # tries the architecture once
     run_all(together, batch[:2])
     eight = fastest(
         {
-            "PEFT loop": lambda: peft_loop(language_model, documents),
+            "PEFT loop": lambda: peft_loop(model, documents, CONFIG, answer=ANSWER),
             "one by one": lambda: run_all(single, batch),
             "together": lambda: run_all(together, batch),
         },
@@ -169,7 +126,7 @@ def requests(language_model: LanguageModel, rounds: int) -> dict[str, Any]:
     )
     alone = fastest(
         {
-            "PEFT loop": lambda: peft_loop(language_model, documents[:1]),
+            "PEFT loop": lambda: peft_loop(model, documents[:1], CONFIG, answer=ANSWER),
             "alone": lambda: run_all(single, batch[:1]),
         },
         rounds,

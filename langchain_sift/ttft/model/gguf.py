@@ -111,6 +111,8 @@ def gguf_errors() -> Iterator[None]:
             reason = f"the GGUF file holds tensors of the type {found[1]}, which is not supported"
         elif "cannot reshape" in reason or "size must be a divisor" in reason:
             reason = "the GGUF file is cut off: fetch it again, and compare its size"
+        elif isinstance(error, KeyError):
+            reason = f"the GGUF file has no entry {reason}, which transformers needs"
         else:
             raise
         raise ModelLoadError(reason) from error

@@ -45,8 +45,9 @@ def check_quantization(quantization: str) -> None:
     """
     if quantization == "gguf":
         raise ArgumentError(
-            "quantization='gguf' cannot be trained: products with packed GGUF weights run in "
-            "compiled code that is downloaded from the hub, and pass no gradient; leave "
-            "quantization out, and the weights are unpacked"
+            "quantization='gguf' is not supported: transformers keeps GGUF weights packed in few "
+            "architectures, and only with compiled code from the hub, which never runs here; "
+            "otherwise it unpacks them. Leave quantization out to unpack them to dtype, or load "
+            "the model's safetensors with quantization='4bit' if memory is short"
         )
     check_choice("quantization", quantization, QUANTIZATIONS)

@@ -8,7 +8,7 @@ time, never for all positions by the whole vocabulary.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -162,19 +162,18 @@ def _from_states(
     """
     linear, size = head.linear, head.block_rows(len(states))
     space = states.new_empty(min(size, len(states)), linear.out_features)
-    nats = []
-    for start in range(0, len(states), size):
-        block = slice(start, start + size)
+    nats = weights.new_empty(len(states))
+    for block in _blocks(len(states), size):
         logits = space[: len(states[block])]
         if linear.bias is None:
             torch.mm(states[block], linear.weight.mT, out=logits)
         else:
             torch.addmm(linear.bias, states[block], linear.weight.mT, out=logits)
         out = None if of_states is None else logits
-        nats.append(_through_softmax(logits, tokens[block], weights[block], out, head))
+        nats[block] = _through_softmax(logits, tokens[block], weights[block], out, head)
         if of_states is not None:
             torch.mm(logits, linear.weight, out=of_states[block])
-    return torch.cat(nats) if nats else weights[:, 0]
+    return nats
 
 
 def _from_logits(
@@ -207,14 +206,19 @@ def _through_softmax(
     size = len(logits)
     if logits.device.type == "cpu":
         size = max(1, _CHUNK * torch.get_num_threads() // logits.shape[1])
-    nats = []
-    for start in range(0, len(logits), max(1, size)):
-        rows = slice(start, start + size)
+    nats = weights.new_empty(len(logits))
+    for rows in _blocks(len(logits), size):
         to = None if out is None else out[rows]
         own = logits[rows].float() if logits.dtype != torch.float32 else logits[rows]
         own = own.clone() if head is None and own.dtype == logits.dtype else own
-        nats.append(_in_place(own, tokens[rows], weights[rows], to, head))
-    return torch.cat(nats) if nats else weights[:, 0]
+        nats[rows] = _in_place(own, tokens[rows], weights[rows], to, head)
+    return nats
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    """Yield the slices of `count` rows, at most `size` in each."""
+    for start in range(0, count, max(1, size)):
+        yield slice(start, start + size)
 
 
 def _in_place(

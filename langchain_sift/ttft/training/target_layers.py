@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -38,8 +38,9 @@ class TargetLayers:
     of a projection of experts is that of its weights, "model.layers.0.mlp.experts.down_proj"."""
 
     left_out: tuple[str, ...]
-    """Names of weights of experts, or of other weights of three dimensions, that get no adapter:
-    only the code of their module knows how it computes with them."""
+    """Names of weights of experts, of other weights of three dimensions, and of linear layers that
+    are not PyTorch's, such as packed ones. They get no adapter: only the code of their module
+    knows how it computes with them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,7 +66,7 @@ def find_target_layers(model: PreTrainedModel, targets: str | tuple[str, ...]) -
     selects = _selection(modules, targets)
     chosen = tuple(names for names in layers if any(map(selects, names)))
     if not chosen:
-        raise ArgumentError(_no_layer(type(model).__name__, targets, layers))
+        raise ArgumentError(_no_layer(type(model).__name__, targets, layers, modules))
     if isinstance(targets, tuple):
         _warn_of_unknown(targets, chosen)
     return TargetLayers(chosen, tuple(filter(selects, _without_adapter(modules))))
@@ -135,9 +136,12 @@ def _without_adapter(modules: dict[str, nn.Module]) -> Iterator[str]:
         if isinstance(module, _ConvNd) or linear_shape(module) is not None:
             continue
         able = expert_projections(module)
+        is_linear = hasattr(module, "in_features") and hasattr(module, "out_features")
         for weights, values in module.named_parameters(recurse=False):
             of_experts = "expert" in name and values.ndim == 2 and "bias" not in weights
-            if weights not in able and (values.ndim > 2 or of_experts):
+            if weights not in able and (
+                values.ndim > 2 or of_experts or (is_linear and values.ndim == 2)
+            ):
                 yield f"{name}.{weights}"
 
 
@@ -197,8 +201,21 @@ def _layer_stack(modules: dict[str, nn.Module]) -> tuple[str, int]:
     return f"{longest}.", lists[longest]
 
 
-def _no_layer(model: str, targets: object, layers: Iterable[tuple[str, ...]]) -> str:
+def _no_layer(
+    model: str,
+    targets: object,
+    layers: Iterable[tuple[str, ...]],
+    modules: Mapping[str, nn.Module],
+) -> str:
     available = sorted({name.rpartition(".")[2] for (name, *_) in layers})
+    if not available:
+        own = (m for m in modules.values() if next(m.parameters(recurse=False), None) is not None)
+        types = sorted({type(module).__name__ for module in own})
+        return (
+            f"{model} has no layer that can get an adapter: its weights are in modules of the "
+            f"types {', '.join(types)}, none of which is a linear layer of PyTorch; if they are "
+            "quantized, load the unquantized model"
+        )
     wanted = targets if isinstance(targets, tuple) else ()
     alike = [m for t in wanted for m in get_close_matches(t, [*available, *TARGET_PRESETS], n=1)]
     hint = f"; did you mean {alike[0]!r}" if alike else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import struct
 from collections.abc import Callable
@@ -16,11 +17,15 @@ import pytest
 import torch
 from gguf_files import write_gguf
 from langchain_core.documents import Document
+from transformers import AutoModelForCausalLM, GgufConfig
+from transformers.integrations.gguf.kernels import get_gguf_kernel
+from transformers.integrations.gguf.utils import GgufLinear
 
 from langchain_sift import ChatTestTimeFineTuned, HiddenStateEmbeddings, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import load_language_model
 from langchain_sift.ttft.model.load_settings import LoadSettings
+from langchain_sift.ttft.training.target_layers import find_target_layers
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -209,9 +214,48 @@ def test_the_extra_is_named_where_a_package_is_missing(
 
 
 def test_packed_weights_and_a_second_quantization_are_refused(file: Path) -> None:
-    with pytest.raises(ArgumentError, match="pass no gradient"):
+    with pytest.raises(ArgumentError, match=r"otherwise it unpacks them\. Leave quantization out"):
         load_language_model(file, quantization="gguf")
-    with pytest.raises(ArgumentError, match="pass no gradient"):
+    with pytest.raises(ArgumentError, match=r"otherwise it unpacks them\. Leave quantization out"):
         LoadSettings(quantization="gguf")
     with pytest.raises(ArgumentError, match="quantized already"):
         load_language_model(file, quantization="8bit")
+
+
+def test_transformers_keeps_no_packed_weights_without_code_from_the_hub(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """The reason for the refusal: if this fails, packed weights may be supported."""
+    kind = gguf.GGMLQuantizationType.Q8_0
+    path = write_gguf(tmp_path / "small.gguf", tiny_model, None, quantization=kind)
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file=path.name, quantization_config=GgufConfig(), dtype=torch.float32
+    )
+    ours = load_language_model(path, tiny_tokenizer, dtype="float32").model.state_dict()
+    assert all(torch.equal(weights, ours[name]) for name, weights in loaded.state_dict().items())
+    assert not get_gguf_kernel()
+
+
+def test_a_loaded_model_with_packed_weights_answers_and_is_not_trained(
+    tiny_model: LlamaForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    packed, unpacked = copy.deepcopy(tiny_model), copy.deepcopy(tiny_model)
+    q8 = gguf.GGMLQuantizationType.Q8_0
+    for name, layer in list(packed.model.named_modules()):
+        if isinstance(layer, torch.nn.Linear):
+            blocks = gguf.quants.quantize(layer.weight.detach().numpy(), q8)
+            ours = GgufLinear(layer.in_features, layer.out_features, q8.value)
+            ours.weight.data.copy_(torch.from_numpy(blocks))
+            packed.model.set_submodule(name, ours)
+            weights = torch.from_numpy(gguf.quants.dequantize(blocks, q8))
+            unpacked.model.get_submodule(name).weight.data.copy_(weights)
+    language_model = load_language_model(packed, tiny_tokenizer)
+    token_ids = torch.arange(1, 21)[None]  # products of at most eight tokens need code of the hub
+    torch.testing.assert_close(packed(token_ids).logits, unpacked(token_ids).logits)
+    with pytest.raises(ArgumentError, match=r"no layer that can get an adapter: .*GgufLinear"):
+        find_target_layers(language_model.model, "all-linear")
+    layer = packed.model.layers[0].mlp
+    layer.up_proj = unpacked.model.layers[0].mlp.up_proj
+    targets = find_target_layers(language_model.model, "mlp")
+    assert targets.names == ("model.layers.0.mlp.up_proj",)
+    assert "model.layers.0.mlp.down_proj.weight" in targets.left_out
