@@ -33,10 +33,7 @@ class SharedWork:
         adapter = self._adapters.get(_training_of(request))
         if adapter is None:
             return replace(request, keep_adapter=True)
-        trained = request.with_adapter(adapter)
-        assert trained.adapter is not None  # noqa: S101 - just set
-        record = replace(trained.adapter.training, seconds=adapter.training.seconds)
-        return replace(trained, adapter=replace(trained.adapter, training=record))
+        return request.with_adapter(adapter, seconds=adapter.training.seconds)
 
     def keep_adapter(self, request: Request, outcome: Outcome) -> None:
         """Keep the adapter of an outcome, if it has one and there is room."""

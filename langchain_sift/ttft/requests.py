@@ -92,17 +92,21 @@ class Request:
     skip_reason: str | None = None
     """Reason to skip the training. None means to train."""
 
-    def with_adapter(self, adapter: TrainedAdapter) -> Request:
+    def with_adapter(self, adapter: TrainedAdapter, seconds: float = 0.0) -> Request:
         """Replace the training by an adapter that was trained on the same tokens.
 
         The documents may have had other indices then, among other texts that were too short or
         too many: the adapter's record gets the indices of this request.
+
+        Args:
+            adapter: The adapter.
+            seconds: The seconds of training in its record.
         """
         indices = [document.index for document in self.documents]
         steps = adapter.training.steps
         record = replace(
             adapter.training,
-            seconds=0.0,
+            seconds=seconds,
             trained=tuple(indices[: len(adapter.training.trained)]),
             skipped=self.skipped,
             truncated=tuple(document.index for document in self.documents if document.truncated),
