@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.answer_grammars import check_schemas
@@ -30,6 +30,7 @@ from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
+from langchain_sift.language_models.follow_ups import Query, QueryOf, check_query, query_for
 from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.language_models.runs import RunPassingChatModel
@@ -41,7 +42,6 @@ from langchain_sift.language_models.template_arguments import (
 )
 from langchain_sift.language_models.tools import choose_tools, convert_tools
 from langchain_sift.language_models.turns import last_human_text
-from langchain_sift.ttft.texts import well_formed
 
 
 class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
@@ -106,10 +106,11 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
     """If False, a model that can leave out its reasoning does so; short for the argument of this
     name in `chat_template_kwargs`. None means the template's default."""
 
-    retrieval_query: Callable[[Sequence[BaseMessage]], str] = Field(
+    retrieval_query: Annotated[QueryOf | str, BeforeValidator(check_query)] = Field(
         default=last_human_text, exclude=True
     )
-    """Returns the query for the retriever; the default is the last human message."""
+    """Returns the query for the retriever. "last" is the last human message, the default; "turns"
+    the last three together; with "rewrite" the model itself makes a follow-up stand alone."""
 
     def bind_tools(
         self,
@@ -257,9 +258,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
                 self.chat_template_kwargs, enable_thinking=self.enable_thinking, call=call
             )
             settings = replace(settings, template=arguments)
-            query = (
-                "" if settings.retriever is None else well_formed(self.retrieval_query(messages))
-            )
+            query = self.query_for(messages) if settings.retriever is not None else ""
 
         def render_with(tokenizer: Any, context: str) -> list[int]:
             """Return the token ids of the prompt with a context."""
@@ -268,6 +267,10 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         engine = self._engine or (lambda: self.engine)
         answer = Answer(engine, render_with, query, settings, rules)
         return ChatAnswer(answer, model_name=self._model_name)
+
+    def query_for(self, messages: Sequence[BaseMessage]) -> Query:
+        """Return the query for the retriever, or a question that is to be rewritten."""
+        return query_for(messages, self.retrieval_query)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         tokenizer = self.engine.language_model.tokenizer

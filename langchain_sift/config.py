@@ -187,7 +187,8 @@ class GenerationConfig:
     """The settings of one answer."""
 
     max_tokens: int = 256
-    """Maximum number of new tokens; fewer if the model's context is full before."""
+    """Maximum number of new tokens; fewer if the model's context is full before. 0 generates none:
+    the prompt alone is scored."""
 
     temperature: float | None = 0.0
     """Sampling temperature. 0 always takes the likeliest token; 1 samples from the model's
@@ -240,7 +241,7 @@ class GenerationConfig:
             ArgumentError: If a value is out of range.
         """
         object.__setattr__(self, "stop", strings("stop", self.stop))
-        check_integer("max_tokens", self.max_tokens, 1)
+        check_integer("max_tokens", self.max_tokens, 0)
         check_not_negative("temperature", self.temperature, optional=True)
         check_between("top_p", self.top_p, 0, 1, optional=True)
         check_integer("top_k", self.top_k, 0, optional=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -22,7 +23,7 @@ from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_settings import CALL_SETTINGS, released_on_error
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
-from langchain_sift.language_models.modes import prompt_with_context
+from langchain_sift.language_models.text_reply import OF_TEXTS, TextAnswer, TextPrompt, is_last
 from langchain_sift.ttft.model.tokens import text_tokens
 from langchain_sift.ttft.texts import well_formed
 
@@ -46,7 +47,9 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         chain = prompt | llm | StrOutputParser()
         ```
 
-    `generation_info["ttft"]` of a generation is the record of the training.
+    `generation_info["ttft"]` of a generation is the record of the training. With `logprobs=True`,
+    and `top_logprobs` for alternatives, `generation_info["logprobs"]` has the tokens; with
+    `echo=True` the answer begins with the prompt. `token_ids` gives the tokens of the prompt.
     """
 
     __test__ = False  # pytest would collect any class whose name begins with Test
@@ -67,11 +70,11 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         try:
             for index, answer in enumerate(answers):
                 for following in answers[index : index + self.limits.at_once]:
-                    following.start()
-                generations.append([_generation("".join(answer), answer)])
+                    following.answer.start()
+                generations.append([answer.generation(answer.answer)])
         finally:
             for answer in answers:
-                answer.cancel()
+                answer.answer.cancel()
         return LLMResult(generations=generations, llm_output={"model_name": self._model_name})
 
     async def _agenerate(
@@ -88,7 +91,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
             """Answer one prompt."""
             answer = self._answer(prompt, stop, run_manager, kwargs)
             async with capacity:
-                return [_generation("".join([piece async for piece in answer]), answer)]
+                return [answer.generation([piece async for piece in answer.answer])]
 
         generations = await gather_or_cancel(map(generate, prompts))
         return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})
@@ -101,13 +104,10 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         **kwargs: object,
     ) -> Iterator[GenerationChunk]:
         """Answer in chunks; the last carries the record of the training."""
-        answer = self._answer(prompt, stop, run_manager, kwargs)
-        for piece in answer:
-            chunk = GenerationChunk(text=piece)
-            if run_manager is not None:
-                run_manager.on_llm_new_token(piece, chunk=chunk)
+        for chunk in self._answer(prompt, stop, run_manager, kwargs):
+            if run_manager is not None and not is_last(chunk):
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
             yield chunk
-        yield GenerationChunk(text="", generation_info=_generation_info(answer))
 
     async def _astream(
         self,
@@ -118,13 +118,11 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         """Do the same without blocking the event loop."""
         answer = self._answer(prompt, stop, run_manager, kwargs)
-        async with aclosing(aiter(answer)) as pieces:
-            async for piece in pieces:
-                chunk = GenerationChunk(text=piece)
-                if run_manager is not None:
-                    await run_manager.on_llm_new_token(piece, chunk=chunk)
+        async with aclosing(aiter(answer)) as chunks:
+            async for chunk in chunks:
+                if run_manager is not None and not is_last(chunk):
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        yield GenerationChunk(text="", generation_info=_generation_info(answer))
 
     def generate(
         self,
@@ -151,7 +149,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
 
         LangChain's cache key for a text model includes the fields, but not the call's settings.
         """
-        if self.cache and any(name in CALL_SETTINGS for name in call):
+        if self.cache and any(name in (*CALL_SETTINGS, *OF_TEXTS) for name in call):
             return self.model_copy(update={"cache": False})
         return self
 
@@ -161,29 +159,27 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         stop: list[str] | None,
         run: BaseRunManager | None,
         call: Mapping[str, object],
-    ) -> Answer:
+    ) -> TextAnswer:
         """Return the answer to a prompt; nothing is done before it is iterated over."""
         with released_on_error(call):
-            settings = self._call_settings(call, stop=stop, run=run)
-
-        def render(tokenizer: Any, context: str) -> list[int]:
-            """Return the token ids of the prompt with a context."""
-            return text_tokens(tokenizer, prompt_with_context(prompt, context))
-
+            text = TextPrompt.of(prompt, call)
+            own = {name: value for name, value in call.items() if name not in OF_TEXTS}
+            least = 0 if text.echo else 1
+            settings = self._call_settings(own, stop=stop, run=run, least_tokens=least)
+        is_scored = settings.top_scores is not None
+        settings = replace(settings, score_prompt=text.echo and is_scored)
         engine = self._engine or (lambda: self.engine)
-        return Answer(engine, render, well_formed(prompt), settings)
+        answer = Answer(engine, text.render, well_formed(prompt), settings)
+        return TextAnswer(answer, text, is_scored=is_scored)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
         return text_tokens(self.engine.language_model.tokenizer, prompt.to_string())
 
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        tokenizer = self.engine.language_model.tokenizer
+        return str(tokenizer.decode([*token_ids], skip_special_tokens=True))
+
     @property
     def _llm_type(self) -> str:
         return "langchain-sift-llm"
-
-
-def _generation(text: str, answer: Answer) -> Generation:
-    return Generation(text=text, generation_info=_generation_info(answer))
-
-
-def _generation_info(answer: Answer) -> dict[str, object]:
-    return {"finish_reason": answer.finish_reason, "ttft": answer.metadata, "usage": answer.usage}

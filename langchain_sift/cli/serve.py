@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,6 +109,14 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Number of documents for a prompt, unless the request sets it. Default: 20.",
         ),
     ] = None,
+    retrieval_query: Annotated[
+        str,
+        typer.Option(
+            metavar="FORM",
+            help="Query for the retriever in a conversation: last (message of the user), turns "
+            "(the last three together) or rewrite (by the model: a follow-up then stands alone).",
+        ),
+    ] = "last",
     kernel: KernelOption = None,
     length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
@@ -143,6 +152,21 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Folder for trained adapters, reused within a tenant. Default: no cache.",
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Origin of web pages that may send requests, such as https://app.example; * means "
+            "all. Repeatable. Default: none.",
+        ),
+    ] = None,
+    ceiling: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help='Highest value of an option in "ttft" of a request, such as k=50. Repeatable.',
+        ),
+    ] = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -174,6 +198,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 length_scale=length_scale,
                 noise_variance=noise_variance,
             ),
+            retrieval_query=retrieval_query,
             finetune=finetuning(
                 saved, objective, learning_rate, lora_rank, target_modules, max_length
             ),
@@ -185,6 +210,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             max_tokens=max_tokens,
             timeout=timeout,
             adapter_cache=adapter_cache,
+            cors_origins=tuple(cors_origin or ()),
+            ceilings=_ceilings(ceiling or ()),
             device=device,
             dtype=dtype,
             quantization=quantization,
@@ -201,6 +228,17 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
         )
         serve(served, host=host, port=port, on_open=report_memory, on_ready=announce)
+
+
+def _ceilings(entries: Sequence[str]) -> dict[str, float]:
+    ceilings = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        try:
+            ceilings[name.strip()] = float(value)
+        except ValueError:
+            raise ArgumentError(f"--ceiling must be as k=50, got {entry!r}") from None
+    return ceilings
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

@@ -16,9 +16,11 @@ from langchain_core.runnables import RunnableConfig
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.answer_rules import ANY_ANSWER, AnswerRules
+from langchain_sift.language_models.call_adapters import CallAdapter
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.conversations import for_conversation
+from langchain_sift.language_models.follow_ups import Query, aask, ask
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_texts
 from langchain_sift.language_models.records import describe_training
@@ -28,16 +30,19 @@ from langchain_sift.language_models.runs import (
     child_callbacks,
     dispatch_event,
 )
+from langchain_sift.language_models.token_logprobs import AnswerScores
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import (
     Engine,
     GenerationTask,
     LanguageModel,
     Outcome,
+    PromptScores,
     Request,
     Reservation,
     Step,
     Ticket,
+    TokenScore,
     TrainingRecord,
 )
 
@@ -53,7 +58,7 @@ class Answer:
         self,
         engine: Engine | Callable[[], Engine],
         render: Callable[[PreTrainedTokenizerBase, str], list[int]],
-        query: str,
+        query: Query,
         settings: CallSettings,
         rules: AnswerRules = ANY_ANSWER,
     ) -> None:
@@ -70,14 +75,15 @@ class Answer:
         """The tools that the answer may call, or its format."""
         self.call_opening = ""
         """The beginning of a required call, with which the prompt ends, once there is one."""
+        self.scores = AnswerScores()
+        """The scores of its tokens, if the call asks for them."""
         self._engine = engine
         self._render = render
         self._query = query
         self._settings = settings
         self._documents: Sequence[Document] = settings.documents or ()
         self._prompt = FittedPrompt([])
-        self._cache_key: str | None = None
-        self._cache_hit = False
+        self._adapter = CallAdapter(settings.cache, settings.finetune, settings.kept)
         self._ticket: Ticket | None = None
         self._seconds_retrieval = 0.0
         self._outcome = Outcome(TrainingRecord())
@@ -104,10 +110,11 @@ class Answer:
             request = self._request(engine)
             if settings.retriever is not None:
                 config: RunnableConfig = {"callbacks": child_callbacks(settings.run)}
-                retrieve = functools.partial(
-                    settings.retriever.invoke, self._query, config, **settings.retrieval
-                )
                 retrieval_started = time.perf_counter()
+                query = ask(self._query, engine, settings.timeout, started)
+                retrieve = functools.partial(
+                    settings.retriever.invoke, query, config, **settings.retrieval
+                )
                 documents = retrieve_within(settings.timeout, retrieve, started=started)
                 request = self._add_documents(engine, request, documents, retrieval_started)
             return engine.submit(
@@ -126,9 +133,8 @@ class Answer:
             if settings.retriever is not None:
                 config: RunnableConfig = {"callbacks": achild_callbacks(settings.run)}
                 retrieval_started = time.perf_counter()
-                documents = await settings.retriever.ainvoke(
-                    self._query, config, **settings.retrieval
-                )
+                query = await aask(self._query, engine, settings.timeout, started)
+                documents = await settings.retriever.ainvoke(query, config, **settings.retrieval)
                 add_documents = functools.partial(self._add_documents, engine, request, documents)
                 request = await loop.run_in_executor(_EXECUTOR, add_documents, retrieval_started)
             return engine.submit(
@@ -150,6 +156,8 @@ class Answer:
                         yield event
                     elif isinstance(event, Outcome):
                         self._finish(event)
+                    elif isinstance(event, TokenScore | PromptScores):
+                        self.scores.add(event)
                     elif run is not None and run.handlers:
                         dispatch_event(run, self._event(event))
         finally:
@@ -164,6 +172,8 @@ class Answer:
                     yield event
                 elif isinstance(event, Outcome):
                     await asyncio.get_running_loop().run_in_executor(_EXECUTOR, self._finish, event)
+                elif isinstance(event, TokenScore | PromptScores):
+                    self.scores.add(event)
                 elif run is not None and run.handlers:
                     await adispatch_event(run, self._event(event))
 
@@ -189,7 +199,13 @@ class Answer:
         grammar = self.rules.grammar(tokenizer, generation.reasoning)
         self.call_opening = self.rules.call_opening(tokenizer, generation.reasoning)
         generation = self.rules.uncut(generation)
-        task = GenerationTask(self._prompt.token_ids, generation, grammar=grammar)
+        task = GenerationTask(
+            self._prompt.token_ids,
+            generation,
+            grammar=grammar,
+            top_scores=settings.top_scores,
+            score_prompt=settings.score_prompt,
+        )
         request = engine.request(settings.adapter, task, config=settings.finetune)
         if settings.adapter is not None or settings.retriever is not None:
             return request
@@ -219,33 +235,16 @@ class Answer:
             self._documents, settings.finetune, engine.language_model, settings.template
         )
         request = engine.with_texts(request, texts, skip_reason=self._skip_reason())
-        return self._with_cached_adapter(engine, request)
+        return self._adapter.request(engine, request)
 
     def _skip_reason(self) -> str | None:
         """Return the reason to skip training, if there is one."""
         min_gain = self._settings.finetune.min_gain
         return too_little_to_gain(self._documents, min_gain) if min_gain else None
 
-    def _with_cached_adapter(self, engine: Engine, request: Request) -> Request:
-        """Return the request with an adapter from the cache, or as one whose adapter is kept."""
-        cache = self._settings.cache
-        if cache is None or not request.documents:
-            return request
-        self._cache_key = cache.key(engine.language_model.fingerprint, request)
-        adapter = cache.get(self._cache_key)
-        if adapter is None:
-            return replace(request, keep_adapter=True)
-        self._cache_hit = True
-        return request.with_adapter(adapter)
-
     def _finish(self, outcome: Outcome) -> None:
         self._outcome = outcome
-        cache, adapter = self._settings.cache, outcome.adapter
-        if cache is None or self._cache_key is None or adapter is None:
-            return
-        # The lengths differ if documents were cut for lack of memory.
-        if adapter.config.max_length == self._settings.finetune.max_length:
-            cache.put(self._cache_key, adapter)
+        self._adapter.keep(outcome)
 
     def _event(self, step: Step) -> dict[str, object]:
         return {**asdict(step), "document": self._documents[step.document].id}
@@ -255,6 +254,11 @@ class Answer:
         """The tokenizer of the model; loads the model if the answer has not started."""
         engine = self._engine if isinstance(self._engine, Engine) else self._engine()
         return engine.language_model.tokenizer
+
+    @property
+    def prompt(self) -> Sequence[int]:
+        """The token ids of the prompt, once the answer has started."""
+        return self._prompt.token_ids
 
     @property
     def usage(self) -> UsageMetadata:
@@ -280,7 +284,7 @@ class Answer:
         return {
             **context,
             **describe_training(training, self._documents),
-            "cached": self._cache_hit or self._settings.adapter is not None,
+            "cached": self._adapter.from_cache or self._settings.adapter is not None,
             "shortened": self._outcome.shortened,
             "seconds": {
                 "retrieval": self._seconds_retrieval,

@@ -25,6 +25,7 @@ from langchain_sift.language_models.form_reader import FormReader
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.tool_calls import ToolCallReader
 from langchain_sift.language_models.tools import Tool, choose_tools
+from langchain_sift.language_models.turns import split_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class AnswerRules:
     tools: Sequence[Tool] = ()
     must_call: bool = False
     format: AnswerFormat | None = None
+
+    continues: bool = False
+    """If True, the answer goes on with the last message, which is the beginning of one."""
 
     @classmethod
     def of(cls, call: Mapping[str, Any]) -> Self:
@@ -54,7 +58,15 @@ class AnswerRules:
                 "response_format is not supported together with tools: leave out one of them, or "
                 "pass the schema as a tool"
             )
-        return cls(tools, must_call, answer_format)
+        continues = call.get("continue_final_message", False)
+        if not isinstance(continues, bool):
+            raise ArgumentError(f"continue_final_message must be True or False, got {continues!r}")
+        if continues and (must_call or answer_format is not None):
+            raise ArgumentError(
+                "continue_final_message is not supported together with a required call or a "
+                "response_format, whose answers begin anew: leave out one of them"
+            )
+        return cls(tools, must_call, answer_format, continues)
 
     def uncut(self, config: GenerationConfig) -> GenerationConfig:
         """Leave out the stop strings if the whole answer is JSON or a call: they would cut it."""
@@ -73,11 +85,15 @@ class AnswerRules:
             messages: The conversation.
             arguments: Further arguments for the template.
         """
+        beginning = ""
+        if self.continues:
+            messages, beginning = split_answer(messages)
         if self.format is not None:
             messages = self.format.describe(messages)
         return render(
             tokenizer,
             messages,
+            beginning=beginning,
             tools=without_strict(self.tools),
             must_call=self.must_call,
             arguments=arguments,

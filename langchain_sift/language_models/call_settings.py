@@ -13,6 +13,7 @@ from langchain_core.documents import Document
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import AnswerGroup
+from langchain_sift.language_models.call_adapters import KeptAdapter
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
 from langchain_sift.language_models.template_arguments import TemplateArguments
@@ -53,6 +54,8 @@ CALL_SETTINGS = (
     "filter",
     *GENERATION_SETTINGS,
     "stop",
+    "logprobs",
+    "top_logprobs",
     "timeout",
     "reservation",
     *FINETUNE_SETTINGS,
@@ -110,8 +113,17 @@ class CallSettings:
     timeout: float | None
     """Seconds until the last token. None means no limit."""
 
+    top_scores: int | None
+    """Number of likeliest tokens to list for each token. None means that no token is scored."""
+
+    score_prompt: bool = False
+    """If True, the tokens of the prompt are scored as well."""
+
     cache: AdapterCache | None
     """Stores trained adapters. None means none."""
+
+    kept: KeptAdapter | None = None
+    """Gets the trained adapter, for further calls."""
 
     reservation: Reservation | None = None
     """A reservation of the engine. None means that the call makes one."""

@@ -21,6 +21,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.form_reader import FormReader
+from langchain_sift.language_models.token_logprobs import content_logprobs
 from langchain_sift.language_models.tool_calls import ParsedAnswer, ToolCallReader
 from langchain_sift.ttft.reasoning import ReasoningText
 
@@ -54,29 +55,31 @@ class ChatAnswer:
         reasoning = "".join(piece for piece in pieces if isinstance(piece, ReasoningText))
         text = "".join(piece for piece in pieces if not isinstance(piece, ReasoningText))
         content, calls, invalid = self._parse(text)
+        metadata = self._metadata()
+        metadata["response_metadata"] |= self._logprobs()
         message = AIMessage(
             content=content,
             additional_kwargs={_REASONING: reasoning} if reasoning else {},
             tool_calls=calls,
             invalid_tool_calls=invalid,
-            **self._metadata(),
+            **metadata,
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def __iter__(self) -> Iterator[AIMessageChunk]:
         """Generate the answer, and yield it in chunks; the last carries the metadata."""
         for piece in self.answer:
-            yield from self._content_chunks(piece)
-        yield from self._last_chunks()
+            yield from map(self._with_logprobs, self._content_chunks(piece))
+        yield from map(self._with_logprobs, self._last_chunks())
 
     async def __aiter__(self) -> AsyncGenerator[AIMessageChunk]:
         """Do the same without blocking the event loop."""
         async with aclosing(aiter(self.answer)) as pieces:
             async for piece in pieces:
                 for chunk in self._content_chunks(piece):
-                    yield chunk
+                    yield self._with_logprobs(chunk)
         for chunk in self._last_chunks():
-            yield chunk
+            yield self._with_logprobs(chunk)
 
     def _parse(self, text: str) -> ParsedAnswer:
         if not self.answer.rules.tools:
@@ -114,6 +117,18 @@ class ChatAnswer:
         if new := content[len(self._content) :]:
             self._content = content
             yield AIMessageChunk(content=new)
+
+    def _with_logprobs(self, chunk: AIMessageChunk) -> AIMessageChunk:
+        """Add the log-probabilities of the tokens since the last chunk."""
+        chunk.response_metadata |= self._logprobs()
+        return chunk
+
+    def _logprobs(self) -> dict[str, object]:
+        """Return the log-probabilities of the tokens that were not taken yet, as `ChatOpenAI`."""
+        scores = self.answer.scores.take()
+        if not scores:
+            return {}
+        return {"logprobs": {"content": content_logprobs(self.answer.tokenizer, scores)}}
 
     def _metadata(self) -> _Metadata:
         return {

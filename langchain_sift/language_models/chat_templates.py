@@ -53,6 +53,7 @@ def render(
     *,
     tools: Sequence[Tool] = (),
     must_call: bool = False,
+    beginning: str = "",
     arguments: TemplateArguments | None = None,
 ) -> list[int]:
     """Return the token ids of a conversation, up to the beginning of the answer.
@@ -69,6 +70,8 @@ def render(
         tools: The tools that the model may call. A template without a place for tools gets them
             as a system text.
         must_call: If True, the prompt ends with the `call_opening`.
+        beginning: The beginning of the answer, with which the prompt ends. It is content: reasoning
+            that the template opens is closed before it.
         arguments: Further arguments for the template.
 
     Raises:
@@ -86,19 +89,28 @@ def render(
     turns = results_as_text(calls_as_text(turns)) if describe else turns
     if not tokenizer.chat_template:
         texts = [turn["content"] for turn in turns]
-        return text_tokens(tokenizer, "\n\n".join(texts) if describe else to_text(messages))
+        text = "\n\n".join(texts) if describe else to_text(messages)
+        return text_tokens(tokenizer, f"{text}\n\n{beginning}" if beginning else text)
     turns = without_reasoning(turns, reasoning_markers(tokenizer))
     if parameter == "system":
         turns = with_tools_in_system_turn(turns, tools)
     further = arguments.for_template(tokenizer) if arguments else {}
-    disguise = control_tokens(tokenizer).disguise([turns, tools, further])
+    disguise = control_tokens(tokenizer).disguise([turns, tools, further, beginning])
     text = _render_accepted_form(tokenizer, turns, tools, further, disguise)
     if must_call:
         begun = text.rstrip().endswith(reasoning_markers(tokenizer).opening)
         markers = replace(reasoning_markers(tokenizer), begun=begun)
         opening, name = call_opening(tokenizer, tools, markers)
         text += opening + disguise.hide(name)
+    if beginning:
+        text = _after_reasoning(text, reasoning_markers(tokenizer)) + disguise.hide(beginning)
     return control_tokens(tokenizer).encode_disguised(well_formed(text), disguise)
+
+
+def _after_reasoning(text: str, markers: ReasoningMarkers) -> str:
+    """Return a prompt with the reasoning closed that it has begun."""
+    begun = text.rstrip().endswith(markers.opening)
+    return f"{text.rstrip()}\n\n{markers.closing}\n\n" if begun else text
 
 
 def call_opening(

@@ -33,7 +33,7 @@ from pydantic import (
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
-from langchain_sift.checks import check_timeout
+from langchain_sift.checks import check_integer, check_timeout
 from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import (
@@ -54,6 +54,7 @@ from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.sessions import alearn, check_adapter, learn
 from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.token_logprobs import top_scores
 from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.ttft import (
     AdapterCache,
@@ -464,6 +465,7 @@ class TestTimeFineTuning(BaseModel):
         run: BaseRunManager | None,
         keep_special_tokens: bool = False,
         conversation: bool = False,
+        least_tokens: int = 1,
     ) -> CallSettings:
         """Check the arguments of a call, and add the fields.
 
@@ -490,21 +492,29 @@ class TestTimeFineTuning(BaseModel):
             generation=self._generation_config(
                 call if stop is None else {**call, "stop": stop},
                 keep_special_tokens=keep_special_tokens,
+                least_tokens=least_tokens,
             ),
             template=self._template(),
             conversation=conversation,
             timeout=timeout,
+            top_scores=top_scores(call),
             cache=self.adapter_cache,
+            kept=call.get("kept"),
             reservation=call.get("reservation"),
             run=run or call.get("parent_run"),
             group=call.get("group"),
         )
 
     def _generation_config(
-        self, call: Mapping[str, Any], *, keep_special_tokens: bool = False
+        self,
+        call: Mapping[str, Any],
+        *,
+        keep_special_tokens: bool = False,
+        least_tokens: int = 1,
     ) -> GenerationConfig:
         stop: Any = call.get("stop") or self.stop or ()
         chosen: Any = {name: call.get(name, getattr(self, name)) for name in GENERATION_SETTINGS}
+        check_integer("max_tokens", chosen["max_tokens"], least_tokens)
         return GenerationConfig(
             stop=(stop,) if isinstance(stop, str) else stop,
             keep_special_tokens=keep_special_tokens,

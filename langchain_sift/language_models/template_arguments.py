@@ -23,6 +23,7 @@ OF_CONVERSATIONS = (
     "chat_template_kwargs",
     "enable_thinking",
     "reasoning_effort",
+    "continue_final_message",
 )
 """Arguments of a call that only chat models have."""
 

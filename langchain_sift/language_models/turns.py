@@ -65,6 +65,21 @@ def last_human_text(messages: Sequence[BaseMessage]) -> str:
     return (human or messages)[-1].text if messages else ""
 
 
+def split_answer(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], str]:
+    """Return a conversation without its last message, and the text of this message.
+
+    Raises:
+        ArgumentError: If the last message is not the text of an answer, or the only message.
+    """
+    last = messages[-1] if messages else None
+    if not isinstance(last, AIMessage) or last.tool_calls or not last.text or len(messages) == 1:
+        raise ArgumentError(
+            "continue_final_message needs a conversation whose last message is the beginning of an "
+            "answer: text of the assistant, after another message"
+        )
+    return list(messages[:-1]), _text(last)
+
+
 def with_instructions(messages: Sequence[BaseMessage], text: str) -> list[BaseMessage]:
     """Return the conversation with a system text after those that it begins with."""
     leading = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -14,10 +15,12 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.responses import Response, StreamingResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 
 from langchain_sift import __version__
 from langchain_sift.errors import RequestTimeout, SIFTError
+from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.completions import Completions
 from langchain_sift.serving.error_responses import (
     Failure,
@@ -38,7 +41,9 @@ from langchain_sift.serving.responses import (
     Model,
     ModelList,
 )
-from langchain_sift.serving.service import AdmittedRequest, Service
+from langchain_sift.serving.service import Service
+from langchain_sift.serving.streams import event_stream
+from langchain_sift.serving.text_embeddings import EmbeddingList, EmbeddingRequest, embed
 
 _EVENT = {
     "type": "object",
@@ -52,6 +57,7 @@ _ERRORS = {
     404: "Unknown model.",
     408: "The body did not arrive in time, or `ttft.timeout` has passed.",
     413: "The request is too large.",
+    415: "The body is not declared as JSON.",
     429: "The tenant has too many requests at once.",
     500: "Internal error.",
     503: "The server is at capacity, or the store does not respond; see Retry-After.",
@@ -85,9 +91,20 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         lifespan=lifespan,
     )
     app.add_middleware(AdmissionMiddleware, service=service, metrics=metrics, hosts=hosts)
+    if origins := service.settings.cors_origins:
+        # Around the admission: a preflight request has no token.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=["x-request-id", "Retry-After"],
+        )
     for kind in (HTTPException, RequestValidationError, SIFTError):
         app.add_exception_handler(kind, _error_handler(service))
     _add_completion_routes(app, service, metrics)
+    _add_embedding_route(app, service)
     _add_model_routes(app, service)
     _add_monitoring_routes(app, service, metrics)
     return app
@@ -114,13 +131,23 @@ def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
     }
 
+    async def respond(chunks: AsyncGenerator[Chunk], options: TTFTOptions | None) -> Response:
+        """Return the response with a stream of chunks."""
+        settings = service.settings
+        return await event_stream(
+            _as_json(chunks),
+            status_seconds=settings.status_seconds,
+            comment_seconds=settings.comment_seconds,
+            failure_of=functools.partial(_stream_failure, options),
+        )
+
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
         """Continue a conversation."""
         admitted = _admitted_request(request, body.model, service)
         with _client_timeout(body.ttft):
             if body.stream:
-                return await _stream_response(completions.chat_stream(body, admitted))
+                return await respond(completions.chat_stream(body, admitted), body.ttft)
             return _json_response(await completions.chat(body, admitted))
 
     @app.post("/v1/completions", response_model=Completion, responses=responses)
@@ -129,8 +156,16 @@ def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
         admitted = _admitted_request(request, body.model, service)
         with _client_timeout(body.ttft):
             if body.stream:
-                return await _stream_response(completions.text_stream(body, admitted))
+                return await respond(completions.text_stream(body, admitted), body.ttft)
             return _json_response(await completions.text(body, admitted))
+
+
+def _add_embedding_route(app: FastAPI, service: Service) -> None:
+    @app.post("/v1/embeddings", response_model=EmbeddingList, responses=_error_responses(*_ERRORS))
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        """Embed texts with the hidden states of the model."""
+        admitted = _admitted_request(request, body.model, service)
+        return _json_response(await embed(body, admitted.view))
 
 
 def _add_model_routes(app: FastAPI, service: Service) -> None:
@@ -219,12 +254,22 @@ def _client_timeout(options: TTFTOptions | None) -> Iterator[None]:
     try:
         yield
     except RequestTimeout as error:
-        if options is None or options.timeout is None:
-            raise
-        failure = replace(
-            failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout"
-        )
-        raise RequestRejected(failure) from error
+        raise RequestRejected(_timeout_failure(error, options)) from error
+
+
+def _timeout_failure(error: RequestTimeout, options: TTFTOptions | None) -> Failure:
+    if options is None or options.timeout is None:
+        return failure_of(error)
+    return replace(failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
+
+
+def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
+    """Return what a client is told of an error in a stream."""
+    if isinstance(error, RequestTimeout):
+        return _timeout_failure(error, options)
+    failure = failure_of(error)
+    log_failure(error, failure)
+    return failure
 
 
 def _json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
@@ -232,32 +277,7 @@ def _json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
     return Response(model.model_dump_json(), status, media_type="application/json")
 
 
-async def _stream_response(chunks: AsyncGenerator[Chunk]) -> Response:
-    """Begin the response with the first chunk: an earlier error gets a status of its own."""
-    first = await anext(chunks)
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(first, chunks), headers=headers, media_type="text/event-stream"
-    )
-
-
-async def _events(first: Chunk, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
-    """Yield the chunks as server-sent events, and an error as the last one."""
+async def _as_json(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[bytes]:
     async with aclosing(chunks):
-        yield _event(_as_json(first))
-        try:
-            async for chunk in chunks:
-                yield _event(_as_json(chunk))
-        except Exception as error:  # noqa: BLE001 - the status was already sent
-            failure = failure_of(error)
-            log_failure(error, failure)
-            yield _event(failure.body())
-    yield _event(b"[DONE]")
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
-
-
-def _as_json(chunk: Chunk) -> bytes:
-    return to_json(chunk, inf_nan_mode="null")
+        async for chunk in chunks:
+            yield to_json(chunk, inf_nan_mode="null")

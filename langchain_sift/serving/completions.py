@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import time
-import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackHandler
-from langchain_core.documents import Document
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import LLMResult
+from langchain_core.outputs import Generation
 from langchain_core.runnables import Runnable
 
-from langchain_sift.config import adds_context, fine_tunes
-from langchain_sift.language_models.modes import (
-    aretrieve_within,
-    context_documents,
-    retriever_for,
-    training_documents,
+from langchain_sift.serving.admitted import AdmittedRequest
+from langchain_sift.serving.calls import (
+    Call,
+    PiecesOf,
+    Prompt,
+    all_answers,
+    answer_pieces,
+    prepare_call,
 )
+from langchain_sift.serving.choices import chat_pieces, text_pieces
+from langchain_sift.serving.chunks import ChoiceEnd, ChunkStream, new_id
 from langchain_sift.serving.messages import ChatReply, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.request_settings import RequestSettings
@@ -29,40 +31,18 @@ from langchain_sift.serving.requests import ChatCompletionRequest, CompletionReq
 from langchain_sift.serving.responses import (
     ChatChoice,
     ChatCompletion,
+    ChatLogprobs,
     Chunk,
-    ChunkChoice,
     Completion,
-    FinishReason,
     TextChoice,
-    TTFTRecord,
+    TextLogprobs,
     Usage,
+    usage_of,
 )
-from langchain_sift.serving.service import AdmittedRequest, Service
+from langchain_sift.serving.service import Service
+from langchain_sift.serving.texts import TextInput, text_inputs
 
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A call of the model, with the documents that were retrieved for it."""
-
-    mode: str
-    arguments: Mapping[str, Any]
-    """Keyword arguments for LangChain's methods."""
-
-    retrieval_seconds: float | None
-    """Seconds of their retrieval. None if there was none before the call."""
-
-    def record(self, metadata: Mapping[str, object]) -> TTFTRecord:
-        """Return the record of the call.
-
-        Args:
-            metadata: `response_metadata["ttft"]` of the answer.
-        """
-        record = TTFTRecord.model_validate({**metadata, "mode": self.mode})
-        if not fine_tunes(self.mode):
-            record.fallback = None  # the request asks for the base model
-        if self.retrieval_seconds is not None:
-            record.seconds.retrieval = self.retrieval_seconds
-        return record
+ChatModel = Runnable[LanguageModelInput, AIMessage]
 
 
 class Completions:
@@ -75,192 +55,185 @@ class Completions:
 
     async def chat(self, body: ChatCompletionRequest, admitted: AdmittedRequest) -> ChatCompletion:
         """Continue a conversation."""
-        call, model, messages = await self._prepare_chat(body, admitted)
-        answer = await model.ainvoke(messages, **call.arguments)
-        reply = ChatReply(body)
-        message = reply.message(answer)
-        usage = _usage(answer.usage_metadata)
+        model, messages = self._chat_model(body, admitted)
+
+        async def answer(prompt: list[BaseMessage], arguments: Mapping[str, Any]) -> AIMessage:
+            """Return one answer."""
+            return await model.ainvoke(prompt, **arguments)
+
+        prepare = functools.partial(self._prepare_chat, body, admitted)
+        ((call, answers),) = await all_answers([messages], prepare, answer, self._at_once)
+        choices = []
+        for index, message in enumerate(answers):
+            reply = ChatReply(body)
+            logprobs = message.response_metadata.get("logprobs")
+            choices.append(
+                ChatChoice(
+                    index=index,
+                    message=reply.message(message),
+                    logprobs=None if logprobs is None else ChatLogprobs(**logprobs),
+                    finish_reason=reply.finish_reason(message),
+                )
+            )
+        usage = _total(usage_of(message.usage_metadata) for message in answers)
+        record = call.record(answers[0].response_metadata["ttft"])
+        self._metrics.count_answer(record, usage)
         return ChatCompletion(
-            id=_new_id("chatcmpl"),
+            id=new_id("chatcmpl"),
             created=int(time.time()),
             model=body.model,
-            choices=[ChatChoice(message=message, finish_reason=reply.finish_reason(answer))],
+            choices=choices,
             usage=usage,
-            ttft=self._record(call, answer.response_metadata["ttft"], usage),
+            ttft=record,
         )
 
-    async def chat_stream(
+    async def text(self, body: CompletionRequest, admitted: AdmittedRequest) -> Completion:
+        """Continue texts."""
+        llm = admitted.view.llm
+
+        async def answer(prompt: TextInput, arguments: Mapping[str, Any]) -> Generation:
+            """Return one answer."""
+            result = await llm.agenerate([prompt.text], **arguments, **prompt.arguments)
+            generation: Generation = result.generations[0][0]
+            return generation
+
+        prepare = functools.partial(self._prepare_text, body, admitted)
+        prompts = text_inputs(body, llm)
+        found = await all_answers(prompts, prepare, answer, self._at_once)
+        choices: list[TextChoice] = []
+        usages, records = [], []
+        for call, answers in found:
+            infos = [answer.generation_info or {} for answer in answers]
+            for generation, info in zip(answers, infos, strict=True):
+                logprobs = info.get("logprobs")
+                choices.append(
+                    TextChoice(
+                        index=len(choices),
+                        text=generation.text,
+                        logprobs=None if logprobs is None else TextLogprobs(**logprobs),
+                        finish_reason=info["finish_reason"],
+                    )
+                )
+            usages.append(_total(usage_of(info["usage"]) for info in infos))
+            records.append(call.record(infos[0]["ttft"]))
+            self._metrics.count_answer(records[-1], usages[-1])
+        return Completion(
+            id=new_id("cmpl"),
+            created=int(time.time()),
+            model=body.model,
+            choices=choices,
+            usage=_sum(usages),
+            ttft=records[0] if len(records) == 1 else records,
+        )
+
+    def chat_stream(
         self, body: ChatCompletionRequest, admitted: AdmittedRequest
     ) -> AsyncGenerator[Chunk]:
         """Continue a conversation in chunks; the first follows the fine-tuning."""
-        call, model, messages = await self._prepare_chat(body, admitted)
-        reply = ChatReply(body)
-        stream = _ChunkStream(body, "chat.completion.chunk", "chatcmpl")
-        pieces: Any = model.astream(messages, **call.arguments)
-        is_first = True
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if is_first:
-                    is_first = False
-                    yield stream.chunk({"delta": {"role": "assistant", "content": ""}})
-                for delta in reply.deltas(piece):
-                    yield stream.chunk({"delta": delta})
-                if piece.chunk_position == "last":
-                    usage = _usage(piece.usage_metadata)
-                    record = self._record(call, piece.response_metadata["ttft"], usage)
-                    reason = reply.finish_reason(piece)
-                    for chunk in stream.last_chunks({"delta": {}}, reason, usage, record):
-                        yield chunk
+        model, messages = self._chat_model(body, admitted)
+        prepare = functools.partial(self._prepare_chat, body, admitted)
+        stream = ChunkStream(body, "chat.completion.chunk", "chatcmpl")
+        pieces = functools.partial(chat_pieces, body, model, stream)
+        return self._stream(body, stream, [messages], prepare, pieces)
 
-    async def _prepare_chat(
-        self, body: ChatCompletionRequest, admitted: AdmittedRequest
-    ) -> tuple[_Call, Runnable[Any, AIMessage], list[BaseMessage]]:
-        """Return the call, the model with its tools, and the messages."""
-        chat = admitted.view.chat
-        messages = to_langchain(body.messages)
-        tools, choice = bound_tools(body)
-        model: Runnable[Any, AIMessage] = chat
-        if tools:
-            model = chat.bind_tools(tools, tool_choice=choice)
-        if body.response_format is not None:
-            asked = body.response_format.model_dump(by_alias=True, exclude_none=True)
-            model = model.bind(response_format=asked)
-        call = await self._prepare(body, admitted, chat.retrieval_query(messages))
-        return call, model, messages
-
-    async def text(self, body: CompletionRequest, admitted: AdmittedRequest) -> Completion:
-        """Continue a text."""
-        call, prompt = await self._prepare_text(body, admitted)
-        result = await admitted.view.llm.agenerate([prompt], **call.arguments)
-        (generation,) = result.generations[0]
-        info = generation.generation_info or {}
-        usage = _usage(info["usage"])
-        return Completion(
-            id=_new_id("cmpl"),
-            created=int(time.time()),
-            model=body.model,
-            choices=[TextChoice(text=generation.text, finish_reason=info["finish_reason"])],
-            usage=usage,
-            ttft=self._record(call, info["ttft"], usage),
-        )
-
-    async def text_stream(
+    def text_stream(
         self, body: CompletionRequest, admitted: AdmittedRequest
     ) -> AsyncGenerator[Chunk]:
-        """Continue a text in chunks."""
-        call, prompt = await self._prepare_text(body, admitted)
-        stream = _ChunkStream(body, "text_completion", "cmpl")
-        end = _EndOfStream()
-        pieces: Any = admitted.view.llm.astream(prompt, {"callbacks": [end]}, **call.arguments)
-        async with aclosing(pieces):
-            async for piece in pieces:
-                if piece:
-                    yield stream.chunk({"text": piece})
-        usage = _usage(end.info["usage"])
-        record = self._record(call, end.info["ttft"], usage)
-        for chunk in stream.last_chunks({"text": ""}, end.info["finish_reason"], usage, record):
-            yield chunk
+        """Continue texts in chunks."""
+        prepare = functools.partial(self._prepare_text, body, admitted)
+        stream = ChunkStream(body, "text_completion", "cmpl")
+        pieces = functools.partial(text_pieces, admitted.view.llm, stream)
+        return self._stream(body, stream, text_inputs(body, admitted.view.llm), prepare, pieces)
+
+    def _chat_model(
+        self, body: ChatCompletionRequest, admitted: AdmittedRequest
+    ) -> tuple[ChatModel, list[BaseMessage]]:
+        """Return the model with what the request binds to it, and the messages."""
+        messages = to_langchain(body.messages)
+        tools, choice = bound_tools(body)
+        model: ChatModel = admitted.view.chat
+        if tools:
+            model = admitted.view.chat.bind_tools(tools, tool_choice=choice)
+        bound: dict[str, object] = {}
+        if body.response_format is not None:
+            asked = body.response_format.model_dump(by_alias=True, exclude_none=True)
+            bound["response_format"] = asked
+        if body.logprobs:
+            bound |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}
+        if body.continues:
+            bound["continue_final_message"] = True
+        return model.bind(**bound), messages
+
+    async def _prepare_chat(
+        self,
+        body: ChatCompletionRequest,
+        admitted: AdmittedRequest,
+        messages: Sequence[BaseMessage],
+    ) -> Call:
+        query = admitted.view.chat.query_for(messages)
+        return await prepare_call(self._settings(body, admitted), admitted, query, body.n or 1)
 
     async def _prepare_text(
-        self, body: CompletionRequest, admitted: AdmittedRequest
-    ) -> tuple[_Call, str]:
-        """Return the call, and the prompt."""
-        prompt = body.prompt if isinstance(body.prompt, str) else body.prompt[0]
-        call = await self._prepare(body, admitted, prompt)
-        return call, prompt
+        self, body: CompletionRequest, admitted: AdmittedRequest, prompt: TextInput
+    ) -> Call:
+        settings = self._settings(body, admitted)
+        return await prepare_call(settings, admitted, prompt.text, body.n or 1)
 
-    async def _prepare(
-        self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest, query: str
-    ) -> _Call:
-        """Retrieve the documents of the prompt, and return the call of the model."""
-        settings = RequestSettings.of(body, self._service.settings, admitted.view.retriever)
-        mode = settings.mode
-        if not adds_context(mode):
-            # In the mode "ttft" the model retrieves the documents by itself.
-            training: list[Document] | None = None if fine_tunes(mode) else []
-            arguments = settings.call_arguments(admitted.take_reservation(), training)
-            return _Call(mode, arguments, None)
-        start = time.perf_counter()
-        retriever = retriever_for(mode, settings.retriever)
-        retrieval = retriever.ainvoke(query, filter=settings.filter)
-        documents = await aretrieve_within(settings.timeout, retrieval)
-        seconds = time.perf_counter() - start
-        training = training_documents(mode, documents)
-        arguments = settings.call_arguments(admitted.take_reservation(), training, elapsed=seconds)
-        arguments["context"] = context_documents(mode, documents)
-        return _Call(mode, arguments, seconds)
+    def _settings(
+        self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest
+    ) -> RequestSettings:
+        return RequestSettings.of(body, self._service.settings, admitted.view.retriever)
 
-    def _record(self, call: _Call, metadata: Mapping[str, object], usage: Usage) -> TTFTRecord:
-        """Return the record of an answer, and count the answer."""
-        record = call.record(metadata)
-        self._metrics.count_answer(record, usage)
-        return record
+    @property
+    def _at_once(self) -> int:
+        return self._service.settings.limits.at_once
 
-
-class _ChunkStream:
-    """Make the chunks of one answer."""
-
-    def __init__(
+    async def _stream(
         self,
         body: ChatCompletionRequest | CompletionRequest,
-        kind: Literal["chat.completion.chunk", "text_completion"],
-        prefix: str,
-    ) -> None:
-        self._head: Chunk = {
-            "id": _new_id(prefix),
-            "object": kind,
-            "created": int(time.time()),
-            "model": body.model,
-        }
-        options = body.stream_options
-        self._include_usage = options is not None and options.include_usage
-
-    def chunk(self, content: ChunkChoice, finish_reason: FinishReason | None = None) -> Chunk:
-        """Return a chunk with a piece of the answer.
-
-        Args:
-            content: The `delta` or the `text`.
-            finish_reason: Reason for the end of the answer. None means that more follows.
-        """
-        choice: ChunkChoice = {
-            "index": 0,
-            **content,
-            "logprobs": None,
-            "finish_reason": finish_reason,
-        }
-        chunk: Chunk = {**self._head, "choices": [choice]}
-        if self._include_usage:
-            chunk["usage"] = None
-        return chunk
-
-    def last_chunks(
-        self, content: ChunkChoice, finish_reason: FinishReason, usage: Usage, record: TTFTRecord
-    ) -> list[Chunk]:
-        """Return the last chunks; the very last has the record."""
-        chunks = [self.chunk(content, finish_reason)]
-        if self._include_usage:
-            chunks.append({**self._head, "choices": [], "usage": usage})
-        chunks[-1]["ttft"] = record
-        return chunks
+        stream: ChunkStream,
+        prompts: Sequence[Prompt],
+        prepare: Callable[[Prompt], Awaitable[Call]],
+        pieces_of: PiecesOf[Prompt],
+    ) -> AsyncGenerator[Chunk]:
+        """Yield the chunks of all answers, and at the end the usage and the records."""
+        n = body.n or 1
+        ends: list[ChoiceEnd] = []
+        pieces = answer_pieces(prompts, prepare, pieces_of, n=n, at_once=self._at_once)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if not isinstance(piece, ChoiceEnd):
+                    yield piece
+                    continue
+                ends.append(piece)
+                if len(ends) < n * len(prompts):
+                    yield stream.chunk(piece.index, piece.content, piece.finish_reason)
+        by_index = sorted(ends, key=lambda end: end.index)
+        groups = [by_index[start : start + n] for start in range(0, len(by_index), n)]
+        usages = [_total(end.usage for end in group) for group in groups]
+        records = [group[0].record for group in groups]
+        for record, usage in zip(records, usages, strict=True):
+            self._metrics.count_answer(record, usage)
+        whole = records[0] if len(records) == 1 else records
+        for chunk in stream.last_chunks(ends[-1], _sum(usages), whole):
+            yield chunk
 
 
-class _EndOfStream(AsyncCallbackHandler):
-    """Keep the `generation_info` of a text model, whose stream has only strings."""
-
-    def __init__(self) -> None:
-        self.info: dict[str, Any] = {}
-
-    async def on_llm_end(self, response: LLMResult, **_: object) -> None:
-        self.info = response.generations[0][0].generation_info or {}
-
-
-def _usage(usage: Any) -> Usage:
+def _total(usages: Iterable[Usage]) -> Usage:
+    """Return the usage of several answers to one prompt, which counts once."""
+    first, *others = usages
+    completion = first.completion_tokens + sum(usage.completion_tokens for usage in others)
     return Usage(
-        prompt_tokens=usage["input_tokens"],
-        completion_tokens=usage["output_tokens"],
-        total_tokens=usage["total_tokens"],
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=completion,
+        total_tokens=first.prompt_tokens + completion,
     )
 
 
-def _new_id(prefix: str) -> str:
-    return f"{prefix}-{uuid.uuid4().hex}"
+def _sum(usages: Sequence[Usage]) -> Usage:
+    """Return the usage of several prompts."""
+    return Usage(
+        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+        total_tokens=sum(usage.total_tokens for usage in usages),
+    )

@@ -15,12 +15,8 @@ from langchain_core.messages import (
 )
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.serving.requests import (
-    ChatCompletionRequest,
-    Message,
-    NamedTool,
-    ToolCall,
-)
+from langchain_sift.serving.request_parts import Message, NamedTool, ToolCall
+from langchain_sift.serving.requests import ChatCompletionRequest
 from langchain_sift.serving.responses import Delta, FinishReason, ResponseMessage, ToolCallDelta
 
 ToolChoice = str | dict[str, object] | None

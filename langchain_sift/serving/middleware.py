@@ -23,7 +23,7 @@ from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.tenants import Tenant
 
-_COMPLETION_ROUTES = ("/v1/chat/completions", "/v1/completions")
+_MODEL_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 _OTHER_ROUTES = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
 
@@ -79,7 +79,7 @@ class AdmissionMiddleware:
                 await _SHUTTING_DOWN.response()(scope, receive, response)
             raise
         if response.status:
-            known = path if path in (*_COMPLETION_ROUTES, *_OTHER_ROUTES) else "other"
+            known = path if path in (*_MODEL_ROUTES, *_OTHER_ROUTES) else "other"
             self._metrics.count_request(known, response.status, time.perf_counter() - start)
 
     async def _handle(self, path: str, scope: Scope, receive: Receive, response: _Response) -> None:
@@ -91,7 +91,7 @@ class AdmissionMiddleware:
             await self._app(scope, receive, response)
             return
         tenant = self._tenant(headers)
-        if scope["method"] != "POST" or path not in _COMPLETION_ROUTES:
+        if scope["method"] != "POST" or path not in _MODEL_ROUTES:
             await self._app(scope, receive, response)
             return
         with self._service.admit(tenant) as admitted:
@@ -99,6 +99,7 @@ class AdmissionMiddleware:
             response.before_last = admitted.end
             body = await self._read_body(headers, receive)
             if body is not None:
+                _check_is_json(headers)
                 scope.setdefault("state", {})["admitted"] = admitted
                 await self._run_until_disconnect(scope, body, receive, response)
 
@@ -231,6 +232,20 @@ class _Response:
 async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _check_is_json(headers: Headers) -> None:
+    """Reject a body of another type: a web page can send such without asking the server first."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RequestRejected(
+            Failure(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"the body is declared as {kind or 'nothing'}: send JSON, with the header "
+                "'Content-Type: application/json'",
+                "unsupported_media_type",
+            )
+        )
 
 
 def _token(headers: Headers) -> str | None:

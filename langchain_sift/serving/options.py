@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from langchain_sift.checks import check_positive
 from langchain_sift.config import Mode
+from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.adapters.chroma_filters import where
 
@@ -115,6 +118,24 @@ class TTFTOptions(RetrieverOptions, FineTuneOptions):
     def chosen(self, group: type[BaseModel]) -> dict[str, object]:
         """Return the options of a group that the request sets."""
         return self.model_dump(include={*group.model_fields}, exclude_none=True)
+
+
+CEILINGS = tuple(
+    name for name in TTFTOptions.model_fields if name not in {"mode", "kernel", "filter"}
+)
+"""Options that are numbers."""
+
+
+def check_ceilings(ceilings: Mapping[str, float]) -> None:
+    """Check the names and the values of ceilings.
+
+    Raises:
+        ArgumentError: If an option is unknown or no number, or a ceiling is not positive.
+    """
+    for name, most in ceilings.items():
+        if name not in CEILINGS:
+            raise ArgumentError(f"no ceiling for {name!r}: use one of {sorted(CEILINGS)}")
+        check_positive(f"the ceiling of {name}", most)
 
 
 def _check_values(condition: object) -> None:

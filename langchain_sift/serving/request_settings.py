@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Self
-
-from langchain_core.documents import Document
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving.error_responses import Failure, RequestRejected
 from langchain_sift.serving.options import (
     FineTuneOptions,
     RetrieverOptions,
@@ -57,6 +57,7 @@ class RequestSettings:
             retriever: The retriever of the request's tenant.
         """
         options = body.ttft or TTFTOptions()
+        _check_ceilings(options, server.ceilings)
         return cls(
             mode=options.mode or server.mode,
             retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
@@ -68,30 +69,39 @@ class RequestSettings:
 
     def call_arguments(
         self,
-        reservation: Reservation | None,
-        documents: Sequence[Document] | None,
+        source: Mapping[str, object],
         *,
-        elapsed: float = 0.0,
+        number: int,
+        reservation: Reservation,
+        timeout: float,
     ) -> dict[str, Any]:
         """Return the keyword arguments of a call of the model.
 
         Args:
-            reservation: The request's reservation in the engine.
-            documents: Documents to train on. None means that the model retrieves them.
-            elapsed: Seconds of the timeout that have passed.
+            source: The documents or the adapter, or where the model finds documents.
+            number: Number of the answer to the prompt; each has a seed of its own.
+            reservation: Room in the engine.
+            timeout: Seconds until the answer must be complete.
         """
-        source: dict[str, object]
-        if documents is None:
-            source = {"retriever": self.retriever, "filter": self.filter}
-        else:
-            source = {"documents": documents}
+        seed = self.generation.get("seed")
+        seeds = {"seed": (seed + number) % (1 << 63)} if isinstance(seed, int) else {}
         return {
             **source,
             **self.fine_tuning.model_dump(exclude_none=True),
             **self.generation,
+            **seeds,
             "reservation": reservation,
-            "timeout": max(self.timeout - elapsed, _MIN_TIMEOUT),
+            "timeout": max(timeout, _MIN_TIMEOUT),
         }
+
+
+def _check_ceilings(options: TTFTOptions, ceilings: Mapping[str, float]) -> None:
+    """Reject an option that is above its ceiling."""
+    for name, most in ceilings.items():
+        if (getattr(options, name) or 0) > most:
+            message = f"ttft.{name}: this server allows at most {most:g}"
+            failure = Failure(HTTPStatus.BAD_REQUEST, message, "invalid_value", f"ttft.{name}")
+            raise RequestRejected(failure)
 
 
 def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str, object]:

@@ -7,171 +7,24 @@ answer are ignored.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from langchain_sift.serving.options import Count, TTFTOptions, whole
-
-# Strict: "yes" and 1 are not flags.
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _Lenient(BaseModel):
-    """Part of a conversation; clients send it back with fields that other servers added."""
-
-    model_config = ConfigDict(extra="ignore")
-
-
-class TextPart(_Lenient):
-    """A text in a message; other content is not supported."""
-
-    type: Literal["text"]
-    text: str
-
-
-def _check_text_only(content: object) -> object:
-    """Say what the model reads, before the types of the parts are compared."""
-    parts = content if isinstance(content, list) else []
-    if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in parts):
-        raise ValueError('this model reads text only: the parts of a message must be "text"')
-    return content
-
-
-Content: TypeAlias = Annotated[str | list[TextPart], BeforeValidator(_check_text_only)]
-
-
-class FunctionCall(_Lenient):
-    """The function and the arguments of a tool call."""
-
-    name: str
-    arguments: str = Field(description="A JSON object. Empty for a function without arguments.")
-
-    @field_validator("arguments")
-    @classmethod
-    def _complete(cls, value: str) -> str:
-        return value if value.strip() else "{}"
-
-
-class ToolCall(_Lenient):
-    """A tool call of the model."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class SystemMessage(_Lenient):
-    """Instructions to the model."""
-
-    role: Literal["system", "developer"]
-    content: Content
-    name: str | None = None
-
-
-class UserMessage(_Lenient):
-    """A message of the user."""
-
-    role: Literal["user"]
-    content: Content
-    name: str | None = None
-
-
-class AssistantMessage(_Lenient):
-    """An earlier message of the model."""
-
-    role: Literal["assistant"]
-    content: Content | None = None
-    name: str | None = None
-    tool_calls: list[ToolCall] | None = None
-
-
-class ToolMessage(_Lenient):
-    """The result of a tool call."""
-
-    role: Literal["tool"]
-    content: Content
-    tool_call_id: str
-
-
-Message = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
-]
-
-
-class Function(_Strict):
-    """Name, description and parameters of a function."""
-
-    name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
-    parameters: dict[str, object] | None = Field(default=None, description="A JSON schema.")
-    strict: Flag | None = None
-    cache_control: object = Field(default=None, description="Ignored.")
-
-
-class Tool(_Strict):
-    """A function that the model may call."""
-
-    type: Literal["function"]
-    function: Function
-    cache_control: object = Field(default=None, description="Ignored.")
-
-
-class NamedFunction(_Strict):
-    """The name of a function."""
-
-    name: str
-
-
-class NamedTool(_Strict):
-    """The tool that the model must call."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
-class StreamOptions(_Strict):
-    """Additional contents of a stream."""
-
-    include_usage: Flag = False
-    include_obfuscation: Flag | None = None
-
-
-class TextFormat(_Strict):
-    """Plain text as the format of the answer."""
-
-    type: Literal["text"]
-
-
-class JSONObjectFormat(_Strict):
-    """A JSON object as the format of the answer; the prompt must ask for it."""
-
-    type: Literal["json_object"]
-
-
-class JSONSchema(_Strict):
-    """The schema of the answer."""
-
-    name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-    description: str | None = None
-    schema_: dict[str, object] = Field(alias="schema")
-    strict: Flag | None = None
-
-
-class JSONSchemaFormat(_Strict):
-    """A JSON object that follows a schema, as the format of the answer."""
-
-    type: Literal["json_schema"]
-    json_schema: JSONSchema
-
-
-ResponseFormat = Annotated[
-    TextFormat | JSONObjectFormat | JSONSchemaFormat, Field(discriminator="type")
-]
+from langchain_sift.serving.request_parts import (
+    AssistantMessage,
+    Flag,
+    Message,
+    NamedTool,
+    Prompt,
+    ResponseFormat,
+    StreamOptions,
+    Strict,
+    Tool,
+    check_prompt,
+    list_of_prompts,
+)
 
 
 def _only(value: int) -> BeforeValidator:
@@ -187,7 +40,6 @@ def _only(value: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-_NO = _only(value=False)
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True), BeforeValidator(whole)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
@@ -205,11 +57,22 @@ def _limited(value: object) -> object:
     return None if value in (-1, -1.0) else value
 
 
+def _empty(value: object) -> object:
+    """Accept an empty text for none."""
+    return None if value == "" else value
+
+
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
+_MOST_ANSWERS = 1024
 Stop = str | Annotated[list[str], Field(max_length=16)]
 MaxTokens = Annotated[Count | None, BeforeValidator(_limited)]
+TextTokens = Annotated[
+    Annotated[int, Field(ge=0, strict=True), BeforeValidator(whole)] | None,
+    BeforeValidator(_limited),
+]
 
 
-class _Request(_Strict):
+class _Request(Strict):
     """Fields of both kinds of requests."""
 
     model: str
@@ -239,7 +102,9 @@ class _Request(_Strict):
     stop: Annotated[Stop | None, BeforeValidator(_without_empty)] = None
     ttft: TTFTOptions | None = None
 
-    n: Annotated[Literal[1] | None, _only(1)] = None
+    n: Annotated[int, Field(ge=1, le=128, strict=True), BeforeValidator(whole)] | None = Field(
+        default=None, description="Number of answers to each prompt, after one training."
+    )
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
 
     # Ignored: they never change an answer.
@@ -251,6 +116,8 @@ class _Request(_Strict):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prediction: object = None
+    parallel_tool_calls: Flag | None = None
 
 
 class ChatCompletionRequest(_Request):
@@ -260,7 +127,6 @@ class ChatCompletionRequest(_Request):
     max_completion_tokens: MaxTokens = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Flag | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     # Not of OpenAI; named as by vLLM.
@@ -269,16 +135,67 @@ class ChatCompletionRequest(_Request):
         max_length=16,
         description="Arguments for the chat template, such as enable_thinking.",
     )
-    logprobs: Annotated[Literal[False] | None, _NO] = None
-    top_logprobs: Annotated[Literal[0] | None, _only(0)] = None
+    logprobs: Flag | None = None
+    top_logprobs: TopLogprobs | None = None
     modalities: list[Literal["text"]] | None = None
+    # Not of OpenAI; named as by vLLM.
+    continue_final_message: Flag | None = Field(
+        default=None,
+        description="Whether the answer continues a last message of the assistant. By default it "
+        "does, unless it must be a tool call or follow a format.",
+    )
+    add_generation_prompt: Flag | None = Field(
+        default=None, description="true is short for continue_final_message: false."
+    )
+    verbosity: str | None = Field(default=None, description="Ignored.")
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
+        return self
+
+    @property
+    def continues(self) -> bool:
+        """True if the answer continues the last message."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        last = self.messages[-1]
+        is_begun = isinstance(last, AssistantMessage) and last.content and not last.tool_calls
+        in_form = self.response_format is not None and self.response_format.type != "text"
+        must_call = self.tool_choice not in (None, "none", "auto")
+        chosen = self.add_generation_prompt or in_form or must_call or len(self.messages) == 1
+        return bool(is_begun) and not chosen
 
 
 class CompletionRequest(_Request):
     """A text that the model continues."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
-    echo: Annotated[Literal[False] | None, _NO] = None
+    prompt: Annotated[Prompt, BeforeValidator(check_prompt)] = Field(
+        description="A text, its token ids, or a list of texts or of lists of token ids."
+    )
+    max_tokens: TextTokens = Field(
+        default=None,
+        description="-1 means as many as the server and the context allow. 0 only with echo.",
+    )
+    echo: Flag | None = None
     best_of: Annotated[Literal[1] | None, _only(1)] = None
-    logprobs: None = None
-    suffix: None = None
+    logprobs: TopLogprobs | None = Field(
+        default=None, description="Number of likeliest tokens to list for each token."
+    )
+    suffix: Annotated[None, BeforeValidator(_empty)] = None
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 needs echo: true")
+        if len(self.prompts) * (self.n or 1) > _MOST_ANSWERS:
+            raise ValueError(f"a request may ask for {_MOST_ANSWERS} answers, prompts times n")
+        return self
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, as texts or token ids."""
+        return list_of_prompts(self.prompt)

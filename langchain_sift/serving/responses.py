@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, TypedDict
 
+from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, Field
 
 from langchain_sift.config import Mode
-from langchain_sift.serving.requests import ToolCall
+from langchain_sift.serving.request_parts import ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -68,6 +70,16 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+def usage_of(usage: UsageMetadata | None) -> Usage:
+    """Return the usage of an answer, as LangChain gives it."""
+    counts = usage or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+    return Usage(
+        prompt_tokens=counts["input_tokens"],
+        completion_tokens=counts["output_tokens"],
+        total_tokens=counts["total_tokens"],
+    )
+
+
 class ResponseMessage(BaseModel):
     """The message of the model."""
 
@@ -78,12 +90,33 @@ class ResponseMessage(BaseModel):
     tool_calls: list[ToolCall] | None = None
 
 
-class ChatChoice(BaseModel):
-    """The only choice of a response."""
+class TokenLogprob(BaseModel):
+    """A token with its log-probability."""
 
-    index: Literal[0] = 0
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ContentLogprob(TokenLogprob):
+    """A token of an answer, with the likeliest tokens in its place."""
+
+    top_logprobs: list[TokenLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    """The tokens of an answer."""
+
+    content: list[ContentLogprob]
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    """One answer."""
+
+    index: int
     message: ResponseMessage
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason
 
 
@@ -99,12 +132,21 @@ class ChatCompletion(BaseModel):
     ttft: TTFTRecord
 
 
-class TextChoice(BaseModel):
-    """The only choice of a response."""
+class TextLogprobs(BaseModel):
+    """The tokens of a text, after the prompt if it is echoed, in parallel lists."""
 
-    index: Literal[0] = 0
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class TextChoice(BaseModel):
+    """One answer."""
+
+    index: int
     text: str
-    logprobs: None = None
+    logprobs: TextLogprobs | None = None
     finish_reason: FinishReason | None
 
 
@@ -117,7 +159,9 @@ class Completion(BaseModel):
     model: str
     choices: list[TextChoice]
     usage: Usage
-    ttft: TTFTRecord
+    ttft: TTFTRecord | list[TTFTRecord] = Field(
+        description="The record, or one for each of several prompts."
+    )
 
 
 class FunctionCallDelta(TypedDict):
@@ -146,12 +190,12 @@ class Delta(TypedDict, total=False):
 
 
 class ChunkChoice(TypedDict, total=False):
-    """The only choice of a chunk; it has a `delta` or a `text`."""
+    """The choice of a chunk; it has a `delta` or a `text`."""
 
-    index: Literal[0]
+    index: int
     delta: Delta
     text: str
-    logprobs: None
+    logprobs: Mapping[str, object] | None
     finish_reason: FinishReason | None
 
 
@@ -164,7 +208,8 @@ class Chunk(TypedDict, total=False):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None
-    ttft: TTFTRecord
+    ttft: TTFTRecord | list[TTFTRecord]
+    ttft_step: Mapping[str, object]
 
 
 class Model(BaseModel):

@@ -17,6 +17,8 @@ from langchain_sift.serving.settings import ServingSettings
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
 # Seconds for active requests after a signal to stop. Kubernetes kills a process after 30.
 _SHUTDOWN_SECONDS = 25
+# Longer than proxies keep a connection, usually 60 s: they must be the first to close it.
+_KEEP_ALIVE_SECONDS = 75
 
 
 def serve(
@@ -58,6 +60,7 @@ def serve(
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
         _Server(config, on_ready, f"http://{name}:{listener.getsockname()[1]}/v1").run([listener])
 

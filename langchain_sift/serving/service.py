@@ -6,9 +6,8 @@ import asyncio
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Literal, Self, TypeVar
 
@@ -23,8 +22,10 @@ from langchain_sift.errors import (
     SIFTError,
     StoreError,
 )
+from langchain_sift.language_models.follow_ups import check_query
 from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving.admitted import AdmittedRequest, TenantView
 from langchain_sift.serving.error_responses import Failure, RequestRejected
 from langchain_sift.serving.responses import Health
 from langchain_sift.serving.retrievers import make_retriever, open_store
@@ -37,7 +38,6 @@ from langchain_sift.ttft import (
     Engine,
     EngineStatus,
     LanguageModel,
-    Reservation,
     load_language_model,
 )
 from langchain_sift.ttft.training.gradient_check import check_gradients
@@ -47,55 +47,6 @@ _POLL_SECONDS = 1e-3
 _MAX_RETRY_SECONDS = 60
 
 FineTunedModel = TypeVar("FineTunedModel", ChatTestTimeFineTuned, TestTimeFineTunedLLM)
-
-
-@dataclass(frozen=True, slots=True)
-class TenantView:
-    """The retriever and the models of one tenant; all tenants share one engine."""
-
-    tenant: Tenant
-    retriever: SIFTRetriever
-    chat: ChatTestTimeFineTuned
-    llm: TestTimeFineTunedLLM
-
-
-class AdmittedRequest:
-    """A request with a reservation in the engine; a context manager that ends it."""
-
-    def __init__(
-        self, view: TenantView, reservation: Reservation, on_end: Callable[[], None]
-    ) -> None:
-        """Keep the reservation.
-
-        Args:
-            view: The retriever and the models of the request's tenant.
-            reservation: From `Engine.admission`.
-            on_end: Called once, when the request ends.
-        """
-        self.view = view
-        self._reservation: Reservation | None = reservation
-        self._on_end: Callable[[], None] | None = on_end
-
-    def take_reservation(self) -> Reservation | None:
-        """Return the reservation to the caller; the engine releases it after the request."""
-        reservation, self._reservation = self._reservation, None
-        return reservation
-
-    def end(self) -> None:
-        """Release the reservation, unless it was taken; further calls do nothing."""
-        if self._reservation is not None:
-            self._reservation.release()
-        if self._on_end is not None:
-            on_end, self._on_end = self._on_end, None
-            on_end()
-
-    def __enter__(self) -> Self:
-        """Return the request."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End the request."""
-        self.end()
 
 
 class Service:
@@ -184,6 +135,8 @@ class Service:
         if self._closed:
             return "unavailable"
         status = self.engine.status()
+        if status.idle_seconds > self.settings.stall_seconds:
+            return "unavailable"
         if status.admitted:
             return "busy"
         try:
@@ -271,6 +224,7 @@ def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> Tena
     if settings.adapter_cache is not None:
         cache = AdapterCache(settings.adapter_cache, tenant=tenant.name)
     chat = _model(ChatTestTimeFineTuned, settings, retriever, cache)
+    chat = chat.model_copy(update={"retrieval_query": check_query(settings.retrieval_query)})
     llm = _model(TestTimeFineTunedLLM, settings, retriever, cache)
     # This also loads the engine before the first request.
     if chat.engine is not llm.engine:

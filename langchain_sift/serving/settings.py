@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from langchain_sift.checks import check_integer, check_seconds
+from langchain_sift.checks import check_choice, check_integer, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
+from langchain_sift.serving.options import check_ceilings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -60,6 +62,10 @@ class ServingSettings:
     stopping_alpha: float | None = None
     """SIFT's α for adaptive stopping. None means `k` documents for each prompt."""
 
+    retrieval_query: str = "last"
+    """Query for the retriever in a conversation: "last", "turns" or "rewrite"; see
+    `ChatTestTimeFineTuned.retrieval_query`."""
+
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     """Settings of the fine-tuning. Requests cannot raise its limits."""
 
@@ -85,6 +91,23 @@ class ServingSettings:
     quantization: str | None = None
     """"4bit" or "8bit" (with bitsandbytes). None means no quantization."""
 
+    cors_origins: Sequence[str] = ()
+    """Origins of web pages that may send requests, such as "https://app.example"; "*" means all."""
+
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """Highest values that a request may set in `ttft`, by name, such as {"k": 50}."""
+
+    status_seconds: float = 0.5
+    """Seconds for which a stream waits for its first chunk before it sends its headers: an error
+    in that time gets a status of its own."""
+
+    comment_seconds: float = 10.0
+    """Seconds without a chunk after which a stream sends a comment, so that proxies see life."""
+
+    stall_seconds: float = 300.0
+    """Seconds without a gradient step or a token after which a busy engine counts as hung, and
+    `/health` answers 503. A step must not take longer."""
+
     max_body_bytes: int = 2 << 20
     """Maximum size of a request's body; a larger one is rejected before it is read."""
 
@@ -106,11 +129,37 @@ class ServingSettings:
         SelectionSettings(k=self.k, stopping_alpha=self.stopping_alpha, **asdict(kernel))
         LoadSettings(self.device, self.dtype, self.quantization)
         check_seconds("timeout", self.timeout)
+        check_seconds("status_seconds", self.status_seconds)
+        check_seconds("comment_seconds", self.comment_seconds)
+        check_seconds("stall_seconds", self.stall_seconds)
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("max_tokens", self.max_tokens, 1)
         check_integer("max_body_bytes", self.max_body_bytes, 1)
+        for origin in self.cors_origins:
+            check_origin(origin)
+        check_ceilings(self.ceilings)
+        check_choice("retrieval_query", self.retrieval_query, ("last", "turns", "rewrite"))
+        if self.k > self.ceilings.get("k", self.k):
+            raise ArgumentError(
+                f"k is {self.k}, above its ceiling {self.ceilings['k']:g}: lower k, or raise the "
+                "ceiling"
+            )
 
     @property
     def model_id(self) -> str:
         """Name of the model for clients."""
         return self.name or self.model
+
+
+def check_origin(origin: str) -> None:
+    """Check the origin of web pages.
+
+    Raises:
+        ArgumentError: If it has a path, or no scheme.
+    """
+    scheme, separator, host = origin.partition("://")
+    if origin not in {"*", "null"} and not (scheme and separator and host and "/" not in host):
+        raise ArgumentError(
+            f"an origin is a scheme and a host, such as https://app.example:8443, or *, got "
+            f"{origin!r}"
+        )

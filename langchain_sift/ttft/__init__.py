@@ -7,7 +7,8 @@
 | `engine` | check requests, submit them, wait for their outcome |
 | `engine_registry` | share an engine between users of the same model |
 | `requests` | a request, its tasks and its outcome |
-| `tickets` | admission; a submitted request and its events |
+| `admission` | room for requests, within the engine's limits |
+| `tickets` | a submitted request and its events |
 | `batching` | the queue, and the thread that runs batches |
 | `worker`, `jobs` | a batch from training to reset, with retries |
 | `task_runner` | the tasks of a batch after training |
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_sift.ttft.adapter_cache import AdapterCache as AdapterCache
+    from langchain_sift.ttft.admission import Reservation as Reservation
     from langchain_sift.ttft.engine import Engine as Engine
     from langchain_sift.ttft.engine_registry import shared_engine as shared_engine
     from langchain_sift.ttft.model.devices import fastest_dtype as fastest_dtype
@@ -42,9 +44,10 @@ if TYPE_CHECKING:
     from langchain_sift.ttft.requests import GenerationTask as GenerationTask
     from langchain_sift.ttft.requests import Milestone as Milestone
     from langchain_sift.ttft.requests import Outcome as Outcome
+    from langchain_sift.ttft.requests import PromptScores as PromptScores
     from langchain_sift.ttft.requests import Request as Request
     from langchain_sift.ttft.requests import ScoringTask as ScoringTask
-    from langchain_sift.ttft.tickets import Reservation as Reservation
+    from langchain_sift.ttft.requests import TokenScore as TokenScore
     from langchain_sift.ttft.tickets import Ticket as Ticket
     from langchain_sift.ttft.training.tasks import Step as Step
     from langchain_sift.ttft.training.tasks import TrainingRecord as TrainingRecord
@@ -58,11 +61,13 @@ _EXPORTS = {
     "LanguageModel": "langchain_sift.ttft.model.language_model",
     "Milestone": "langchain_sift.ttft.requests",
     "Outcome": "langchain_sift.ttft.requests",
+    "PromptScores": "langchain_sift.ttft.requests",
     "Request": "langchain_sift.ttft.requests",
-    "Reservation": "langchain_sift.ttft.tickets",
+    "Reservation": "langchain_sift.ttft.admission",
     "ScoringTask": "langchain_sift.ttft.requests",
     "Step": "langchain_sift.ttft.training.tasks",
     "Ticket": "langchain_sift.ttft.tickets",
+    "TokenScore": "langchain_sift.ttft.requests",
     "TrainedAdapter": "langchain_sift.ttft.training.trained_adapter",
     "TrainingRecord": "langchain_sift.ttft.training.tasks",
     "fastest_dtype": "langchain_sift.ttft.model.devices",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 import weakref
@@ -11,7 +12,8 @@ from collections.abc import Callable
 
 from langchain_sift.config import Limits
 from langchain_sift.errors import RequestCancelled
-from langchain_sift.ttft.tickets import Admission, Ticket
+from langchain_sift.ttft.admission import Admission
+from langchain_sift.ttft.tickets import Ticket
 
 _IDLE_SECONDS = 2.0  # then the thread ends and releases the model; the next request starts another
 
@@ -45,6 +47,7 @@ class Batcher:
         self._changed = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._batch: list[Ticket] = []
+        self._batch_began = 0.0
         self._closed = False
         _open_batchers.add(self)
 
@@ -82,6 +85,20 @@ class Batcher:
         return len(self._batch)
 
     @property
+    def idle_seconds(self) -> float:
+        """Seconds since the current batch last progressed by a step or a token; 0 without one.
+
+        Infinite if the thread has died.
+        """
+        batch, thread = self._batch, self._thread
+        if not (batch or self._queue):
+            return 0.0
+        if thread is not None and not thread.is_alive():
+            return math.inf
+        times = [self._batch_began, *(ticket.progressed_at for ticket in batch)]
+        return time.perf_counter() - max(times) if batch else 0.0
+
+    @property
     def closed(self) -> bool:
         """If True, the batcher accepts no more requests."""
         return self._closed
@@ -116,6 +133,7 @@ class Batcher:
                         self._thread = None
                         return []
                 self._gather()
+                self._batch_began = time.perf_counter()
                 self._batch = self._take()
             return self._batch
 

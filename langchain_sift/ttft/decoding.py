@@ -42,6 +42,8 @@ class AnswerDecoder:
         """"stop" or "length" once the answer is complete."""
         self.reasoning = ReasoningText()
         """The reasoning that the last token completes."""
+        self.produced = 0
+        """Number of characters of content so far, those included that a stop string may cut."""
         self._max_tokens = config.max_tokens
         self._end_tokens = end_tokens
         markers = config.reasoning
@@ -63,11 +65,16 @@ class AnswerDecoder:
         text = self._content(self._text.add(token_id))
         if self._stop is not None:
             text = self._stop.add(text)
-        if self._stop is not None and self._stop.reached:
+        if self.was_cut:
             self.finish_reason = "stop"
         elif self.tokens >= self._max_tokens:
             text += self._finish("length")
         return text
+
+    @property
+    def was_cut(self) -> bool:
+        """True if the answer ended at a stop string."""
+        return self._stop is not None and self._stop.reached
 
     def end(self, reason: str) -> str:
         """End the answer for this reason, and return the content that was not complete."""
@@ -80,20 +87,20 @@ class AnswerDecoder:
         text = self._content(self._text.flush(), complete=True)
         if self._stop is not None:
             text = self._stop.add(text) + self._stop.flush()
-            if self._stop.reached:
+            if self.was_cut:
                 self.finish_reason = "stop"
         return text
 
     def _content(self, text: str, *, complete: bool = False) -> str:
         """Return the content in a new text, and keep the reasoning in it."""
-        if self._splitter is None:
-            return text
-        reasoning, content = self._splitter.add(text)
-        self.reasoning = ReasoningText(self.reasoning + reasoning)
-        if complete:
-            reasoning, rest = self._splitter.flush()
+        content = text
+        if self._splitter is not None:
+            reasoning, content = self._splitter.add(text)
+            if complete:
+                more, rest = self._splitter.flush()
+                reasoning, content = ReasoningText(reasoning + more), content + rest
             self.reasoning = ReasoningText(self.reasoning + reasoning)
-            content += rest
+        self.produced += len(content)
         return content
 
 

@@ -2,7 +2,7 @@
 
 The path of a request, from the client's thread to the engine's thread and back:
 
-    tickets     reserve room for the request, or refuse it at once
+    admission   reserve room for the request, or refuse it at once
     engine      check the prompt, tokenize the documents (model/tokens)
     tickets     submit the request as a ticket; the client iterates over its events
     batching    queue -> a batch of requests with tasks of the same type
@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, PromptTooLong
+from langchain_sift.ttft.admission import Admission, Reservation
 from langchain_sift.ttft.answer_room import check_room
 from langchain_sift.ttft.batching import Batcher
 from langchain_sift.ttft.documents import check_material, with_documents
@@ -36,7 +37,7 @@ from langchain_sift.ttft.model.tokens import EncodedText
 from langchain_sift.ttft.openmp import release_helper_threads
 from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, Pairs, Request, Task
 from langchain_sift.ttft.sampling import with_recommended
-from langchain_sift.ttft.tickets import Admission, Reservation, Ticket
+from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import adapter_shape
 from langchain_sift.ttft.training.learning_rate import with_learning_rate
 from langchain_sift.ttft.training.target_layers import TargetLayers
@@ -210,8 +211,8 @@ class Engine:
     def _fit_context(self, task: GenerationTask) -> GenerationTask:
         """Check the prompt, complete the settings, and limit the answer to the model's context."""
         limit, length = self.language_model.context_length, len(task.prompt)
-        if length == 0 or length >= limit:
-            bounds = f"must have from 1 to {limit - 1} tokens, got {length}"
+        if not 0 < length <= (most := limit - min(1, task.config.max_tokens)):
+            bounds = f"must have from 1 to {most} tokens, got {length}"
             if length:
                 # langchain-openai recognizes these words in the error of a server.
                 raise PromptTooLong(f"the prompt is too long: it {bounds}")
@@ -239,6 +240,7 @@ class Engine:
             admitted_tokens=self.admission.tokens,
             waiting=self._batcher.waiting,
             at_work=self._batcher.at_work,
+            idle_seconds=self._batcher.idle_seconds,
             quarantined=self._worker.quarantined,
             estimated_memory=self.memory.estimated_peak,
             peak_memory=peak_bytes(self.language_model.device),

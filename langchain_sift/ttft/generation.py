@@ -16,11 +16,12 @@ from langchain_sift.ttft.answering.key_values import KeyValues
 from langchain_sift.ttft.answering.reading import Reader, Route, read_prompts, reader_of
 from langchain_sift.ttft.answering.rows import AnswerRow, Continuation
 from langchain_sift.ttft.answering.scoring import Following, following, nats_after
+from langchain_sift.ttft.answering.token_scores import prompt_scores
 from langchain_sift.ttft.answering.with_transformers import generate_with_transformers
 from langchain_sift.ttft.model.language_model import changes_scores
 from langchain_sift.ttft.model.turn_ends import answer_ends
 from langchain_sift.ttft.training.loss import negative_log_likelihoods
-from langchain_sift.ttft.training.output_layer import linear_head
+from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 
 # Steps of one row that take as long as the copy of another row's cache.
 _STEPS_PER_COPY = 2
@@ -45,6 +46,8 @@ def generate(
     order = sorted(range(len(rows)), key=lambda number: len(continuations[number].prompt))
     with torch.inference_mode():
         reader = reader_of(model)
+        head = linear_head(model) if reader is None else reader.head
+        _score_prompts(model, head, continuations, route or _everywhere)
         if reader is None or changes_scores(model.generation_config):
             _answer_without_reader(model, continuations, rows, end_tokens, route or _everywhere)
             return
@@ -66,6 +69,20 @@ def _everywhere(rows: Sequence[int], *, one_token: bool = False) -> None:
     del rows, one_token
 
 
+def _score_prompts(
+    model: PreTrainedModel,
+    head: OutputLayer | None,
+    continuations: Sequence[Continuation],
+    route: Route,
+) -> None:
+    """Score the tokens of the prompts whose scores are asked for."""
+    for row, continuation in enumerate(continuations):
+        if continuation.score_prompt:
+            route([row])
+            top = continuation.top_scores or 0
+            continuation.on_prompt_scores(prompt_scores(model, head, continuation.prompt, top))
+
+
 def _answer_without_reader(
     model: PreTrainedModel,
     continuations: Sequence[Continuation],
@@ -80,8 +97,11 @@ def _answer_without_reader(
             nats = negative_log_likelihoods(model, head, continuation.pairs)
             continuation.on_scores(tuple(nats))
     route(range(len(rows)))
+    for answer in rows:
+        answer.end_if_empty()
     prompts = [continuation.prompt for continuation in continuations]
-    generate_with_transformers(model, rows, prompts, end_tokens)
+    if not all(row.done for row in rows):
+        generate_with_transformers(model, rows, prompts, end_tokens)
 
 
 def _answer(
@@ -95,6 +115,8 @@ def _answer(
     prompts = [continuation.prompt for continuation in continuations]
     state = read_prompts(model, reader, prompts, route)
     _score(model, reader, state, continuations, route)
+    for row in rows:
+        row.end_if_empty()
     # On an accelerator, transformers has faster products of experts for single tokens.
     faster = getattr(model, "_optimize_model_for_decode", nullcontext)
     with faster():
@@ -135,8 +157,9 @@ def _next_tokens(logits: torch.Tensor, rows: Sequence[AnswerRow]) -> torch.Tenso
     for number, row in enumerate(rows):
         if not row.is_greedy:
             token_ids[number] = row.choose(logits[number])
-    for row, token_id in zip(rows, token_ids.tolist(), strict=True):
+    for number, (row, token_id) in enumerate(zip(rows, token_ids.tolist(), strict=True)):
         if not row.done:
+            row.logits = logits[number] if row.is_scored else None
             row.add(token_id)
     return token_ids
 

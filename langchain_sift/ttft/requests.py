@@ -16,6 +16,28 @@ Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenScore:
+    """The log-probability of one token, as the model gives it: before sampling and grammars."""
+
+    token_id: int
+    log_p: float
+    """In nats."""
+
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest tokens in its place, with their log-probabilities, the likeliest first."""
+
+    is_end: bool = False
+    """True of a token that ends the answer and is no part of its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """The scores of the prompt's tokens, except for the first, which nothing predicts."""
+
+    scores: tuple[TokenScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationTask:
     """Generate the answer to a prompt."""
 
@@ -30,6 +52,13 @@ class GenerationTask:
 
     grammar: str | None = None
     """The grammar that the answer follows, as llguidance takes it. None means any text."""
+
+    top_scores: int | None = None
+    """Number of likeliest tokens that each `TokenScore` of the answer lists. None means that
+    tokens are not scored."""
+
+    score_prompt: bool = False
+    """If True, the tokens of the prompt are scored as well, with `top_scores` alternatives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +192,9 @@ class Outcome:
         return self.adapter
 
 
-Event = Step | str | Outcome
-"""A gradient step, a piece of the answer, or the outcome, which is the last event."""
+Event = Step | PromptScores | TokenScore | str | Outcome
+"""A gradient step, the scores of the prompt, the score of a token of the answer, a piece of the
+answer, or the outcome, which comes last. A score comes before the text that its token completes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +212,9 @@ class EngineStatus:
 
     at_work: int
     """Number of requests in the current batch."""
+
+    idle_seconds: float
+    """Seconds since the current batch last progressed by a step or a token; 0 without a batch."""
 
     quarantined: int
     """Number of times that a slot was not at rest after a batch, so all slots were replaced."""

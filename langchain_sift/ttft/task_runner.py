@@ -65,6 +65,10 @@ class TaskRunner:
             grammar=task.grammar,
             pairs=task.pairs,
             on_scores=functools.partial(setattr, job, "nats"),
+            top_scores=task.top_scores,
+            score_prompt=task.score_prompt,
+            on_token_score=job.ticket.report_score,
+            on_prompt_scores=job.ticket.report_prompt_scores,
         )
 
     def _generate(self, jobs: Sequence[Job], continuations: Sequence[Continuation]) -> None:

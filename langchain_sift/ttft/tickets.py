@@ -1,4 +1,4 @@
-"""Admit requests, and pass their events from the engine to the client."""
+"""Pass the events of a request from the engine to the client."""
 
 from __future__ import annotations
 
@@ -7,106 +7,12 @@ import math
 import queue
 import threading
 import time
-import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
-from types import TracebackType
 
-from langchain_sift.config import Limits
-from langchain_sift.errors import EngineOverloaded, RequestCancelled, RequestTimeout, TrainingError
-from langchain_sift.ttft.requests import Event, Outcome, Request
+from langchain_sift.errors import RequestCancelled, RequestTimeout, TrainingError
+from langchain_sift.ttft.admission import Reservation
+from langchain_sift.ttft.requests import Event, Outcome, PromptScores, Request, TokenScore
 from langchain_sift.ttft.training.tasks import Step
-
-
-class Admission:
-    """The reservations of all requests that are not done. Thread-safe; never waits."""
-
-    def __init__(self, limits: Limits) -> None:
-        """Start without any reservation."""
-        self._limits = limits
-        # Reentrant: a finalizer that releases a reservation may run inside any of these methods.
-        self._lock = threading.RLock()
-        # The references are weak, so a reservation that an interrupt dropped is released, and
-        # there is no counter that could stay wrong.
-        self.reserved: weakref.WeakKeyDictionary[Reservation, int] = weakref.WeakKeyDictionary()
-        """Number of training tokens of each reservation."""
-
-    @property
-    def tokens(self) -> int:
-        """Number of training tokens of all reservations."""
-        with self._lock:
-            return sum(self.reserved.values())
-
-    def admit(self, tokens: int) -> Reservation:
-        """Reserve room for one request.
-
-        Args:
-            tokens: Maximum number of tokens that the request will train on.
-
-        Raises:
-            EngineOverloaded: If a limit is reached. Nothing was reserved.
-        """
-        reservation = Reservation(self)
-        with self._lock:
-            requests = len(self.reserved)
-            if requests >= self._limits.max_requests:
-                raise EngineOverloaded(
-                    f"{requests} requests are admitted, as many as max_requests allows: "
-                    "try again later, or raise Limits.max_requests"
-                )
-            self._check(tokens, others=requests > 0)
-            self.reserved[reservation] = tokens
-        return reservation
-
-    def _check(self, tokens: int, *, others: bool) -> None:
-        # A request larger than the limit is admitted if it is the only one.
-        if others and self.tokens + tokens > self._limits.max_tokens:
-            raise EngineOverloaded(
-                f"{self.tokens} training tokens are admitted, and {tokens} more would exceed "
-                f"max_tokens ({self._limits.max_tokens}): try again later, train on less, or "
-                "raise Limits.max_tokens"
-            )
-
-
-class Reservation:
-    """Room for one request, until it is released. Releasing it twice does no harm."""
-
-    def __init__(self, admission: Admission) -> None:
-        """Belong to an admission, which counts the reservation."""
-        self._admission = admission
-
-    def resize(self, tokens: int) -> None:
-        """Change the number of training tokens that are reserved.
-
-        Raises:
-            EngineOverloaded: If there is no room for more tokens. Nothing has changed.
-        """
-        admission = self._admission
-        with admission._lock:
-            if self not in admission.reserved:
-                return
-            more = tokens - admission.reserved[self]
-            if more > 0:
-                admission._check(more, others=len(admission.reserved) > 1)
-            admission.reserved[self] = tokens
-
-    def release(self) -> None:
-        """Make room for another request."""
-        with self._admission._lock:
-            self._admission.reserved.pop(self, None)
-
-    def __enter__(self) -> Reservation:
-        """Return the reservation."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Release the reservation, whether or not the block failed."""
-        del kind, error, traceback
-        self.release()
 
 
 class Ticket:
@@ -139,11 +45,15 @@ class Ticket:
         """Set when the engine has finished the request."""
         self.leave_queue: Callable[[Ticket], object] | None = None
         """Called on cancellation; set by the queue."""
+        self.progressed_at = self.submitted_at
+        """When the engine last reported something, by `time.perf_counter`."""
         self.text = ""
         """Text of the answer that was sent to the client."""
         self.failure: BaseException = TrainingError("the engine lost the request: this is a bug")
         """Error of the last attempt."""
         self._steps = 0  # gradient steps that were sent
+        self._scores = self._scores_to_repeat = 0  # scores of tokens that were sent
+        self._sent_prompt_scores = False
         self._to_repeat = ""  # text of an earlier attempt that this attempt has to generate again
         self._timeout = timeout
         started = self.submitted_at if started is None else started
@@ -176,10 +86,25 @@ class Ticket:
 
     def report_step(self, step: Step) -> bool:
         """Send a gradient step, unless an earlier attempt sent it; return True to stop training."""
+        self.progressed_at = time.perf_counter()
         if step.number > self._steps:
             self._steps = step.number
             self._send(step)
         return self.should_stop()
+
+    def report_prompt_scores(self, scores: PromptScores) -> None:
+        """Send the scores of the prompt, unless an earlier attempt sent them."""
+        if not self._sent_prompt_scores:
+            self._sent_prompt_scores = True
+            self._send(scores)
+
+    def report_score(self, score: TokenScore) -> None:
+        """Send the score of a token, unless an earlier attempt sent it."""
+        if self._scores_to_repeat:
+            self._scores_to_repeat -= 1
+        else:
+            self._scores += 1
+            self._send(score)
 
     def report_text(self, text: str) -> bool:
         """Send the text of one token, perhaps none; return True if generation should stop.
@@ -187,6 +112,7 @@ class Ticket:
         A retry first generates the text again that the client already has. If it differs, the
         request fails.
         """
+        self.progressed_at = time.perf_counter()
         if self.should_stop():
             return True
         repeated = self._to_repeat[: len(text)]
@@ -203,6 +129,7 @@ class Ticket:
         """Begin another attempt, which sends nothing twice."""
         self.failure = failure
         self._to_repeat = self.text
+        self._scores_to_repeat = self._scores
 
     def complete(self, outcome: Outcome) -> None:
         """Finish with an outcome, or with an error if the request should have stopped before."""

@@ -56,7 +56,7 @@ def test_a_bad_value_for_fine_tuning_is_refused(name: str, value: object) -> Non
     [
         ("max_batch_size", 0),
         ("max_requests", 0),
-        ("max_tokens", 0),
+        ("max_tokens", -1),
         ("gather_seconds", -1.0),
         ("gather_seconds", "1"),
     ],

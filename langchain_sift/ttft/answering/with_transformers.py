@@ -61,6 +61,8 @@ class _Choice(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         del input_ids
+        for row, logits in zip(self._rows, scores, strict=True):
+            row.logits = logits if row.is_scored else None
         if all(row.is_greedy for row in self._rows):
             return scores
         scores = scores.clone()

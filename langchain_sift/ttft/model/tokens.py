@@ -78,7 +78,7 @@ def tokenize_documents(
         max_documents: Number of documents at which to stop. Later texts are not read. None means
             no limit.
     """
-    start = _start(tokenizer)
+    start = start_tokens(tokenizer)
     documents: list[TokenizedDocument] = []
     for index, text in enumerate(texts):
         if len(documents) == max_documents:
@@ -203,10 +203,10 @@ def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     Tokens with which it ends every text, as some do after training with them, are left out:
     nothing could follow in a prompt, and a document is a part of a longer text.
     """
-    return [*_start(tokenizer), *plain_tokens(tokenizer, text)]
+    return [*start_tokens(tokenizer), *plain_tokens(tokenizer, text)]
 
 
-def _start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that the tokenizer puts before a text."""
     plain = _encode(tokenizer, "a", special_tokens=False)
     whole = _encode(tokenizer, "a", special_tokens=True)

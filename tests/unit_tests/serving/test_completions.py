@@ -354,10 +354,11 @@ async def test_a_loss_that_is_not_finite_is_null(client, monkeypatch):
 async def test_the_openapi_description_is_complete(client):
     described = (await client.get("/openapi.json")).json()
     paths = described["paths"]
-    assert {*paths} == {CHAT, TEXT, "/v1/models", "/v1/models/{model_id}", "/health", "/metrics"}
+    models = {"/v1/models", "/v1/models/{model_id}"}
+    assert {*paths} == {CHAT, TEXT, "/v1/embeddings", *models, "/health", "/metrics"}
     responses = paths[CHAT]["post"]["responses"]
     assert {*responses} == {
-        "200", "400", "401", "403", "404", "408", "413", "429", "500", "503", "504",
+        "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503", "504",
     }  # fmt: skip
     options = described["components"]["schemas"]["TTFTOptions"]
     assert options["additionalProperties"] is False

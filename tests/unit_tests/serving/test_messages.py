@@ -8,6 +8,7 @@ import pytest
 
 from langchain_sift.language_models.answer_rules import AnswerRules
 from langchain_sift.language_models.chat_reply import ChatAnswer
+from langchain_sift.language_models.token_logprobs import AnswerScores
 from langchain_sift.serving.messages import ChatReply
 from langchain_sift.serving.requests import ChatCompletionRequest
 
@@ -32,6 +33,7 @@ class Pieces(list):
     finish_reason = "stop"
     call_opening = ""
     rules = AnswerRules([TOOL])
+    scores = AnswerScores()
 
 
 def reply_and_answer(request_name, text, tokenizer):

@@ -39,5 +39,6 @@ def test_a_request_can_only_lower_a_limit(name, server, request_limit, expected)
     options = TTFTOptions.model_validate({name: request_limit})
     retriever = SIFTRetriever(vectorstore=InMemoryVectorStore(DeterministicFakeEmbedding(size=4)))
     body = CompletionRequest(model="model", prompt="Hello", ttft=options)
-    call = RequestSettings.of(body, settings, retriever).call_arguments(None, [])
+    settings_of_request = RequestSettings.of(body, settings, retriever)
+    call = settings_of_request.call_arguments({}, number=0, reservation=None, timeout=1.0)
     assert call.get(name) == expected

@@ -56,7 +56,8 @@ async def test_a_body_must_be_declared_as_json(client):
     body = json.dumps(text()).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded"):
         response = await client.post(TEXT, content=body, headers={"Content-Type": kind})
-        check(response, 400, "invalid_value")
+        assert "Content-Type: application/json" in check(response, 415, "unsupported_media_type")
+    check(await client.post(TEXT, content=body), 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("route", [CHAT, TEXT])
@@ -91,12 +92,21 @@ BAD = {
     "an empty conversation": (CHAT, chat(messages=[]), INVALID, "messages"),
     "missing prompt": (TEXT, {"model": NAME}, MISSING, "prompt"),
     "missing model": (TEXT, {"prompt": "x"}, MISSING, "model"),
-    "n": (CHAT, chat(n=2), INVALID, "n"),
-    "n of a text": (TEXT, text(n=3), INVALID, "n"),
+    "n": (CHAT, chat(n=0), INVALID, "n"),
+    "a huge n": (CHAT, chat(n=129), INVALID, "n"),
+    "too many answers": (TEXT, text(prompt=["x"] * 300, n=4), INVALID, None),
     "best_of": (TEXT, text(best_of=2), INVALID, "best_of"),
-    "echo": (TEXT, text(echo=True), INVALID, "echo"),
-    "logprobs": (CHAT, chat(logprobs=True), INVALID, "logprobs"),
-    "logprobs of a text": (TEXT, text(logprobs=1), INVALID, "logprobs"),
+    "echo": (TEXT, text(echo="yes"), INVALID, "echo"),
+    "top_logprobs alone": (CHAT, chat(top_logprobs=2), INVALID, None),
+    "many top_logprobs": (CHAT, chat(logprobs=True, top_logprobs=21), INVALID, "top_logprobs"),
+    "logprobs of a text": (TEXT, text(logprobs=21), INVALID, "logprobs"),
+    "two ways to end the prompt": (
+        CHAT,
+        chat(continue_final_message=True, add_generation_prompt=True),
+        INVALID,
+        None,
+    ),
+    "nothing to continue": (CHAT, chat(continue_final_message=True), INVALID, None),
     "top_p": (CHAT, chat(top_p=1.1), INVALID, "top_p"),
     "a penalty": (CHAT, chat(presence_penalty=2.5), INVALID, "presence_penalty"),
     "top_k": (TEXT, text(top_k=-2), INVALID, "top_k"),
@@ -113,7 +123,8 @@ BAD = {
     "a string as flag": (CHAT, chat(stream="yes"), INVALID, "stream"),
     "a number as flag": (CHAT, chat(store=1), INVALID, "store"),
     "a high temperature": (CHAT, chat(temperature=2.1), INVALID, "temperature"),
-    "max_tokens": (TEXT, text(max_tokens=0), INVALID, "max_tokens"),
+    "max_tokens": (CHAT, chat(max_tokens=0), INVALID, "max_tokens"),
+    "no tokens without echo": (TEXT, text(max_tokens=0), INVALID, None),
     "half a token": (TEXT, text(max_tokens=1.5), INVALID, "max_tokens"),
     "max_tokens as a string": (TEXT, text(max_tokens="many"), INVALID, "max_tokens"),
     "seed": (TEXT, text(seed=1 << 63), INVALID, "seed"),
@@ -163,8 +174,12 @@ BAD = {
         INVALID,
         None,
     ),
-    "several prompts": (TEXT, text(prompt=["a", "b"]), INVALID, None),
-    "a prompt of token ids": (TEXT, text(prompt=[1, 2, 3]), INVALID, None),
+    "no prompts": (TEXT, text(prompt=[]), INVALID, "prompt"),
+    "texts and token ids": (TEXT, text(prompt=["a", 1]), INVALID, "prompt"),
+    "an empty list of token ids": (TEXT, text(prompt=[[1], []]), INVALID, "prompt"),
+    "flags as token ids": (TEXT, text(prompt=[True]), INVALID, "prompt"),
+    "an unknown token": (TEXT, text(prompt=[1 << 20]), INVALID, None),
+    "a negative token": (TEXT, text(prompt=[-1]), INVALID, None),
     "a tool call without JSON": (
         CHAT,
         chat(
@@ -223,13 +238,24 @@ WITHOUT_EFFECT = {
     "ttft": None,
     "cache_control": {"type": "ephemeral"},
     "service_tier": "auto",
+    "prediction": {"type": "content", "content": "x"},
+    "parallel_tool_calls": True,
 }
 
 
 async def test_fields_without_effect_are_accepted(client):
     for route, body in (
-        (CHAT, chat(**WITHOUT_EFFECT, logprobs=False, response_format={"type": "text"})),
-        (TEXT, text(**WITHOUT_EFFECT, echo=False, best_of=1, suffix=None)),
+        (
+            CHAT,
+            chat(
+                **WITHOUT_EFFECT,
+                logprobs=False,
+                top_logprobs=0,
+                verbosity="low",
+                response_format={"type": "text"},
+            ),
+        ),
+        (TEXT, text(**WITHOUT_EFFECT, echo=False, best_of=1, suffix="")),
     ):
         response = await client.post(route, json=body)
         assert response.status_code == 200, response.text
@@ -276,7 +302,7 @@ async def test_an_image_is_told_what_the_model_reads(client):
 
 
 async def test_unknown_routes_and_methods_are_rejected(client):
-    check(await client.get("/v1/embeddings"), 404, "not_found")
+    check(await client.get("/v1/audio"), 404, "not_found")
     check(await client.get("/"), 404, "not_found")
     response = await client.get(CHAT)
     check(response, 405, "method_not_allowed")

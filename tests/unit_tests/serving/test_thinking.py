@@ -14,7 +14,7 @@ from unit_tests.templates import QWEN_3
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.serving import Service
-from langchain_sift.serving.service import TenantView
+from langchain_sift.serving.admitted import TenantView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,8 @@ from langchain_sift.errors import (
     RequestTimeout,
 )
 from langchain_sift.ttft import Engine, GenerationTask, Reservation, Ticket
+from langchain_sift.ttft.admission import Admission
 from langchain_sift.ttft.decoding import AnswerDecoder
-from langchain_sift.ttft.tickets import Admission
 from langchain_sift.ttft.training.trainer import Trainer
 
 if TYPE_CHECKING:
