@@ -56,7 +56,7 @@ def test_a_bad_value_for_fine_tuning_is_refused(name: str, value: object) -> Non
     [
         ("max_batch_size", 0),
         ("max_requests", 0),
-        ("max_tokens", -1),
+        ("max_tokens", 0),
         ("gather_seconds", -1.0),
         ("gather_seconds", "1"),
     ],
@@ -69,7 +69,7 @@ def test_a_bad_limit_is_refused(name: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("max_tokens", 0),
+        ("max_tokens", -1),
         ("max_tokens", 1.5),
         ("temperature", -0.1),
         ("temperature", math.inf),
