@@ -187,8 +187,7 @@ class GenerationConfig:
     """The settings of one answer."""
 
     max_tokens: int = 256
-    """Maximum number of new tokens; fewer if the model's context is full before. 0 generates none:
-    the prompt alone is scored."""
+    """Maximum number of new tokens; fewer if the context is full before. 0 means none."""
 
     temperature: float | None = 0.0
     """Sampling temperature. 0 always takes the likeliest token; 1 samples from the model's
