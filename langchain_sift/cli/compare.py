@@ -183,16 +183,17 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         model_name = _model_name(model, saved, console) if checked.needs_model else model
         checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)
         folder = RunFolder(out, resume=resume, overwrite=overwrite)
-        failed = _run(
-            checked_prompts,
-            checked,
-            conditions,
-            model=model_name,
-            loading=loading,
-            source=source,
-            folder=folder,
-            console=console,
-        )
+        with folder.removed_if_empty():
+            failed = _run(
+                checked_prompts,
+                checked,
+                conditions,
+                model=model_name,
+                loading=loading,
+                source=source,
+                folder=folder,
+                console=console,
+            )
     _exit_if_any(failed, console)
 
 

@@ -1,8 +1,9 @@
-"""`langchain-sift index`: write files into a collection."""
+"""`langchain-sift index`: bring a collection to the state of files."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,7 @@ from langchain_sift.cli.options import (
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
-    from langchain_sift.indexing.chunks import ReadFiles
+    from langchain_sift.indexing.file_runs import FileRun
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -33,8 +34,9 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         list[Path],
         typer.Argument(
             metavar="PATH",
-            help="Files to index (.txt, .md, .html, .pdf, .jsonl, .jsonl.gz, .csv), or folders of "
-            "such files.",
+            help="Files to index, or folders: text, Markdown, HTML, PDF, JSONL, CSV, source code "
+            "and mail, and with the extra [files] documents of office programs, spreadsheets, "
+            "notebooks and books.",
         ),
     ],
     store: StoreOption,
@@ -51,82 +53,171 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             "that filled the collection.",
         ),
     ] = None,
+    chunk_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Maximum number of tokens of a chunk. Default: as many as the embeddings read, "
+            "but at most 512. A heading begins a chunk.",
+        ),
+    ] = None,
     chunk_size: Annotated[
-        int, typer.Option(metavar="N", help="Maximum number of characters of a chunk.")
-    ] = 2000,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Maximum number of characters of a chunk, in place of tokens. A chunk may hold "
+            "several short sections.",
+        ),
+    ] = None,
     chunk_overlap: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Maximum number of characters that two neighbouring chunks share."
+            metavar="N",
+            help="Maximum number of tokens (with --chunk-size, characters) that two neighbouring "
+            "chunks share.",
         ),
     ] = 0,
-    skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Skip files that cannot be read.")
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Owner of the rows, such as tenant=example: in the metadata of each row. The "
+            "same files may be indexed for several owners.",
+        ),
+    ] = None,
+    keep_removed: Annotated[
+        bool,
+        typer.Option("--keep-removed", help="Keep the rows of files and texts that are gone."),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at a file that cannot be read, and write nothing."),
+    ] = False,
+    all_files: Annotated[
+        bool,
+        typer.Option(
+            "--all-files",
+            help="Read hidden files, virtual environments, caches and checkpoints of folders, too.",
+        ),
+    ] = False,
+    gitignore: Annotated[
+        bool, typer.Option("--gitignore", help="Leave out what .gitignore files name.")
+    ] = False,
+    text_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column of CSV files, or key of JSONL files, that holds text; several are "
+            "joined. Repeatable. Default: text, page_content or content.",
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Encoding of text files that are not UTF-8 and declare no other, such as "
+            "windows-1252.",
+        ),
+    ] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar="LANGCHAIN_SIFT_PDF_PASSWORD",
+            help="Password of encrypted PDFs. Prefer the variable: other users of this machine "
+            "can see options.",
+        ),
+    ] = None,
+    loader: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[.ENDING=]module:NAME",
+            help="Loader of LangChain's for files whose names end so; without an ending, for all "
+            "files. It is called with a path. Repeatable.",
+        ),
+    ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     quantization: QuantizationOption = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
-    """Write text, Markdown, HTML, PDF, JSONL and CSV files into a collection of Chroma.
+    """Bring a collection of Chroma to the state of files and folders.
 
-    Equal texts are one row, however often they are indexed.
-    After an interrupt, the same command continues.
+    New texts are added, changed ones are updated, and rows of texts and files that are gone are
+    removed; rows of files elsewhere stay. A file that cannot be read is listed at the end, its rows
+    stay, and the exit code is 1. After an interrupt, the same command continues.
     """
     console = Console(stderr=True)
     with errors_in_one_line(
         console, "; documents already written are kept: run the same command to continue"
     ):
-        from langchain_sift.indexing.chroma_collections import embeddings_for
-        from langchain_sift.indexing.chunks import Chunking, read_chunks
-        from langchain_sift.indexing.files import find_files
-        from langchain_sift.indexing.index import index_into
+        from langchain_sift.indexing.chunks import Origin
+        from langchain_sift.indexing.file_runs import FileSettings, Progress, index_files
+        from langchain_sift.indexing.folders import FolderRules
+        from langchain_sift.indexing.formats import Reading
+        from langchain_sift.indexing.loaders import readers_with
         from langchain_sift.indexing.named_objects import load_embeddings
+        from langchain_sift.indexing.token_lengths import ChunkLengths
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
         # Mistakes in the arguments are reported before a model is loaded or a row is written.
-        chunking = Chunking(chunk_size, chunk_overlap)
+        settings = FileSettings(
+            lengths=ChunkLengths(chunk_tokens, chunk_size, chunk_overlap),
+            rules=FolderRules(all_files, gitignore),
+            reading=Reading(encoding, password, tuple(text_key or ())),
+            readers=readers_with(loader or ()),
+            origin=Origin.parse(origin),
+            strict=strict,
+            keep_removed=keep_removed,
+        )
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        with locked(location.text, exclusive=True), progress_bar(console) as progress:
-            named = embeddings_for(location, collection, embeddings)
-            found = find_files(paths)
-            reading = progress.add_task("reading files", total=len(found.files))
-            read = read_chunks(
-                found.files,
-                chunking,
-                skip_unreadable=skip_unreadable,
-                on_file=lambda: progress.advance(reading),
-            )
-            _print_skipped(console, read, found.skipped)
-            different = len({chunk.id for chunk in read.chunks})
-            embedding = progress.add_task("embedding chunks", total=different)
-            indexed = index_into(
+        with locked(location.text, exclusive=True), progress_bar(console) as bar:
+            reading = bar.add_task("reading files", total=None)
+            embedding = bar.add_task("embedding chunks", total=None)
+            run = index_files(
                 location,
                 collection,
-                read.chunks,
-                named,
+                paths,
+                embeddings,
                 lambda name: load_embeddings(name, loading),
-                on_progress=lambda done: progress.update(embedding, completed=done),
+                settings,
+                Progress(
+                    lambda done, total: bar.update(reading, completed=done, total=total),
+                    lambda done, total: bar.update(embedding, completed=done, total=total),
+                    lambda warning: _print(console, f"warning: {warning}"),
+                ),
             )
+    _print_left_out(console, run)
     result = {
         "store": location.text,
         "collection": collection,
-        "files": read.files,
-        "documents": read.documents,
-        "added": indexed.added,
-        "present": indexed.present,
+        "files": run.read.files,
+        "documents": run.read.documents,
+        **asdict(run.changes),
+        "unreadable": len(run.problems),
     }
     typer.echo(json.dumps(result, ensure_ascii=False))
+    if run.problems:
+        raise typer.Exit(1)
 
 
-def _print_skipped(console: Console, read: ReadFiles, others: int) -> None:
-    """Print the files that gave no chunks, and the number of files of other formats."""
-    lines = [f"skipped: {problem}" for problem in read.unreadable]
-    lines += [f"no text in {file}" for file in read.empty]
-    if others:
-        lines.append(f"files of other formats skipped: {others}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _print_left_out(console: Console, run: FileRun) -> None:
+    """Print the files that gave no chunks, and the numbers of those that were not read."""
+    for file in run.read.empty:
+        _print(console, f"no text in {file}")
+    for count, kind in (
+        (run.found.skipped, "files of other formats skipped"),
+        (run.found.left_out, "hidden files, environments, caches and checkpoints left out"),
+        (run.found.links, "links to files and folders that are read under another name"),
+    ):
+        if count:
+            _print(console, f"{kind}: {count}")
+    for problem in run.problems:
+        _print(console, f"cannot be read: {problem}")
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

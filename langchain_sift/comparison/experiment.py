@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,14 +194,15 @@ def compare(
         raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
     checked_prompts = as_prompts(prompts)
     folder = None if out is None else RunFolder(Path(out), resume=resume, overwrite=overwrite)
-    return run_comparison(
-        checked_prompts,
-        checked,
-        language_model=_language_model(model, tokenizer) if checked.needs_model else None,
-        vectorstore=vectorstore,
-        folder=folder,
-        on_row=on_row,
-    )
+    with nullcontext() if folder is None else folder.removed_if_empty():
+        return run_comparison(
+            checked_prompts,
+            checked,
+            language_model=_language_model(model, tokenizer) if checked.needs_model else None,
+            vectorstore=vectorstore,
+            folder=folder,
+            on_row=on_row,
+        )
 
 
 def run_comparison(

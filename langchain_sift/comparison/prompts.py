@@ -13,8 +13,9 @@ from langchain_sift.comparison.question_files import rows_of_csv, rows_of_json
 from langchain_sift.comparison.questions import Question
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
-from langchain_sift.indexing.files import SourceFile, files_of, label_of
+from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines, read_objects
+from langchain_sift.indexing.metadata import label_of
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 

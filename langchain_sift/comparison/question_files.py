@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.files import SourceFile
+from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Location, csv_rows, read_lines
 
 _NAMES_OF_QUESTIONS = ("question", "text")

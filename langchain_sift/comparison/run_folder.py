@@ -6,7 +6,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -56,6 +57,7 @@ class RunFolder:
                     f"{path} already holds a comparison: continue it (--resume), replace it "
                     "(--overwrite), or name another folder"
                 )
+            self._made = [each for each in (path, *path.parents) if not each.exists()]
             path.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=path):
                 pass
@@ -63,6 +65,17 @@ class RunFolder:
             raise ArgumentError(
                 f"{path} is no folder that can be written to: {error.strerror}"
             ) from error
+
+    @contextmanager
+    def removed_if_empty(self) -> Iterator[None]:
+        """Remove the folders that were made for the comparison, if an error leaves them empty."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # such as one that is not empty
+                for folder in self._made:
+                    folder.rmdir()
+            raise
 
     def begin(self, settings: Mapping[str, object]) -> None:
         """Read the rows of an earlier run, or remove them, and write the settings.

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from langchain_sift.indexing.token_lengths import token_limit_of
 from langchain_sift.retrieval.constraints import tokenizer_of
-
-_NO_LIMIT = 10**9  # tokenizers without a limit name 10**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +57,6 @@ def measure_lengths(texts: Sequence[str], embeddings: object) -> Lengths:
         cut_texts=cut_texts,
         cut_share=cut_share,
     )
-
-
-def token_limit_of(embeddings: object, tokenizer: object) -> int | None:
-    """Return the number of tokens that embeddings read; None if they show none.
-
-    `HiddenStateEmbeddings` have the attribute `max_length`. Those of langchain-huggingface have a
-    sentence-transformer with a `max_seq_length` as `_client`, those of langchain-community as
-    `client`. Otherwise it is the tokenizer's `model_max_length`.
-    """
-    owners = (embeddings, getattr(embeddings, "_client", None), getattr(embeddings, "client", None))
-    for owner, name in (
-        *((owner, name) for owner in owners for name in ("max_length", "max_seq_length")),
-        (tokenizer, "model_max_length"),
-    ):
-        limit = getattr(owner, name, None)
-        if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _NO_LIMIT:
-            return limit
-    return None
 
 
 def _counter(tokenizer: object) -> Callable[[str], int]:

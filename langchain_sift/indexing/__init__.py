@@ -2,14 +2,24 @@
 
 | file | task |
 |---|---|
-| `formats.py` | read the texts of a file, with one function for each format |
-| `files.py` | find files and read their documents |
+| `folders.py` | find files |
+| `formats/` | read the texts of a file, with one module for each kind of format |
+| `loaders.py` | read files with LangChain's loaders |
+| `metadata.py` | make metadata that Chroma can filter |
+| `files.py` | read the documents of files |
 | `beir.py` | find the files of a test collection in the format of BEIR |
-| `chunks.py` | split documents, with ids by content |
+| `chunks.py` | split documents, with their positions |
+| `token_lengths.py` | measure texts in the tokens of their embeddings |
+| `row_ids.py` | name rows by text, file and metadata |
 | `chroma_clients.py` | connect to a folder or a server |
-| `fitted_means.py` | keep the mean of a collection's vectors beside it |
+| `companions.py` | keep data of a collection in collections beside it |
+| `fitted_means.py` | keep the mean of a collection's vectors |
+| `known_files.py` | keep the paths of a collection's files |
 | `chroma_collections.py` | find and open collections with the embeddings that filled them |
+| `rows.py` | read, write and delete rows |
 | `index.py` | write documents into a collection, each once |
+| `synchronize.py` | bring a collection to the state of its files |
+| `file_runs.py` | index files: find, read, split, synchronize |
 | `repair.py` | name the embeddings of a collection again |
 | `named_objects.py` | load embeddings and functions by module:NAME |
 """

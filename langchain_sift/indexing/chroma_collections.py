@@ -16,8 +16,8 @@ from langchain_core.embeddings import Embeddings
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError
 from langchain_sift.indexing.chroma_clients import connect, typed_errors
+from langchain_sift.indexing.companions import is_companion
 from langchain_sift.indexing.fitted_means import (
-    holds_mean,
     restored_embeddings,
     stored_model,
     write_mean,
@@ -100,7 +100,7 @@ def resolve_name(where: str | ChromaLocation, name: str | None) -> str:
         client = connect(location)
         if name is not None and _exists(client, name):
             return name
-        names = [one.name for one in client.list_collections() if not holds_mean(one.name)]
+        names = [one.name for one in client.list_collections() if not is_companion(one.name)]
     if name is None and len(names) == 1:
         return names[0]
     if name is None:

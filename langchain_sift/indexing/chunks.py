@@ -1,22 +1,42 @@
-"""Split documents into chunks, with ids by content."""
+"""Read files and split their documents into chunks."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from langchain_core.documents import Document
 
 from langchain_sift.checks import check_integer
-from langchain_sift.errors import ArgumentError, CorpusError, require
-from langchain_sift.indexing.files import SourceFile, read_file
-from langchain_sift.indexing.formats import MARKDOWN
+from langchain_sift.errors import ArgumentError, CorpusError, MissingExtraError, require
+from langchain_sift.indexing.files import Part, read_file
+from langchain_sift.indexing.folders import SourceFile
+from langchain_sift.indexing.formats import (
+    CODE,
+    DOCUMENTS,
+    MARKDOWN,
+    READERS,
+    Reader,
+    Reading,
+)
+from langchain_sift.indexing.formats.records import Heading
+from langchain_sift.indexing.metadata import Scalar
+from langchain_sift.indexing.row_ids import RowId, file_digest
 
 require("compare", "langchain_text_splitters")
 
 from langchain_text_splitters import Language, RecursiveCharacterTextSplitter  # noqa: E402
+
+# Keys of a chunk's position in its metadata. The first is LangChain's.
+_OFFSET, _LINE, _HEADINGS = "start_index", "line", "headings"
+_BETWEEN = " > "
+
+# Paragraphs, lines, sentences, words, clauses, characters. The spaces of English divide words; many
+# scripts have none, and divide sentences and clauses by signs of their own.
+_SEPARATORS = ["\n\n", "\n", "(?<=[。！？｡।॥။።؟۔])", " ", "(?<=[、，；၊፣،])", ""]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +44,16 @@ class Chunking:
     """The lengths of chunks, checked."""
 
     size: int = 2000
-    """Maximum number of characters of a chunk."""
+    """Maximum length of a chunk."""
 
     overlap: int = 0
-    """Maximum number of characters that two neighbours share."""
+    """Maximum length that two neighbours share."""
+
+    length: Callable[[str], int] = len
+    """Returns the length of a text: its number of characters or of tokens."""
+
+    at_headings: bool = False
+    """If True, each heading begins a chunk. Otherwise a chunk may hold several short sections."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -44,6 +70,40 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The origin that the rows of a run belong to, such as a tenant."""
+
+    key: str = ""
+    value: Scalar = ""
+
+    @classmethod
+    def parse(cls, text: str | None) -> Origin:
+        """Return the origin that KEY=VALUE names; None means none.
+
+        Raises:
+            ArgumentError: If the text has another form.
+        """
+        if text is None:
+            return cls()
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise ArgumentError(
+                f"the origin must be KEY=VALUE, such as tenant=example, got {text!r}"
+            )
+        return cls(key, value)
+
+    @property
+    def name(self) -> str:
+        """The name of the origin; "" without one."""
+        return f"{self.key}={self.value}" if self.key else ""
+
+    @property
+    def metadata(self) -> dict[str, Scalar]:
+        """The metadata of its rows."""
+        return {self.key: self.value} if self.key else {}
+
+
+@dataclass(frozen=True, slots=True)
 class ReadFiles:
     """The chunks of files, and the files without any."""
 
@@ -55,18 +115,35 @@ class ReadFiles:
     documents: int
     """Number of texts, pages, lines and rows in them."""
 
-    unreadable: tuple[str, ...]
-    """The error of each file that was skipped."""
+    unreadable: Mapping[str, str]
+    """The error of each file that was skipped, by its full path."""
 
     empty: tuple[str, ...]
     """Files without text, such as a PDF of pictures."""
+
+    def check(self) -> None:
+        """Check that there are chunks.
+
+        Raises:
+            CorpusError: If no file holds text; the message names a file that cannot be read.
+        """
+        if self.chunks:
+            return
+        problems = [f"no text in the files (files: {self.files + len(self.unreadable)})"]
+        if self.unreadable:
+            first = next(iter(self.unreadable.values()))
+            problems.append(f"{len(self.unreadable)} cannot be read, such as {first}")
+        raise CorpusError("; ".join(problems))
 
 
 def read_chunks(
     files: Sequence[SourceFile],
     chunking: Chunking,
     *,
-    skip_unreadable: bool = False,
+    reading: Reading = Reading(),  # noqa: B008 - immutable
+    readers: Mapping[str, Reader] = READERS,
+    origin: Origin = Origin(),
+    strict: bool = False,
     on_file: Callable[[], None] = lambda: None,
 ) -> ReadFiles:
     """Read files and split their documents.
@@ -74,63 +151,121 @@ def read_chunks(
     Args:
         files: The files, from `find_files`.
         chunking: The lengths of the chunks.
-        skip_unreadable: If True, skip files that cannot be read, each as a whole.
+        reading: The settings of reading.
+        readers: The readers of formats, by the ending of a file's name.
+        origin: The origin of all files; it is in the metadata of each chunk.
+        strict: If True, a file that cannot be read is an error; otherwise it is skipped as a whole.
         on_file: Called after each file.
 
     Raises:
-        CorpusError: If a file cannot be read, or no file holds text.
-        MissingExtraError: If the parser of a format is not installed.
+        CorpusError: If a file cannot be read and `strict` is True.
+        MissingExtraError: If the parser of a format is not installed and `strict` is True.
     """
     documents = 0
     chunks: list[Document] = []
-    unreadable, empty = [], []
+    unreadable: dict[str, str] = {}
+    empty = []
     for file in files:
         try:
-            read = read_file(file)
-        except CorpusError as error:
-            if not skip_unreadable:
+            parts = read_file(file, reading, readers)
+        except (CorpusError, MissingExtraError) as error:
+            if strict:
                 raise
-            unreadable.append(str(error))
+            named = isinstance(error, CorpusError)
+            unreadable[file.full_path] = str(error) if named else f"{file.path}: {error}"
         else:
-            documents += len(read)
-            chunks += split(file.path, read, chunking)
-            if not read:
+            documents += len(parts)
+            chunks += split(file, parts, chunking, origin)
+            if not parts:
                 empty.append(str(file.path))
         on_file()
-    if not chunks:
-        problems = [f"no text in the files (files: {len(files)})"]
-        if unreadable:
-            problems.append(f"{len(unreadable)} cannot be read, such as {unreadable[0]}")
-        raise CorpusError("; ".join(problems))
     return ReadFiles(
-        tuple(chunks), len(files) - len(unreadable), documents, tuple(unreadable), tuple(empty)
+        tuple(chunks), len(files) - len(unreadable), documents, unreadable, tuple(empty)
     )
 
 
-def split(path: Path, documents: Iterable[Document], chunking: Chunking) -> list[Document]:
-    """Split the documents of a file; the id of a chunk is a hash of its text.
+def split(
+    file: SourceFile,
+    parts: Iterable[Part],
+    chunking: Chunking,
+    origin: Origin = Origin(),
+) -> list[Document]:
+    """Split the documents of a file; see `RowId` for the ids of the chunks.
 
-    Equal texts have equal ids, wherever they occur. No chunk is empty.
+    Equal texts in one document are one chunk, the first. No chunk is empty. Unless the document
+    has fields of these names, the metadata of a chunk name its position: "start_index", the number
+    of characters before it in the document; "line", its first line in the file, from 1; and
+    "headings", the titles above it from the highest level down, as "Rice > Harvest".
 
     Args:
-        path: The file. If its name ends as Markdown, headings separate chunks first.
-        documents: Its documents.
+        file: The file. Markdown and source code are split by the rules of their languages.
+        parts: Its documents.
         chunking: The lengths of the chunks.
+        origin: The origin of the rows.
     """
-    size, overlap = chunking.size, chunking.overlap
-    if path.suffix.lower() in MARKDOWN:
-        splitter = RecursiveCharacterTextSplitter.from_language(
-            Language.MARKDOWN, chunk_size=size, chunk_overlap=overlap
-        )
-    else:
-        splitter = RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=overlap)
-    return [
-        Document(text, id=_content_id(text), metadata=document.metadata.copy())
-        for document in documents
-        for text in splitter.split_text(document.page_content)
-        if text.strip()
-    ]
+    splitter = _splitter_for(file.path, chunking)
+    digest = file_digest(origin.name, file.full_path)
+    chunks: list[Document] = []
+    for part in parts:
+        found: dict[str, dict[str, object]] = {}
+        for text, position in _pieces(part, splitter, chunking):
+            found.setdefault(text, position)
+        for text, position in found.items():
+            metadata = {**position, **part.document.metadata, **origin.metadata}
+            id_ = RowId.of(text, digest, metadata)
+            chunks.append(Document(text, id=str(id_), metadata=metadata))
+    return chunks
 
 
-def _content_id(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+def _pieces(
+    part: Part, splitter: RecursiveCharacterTextSplitter, chunking: Chunking
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the chunks of a document that hold more than space, with their positions."""
+    text = part.document.page_content
+    starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]  # of the lines
+    cuts = [starts[heading.line] for heading in part.headings] if chunking.at_headings else []
+    for start, end in pairwise([0, *cuts, len(text)]):
+        offset = start
+        for piece in splitter.split_text(text[start:end]):
+            # The pieces are in order, and share text only with an overlap.
+            found = text.find(piece, offset, end)
+            offset = found if found >= 0 else max(start, text.rfind(piece, start, end))
+            if piece.strip():
+                yield piece, _position(part, offset, bisect_right(starts, offset) - 1)
+            offset += 1 if chunking.overlap else len(piece)
+
+
+def _position(part: Part, offset: int, line: int) -> dict[str, object]:
+    position: dict[str, object] = {_OFFSET: offset}
+    if part.has_lines_of_file:
+        position[_LINE] = line + 1
+    if titles := _path(part.headings, line):
+        position[_HEADINGS] = _BETWEEN.join(titles)
+    return position
+
+
+def _path(headings: Iterable[Heading], line: int) -> list[str]:
+    """Return the titles of the headings that a line is below, or begins with."""
+    path: list[Heading] = []
+    for heading in headings:
+        if heading.line > line:
+            break
+        path = [*(above for above in path if above.level < heading.level), heading]
+    return [heading.title for heading in path]
+
+
+def _splitter_for(path: Path, chunking: Chunking) -> RecursiveCharacterTextSplitter:
+    name = path.name.lower()
+    language = (
+        "markdown" if name.endswith((*MARKDOWN, *DOCUMENTS)) else CODE.get(path.suffix.lower())
+    )
+    separators = _SEPARATORS
+    if language:
+        separators = RecursiveCharacterTextSplitter.get_separators_for_language(Language(language))
+    return RecursiveCharacterTextSplitter(
+        separators=separators,
+        is_separator_regex=True,
+        chunk_size=chunking.size,
+        chunk_overlap=chunking.overlap,
+        length_function=chunking.length,
+    )

@@ -1,10 +1,6 @@
 """Keep the mean that centres the vectors of a collection, in a collection beside it.
 
-A mean has up to 16 kB. Chroma Cloud takes at most 256 bytes for a value of a collection's
-metadata, and anybody who writes other metadata deletes the mean. A record among the documents
-would be counted and read by other programs. So the mean is the only vector of another collection,
-whose name holds the id of the first: it stays with a collection that gets another name, and does
-not belong to a later collection of the same name. No command lists these collections.
+A mean has up to 16 kB: too much for the metadata of a collection in Chroma Cloud.
 """
 
 from __future__ import annotations
@@ -15,21 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from chromadb import Collection
 from chromadb.api import ClientAPI
-from chromadb.errors import NotFoundError
 
 from langchain_sift.embeddings import HiddenStateEmbeddings, mean_in, model_metadata, model_of
 from langchain_sift.errors import NotFittedError
+from langchain_sift.indexing.companions import MEAN, companion_name, find_companion
 
 if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
 
-_PREFIX = "langchain-sift-mean-"
 _ID = "mean"
-
-
-def holds_mean(name: str) -> bool:
-    """Return True for the name of a collection that holds a mean, and no documents."""
-    return name.startswith(_PREFIX)
 
 
 def write_mean(
@@ -41,7 +31,7 @@ def write_mean(
         NotFittedError: If the embeddings are not fitted.
     """
     beside = client.get_or_create_collection(
-        _name(collection),
+        companion_name(collection, MEAN),
         metadata=model_metadata(embeddings.model_name),
         embedding_function=None,
     )
@@ -56,7 +46,7 @@ def read_mean(client: ClientAPI, collection: Collection) -> npt.NDArray[np.float
     mean = mean_in(collection.metadata)
     if mean is not None:
         return mean
-    beside = _find(client, collection)
+    beside = find_companion(client, collection, MEAN)
     if beside is None:
         return None
     vectors = beside.get(ids=[_ID], include=["embeddings"])["embeddings"]
@@ -71,7 +61,7 @@ def stored_model(client: ClientAPI, collection: Collection) -> str:
     It stays with the mean if other metadata are written to the collection.
     """
     name = model_of(collection.metadata)
-    beside = None if name else _find(client, collection)
+    beside = None if name else find_companion(client, collection, MEAN)
     return model_of(beside.metadata) if beside is not None else name
 
 
@@ -90,14 +80,3 @@ def restored_embeddings(
             "was copied without the mean, which `langchain-sift repair` then computes again"
         )
     return HiddenStateEmbeddings(model, mean=mean)
-
-
-def _find(client: ClientAPI, collection: Collection) -> Collection | None:
-    try:
-        return client.get_collection(_name(collection), embedding_function=None)
-    except NotFoundError:
-        return None
-
-
-def _name(collection: Collection) -> str:
-    return f"{_PREFIX}{collection.id}"

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from chromadb import Collection
@@ -23,6 +24,7 @@ from langchain_sift.indexing.chroma_collections import (
     open_collection,
 )
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
+from langchain_sift.indexing.rows import Vector, copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.texts import digest_of
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
 
 _BATCH = 128
-# Chroma Cloud returns at most 300 rows for a request.
-_IDS_PER_CALL = 256
 _TEXTS_FOR_THE_MEAN = 256
 
 
@@ -91,12 +91,14 @@ def index_into(
     embeddings: str | None,
     load: Callable[[str], Embeddings | LanguageModel],
     *,
+    vectors_of: Mapping[str, str] = MappingProxyType({}),
+    before_rows: Callable[[Collection], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Indexed:
     """Write chunks into a collection unless it holds them, and make it if it does not exist.
 
     Rows in the collection stay as they are, so an interrupted run can be continued. Nothing is
-    loaded or embedded if the collection holds all chunks.
+    loaded or embedded if the collection holds all chunks, and equal texts are embedded once.
 
     Args:
         where: Chroma's folder, or the URL of its server.
@@ -106,6 +108,9 @@ def index_into(
             whose name is stored.
         load: Returns the embeddings of a name, or a model, whose hidden states then are the
             embeddings, centred on a mean that is stored with the collection.
+        vectors_of: For texts that the collection has in another row, the id of that row, whose
+            vector is copied.
+        before_rows: Called with the collection before the first row is written.
         on_progress: Called with the number of different chunks in the collection.
 
     Raises:
@@ -131,9 +136,15 @@ def index_into(
             )
         return loaded
 
-    metadata = embeddings_metadata(named)
     return _write(
-        where, name, chunks, load=load_checked, metadata=metadata, on_progress=on_progress
+        where,
+        name,
+        chunks,
+        load=load_checked,
+        metadata=embeddings_metadata(named),
+        vectors_of=vectors_of,
+        before_rows=before_rows,
+        on_progress=on_progress,
     )
 
 
@@ -144,6 +155,8 @@ def _write(
     *,
     load: Callable[[], Embeddings | LanguageModel],
     metadata: Mapping[str, str] | None,
+    vectors_of: Mapping[str, str] = MappingProxyType({}),
+    before_rows: Callable[[Collection], None] = lambda _: None,
     on_progress: Callable[[int], None],
 ) -> Indexed:
     """Embed and write the documents that a collection does not hold.
@@ -152,33 +165,41 @@ def _write(
         where: Chroma's folder, or the URL of its server.
         name: Name of the collection; it is made if it does not exist.
         documents: Documents with ids.
-        load: Called only if a document is missing.
+        load: Called only if a text without a vector is missing.
         metadata: Metadata of a new collection that a model does not embed.
+        vectors_of: As in `index_into`.
+        before_rows: As in `index_into`.
         on_progress: Called with the number of documents in the collection.
     """
     distinct = _first_of_each_id(documents)
     collection = find_collection(where, name)
     with typed_errors(where, name):
-        present = _present_ids(collection, [str(document.id) for document in distinct])
-    missing = [document for document in distinct if document.id not in present]
+        present = present_ids(collection, [str(document.id) for document in distinct])
+    missing = _equal_texts_together([one for one in distinct if one.id not in present])
     on_progress(len(present))
-    if not missing:
-        return Indexed(0, len(present))
-    embeddings = load()
-    if not isinstance(embeddings, Embeddings):
-        metadata = model_metadata(embeddings.name)
-        with typed_errors(where, name):
-            embeddings = _hidden_states(where, collection, embeddings, distinct)
+    embeddings: Embeddings | None = None
     for start in range(0, len(missing), _BATCH):
         batch = missing[start : start + _BATCH]
-        vectors = _embed(embeddings, batch)
+        texts = list(dict.fromkeys(document.page_content for document in batch))
+        new = [text for text in texts if text not in vectors_of]
+        if new and embeddings is None:
+            loaded = load()
+            if not isinstance(loaded, Embeddings):
+                metadata = model_metadata(loaded.name)
+                with typed_errors(where, name):
+                    loaded = _hidden_states(where, collection, loaded, distinct)
+            embeddings = loaded
+        vectors = {} if embeddings is None else _embed(embeddings, new)
         with typed_errors(where, name):
             # Not earlier: embeddings that fail must not leave a collection that names them.
             if collection is None:
                 collection = _create(where, name, metadata)
+            if start == 0:
+                before_rows(collection)
             if start == 0 and isinstance(embeddings, HiddenStateEmbeddings):
                 _store_mean(where, collection, embeddings)
-            _upsert(collection, batch, vectors)
+            copied = {text: vectors_of[text] for text in texts if text in vectors_of}
+            write_rows(collection, batch, {**vectors, **copied_vectors(collection, copied)})
         on_progress(len(present) + start + len(batch))
     return Indexed(len(missing), len(present))
 
@@ -190,13 +211,12 @@ def _first_of_each_id(documents: Sequence[Document]) -> list[Document]:
     return list(first.values())
 
 
-def _present_ids(collection: Collection | None, ids: Sequence[str]) -> set[str]:
-    present: set[str] = set()
-    if collection is not None:
-        for start in range(0, len(ids), _IDS_PER_CALL):
-            part = list(ids[start : start + _IDS_PER_CALL])
-            present.update(collection.get(ids=part, include=[])["ids"])
-    return present
+def _equal_texts_together(documents: Sequence[Document]) -> list[Document]:
+    """Return the documents in the order in which their texts first occur."""
+    by_text: dict[str, list[Document]] = {}
+    for document in documents:
+        by_text.setdefault(document.page_content, []).append(document)
+    return [document for group in by_text.values() for document in group]
 
 
 def _hidden_states(
@@ -210,9 +230,9 @@ def _hidden_states(
         client = connect(where)
         if collection.count() or read_mean(client, collection) is not None:
             return restored_embeddings(client, collection, model)
-    step = max(1, len(documents) // _TEXTS_FOR_THE_MEAN)
-    texts = [document.page_content for document in documents[::step]]
-    return HiddenStateEmbeddings(model).fit(texts)
+    texts = list(dict.fromkeys(document.page_content for document in documents))
+    step = max(1, len(texts) // _TEXTS_FOR_THE_MEAN)
+    return HiddenStateEmbeddings(model).fit(texts[::step])
 
 
 def _store_mean(
@@ -224,15 +244,17 @@ def _store_mean(
         write_mean(client, collection, embeddings)
 
 
-def _embed(embeddings: Embeddings, documents: Sequence[Document]) -> list[list[float]]:
+def _embed(embeddings: Embeddings, texts: list[str]) -> dict[str, Vector]:
+    """Return the vectors of texts; nothing is asked for none."""
     try:
-        return embeddings.embed_documents([document.page_content for document in documents])
+        vectors = embeddings.embed_documents(texts) if texts else []
     except SIFTError:
         raise
     except Exception as error:
         # Most often a server that is down.
         reason = str(error).strip().partition("\n")[0]
         raise EmbeddingError(f"the embeddings failed: {type(error).__name__}: {reason}") from error
+    return dict(zip(texts, vectors, strict=True))
 
 
 def _create(
@@ -241,17 +263,6 @@ def _create(
     client = connect(where, create=True)
     return client.create_collection(
         name, metadata=None if metadata is None else dict(metadata), embedding_function=None
-    )
-
-
-def _upsert(
-    collection: Collection, documents: Sequence[Document], vectors: list[list[float]]
-) -> None:
-    collection.upsert(
-        ids=[str(document.id) for document in documents],
-        embeddings=vectors,  # type: ignore[arg-type]
-        documents=[document.page_content for document in documents],
-        metadatas=[document.metadata or None for document in documents],  # type: ignore[misc]
     )
 
 

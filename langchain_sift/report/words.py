@@ -6,17 +6,18 @@ import re
 import string
 import unicodedata
 
+_ZERO_WIDTH_SPACE = "\u200b"
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _RUN = re.compile(r"\w+")
 
 # Accents that stand for apostrophes; NFKC would make a space and a combining mark of the first.
 _QUOTES = str.maketrans({"\u00b4": "'", "\u02bc": "'", "\u2032": "'"})
 
-# Thai, Lao, Tibetan, Burmese, Khmer, Tai, Balinese, Japanese, Chinese and Javanese are written
+# Thai, Lao, Tibetan, Burmese, Khmer, Tai, Balinese, Japanese, Chinese, Yi and Javanese are written
 # without spaces between words.
 _WITHOUT_SPACES = re.compile(
     "([\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\u1b00-\u1b7f\u3005-\u3007"
-    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaa7f"
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua000-\ua48c\ua980-\ua9df\ua9e0-\ua9ff\uaa60-\uaa7f"
     "\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff])"
 )
 
@@ -50,7 +51,15 @@ def normalized(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
+    text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold()
+    return text if text.isascii() else "".join(_without_format(c) for c in text)
+
+
+def _without_format(character: str) -> str:
+    """Return nothing for a character that only tells how others are shown, such as a direction."""
+    if character == _ZERO_WIDTH_SPACE:
+        return " "
+    return "" if unicodedata.category(character) == "Cf" else character
 
 
 def _separated(text: str) -> str:

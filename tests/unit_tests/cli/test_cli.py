@@ -20,7 +20,7 @@ from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedS
 from langchain_sift.cli import app
 from langchain_sift.cli.app import echo_for_programs
 from langchain_sift.errors import ArgumentError
-from langchain_sift.indexing.fitted_means import holds_mean
+from langchain_sift.indexing.companions import is_companion
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_corpus_may_have_files_of_every_format(
     result = run(folder, prompts, tiny_model_path, out, "--methods", "rag:sift", "--k", "7")
     assert result.exit_code == 0, result.output
     found = chromadb.PersistentClient(str(out / "chroma")).list_collections()
-    (collection,) = [collection for collection in found if not holds_mean(collection.name)]
+    (collection,) = [collection for collection in found if not is_companion(collection.name)]
     ids = ["a.pdf:1", "a.pdf:2", "b.html", "c.csv:1", "c.csv:2", "d.txt", "own"]
     stored = collection.get()
     assert stored["ids"] == ids

@@ -1,9 +1,8 @@
-"""`index` writes files into a collection, each text once, and its last line is JSON."""
+"""`index` brings a collection to the state of files, and its last line is JSON."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,8 @@ from typing import Any
 import chromadb
 import pytest
 from fpdf import FPDF
+from langchain_community.document_loaders import TextLoader
+from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from typer.testing import CliRunner, Result
 
@@ -76,31 +77,46 @@ def test_files_of_every_format_are_indexed_once(
         "collection": "documents",
         "files": 7,
         "documents": 8,
-        "added": 7,
-        "present": 0,
+        "added": 8,
+        "updated": 0,
+        "removed": 0,
+        "unchanged": 0,
+        "unreadable": 0,
     }
     assert "files of other formats skipped: 1" in result.stderr
 
     collection = chromadb.PersistentClient(str(store)).get_collection("documents")
     stored = collection.get()
-    rows = dict(zip(stored["documents"], stored["metadatas"], strict=True))
-    assert rows == {
-        "Rice grows in wet fields.": {"source": "a.pdf", "page": 1},
-        "Wheat grows in dry ones.": {"source": "a.pdf", "page": 2},
-        "A river carries sand.": {"source": "b.txt"},
-        "# Maps\n\nThey show roads.": {"source": "c.md"},
-        "A comet has a tail.": {"source": "d.html"},
-        "Bread is baked.": {"source": "e.csv:1", "row": 1, "year": "1999"},
-        "A river carries silt.": {"source": "sub/g.jsonl:1", "line": 1, "lang": "en"},
-    }
-    ids = [hashlib.sha256(text.encode()).hexdigest()[:32] for text in stored["documents"]]
-    assert stored["ids"] == ids
+    rows = list(zip(stored["documents"], stored["metadatas"], strict=True))
+    river = "A river carries sand."
+    lines = {"start_index": 0, "line": 1}
+    expected = [
+        ("Rice grows in wet fields.", {"source": "a.pdf", "page": 1, "start_index": 0}),
+        ("Wheat grows in dry ones.", {"source": "a.pdf", "page": 2, "start_index": 0}),
+        (river, {"source": "b.txt", **lines}),
+        (river, {"source": "sub/f.jsonl.gz:1", "lang": "en", **lines}),
+        ("# Maps\n\nThey show roads.", {"source": "c.md", "headings": "Maps", **lines}),
+        ("A comet has a tail.", {"source": "d.html", "start_index": 0}),
+        ("Bread is baked.", {"source": "e.csv:1", "row": 1, "year": 1999, "start_index": 0}),
+        ("A river carries silt.", {"source": "sub/g.jsonl:1", "lang": "en", **lines}),
+    ]
+    assert rows == expected
 
     again = last_line(run(*command[:3]))
-    assert (again["added"], again["present"]) == (0, 7)
+    assert (again["added"], again["unchanged"]) == (0, 8)
     (folder / "h.txt").write_text("One more fact.", encoding="utf-8")
+    (folder / "b.txt").write_text("A river carries stones.\n", encoding="utf-8")
+    (folder / "d.html").unlink()
+    kept = last_line(run(*command[:3], "--keep-removed"))
+    assert (kept["added"], kept["removed"], collection.count()) == (2, 0, 10)
+    (folder / "c.md").write_text("# Maps\n\nThey show rivers.\n", encoding="utf-8")
     more = last_line(run(*command[:3]))
-    assert (more["added"], more["present"]) == (1, 7)
+    numbers = [more[key] for key in ("added", "updated", "removed", "unchanged")]
+    assert numbers == [0, 1, 2, 7]
+    texts = sorted(collection.get()["documents"])
+    assert len(texts) == 8
+    assert {"A river carries stones.", "One more fact."} < {*texts}
+    assert not any("roads" in text or "comet" in text for text in texts)
 
 
 def test_an_indexed_collection_can_be_explained(
@@ -213,15 +229,93 @@ def test_an_unreadable_file_is_an_error_or_is_skipped(  # noqa: PLR0917 - fixtur
 ) -> None:
     (folder / name).write_bytes(content)
     command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
-    assert message in error_of(run(*command))
+    assert message in error_of(run(*command, "--strict"))
     assert not (tmp_path / "store").exists()
-    result = run(*command, "--skip-unreadable")
-    assert (last_line(result)["files"], last_line(result)["added"]) == (7, 7)
-    assert f"skipped: {folder}" in result.stderr
+    result = run(*command)
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["files"], printed["added"], printed["unreadable"]) == (7, 8, 1)
+    assert f"cannot be read: {folder}" in result.stderr
     assert message in result.stderr
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
     sources = [metadata["source"] for metadata in collection.get()["metadatas"]]
     assert not any(source.startswith(name) for source in sources)
+
+
+def test_the_rows_of_a_file_that_cannot_be_read_now_stay(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    last_line(run(*command))
+    (folder / "b.txt").write_bytes(b"\xff")
+    result = run(*command)
+    assert result.exit_code == 1
+    assert json.loads(result.stdout.splitlines()[-1])["removed"] == 0
+    (folder / "b.txt").unlink()
+    assert last_line(run(*command))["removed"] == 1
+
+
+def test_a_folder_or_file_that_is_gone_is_removed_and_an_unknown_one_is_an_error(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = ("--store", tmp_path / "store", "--embeddings", own_embeddings)
+    last_line(run(folder, *command))
+    (folder / "b.txt").unlink()
+    gone = last_line(run(folder / "b.txt", *command))
+    assert (gone["removed"], gone["unchanged"]) == (1, 0)
+    shutil.rmtree(folder / "sub")
+    assert last_line(run(folder / "sub", *command))["removed"] == 2
+    assert "no such file or folder" in error_of(run(folder / "sub", *command))
+    collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
+    assert collection.count() == 5
+
+
+def test_the_same_files_belong_to_several_owners(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    for tenant in "ab":
+        assert last_line(run(*command, "--origin", f"tenant={tenant}"))["added"] == 8
+    (folder / "c.md").unlink()
+    changed = last_line(run(*command, "--origin", "tenant=a"))
+    assert (changed["removed"], changed["unchanged"]) == (1, 7)
+    collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
+    for tenant, count in (("a", 7), ("b", 8)):
+        assert len(collection.get(where={"tenant": tenant})["ids"]) == count
+
+
+def test_a_warning_tells_how_much_of_the_text_is_not_embedded(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    facts = " ".join(f"fact {number}" for number in range(600))
+    (tmp_path / "a.txt").write_text(f"{facts}\n\nA short one.")
+    command = (tmp_path / "a.txt", "--store", tmp_path / "store", "--embeddings", tiny_model_path)
+    cut = run(*command, "--chunk-size", 4500)
+    assert last_line(cut)["added"] == 2
+    said = " ".join(cut.stderr.split())
+    assert "warning: 1 of 2 chunks are longer than the" in said
+    assert "of the text is not found by a search" in said
+    whole = run(*command, "--collection", "whole")
+    assert last_line(whole)["added"] > 2
+    assert "warning" not in whole.stderr
+
+
+def test_a_loader_of_langchain_reads_other_files(
+    folder: Path, own_embeddings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = ModuleType("own_loaders")
+    module.picture = lambda path: [Document(f"a picture: {Path(path).name}", metadata={"by": "me"})]
+    module.Text = TextLoader
+    monkeypatch.setitem(sys.modules, "own_loaders", module)
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    loaders = ("--loader", ".png=own_loaders:picture", "--loader", ".md=own_loaders:Text")
+    assert last_line(run(*command, *loaders))["added"] == 9
+    collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
+    (picture,) = collection.get(where={"by": "me"})["metadatas"]
+    assert picture["source"] == "picture.png"
+    (text,) = collection.get(where={"source": str(folder / "c.md")})["documents"]
+    assert text == "# Maps\n\nThey show roads."
+    assert "must be module:NAME or .ENDING=" in error_of(run(*command, "--loader", "png=x:y"))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +324,8 @@ def test_an_unreadable_file_is_an_error_or_is_skipped(  # noqa: PLR0917 - fixtur
         (("nowhere",), "nowhere: no such file or folder"),
         (("files/sub", "--chunk-size", "0"), "chunk size must be an integer of at least 1"),
         (("files/sub", "--chunk-overlap", "2000"), "below the chunk size of 2000"),
+        (("files/sub", "--chunk-size", "9", "--chunk-tokens", "9"), "give either --chunk-tokens"),
+        (("files/sub", "--chunk-tokens", "9"), "show no tokenizer to count"),
         (("files/picture.png",), "picture.png: not a kind that is read"),
         (("files/sub", "--collection", "x"), "cannot be called 'x'"),
         (("files/sub", "--store", "files"), "files holds something else"),
@@ -257,6 +353,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(  # noqa: PLR0917 - fixtures
 
 SLOW = """
 import time
+from langchain_community.document_loaders import TextLoader
+from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 class Slow(DeterministicFakeEmbedding):
@@ -298,7 +396,7 @@ def test_an_interrupted_run_can_be_continued(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW.replace("SECONDS", "0"))
     done = subprocess.run(command, capture_output=True, check=True, **settings)
     printed = json.loads(done.stdout.splitlines()[-1])
-    assert (printed["added"], printed["present"]) == (1000 - present, present)
+    assert (printed["added"], printed["unchanged"]) == (1000 - present, present)
     assert count(tmp_path / "store") == 1000
 
 

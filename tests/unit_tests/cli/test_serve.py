@@ -231,7 +231,7 @@ def test_a_missing_extra_is_named_with_the_command_to_install_it(missing, tiny_m
 def test_serving_needs_no_package_of_the_comparison(tiny_model_path, folder):
     program = """if True:
         import sys
-        for name in ("matplotlib", "bs4", "pypdf", "langchain_text_splitters"):
+        for name in ("matplotlib", "pypdf", "langchain_text_splitters"):
             sys.modules[name] = None
         from langchain_sift.serving import ServingSettings, create_app, open_service
         with open_service(ServingSettings(sys.argv[1], sys.argv[2])) as service:

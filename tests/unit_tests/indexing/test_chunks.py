@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.indexing.chunks import Chunking, read_chunks, split
-from langchain_sift.indexing.files import SourceFile, find_files, read_file
+from langchain_sift.indexing.chunks import Chunking, Origin, read_chunks, split
+from langchain_sift.indexing.files import Part, read_file
+from langchain_sift.indexing.folders import SourceFile, find_files
+from langchain_sift.indexing.formats.markdown import headings_of
+from langchain_sift.indexing.row_ids import RowId, file_digest
 
 
 def texts_of(documents: list[Document]) -> list[str]:
@@ -45,14 +49,21 @@ def test_chunks_hold_the_whole_text_and_their_ids_are_hashes_of_it(
     text: str, size: int, overlap: int, name: str
 ) -> None:
     document = Document(text, metadata={"source": name})
-    chunks = split(Path(name), [document], Chunking(size, overlap))
+    file = SourceFile.of(Path("/folder") / name)
+    chunks = split(file, [Part(document, (), has_lines_of_file=True)], Chunking(size, overlap))
     for chunk in chunks:
         assert 0 < len(chunk.page_content.strip()) <= len(chunk.page_content) <= size
-        assert chunk.page_content in text
-        assert chunk.metadata == {"source": name}
-        assert chunk.id == hashlib.sha256(chunk.page_content.encode()).hexdigest()[:32]
+        start = chunk.metadata["start_index"]
+        assert text[start:].startswith(chunk.page_content)
+        line = text[:start].count("\n") + 1
+        assert chunk.metadata == {"source": name, "start_index": start, "line": line}
+        digests = RowId.parse(str(chunk.id))
+        assert digests is not None
+        assert digests.text == hashlib.sha256(chunk.page_content.encode()).hexdigest()[:32]
+        assert digests.file == file_digest("", f"/folder/{name}")
+    assert len({chunk.page_content for chunk in chunks}) == len(chunks)
     if not overlap:
-        assert "".join("".join(texts_of(chunks)).split()) == "".join(text.split())
+        assert {*"".join(texts_of(chunks))} >= {*"".join(text.split())}
 
 
 def test_markdown_is_split_at_its_headings(tmp_path: Path) -> None:
@@ -68,8 +79,76 @@ def test_markdown_is_split_at_its_headings(tmp_path: Path) -> None:
     for name, expected in (("a.md", markdown), ("a.txt", plain)):
         file = tmp_path / name
         file.write_text(text)
-        chunks = split(file, read_file(SourceFile(file, name)), chunking)
+        chunks = split(SourceFile.of(file), read_file(SourceFile.of(file)), chunking)
         assert texts_of(chunks) == expected.split_text(text)
+
+
+SECTIONS = [
+    ("before", None),
+    ("# Rice\n\nIt grows.", "Rice"),
+    ("Harvest\n-------\nIn autumn.\n```\n# no heading\n```", "Rice > Harvest"),
+    ("### By hand ##\nWith a sickle.", "Rice > Harvest > By hand"),
+    ("# Wheat\nIt does not.", "Wheat"),
+]
+
+
+def test_a_chunk_names_its_position_and_the_headings_above_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.md"
+    file.write_text("\r\n\r\n".join(text.replace("\n", "\r\n") for text, _ in SECTIONS), newline="")
+    text = file.read_text()
+    chunks = split(
+        SourceFile.of(file), read_file(SourceFile.of(file)), Chunking(60, at_headings=True)
+    )
+    assert [(chunk.page_content, chunk.metadata.get("headings")) for chunk in chunks] == SECTIONS
+    for chunk in chunks:
+        assert text[chunk.metadata["start_index"] :].startswith(chunk.page_content)
+        lines = text.split("\n")
+        assert lines[chunk.metadata["line"] - 1] == chunk.page_content.split("\n")[0]
+    page = tmp_path / "a.html"
+    page.write_text("<h1>Rice</h1>It grows.<h2>Harvest</h2><p>In autumn.</p><h1>Wheat</h1>No.")
+    chunks = split(
+        SourceFile.of(page), read_file(SourceFile.of(page)), Chunking(60, at_headings=True)
+    )
+    assert [(chunk.page_content, chunk.metadata["headings"]) for chunk in chunks] == [
+        ("Rice\nIt grows.", "Rice"),
+        ("Harvest\nIn autumn.", "Rice > Harvest"),
+        ("Wheat\nNo.", "Wheat"),
+    ]
+
+
+def test_front_matter_and_rules_are_no_headings() -> None:
+    text = "---\ntitle: x\n# y\n---\n\na list\n\n- one\n---\n\n# Title\n"
+    assert [heading.title for heading in headings_of(text)] == ["Title"]
+
+
+def test_texts_of_scripts_without_spaces_are_cut_at_sentences() -> None:
+    text = "人人生而自由，在尊严和权利上一律平等。" * 4
+    part = Part(Document(text), (), has_lines_of_file=True)
+    chunks = split(SourceFile.of(Path("a.txt")), [part], Chunking(size=25))
+    assert texts_of(chunks) == ["人人生而自由，在尊严和权利上一律平等。"]
+
+
+def test_the_fields_of_a_file_are_never_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    fields = {"line": "14b", "start_index": 7, "headings": ["x"], "source": "book", "page": 3}
+    file.write_text(json.dumps({"text": "rice", **fields}))
+    (chunk,) = split(SourceFile.of(file), read_file(SourceFile.of(file)), Chunking())
+    assert chunk.metadata == fields
+
+
+def test_an_origin_is_in_the_metadata_and_in_the_ids(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"text": "rice", "tenant": "theirs"}))
+    ids = set()
+    for name in (None, "tenant=a", "tenant=b"):
+        read = read_chunks([SourceFile.of(file)], Chunking(), origin=Origin.parse(name))
+        ids.add(read.chunks[0].id)
+        expected = "theirs" if name is None else name[-1]
+        assert read.chunks[0].metadata["tenant"] == expected
+    assert len(ids) == 3
+    for wrong in ("tenant", "=a", "tenant="):
+        with pytest.raises(ArgumentError, match="must be KEY=VALUE"):
+            Origin.parse(wrong)
 
 
 def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
@@ -82,15 +161,14 @@ def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     files = find_files([tmp_path]).files
     with pytest.raises(CorpusError, match=r"b\.txt, line 1: not UTF-8"):
-        read_chunks(files, Chunking())
+        read_chunks(files, Chunking(), strict=True)
     calls: list[None] = []
-    read = read_chunks(
-        files, Chunking(20), skip_unreadable=True, on_file=lambda: calls.append(None)
-    )
+    read = read_chunks(files, Chunking(20), on_file=lambda: calls.append(None))
     assert len(calls) == 4
     assert {chunk.metadata["source"] for chunk in read.chunks} == {"a.txt"}
-    assert (read.files, read.documents, len(read.chunks)) == (2, 1, 3)
-    assert [problem.split(": ")[1] for problem in read.unreadable] == [
+    assert (read.files, read.documents, len(read.chunks)) == (2, 1, 2)
+    assert [Path(path).name for path in read.unreadable] == ["b.txt", "c.jsonl"]
+    assert [problem.split(": ")[1] for problem in read.unreadable.values()] == [
         "not UTF-8 at byte 1 of the line",
         "not JSON (Expecting property name enclosed in double quotes",
     ]
@@ -107,4 +185,4 @@ def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
 def test_files_without_text_are_an_error(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(CorpusError, match=message):
-        read_chunks(find_files([tmp_path]).files, Chunking(), skip_unreadable=True)
+        read_chunks(find_files([tmp_path]).files, Chunking()).check()

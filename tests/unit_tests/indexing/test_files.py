@@ -10,7 +10,8 @@ import pytest
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.files import files_of, find_files, read_corpus
+from langchain_sift.indexing.files import read_corpus
+from langchain_sift.indexing.folders import files_of, find_files
 
 
 def lines(*rows: object) -> bytes:
@@ -19,11 +20,11 @@ def lines(*rows: object) -> bytes:
 
 def test_rows_become_documents_with_ids_and_metadata(tmp_path: Path) -> None:
     file = tmp_path / "corpus.jsonl"
-    file.write_bytes(lines({"id": "a", "text": "one", "year": 3, "tags": []}, {"text": "two"}))
+    file.write_bytes(lines({"id": "a", "text": "one", "year": 3, "tags": ["x"]}, {"text": "two"}))
     documents = read_corpus(file)
     assert [document.page_content for document in documents] == ["one", "two"]
     assert [document.id for document in documents] == ["a", "corpus.jsonl:2"]
-    assert [document.metadata for document in documents] == [{"year": 3}, {}]
+    assert [document.metadata for document in documents] == [{"year": 3, "tags": ["x"]}, {}]
 
 
 def test_texts_of_space_alone_are_skipped(tmp_path: Path) -> None:
@@ -68,8 +69,7 @@ def test_every_format_is_read_in_the_order_of_the_names(tmp_path: Path) -> None:
     }
     assert [document.id for document in documents][-1] == "sub/note.md"
     metadata = {document.id: document.metadata for document in documents}
-    assert metadata.pop("bread") == {"year": "1999"}
-    assert metadata.pop("e.csv:3") == {"year": ""}
+    assert metadata.pop("bread") == {"year": 1999}
     assert list(metadata.values()) == [{}] * len(metadata)
 
 
@@ -126,14 +126,15 @@ def test_files_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
     found = find_files([tmp_path / "sub" / "a.md", tmp_path, tmp_path / "b.txt"])
     assert [file.name for file in found.files] == ["a.md", "a.csv", "b.txt"]
     assert [file.name for file in find_files([tmp_path]).files] == ["a.csv", "b.txt", "sub/a.md"]
-    assert found.skipped == 2
+    assert found.skipped == 1
+    assert found.left_out == 1
 
 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("nowhere", "nowhere: no such file or folder"),
-        ("empty", "empty: the folder is empty"),
+        ("empty", "empty: the folder has no file to read"),
         ("others", r"others: none of its 2 files ends with one of \.txt, .*\.csv"),
         ("others/a.doc", r"a\.doc: not a kind that is read"),
         ("others/" + "x" * 300, "cannot be read"),
@@ -145,4 +146,4 @@ def test_a_path_without_files_to_read_is_an_error(tmp_path: Path, path: str, mes
     for name in ("a.doc", "b.png"):
         (tmp_path / "others" / name).write_bytes(b"x")
     with pytest.raises(CorpusError, match=message):
-        find_files([tmp_path / path])
+        find_files([tmp_path / path]).check()

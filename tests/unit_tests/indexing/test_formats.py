@@ -7,25 +7,36 @@ import gzip
 import io
 import json
 import random
+import uuid
 from pathlib import Path
 from typing import Any
 
+import chromadb
+import pypdf
 import pytest
+from everyday_files import KINDS, mail
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.files import SourceFile, read_file
+from langchain_sift.indexing.files import read_file
+from langchain_sift.indexing.folders import SourceFile
+from langchain_sift.indexing.formats import Reading
 
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def read(folder: Path, name: str, content: bytes | str) -> list[Document]:
+def read(
+    folder: Path,
+    name: str,
+    content: bytes | str,
+    reading: Reading = Reading(),  # noqa: B008 - immutable
+) -> list[Document]:
     file = folder / name
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_file(SourceFile(file, name))
+    return [part.document for part in read_file(SourceFile.of(file), reading)]
 
 
 def texts_of(documents: list[Document]) -> list[str]:
@@ -88,8 +99,8 @@ def test_the_other_columns_of_a_csv_row_with_a_text_are_metadata(tmp_path: Path)
     documents = read(tmp_path, "a.csv", content)
     assert texts_of(documents) == ["rice, in\nwet fields", "wheat"]
     assert metadata_of(documents) == [
-        {"year": "1999", "place": "Java", "source": "a.csv:1", "row": 1},
-        {"year": "2001", "source": "a.csv:3", "row": 3},
+        {"year": 1999, "place": "Java", "source": "a.csv:1", "row": 1},
+        {"year": 2001, "source": "a.csv:3", "row": 3},
     ]
 
 
@@ -110,6 +121,186 @@ def test_a_csv_row_without_a_text_is_all_its_columns(tmp_path: Path) -> None:
         {"source": "a.csv:3", "row": 3},
     ]
     assert read(tmp_path, "empty.csv", "") == read(tmp_path, "header.csv", "a,text\n") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Year;TEXT;City\n2024;rice, and more;Java\n2023;wheat;Bali\n",
+        "Year\tText\tCity\n2024\trice, and more\tJava\n2023\twheat\tBali\n",
+        'sep=;\r\n"Year";"text";"City"\r\n2024;"rice, and more";Java\r\n2023;wheat;Bali\r\n',
+        'sep=,\nYear,page_content,City\n2024,"rice, and more",Java\n2023,wheat,Bali\n',
+        "Year|Content|City\n2024|rice, and more|Java\n2023|wheat|Bali\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_every_kind_of_csv_is_the_same_table(tmp_path: Path, content: str, encoding: str) -> None:
+    documents = read(tmp_path, "a.csv", content.encode(encoding))
+    assert texts_of(documents) == ["rice, and more", "wheat"]
+    assert [(one.metadata["Year"], one.metadata["City"]) for one in documents] == [
+        (2024, "Java"),
+        (2023, "Bali"),
+    ]
+
+
+def test_columns_of_numbers_and_dates_keep_their_types(tmp_path: Path) -> None:
+    content = (
+        "text;whole;part;comma;code;day;moment;mixed;none\n"
+        "a;1;1.5;1,5;007;2024-05-01;2024-05-01T10:00:00Z;1;\n"
+        "b;-20;2e3;2;12;2023-01-31;2023-01-31 00:00;x;\n"
+        "c;;;;;;;;\n"
+    )
+    first, second, third = metadata_of(read(tmp_path, "a.csv", content))
+    assert first == {
+        "whole": 1,
+        "part": 1.5,
+        "comma": 1.5,
+        "code": "007",
+        "day": "2024-05-01",
+        "day_timestamp": 1714521600,
+        "moment": "2024-05-01T10:00:00+00:00",
+        "moment_timestamp": 1714557600,
+        "mixed": "1",
+        "none": "",
+        "source": "a.csv:1",
+        "row": 1,
+    }
+    assert (second["whole"], second["part"], second["comma"]) == (-20, 2000.0, 2.0)
+    assert third == {"code": "", "mixed": "", "none": "", "source": "a.csv:3", "row": 3}
+
+
+def test_the_text_is_in_the_columns_and_keys_that_are_named(tmp_path: Path) -> None:
+    reading = Reading(text_keys=("Title", "body"))
+    table = "id,title,Body\n1,Rice,It grows.\n"
+    (row,) = read(tmp_path, "a.csv", table, reading)
+    assert (row.page_content, row.metadata["id"]) == ("Rice\nIt grows.", 1)
+    lines = json.dumps({"Title": "Rice", "body": "It grows.", "text": "no"})
+    (line,) = read(tmp_path, "a.jsonl", lines, reading)
+    assert (line.page_content, line.metadata["text"]) == ("Rice\nIt grows.", "no")
+    with pytest.raises(CorpusError, match=r"a\.csv, line 1: there is no column 'Title'.*'name'"):
+        read(tmp_path, "a.csv", "name,Body\nx,y\n", reading)
+    with pytest.raises(CorpusError, match=r'line 1: .*"Title" or "body"'):
+        read(tmp_path, "a.jsonl", '{"text": "x"}', reading)
+
+
+def test_documents_of_langchain_are_read_with_their_metadata(tmp_path: Path) -> None:
+    rows = [
+        {"page_content": "rice", "metadata": {"source": "book", "page": 3}, "type": "Document"},
+        {"content": "wheat", "author": {"name": "Ada", "tags": ["x", "y"]}, "scores": [1, 0.5]},
+        {
+            "text": "corn",
+            "content": "other",
+            "mixed": [1, "a"],
+            "parts": [{"n": 1}],
+            "flags": [True],
+        },
+    ]
+    documents = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert texts_of(documents) == ["rice", "wheat", "corn"]
+    first, second, third = metadata_of(documents)
+    assert first == {"source": "book", "page": 3, "type": "Document", "line": 1}
+    assert second["author.name"] == "Ada"
+    assert (second["author.tags"], second["scores"]) == (["x", "y"], [1.0, 0.5])
+    assert (third["mixed"], third["parts"]) == (["1", "a"], '[{"n": 1}]')
+    assert (third["flags"], third["content"]) == ([True], "other")
+
+
+def test_lists_and_numbers_can_be_filtered_in_chroma(tmp_path: Path) -> None:
+    lines = '{"text": "rice", "tags": ["a", "b"]}\n{"text": "wheat", "tags": ["b"]}'
+    table = "text,year,day\nbread,2024,2024-05-01\ncake,2023,2023-05-01\n"
+    documents = [*read(tmp_path, "a.jsonl", lines), *read(tmp_path, "a.csv", table)]
+    collection = chromadb.EphemeralClient().create_collection(f"formats-{uuid.uuid4()}")
+    collection.add(
+        ids=[str(n) for n in range(4)],
+        documents=texts_of(documents),
+        metadatas=metadata_of(documents),
+        embeddings=[[1.0, 0.0]] * 4,
+    )
+    for where, expected in (
+        ({"tags": {"$contains": "a"}}, ["rice"]),
+        ({"year": 2024}, ["bread"]),
+        ({"year": {"$gte": 2023}}, ["bread", "cake"]),
+        ({"day_timestamp": {"$lt": 1704067200}}, ["cake"]),
+    ):
+        assert collection.get(where=where)["documents"] == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html"])
+def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, encoding: str) -> None:
+    text = "\ufeffcaf\xe9 人人"
+    assert texts_of(read(tmp_path, name, text.encode(encoding))) == ["caf\xe9 人人"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('<meta charset="windows-1251"><p>рис', "рис"),
+        ("<meta http-equiv='Content-Type' content='text/html; charset=shift_jis'><p>米", "米"),
+        ("<META CHARSET=iso-8859-1><p>a “quote”", "a “quote”"),
+    ],
+)
+def test_the_declared_encoding_of_a_page_is_used(
+    tmp_path: Path, content: str, expected: str
+) -> None:
+    name = {"рис": "windows-1251", "米": "shift_jis"}.get(expected, "windows-1252")
+    assert texts_of(read(tmp_path, "a.html", content.encode(name))) == [expected]
+    wrong = '<meta charset="no-such-one"><p>caf\xe9'.encode()
+    assert texts_of(read(tmp_path, "a.html", wrong)) == ["caf\xe9"]
+
+
+def test_the_encoding_of_other_files_is_an_option(tmp_path: Path) -> None:
+    reading = Reading(encoding="windows-1252")
+    for name in ("a.txt", "a.html", "a.py"):
+        assert texts_of(read(tmp_path, name, b"caf\xe9 \x93x\x94", reading)) == ["caf\xe9 “x”"]
+        assert texts_of(read(tmp_path, name, "caf\xe9".encode(), reading)) == ["caf\xe9"]
+    with pytest.raises(CorpusError, match="there is no encoding 'klingon'"):
+        read(tmp_path, "a.txt", b"\xff", Reading(encoding="klingon"))
+
+
+def test_nuls_are_no_text(tmp_path: Path) -> None:
+    assert texts_of(read(tmp_path, "a.txt", "a\0b")) == ["ab"]
+
+
+@pytest.mark.parametrize("algorithm", ["RC4-128", "AES-256"])
+def test_encrypted_pdfs_are_read_with_their_password(tmp_path: Path, algorithm: str) -> None:
+    plain = pypdf.PdfReader(io.BytesIO(pdf("Rice.")))
+    for password in ("", "secret"):
+        writer = pypdf.PdfWriter(clone_from=plain)
+        writer.encrypt(password, "owner", algorithm=algorithm)
+        made = io.BytesIO()
+        writer.write(made)
+        reading = Reading(password=password or None)
+        assert texts_of(read(tmp_path, "a.pdf", made.getvalue(), reading)) == ["Rice."]
+    with pytest.raises(CorpusError, match=r"a\.pdf: an encrypted PDF: name its password"):
+        read(tmp_path, "a.pdf", made.getvalue())
+    with pytest.raises(CorpusError, match="is not its own"):
+        read(tmp_path, "a.pdf", made.getvalue(), Reading(password="wrong"))  # noqa: S106
+
+
+def test_mail_is_read_with_its_header(tmp_path: Path) -> None:
+    content = mail(["Rice grows."])
+    (document,) = read(tmp_path, "a.eml", content)
+    assert document.page_content.strip() == "Facts\n\nRice grows."
+    assert document.metadata["from"] == "ada@example.org"
+    assert document.metadata["date_timestamp"] == 1704103200
+    html = b"Subject: =?utf-8?q?caf=C3=A9?=\nContent-Type: text/html\n\n<p>a<br>b"
+    assert texts_of(read(tmp_path, "b.eml", html)) == ["caf\xe9\n\na\nb"]
+
+
+def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
+    facts = ["Rice grows.", "Wheat grows."]
+    for name in ("letter.docx", "show.pptx", "notebook.ipynb"):
+        (document,) = read(tmp_path, name, KINDS[name](facts))
+        assert all(fact in document.page_content for fact in facts)
+    documents = read(tmp_path, "a.xlsx", KINDS["book.xlsx"](facts))
+    assert texts_of(documents) == facts
+    assert metadata_of(documents)[1] == {
+        "sheet": "Sheet",
+        "Year": 2001,
+        "row": 2,
+        "source": "a.xlsx:2",
+    }
 
 
 def test_a_cell_may_be_longer_than_the_default_limit_of_csv(tmp_path: Path) -> None:
@@ -187,6 +378,12 @@ def without_templates(markup: str) -> str:
     return "".join(kept)
 
 
+def test_the_time_for_a_page_is_linear_in_its_length(tmp_path: Path) -> None:
+    """Many <br> and many other elements: a parser that looks for each among all takes minutes."""
+    (document,) = read(tmp_path, "a.html", "<p>x<br>y</p>" * 50_000)
+    assert document.page_content.count("\n") == 99_999
+
+
 @pytest.mark.parametrize(
     "markup", ["https://example.org/", "a.txt", '<?xml version="1.0"?><p>x</p>']
 )
@@ -208,7 +405,7 @@ def test_html_is_parsed_or_rejected(tmp_path: Path, markup: str) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"fine\n\xe9t\xe9", "a.txt, line 2: not UTF-8"),
-        ("a.md", b"\xff\xfea\0", "a.md, line 1: not UTF-8"),
+        ("a.md", b"\xff\xfea\0b", "a.md, line 1: not UTF-16"),
         ("a.html", b"<p>\xe9", "a.html, line 1: not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n{oops', "a.jsonl, line 2: not JSON"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl, line 1: not JSON"),

@@ -55,6 +55,40 @@ DECLARATION = {
     "Ukrainian": "Всі люди народжуються вільними і рівними у своїй гідності та правах.",
     "Urdu": "تمام انسان آزاد اور حقوق و عزت کے اعتبار سے برابر پیدا ہوئے ہیں۔",
     "Vietnamese": "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền.",
+    "Afrikaans": "Alle menslike wesens word vry, met gelyke waardigheid en regte, gebore.",
+    "Albanian": "Të gjithë njerëzit lindin të lirë dhe të barabartë në dinjitet dhe në të drejta.",
+    "Amharic": "የሰው ልጅ ሁሉ ሲወለድ ነጻና በክብርና በመብትም እኩልነት ያለው ነው።",
+    "Azerbaijani": "Bütün insanlar ləyaqət və hüquqlarına görə azad bərabər doğulurlar.",
+    "Basque": "Gizon-emakume guztiak aske jaiotzen dira, duintasun eta eskubide berberekin.",
+    "Belarusian": "Усе людзі нараджаюцца свабоднымі і роўнымі ў сваёй годнасці і правах.",
+    "Catalan": "Tots els éssers humans neixen lliures i iguals en dignitat i en drets.",
+    "Cherokee": "ᏂᎦᏓ ᎠᏂᏴᏫ ᏂᎨᎫᏓᎸᎾ ᎠᎴ ᎤᏂᏠᏱ ᎤᎾᏕᎿ ᏚᏳᎧᏛ ᎨᏒᎢ.",
+    "Croatian": "Sva ljudska bića rađaju se slobodna i jednaka u dostojanstvu i pravima.",
+    "Esperanto": "Ĉiuj homoj estas denaske liberaj kaj egalaj laŭ digno kaj rajtoj.",
+    "Estonian": "Kõik inimesed sünnivad vabadena ja võrdsetena oma väärikuselt ja õigustelt.",
+    "Gujarati": "પ્રતિષ્ઠા અને અધિકારોની દૃષ્ટિએ સર્વ માનવો જન્મથી સ્વતંત્ર અને સમાન હોય છે.",
+    "Icelandic": "Hver maður er borinn frjáls og jafn öðrum að virðingu og réttindum.",
+    "Irish": "Saolaítear na daoine uile saor agus comhionann ina ndínit agus ina gcearta.",
+    "Javanese": "Kabèh manungsa lair kanthi mardika lan duwé martabat lan hak-hak kang padha.",
+    "Kannada": "ಎಲ್ಲಾ ಮಾನವರೂ ಸ್ವತಂತ್ರರಾಗಿಯೇ ಜನಿಸಿದ್ದಾರೆ ಹಾಗೂ ಘನತೆ ಮತ್ತು ಹಕ್ಕುಗಳಲ್ಲಿ ಸಮಾನರಾಗಿದ್ದಾರೆ.",
+    "Kazakh": "Барлық адамдар тумысынан азат және қадір-қасиеті мен құқықтары тең болып туады.",
+    "Latvian": "Visi cilvēki piedzimst brīvi un vienlīdzīgi savā pašcieņā un tiesībās.",
+    "Lithuanian": "Visi žmonės gimsta laisvi ir lygūs savo orumu ir teisėmis.",
+    "Macedonian": "Сите човечки суштества се раѓаат слободни и еднакви по достоинство и права.",
+    "Malayalam": "മനുഷ്യരെല്ലാവരും തുല്യാവകാശങ്ങളോടും അന്തസ്സോടും സ്വാതന്ത്ര്യത്തോടും കൂടി ഈ ഭൂമിയിൽ ജനിച്ചിട്ടുള്ളവരാണ്.",
+    "Marathi": "सर्व मानवी व्यक्ति जन्मतः स्वतंत्र आहेत व त्यांना समान प्रतिष्ठा व समान अधिकार आहेत.",
+    "Mongolian": "Хүн бүр төрж мэндлэхдээ эрх чөлөөтэй, адилхан нэр төртэй, ижил эрхтэй байдаг.",
+    "Nepali": "सबै व्यक्तिहरू जन्मजात स्वतन्त्र हुन् ती सबैको समान अधिकार र महत्व छ।",
+    "Norwegian": "Alle mennesker er født frie og med samme menneskeverd og menneskerettigheter.",
+    "Punjabi": "ਸਾਰਾ ਮਨੁੱਖੀ ਪਰਿਵਾਰ ਆਪਣੀ ਮਹਿਮਾ, ਸ਼ਾਨ ਅਤੇ ਹੱਕਾਂ ਦੇ ਪੱਖੋਂ ਜਨਮ ਤੋਂ ਹੀ ਆਜ਼ਾਦ ਹੈ।",
+    "Serbian": "Сва људска бића рађају се слободна и једнака у достојанству и правима.",
+    "Sinhala": "සියලු මනුෂ්‍යයෝ නිදහස්ව උපත ලබා ඇත. ගරුත්වයෙන් හා අයිතිවාසිකම්වලින් සමාන වෙති.",
+    "Slovenian": "Vsi ljudje se rodijo svobodni in imajo enako dostojanstvo in enake pravice.",
+    "Telugu": "ప్రతిపత్తిస్వత్వముల విషయమున మానవులెల్లరును జన్మతః స్వతంత్రులును సమానులును నగుదురు అని తెలియును.",
+    "Welsh": "Genir pawb yn rhydd ac yn gydradd â'i gilydd mewn urddas a hawliau.",
+    "Yi": "ꊿꂷꃅꄿꐨꐥ，ꌅꅍꀂꏽꐯꒈꃅꐥꌐ。",
+    "Yoruba": "Gbogbo ènìyàn ni a bí ní òmìnira; iyì àti ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba.",
+    "Zulu": "Bonke abantu bazalwa bekhululekile belingana ngesithunzi nangamalungelo futhi bonke.",
 }
 
 
@@ -106,13 +140,29 @@ def test_words_of_a_script_without_spaces_are_its_characters() -> None:
     assert contains_answer("首都是北京。", ["北京"]) == 1.0
 
 
+def test_signs_that_only_tell_how_others_are_shown_do_not_count() -> None:
+    for answer, reference in (
+        ("\u200fالقاهرة\u200f", "القاهرة"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("ක්\u200dෂය", "ක්ෂය"),
+        ("exam\u00adple", "example"),
+        ("ភ្នំ\u200bពេញ", "ភ្នំពេញ"),
+    ):
+        assert exact_match(answer, [reference]) == token_f1(answer, [reference]) == 1.0
+        assert words_of(answer) == words_of(reference)
+
+
 def test_vowel_signs_do_not_cut_words() -> None:
     assert words_of("हिन्दी में") == ["हिन्दी", "में"]
 
 
-@pytest.mark.parametrize("language", DECLARATION)
-def test_every_language_is_scored(language: str) -> None:
-    text = DECLARATION[language]
+def test_every_language_is_scored() -> None:
+    assert len(DECLARATION) >= 60
+    for text in DECLARATION.values():
+        check_scores(text)
+
+
+def check_scores(text: str) -> None:
     words = normalized(text).split()
     assert len(words) >= 8
     part = " ".join(words[:4])
@@ -122,10 +172,10 @@ def test_every_language_is_scored(language: str) -> None:
     assert contains_answer(part, [text]) == 0.0
 
 
-@pytest.mark.parametrize("language", DECLARATION)
-def test_leaks_are_found_in_every_language(language: str) -> None:
-    others = [(name, text) for name, text in DECLARATION.items() if name != language]
-    scored = {"prompt": DECLARATION[language]}
-    assert find_leaks(scored, others).keys() <= ({"prompt"} if "Chinese" in language else set())
-    inside = f"1) {DECLARATION[language]} (2)"
-    assert find_leaks(scored, [("copy", inside)]) == {"prompt": "an exact copy in copy"}
+def test_leaks_are_found_in_every_language() -> None:
+    for language, text in DECLARATION.items():
+        others = [(name, other) for name, other in DECLARATION.items() if name != language]
+        found = find_leaks({"prompt": text}, others)
+        assert found.keys() <= ({"prompt"} if "Chinese" in language else set()), language
+        inside = [("copy", f"1) {text} (2)")]
+        assert find_leaks({"prompt": text}, inside) == {"prompt": "an exact copy in copy"}

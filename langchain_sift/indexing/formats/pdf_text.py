@@ -1,0 +1,75 @@
+"""Undo what typesetting does to the text of a PDF."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+_LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
+_NOTHING = {0: None, 0xFEFF: None}
+_SOFT_HYPHEN_AT_END = re.compile(r"\u00ad[ \t]*\n[ \t]*")
+_SOFT_HYPHEN = "\u00ad"
+# A word that a hyphen divides between two lines; the second part is in lower case.
+_DIVIDED = re.compile(r"(\w+)[-\u2010][ \t]*\n[ \t]*(\w+)")
+_DIGITS = re.compile(r"\d+")
+
+_MOST_LINES = 3  # of a header or a footer
+_FEWEST_PAGES = 3
+_FEWEST_LINES = 4  # of a page: a shorter one may be all content
+
+
+def cleaned_pages(texts: Sequence[str]) -> list[str]:
+    """Return the texts of pages as they were before typesetting.
+
+    Ligatures become letters, soft hyphens and NULs go, words that are divided at the end of a line
+    become one, and headers and footers that most pages repeat go. A hyphen stays if the word occurs
+    with it elsewhere, and if the second part begins with a capital or a digit.
+    """
+    plain = [text.translate({**_LIGATURES, **_NOTHING}) for text in texts]
+    plain = [_SOFT_HYPHEN_AT_END.sub("", text).replace(_SOFT_HYPHEN, "") for text in plain]
+    pages = _without_margins(plain)
+    words = set(re.findall(r"\w+[-\u2010]\w+", " ".join(pages).replace("\u2010", "-").lower()))
+    return [_DIVIDED.sub(lambda match: _joined(match, words), page) for page in pages]
+
+
+def _joined(match: re.Match[str], hyphenated: set[str]) -> str:
+    first, second = match.groups()
+    if not second[0].islower() or not first[-1].isalpha():
+        return match[0]
+    keeps = f"{first}-{second}".lower() in hyphenated
+    return f"{first}-{second}" if keeps else first + second
+
+
+def _without_margins(pages: Sequence[str]) -> list[str]:
+    """Return pages without the lines at their ends that more than half of them have.
+
+    Numbers in these lines may differ, such as those of the pages.
+    """
+    lines = [page.split("\n") for page in pages]
+    for end in (0, -1):
+        for _ in range(_MOST_LINES):
+            filled = [page for page in lines if _lines_with_text(page) >= _FEWEST_LINES]
+            forms = Counter(_form(page, end) for page in filled)
+            form, count = forms.most_common(1)[0] if forms else ("", 0)
+            if count < _FEWEST_PAGES or count <= len(filled) / 2:
+                break
+            for page in filled:
+                if _form(page, end) == form:
+                    del page[_outermost(page, end)]
+    return ["\n".join(page) for page in lines]
+
+
+def _lines_with_text(page: Sequence[str]) -> int:
+    return sum(bool(line.strip()) for line in page)
+
+
+def _form(page: Sequence[str], end: int) -> str:
+    """Return the outermost line with text, with a sign for each number."""
+    return _DIGITS.sub("#", page[_outermost(page, end)].strip())
+
+
+def _outermost(page: Sequence[str], end: int) -> int:
+    numbers: Iterator[int] = (n for n, line in enumerate(page) if line.strip())
+    return next(numbers) if end == 0 else max(numbers)

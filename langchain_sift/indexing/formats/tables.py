@@ -1,0 +1,143 @@
+"""Read the rows of CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.formats.cells import fields_of, typed
+from langchain_sift.indexing.formats.encodings import read_text
+from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
+
+# A cell may be a document: the csv module's default limit is 128 KiB.
+_LONGEST_CELL = 2**31 - 1
+_DELIMITERS = ",;\t|"
+_ROWS_TO_GUESS_FROM = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The columns of a table."""
+
+    names: tuple[str, ...]
+    """The names of the columns."""
+
+    columns: tuple[int, ...]
+    """The columns that hold the text, in their order; empty means all."""
+
+    @classmethod
+    def of(cls, path: Path, names: Sequence[str], text_keys: Sequence[str]) -> Table:
+        """Return the columns of a header; names are compared without case."""
+        folded = [name.casefold() for name in names]
+        if not text_keys:
+            first = next((key for key in TEXT_KEYS if key in folded), None)
+            return cls(tuple(names), tuple(n for n, name in enumerate(folded) if name == first))
+        lacking = [key for key in text_keys if key.casefold() not in folded]
+        if lacking:
+            raise CorpusError(
+                f"{path}, line 1: there is no column {lacking[0]!r}: the first row names "
+                f"{', '.join(map(repr, names))}"
+            )
+        return cls(tuple(names), tuple(folded.index(key.casefold()) for key in text_keys))
+
+    def records(self, rows: Sequence[Sequence[object]]) -> Iterator[Record]:
+        """Yield a record for each row of cells."""
+        width = len(self.names)
+        others = [n for n in range(width) if n not in self.columns] if self.columns else []
+        for number, row in enumerate(rows, start=1):
+            if self.columns:
+                parts = [str(row[n]) for n in self.columns if n < len(row) and row[n] is not None]
+                fields = fields_of({self.names[n]: row[n] for n in others if n < len(row)})
+                yield Record("\n".join(parts), fields, "row", number)
+            elif any(str(cell).strip() for cell in row if cell is not None):
+                pairs = zip(self.names, row, strict=False)
+                text = "\n".join(f"{name}: {'' if c is None else c}" for name, c in pairs)
+                yield Record(text, {}, "row", number)
+
+
+def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
+    """Yield the rows of a CSV file: of its text columns, else of all columns."""
+    (_, header), *rows = _rows(path, read_text(path, reading.encoding)) or [(0, [])]
+    names = [name.strip() for name in header]
+    for line, cells in rows:
+        if len(cells) > len(names):
+            raise CorpusError(
+                f"{path}, line {line}: {len(cells)} cells, and the first row names {len(names)}: "
+                'put a cell that holds a comma or a line break between " and "'
+            )
+    if not names:
+        return
+    table = Table.of(path, names, reading.text_keys)
+    yield from table.records(_typed_rows([cells for _, cells in rows], table))
+
+
+def _typed_rows(rows: Sequence[Sequence[str]], table: Table) -> list[list[object]]:
+    """Return the rows with typed cells, except those of the text; rows without one stay texts."""
+    made: list[list[object]] = [list(row) for row in rows]
+    for n in range(len(table.names)) if table.columns else ():
+        if n not in table.columns:
+            owners = [row for row in made if n < len(row)]
+            for row, cell in zip(owners, typed([str(row[n]) for row in owners]), strict=True):
+                row[n] = cell
+    return made
+
+
+def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Return the rows of a CSV file that are not blank, with the number of each one's last line.
+
+    Raises:
+        CorpusError: If the file cannot be read or is not CSV.
+    """
+    return _rows(path, read_text(path))
+
+
+def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
+        delimiter = first.strip()[4:] or "\t"  # a tab at the end is stripped
+        text, skipped = rest, 1
+    else:
+        delimiter = _delimiter_of(text)
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        with _long_cells():
+            return [(reader.line_num + skipped, cells) for cells in reader if cells]
+    except csv.Error as error:
+        raise CorpusError(
+            f"{path}, line {reader.line_num + skipped}: not CSV ({error}): double a quotation mark "
+            "within a cell"
+        ) from error
+
+
+def _delimiter_of(text: str) -> str:
+    """Return the delimiter with which the first rows have most columns, as many as the header."""
+    widths = {each: _width(text, each) for each in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda each: widths[each])
+
+
+def _width(text: str, delimiter: str) -> int:
+    """Return the number of columns; 0 if a row has more than the header, or is no CSV."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        with _long_cells():
+            rows = [row for row in islice(reader, _ROWS_TO_GUESS_FROM) if row]
+    except csv.Error:
+        return 0
+    return len(rows[0]) if rows and max(map(len, rows)) == len(rows[0]) > 1 else 0
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    before = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

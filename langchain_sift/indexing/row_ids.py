@@ -1,0 +1,71 @@
+"""Name the rows of a collection by text, file and metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_FORM = re.compile("([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{12})")
+_EARLIER = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class RowId:
+    """The id of a row: three digests.
+
+    Rows of two files, or with different metadata, are different rows, also if their texts are
+    equal. So whatever changes in a file, a row is never changed: it is there, missing, or gone.
+    """
+
+    text: str
+    """Digest of the text, 32 digits."""
+
+    file: str
+    """Digest of the file, 16 digits; see `file_digest`."""
+
+    metadata: str
+    """Digest of the metadata, 12 digits."""
+
+    def __str__(self) -> str:
+        """Return the id as the collection has it."""
+        return f"{self.text}-{self.file}-{self.metadata}"
+
+    @classmethod
+    def of(cls, text: str, file: str, metadata: Mapping[str, object]) -> RowId:
+        """Return the id of a row.
+
+        Args:
+            text: Its text.
+            file: The digest of its file.
+            metadata: Its metadata, in any order.
+        """
+        fields = json.dumps(metadata, sort_keys=True, default=str)
+        return cls(text_digest(text), file, _digest(fields)[:12])
+
+    @classmethod
+    def parse(cls, id_: str) -> RowId | None:
+        """Return the parts of an id; None if it has another form."""
+        match = _FORM.fullmatch(id_)
+        return None if match is None else cls(*match.groups())
+
+
+def text_digest(text: str) -> str:
+    """Return the digest of a text. It is the whole id in collections of earlier versions."""
+    return _digest(text)[:32]
+
+
+def is_earlier_id(id_: str) -> bool:
+    """Return True for an id of an earlier version: the digest of a text."""
+    return _EARLIER.fullmatch(id_) is not None
+
+
+def file_digest(origin: str, path: str) -> str:
+    """Return the digest of a file that belongs to an origin, such as a tenant."""
+    return _digest(f"{origin}\0{path}")[:16]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,102 @@
+"""Files are found once, without what belongs to machines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.folders import FolderRules, find_files
+
+
+def make(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("text")
+
+
+def names_in(folder: Path, **rules: bool) -> list[str]:
+    return [file.name for file in find_files([folder], rules=FolderRules(**rules)).files]
+
+
+LEFT_OUT = (
+    ".hidden.txt",
+    "._a.txt",
+    "~$a.md",
+    ".git/a.txt",
+    "__MACOSX/a.txt",
+    "node_modules/a/README.md",
+    "sub/__pycache__/a.txt",
+    "sub/.ipynb_checkpoints/a.txt",
+    "env/lib/a.txt",
+    "conda/a.txt",
+    "cache/a.txt",
+    "out/checkpoint-500/README.md",
+)
+
+
+def test_what_belongs_to_machines_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+    kept = ("a.txt", "checkpoint-500.txt", "env.txt", "sub/a.txt", "venv/a.txt")
+    make(tmp_path, *kept, *LEFT_OUT)
+    make(tmp_path, "env/pyvenv.cfg", "conda/conda-meta/history", "cache/CACHEDIR.TAG")
+    assert names_in(tmp_path) == sorted(kept, key=Path)
+    everything = names_in(tmp_path, everything=True)
+    assert everything == sorted((*kept, *LEFT_OUT, "env/pyvenv.cfg"), key=Path)
+    assert find_files([tmp_path]).left_out == len(LEFT_OUT)
+    # What is named itself is read.
+    assert names_in(tmp_path / ".git") == ["a.txt"]
+    assert [file.name for file in find_files([tmp_path / "._a.txt"]).files] == ["._a.txt"]
+
+
+def test_gitignore_files_are_followed_if_asked_for(tmp_path: Path) -> None:
+    make(tmp_path, "docs/a.txt", "docs/b.log", "docs/sub/b.log", "docs/sub/keep.log")
+    make(tmp_path, "docs/build/c.txt", "docs/sub/only/d.txt", "build/e.txt")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text("*.log\n/docs/build/\n")
+    (tmp_path / "docs" / "sub" / ".gitignore").write_text("!keep.log\n/only\n")
+    assert len(names_in(tmp_path / "docs")) == 6
+    assert names_in(tmp_path / "docs", gitignore=True) == ["a.txt", "sub/keep.log"]
+    assert names_in(tmp_path, gitignore=True) == ["build/e.txt", "docs/a.txt", "docs/sub/keep.log"]
+
+
+def test_links_are_followed_once_and_counted(tmp_path: Path) -> None:
+    make(tmp_path, "files/a.txt", "files/sub/b.txt", "elsewhere/c.txt")
+    files = tmp_path / "files"
+    (files / "again.txt").symlink_to(files / "a.txt")
+    (files / "round").symlink_to(files)
+    (files / "also").symlink_to(files / "sub")
+    (files / "linked").symlink_to(tmp_path / "elsewhere")
+    (files / "nowhere.txt").symlink_to(tmp_path / "nothing")
+    found = find_files([files])
+    assert [file.name for file in found.files] == ["a.txt", "linked/c.txt", "sub/b.txt"]
+    assert found.links == 3
+    assert found.problems == (f"{files / 'nowhere.txt'}: a link to nothing",)
+    linked = found.files[1].full_path
+    assert linked == str((files / "linked" / "c.txt").parent.parent.resolve() / "linked" / "c.txt")
+
+
+def test_a_file_has_one_full_path_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "files/sub/a.txt")
+    monkeypatch.chdir(tmp_path / "files")
+    paths = [Path(), Path("sub"), Path("sub/a.txt"), Path("../files"), tmp_path / "files"]
+    full = {find_files([path]).files[0].full_path for path in paths}
+    assert full == {str(tmp_path.resolve() / "files" / "sub" / "a.txt")}
+
+
+def test_a_name_that_is_no_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("text")
+    (file,) = find_files([tmp_path]).files
+    assert file.name == "caf\N{REPLACEMENT CHARACTER}.txt"
+    assert file.path.read_text() == "text"
+
+
+def test_pipes_and_sockets_are_not_opened(tmp_path: Path) -> None:
+    make(tmp_path, "a.txt")
+    os.mkfifo(tmp_path / "b.txt")
+    assert names_in(tmp_path) == ["a.txt"]
+    with pytest.raises(CorpusError, match="no file to read"):
+        find_files([tmp_path / "b.txt"]).check()

@@ -1,0 +1,45 @@
+"""The text of a PDF is what was written, without what typesetting added."""
+
+from __future__ import annotations
+
+import pytest
+
+from langchain_sift.indexing.formats.pdf_text import cleaned_pages
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ﬁnd the ﬂow of eﬀort", "find the flow of effort"),
+        ("soft\u00adware and exam\u00ad\n  ples", "software and examples"),
+        ("an exam-\nple of it", "an example of it"),
+        ("two exam\u2010 \n ples", "two examples"),
+        ("a well-\nknown fact, and well-known too", "a well-known fact, and well-known too"),
+        ("North-\nSouth and 2019-\n2020", "North-\nSouth and 2019-\n2020"),
+        ("a list:\n- one\n- two", "a list:\n- one\n- two"),
+        ("a\0b", "ab"),
+        ("Straßen-\nverkehr", "Straßenverkehr"),
+    ],
+)
+def test_typesetting_is_undone(text: str, expected: str) -> None:
+    assert cleaned_pages([text]) == [expected]
+
+
+def test_headers_and_footers_that_most_pages_repeat_go() -> None:
+    bodies = [
+        "It begins here.\nA second line.\nA third line.",
+        "It goes on.\nAnother line.\nOne more.",
+        "It ends.\nA last line.\nThe very last.",
+        "An appendix.\nWith a line.\nAnd another.",
+    ]
+    pages = [
+        f"Annual report\nConfidential\n{body}\nPage {n} of 4" for n, body in enumerate(bodies, 1)
+    ]
+    assert cleaned_pages(pages) == bodies
+    title = "A title page\nof its own\nand more\nand more of it"
+    assert cleaned_pages([title, *pages]) == [title, *bodies]
+
+
+def test_short_pages_and_documents_of_few_pages_stay() -> None:
+    for pages in (["Rice."] * 5, ["Rice.\nWheat.\nCorn."] * 5, ["a\nb\nc\nd\ne"] * 2, [], [""]):
+        assert cleaned_pages(pages) == pages
