@@ -183,17 +183,16 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         model_name = _model_name(model, saved, console) if checked.needs_model else model
         checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)
         folder = RunFolder(out, resume=resume, overwrite=overwrite)
-        with folder.removed_if_empty():
-            failed = _run(
-                checked_prompts,
-                checked,
-                conditions,
-                model=model_name,
-                loading=loading,
-                source=source,
-                folder=folder,
-                console=console,
-            )
+        failed = _run(
+            checked_prompts,
+            checked,
+            conditions,
+            model=model_name,
+            loading=loading,
+            source=source,
+            folder=folder,
+            console=console,
+        )
     _exit_if_any(failed, console)
 
 
@@ -221,7 +220,7 @@ def _run(
     from langchain_sift.report.files import write_report
 
     language_model = None
-    with source.locked(), progress_bar(console) as progress:
+    with folder.removed_if_empty(), source.locked(), progress_bar(console) as progress:
         source.check()  # a model takes longer to load than a store to be found
         if model is not None:
             require("compare", "torch", "transformers")

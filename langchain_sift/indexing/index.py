@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from chromadb import Collection
+from chromadb.api.collection_configuration import CreateCollectionConfiguration
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 _BATCH = 128
 _TEXTS_FOR_THE_MEAN = 256
+# Chroma's defaults (100, 100, 16) more often miss the very vector that is looked for. Chroma Cloud
+# has another index.
+_GRAPH: CreateCollectionConfiguration = {
+    "hnsw": {"ef_construction": 200, "ef_search": 200, "max_neighbors": 32}
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +268,10 @@ def _create(
 ) -> Collection:
     client = connect(where, create=True)
     return client.create_collection(
-        name, metadata=None if metadata is None else dict(metadata), embedding_function=None
+        name,
+        metadata=None if metadata is None else dict(metadata),
+        embedding_function=None,
+        configuration=None if ChromaLocation.of(where).is_cloud else _GRAPH,
     )
 
 

@@ -38,7 +38,9 @@ def readers_with(loaders: Sequence[str]) -> Mapping[str, Reader]:
         made[ending.lower()] = _reader(name, make)
     # An empty ending fits every name: it comes last, and nothing after it.
     every = made.pop("", None)
-    return {**made, "": every} if every is not None else {**made, **READERS}
+    if every is not None:
+        return {**made, "": every}
+    return {**made, **{ending: reader for ending, reader in READERS.items() if ending not in made}}
 
 
 def _reader(name: str, make: Callable[[str], Any]) -> Reader:

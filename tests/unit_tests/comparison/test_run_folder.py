@@ -170,3 +170,20 @@ def test_a_run_that_is_killed_twenty_times_has_the_rows_of_one_that_is_not(
     lines = (tmp_path / "killed" / "results.jsonl").read_text().splitlines()
     keys = [(row["prompt"], row["method"], row["k"]) for row in map(json.loads, lines)]
     assert len(set(keys)) == len(keys) == len(expected)
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_the_folder_of_a_comparison_that_fails_before_its_first_row_goes(
+    tmp_path: Path, *, holds: bool
+) -> None:
+    folder = RunFolder(tmp_path / "new" / "run", resume=False, overwrite=False)
+    if holds:
+        (tmp_path / "new" / "other.txt").write_text("theirs")
+    with pytest.raises(ArgumentError), folder.removed_if_empty():
+        raise ArgumentError
+    assert not (tmp_path / "new" / "run").exists()
+    assert (tmp_path / "new").exists() == holds
+    folder = RunFolder(tmp_path, resume=False, overwrite=False)
+    with pytest.raises(ArgumentError), folder.removed_if_empty():
+        raise ArgumentError
+    assert tmp_path.exists()
