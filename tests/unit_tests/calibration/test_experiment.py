@@ -25,7 +25,7 @@ from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.comparison import Prompt
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.chunks import Chunking, read_chunks
-from langchain_sift.indexing.files import find_files
+from langchain_sift.indexing.folders import find_files
 from langchain_sift.selection import select
 from langchain_sift.selection.settings import KERNELS, Kernel
 from langchain_sift.ttft import LanguageModel
