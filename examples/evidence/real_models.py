@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", required=True, help="file in this folder")
     parser.add_argument("--stage", choices=STAGES, default="main")
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, help="default: by the model's width")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=float, help="default: the rank")
     parser.add_argument("--rounds", type=int, default=4)
@@ -156,7 +156,7 @@ def main() -> None:
             if asked.stage == "rates":
                 prompts, name = (
                     tuning_prompts(domain),
-                    f"rates-{asked.learning_rate:g}-{asked.rank}-{run.config.lora_alpha:g}-{number}",
+                    f"rates-{asked.learning_rate}-{asked.rank}-{run.config.lora_alpha:g}-{number}",
                 )
             else:
                 prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
