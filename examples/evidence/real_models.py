@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, help="default: by the model's width")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=float, help="default: the rank")
+    parser.add_argument("--target-modules", default="all-linear")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--in-a-round", type=int, default=3, help="prompts of each domain")
     parser.add_argument("--domains", default=",".join(DOMAINS))
@@ -144,6 +145,7 @@ def main() -> None:
             lora_rank=asked.rank,
             lora_alpha=asked.rank if asked.alpha is None else asked.alpha,
             learning_rate=asked.learning_rate,
+            target_modules=asked.target_modules,
             max_length=256,
         ),
         load_language_model(asked.model),
@@ -153,13 +155,12 @@ def main() -> None:
     for number in range(asked.rounds):
         for domain in asked.domains.split(","):
             name = f"{asked.stage}-{number}"
+            prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
             if asked.stage == "rates":
-                prompts, name = (
-                    tuning_prompts(domain),
-                    f"rates-{asked.learning_rate}-{asked.rank}-{run.config.lora_alpha:g}-{number}",
-                )
-            else:
-                prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
+                config = run.config
+                recipe = f"{config.learning_rate}-{config.lora_rank}-{config.lora_alpha:g}"
+                name = f"rates-{recipe}-{config.target_modules}-{number}"
+                prompts = tuning_prompts(domain)
             first = number * asked.in_a_round
             known = read_rows(file)
             done = {(row.prompt, row.method) for row in known}
