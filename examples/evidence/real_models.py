@@ -21,12 +21,12 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
-from rows import ROWS, read_rows, write_rows
+from rows import ROWS, cluster_of, read_rows, write_rows
 from run import TUNING, prompts_of, read
 
 from langchain_sift import FineTuneConfig, compare
@@ -115,7 +115,7 @@ class Run:
             f"{name} {domain}: {time.monotonic() - began:.0f} s, {percents(report.rows)}",
             flush=True,
         )
-        return list(report.rows)
+        return [replace(row, source=cluster_of(row.source)) for row in report.rows]
 
 
 def main() -> None:
