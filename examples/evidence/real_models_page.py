@@ -268,10 +268,10 @@ def write_page(results: Mapping[str, Any]) -> None:
     page = HERE / "real_models.md"
     text = page.read_text(encoding="utf-8")
     for name, table in tables(results).items():
-        start, end = f"<!-- {name} -->\n", "\n<!-- end -->"
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
-        text = before + start + table + end + after
+        text = f"{before}{start}{table}\n{end}{after}"
     page.write_text(text, encoding="utf-8")
 
 

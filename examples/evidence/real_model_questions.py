@@ -1,0 +1,121 @@
+"""Measure the answers of a real chat model with RAG, fine-tuning and both, by objective.
+
+    python examples/evidence/real_model_questions.py --data xquad.en.json --model FILE.gguf \
+        --embeddings FOLDER --out RUNS --objectives text,distill
+
+The questions of XQuAD, in the form of SQuAD, are drawn at random, and its paragraphs are the store.
+"base" and RAG are measured with the first objective. Parts of a few questions follow each other
+with all objectives, so that a run can be stopped at any time. It goes on from the rows in
+`rows_questions.jsonl`, which have ids and numbers and no text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from qa import read
+
+from langchain_sift import FineTuneConfig, compare
+from langchain_sift.comparison import Prompt, Row
+from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.ttft import load_language_model
+
+ROWS = Path(__file__).parent / "rows_questions.jsonl"
+RAG = ("base", "rag:nearest", "rag:sift")
+LEARNING = ("ttft:sift", "both:sift", "ttft:random", "both:random")
+K, TOKENS = 5, 32
+
+
+def line_of(row: Row, objective: str) -> dict[str, Any]:
+    """Return the numbers of a row."""
+    return {
+        "objective": objective if row.method.startswith(("ttft", "both")) else "",
+        "prompt": row.prompt,
+        "source": row.source,
+        "method": row.method,
+        "contains": row.scores["contains"],
+        "f1": round(row.scores["f1"], 4),
+        "bits": round(row.bits, 3),
+        "seconds_training": round(row.seconds_training, 2),
+        "seconds_answering": round(row.seconds_answering, 2),
+    }
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """Return the rows that were measured before."""
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
+def missing(prompts: list[Prompt], methods: tuple[str, ...], objective: str) -> list[Prompt]:
+    """Return the prompts that lack one of the methods."""
+    done = {(row["prompt"], row["method"], row["objective"] or objective) for row in known_rows()}
+    return [
+        prompt
+        for prompt in prompts
+        if any((prompt.id, method, objective) not in done for method in methods)
+    ]
+
+
+def main() -> None:
+    """Measure the questions that are missing, part by part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--embeddings", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--objectives", default="text")
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--in-a-part", type=int, default=20)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--steps", type=int, default=1, help="steps on each document")
+    asked = parser.parse_args()
+    documents, all_prompts = read(asked.data)
+    prompts = random.Random(0).sample(all_prompts, asked.questions)
+    embeddings = load_embeddings(asked.embeddings)
+    store = index_documents(documents, embeddings, asked.out / "store")
+    model = load_language_model(asked.model)
+    config = FineTuneConfig(
+        learning_rate=asked.learning_rate, steps_per_document=asked.steps, max_length=256
+    )
+    for first in range(0, asked.questions, asked.in_a_part):
+        for number, objective in enumerate(asked.objectives.split(",")):
+            methods = (*RAG, *LEARNING) if number == 0 else ("base", *LEARNING)
+            left = missing(prompts[first : first + asked.in_a_part], methods, objective)
+            if not left:
+                continue
+            began = time.monotonic()
+            report = compare(
+                left,
+                methods,
+                model=model,
+                vectorstore=store,
+                protocols=("qa",),
+                k=K,
+                max_tokens=TOKENS,
+                finetune=replace(config, objective=objective),
+                leaks="ignore",
+            )
+            with ROWS.open("a", encoding="utf-8") as file:
+                for row in report.rows:
+                    if number == 0 or row.method != "base":
+                        file.write(json.dumps(line_of(row, objective)) + "\n")
+            seconds = time.monotonic() - began
+            print(
+                f"{objective}: questions {first} to {first + len(left)} in {seconds:.0f} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
