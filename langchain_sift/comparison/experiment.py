@@ -231,8 +231,6 @@ def run_comparison(
         EngineError: If the Ray cluster has no room for an actor, or kills the actors.
         StoreError: If the store cannot be read.
     """
-    if language_model is not None:
-        settings = replace(settings, finetune=_completed(settings.finetune, language_model))
     corpus = Corpus.read(vectorstore, settings.filter, label_key=settings.label_key)
     all_prompts = prompts
     leaks: dict[str, str] = {}
@@ -282,10 +280,3 @@ def _language_model(model: Any, tokenizer: Any) -> LanguageModel:
     from langchain_sift.ttft import LanguageModel, load_language_model
 
     return model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
-
-
-def _completed(config: FineTuneConfig, language_model: LanguageModel) -> FineTuneConfig:
-    """Return the config with the learning rate that it is trained with."""
-    from langchain_sift.ttft.training.learning_rate import with_learning_rate
-
-    return with_learning_rate(config, language_model.model)

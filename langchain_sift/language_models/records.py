@@ -21,6 +21,7 @@ def describe_training(training: TrainingRecord, documents: Sequence[Document]) -
         "steps": training.steps,
         "tokens": training.tokens,
         "losses": list(training.losses),
+        "learning_rate": training.learning_rate,
         "update_norm": training.update_norm,
         "drift": training.drift,
         "ended": training.ended,

@@ -44,6 +44,7 @@ class TTFTRecord(BaseModel):
     steps: int = Field(description="Number of gradient steps.")
     tokens: int = Field(description="Number of training tokens.")
     losses: list[float | None] = Field(description="Loss just before each step, in nats per token.")
+    learning_rate: float | None = Field(description="Learning rate of the training steps.")
     update_norm: float | None = Field(
         description="Norm of the adapter's update, as a share of the norm of the weights."
     )

@@ -39,7 +39,6 @@ from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, 
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import adapter_shape
-from langchain_sift.ttft.training.learning_rate import with_learning_rate
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
@@ -102,7 +101,7 @@ class Engine:
                 prompt is empty, a token is not in the model's vocabulary, no decoder supports
                 the answer's grammar, or `max_tokens` is too small for it.
         """
-        config = with_learning_rate(config or self.config, self.language_model.model)
+        config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
                 "the engine cannot train another adapter than its own: lora_rank, lora_alpha, "
@@ -211,7 +210,8 @@ class Engine:
     def _fit_context(self, task: GenerationTask) -> GenerationTask:
         """Check the prompt, complete the settings, and limit the answer to the model's context."""
         limit, length = self.language_model.context_length, len(task.prompt)
-        if not 0 < length <= (most := limit - min(1, task.config.max_tokens)):
+        most = limit - min(1, task.config.max_tokens)
+        if not 0 < length <= most:
             bounds = f"must have from 1 to {most} tokens, got {length}"
             if length:
                 # langchain-openai recognizes these words in the error of a server.

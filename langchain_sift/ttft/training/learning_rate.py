@@ -1,24 +1,27 @@
-"""Set the learning rate by the width of the model."""
+"""Set the learning rate of a request by the gradient of its first step."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import torch
 
-from transformers import PreTrainedModel
+_SHARE = 0.2  # of the loss
+_LARGEST = 0.01
 
-from langchain_sift.config import FineTuneConfig
 
+def first_learning_rate(gradient: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+    """Return the learning rate with which the first step lowers the loss by a fifth, at most 0.01.
 
-def with_learning_rate(config: FineTuneConfig, model: PreTrainedModel) -> FineTuneConfig:
-    """Return the config with a learning rate: its own, or one divided by the model's width.
+    The first step of AdamW changes each weight by the learning rate, against the sign of its
+    gradient. To first order, the loss falls by the rate times the gradient's L1 norm. This is
+    Polyak's step size (Introduction to Optimization, 1987, section 5.3) with that norm, and with
+    four fifths of the loss in place of the lowest loss.
 
-    AdamW's steps have the same size in every entry of a matrix, so that their effect grows with
-    the number of inputs (arXiv 2203.03466, table 3). The width is the size of the hidden states.
+    Args:
+        gradient: Gradient of the mean loss of the first document, shape (size,).
+        loss: That loss, in nats per token, a scalar.
+
+    Returns:
+        The rate, a scalar: 0 for a gradient that is not finite, the largest for one that is zero.
     """
-    if config.learning_rate is not None:
-        return config
-    width = getattr(model.config.get_text_config(), "hidden_size", None)
-    if width is None:
-        (embeddings,) = model.get_input_embeddings().parameters()
-        width = embeddings.shape[-1]
-    return replace(config, learning_rate=1 / int(width))
+    rate = _SHARE * loss.to(gradient) / torch.linalg.vector_norm(gradient, ord=1)
+    return torch.nan_to_num(rate, nan=0.0, posinf=_LARGEST, neginf=0.0).clamp(0.0, _LARGEST)

@@ -106,11 +106,19 @@ class Slots:
         """Set the initial weights and the learning rate of a slot at rest."""
         self.begin_training()
         self.load(slot, self._initial(seed))
+        self.set_learning_rate(slot, torch.tensor(learning_rate, dtype=torch.float64))
+
+    def set_learning_rate(self, slot: int, rate: torch.Tensor) -> None:
+        """Set the learning rate of a slot that trains, without waiting for an accelerator."""
         group = self._group(slot)
         if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(learning_rate)
+            group["lr"].copy_(rate)
         else:
-            group["lr"] = learning_rate
+            group["lr"] = float(rate)
+
+    def learning_rate(self, slot: int) -> float:
+        """Return the learning rate of a slot that trains."""
+        return float(self._group(slot)["lr"])
 
     def _group(self, slot: int) -> dict[str, Any]:
         """Return the optimizer's settings of a slot that trains, and in "params" its weights."""

@@ -54,6 +54,9 @@ class TrainingRecord:
     truncated: tuple[int, ...] = ()
     """Indices of the documents cut at `max_length`."""
 
+    learning_rate: float | None = None
+    """Learning rate of the steps. None means that there was no step."""
+
     update_norm: float = 0.0
     """Frobenius norm of all updates, relative to that of the weights they are added to."""
 
@@ -111,6 +114,7 @@ class TrainingTask:
 
     slot: int = field(default=0, init=False)
     losses: list[float] = field(default_factory=list, init=False)
+    learning_rate: float | None = field(default=None, init=False)
     update_norm: float = field(default=0.0, init=False)
     ended: str | None = field(init=False)
     fallback: str | None = field(default=None, init=False)
@@ -187,6 +191,7 @@ class TrainingTask:
             trained=tuple(dict.fromkeys(document.index for document in trained)),
             skipped=self.skipped,
             truncated=tuple(d.index for d in self.documents if d.truncated),
+            learning_rate=self.learning_rate,
             update_norm=self.update_norm if self.fallback is None else 0.0,
             ended=self.ended,
             seconds=seconds if trained else 0.0,

@@ -23,7 +23,7 @@ from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
 from langchain_sift.ttft.training.experts import LowRankExperts
-from langchain_sift.ttft.training.learning_rate import with_learning_rate
+from langchain_sift.ttft.training.learning_rate import first_learning_rate
 from langchain_sift.ttft.training.loss import backward
 from langchain_sift.ttft.training.output_layer import linear_head
 from langchain_sift.ttft.training.passes import split_into_passes
@@ -159,9 +159,8 @@ class Trainer:
         for slot, task in enumerate(tasks):
             task.slot = slot
             if task.fallback is None:
-                config = with_learning_rate(task.config, self._model)
-                rate = config.learning_rate or 0.0
-                self.slots.begin(slot, seed=config.seed, learning_rate=rate)
+                config = task.config
+                self.slots.begin(slot, seed=config.seed, learning_rate=config.learning_rate or 0.0)
                 if task.start is not None:
                     self.slots.load(slot, task.start)
 
@@ -175,6 +174,10 @@ class Trainer:
             documents = [task_of[slot].document for slot in range(first, last)]
             for slot, loss in enumerate(self._gradients(first, documents), start=first):
                 task_of[slot].loss = loss
+        for task in active:
+            if task.taken == 1 and task.config.learning_rate is None:
+                rate = first_learning_rate(self.slots.gradients[task.slot], task.loss)
+                self.slots.set_learning_rate(task.slot, rate)
         norms = {task.slot: task.config.max_gradient_norm for task in active}
         if self._recorder is None:
             self.slots.step(norms)
@@ -228,6 +231,7 @@ class Trainer:
         if not task.losses or task.fallback is not None:
             self.slots.reset(task.slot)
             return
+        task.learning_rate = self.slots.learning_rate(task.slot)
         norm = self._limit_update(task)
         if not math.isfinite(norm):  # if and only if all weights are
             task.fallback = "the adapter's weights were not finite after training"
