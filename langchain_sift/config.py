@@ -71,10 +71,9 @@ class FineTuneConfig:
     the layers that got one and the weights left out."""
 
     learning_rate: float | None = None
-    """Learning rate of AdamW. None means the rate at which the first step lowers the loss of its
-    document by a fifth, to first order, and at most 0.01: about 2e-3 for SmolLM2-135M and 4e-4 for
-    Gemma 3 270M. The rate is in `TrainingRecord.learning_rate`. At 0 the model answers as the base
-    model does. If it is too large, the model forgets more than it gains."""
+    """Learning rate of AdamW. None means that with which the first step lowers the loss of its
+    document by a fifth, to first order, at most 0.01; the record of the training has it. At 0 the
+    model answers as the base model does. A rate too large makes it forget more than it gains."""
 
     objective: str = "text"
     """Part of the documents to learn: with "text" all tokens; with "answer" the answers alone of
