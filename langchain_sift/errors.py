@@ -21,6 +21,7 @@
     │   ├── RequestTimeout      (TimeoutError)     no answer before the deadline
     │   ├── RequestCancelled                       cancelled, or the engine was closed
     │   ├── TrainingError                          training on the documents failed
+    │   │   └── NothingToLearn                     there is no document, or all are too short
     │   ├── GeneratorUnavailable (ConnectionError) the generating server cannot be reached
     │   └── AdapterRefused                         the generating server refuses the adapter
     └── MissingExtraError       (ImportError)      an optional dependency is not installed
@@ -166,6 +167,10 @@ class RequestCancelled(EngineError):  # noqa: N818
 
 class TrainingError(EngineError):
     """Training on the documents failed, and `on_failure` is "raise"."""
+
+
+class NothingToLearn(TrainingError):  # noqa: N818
+    """There is no document to learn, or all are too short."""
 
 
 class GeneratorUnavailable(EngineError, ConnectionError, ModelConnectionError):  # noqa: N818

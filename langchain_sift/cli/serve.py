@@ -167,6 +167,30 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help='Highest value of an option in "ttft" of a request, such as k=50. Repeatable.',
         ),
     ] = None,
+    max_sessions: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Maximum number of sessions: adapters kept in memory for later requests. "
+            "0 keeps none.",
+        ),
+    ] = 256,
+    session_memory_gb: Annotated[
+        float,
+        typer.Option(
+            metavar="GB",
+            help="Maximum memory of sessions, in GB. Beyond it, the tenant with most loses its "
+            "least recently used.",
+        ),
+    ] = 2.0,
+    session_idle: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="A session expires so long after its last use."),
+    ] = 3600.0,
+    session_lifetime: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="A session expires so long after it was made."),
+    ] = 86_400.0,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -177,7 +201,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Console(stderr=True)
     with errors_in_one_line(console):
-        from langchain_sift.serving import ServingSettings, serve
+        from langchain_sift.serving import ServingSettings, SessionLimits, serve
         from langchain_sift.serving.memory import describe_memory
         from langchain_sift.stores.location import ChromaLocation
 
@@ -207,6 +231,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 max_requests=max_requests,
                 max_memory_gb=max_memory_gb,
             ),
+            sessions=SessionLimits(max_sessions, session_memory_gb, session_idle, session_lifetime),
             max_tokens=max_tokens,
             timeout=timeout,
             adapter_cache=adapter_cache,

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_sift.errors import ArgumentError, RequestTimeout, TrainingError
+from langchain_sift.errors import ArgumentError, NothingToLearn, RequestTimeout
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_texts
@@ -39,7 +39,8 @@ def learn(
         retrieve = functools.partial(settings.retriever.invoke, query, None, **settings.retrieval)
         documents = retrieve_within(settings.timeout, retrieve, started=began)
     request = _request(engine, documents, settings, start)
-    return engine.outcome(request, timeout=_time_left(settings.timeout, began)).trained()
+    left = _time_left(settings.timeout, began)
+    return engine.outcome(request, reservation=settings.reservation, timeout=left).trained()
 
 
 async def alearn(
@@ -53,7 +54,8 @@ async def alearn(
         documents = await aretrieve_within(settings.timeout, retrieval)
     request = await asyncio.to_thread(_request, engine, documents, settings, start)
     left = _time_left(settings.timeout, began)
-    return (await engine.aoutcome(request, timeout=left)).trained()
+    outcome = await engine.aoutcome(request, reservation=settings.reservation, timeout=left)
+    return outcome.trained()
 
 
 def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:
@@ -94,7 +96,7 @@ def _request(
         start=start,
     )
     if not request.documents:
-        raise TrainingError("there is no document to train on, or all have fewer than two tokens")
+        raise NothingToLearn("there is no document to train on, or all have fewer than two tokens")
     return request
 
 

@@ -6,15 +6,19 @@
 | `tenants.py` | tokens, and the documents that each may see |
 | `retrievers.py` | the collections, and a retriever for each tenant |
 | `service.py` | the model, its tenants and their limits |
+| `admitted.py` | what an admitted request has |
 | `middleware.py` | tokens, limits and disconnects |
 | `app.py` | the routes |
 | `requests.py` | bodies of requests |
 | `options.py` | `ttft` in a request: the options of one request |
 | `request_settings.py` | the settings of one request: its options, within the server's limits |
 | `completions.py` | from a request to its response |
+| `streams.py` | chunks of streams |
 | `messages.py` | OpenAI's messages to LangChain's, and back |
 | `responses.py` | bodies of responses |
 | `error_responses.py` | errors in OpenAI's format |
+| `sessions.py` | adapters that are kept for later requests |
+| `session_routes.py` | the routes of sessions |
 | `metrics.py` | counters for Prometheus |
 | `server.py` | the application under uvicorn |
 | `on_ray.py` | replicas on Ray Serve; an extra |
@@ -34,7 +38,16 @@ require("serve", "torch", "transformers", "fastapi", "uvicorn", "prometheus_clie
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.server import serve  # noqa: E402
 from langchain_sift.serving.service import Service, open_service  # noqa: E402
-from langchain_sift.serving.settings import ServingSettings  # noqa: E402
+from langchain_sift.serving.settings import ServingSettings, SessionLimits  # noqa: E402
 from langchain_sift.serving.tenants import Tenant, Tenants  # noqa: E402
 
-__all__ = ["Service", "ServingSettings", "Tenant", "Tenants", "create_app", "open_service", "serve"]
+__all__ = [
+    "Service",
+    "ServingSettings",
+    "SessionLimits",
+    "Tenant",
+    "Tenants",
+    "create_app",
+    "open_service",
+    "serve",
+]

@@ -12,6 +12,8 @@ from langchain_sift.chat_models import ChatTestTimeFineTuned
 from langchain_sift.errors import EngineOverloaded
 from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving.options import NEW_SESSION
+from langchain_sift.serving.sessions import CallSession, Sessions
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.ttft import Reservation
 
@@ -32,16 +34,22 @@ class AdmittedRequest:
     """A request with a reservation in the engine; a context manager that ends it."""
 
     def __init__(
-        self, view: TenantView, reservation: Reservation, on_end: Callable[[], None]
+        self,
+        view: TenantView,
+        sessions: Sessions,
+        reservation: Reservation,
+        on_end: Callable[[], None],
     ) -> None:
         """Keep the reservation.
 
         Args:
             view: The retriever and the models of the request's tenant.
+            sessions: The sessions of all tenants.
             reservation: From `Engine.admission`.
             on_end: Called once, when the request ends.
         """
         self.view = view
+        self.sessions = sessions
         self._reservation: Reservation | None = reservation
         self._on_end: Callable[[], None] | None = on_end
 
@@ -65,6 +73,24 @@ class AdmittedRequest:
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
         return reservation
+
+    def session(self, session_id: str | None) -> CallSession:
+        """Return the session of a call.
+
+        Args:
+            session_id: `ttft.session` of the request.
+
+        Raises:
+            RequestRejected: If there is no such session, or the server keeps none.
+        """
+        tenant, sessions = self.view.tenant.name, self.sessions
+        if session_id == NEW_SESSION:
+            sessions.check_room(self.view.chat.engine.adapter_bytes)
+            return CallSession(sessions, tenant, is_new=True)
+        if session_id is None:
+            return CallSession(sessions, tenant)
+        session = sessions.get(tenant, session_id, event="answered")
+        return CallSession(sessions, tenant, session)
 
     def end(self) -> None:
         """Release the reservation, unless it was taken; further calls do nothing."""

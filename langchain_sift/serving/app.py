@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
@@ -25,8 +24,10 @@ from langchain_sift.serving.completions import Completions
 from langchain_sift.serving.error_responses import (
     Failure,
     RequestRejected,
+    client_timeout,
     failure_of,
     failure_of_validation,
+    timeout_failure,
 )
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.middleware import AdmissionMiddleware, log_failure
@@ -42,6 +43,7 @@ from langchain_sift.serving.responses import (
     ModelList,
 )
 from langchain_sift.serving.service import Service
+from langchain_sift.serving.session_routes import ErrorResponses, add_session_routes
 from langchain_sift.serving.streams import event_stream
 from langchain_sift.serving.text_embeddings import EmbeddingList, EmbeddingRequest, embed
 
@@ -54,8 +56,9 @@ _ERRORS = {
     400: "Invalid request.",
     401: "Missing or unknown token.",
     403: "Unknown host name.",
-    404: "Unknown model.",
+    404: "Unknown model or session.",
     408: "The body did not arrive in time, or `ttft.timeout` has passed.",
+    409: "The session has learned other documents meanwhile.",
     413: "The request is too large.",
     415: "The body is not declared as JSON.",
     429: "The tenant has too many requests at once.",
@@ -74,7 +77,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         service: From `open_service`.
         hosts: Host names that the server accepts in the Host header. None means all.
     """
-    metrics = Metrics(service.engine_status)
+    metrics = Metrics(service.engine_status, service.sessions)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -105,6 +108,7 @@ def create_app(service: Service, *, hosts: Collection[str] | None = None) -> Fas
         app.add_exception_handler(kind, _error_handler(service))
     _add_completion_routes(app, service, metrics)
     _add_embedding_route(app, service)
+    add_session_routes(app, service, metrics, _error_responses(*_ERRORS))
     _add_model_routes(app, service)
     _add_monitoring_routes(app, service, metrics)
     return app
@@ -125,7 +129,7 @@ class _App(FastAPI):
 
 def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     completions = Completions(service, metrics)
-    responses = _error_responses(*_ERRORS)
+    responses = _error_responses(*(_ERRORS.keys() - {HTTPStatus.CONFLICT}))
     responses[200] = {
         "description": "The answer, or with `stream` its chunks as server-sent events.",
         "content": {"text/event-stream": {"itemSchema": _EVENT}},
@@ -145,7 +149,7 @@ def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
     async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
         """Continue a conversation."""
         admitted = _admitted_request(request, body.model, service)
-        with _client_timeout(body.ttft):
+        with client_timeout(body.ttft):
             if body.stream:
                 return await respond(completions.chat_stream(body, admitted), body.ttft)
             return _json_response(await completions.chat(body, admitted))
@@ -154,7 +158,7 @@ def _add_completion_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
     async def text_completions(body: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
         admitted = _admitted_request(request, body.model, service)
-        with _client_timeout(body.ttft):
+        with client_timeout(body.ttft):
             if body.stream:
                 return await respond(completions.text_stream(body, admitted), body.ttft)
             return _json_response(await completions.text(body, admitted))
@@ -217,7 +221,7 @@ def _add_monitoring_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _error_responses(*statuses: int) -> ErrorResponses:
     """Describe error statuses, as FastAPI's `responses`."""
     return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
 
@@ -248,25 +252,10 @@ def _check_model(name: str, service: Service) -> None:
         raise RequestRejected(Failure(HTTPStatus.NOT_FOUND, message, "model_not_found", "model"))
 
 
-@contextmanager
-def _client_timeout(options: TTFTOptions | None) -> Iterator[None]:
-    """Respond with 408, a client error, if a timeout that the client set has passed."""
-    try:
-        yield
-    except RequestTimeout as error:
-        raise RequestRejected(_timeout_failure(error, options)) from error
-
-
-def _timeout_failure(error: RequestTimeout, options: TTFTOptions | None) -> Failure:
-    if options is None or options.timeout is None:
-        return failure_of(error)
-    return replace(failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
-
-
 def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
     """Return what a client is told of an error in a stream."""
     if isinstance(error, RequestTimeout):
-        return _timeout_failure(error, options)
+        return timeout_failure(error, options)
     failure = failure_of(error)
     log_failure(error, failure)
     return failure

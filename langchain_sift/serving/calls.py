@@ -25,6 +25,7 @@ from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.chunks import ChoiceEnd
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.responses import Chunk, TTFTRecord
+from langchain_sift.serving.sessions import CallSession
 from langchain_sift.serving.streams import Merged
 
 Prompt = TypeVar("Prompt")
@@ -46,6 +47,9 @@ class Call:
     count: int
     """Number of answers."""
 
+    session: CallSession
+    """The session that answers, or that keeps the adapter of the first answer."""
+
     retrieval_seconds: float | None = None
     """Seconds of the retrieval. None if there was none before the call."""
 
@@ -58,8 +62,9 @@ class Call:
         Args:
             number: Number of the answer. The first trains; the others follow when it is complete.
         """
-        source = self.source if number == 0 else self._source_of_others()
-        if number == 0 and self.count > 1:
+        is_first = number == 0 or "adapter" in self.source
+        source = self.source if is_first else self._source_of_others()
+        if number == 0 and (self.count > 1 or self.session.is_new):
             source = {**source, "kept": self.kept}
         reservation = await self.admitted.reserve(self.deadline)
         return self.settings.call_arguments(
@@ -85,6 +90,7 @@ class Call:
         record = TTFTRecord.model_validate({**metadata, "mode": mode})
         if not fine_tunes(mode):
             record.fallback = None  # the request asks for the base model
+        record.session = self.session.id_of(self.kept.adapter, record.documents)
         if self.retrieval_seconds is not None:
             record.seconds.retrieval = self.retrieval_seconds
         return record
@@ -103,6 +109,9 @@ async def prepare_call(
     """
     start, mode = time.perf_counter(), settings.mode
     deadline = start + settings.timeout
+    engine, session = admitted.view.chat.engine, admitted.session(settings.session)
+    if session.adapter is not None and not adds_context(mode):
+        return Call(settings, admitted, {"adapter": session.adapter}, deadline, count, session)
     if not adds_context(mode):
         # In the mode "ttft" the model retrieves the documents by itself.
         source: dict[str, object] = (
@@ -110,20 +119,21 @@ async def prepare_call(
             if fine_tunes(mode)
             else {"documents": []}
         )
-        return Call(settings, admitted, source, deadline, count)
-    retriever = retriever_for(mode, settings.retriever)
+        return Call(settings, admitted, source, deadline, count, session)
+    retriever = retriever_for(mode if session.adapter is None else "rag", settings.retriever)
 
     async def retrieve() -> list[Document]:
         """Return the documents."""
-        text = await aask(query, admitted.view.chat.engine, settings.timeout)
+        text = await aask(query, engine, settings.timeout)
         return await retriever.ainvoke(text, filter=settings.filter)
 
     documents = await aretrieve_within(settings.timeout, retrieve())
-    source = {
-        "documents": training_documents(mode, documents),
-        "context": context_documents(mode, documents),
-    }
-    return Call(settings, admitted, source, deadline, count, time.perf_counter() - start)
+    source = {"documents": training_documents(mode, documents)}
+    if session.adapter is not None:
+        source = {"adapter": session.adapter}
+    source["context"] = context_documents(mode, documents)
+    seconds = time.perf_counter() - start
+    return Call(settings, admitted, source, deadline, count, session, seconds)
 
 
 async def all_answers(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from langchain_sift.errors import (
     EmbeddingError,
     EngineOverloaded,
     InvalidFilter,
+    NothingToLearn,
     PromptTooLong,
     RequestCancelled,
     RequestTimeout,
@@ -122,6 +124,7 @@ _KNOWN: Sequence[tuple[type[BaseException], int, str | None, str | None]] = (
     ),
     (DimensionMismatch, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "internal error"),
     (EmbeddingError, HTTPStatus.BAD_REQUEST, "invalid_value", "the prompt cannot be embedded"),
+    (NothingToLearn, HTTPStatus.BAD_REQUEST, "nothing_to_learn", None),
     (TrainingError, HTTPStatus.INTERNAL_SERVER_ERROR, "training_failed", "training failed"),
     (
         StoreError,
@@ -154,6 +157,30 @@ def _http_failure(error: HTTPException) -> Failure:
         codes.get(HTTPStatus(error.status_code)),
         headers=dict(error.headers or {}),
     )
+
+
+class TimeoutOption(Protocol):
+    """Options of a request with a timeout."""
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds. None means that the client set none."""
+
+
+@contextmanager
+def client_timeout(options: TimeoutOption | None) -> Iterator[None]:
+    """Respond with 408, a client error, if a timeout that the client set passes in the block."""
+    try:
+        yield
+    except RequestTimeout as error:
+        raise RequestRejected(timeout_failure(error, options)) from error
+
+
+def timeout_failure(error: RequestTimeout, options: TimeoutOption | None) -> Failure:
+    """Return the error response after a timeout: the client's own, or the server's."""
+    if options is None or options.timeout is None:
+        return failure_of(error)
+    return replace(failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
 
 
 def failure_of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from langchain_sift.serving.responses import Seconds, TTFTRecord, Usage
+from langchain_sift.serving.sessions import EVENTS, Sessions
 from langchain_sift.ttft import EngineStatus
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -18,14 +19,16 @@ _PREFIX = "langchain_sift"
 class Metrics:
     """Counters in a separate registry, since a process may run several servers."""
 
-    def __init__(self, status: Callable[[], EngineStatus]) -> None:
+    def __init__(self, status: Callable[[], EngineStatus], sessions: Sessions) -> None:
         """Start at zero.
 
         Args:
             status: Returns the state of the engine.
+            sessions: The sessions to count.
         """
         self._registry = CollectorRegistry()
         self._registry.register(_EngineCollector(status))
+        self._registry.register(_SessionCollector(sessions))
         self._requests = self._counter("requests", "Requests with a response.", "route", "status")
         self._latency = self._histogram(
             "request_seconds", "Seconds to the last byte of a response.", "route"
@@ -67,14 +70,20 @@ class Metrics:
 
     def count_answer(self, record: TTFTRecord, usage: Usage) -> None:
         """Count steps, tokens and durations of an answer."""
-        self._steps.inc(record.steps)
-        self._tokens.labels("trained").inc(record.tokens)
+        if not record.cached:  # otherwise the training was that of another request
+            self._steps.inc(record.steps)
+            self._tokens.labels("trained").inc(record.tokens)
         self._tokens.labels("prompt").inc(usage.prompt_tokens)
         self._tokens.labels("completion").inc(usage.completion_tokens)
         if record.fallback is not None:
             self._fallbacks.inc()
         for phase, seconds in record.seconds:
             self._phases[phase].observe(seconds)
+
+    def count_learning(self, steps: int, tokens: int) -> None:
+        """Count the training of a session without an answer."""
+        self._steps.inc(steps)
+        self._tokens.labels("trained").inc(tokens)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", text, labels, registry=self._registry)
@@ -111,3 +120,24 @@ class _EngineCollector(Collector):
             "Slots that failed verification and were replaced.",
             status.quarantined,
         )
+
+
+class _SessionCollector(Collector):
+    """Read the number and the memory of the sessions when Prometheus collects the metrics."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def collect(self) -> Iterable[Metric]:
+        sessions = self._sessions
+        for name, text, value in (
+            ("sessions", "Sessions of all tenants.", sessions.count),
+            ("session_memory_bytes", "Bytes of their adapters.", sessions.nbytes),
+        ):
+            yield GaugeMetricFamily(f"{_PREFIX}_{name}", text, value)
+        events = CounterMetricFamily(
+            f"{_PREFIX}_session_events", "Events of sessions.", labels=["event"]
+        )
+        for event in EVENTS:
+            events.add_metric([event], sessions.events[event])
+        yield events

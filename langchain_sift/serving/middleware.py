@@ -21,6 +21,7 @@ from langchain_sift.errors import EngineOverloaded, StoreError
 from langchain_sift.serving.error_responses import Failure, RequestRejected, failure_of
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.service import Service
+from langchain_sift.serving.session_routes import ROUTE
 from langchain_sift.serving.tenants import Tenant
 
 _MODEL_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
@@ -79,8 +80,7 @@ class AdmissionMiddleware:
                 await _SHUTTING_DOWN.response()(scope, receive, response)
             raise
         if response.status:
-            known = path if path in (*_MODEL_ROUTES, *_OTHER_ROUTES) else "other"
-            self._metrics.count_request(known, response.status, time.perf_counter() - start)
+            self._metrics.count_request(_route(path), response.status, time.perf_counter() - start)
 
     async def _handle(self, path: str, scope: Scope, receive: Receive, response: _Response) -> None:
         headers = Headers(scope=scope)
@@ -91,7 +91,8 @@ class AdmissionMiddleware:
             await self._app(scope, receive, response)
             return
         tenant = self._tenant(headers)
-        if scope["method"] != "POST" or path not in _MODEL_ROUTES:
+        scope.setdefault("state", {})["tenant"] = tenant
+        if scope["method"] != "POST" or not _needs_capacity(path):
             await self._app(scope, receive, response)
             return
         with self._service.admit(tenant) as admitted:
@@ -100,7 +101,7 @@ class AdmissionMiddleware:
             body = await self._read_body(headers, receive)
             if body is not None:
                 _check_is_json(headers)
-                scope.setdefault("state", {})["admitted"] = admitted
+                scope["state"]["admitted"] = admitted
                 await self._run_until_disconnect(scope, body, receive, response)
 
     def _check_host(self, headers: Headers) -> None:
@@ -205,6 +206,17 @@ def log_failure(error: BaseException, failure: Failure) -> None:
     elif failure.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         frames = "".join(traceback.format_tb(error.__traceback__))
         _log.error("%s\n%s", type(error).__name__, frames)
+
+
+def _needs_capacity(path: str) -> bool:
+    return path in _MODEL_ROUTES or path == ROUTE or path.startswith(f"{ROUTE}/")
+
+
+def _route(path: str) -> str:
+    """Return the route of a path, for the metrics: none has an id in it."""
+    if path.startswith(f"{ROUTE}/"):
+        return f"{ROUTE}/ID"
+    return path if path in (*_MODEL_ROUTES, *_OTHER_ROUTES, ROUTE) else "other"
 
 
 class _Response:

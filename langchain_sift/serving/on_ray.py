@@ -11,7 +11,7 @@ applications:
 Deploy with `serve run config.yaml`. Credentials of the store are best given by the environment
 variables LANGCHAIN_SIFT_STORE_TOKEN or LANGCHAIN_SIFT_STORE_HEADERS of the replicas. If a replica
 dies, its requests fail with status 500. They can safely be sent again, which OpenAI's clients do
-by default.
+by default. Replicas keep no sessions: a later request may reach another replica.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from starlette.types import ASGIApp  # noqa: E402
 
 from langchain_sift.serving.app import create_app  # noqa: E402
 from langchain_sift.serving.service import open_service  # noqa: E402
-from langchain_sift.serving.settings import ServingSettings  # noqa: E402
+from langchain_sift.serving.settings import ServingSettings, SessionLimits  # noqa: E402
 from langchain_sift.serving.tenants import Tenants  # noqa: E402
 from langchain_sift.stores.location import ChromaLocation  # noqa: E402
 
@@ -120,7 +120,12 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
     Raises:
         ArgumentError: If an argument is unknown, missing or out of range.
     """
-    fields = {**args, "tenants": tenants}
+    if "sessions" in args:
+        raise ArgumentError(
+            "replicas keep no sessions: an adapter lives in one process, and a later request may "
+            "reach another. Leave `sessions` out; `langchain-sift serve` keeps sessions"
+        )
+    fields = {**args, "tenants": tenants, "sessions": SessionLimits(max_sessions=0)}
     try:
         for name, kind in _NESTED.items():
             if name in fields:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from chromadb.api.types import validate_where
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from langchain_sift.checks import check_positive
 from langchain_sift.config import Mode
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
 from langchain_sift.stores.adapters.chroma_filters import where
+
+NEW_SESSION = "new"
+"""The value of `ttft.session` that keeps the adapter of a request."""
 
 
 def whole(value: object) -> object:
@@ -89,15 +92,9 @@ class FineTuneOptions(TrainingLimits):
     )
 
 
-class TTFTOptions(RetrieverOptions, FineTuneOptions):
-    """Settings of one request; by default those that the server was started with."""
+class LearningOptions(RetrieverOptions, FineTuneOptions):
+    """Settings of one retrieval and training; by default those that the server was started with."""
 
-    mode: Mode | None = Field(
-        default=None,
-        description="base: the base model, without documents. rag: the documents are in the "
-        "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "
-        "documents and they are in the prompt.",
-    )
     filter: dict[str, object] | None = Field(
         default=None,
         description="A `where` filter of Chroma, applied in addition to the tenant's filter.",
@@ -120,8 +117,47 @@ class TTFTOptions(RetrieverOptions, FineTuneOptions):
         return self.model_dump(include={*group.model_fields}, exclude_none=True)
 
 
+class TTFTOptions(LearningOptions):
+    """Settings of one request; by default those that the server was started with."""
+
+    mode: Mode | None = Field(
+        default=None,
+        description="base: the base model, without documents. rag: the documents are in the "
+        "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "
+        "documents and they are in the prompt.",
+    )
+    session: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        default=None,
+        description='"new": keep the adapter that this request trains; its id is in the response. '
+        "An id: answer with that adapter, without training.",
+    )
+
+    @model_validator(mode="after")
+    def _check_session(self) -> Self:
+        """Reject options that would have no effect."""
+        if self.session is None:
+            return self
+        if self.mode not in {None, "ttft", "both"}:
+            raise ValueError(
+                f"mode {self.mode!r} answers without an adapter, and session needs one: set mode "
+                'to "ttft" or "both"'
+            )
+        if self.session != NEW_SESSION:
+            set_options = self.chosen(FineTuneOptions)
+            if self.mode != "both":
+                set_options |= self.model_dump(
+                    include={*RetrieverOptions.model_fields, "filter"}, exclude_none=True
+                )
+            for name in set_options:
+                raise ValueError(
+                    f"{name} has no effect on the answer of a session: leave it out, or set it "
+                    "when the session learns"
+                )
+        return self
+
+
 CEILINGS = tuple(
-    name for name in TTFTOptions.model_fields if name not in {"mode", "kernel", "filter"}
+    name for name in LearningOptions.model_fields if name not in {"kernel", "filter", "objective"}
 )
 """Options that are numbers."""
 

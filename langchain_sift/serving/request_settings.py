@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Self
 
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.config import FineTuneConfig, fine_tunes
 from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.error_responses import Failure, RequestRejected
 from langchain_sift.serving.options import (
+    NEW_SESSION,
     FineTuneOptions,
+    LearningOptions,
     RetrieverOptions,
     TrainingLimits,
     TTFTOptions,
@@ -29,6 +31,9 @@ class RequestSettings:
     """The settings of one request, within the limits of the server."""
 
     mode: str
+    session: str | None
+    """Id of the session that answers, or "new" to keep the adapter. None means neither."""
+
     retriever: SIFTRetriever
     """The tenant's retriever, with the request's options."""
 
@@ -57,13 +62,26 @@ class RequestSettings:
             retriever: The retriever of the request's tenant.
         """
         options = body.ttft or TTFTOptions()
+        return replace(
+            cls.of_learning(options, server, retriever),
+            mode=options.mode or _default_mode(options.session, server.mode),
+            session=options.session,
+            generation=_generation(body),
+        )
+
+    @classmethod
+    def of_learning(
+        cls, options: LearningOptions, server: ServingSettings, retriever: SIFTRetriever
+    ) -> Self:
+        """Return the settings of a training without an answer; the arguments are those of `of`."""
         _check_ceilings(options, server.ceilings)
         return cls(
-            mode=options.mode or server.mode,
+            mode="ttft",
+            session=None,
             retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
             filter=options.filter,
             fine_tuning=_within_limits(options, server.finetune),
-            generation=_generation(body),
+            generation={},
             timeout=min(options.timeout or server.timeout, server.timeout),
         )
 
@@ -95,7 +113,14 @@ class RequestSettings:
         }
 
 
-def _check_ceilings(options: TTFTOptions, ceilings: Mapping[str, float]) -> None:
+def _default_mode(session: str | None, mode: str) -> str:
+    """Return the mode of a request that sets none; `mode` is the server's."""
+    if session is None or (session == NEW_SESSION and fine_tunes(mode)):
+        return mode
+    return "ttft"  # the answer of a session costs no retrieval
+
+
+def _check_ceilings(options: LearningOptions, ceilings: Mapping[str, float]) -> None:
     """Reject an option that is above its ceiling."""
     for name, most in ceilings.items():
         if (getattr(options, name) or 0) > most:
@@ -121,7 +146,7 @@ def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str,
     return chosen
 
 
-def _within_limits(options: TTFTOptions, finetune: FineTuneConfig) -> FineTuneOptions:
+def _within_limits(options: LearningOptions, finetune: FineTuneConfig) -> FineTuneOptions:
     """Return the options, with limits that are at most the server's."""
     chosen = options.chosen(FineTuneOptions)
     for name in TrainingLimits.model_fields:

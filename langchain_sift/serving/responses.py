@@ -57,6 +57,9 @@ class TTFTRecord(BaseModel):
     weights: int = Field(description="Number of weights of the adapter.")
     fallback: str | None = Field(description="Reason why the base model answered.")
     cached: bool = Field(description="True if the adapter came from the server's cache.")
+    session: str | None = Field(
+        default=None, description="The session that answered, or the new one."
+    )
     shortened: bool = Field(
         description="True if JSON was completed early to fit max_tokens; it is valid."
     )

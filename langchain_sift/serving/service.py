@@ -29,6 +29,7 @@ from langchain_sift.serving.admitted import AdmittedRequest, TenantView
 from langchain_sift.serving.error_responses import Failure, RequestRejected
 from langchain_sift.serving.responses import Health
 from langchain_sift.serving.retrievers import make_retriever, open_store
+from langchain_sift.serving.sessions import Sessions
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.stores import AsyncChroma
@@ -64,6 +65,8 @@ class Service:
         """
         self.settings = settings
         self.created = int(time.time())
+        self.sessions = Sessions(settings.sessions)
+        """The adapters that are kept for later requests; they end with the service."""
         self._views = dict(views)
         self._resources = resources
         self._closed = False
@@ -114,7 +117,7 @@ class Service:
             self._active[tenant.name] -= 1
             self._seconds += 0.1 * (time.perf_counter() - start - self._seconds)
 
-        return AdmittedRequest(self.view_of(tenant), reservation, on_end)
+        return AdmittedRequest(self.view_of(tenant), self.sessions, reservation, on_end)
 
     def retry_after(self) -> int:
         """Return the seconds until a request probably ends, between 1 and 60."""
@@ -177,6 +180,7 @@ class Service:
             self._resources.close()
             # FastAPI keeps the application, and so this service, alive: release the model.
             self._views.clear()
+            self.sessions.clear()
 
     def __enter__(self) -> Self:
         """Return the service."""

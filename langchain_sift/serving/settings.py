@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from langchain_sift.checks import check_choice, check_integer, check_seconds
+from langchain_sift.checks import check_choice, check_integer, check_not_negative, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.defaults import kernel_settings
@@ -15,6 +15,34 @@ from langchain_sift.serving.options import check_ceilings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.model.load_settings import LoadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """The number, the memory and the lifetime of a server's sessions."""
+
+    max_sessions: int = 256
+    """Maximum number of sessions of all tenants. 0 means that the server keeps none."""
+
+    max_memory_gb: float = 2.0
+    """Maximum memory of their adapters in GB (10^9 bytes). 0 means that the server keeps none."""
+
+    idle_seconds: float = 3600.0
+    """Seconds after its last use at which a session expires."""
+
+    total_seconds: float = 86_400.0
+    """Seconds after it was made at which a session expires, in use or not."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArgumentError: If a value is out of range.
+        """
+        check_integer("max_sessions", self.max_sessions, 0)
+        check_not_negative("max_memory_gb", self.max_memory_gb)
+        check_seconds("idle_seconds", self.idle_seconds)
+        check_seconds("total_seconds", self.total_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +99,9 @@ class ServingSettings:
 
     limits: Limits = field(default_factory=Limits)
     """Limits of the engine: batch size, and requests admitted at once."""
+
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    """Limits of the adapters that are kept for later requests (`ttft.session`)."""
 
     max_tokens: int = 256
     """Default maximum number of tokens of an answer."""

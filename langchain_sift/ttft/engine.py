@@ -180,14 +180,27 @@ class Engine:
             raise
         return ticket
 
-    def outcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
-        """Run a request and return its outcome."""
-        events = self.submit(request, timeout=timeout)
+    def outcome(
+        self,
+        request: Request,
+        *,
+        reservation: Reservation | None = None,
+        timeout: float | None = None,
+    ) -> Outcome:
+        """Run a request and return its outcome; the arguments are those of `submit`."""
+        events = self.submit(request, reservation=reservation, timeout=timeout)
         return next(event for event in events if isinstance(event, Outcome))
 
-    async def aoutcome(self, request: Request, *, timeout: float | None = None) -> Outcome:
+    async def aoutcome(
+        self,
+        request: Request,
+        *,
+        reservation: Reservation | None = None,
+        timeout: float | None = None,
+    ) -> Outcome:
         """Run a request without blocking the event loop, and return its outcome."""
-        async with aclosing(aiter(self.submit(request, timeout=timeout))) as events:
+        ticket = self.submit(request, reservation=reservation, timeout=timeout)
+        async with aclosing(aiter(ticket)) as events:
             outcomes = [event async for event in events if isinstance(event, Outcome)]
         return outcomes[0]
 
@@ -262,6 +275,12 @@ class Engine:
     def target_layers(self) -> TargetLayers:
         """The layers that get an adapter, and the weights that cannot."""
         return self._worker.targets
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Number of bytes of a trained adapter."""
+        size: int = self._worker.slots.size
+        return 4 * size
 
     @property
     def closed(self) -> bool:

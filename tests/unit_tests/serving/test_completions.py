@@ -355,7 +355,8 @@ async def test_the_openapi_description_is_complete(client):
     described = (await client.get("/openapi.json")).json()
     paths = described["paths"]
     models = {"/v1/models", "/v1/models/{model_id}"}
-    assert {*paths} == {CHAT, TEXT, "/v1/embeddings", *models, "/health", "/metrics"}
+    sessions = {"/v1/ttft/sessions", "/v1/ttft/sessions/{session_id}"}
+    assert {*paths} == {CHAT, TEXT, "/v1/embeddings", *models, *sessions, "/health", "/metrics"}
     responses = paths[CHAT]["post"]["responses"]
     assert {*responses} == {
         "200", "400", "401", "403", "404", "408", "413", "415", "429", "500", "503", "504",
