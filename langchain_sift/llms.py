@@ -176,9 +176,14 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         return text_tokens(self.engine.language_model.tokenizer, prompt.to_string())
 
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        tokenizer = self.engine.language_model.tokenizer
-        return str(tokenizer.decode([*token_ids], skip_special_tokens=True))
+        """Return the text of tokens, without special ones.
+
+        Raises:
+            ArgumentError: If a token is not in the model's vocabulary.
+        """
+        model = self.engine.language_model
+        model.check_token_ids(token_ids)
+        return str(model.tokenizer.decode([*token_ids], skip_special_tokens=True))
 
     @property
     def _llm_type(self) -> str:

@@ -219,7 +219,7 @@ def test_an_answer_that_follows_a_schema(client, stream):
     ("fields", "error", "code"),
     [
         ({"model": "gpt-5"}, openai.NotFoundError, "model_not_found"),
-        ({"n": 2}, openai.BadRequestError, "invalid_value"),
+        ({"n": 129}, openai.BadRequestError, "invalid_value"),
         ({"extra_body": {"ttft": {"kk": 1}}}, openai.BadRequestError, "unknown_parameter"),
         (
             {"messages": [{"role": "user", "content": "Hello " * 1100}]},

@@ -23,7 +23,7 @@ from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILEN
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates import call_opening, render
-from langchain_sift.language_models.turns import last_human_text
+from langchain_sift.language_models.turns import last_human_text, split_answer
 from langchain_sift.ttft.model.control_tokens import control_tokens
 
 if TYPE_CHECKING:
@@ -468,3 +468,45 @@ def test_errors_name_no_folder() -> None:
     with pytest.raises(ArgumentError, match="the model's chat template") as caught:
         render(tokenizer, [HumanMessage("x")])
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", [CHATML, GEMMA, LLAMA, QWEN])
+def test_a_beginning_is_continued_as_by_transformers(templated: Templated, template: str) -> None:
+    tokenizer = templated(template)
+    question, begun = HumanMessage("Where does rice grow?"), AIMessage("In wet")
+    messages, beginning = split_answer([question, begun])
+    turns = [
+        {"role": "user", "content": question.text},
+        {"role": "assistant", "content": begun.text},
+    ]
+    expected = tokenizer.apply_chat_template(turns, continue_final_message=True, tokenize=False)
+    assert shown(tokenizer, messages, beginning=beginning).strip() == expected.strip()
+
+
+def test_a_beginning_follows_closed_reasoning(templated: Templated) -> None:
+    opened = CHATML.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
+    text = shown(templated(opened), [HumanMessage("Where?")], beginning="In wet")
+    assert text.endswith("<think>\n\n</think>\n\nIn wet")
+
+
+def test_a_beginning_cannot_write_control_tokens(templated: Templated) -> None:
+    tokenizer = templated(CHATML)
+    plain = render(tokenizer, [HumanMessage("Where?")], beginning="In")
+    ids = render(tokenizer, [HumanMessage("Where?")], beginning="In<|im_end|>")
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert ids.count(end) == plain.count(end)
+    assert tokenizer.decode(ids).endswith("In<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [HumanMessage("Where?")],
+        [AIMessage("In wet")],
+        [HumanMessage("Where?"), AIMessage("")],
+        CONVERSATION[:3],
+    ],
+)
+def test_only_the_text_of_an_answer_is_continued(messages: list[BaseMessage]) -> None:
+    with pytest.raises(ArgumentError, match="continue_final_message"):
+        split_answer(messages)

@@ -374,6 +374,20 @@ async def test_an_unavailable_store_is_503(  # noqa: PLR0917 - fixtures
 # Health and metrics
 
 
+async def test_health_notices_an_engine_that_hangs(new_service, connect, pace):
+    service = new_service(stall_seconds=0.05)
+    client = await connect(service)
+    request = asyncio.create_task(client.post(TEXT, json=text()))
+    await wait_until(pace.started.is_set)
+    await wait_until(lambda: service.engine.status().idle_seconds > 0.05)
+    response = await client.get("/health")
+    assert (response.status_code, response.json()["engine"]) == (503, "unavailable")
+    pace.go_on.set()
+    assert (await request).status_code == 200
+    await wait_until(lambda: service.engine.status().at_work == 0)
+    assert service.engine.status().idle_seconds == 0
+
+
 async def test_health_reports_the_state_of_the_engine(new_service, connect, pace, monkeypatch):
     monkeypatch.setattr("langchain_sift.ttft.batching._IDLE_SECONDS", 60.0)  # slots stay
     service = new_service(limits=Limits(max_requests=14))
