@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from endpoint import NAME, Endpoint, fill_collection, make_settings, run_endpoint
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
 
 from langchain_sift.serving import ServingSettings
 
-needs_lm_eval = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None and "CI" not in os.environ,
-    reason="lm_eval is not installed",
-)
-pytestmark = [needs_lm_eval, pytest.mark.filterwarnings("default")]
-
-# The package is imported where it is used: it may be absent.
-# ruff: noqa: PLC0415
+pytestmark = pytest.mark.filterwarnings("default")  # of the package's own
 
 QUESTIONS = Path(__file__).parent / "multiple_choice.jsonl"
 TASK = """
@@ -57,8 +50,6 @@ def endpoint(tiny_model_path, embeddings, texts, tmp_path_factory) -> Iterator[E
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from lm_eval.tasks import TaskManager
-
     folder = tmp_path_factory.mktemp("tasks")
     for name, rest in (("choose", CHOICE), ("continue", GENERATE)):
         task = TASK.format(name=name, questions=QUESTIONS, rest=rest)
@@ -68,8 +59,6 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def evaluate(tasks: Any, task: str, model: str, **options: Any) -> list[Any]:
     """Return the response to each request of a task."""
-    from lm_eval import simple_evaluate
-
     result = simple_evaluate(
         model=model,
         tasks=[task],

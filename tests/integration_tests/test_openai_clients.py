@@ -11,7 +11,7 @@ import pytest
 from endpoint import NAME, Endpoint, fill_collection, make_settings, run_endpoint
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from openai import AsyncOpenAI
 from openai import OpenAI as Client
 from unit_tests.tool_model import (
@@ -140,6 +140,52 @@ async def test_texts(client, aclient):
         assert "".join(chunk.choices[0].text for chunk in stream) == plain.choices[0].text
     response = await aclient.completions.create(model=NAME, prompt=["Hello"], max_tokens=5)
     assert response.choices[0].text == plain.choices[0].text
+
+
+def test_several_answers(client):
+    response = client.chat.completions.create(
+        model=NAME, messages=HELLO, n=2, logprobs=True, top_logprobs=2, extra_body=FINE_TUNE
+    )
+    assert [choice.message.content for choice in response.choices] == [ANSWER] * 2
+    assert response.ttft["steps"] == 2  # trained once
+    tokens = response.choices[1].logprobs.content
+    assert bytes(byte for token in tokens for byte in token.bytes).decode() == ANSWER
+    assert tokens[0].top_logprobs[0].logprob >= tokens[0].logprob
+    with client.chat.completions.stream(
+        model=NAME, messages=HELLO, n=2, logprobs=True, extra_body=FINE_TUNE
+    ) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.get_final_completion()
+    assert [choice.message.content for choice in streamed.choices] == [ANSWER] * 2
+    assert len(streamed.choices[0].logprobs.content) == len(tokens)
+
+
+def test_prompts_of_texts_and_token_ids(client, endpoint):
+    tokenizer = endpoint.service.engine.language_model.tokenizer
+    texts = ["Hello", "The river"]
+    whole = client.completions.create(model=NAME, prompt=texts, max_tokens=3, echo=True, logprobs=1)
+    assert [
+        choice.text[: len(text)] for choice, text in zip(whole.choices, texts, strict=True)
+    ] == texts
+    assert whole.choices[0].logprobs.token_logprobs[0] is None
+    ids = [tokenizer.encode(text) for text in texts]
+    same = client.completions.create(model=NAME, prompt=ids, max_tokens=3, echo=True, logprobs=1)
+    assert [choice.text for choice in same.choices] == [choice.text for choice in whole.choices]
+
+
+def test_the_beginning_of_an_answer_is_continued(client):
+    begun = [*HELLO, {"role": "assistant", "content": ANSWER[:6]}]
+    response = client.chat.completions.create(model=NAME, messages=begun)
+    assert response.choices[0].message.content == ANSWER[6:]
+
+
+async def test_embeddings(client, aclient):
+    floats = client.embeddings.create(model=NAME, input=["Hello", "hi"], encoding_format="float")
+    packed = await aclient.embeddings.create(model=NAME, input=["Hello", "hi"])  # as base64
+    for one, other in zip(floats.data, packed.data, strict=True):
+        assert one.embedding == pytest.approx(other.embedding)
+        assert sum(value * value for value in one.embedding) == pytest.approx(1)
 
 
 def test_models(client):
@@ -323,6 +369,26 @@ async def test_langchain_s_structured_output(chat, method):
     assert isinstance(joke, Joke)
     assert joke == await model.ainvoke("Tell me a joke about cats.")
     assert method == "json_schema" or joke == Joke(**JOKE)  # which the model has learnt
+
+
+async def test_langchain_s_log_probabilities(chat):
+    message = await chat.bind(logprobs=True, top_logprobs=1).ainvoke("Hello")
+    content = message.response_metadata["logprobs"]["content"]
+    assert "".join(token["token"] for token in content) == ANSWER
+
+
+async def test_langchain_s_embeddings(endpoint):
+    with httpx.Client() as connections:
+        embeddings = OpenAIEmbeddings(
+            model=NAME,
+            base_url=f"{endpoint.url}/v1",
+            api_key=KEY,
+            check_embedding_ctx_length=False,  # otherwise it sends tokens of another model
+            http_client=connections,
+        )
+        view = endpoint.service.view_of(endpoint.service.settings.tenants.members[0])
+        expected = view.retriever.vectorstore.embeddings.embed_query("Hello")
+        assert embeddings.embed_query("Hello") == pytest.approx(expected, abs=1e-6)
 
 
 async def test_langchain_s_text_client(endpoint):
