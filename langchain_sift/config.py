@@ -18,7 +18,7 @@ from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
 
-OBJECTIVES = ("text", "answer")
+OBJECTIVES = ("text", "answer", "distill")
 
 API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
 """Environment variable with the token of a server that has only one tenant."""
@@ -76,9 +76,9 @@ class FineTuneConfig:
     model answers as the base model does. A rate too large makes it forget more than it gains."""
 
     objective: str = "text"
-    """Part of the documents to learn: with "text" all tokens; with "answer" the answers alone of
-    documents that are questions and answers or conversations, through the chat template (forms: see
-    `language_models.conversation_documents`)."""
+    """Loss: with "text" on all tokens; with "answer" on the answers of documents that are questions
+    and answers or conversations (`language_models.conversation_documents`); with "distill" the
+    divergence from the base model with the documents in context (`language_models.teaching`)."""
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of

@@ -29,7 +29,7 @@ from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
-from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.objectives import training_material
 from langchain_sift.language_models.vllm_errors import (
     check_loaded,
     may_have_arrived,
@@ -265,10 +265,14 @@ def create_vllm_chain(
 
 
 def _request(model: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
-    texts = training_texts(documents, model.finetune, model.engine.language_model)
+    material = training_material(documents, model.finetune, model.engine.language_model)
     skip_reason = too_little_to_gain(documents, model.finetune.min_gain)
     return model.engine.request(
-        texts, config=model.finetune, keep_adapter=True, skip_reason=skip_reason
+        material.texts,
+        config=model.finetune,
+        keep_adapter=True,
+        teaching=material.teaching,
+        skip_reason=skip_reason,
     )
 
 

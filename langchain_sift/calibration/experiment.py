@@ -130,7 +130,9 @@ def calibrate(
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)
-    trials = Trials(shared_engine(language_model, config), held_out, documents_counts(k))
+    # A teacher has all documents in its context: fewer of them are another training.
+    counts = (k,) if config.objective == "distill" else documents_counts(k)
+    trials = Trials(shared_engine(language_model, config), held_out, counts)
     timed = None if minutes is None else TimeBudget(minutes, trials)
     trials.on_trial = lambda: on_progress("fine-tuning", *_progress(trials, timed, budget))
     try:

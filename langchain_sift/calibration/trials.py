@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig
-from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.objectives import training_material
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
 from langchain_sift.ttft.training.adapted_model import adapter_shape
@@ -145,10 +146,14 @@ class Trials:
     def _request(self, trial: Trial) -> Request:
         documents = self.prompts[trial.prompt].documents
         chosen = [documents[index] for index in trial.documents]
+        model, tokens = self.engine.language_model, self.prompts[trial.prompt].tokens
+        prompt = partial(tokens.prompt, model.tokenizer) if tokens.task.generates else None
+        material = training_material(chosen, trial.config, model, prompt=prompt)
         return self._engine_of(trial.config).request(
-            training_texts(chosen, trial.config, self.engine.language_model),
+            material.texts,
             self._scoring_task(trial.prompt, self.counts),
             config=trial.config,
+            teaching=material.teaching,
         )
 
     def _record(self, trial: Trial, outcome: Outcome) -> None:

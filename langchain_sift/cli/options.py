@@ -125,8 +125,9 @@ ObjectiveOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Part of the documents that fine-tuning learns: text (all of it) or answer (the "
-        f"answers of questions and conversations). Default: {_DEFAULT.objective}.",
+        help="Loss of fine-tuning: text (on all of it), answer (on the answers of documents that "
+        "are questions or conversations) or distill (the base model with the documents in its "
+        f"context is the teacher). Default: {_DEFAULT.objective}.",
     ),
 ]
 LoraRankOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
 from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import distinct
-from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.objectives import training_material
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH
 from langchain_sift.report.rows import Row
@@ -143,10 +144,13 @@ class Measurer:
             in_context = [indices[position] for position in fitted.used]
         config = self.settings.finetune_for(method)
         learned = documents[: measurement.most_documents] if method.fine_tunes else ()
+        prompt = functools.partial(tokens.prompt, model.tokenizer) if task.generates else None
+        material = training_material(learned, config, model, arguments, prompt)
         request = self.engine.request(
-            training_texts(learned, config, model, arguments),
+            material.texts,
             self._engine_task(measurement, tokens, context),
             config=config,
+            teaching=material.teaching,
         )
         shown = tuple(texts[index] for index in in_context)
         known = None
@@ -188,11 +192,12 @@ class Measurer:
                 nats, seconds = milestone.nats, milestone.seconds
                 trained_tokens = milestone.tokens
         trained = tuple(index for index in training.trained if index < wanted.documents)
+        # Each request of a batch counts with its equal share of the time.
+        seconds = training.seconds_teacher + seconds / outcome.batch_size
         used = trained if fine_tunes else prepared.in_context
         row = replace(
             wanted.with_choice(measurement.choice, used),
-            # Each request of a batch counts with its equal share of the time.
-            seconds_training=seconds / outcome.batch_size if fine_tunes else 0.0,
+            seconds_training=seconds if fine_tunes else 0.0,
             tokens_training=trained_tokens,
             tokens_context=len(prepared.context),
             seconds_answering=outcome.seconds_task / outcome.batch_size,

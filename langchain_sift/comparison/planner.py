@@ -88,7 +88,8 @@ class Planner:
             WantedRow(row, _count(by_name[row.method], choice, row.k))
             for row, choice in zip(empty, choices, strict=True)
         ]
-        if method.nested and method.mode == "ttft" and not task.generates:
+        taught = self.settings.finetune.objective == "distill"
+        if method.nested and method.mode == "ttft" and not task.generates and not taught:
             # One training passes through all numbers of documents.
             return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
         peers = [other.training for other in self.settings.methods_of(unit.protocol)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,15 +139,16 @@ class ScoredText:
             max_length: Maximum number of tokens of a document; the rest is cut, as in training.
             answer: Number of tokens to leave for an answer.
         """
-
-        def render_with(documents: str) -> list[int]:
-            if self.task.generates:
-                return _prompt(self.task, tokenizer, documents, self.arguments)
-            before = plain_tokens(tokenizer, documents + SEPARATOR) if documents else []
-            return [*self.start, *before, *self.context]
-
+        render_with = functools.partial(self.prompt, tokenizer)
         room = min(room_for_prompt(window, answer), window - self.longest)
         return fit_documents(texts, render_with, tokenizer, room=room, max_length=max_length)
+
+    def prompt(self, tokenizer: PreTrainedTokenizerBase, documents: str) -> list[int]:
+        """Return the context with documents before it; "" means none."""
+        if self.task.generates:
+            return _prompt(self.task, tokenizer, documents, self.arguments)
+        before = plain_tokens(tokenizer, documents + SEPARATOR) if documents else []
+        return [*self.start, *before, *self.context]
 
 
 def _prompt(

@@ -224,7 +224,9 @@ class ComparisonSettings:
     def limits(self) -> Limits:
         """Return limits of the engine under which no request of a unit is rejected."""
         requests = self.jobs * len(self.ks)
-        steps = max(self.ks) * self.finetune.steps_per_document
+        # With the objective "distill" there are up to three lessons about each document.
+        lessons = 3 if self.finetune.objective == "distill" else 1
+        steps = max(self.ks) * self.finetune.steps_per_document * lessons
         default = Limits()
         return Limits(
             max_batch_size=self.jobs,

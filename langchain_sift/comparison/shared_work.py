@@ -33,7 +33,7 @@ class SharedWork:
         adapter = self._adapters.get(_training_of(request))
         if adapter is None:
             return replace(request, keep_adapter=True)
-        return request.with_adapter(adapter, seconds=adapter.training.seconds)
+        return request.with_adapter(adapter, keep_seconds=True)
 
     def keep_adapter(self, request: Request, outcome: Outcome) -> None:
         """Keep the adapter of an outcome, if it has one and there is room."""
@@ -53,4 +53,4 @@ class SharedWork:
 def _training_of(request: Request) -> Hashable:
     """Return what the trained adapter depends on."""
     texts = tuple((document.token_ids, document.counted) for document in request.documents)
-    return texts, request.config
+    return texts, request.lessons, request.config

@@ -22,7 +22,7 @@ from langchain_sift.language_models.context import FittedPrompt, fit_documents, 
 from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.follow_ups import Query, aask, ask
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
-from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.objectives import training_material
 from langchain_sift.language_models.records import describe_training
 from langchain_sift.language_models.runs import (
     achild_callbacks,
@@ -230,11 +230,14 @@ class Answer:
         return self._with_documents(engine, request)
 
     def _with_documents(self, engine: Engine, request: Request) -> Request:
-        settings = self._settings
-        texts = training_texts(
-            self._documents, settings.finetune, engine.language_model, settings.template
+        settings, model = self._settings, engine.language_model
+        render = functools.partial(self._render, model.tokenizer)
+        material = training_material(
+            self._documents, settings.finetune, model, settings.template, render
         )
-        request = engine.with_texts(request, texts, skip_reason=self._skip_reason())
+        request = engine.with_texts(
+            request, material.texts, teaching=material.teaching, skip_reason=self._skip_reason()
+        )
         return self._adapter.request(engine, request)
 
     def _skip_reason(self) -> str | None:
@@ -289,6 +292,7 @@ class Answer:
             "seconds": {
                 "retrieval": self._seconds_retrieval,
                 "waiting": self._outcome.seconds_waiting,
+                "teaching": training.seconds_teacher,
                 "training": training.seconds,
                 "generation": self._outcome.seconds_task,
             },

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from langchain_core.documents import Document
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.conversation_documents import conversation_of, named
 from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.teaching import DocumentTeaching
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import EncodedText
+from langchain_sift.ttft.training.lessons import Teaching
 
 
-def training_texts(
+@dataclass(frozen=True, slots=True)
+class Material:
+    """The material of a training, for `Engine.request` and `Engine.with_texts`."""
+
+    texts: Sequence[str | EncodedText]
+    """The documents, in order: with the objective "answer", with marked answers."""
+
+    teaching: Teaching | None = None
+    """Plans the lessons of the objective "distill"."""
+
+
+def training_material(
     documents: Sequence[Document],
     config: FineTuneConfig,
     language_model: LanguageModel,
     arguments: TemplateArguments | None = None,
-) -> Sequence[str | EncodedText]:
-    """Return the texts to train on, in order: with the objective "answer", with marked answers.
+    prompt: Render | None = None,
+) -> Material:
+    """Return what a model learns from documents, by the objective of the training.
 
     Args:
         documents: The documents, most informative first.
         config: The settings of the training.
         language_model: The model.
         arguments: Further arguments for its chat template.
+        prompt: Renders the prompt that is to be answered, with documents. None means none.
 
     Raises:
         ArgumentError: If a document does not fit the objective; the message names it. If the
             objective needs a chat template, and there is none.
     """
-    if config.objective == "text":
-        return [document.page_content for document in documents]
+    if not documents:
+        return Material(())
+    if config.objective != "answer":
+        texts = [document.page_content for document in documents]
+        if config.objective == "text":
+            return Material(texts)
+        return Material(texts, DocumentTeaching(texts, config, language_model, arguments, prompt))
+    return Material(_with_marked_answers(documents, config, language_model, arguments))
+
+
+def _with_marked_answers(
+    documents: Sequence[Document],
+    config: FineTuneConfig,
+    language_model: LanguageModel,
+    arguments: TemplateArguments | None,
+) -> list[EncodedText]:
     if documents and not language_model.tokenizer.chat_template:
         raise ArgumentError(
             "the model's tokenizer has no chat template, which objective='answer' needs: use a "

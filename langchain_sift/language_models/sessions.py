@@ -14,7 +14,7 @@ from langchain_core.documents import Document
 from langchain_sift.errors import ArgumentError, NothingToLearn, RequestTimeout
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
-from langchain_sift.language_models.objectives import training_texts
+from langchain_sift.language_models.objectives import training_material
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
 
@@ -89,8 +89,12 @@ def _request(
     start: TrainedAdapter | None,
 ) -> Request:
     checked = check_documents(documents, "the retriever's result")
+    material = training_material(
+        checked, settings.finetune, engine.language_model, settings.template
+    )
     request = engine.request(
-        training_texts(checked, settings.finetune, engine.language_model, settings.template),
+        material.texts,
+        teaching=material.teaching,
         config=replace(settings.finetune, on_failure="raise"),
         keep_adapter=True,
         start=start,

@@ -72,10 +72,10 @@ class TrainingLimits(_Options):
 class FineTuneOptions(TrainingLimits):
     """Fields of `FineTuneConfig` that a request may set."""
 
-    objective: Literal["text", "answer"] | None = Field(
+    objective: Literal["text", "answer", "distill"] | None = Field(
         default=None,
-        description="Part of the documents to learn: all of the text, or the answers of questions "
-        "and conversations.",
+        description="Loss: on all of the text; on the answers of documents that are questions or "
+        "conversations; or with the base model and the documents in its context as the teacher.",
     )
     learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
         Field(default=None, description="Learning rate of AdamW.")

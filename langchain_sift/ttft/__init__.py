@@ -12,6 +12,7 @@
 | `batching` | the queue, and the thread that runs batches |
 | `worker`, `jobs` | a batch from training to reset, with retries |
 | `task_runner` | the tasks of a batch after training |
+| `teacher` | the base model with documents in its context writes, and rates tokens |
 | `generation`, `answering` | one pass over each prompt, scores after it, answers by token |
 | `sampling`, `grammars`, `constrained_decoding` | the next token of an answer; its grammar |
 | `answer_room` | whether an answer's grammar fits into `max_tokens` |

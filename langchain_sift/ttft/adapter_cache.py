@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 
 from langchain_sift.errors import ArgumentError
@@ -61,7 +61,9 @@ class AdapterCache:
         """
         config = json.dumps(asdict(request.config), sort_keys=True)
         documents = [(document.token_ids, document.counted) for document in request.documents]
-        return digest_of((str(_VERSION), self.tenant, base, config, json.dumps(documents)))
+        lessons = [astuple(lesson) for lesson in request.lessons]
+        material = json.dumps([documents, lessons])
+        return digest_of((str(_VERSION), self.tenant, base, config, material))
 
     def get(self, key: str) -> TrainedAdapter | None:
         """Return the adapter of a key, or None if it does not exist or is damaged."""

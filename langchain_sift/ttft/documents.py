@@ -12,24 +12,39 @@ from langchain_sift.ttft.model.tokens import EncodedText, tokenize_documents, tr
 from langchain_sift.ttft.requests import Request
 from langchain_sift.ttft.texts import check_texts
 from langchain_sift.ttft.training.gradient_check import check_gradients
+from langchain_sift.ttft.training.lessons import Teaching
 
 
-def check_material(texts: Sequence[str | EncodedText], config: FineTuneConfig) -> None:
+def check_material(
+    texts: Sequence[str | EncodedText], config: FineTuneConfig, *, taught: bool
+) -> None:
     """Check that texts fit the objective.
 
+    Args:
+        texts: The documents.
+        config: The settings of the training.
+        taught: True if there are plans for a teacher.
+
     Raises:
-        ArgumentError: If they are no texts, or not encoded for the objective "answer".
+        ArgumentError: If they are no texts, not encoded for the objective "answer", or without
+            a teacher for the objective "distill".
     """
     check_texts("texts", texts, encoded=EncodedText)
-    if config.objective == "answer" and any(isinstance(text, str) for text in texts):
+    is_plain = any(isinstance(text, str) for text in texts)
+    if is_plain and (
+        config.objective == "answer" or (config.objective == "distill" and not taught)
+    ):
         raise ArgumentError(
-            "the objective 'answer' takes texts whose answers are marked: let a model read the "
+            f"the objective {config.objective!r} takes more than plain texts: let a model read the "
             "documents, as learn(documents) does"
         )
 
 
 def with_documents(
-    request: Request, texts: Sequence[str | EncodedText], language_model: LanguageModel
+    request: Request,
+    texts: Sequence[str | EncodedText],
+    language_model: LanguageModel,
+    teaching: Teaching | None,
 ) -> Request:
     """Return a request with the texts as its documents.
 
@@ -37,16 +52,20 @@ def with_documents(
         request: A request without documents.
         texts: Documents to train on, most informative first, with repeats.
         language_model: The model.
+        teaching: Plans the lessons about the documents. None means that there is no teacher.
 
     Raises:
         ArgumentError: If a token is not in the model's vocabulary, or no gradient passes the
             model.
     """
     config = request.config
+    longest = min(config.max_length, language_model.context_length)
+    if teaching is not None:
+        longest = min(longest, teaching.max_length)
     documents = tokenize_documents(
         language_model.tokenizer,
         texts,
-        max_length=min(config.max_length, language_model.context_length),
+        max_length=longest,
         max_documents=config.max_documents,
     )
     if documents:
@@ -57,10 +76,15 @@ def with_documents(
     is_full = len(documents) == config.max_documents
     examined = documents[-1].index + 1 if is_full else len(texts)
     skipped = set(range(examined)).difference(document.index for document in documents)
+    lessons = () if teaching is None else teaching.lessons(documents)
+    for lesson in lessons:
+        language_model.check_token_ids([*lesson.teacher.around(lesson.ask), *lesson.student.before])
+    lengths = [one.tokens for one in lessons] or [len(one.token_ids) for one in documents]
     return replace(
         request,
         documents=documents,
-        training_tokens=training_tokens([len(d.token_ids) for d in documents], config),
+        lessons=lessons,
+        training_tokens=training_tokens(lengths, replace(config, max_documents=None)),
         skipped=tuple(sorted(skipped)),
         omitted=len(texts) - examined,
     )

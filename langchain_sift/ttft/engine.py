@@ -6,6 +6,7 @@ The path of a request, from the client's thread to the engine's thread and back:
     engine      check the prompt, tokenize the documents (model/tokens)
     tickets     submit the request as a ticket; the client iterates over its events
     batching    queue -> a batch of requests with tasks of the same type
+      teacher     with the objective "distill": the base model writes, and rates tokens
       worker      one slot per request: LoRA weights, gradients, AdamW state (training/slots)
       training    per document: forward, loss, backward, step     -> Step    (trainer, lora, loss)
       generation  one pass over each prompt; the texts to score   (answering)
@@ -39,6 +40,7 @@ from langchain_sift.ttft.requests import EngineStatus, GenerationTask, Outcome, 
 from langchain_sift.ttft.sampling import with_recommended
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import adapter_shape
+from langchain_sift.ttft.training.lessons import Teaching
 from langchain_sift.ttft.training.target_layers import TargetLayers
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.worker import Worker
@@ -78,6 +80,7 @@ class Engine:
         *,
         config: FineTuneConfig | None = None,
         keep_adapter: bool = False,
+        teaching: Teaching | None = None,
         skip_reason: str | None = None,
         start: TrainedAdapter | None = None,
     ) -> Request:
@@ -90,6 +93,7 @@ class Engine:
                 model's context has room for. None means to train only.
             config: Settings of the training. None means those of the engine.
             keep_adapter: If True, the outcome contains the trained adapter.
+            teaching: Plans the lessons about the texts, for the objective "distill".
             skip_reason: Reason not to train on the texts, for the record. None means to train.
             start: An adapter to train on from; it does not change. None means a new one.
 
@@ -115,17 +119,19 @@ class Engine:
         adapter = texts if isinstance(texts, TrainedAdapter) else start
         if adapter is not None:
             adapter.check_fits(self._worker.targets.names, self._worker.slots.shapes)
-            adapter = replace(adapter, training=replace(adapter.training, seconds=0.0))
+            record = replace(adapter.training, seconds=0.0, seconds_teacher=0.0)
+            adapter = replace(adapter, training=record)
         request = Request((), config, task, adapter=adapter, keep_adapter=keep_adapter)
         if texts is None or isinstance(texts, TrainedAdapter):
             return self._fitting(request)
-        return self.with_texts(request, texts, skip_reason=skip_reason)
+        return self.with_texts(request, texts, teaching=teaching, skip_reason=skip_reason)
 
     def with_texts(
         self,
         request: Request,
         texts: Sequence[str | EncodedText],
         *,
+        teaching: Teaching | None = None,
         skip_reason: str | None = None,
     ) -> Request:
         """Tokenize documents and add them to a request that has none.
@@ -133,6 +139,7 @@ class Engine:
         Args:
             request: The request, whose task is checked.
             texts: As in `request`.
+            teaching: As in `request`.
             skip_reason: As in `request`.
 
         Raises:
@@ -140,10 +147,10 @@ class Engine:
             ArgumentError: If the texts do not fit the objective, a token is not in the model's
                 vocabulary, or no gradient passes the model.
         """
-        check_material(texts, request.config)
+        check_material(texts, request.config, taught=teaching is not None)
         if skip_reason is not None:
             return replace(request, skip_reason=skip_reason)
-        return self._fitting(with_documents(request, texts, self.language_model))
+        return self._fitting(with_documents(request, texts, self.language_model, teaching))
 
     def _fitting(self, request: Request) -> Request:
         self.memory.check(request)

@@ -19,6 +19,7 @@ class Job:
     began: float = 0.0
     """Start of the attempt, by `time.perf_counter`."""
     batch_size: int = 1
+    seconds_teacher: float = 0.0
     training: TrainingRecord = field(default_factory=TrainingRecord)
     adapter: TrainedAdapter | None = None
     nats: tuple[float, ...] = ()
@@ -43,5 +44,5 @@ def without_frames(error: BaseException) -> BaseException:
 def need(ticket: Ticket) -> tuple[int, bool]:
     """Return the number of steps of a request, and whether it has an adapter to use instead."""
     request = ticket.request
-    steps = len(request.documents) * request.config.steps_per_document
+    steps = len(request.lessons or request.documents) * request.config.steps_per_document
     return steps, request.adapter is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.model.tokens import TokenizedDocument
+from langchain_sift.ttft.training.lessons import Lesson
 from langchain_sift.ttft.training.tasks import Step, TrainingRecord, budget_limit
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
@@ -103,6 +104,10 @@ class Request:
     task: Task | None = None
     """None means that the request only trains."""
 
+    lessons: tuple[Lesson, ...] = ()
+    """What a teacher does about the documents, with the objective "distill"; the steps are then on
+    its lessons."""
+
     training_tokens: int = 0
     """Maximum number of tokens to train on, repeats counted."""
 
@@ -121,7 +126,7 @@ class Request:
     skip_reason: str | None = None
     """Reason to skip the training. None means to train."""
 
-    def with_adapter(self, adapter: TrainedAdapter, seconds: float = 0.0) -> Request:
+    def with_adapter(self, adapter: TrainedAdapter, *, keep_seconds: bool = False) -> Request:
         """Replace the training by an adapter that was trained on the same tokens.
 
         The documents may have had other indices then, among other texts that were too short or
@@ -129,22 +134,24 @@ class Request:
 
         Args:
             adapter: The adapter.
-            seconds: The seconds of training in its record.
+            keep_seconds: If True, the record keeps the seconds of that training.
         """
         indices = [document.index for document in self.documents]
         steps = adapter.training.steps
         record = replace(
             adapter.training,
-            seconds=seconds,
+            seconds=adapter.training.seconds if keep_seconds else 0.0,
+            seconds_teacher=adapter.training.seconds_teacher if keep_seconds else 0.0,
             trained=tuple(indices[: len(adapter.training.trained)]),
             skipped=self.skipped,
             truncated=tuple(document.index for document in self.documents if document.truncated),
-            ended=budget_limit(steps, self.documents, self.config, self.omitted),
+            ended=adapter.training.ended
+            if self.lessons
+            else budget_limit(steps, self.documents, self.config, self.omitted),
         )
         adapter = replace(adapter, training=record)
-        return replace(
-            self, documents=(), training_tokens=0, skipped=(), omitted=0, adapter=adapter
-        )
+        bare = replace(self, documents=(), lessons=(), training_tokens=0, skipped=(), omitted=0)
+        return replace(bare, adapter=adapter)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

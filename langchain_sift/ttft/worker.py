@@ -23,6 +23,7 @@ from langchain_sift.ttft.model.language_model import LanguageModel, model_settin
 from langchain_sift.ttft.model.tokens import TokenizedDocument, training_tokens
 from langchain_sift.ttft.requests import Milestone, Pairs, ScoringTask
 from langchain_sift.ttft.task_runner import TaskRunner
+from langchain_sift.ttft.teacher import Teacher
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.drift import DriftLosses
@@ -67,6 +68,12 @@ class Worker:
             self._trainer.head,
             self._tokenizer,
             self.slots,
+            context_length=self._context_length,
+        )
+        self._teacher = Teacher(
+            self._model,
+            self._trainer.head,
+            self._tokenizer,
             context_length=self._context_length,
         )
         self._drift_losses = DriftLosses(self._model, self._trainer.head, language_model)
@@ -210,7 +217,7 @@ class Worker:
         self, job: Job, max_length: int | None, skip_reason: str | None
     ) -> TrainingTask:
         ticket, request = job.ticket, job.ticket.request
-        documents = [] if skip_reason else request.documents
+        documents = [] if skip_reason else self._material(job)
         if max_length is not None:
             cut = [document.truncate(max_length) for document in documents]
             documents = [document for document in cut if document.counted != ()]
@@ -222,7 +229,19 @@ class Worker:
             start=None if request.adapter is None else request.adapter.weights,
             skipped=request.skipped,
             omitted=request.omitted,
+            seconds_teacher=job.seconds_teacher,
         )
+
+    def _material(self, job: Job) -> Sequence[TokenizedDocument]:
+        """Return the documents to train on, or the lessons that the teacher makes of them."""
+        request = job.ticket.request
+        if not request.lessons:
+            return request.documents
+        began = time.perf_counter()
+        self.slots.rest()  # the teacher is the base model
+        taught = list(self._teacher.teach(request.lessons, job.ticket.should_stop))
+        job.seconds_teacher = time.perf_counter() - began
+        return taught
 
     def _milestones(
         self, job: Job, documents: Sequence[TokenizedDocument]

@@ -12,6 +12,7 @@ from langchain_sift.ttft.memory.footprint import measure_footprint
 from langchain_sift.ttft.memory.use import return_to_system, used_bytes
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.requests import GenerationTask, Request
+from langchain_sift.ttft.training.lessons import ANSWER_TOKENS, AT_ONCE, QUESTION_TOKENS, Lesson
 
 _GB = 1e9
 # What a batch takes on a CPU beside PyTorch's tensors: space for products, and gaps between blocks.
@@ -101,13 +102,36 @@ class MemoryBudget:
         return self._rest + beside + batch_bytes(footprint, loads)
 
 
+def _longest(lessons: Sequence[Lesson]) -> tuple[Load, ...]:
+    """Return the longest texts that a teacher writes together."""
+    loads = []
+    for lesson in lessons:
+        prompt = max(len(lesson.ask), len(lesson.teacher) + (QUESTION_TOKENS if lesson.ask else 0))
+        whole = len(lesson.teacher) + lesson.written
+        answer = len(lesson.text) or ANSWER_TOKENS
+        written = 0 if lesson.text else ANSWER_TOKENS
+        loads.append(
+            Load(
+                prompt=prompt if written else 0,
+                answer=written,
+                scored=whole,
+                longest=whole,
+                targets=answer,
+            )
+        )
+    loads.sort(key=lambda load: load.longest)
+    return (*[load for load in loads if load.prompt][-AT_ONCE:], *loads[-1:])
+
+
 def load_of(request: Request) -> Load:
     """Return the lengths that determine the memory of a request."""
     task = request.task
     lengths = [(len(c), len(t)) for c, t in task.pairs] if task is not None else []
     whole = [context + target for context, target in lengths]
+    documents = [len(document.token_ids) for document in request.documents]
     load = Load(
-        document=max((len(document.token_ids) for document in request.documents), default=0),
+        document=max([lesson.tokens for lesson in request.lessons] or documents, default=0),
+        lessons=_longest(request.lessons),
         has_adapter=request.adapter is not None,
         targets=sum(target for _, target in lengths),
     )

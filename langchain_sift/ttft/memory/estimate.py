@@ -1,6 +1,6 @@
 """Estimate the memory of a batch before it runs.
 
-    peak = rest + slots x adapter x bytes + max(training, scoring, answering)
+    peak = rest + slots x adapter x bytes + max(teaching, training, scoring, answering)
 
     rest        the process, or the device, without any batch: above all the weights
     training    slots x adapter x 12 + adapter x 4
@@ -23,6 +23,9 @@ The activations `a` of a token in all layers, those `m` of a pair of tokens, whi
 in plain matrices has, and the cache `c` of a token are measured by short passes over the model
 (`footprint`), so that they hold for any architecture. The logits are those of one block of
 positions, or of all that are scored if the model scales its logits.
+
+With the objective "distill" a teacher works before the training, for one request at a time: it
+answers prompts and scores texts as above.
 """
 
 from __future__ import annotations
@@ -92,6 +95,9 @@ class Load:
     targets: int = 0
     """All texts to score, without what precedes them."""
 
+    lessons: tuple[Load, ...] = ()
+    """The longest of the texts that a teacher writes together, each with the pass that rates it."""
+
 
 def batch_bytes(footprint: Footprint, loads: Sequence[Load]) -> int:
     """Return the bytes that a batch needs at its peak, beyond those of the model at rest."""
@@ -99,7 +105,14 @@ def batch_bytes(footprint: Footprint, loads: Sequence[Load]) -> int:
     kept = adapters * footprint.adapter * footprint.slot_bytes
     scoring = max(_scoring(footprint, load) for load in loads)
     answering = _answering(footprint, [load for load in loads if load.prompt])
-    return round(kept + max(_training(footprint, loads, adapters), scoring, answering))
+    teaching = max(_teaching(footprint, load.lessons) for load in loads)
+    training = _training(footprint, loads, adapters)
+    return round(kept + max(teaching, training, scoring, answering))
+
+
+def _teaching(footprint: Footprint, lessons: Sequence[Load]) -> float:
+    rating = max((_scoring(footprint, lesson) for lesson in lessons), default=0.0)
+    return max(_answering(footprint, [lesson for lesson in lessons if lesson.prompt]), rating)
 
 
 def _training(footprint: Footprint, loads: Sequence[Load], adapters: int) -> float:

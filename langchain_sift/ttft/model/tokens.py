@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.texts import well_formed
+from langchain_sift.ttft.training.top_logits import TopLogits
 
 # A tokenizer splits a text into words first: a few tokens decide how the next word is split.
 _TOKENS_BEFORE = 8
@@ -46,16 +47,27 @@ class TokenizedDocument:
     counted: tuple[int, ...] | None = None
     """As in `EncodedText`. None means all tokens but the first."""
 
+    teacher: TopLogits | None = None
+    """The next tokens by a teacher, at the positions before those that count. None means that the
+    tokens themselves are learned."""
+
     def teaches_as(self, other: TokenizedDocument) -> bool:
         """Return True if a step on another document has the same gradient."""
-        return self.token_ids == other.token_ids and self.counted == other.counted
+        tokens = self.token_ids == other.token_ids and self.counted == other.counted
+        return tokens and self.teacher is other.teacher
 
     def truncate(self, max_length: int) -> TokenizedDocument:
         """Return the document with at most `max_length` tokens."""
         if len(self.token_ids) <= max_length:
             return self
         counted = self.counted and tuple(index for index in self.counted if index < max_length)
-        return replace(self, token_ids=self.token_ids[:max_length], truncated=True, counted=counted)
+        return TokenizedDocument(
+            self.index,
+            self.token_ids[:max_length],
+            truncated=True,
+            counted=counted,
+            teacher=self.teacher and self.teacher[: len(counted or ())],
+        )
 
 
 def tokenize_documents(
@@ -150,7 +162,10 @@ def training_tokens(lengths: Sequence[int], config: FineTuneConfig) -> int:
 
 def max_training_tokens(count: int, config: FineTuneConfig) -> int:
     """Return the number of tokens that training on `count` unknown documents reads at most."""
-    return _within_budget(min(count, config.max_documents or count) * config.max_length, config)
+    # With the objective "distill" there are up to three lessons about each document.
+    lessons = 3 if config.objective == "distill" else 1
+    documents = min(count, config.max_documents or count)
+    return _within_budget(lessons * documents * config.max_length, config)
 
 
 def _within_budget(tokens: int, config: FineTuneConfig) -> int:

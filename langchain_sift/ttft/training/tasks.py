@@ -78,6 +78,9 @@ class TrainingRecord:
     seconds: float = 0.0
     """Seconds from the first step to the last, without milestones, for all prompts of the batch."""
 
+    seconds_teacher: float = 0.0
+    """Seconds in which the teacher of the objective "distill" wrote and read, for this prompt."""
+
     fallback: str | None = None
     """Reason why the base model answers. None means that the fine-tuned model answers."""
 
@@ -111,6 +114,9 @@ class TrainingTask:
 
     omitted: int = 0
     """Number of documents beyond `max_documents`."""
+
+    seconds_teacher: float = 0.0
+    """As in `TrainingRecord`; a part of `max_train_seconds`."""
 
     slot: int = field(default=0, init=False)
     losses: list[float] = field(default_factory=list, init=False)
@@ -153,7 +159,8 @@ class TrainingTask:
         if self.fallback is not None or self.taken == len(self._plan):
             return False
         seconds = self.config.max_train_seconds
-        if seconds is not None and self.taken and time.perf_counter() - began > seconds:
+        spent = time.perf_counter() - began + self.seconds_teacher
+        if seconds is not None and self.taken and spent > seconds:
             self.ended = f"max_train_seconds ({seconds} s) was reached"
         elif self._stopped:
             self.ended = "the request was cancelled or its time was up"
@@ -190,11 +197,12 @@ class TrainingTask:
             tokens=sum(len(document.token_ids) for document in trained),
             trained=tuple(dict.fromkeys(document.index for document in trained)),
             skipped=self.skipped,
-            truncated=tuple(d.index for d in self.documents if d.truncated),
+            truncated=tuple(dict.fromkeys(d.index for d in self.documents if d.truncated)),
             learning_rate=self.learning_rate,
             update_norm=self.update_norm if self.fallback is None else 0.0,
             ended=self.ended,
             seconds=seconds if trained else 0.0,
+            seconds_teacher=self.seconds_teacher,
             fallback=self.fallback,
         )
 

@@ -190,7 +190,8 @@ class Trainer:
         self.slots.use(first, first + len(documents))
         # A layer that no token reaches adds nothing: remove the last pass's gradients.
         self.slots.clear_gradients(first, first + len(documents))
-        if self._recorder is None:
+        # The positions of a teacher differ from batch to batch, and cannot be recorded.
+        if self._recorder is None or any(document.teacher for document in documents):
             targets = _targets(documents, self._model.device)
             return backward(self._model, self.head, targets)
         targets = self._recorded_targets(documents)
@@ -253,6 +254,7 @@ def _targets(
     return make_targets(
         [document.token_ids for document in documents],
         counted=[document.counted for document in documents],
+        teachers=[document.teacher for document in documents],
         mean=True,
         length=length,
         device=device,

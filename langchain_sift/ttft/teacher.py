@@ -1,0 +1,174 @@
+"""Let the base model, with documents in its context, teach: write texts, and rate their tokens."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from langchain_sift.config import GenerationConfig, ReasoningMarkers
+from langchain_sift.ttft.answering.rows import Continuation
+from langchain_sift.ttft.generation import generate, split_to_fit
+from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
+from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens, tokens_after
+from langchain_sift.ttft.model.turn_ends import end_of_answer, turn_ends
+from langchain_sift.ttft.reasoning import ReasoningText
+from langchain_sift.ttft.training.lessons import (
+    ANSWER_TOKENS,
+    AT_ONCE,
+    QUESTION_TOKENS,
+    Lesson,
+)
+from langchain_sift.ttft.training.output_layer import OutputLayer
+from langchain_sift.ttft.training.top_logits import TopLogits
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text that the teacher writes."""
+
+    reasoning: ReasoningMarkers | None
+    pieces: list[str] = field(default_factory=list)
+    ended: bool = False
+    """True if it is complete, False if it is as long as it may be."""
+
+
+class Teacher:
+    """The base model as a teacher. It works on one request at a time, so that none sees another."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head: OutputLayer | None,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        context_length: int,
+    ) -> None:
+        """Prepare for a model, whose slots are at rest whenever it teaches."""
+        self._model = model
+        self._head = head
+        self._tokenizer = tokenizer
+        self._context_length = context_length
+
+    def teach(
+        self, lessons: Sequence[Lesson], should_stop: Callable[[], bool]
+    ) -> Iterator[TokenizedDocument]:
+        """Yield the student's rows of the lessons, in order, with the teacher's next tokens.
+
+        A lesson for which the teacher writes nothing is left out.
+
+        Args:
+            lessons: The lessons of one request.
+            should_stop: Called after each token and each row; if it returns True, there is no more.
+        """
+        questions = self._questions(lessons, should_stop)
+        asked = [
+            (lesson, question)
+            for lesson, question in zip(lessons, questions, strict=True)
+            if question or not lesson.ask
+        ]
+        texts = self._texts(asked, should_stop)
+        for (lesson, question), (before, text) in zip(asked, texts, strict=True):
+            if should_stop():
+                return
+            if text:
+                yield self._row(lesson, question, before, text)
+
+    def _questions(
+        self, lessons: Sequence[Lesson], should_stop: Callable[[], bool]
+    ) -> list[list[int]]:
+        """Return the question of each lesson: the first line that the teacher writes."""
+        asking = [number for number, lesson in enumerate(lessons) if lesson.ask]
+        written = self._write([lessons[n].ask for n in asking], QUESTION_TOKENS, should_stop)
+        questions: list[list[int]] = [[] for _ in lessons]
+        for number, text in zip(asking, written, strict=True):
+            line = "".join(text.pieces).strip().partition("\n")[0].strip()
+            questions[number] = plain_tokens(self._tokenizer, line)[:QUESTION_TOKENS]
+        return questions
+
+    def _texts(
+        self, asked: Sequence[tuple[Lesson, list[int]]], should_stop: Callable[[], bool]
+    ) -> list[tuple[list[int], list[int]]]:
+        """Return for each lesson the end of both prompts, and the text after it."""
+        texts: list[tuple[list[int], list[int]]] = [([], list(one.text)) for one, _ in asked]
+        writing = [number for number, (lesson, _) in enumerate(asked) if not lesson.text]
+        prompts = [asked[n][0].teacher.around(asked[n][1]) for n in writing]
+        end = end_of_answer(self._tokenizer)
+        written = self._write(prompts, ANSWER_TOKENS, should_stop)
+        for number, prompt, text in zip(writing, prompts, written, strict=True):
+            whole = after_reasoning(text.reasoning, self._tokenizer, prompt)
+            before, content = whole[len(prompt) :], "".join(text.pieces).rstrip()
+            token_ids = tokens_after(self._tokenizer, whole, content) if content else []
+            if text.ended and token_ids and end is not None:
+                # It is not read, and stands for the end that the teacher expects there.
+                token_ids.append(end)
+            # The same text may have more tokens than the model wrote.
+            texts[number] = before, token_ids[: ANSWER_TOKENS - len(before)]
+        return texts
+
+    def _write(
+        self, prompts: Sequence[Sequence[int]], max_tokens: int, should_stop: Callable[[], bool]
+    ) -> list[_Text]:
+        """Return the text that the teacher writes after each prompt, greedily."""
+        tokenizer = self._tokenizer
+        has_template = bool(tokenizer.chat_template)
+        stop = turn_ends(tokenizer).strings if has_template else ("\n",)
+        texts = [_Text(markers_after(tokenizer, p) if has_template else None) for p in prompts]
+        continuations = [
+            Continuation(
+                prompt,
+                GenerationConfig(max_tokens=max_tokens, stop=stop, reasoning=text.reasoning),
+                on_text=functools.partial(_add, text, should_stop),
+                on_end=functools.partial(_end, text),
+            )
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        for start in range(0, len(continuations), AT_ONCE):
+            some = continuations[start : start + AT_ONCE]
+            for first, last in split_to_fit(some, self._context_length):
+                if not should_stop():
+                    generate(self._model, tokenizer, some[first:last])
+        return texts
+
+    def _row(
+        self, lesson: Lesson, question: Sequence[int], before: Sequence[int], text: Sequence[int]
+    ) -> TokenizedDocument:
+        """Return the student's row of a lesson: what it reads, and the teacher's next tokens."""
+        prompt = [*lesson.student.around(question), *before]
+        first = max(1, len(prompt))
+        token_ids = (*prompt, *text)
+        counted = tuple(range(first, len(token_ids)))
+        whole = [*lesson.teacher.around(question), *before, *text]
+        teacher = self._next_tokens(whole, len(counted))
+        return TokenizedDocument(
+            lesson.document, token_ids, lesson.truncated, counted=counted, teacher=teacher
+        )
+
+    def _next_tokens(self, token_ids: Sequence[int], count: int) -> TopLogits:
+        """Return the teacher's next tokens at the positions before the last `count` tokens."""
+        row = torch.tensor([list(token_ids)], device=self._model.device)
+        with torch.inference_mode():
+            if self._head is None:
+                logits = self._model(input_ids=row, use_cache=False).logits[0, -count - 1 : -1]
+                return TopLogits.of(logits)
+            states = self._model.base_model(input_ids=row, use_cache=False)[0][0, -count - 1 : -1]
+            size = self._head.block_rows(count)
+            return TopLogits.joined(
+                [TopLogits.of(self._head(block)) for block in states.split(size)]
+            )
+
+
+def _add(text: _Text, should_stop: Callable[[], bool], piece: str) -> bool:
+    """Append a piece of a text; reasoning is no part of it."""
+    if not isinstance(piece, ReasoningText):
+        text.pieces.append(piece)
+    return should_stop()
+
+
+def _end(text: _Text, tokens: int, reason: str, *, early: bool) -> None:
+    """Note the end of a text."""
+    del tokens, early
+    text.ended = reason == "stop"
