@@ -82,6 +82,7 @@ def test_compare_writes_a_report(
         (("--chat-template-kwargs", "[1]"), "must be a JSON object"),
         (("--chat-template-kwargs", '{"tools": 1}'), "cannot set 'tools'"),
         (("--target-modules", "last-0"), "did you mean 'last-N'"),
+        (("--objective", "distil"), "did you mean 'distill'"),
         (("--target-modules", "atention"), "did you mean 'attention'"),
         (("--embeddings", "no_such_module:Name"), "no_such_module"),
     ],

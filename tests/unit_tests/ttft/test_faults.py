@@ -201,7 +201,7 @@ class Faults:
         """Failures of the current batch, by slot."""
         self._first = 0
         for owner, name in (
-            ("langchain_sift.ttft.engine", "tokenize_documents"),
+            ("langchain_sift.ttft.documents", "tokenize_documents"),
             (Trainer, "train"),
             (Trainer, "_gradients"),
             ("langchain_sift.ttft.training.loss", "row_losses"),

@@ -322,7 +322,7 @@ def test_a_refusal_does_not_wait_for_the_tokenization_of_others(
         tokenized.append(crowd.open.wait(60))
         return []
 
-    monkeypatch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
+    monkeypatch.setattr("langchain_sift.ttft.documents.tokenize_documents", tokenize)
 
     async def send() -> None:
         busy = [asyncio.create_task(crowd.chat.ainvoke("The river")) for _ in range(crowd.most)]
@@ -521,7 +521,7 @@ def a_document_is_none(scene: Scene) -> None:
 
 def the_tokenizer_fails(scene: Scene) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("langchain_sift.ttft.engine.tokenize_documents", None)
+        patch.setattr("langchain_sift.ttft.documents.tokenize_documents", None)
         with pytest.raises(TypeError):
             invoke(scene)
 
@@ -646,7 +646,7 @@ def its_task_is_cancelled_in_tokenization(scene: Scene) -> None:
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("langchain_sift.ttft.engine.tokenize_documents", tokenize)
+        patch.setattr("langchain_sift.ttft.documents.tokenize_documents", tokenize)
         cancelled_task(scene, tokenizing)
         assert scene.chat.engine.status().admitted == 0
         go_on.set()
