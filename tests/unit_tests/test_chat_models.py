@@ -133,7 +133,9 @@ def test_the_message_has_the_documents_and_the_usage(chat: ChatTestTimeFineTuned
     assert record["documents"] == [document.id for document in expected]
     assert record["steps"] == len(record["losses"]) == 4
     assert record["fallback"] is None
-    assert set(record["seconds"]) == {"retrieval", "waiting", "training", "generation"}
+    assert set(record["seconds"]) == {
+        *("retrieval", "waiting", "teaching", "training", "generation")
+    }
     assert message.usage_metadata["input_tokens"] == len(
         chat.get_token_ids("The river carries seven maps")
     )

@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused(chat: ChatTestTimeFineTuned) -> None:
         chat.invoke(ASKED, documents=[late])
     long = Document("", metadata={"question": ASKED, "answer": "word " * 600}, id="long")
     assert record_of(chat, documents=[long])["truncated"] == ["long"]
-    with pytest.raises(ArgumentError, match="answers are marked"):
+    with pytest.raises(ArgumentError, match="more than plain texts"):
         chat.engine.finetune(["a text"])
     plain = copy.deepcopy(chat.tokenizer)
     plain.chat_template = None
