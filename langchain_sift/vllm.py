@@ -265,14 +265,12 @@ def create_vllm_chain(
 
 
 def _request(model: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
-    material = training_material(documents, model.finetune, model.engine.language_model)
-    skip_reason = too_little_to_gain(documents, model.finetune.min_gain)
-    return model.engine.request(
-        material.texts,
-        config=model.finetune,
-        keep_adapter=True,
-        teaching=material.teaching,
-        skip_reason=skip_reason,
+    engine, config = model.engine, model.finetune
+    material = training_material(documents, config, engine.language_model)
+    reason = too_little_to_gain(documents, config.min_gain)
+    request = engine.request(None, config=config, keep_adapter=True)
+    return engine.with_texts(
+        request, material.texts, teaching=material.teaching, skip_reason=reason
     )
 
 
