@@ -54,8 +54,8 @@ CorpusOption = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="Files to index first, instead of --store: .txt, .md, .html, .pdf, .jsonl, "
-        ".jsonl.gz and .csv, or a folder of such files.",
+        help="Files to index first, instead of --store, or a folder of such files: all formats of "
+        "`langchain-sift index`.",
     ),
 ]
 ComparedEmbeddingsOption = Annotated[

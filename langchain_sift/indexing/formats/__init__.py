@@ -19,7 +19,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from langchain_sift.indexing.formats.documents import DOCUMENTS, read_document
-from langchain_sift.indexing.formats.encodings import read_lines, read_text
+from langchain_sift.indexing.formats.encodings import (
+    declared_encoding,
+    decode,
+    read_bytes,
+    read_lines,
+    read_text,
+)
 from langchain_sift.indexing.formats.json_lines import JSON_LINES, read_json_lines, read_objects
 from langchain_sift.indexing.formats.mail import read_mail
 from langchain_sift.indexing.formats.markdown import headings_of
@@ -101,6 +107,12 @@ def _read_markdown(path: Path, reading: Reading) -> Iterator[Record]:
     yield Record(text, headings=headings_of(text), has_lines_of_file=True)
 
 
+def _read_code(path: Path, reading: Reading) -> Iterator[Record]:
+    content = read_bytes(path)
+    text = decode(path, content, reading.encoding, declared_encoding(content))
+    yield Record(text, has_lines_of_file=True)
+
+
 READERS: Mapping[str, Reader] = {
     **dict.fromkeys(_TEXT, _read_plain),
     **dict.fromkeys(MARKDOWN, _read_markdown),
@@ -112,7 +124,7 @@ READERS: Mapping[str, Reader] = {
     **dict.fromkeys(DOCUMENTS, read_document),
     ".xlsx": read_spreadsheet,
     ".eml": read_mail,
-    **dict.fromkeys(CODE, _read_plain),
+    **dict.fromkeys(CODE, _read_code),
 }
 """The reader of each format, by the ending of a file's name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,17 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+
+# In the first bytes: <meta charset="..."> and content="text/html; charset=..." of HTML, the
+# declaration of XML, and the comment of Python's source code.
+_DECLARATIONS = (
+    re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE),
+    re.compile(rb"\A<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9_:.-]+)"),
+    re.compile(rb"\A(?:#[^\n]*\n)?[ \t\f]*#[^\n]{0,200}?coding[:=][ \t]*([A-Za-z0-9_.-]+)"),
+)
+_HEAD = 4096
+# As browsers read them.
+_ALIASES = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252"}
 
 
 def read_bytes(file: Path) -> bytes:
@@ -32,23 +44,38 @@ def read_bytes(file: Path) -> bytes:
         raise CorpusError(f"{file}: cannot be read: {error}") from error
 
 
-def read_text(file: Path, encoding: str | None = None, declared: str | None = None) -> str:
+def read_text(file: Path, encoding: str | None = None) -> str:
     """Return the text of a file, without its byte order mark.
 
     Args:
-        file: The file, in the encoding of its mark, else in `declared` if the file declares one,
-            else in UTF-8.
-        encoding: Encoding of a file that is none of these. None means that it is an error.
-        declared: The encoding that the file itself declares.
+        file: The file, in the encoding of its mark, else in UTF-8.
+        encoding: Encoding of a file that is neither. None means that it is an error.
 
     Raises:
         CorpusError: If the file cannot be read or decoded; the message names file and line.
     """
-    return decode(file, read_bytes(file), encoding, declared)
+    return decode(file, read_bytes(file), encoding)
 
 
-def decode(file: Path, content: bytes, encoding: str | None, declared: str | None) -> str:
-    """Return the text of the content of a file; see `read_text`."""
+def declared_encoding(content: bytes) -> str | None:
+    """Return the encoding that HTML, XML or source code declares; None if it declares none."""
+    for form in _DECLARATIONS:
+        if match := form.search(content[:_HEAD]):
+            name = match[1].decode("ascii").lower()
+            # A text that declares UTF-16 in bytes that can be read so far is none.
+            return None if name.startswith("utf-16") else _ALIASES.get(name, name)
+    return None
+
+
+def decode(file: Path, content: bytes, encoding: str | None, declared: str | None = None) -> str:
+    """Return the text of the content of a file; see `read_text`.
+
+    Args:
+        file: The file, for messages.
+        content: Its content.
+        encoding: As in `read_text`.
+        declared: The encoding that the content declares, which comes before UTF-8.
+    """
     for mark, name in _MARKS:
         if content.startswith(mark):
             return _decode(file, content.removeprefix(mark), name)

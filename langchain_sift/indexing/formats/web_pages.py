@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.formats.encodings import decode, read_bytes
+from langchain_sift.indexing.formats.encodings import (
+    declared_encoding,
+    decode,
+    read_bytes,
+)
 from langchain_sift.indexing.formats.records import Heading, Reading, Record
 
 _UNSEEN = frozenset({"script", "style", "template"})
@@ -22,12 +25,6 @@ _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _CELLS = frozenset({"td", "th"})
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
-# In the first bytes of a page: <meta charset="..."> or content="text/html; charset=...".
-_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
-_HEAD = 4096
-# As browsers read them.
-_ALIASES = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252"}
-
 
 def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the text of an HTML file, with each block element on separate lines.
@@ -35,7 +32,7 @@ def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
     Scripts, styles, templates and comments are not part of it.
     """
     content = read_bytes(path)
-    markup = decode(path, content, reading.encoding, _declared(content))
+    markup = decode(path, content, reading.encoding, declared_encoding(content))
     try:
         page = _Page(markup)
         yield Record("\n".join(page.lines), headings=tuple(page.headings))
@@ -49,15 +46,6 @@ def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
 def text_of_html(markup: str) -> str:
     """Return the text of a page."""
     return "\n".join(_Page(markup).lines)
-
-
-def _declared(content: bytes) -> str | None:
-    match = _CHARSET.search(content[:_HEAD])
-    if match is None:
-        return None
-    name = match[1].decode("ascii").lower()
-    # A page that declares UTF-16 in bytes that can be read so far is none.
-    return None if name.startswith("utf-16") else _ALIASES.get(name, name)
 
 
 class _Page(HTMLParser):

@@ -249,6 +249,14 @@ def test_the_declared_encoding_of_a_page_is_used(
     assert texts_of(read(tmp_path, "a.html", wrong)) == ["caf\xe9"]
 
 
+def test_the_declared_encoding_of_xml_and_source_code_is_used(tmp_path: Path) -> None:
+    for name, text, encoding in (
+        ("a.xml", '<?xml version="1.0" encoding="ISO-8859-1"?><a>caf\xe9</a>', "latin-1"),
+        ("a.py", "#!/usr/bin/python\n# -*- coding: koi8-r -*-\nname = 'рис'\n", "koi8-r"),
+    ):
+        assert texts_of(read(tmp_path, name, text.encode(encoding))) == [text]
+
+
 def test_the_encoding_of_other_files_is_an_option(tmp_path: Path) -> None:
     reading = Reading(encoding="windows-1252")
     for name in ("a.txt", "a.html", "a.py"):
