@@ -208,8 +208,9 @@ def _print_left_out(console: Console, run: FileRun) -> None:
     """Print the files that gave no chunks, and the numbers of those that were not read."""
     for file in run.read.empty:
         _print(console, f"no text in {file}")
+    endings = ", ".join(f"{count} {ending}" for ending, count in run.found.skipped.items())
     for count, kind in (
-        (run.found.skipped, "files of other formats skipped"),
+        (endings, "files of other formats skipped"),
         (run.found.left_out, "hidden files, environments, caches and checkpoints left out"),
         (run.found.links, "links to files and folders that are read under another name"),
     ):

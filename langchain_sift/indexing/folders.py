@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,8 @@ class FoundFiles:
 
     files: tuple[SourceFile, ...]
 
-    skipped: int
-    """Number of files in the folders that have other formats."""
+    skipped: Mapping[str, int]
+    """Numbers of files in the folders that have other formats, by the endings of their names."""
 
     roots: tuple[str, ...] = ()
     """The full paths that were named."""
@@ -127,7 +128,7 @@ def find_files(
         others.update(file.resolve() for file in {*inside} - {*readable})
     return FoundFiles(
         files=tuple(found.values()),
-        skipped=len(others),
+        skipped=Counter(file.suffix.lower() or "no ending" for file in others),
         roots=tuple(_root(path) for path in paths),
         left_out=walk.left_out,
         links=walk.links,

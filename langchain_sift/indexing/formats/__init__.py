@@ -4,7 +4,7 @@
 |---|---|
 | `records.py` | define the texts of files and the settings of reading |
 | `encodings.py` | read and decode the bytes of a file |
-| `json_lines.py` | objects of `.jsonl` files |
+| `json_lines.py` | objects of `.jsonl` and `.json` files |
 | `tables.py`, `cells.py`, `spreadsheets.py` | rows of CSV files and spreadsheets, with types |
 | `markdown.py` | headings of Markdown |
 | `web_pages.py` | HTML |
@@ -26,7 +26,12 @@ from langchain_sift.indexing.formats.encodings import (
     read_lines,
     read_text,
 )
-from langchain_sift.indexing.formats.json_lines import JSON_LINES, read_json_lines, read_objects
+from langchain_sift.indexing.formats.json_lines import (
+    JSON_LINES,
+    read_json,
+    read_json_lines,
+    read_objects,
+)
 from langchain_sift.indexing.formats.mail import read_mail
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.formats.pdf_pages import read_pdf
@@ -119,6 +124,7 @@ READERS: Mapping[str, Reader] = {
     **dict.fromkeys(_HTML, read_web_page),
     ".pdf": read_pdf,
     **dict.fromkeys(JSON_LINES, read_json_lines),
+    ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
     **dict.fromkeys(DOCUMENTS, read_document),

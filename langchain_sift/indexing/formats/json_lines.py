@@ -17,13 +17,37 @@ def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the text of each object of a `.jsonl` or `.jsonl.gz` file."""
     lines = read_text(path, reading.encoding).split("\n")
     for number, row in _objects(path, lines, reading.text_keys or TEXT_KEYS):
-        keys = [key for key in reading.text_keys if isinstance(row.get(key), str)]
-        keys = keys or [next(key for key in TEXT_KEYS if isinstance(row.get(key), str))]
-        others = {key: value for key, value in row.items() if key not in keys}
-        inner = row.get("metadata") if keys == ["page_content"] else None
-        if isinstance(inner, dict):  # a document of LangChain's
-            others = {**inner, **{key: value for key, value in others.items() if key != "metadata"}}
-        yield Record("\n".join(str(row[key]) for key in keys), others, "line", number)
+        yield _record(row, reading, "line", number)
+
+
+def read_json(path: Path, reading: Reading) -> Iterator[Record]:
+    """Yield the text of each object in the list of a `.json` file; other files are one text."""
+    text = read_text(path, reading.encoding)
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{path}: not JSON ({error})") from error
+    wanted = reading.text_keys or TEXT_KEYS
+    if isinstance(rows, list) and rows and all(_has_text(row, wanted) for row in rows):
+        for number, row in enumerate(rows, start=1):
+            yield _record(row, reading, "item", number)
+    else:
+        yield Record(text, has_lines_of_file=True)
+
+
+def _record(row: dict[str, object], reading: Reading, unit: str, number: int) -> Record:
+    """Return the text of an object with its other fields."""
+    keys = [key for key in reading.text_keys if isinstance(row.get(key), str)]
+    keys = keys or [next(key for key in TEXT_KEYS if isinstance(row.get(key), str))]
+    others = {key: value for key, value in row.items() if key not in keys}
+    inner = row.get("metadata") if keys == ["page_content"] else None
+    if isinstance(inner, dict):  # a document of LangChain's
+        others = {**inner, **{key: value for key, value in others.items() if key != "metadata"}}
+    return Record("\n".join(str(row[key]) for key in keys), others, unit, number)
+
+
+def _has_text(row: object, keys: Sequence[str]) -> bool:
+    return isinstance(row, dict) and any(isinstance(row.get(key), str) for key in keys)
 
 
 def read_objects(
@@ -59,9 +83,7 @@ def _parse_object(
         raise CorpusError(
             f"{file}, line {number}: not JSON ({error}): a .jsonl file has one object on each line"
         ) from error
-    if not isinstance(row, dict) or (
-        text_keys and not any(isinstance(row.get(key), str) for key in text_keys)
-    ):
+    if not isinstance(row, dict) or (text_keys and not _has_text(row, text_keys)):
         keys = " or ".join(f'"{key}"' for key in text_keys)
         raise CorpusError(f"{file}, line {number}: not an object with a string under {keys}")
     return row

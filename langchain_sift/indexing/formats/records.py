@@ -33,7 +33,8 @@ class Record:
     """The other fields of a JSON object or a CSV row, as the file has them."""
 
     unit: str = ""
-    """Kind of the part that holds the text: "line", "row" or "page". Empty means the file."""
+    """Kind of the part that holds the text: "line", "row", "item" or "page". Empty means the
+    file."""
 
     number: int | None = None
     """Number of that part, from 1. None means the whole file."""

@@ -83,7 +83,7 @@ def test_files_of_every_format_are_indexed_once(
         "unchanged": 0,
         "unreadable": 0,
     }
-    assert "files of other formats skipped: 1" in result.stderr
+    assert "files of other formats skipped: 1 .png" in result.stderr
 
     collection = chromadb.PersistentClient(str(store)).get_collection("documents")
     stored = collection.get()

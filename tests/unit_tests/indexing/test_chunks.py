@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from declaration import DECLARATION
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
@@ -126,6 +129,17 @@ def test_texts_of_scripts_without_spaces_are_cut_at_sentences() -> None:
     part = Part(Document(text), (), has_lines_of_file=True)
     chunks = split(SourceFile.of(Path("a.txt")), [part], Chunking(size=25))
     assert texts_of(chunks) == ["人人生而自由，在尊严和权利上一律平等。"]
+
+
+def test_texts_of_every_language_are_cut_without_a_loss(tiny_tokenizer: Any) -> None:
+    for unit in (Chunking(40), Chunking(24, length=lambda t: len(tiny_tokenizer.tokenize(t)))):
+        for language, text in DECLARATION.items():
+            part = Part(Document(text), (), has_lines_of_file=True)
+            chunks = texts_of(split(SourceFile.of(Path("a.txt")), [part], unit))
+            assert all(0 < unit.length(chunk) <= unit.size for chunk in chunks), language
+            found = [m.span() for c in chunks for m in re.finditer(re.escape(c), text)]
+            covered = {place for start, end in found for place in range(start, end)}
+            assert all(n in covered or c.isspace() for n, c in enumerate(text)), language
 
 
 def test_the_fields_of_a_file_are_never_overwritten(tmp_path: Path) -> None:

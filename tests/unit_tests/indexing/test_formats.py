@@ -205,6 +205,17 @@ def test_documents_of_langchain_are_read_with_their_metadata(tmp_path: Path) -> 
     assert (third["flags"], third["content"]) == ([True], "other")
 
 
+def test_a_list_of_objects_is_read_object_by_object(tmp_path: Path) -> None:
+    rows = [{"text": "rice", "year": 2024}, {"content": "wheat", "tags": ["x"]}]
+    documents = read(tmp_path, "a.json", json.dumps(rows, indent=1))
+    assert texts_of(documents) == ["rice", "wheat"]
+    assert metadata_of(documents)[0] == {"year": 2024, "item": 1, "source": "a.json:1"}
+    for other in ('{"name": "x"}', "[1, 2]", '[{"text": "x"}, 3]'):
+        assert texts_of(read(tmp_path, "a.json", other)) == [other]
+    with pytest.raises(CorpusError, match=r"a\.json: not JSON"):
+        read(tmp_path, "a.json", '{"name"')
+
+
 def test_lists_and_numbers_can_be_filtered_in_chroma(tmp_path: Path) -> None:
     lines = '{"text": "rice", "tags": ["a", "b"]}\n{"text": "wheat", "tags": ["b"]}'
     table = "text,year,day\nbread,2024,2024-05-01\ncake,2023,2023-05-01\n"
