@@ -24,7 +24,12 @@ from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ROUTE
 from langchain_sift.serving.tenants import Tenant
 
-_MODEL_ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_MODEL_ROUTES = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/embeddings",
+)
 _OTHER_ROUTES = ("/v1/models", "/health", "/metrics", "/openapi.json")
 _BODY_SECONDS = 10.0
 

@@ -16,13 +16,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Lenient(BaseModel):
+class Lenient(BaseModel):
     """Part of a conversation; clients send it back with fields that other servers added."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class TextPart(_Lenient):
+class TextPart(Lenient):
     """A text in a message; other content is not supported."""
 
     type: Literal["text"]
@@ -40,7 +40,7 @@ def _check_text_only(content: object) -> object:
 Content: TypeAlias = Annotated[str | list[TextPart], BeforeValidator(_check_text_only)]
 
 
-class FunctionCall(_Lenient):
+class FunctionCall(Lenient):
     """The function and the arguments of a tool call."""
 
     name: str
@@ -52,7 +52,7 @@ class FunctionCall(_Lenient):
         return value if value.strip() else "{}"
 
 
-class ToolCall(_Lenient):
+class ToolCall(Lenient):
     """A tool call of the model."""
 
     id: str
@@ -60,7 +60,7 @@ class ToolCall(_Lenient):
     function: FunctionCall
 
 
-class SystemMessage(_Lenient):
+class SystemMessage(Lenient):
     """Instructions to the model."""
 
     role: Literal["system", "developer"]
@@ -68,7 +68,7 @@ class SystemMessage(_Lenient):
     name: str | None = None
 
 
-class UserMessage(_Lenient):
+class UserMessage(Lenient):
     """A message of the user."""
 
     role: Literal["user"]
@@ -76,7 +76,7 @@ class UserMessage(_Lenient):
     name: str | None = None
 
 
-class AssistantMessage(_Lenient):
+class AssistantMessage(Lenient):
     """An earlier message of the model."""
 
     role: Literal["assistant"]
@@ -85,7 +85,7 @@ class AssistantMessage(_Lenient):
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(_Lenient):
+class ToolMessage(Lenient):
     """The result of a tool call."""
 
     role: Literal["tool"]

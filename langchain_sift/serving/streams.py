@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Generic, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-
-from langchain_sift.serving.error_responses import Failure
 
 T = TypeVar("T")
 
 _COMMENT = b": the model is learning or thinking\n\n"  # clients ignore it, and proxies see life
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class ServerEvent(NamedTuple):
+    """A server-sent event."""
+
+    data: bytes
+    name: str = ""
+
+    def encoded(self) -> bytes:
+        """Return the event as it is sent."""
+        name = f"event: {self.name}\n".encode() if self.name else b""
+        return name + b"data: " + self.data + b"\n\n"
+
+
+_DONE = ServerEvent(b"[DONE]")
 
 
 class Merged(Generic[T]):
@@ -85,31 +98,31 @@ class Merged(Generic[T]):
 
 
 async def event_stream(
-    source: AsyncGenerator[bytes],
+    source: AsyncGenerator[ServerEvent],
     *,
     status_seconds: float,
     comment_seconds: float,
-    failure_of: Callable[[Exception], Failure],
+    on_error: Callable[[Exception], ServerEvent],
 ) -> EventStream:
-    """Return the response with a source's data as server-sent events.
+    """Return the response with the events of a source.
 
     An error of the first moment is raised, for a status of its own. Then the headers are sent, and
     a later error is the last event.
 
     Args:
-        source: The data of the events.
+        source: The events.
         status_seconds: Seconds to wait for the first event or an error before the headers.
         comment_seconds: Seconds without an event after which a comment is sent.
-        failure_of: Returns what a client is told of an error.
+        on_error: Returns the event of an error.
     """
-    events: Merged[bytes] = Merged()
+    events: Merged[ServerEvent] = Merged()
     events.add(source)
     try:
         first = await events.next_within(status_seconds)
     except BaseException:
         await events.aclose()
         raise
-    return EventStream(events, first, comment_seconds, failure_of)
+    return EventStream(events, first, comment_seconds, on_error)
 
 
 class EventStream(StreamingResponse):
@@ -117,23 +130,23 @@ class EventStream(StreamingResponse):
 
     def __init__(
         self,
-        events: Merged[bytes],
-        first: bytes | None,
+        events: Merged[ServerEvent],
+        first: ServerEvent | None,
         comment_seconds: float,
-        failure_of: Callable[[Exception], Failure],
+        on_error: Callable[[Exception], ServerEvent],
     ) -> None:
         """Prepare a response; see `event_stream`.
 
         Args:
-            events: The data of the events.
+            events: The events.
             first: The first of them. None means that it has not come yet.
             comment_seconds: As in `event_stream`.
-            failure_of: As in `event_stream`.
+            on_error: As in `event_stream`.
         """
         self._events = events
         self._first = first
         self._comment_seconds = comment_seconds
-        self._failure_of = failure_of
+        self._on_error = on_error
         super().__init__(self._lines(), headers=_HEADERS, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,18 +157,14 @@ class EventStream(StreamingResponse):
             await self._events.aclose()
 
     async def _lines(self) -> AsyncGenerator[bytes]:
-        yield _COMMENT if self._first is None else _event(self._first)
+        yield _COMMENT if self._first is None else self._first.encoded()
         while True:
             try:
-                data = await self._events.next_within(self._comment_seconds)
+                event = await self._events.next_within(self._comment_seconds)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - the status was already sent
-                yield _event(self._failure_of(error).body())
+                yield self._on_error(error).encoded()
                 break
-            yield _COMMENT if data is None else _event(data)
-        yield _event(b"[DONE]")
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
+            yield _COMMENT if event is None else event.encoded()
+        yield _DONE.encoded()

@@ -180,6 +180,54 @@ def test_the_beginning_of_an_answer_is_continued(client):
     assert response.choices[0].message.content == ANSWER[6:]
 
 
+def test_responses(client):
+    response = client.responses.create(model=NAME, input="Hello", extra_body=FINE_TUNE)
+    assert response.output_text == ANSWER
+    assert response.status == "completed"
+    assert response.usage.total_tokens == (
+        response.usage.input_tokens + response.usage.output_tokens
+    )
+    assert response.ttft["steps"] == 2
+    with client.responses.stream(model=NAME, input="Hello") as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        final = stream.get_final_response()
+    assert "".join(deltas) == final.output_text == ANSWER
+    parsed = client.responses.parse(
+        model=NAME, input="Tell me a joke about cats.", text_format=Joke
+    )
+    assert isinstance(parsed.output_parsed, Joke)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tools_of_responses(client, streamed):
+    function = convert_to_openai_tool(get_weather)["function"]
+    asked = {
+        "model": NAME,
+        "input": WEATHER,
+        "tools": [{"type": "function", **function}],
+        "tool_choice": "required",
+    }
+    if streamed:
+        with client.responses.stream(**asked) as stream:
+            for _ in stream:
+                pass
+            response = stream.get_final_response()
+    else:
+        response = client.responses.create(**asked)
+    (call,) = response.output
+    assert json.loads(call.arguments) == {"location": PLACE}
+    items = [{"role": "user", "content": WEATHER}, call.model_dump(exclude={"parsed_arguments"})]
+    items.append({"type": "function_call_output", "call_id": call.call_id, "output": "It's sunny."})
+    asked |= {"input": items, "tool_choice": "auto"}
+    assert client.responses.create(**asked).output_text == "It is sunny there."
+
+
+def test_errors_of_responses(client):
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.create(model=NAME, input="Hello " * 1100)
+    assert raised.value.code == "context_length_exceeded"
+
+
 async def test_embeddings(client, aclient):
     floats = client.embeddings.create(model=NAME, input=["Hello", "hi"], encoding_format="float")
     packed = await aclient.embeddings.create(model=NAME, input=["Hello", "hi"])  # as base64
@@ -369,6 +417,23 @@ async def test_langchain_s_structured_output(chat, method):
     assert isinstance(joke, Joke)
     assert joke == await model.ainvoke("Tell me a joke about cats.")
     assert method == "json_schema" or joke == Joke(**JOKE)  # which the model has learnt
+
+
+async def test_langchain_s_client_with_the_newer_api(chat):
+    newer = chat.model_copy(update={"use_responses_api": True})
+    message = newer.invoke("Hello")
+    assert message.text == ANSWER
+    assert message.usage_metadata["output_tokens"] > 3
+    assert "".join([chunk.text async for chunk in newer.astream("Hello")]) == ANSWER
+    model = newer.bind_tools([get_weather], tool_choice="get_weather")
+    called = await model.ainvoke(WEATHER)
+    (call,) = called.tool_calls
+    assert (call["name"], call["args"]) == ("get_weather", {"location": PLACE})
+    result = ToolMessage("It's sunny.", tool_call_id=call["id"])
+    answer = newer.bind_tools([get_weather]).invoke([HumanMessage(WEATHER), called, result])
+    assert answer.text == "It is sunny there."
+    joke = newer.with_structured_output(Joke, method="json_schema").invoke("A joke about cats.")
+    assert isinstance(joke, Joke)
 
 
 async def test_langchain_s_log_probabilities(chat):

@@ -56,6 +56,8 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
         ("POST", CHAT, NEGATIVE, EXAMPLES),
         ("POST", TEXT, POSITIVE, EXAMPLES),
         ("POST", TEXT, NEGATIVE, EXAMPLES),
+        ("POST", "/v1/responses", POSITIVE, 100),
+        ("POST", "/v1/responses", NEGATIVE, 100),
         ("POST", "/v1/embeddings", POSITIVE, 50),
         ("POST", "/v1/embeddings", NEGATIVE, 50),
         # Requests without a body cannot be invalid.

@@ -354,7 +354,7 @@ async def test_a_loss_that_is_not_finite_is_null(client, monkeypatch):
 async def test_the_openapi_description_is_complete(client):
     described = (await client.get("/openapi.json")).json()
     paths = described["paths"]
-    models = {"/v1/models", "/v1/models/{model_id}"}
+    models = {"/v1/models", "/v1/models/{model_id}", "/v1/responses"}
     sessions = {"/v1/ttft/sessions", "/v1/ttft/sessions/{session_id}"}
     assert {*paths} == {CHAT, TEXT, "/v1/embeddings", *models, *sessions, "/health", "/metrics"}
     responses = paths[CHAT]["post"]["responses"]

@@ -10,7 +10,7 @@ import pytest
 
 from langchain_sift.errors import EngineOverloaded
 from langchain_sift.serving.error_responses import failure_of
-from langchain_sift.serving.streams import Merged, event_stream
+from langchain_sift.serving.streams import Merged, ServerEvent, event_stream
 
 SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": []}
 
@@ -46,7 +46,7 @@ async def respond(source, client, status_seconds=0.01, comment_seconds=0.01):
         source,
         status_seconds=status_seconds,
         comment_seconds=comment_seconds,
-        failure_of=failure_of,
+        on_error=lambda error: ServerEvent(failure_of(error).body()),
     )
     await response(SCOPE, client.receive, client.send)
 
@@ -54,9 +54,9 @@ async def respond(source, client, status_seconds=0.01, comment_seconds=0.01):
 async def test_headers_and_comments_come_while_the_source_is_silent():
     ready, client = asyncio.Event(), Client()
 
-    async def source() -> AsyncGenerator[bytes]:
+    async def source() -> AsyncGenerator[ServerEvent]:
         await ready.wait()
-        yield b"1"
+        yield ServerEvent(b"1")
 
     task = asyncio.ensure_future(respond(source(), client))
     await client.until(lambda client: client.body.count(b":") >= 3)
@@ -68,9 +68,9 @@ async def test_headers_and_comments_come_while_the_source_is_silent():
 
 
 async def test_an_error_before_the_headers_is_raised():
-    async def source() -> AsyncGenerator[bytes]:
+    async def source() -> AsyncGenerator[ServerEvent]:
         raise EngineOverloaded("full")
-        yield b""
+        yield ServerEvent(b"")
 
     with pytest.raises(EngineOverloaded):
         await respond(source(), Client(), status_seconds=60)
@@ -79,10 +79,10 @@ async def test_an_error_before_the_headers_is_raised():
 async def test_an_error_after_the_headers_is_the_last_event():
     ready, client = asyncio.Event(), Client()
 
-    async def source() -> AsyncGenerator[bytes]:
+    async def source() -> AsyncGenerator[ServerEvent]:
         await ready.wait()
         raise EngineOverloaded("full")
-        yield b""
+        yield ServerEvent(b"")
 
     task = asyncio.ensure_future(respond(source(), client))
     await client.until(lambda client: client.status)
@@ -98,10 +98,10 @@ async def test_an_error_after_the_headers_is_the_last_event():
 async def test_a_client_that_leaves_closes_the_source(begun):
     closed, client = asyncio.Event(), Client()
 
-    async def source() -> AsyncGenerator[bytes]:
+    async def source() -> AsyncGenerator[ServerEvent]:
         try:
             await asyncio.Event().wait()
-            yield b""
+            yield ServerEvent(b"")
         finally:
             closed.set()
 

@@ -1,0 +1,165 @@
+"""Add the routes that need the model: chats, texts, responses and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from langchain_sift.errors import RequestTimeout
+from langchain_sift.serving.admitted import AdmittedRequest
+from langchain_sift.serving.completions import Completions
+from langchain_sift.serving.error_responses import (
+    Failure,
+    RequestRejected,
+    client_timeout,
+    failure_of,
+    timeout_failure,
+)
+from langchain_sift.serving.metrics import Metrics
+from langchain_sift.serving.middleware import log_failure
+from langchain_sift.serving.options import TTFTOptions
+from langchain_sift.serving.request_parts import StreamOptions
+from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
+from langchain_sift.serving.response_objects import ResponseObject
+from langchain_sift.serving.response_requests import ResponseRequest
+from langchain_sift.serving.responses import ChatCompletion, Chunk, Completion
+from langchain_sift.serving.service import Service
+from langchain_sift.serving.session_routes import ErrorResponses
+from langchain_sift.serving.streams import ServerEvent, event_stream
+from langchain_sift.serving.text_embeddings import EmbeddingList, EmbeddingRequest, embed
+
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, or [DONE]."}},
+    "required": ["data"],
+}
+
+
+def add_answer_routes(
+    app: FastAPI, service: Service, metrics: Metrics, *, errors: ErrorResponses
+) -> None:
+    """Add the routes to an application.
+
+    Args:
+        app: The application.
+        service: The service.
+        metrics: Counters of answers.
+        errors: The descriptions of error responses.
+    """
+    completions = Completions(service, metrics)
+    responses: ErrorResponses = {
+        **errors,
+        200: {
+            "description": "The answer, or with `stream` its chunks as server-sent events.",
+            "content": {"text/event-stream": {"itemSchema": _EVENT}},
+        },
+    }
+
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
+    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+        """Continue a conversation."""
+        admitted = _admitted_request(request, body.model, service)
+        with client_timeout(body.ttft):
+            if body.stream:
+                return await _stream_response(
+                    service, _chunks(completions.chat_stream(body, admitted)), body.ttft
+                )
+            return json_response(await completions.chat(body, admitted))
+
+    @app.post("/v1/completions", response_model=Completion, responses=responses)
+    async def text_completions(body: CompletionRequest, request: Request) -> Response:
+        """Continue a text."""
+        admitted = _admitted_request(request, body.model, service)
+        with client_timeout(body.ttft):
+            if body.stream:
+                return await _stream_response(
+                    service, _chunks(completions.text_stream(body, admitted)), body.ttft
+                )
+            return json_response(await completions.text(body, admitted))
+
+    _add_response_route(app, service, completions, responses)
+
+    @app.post("/v1/embeddings", response_model=EmbeddingList, responses=errors)
+    async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
+        """Embed texts with the hidden states of the model."""
+        admitted = _admitted_request(request, body.model, service)
+        return json_response(await embed(body, admitted.view))
+
+
+def _add_response_route(
+    app: FastAPI, service: Service, completions: Completions, responses: ErrorResponses
+) -> None:
+    @app.post("/v1/responses", responses=responses)
+    async def create_response(body: ResponseRequest, request: Request) -> Response:
+        """Continue a conversation, by OpenAI's newer API; the server keeps no conversation."""
+        admitted = _admitted_request(request, body.model, service)
+        chat, built = body.chat(), ResponseObject(body)
+        with client_timeout(body.ttft):
+            if body.stream:
+                options = StreamOptions(include_usage=True)
+                chat = chat.model_copy(update={"stream": True, "stream_options": options})
+                events = built.events(completions.chat_stream(chat, admitted))
+                return await _stream_response(service, events, body.ttft, built.error)
+            whole = built.whole(await completions.chat(chat, admitted))
+        return Response(to_json(whole, inf_nan_mode="null"), media_type="application/json")
+
+
+def _error_event(failure: Failure) -> ServerEvent:
+    return ServerEvent(failure.body())
+
+
+async def _stream_response(
+    service: Service,
+    events: AsyncGenerator[ServerEvent],
+    options: TTFTOptions | None,
+    on_error: Callable[[Failure], ServerEvent] = _error_event,
+) -> Response:
+    """Return the response with a stream of events."""
+    settings = service.settings
+    return await event_stream(
+        events,
+        status_seconds=settings.status_seconds,
+        comment_seconds=settings.comment_seconds,
+        on_error=lambda error: on_error(_stream_failure(options, error)),
+    )
+
+
+def _admitted_request(request: Request, model: str, service: Service) -> AdmittedRequest:
+    check_model(model, service)
+    admitted: AdmittedRequest = request.state.admitted
+    return admitted
+
+
+def check_model(name: str, service: Service) -> None:
+    """Reject the name of a model that is not served."""
+    served = service.settings.model_id
+    if name != served:
+        message = f"unknown model: this server serves {served!r}"
+        raise RequestRejected(Failure(HTTPStatus.NOT_FOUND, message, "model_not_found", "model"))
+
+
+def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
+    """Return what a client is told of an error in a stream."""
+    if isinstance(error, RequestTimeout):
+        return timeout_failure(error, options)
+    failure = failure_of(error)
+    log_failure(error, failure)
+    return failure
+
+
+def json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
+    """Return the response with a body."""
+    # Serialized by pydantic: it writes a loss that is NaN as null, unlike the `json` module.
+    return Response(model.model_dump_json(), status, media_type="application/json")
+
+
+async def _chunks(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[ServerEvent]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            yield ServerEvent(to_json(chunk, inf_nan_mode="null"))
