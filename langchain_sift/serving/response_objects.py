@@ -130,11 +130,10 @@ class ResponseObject:
             yield self._event(f"{kind}.done", arguments=arguments, name=whole["name"], **named)
             yield self._event("response.output_item.done", item=whole, **place)
 
-    def _part(self) -> dict[str, Any]:
+    def _part(self) -> Any:
         """Return the content of the open item."""
         content: Any = self._output[-1]["content"]
-        part: dict[str, Any] = content[0]
-        return part
+        return content[0]
 
     def _is_open(self) -> bool:
         return bool(self._output) and self._output[-1].get("status") == "in_progress"

@@ -121,7 +121,7 @@ class ResponseText(Strict):
 
 
 class ResponseReasoning(Strict):
-    """How much the model reasons."""
+    """The amount of reasoning."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     summary: str | None = Field(default=None, description="Ignored.")
