@@ -11,7 +11,13 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from langchain_sift.checks import check_integer
-from langchain_sift.errors import ArgumentError, CorpusError, MissingExtraError, require
+from langchain_sift.errors import (
+    ArgumentError,
+    CorpusError,
+    MissingExtraError,
+    SIFTError,
+    require,
+)
 from langchain_sift.indexing.files import Part, read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import (
@@ -167,21 +173,38 @@ def read_chunks(
     empty = []
     for file in files:
         try:
-            parts = read_file(file, reading, readers)
+            parts, pieces = _read(file, reading, readers, chunking, origin)
         except (CorpusError, MissingExtraError) as error:
             if strict:
                 raise
             named = isinstance(error, CorpusError)
             unreadable[file.full_path] = str(error) if named else f"{file.path}: {error}"
         else:
-            documents += len(parts)
-            chunks += split(file, parts, chunking, origin)
+            documents += parts
+            chunks += pieces
             if not parts:
                 empty.append(str(file.path))
         on_file()
     return ReadFiles(
         tuple(chunks), len(files) - len(unreadable), documents, unreadable, tuple(empty)
     )
+
+
+def _read(
+    file: SourceFile,
+    reading: Reading,
+    readers: Mapping[str, Reader],
+    chunking: Chunking,
+    origin: Origin,
+) -> tuple[int, list[Document]]:
+    """Return the number of documents of a file, and their chunks."""
+    try:
+        parts = read_file(file, reading, readers)
+        return len(parts), split(file, parts, chunking, origin)
+    except SIFTError:
+        raise
+    except Exception as error:  # a file that no reader expects must not end the run
+        raise CorpusError(f"{file.path}: cannot be read ({type(error).__name__})") from error
 
 
 def split(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from langchain_core.embeddings import Embeddings
 
+from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.chroma_collections import embeddings_for
 from langchain_sift.indexing.chunks import Chunking, Origin, ReadFiles, read_chunks
 from langchain_sift.indexing.folders import FolderRules, FoundFiles, find_files
@@ -105,6 +106,8 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
     known = [file for file in known_files(where, name) if file.origin == origin]
     found = find_files(paths, endings=tuple(settings.readers), rules=settings.rules)
     found.check(lambda root: any(file.is_in([root]) for file in known))
+    if settings.strict and found.problems:
+        raise CorpusError(found.problems[0])
     read = _read(found, settings, settings.lengths.chunking(lambda: loaded(named)), progress)
     if not any(file.is_in(found.roots) for file in known):
         read.check()

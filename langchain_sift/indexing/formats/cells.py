@@ -1,4 +1,4 @@
-"""Give the cells of a table their types: numbers, dates and texts."""
+"""Give the cells of a table their types: numbers, truth values, dates and texts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,43 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-Cell = str | int | float | datetime | None
+Cell = str | bool | int | float | datetime | None
 
 # Not 007 and +49: a code with a leading zero, or a telephone number, is a text.
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,2})?")
 _DECIMAL_COMMA = re.compile(r"-?(0|[1-9]\d*)(,\d+)?")
+_TRUTH = re.compile("true|false", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
 )
 
 
-def typed(cells: Sequence[str]) -> list[Cell]:
-    """Return the cells of a column as integers, floats or dates, if all of them are.
+def typed(cells: Sequence[str], *, decimal_comma: bool = False) -> list[Cell]:
+    """Return the cells of a column as integers, floats, truth values or dates, if all of them are.
 
     Cells of space are missing values then. A column of anything else stays as it is.
+
+    Args:
+        cells: The cells.
+        decimal_comma: True if 1,5 may be a number. Where a comma divides cells, 1,500 may be
+            another one.
     """
     stripped = [cell.strip() for cell in cells]
     filled = [cell for cell in stripped if cell]
     if not filled:
         return list(cells)
-    for form, convert in _TYPES:
+    for form, convert in (*_TYPES, *([(_DECIMAL_COMMA, _decimal)] if decimal_comma else [])):
         if all(form.fullmatch(cell) for cell in filled):
             try:
                 return [convert(cell) if cell else None for cell in stripped]
             except ValueError:  # such as the 30th of February
                 break
     return list(cells)
+
+
+def _truth(cell: str) -> bool:
+    return cell.lower() == "true"
 
 
 def _decimal(cell: str) -> float:
@@ -42,7 +52,7 @@ def _decimal(cell: str) -> float:
 _TYPES: Sequence[tuple[re.Pattern[str], Callable[[str], Cell]]] = (
     (_INTEGER, int),
     (_DECIMAL, float),
-    (_DECIMAL_COMMA, _decimal),
+    (_TRUTH, _truth),
     (_DATE, datetime.fromisoformat),
 )
 

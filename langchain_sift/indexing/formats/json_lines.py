@@ -40,8 +40,8 @@ def _record(row: dict[str, object], reading: Reading, unit: str, number: int) ->
     keys = [key for key in reading.text_keys if isinstance(row.get(key), str)]
     keys = keys or [next(key for key in TEXT_KEYS if isinstance(row.get(key), str))]
     others = {key: value for key, value in row.items() if key not in keys}
-    inner = row.get("metadata") if keys == ["page_content"] else None
-    if isinstance(inner, dict):  # a document of LangChain's
+    inner = others.get("metadata")
+    if isinstance(inner, dict):  # as in documents of LangChain's
         others = {**inner, **{key: value for key, value in others.items() if key != "metadata"}}
     return Record("\n".join(str(row[key]) for key in keys), others, unit, number)
 

@@ -20,11 +20,10 @@ _PEOPLE = ("from", "to", "cc")
 def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the subject and the body of an `.eml` file; its plain text if it has several forms."""
     del reading
-    content = read_bytes(path)
+    message = message_from_bytes(read_bytes(path), policy=default)
+    if not message.keys() or not isinstance(message, EmailMessage):
+        raise CorpusError(f"{path}: not a mail: it has no header")
     try:
-        message = message_from_bytes(content, policy=default)
-        if not message.keys() or not isinstance(message, EmailMessage):
-            raise CorpusError(f"{path}: not a mail: it has no header")
         yield Record("\n\n".join(filter(None, _texts(message))), _fields(message))
     except (LookupError, ValueError, AttributeError) as error:  # headers that break their parser
         raise CorpusError(

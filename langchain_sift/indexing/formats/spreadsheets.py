@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
@@ -23,8 +24,9 @@ def read_spreadsheet(path: Path, reading: Reading) -> Iterator[Record]:
 
     content = read_bytes(path)
     try:
-        book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        sheets = {sheet.title: [*sheet.iter_rows(values_only=True)] for sheet in book.worksheets}
+        with warnings.catch_warnings(action="ignore"):  # of colours and forms that are left out
+            book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            sheets = {one.title: [*one.iter_rows(values_only=True)] for one in book.worksheets}
     except Exception as error:  # a damaged archive breaks its reader in many ways
         raise CorpusError(
             f"{path}: not a spreadsheet that can be read ({type(error).__name__}): save it again"

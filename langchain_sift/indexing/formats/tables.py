@@ -63,7 +63,9 @@ class Table:
 
 def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of a CSV file: of its text columns, else of all columns."""
-    (_, header), *rows = _rows(path, read_text(path, reading.encoding)) or [(0, [])]
+    text = read_text(path, reading.encoding)
+    delimiter, _ = _without_separator_line(text)
+    (_, header), *rows = _rows(path, text) or [(0, [])]
     names = [name.strip() for name in header]
     for line, cells in rows:
         if len(cells) > len(names):
@@ -74,16 +76,20 @@ def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     if not names:
         return
     table = Table.of(path, names, reading.text_keys)
-    yield from table.records(_typed_rows([cells for _, cells in rows], table))
+    typed_rows = _typed_rows([cells for _, cells in rows], table, decimal_comma=delimiter == ";")
+    yield from table.records(typed_rows)
 
 
-def _typed_rows(rows: Sequence[Sequence[str]], table: Table) -> list[list[object]]:
+def _typed_rows(
+    rows: Sequence[Sequence[str]], table: Table, *, decimal_comma: bool
+) -> list[list[object]]:
     """Return the rows with typed cells, except those of the text; rows without one stay texts."""
     made: list[list[object]] = [list(row) for row in rows]
     for n in range(len(table.names)) if table.columns else ():
         if n not in table.columns:
             owners = [row for row in made if n < len(row)]
-            for row, cell in zip(owners, typed([str(row[n]) for row in owners]), strict=True):
+            cells = typed([str(row[n]) for row in owners], decimal_comma=decimal_comma)
+            for row, cell in zip(owners, cells, strict=True):
                 row[n] = cell
     return made
 
@@ -98,14 +104,9 @@ def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    first, _, rest = text.partition("\n")
-    skipped = 0
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:
-        delimiter = first.strip()[4:] or "\t"  # a tab at the end is stripped
-        text, skipped = rest, 1
-    else:
-        delimiter = _delimiter_of(text)
-    lines = io.StringIO(text, newline="")
+    delimiter, table = _without_separator_line(text)
+    skipped = int(len(table) < len(text))
+    lines = io.StringIO(table, newline="")
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         with _long_cells():
@@ -115,6 +116,15 @@ def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
             f"{path}, line {reader.line_num + skipped}: not CSV ({error}): double a quotation mark "
             "within a cell"
         ) from error
+
+
+def _without_separator_line(text: str) -> tuple[str, str]:
+    """Return the delimiter of a table, and the table without the line that names it, "sep=;"."""
+    first, _, rest = text.partition("\n")
+    line = first.strip().lower()
+    if line.startswith("sep=") and len(line) <= 5:
+        return line[4:] or "\t", rest  # a tab at the end is stripped
+    return _delimiter_of(text), text
 
 
 def _delimiter_of(text: str) -> str:

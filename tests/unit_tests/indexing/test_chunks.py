@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.chunks import Chunking, Origin, read_chunks, split
 from langchain_sift.indexing.files import Part, read_file
 from langchain_sift.indexing.folders import SourceFile, find_files
+from langchain_sift.indexing.formats import READERS, Reading, Record
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.row_ids import RowId, file_digest
 
@@ -187,6 +189,22 @@ def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
         "not JSON (Expecting property name enclosed in double quotes",
     ]
     assert read.empty == (str(tmp_path / "d.pdf"),)
+
+
+def test_an_error_that_no_reader_expects_does_not_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("rice")
+    (tmp_path / "b.bad").write_text("wheat")
+    files = find_files([tmp_path], endings=(".txt", ".bad")).files
+
+    def broken(_: Path, __: Reading) -> Iterator[Record]:
+        raise ZeroDivisionError
+
+    readers = {**READERS, ".bad": broken}
+    read = read_chunks(files, Chunking(), readers=readers)
+    assert texts_of(list(read.chunks)) == ["rice"]
+    assert [*read.unreadable.values()] == [
+        f"{tmp_path / 'b.bad'}: cannot be read (ZeroDivisionError)"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,8 @@ def test_columns_of_numbers_and_dates_keep_their_types(tmp_path: Path) -> None:
     }
     assert (second["whole"], second["part"], second["comma"]) == (-20, 2000.0, 2.0)
     assert third == {"code": "", "mixed": "", "none": "", "source": "a.csv:3", "row": 3}
+    (english,) = metadata_of(read(tmp_path, "b.csv", 'text,sum,fresh\na,"1,500",TRUE\n'))
+    assert (english["sum"], english["fresh"]) == ("1,500", True)
 
 
 def test_the_text_is_in_the_columns_and_keys_that_are_named(tmp_path: Path) -> None:
@@ -187,6 +189,7 @@ def test_documents_of_langchain_are_read_with_their_metadata(tmp_path: Path) -> 
     rows = [
         {"page_content": "rice", "metadata": {"source": "book", "page": 3}, "type": "Document"},
         {"content": "wheat", "author": {"name": "Ada", "tags": ["x", "y"]}, "scores": [1, 0.5]},
+        {"text": "oats", "metadata": {"tenant": "a", "year": 1}, "year": 2},
         {
             "text": "corn",
             "content": "other",
@@ -196,8 +199,9 @@ def test_documents_of_langchain_are_read_with_their_metadata(tmp_path: Path) -> 
         },
     ]
     documents = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
-    assert texts_of(documents) == ["rice", "wheat", "corn"]
-    first, second, third = metadata_of(documents)
+    assert texts_of(documents) == ["rice", "wheat", "oats", "corn"]
+    first, second, oats, third = metadata_of(documents)
+    assert (oats["tenant"], oats["year"]) == ("a", 2)
     assert first == {"source": "book", "page": 3, "type": "Document", "line": 1}
     assert second["author.name"] == "Ada"
     assert (second["author.tags"], second["scores"]) == (["x", "y"], [1.0, 0.5])
