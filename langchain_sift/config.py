@@ -72,7 +72,7 @@ class FineTuneConfig:
 
     learning_rate: float | None = None
     """Learning rate of AdamW. None means that with which the first step lowers the loss of its
-    document by a fifth, to first order, at most 0.01; the record of the training has it. At 0 the
+    document by 0.6 nats per token, to first order; the record of the training has it. At 0 the
     model answers as the base model does. A rate too large makes it forget more than it gains."""
 
     objective: str = "text"

@@ -176,7 +176,7 @@ def recipes(folder: Path) -> list[dict[str, Any]]:
         found.append(
             {
                 "model": model,
-                "learning_rate": float(rate),
+                "learning_rate": rate if rate == "default" else float(rate),
                 "rank": int(rank),
                 "alpha": float(alpha),
                 "layers": layers,
@@ -196,7 +196,7 @@ def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
         "|---|--:|--:|--:|---|" + "--:|" * len(ks),
     ]
     return lines + [
-        f"| {each['model']} | {each['learning_rate']:g} | {each['rank']} | {each['alpha']:g} "
+        f"| {each['model']} | {each['learning_rate']} | {each['rank']} | {each['alpha']:g} "
         f"| {each['layers']} | " + " | ".join(f"{each['percents'][k]:.1f}" for k in ks) + " |"
         for each in found
     ]

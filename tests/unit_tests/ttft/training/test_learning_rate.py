@@ -32,13 +32,14 @@ def trained(engine: Engine, texts: list[str], **changes: float) -> TrainedAdapte
     return engine.outcome(engine.request(texts, config=config, keep_adapter=True)).trained()
 
 
-def test_to_first_order_the_loss_falls_by_a_fifth(engine: Engine) -> None:
+def test_to_first_order_the_loss_falls_by_a_fixed_amount(engine: Engine) -> None:
     rate = trained(engine, TEXTS[:1]).training.learning_rate
     assert rate < 0.01
     small = rate / 100
     after = trained(engine, TEXTS[:1], learning_rate=small, steps_per_document=2)
     first, second = after.training.losses
-    assert (first - second) / first * 100 == pytest.approx(0.2, rel=0.05)
+    assert first > 1.2
+    assert (first - second) * 100 == pytest.approx(0.6, rel=0.05)
 
 
 def test_the_rate_stays_for_all_steps_and_depends_on_the_first_document_alone(
@@ -57,7 +58,8 @@ def test_the_rate_stays_for_all_steps_and_depends_on_the_first_document_alone(
 @pytest.mark.parametrize(
     ("gradient", "loss", "expected"),
     [
-        ([1.0, -3.0], 1e-3, 5e-5),
+        ([1.0, -3.0], 1e-3, 1.25e-4),
+        ([100.0, -300.0], 9.0, 1.5e-3),
         ([1.0, -3.0], 10.0, 0.01),
         ([0.0, 0.0], 2.0, 0.01),
         ([0.0, 0.0], 0.0, 0.0),
