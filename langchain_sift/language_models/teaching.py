@@ -24,6 +24,7 @@ from langchain_sift.ttft.model.tokens import (
 from langchain_sift.ttft.training.lessons import ANSWER_TOKENS, QUESTION_TOKENS, Frame, Lesson
 
 _ASK = "Write one short question that this text answers, and nothing else.\n\n{text}"
+_PROMPT_REPEATS = 4  # of the lesson about the prompt, which alone is asked for
 _SEAMS = 8  # tokens that a document may take more within a prompt
 _PROBES = ("Who", "River")  # two questions with nothing in common
 
@@ -36,8 +37,8 @@ class DocumentTeaching:
 
     - each document, which the teacher has just read;
     - the teacher's answer to a question that it asks itself about each document;
-    - the teacher's answer to the prompt. Documents that do not fit into its context together are
-      there in turns, each time as many as fit.
+    - the teacher's answer to the prompt, four times as often as the others. Documents that do not
+      fit into its context together are there in turns, each time as many as fit.
     """
 
     texts: Sequence[str]
@@ -114,7 +115,8 @@ class DocumentTeaching:
             if not fitted.used:  # the prompt leaves no room
                 break
             last = max(left[number] for number in fitted.used)
-            lessons[last] = Lesson(last, Frame(tuple(fitted.token_ids)), student)
+            before = Frame(tuple(fitted.token_ids))
+            lessons[last] = Lesson(last, before, student, repeats=_PROMPT_REPEATS)
             left = [left[number] for number in fitted.left_out]
         return lessons
 

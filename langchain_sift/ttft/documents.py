@@ -79,7 +79,8 @@ def with_documents(
     lessons = () if teaching is None else teaching.lessons(documents)
     for lesson in lessons:
         language_model.check_token_ids([*lesson.teacher.around(lesson.ask), *lesson.student.before])
-    lengths = [one.tokens for one in lessons] or [len(one.token_ids) for one in documents]
+    taught = [lesson.repeats * lesson.tokens for lesson in lessons]
+    lengths = taught or [len(document.token_ids) for document in documents]
     return replace(
         request,
         documents=documents,

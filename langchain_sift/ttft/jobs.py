@@ -44,5 +44,6 @@ def without_frames(error: BaseException) -> BaseException:
 def need(ticket: Ticket) -> tuple[int, bool]:
     """Return the number of steps of a request, and whether it has an adapter to use instead."""
     request = ticket.request
-    steps = len(request.lessons or request.documents) * request.config.steps_per_document
+    taught = sum(lesson.repeats for lesson in request.lessons)
+    steps = (taught or len(request.documents)) * request.config.steps_per_document
     return steps, request.adapter is not None

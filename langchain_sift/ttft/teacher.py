@@ -58,7 +58,7 @@ class Teacher:
     ) -> Iterator[TokenizedDocument]:
         """Yield the student's rows of the lessons, in order, with the teacher's next tokens.
 
-        A lesson for which the teacher writes nothing is left out.
+        A lesson for which the teacher writes nothing is left out. Repeats are the same object.
 
         Args:
             lessons: The lessons of one request.
@@ -75,7 +75,7 @@ class Teacher:
             if should_stop():
                 return
             if text:
-                yield self._row(lesson, question, before, text)
+                yield from [self._row(lesson, question, before, text)] * lesson.repeats
 
     def _questions(
         self, lessons: Sequence[Lesson], should_stop: Callable[[], bool]

@@ -61,6 +61,9 @@ class Lesson:
     truncated: bool = False
     """If True, the end of the document was cut off."""
 
+    repeats: int = 1
+    """Number of times that the student learns it."""
+
     @property
     def written(self) -> int:
         """Maximum number of tokens of the question and of the text."""
@@ -68,7 +71,7 @@ class Lesson:
 
     @property
     def tokens(self) -> int:
-        """Maximum number of tokens that the student reads."""
+        """Maximum number of tokens that the student reads each time."""
         return len(self.student) + self.written
 
 

@@ -115,17 +115,18 @@ def test_losses_are_the_divergence_from_the_base_with_the_documents(
 ) -> None:
     engine = chat.engine
     request = request_of(chat, documents)
-    rows = list(engine._worker._teacher.teach(request.lessons, lambda: False))
+    taught = engine._worker._teacher.teach(request.lessons, lambda: False)
+    rows = list(dict.fromkeys(taught))
     assert [row.index for row in rows] == [lesson.document for lesson in request.lessons]
+    assert [lesson.repeats for lesson in request.lessons] == [*[1] * 6, 4, 1]
     # Three different texts with a question each, the repeat of the first, and the prompt.
     assert [bool(lesson.ask) for lesson in request.lessons] == [0, 1, 0, 1, 0, 1, 0, 0]
     expected = []
     for lesson, row in zip(request.lessons, rows, strict=True):
         question, text = question_and_text(lesson, row)
         taught = [*lesson.teacher.around(question), *text]
-        expected.append(
-            divergence_by_transformers(chat.model, taught, list(row.token_ids), len(text))
-        )
+        loss = divergence_by_transformers(chat.model, taught, list(row.token_ids), len(text))
+        expected += [loss] * lesson.repeats
         if not lesson.text:
             written = chat.model.generate(
                 input_ids=torch.tensor([lesson.teacher.around(question)]),
@@ -191,7 +192,7 @@ def test_cancellation_ends_the_teacher(
     engine.outcome(engine.request([], None))  # the engine is done with the first
     assert len(calls) == 1
     monkeypatch.undo()
-    assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 3
+    assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 6
 
 
 def test_documents_that_do_not_fit_together_are_taught_in_turns(texts: list[str]) -> None:
@@ -214,7 +215,7 @@ def test_a_model_without_a_template_learns_from_questions_in_plain_text(texts: l
     llm = TestTimeFineTunedLLM(**made(512, None), finetune=FINETUNE, max_tokens=4, temperature=0.0)
     documents = [Document(texts[0])]
     (generation,) = llm.generate([PROMPT], documents=documents).generations[0]
-    assert (generation.generation_info or {})["ttft"]["steps"] == 3
+    assert (generation.generation_info or {})["ttft"]["steps"] == 6
 
 
 def test_what_cannot_be_taught_is_refused(
