@@ -158,6 +158,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.indexing.formats import Reading
         from langchain_sift.indexing.loaders import readers_with
         from langchain_sift.indexing.named_objects import load_embeddings
+        from langchain_sift.indexing.text_limits import text_limits
         from langchain_sift.indexing.token_lengths import ChunkLengths
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
@@ -171,6 +172,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             origin=Origin.parse(origin),
             strict=strict,
             keep_removed=keep_removed,
+            limits=text_limits,
         )
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())

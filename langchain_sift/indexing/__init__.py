@@ -10,6 +10,7 @@
 | `beir.py` | find the files of a test collection in the format of BEIR |
 | `chunks.py` | split documents, with their positions |
 | `token_lengths.py` | measure texts in the tokens of their embeddings |
+| `text_limits.py` | read how much of a text embeddings take, without their weights |
 | `row_ids.py` | name rows by text, file and metadata |
 | `chroma_clients.py` | connect to a folder or a server |
 | `companions.py` | keep data of a collection in collections beside it |

@@ -43,6 +43,10 @@ class FileSettings:
     keep_removed: bool = False
     """If True, delete no row."""
 
+    limits: Callable[[str], object] = lambda _: None
+    """Returns how much of a text the embeddings of a name take, as `text_limits` does, without
+    loading them. None means that they are loaded to tell it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -108,7 +112,12 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
     found.check(lambda root: any(file.is_in([root]) for file in known))
     if settings.strict and found.problems:
         raise CorpusError(found.problems[0])
-    read = _read(found, settings, settings.lengths.chunking(lambda: loaded(named)), progress)
+    read = _read(
+        found,
+        settings,
+        settings.lengths.chunking(lambda: settings.limits(named) or loaded(named)),
+        progress,
+    )
     if not any(file.is_in(found.roots) for file in known):
         read.check()
 

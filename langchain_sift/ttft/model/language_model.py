@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +20,23 @@ from langchain_sift.errors import ArgumentError
 
 # Names of the context length in configurations; GPT-2's own is an alias of the first.
 _CONTEXT_LENGTHS = ("max_position_embeddings", "seq_length", "max_seq_len")
+
+
+def context_length_of(config: PreTrainedConfig, name: str) -> int:
+    """Return the maximum number of tokens that a model attends to, from its configuration.
+
+    Raises:
+        ArgumentError: If the configuration has no such number.
+    """
+    text = config.get_text_config()
+    for key in _CONTEXT_LENGTHS:
+        length = getattr(text, key, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    raise ArgumentError(
+        f"the configuration of {name} has no context length: set "
+        "model.config.max_position_embeddings and pass the loaded model"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +104,7 @@ class LanguageModel:
         Raises:
             ArgumentError: If the configuration has no such number.
         """
-        config = self.model.config.get_text_config()
-        for key in _CONTEXT_LENGTHS:
-            length = getattr(config, key, None)
-            if isinstance(length, int) and length > 0:
-                return length
-        raise ArgumentError(
-            f"the configuration of {self.name} has no context length: set "
-            "model.config.max_position_embeddings and pass the loaded model"
-        )
+        return context_length_of(self.model.config, self.name)
 
     @functools.cached_property
     def fingerprint(self) -> str:

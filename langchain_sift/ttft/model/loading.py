@@ -144,7 +144,7 @@ def load_language_model(
     if tokenizer is None:
         # From the folder of the weights: the hub may have another revision by now.
         origin = str(weights.name_or_path), place.gguf_file
-        tokenizer = _tokenizers.get(origin, lambda: _load_tokenizer(name, *origin))
+        tokenizer = _tokenizers.get(origin, lambda: load_tokenizer(name, *origin))
     asked = None if device is None else str(target)
     return LanguageModel(name, weights, tokenizer, quantization, again, asked)
 
@@ -267,17 +267,17 @@ def _check_complete(
         )
 
 
-def _load_tokenizer(name: str, folder: str, gguf_file: str | None) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, folder: str, gguf_file: str | None) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model, from the folder of its files."""
     with _load_errors(f"the tokenizer of {name!r}"):
         options = {} if gguf_file is None else {"gguf_file": gguf_file}
         if gguf_file is not None:
             check_tokenizer(Path(folder, gguf_file))
         elif (adapter := find_adapter(Path(folder))) and not adapter.has_tokenizer:
             base = parse_name(adapter.base)
-            return _load_tokenizer(name, folder_of(base, adapter.base_revision), base.gguf_file)
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, **options
-        )
+            return load_tokenizer(name, folder_of(base, adapter.base_revision), base.gguf_file)
+        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
+    tokenizer: PreTrainedTokenizerBase = loaded
     return tokenizer
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import chromadb
 import pytest
@@ -102,7 +103,9 @@ def test_files_of_every_format_are_indexed_once(
     ]
     assert rows == expected
 
-    again = last_line(run(*command[:3]))
+    with mock.patch("langchain_sift.indexing.named_objects.load_embeddings") as loading:
+        again = last_line(run(*command[:3]))
+    loading.assert_not_called()
     assert (again["added"], again["unchanged"]) == (0, 8)
     (folder / "h.txt").write_text("One more fact.", encoding="utf-8")
     (folder / "b.txt").write_text("A river carries stones.\n", encoding="utf-8")

@@ -311,6 +311,7 @@ def test_mail_is_read_with_its_header(tmp_path: Path) -> None:
     assert texts_of(read(tmp_path, "b.eml", html)) == ["caf\xe9\n\na\nb"]
 
 
+@pytest.mark.slow
 def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
     facts = ["Rice grows.", "Wheat grows."]
     for name in ("letter.docx", "show.pptx", "notebook.ipynb"):
@@ -401,6 +402,7 @@ def without_templates(markup: str) -> str:
     return "".join(kept)
 
 
+@pytest.mark.slow
 def test_the_time_for_a_page_is_linear_in_its_length(tmp_path: Path) -> None:
     """Many <br> and many other elements: a parser that looks for each among all takes minutes."""
     (document,) = read(tmp_path, "a.html", "<p>x<br>y</p>" * 50_000)

@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Pooling, T
 from transformers import BertConfig, BertModel
 from typer.testing import CliRunner, Result
 
+from langchain_sift import HiddenStateEmbeddings
 from langchain_sift.cli import app
 from langchain_sift.errors import MissingExtraError, ModelLoadError
 from langchain_sift.indexing import index_documents
@@ -28,6 +29,7 @@ from langchain_sift.indexing.sentence_embeddings import (
     SentenceTransformerEmbeddings,
     is_sentence_transformer,
 )
+from langchain_sift.indexing.text_limits import text_limits
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -79,6 +81,23 @@ def test_vectors_are_those_of_the_library_with_the_prompts_of_the_model(
     assert embeddings.embed_documents([]) == []
     assert embeddings.max_length == 64
     assert embeddings.tokenizer("A river").input_ids
+
+
+def test_limits_are_known_without_the_weights(
+    model: Path, tiny_model_path: Path, texts: list[str]
+) -> None:
+    for path in (model, tiny_model_path):
+        loaded = load_embeddings(str(path))
+        embeddings = loaded if path == model else HiddenStateEmbeddings(loaded)
+        limits = text_limits(str(path))
+        if limits is None:  # this release of the library keeps its limit elsewhere
+            assert path == model
+            continue
+        assert limits.max_length == embeddings.max_length
+        for text in texts[:5]:
+            assert limits.tokenizer.encode(text) == embeddings.tokenizer.encode(text)
+    assert text_limits("own:Embeddings") is None
+    assert text_limits("./no-such-folder") is None
 
 
 def test_threads_get_the_same_vectors(model: Path, texts: list[str]) -> None:
