@@ -30,6 +30,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.server_addresses import blocking_timeout, is_http
 from langchain_sift.language_models.vllm_errors import (
     check_loaded,
     may_have_arrived,
@@ -83,7 +84,7 @@ class VLLMAdapters:
         Raises:
             ArgumentError: If the address is not an HTTP address or the timeout is not positive.
         """
-        if not _is_http(base_url):
+        if not is_http(base_url):
             raise ArgumentError(f"base_url must be as http://host:port/v1, got {base_url!r}")
         check_timeout("timeout", timeout)
         self.base_url = base_url.rstrip("/")
@@ -118,7 +119,8 @@ class VLLMAdapters:
         name, path = self._new_adapter()
         try:
             adapter.save(path)
-            with httpx.Client(**self._client_settings) as client:
+            timeout = blocking_timeout(self.base_url, self._timeout)
+            with httpx.Client(**{**self._client_settings, "timeout": timeout}) as client:
                 unload = functools.partial(client.post, _UNLOAD, json={"lora_name": name})
                 try:
                     with translate_errors(self.base_url, self._timeout):
@@ -278,13 +280,6 @@ def _adapter(outcome: Outcome) -> TrainedAdapter | None:
     if outcome.adapter is None:
         logger.warning("the base model answers: %s", outcome.training.fallback)
     return outcome.adapter
-
-
-def _is_http(url: str) -> bool:
-    try:
-        return httpx.URL(url).scheme in {"http", "https"}
-    except httpx.InvalidURL:
-        return False
 
 
 def _load_body(name: str, path: Path) -> dict[str, str]:

@@ -53,6 +53,7 @@ from langchain_sift.language_models.context import FittedPrompt, fit_documents, 
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
 from langchain_sift.language_models.sessions import alearn, check_adapter, learn
+from langchain_sift.language_models.synchronous import abandonable
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.token_logprobs import top_scores
 from langchain_sift.retrieval.copies import shared_parts
@@ -486,7 +487,9 @@ class TestTimeFineTuning(BaseModel):
             adapter=adapter,
             context=check_documents(call.get("context") or (), "context"),
             context_record=call.get("context_record"),
-            retriever=None if retriever is None else retriever_for("ttft", retriever),
+            retriever=None
+            if retriever is None
+            else abandonable(retriever_for("ttft", retriever), timeout),
             retrieval={name: call[name] for name in ("k", "filter") if name in call},
             finetune=replace(self.finetune, **finetune) if finetune else self.finetune,
             generation=self._generation_config(

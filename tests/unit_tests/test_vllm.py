@@ -27,6 +27,7 @@ from langchain_sift.errors import (
     GeneratorUnavailable,
     RequestTimeout,
 )
+from langchain_sift.language_models.server_addresses import blocking_timeout
 from langchain_sift.vllm import VLLMAdapters, create_vllm_chain
 
 QUESTION = "Who repairs the broken clock near the border?"
@@ -266,6 +267,16 @@ def test_a_folder_that_the_server_cannot_read_is_an_error(double, adapters, adap
 
 def _not_found(path):
     return f'{{"error": {{"message": "No adapter found for {path}"}}}}'.encode()
+
+
+def test_all_addresses_of_a_server_share_the_timeout(monkeypatch):
+    def resolve(host, port, **_):
+        assert (host, port) == ("gpu.example", 8000)
+        return [(None, None, 0, "", ("10.0.0.1", port)), (None, None, 0, "", ("fe80::1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    timeout = blocking_timeout("http://gpu.example:8000/v1", 8)
+    assert (timeout.connect, timeout.read) == (4, 8)
 
 
 def test_a_server_that_is_down_is_a_typed_error(adapter, tmp_path):

@@ -1,0 +1,30 @@
+"""Check the address of a server, and share a timeout among the addresses of its host."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+
+
+def is_http(url: str) -> bool:
+    """Return True for an HTTP address."""
+    try:
+        return httpx.URL(url).scheme in {"http", "https"}
+    except httpx.InvalidURL:
+        return False
+
+
+def blocking_timeout(url: str, seconds: float) -> httpx.Timeout:
+    """Return the timeout for a synchronous client: it gives each address the whole time to connect.
+
+    Args:
+        url: Address of the server.
+        seconds: Seconds until one of its addresses must connect, and then answer.
+    """
+    server = httpx.URL(url)
+    try:
+        count = len(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
+    except OSError:  # the request says so
+        count = 1
+    return httpx.Timeout(seconds, connect=seconds / max(1, count))
