@@ -6,6 +6,8 @@ SmolLM2-135M-Instruct, one thread, CPU seconds, the best of several runs that al
 
 - answers of one and of eight prompts, by `model.generate` and by the engine's own loop: with the
   base model, and with an adapter of rank 16 for each prompt;
+- the second question of a session, which neither retrieves nor trains, beside the same question to
+  the base model, both as calls of the chat model;
 - the score of a reference and an answer to a prompt of 900 tokens: one pass over the prompt, and
   two passes, as before;
 - the share of padding among the tokens of all passes of a comparison of five methods on eight
@@ -32,7 +34,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
 from record import write
 
-from langchain_sift import compare
+from langchain_sift import ChatTestTimeFineTuned, compare
 from langchain_sift.comparison.prompts import read_prompts
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
@@ -55,15 +57,19 @@ def packaged(package: str, *parts: str) -> str:
     return str(Path(spec.origin).parent.joinpath(*parts))
 
 
-def best_of(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def best_of(
+    ways: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.thread_time,
+) -> dict[str, float]:
     best = dict.fromkeys(ways, float("inf"))
     for way in ways.values():
         way()  # caches and first uses
     for _ in range(rounds):
         for name, way in ways.items():
-            began = time.thread_time()
+            began = clock()
             way()
-            best[name] = min(best[name], time.thread_time() - began)
+            best[name] = min(best[name], clock() - began)
     return {name: round(seconds, 3) for name, seconds in best.items()}
 
 
@@ -156,6 +162,42 @@ def answers(bench: Bench, tokens: int, rounds: int) -> dict[str, Any]:
     return found
 
 
+def second_question(language_model: LanguageModel, tokens: int, rounds: int) -> dict[str, Any]:
+    """Time a whole call of a chat model that has learned, and one of the base model."""
+    chat = ChatTestTimeFineTuned(
+        model=language_model.model,
+        tokenizer=language_model.tokenizer,
+        finetune=FineTuneConfig(lora_rank=RANK, max_length=256),
+        max_tokens=tokens,
+        temperature=0.0,
+    )
+    texts = Path("README.md").read_text(encoding="utf-8").split("\n\n")[:5]
+    documents = [Document(text) for text in texts if len(text) > 40]
+    question = "Write a long story about a clockmaker at the border who repairs one clock a day."
+    session = chat.learn(documents)
+    answers: dict[str, Any] = {}
+
+    def ask(name: str, model: Any, **call: Any) -> None:
+        answers[name] = model.invoke(question, **call)
+
+    seconds = best_of(
+        {
+            "base": lambda: ask("base", chat, documents=[]),
+            "session": lambda: ask("session", session),
+        },
+        rounds,
+        clock=time.process_time,  # the engine answers in a thread of its own
+    )
+    lengths = {name: a.usage_metadata["output_tokens"] for name, a in answers.items()}
+    return {
+        **seconds,
+        "session / base": round(seconds["session"] / seconds["base"], 2),
+        "tokens of the answers": lengths,
+        "the same as after learning anew": answers["session"].content
+        == chat.invoke(question, documents=documents).content,
+    }
+
+
 def count_padding() -> Counter[str]:
     """Count the tokens of all passes from now on, and those that are padding."""
     counts: Counter[str] = Counter()
@@ -218,6 +260,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--without-padding", action="store_true", help="skip the comparison")
+    parser.add_argument("--sessions", action="store_true", help="time only the second question")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -225,8 +268,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     for dtype in asked.dtype:
         language_model = load_language_model(path, dtype=dtype)
-        results[dtype] = answers(Bench(language_model, 8), asked.tokens, asked.rounds)
-    if not asked.without_padding:
+        session = second_question(language_model, asked.tokens, asked.rounds)
+        results[dtype] = {"second question of a session": session}
+        if not asked.sessions:
+            results[dtype] |= answers(Bench(language_model, 8), asked.tokens, asked.rounds)
+    if not (asked.without_padding or asked.sessions):
         results["compare"] = padding(language_model)
     sys.stdout.write(json.dumps(results, indent=1) + "\n")
     if asked.out is not None:

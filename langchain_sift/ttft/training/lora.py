@@ -11,31 +11,21 @@ no module has a current adapter that could be switched. The layers of a mixture 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
 from langchain_sift.errors import ArgumentError
+from langchain_sift.ttft.training.low_rank_products import (
+    AddUpdate,
+    SlotsInUse,
+    Updated,
+    outputs_of_one,
+    updated_outputs,
+)
 
 MIXED_ROWS = "this architecture mixes the rows of a batch: run its prompts one by one"
-
-
-@dataclass(frozen=True, slots=True)
-class SlotsInUse:
-    """The weights of an update in the slots in use, one row per slot, and their gradients."""
-
-    down: torch.Tensor
-    """A of all layers of the update, one above the other."""
-
-    ups: tuple[torch.Tensor, ...]
-    """B transposed, of each layer."""
-
-    down_gradient: torch.Tensor
-    up_gradients: tuple[torch.Tensor, ...]
 
 
 class LowRankUpdate:
@@ -72,11 +62,18 @@ class LowRankUpdate:
         """The slots in use. None means no slot."""
         self._inputs: torch.Tensor | None = None
         self._outputs: list[torch.Tensor | None] = []
+        self._are_plain: bool | None = None
+        # A and B transposed as matrices, if one slot is in use.
+        self._single: tuple[torch.Tensor, Sequence[torch.Tensor]] | None = None
 
     def use(self, slots: SlotsInUse | None) -> None:
         """Set the slots in use, and forget what was computed with others."""
         self.slots = slots
         self._inputs, self._outputs = None, []
+        self._are_plain = None
+        self._single = None
+        if slots is not None and slots.down.ndim == 3 and len(slots.down) == 1:
+            self._single = slots.down[0], [up[0] for up in slots.ups]
 
     def output(self, number: int, inputs: torch.Tensor, bases: Sequence[nn.Module]) -> torch.Tensor:
         """Return W x + (alpha / r) B A x of a layer, with the slots in use (LoRA, eq. 3).
@@ -105,15 +102,19 @@ class LowRankUpdate:
         rows = len(slots.down)
         if rows > 1 and len(inputs) != rows:
             raise RuntimeError(MIXED_ROWS)
-        if all(map(is_plain, bases)):
+        if self._are_plain is None:
+            self._are_plain = all(map(is_plain, bases))
+        if self._are_plain:
             layers: Any = bases
             if not torch.is_grad_enabled():
-                return _forward(inputs, slots, self.scale, layers)[1]
-            updated: Any = _Updated.apply(inputs, slots.down, slots, self.scale, layers)  # type: ignore[no-untyped-call]
+                if self._single is not None:
+                    return outputs_of_one(inputs, *self._single, self.scale, layers)
+                return updated_outputs(inputs, slots, self.scale, layers)[1]
+            updated: Any = Updated.apply(inputs, slots.down, slots, self.scale, layers)  # type: ignore[no-untyped-call]
             return tuple(updated)
         (base,) = bases
         frozen = base(inputs)
-        added: torch.Tensor = _AddUpdate.apply(  # type: ignore[no-untyped-call]
+        added: torch.Tensor = AddUpdate.apply(  # type: ignore[no-untyped-call]
             inputs.reshape(rows, -1, inputs.shape[-1]),
             frozen.reshape(rows, -1, frozen.shape[-1]),
             *(slots.down, slots.ups[0], slots.down_gradient, slots.up_gradients[0]),
@@ -136,7 +137,7 @@ class LowRankUpdate:
             return frozen
         slots = self.slots
         parts = (slots.down, slots.ups[0], slots.down_gradient, slots.up_gradients[0])
-        updated: torch.Tensor = _AddUpdate.apply(  # type: ignore[no-untyped-call]
+        updated: torch.Tensor = AddUpdate.apply(  # type: ignore[no-untyped-call]
             inputs[None],
             frozen[None],
             *(part[slot : slot + 1, expert] for part in parts),
@@ -183,109 +184,3 @@ def is_plain(layer: nn.Module) -> bool:
     """Return True if calling the layer is the product with its weights and nothing else."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
     return type(layer) is nn.Linear and layer.weight.is_floating_point() and not hooked
-
-
-def _forward(
-    inputs: torch.Tensor, slots: SlotsInUse, scale: float, layers: Sequence[nn.Linear]
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Return (alpha / r) A x of all layers, and the outputs of each."""
-    rows = len(slots.down)
-    low = _low(inputs.reshape(rows, -1, inputs.shape[-1]), slots.down, scale)
-    outputs = []
-    for layer, part, up in zip(layers, low.chunk(len(layers), dim=2), slots.ups, strict=True):
-        output = functional.linear(inputs, layer.weight, layer.bias)
-        of_rows = output.view(rows, -1, output.shape[-1])
-        if output.dtype == up.dtype:
-            of_rows.baddbmm_(part, up)
-        else:
-            of_rows.add_(torch.bmm(part, up))
-        outputs.append(output)
-    return low, tuple(outputs)
-
-
-class _Updated(torch.autograd.Function):
-    """The outputs of layers that read the same inputs: `W x + scale B A x` for each row.
-
-    The backward pass adds the gradients of A and B to the tensors that the optimizer reads, in
-    float32. A row's gradient depends on this row alone.
-    """
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes by position
-        ctx: Any,
-        inputs: torch.Tensor,
-        down: torch.Tensor,  # noqa: ARG004 - so that autograd records the product
-        slots: SlotsInUse,
-        scale: float,
-        layers: Sequence[nn.Linear],
-    ) -> tuple[torch.Tensor, ...]:
-        low, outputs = _forward(inputs, slots, scale, layers)
-        ctx.save_for_backward(inputs, low)
-        ctx.layer = (slots, scale, layers)
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        inputs, low = ctx.saved_tensors
-        slots, scale, layers = ctx.layer
-        rows, width = len(low), inputs.shape[-1]
-        of_outputs = [part.reshape(rows, -1, part.shape[-1]) for part in gradients]
-        parts = [torch.bmm(part, up.mT) for part, up in zip(of_outputs, slots.ups, strict=True)]
-        low_gradient = torch.cat(parts, dim=2).mul_(scale)
-        lows = low.chunk(len(layers), dim=2)
-        for total, part, gradient in zip(slots.up_gradients, lows, of_outputs, strict=True):
-            _add_product(total, part.mT, gradient)
-        _add_product(slots.down_gradient, low_gradient.mT, inputs.reshape(rows, -1, width))
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None
-        of_inputs = torch.bmm(low_gradient, slots.down).view(-1, width)
-        for layer, gradient in zip(layers, of_outputs, strict=True):
-            of_inputs.addmm_(gradient.view(-1, gradient.shape[-1]), layer.weight)
-        return of_inputs.view(inputs.shape), None, None, None, None
-
-
-class _AddUpdate(torch.autograd.Function):
-    """`frozen + scale B A x` for each row, with the gradients of `_Updated`."""
-
-    @staticmethod
-    def forward(  # noqa: PLR0917 - autograd passes by position
-        ctx: Any,
-        inputs: torch.Tensor,
-        frozen: torch.Tensor,
-        down: torch.Tensor,
-        up: torch.Tensor,
-        down_gradient: torch.Tensor,
-        up_gradient: torch.Tensor,
-        scale: float,
-    ) -> torch.Tensor:
-        low = _low(inputs, down, scale)
-        ctx.save_for_backward(inputs, low)
-        ctx.layer = (down, up, down_gradient, up_gradient, scale)
-        if frozen.dtype == up.dtype:
-            return torch.baddbmm(frozen, low, up)
-        return frozen + torch.bmm(low, up).to(frozen.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        inputs, low = ctx.saved_tensors
-        down, up, down_gradient, up_gradient, scale = ctx.layer
-        low_gradient = torch.bmm(gradient, up.mT).mul_(scale)
-        _add_product(up_gradient, low.mT, gradient)
-        _add_product(down_gradient, low_gradient.mT, inputs)
-        of_inputs = torch.bmm(low_gradient, down) if ctx.needs_input_grad[0] else None
-        return of_inputs, gradient, None, None, None, None, None
-
-
-def _low(inputs: torch.Tensor, down: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return (alpha / r) A x, in the dtype of A."""
-    return torch.bmm(inputs.to(down.dtype), down.mT).mul_(scale)
-
-
-def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add `left @ right` to a total, which may have a wider dtype."""
-    if total.dtype == left.dtype:
-        torch.baddbmm(total, left, right, out=total)
-    else:
-        total.add_(torch.bmm(left, right))

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from langchain_sift.ttft.training.lora import LowRankUpdate, SlotsInUse
+from langchain_sift.ttft.training.lora import LowRankUpdate
+from langchain_sift.ttft.training.low_rank_products import SlotsInUse
 from langchain_sift.ttft.training.optimizer import make_optimizer
 
 

@@ -95,6 +95,29 @@ def test_each_row_has_pefts_logits_and_gradients(base: PreTrainedModel, tmp_path
             torch.testing.assert_close(gradient, peer, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("one_token", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_row_alone_has_the_logits_that_it_has_among_others(
+    architecture: str, dtype: torch.dtype, *, one_token: bool
+) -> None:
+    """The products of one slot are other calls than those of several."""
+    model = share_weights(make_model(architecture).to(dtype))
+    slots, _ = add_slots(model, FineTuneConfig(lora_rank=4, lora_alpha=12.0))
+    slots.reserve(2)
+    for slot in range(2):
+        generator = torch.Generator().manual_seed(slot)
+        slots.load(slot, torch.randn(slots.size, generator=generator) * 0.1)
+    with torch.inference_mode():
+        slots.use_rows([0, 1], one_token=one_token)
+        expected = model(input_ids=TOKENS.repeat(2, 1)).logits
+        slots.use_rows([1], one_token=one_token)
+        found = model(input_ids=TOKENS).logits
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(found[0], expected[1], rtol=tolerance, atol=tolerance)
+    assert not torch.allclose(expected[0], expected[1], atol=tolerance)
+
+
 @pytest.mark.parametrize("architecture", sorted(DENSE | MULTIMODAL))
 def test_all_linear_is_that_of_peft_but_for_layers_that_text_does_not_reach(
     architecture: str,
