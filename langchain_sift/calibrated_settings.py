@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from langchain_sift.auto_mode import ModeTable
 from langchain_sift.checks import check_choice, check_integer, check_positive, check_target_modules
 from langchain_sift.config import OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
@@ -106,6 +107,9 @@ class CalibratedSettings:
     fine_tuning: CalibratedFineTuning | None = None
     """The settings of fine-tuning. None means not calibrated."""
 
+    modes: ModeTable | None = None
+    """What each mode gained and took, for `mode="auto"`. None means not measured."""
+
     def __post_init__(self) -> None:
         """Check that there is a section.
 
@@ -113,6 +117,7 @@ class CalibratedSettings:
             ArgumentError: If there is none.
         """
         if self.retrieval is None and self.fine_tuning is None:
+            # Without them there is nothing that the modes were measured with.
             raise ArgumentError(
                 "these settings have neither retrieval nor fine_tuning: calibrate again"
             )
@@ -152,7 +157,9 @@ class CalibratedSettings:
     def updated(self, newer: CalibratedSettings) -> CalibratedSettings:
         """Return the sections of newer settings, and of these those that the newer lack."""
         return CalibratedSettings(
-            newer.retrieval or self.retrieval, newer.fine_tuning or self.fine_tuning
+            newer.retrieval or self.retrieval,
+            newer.fine_tuning or self.fine_tuning,
+            newer.modes or self.modes,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -180,6 +187,8 @@ class CalibratedSettings:
             if "selection" in tuned:
                 tuned["selection"] = _section(CalibratedSelection, "selection", tuned["selection"])
             values["fine_tuning"] = _section(CalibratedFineTuning, "fine_tuning", tuned)
+        if "modes" in values:
+            values["modes"] = ModeTable.from_json(values["modes"])
         return _section(cls, "settings", values)
 
     def save(self, path: Path | str, *, overwrite: bool = False) -> None:

@@ -1,0 +1,20 @@
+"""Choose a mode for each prompt: `mode="auto"`."""
+
+from langchain_sift.auto_mode.choice import ModeChoice, choose_mode
+from langchain_sift.auto_mode.table import (
+    ModeBin,
+    ModeFigures,
+    ModeTable,
+    PromptFigures,
+    table_of,
+)
+
+__all__ = [
+    "ModeBin",
+    "ModeChoice",
+    "ModeFigures",
+    "ModeTable",
+    "PromptFigures",
+    "choose_mode",
+    "table_of",
+]

@@ -1,0 +1,159 @@
+"""Keep what each mode gained and took on held-out prompts, by the uncertainty about a prompt."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from langchain_sift.checks import check_integer, is_finite_number
+from langchain_sift.config import MODES
+from langchain_sift.errors import ArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class ModeFigures:
+    """The figures of a mode, means over prompts."""
+
+    gain: float
+    """Gain over the base model: the share of its bits that the mode saves, or the rise of a score
+    between 0 and 1. 0 is the base model, below 0 is worse."""
+
+    seconds: float
+    """Seconds for a prompt, from the retrieval to the answer."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArgumentError: If one is no finite number, or the seconds are negative.
+        """
+        for name in ("gain", "seconds"):
+            if not is_finite_number(getattr(self, name)):
+                raise ArgumentError(f"{name} must be a number, got {getattr(self, name)!r}")
+        if self.seconds < 0:
+            raise ArgumentError(f"seconds must not be negative, got {self.seconds!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModeBin:
+    """The figures on prompts of similar uncertainty."""
+
+    highest: float
+    """Highest σ of the bin: the posterior standard deviation of the prompt given its documents."""
+
+    prompts: int
+    """Number of prompts measured."""
+
+    figures: Mapping[str, ModeFigures]
+    """Of each mode that was measured; "base" is one of them."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ArgumentError: If a mode is unknown, the base model is missing, or a number is out of
+                range.
+        """
+        check_integer("prompts", self.prompts, 1)
+        if not is_finite_number(self.highest):
+            raise ArgumentError(f"highest must be a number, got {self.highest!r}")
+        unknown = self.figures.keys() - set(MODES)
+        if unknown or "base" not in self.figures:
+            raise ArgumentError(
+                f"figures must be of modes, {list(MODES)}, and of base at least, got "
+                f"{sorted(self.figures)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ModeTable:
+    """What the modes gained and took on held-out prompts of a store."""
+
+    bins: tuple[ModeBin, ...]
+    """By ascending uncertainty. Prompts above the last bin belong to it."""
+
+    def __post_init__(self) -> None:
+        """Check the bins.
+
+        Raises:
+            ArgumentError: If there is none, or they do not ascend.
+        """
+        edges = [each.highest for each in self.bins]
+        if not edges or any(high <= low for low, high in itertools.pairwise(edges)):
+            raise ArgumentError(f"the bins' highest uncertainties must ascend, got {edges}")
+
+    def bin_of(self, uncertainty: float) -> ModeBin:
+        """Return the bin of a prompt with this σ."""
+        return next((each for each in self.bins if uncertainty <= each.highest), self.bins[-1])
+
+    @classmethod
+    def from_json(cls, values: object) -> ModeTable:
+        """Make a table of the JSON object of a settings file.
+
+        Raises:
+            ArgumentError: If a value is missing, unknown or out of range.
+        """
+        try:
+            bins = values["bins"]  # type: ignore[index]
+            return cls(
+                tuple(
+                    ModeBin(
+                        each["highest"],
+                        each["prompts"],
+                        {mode: ModeFigures(**of) for mode, of in each["figures"].items()},
+                    )
+                    for each in bins
+                )
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArgumentError(f"no table of modes: {error}: measure the modes again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFigures:
+    """The figures of one prompt under all modes."""
+
+    uncertainty: float
+    """σ of the prompt."""
+
+    figures: Mapping[str, ModeFigures]
+
+
+def table_of(prompts: Sequence[PromptFigures], *, bins: int = 3) -> ModeTable:
+    """Return the table of prompts, in bins with as many prompts each.
+
+    Only modes that were measured on every prompt are in the table.
+
+    Args:
+        prompts: At least one.
+        bins: Maximum number of bins. None has fewer than five prompts, unless it is the only one.
+
+    Raises:
+        ArgumentError: If there is no prompt with a known uncertainty.
+    """
+    known = sorted(
+        (prompt for prompt in prompts if math.isfinite(prompt.uncertainty)),
+        key=lambda prompt: prompt.uncertainty,
+    )
+    if not known:
+        raise ArgumentError("no prompt has a known uncertainty: measure SIFT's choice of documents")
+    modes = [mode for mode in MODES if all(mode in prompt.figures for prompt in known)]
+    count = max(1, min(bins, len(known) // 5))
+    edges = [round(len(known) * number / count) for number in range(count + 1)]
+    found: list[ModeBin] = []
+    for start, end in itertools.pairwise(edges):
+        part = known[start:end]
+        if found and part[-1].uncertainty <= found[-1].highest:
+            continue  # all as certain as those before
+        means: dict[str, ModeFigures] = {
+            mode: ModeFigures(
+                fmean(prompt.figures[mode].gain for prompt in part),
+                fmean(prompt.figures[mode].seconds for prompt in part),
+            )
+            for mode in modes
+        }
+        found.append(ModeBin(part[-1].uncertainty, len(part), means))
+    return ModeTable(tuple(found))

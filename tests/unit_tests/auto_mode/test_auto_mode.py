@@ -1,0 +1,119 @@
+"""The mode of a prompt follows from its uncertainty, its documents and a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from langchain_sift.auto_mode import (
+    ModeBin,
+    ModeFigures,
+    ModeTable,
+    PromptFigures,
+    choose_mode,
+    table_of,
+)
+from langchain_sift.auto_mode.choice import TOLERANCE
+from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.config import MODES
+from langchain_sift.errors import ArgumentError
+
+FIGURES = st.builds(ModeFigures, st.floats(-1, 1), st.floats(0, 100))
+ALL = st.fixed_dictionaries(dict.fromkeys(MODES, FIGURES))
+TABLES = st.lists(ALL, min_size=1, max_size=4).map(
+    lambda bins: ModeTable(
+        tuple(ModeBin((n + 1) / len(bins), 5, figures) for n, figures in enumerate(bins))
+    )
+)
+
+
+@given(TABLES, st.floats(0, 1.2), st.integers(1, 9), st.integers(0, 9))
+def test_the_choice_is_the_fastest_of_those_that_are_good_enough(table, sigma, count, fitting):
+    """Compare with a search of all modes of the bin."""
+    chosen = choose_mode(sigma, count, fitting, table).mode
+    edges = [0.0, *(each.highest for each in table.bins[:-1]), 9.0]
+    (number,) = [n for n in range(len(table.bins)) if edges[n] < sigma <= edges[n + 1]] or [0]
+    figures = {
+        mode: of
+        for mode, of in table.bins[number].figures.items()
+        if fitting > 0 or mode in {"base", "ttft"}
+    }
+    best = max(of.gain for of in figures.values())
+    for mode, of in figures.items():
+        assert of.gain < best - TOLERANCE or of.seconds >= figures[chosen].seconds, mode
+    assert figures[chosen].gain >= best - TOLERANCE
+
+
+@pytest.mark.slow
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.floats(0, 1), ALL), min_size=15, max_size=40))
+def test_auto_is_nearly_as_good_as_the_best_mode_on_what_was_measured(measured):
+    """On the prompts of the table, the mean is within the tolerance of each single mode's."""
+    prompts = [PromptFigures(sigma, figures) for sigma, figures in measured]
+    table = table_of(prompts)
+    auto = [p.figures[choose_mode(p.uncertainty, 5, 5, table).mode].gain for p in prompts]
+    for mode in MODES:
+        single = sum(prompt.figures[mode].gain for prompt in prompts)
+        assert sum(auto) >= single - len(prompts) * TOLERANCE - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("sigma", "documents", "fitting", "mode"),
+    [
+        (0.5, 0, 0, "base"),
+        (0.99, 5, 5, "base"),
+        (0.5, 5, 5, "rag"),
+        (0.5, 5, 2, "both"),
+        (0.5, 5, 0, "ttft"),
+        (None, 5, 5, "rag"),
+    ],
+)
+def test_without_a_table_the_rule_is_the_documented_one(sigma, documents, fitting, mode):
+    choice = choose_mode(sigma, documents, fitting)
+    assert (choice.mode, bool(choice.reason)) == (mode, True)
+
+
+def test_the_bins_have_as_many_prompts_each():
+    figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
+    table = table_of([PromptFigures(n / 20, figures) for n in range(20)])
+    assert [each.prompts for each in table.bins] == [7, 6, 7]
+    assert [each.highest for each in table.bins] == [6 / 20, 12 / 20, 19 / 20]
+    one = table_of([PromptFigures(0.3, {"base": ModeFigures(0, 1)})] * 30)
+    assert [each.prompts for each in one.bins] == [10]
+    with pytest.raises(ArgumentError, match="known uncertainty"):
+        table_of([PromptFigures(float("nan"), figures)])
+
+
+def test_a_settings_file_keeps_the_table(tmp_path: Path) -> None:
+    figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
+    table = ModeTable((ModeBin(0.5, 5, figures), ModeBin(0.9, 6, figures)))
+    saved = CalibratedSettings(CalibratedSelection(1.0, 5, 50), modes=table)
+    saved.save(tmp_path / "settings.json")
+    assert CalibratedSettings.load(tmp_path / "settings.json") == saved
+    newer = CalibratedSettings(CalibratedSelection(0.1, 5, 50))
+    assert saved.updated(newer).modes == table
+    content = json.loads((tmp_path / "settings.json").read_text())
+    for broken in ({}, {"bins": []}, {"bins": [{"highest": 1}]}, {"bins": 3}, []):
+        with pytest.raises(ArgumentError):
+            CalibratedSettings.from_json({**content, "modes": broken})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ModeFigures(float("nan"), 1.0),
+        lambda: ModeFigures(0.1, -1.0),
+        lambda: ModeBin(0.5, 0, {"base": ModeFigures(0.0, 1.0)}),
+        lambda: ModeBin(0.5, 5, {"rag": ModeFigures(0.0, 1.0)}),
+        lambda: ModeBin(0.5, 5, {"base": ModeFigures(0.0, 1.0), "x": ModeFigures(0.0, 1.0)}),
+        lambda: ModeTable(()),
+        lambda: ModeTable((ModeBin(0.5, 5, {"base": ModeFigures(0.0, 1.0)}),) * 2),
+    ],
+)
+def test_bad_figures_are_refused(make):
+    with pytest.raises(ArgumentError):
+        make()
