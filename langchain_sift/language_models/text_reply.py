@@ -65,7 +65,8 @@ class TextPrompt:
     def invisible(self, tokenizer: PreTrainedTokenizerBase) -> int:
         """Return the number of tokens before the text of the prompt."""
         if self.token_ids is not None:
-            return 0
+            start = start_tokens(tokenizer)
+            return len(start) if [*self.token_ids[: len(start)]] == start else 0
         return len(self.tokens(tokenizer)) - len(plain_tokens(tokenizer, self.text))
 
 
@@ -149,7 +150,9 @@ class TextAnswer:
         # Documents may come before the prompt.
         following = scores[len(scores) - len(own) + 1 :]
         invisible = self._prompt.invisible(tokenizer)
-        return text_logprobs(tokenizer, following, first=own[0], invisible=invisible)
+        return text_logprobs(
+            tokenizer, following, first=own[0], invisible=invisible, text=self._prompt.text
+        )
 
 
 def is_last(chunk: GenerationChunk) -> bool:

@@ -105,6 +105,7 @@ def text_logprobs(
     first: int | None = None,
     start: int = 0,
     invisible: int = 0,
+    text: str = "",
 ) -> TextLogprobs:
     """Return the tokens of a text, that which ends it included.
 
@@ -114,11 +115,14 @@ def text_logprobs(
         first: A token before the others, which nothing predicts. None means none.
         start: Number of characters of the text before these tokens.
         invisible: Number of tokens at the beginning that are no part of the text.
+        text: The text, if it may lack the space with which some tokenizers begin every text.
     """
     text_of = token_bytes(tokenizer)
     before = [] if first is None else [first]
     texts = [text_of(token_id) for token_id in [*before, *(score.token_id for score in scores)]]
     texts[:invisible] = [b""] * invisible
+    if text and not text.startswith(" ") and b"".join(texts).startswith(b" "):
+        texts[invisible] = texts[invisible][1:]
     return {
         "tokens": [text.decode(errors="replace") for text in texts],
         "token_logprobs": [*(None for _ in before), *(score.log_p for score in scores)],

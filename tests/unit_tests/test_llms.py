@@ -9,6 +9,8 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
+from unit_tests.scripted_model import scripted_model
+from unit_tests.small_tokenizers import KINDS, small_tokenizer
 
 from langchain_sift import (
     ChatTestTimeFineTuned,
@@ -16,6 +18,7 @@ from langchain_sift import (
     SIFTRetriever,
     TestTimeFineTunedLLM,
 )
+from langchain_sift.ttft.model.tokens import text_tokens
 
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
@@ -98,3 +101,26 @@ async def test_a_call_with_other_settings_does_not_hit_the_cache(
     assert cached.invoke("A baker", documents=training_documents) == fine_tuned
     assert await cached.ainvoke("A baker", documents=training_documents) == fine_tuned
     assert cached.invoke("A baker") == plain
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tokens_of_an_echo_are_its_text(kind: str) -> None:
+    tokenizer = small_tokenizer(kind, None)
+    llm = TestTimeFineTunedLLM(
+        model=scripted_model(tokenizer, " In fields."), tokenizer=tokenizer, max_tokens=9
+    )
+    prompt = "Where does rice grow?"
+    asked = {"documents": [], "echo": True, "logprobs": True, "top_logprobs": 1}
+    (answer,) = llm.generate([prompt], **asked).generations[0]
+    tokens = answer.generation_info["logprobs"]
+    text = "".join(tokens["tokens"])
+    assert text.startswith(prompt)
+    assert text.startswith(answer.text)  # and then the token that ends it
+    for token, offset in zip(tokens["tokens"], tokens["text_offset"], strict=True):
+        assert text[offset:].startswith(token)
+    ids = text_tokens(tokenizer, prompt)
+    (same,) = llm.generate([prompt], **asked, token_ids=ids).generations[0]
+    assert same.generation_info["logprobs"] == tokens
+    (alone,) = llm.generate([prompt], **asked | {"max_tokens": 0}).generations[0]
+    assert alone.text == prompt
+    assert alone.generation_info["logprobs"]["tokens"] == tokens["tokens"][: len(ids)]

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # of SentencePiece
 TokenBytes = Callable[[int], bytes]
 
 
@@ -27,6 +28,9 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
 
     def decoded(token_id: int) -> bytes:
         """Return the bytes of a token's text."""
+        name: Any = tokenizer.convert_ids_to_tokens(token_id)
+        if isinstance(name, str) and _SPACE in name:  # which decoding one token may drop
+            return name.replace(_SPACE, " ").encode()
         text: Any = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         return str(text).encode()
 
