@@ -724,7 +724,8 @@ def test_ctrl_c_ends_the_process_within_a_step(
     sent = time.monotonic()
     code, output, errors = child.end()
     assert steps_since(sent, output) <= 1
-    assert code == -signal.SIGINT
+    # Python forgets the signal if PyTorch imports tabulate, where it is installed, at the exit.
+    assert code in {-signal.SIGINT, 1}
     assert errors.rstrip().endswith("KeyboardInterrupt")
     # In an event loop, Python first reports the cancellation of the coroutine.
     others = {"asyncio.exceptions.CancelledError"} if where == "in an event loop" else set()
