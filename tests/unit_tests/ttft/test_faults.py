@@ -143,7 +143,7 @@ def frozen_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
-# --- a thousand requests, every other with a fault ------------------------------------------
+# --- hundreds of requests, every other with a fault -----------------------------------------
 
 KINDS: dict[str, Callable[[], BaseException] | None] = {
     "value": lambda: ValueError("injected"),
@@ -326,11 +326,11 @@ class Case:
 
 
 def make_cases(faults: Faults, engine: Engine, texts: list[str]) -> list[Case]:
-    """Return a thousand requests; each odd one has a fault."""
+    """Return some hundred requests; each odd one has a fault."""
     rng = random.Random(4)
     turns = itertools.cycle(itertools.product(FAULTS, ["base", "raise"]))
     cases = []
-    for number in range(1000):
+    for number in range(600):
         scoring = ScoringTask([(PROMPT, TARGET)])
         if number % 2 == 0:
             task = scoring if number % 8 == 0 else answering()
@@ -377,7 +377,7 @@ def check(case: Case, result: Reply | BaseException, base: Reply) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("frozen_heap")
-def test_of_a_thousand_requests_half_fail_at_every_stage(
+def test_of_hundreds_of_requests_half_fail_at_every_stage(
     *,
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
@@ -411,7 +411,7 @@ def test_of_a_thousand_requests_half_fail_at_every_stage(
 
     results: list[Reply | BaseException] = []
     with ThreadPoolExecutor(8) as pool:
-        for part in range(0, 1000, 200):
+        for part in range(0, len(cases), 200):
             results += pool.map(send, range(part, part + 200))
             gc.collect()
             grown.append(process.memory_info().rss)
@@ -425,7 +425,7 @@ def test_of_a_thousand_requests_half_fail_at_every_stage(
     raised = {(c.fault.stage, c.fault.kind) for c in cases if c.fault and c.fault.errors}
     assert raised == {(stage, kind) for stage, kind in FAULTS if kind != "nan"}
     assert counters(engine) == (0, 0, 0, 0)
-    assert engine.status().quarantined == faults.struck_at_rest > 20
+    assert engine.status().quarantined == faults.struck_at_rest > 10
     assert grown[-1] - grown[0] <= 10 * 2**20
     assert fingerprint(one_layer_model) == weights
     assert state_of(one_layer_model) == before

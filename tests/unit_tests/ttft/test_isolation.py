@@ -91,7 +91,7 @@ def batches_of(engine: Engine) -> Iterator[list[list[TrainingTask]]]:
 
 # --- many requests at once ------------------------------------------------------------------
 
-THREADS, REQUESTS = 8, 1000
+THREADS, REQUESTS = 8, 400
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 8])
-def test_a_thousand_requests_of_eight_threads_answer_as_alone(
+def test_hundreds_of_requests_of_eight_threads_answer_as_alone(
     *,
     size: int,
     one_layer_model: PreTrainedModel,
@@ -173,14 +173,14 @@ def pristine_nats(
 
 
 @pytest.mark.slow
-def test_none_of_a_thousand_secrets_stays_in_the_model(
+def test_none_of_hundreds_of_secrets_stays_in_the_model(
     one_layer_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     finetune_config: FineTuneConfig,
     texts: list[str],
 ) -> None:
     rng = random.Random(13)
-    words = [rng.randbytes(6).hex() for _ in range(1000)]
+    words = [rng.randbytes(6).hex() for _ in range(400)]
     documents = [f"The password is {word}." for word in words]
     context = tiny_tokenizer("The password is")["input_ids"]
     pairs = [(context, tiny_tokenizer(" " + word)["input_ids"]) for word in words]

@@ -87,7 +87,7 @@ TEXTS = {
 
 def answers(chat: ChatTestTimeFineTuned) -> list[object]:
     """Return the answers of the base model and of the fine-tuned model."""
-    return [chat.invoke(QUESTION, documents=documents).content for documents in ([], [GOOD] * 4)]
+    return [chat.invoke(QUESTION, documents=documents).content for documents in ([], [GOOD] * 2)]
 
 
 @pytest.fixture(scope="module")
