@@ -13,7 +13,7 @@ _SOFT_HYPHEN_AT_END = re.compile(r"\u00ad[ \t]*\n[ \t]*")
 _SOFT_HYPHEN = "\u00ad"
 # A word that a hyphen divides between two lines; the second part is in lower case.
 _DIVIDED = re.compile(r"(\w+)[-\u2010][ \t]*\n[ \t]*(\w+)")
-_DIGITS = re.compile(r"\d+")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 _MOST_LINES = 3  # of a header or a footer
 _FEWEST_PAGES = 3
@@ -45,19 +45,23 @@ def _joined(match: re.Match[str], hyphenated: set[str]) -> str:
 def _without_margins(pages: Sequence[str]) -> list[str]:
     """Return pages without the lines at their ends that more than half of them have.
 
-    Numbers in these lines may differ, such as those of the pages.
+    The number of the page may be in them: a number that grows by one from page to page.
     """
     lines = [page.split("\n") for page in pages]
     for end in (0, -1):
         for _ in range(_MOST_LINES):
-            filled = [page for page in lines if _lines_with_text(page) >= _FEWEST_LINES]
-            forms = Counter(_form(page, end) for page in filled)
-            form, count = forms.most_common(1)[0] if forms else ("", 0)
-            if count < _FEWEST_PAGES or count <= len(filled) / 2:
+            forms = {
+                number: _forms(page[_outermost(page, end)].strip(), number)
+                for number, page in enumerate(lines)
+                if _lines_with_text(page) >= _FEWEST_LINES
+            }
+            counts = Counter(form for each in forms.values() for form in each)
+            form, count = counts.most_common(1)[0] if counts else ("", 0)
+            if count < _FEWEST_PAGES or count <= len(forms) / 2:
                 break
-            for page in filled:
-                if _form(page, end) == form:
-                    del page[_outermost(page, end)]
+            for number, each in forms.items():
+                if form in each:
+                    del lines[number][_outermost(lines[number], end)]
     return ["\n".join(page) for page in lines]
 
 
@@ -65,9 +69,12 @@ def _lines_with_text(page: Sequence[str]) -> int:
     return sum(bool(line.strip()) for line in page)
 
 
-def _form(page: Sequence[str], end: int) -> str:
-    """Return the outermost line with text, with a sign for each number."""
-    return _DIGITS.sub("#", page[_outermost(page, end)].strip())
+def _forms(line: str, page: int) -> set[str]:
+    """Return a line as it is, and with its first or its last number less that of the page."""
+    numbers = [*_NUMBER.finditer(line)]
+    ends = {match.span(): int(match[0]) - page for match in (*numbers[:1], *numbers[-1:])}
+    relative = {f"{line[:start]}\0{value}{line[end:]}" for (start, end), value in ends.items()}
+    return {line, *relative}
 
 
 def _outermost(page: Sequence[str], end: int) -> int:

@@ -110,12 +110,18 @@ def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         with _long_cells():
-            return [(reader.line_num + skipped, cells) for cells in reader if cells]
+            rows = [(reader.line_num + skipped, cells) for cells in reader if cells]
     except csv.Error as error:
         raise CorpusError(
             f"{path}, line {reader.line_num + skipped}: not CSV ({error}): double a quotation mark "
             "within a cell"
         ) from error
+    return [(line, _within(cells, len(rows[0][1]))) for line, cells in rows]
+
+
+def _within(cells: list[str], width: int) -> list[str]:
+    """Return the cells of a row without empty ones beyond the header, which spreadsheets write."""
+    return cells if any(cell.strip() for cell in cells[width:]) else cells[:width]
 
 
 def _without_separator_line(text: str) -> tuple[str, str]:
@@ -141,7 +147,8 @@ def _width(text: str, delimiter: str) -> int:
             rows = [row for row in islice(reader, _ROWS_TO_GUESS_FROM) if row]
     except csv.Error:
         return 0
-    return len(rows[0]) if rows and max(map(len, rows)) == len(rows[0]) > 1 else 0
+    width = len(rows[0]) if rows else 0
+    return width if width > 1 and all(len(_within(row, width)) <= width for row in rows) else 0
 
 
 @contextmanager

@@ -131,6 +131,7 @@ def test_a_csv_row_without_a_text_is_all_its_columns(tmp_path: Path) -> None:
         'sep=;\r\n"Year";"text";"City"\r\n2024;"rice, and more";Java\r\n2023;wheat;Bali\r\n',
         'sep=,\nYear,page_content,City\n2024,"rice, and more",Java\n2023,wheat,Bali\n',
         "Year|Content|City\n2024|rice, and more|Java\n2023|wheat|Bali\n",
+        "Year;Text;City\n2024;rice, and more;Java;;\n2023;wheat;Bali;\n;;;;\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -40,6 +40,16 @@ def test_headers_and_footers_that_most_pages_repeat_go() -> None:
     assert cleaned_pages([title, *pages]) == [title, *bodies]
 
 
+def test_rows_of_numbers_at_the_ends_of_pages_stay() -> None:
+    pages = [
+        "\n".join(f"{2000 + 10 * page + row} {page * 7 + row} {row * row}" for row in range(6))
+        for page in range(5)
+    ]
+    assert cleaned_pages(pages) == pages
+    numbered = [f"{page}\n- {n} -" for n, page in enumerate(pages, start=7)]
+    assert cleaned_pages(numbered) == pages
+
+
 def test_short_pages_and_documents_of_few_pages_stay() -> None:
     for pages in (["Rice."] * 5, ["Rice.\nWheat.\nCorn."] * 5, ["a\nb\nc\nd\ne"] * 2, [], [""]):
         assert cleaned_pages(pages) == pages
