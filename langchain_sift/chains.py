@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, TypedDict
+from types import MappingProxyType
+from typing import Any, NotRequired, TypedDict, cast
 
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseLanguageModel
@@ -18,12 +20,15 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
+from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable
+from langchain_sift.checks import check_choice
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import SEPARATOR
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import (
     CONTEXT_PROMPT,
+    choose_mode_for,
     context_documents,
     retriever_for,
     training_documents,
@@ -39,6 +44,7 @@ def create_ttft_chain(
     *,
     mode: str = "ttft",
     prompt: BasePromptTemplate[Any] | None = None,
+    modes: ModeTable | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain with the interface of `langchain_classic`'s `create_retrieval_chain`.
 
@@ -54,16 +60,18 @@ def create_ttft_chain(
         mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
             fine-tunes the model on the documents before it answers. "both" does both, with each
             document once in the prompt. A fine-tuned model's prompt has as many documents as its
-            context has room for, the most informative first.
+            context has room for, the most informative first. "auto" chooses one of these for each
+            question by `choose_mode`; "mode" of the result is the choice and its reason.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
+        modes: What each mode gained and took on held-out prompts, for the mode "auto":
+            `CalibratedSettings.modes`. None means the rule without a table.
 
     Raises:
         ArgumentError: If the mode is unknown, the model cannot be fine-tuned in a mode that needs
             it, or the prompt takes other variables.
     """
-    if mode not in MODES:
-        raise ArgumentError(f"mode must be one of {MODES}, got {mode!r}")
+    check_choice("mode", mode, (*MODES, AUTO))
     if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
         raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
@@ -74,19 +82,32 @@ def create_ttft_chain(
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
         text, documents = question["input"], question["context"]
-        in_context = context_documents(mode, documents)
+        chosen = question["mode"].mode if mode == AUTO else mode
+        in_context = context_documents(chosen, documents)
         texts = dict.fromkeys(document.page_content for document in in_context)
         context, settings = SEPARATOR.join(texts), dict[str, object]()
         if isinstance(llm, TestTimeFineTuning):
             # Without documents, a fine-tuned model answers as the base model.
-            settings["documents"] = training_documents(mode, documents)
+            settings["documents"] = training_documents(chosen, documents)
             if in_context:
                 fitted = llm.fit_context(in_context, lambda context: _fill(template, text, context))
                 context, settings["context_record"] = fitted.context, fitted.record(in_context)
         value = _fill(template, text, context)
         return RunnableLambda(lambda _: value) | llm.bind(**settings) | StrOutputParser()
 
-    chain = retrieval_chain(retriever_for(mode, retriever), answer)
+    def choose(question: RetrievedQuestion) -> ModeChoice:
+        """Return the mode of a question with its documents."""
+
+        def fitting(documents: Sequence[Document]) -> int:
+            """Return how many documents the prompt has room for."""
+            fill = functools.partial(_fill, template, question["input"])
+            return len(cast("TestTimeFineTuning", llm).fit_context(documents, fill).used)
+
+        return choose_mode_for(question["context"], fitting, modes)
+
+    chain = retrieval_chain(
+        retriever_for(mode, retriever), answer, {"mode": choose} if mode == AUTO else {}
+    )
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
@@ -104,21 +125,27 @@ class RetrievedQuestion(TypedDict):
 
     input: str
     context: list[Document]
+    mode: NotRequired[ModeChoice]
 
 
 def retrieval_chain(
     retriever: Runnable[str, list[Document]],
     answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
+    between: Mapping[str, Callable[[RetrievedQuestion], object]] = MappingProxyType({}),
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain that adds "context" and "answer" to a question.
 
     Args:
         retriever: Returns the documents for the question.
         answer: Returns the steps that answer the question.
+        between: Returns further values that are added to the question with its documents.
     """
     steps: Any = RunnableLambda(answer)
     context = itemgetter("input") | retriever
-    return RunnablePassthrough.assign(context=context).assign(answer=steps)
+    chain: Any = RunnablePassthrough.assign(context=context)
+    if between:
+        chain = chain.assign(**between)
+    return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=steps))
 
 
 def question_prompt(

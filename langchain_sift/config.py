@@ -36,13 +36,13 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def adds_context(mode: str) -> bool:
-    """Return True if a mode puts the documents into the prompt."""
-    return mode in {"rag", "both"}
+    """Return True if a mode puts the documents into the prompt; "auto" may."""
+    return mode in {"rag", "both", "auto"}
 
 
 def fine_tunes(mode: str) -> bool:
-    """Return True if a mode fine-tunes the model on the documents."""
-    return mode in {"ttft", "both"}
+    """Return True if a mode fine-tunes the model on the documents; "auto" may."""
+    return mode in {"ttft", "both", "auto"}
 
 
 @dataclass(frozen=True, slots=True)

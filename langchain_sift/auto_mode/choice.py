@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from langchain_sift.auto_mode.table import ModeTable
 from langchain_sift.config import Mode, adds_context
 
+AUTO = "auto"
+"""The mode that is chosen for each prompt."""
+
 TOLERANCE = 0.01
 """A mode whose gain is at most this below the best one is as good, if it takes less time."""
 

@@ -99,7 +99,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     mode: Annotated[
         str,
         typer.Option(
-            metavar="MODE", help="Mode of requests that set none: base, rag, ttft or both."
+            metavar="MODE", help="Mode of requests that set none: base, rag, ttft, both or auto."
         ),
     ] = "ttft",
     k: Annotated[
@@ -214,6 +214,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             name=name,
             tenants=_tenants(tenants, api_key),
             mode=mode,
+            modes=None if saved is None else saved.modes,
             **selection_options(
                 saved,
                 for_training=fine_tunes(mode),

@@ -10,8 +10,10 @@ from typing import TypeVar
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from langchain_sift.auto_mode import ModeChoice, ModeTable, choose_mode
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
+from langchain_sift.retrieval.scores import uncertainty_given
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -44,6 +46,24 @@ def training_documents(mode: str, documents: Sequence[Document]) -> list[Documen
 def context_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
     """Return the documents that a mode puts before the prompt, as many as fit, each text once."""
     return list(documents) if adds_context(mode) else []
+
+
+def choose_mode_for(
+    documents: Sequence[Document],
+    fitting: Callable[[Sequence[Document]], int],
+    table: ModeTable | None,
+) -> ModeChoice:
+    """Choose the mode of one prompt; see `choose_mode`.
+
+    Args:
+        documents: Those that the retriever of the mode "auto" returned.
+        fitting: Returns how many of some distinct documents the prompt has room for.
+        table: What the modes gained on held-out prompts. None means the rule without it.
+    """
+    texts = [document.page_content for document in documents]
+    shown = [documents[index] for index in distinct(texts)]
+    room = fitting(shown) if shown else 0
+    return choose_mode(uncertainty_given(documents), len(shown), room, table)
 
 
 def distinct(texts: Sequence[str]) -> list[int]:

@@ -187,6 +187,25 @@ def too_little_to_gain(documents: Sequence[Document], min_gain: float) -> str | 
     return None
 
 
+def uncertainty_given(documents: Sequence[Document]) -> float | None:
+    """Return the posterior standard deviation of a prompt given its documents, from 0 to 1.
+
+    The prompt's vector has unit norm, so that its prior variance is 1, and each gain is the
+    variance that a document explains.
+
+    Args:
+        documents: Documents that SIFT chose, with their gains in the metadata.
+
+    Returns:
+        None if there is no document, or a gain is unknown.
+    """
+    gains = [gain_of(document) for document in documents]
+    known = [gain for gain in gains if gain is not None]
+    if not known or len(known) < len(gains):
+        return None
+    return math.sqrt(max(0.0, 1.0 - sum(known)))
+
+
 def gain_of(document: Document) -> float | None:
     """Return a document's gain; None if it is unknown.
 

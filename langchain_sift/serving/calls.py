@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from langchain_core.documents import Document
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_adapters import KeptAdapter
 from langchain_sift.language_models.follow_ups import Query, aask
 from langchain_sift.language_models.modes import (
     aretrieve_within,
+    choose_mode_for,
     context_documents,
     retriever_for,
     training_documents,
@@ -53,6 +56,9 @@ class Call:
     retrieval_seconds: float | None = None
     """Seconds of the retrieval. None if there was none before the call."""
 
+    mode_reason: str | None = None
+    """Reason for the choice of the mode. None if the request or the server sets it."""
+
     kept: KeptAdapter = field(default_factory=KeptAdapter)
     """The adapter that the first answer trains for the others."""
 
@@ -87,7 +93,8 @@ class Call:
             metadata: `response_metadata["ttft"]` of the answer.
         """
         mode = self.settings.mode
-        record = TTFTRecord.model_validate({**metadata, "mode": mode})
+        own = {"mode": mode, "mode_reason": self.mode_reason}
+        record = TTFTRecord.model_validate({**metadata, **own})
         if not fine_tunes(mode):
             record.fallback = None  # the request asks for the base model
         record.session = self.session.id_of(self.kept.adapter, record.documents)
@@ -97,7 +104,11 @@ class Call:
 
 
 async def prepare_call(
-    settings: RequestSettings, admitted: AdmittedRequest, query: Query, count: int
+    settings: RequestSettings,
+    admitted: AdmittedRequest,
+    query: Query,
+    count: int,
+    fitting: Callable[[Sequence[Document]], int],
 ) -> Call:
     """Retrieve the documents for a prompt, unless the model does so itself.
 
@@ -106,6 +117,7 @@ async def prepare_call(
         admitted: The request.
         query: The query for the retriever.
         count: Number of answers.
+        fitting: Returns how many documents the prompt has room for.
     """
     start, mode = time.perf_counter(), settings.mode
     deadline = start + settings.timeout
@@ -128,12 +140,18 @@ async def prepare_call(
         return await retriever.ainvoke(text, filter=settings.filter)
 
     documents = await aretrieve_within(settings.timeout, retrieve())
+    reason = None
+    if mode == AUTO:
+        choose = functools.partial(choose_mode_for, documents, fitting, settings.modes)
+        choice = await asyncio.to_thread(choose)
+        mode, reason = choice.mode, choice.reason
+        settings = replace(settings, mode=mode)
     source = {"documents": training_documents(mode, documents)}
     if session.adapter is not None:
         source = {"adapter": session.adapter}
     source["context"] = context_documents(mode, documents)
     seconds = time.perf_counter() - start
-    return Call(settings, admitted, source, deadline, count, session, seconds)
+    return Call(settings, admitted, source, deadline, count, session, seconds, reason)
 
 
 async def all_answers(

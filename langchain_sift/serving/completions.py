@@ -8,11 +8,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from contextlib import aclosing
 from typing import Any
 
+from langchain_core.documents import Document
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import Generation
+from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import Runnable
 
+from langchain_sift.language_models.context import add_context
+from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.calls import (
     Call,
@@ -171,13 +175,35 @@ class Completions:
         messages: Sequence[BaseMessage],
     ) -> Call:
         query = admitted.view.chat.query_for(messages)
-        return await prepare_call(self._settings(body, admitted), admitted, query, body.n or 1)
+        chat = admitted.view.chat
+
+        def fitting(documents: Sequence[Document]) -> int:
+            """Return how many documents the conversation has room for, tools left out."""
+
+            def prompt(context: str) -> ChatPromptValue:
+                """Return the conversation with the documents."""
+                return ChatPromptValue(messages=add_context(messages, context))
+
+            return len(chat.fit_context(documents, prompt).used)
+
+        settings = self._settings(body, admitted)
+        return await prepare_call(settings, admitted, query, body.n or 1, fitting)
 
     async def _prepare_text(
         self, body: CompletionRequest, admitted: AdmittedRequest, prompt: TextInput
     ) -> Call:
         settings = self._settings(body, admitted)
-        return await prepare_call(settings, admitted, prompt.text, body.n or 1)
+
+        def fitting(documents: Sequence[Document]) -> int:
+            """Return how many documents the text has room for."""
+
+            def filled(context: str) -> StringPromptValue:
+                """Return the text after the documents."""
+                return StringPromptValue(text=prompt_with_context(prompt.text, context))
+
+            return len(admitted.view.llm.fit_context(documents, filled).used)
+
+        return await prepare_call(settings, admitted, prompt.text, body.n or 1, fitting)
 
     def _settings(
         self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest

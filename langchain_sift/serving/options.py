@@ -120,11 +120,11 @@ class LearningOptions(RetrieverOptions, FineTuneOptions):
 class TTFTOptions(LearningOptions):
     """Settings of one request; by default those that the server was started with."""
 
-    mode: Mode | None = Field(
+    mode: Mode | Literal["auto"] | None = Field(
         default=None,
         description="base: the base model, without documents. rag: the documents are in the "
         "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "
-        "documents and they are in the prompt.",
+        "documents and they are in the prompt. auto: one of these, chosen for each prompt.",
     )
     session: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
@@ -139,8 +139,8 @@ class TTFTOptions(LearningOptions):
             return self
         if self.mode not in {None, "ttft", "both"}:
             raise ValueError(
-                f"mode {self.mode!r} answers without an adapter, and session needs one: set mode "
-                'to "ttft" or "both"'
+                f"mode {self.mode!r} can answer without an adapter, and session needs one: set "
+                'mode to "ttft" or "both"'
             )
         if self.session != NEW_SESSION:
             set_options = self.chosen(FineTuneOptions)

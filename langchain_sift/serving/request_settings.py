@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Self
 
+from langchain_sift.auto_mode import AUTO, ModeTable
 from langchain_sift.config import FineTuneConfig, fine_tunes
 from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
@@ -31,6 +32,9 @@ class RequestSettings:
     """The settings of one request, within the limits of the server."""
 
     mode: str
+    modes: ModeTable | None
+    """What each mode gained and took, for the mode "auto"."""
+
     session: str | None
     """Id of the session that answers, or "new" to keep the adapter. None means neither."""
 
@@ -77,6 +81,7 @@ class RequestSettings:
         _check_ceilings(options, server.ceilings)
         return cls(
             mode="ttft",
+            modes=server.modes,
             session=None,
             retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
             filter=options.filter,
@@ -115,7 +120,7 @@ class RequestSettings:
 
 def _default_mode(session: str | None, mode: str) -> str:
     """Return the mode of a request that sets none; `mode` is the server's."""
-    if session is None or (session == NEW_SESSION and fine_tunes(mode)):
+    if session is None or (session == NEW_SESSION and fine_tunes(mode) and mode != AUTO):
         return mode
     return "ttft"  # the answer of a session costs no retrieval
 

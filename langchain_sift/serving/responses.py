@@ -29,7 +29,8 @@ class Seconds(BaseModel):
 class TTFTRecord(BaseModel):
     """Record of retrieval and fine-tuning; documents are named by their ids in the store."""
 
-    mode: Mode
+    mode: Mode = Field(description="The mode of the answer; of a request of mode auto, its choice.")
+    mode_reason: str | None = Field(default=None, description="Reason for the choice of auto.")
     context: list[str | None] = Field(description="Documents in the prompt.")
     context_left_out: list[str | None] = Field(
         description="Documents that the prompt has no room for."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from langchain_sift.auto_mode import AUTO, ModeTable
 from langchain_sift.checks import check_choice, check_integer, check_not_negative, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
@@ -69,7 +70,10 @@ class ServingSettings:
     """Tokens, and the documents that each may see. By default requests need no token."""
 
     mode: str = "ttft"
-    """Default mode of a request: "base", "rag", "ttft" or "both"."""
+    """Default mode of a request: "base", "rag", "ttft", "both" or "auto"."""
+
+    modes: ModeTable | None = None
+    """What each mode gained and took, for "auto". None means the rule without a table."""
 
     k: int = 20
     """Default number of documents for a prompt."""
@@ -148,8 +152,7 @@ class ServingSettings:
         Raises:
             ArgumentError: If a value is out of range.
         """
-        if self.mode not in MODES:
-            raise ArgumentError(f"mode must be one of {MODES}, got {self.mode!r}")
+        check_choice("mode", self.mode, (*MODES, AUTO))
         # The collection's embeddings are not known yet; what they bring is checked later.
         kernel = kernel_settings(
             None,

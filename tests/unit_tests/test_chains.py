@@ -19,6 +19,8 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
     create_ttft_chain,
 )
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
+from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
 
 QUESTION = "Who repairs the broken clock near the border?"
@@ -96,6 +98,31 @@ def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, gain_
     base = create_ttft_chain(llm, retriever, mode="base").invoke({"input": QUESTION})["answer"]
     assert answers == [answers[0], answers[0], base]
     assert answers[0] != base
+
+
+def test_auto_is_the_chain_of_the_mode_that_it_chooses(llm, retriever):
+    """The table has one mode that pays for all prompts, so each mode is chosen once."""
+    for mode in MODES:
+        figures = {name: ModeFigures(float(name == mode), 1.0) for name in MODES}
+        modes = ModeTable((ModeBin(1.0, 5, {**figures}),))
+        auto = create_ttft_chain(llm, retriever, mode="auto", modes=modes)
+        found = auto.invoke({"input": QUESTION})
+        assert found["mode"].mode == mode
+        assert "5 prompts" in found["mode"].reason
+        used = RunnableLambda(lambda _, found=found: found["context"])
+        expected = create_ttft_chain(llm, used, mode=mode).invoke({"input": QUESTION})
+        assert found["answer"] == expected["answer"]
+
+
+def test_auto_without_a_table_follows_the_room_for_documents(llm, retriever):
+    chosen = []
+    for k, max_tokens in ((2, 12), (40, 12), (2, 12)):
+        model = llm.model_copy(update={"max_tokens": max_tokens})
+        chain = create_ttft_chain(model, retriever.model_copy(update={"k": k}), mode="auto")
+        chosen.append(chain.invoke({"input": QUESTION})["mode"].mode)
+    assert chosen == ["rag", "both", "rag"]
+    empty = create_ttft_chain(llm, RunnableLambda(lambda _: []), mode="auto")
+    assert empty.invoke({"input": QUESTION})["mode"].mode == "base"
 
 
 @pytest.mark.parametrize("mode", ["rag", "both"])

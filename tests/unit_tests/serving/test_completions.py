@@ -110,6 +110,25 @@ def prompt_for(route, mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("route", [CHAT, TEXT])
+async def test_auto_answers_in_the_mode_that_it_chooses_and_says_why(client, route):
+    text, response = await complete(client, route, ttft={"mode": "auto"})
+    record = response["ttft"]
+    assert (record["mode"], record["steps"]) == ("rag", 0)
+    assert "documents fit into the prompt" in record["mode_reason"]
+    assert len(record["context"]) > 0
+    ttft = {"mode": "auto", "k": 40, "fetch_k": 40}
+    _, response = await complete(client, route, ttft=ttft)
+    record = response["ttft"]
+    assert (record["mode"], record["steps"] > 0) == ("both", True)
+    _, response = await complete(client, route, ttft={"mode": "auto", "filter": {"tenant": "x"}})
+    assert response["ttft"]["mode"] == "base"
+    _, response = await complete(client, route, ttft={"mode": "rag"})
+    assert response["ttft"]["mode_reason"] is None
+    del text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", [CHAT, TEXT])
 @pytest.mark.parametrize("mode", MODES)
 async def test_an_answer_equals_that_of_the_chain(client, models, retriever, route, mode):
     chain = create_ttft_chain(models[route], retriever, mode=mode, prompt=prompt_for(route, mode))
