@@ -77,7 +77,7 @@ class Call:
             source,
             number=number,
             reservation=reservation,
-            timeout=self.deadline - time.perf_counter(),
+            timeout=round(self.deadline - time.perf_counter(), 3),
         )
 
     def _source_of_others(self) -> Mapping[str, object]:

@@ -58,6 +58,14 @@ def check(result: Result, message: str) -> None:
     assert result.stdout == ""
 
 
+def test_options_for_clients(tiny_model_path, folder):
+    options = "--cors-origin https://a.example --cors-origin * --ceiling k=50 --ceiling timeout=9"
+    settings, _ = served(tiny_model_path, folder, *options.split(), "--retrieval-query", "turns")
+    assert settings.cors_origins == ("https://a.example", "*")
+    assert settings.ceilings == {"k": 50, "timeout": 9}
+    assert settings.retrieval_query == "turns"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "message"),
@@ -79,6 +87,10 @@ def check(result: Result, message: str) -> None:
         (("--tenants", "nothing.toml"), "nothing.toml"),
         (("--settings", "nothing.json"), "nothing.json"),
         (("--embeddings", "no_such_module:Name"), "no_such_module"),
+        (("--cors-origin", "https://app.example/page"), "an origin is a scheme and a host"),
+        (("--ceiling", "k"), "--ceiling must be as k=50"),
+        (("--ceiling", "kk=5"), "no ceiling for 'kk'"),
+        (("--retrieval-query", "turn"), "did you mean 'turns'?"),
     ],
     ids=str,
 )
