@@ -70,7 +70,7 @@ class ModeBin:
 
 @dataclass(frozen=True, slots=True)
 class ModeTable:
-    """What the modes gained and took on held-out prompts of a store."""
+    """The gains and the costs of the modes on held-out prompts of a store."""
 
     bins: tuple[ModeBin, ...]
     """By ascending uncertainty. Prompts above the last bin belong to it."""

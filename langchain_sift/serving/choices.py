@@ -107,7 +107,7 @@ class _TextWatch(AsyncCallbackHandler):
     """Keep the `generation_info` of a text model, whose stream has only strings."""
 
     def __init__(self) -> None:
-        self.info: dict[str, Any] = {}
+        self.info: Mapping[str, Any] = {}
         self._seen = self._taken = 0
         self._logprobs: list[Mapping[str, Any]] = []
 

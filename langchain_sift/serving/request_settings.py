@@ -97,7 +97,7 @@ class RequestSettings:
         number: int,
         reservation: Reservation,
         timeout: float,
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """Return the keyword arguments of a call of the model.
 
         Args:
