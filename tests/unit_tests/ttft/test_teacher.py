@@ -171,6 +171,7 @@ def test_steps_bring_the_student_nearer_to_the_teacher(
     assert losses[11] < losses[6]
 
 
+@pytest.mark.slow
 def test_cancellation_ends_the_teacher(
     chat: ChatTestTimeFineTuned, documents: list[Document], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_cancellation_ends_the_teacher(
     assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 6
 
 
+@pytest.mark.slow
 def test_documents_that_do_not_fit_together_are_taught_in_turns(texts: list[str]) -> None:
     chat = ChatTestTimeFineTuned(**made(300), finetune=FINETUNE, max_tokens=4, temperature=0.0)
     documents = [Document(text) for text in texts[:6]]
@@ -211,6 +213,7 @@ def test_documents_that_do_not_fit_together_are_taught_in_turns(texts: list[str]
     assert chat.invoke(PROMPT, documents=documents).response_metadata["ttft"]["steps"] > 6
 
 
+@pytest.mark.slow
 def test_a_model_without_a_template_learns_from_questions_in_plain_text(texts: list[str]) -> None:
     llm = TestTimeFineTunedLLM(**made(512, None), finetune=FINETUNE, max_tokens=4, temperature=0.0)
     documents = [Document(texts[0])]
