@@ -24,7 +24,7 @@ from langchain_sift.ttft.model.tokens import (
 from langchain_sift.ttft.training.lessons import ANSWER_TOKENS, QUESTION_TOKENS, Frame, Lesson
 
 _ASK = "Write one short question that this text answers, and nothing else.\n\n{text}"
-_PROMPT_REPEATS = 4  # of the lesson about the prompt, which alone is asked for
+_PROMPT_REPEATS = 8  # of the lesson about the prompt, which alone is asked for
 _SEAMS = 8  # tokens that a document may take more within a prompt
 _PROBES = ("Who", "River")  # two questions with nothing in common
 
@@ -37,7 +37,7 @@ class DocumentTeaching:
 
     - each document, which the teacher has just read;
     - the teacher's answer to a question that it asks itself about each document;
-    - the teacher's answer to the prompt, four times as often as the others. Documents that do not
+    - the teacher's answer to the prompt, eight times as often as the others. Documents that do not
       fit into its context together are there in turns, each time as many as fit.
     """
 

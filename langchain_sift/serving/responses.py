@@ -22,6 +22,9 @@ class Seconds(BaseModel):
 
     retrieval: float
     waiting: float
+    teaching: float = Field(
+        default=0.0, description='Of the teacher, with the objective "distill".'
+    )
     training: float
     generation: float
 

@@ -118,7 +118,7 @@ def test_losses_are_the_divergence_from_the_base_with_the_documents(
     taught = engine._worker._teacher.teach(request.lessons, lambda: False)
     rows = list(dict.fromkeys(taught))
     assert [row.index for row in rows] == [lesson.document for lesson in request.lessons]
-    assert [lesson.repeats for lesson in request.lessons] == [*[1] * 6, 4, 1]
+    assert [lesson.repeats for lesson in request.lessons] == [*[1] * 6, 8, 1]
     # Three different texts with a question each, the repeat of the first, and the prompt.
     assert [bool(lesson.ask) for lesson in request.lessons] == [0, 1, 0, 1, 0, 1, 0, 0]
     expected = []
@@ -193,7 +193,7 @@ def test_cancellation_ends_the_teacher(
     engine.outcome(engine.request([], None))  # the engine is done with the first
     assert len(calls) == 1
     monkeypatch.undo()
-    assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 6
+    assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 10
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ def test_a_model_without_a_template_learns_from_questions_in_plain_text(texts: l
     llm = TestTimeFineTunedLLM(**made(512, None), finetune=FINETUNE, max_tokens=4, temperature=0.0)
     documents = [Document(texts[0])]
     (generation,) = llm.generate([PROMPT], documents=documents).generations[0]
-    assert (generation.generation_info or {})["ttft"]["steps"] == 6
+    assert (generation.generation_info or {})["ttft"]["steps"] == 10
 
 
 def test_what_cannot_be_taught_is_refused(
