@@ -24,6 +24,7 @@ and within a time limit the steps, layers and rank are chosen as well.
 | `halving.py` | measure the better settings on more prompts |
 | `search.py` | choose one setting after the other, within a number of steps or minutes |
 | `conclusion.py` | conclude from the measurements |
+| `mode_figures.py` | make the table of `mode="auto"` from the rows of `compare` |
 | `calibration.py` | report the chosen settings of fine-tuning and the measurements |
 """
 
@@ -37,6 +38,7 @@ from langchain_sift.errors import require
 if TYPE_CHECKING:
     from langchain_sift.calibration.calibration import Calibration as Calibration
     from langchain_sift.calibration.experiment import calibrate as calibrate
+    from langchain_sift.calibration.mode_figures import mode_table as mode_table
     from langchain_sift.calibration.retrieval import calibrate_retrieval as calibrate_retrieval
     from langchain_sift.calibration.retrieval_calibration import (
         RetrievalCalibration as RetrievalCalibration,
@@ -47,6 +49,7 @@ _EXPORTS = {
     "RetrievalCalibration": "retrieval_calibration",
     "calibrate": "experiment",
     "calibrate_retrieval": "retrieval",
+    "mode_table": "mode_figures",
 }
 
 __all__ = list(_EXPORTS)

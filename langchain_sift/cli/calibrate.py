@@ -18,7 +18,12 @@ from langchain_sift.cli.app import (
     open_store,
     progress_bar,
 )
-from langchain_sift.cli.calibration_runs import prepare_fine_tuning, prepare_retrieval
+from langchain_sift.cli.calibration_runs import (
+    completed,
+    prepare_fine_tuning,
+    prepare_retrieval,
+    read_modes,
+)
 from langchain_sift.cli.options import (
     CollectionOption,
     DeviceOption,
@@ -157,9 +162,16 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             "document, the layers with adapters and the rank are then chosen as well.",
         ),
     ] = None,
+    modes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift: the "
+            "file gets what each mode gained and took, for mode auto.",
+        ),
+    ] = None,
     seed: Annotated[
-        int,
-        typer.Option(metavar="N", help="Seed of adapters, of samples and of intervals."),
+        int, typer.Option(metavar="N", help="Seed of adapters, of samples and of intervals.")
     ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what --out has of this calibration.")
@@ -192,6 +204,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         # All mistakes are reported before hours of work.
+        table = read_modes(modes)
         earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
         prepared = (
             prepare_retrieval(
@@ -222,7 +235,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 ),
             )
         result.print()
-        settings = result.settings if earlier is None else earlier.updated(result.settings)
+        settings = completed(result.settings, table, earlier)
         try:
             settings.save(out, overwrite=overwrite or earlier is not None)
             typer.echo(f"settings: {out}")
@@ -246,8 +259,7 @@ def _check_options(
         if model is None
         else (of_retrieval, "retrieval", "leave --model out")
     )
-    given = [name for name, value in others.items() if value is not None]
-    if given:
+    if given := [name for name, value in others.items() if value is not None]:
         raise ArgumentError(f"{', '.join(given)}: only for the calibration of {kind}: {cure}")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -31,6 +32,21 @@ class Result:
 
 Progress = Callable[[str, int, int], None]
 Prepared = Callable[["Chroma", Progress], Result]
+
+
+def read_modes(run: Path | None) -> ModeTable | None:
+    """Return the table of modes of a run folder of `compare`; None without one."""
+    from langchain_sift.calibration.mode_figures import mode_table_of_run
+
+    return None if run is None else mode_table_of_run(run)
+
+
+def completed(
+    newer: CalibratedSettings, modes: ModeTable | None, earlier: CalibratedSettings | None
+) -> CalibratedSettings:
+    """Return the new settings with a table of modes, and with what only earlier ones have."""
+    chosen = replace(newer, modes=modes)
+    return chosen if earlier is None else earlier.updated(chosen)
 
 
 def prepare_retrieval(

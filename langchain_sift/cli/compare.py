@@ -143,7 +143,6 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         from langchain_sift.comparison.settings import ComparisonSettings, Defaults, parse_ks
         from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 
-        # All mistakes in the arguments are reported before the work begins.
         model = with_gguf_file(model, gguf_file)
         saved = read_saved(settings)
         location = _location(store, store_token, store_header)
@@ -167,6 +166,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             length_scale=default.length_scale if length_scale is None else length_scale,
             noise_variance=default.noise_variance if noise_variance is None else noise_variance,
             finetune=replace(tuned, seed=seed),
+            modes=default.modes,
             retrievers=retrievers,
             chains=chains,
             scorers=import_named(scorer),

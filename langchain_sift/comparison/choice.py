@@ -70,6 +70,12 @@ class MethodChoice:
             return None
         return len({(source, None if source else name) for source, name in pairs})
 
+    @property
+    def uncertainty(self) -> float | None:
+        """Posterior standard deviation of the prompt given the documents; None if unknown."""
+        variance = self.chosen[-1].posterior_variance if self.chosen else math.nan
+        return math.sqrt(max(0.0, variance)) if math.isfinite(variance) else None
+
     def stopping_point(self, alpha: float) -> int:
         """Return the number of documents after which adaptive SIFT would stop."""
         variances = [document.posterior_variance for document in self.chosen]

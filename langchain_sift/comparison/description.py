@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import ComparisonSettings
@@ -54,7 +55,15 @@ def _described(settings: ComparisonSettings) -> dict[str, object]:
         "fetch_k": settings.fetch_k,
         "filter": None if settings.filter is None else dict(settings.filter),
         "label_key": settings.label_key,
+        **_modes(settings),
     }
+
+
+def _modes(settings: ComparisonSettings) -> dict[str, object]:
+    """Return the table of modes, if a method chooses among them."""
+    if settings.modes is None or all(method.mode != AUTO for method in settings.methods):
+        return {}
+    return {"modes": asdict(settings.modes)}
 
 
 def _kernels(settings: ComparisonSettings, embeddings: object) -> dict[str, object]:

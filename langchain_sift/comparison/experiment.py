@@ -85,8 +85,9 @@ def compare(
 
     Args:
         prompts: Texts or questions that are not in the store.
-        methods: "base", which is always measured; "rag:", "ttft:" or "both:" (fine-tune, and put
-            the documents before the prompt) followed by a selection: "sift", "sift:residual",
+        methods: "base", which is always measured; "rag:", "ttft:", "both:" (fine-tune, and put the
+            documents before the prompt) or "auto:" (one of them for each prompt) followed by a
+            selection: "sift", "sift:residual",
             "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty", "mmr", "hull",
             "random", a strategy of pyversity if it is installed ("pyversity-dpp", "-mmr", "-msd",
             "-cover", "-ssd"), or the name of one of `retrievers`; or the name of one of `chains`.
@@ -177,6 +178,7 @@ def compare(
         length_scale=default.length_scale if length_scale is None else length_scale,
         noise_variance=default.noise_variance if noise_variance is None else noise_variance,
         finetune=replace(default.finetune if finetune is None else finetune, seed=seed),
+        modes=default.modes,
         retrievers=retrievers or {},
         chains=chains or {},
         scorers=scorers or {},

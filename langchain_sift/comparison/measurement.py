@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from langchain_sift.auto_mode import ModeTable
 from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
@@ -89,6 +90,8 @@ class MeasurementSettings:
     chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     judge: Judge | None = None
+    modes: ModeTable | None = None
+    """For methods of the mode "auto"."""
 
     def scores(self, answer: str, prompt: Prompt) -> dict[str, float]:
         """Return the scores of an answer; a scorer that returns NaN gives no score."""

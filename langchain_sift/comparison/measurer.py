@@ -10,13 +10,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from langchain_sift.auto_mode import AUTO, choose_mode
 from langchain_sift.comparison.judging import GradedAnswer
 from langchain_sift.comparison.measurement import Measurement, MeasurementSettings, WantedRow
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.comparison.shared_work import SharedWork
+from langchain_sift.comparison.tasks import Task
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
+from langchain_sift.language_models.context import FittedPrompt
 from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import distinct
 from langchain_sift.language_models.objectives import training_material
@@ -61,6 +64,7 @@ class Measurer:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         self._shared.begin(frozenset(measurement.prompt.id for measurement in measurements))
+        measurements = [self._with_mode(measurement) for measurement in measurements]
         inputs = [self._prepare(measurement) for measurement in measurements]
         tickets = iter(self._submit([i for i in inputs if isinstance(i, _EngineInput)]))
         answers: list[GradedAnswer] = []
@@ -116,30 +120,59 @@ class Measurer:
         except (SIFTError, ValueError) as error:
             return error
 
-    def _engine_input(self, measurement: Measurement) -> _EngineInput:
-        task, method = measurement.task, measurement.method
+    def _with_mode(self, measurement: Measurement) -> Measurement:
+        """Return the measurement with the mode that a method of the mode "auto" chooses."""
+        method, choice = measurement.method, measurement.choice
+        if method.mode != AUTO or choice is None:
+            return measurement
+        chosen = choice.first(measurement.most_documents)
+        texts = [chosen.texts[index] for index in distinct(chosen.texts)]
+        answer = self._answer_tokens(measurement.task)
+        try:
+            tokens = self._tokens(measurement.task)
+            fitting = len(self._fitted(tokens, texts, answer).used)
+        except (SIFTError, ValueError):
+            fitting = 0  # the same error follows in any mode
+        mode = choose_mode(chosen.uncertainty, len(texts), fitting, self.settings.modes).mode
+        method = replace(method, mode=mode)
+        shares = measurement.shares_training and method.fine_tunes
+        return replace(measurement, method=method, shares_training=shares)
+
+    def _tokens(self, task: Task) -> ScoredText:
         model = self.engine.language_model
-        answer = self.settings.max_tokens if task.generates else 0
-        arguments = TemplateArguments(self.settings.chat_template_kwargs)
-        tokens = ScoredText.of(
+        return ScoredText.of(
             task,
             model.tokenizer,
             model.context_length,
-            answer=answer,
-            arguments=arguments,
+            answer=self._answer_tokens(task),
+            arguments=TemplateArguments(self.settings.chat_template_kwargs),
         )
+
+    def _fitted(self, tokens: ScoredText, texts: Sequence[str], answer: int) -> FittedPrompt:
+        model = self.engine.language_model
+        return tokens.with_documents(
+            texts,
+            model.tokenizer,
+            window=model.context_length,
+            max_length=self.settings.finetune.max_length,
+            answer=answer,
+        )
+
+    def _answer_tokens(self, task: Task) -> int:
+        return self.settings.max_tokens if task.generates else 0
+
+    def _engine_input(self, measurement: Measurement) -> _EngineInput:
+        task, method = measurement.task, measurement.method
+        model = self.engine.language_model
+        arguments = TemplateArguments(self.settings.chat_template_kwargs)
+        tokens = self._tokens(task)
         documents = () if measurement.choice is None else measurement.choice.documents
         texts = [document.page_content for document in documents]
         context, in_context = tokens.without_documents(), []
         if method.adds_context:
             indices = distinct(texts)
-            fitted = tokens.with_documents(
-                [texts[index] for index in indices],
-                model.tokenizer,
-                window=model.context_length,
-                max_length=self.settings.finetune.max_length,
-                answer=answer,
-            )
+            answer = self._answer_tokens(task)
+            fitted = self._fitted(tokens, [texts[index] for index in indices], answer)
             context = fitted.token_ids
             in_context = [indices[position] for position in fitted.used]
         config = self.settings.finetune_for(method)

@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.checks import check_choice
 from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
 from langchain_sift.config import MODES, adds_context, fine_tunes
@@ -35,8 +36,8 @@ class Method:
 
     name: str
     mode: str
-    """One of `MODES`; "chain": a runnable of the user's that answers; or "selection": documents
-    are chosen and nothing is done with them."""
+    """One of `MODES`; "auto": one of them for each prompt; "chain": a runnable of the user's that
+    answers; or "selection": documents are chosen and nothing is done with them."""
 
     selection: str = ""
     """One of `OUR_SELECTORS`, or a retriever of the user's. Empty if no document is chosen."""
@@ -110,9 +111,9 @@ def parse_methods(
     """Return the methods of these names, each once, the base model first.
 
     Args:
-        names: "base"; "rag:", "ttft:" or "both:" and a selection; a selection alone; or the name
-            of a chain. "sift" may be followed by "residual" or "exhaustive", and each selection
-            by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
+        names: "base"; "rag:", "ttft:", "both:" or "auto:" and a selection; a selection alone; or
+            the name of a chain. "sift" may be followed by "residual" or "exhaustive", and each
+            selection by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
             "stopping_alpha=NUMBER", "mmr" by "lambda_mult=NUMBER", and the strategies of
             pyversity by "diversity=NUMBER", all separated by colons.
         retrievers: Names of the user's retrievers, which are selections as well.
@@ -124,7 +125,7 @@ def parse_methods(
             has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
-        if name in {*MODES, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:
+        if name in {*MODES, AUTO, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:
             raise ArgumentError(
                 f"{name!r} cannot name a runnable: use a word without ':' and ',' that names no "
                 "method"

@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
+from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.comparison.judging import Judge
@@ -54,6 +55,7 @@ class Defaults:
     """λ'. None means the default."""
 
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
+    modes: ModeTable | None = None
 
     @classmethod
     def of(
@@ -75,7 +77,8 @@ class Defaults:
             return general
         saved = read_settings(calibrated)
         selection = saved.selection(for_training=not retrieval_alone)
-        return replace(general, **asdict(selection), finetune=saved.finetune_config())
+        chosen = asdict(selection)
+        return replace(general, **chosen, finetune=saved.finetune_config(), modes=saved.modes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +105,10 @@ class ComparisonSettings:
 
     noise_variance: float | None = None
     """λ', likewise."""
+
+    modes: ModeTable | None = None
+    """What each mode gained and took, for methods of the mode "auto". None means the rule without
+    a table."""
 
     retrievers: Mapping[str, Retriever] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)

@@ -151,6 +151,7 @@ def measure_with(
         dict(settings.chat_template_kwargs),
         dict(settings.scorers),
         settings.judge,
+        settings.modes,
     )
     if engine is None:
         actors = settings.ray or 1

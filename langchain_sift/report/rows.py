@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.config import MODES
 
 BASE = "base"
@@ -18,7 +19,7 @@ CHAIN = "chain"
 SELECTION = "selection"
 """The mode of a method that chooses documents and does nothing with them."""
 
-DOCUMENT_MODES = tuple(mode for mode in MODES if mode != BASE)
+DOCUMENT_MODES = (*(mode for mode in MODES if mode != BASE), AUTO)
 """The modes that use documents."""
 
 

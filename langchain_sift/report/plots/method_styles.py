@@ -43,13 +43,14 @@ _SIFT_SHADES: Mapping[str, str] = MappingProxyType(
 )
 _OTHER_COLORS = ("#a5673f", "#6f8f1f", "#b3527e", "#3d8a8a")
 _MARKERS: Mapping[str, str] = MappingProxyType(
-    {"rag": "o", "ttft": "s", "both": "^", SELECTION: "o", BASE: "D", CHAIN: "X"}
+    {"rag": "o", "ttft": "s", "both": "^", "auto": "P", SELECTION: "o", BASE: "D", CHAIN: "X"}
 )
 _DASHES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "rag": (4, 1.6),
         "ttft": (),
         "both": (6, 1.5, 1.2, 1.5),
+        "auto": (1.2, 1.2),
         SELECTION: (),
         BASE: (),
         CHAIN: (1.2, 1.2),
@@ -81,7 +82,7 @@ class MethodStyle:
     marker: str
     dashes: tuple[float, ...]
     mode: str
-    """Mode of the method: "base", "rag", "ttft", "both", "selection" or "chain"."""
+    """Mode of the method: "base", "rag", "ttft", "both", "auto", "selection" or "chain"."""
 
     hollow: bool
     """True for a variant: a method with options."""

@@ -143,3 +143,10 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert not (tmp_path / "s.json").exists()
+
+
+def test_a_folder_without_a_comparison_has_no_modes(folder: Path, tmp_path: Path) -> None:
+    result = calibrate(folder, tmp_path / "settings.json", "--modes", tmp_path)
+    assert result.exit_code != 0
+    assert "holds no comparison" in " ".join(result.output.split())
+    assert not (tmp_path / "settings.json").exists()

@@ -19,8 +19,13 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import FineTuneConfig, compare
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
+from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.calibration import mode_table
+from langchain_sift.calibration.mode_figures import mode_table_of_run
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
+from langchain_sift.config import MODES
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
@@ -510,3 +515,37 @@ def test_methods_share_a_training_and_equal_contexts(
             assert found.bits == pytest.approx(row.bits, rel=1e-5, nan_ok=True)
             assert found.tokens_training == row.tokens_training
             assert (found.seconds_training > 0) == (row.seconds_training > 0)
+
+
+def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    """With a table in which one mode pays, the rows are those of that mode."""
+    methods = ("ttft:sift", "both:sift", "rag:sift", "auto:sift")
+    selection = CalibratedSelection(1.0, 6, 30)
+    for mode in MODES:
+        figures = {name: ModeFigures(float(name == mode), 1.0) for name in MODES}
+        settings = CalibratedSettings(selection, modes=ModeTable((ModeBin(1.0, 5, {**figures}),)))
+        out = tmp_path / mode
+        report = run(tiny_model, tiny_tokenizer, store, methods, settings=settings, out=out)
+        rows = {(row.prompt, row.method): row for row in report.rows}
+        for prompt in PROMPTS:
+            auto = rows[prompt.id, "auto:sift"]
+            assert auto.failure is None
+            same = rows[prompt.id, "base" if mode == "base" else f"{mode}:sift"]
+            assert auto.tokens_training == same.tokens_training
+            if mode != "rag":  # which chooses documents without repeats
+                assert auto.bits == pytest.approx(same.bits, rel=1e-5)
+            assert auto.seconds_retrieval > 0
+            assert (auto.seconds_training > 0) == (mode in {"ttft", "both"})
+    table = mode_table([row for row in report.rows if row.protocol == "document"])
+    assert mode_table_of_run(out) == table
+    assert table.bins[0].figures.keys() == {*MODES}
+    assert table.bins[0].figures["base"].gain == 0
+    with pytest.raises(ArgumentError, match="several rows"):
+        mode_table([*report.rows, *report.rows])
+    with pytest.raises(ArgumentError, match="no prompt was measured"):
+        mode_table(report.rows, selection="nearest")
