@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from langchain_sift.cli.app import (
     progress_bar,
 )
 from langchain_sift.cli.calibration_runs import (
+    check_options,
     completed,
     prepare_fine_tuning,
     prepare_retrieval,
@@ -185,7 +185,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
-        _check_options(
+        check_options(
             model,
             {"--qrels": qrels, "--metric": metric, "--label-key": label_key},
             {
@@ -203,7 +203,6 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         )
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        # All mistakes are reported before hours of work.
         table = read_modes(modes)
         earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
         prepared = (
@@ -248,19 +247,6 @@ def _finetune(
 ) -> FineTuneConfig:
     rank = FineTuneConfig().lora_rank if lora_rank is None else lora_rank
     return finetuning(None, objective, None, rank, target_modules, max_length)
-
-
-def _check_options(
-    model: str | None, of_retrieval: Mapping[str, object], of_tuning: Mapping[str, object]
-) -> None:
-    """Reject options of the other kind of calibration."""
-    others, kind, cure = (
-        (of_tuning, "fine-tuning", "name a model (--model)")
-        if model is None
-        else (of_retrieval, "retrieval", "leave --model out")
-    )
-    if given := [name for name, value in others.items() if value is not None]:
-        raise ArgumentError(f"{', '.join(given)}: only for the calibration of {kind}: {cure}")
 
 
 def _earlier_settings(

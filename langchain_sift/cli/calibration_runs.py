@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -47,6 +48,19 @@ def completed(
     """Return the new settings with a table of modes, and with what only earlier ones have."""
     chosen = replace(newer, modes=modes)
     return chosen if earlier is None else earlier.updated(chosen)
+
+
+def check_options(
+    model: str | None, of_retrieval: Mapping[str, object], of_tuning: Mapping[str, object]
+) -> None:
+    """Reject options of the other kind of calibration."""
+    others, kind, cure = (
+        (of_tuning, "fine-tuning", "name a model (--model)")
+        if model is None
+        else (of_retrieval, "retrieval", "leave --model out")
+    )
+    if given := [name for name, value in others.items() if value is not None]:
+        raise ArgumentError(f"{', '.join(given)}: only for the calibration of {kind}: {cure}")
 
 
 def prepare_retrieval(
