@@ -34,6 +34,7 @@ from langchain_sift.cli.options import (
     StoreOption,
     StoreTokenOption,
 )
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def explain_command(  # noqa: PLR0917 - every argument is an option of the comma
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
+        if not query.strip():
+            raise ArgumentError("QUERY is empty: write the prompt to choose documents for")
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         options = selection_options(

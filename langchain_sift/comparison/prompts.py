@@ -106,7 +106,7 @@ def read_prompts(
             or with the names of the fields in the first row; a folder of such files; a `.tsv` file
             with an id, a tab and a question on each line; or a folder in the format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
-            otherwise the file is one prompt.
+            otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
             prompts whose ids are in it are returned. Default for a folder of BEIR: its split
             "test".
@@ -138,8 +138,8 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
             prompts += _table_prompts(file)
         elif lines:
             prompts += _line_prompts(file)
-        else:
-            prompts.append(Prompt(file.name, well_formed("\n".join(read_lines(file.path)))))
+        elif (text := well_formed("\n".join(read_lines(file.path)))).strip():
+            prompts.append(Prompt(file.name, text))
     if not prompts:
         raise CorpusError(f"{path}: no prompt in it")
     return prompts

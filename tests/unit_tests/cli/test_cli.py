@@ -223,6 +223,7 @@ def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
         ("damaged", (), "Chroma store damaged: InternalError"),
         (None, ("--collection", "none"), "no collection 'none': choose one of"),
         (None, ("--k", "0"), "k must be"),
+        (None, (), "QUERY is empty"),
     ],
 )
 def test_a_mistake_in_explain_is_one_line(  # noqa: PLR0917 - fixtures
@@ -236,7 +237,8 @@ def test_a_mistake_in_explain_is_one_line(  # noqa: PLR0917 - fixtures
     monkeypatch.chdir(tmp_path)
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "chroma.sqlite3").write_bytes(b"no database")
-    command = ["explain", "query", "--store", store or str(indexed), *more]
+    query = "query" if store or more else " "
+    command = ["explain", query, "--store", store or str(indexed), *more]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())

@@ -112,6 +112,10 @@ def test_a_text_file_is_a_prompt_or_a_list_of_questions(tmp_path: Path) -> None:
     prompts = read_prompts(file, lines=True)
     assert [prompt.text for prompt in prompts] == ["Who?", "What?"]
     assert len({prompt.id for prompt in prompts}) == 2
+    (tmp_path / "blank.txt").write_text(" \n\n", encoding="utf-8")
+    assert len(read_prompts(tmp_path)) == 1
+    with pytest.raises(CorpusError, match=r"blank\.txt: no prompt in it"):
+        read_prompts(tmp_path / "blank.txt")
 
 
 @pytest.mark.parametrize("name", ["q.xml", "q.html"])
