@@ -197,7 +197,8 @@ def failure_of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
         position = location[-1] if location else 0
         message = f"the body is not valid JSON: {reason} at character {position}"
         return Failure(HTTPStatus.BAD_REQUEST, message, "invalid_json")
-    param = ".".join(location) or None
+    # Parts such as "literal['base','rag']" name a type of a union, not a field.
+    param = ".".join(part for part in location if "[" not in part) or None
     reason = str(first["msg"]).removeprefix("Value error, ")
     if kind == "extra_forbidden":
         message, code = f"unknown parameter: {param}", "unknown_parameter"
