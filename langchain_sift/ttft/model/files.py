@@ -70,8 +70,8 @@ def check_weights(folder: Path) -> None:
     """
     if not (folder / "config.json").is_file():
         raise ModelLoadError(
-            "there is no config.json; if this is a repository of GGUF files, name the file with "
-            "gguf_file (--gguf-file)"
+            "there is no config.json; if this is a repository of GGUF files, name the file as "
+            "well, as 'org/repository/file.gguf'"
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelLoadError(f"there are no weights in safetensors files, and {_PICKLE}")

@@ -73,7 +73,10 @@ def check_tokenizer(path: Path) -> None:
         ModelLoadError: If it holds none.
     """
     if "tokenizer.ggml.model" not in read_metadata(path):
-        raise ModelLoadError("the GGUF file holds none: pass tokenizer=...")
+        raise ModelLoadError(
+            "the GGUF file holds none: pass tokenizer=... in Python, or convert the model again "
+            "with its tokenizer"
+        )
 
 
 def apply_generation_settings(model: PreTrainedModel, metadata: Mapping[str, Any]) -> None:

@@ -94,8 +94,9 @@ def _only_gguf_file(folder: Path) -> str | None:
 
 
 def _instead(folder: Path) -> str:
-    files = ", ".join(repr(name) for name in _gguf_files(folder))
-    return f": choose one of {files} with gguf_file (--gguf-file)" if files else ""
+    files = _gguf_files(folder)
+    names = ", ".join(map(repr, files))
+    return f": choose one of {names}, as {str(folder / files[0])!r}" if files else ""
 
 
 def _whole(file: str) -> str:

@@ -33,7 +33,7 @@ def test_a_folder_may_hold_one_gguf_file_beside_the_image_encoder(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("{}", "holds 2 GGUF files: choose one of 'a.gguf', 'b.GGUF' with gguf_file"),
+        ("{}", "holds 2 GGUF files: choose one of 'a.gguf', 'b.GGUF', as '.*/a.gguf'"),
         ("{}/c.gguf", "no such file: choose one of 'a.gguf'"),
         ("{}/notes.txt", "a file: name its folder"),
         ("{}/parts", "one of 3 parts"),
