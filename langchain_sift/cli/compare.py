@@ -132,7 +132,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 ) -> None:
     """Compare retrieval methods, RAG and test-time fine-tuning on your documents and prompts.
 
-    Exit code 1 means that a condition of --fail-if holds.
+    Exit code 1 means that a condition of --fail-if holds, or that no row has a result.
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
@@ -245,6 +245,8 @@ def _run(
         )
         progress.update(comparing, total=len(report.rows), description="done")
     failed = [failure for condition in conditions for failure in condition.failures(report)]
+    if report.rows and all(row.failure for row in report.rows):
+        failed.append(f"no row has a result; the first reason: {report.rows[0].failure}")
     print_report(write_report(report, folder.path), failed)
     return failed
 

@@ -287,6 +287,19 @@ def test_questions_are_compared_on_an_indexed_collection(
 
 
 @pytest.mark.slow
+def test_a_comparison_without_any_result_fails(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("Who bakes the bread? " * 500, encoding="utf-8")
+    more = ("--protocol", "qa", "--methods", "rag:nearest", "--k", "1", *SMALL)
+    result = compare_store(indexed, questions, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 1
+    assert "no row has a result; the first reason:" in result.stderr
+    assert "too long" in result.stderr
+
+
+@pytest.mark.slow
 def test_a_comparison_is_continued_or_replaced_only_with_an_option(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:
