@@ -114,9 +114,9 @@ class FineTuneConfig:
     None means no limit."""
 
     max_train_seconds: float | None = None
-    """Time limit of the training: no step but the first starts later. The model then answers with
-    the steps that were taken, on the most informative documents. A slower machine takes fewer
-    steps, so that the answer may differ between calls. None means no limit."""
+    """Time limit of the training: no step but the first starts later; a teacher ("distill") has
+    half of it. The model then answers with the steps that were taken, on the most informative
+    documents. A slower machine takes fewer, so that the answer may differ. None means no limit."""
 
     min_gain: float = 0.0
     """Skip training if the documents' summed SIFT gain, a share of the prior variance from 0 to 1,

@@ -19,7 +19,6 @@ class Job:
     began: float = 0.0
     """Start of the attempt, by `time.perf_counter`."""
     batch_size: int = 1
-    seconds_teacher: float = 0.0
     training: TrainingRecord = field(default_factory=TrainingRecord)
     adapter: TrainedAdapter | None = None
     nats: tuple[float, ...] = ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from langchain_sift.config import GenerationConfig, ReasoningMarkers
+from langchain_sift.config import FineTuneConfig, GenerationConfig, ReasoningMarkers
 from langchain_sift.ttft.answering.rows import Continuation
 from langchain_sift.ttft.generation import generate, split_to_fit
 from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
@@ -21,9 +23,13 @@ from langchain_sift.ttft.training.lessons import (
     AT_ONCE,
     QUESTION_TOKENS,
     Lesson,
+    Taught,
 )
 from langchain_sift.ttft.training.output_layer import OutputLayer
+from langchain_sift.ttft.training.tasks import BUDGET_SPENT, time_was_up
 from langchain_sift.ttft.training.top_logits import TopLogits
+
+_SHARE_OF_SECONDS = 0.5  # of `max_train_seconds`; the steps have the rest
 
 
 @dataclass(slots=True)
@@ -54,28 +60,65 @@ class Teacher:
         self._context_length = context_length
 
     def teach(
-        self, lessons: Sequence[Lesson], should_stop: Callable[[], bool]
-    ) -> Iterator[TokenizedDocument]:
-        """Yield the student's rows of the lessons, in order, with the teacher's next tokens.
+        self, lessons: Sequence[Lesson], config: FineTuneConfig, should_stop: Callable[[], bool]
+    ) -> Taught:
+        """Return the student's rows of the lessons, in order, with the teacher's next tokens.
 
-        A lesson for which the teacher writes nothing is left out. Repeats are the same object.
+        The teacher leaves out a lesson for which it writes nothing, lessons beyond
+        `max_train_tokens`, and those that it has not taught by half of `max_train_seconds`. It
+        always rates the first text that is given. Repeats are the same object.
 
         Args:
             lessons: The lessons of one request.
+            config: The limits of the training.
             should_stop: Called after each token and each row; if it returns True, there is no more.
         """
-        questions = self._questions(lessons, should_stop)
+        began, limit = time.perf_counter(), config.max_train_seconds
+        until = math.inf if limit is None else began + _SHARE_OF_SECONDS * limit
+
+        def is_over() -> bool:
+            """Return True if the request should stop, or the teacher's time is up."""
+            return should_stop() or time.perf_counter() >= until
+
+        rows: dict[int, TokenizedDocument | None] = {}
+        for group in _groups(lessons):
+            for number, row in self._rows(lessons, _fitting(lessons, group, rows, config), is_over):
+                rows[number] = row
+                if is_over():
+                    break
+            if len(rows) <= group[-1] or is_over():
+                break
+        taught = [(number, row) for number, row in sorted(rows.items()) if row is not None]
+        ended = None
+        if len(rows) < len(lessons):
+            is_late = time.perf_counter() >= until
+            ended = time_was_up(limit) if limit is not None and is_late else BUDGET_SPENT
+        return Taught(
+            [row for number, row in taught for _ in range(lessons[number].repeats)],
+            ended=ended,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _rows(
+        self, lessons: Sequence[Lesson], numbers: Sequence[int], should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, TokenizedDocument | None]]:
+        """Yield the rows of some lessons: given texts first. None means that nothing was written.
+
+        Texts that were not complete when the teacher had to stop are left out.
+        """
+        for number in numbers:
+            if not lessons[number].is_written:
+                yield number, self._row(lessons[number], [], [], lessons[number].text)
+        writing = [number for number in numbers if lessons[number].is_written]
+        questions = self._questions([lessons[number] for number in writing], should_stop)
         asked = [
-            (lesson, question)
-            for lesson, question in zip(lessons, questions, strict=True)
-            if question or not lesson.ask
+            (lessons[number], question) for number, question in zip(writing, questions, strict=True)
         ]
         texts = self._texts(asked, should_stop)
-        for (lesson, question), (before, text) in zip(asked, texts, strict=True):
-            if should_stop():
-                return
-            if text:
-                yield from [self._row(lesson, question, before, text)] * lesson.repeats
+        if should_stop():
+            return
+        for number, (lesson, question), (before, text) in zip(writing, asked, texts, strict=True):
+            yield number, self._row(lesson, question, before, text) if text else None
 
     def _questions(
         self, lessons: Sequence[Lesson], should_stop: Callable[[], bool]
@@ -92,9 +135,16 @@ class Teacher:
     def _texts(
         self, asked: Sequence[tuple[Lesson, list[int]]], should_stop: Callable[[], bool]
     ) -> list[tuple[list[int], list[int]]]:
-        """Return for each lesson the end of both prompts, and the text after it."""
-        texts: list[tuple[list[int], list[int]]] = [([], list(one.text)) for one, _ in asked]
-        writing = [number for number, (lesson, _) in enumerate(asked) if not lesson.text]
+        """Return for each lesson the end of both prompts, and the text after it.
+
+        There is no text if the teacher has not written a question that it should ask.
+        """
+        answerable = [bool(question) or not lesson.ask for lesson, question in asked]
+        texts: list[tuple[list[int], list[int]]] = [
+            ([], list(lesson.text) if has_question else [])
+            for (lesson, _), has_question in zip(asked, answerable, strict=True)
+        ]
+        writing = [n for n, (lesson, _) in enumerate(asked) if answerable[n] and not lesson.text]
         prompts = [asked[n][0].teacher.around(asked[n][1]) for n in writing]
         end = end_of_answer(self._tokenizer)
         written = self._write(prompts, ANSWER_TOKENS, should_stop)
@@ -159,6 +209,46 @@ class Teacher:
             return TopLogits.joined(
                 [TopLogits.of(self._head(block)) for block in states.split(size)]
             )
+
+
+def _groups(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
+    """Yield the numbers of successive lessons, as many as the teacher writes for at once."""
+    group: list[int] = []
+    written = 0
+    for number, lesson in enumerate(lessons):
+        if lesson.is_written and written == AT_ONCE:
+            yield group
+            group, written = [], 0
+        group.append(number)
+        written += lesson.is_written
+    if group:
+        yield group
+
+
+def _fitting(
+    lessons: Sequence[Lesson],
+    group: Sequence[int],
+    rows: Mapping[int, TokenizedDocument | None],
+    config: FineTuneConfig,
+) -> Sequence[int]:
+    """Return the first lessons of a group: those of which a step may be within the budget.
+
+    Args:
+        lessons: All lessons.
+        group: The numbers of successive lessons.
+        rows: The rows of the lessons before, by their numbers.
+        config: Has the budget, `max_train_tokens`.
+    """
+    if config.max_train_tokens is None:
+        return group
+    spent = sum(len(row.token_ids) * lessons[n].repeats for n, row in rows.items() if row)
+    for place, number in enumerate(group):
+        lesson = lessons[number]
+        if spent * config.steps_per_document + lesson.least_tokens > config.max_train_tokens:
+            return group[:place]
+        if not lesson.is_written:  # nothing else has a known length
+            spent += lesson.tokens * lesson.repeats
+    return group
 
 
 def _add(text: _Text, should_stop: Callable[[], bool], piece: str) -> bool:

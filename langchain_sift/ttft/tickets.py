@@ -84,13 +84,17 @@ class Ticket:
             return RequestCancelled("the request was cancelled before its answer was complete")
         return self._timeout_error()
 
+    def report_progress(self) -> bool:
+        """Note that the engine is at work on the request; return True to stop."""
+        self.progressed_at = time.perf_counter()
+        return self.should_stop()
+
     def report_step(self, step: Step) -> bool:
         """Send a gradient step, unless an earlier attempt sent it; return True to stop training."""
-        self.progressed_at = time.perf_counter()
         if step.number > self._steps:
             self._steps = step.number
             self._send(step)
-        return self.should_stop()
+        return self.report_progress()
 
     def report_prompt_scores(self, scores: PromptScores) -> None:
         """Send the scores of the prompt, unless an earlier attempt sent them."""
@@ -112,8 +116,7 @@ class Ticket:
         A retry first generates the text again that the client already has. If it differs, the
         request fails.
         """
-        self.progressed_at = time.perf_counter()
-        if self.should_stop():
+        if self.report_progress():
             return True
         repeated = self._to_repeat[: len(text)]
         if not text.startswith(repeated):

@@ -27,6 +27,7 @@ from langchain_sift.ttft.teacher import Teacher
 from langchain_sift.ttft.tickets import Ticket
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.drift import DriftLosses
+from langchain_sift.ttft.training.lessons import Taught
 from langchain_sift.ttft.training.tasks import NO_DOCUMENT, TrainingRecord, TrainingTask
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 from langchain_sift.ttft.training.trainer import Trainer
@@ -217,7 +218,8 @@ class Worker:
         self, job: Job, max_length: int | None, skip_reason: str | None
     ) -> TrainingTask:
         ticket, request = job.ticket, job.ticket.request
-        documents = [] if skip_reason else self._material(job)
+        taught = Taught() if skip_reason else self._taught(job)
+        documents = taught.documents
         if max_length is not None:
             cut = [document.truncate(max_length) for document in documents]
             documents = [document for document in cut if document.counted != ()]
@@ -229,19 +231,17 @@ class Worker:
             start=None if request.adapter is None else request.adapter.weights,
             skipped=request.skipped,
             omitted=request.omitted,
-            seconds_teacher=job.seconds_teacher,
+            seconds_teacher=taught.seconds,
+            teacher_ended=taught.ended,
         )
 
-    def _material(self, job: Job) -> Sequence[TokenizedDocument]:
+    def _taught(self, job: Job) -> Taught:
         """Return the documents to train on, or the lessons that the teacher makes of them."""
         request = job.ticket.request
         if not request.lessons:
-            return request.documents
-        began = time.perf_counter()
+            return Taught(request.documents)
         self.slots.rest()  # the teacher is the base model
-        taught = list(self._teacher.teach(request.lessons, job.ticket.should_stop))
-        job.seconds_teacher = time.perf_counter() - began
-        return taught
+        return self._teacher.teach(request.lessons, request.config, job.ticket.report_progress)
 
     def _milestones(
         self, job: Job, documents: Sequence[TokenizedDocument]

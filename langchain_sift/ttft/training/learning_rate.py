@@ -14,7 +14,7 @@ def first_learning_rate(gradient: torch.Tensor, loss: torch.Tensor) -> torch.Ten
     The first step of AdamW changes each weight by the learning rate, against the sign of its
     gradient. To first order, the loss falls by the rate times the gradient's L1 norm. This is
     Polyak's step size (Introduction to Optimization, 1987, section 5.3) with that norm and a fixed
-    fall of the loss, of which it is never more than a half.
+    fall of the loss. A loss below 1.2 falls by half of it instead.
 
     Args:
         gradient: Gradient of the mean loss of the first document, shape (size,).

@@ -70,9 +70,32 @@ class Lesson:
         return (QUESTION_TOKENS if self.ask else 0) + (len(self.text) or ANSWER_TOKENS)
 
     @property
+    def is_written(self) -> bool:
+        """True if the teacher writes the question or the text."""
+        return bool(self.ask) or not self.text
+
+    @property
     def tokens(self) -> int:
         """Maximum number of tokens that the student reads each time."""
         return len(self.student) + self.written
+
+    @property
+    def least_tokens(self) -> int:
+        """Minimum number of tokens that the student reads each time."""
+        return len(self.student) + bool(self.ask) + (len(self.text) or 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taught:
+    """The documents to train on, as a teacher left them."""
+
+    documents: Sequence[TokenizedDocument] = ()
+
+    ended: str | None = None
+    """Reason why the last lessons are missing. None means that the teacher got to all."""
+
+    seconds: float = 0.0
+    """Seconds in which the teacher wrote and read."""
 
 
 class Teaching(Protocol):

@@ -16,6 +16,9 @@ from langchain_sift.ttft.model.tokens import TokenizedDocument
 NO_DOCUMENT = "no document to train on"
 """The fallback of a request without a document that is long enough."""
 
+BUDGET_SPENT = "the budget of documents or tokens was spent"
+"""The reason why training ended before the last documents."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -118,6 +121,9 @@ class TrainingTask:
     seconds_teacher: float = 0.0
     """As in `TrainingRecord`; a part of `max_train_seconds`."""
 
+    teacher_ended: str | None = None
+    """Reason why the teacher left out the last lessons. None means that it left out none."""
+
     slot: int = field(default=0, init=False)
     losses: list[float] = field(default_factory=list, init=False)
     learning_rate: float | None = field(default=None, init=False)
@@ -144,7 +150,8 @@ class TrainingTask:
     def __post_init__(self) -> None:
         """Plan the steps."""
         self._plan = plan(self.documents, self.config)
-        self.ended = budget_limit(len(self._plan), self.documents, self.config, self.omitted)
+        limited = budget_limit(len(self._plan), self.documents, self.config, self.omitted)
+        self.ended = self.teacher_ended or limited
         self.fallback = None if self._plan else NO_DOCUMENT
 
     def advance(self, began: float) -> bool:
@@ -161,7 +168,7 @@ class TrainingTask:
         seconds = self.config.max_train_seconds
         spent = time.perf_counter() - began + self.seconds_teacher
         if seconds is not None and self.taken and spent > seconds:
-            self.ended = f"max_train_seconds ({seconds} s) was reached"
+            self.ended = time_was_up(seconds)
         elif self._stopped:
             self.ended = "the request was cancelled or its time was up"
         else:
@@ -207,6 +214,11 @@ class TrainingTask:
         )
 
 
+def time_was_up(seconds: float) -> str:
+    """Return the reason why training ended at `max_train_seconds`."""
+    return f"max_train_seconds ({seconds} s) was reached"
+
+
 def record_losses(tasks: Sequence[TrainingTask], losses: torch.Tensor) -> None:
     """Record the loss of one step of each task; waits for the device."""
     for task, loss in zip(tasks, losses.tolist(), strict=True):
@@ -234,5 +246,5 @@ def budget_limit(
         omitted: Number of documents beyond `max_documents`.
     """
     if steps < len(documents) * config.steps_per_document or omitted:
-        return "the budget of documents or tokens was spent"
+        return BUDGET_SPENT
     return None

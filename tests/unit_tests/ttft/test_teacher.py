@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,12 @@ from unit_tests.templates import CHATML
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, RequestCancelled
 from langchain_sift.language_models.teaching import DocumentTeaching
-from langchain_sift.ttft import AdapterCache, Request
+from langchain_sift.ttft import AdapterCache, Request, Ticket
 from langchain_sift.ttft import teacher as teacher_module
 from langchain_sift.ttft.memory.budget import load_of
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.lessons import ANSWER_TOKENS, Lesson
+from langchain_sift.ttft.training.tasks import BUDGET_SPENT, plan
 from langchain_sift.ttft.training.top_logits import COUNT
 
 PROMPT = "Where does rice grow?"
@@ -115,8 +118,8 @@ def test_losses_are_the_divergence_from_the_base_with_the_documents(
 ) -> None:
     engine = chat.engine
     request = request_of(chat, documents)
-    taught = engine._worker._teacher.teach(request.lessons, lambda: False)
-    rows = list(dict.fromkeys(taught))
+    taught = engine._worker._teacher.teach(request.lessons, request.config, lambda: False)
+    rows = list(dict.fromkeys(taught.documents))
     assert [row.index for row in rows] == [lesson.document for lesson in request.lessons]
     assert [lesson.repeats for lesson in request.lessons] == [*[1] * 6, 8, 1]
     # Three different texts with a question each, the repeat of the first, and the prompt.
@@ -155,6 +158,7 @@ def test_a_prompt_alone_learns_as_in_a_batch_and_the_base_stays(
         losses = message.response_metadata["ttft"]["losses"]
         assert losses == pytest.approx(alone["losses"], rel=1e-4, abs=1e-6)
     assert fingerprint(chat.model) == before
+    chat.engine.outcome(chat.engine.request([], None))  # the engine is done with the others
     assert all(
         chat.engine._worker.slots.is_at_rest(n) for n in range(chat.engine._worker.slots.count)
     )
@@ -194,6 +198,84 @@ def test_cancellation_ends_the_teacher(
     assert len(calls) == 1
     monkeypatch.undo()
     assert chat.invoke(PROMPT, documents=documents[:1]).response_metadata["ttft"]["steps"] == 10
+
+
+@pytest.fixture
+def texts_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of texts that the teacher writes, each time it does."""
+
+    def generate(model: Any, tokenizer: Any, continuations: Sequence[Any]) -> None:
+        counts.append(len(continuations))
+        usual(model, tokenizer, continuations)
+
+    counts: list[int] = []
+    usual = teacher_module.generate
+    monkeypatch.setattr(teacher_module, "generate", generate)
+    return counts
+
+
+def test_without_time_the_teacher_only_rates_the_first_document(
+    chat: ChatTestTimeFineTuned, documents: list[Document], texts_at_once: list[int]
+) -> None:
+    record = chat.invoke(PROMPT, documents=documents, max_train_seconds=1e-9).response_metadata
+    assert record["ttft"]["steps"] == 1
+    assert record["ttft"]["documents"] == ["0"]
+    assert "max_train_seconds" in record["ttft"]["ended"]
+    assert texts_at_once == []
+
+
+def test_a_teacher_that_has_to_stop_keeps_the_texts_that_are_given(
+    chat: ChatTestTimeFineTuned, documents: list[Document], texts_at_once: list[int]
+) -> None:
+    request = request_of(chat, documents)
+    teacher = chat.engine._worker._teacher
+    taught = teacher.teach(request.lessons, request.config, lambda: bool(texts_at_once))
+    given = [one for one in request.lessons if not one.is_written]
+    assert [(row.index, row.token_ids) for row in taught.documents] == [
+        (one.document, one.student.around(one.text)) for one in given
+    ]
+    assert len(texts_at_once) == 1
+    assert taught.ended is not None
+
+
+@pytest.mark.slow
+def test_the_budget_of_tokens_ends_the_teacher_and_changes_no_step(
+    chat: ChatTestTimeFineTuned, documents: list[Document], texts_at_once: list[int]
+) -> None:
+    request = request_of(chat, documents)
+    teacher = chat.engine._worker._teacher
+    everything = teacher.teach(request.lessons, request.config, lambda: False).documents
+    ends = list(itertools.accumulate(2 * len(row.token_ids) for row in everything))
+    texts_at_once.clear()
+    for budget in (ends[0] - 1, ends[0], ends[2], ends[-1] - 1, ends[-1]):
+        config = replace(FINETUNE, max_train_tokens=budget, steps_per_document=2)
+        taught = teacher.teach(request.lessons, config, lambda: False)
+        expected, steps = plan(everything, config), plan(taught.documents, config)
+        assert [step.token_ids for step in steps] == [step.token_ids for step in expected]
+        if budget <= ends[0]:
+            assert len(taught.documents) == 1
+            assert texts_at_once == []
+            assert taught.ended == BUDGET_SPENT
+    record = chat.invoke(PROMPT, documents=documents, max_train_tokens=ends[0] // 2)
+    assert record.response_metadata["ttft"]["ended"] == BUDGET_SPENT
+
+
+def test_the_teacher_progresses_with_each_token(
+    chat: ChatTestTimeFineTuned, documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments: list[float] = []
+
+    def report(self: Ticket) -> bool:
+        stopped = usual(self)
+        moments.append(self.progressed_at)
+        return stopped
+
+    usual = Ticket.report_progress
+    monkeypatch.setattr(Ticket, "report_progress", report)
+    chat.engine.outcome(request_of(chat, documents[:1]))
+    # A question, its answer and that to the prompt, beside ten steps and four tokens.
+    assert len(moments) > ANSWER_TOKENS + 14
+    assert all(former < later for former, later in itertools.pairwise(moments))
 
 
 @pytest.mark.slow
