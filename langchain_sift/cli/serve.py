@@ -22,6 +22,7 @@ from langchain_sift.cli.options import (
     DeviceOption,
     DtypeOption,
     EmbeddingsOption,
+    FetchKOption,
     GgufFileOption,
     KernelOption,
     LearningRateOption,
@@ -109,6 +110,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Number of documents for a prompt, unless the request sets it. Default: 20.",
         ),
     ] = None,
+    fetch_k: FetchKOption = None,
     retrieval_query: Annotated[
         str,
         typer.Option(
@@ -157,7 +159,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         typer.Option(
             metavar="ORIGIN",
             help="Origin of web pages that may send requests, such as https://app.example; * means "
-            "all. Repeatable. Default: none.",
+            "all, and requires tokens. Repeatable. Default: none.",
         ),
     ] = None,
     ceiling: Annotated[
@@ -194,7 +196,10 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
-    """Serve a model by OpenAI's protocol: /v1/chat/completions, /v1/completions, /v1/models.
+    """Serve a model by OpenAI's protocol.
+
+    Routes: /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models, and
+    /v1/ttft/sessions for adapters that answer later requests.
 
     A request may set its options in the field "ttft" of its body:
     {"mode": "rag", "k": 5, "filter": {"year": 2024}}.
@@ -219,6 +224,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
                 saved,
                 for_training=fine_tunes(mode),
                 k=k,
+                fetch_k=fetch_k,
                 kernel=kernel,
                 length_scale=length_scale,
                 noise_variance=noise_variance,

@@ -1,21 +1,22 @@
-"""Define a request that was admitted: its tenant's models, and its room in the engine."""
+"""Define a request that was admitted: its tenant's models, its room in the engine, its session."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 from langchain_sift.chat_models import ChatTestTimeFineTuned
 from langchain_sift.errors import EngineOverloaded
 from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
+from langchain_sift.serving.error_responses import RequestRejected
 from langchain_sift.serving.options import NEW_SESSION
-from langchain_sift.serving.sessions import CallSession, Sessions
+from langchain_sift.serving.sessions import Session, Sessions
 from langchain_sift.serving.tenants import Tenant
-from langchain_sift.ttft import Reservation
+from langchain_sift.ttft import Reservation, TrainedAdapter
 
 _POLL_SECONDS = 0.01
 
@@ -28,6 +29,35 @@ class TenantView:
     retriever: SIFTRetriever
     chat: ChatTestTimeFineTuned
     llm: TestTimeFineTunedLLM
+
+
+@dataclass(slots=True)
+class CallSession:
+    """The session of one call: the one that answers, a new one, or none."""
+
+    sessions: Sessions
+    tenant: str
+    """Name of the tenant of the call."""
+
+    session: Session | None = None
+    is_new: bool = False
+    """True if the adapter of the call is kept."""
+
+    @property
+    def adapter(self) -> TrainedAdapter | None:
+        """The adapter that answers. None means that the call trains, or has none."""
+        return None if self.session is None else self.session.adapter
+
+    def id_of(self, trained: TrainedAdapter | None, documents: Sequence[str | None]) -> str | None:
+        """Return the id of the session; make it if it is new and there is an adapter.
+
+        Args:
+            trained: The adapter that the call trained. None means that there is none.
+            documents: Ids of the documents that it was trained on.
+        """
+        if self.session is None and self.is_new and trained is not None:
+            self.session = self.sessions.add(self.tenant, trained, tuple(documents))
+        return None if self.session is None else self.session.id
 
 
 class AdmittedRequest:
@@ -84,12 +114,15 @@ class AdmittedRequest:
             RequestRejected: If there is no such session, or the server keeps none.
         """
         tenant, sessions = self.view.tenant.name, self.sessions
-        if session_id == NEW_SESSION:
-            sessions.check_room(self.view.chat.engine.adapter_bytes)
-            return CallSession(sessions, tenant, is_new=True)
         if session_id is None:
             return CallSession(sessions, tenant)
-        session = sessions.get(tenant, session_id, event="answered")
+        try:
+            if session_id == NEW_SESSION:
+                sessions.check_room(self.view.chat.engine.adapter_bytes)
+                return CallSession(sessions, tenant, is_new=True)
+            session = sessions.use(tenant, session_id, event="answered")
+        except RequestRejected as error:
+            raise RequestRejected(replace(error.failure, param="ttft.session")) from error
         return CallSession(sessions, tenant, session)
 
     def end(self) -> None:

@@ -24,11 +24,10 @@ from langchain_sift.language_models.modes import (
     retriever_for,
     training_documents,
 )
-from langchain_sift.serving.admitted import AdmittedRequest
+from langchain_sift.serving.admitted import AdmittedRequest, CallSession
 from langchain_sift.serving.chunks import ChoiceEnd
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.responses import Chunk, TTFTRecord
-from langchain_sift.serving.sessions import CallSession
 from langchain_sift.serving.streams import Merged
 
 Prompt = TypeVar("Prompt")

@@ -72,7 +72,7 @@ class ChunkStream:
         return chunk
 
     def step(self, step: dict[str, object]) -> Chunk:
-        """Return a chunk that tells of a gradient step."""
+        """Return a chunk that reports a gradient step."""
         return {**self._head, "choices": [], "ttft_step": step}
 
     def last_chunks(

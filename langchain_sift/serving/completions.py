@@ -66,7 +66,7 @@ class Completions:
             return await model.ainvoke(prompt, **arguments)
 
         prepare = functools.partial(self._prepare_chat, body, admitted)
-        ((call, answers),) = await all_answers([messages], prepare, answer, self._at_once)
+        ((call, answers),) = await all_answers([messages], prepare, answer, self._at_once(admitted))
         choices = []
         for index, message in enumerate(answers):
             reply = ChatReply(body)
@@ -103,7 +103,7 @@ class Completions:
 
         prepare = functools.partial(self._prepare_text, body, admitted)
         prompts = text_inputs(body, llm)
-        found = await all_answers(prompts, prepare, answer, self._at_once)
+        found = await all_answers(prompts, prepare, answer, self._at_once(admitted))
         choices: list[TextChoice] = []
         usages, records = [], []
         for call, answers in found:
@@ -138,7 +138,9 @@ class Completions:
         prepare = functools.partial(self._prepare_chat, body, admitted)
         stream = ChunkStream(body, "chat.completion.chunk", "chatcmpl")
         pieces = functools.partial(chat_pieces, body, model, stream)
-        return self._stream(body, stream, [messages], prepare, pieces)
+        return self._stream(
+            body, stream, [messages], prepare, pieces, at_once=self._at_once(admitted)
+        )
 
     def text_stream(
         self, body: CompletionRequest, admitted: AdmittedRequest
@@ -147,7 +149,8 @@ class Completions:
         prepare = functools.partial(self._prepare_text, body, admitted)
         stream = ChunkStream(body, "text_completion", "cmpl")
         pieces = functools.partial(text_pieces, admitted.view.llm, stream)
-        return self._stream(body, stream, text_inputs(body, admitted.view.llm), prepare, pieces)
+        prompts = text_inputs(body, admitted.view.llm)
+        return self._stream(body, stream, prompts, prepare, pieces, at_once=self._at_once(admitted))
 
     def _chat_model(
         self, body: ChatCompletionRequest, admitted: AdmittedRequest
@@ -210,9 +213,10 @@ class Completions:
     ) -> RequestSettings:
         return RequestSettings.of(body, self._service.settings, admitted.view.retriever)
 
-    @property
-    def _at_once(self) -> int:
-        return self._service.settings.limits.at_once
+    def _at_once(self, admitted: AdmittedRequest) -> int:
+        """Return the number of answers of one request to generate at a time."""
+        at_once, limit = self._service.settings.limits.at_once, admitted.view.tenant.max_requests
+        return at_once if limit is None else min(at_once, limit)
 
     async def _stream(
         self,
@@ -221,11 +225,13 @@ class Completions:
         prompts: Sequence[Prompt],
         prepare: Callable[[Prompt], Awaitable[Call]],
         pieces_of: PiecesOf[Prompt],
+        *,
+        at_once: int,
     ) -> AsyncGenerator[Chunk]:
         """Yield the chunks of all answers, and at the end the usage and the records."""
         n = body.n or 1
         ends: list[ChoiceEnd] = []
-        pieces = answer_pieces(prompts, prepare, pieces_of, n=n, at_once=self._at_once)
+        pieces = answer_pieces(prompts, prepare, pieces_of, n=n, at_once=at_once)
         async with aclosing(pieces):
             async for piece in pieces:
                 if not isinstance(piece, ChoiceEnd):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from chromadb.api.types import validate_where
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from langchain_sift.checks import check_positive
+from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.config import Mode
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import LEAST_NOISE_VARIANCE
@@ -59,6 +59,11 @@ class RetrieverOptions(_Options):
 class TrainingLimits(_Options):
     """Limits in `FineTuneConfig` that a request may only lower."""
 
+    max_documents: Count | None = Field(
+        default=None,
+        description="Maximum number of documents to train on; at most the server's maximum.",
+    )
+
     max_train_tokens: Count | None = Field(
         default=None,
         description="Maximum number of training tokens; at most the server's maximum.",
@@ -80,12 +85,9 @@ class FineTuneOptions(TrainingLimits):
     learning_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None = (
         Field(default=None, description="Learning rate of AdamW.")
     )
-    steps_per_document: Annotated[int, Field(ge=1, le=16, strict=True)] | None = Field(
-        default=None, description="Number of gradient steps on each document."
-    )
-    max_documents: Count | None = Field(
-        default=None, description="Maximum number of documents to train on."
-    )
+    steps_per_document: (
+        Annotated[int, Field(ge=1, le=16, strict=True), BeforeValidator(whole)] | None
+    ) = Field(default=None, description="Number of gradient steps on each document.")
     min_gain: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] | None = Field(
         default=None,
         description="The base model answers if the documents' summed SIFT gain is lower.",
@@ -161,17 +163,32 @@ CEILINGS = tuple(
 )
 """Options that are numbers."""
 
+_COUNTS = {"k", "fetch_k", "steps_per_document", "max_documents", "max_train_tokens"}
 
-def check_ceilings(ceilings: Mapping[str, float]) -> None:
-    """Check the names and the values of ceilings.
+
+def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, float | None]) -> None:
+    """Check the names and the values of ceilings, and that no default is above its ceiling.
+
+    Args:
+        ceilings: Highest values that a request may set, by the names of options.
+        defaults: The server's values of options; None where it sets none.
 
     Raises:
-        ArgumentError: If an option is unknown or no number, or a ceiling is not positive.
+        ArgumentError: If an option is unknown or no number, a ceiling is out of range, or a default
+            is above its ceiling.
     """
     for name, most in ceilings.items():
         if name not in CEILINGS:
             raise ArgumentError(f"no ceiling for {name!r}: use one of {sorted(CEILINGS)}")
+        if name in _COUNTS:
+            check_integer(f"the ceiling of {name}", whole(most), 1)
         check_positive(f"the ceiling of {name}", most)
+        default = defaults.get(name)
+        if default is not None and default > most:
+            raise ArgumentError(
+                f"{name} is {default:g}, above its ceiling {most:g}: lower {name}, or raise the "
+                "ceiling"
+            )
 
 
 def _check_values(condition: object) -> None:

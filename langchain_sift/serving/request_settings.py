@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from langchain_sift.auto_mode import AUTO, ModeTable
-from langchain_sift.config import FineTuneConfig, fine_tunes
+from langchain_sift.config import fine_tunes
 from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.error_responses import Failure, RequestRejected
@@ -79,15 +79,16 @@ class RequestSettings:
     ) -> Self:
         """Return the settings of a training without an answer; the arguments are those of `of`."""
         _check_ceilings(options, server.ceilings)
+        most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
         return cls(
             mode="ttft",
             modes=server.modes,
             session=None,
             retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
             filter=options.filter,
-            fine_tuning=_within_limits(options, server.finetune),
+            fine_tuning=_within_limits(options, server),
             generation={},
-            timeout=min(options.timeout or server.timeout, server.timeout),
+            timeout=min(options.timeout or most, most),
         )
 
     def call_arguments(
@@ -151,10 +152,10 @@ def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str,
     return chosen
 
 
-def _within_limits(options: LearningOptions, finetune: FineTuneConfig) -> FineTuneOptions:
-    """Return the options, with limits that are at most the server's."""
+def _within_limits(options: LearningOptions, server: ServingSettings) -> FineTuneOptions:
+    """Return the options, with limits that are at most the server's and their ceilings."""
     chosen = options.chosen(FineTuneOptions)
     for name in TrainingLimits.model_fields:
-        limits = [getattr(options, name), getattr(finetune, name)]
+        limits = [getattr(options, name), getattr(server.finetune, name), server.ceilings.get(name)]
         chosen[name] = min((limit for limit in limits if limit is not None), default=None)
     return FineTuneOptions.model_validate(chosen)

@@ -111,13 +111,13 @@ def add_session_routes(
     async def learn_more(session_id: str, body: LearningRequest, request: Request) -> Response:
         """Learn more documents on top of those of a session."""
         admitted: AdmittedRequest = request.state.admitted
-        start = sessions.get(admitted.view.tenant.name, session_id)
+        start = sessions.use(admitted.view.tenant.name, session_id)
         with client_timeout(body.ttft):
             return info(await _learn(service, metrics, admitted, body, start))
 
     @app.get(ROUTE + "/{session_id}", response_model=SessionInfo, responses=errors)
     async def look_at(session_id: str, request: Request) -> Response:
-        """Return a session; this is no use of it."""
+        """Return a session. This does not count as a use."""
         return info(sessions.get(request.state.tenant.name, session_id))
 
     @app.delete(ROUTE + "/{session_id}", response_model=DeletedSession, responses=errors)

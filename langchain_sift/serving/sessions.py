@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -23,7 +23,6 @@ _NOT_FOUND = Failure(
     "there is no such session: it has expired, was dropped for lack of memory, or never existed. "
     "Learn the documents again",
     "session_not_found",
-    "ttft.session",
 )
 _CHANGED = Failure(
     HTTPStatus.CONFLICT,
@@ -63,7 +62,9 @@ class Sessions:
     """The sessions of all tenants, in memory: they end with the process. Thread-safe.
 
     Beyond a limit, the tenant with most memory loses the session that it has not used for longest.
-    So a tenant that makes many sessions drops its own, and never those of a tenant with fewer.
+    So a tenant that makes many sessions drops its own, and never those of a tenant with fewer. Of
+    tenants with as much, the one whose session was used least recently loses it. A session that
+    was just added is never dropped.
     """
 
     def __init__(self, limits: SessionLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,14 +94,13 @@ class Sessions:
         limits = self.limits
         if limits.max_sessions and limits.max_memory_gb * _GB >= nbytes:
             return
-        message = "this server keeps no sessions: leave ttft.session out"
+        message = "this server keeps no sessions: each request must train anew"
         if limits.max_sessions and limits.max_memory_gb:
             message = (
                 f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
                 f"sessions ({limits.max_memory_gb:g} GB)"
             )
-        failure = Failure(HTTPStatus.BAD_REQUEST, message, "sessions_unavailable", "ttft.session")
-        raise RequestRejected(failure)
+        raise RequestRejected(Failure(HTTPStatus.BAD_REQUEST, message, "sessions_unavailable"))
 
     def add(
         self, tenant: str, adapter: TrainedAdapter, documents: tuple[str | None, ...]
@@ -125,27 +125,39 @@ class Sessions:
             self._drop_expired()
             self._of_tenants.setdefault(tenant, OrderedDict())[session.id] = session
             self.events["learned"] += 1
-            self._drop_beyond_limits(tenant)
+            self._drop_beyond_limits(session)
         return session
 
-    def get(self, tenant: str, session_id: str, *, event: str | None = None) -> Session:
-        """Return a tenant's session, which is used now.
+    def get(self, tenant: str, session_id: str) -> Session:
+        """Return a tenant's session. This does not count as a use.
 
         Args:
             tenant: Name of the tenant.
             session_id: The id.
-            event: Kind of the use, for the metrics. None means that this is no use, only a look.
 
         Raises:
             RequestRejected: With status 404, if the tenant has no such session: one and the same
                 response whether it has expired, is another tenant's, or never existed.
         """
         with self._lock:
+            return self._find(tenant, session_id)
+
+    def use(self, tenant: str, session_id: str, *, event: str | None = None) -> Session:
+        """Return a tenant's session, and begin its idle time anew.
+
+        Args:
+            tenant: Name of the tenant.
+            session_id: The id.
+            event: Kind of the use, for the metrics. None means that it is counted later.
+
+        Raises:
+            RequestRejected: With status 404, as `get` does.
+        """
+        with self._lock:
             session = self._find(tenant, session_id)
             if event is not None:
                 self.events[event] += 1
-                session = self._use(tenant, session)
-            return session
+            return self._use(tenant, session)
 
     def extend(
         self,
@@ -242,14 +254,15 @@ class Sessions:
         for tenant, session_id in expired:
             self._drop(tenant, session_id, "expired")
 
-    def _drop_beyond_limits(self, tenant: str) -> None:
-        """Drop sessions until the limits are met; of tenants with as much, first this one's."""
+    def _drop_beyond_limits(self, new: Session) -> None:
+        """Drop sessions until the limits are met, but never the new one, which fits alone."""
         while self._is_beyond_limits():
+            oldest = {name: next(iter(own.values())) for name, own in self._of_tenants.items()}
             heaviest = max(
-                self._of_tenants,
-                key=lambda name: (_nbytes(self._of_tenants[name]), name == tenant),
+                (name for name, session in oldest.items() if session is not new),
+                key=lambda name: (_nbytes(self._of_tenants[name]), -oldest[name].used),
             )
-            self._drop(heaviest, next(iter(self._of_tenants[heaviest])), "evicted")
+            self._drop(heaviest, oldest[heaviest].id, "evicted")
 
     def _is_beyond_limits(self) -> bool:
         count = sum(map(len, self._of_tenants.values()))
@@ -262,35 +275,6 @@ class Sessions:
             self.events[event] += 1
         if not own:
             self._of_tenants.pop(tenant, None)
-
-
-@dataclass(slots=True)
-class CallSession:
-    """The session of one call: the one that answers, a new one, or none."""
-
-    sessions: Sessions
-    tenant: str
-    """Name of the tenant of the call."""
-
-    session: Session | None = None
-    is_new: bool = False
-    """True if the adapter of the call is kept."""
-
-    @property
-    def adapter(self) -> TrainedAdapter | None:
-        """The adapter that answers. None means that the call trains, or has none."""
-        return None if self.session is None else self.session.adapter
-
-    def id_of(self, trained: TrainedAdapter | None, documents: Sequence[str | None]) -> str | None:
-        """Return the id of the session; make it if it is new and there is an adapter.
-
-        Args:
-            trained: The adapter that the call trained. None means that there is none.
-            documents: Ids of the documents that it was trained on.
-        """
-        if self.session is None and self.is_new and trained is not None:
-            self.session = self.sessions.add(self.tenant, trained, tuple(documents))
-        return None if self.session is None else self.session.id
 
 
 def _nbytes(sessions: OrderedDict[str, Session]) -> int:

@@ -12,7 +12,7 @@ from langchain_sift.config import MODES, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.serving.options import check_ceilings
+from langchain_sift.serving.options import FineTuneOptions, TrainingLimits, check_ceilings
 from langchain_sift.serving.tenants import Tenants
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -127,10 +127,13 @@ class ServingSettings:
     """"4bit" or "8bit" (with bitsandbytes). None means no quantization."""
 
     cors_origins: Sequence[str] = ()
-    """Origins of web pages that may send requests, such as "https://app.example"; "*" means all."""
+    """Origins of web pages that may send requests, such as "https://app.example". "*" means all,
+    and "null" pages without an origin, such as local files; both require tokens."""
 
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Highest values that a request may set in `ttft`, by name, such as {"k": 50}."""
+    """Highest values that a request may set in `ttft`, by name, such as {"k": 50}. The timeout and
+    the limits of training never exceed their ceilings, even if the request does not set them. The
+    server's own values of other options must not exceed theirs."""
 
     status_seconds: float = 0.5
     """Seconds for which a stream waits for its first chunk before it sends its headers: an error
@@ -170,14 +173,15 @@ class ServingSettings:
         check_integer("max_tokens", self.max_tokens, 1)
         check_integer("max_body_bytes", self.max_body_bytes, 1)
         for origin in self.cors_origins:
-            check_origin(origin)
-        check_ceilings(self.ceilings)
+            check_origin(origin, need_tokens=self.tenants.need_tokens)
+        own = ("k", "fetch_k", "length_scale", "noise_variance", "stopping_alpha")
+        check_ceilings(
+            self.ceilings,
+            {name: getattr(self, name) for name in own}
+            | {name: getattr(self.finetune, name) for name in FineTuneOptions.model_fields}
+            | dict.fromkeys(TrainingLimits.model_fields),  # these are lowered to their ceilings
+        )
         check_choice("retrieval_query", self.retrieval_query, ("last", "turns", "rewrite"))
-        if self.k > self.ceilings.get("k", self.k):
-            raise ArgumentError(
-                f"k is {self.k}, above its ceiling {self.ceilings['k']:g}: lower k, or raise the "
-                "ceiling"
-            )
 
     @property
     def model_id(self) -> str:
@@ -185,12 +189,21 @@ class ServingSettings:
         return self.name or self.model
 
 
-def check_origin(origin: str) -> None:
+def check_origin(origin: str, *, need_tokens: bool) -> None:
     """Check the origin of web pages.
 
+    Args:
+        origin: The origin.
+        need_tokens: True if the server rejects requests without a token.
+
     Raises:
-        ArgumentError: If it has a path, or no scheme.
+        ArgumentError: If it has a path, or no scheme, or any page could ask without a token.
     """
+    if origin in {"*", "null"} and not need_tokens:
+        raise ArgumentError(
+            f"the origin {origin!r} would let any web page read the documents: name the origins of "
+            "your pages, or require tokens (tenants, or an API key)"
+        )
     scheme, separator, host = origin.partition("://")
     if origin not in {"*", "null"} and not (scheme and separator and host and "/" not in host):
         raise ArgumentError(

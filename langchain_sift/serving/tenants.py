@@ -32,8 +32,8 @@ class Tenant:
     """Name of the collection. None means that of the server."""
 
     max_requests: int | None = None
-    """Maximum number of requests at once; further requests are rejected. None means no limit but
-    the engine's."""
+    """Maximum number of requests at once, and of answers that one request generates at once.
+    Further requests are rejected, further answers wait. None means no limit but the engine's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
-from langchain_sift.errors import TrainingError
+from langchain_sift.errors import NothingToLearn, TrainingError
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.lessons import Lesson
-from langchain_sift.ttft.training.tasks import Step, TrainingRecord, budget_limit
+from langchain_sift.ttft.training.tasks import NO_DOCUMENT, Step, TrainingRecord, budget_limit
 from langchain_sift.ttft.training.trained_adapter import TrainedAdapter
 
 Pairs = Sequence[tuple[Sequence[int], Sequence[int]]]
@@ -192,8 +192,14 @@ class Outcome:
         """Return the trained adapter.
 
         Raises:
-            TrainingError: If training failed, or there was no document to train on.
+            NothingToLearn: If there was no document to train on, or no room for a step on it.
+            TrainingError: If training failed.
         """
+        if self.training.fallback == NO_DOCUMENT:
+            raise NothingToLearn(
+                "there is no document to train on: all have fewer than two tokens, or the first "
+                "has more than max_train_tokens"
+            )
         if self.adapter is None:
             raise TrainingError(f"there is no adapter to return: {self.training.fallback}")
         return self.adapter

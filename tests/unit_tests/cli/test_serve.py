@@ -60,9 +60,11 @@ def check(result: Result, message: str) -> None:
 
 def test_options_for_clients(tiny_model_path, folder):
     options = "--cors-origin https://a.example --cors-origin * --ceiling k=50 --ceiling timeout=9"
+    options += f" --api-key {'k' * 16} --fetch-k 90"
     settings, _ = served(tiny_model_path, folder, *options.split(), "--retrieval-query", "turns")
     assert settings.cors_origins == ("https://a.example", "*")
     assert settings.ceilings == {"k": 50, "timeout": 9}
+    assert settings.fetch_k == 90
     assert settings.retrieval_query == "turns"
 
 

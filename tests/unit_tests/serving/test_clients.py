@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from endpoint import NAME
 
+from langchain_sift import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.serving import ServingSettings, Tenants
 
@@ -64,6 +65,13 @@ async def test_without_origins_there_is_no_cors(new_service, connect):
     assert "access-control-allow-origin" not in response.headers
 
 
+@pytest.mark.parametrize("origin", ["*", "null"])
+def test_pages_of_any_origin_need_a_token(origin):
+    with pytest.raises(ArgumentError, match="require tokens"):
+        ServingSettings("model", "store", cors_origins=[origin])
+    ServingSettings("model", "store", cors_origins=[origin], tenants=Tenants.of_one_key(KEY))
+
+
 @pytest.mark.parametrize("origin", ["https://app.example/", "app.example", "", "https://"])
 def test_an_origin_is_a_scheme_and_a_host(origin):
     with pytest.raises(ArgumentError, match="an origin is"):
@@ -91,10 +99,25 @@ async def test_an_option_at_its_ceiling_is_accepted(client):
     assert response.status_code == 200, response.text
 
 
-@pytest.mark.parametrize("ceilings", [{"kk": 1}, {"mode": 1}, {"k": 0}, {"k": 19}])
+@pytest.mark.parametrize(
+    "ceilings",
+    [
+        {"kk": 1},
+        {"mode": 1},
+        {"k": 0},
+        {"k": 19},
+        {"k": 20.5},
+        {"fetch_k": 199},
+        {"steps_per_document": 1},
+        {"learning_rate": 0.01},
+        {"noise_variance": 1},
+        {"max_train_seconds": 0},
+    ],
+)
 def test_ceilings_are_checked_before_a_model_is_loaded(ceilings):
+    finetune = FineTuneConfig(steps_per_document=2, learning_rate=0.02)
     with pytest.raises(ArgumentError, match="ceiling"):
-        ServingSettings("model", "store", ceilings=ceilings)
+        ServingSettings("model", "store", noise_variance=2, finetune=finetune, ceilings=ceilings)
 
 
 # The beginning of an answer

@@ -77,6 +77,28 @@ async def wait_until(condition):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+async def test_further_answers_wait_within_a_tenant_s_limit(service, connect, monkeypatch, stream):
+    at_once, admit = [], service.engine.admission.admit
+
+    def watch(tokens):
+        reservation = admit(tokens)
+        at_once.append(service.engine.status().admitted)
+        return reservation
+
+    monkeypatch.setattr(service.engine.admission, "admit", watch)
+    most = {}
+    for token in (A, B):
+        client = await connect(service, token)
+        body = text(n=4, max_tokens=1, stream=stream, ttft={"mode": "base"})
+        response = await client.post(TEXT, json=body)
+        assert response.status_code == 200, response.text
+        await wait_until(lambda: not service.engine.status().admitted)
+        most[token], at_once[:] = max(at_once), []
+    assert most[B] == 1 < most[A]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", "Bearer ", "Bearer x", f"Basic {A}", A, f"Bearer {A}x"]
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ def test_a_session_expires_when_idle_and_after_its_lifetime():
     assert sessions.seconds_left(used) == 10
     for now in (9, 18, 24):
         clock.now = now
-        used = sessions.get("a", used.id, event="answered")
+        used = sessions.use("a", used.id, event="answered")
     assert sessions.seconds_left(used) == 1
     assert status_of(lambda: sessions.get("a", idle.id)) == 404
     clock.now = 25
@@ -82,6 +83,17 @@ def test_a_look_does_not_keep_a_session_alive():
     assert sessions.get("a", session.id).used == 0
     clock.now = 10
     assert status_of(lambda: sessions.get("a", session.id)) == 404
+
+
+def test_the_start_of_learning_keeps_a_session_alive():
+    clock = Clock()
+    sessions = Sessions(SessionLimits(idle_seconds=10), clock)
+    session = sessions.add("a", adapter(), ())
+    clock.now = 9
+    session = sessions.use("a", session.id)
+    clock.now = 18
+    assert sessions.extend("a", session, adapter(), ()).id == session.id
+    assert sessions.events == {"learned": 1, "extended": 1}
 
 
 def test_another_tenant_s_unknown_and_ended_sessions_get_the_same_response():
@@ -117,34 +129,27 @@ def test_learning_on_top_counts_all_and_refuses_a_changed_session():
     st.integers(1, 6),
 )
 def test_no_tenant_pushes_out_the_sessions_of_one_with_fewer(calls, number, megabytes):
-    """Replay calls: limits hold, and only a tenant with most sessions loses its oldest."""
-    sessions = Sessions(SessionLimits(max_sessions=number, max_memory_gb=megabytes / 1000))
-    kept = {"a": [], "b": [], "c": []}
+    """Replay calls: limits hold, and the oldest session of the tenants with most goes."""
+    clock = Clock()
+    sessions = Sessions(SessionLimits(max_sessions=number, max_memory_gb=megabytes / 1000), clock)
+    kept = []  # (tenant, id), the least recently used first
     for tenant, uses in calls:
-        if uses and kept[tenant]:
-            used = kept[tenant].pop(0)
-            sessions.get(tenant, used, event="answered")
-            kept[tenant].append(used)
+        clock.now += 1
+        own = [entry for entry in kept if entry[0] == tenant]
+        if uses and own:
+            sessions.use(*own[0], event="answered")
+            kept.remove(own[0])
+            kept.append(own[0])
             continue
-        kept[tenant].append(sessions.add(tenant, adapter(), ()).id)  # 1 MB
-        if sum(map(len, kept.values())) > min(number, megabytes):
-            most = max(map(len, kept.values()))
-            loser = tenant if len(kept[tenant]) == most else None
-            loser = loser or next(name for name in kept if len(kept[name]) == most)
-            lost = [
-                name
-                for name, ids in kept.items()
-                for id_ in ids
-                if id_ not in sessions._of_tenants.get(name, {})
-            ]
-            assert len(lost) == 1
-            assert len(kept[lost[0]]) == most
-            assert lost[0] == loser or len(kept[tenant]) < most
-            kept[lost[0]].pop(0)
-        assert {name: ids for name, ids in kept.items() if ids} == {
-            name: list(own) for name, own in sessions._of_tenants.items()
-        }
-        assert sessions.nbytes == 1_000_000 * sum(map(len, kept.values()))
+        kept.append((tenant, sessions.add(tenant, adapter(), ()).id))  # 1 MB
+        if len(kept) > min(number, megabytes):
+            counts = Counter(owner for owner, _ in kept)
+            most = [entry for entry in kept[:-1] if counts[entry[0]] == max(counts.values())]
+            kept.remove(most[0])
+        assert sorted(kept) == sorted(
+            (name, id_) for name, own in sessions._of_tenants.items() for id_ in own
+        )
+        assert sessions.nbytes == 1_000_000 * len(kept)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +302,9 @@ async def test_a_query_learns_the_tenant_s_own_documents(service, connect):
         await other.post(f"{ROUTE}/{session}", json={"query": QUESTION}),
     ]
     assert {response.status_code for response in responses} == {404}
-    assert len({response.content for response in responses}) == 1
+    for same, param in ((responses[:2], "ttft.session"), (responses[2:], None)):
+        assert len({response.content for response in same}) == 1
+        assert same[0].json()["error"]["param"] == param
     assert (await client.get(f"{ROUTE}/{session}")).status_code == 200
 
 
@@ -329,6 +336,10 @@ async def test_without_documents_there_is_no_session(client, service):
     before = service.sessions.count
     response = await client.post(ROUTE, json={"documents": [""]})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "nothing_to_learn")
+    body = {"documents": ["Too long for the limit."], "ttft": {"max_train_tokens": 1}}
+    response = await client.post(ROUTE, json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "nothing_to_learn")
+    assert "max_train_tokens" in response.json()["error"]["message"]
     _, record = answer_of(await client.post(CHAT, json=ask("new", filter={"tenant": "nobody"})))
     assert record["session"] is None
     assert record["fallback"] is not None
