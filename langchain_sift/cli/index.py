@@ -89,6 +89,14 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         bool,
         typer.Option("--keep-removed", help="Keep the rows of files and texts that are gone."),
     ] = False,
+    allow_empty: Annotated[
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="Delete the rows of a folder also if it has none of its files any more. Without "
+            "it that is an error, because the folder may not be mounted.",
+        ),
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Stop at a file that cannot be read, and write nothing."),
@@ -132,7 +140,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         list[str] | None,
         typer.Option(
             metavar="[.ENDING=]module:NAME",
-            help="Loader of LangChain's for files whose names end so; without an ending, for all "
+            help="LangChain loader for files whose names have this ending; without one, for all "
             "files. It is called with a path. Repeatable.",
         ),
     ] = None,
@@ -145,8 +153,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     """Bring a collection of Chroma to the state of files and folders.
 
     New texts are added, changed ones are updated, and rows of texts and files that are gone are
-    removed; rows of files elsewhere stay. A file that cannot be read is listed at the end, its rows
-    stay, and the exit code is 1. After an interrupt, the same command continues.
+    removed; rows of files elsewhere stay. A file or folder that cannot be read is listed at the
+    end, its rows stay, and the exit code is 1. After an interrupt, the same command continues.
     """
     console = Console(stderr=True)
     with errors_in_one_line(
@@ -172,6 +180,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             origin=Origin.parse(origin),
             strict=strict,
             keep_removed=keep_removed,
+            allow_empty=allow_empty,
             limits=text_limits,
         )
         loading = LoadSettings(device, dtype, quantization)
@@ -219,7 +228,7 @@ def _print_left_out(console: Console, run: FileRun) -> None:
         if count:
             _print(console, f"{kind}: {count}")
     for problem in run.problems:
-        _print(console, f"cannot be read: {problem}")
+        _print(console, f"skipped: {problem}")
 
 
 def _print(console: Console, line: str) -> None:

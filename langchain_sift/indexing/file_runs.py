@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,13 @@ from langchain_sift.indexing.chroma_collections import embeddings_for
 from langchain_sift.indexing.chunks import Chunking, Origin, ReadFiles, read_chunks
 from langchain_sift.indexing.folders import FolderRules, FoundFiles, find_files
 from langchain_sift.indexing.formats import READERS, Reader, Reading
-from langchain_sift.indexing.synchronize import Changes, Sources, known_files, synchronize
+from langchain_sift.indexing.synchronize import (
+    Changes,
+    Sources,
+    check_folders,
+    known_files,
+    synchronize,
+)
 from langchain_sift.indexing.token_lengths import ChunkLengths, cut_texts
 from langchain_sift.stores.location import ChromaLocation
 
@@ -42,6 +48,10 @@ class FileSettings:
 
     keep_removed: bool = False
     """If True, delete no row."""
+
+    allow_empty: bool = False
+    """If True, delete the rows of a folder also if it has none of its files any more. Otherwise
+    that is an error, before anything is written: the folder may not be mounted."""
 
     limits: Callable[[str], object] = lambda _: None
     """Returns how much of a text the embeddings of a name take, as `text_limits` does, without
@@ -73,7 +83,7 @@ class FileRun:
     @property
     def problems(self) -> list[str]:
         """The files and folders that cannot be read, each with the reason."""
-        return [*self.found.problems, *self.read.unreadable.values()]
+        return [*self.found.problems.values(), *self.read.unreadable.values()]
 
 
 def index_files(  # noqa: PLR0917 - as `index_into`, with settings
@@ -99,7 +109,8 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
     Raises:
         ArgumentError: As `embeddings_for`, or for a setting out of range.
         CorpusError: If a path has no file to read and had none before, no file holds text and none
-            did before, or a file cannot be read and `strict` is set.
+            did before, a folder has none of its files any more and `allow_empty` is not set, or a
+            file cannot be read and `strict` is set.
         MissingExtraError: If the parser of a format is not installed and `strict` is set.
         EmbeddingError: If the embeddings fail.
         StoreError: If the store fails.
@@ -109,16 +120,21 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
     origin = settings.origin.name
     known = [file for file in known_files(where, name) if file.origin == origin]
     found = find_files(paths, endings=tuple(settings.readers), rules=settings.rules)
-    found.check(lambda root: any(file.is_in([root]) for file in known))
+    found = found.keeping(file.path for file in known)
+    found.check(lambda root: any(file.is_in({root}) for file in known))
     if settings.strict and found.problems:
-        raise CorpusError(found.problems[0])
+        raise CorpusError(next(iter(found.problems.values())))
+    paths_read = tuple(file.full_path for file in found.files)
+    sources = Sources(origin, found.roots, paths_read, tuple(found.problems))
+    if not (settings.keep_removed or settings.allow_empty):
+        check_folders(where, name, sources, known)
     read = _read(
         found,
         settings,
         settings.lengths.chunking(lambda: settings.limits(named) or loaded(named)),
         progress,
     )
-    if not any(file.is_in(found.roots) for file in known):
+    if not any(file.is_in({*found.roots}) for file in known):
         read.check()
 
     def load_and_warn(name: str) -> Embeddings | LanguageModel:
@@ -128,12 +144,11 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
             progress.on_warning(warning)
         return made
 
-    paths_read = tuple(file.full_path for file in found.files)
     changes = synchronize(
         where,
         name,
         read.chunks,
-        Sources(origin, found.roots, paths_read, tuple(read.unreadable)),
+        replace(sources, unreadable=(*found.problems, *read.unreadable)),
         named,
         load_and_warn,
         keep_removed=settings.keep_removed,

@@ -6,23 +6,33 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from stat import S_ISREG
 
-from langchain_sift.errors import CorpusError, require
+from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats import READERS
+from langchain_sift.indexing.gitignore import Ignored
+from langchain_sift.indexing.paths import (
+    at_or_above,
+    full_path,
+    is_file,
+    is_folder,
+    is_link,
+    is_there,
+    path_within,
+)
 from langchain_sift.ttft.texts import well_formed
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 _LEFT_OUT = frozenset({"__MACOSX", "__pycache__", "node_modules", "desktop.ini", "Thumbs.db"})
 _PREFIXES = (".", "~$")  # hidden files, AppleDouble's ._*, the locks of open documents
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # A folder with one of these holds a virtual environment, one of conda, or a cache.
 _MARKS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG")
-_GITIGNORE = ".gitignore"
+# Reasons that a file is not read.
+_NO_READER = "not a kind that is read without its --loader"
+_NOT_EVERYTHING = "left out without --all-files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class SourceFile:
         """Return the file, named within a folder. Without one it is named by its last part."""
         folder = path.parent if folder is None else folder
         name = path.relative_to(folder).as_posix()
-        return cls(path, well_formed(name), _full(folder, name))
+        return cls(path, well_formed(name), path_within(full_path(folder), folder, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +86,49 @@ class FoundFiles:
     links: int = 0
     """Number of symbolic links to files and folders that are read once, under another name."""
 
-    problems: tuple[str, ...] = ()
-    """Links to nothing, and folders that cannot be read."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """For the full path of each link to nothing, and of each file and folder that cannot be read,
+    the message of its error."""
+
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """For the full path of each file of another format, and of each file and folder that
+    `FolderRules.everything` would read, the reason that it is not read."""
 
     missing: Mapping[str, str] = field(default_factory=dict)
-    """For each full path without a file to read, the message of its error."""
+    """For each full path that was named and has no file to read, the message of its error."""
+
+    refused: AbstractSet[str] = frozenset()
+    """Those of them that are there, and neither folders nor unreadable: files of other formats."""
+
+    def keeping(self, recorded: Iterable[str]) -> FoundFiles:
+        """Return these with a problem for each unread path that was read before.
+
+        So an option that is forgotten, such as a loader, does not count as a deletion.
+
+        Args:
+            recorded: The full paths of files that were read before.
+        """
+        found = {file.full_path for file in self.files}
+        within = {above for path in recorded if path not in found for above in at_or_above(path)}
+        problems = {
+            path: f"{path}: {reason}; its rows stay"
+            for path, reason in self.unread.items()
+            if path in within
+        }
+        return replace(self, problems={**self.problems, **problems})
 
     def check(self, is_known: Callable[[str], bool] = lambda _: False) -> None:
         """Reject paths without a file to read.
 
         Args:
-            is_known: Returns True for a full path whose files were read before: it may be empty.
+            is_known: Returns True for a full path whose files were read before: it may be gone,
+                empty or unreadable.
 
         Raises:
             CorpusError: If there is such a path.
         """
         for root, message in self.missing.items():
-            if not is_known(root):
+            if root in self.refused or not is_known(root):
                 raise CorpusError(message)
 
 
@@ -113,27 +149,35 @@ def find_files(
         rules: The files of a folder that are left out.
     """
     found: dict[Path, SourceFile] = {}
-    others: set[Path] = set()
+    others: dict[str, Path] = {}
     walk = _Walk(rules)
     missing: dict[str, str] = {}
+    refused: set[str] = set()
     for path in paths:
-        is_file = _is_file(path)
-        inside = [path] if is_file else sorted(walk.files_in(path))
+        root, single = full_path(path), is_file(path)
+        inside = [path] if single else sorted(walk.files_in(path))
         readable = [file for file in inside if file.name.lower().endswith(tuple(endings))]
         if not readable:
-            missing[_root(path)] = _nothing_to_read(path, len(inside), endings)
+            missing[root] = walk.problems.get(root) or _nothing_to_read(path, len(inside), endings)
+            if root not in walk.problems and is_there(path) and not is_folder(path):
+                refused.add(root)
         for file in readable:
-            seen = found.setdefault(file.resolve(), SourceFile.of(file, None if is_file else path))
-            walk.links += seen.path != file and not is_file
-        others.update(file.resolve() for file in {*inside} - {*readable})
+            seen = found.setdefault(file.resolve(), SourceFile.of(file, None if single else path))
+            walk.links += seen.path != file and not single
+        others.update(
+            (path_within(root, path, file), file.resolve()) for file in {*inside} - {*readable}
+        )
+    unread = {full: _NO_READER for full, resolved in others.items() if resolved not in found}
     return FoundFiles(
         files=tuple(found.values()),
-        skipped=Counter(file.suffix.lower() or "no ending" for file in others),
-        roots=tuple(_root(path) for path in paths),
+        skipped=Counter(file.suffix.lower() or "no ending" for file in {*others.values()}),
+        roots=tuple(full_path(path) for path in paths),
         left_out=walk.left_out,
         links=walk.links,
-        problems=tuple(walk.problems),
+        problems=walk.problems,
+        unread={**walk.unread, **unread},
         missing=missing,
+        refused=refused,
     )
 
 
@@ -158,14 +202,17 @@ class _Walk:
     def __init__(self, rules: FolderRules) -> None:
         self.left_out = 0
         self.links = 0
-        self.problems: list[str] = []
+        self.problems: dict[str, str] = {}
+        self.unread: dict[str, str] = {}
         self._rules = rules
+        self._root = Path()
         self._visited: set[tuple[int, int]] = set()
 
     def files_in(self, root: Path) -> Iterator[Path]:
         """Yield the files in a folder and in its folders."""
+        self._root = root
         self._visited.clear()  # a folder that is named again is in the result again, by its files
-        ignored = _Ignored(root) if self._rules.gitignore else None
+        ignored = Ignored(root) if self._rules.gitignore else None
         for name, folders, files in os.walk(root, followlinks=True, onerror=self._report):
             folder = Path(name)
             if not self._is_new(folder):
@@ -174,7 +221,7 @@ class _Walk:
             if ignored is not None:
                 ignored.enter(folder)
             # A folder itself comes before links to it.
-            folders.sort(key=lambda each: ((folder / each).is_symlink(), each))
+            folders.sort(key=lambda each: (is_link(folder / each), each))
             folders[:] = [each for each in folders if self._takes(folder / each, ignored)]
             for each in files:
                 file = folder / each
@@ -182,11 +229,25 @@ class _Walk:
                     yield file
 
     def _report(self, error: OSError) -> None:
+        """Record that a file or folder cannot be read, unless it is gone or no folder."""
+        path = Path(os.fsdecode(error.filename))
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            self.problems.append(f"{error.filename}: cannot be read: {error.strerror}")
+            reason = f"cannot be read: {error.strerror}"
+        elif is_link(path):
+            reason = "a link to nothing"
+        else:
+            return
+        self.problems[self._full(path)] = f"{path}: {reason}"
+
+    def _full(self, path: Path) -> str:
+        return path_within(full_path(self._root), self._root, path)
 
     def _is_new(self, folder: Path) -> bool:
-        status = folder.stat()
+        try:
+            status = folder.stat()
+        except OSError as error:  # it was deleted meanwhile
+            self._report(error)
+            return False
         identity = (status.st_dev, status.st_ino)
         if identity in self._visited:
             self.links += 1
@@ -194,100 +255,41 @@ class _Walk:
         self._visited.add(identity)
         return True
 
-    def _takes(self, path: Path, ignored: _Ignored | None) -> bool:
-        taken = self._rules.everything or not _is_left_out(path)
-        taken = taken and (ignored is None or not ignored.names(path))
-        self.left_out += not taken
-        return taken
+    def _takes(self, path: Path, ignored: Ignored | None) -> bool:
+        if ignored is not None and ignored.names(path):
+            self.left_out += 1
+            return False
+        if not self._rules.everything and _is_left_out(path):
+            self.left_out += 1
+            self.unread[self._full(path)] = _NOT_EVERYTHING
+            return False
+        return True
 
     def _exists(self, file: Path) -> bool:
-        if file.is_symlink() and not file.exists():
-            self.problems.append(f"{file}: a link to nothing")
-        return _is_file(file)
-
-
-class _Ignored:
-    """The files that .gitignore files name: those of a folder hold for all folders in it."""
-
-    def __init__(self, root: Path) -> None:
-        require("compare", "pathspec")
-        self._specs: list[tuple[Path, GitIgnoreSpec]] = []
-        above = [*_above(root.absolute())]
-        for folder in above:
-            self.enter(folder)
-
-    def enter(self, folder: Path) -> None:
-        """Read the folder's file, if it has one."""
-        from pathspec import GitIgnoreSpec  # noqa: PLC0415 - only with this rule
-
+        """Return True for a file; pipes and sockets are none."""
         try:
-            lines = (folder / _GITIGNORE).read_text("utf-8", "replace").splitlines()
-        except OSError:
-            return
-        self._specs.append((folder.absolute(), GitIgnoreSpec.from_lines(lines)))
-
-    def names(self, path: Path) -> bool:
-        """Return True if the path is ignored; the file nearest to it decides."""
-        absolute = path.absolute()
-        end = "/" if path.is_dir() else ""
-        for folder, spec in reversed(self._specs):
-            if absolute.is_relative_to(folder):
-                decided = spec.check_file(absolute.relative_to(folder).as_posix() + end).include
-                if decided is not None:
-                    return decided
-        return False
-
-
-def _above(root: Path) -> Iterable[Path]:
-    """Return the folders above, from the repository's down; none outside of a repository."""
-    if (root / ".git").exists():
-        return []
-    folders: list[Path] = []
-    for folder in root.parents:
-        folders.insert(0, folder)
-        if (folder / ".git").exists():
-            return folders
-    return []
+            return S_ISREG(file.stat().st_mode)
+        except OSError as error:
+            self._report(error)
+            return False
 
 
 def _is_left_out(path: Path) -> bool:
     name = path.name
     if name.startswith(_PREFIXES) or name in _LEFT_OUT:
         return True
-    if _CHECKPOINT.fullmatch(name) and path.is_dir():
+    if _CHECKPOINT.fullmatch(name) and is_folder(path):
         return True
-    return path.is_dir() and any((path / mark).exists() for mark in _MARKS)
-
-
-def _root(path: Path) -> str:
-    """Return the full path of a file or folder that is named."""
-    # These functions of `os.path` have an answer for every name, also one that is too long.
-    is_folder = os.path.isdir(path)  # noqa: PTH112
-    return _full(path, "") if is_folder else _full(path.parent, path.name)
-
-
-def _full(folder: Path, name: str) -> str:
-    return well_formed(str(Path(os.path.realpath(folder)) / name))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False
+    return is_folder(path) and any(is_there(path / mark) for mark in _MARKS)
 
 
 def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:
     """Return the message for a path without a file to read."""
     kinds = ", ".join(endings)
-    if _is_file(path):
+    if is_file(path):
         return f"{path}: not a kind that is read: its name must end with one of {kinds}"
-    try:
-        path.lstat()
-    except FileNotFoundError:
+    if not is_there(path):
         return f"{path}: no such file or folder"
-    except OSError as error:
-        return f"{path}: cannot be read: {error}"
     if not files:
         return f"{path}: the folder has no file to read: add files that end with one of {kinds}"
     return f"{path}: none of its {files} files ends with one of {kinds}"

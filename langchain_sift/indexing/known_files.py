@@ -6,14 +6,17 @@ the rows of a file that is gone are found again, whenever a run was killed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from chromadb import Collection
 from chromadb.api import ClientAPI
 
 from langchain_sift.indexing.companions import FILES, companion_name, find_companion
+from langchain_sift.indexing.paths import at_or_above
 from langchain_sift.indexing.row_ids import file_digest
+from langchain_sift.indexing.rows import parts
 from langchain_sift.stores.interface import ROWS_PER_CALL
 from langchain_sift.ttft.texts import well_formed
 
@@ -36,11 +39,9 @@ class KnownFile:
         """The digest in the ids of its rows."""
         return file_digest(self.origin, self.path)
 
-    def is_in(self, roots: Iterable[str]) -> bool:
+    def is_in(self, roots: AbstractSet[str]) -> bool:
         """Return True if the file is one of these paths, or in one of these folders."""
-        return any(
-            self.path == root or self.path.startswith(f"{root.rstrip('/')}/") for root in roots
-        )
+        return any(path in roots for path in at_or_above(self.path))
 
 
 def read_known_files(client: ClientAPI, collection: Collection) -> list[KnownFile]:
@@ -64,7 +65,7 @@ def add_known_files(client: ClientAPI, collection: Collection, files: Sequence[K
     beside = client.get_or_create_collection(
         companion_name(collection, FILES), embedding_function=None
     )
-    for part in _parts([*by_digest]):
+    for part in parts([*by_digest]):
         beside.upsert(
             ids=part,
             embeddings=[_VECTOR] * len(part),  # type: ignore[arg-type]
@@ -77,9 +78,5 @@ def forget_files(client: ClientAPI, collection: Collection, digests: Sequence[st
     """Delete the records of files whose rows are deleted."""
     beside = find_companion(client, collection, FILES)
     if beside is not None:
-        for part in _parts(digests):
+        for part in parts(digests):
             beside.delete(ids=part)
-
-
-def _parts(ids: Sequence[str]) -> Iterable[list[str]]:
-    return (list(ids[n : n + ROWS_PER_CALL]) for n in range(0, len(ids), ROWS_PER_CALL))

@@ -24,7 +24,7 @@ def present_ids(collection: Collection | None, ids: Sequence[str]) -> set[str]:
     """Return those of some ids that the collection has; none without a collection."""
     present: set[str] = set()
     if collection is not None:
-        for part in _parts(ids):
+        for part in parts(ids):
             present.update(collection.get(ids=part, include=[])["ids"])
     return present
 
@@ -48,7 +48,7 @@ def copied_vectors(collection: Collection, row_of: Mapping[str, str]) -> dict[st
         StoreError: If a row is no longer there.
     """
     vectors: dict[str, Vector] = {}
-    for part in _parts([*row_of.values()]):
+    for part in parts([*row_of.values()]):
         page = collection.get(ids=part, include=["embeddings"])
         found = np.asarray(page["embeddings"], dtype=np.float64).tolist()
         vectors.update(zip(page["ids"], found, strict=True))
@@ -75,10 +75,11 @@ def write_rows(
 
 def delete_rows(collection: Collection, ids: Sequence[str]) -> None:
     """Delete the rows of these ids."""
-    for part in _parts(ids):
+    for part in parts(ids):
         collection.delete(ids=part)
 
 
-def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
+def parts(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield the items in parts that one request takes."""
     for start in range(0, len(items), _ROWS_PER_CALL):
         yield list(items[start : start + _ROWS_PER_CALL])

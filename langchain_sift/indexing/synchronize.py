@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as AnyCollection
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from chromadb import Collection
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import find_collection
 from langchain_sift.indexing.index import index_into
@@ -21,6 +23,7 @@ from langchain_sift.indexing.known_files import (
     forget_files,
     read_known_files,
 )
+from langchain_sift.indexing.paths import at_or_above
 from langchain_sift.indexing.row_ids import RowId, is_earlier_id, text_digest
 from langchain_sift.indexing.rows import delete_rows, every_id
 from langchain_sift.stores.location import ChromaLocation
@@ -56,19 +59,23 @@ class Sources:
     """Full paths of the files that were found."""
 
     unreadable: tuple[str, ...] = ()
-    """Those that cannot be read now: their rows stay."""
+    """Full paths of files and folders that cannot be read now: the rows of recorded files at and
+    below them stay."""
 
     def present(self) -> list[KnownFile]:
         """Return the files that were found."""
         return [KnownFile(self.origin, path) for path in self.files]
 
     def gone(self, known: Iterable[KnownFile]) -> list[KnownFile]:
-        """Return the recorded files that were not found."""
-        found = {*self.files}
+        """Return the recorded files that were not found, and that nothing unreadable hides."""
+        found, roots, hidden = {*self.files}, {*self.roots}, {*self.unreadable}
         return [
             file
             for file in known
-            if file.origin == self.origin and file.path not in found and file.is_in(self.roots)
+            if file.origin == self.origin
+            and file.path not in found
+            and file.is_in(roots)
+            and not file.is_in(hidden)
         ]
 
 
@@ -98,6 +105,56 @@ def known_files(where: str | ChromaLocation, name: str) -> list[KnownFile]:
         return read_known_files(connect(where), collection)
 
 
+def check_folders(
+    where: str | ChromaLocation, name: str, sources: Sources, known: Sequence[KnownFile]
+) -> None:
+    """Reject folders that had files, and now have none of them, such as a disk that is not mounted.
+
+    Args:
+        where: Chroma's folder, or the URL of its server.
+        name: Name of the collection.
+        sources: The files of the run.
+        known: The recorded files of its origin.
+
+    Raises:
+        CorpusError: If there is such a folder; the message names the number of its rows.
+        StoreError: If the store fails.
+    """
+    gone = sources.gone(known)
+    roots = {*sources.roots}
+    files, missing = _number_below(roots, known), _number_below(roots, gone)
+    for root in sources.roots:
+        if missing[root] and missing[root] == files[root]:
+            inside = {file.digest for file in gone if file.is_in({root})}
+            raise CorpusError(
+                f"{root}: none of its indexed files is there now (files: {files[root]}), and "
+                f"{_rows_of(where, name, inside)} rows would be deleted: if the files are gone, "
+                "give --allow-empty; otherwise make the folder available, as by mounting its disk"
+            )
+
+
+def _number_below(roots: AbstractSet[str], files: Iterable[KnownFile]) -> Counter[str]:
+    """Return the numbers of files below folders."""
+    return Counter(
+        path
+        for file in files
+        for path in at_or_above(file.path)
+        if path in roots and path != file.path
+    )
+
+
+def _rows_of(where: str | ChromaLocation, name: str, digests: AnyCollection[str]) -> int:
+    """Return the number of rows of files."""
+    location = ChromaLocation.of(where)
+    collection = find_collection(location, name)
+    if collection is None:
+        return 0
+    with typed_errors(location, name):
+        return sum(
+            _file_of(id_) in digests for id_ in every_id(collection, is_cloud=location.is_cloud)
+        )
+
+
 def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
     where: str | ChromaLocation,
     name: str,
@@ -111,8 +168,8 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
 ) -> Changes:
     """Write the chunks of files into a collection, and delete the rows that the files lack.
 
-    New rows are written before old ones are deleted, and every step is found again by the ids of
-    the rows. So after a run that was killed, the next run reaches the same state. Rows of files
+    New rows are written before old ones are deleted, and the ids of the rows show which steps are
+    done. So after a run that was killed, the next run reaches the same state. Rows of files
     elsewhere, of other origins and of other programs stay as they are.
 
     Args:

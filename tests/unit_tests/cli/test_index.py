@@ -238,7 +238,7 @@ def test_an_unreadable_file_is_an_error_or_is_skipped(  # noqa: PLR0917 - fixtur
     assert result.exit_code == 1
     printed = json.loads(result.stdout.splitlines()[-1])
     assert (printed["files"], printed["added"], printed["unreadable"]) == (7, 8, 1)
-    assert f"cannot be read: {folder}" in result.stderr
+    assert f"skipped: {folder}" in result.stderr
     assert message in result.stderr
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
     sources = [metadata["source"] for metadata in collection.get()["metadatas"]]
@@ -267,10 +267,56 @@ def test_a_folder_or_file_that_is_gone_is_removed_and_an_unknown_one_is_an_error
     gone = last_line(run(folder / "b.txt", *command))
     assert (gone["removed"], gone["unchanged"]) == (1, 0)
     shutil.rmtree(folder / "sub")
-    assert last_line(run(folder / "sub", *command))["removed"] == 2
+    message = error_of(run(folder / "sub", *command))
+    assert "none of its indexed files is there now (files: 2), and 2 rows would be del" in message
+    assert last_line(run(folder / "sub", *command, "--keep-removed"))["removed"] == 0
+    assert last_line(run(folder / "sub", *command, "--allow-empty"))["removed"] == 2
     assert "no such file or folder" in error_of(run(folder / "sub", *command))
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
     assert collection.count() == 5
+
+
+@pytest.mark.parametrize("others", [(), ("lost+found.txt",)])
+def test_a_folder_that_lost_all_its_files_keeps_its_rows_unless_allowed(
+    others: tuple[str, ...], folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    last_line(run(*command))
+    folder.rename(tmp_path / "elsewhere")
+    for there in (False, True):
+        if there:  # an empty folder to mount a disk on, or another disk
+            folder.mkdir()
+            for name in others:
+                (folder / name).write_text("another text")
+        message = error_of(run(*command))
+        assert "files: 7), and 8 rows would be deleted" in message
+        assert "--allow-empty" in message
+    assert count(tmp_path / "store") == 8
+    changed = last_line(run(*command, "--allow-empty"))
+    assert (changed["added"], changed["removed"]) == (len(others), 8)
+
+
+def test_the_rows_of_files_that_cannot_be_reached_stay(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    last_line(run(*command))
+    (folder / "sub").rename(tmp_path / "moved")
+    (folder / "b.txt").unlink()
+    (folder / "b.txt").symlink_to("b.txt")
+    for target in ("sub", "nothing"):
+        (folder / "sub").unlink(missing_ok=True)
+        (folder / "sub").symlink_to(folder / target)
+        for paths in ((folder,), (folder / "sub", folder / "b.txt")):
+            result = run(*paths, *command[1:])
+            assert result.exit_code == 1
+            printed = json.loads(result.stdout.splitlines()[-1])
+            assert (printed["removed"], printed["unreadable"]) == (0, 2)
+            assert f"skipped: {folder / 'b.txt'}: cannot be read: Too many" in result.stderr
+    (folder / "sub").unlink()
+    assert count(tmp_path / "store") == 8
+    result = run(*command)
+    assert json.loads(result.stdout.splitlines()[-1])["removed"] == 2
 
 
 def test_the_same_files_belong_to_several_owners(
@@ -319,6 +365,21 @@ def test_a_loader_of_langchain_reads_other_files(
     (text,) = collection.get(where={"source": str(folder / "c.md")})["documents"]
     assert text == "# Maps\n\nThey show roads."
     assert "must be module:NAME or .ENDING=" in error_of(run(*command, "--loader", "png=x:y"))
+
+    # An option that is forgotten is no deletion.
+    (folder / "picture.png").rename(folder / ".picture.png")
+    assert last_line(run(*command, *loaders, "--all-files"))["added"] == 1
+    for forgotten, reason in (
+        (loaders, "left out without --all-files"),
+        (("--all-files",), "not a kind that is read without its --loader"),
+    ):
+        result = run(*command, *forgotten)
+        assert result.exit_code == 1
+        assert f"skipped: {folder / '.picture.png'}: {reason}; its rows stay" in result.stderr
+        assert collection.get(where={"by": "me"})["ids"]
+    assert "not a kind that is read" in error_of(run(folder / ".picture.png", *command[1:]))
+    (folder / ".gitignore").write_text("*.png\n")
+    assert last_line(run(*command, "--gitignore"))["removed"] == 1
 
 
 @pytest.mark.parametrize(

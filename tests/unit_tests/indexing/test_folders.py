@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.folders import FolderRules, find_files
+from langchain_sift.indexing.paths import at_or_above
 
 
 def make(folder: Path, *names: str) -> None:
@@ -72,7 +75,8 @@ def test_links_are_followed_once_and_counted(tmp_path: Path) -> None:
     found = find_files([files])
     assert [file.name for file in found.files] == ["a.txt", "linked/c.txt", "sub/b.txt"]
     assert found.links == 3
-    assert found.problems == (f"{files / 'nowhere.txt'}: a link to nothing",)
+    full = str(files.resolve() / "nowhere.txt")
+    assert found.problems == {full: f"{files / 'nowhere.txt'}: a link to nothing"}
     linked = found.files[1].full_path
     assert linked == str((files / "linked" / "c.txt").parent.parent.resolve() / "linked" / "c.txt")
 
@@ -99,4 +103,42 @@ def test_pipes_and_sockets_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b.txt")
     assert names_in(tmp_path) == ["a.txt"]
     with pytest.raises(CorpusError, match="no file to read"):
-        find_files([tmp_path / "b.txt"]).check()
+        find_files([tmp_path / "b.txt"]).check(lambda _: True)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Return a folder of a user who must heed permissions, and run the test as this user."""
+    with tempfile.TemporaryDirectory() as name:
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.chown(name, 65534, 65534)
+            os.seteuid(65534)
+        yield Path(name).resolve()
+        if is_root:
+            os.seteuid(0)
+        for folder, _, _ in os.walk(name):
+            Path(folder).chmod(0o700)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+@pytest.mark.parametrize(
+    "rules", [FolderRules(), FolderRules(everything=True), FolderRules(gitignore=True)]
+)
+def test_a_folder_without_permission_is_a_problem_and_not_empty(
+    mode: int, rules: FolderRules, place: Path
+) -> None:
+    make(place, "a.txt", "sub/b.txt", "sub/inner/c.txt")
+    (place / "sub").chmod(mode)
+    found = find_files([place], rules=rules)
+    assert [file.name for file in found.files] == ["a.txt"]
+    named = find_files([place / "sub"], rules=rules)
+    assert named.files == ()
+    # Each file that was read before is at or below a problem.
+    for problems in (found.problems, named.problems):
+        for name in ("sub/b.txt", "sub/inner/c.txt"):
+            assert any(path in problems for path in at_or_above(str(place / name)))
+        assert all("cannot be read: Permission denied" in one for one in problems.values())
+    with pytest.raises(CorpusError, match=r"sub: "):
+        named.check()
+    named.check(lambda _: True)
