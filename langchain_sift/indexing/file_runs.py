@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from langchain_sift.errors import CorpusError
@@ -137,12 +138,10 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
     if not any(file.is_in({*found.roots}) for file in known):
         read.check()
 
-    def load_and_warn(name: str) -> Embeddings | LanguageModel:
-        """Load the embeddings, and warn of chunks that are too long for them."""
-        made = loaded(name)
-        if (warning := cut_texts(made, read.chunks)) is not None:
+    def warn(made: Embeddings | LanguageModel, new: Sequence[Document]) -> None:
+        """Warn of new chunks that are too long for the embeddings."""
+        if (warning := cut_texts(made, new)) is not None:
             progress.on_warning(warning)
-        return made
 
     changes = synchronize(
         where,
@@ -150,8 +149,9 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
         read.chunks,
         replace(sources, unreadable=(*found.problems, *read.unreadable)),
         named,
-        load_and_warn,
+        loaded,
         keep_removed=settings.keep_removed,
+        on_load=warn,
         on_progress=lambda done: progress.on_chunks(done, len(read.chunks)),
     )
     return FileRun(found, read, changes)

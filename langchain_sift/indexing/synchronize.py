@@ -89,6 +89,9 @@ class Plan:
     vectors_of: Mapping[str, str]
     """For texts to write that another row has, the id of that row."""
 
+    to_embed: tuple[Document, ...]
+    """The documents to write whose texts no row has."""
+
     changes: Changes
 
 
@@ -164,6 +167,7 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
     load: Callable[[str], Embeddings | LanguageModel],
     *,
     keep_removed: bool = False,
+    on_load: Callable[[Embeddings | LanguageModel, Sequence[Document]], None] = lambda *_: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Changes:
     """Write the chunks of files into a collection, and delete the rows that the files lack.
@@ -180,6 +184,7 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
         embeddings: As in `index_into`.
         load: As in `index_into`. Texts that the collection has are not embedded again.
         keep_removed: If True, delete nothing.
+        on_load: Called with the embeddings and the chunks that they embed, once they are loaded.
         on_progress: Called with the number of different chunks in the collection.
 
     Raises:
@@ -200,12 +205,19 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
     kept = {file.digest for file in present if file.path in {*sources.unreadable}}
     in_scope = {file.digest for file in (*present, *gone_files)} - kept
     plan = plan_changes(stored, chunks, () if keep_removed else in_scope)
+
+    def loaded(name: str) -> Embeddings | LanguageModel:
+        """Load the embeddings, and call `on_load`."""
+        made = load(name)
+        on_load(made, plan.to_embed)
+        return made
+
     index_into(
         location,
         name,
         chunks,
         embeddings,
-        load,
+        loaded,
         vectors_of=plan.vectors_of,
         before_rows=lambda made: add_known_files(connect(location), made, present),
         on_progress=on_progress,
@@ -252,7 +264,8 @@ def plan_changes(
         removed=len(obsolete) - pairs,
         unchanged=len(asked) - len(new),
     )
-    return Plan((*obsolete, *sorted(replaced)), vectors_of, changes)
+    to_embed = tuple(document for document in new if document.page_content not in vectors_of)
+    return Plan((*obsolete, *sorted(replaced)), vectors_of, to_embed, changes)
 
 
 def _file_of(id_: str) -> str:

@@ -79,7 +79,7 @@ def cut_texts(embeddings: object, chunks: Sequence[Document]) -> str | None:
 
     Args:
         embeddings: The embeddings, or a model whose hidden states are the embeddings.
-        chunks: The chunks.
+        chunks: The chunks to embed.
     """
     owner = _with_limit(embeddings)
     tokenizer = tokenizer_of(owner)
@@ -92,9 +92,9 @@ def cut_texts(embeddings: object, chunks: Sequence[Document]) -> str | None:
         return None
     share = sum(length - limit for length in cut) / sum(lengths)
     return (
-        f"{len(cut)} of {len(chunks)} chunks are longer than the {limit} tokens that the "
-        f"embeddings read (the longest has {max(cut)}): {share:.1%} of the text is not found by a "
-        "search; leave out --chunk-size, or give --chunk-tokens"
+        f"{len(cut)} of {len(chunks)} new chunks are longer than the {limit} tokens that the "
+        f"embeddings read (the longest has {max(cut)}): {share:.1%} of their text is not found by "
+        "a search; leave out --chunk-size, or give --chunk-tokens"
     )
 
 

@@ -21,12 +21,15 @@ def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
 
 
 def read_json(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the text of each object in the list of a `.json` file; other files are one text."""
+    """Yield the text of each object in the list of a `.json` file.
+
+    Other files are one text, also those that are not strictly JSON, such as settings with comments.
+    """
     text = read_text(path, reading.encoding)
     try:
         rows = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path}: not JSON ({error})") from error
+    except (ValueError, RecursionError):
+        rows = None
     wanted = reading.text_keys or TEXT_KEYS
     if isinstance(rows, list) and rows and all(_has_text(row, wanted) for row in rows):
         for number, row in enumerate(rows, start=1):

@@ -74,7 +74,7 @@ class Reading:
     """Encoding of text files that are not UTF-8 and name no other, such as "windows-1252". None
     means that they cannot be read."""
 
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     """Password of encrypted PDFs. Those with an empty one need none."""
 
     text_keys: tuple[str, ...] = ()

@@ -276,6 +276,7 @@ def test_a_folder_or_file_that_is_gone_is_removed_and_an_unknown_one_is_an_error
     assert collection.count() == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [(), ("lost+found.txt",)])
 def test_a_folder_that_lost_all_its_files_keeps_its_rows_unless_allowed(
     others: tuple[str, ...], folder: Path, own_embeddings: str, tmp_path: Path
@@ -296,6 +297,7 @@ def test_a_folder_that_lost_all_its_files_keeps_its_rows_unless_allowed(
     assert (changed["added"], changed["removed"]) == (len(others), 8)
 
 
+@pytest.mark.slow
 def test_the_rows_of_files_that_cannot_be_reached_stay(
     folder: Path, own_embeddings: str, tmp_path: Path
 ) -> None:
@@ -342,8 +344,12 @@ def test_a_warning_tells_how_much_of_the_text_is_not_embedded(
     cut = run(*command, "--chunk-size", 5295)
     assert last_line(cut)["added"] == 2
     said = " ".join(cut.stderr.split())
-    assert "warning: 1 of 2 chunks are longer than the" in said
-    assert "of the text is not found by a search" in said
+    assert "warning: 1 of 2 new chunks are longer than the" in said
+    assert "of their text is not found by a search" in said
+    (tmp_path / "a.txt").write_text(f"{facts}\n\nAnother short one.")
+    again = run(*command, "--chunk-size", 5295)  # chunks with a row are not measured again
+    assert last_line(again)["updated"] == 1
+    assert "warning" not in again.stderr
     whole = run(*command, "--collection", "whole")
     assert last_line(whole)["added"] > 2
     assert "warning" not in whole.stderr
