@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from langchain_sift.chat_models import ChatTestTimeFineTuned
+from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import EngineOverloaded
 from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
@@ -23,12 +24,13 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True, slots=True)
 class TenantView:
-    """The retriever and the models of one tenant; all tenants share one engine."""
+    """The retriever, the models and the embeddings of one tenant; all tenants share one engine."""
 
     tenant: Tenant
     retriever: SIFTRetriever
     chat: ChatTestTimeFineTuned
     llm: TestTimeFineTunedLLM
+    embeddings: HiddenStateEmbeddings
 
 
 @dataclass(slots=True)

@@ -89,7 +89,7 @@ def add_answer_routes(
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Embed texts with the hidden states of the model."""
         admitted = _admitted_request(request, body.model, service)
-        return json_response(await embed(body, admitted.view))
+        return json_response(await embed(body, admitted.view, service.settings.timeout))
 
 
 def _add_response_route(

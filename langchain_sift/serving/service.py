@@ -32,6 +32,7 @@ from langchain_sift.serving.retrievers import make_retriever, open_store
 from langchain_sift.serving.sessions import Sessions
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
+from langchain_sift.serving.text_embeddings import served_embeddings
 from langchain_sift.stores import AsyncChroma
 from langchain_sift.stores.locking import locked
 from langchain_sift.ttft import (
@@ -235,7 +236,8 @@ def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> Tena
         raise SIFTError("the chat model and the text model have different engines")
     if fine_tunes(settings.mode):
         check_gradients(chat.engine.language_model, settings.finetune.target_modules)
-    return TenantView(tenant, retriever, chat, llm)
+    embeddings = served_embeddings(chat.engine.language_model, store.embeddings)
+    return TenantView(tenant, retriever, chat, llm, embeddings)
 
 
 def _model(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 
 import numpy as np
 import pytest
-from endpoint import NAME
+from endpoint import NAME, SECONDS
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.errors import ArgumentError
+from langchain_sift.errors import ArgumentError, RequestTimeout
 from langchain_sift.serving import ServingSettings, Tenants
+from langchain_sift.serving.text_embeddings import EmbeddingRequest, embed
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 KEY = "a-key-that-is-long-enough"
@@ -168,6 +171,61 @@ async def test_embeddings_are_those_of_the_collection(client, service):
     (one,) = response.json()["data"]
     decoded = np.frombuffer(base64.b64decode(one["embedding"]), dtype="<f4")
     np.testing.assert_allclose(decoded, expected[0], atol=1e-6)
+
+
+class Passes:
+    """Count the passes of a model, and hold each until `go_on` is set."""
+
+    def __init__(self):
+        self.count = 0
+        self.started, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *_):
+        self.count += 1
+        self.started.set()
+        assert self.go_on.wait(SECONDS)
+
+
+@pytest.fixture
+def passes(service):
+    passes = Passes()
+    handle = service.engine.language_model.model.register_forward_pre_hook(passes)
+    base = service.engine.language_model.model.base_model.register_forward_pre_hook(passes)
+    yield passes
+    passes.go_on.set()
+    handle.remove()
+    base.remove()
+
+
+LONG = EmbeddingRequest(model=NAME, input=[f"{number} long " * 2000 for number in range(4)])
+
+
+@pytest.mark.parametrize("by_deadline", [True, False])
+async def test_texts_without_a_reader_are_embedded_no_further(service, passes, by_deadline):
+    view = service.view_of(service.settings.tenants.members[0])
+    timeout = 0.01 if by_deadline else SECONDS
+    request = asyncio.create_task(embed(LONG, view, timeout))
+    if by_deadline:
+        with pytest.raises(RequestTimeout, match=r"within 0.01 s"):
+            await request
+    else:
+        assert await asyncio.to_thread(passes.started.wait, SECONDS)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    passes.go_on.set()
+    one = EmbeddingRequest(model=NAME, input="short")
+    await embed(one, view, SECONDS)
+    assert passes.count <= 2
+    passes.count = 0
+    await embed(LONG, view, SECONDS)
+    assert passes.count == 4
+
+
+async def test_other_dimensions_are_rejected_before_the_model_reads(client, passes):
+    body = {"model": NAME, "input": "x", "dimensions": 7}
+    assert (await client.post("/v1/embeddings", json=body)).status_code == 400
+    assert passes.count == 0
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ async def client(service: Service, connect: Callable[..., Any], tiny_model_path:
         view.retriever,
         ChatTestTimeFineTuned(**fields),
         TestTimeFineTunedLLM(**fields),
+        view.embeddings,
     )
     settings = make_settings(tiny_model_path, tiny_model_path, mode="base")
     return await connect(Service(settings, {view.tenant.name: thinking}, ExitStack()))
