@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -109,12 +110,15 @@ class Trials:
             self._base[prompt] = self.engine.outcome(request).nats[0]
         for start in range(0, len(new), _TRIALS_AT_ONCE):
             batch = new[start : start + _TRIALS_AT_ONCE]
-            tickets = [
-                self._engine_of(trial.config).submit(self._request(trial)) for trial in batch
-            ]
-            for trial, ticket in zip(batch, tickets, strict=True):
-                outcome = next(event for event in ticket if isinstance(event, Outcome))
-                self._record(trial, outcome)
+            with ExitStack() as submitted:
+                tickets = []
+                for trial in batch:
+                    ticket = self._engine_of(trial.config).submit(self._request(trial))
+                    submitted.callback(ticket.cancel)  # nothing runs on after an error
+                    tickets.append(ticket)
+                for trial, ticket in zip(batch, tickets, strict=True):
+                    outcome = next(event for event in ticket if isinstance(event, Outcome))
+                    self._record(trial, outcome)
         self.seconds += self._clock() - began
 
     def keep_engine(self, config: FineTuneConfig | None) -> None:
@@ -128,7 +132,7 @@ class Trials:
         if shape == adapter_shape(self.engine.config):
             return self.engine
         if shape not in self._engines:
-            self._engines[shape] = Engine(self.engine.language_model, config)
+            self._engines[shape] = Engine(self.engine.language_model, config, self.engine.limits)
         return self._engines[shape]
 
     def is_done(self, trial: Trial) -> bool:

@@ -125,8 +125,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         str | None,
         typer.Option(
             metavar="PROTOCOL",
-            help="Fine-tuning: document (score the prompt; the default) or continuation (score "
-            "its second half).",
+            help="Fine-tuning without --queries: document (score the prompt; the default) or "
+            "continuation (score its second half).",
         ),
     ] = None,
     objective: ObjectiveOption = None,

@@ -114,13 +114,21 @@ def prepare_fine_tuning(
     minutes: float | None,
     seed: int,
 ) -> Prepared:
-    """Load the model, and return the calibration of fine-tuning."""
+    """Load the model, and return the calibration of fine-tuning.
+
+    Raises:
+        ArgumentError: If there are queries and a protocol, which is for held-out documents.
+    """
     from langchain_sift.calibration import calibrate
     from langchain_sift.cli.calibration_tables import print_calibration
     from langchain_sift.comparison.prompts import read_prompts
     from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
     from langchain_sift.ttft import load_language_model
 
+    if queries is not None and protocol is not None:
+        raise ArgumentError(
+            "--protocol: only for documents held out of the store: leave it or --queries out"
+        )
     questions = None if queries is None else read_prompts(queries, lines=True)
     language_model = load_language_model(model, **asdict(loading))
 

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import asdict, replace
 
@@ -23,6 +22,7 @@ from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.follow_ups import Query, aask, ask
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.records import describe_training
 from langchain_sift.language_models.runs import (
     achild_callbacks,
@@ -45,10 +45,6 @@ from langchain_sift.ttft import (
     TokenScore,
     TrainingRecord,
 )
-
-# Loads the model and tokenizes for coroutines, outside the event loop and its own executor, which
-# other code needs.
-_EXECUTOR = ThreadPoolExecutor(4, thread_name_prefix="langchain-sift-prepare")
 
 
 class Answer:
@@ -127,16 +123,16 @@ class Answer:
         if isinstance(self._engine, Engine):
             engine = self._engine
         else:
-            engine = await loop.run_in_executor(_EXECUTOR, self._engine)
+            engine = await loop.run_in_executor(EXECUTOR, self._engine)
         with self._reserved(engine) as reservation:
-            request = await loop.run_in_executor(_EXECUTOR, self._request, engine)
+            request = await loop.run_in_executor(EXECUTOR, self._request, engine)
             if settings.retriever is not None:
                 config: RunnableConfig = {"callbacks": achild_callbacks(settings.run)}
                 retrieval_started = time.perf_counter()
                 query = await aask(self._query, engine, settings.timeout, started)
                 documents = await settings.retriever.ainvoke(query, config, **settings.retrieval)
                 add_documents = functools.partial(self._add_documents, engine, request, documents)
-                request = await loop.run_in_executor(_EXECUTOR, add_documents, retrieval_started)
+                request = await loop.run_in_executor(EXECUTOR, add_documents, retrieval_started)
             return engine.submit(
                 request, reservation=reservation, timeout=settings.timeout, started=started
             )
@@ -171,7 +167,7 @@ class Answer:
                 if isinstance(event, str):
                     yield event
                 elif isinstance(event, Outcome):
-                    await asyncio.get_running_loop().run_in_executor(_EXECUTOR, self._finish, event)
+                    await asyncio.get_running_loop().run_in_executor(EXECUTOR, self._finish, event)
                 elif isinstance(event, TokenScore | PromptScores):
                     self.scores.add(event)
                 elif run is not None and run.handlers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import ArgumentError, EngineOverloaded
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.conversations import for_conversation
+from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.turns import last_human_text
-from langchain_sift.ttft import Engine, GenerationTask, Ticket
+from langchain_sift.ttft import Engine, GenerationTask, Request
 from langchain_sift.ttft.reasoning import ReasoningText
 from langchain_sift.ttft.texts import well_formed
 
@@ -51,27 +53,29 @@ class Rewrite:
             timeout: Seconds for the whole call. None means no limit.
             started: Their beginning, by `time.perf_counter`.
         """
+        request = self._request(engine)
         try:
-            ticket = self._submit(engine, timeout, started)
+            ticket = engine.submit(request, timeout=timeout, started=started)
         except EngineOverloaded:
             return recent_human_text(self.messages)
         return self._read([event for event in ticket if isinstance(event, str)])
 
     async def aask(self, engine: Engine, timeout: float | None, started: float) -> str:
         """Do the same without blocking the event loop."""
+        loop = asyncio.get_running_loop()
+        request = await loop.run_in_executor(EXECUTOR, self._request, engine)
         try:
-            ticket = self._submit(engine, timeout, started)
+            ticket = engine.submit(request, timeout=timeout, started=started)
         except EngineOverloaded:
             return recent_human_text(self.messages)
         return self._read([event async for event in ticket if isinstance(event, str)])
 
-    def _submit(self, engine: Engine, timeout: float | None, started: float) -> Ticket:
+    def _request(self, engine: Engine) -> Request:
         tokenizer = engine.language_model.tokenizer
         room = engine.language_model.context_length - _TOKENS
         prompt = self._prompt(tokenizer)[-room:]
         config = for_conversation(GenerationConfig(max_tokens=_TOKENS), tokenizer, prompt)
-        request = engine.request((), GenerationTask(prompt, config))
-        return engine.submit(request, timeout=timeout, started=started)
+        return engine.request((), GenerationTask(prompt, config))
 
     def _prompt(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         lines = [

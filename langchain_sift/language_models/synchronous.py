@@ -64,8 +64,10 @@ class _InThread(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **call: object
     ) -> list[Document]:
+        # As LangChain does: most retrievers take no arguments of a call.
+        taken = call if self.retriever._expects_other_args else {}
         documents: list[Document] = self.retriever._get_relevant_documents(
-            query, run_manager=run_manager, **call
+            query, run_manager=run_manager, **taken
         )
         return documents
 

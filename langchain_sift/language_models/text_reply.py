@@ -37,13 +37,13 @@ class TextPrompt:
         """Return the prompt of a call.
 
         Raises:
-            ArgumentError: If `echo` is no flag, or `token_ids` no list of integers.
+            ArgumentError: If `echo` is no flag, or `token_ids` no sequence of integers.
         """
         echo, token_ids = call.get("echo", False), call.get("token_ids")
         if not isinstance(echo, bool):
             raise ArgumentError(f"echo must be True or False, got {echo!r}")
-        if token_ids is not None and not all(type(token) is int for token in token_ids):
-            raise ArgumentError("token_ids must be integers")
+        if token_ids is not None and not _are_integers(token_ids):
+            raise ArgumentError(f"token_ids must be a list of integers, got {token_ids!r}")
         return cls(text, token_ids, echo)
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -146,6 +146,8 @@ class TextAnswer:
             return None
         tokenizer = self.answer.tokenizer
         own = self._prompt.tokens(tokenizer)
+        if not own:  # an empty prompt, and the tokenizer puts nothing before a text
+            return None
         scores = self.answer.scores.prompt
         # Documents may come before the prompt.
         following = scores[len(scores) - len(own) + 1 :]
@@ -153,6 +155,11 @@ class TextAnswer:
         return text_logprobs(
             tokenizer, following, first=own[0], invisible=invisible, text=self._prompt.text
         )
+
+
+def _are_integers(values: object) -> bool:
+    """Return True of a sequence of integers."""
+    return isinstance(values, Sequence) and all(type(value) is int for value in values)
 
 
 def is_last(chunk: GenerationChunk) -> bool:

@@ -46,10 +46,13 @@ def generate(
     order = sorted(range(len(rows)), key=lambda number: len(continuations[number].prompt))
     with torch.inference_mode():
         reader = reader_of(model)
-        head = linear_head(model) if reader is None else reader.head
+        head = None if reader is None else reader.head
+        if reader is None and any(one.score_prompt or one.pairs for one in continuations):
+            head = linear_head(model)
         _score_prompts(model, head, continuations, route or _everywhere)
         if reader is None or changes_scores(model.generation_config):
-            _answer_without_reader(model, continuations, rows, end_tokens, route or _everywhere)
+            route = route or _everywhere
+            _answer_without_reader(model, continuations, rows, end_tokens, route, head=head)
             return
         batches = [order] if reader.can_join else [[number] for number in order]
         for batch in batches:
@@ -89,11 +92,12 @@ def _answer_without_reader(
     rows: Sequence[AnswerRow],
     end_tokens: frozenset[int],
     route: Route,
+    *,
+    head: OutputLayer | None,
 ) -> None:
     for row, continuation in enumerate(continuations):
         if continuation.pairs:
             route([row])
-            head = linear_head(model)
             nats = negative_log_likelihoods(model, head, continuation.pairs)
             continuation.on_scores(tuple(nats))
     route(range(len(rows)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -18,6 +18,7 @@ from langchain_sift import (
     SIFTRetriever,
     TestTimeFineTunedLLM,
 )
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.tokens import text_tokens
 
 if TYPE_CHECKING:
@@ -101,6 +102,27 @@ async def test_a_call_with_other_settings_does_not_hit_the_cache(
     assert cached.invoke("A baker", documents=training_documents) == fine_tuned
     assert await cached.ainvoke("A baker", documents=training_documents) == fine_tuned
     assert cached.invoke("A baker") == plain
+
+
+def test_the_echo_of_an_empty_prompt_has_no_tokens() -> None:
+    tokenizer = small_tokenizer("byte-level", None)
+    assert text_tokens(tokenizer, "") == []
+    llm = TestTimeFineTunedLLM(
+        model=scripted_model(tokenizer, " In fields."), tokenizer=tokenizer, max_tokens=9
+    )
+    asked: dict[str, Any] = {"documents": [], "context": [Document("Rice grows.")]}
+    (plain,) = llm.generate([""], **asked, logprobs=True).generations[0]
+    (echoed,) = llm.generate([""], **asked, logprobs=True, echo=True).generations[0]
+    assert echoed.text == plain.text
+    assert echoed.generation_info["logprobs"] == plain.generation_info["logprobs"]
+
+
+@pytest.mark.parametrize("token_ids", [5, [1.0], ["1"], [True]])
+def test_token_ids_that_are_no_integers_are_refused(
+    llm: TestTimeFineTunedLLM, token_ids: object
+) -> None:
+    with pytest.raises(ArgumentError, match="token_ids must be a list of integers, got"):
+        llm.generate(["The river"], documents=[], token_ids=token_ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)

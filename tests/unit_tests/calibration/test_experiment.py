@@ -15,20 +15,25 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
-from langchain_sift import FineTuneConfig
+from langchain_sift import FineTuneConfig, Limits
 from langchain_sift.calibration.conclusion import fewest_documents
 from langchain_sift.calibration.experiment import calibrate, documents_counts
 from langchain_sift.calibration.halving import halve, percents_of
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import leave_one_out, promising
-from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.calibration.trials import Setting, Trial, Trials
 from langchain_sift.comparison import Prompt
-from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.errors import (
+    ArgumentError,
+    CorpusError,
+    EngineOverloaded,
+    RequestCancelled,
+)
 from langchain_sift.indexing.chunks import Chunking, read_chunks
 from langchain_sift.indexing.folders import find_files
 from langchain_sift.selection import select
 from langchain_sift.selection.settings import KERNELS, Kernel
-from langchain_sift.ttft import LanguageModel
+from langchain_sift.ttft import Engine, LanguageModel, Request, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,7 +44,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from langchain_sift import HiddenStateEmbeddings
-    from langchain_sift.calibration.trials import Trial
 
 CONFIG = FineTuneConfig(lora_rank=4, lora_alpha=8.0, max_length=32)
 NOISES, RATES = (0.01, 0.1, 1.0, 10.0), (1e-4, 5e-3)
@@ -96,6 +100,38 @@ class _TabulatedTrials(Trials):
             if not self.is_done(trial):
                 self._percents[trial] = np.array([100.0 * trial.prompt + trial.documents[0]])
                 self.steps += 1
+
+
+class _LongTrials(Trials):
+    """Trials of many steps each."""
+
+    def _request(self, trial: Trial) -> Request:
+        return self.engine.request(["The river flows to the sea."] * 800, config=trial.config)
+
+
+def test_an_error_between_submissions_cancels_the_trials_before(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(LanguageModel("", tiny_model, tiny_tokenizer), CONFIG, Limits(max_requests=1))
+    tickets: list[Ticket] = []
+
+    def submit(request: Request) -> Ticket:
+        tickets.append(Engine.submit(engine, request))
+        return tickets[-1]
+
+    monkeypatch.setattr(engine, "submit", submit)
+    trials = _LongTrials(engine, [], (1,))
+    trials._base = {0: 1.0}
+    with pytest.raises(EngineOverloaded):
+        trials.run([Trial(0, (), replace(CONFIG, seed=seed)) for seed in range(2)])
+    with pytest.raises(RequestCancelled):
+        list(tickets[0])
+    other = trials._engine_of(replace(CONFIG, lora_rank=2))
+    assert other.limits == engine.limits
+    engine.close()
+    other.close()
 
 
 @settings(max_examples=60)

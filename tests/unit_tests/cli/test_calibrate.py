@@ -130,6 +130,10 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
         (("--share", "0.5"), "--share: only for the calibration of fine-tuning"),
         (("--model", "m", "--metric", "ndcg"), "--metric: only for the calibration of retrieval"),
         (("--queries", "none.jsonl"), "none.jsonl"),
+        (
+            ("--model", "m", "--queries", "QUERIES", "--protocol", "document"),
+            "--protocol: only for documents held out of the store",
+        ),
         (("--queries", "QUERIES", "--metric", "ndgc"), "did you mean 'ndcg'"),
         (("--k", "0"), "k must be"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from unit_tests.small_tokenizers import small_tokenizer
 from unit_tests.templates import CHATML
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, Limits
-from langchain_sift.language_models.follow_ups import recent_human_text
+from langchain_sift.language_models.follow_ups import Rewrite, aask, recent_human_text
 
 REWRITTEN = "When was the bridge of Rome built?"
 CONVERSATION = [
@@ -77,6 +78,21 @@ async def test_a_first_question_is_not_rewritten(chat: ChatTestTimeFineTuned) ->
     assert retriever.queries == ["Tell me about Rome."]
     await asked.ainvoke(CONVERSATION, documents=[])
     assert len(retriever.queries) == 1
+
+
+async def test_the_rewriting_is_prepared_outside_the_event_loop(
+    chat: ChatTestTimeFineTuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(self: Rewrite, engine: Any) -> Any:
+        threads.append(threading.current_thread())
+        return usual(self, engine)
+
+    threads: list[threading.Thread] = []
+    usual = Rewrite._request
+    monkeypatch.setattr(Rewrite, "_request", request)
+    assert await aask(Rewrite(CONVERSATION), chat.engine, None) == REWRITTEN
+    assert len(threads) == 1
+    assert threads[0] is not threading.current_thread()
 
 
 def test_without_room_for_the_rewriting_the_turns_are_the_query(

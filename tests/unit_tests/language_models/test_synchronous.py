@@ -94,6 +94,25 @@ async def test_its_result_and_its_run_are_those_of_the_retriever(number: int) ->
         ]
 
 
+class Filtering(Hanging):
+    """Takes an argument of a call."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: Any, filter: str = "none"
+    ) -> list[Document]:
+        del run_manager
+        return [Document(f"{query} {filter}")]
+
+
+async def test_a_retriever_gets_the_arguments_that_it_takes() -> None:
+    retriever: BaseRetriever
+    for retriever in (Hanging(wait=lambda _: None), Filtering(wait=lambda _: None)):
+        found = abandonable(retriever, 5.0)
+        expected = retriever.invoke("rice", filter="dry")
+        assert await found.ainvoke("rice", filter="dry") == expected
+        assert found.invoke("rice", filter="dry") == expected
+
+
 def test_a_retriever_with_coroutines_stays_as_it_is() -> None:
     async def retrieve(query: str) -> list[Document]:
         return [Document(query)]

@@ -12,6 +12,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, PromptScores, TokenScore
 from langchain_sift.ttft import generation as generation_module
 from langchain_sift.ttft.model.token_bytes import offsets
+from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -48,6 +49,24 @@ def test_the_scores_of_prompt_and_answer_are_the_model_s(
         values, ids = row.topk(3)
         assert [token for token, _ in score.top] == ids.tolist()
         assert [value for _, value in score.top] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_a_model_without_a_reader_is_probed_for_scores_alone(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probed(model: PreTrainedModel) -> OutputLayer | None:
+        probes.append(model)
+        return linear_head(model)
+
+    probes: list[PreTrainedModel] = []
+    monkeypatch.setattr(generation_module, "reader_of", lambda _: None)
+    monkeypatch.setattr(generation_module, "linear_head", probed)
+    config = GenerationConfig(max_tokens=1)
+    events_of(engine, GenerationTask(PROMPT, config, top_scores=1))
+    assert len(probes) == 0
+    pairs = [(PROMPT, [3]), (PROMPT, [4])]
+    events_of(engine, GenerationTask(PROMPT, config, pairs, score_prompt=True))
+    assert len(probes) == 1
 
 
 def test_an_empty_answer_has_scores_of_the_prompt_alone(engine: Engine) -> None:
