@@ -78,7 +78,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         ),
     ] = 0,
     origin: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
             help="Owner of the rows, such as tenant=example: in the metadata of each row. The "
@@ -160,12 +160,12 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(
         console, "; documents already written are kept: run the same command to continue"
     ):
-        from langchain_sift.indexing.chunks import Origin
         from langchain_sift.indexing.file_runs import FileSettings, Progress, index_files
         from langchain_sift.indexing.folders import FolderRules
         from langchain_sift.indexing.formats import Reading
         from langchain_sift.indexing.loaders import readers_with
         from langchain_sift.indexing.named_objects import load_embeddings
+        from langchain_sift.indexing.origins import Origin
         from langchain_sift.indexing.text_limits import text_limits
         from langchain_sift.indexing.token_lengths import ChunkLengths
         from langchain_sift.stores.location import ChromaLocation
@@ -177,7 +177,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             rules=FolderRules(all_files, gitignore),
             reading=Reading(encoding, password, tuple(text_key or ())),
             readers=readers_with(loader or ()),
-            origin=Origin.parse(origin),
+            origin=Origin.of(origin or ()),
             strict=strict,
             keep_removed=keep_removed,
             allow_empty=allow_empty,

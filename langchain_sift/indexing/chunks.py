@@ -29,7 +29,7 @@ from langchain_sift.indexing.formats import (
     Reading,
 )
 from langchain_sift.indexing.formats.records import Heading
-from langchain_sift.indexing.metadata import Scalar
+from langchain_sift.indexing.origins import Origin
 from langchain_sift.indexing.row_ids import RowId, file_digest
 
 require("compare", "langchain_text_splitters")
@@ -76,40 +76,6 @@ class Chunking:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin that the rows of a run belong to, such as a tenant."""
-
-    key: str = ""
-    value: Scalar = ""
-
-    @classmethod
-    def parse(cls, text: str | None) -> Origin:
-        """Return the origin that KEY=VALUE names; None means none.
-
-        Raises:
-            ArgumentError: If the text has another form.
-        """
-        if text is None:
-            return cls()
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise ArgumentError(
-                f"the origin must be KEY=VALUE, such as tenant=example, got {text!r}"
-            )
-        return cls(key, value)
-
-    @property
-    def name(self) -> str:
-        """The name of the origin; "" without one."""
-        return f"{self.key}={self.value}" if self.key else ""
-
-    @property
-    def metadata(self) -> dict[str, Scalar]:
-        """The metadata of its rows."""
-        return {self.key: self.value} if self.key else {}
-
-
-@dataclass(frozen=True, slots=True)
 class ReadFiles:
     """The chunks of files, and the files without any."""
 
@@ -148,7 +114,7 @@ def read_chunks(
     *,
     reading: Reading = Reading(),  # noqa: B008 - immutable
     readers: Mapping[str, Reader] = READERS,
-    origin: Origin = Origin(),
+    origin: Origin = Origin(),  # noqa: B008 - immutable
     strict: bool = False,
     on_file: Callable[[], None] = lambda: None,
 ) -> ReadFiles:
@@ -211,7 +177,7 @@ def split(
     file: SourceFile,
     parts: Iterable[Part],
     chunking: Chunking,
-    origin: Origin = Origin(),
+    origin: Origin = Origin(),  # noqa: B008 - immutable
 ) -> list[Document]:
     """Split the documents of a file; see `RowId` for the ids of the chunks.
 

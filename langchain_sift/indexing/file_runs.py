@@ -13,9 +13,10 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.chroma_collections import embeddings_for
-from langchain_sift.indexing.chunks import Chunking, Origin, ReadFiles, read_chunks
+from langchain_sift.indexing.chunks import Chunking, ReadFiles, read_chunks
 from langchain_sift.indexing.folders import FolderRules, FoundFiles, find_files
 from langchain_sift.indexing.formats import READERS, Reader, Reading
+from langchain_sift.indexing.origins import Origin
 from langchain_sift.indexing.synchronize import (
     Changes,
     Sources,

@@ -12,8 +12,8 @@ from langchain_core.embeddings import Embeddings
 
 from langchain_sift import SIFTRetriever
 from langchain_sift.indexing.chroma_collections import open_collection
-from langchain_sift.indexing.chunks import Origin
 from langchain_sift.indexing.file_runs import FileSettings, index_files
+from langchain_sift.indexing.origins import Origin
 
 KILLS = 20
 

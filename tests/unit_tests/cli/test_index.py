@@ -327,6 +327,8 @@ def test_the_same_files_belong_to_several_owners(
     command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
     for tenant in "ab":
         assert last_line(run(*command, "--origin", f"tenant={tenant}"))["added"] == 8
+    both = ("--origin", "tenant=a", "--origin", "tenant=b")
+    assert "one --origin" in error_of(run(*command, *both))
     (folder / "c.md").unlink()
     changed = last_line(run(*command, "--origin", "tenant=a"))
     assert (changed["removed"], changed["unchanged"]) == (1, 7)

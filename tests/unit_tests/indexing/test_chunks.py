@@ -18,11 +18,12 @@ from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.indexing.chunks import Chunking, Origin, read_chunks, split
+from langchain_sift.indexing.chunks import Chunking, read_chunks, split
 from langchain_sift.indexing.files import Part, read_file
 from langchain_sift.indexing.folders import SourceFile, find_files
 from langchain_sift.indexing.formats import READERS, Reading, Record
 from langchain_sift.indexing.formats.markdown import headings_of
+from langchain_sift.indexing.origins import Origin
 from langchain_sift.indexing.row_ids import RowId, file_digest
 
 
@@ -156,15 +157,16 @@ def test_an_origin_is_in_the_metadata_and_in_the_ids(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(json.dumps({"text": "rice", "tenant": "theirs"}))
     ids = set()
-    for name in (None, "tenant=a", "tenant=b"):
-        read = read_chunks([SourceFile.of(file)], Chunking(), origin=Origin.parse(name))
+    for names in ([], ["tenant=a"], ["tenant=b"]):
+        read = read_chunks([SourceFile.of(file)], Chunking(), origin=Origin.of(names))
         ids.add(read.chunks[0].id)
-        expected = "theirs" if name is None else name[-1]
-        assert read.chunks[0].metadata["tenant"] == expected
+        assert read.chunks[0].metadata["tenant"] == (names[0][-1] if names else "theirs")
     assert len(ids) == 3
     for wrong in ("tenant", "=a", "tenant="):
         with pytest.raises(ArgumentError, match="must be KEY=VALUE"):
-            Origin.parse(wrong)
+            Origin.of([wrong])
+    with pytest.raises(ArgumentError, match="cannot be stored"):
+        Origin.of(["$tenant=a"])
 
 
 def test_unreadable_files_are_named_or_skipped(tmp_path: Path) -> None:
