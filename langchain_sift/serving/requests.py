@@ -40,6 +40,9 @@ def _only(value: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+FILL_CONTEXT = (1 << 31) - 1
+"""The value of `max_tokens` for an answer that may fill the context."""
+
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True), BeforeValidator(whole)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
@@ -53,8 +56,8 @@ def _without_empty(value: object) -> object:
 
 
 def _limited(value: object) -> object:
-    """Return None for -1, with which some clients ask for as many tokens as there is room for."""
-    return None if value in (-1, -1.0) else value
+    """Return more than any context for -1: clients ask so for as much as there is room for."""
+    return FILL_CONTEXT if value in (-1, -1.0) else value
 
 
 def _empty(value: object) -> object:
@@ -79,7 +82,7 @@ class _Request(Strict):
     stream: Flag | None = None
     stream_options: StreamOptions | None = None
     max_tokens: MaxTokens = Field(
-        default=None, description="-1 means as many as the server and the context allow."
+        default=None, description="-1 means as many as the context has room for."
     )
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None
     top_p: Share | None = None
@@ -178,7 +181,7 @@ class CompletionRequest(_Request):
     )
     max_tokens: TextTokens = Field(
         default=None,
-        description="-1 means as many as the server and the context allow. 0 only with echo.",
+        description="-1 means as many as the context has room for. 0 only with echo.",
     )
     echo: Flag | None = None
     best_of: Annotated[Literal[1] | None, _only(1)] = None

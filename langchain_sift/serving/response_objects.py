@@ -11,6 +11,7 @@ from pydantic_core import to_json
 
 from langchain_sift.serving.chunks import new_id
 from langchain_sift.serving.error_responses import Failure
+from langchain_sift.serving.requests import FILL_CONTEXT
 from langchain_sift.serving.response_requests import ResponseRequest
 from langchain_sift.serving.responses import ChatCompletion, Chunk, TTFTRecord, Usage
 from langchain_sift.serving.streams import ServerEvent
@@ -41,18 +42,20 @@ class ResponseObject:
         message = choice.message
         if message.reasoning_content:
             self._output.append(_reasoning(message.reasoning_content))
-        if message.content or not message.tool_calls:
+        if message.content or not (message.tool_calls or message.reasoning_content):
             logprobs = [] if choice.logprobs is None else choice.logprobs.model_dump()["content"]
             self._output.append(_message(message.content or "", logprobs))
         for call in message.tool_calls or ():
             self._output.append(_call(call.id, call.function.name, call.function.arguments))
+        if choice.finish_reason == "length":
+            self._output[-1]["status"] = "incomplete"
         return self._state(choice.finish_reason, completion.usage, completion.ttft)
 
     def _state(
         self, reason: str | None, usage: Usage | None = None, record: TTFTRecord | None = None
     ) -> Item:
         """Return the response so far; `reason` None means that it is in progress."""
-        body = self._body
+        body, most = self._body, self._body.max_output_tokens
         is_cut = reason == "length"
         status = "in_progress" if reason is None else "incomplete" if is_cut else "completed"
         state: Item = {
@@ -63,7 +66,7 @@ class ResponseObject:
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
             "instructions": body.instructions,
-            "max_output_tokens": body.max_output_tokens,
+            "max_output_tokens": None if most == FILL_CONTEXT else most,
             "model": body.model,
             "output": [*self._output],
             "parallel_tool_calls": body.parallel_tool_calls is not False,
@@ -97,7 +100,7 @@ class ResponseObject:
                         yield event
                     reason = choice["finish_reason"] or reason
                 if "ttft" in chunk:
-                    for event in self._close():
+                    for event in self._close("incomplete" if reason == "length" else "completed"):
                         yield event
                     state: Any = self._state(reason, chunk["usage"], chunk["ttft"])  # type: ignore[arg-type]
                     yield self._event(f"response.{state['status']}", response=state)
@@ -151,12 +154,12 @@ class ResponseObject:
         yield self._event("response.output_item.added", output_index=place, item=begun)
         yield self._content_event("response.content_part.added", part={**self._part()})
 
-    def _close(self) -> Iterator[ServerEvent]:
+    def _close(self, status: str = "completed") -> Iterator[ServerEvent]:
         """End the open item, if there is one."""
         if not self._is_open():
             return
         item, part = self._output[-1], self._part()
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] == "message":
             done = {"text": part["text"], "logprobs": part["logprobs"]}
             yield self._content_event("response.output_text.done", **done)

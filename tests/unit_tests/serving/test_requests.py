@@ -278,6 +278,20 @@ async def test_forms_of_ordinary_clients_are_accepted(client, field):
             assert response.status_code == 200, (field, value, response.text)
 
 
+@pytest.mark.slow
+async def test_an_answer_without_a_limit_fills_the_context(client, service):
+    most = service.engine.language_model.context_length
+    for route, body in ((CHAT, chat(max_tokens=-1)), (TEXT, text(max_tokens=-1))):
+        content = (await client.post(route, json=body)).json()
+        choice, usage = content["choices"][0], content["usage"]
+        assert usage["total_tokens"] == most or choice["finish_reason"] == "stop"
+        assert usage["completion_tokens"] > service.settings.max_tokens
+    asked = {"model": NAME, "input": "Hello", "max_output_tokens": -1, "ttft": {"mode": "base"}}
+    content = (await client.post("/v1/responses", json=asked)).json()
+    assert content["max_output_tokens"] is None
+    assert content["usage"]["output_tokens"] > service.settings.max_tokens
+
+
 async def test_conversations_of_ordinary_clients_are_accepted(client):
     call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": ""}}
     tool = {"type": "function", "function": {"name": "now"}, "cache_control": {"type": "ephemeral"}}

@@ -49,6 +49,7 @@ async def test_the_answer_is_that_of_a_chat(client, mode):
     assert found["ttft"]["documents"] == chat["ttft"]["documents"]
     assert found["status"] == "incomplete"
     assert found["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in found["output"]] == ["incomplete"]
     events = await events_of(client, **{**options, **asked})
     assert [event["sequence_number"] for event in events] == [*range(len(events))]
     assert [event["type"] for event in events[:2]] == ["response.created", "response.in_progress"]
@@ -56,6 +57,9 @@ async def test_the_answer_is_that_of_a_chat(client, mode):
     assert "".join(deltas) == text_of(found)
     assert events[-1]["type"] == "response.incomplete"
     assert text_of(events[-1]["response"]) == text_of(found)
+    assert [item["status"] for item in events[-1]["response"]["output"]] == ["incomplete"]
+    (done,) = [event for event in events if event["type"] == "response.output_item.done"]
+    assert done["item"]["status"] == "incomplete"
     assert events[-1]["response"]["usage"] == found["usage"]
 
 
