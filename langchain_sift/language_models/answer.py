@@ -23,7 +23,7 @@ from langchain_sift.language_models.follow_ups import Query, aask, ask
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_material
 from langchain_sift.language_models.preparing import EXECUTOR
-from langchain_sift.language_models.records import describe_training
+from langchain_sift.language_models.records import describe_training, token_usage
 from langchain_sift.language_models.runs import (
     achild_callbacks,
     adispatch_event,
@@ -262,11 +262,7 @@ class Answer:
     @property
     def usage(self) -> UsageMetadata:
         """Number of tokens of the prompt and of the answer, without training tokens."""
-        return UsageMetadata(
-            input_tokens=len(self._prompt.token_ids),
-            output_tokens=self._outcome.tokens,
-            total_tokens=len(self._prompt.token_ids) + self._outcome.tokens,
-        )
+        return token_usage(len(self._prompt.token_ids), self._outcome)
 
     @property
     def finish_reason(self) -> str:

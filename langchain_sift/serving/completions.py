@@ -41,6 +41,7 @@ from langchain_sift.serving.responses import (
     TextChoice,
     TextLogprobs,
     Usage,
+    make_usage,
     usage_of,
 )
 from langchain_sift.serving.service import Service
@@ -253,19 +254,19 @@ class Completions:
 
 def _total(usages: Iterable[Usage]) -> Usage:
     """Return the usage of several answers to one prompt, which counts once."""
-    first, *others = usages
-    completion = first.completion_tokens + sum(usage.completion_tokens for usage in others)
-    return Usage(
-        prompt_tokens=first.prompt_tokens,
-        completion_tokens=completion,
-        total_tokens=first.prompt_tokens + completion,
-    )
+    every = [*usages]
+    return _summed(every, every[0].prompt_tokens)
 
 
 def _sum(usages: Sequence[Usage]) -> Usage:
     """Return the usage of several prompts."""
-    return Usage(
-        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-        completion_tokens=sum(usage.completion_tokens for usage in usages),
-        total_tokens=sum(usage.total_tokens for usage in usages),
+    return _summed(usages, sum(usage.prompt_tokens for usage in usages))
+
+
+def _summed(usages: Sequence[Usage], prompt_tokens: int) -> Usage:
+    """Return the usage of all answers."""
+    return make_usage(
+        prompt_tokens,
+        sum(usage.completion_tokens for usage in usages),
+        sum(usage.reasoning_tokens for usage in usages),
     )

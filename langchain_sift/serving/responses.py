@@ -70,21 +70,42 @@ class TTFTRecord(BaseModel):
     seconds: Seconds
 
 
+class CompletionTokensDetails(BaseModel):
+    """Parts of the number of tokens of an answer."""
+
+    reasoning_tokens: int = Field(default=0, description="Tokens of the reasoning.")
+
+
 class Usage(BaseModel):
     """Numbers of tokens of prompt and answer; `ttft` has the number of training tokens."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    completion_tokens_details: CompletionTokensDetails = Field(
+        default_factory=CompletionTokensDetails
+    )
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Number of tokens of the reasoning."""
+        return self.completion_tokens_details.reasoning_tokens
 
 
 def usage_of(usage: UsageMetadata | None) -> Usage:
     """Return the usage of an answer, as LangChain gives it."""
     counts = usage or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0)
+    details = counts.get("output_token_details", {})
+    return make_usage(counts["input_tokens"], counts["output_tokens"], details.get("reasoning", 0))
+
+
+def make_usage(prompt: int, completion: int, reasoning: int) -> Usage:
+    """Return the usage with these numbers of tokens; the reasoning is a part of the completion."""
     return Usage(
-        prompt_tokens=counts["input_tokens"],
-        completion_tokens=counts["output_tokens"],
-        total_tokens=counts["total_tokens"],
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=reasoning),
     )
 
 

@@ -38,6 +38,8 @@ class AnswerDecoder:
         """
         self.tokens = 0
         """Number of tokens so far."""
+        self.reasoning_tokens = 0
+        """Number of those of the reasoning, its markers and the white space after it included."""
         self.finish_reason: str | None = None
         """"stop" or "length" once the answer is complete."""
         self.reasoning = ReasoningText()
@@ -63,6 +65,8 @@ class AnswerDecoder:
         if token_id in self._end_tokens:
             return self._finish("stop")
         text = self._content(self._text.add(token_id))
+        if self._splitter is not None and self._splitter.in_reasoning:
+            self.reasoning_tokens = self.tokens
         if self._stop is not None:
             text = self._stop.add(text)
         if self.was_cut:

@@ -27,6 +27,11 @@ class ReasoningSplitter:
         self._held = ""
         self._any_reasoning = False
 
+    @property
+    def in_reasoning(self) -> bool:
+        """True if the reasoning has begun and the content has not."""
+        return self._stage in {"reasoning", "between"}
+
     def add(self, piece: str) -> tuple[ReasoningText, str]:
         """Append a piece, and return the new reasoning and the new content.
 

@@ -163,6 +163,9 @@ class Outcome:
     tokens: int = 0
     """Number of tokens of the answer."""
 
+    reasoning_tokens: int = 0
+    """Number of those of the reasoning."""
+
     finish_reason: str = "stop"
     """"stop" if the answer ended by itself, at a stop string or with its grammar; "length" at
     `max_tokens`."""

@@ -95,13 +95,21 @@ class TaskRunner:
         return tuple(negative_log_likelihoods(self._model, self._head, pairs))
 
     def _complete(
-        self, job: Job, began: float, tokens: int = 0, reason: str = "stop", *, early: bool = False
+        self,
+        job: Job,
+        began: float,
+        tokens: int = 0,
+        reason: str = "stop",
+        *,
+        early: bool = False,
+        reasoning_tokens: int = 0,
     ) -> None:
         """Complete a job whose task began at `began`, by `time.perf_counter`."""
         job.ticket.complete(
             Outcome(
                 training=job.training,
                 tokens=tokens,
+                reasoning_tokens=reasoning_tokens,
                 finish_reason=reason,
                 shortened=early,
                 nats=job.nats,

@@ -258,7 +258,7 @@ def _add(text: _Text, should_stop: Callable[[], bool], piece: str) -> bool:
     return should_stop()
 
 
-def _end(text: _Text, tokens: int, reason: str, *, early: bool) -> None:
+def _end(text: _Text, tokens: int, reason: str, **_: object) -> None:
     """Note the end of a text."""
-    del tokens, early
+    del tokens
     text.ended = reason == "stop"

@@ -33,7 +33,8 @@ class Continuation:
     on_end: Callable[..., object]
     """Called with the number of tokens and the reason, "stop" or "length", when the answer is
     complete. Its keyword `early` is True if the grammar was completed early to fit
-    `max_tokens`. Other rows may go on."""
+    `max_tokens`, and `reasoning_tokens` is the number of tokens of the reasoning. Other rows may go
+    on."""
 
     grammar: str | None = None
     """The grammar that the answer follows, as llguidance takes it. None means any text."""
@@ -143,7 +144,12 @@ class AnswerRow:
         stopped = continuation.on_text(text) or stopped
         if stopped or decoder.finish_reason is not None:
             self.done = True
-            continuation.on_end(decoder.tokens, decoder.finish_reason or "stop", early=shortened)
+            continuation.on_end(
+                decoder.tokens,
+                decoder.finish_reason or "stop",
+                early=shortened,
+                reasoning_tokens=decoder.reasoning_tokens,
+            )
 
     def _report_score(self, start: int, score: TokenScore, text: str) -> None:
         """Report the scores of the tokens whose text begins before the end of the content so far.

@@ -160,6 +160,7 @@ async def test_the_record_equals_that_of_the_model(client, models):
         "prompt_tokens": usage["input_tokens"],
         "completion_tokens": usage["output_tokens"],
         "total_tokens": usage["total_tokens"],
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert all(seconds >= 0 for seconds in response["ttft"]["seconds"].values())
 

@@ -68,6 +68,25 @@ async def test_reasoning_has_a_field_of_its_own(client: Any) -> None:
     assert await ask(client, stream=True) == expected
 
 
+async def test_tokens_of_the_reasoning_are_counted(client: Any) -> None:
+    tokenizer = small_tokenizer("byte-level", QWEN_3)
+    expected = len(tokenizer.encode(SAID.partition("In wet")[0]))
+    usage = (await ask(client))["usage"]
+    assert usage["completion_tokens_details"]["reasoning_tokens"] == expected
+    twice = (await ask(client, n=2))["usage"]
+    assert twice["completion_tokens_details"]["reasoning_tokens"] == 2 * expected
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    for most, tokens, status in ((None, expected, "completed"), (4, 4, "incomplete")):
+        body = {"model": model, "input": "Where?", "max_output_tokens": most}
+        whole = (await client.post("/v1/responses", json=body)).json()
+        stream = await client.post("/v1/responses", json={**body, "stream": True})
+        events = [line for line in stream.text.splitlines() if line.startswith("data: {")]
+        last = json.loads(events[-1].removeprefix("data: "))
+        for response in (whole, last["response"]):
+            assert response["usage"]["output_tokens_details"]["reasoning_tokens"] == tokens
+            assert response["output"][-1]["status"] == status
+
+
 async def test_an_answer_cut_in_its_reasoning_is_empty(client: Any) -> None:
     choice = (await ask(client, max_tokens=4))["choices"][0]
     assert choice["finish_reason"] == "length"
