@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 Cell = str | bool | int | float | datetime | None
 
 # Not 007 and +49: a code with a leading zero, or a telephone number, is a text.
-_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
-_DECIMAL = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,2})?")
-_DECIMAL_COMMA = re.compile(r"-?(0|[1-9]\d*)(,\d+)?")
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_STORED_INTEGERS = range(-(2**63), 2**63)
+# A float keeps 15 digits: a longer number, such as an id, stays a text.
+_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,2})?")
+_DECIMAL_COMMA = re.compile(r"-?(0|[1-9]\d{0,14})(,\d+)?")
 _TRUTH = re.compile("true|false", re.IGNORECASE)
 _DATE = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
@@ -36,9 +38,16 @@ def typed(cells: Sequence[str], *, decimal_comma: bool = False) -> list[Cell]:
         if all(form.fullmatch(cell) for cell in filled):
             try:
                 return [convert(cell) if cell else None for cell in stripped]
-            except ValueError:  # such as the 30th of February
+            except ValueError:  # such as the 30th of February, or an integer that no store has
                 break
     return list(cells)
+
+
+def _integer(cell: str) -> int:
+    value = int(cell)
+    if value not in _STORED_INTEGERS:
+        raise ValueError(cell)
+    return value
 
 
 def _truth(cell: str) -> bool:
@@ -50,7 +59,7 @@ def _decimal(cell: str) -> float:
 
 
 _TYPES: Sequence[tuple[re.Pattern[str], Callable[[str], Cell]]] = (
-    (_INTEGER, int),
+    (_INTEGER, _integer),
     (_DECIMAL, float),
     (_TRUTH, _truth),
     (_DATE, datetime.fromisoformat),

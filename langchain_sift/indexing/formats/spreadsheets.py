@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
+from typing import Any
 
 from langchain_sift.errors import CorpusError, require
-from langchain_sift.indexing.formats.encodings import read_bytes
+from langchain_sift.indexing.formats.encodings import read_archive
 from langchain_sift.indexing.formats.records import Reading, Record
 from langchain_sift.indexing.formats.tables import Table
 
@@ -22,11 +23,11 @@ def read_spreadsheet(path: Path, reading: Reading) -> Iterator[Record]:
     require("files", "openpyxl")
     from openpyxl import load_workbook  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
-    content = read_bytes(path)
+    content = read_archive(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # of colours and forms that are left out
             book = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-            sheets = {one.title: [*one.iter_rows(values_only=True)] for one in book.worksheets}
+            sheets = {one.title: _filled_rows(one) for one in book.worksheets}
     except Exception as error:  # a damaged archive breaks its reader in many ways
         raise CorpusError(
             f"{path}: not a spreadsheet that can be read ({type(error).__name__}): save it again"
@@ -38,8 +39,15 @@ def read_spreadsheet(path: Path, reading: Reading) -> Iterator[Record]:
             yield Record(record.text, {"sheet": title, **record.fields}, "row", number)
 
 
+def _filled_rows(sheet: Any) -> list[tuple[object, ...]]:
+    """Return the rows with a cell. Each ends with its last cell, wherever the sheet ends."""
+    sheet.reset_dimensions()
+    rows = sheet.iter_rows(values_only=True)
+    return [row for row in rows if any(cell is not None for cell in row)]
+
+
 def _records(path: Path, rows: Sequence[Sequence[object]], reading: Reading) -> Iterator[Record]:
-    filled = [[_cell(value) for value in row] for row in rows if any(c is not None for c in row)]
+    filled = [[_cell(value) for value in row] for row in rows]
     if not filled:
         return
     header, *body = filled

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 from langchain_sift.errors import CorpusError
@@ -26,38 +26,41 @@ class Table:
     """The columns of a table."""
 
     names: tuple[str, ...]
-    """The names of the columns."""
+    """The names of the columns, each once; an empty one is of a column to leave out."""
 
     columns: tuple[int, ...]
     """The columns that hold the text, in their order; empty means all."""
 
     @classmethod
     def of(cls, path: Path, names: Sequence[str], text_keys: Sequence[str]) -> Table:
-        """Return the columns of a header; names are compared without case."""
+        """Return the columns of a header; names are compared without case.
+
+        Of a name that several columns have, the second is "name_2", and so on.
+        """
+        distinct = _distinct(names)
         folded = [name.casefold() for name in names]
         if not text_keys:
             first = next((key for key in TEXT_KEYS if key in folded), None)
-            return cls(tuple(names), tuple(n for n, name in enumerate(folded) if name == first))
+            return cls(distinct, tuple(n for n, name in enumerate(folded) if name == first))
         lacking = [key for key in text_keys if key.casefold() not in folded]
         if lacking:
             raise CorpusError(
                 f"{path}, line 1: there is no column {lacking[0]!r}: the first row names "
                 f"{', '.join(map(repr, names))}"
             )
-        return cls(tuple(names), tuple(folded.index(key.casefold()) for key in text_keys))
+        return cls(distinct, tuple(folded.index(key.casefold()) for key in text_keys))
 
     def records(self, rows: Sequence[Sequence[object]]) -> Iterator[Record]:
         """Yield a record for each row of cells."""
-        width = len(self.names)
-        others = [n for n in range(width) if n not in self.columns] if self.columns else []
         for number, row in enumerate(rows, start=1):
             if self.columns:
                 parts = [str(row[n]) for n in self.columns if n < len(row) and row[n] is not None]
-                fields = fields_of({self.names[n]: row[n] for n in others if n < len(row)})
-                yield Record("\n".join(parts), fields, "row", number)
+                cells = enumerate(zip(self.names, row, strict=False))
+                others = {name: cell for n, (name, cell) in cells if n not in self.columns}
+                yield Record("\n".join(parts), fields_of(others), "row", number)
             elif any(str(cell).strip() for cell in row if cell is not None):
                 pairs = zip(self.names, row, strict=False)
-                text = "\n".join(f"{name}: {'' if c is None else c}" for name, c in pairs)
+                text = "\n".join(f"{name}: {'' if c is None else c}" for name, c in pairs if name)
                 yield Record(text, {}, "row", number)
 
 
@@ -66,7 +69,10 @@ def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     text = read_text(path, reading.encoding)
     delimiter, _ = _without_separator_line(text)
     (_, header), *rows = _rows(path, text) or [(0, [])]
-    names = [name.strip() for name in header]
+    names = [
+        name.strip() or (f"column {n + 1}" if any(_cell(row, n) for _, row in rows) else "")
+        for n, name in enumerate(header)
+    ]
     for line, cells in rows:
         if len(cells) > len(names):
             raise CorpusError(
@@ -78,6 +84,19 @@ def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     table = Table.of(path, names, reading.text_keys)
     typed_rows = _typed_rows([cells for _, cells in rows], table, decimal_comma=delimiter == ";")
     yield from table.records(typed_rows)
+
+
+def _cell(row: Sequence[str], column: int) -> str:
+    return row[column].strip() if column < len(row) else ""
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    made: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{n}" for n in count(2))
+        is_new = not name or name not in made
+        made.append(name if is_new else next(one for one in numbered if one not in (*made, *names)))
+    return tuple(made)
 
 
 def _typed_rows(
