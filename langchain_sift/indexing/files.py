@@ -92,7 +92,7 @@ def read_file(
     parts = []
     for record in _records(file, reading, readers):
         position = {record.unit: record.number} if record.unit else {}
-        metadata = storable({**position, **record.fields})
+        metadata = {**storable(position), **storable(record.fields)}
         if metadata.get("source", "") == "":
             location = Location(file.name, record.unit, record.number)
             metadata["source"] = file.name if record.unit == "page" else location.id

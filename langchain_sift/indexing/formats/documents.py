@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from langchain_sift.errors import CorpusError, require
-from langchain_sift.indexing.formats.encodings import read_bytes
+from langchain_sift.indexing.formats.encodings import read_archive
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.formats.records import Reading, Record
 
@@ -33,7 +33,7 @@ def read_document(path: Path, reading: Reading) -> Iterator[Record]:
         ".epub": EpubConverter,
     }
     ending = path.suffix.lower()
-    content = io.BytesIO(read_bytes(path))
+    content = io.BytesIO(read_archive(path))
     try:
         info = StreamInfo(extension=ending, charset="utf-8")
         converted = kinds[ending]().convert(content, info)  # type: ignore[no-untyped-call]

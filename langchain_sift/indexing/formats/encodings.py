@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import re
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -27,8 +29,18 @@ _DECLARATIONS = (
     re.compile(rb"\A(?:#[^\n]*\n)?[ \t\f]*#[^\n]{0,200}?coding[:=][ \t]*([A-Za-z0-9_.-]+)"),
 )
 _HEAD = 4096
-# As browsers read them.
-_ALIASES = {"iso-8859-1": "windows-1252", "latin1": "windows-1252", "us-ascii": "windows-1252"}
+_MOST_UNPACKED = 2**28
+_MOST_PACKED = 100  # times that documents of that size become smaller
+# As browsers read them: the encodings of Windows, which have more characters.
+_ALIASES = {
+    **dict.fromkeys(("iso-8859-1", "latin1", "latin-1", "us-ascii", "ascii"), "windows-1252"),
+    **dict.fromkeys(("iso-8859-9", "latin5"), "windows-1254"),
+    **dict.fromkeys(("iso-8859-11", "tis-620"), "cp874"),
+    **dict.fromkeys(("gb2312", "gbk", "gb_2312-80", "x-gbk"), "gb18030"),
+    **dict.fromkeys(("shift_jis", "shift-jis", "sjis", "x-sjis"), "cp932"),
+    **dict.fromkeys(("euc-kr", "ks_c_5601-1987"), "cp949"),
+    "big5": "big5hkscs",
+}
 
 
 def read_bytes(file: Path) -> bytes:
@@ -42,6 +54,25 @@ def read_bytes(file: Path) -> bytes:
         return gzip.decompress(content) if file.suffix.lower() == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{file}: cannot be read: {error}") from error
+
+
+def read_archive(file: Path) -> bytes:
+    """Return the content of a document that may be a zip archive, as those of office programs are.
+
+    Raises:
+        CorpusError: If the file cannot be read, or is an archive that would fill the memory.
+    """
+    content = read_bytes(file)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return content  # whoever unpacks it reports why not
+    if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * len(content)):
+        raise CorpusError(
+            f"{file}: an archive of {len(content)} bytes that unpacks to {unpacked}: save it again"
+        )
+    return content
 
 
 def read_text(file: Path, encoding: str | None = None) -> str:
@@ -63,7 +94,7 @@ def declared_encoding(content: bytes) -> str | None:
         if match := form.search(content[:_HEAD]):
             name = match[1].decode("ascii").lower()
             # A text that declares UTF-16 in bytes that can be read so far is none.
-            return None if name.startswith("utf-16") else _ALIASES.get(name, name)
+            return None if name.startswith("utf-16") else name
     return None
 
 
@@ -79,10 +110,10 @@ def decode(file: Path, content: bytes, encoding: str | None, declared: str | Non
     for mark, name in _MARKS:
         if content.startswith(mark):
             return _decode(file, content.removeprefix(mark), name)
-    if declared is not None:
+    for name in () if declared is None else (_ALIASES.get(declared, declared), declared):
         try:
-            return content.decode(declared)
-        except (UnicodeDecodeError, LookupError):
+            return content.decode(name)
+        except (UnicodeError, LookupError):
             pass  # many pages declare what they are not
     try:
         return content.decode("utf-8")
@@ -109,5 +140,3 @@ def _decode(file: Path, content: bytes, encoding: str) -> str:
             f"{file}, line {line}: not {encoding.upper()} at byte {place} of the line: save the "
             "file as UTF-8, or name its encoding, such as --encoding windows-1252"
         ) from error
-    except LookupError as error:
-        raise CorpusError(f"{file}: there is no encoding {encoding!r}") from error

@@ -10,7 +10,7 @@ from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.encodings import read_text
 from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
-JSON_LINES = (".jsonl", ".jsonl.gz")
+JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
 
 
 def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
@@ -41,7 +41,9 @@ def read_json(path: Path, reading: Reading) -> Iterator[Record]:
 def _record(row: dict[str, object], reading: Reading, unit: str, number: int) -> Record:
     """Return the text of an object with its other fields."""
     keys = [key for key in reading.text_keys if isinstance(row.get(key), str)]
-    keys = keys or [next(key for key in TEXT_KEYS if isinstance(row.get(key), str))]
+    if not keys:  # the first that holds more than space
+        there = [key for key in TEXT_KEYS if isinstance(row.get(key), str)]
+        keys = [next((key for key in there if str(row[key]).strip()), there[0])]
     others = {key: value for key, value in row.items() if key not in keys}
     inner = others.get("metadata")
     if isinstance(inner, dict):  # as in documents of LangChain's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from email import message_from_bytes
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.policy import default
 from pathlib import Path
 
@@ -35,8 +35,17 @@ def _texts(message: EmailMessage) -> Iterator[str]:
     yield str(message["subject"] or "")
     body = message.get_body(preferencelist=("plain", "html"))
     if body is not None:
-        text = str(body.get_content())
+        text = _content(body)
         yield text_of_html(text) if body.get_content_subtype() == "html" else text
+
+
+def _content(body: MIMEPart) -> str:
+    """Return the text; as UTF-8 if there is no encoding of the name that it declares."""
+    try:
+        return str(body.get_content())
+    except LookupError:
+        payload = body.get_payload(decode=True)
+        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
 
 
 def _fields(message: EmailMessage) -> dict[str, object]:

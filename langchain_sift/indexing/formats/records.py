@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from langchain_sift.errors import ArgumentError
+
 TEXT_KEYS = ("text", "page_content", "content")
 """Default names of the text in an object or a row; the first that is there holds it."""
 
@@ -80,6 +82,21 @@ class Reading:
     text_keys: tuple[str, ...] = ()
     """Names of the columns of a CSV file and keys of a JSON object whose texts, one after the
     other, are the text. Empty means the first of `TEXT_KEYS` that is there."""
+
+    def __post_init__(self) -> None:
+        """Check the encoding.
+
+        Raises:
+            ArgumentError: If Python has no encoding of this name.
+        """
+        try:
+            if self.encoding is not None:
+                "".encode(self.encoding)
+        except (LookupError, ValueError) as error:
+            raise ArgumentError(
+                f"there is no encoding {self.encoding!r}: name one of Python's, such as "
+                "windows-1252"
+            ) from error
 
 
 Reader = Callable[[Path, Reading], Iterator[Record]]

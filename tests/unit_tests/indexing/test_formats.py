@@ -8,10 +8,12 @@ import io
 import json
 import random
 import uuid
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import chromadb
+import openpyxl
 import pypdf
 import pytest
 from everyday_files import KINDS, mail
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from langchain_core.documents import Document
 from unit_tests.indexing.sample_files import pdf
 
-from langchain_sift.errors import CorpusError
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.files import read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Reading
@@ -172,6 +174,39 @@ def test_columns_of_numbers_and_dates_keep_their_types(tmp_path: Path) -> None:
     assert (english["sum"], english["fresh"]) == ("1,500", True)
 
 
+def test_long_numbers_keep_every_digit(tmp_path: Path) -> None:
+    content = "text;id;key;share\na;1234567890123456789;12345678901234567890;0.5\nb;1;2;1\n"
+    first, second = metadata_of(read(tmp_path, "a.csv", content))
+    assert (first["id"], first["key"], first["share"]) == (
+        1234567890123456789,
+        "12345678901234567890",
+        0.5,
+    )
+    assert (second["id"], second["key"], second["share"]) == (1, "2", 1.0)
+
+
+def test_columns_of_one_name_or_none_are_kept(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, "a.csv", "text,a,,a,a_2,,Text\nrice,1,2,3,4,,wheat\n")
+    assert row.page_content == "rice\nwheat"
+    assert row.metadata == {
+        "a": 1,
+        "column 3": 2,
+        "a_3": 3,
+        "a_2": 4,
+        "source": "a.csv:1",
+        "row": 1,
+    }
+    (row,) = read(tmp_path, "b.csv", "a,,a,\n1,2,3,\n")
+    assert row.page_content == "a: 1\ncolumn 2: 2\na_2: 3"
+
+
+def test_fields_without_a_value_hide_nothing(tmp_path: Path) -> None:
+    line = {"text": " ", "content": "rice", "line": None, "source": None}
+    (document,) = read(tmp_path, "a.ndjson", json.dumps(line))
+    assert document.page_content == "rice"
+    assert document.metadata == {"text": " ", "line": 1, "source": "a.ndjson:1"}
+
+
 def test_the_text_is_in_the_columns_and_keys_that_are_named(tmp_path: Path) -> None:
     reading = Reading(text_keys=("Title", "body"))
     table = "id,title,Body\n1,Rice,It grows.\n"
@@ -254,12 +289,16 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path: Path, name: str, encodin
         ('<meta charset="windows-1251"><p>рис', "рис"),
         ("<meta http-equiv='Content-Type' content='text/html; charset=shift_jis'><p>米", "米"),
         ("<META CHARSET=iso-8859-1><p>a “quote”", "a “quote”"),
+        # Names of smaller encodings, which browsers read as larger ones.
+        ("<meta charset=Shift_JIS><p>①", "①"),
+        ("<meta charset=gb2312><p>镕", "镕"),
     ],
 )
 def test_the_declared_encoding_of_a_page_is_used(
     tmp_path: Path, content: str, expected: str
 ) -> None:
-    name = {"рис": "windows-1251", "米": "shift_jis"}.get(expected, "windows-1252")
+    names = {"рис": "windows-1251", "米": "shift_jis", "①": "cp932", "镕": "gbk"}
+    name = names.get(expected, "windows-1252")
     assert texts_of(read(tmp_path, "a.html", content.encode(name))) == [expected]
     wrong = '<meta charset="no-such-one"><p>caf\xe9'.encode()
     assert texts_of(read(tmp_path, "a.html", wrong)) == ["caf\xe9"]
@@ -278,8 +317,9 @@ def test_the_encoding_of_other_files_is_an_option(tmp_path: Path) -> None:
     for name in ("a.txt", "a.html", "a.py"):
         assert texts_of(read(tmp_path, name, b"caf\xe9 \x93x\x94", reading)) == ["caf\xe9 “x”"]
         assert texts_of(read(tmp_path, name, "caf\xe9".encode(), reading)) == ["caf\xe9"]
-    with pytest.raises(CorpusError, match="there is no encoding 'klingon'"):
-        read(tmp_path, "a.txt", b"\xff", Reading(encoding="klingon"))
+    for wrong in ("klingon", "base64"):
+        with pytest.raises(ArgumentError, match=f"there is no encoding '{wrong}'"):
+            Reading(encoding=wrong)
 
 
 def test_nuls_are_no_text(tmp_path: Path) -> None:
@@ -311,6 +351,8 @@ def test_mail_is_read_with_its_header(tmp_path: Path) -> None:
     assert document.metadata["date_timestamp"] == 1704103200
     html = b"Subject: =?utf-8?q?caf=C3=A9?=\nContent-Type: text/html\n\n<p>a<br>b"
     assert texts_of(read(tmp_path, "b.eml", html)) == ["caf\xe9\n\na\nb"]
+    unknown = b"Subject: x\nContent-Type: text/plain; charset=klingon\n\ncaf\xc3\xa9"
+    assert texts_of(read(tmp_path, "c.eml", unknown)) == ["x\n\ncaf\xe9"]
 
 
 @pytest.mark.slow
@@ -327,6 +369,27 @@ def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
         "row": 2,
         "source": "a.xlsx:2",
     }
+
+
+@pytest.mark.slow
+def test_a_spreadsheet_may_have_a_cell_far_away(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["text", "year"])
+    book.active.append(["rice", 2024])
+    book.active["XFD100000"] = "far"
+    book.save(tmp_path / "made.xlsx")
+    (row,) = read(tmp_path, "a.xlsx", (tmp_path / "made.xlsx").read_bytes())
+    assert (row.page_content, row.metadata["year"]) == ("rice", 2024)
+
+
+@pytest.mark.parametrize("name", ["a.docx", "a.xlsx"])
+def test_an_archive_that_would_fill_the_memory_is_refused(tmp_path: Path, name: str) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("word/document.xml", b"")
+        archive.infolist()[0].file_size = 2**32  # the size that the archive claims
+    with pytest.raises(CorpusError, match=f"{name}: an archive .* unpacks to 4294967296"):
+        read(tmp_path, name, packed.getvalue())
 
 
 def test_a_cell_may_be_longer_than_the_default_limit_of_csv(tmp_path: Path) -> None:
