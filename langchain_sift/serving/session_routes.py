@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import FastAPI, Request
 from langchain_core.documents import Document
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
 from langchain_sift.language_models.modes import aretrieve_within, retriever_for
 from langchain_sift.serving.admitted import AdmittedRequest
-from langchain_sift.serving.error_responses import client_timeout
+from langchain_sift.serving.error_responses import Failure, RequestRejected, client_timeout
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.options import LearningOptions
+from langchain_sift.serving.request_parts import Strict
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.sessions import Session
@@ -26,19 +27,15 @@ ROUTE = "/v1/ttft/sessions"
 ErrorResponses = dict[int | str, dict[str, Any]]
 
 
-class SessionDocument(BaseModel):
+class SessionDocument(Strict):
     """A document to learn."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str
     id: str | None = None
 
 
-class LearningRequest(BaseModel):
+class LearningRequest(Strict):
     """A query for documents of the store, or documents, that a session learns."""
-
-    model_config = ConfigDict(extra="forbid")
 
     query: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Learn the documents of the store that inform most about it."
@@ -144,7 +141,7 @@ async def _learn(
         retrieval = retriever.ainvoke(body.query, filter=settings.filter)
         documents = await aretrieve_within(settings.timeout, retrieval)
     else:
-        documents = [_document(document) for document in body.documents or ()]
+        documents = _given_documents(body, service.settings.ceilings.get("k"))
     chat = view.chat
     if start is not None:
         chat = chat.model_copy(update={"adapter": start.adapter})
@@ -159,6 +156,16 @@ async def _learn(
     if start is None:
         return sessions.add(view.tenant.name, adapter, ids)
     return sessions.extend(view.tenant.name, start, adapter, ids)
+
+
+def _given_documents(body: LearningRequest, most: float | None) -> list[Document]:
+    """Return the documents of a request; `most` is the ceiling of `k`, None if there is none."""
+    documents = [_document(document) for document in body.documents or ()]
+    if most is not None and len(documents) > most:
+        message = f"documents: this server allows at most {most:g} at once, as of ttft.k"
+        failure = Failure(HTTPStatus.BAD_REQUEST, message, "invalid_value", "documents")
+        raise RequestRejected(failure)
+    return documents
 
 
 def _document(document: str | SessionDocument) -> Document:

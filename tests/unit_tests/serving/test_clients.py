@@ -123,6 +123,14 @@ def test_ceilings_are_checked_before_a_model_is_loaded(ceilings):
         ServingSettings("model", "store", noise_variance=2, finetune=finetune, ceilings=ceilings)
 
 
+async def test_the_ceiling_of_k_holds_for_the_documents_of_a_session(client):
+    documents = [f"The old clock is repaired {place}." for place in ("here", "there", "now", "so")]
+    response = await client.post("/v1/ttft/sessions", json={"documents": documents})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "documents")
+    response = await client.post("/v1/ttft/sessions", json={"documents": documents[:3]})
+    assert response.status_code == 201, response.text
+
+
 # The beginning of an answer
 
 
