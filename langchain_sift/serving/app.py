@@ -170,7 +170,7 @@ def _error_handler(service: Service) -> Callable[[Request, Exception], Awaitable
 
     async def handle(_: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            return failure_of_validation(error.errors()).response()
+            return failure_of_validation(error.errors(), error.body).response()
         failure = failure_of(error, retry_after=service.retry_after())
         log_failure(error, failure)
         return failure.response()

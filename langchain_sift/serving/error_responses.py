@@ -183,23 +183,26 @@ def timeout_failure(error: RequestTimeout, options: TimeoutOption | None) -> Fai
     return replace(failure_of(error), status=HTTPStatus.REQUEST_TIMEOUT, param="ttft.timeout")
 
 
-def failure_of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
+def failure_of_validation(problems: Sequence[Mapping[str, Any]], body: object) -> Failure:
     """Return the error response for an invalid body, without its values.
 
     Args:
         problems: The errors of pydantic's `ValidationError`.
+        body: The body, as parsed.
     """
-    first = problems[0]
-    kind = first["type"]
-    location = [str(part) for part in first["loc"] if part != "body"]
-    if kind == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "")
-        position = location[-1] if location else 0
-        message = f"the body is not valid JSON: {reason} at character {position}"
+    if problems[0]["type"] == "json_invalid":
+        reason = problems[0].get("ctx", {}).get("error", "")
+        message = f"the body is not valid JSON: {reason} at character {problems[0]['loc'][-1]}"
         return Failure(HTTPStatus.BAD_REQUEST, message, "invalid_json")
-    # Parts such as "literal['base','rag']" name a type of a union, not a field.
-    param = ".".join(part for part in location if "[" not in part) or None
-    reason = str(first["msg"]).removeprefix("Value error, ")
+    path, problem = _most_telling(problems, body)
+    kind, reason = problem["type"], str(problem["msg"]).removeprefix("Value error, ")
+    if kind.startswith("union_tag"):
+        # The field that chooses a type, unless a function chooses it by the field "type".
+        name = problem["ctx"]["discriminator"].strip("'")
+        path = [*path, "type" if name.endswith("()") else name]
+        kind = "missing" if kind == "union_tag_not_found" else kind
+        reason = f"must be one of {problem['ctx'].get('expected_tags')}"
+    param = ".".join(path) or None
     if kind == "extra_forbidden":
         message, code = f"unknown parameter: {param}", "unknown_parameter"
     elif kind == "missing":
@@ -208,3 +211,37 @@ def failure_of_validation(problems: Sequence[Mapping[str, Any]]) -> Failure:
     else:
         message, code = f"{param or 'the body'}: {reason}", "invalid_value"
     return Failure(HTTPStatus.BAD_REQUEST, message, code, param)
+
+
+def _most_telling(
+    problems: Sequence[Mapping[str, Any]], body: object
+) -> tuple[list[str], Mapping[str, Any]]:
+    """Return the path of a field and its problem, of the first field that has any.
+
+    A union has problems for each of its types. The deepest path belongs to the type that is meant;
+    of problems at one place, that of a value says more than that of a type.
+    """
+    paths = [_path(problem, body) for problem in problems]
+    of_field = [number for number, path in enumerate(paths) if path[:1] == paths[0][:1]]
+
+    def weight(number: int) -> tuple[int, bool]:
+        """Compare problems."""
+        return len(paths[number]), not problems[number]["type"].endswith("_type")
+
+    best = max(of_field, key=weight)
+    return paths[best], problems[best]
+
+
+def _path(problem: Mapping[str, Any], body: object) -> list[str]:
+    """Return the keys and indices of a problem's place; pydantic's names of types are left out."""
+    location = [part for number, part in enumerate(problem["loc"]) if number or part != "body"]
+    path: list[str] = []
+    value = body
+    for number, part in enumerate(location):
+        is_key = isinstance(value, dict) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int)):
+            value = value[part]  # type: ignore[index]
+            path.append(str(part))
+        elif problem["type"] == "missing" and number == len(location) - 1:
+            path.append(str(part))
+    return path

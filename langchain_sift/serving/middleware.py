@@ -73,6 +73,8 @@ class AdmissionMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the ASGI server leaves the body out
+            scope = {**scope, "method": "GET"}
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         response = _Response(send)
         start = time.perf_counter()
@@ -252,7 +254,20 @@ async def _wait_for_disconnect(receive: Receive) -> None:
 
 
 def _check_is_json(headers: Headers) -> None:
-    """Reject a body of another type: a web page can send such without asking the server first."""
+    """Reject a body of another type: a web page can send such without asking the server first.
+
+    A compressed one is rejected as well: its real size is not known before it is read.
+    """
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise RequestRejected(
+            Failure(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"the body is compressed ({encoding}): send it as it is, without the header "
+                "Content-Encoding",
+                "unsupported_media_type",
+            )
+        )
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise RequestRejected(

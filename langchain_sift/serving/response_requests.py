@@ -17,6 +17,7 @@ from langchain_sift.serving.request_parts import (
 )
 from langchain_sift.serving.requests import ChatCompletionRequest, MaxTokens, Share, TopLogprobs
 
+_LOGPROBS = "message.output_text.logprobs"
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
@@ -104,7 +105,7 @@ class ResponseSchemaFormat(Strict):
     """JSON that follows a schema, as the format of the answer."""
 
     type: Literal["json_schema"]
-    name: str
+    name: Annotated[str, Field(pattern="^[a-zA-Z0-9_-]{1,64}$")]
     description: str | None = None
     schema_: dict[str, object] = Field(alias="schema")
     strict: Flag | None = None
@@ -154,8 +155,11 @@ class ResponseRequest(Strict):
     ttft: TTFTOptions | None = None
     background: Literal[False] | None = None
 
+    include: list[str] | None = Field(
+        default=None, description=f'"{_LOGPROBS}" lists the tokens. Others are ignored.'
+    )
+
     # Ignored: they never change an answer.
-    include: list[str] | None = None
     metadata: dict[str, object] | None = None
     store: Flag | None = None
     user: str | None = None
@@ -184,12 +188,12 @@ class ResponseRequest(Strict):
             "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
             "ttft": self.ttft,
         }
-        if self.top_logprobs is not None:
+        if self.top_logprobs is not None or _LOGPROBS in (self.include or ()):
             fields |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         try:
             return ChatCompletionRequest.model_validate(fields)
         except ValidationError as error:
-            raise RequestRejected(failure_of_validation(error.errors())) from error
+            raise RequestRejected(failure_of_validation(error.errors(), fields)) from error
 
     def _messages(self) -> list[dict[str, object]]:
         """Return the messages; calls of one turn are one message."""

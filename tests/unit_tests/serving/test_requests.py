@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -159,7 +160,7 @@ BAD = {
         None,
     ),
     "an unknown role": (CHAT, chat(messages=[{"role": "critic", "content": "x"}]), INVALID, None),
-    "a message without a role": (CHAT, chat(messages=[{"content": "x"}]), INVALID, None),
+    "a message without a role": (CHAT, chat(messages=[{"content": "x"}]), MISSING, None),
     "a message without content": (CHAT, chat(messages=[{"role": "user"}]), MISSING, None),
     "a choice without tools": (CHAT, chat(tool_choice="required"), INVALID, None),
     "an unknown format": (CHAT, chat(response_format={"type": "xml"}), INVALID, None),
@@ -266,7 +267,7 @@ LENIENT = {
     "stop": ["", [], [""], ["\n", ""]],
     "seed": [7.0],
     "top_k": [5.0, -1.0],
-    "ttft": [{"k": 2.0}],
+    "ttft": [{"k": 2.0}, {"steps_per_document": 1.0}],
 }
 
 
@@ -311,8 +312,71 @@ async def test_conversations_of_ordinary_clients_are_accepted(client):
 async def test_an_image_is_told_what_the_model_reads(client):
     image = [{"type": "text", "text": "?"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
     response = await client.post(CHAT, json=chat(messages=[{"role": "user", "content": image}]))
-    message = check(response, 400, "invalid_value", "messages.0.user.content")
+    message = check(response, 400, "invalid_value", "messages.0.content")
     assert "this model reads text only" in message
+
+
+def case_of(messages=None, **more):
+    return {**chat(**more), **({} if messages is None else {"messages": messages})}
+
+
+PLACES = {
+    "messages.0.content": case_of([{"role": "user", "content": 5}]),
+    "messages.1.content.0.text": case_of(
+        [*MESSAGES, {"role": "user", "content": [{"type": "text", "text": 5}]}]
+    ),
+    "messages.0.role": case_of([{"content": "x"}]),
+    "messages.1.role": case_of([*MESSAGES, {"role": "critic", "content": "x"}]),
+    "messages.1.tool_call_id": case_of([*MESSAGES, {"role": "tool", "content": "x"}]),
+    "stop.1": chat(stop=["a", 5]),
+    "tool_choice.function": chat(tool_choice={"type": "function"}),
+    "response_format.json_schema.schema": chat(
+        response_format={"type": "json_schema", "json_schema": {"name": "x"}}
+    ),
+    "prompt.1.0": text(prompt=[[1], [-1]]),
+    "ttft.mode": text(ttft={"mode": "fast"}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_an_error_names_the_field_as_the_client_sent_it(client, place):
+    body = PLACES[place]
+    response = await client.post(TEXT if "prompt" in body else CHAT, json=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == place
+    assert place in response.json()["error"]["message"]
+
+
+async def test_an_error_names_all_values_or_the_limit(client):
+    for body, word in (
+        (chat(ttft={"mode": "fast"}), "'auto'"),
+        (chat(stop=["a"] * 17), "at most 16"),
+        (chat(messages=[{"role": "critic", "content": "x"}]), "'developer'"),
+    ):
+        response = await client.post(CHAT, json=body)
+        assert word in check(response, 400, "invalid_value", response.json()["error"]["param"])
+
+
+async def test_a_field_that_is_null_counts_as_left_out(client):
+    nulls = {"functions": None, "audio": None, "stream_options": {"include_usage": None}}
+    for route, body in ((CHAT, chat(**nulls)), (TEXT, text(**nulls))):
+        response = await client.post(route, json=body)
+        assert response.status_code == 200, response.text
+    response = await client.post(CHAT, json=chat(messages=None))
+    check(response, 400, "missing_required_parameter", "messages")
+
+
+async def test_a_compressed_body_is_told_so(client):
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await client.post(TEXT, content=gzip.compress(b"{}"), headers=headers)
+    assert "compressed" in check(response, 415, "unsupported_media_type")
+
+
+async def test_head_has_the_status_and_the_headers_of_get(client):
+    for path, status in (("/health", 200), ("/v1/models", 200), (CHAT, 405)):
+        response = await client.head(path)
+        assert response.status_code == status
+        assert (await client.get(path)).headers["content-type"] == response.headers["content-type"]
 
 
 async def test_unknown_routes_and_methods_are_rejected(client):

@@ -103,11 +103,16 @@ async def test_items_are_the_messages_of_a_chat(client):
         ({"background": True}, "invalid_value", "background"),
         ({"tools": [{"type": "web_search"}]}, "invalid_value", "tools.0.type"),
         ({"input": []}, "invalid_value", None),
-        ({"input": [{"type": "item_reference", "id": "1"}]}, "invalid_value", None),
+        ({"input": [{"type": "item_reference", "id": "1"}]}, "invalid_value", "input.0.type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "invalid_value",
-            None,
+            "input.0.content",
+        ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}},
+            "invalid_value",
+            "text.format.name",
         ),
         ({"input": QUESTION * 200}, "context_length_exceeded", None),
         ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
@@ -124,3 +129,12 @@ async def test_invalid_requests_are_rejected(client, service, more, code, param)
         assert error["code"] == code
         assert param is None or error["param"] == param
     assert service.engine.status().admitted == 0
+
+
+async def test_fields_that_are_null_and_log_probabilities_by_include(client):
+    nulls = {"previous_response_id": None, "conversation": None, "prompt": None}
+    include = ["message.output_text.logprobs"]
+    body = {"model": NAME, "input": "Hello", "ttft": {"mode": "base"}, "include": include, **nulls}
+    response = await client.post(ROUTE, json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["output"][0]["content"][0]["logprobs"]
