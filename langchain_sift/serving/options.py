@@ -122,7 +122,7 @@ class LearningOptions(RetrieverOptions, FineTuneOptions):
 class TTFTOptions(LearningOptions):
     """Settings of one request; by default those that the server was started with."""
 
-    mode: Mode | Literal["auto"] | None = Field(
+    mode: Literal[Mode, "auto"] | None = Field(
         default=None,
         description="base: the base model, without documents. rag: the documents are in the "
         "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "

@@ -17,6 +17,7 @@ from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import RequestTimeout
 from langchain_sift.serving.admitted import TenantView
 from langchain_sift.serving.error_responses import Failure, RequestRejected
+from langchain_sift.serving.options import Count
 from langchain_sift.serving.request_parts import Prompt, Strict, check_prompt, list_of_prompts
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import text_tokens
@@ -37,7 +38,7 @@ class EmbeddingRequest(Strict):
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None, description="base64: of float32 numbers, little-endian."
     )
-    dimensions: int | None = Field(default=None, description="Only that of the model.")
+    dimensions: Count | None = Field(default=None, description="Only that of the model.")
     user: str | None = None
 
 
