@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
 
 
+_UNRECORDED = (
+    "{} rows of an earlier version stay, which did not record the files of its rows: no file of "
+    "this run has their texts; if they are gone, index all files into a new collection"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class FileSettings:
     """The settings of a run."""
@@ -154,6 +160,7 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
         keep_removed=settings.keep_removed,
         on_load=warn,
         on_progress=lambda done: progress.on_chunks(done, len(read.chunks)),
+        on_unrecorded=lambda rows: progress.on_warning(_UNRECORDED.format(rows)),
     )
     return FileRun(found, read, changes)
 

@@ -94,6 +94,9 @@ class Plan:
 
     changes: Changes
 
+    unrecorded: int
+    """Number of rows of an earlier version that stay: their files are not known."""
+
 
 def known_files(where: str | ChromaLocation, name: str) -> list[KnownFile]:
     """Return the files whose rows a collection may have; none if it does not exist.
@@ -169,6 +172,7 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
     keep_removed: bool = False,
     on_load: Callable[[Embeddings | LanguageModel, Sequence[Document]], None] = lambda *_: None,
     on_progress: Callable[[int], None] = lambda _: None,
+    on_unrecorded: Callable[[int], None] = lambda _: None,
 ) -> Changes:
     """Write the chunks of files into a collection, and delete the rows that the files lack.
 
@@ -186,6 +190,8 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
         keep_removed: If True, delete nothing.
         on_load: Called with the embeddings and the chunks that they embed, once they are loaded.
         on_progress: Called with the number of different chunks in the collection.
+        on_unrecorded: Called at the end with the number of rows of an earlier version, if there are
+            any: nothing tells whether their files are gone.
 
     Raises:
         ArgumentError: As `index_into`.
@@ -225,6 +231,8 @@ def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources
     if collection is not None and not keep_removed:
         with typed_errors(location, name):
             _delete(location, collection, plan.gone, gone_files)
+        if plan.unrecorded:
+            on_unrecorded(plan.unrecorded)
     return plan.changes
 
 
@@ -265,7 +273,8 @@ def plan_changes(
         unchanged=len(asked) - len(new),
     )
     to_embed = tuple(document for document in new if document.page_content not in vectors_of)
-    return Plan((*obsolete, *sorted(replaced)), vectors_of, to_embed, changes)
+    gone, unrecorded = (*obsolete, *sorted(replaced)), len(earlier) - len(replaced)
+    return Plan(gone, vectors_of, to_embed, changes, unrecorded)
 
 
 def _file_of(id_: str) -> str:

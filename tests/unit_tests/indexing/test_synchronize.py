@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,21 @@ class Counting(Embeddings):
         return self._inner.embed_query(text)
 
 
-def index(store: Path, *paths: Path, embeddings: Embeddings | None = None) -> Changes:
+def index(
+    store: Path,
+    *paths: Path,
+    embeddings: Embeddings | None = None,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> Changes:
     made = embeddings or Counting()
     return index_files(
-        str(store), "documents", paths, "own:E", lambda _: made, SETTINGS, Progress()
+        str(store),
+        "documents",
+        paths,
+        "own:E",
+        lambda _: made,
+        SETTINGS,
+        Progress(on_warning=on_warning),
     ).changes
 
 
@@ -127,11 +139,19 @@ def test_a_collection_of_an_earlier_version_is_taken_over_without_embedding(
     texts = ["a shared fact", "a fact of a file elsewhere"]
     earlier = [Document(text, id=text_digest(text), metadata={"source": "x"}) for text in texts]
     index_into(str(tmp_path / "store"), "documents", earlier, "own:E", lambda _: Counting())
-    embeddings = Counting()
-    assert index(tmp_path / "store", tmp_path / "files", embeddings=embeddings) == Changes(
-        added=0, updated=2, removed=0, unchanged=0
+    embeddings, warnings = Counting(), list[str]()
+    changes = index(
+        tmp_path / "store",
+        tmp_path / "files",
+        embeddings=embeddings,
+        on_warning=warnings.append,
     )
+    assert changes == Changes(added=0, updated=2, removed=0, unchanged=0)
     assert embeddings.texts == []
+    # Nothing tells whether the file elsewhere is gone.
+    assert [warning.partition(",")[0] for warning in warnings] == [
+        "1 rows of an earlier version stay"
+    ]
     found = sorted(
         (text, metadata["source"]) for text, metadata, _ in rows(tmp_path / "store").values()
     )  # type: ignore[index]
