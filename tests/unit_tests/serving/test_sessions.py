@@ -336,14 +336,25 @@ async def test_without_documents_there_is_no_session(client, service):
     before = service.sessions.count
     response = await client.post(ROUTE, json={"documents": [""]})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "nothing_to_learn")
-    body = {"documents": ["Too long for the limit."], "ttft": {"max_train_tokens": 1}}
-    response = await client.post(ROUTE, json=body)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "nothing_to_learn")
-    assert "max_train_tokens" in response.json()["error"]["message"]
     _, record = answer_of(await client.post(CHAT, json=ask("new", filter={"tenant": "nobody"})))
     assert record["session"] is None
     assert record["fallback"] is not None
     assert service.sessions.count == before
+
+
+@pytest.mark.slow
+async def test_a_limit_below_the_first_document_is_named(client):
+    documents = ["Too long for the limit."]
+    session = (await client.post(ROUTE, json={"documents": documents})).json()["id"]
+    for route in (ROUTE, f"{ROUTE}/{session}"):
+        for objective in ("text", "distill"):
+            options = {"max_train_tokens": 1, "objective": objective}
+            response = await client.post(route, json={"documents": documents, "ttft": options})
+            assert response.status_code == 400, response.text
+            error = response.json()["error"]
+            assert error["code"] == "nothing_to_learn"
+            assert "max_train_tokens" in error["message"]
+    assert (await client.get(f"{ROUTE}/{session}")).json()["steps"] == 1
 
 
 @pytest.mark.slow
