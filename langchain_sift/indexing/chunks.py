@@ -213,6 +213,7 @@ def _pieces(
     text = part.document.page_content
     starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]  # of the lines
     cuts = [starts[heading.line] for heading in part.headings] if chunking.at_headings else []
+    paths = _paths(part.headings)
     for start, end in pairwise([0, *cuts, len(text)]):
         offset = start
         for piece in splitter.split_text(text[start:end]):
@@ -220,27 +221,29 @@ def _pieces(
             found = text.find(piece, offset, end)
             offset = found if found >= 0 else max(start, text.rfind(piece, start, end))
             if piece.strip():
-                yield piece, _position(part, offset, bisect_right(starts, offset) - 1)
+                line = bisect_right(starts, offset) - 1
+                above = paths[bisect_right(part.headings, line, key=lambda each: each.line)]
+                yield piece, _position(part, offset, line, above)
             offset += 1 if chunking.overlap else len(piece)
 
 
-def _position(part: Part, offset: int, line: int) -> dict[str, object]:
+def _position(part: Part, offset: int, line: int, headings: str) -> dict[str, object]:
     position: dict[str, object] = {_OFFSET: offset}
     if part.has_lines_of_file:
         position[_LINE] = line + 1
-    if titles := _path(part.headings, line):
-        position[_HEADINGS] = _BETWEEN.join(titles)
+    if headings:
+        position[_HEADINGS] = headings
     return position
 
 
-def _path(headings: Iterable[Heading], line: int) -> list[str]:
-    """Return the titles of the headings that a line is below, or begins with."""
+def _paths(headings: Iterable[Heading]) -> list[str]:
+    """Return the titles above the text before the first heading, and after each one."""
     path: list[Heading] = []
+    paths = [""]
     for heading in headings:
-        if heading.line > line:
-            break
         path = [*(above for above in path if above.level < heading.level), heading]
-    return [heading.title for heading in path]
+        paths.append(_BETWEEN.join(each.title for each in path))
+    return paths
 
 
 def _splitter_for(path: Path, chunking: Chunking) -> RecursiveCharacterTextSplitter:
