@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.formats import READERS, Reader, Reading, Record
+from langchain_sift.indexing.formats.cells import fields_of
 from langchain_sift.indexing.named_objects import import_object
 
 
@@ -59,6 +60,6 @@ def _reader(name: str, make: Callable[[str], Any]) -> Reader:
                 f"{path}: {name} cannot read it: {type(error).__name__}: {reason}"
             ) from error
         for document in found:
-            yield Record(document.page_content, document.metadata)
+            yield Record(document.page_content, fields_of(document.metadata))
 
     return read

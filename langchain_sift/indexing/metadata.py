@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
+from numbers import Integral, Real
+from pathlib import PurePath
 from typing import TypeAlias
+from uuid import UUID
 
 from langchain_sift.ttft.texts import well_formed
 
@@ -24,15 +29,16 @@ def storable(metadata: Mapping[str, object]) -> dict[str, Value]:
     An object becomes keys with a dot: {"author": {"name": "Ada"}} is {"author.name": "Ada"}. A
     list of texts, numbers or truth values stays, for the filter {"tags": {"$contains": "rice"}};
     a list of whole and other numbers is one of floats, another mixture one of texts, and a list
-    of objects its JSON. Missing values, empty lists and NaN are left out, and keys that Chroma
-    reserves.
+    of objects its JSON. Dates, times, decimals, paths and UUIDs are their texts. Missing values,
+    empty lists, NaN and other objects are left out, and keys that Chroma reserves.
     """
     stored: dict[str, Value] = {}
     for key, value in _flat(metadata):
         name = well_formed(key)
         if not name or name.startswith(_KEY_PREFIXES) or name == _RESERVED_KEY:
             continue
-        kept = _list(value) if isinstance(value, list | tuple) else _scalar(value)
+        values = sorted(value, key=str) if isinstance(value, set | frozenset) else value
+        kept = _list(values) if isinstance(values, list | tuple) else _scalar(values)
         if kept is not None:
             stored[name] = kept
     return stored
@@ -58,11 +64,13 @@ def _scalar(value: object) -> Scalar | None:
         return well_formed(value)
     if isinstance(value, bool):
         return value
-    if isinstance(value, int):
-        return value if value in _INTEGERS else str(value)
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return None
+    if isinstance(value, Integral):  # also NumPy's
+        return int(value) if int(value) in _INTEGERS else str(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return str(value) if isinstance(value, Decimal | PurePath | UUID | timedelta) else None
 
 
 def _list(values: Sequence[object]) -> Value | None:

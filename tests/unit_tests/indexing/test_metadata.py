@@ -1,0 +1,59 @@
+"""Metadata of any loader are stored in a form that can be filtered."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from uuid import UUID
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+
+from langchain_sift.indexing import loaders
+from langchain_sift.indexing.formats import Reading
+from langchain_sift.indexing.metadata import storable
+
+
+def test_values_of_loaders_are_kept() -> None:
+    values = {
+        "day": date(2024, 5, 1),
+        "moment": datetime(2024, 5, 1, 10),
+        "hour": time(10),
+        "price": Decimal("1.50"),
+        "path": PurePosixPath("a/b"),
+        "id": UUID(int=1),
+        "length": timedelta(hours=1),
+        "whole": np.int64(3),
+        "part": np.float32(0.5),
+        "tags": {"b", "a"},
+        "days": (date(2024, 5, 1),),
+        "mixed": [np.float64(0.5), 1],
+    }
+    assert storable(values) == {
+        "day": "2024-05-01",
+        "moment": "2024-05-01T10:00:00",
+        "hour": "10:00:00",
+        "price": "1.50",
+        "path": "a/b",
+        "id": "00000000-0000-0000-0000-000000000001",
+        "length": "1:00:00",
+        "whole": 3,
+        "part": 0.5,
+        "tags": ["a", "b"],
+        "days": ["2024-05-01"],
+        "mixed": [0.5, 1.0],
+    }
+    # The texts of other objects may change from run to run.
+    assert storable({"object": object(), "bytes": b"x", "none": None, "nan": np.nan}) == {}
+
+
+def test_the_dates_of_a_loader_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Document("rice", metadata={"sent": datetime(2024, 5, 1)})
+    own = SimpleNamespace(load=lambda _: [document])
+    monkeypatch.setattr(loaders, "import_object", lambda _: own.load)
+    reader = loaders.readers_with([".msg=own:load"])[".msg"]
+    (record,) = reader(Path("a.msg"), Reading())
+    assert record.fields == {"sent": "2024-05-01", "sent_timestamp": 1714521600}
