@@ -10,8 +10,8 @@ are enough. `--embeddings` is a sentence-transformer.
 
 Rounds of a few prompts of every domain follow each other, so that a run can be stopped at any time.
 It resumes, and prompts that are in the file of rows are not measured again. The stage "rates"
-measures a learning rate on the prompts of examples/demo/tuning_prompts.jsonl, which no other stage
-uses.
+measures a recipe on the prompts of examples/demo/tuning_prompts.jsonl, which no other stage uses;
+the stage "check" measures it on the others. Each recipe has its own file of rows.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ STAGES = {
         "both:sift",
     ),
     "rates": ("base", "ttft:sift"),
+    "check": ("base", "ttft:sift"),
     "kernels": ("base", "rag:sift:kernel=rbf", "ttft:sift:kernel=rbf", "both:sift:kernel=rbf"),
     "others": ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull"),
 }
@@ -156,10 +157,11 @@ def main() -> None:
         for domain in asked.domains.split(","):
             name = f"{asked.stage}-{number}"
             prompts = prompts_of(read(run.data, domain, "validation"), 10_000)
-            if asked.stage == "rates":
+            if asked.stage in {"rates", "check"}:
                 config = run.config
                 recipe = f"{config.learning_rate}-{config.lora_rank}-{config.lora_alpha:g}"
-                name = f"rates-{recipe}-{config.target_modules}-{number}"
+                name = f"{asked.stage}-{recipe}-{config.target_modules}-{number}"
+            if asked.stage == "rates":
                 prompts = tuning_prompts(domain)
             first = number * asked.in_a_round
             known = read_rows(file)

@@ -350,7 +350,7 @@ def test_without_tools_in_the_template_a_call_is_a_json_object(
 ) -> None:
     said = iter(['{"name": "get_weather", "arguments": {"location": "Rome"}}', "It is sunny."])
     monkeypatch.setattr(Answer, "__iter__", lambda _: iter([next(said)]))
-    monkeypatch.setattr(ChatAnswer, "_metadata", lambda _: {})
+    monkeypatch.setattr(ChatAnswer, "_metadata", lambda _: {"response_metadata": {}})
     _, call, _, answer = create_agent(toolless, [get_weather]).invoke(QUESTION)["messages"]
     assert [made["args"] for made in call.tool_calls] == [{"location": "Rome"}]
     assert (answer.text, answer.tool_calls) == ("It is sunny.", [])
