@@ -1,8 +1,8 @@
 """Summarize the rows of real models in `real_models.json`, and write the page `real_models.md`.
 
-    python examples/evidence/real_models_page.py --rates FOLDER --commit COMMIT
+    python examples/evidence/real_models_page.py --rates FOLDER --check FOLDER --commit COMMIT
 
-Without `--rates`, the recipes in the JSON file are kept. FOLDER has a file of rows for each recipe,
+Without a folder, the recipes in the JSON file stay. A folder has a file of rows for each recipe,
 MODEL,LEARNING_RATE,RANK,ALPHA,LAYERS.jsonl.gz.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -165,7 +166,7 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
 def recipes(folder: Path) -> list[dict[str, Any]]:
     """Return the mean percents of each recipe, from a folder of files of rows."""
     found = []
-    for file in sorted(folder.glob("*.jsonl.gz")):
+    for file in sorted(folder.glob("*.jsonl.gz"), key=_order):
         model, rate, rank, alpha, layers = file.name.removesuffix(".jsonl.gz").split(",")
         rows = read_rows(file)
         base = {row.prompt: row.bits for row in rows if row.method == "base"}
@@ -185,6 +186,12 @@ def recipes(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _order(file: Path) -> tuple[str, str, int, float]:
+    """Return the place of a recipe in the table; the default comes last."""
+    model, rate, rank, _, layers = file.name.removesuffix(".jsonl.gz").split(",")
+    return model, layers, int(rank), math.inf if rate == "default" else float(rate)
 
 
 def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -256,7 +263,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of the page by their marks."""
-    found = {"recipes": "\n".join(recipe_table(results["recipes"]))}
+    found = {name: "\n".join(recipe_table(results[name])) for name in ("recipes", "check")}
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
             found[f"{name}, {model}"] = "\n".join(table(of_model))
@@ -281,6 +288,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rates", type=Path)
+    parser.add_argument("--check", type=Path)
     parser.add_argument("--commit", required=True)
     asked = parser.parse_args()
     file = HERE / "real_models.json"
@@ -291,6 +299,7 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "commit": asked.commit,
         "recipes": recipes(asked.rates) if asked.rates else known["recipes"],
+        "check": recipes(asked.check) if asked.check else known["check"],
         "text": {
             model: text_results(rows)
             for model, name in FILES.items()

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from langchain_sift import FineTuneConfig
 from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
 
 FOLDER = Path(__file__).parents[2] / "examples" / "evidence"
@@ -52,6 +53,43 @@ def test_the_page_on_architectures_is_that_of_the_committed_results(
     assert (FOLDER / "architectures.md").read_text(encoding="utf-8") == page.render(results)
     for found in results["real"].values():
         assert found["equal_alone"] == found["equal_in_batches_of_8"] == found["prompts"]
+
+
+def test_the_tables_of_real_models_are_those_of_the_committed_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    page = importlib.import_module("real_models_page")
+    results = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
+    text = (FOLDER / "real_models.md").read_text(encoding="utf-8")
+    tables = page.tables(results)
+    assert set(re.findall(r"^<!-- (?!end)(.*) -->$", text, flags=re.MULTILINE)) == set(tables)
+    for name, table in tables.items():
+        assert f"<!-- {name} -->\n{table}\n<!-- end -->" in text, name
+
+
+def test_the_default_recipe_is_near_the_best_of_the_measured_ones() -> None:
+    results = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
+    defaults = [each for each in results["recipes"] if each["learning_rate"] == "default"]
+    assert {each["model"] for each in defaults} == {"SmolLM2-135M-Instruct", "Gemma 3 270M"}
+    config = FineTuneConfig()
+    assert config.learning_rate is None
+    for default in defaults:
+        assert (default["rank"], default["alpha"]) == (config.lora_rank, config.lora_alpha)
+        others = [each for each in results["recipes"] if each["model"] == default["model"]]
+        for k, percent in default["percents"].items():
+            assert percent <= min(each["percents"][k] for each in others) + 2
+
+
+@pytest.mark.slow
+def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    page = importlib.import_module("real_models_page")
+    committed = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
+    for model, results in committed["text"].items():
+        rows = page.read_rows(FOLDER / page.FILES[model])
+        assert json.loads(json.dumps(page.text_results(rows))) == results
+        assert all(" " not in row.source and row.answer is None for row in rows)
 
 
 def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:
