@@ -35,6 +35,15 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+def has_entries(folder: Path) -> bool:
+    """Return True for a folder with anything in it that can be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
+
+
 def full_path(path: Path) -> str:
     """Return the full path of a file or folder that is named.
 

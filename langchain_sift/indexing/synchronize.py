@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as AnyCollection
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chromadb import Collection
@@ -23,7 +24,7 @@ from langchain_sift.indexing.known_files import (
     forget_files,
     read_known_files,
 )
-from langchain_sift.indexing.paths import at_or_above
+from langchain_sift.indexing.paths import at_or_above, has_entries
 from langchain_sift.indexing.row_ids import RowId, is_earlier_id, text_digest
 from langchain_sift.indexing.rows import delete_rows, every_id
 from langchain_sift.stores.location import ChromaLocation
@@ -116,6 +117,8 @@ def check_folders(
 ) -> None:
     """Reject folders that had files, and now have none of them, such as a disk that is not mounted.
 
+    A file that is named and gone is rejected, too, if nothing else is in its folder.
+
     Args:
         where: Chroma's folder, or the URL of its server.
         name: Name of the collection.
@@ -129,11 +132,12 @@ def check_folders(
     gone = sources.gone(known)
     roots = {*sources.roots}
     files, missing = _number_below(roots, known), _number_below(roots, gone)
+    lone = {file.path for file in gone if not has_entries(Path(file.path).parent)}
     for root in sources.roots:
-        if missing[root] and missing[root] == files[root]:
+        if root in lone or (missing[root] and missing[root] == files[root]):
             inside = {file.digest for file in gone if file.is_in({root})}
             raise CorpusError(
-                f"{root}: none of its indexed files is there now (files: {files[root]}), and "
+                f"{root}: none of its indexed files is there now (files: {files[root] or 1}), and "
                 f"{_rows_of(where, name, inside)} rows would be deleted: if the files are gone, "
                 "give --allow-empty; otherwise make the folder available, as by mounting its disk"
             )

@@ -272,6 +272,15 @@ def test_a_folder_or_file_that_is_gone_is_removed_and_an_unknown_one_is_an_error
     assert last_line(run(folder / "sub", *command, "--keep-removed"))["removed"] == 0
     assert last_line(run(folder / "sub", *command, "--allow-empty"))["removed"] == 2
     assert "no such file or folder" in error_of(run(folder / "sub", *command))
+    lone = tmp_path / "disk" / "lone.txt"
+    lone.parent.mkdir()
+    lone.write_text("a text")
+    assert last_line(run(lone, *command))["added"] == 1
+    lone.unlink()
+    for _ in range(2):  # an empty folder, and then none
+        assert "files: 1), and 1 rows would be deleted" in error_of(run(lone, *command))
+        shutil.rmtree(lone.parent, ignore_errors=True)
+    assert last_line(run(lone, *command, "--allow-empty"))["removed"] == 1
     collection = chromadb.PersistentClient(str(tmp_path / "store")).get_collection("documents")
     assert collection.count() == 5
 
