@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from chromadb.api.types import validate_where
@@ -110,6 +110,7 @@ class LearningOptions(RetrieverOptions, FineTuneOptions):
     def _check_filter(cls, value: dict[str, object] | None) -> dict[str, object] | None:
         """Check a filter with Chroma's client before the store is queried."""
         if value:
+            _check_size(value)
             validate_where(where(value))  # type: ignore[arg-type]
             _check_values(value)
         return value or None
@@ -163,6 +164,7 @@ CEILINGS = tuple(
 )
 """Options that are numbers."""
 
+_MOST_CONDITIONS, _MOST_VALUES, _DEEPEST = 500, 10_000, 32  # of a filter
 _COUNTS = {"k", "fetch_k", "steps_per_document", "max_documents", "max_train_tokens"}
 
 
@@ -189,6 +191,30 @@ def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, float |
                 f"{name} is {default:g}, above its ceiling {most:g}: lower {name}, or raise the "
                 "ceiling"
             )
+
+
+def _check_size(condition: object) -> None:
+    """Reject a filter that is too large for Chroma, whose process would end.
+
+    SQLite takes expressions of depth 1000 and 32,766 values. A condition may add one to the depth,
+    and Chroma passes a number twice.
+    """
+    parts, conditions, values = [condition], 0, 0
+    for _ in range(_DEEPEST):
+        conditions += sum(isinstance(part, dict) for part in parts)
+        values += sum(not isinstance(part, dict | list) for part in parts)
+        parts = [inner for part in parts for inner in _inner(part)]
+    if parts or conditions > _MOST_CONDITIONS or values > _MOST_VALUES:
+        raise ValueError(
+            f"a filter may have {_MOST_CONDITIONS} conditions and {_MOST_VALUES} values, and be "
+            f"nested {_DEEPEST} deep: use $in for several values, or a metadata key for a group"
+        )
+
+
+def _inner(part: object) -> Iterable[object]:
+    if isinstance(part, dict):
+        return part.values()
+    return part if isinstance(part, list) else ()
 
 
 def _check_values(condition: object) -> None:
