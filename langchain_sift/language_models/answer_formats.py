@@ -23,6 +23,7 @@ _SPACING = {
     "item_separator": ", ",
     "key_separator": ": ",
 }
+_MESSAGE = 300  # characters of llguidance's message, which may repeat a value of the schema
 _UNKNOWN_FORMAT = re.compile(r"Unknown format: (\S+)")
 # Keywords whose values hold schemas by name, and as a value or list.
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
@@ -99,10 +100,17 @@ def supported_schema(schema: JSONSchema) -> dict[str, Any]:
         ArgumentError: If no decoder supports the schema; the message names the keyword.
     """
     try:
-        text = json.dumps(schema, allow_nan=False)
+        supported = _supported(_json(schema))
+    except RecursionError as error:
+        raise ArgumentError("the schema of the answer is nested too deep: flatten it") from error
+    return {**json.loads(supported), "x-guidance": _SPACING}
+
+
+def _json(schema: JSONSchema) -> str:
+    try:
+        return json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"the schema of the answer is no JSON: {error}") from error
-    return {**json.loads(_supported(text)), "x-guidance": _SPACING}
 
 
 @functools.lru_cache(maxsize=256)
@@ -125,9 +133,11 @@ def _supported(text: str) -> str:
 def _problem(schema: Any) -> str:
     if not isinstance(schema, dict):
         return f"a schema must be an object, got {schema!r}"
-    _, messages = LLMatcher.validate_grammar_with_warnings(
-        LLMatcher.grammar_from_json_schema(schema)
-    )
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(schema)
+    except ValueError as error:  # such as an integer of more than 64 bits
+        return str(error)[:_MESSAGE]
+    _, messages = LLMatcher.validate_grammar_with_warnings(grammar)
     return messages[0] if messages else ""
 
 
@@ -152,7 +162,10 @@ def _closed(schema: Any) -> Any:
 def _close(schema: dict[str, Any]) -> dict[str, Any]:
     names = schema.get("properties")
     open_ = "additionalProperties" in schema or "patternProperties" in schema
-    if open_ or not isinstance(names, dict) or set(schema.get("required", ())) - names.keys():
+    required = schema.get("required")
+    listed = required if isinstance(required, list) else []
+    needed = {name for name in listed if isinstance(name, str)}
+    if open_ or not isinstance(names, dict) or needed - names.keys():
         return schema
     return {**schema, "additionalProperties": False}
 

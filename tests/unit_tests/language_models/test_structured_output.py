@@ -355,3 +355,30 @@ def test_json_begins_after_the_reasoning(chat_with: Any, template: str, *, as_to
     if as_tokens:  # one token ends the reasoning in time
         message = chat.bind(response_format=Pet).invoke("Hello")
         assert isinstance(Pet.model_validate_json(message.text), Pet)
+
+
+def deep(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"anyOf": [schema]}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "maximum": 10**30},
+        {"const": -(10**30)},
+        {"const": "\ud800"},
+        {"type": "string", "minLength": 10**30},
+        {"type": "object", "properties": {"a": {}}, "required": [["a"]]},
+        {"type": "object", "properties": {"a": {}}, "required": 5},
+        {"type": "object", "properties": 5},
+        {"anyOf": 5},
+        deep(200),
+        deep(5000),
+    ],
+)
+def test_a_schema_that_is_none_is_an_error_of_the_caller(schema: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="schema"):
+        supported_schema(schema)
