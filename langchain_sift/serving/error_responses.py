@@ -110,6 +110,12 @@ _KNOWN: Sequence[tuple[type[BaseException], int, str | None, str | None]] = (
     (InvalidFilter, HTTPStatus.BAD_REQUEST, "invalid_filter", "the store rejects ttft.filter"),
     (ArgumentError, HTTPStatus.BAD_REQUEST, "invalid_value", None),
     (
+        RecursionError,
+        HTTPStatus.BAD_REQUEST,
+        "invalid_value",
+        "the request is nested too deep: flatten its schemas and arguments",
+    ),
+    (
         EngineOverloaded,
         HTTPStatus.SERVICE_UNAVAILABLE,
         "overloaded",

@@ -6,10 +6,9 @@ answer are ignored.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from langchain_sift.serving.options import Count, TTFTOptions, whole
 from langchain_sift.serving.request_parts import (
@@ -25,20 +24,6 @@ from langchain_sift.serving.request_parts import (
     check_prompt,
     list_of_prompts,
 )
-
-
-def _only(value: int) -> BeforeValidator:
-    """Accept a single value; JSON may write 1 as 1.0."""
-
-    def check(received: object) -> int | None:
-        if received is None:
-            return None
-        if received == value and isinstance(received, bool) == isinstance(value, bool):
-            return value
-        raise ValueError(f"this server supports only {json.dumps(value)}")
-
-    return BeforeValidator(check)
-
 
 FILL_CONTEXT = (1 << 31) - 1
 """The value of `max_tokens` for an answer that may fill the context."""
@@ -184,11 +169,20 @@ class CompletionRequest(_Request):
         description="-1 means as many as the context has room for. 0 only with echo.",
     )
     echo: Flag | None = None
-    best_of: Annotated[Literal[1] | None, _only(1)] = None
+    best_of: Annotated[int, Field(strict=True), BeforeValidator(whole)] | None = Field(
+        default=None, description="1, or as n: then no answer is left out."
+    )
     logprobs: TopLogprobs | None = Field(
         default=None, description="Number of likeliest tokens to list for each token."
     )
     suffix: Annotated[None, BeforeValidator(_empty)] = None
+
+    @field_validator("best_of")
+    @classmethod
+    def _check_best_of(cls, value: int | None, fields: ValidationInfo) -> int | None:
+        if value not in {None, 1, fields.data.get("n")}:
+            raise ValueError("this server supports only 1, or as many as n")
+        return value
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

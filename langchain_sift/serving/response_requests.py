@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError, to_json
 
 from langchain_sift.serving.error_responses import RequestRejected, failure_of_validation
 from langchain_sift.serving.options import TTFTOptions
@@ -168,6 +169,18 @@ class ResponseRequest(Strict):
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
     truncation: Literal["disabled"] | None = None
+
+    @model_validator(mode="after")
+    def _check_returned(self) -> Self:
+        """Reject what the response cannot return, before the model answers."""
+        try:
+            to_json([self.instructions, self.metadata, self.tools, self.text])
+        except PydanticSerializationError as error:
+            raise ValueError(
+                "instructions, metadata, tools and text are part of the response: they must be "
+                "valid Unicode, and not nested too deep"
+            ) from error
+        return self
 
     def chat(self) -> ChatCompletionRequest:
         """Return the same request for a chat.

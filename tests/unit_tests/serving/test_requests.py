@@ -21,6 +21,16 @@ def text(**more):
     return {"model": NAME, "prompt": CANARY, **more}
 
 
+DEEP = '{"a":' * 9999 + "1" + "}" * 9999
+
+
+def nested(depth):
+    part = {"a": 1}
+    for _ in range(depth):
+        part = {"$and": [part, {"b": 2}]}
+    return part
+
+
 def check(response, status, code, param=None):
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
@@ -153,6 +163,19 @@ BAD = {
     "an unknown operator": (TEXT, text(ttft={"filter": {"a": {"$like": 1}}}), INVALID, None),
     "an empty or": (TEXT, text(ttft={"filter": {"$or": []}}), INVALID, "ttft.filter"),
     "an integer of more than 64 bits": (TEXT, text(ttft={"filter": {"a": 1 << 70}}), INVALID, None),
+    "a filter of many conditions": (
+        TEXT,
+        text(ttft={"filter": {"$or": [{"a": number} for number in range(30_000)]}}),
+        INVALID,
+        "ttft.filter",
+    ),
+    "a filter of many values": (
+        TEXT,
+        text(ttft={"filter": {"a": {"$in": [*range(20_000)]}}}),
+        INVALID,
+        "ttft.filter",
+    ),
+    "a deep filter": (TEXT, text(ttft={"filter": nested(40)}), INVALID, "ttft.filter"),
     "an image": (
         CHAT,
         chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
@@ -193,6 +216,29 @@ BAD = {
                             "id": "1",
                             "type": "function",
                             "function": {"name": "f", "arguments": f"{{{CANARY}"},
+                        }
+                    ],
+                },
+            ]
+        ),
+        INVALID,
+        None,
+    ),
+    "a tool call of deep JSON": (
+        CHAT,
+        chat(
+            messages=[
+                *MESSAGES,
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {
+                                "name": "f",
+                                "arguments": '{"a":' * 9999 + "1" + "}" * 9999,
+                            },
                         }
                     ],
                 },
@@ -267,6 +313,7 @@ LENIENT = {
     "stop": ["", [], [""], ["\n", ""]],
     "seed": [7.0],
     "top_k": [5.0, -1.0],
+    "n": [1.0, 2],
     "ttft": [{"k": 2.0}, {"steps_per_document": 1.0}],
 }
 
@@ -291,6 +338,13 @@ async def test_an_answer_without_a_limit_fills_the_context(client, service):
     content = (await client.post("/v1/responses", json=asked)).json()
     assert content["max_output_tokens"] is None
     assert content["usage"]["output_tokens"] > service.settings.max_tokens
+
+
+async def test_best_of_as_many_as_n_leaves_no_answer_out(client):
+    response = await client.post(TEXT, json=text(n=2, best_of=2, max_tokens=1))
+    assert len(response.json()["choices"]) == 2
+    response = await client.post(TEXT, json=text(n=2, best_of=3, max_tokens=1))
+    check(response, 400, "invalid_value", "best_of")
 
 
 async def test_conversations_of_ordinary_clients_are_accepted(client):
@@ -355,6 +409,13 @@ async def test_an_error_names_all_values_or_the_limit(client):
     ):
         response = await client.post(CHAT, json=body)
         assert word in check(response, 400, "invalid_value", response.json()["error"]["param"])
+
+
+async def test_the_largest_filters_are_answered(client):
+    many = {"$or": [{"a": number} for number in range(249)]}
+    for condition in (many, {"a": {"$in": [*range(9_000)]}}, nested(14)):
+        response = await client.post(TEXT, json=text(ttft={"mode": "rag", "filter": condition}))
+        assert response.status_code == 200, response.text
 
 
 async def test_a_field_that_is_null_counts_as_left_out(client):

@@ -96,6 +96,13 @@ async def test_items_are_the_messages_of_a_chat(client):
     assert response.json()["usage"]["input_tokens"] == chat.json()["usage"]["prompt_tokens"]
 
 
+def nested(depth):
+    part = []
+    for _ in range(depth):
+        part = [part]
+    return part
+
+
 @pytest.mark.parametrize(
     ("more", "code", "param"),
     [
@@ -115,6 +122,8 @@ async def test_items_are_the_messages_of_a_chat(client):
             "text.format.name",
         ),
         ({"input": QUESTION * 200}, "context_length_exceeded", None),
+        ({"metadata": {"a": nested(400)}}, "invalid_value", None),
+        ({"instructions": "\ud800"}, "invalid_value", None),
         ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
         ({"model": "gpt-5"}, "model_not_found", "model"),
     ],
@@ -123,7 +132,9 @@ async def test_items_are_the_messages_of_a_chat(client):
 async def test_invalid_requests_are_rejected(client, service, more, code, param):
     for stream in (False, True):
         body = {"model": NAME, "input": "Hello", "stream": stream, **more}
-        response = await client.post(ROUTE, json=body)
+        content = json.dumps(body).encode()  # httpx cannot write a lone surrogate
+        headers = {"Content-Type": "application/json"}
+        response = await client.post(ROUTE, content=content, headers=headers)
         assert response.status_code in {400, 404}, response.text
         error = response.json()["error"]
         assert error["code"] == code
