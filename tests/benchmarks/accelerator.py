@@ -36,7 +36,7 @@ from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
 
-CONFIG = FineTuneConfig(lora_rank=64)
+CONFIG = FineTuneConfig(lora_rank=64, learning_rate=5e-4)
 ROOT = Path(__file__).parents[2]
 GPU_TESTS = ("tests/integration_tests/test_accelerator.py", "tests/unit_tests/ttft")
 

@@ -26,7 +26,7 @@ from langchain_sift.ttft.training.adapted_model import share_weights
 
 MODEL = Path(__file__).parents[2] / "examples" / "demo" / "model"
 PROMPTS, DOCUMENTS, LENGTH, ANSWER = 16, 10, 128, 32
-CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16)
+CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16, learning_rate=5e-4)
 
 
 @pytest.fixture(scope="module", params=["bfloat16", "float32"])

@@ -34,7 +34,7 @@ from langchain_sift.ttft.training.trainer import Trainer
 
 HANDBOOK = Path(__file__).parents[2] / "examples" / "handbook" / "documents"
 PROMPTS, DOCUMENTS, LENGTH, ANSWER = 8, 8, 256, 32
-CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16)
+CONFIG = FineTuneConfig(lora_rank=16, lora_alpha=16, learning_rate=5e-4)
 
 
 def load(dtype: str) -> LanguageModel:
