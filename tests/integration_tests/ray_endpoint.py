@@ -112,11 +112,11 @@ def deploy(
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     replicas = deployment.get("num_replicas", 1)
-    if wait_for(lambda: running_replicas() == replicas, 90) > 90:
+    if wait_for(lambda: running_replicas() == replicas, 240) > 240:
         raise AssertionError(serve.status())
     return f"http://127.0.0.1:{port}/v1"
 
