@@ -67,7 +67,7 @@ def answers(
     texts: list[list[str]] = [[] for _ in schemas]
     reasons = [""] * len(schemas)
 
-    def end(number: int, reason: str, *, early: bool) -> None:
+    def end(number: int, reason: str, *, early: bool, **_: object) -> None:
         reasons[number] = f"{reason} early" if early else reason
 
     continuations = [

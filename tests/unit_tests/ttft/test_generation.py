@@ -53,7 +53,7 @@ class Received:
 
         return Continuation(prompt, GenerationConfig(**config), on_text, self._end)
 
-    def _end(self, tokens: int, reason: str, *, early: bool) -> None:
+    def _end(self, tokens: int, reason: str, *, early: bool, **_: object) -> None:
         assert not early
         self.ends.append(tokens)
         self.reasons.append(reason)
