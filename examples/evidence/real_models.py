@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_core.documents import Document
+from qa import METHODS
 from rows import ROWS, cluster_of, read_rows, write_rows
 from run import TUNING, prompts_of, read
 
@@ -41,15 +42,7 @@ DOMAINS = (
     "math_synthetic",
 )  # fmt: skip
 STAGES = {
-    "main": (
-        "base",
-        "rag:nearest",
-        "rag:sift",
-        "ttft:nearest",
-        "ttft:sift",
-        "both:nearest",
-        "both:sift",
-    ),
+    "main": METHODS,
     "rates": ("base", "ttft:sift"),
     "check": ("base", "ttft:sift"),
     "kernels": ("base", "rag:sift:kernel=rbf", "ttft:sift:kernel=rbf", "both:sift:kernel=rbf"),
@@ -130,7 +123,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", required=True, help="file in this folder")
     parser.add_argument("--stage", choices=STAGES, default="main")
-    parser.add_argument("--learning-rate", type=float, help="default: by the model's width")
+    parser.add_argument("--learning-rate", type=float, help="default: by the first gradient")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--alpha", type=float, help="default: the rank")
     parser.add_argument("--target-modules", default="all-linear")

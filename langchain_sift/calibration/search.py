@@ -96,7 +96,7 @@ def search_within_minutes(
     *,
     budget: TimeBudget,
 ) -> tuple[Choice, ...]:
-    """Choose learning rate, λ', steps, objective, layers and rank, as far as the time goes.
+    """Choose learning rate, λ', steps, layers and rank, as far as the time goes.
 
     Each choice has a quarter of the time that is left. The range of learning rates is extended
     while the best is at its end. The rest of the time measures the chosen settings on more prompts.

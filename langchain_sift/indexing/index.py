@@ -251,7 +251,7 @@ def _store_mean(
 
 
 def _embed(embeddings: Embeddings, texts: list[str]) -> dict[str, Vector]:
-    """Return the vectors of texts; nothing is asked for none."""
+    """Return the vectors of texts; without texts the embeddings are not called."""
     try:
         vectors = embeddings.embed_documents(texts) if texts else []
     except SIFTError:

@@ -27,7 +27,7 @@ class CallAdapter:
         Args:
             cache: The cache. None means none.
             config: Settings of the training.
-            kept: Gets the adapter at the end. None means that nobody else needs it.
+            kept: Gets the adapter at the end. None means that it is not kept.
         """
         self.from_cache = False
         """True if the adapter came from the cache."""

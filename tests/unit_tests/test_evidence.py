@@ -86,6 +86,8 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(str(FOLDER))
     page = importlib.import_module("real_models_page")
     committed = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
+    measured = {model for model, name in page.FILES.items() if (FOLDER / name).exists()}
+    assert set(committed["text"]) == measured
     for model, results in committed["text"].items():
         rows = page.read_rows(FOLDER / page.FILES[model])
         assert json.loads(json.dumps(page.text_results(rows))) == results
