@@ -19,8 +19,8 @@ _SPIN_COUNT = "GOMP_SPINCOUNT"
 _WAITING = (_SPIN_COUNT, "OMP_WAIT_POLICY")
 _COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-# A thousandth of a second or less, longer than the pauses between two operations of a model.
-_SPINS = "1000"
+# A short time, but longer than the pauses between two operations of a model.
+_SPINS = "10000"
 
 _STAT = Path("/proc/stat")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
