@@ -188,7 +188,8 @@ class Measurer:
         shown = tuple(texts[index] for index in in_context)
         known = None
         if measurement.shares_training:
-            request = self._shared.with_adapter(request)
+            passes = len(measurement.wanted) > 1  # through the adapters of smaller numbers
+            request = self._shared.with_adapter(request, anew=passes)
         elif not method.fine_tunes:
             known = self._shared.answer((task, tuple(context)))
         return _EngineInput(request, tokens, context, tuple(in_context), shown, known)
@@ -225,8 +226,10 @@ class Measurer:
                 nats, seconds = milestone.nats, milestone.seconds
                 trained_tokens = milestone.tokens
         trained = tuple(index for index in training.trained if index < wanted.documents)
-        # Each request of a batch counts with its equal share of the time.
-        seconds = training.seconds_teacher + seconds / outcome.batch_size
+        # Each request of a batch counts with its equal share of the time. An adapter has that of
+        # the batch that it was trained in.
+        share = outcome.batch_size if prepared.request.adapter is None else 1
+        seconds = training.seconds_teacher + seconds / share
         used = trained if fine_tunes else prepared.in_context
         row = replace(
             wanted.with_choice(measurement.choice, used),

@@ -89,11 +89,11 @@ class Planner:
             for row, choice in zip(empty, choices, strict=True)
         ]
         taught = self.settings.finetune.objective == "distill"
+        peers = [other.training for other in self.settings.methods_of(unit.protocol)]
+        shares = method.fine_tunes and peers.count(method.training) > 1
         if method.nested and method.mode == "ttft" and not task.generates and not taught:
             # One training passes through all numbers of documents.
-            return [Measurement(prompt, task, method, tuple(wanted), choices[0])]
-        peers = [other.training for other in self.settings.methods_of(unit.protocol)]
-        shares = task.generates and method.fine_tunes and peers.count(method.training) > 1
+            return [Measurement(prompt, task, method, tuple(wanted), choices[0], shares)]
         return [
             Measurement(prompt, task, method, (row,), choice.first(row.documents), shares)
             for row, choice in zip(wanted, choices, strict=True)

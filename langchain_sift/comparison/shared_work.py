@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
-from langchain_sift.ttft import Outcome, Request, TrainedAdapter
+from langchain_sift.ttft import Milestone, Outcome, Request, TrainedAdapter
 
 _MOST_BYTES = 1 << 30  # of adapters; further ones are trained again
 
@@ -25,21 +25,38 @@ class SharedWork:
             self._adapters.clear()
             self._answers.clear()
 
-    def with_adapter(self, request: Request) -> Request:
+    def with_adapter(self, request: Request, *, anew: bool) -> Request:
         """Replace the training of a request by the adapter that the same training gave before.
 
-        Its record keeps the seconds of that training, which are the cost of this method as well.
+        Its record keeps the seconds of that training, which are the cost of this method as well:
+        the share of this prompt in its batch.
+
+        Args:
+            request: The request.
+            anew: If True, it trains in any case, and its adapters are kept.
         """
-        adapter = self._adapters.get(_training_of(request))
+        adapter = None if anew else self._adapters.get(_training_of(request))
         if adapter is None:
             return replace(request, keep_adapter=True)
         return request.with_adapter(adapter, keep_seconds=True)
 
     def keep_adapter(self, request: Request, outcome: Outcome) -> None:
-        """Keep the adapter of an outcome, if it has one and there is room."""
+        """Keep the adapter of an outcome and those of its milestones, while there is room."""
+        if outcome.adapter is None:
+            return
+        found: dict[int, TrainedAdapter] = {}
+        for milestone in outcome.milestones:
+            steps = sum(document.index < milestone.documents for document in request.documents)
+            found[steps] = _at(milestone, outcome.adapter)
+        found[len(request.documents)] = outcome.adapter
         kept = sum(adapter.weights.nbytes for adapter in self._adapters.values())
-        if outcome.adapter is not None and kept + outcome.adapter.weights.nbytes <= _MOST_BYTES:
-            self._adapters[_training_of(request)] = outcome.adapter
+        for count, adapter in found.items():
+            kept += adapter.weights.nbytes
+            if kept <= _MOST_BYTES:
+                seconds = adapter.training.seconds / outcome.batch_size
+                record = replace(adapter.training, seconds=seconds)
+                key = _training_of(request, count)
+                self._adapters[key] = replace(adapter, training=record)
 
     def answer(self, key: Hashable) -> tuple[str, Outcome] | None:
         """Return the text and the outcome of the base model for a key, if it was kept."""
@@ -50,7 +67,23 @@ class SharedWork:
         self._answers[key] = text, outcome
 
 
-def _training_of(request: Request) -> Hashable:
-    """Return what the trained adapter depends on."""
-    texts = tuple((document.token_ids, document.counted) for document in request.documents)
+def _at(milestone: Milestone, adapter: TrainedAdapter) -> TrainedAdapter:
+    """Return the adapter as it was at a milestone of its training."""
+    assert milestone.adapter is not None
+    record = adapter.training
+    trained = tuple(index for index in record.trained if index < milestone.documents)
+    steps = len(trained) * adapter.config.steps_per_document
+    record = replace(
+        record,
+        trained=trained,
+        losses=record.losses[:steps],
+        tokens=milestone.tokens,
+        seconds=milestone.seconds,
+    )
+    return replace(adapter, weights=milestone.adapter, training=record)
+
+
+def _training_of(request: Request, count: int | None = None) -> Hashable:
+    """Return what the adapter depends on that is trained on this many documents, or on all."""
+    texts = tuple((document.token_ids, document.counted) for document in request.documents[:count])
     return texts, request.lessons, request.config

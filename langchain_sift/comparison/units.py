@@ -79,13 +79,15 @@ def units_of(prompts: Sequence[Prompt], settings: ComparisonSettings, labels: La
         for method in settings.methods_of(protocol):
             is_family = method.mode == "ttft" and protocol != RETRIEVAL
             families.setdefault(method.family if is_family else method, []).append(method)
+        # A training for "ttft" passes through all that "both" needs.
+        ordered = sorted(families.values(), key=lambda family: family[0].mode == "both")
         measured = [p for p in prompts if protocol != RETRIEVAL or p.id in labels.by_prompt]
         # Prompts of similar length are read together with little padding.
         measured.sort(key=lambda prompt: len(prompt.text))
         units += [
             Unit(protocol, tuple(measured[start : start + settings.jobs]), tuple(family))
             for start in range(0, len(measured), settings.jobs)
-            for family in families.values()
+            for family in ordered
         ]
     return units
 

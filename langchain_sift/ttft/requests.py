@@ -91,6 +91,9 @@ class Milestone:
     seconds: float
     """Seconds of training so far, for all requests of the batch."""
 
+    adapter: torch.Tensor | None = None
+    """The weights of the adapter then, shape (size,), if the request keeps its adapter."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:

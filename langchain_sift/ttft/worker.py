@@ -265,7 +265,11 @@ class Worker:
         self, job: Job, pairs: Pairs, counts: Sequence[tuple[int, int]], seconds: float
     ) -> None:
         nats = self._tasks.score(job, pairs)
-        job.milestones += [Milestone(count, nats, tokens, seconds) for count, tokens in counts]
+        keeps = job.ticket.request.keep_adapter
+        weights = self.slots.read(job.slot).cpu() if keeps else None
+        job.milestones += [
+            Milestone(count, nats, tokens, seconds, weights) for count, tokens in counts
+        ]
 
     def _adapter(self, job: Job, max_length: int) -> TrainedAdapter:
         return TrainedAdapter(

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-# Bytes of the logits of one block, and its rows. Each block reads all weights twice, and with so
-# many rows that takes little beside the products, whatever the width: both grow with it.
-_BLOCK_BYTES = 1 << 28
+# Bytes of the logits of one block, and its rows in bfloat16; in float32, whose products are slower,
+# twice as many. Each block reads all weights twice, and with so many rows that takes little beside
+# the products, whatever the width: both grow with it.
+_BLOCK_BYTES = 5 << 26
 _MOST_ROWS = 256
 # On an accelerator, the logits of a whole block exist in float32 too.
 _BLOCK_ON_ACCELERATOR = 1 << 26
@@ -51,7 +52,7 @@ class OutputLayer:
         weight = self.linear.weight
         per_row = weight.dtype.itemsize * self.linear.out_features
         if weight.device.type == "cpu":
-            most = min(_MOST_ROWS, _BLOCK_BYTES // per_row)
+            most = min(_MOST_ROWS * weight.dtype.itemsize // 2, _BLOCK_BYTES // per_row)
         else:
             most = _BLOCK_ON_ACCELERATOR // self.linear.out_features
         blocks = max(1, -(-rows // max(_ROWS, most)))

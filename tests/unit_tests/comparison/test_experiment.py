@@ -517,6 +517,39 @@ def test_methods_share_a_training_and_equal_contexts(
             assert (found.seconds_training > 0) == (row.seconds_training > 0)
 
 
+@pytest.mark.parametrize("methods", [("ttft:sift", "both:sift"), ("both:sift", "ttft:sift")])
+def test_one_training_serves_all_numbers_of_documents_with_and_without_context(
+    methods: tuple[str, ...],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows equal those of a comparison of one method and one number of documents."""
+    trained: list[int] = []
+    train = Trainer.train
+
+    def count(trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
+        trained.append(sum(bool(task.documents) for task in tasks))
+        return train(trainer, tasks)
+
+    monkeypatch.setattr(Trainer, "train", count)
+    report = run(tiny_model, tiny_tokenizer, store, methods, k=(1, 3))
+    assert sum(trained) == len(PROMPTS)
+    rows = {row.key: row for row in report.rows}
+    for method in methods:
+        for k in (1, 3):
+            for row in run(tiny_model, tiny_tokenizer, store, (method,), k=k).rows:
+                found = rows[row.key]
+                assert (found.failure, found.used_indices) == (None, row.used_indices)
+                assert found.bits == pytest.approx(row.bits, rel=1e-5)
+                assert found.tokens_training == row.tokens_training
+                assert (found.seconds_training > 0) == (row.seconds_training > 0)
+    for prompt in PROMPTS:  # what a method costs does not depend on the others
+        seconds = [rows["document", prompt.id, name, 3].seconds_training for name in methods]
+        assert seconds[0] == pytest.approx(seconds[1])
+
+
 def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
