@@ -4,8 +4,9 @@
         --embeddings FOLDER --out RUNS --objectives text,distill
 
 The questions of XQuAD, in the form of SQuAD, are drawn at random, and its paragraphs are the store.
-"base" and RAG are measured with the first objective. Parts of a few questions follow each other
-with all objectives, so that a run can be stopped at any time. It goes on from the rows in
+"base" and RAG are measured with the first objective, and random documents as a control for the
+first `--controls` questions. Parts of a few questions follow each other with all objectives, so
+that a run can be stopped at any time. It goes on from the rows in
 `rows_questions.jsonl`, which have ids and numbers and no text.
 """
 
@@ -29,7 +30,8 @@ from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
 RAG = ("base", "rag:nearest", "rag:sift")
-LEARNING = ("ttft:sift", "both:sift", "ttft:random", "both:random")
+LEARNING = ("ttft:sift", "both:sift")
+CONTROL = ("ttft:random", "both:random")
 K, TOKENS = 5, 32
 
 
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--objectives", default="text")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--in-a-part", type=int, default=20)
+    parser.add_argument("--controls", type=int, default=0)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--steps", type=int, default=1, help="steps on each document")
     asked = parser.parse_args()
@@ -90,7 +93,9 @@ def main() -> None:
     )
     for first in range(0, asked.questions, asked.in_a_part):
         for number, objective in enumerate(asked.objectives.split(",")):
-            methods = (*RAG, *LEARNING) if number == 0 else ("base", *LEARNING)
+            methods = (*(RAG if number == 0 else ("base",)), *LEARNING)
+            if first < asked.controls:
+                methods = (*methods, *CONTROL)
             left = missing(prompts[first : first + asked.in_a_part], methods, objective)
             if not left:
                 continue
