@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
-from langchain_sift.ttft import Milestone, Outcome, Request, TrainedAdapter
+from langchain_sift.ttft import Milestone, Outcome, Request, TrainedAdapter, TrainingRecord
 
 _MOST_BYTES = 1 << 30  # of adapters; further ones are trained again
 
@@ -47,7 +47,12 @@ class SharedWork:
         found: dict[int, TrainedAdapter] = {}
         for milestone in outcome.milestones:
             steps = sum(document.index < milestone.documents for document in request.documents)
-            found[steps] = _at(milestone, outcome.adapter)
+            if milestone.adapter is not None:
+                found[steps] = replace(
+                    outcome.adapter,
+                    weights=milestone.adapter,
+                    training=_record_at(milestone, outcome.adapter),
+                )
         found[len(request.documents)] = outcome.adapter
         kept = sum(adapter.weights.nbytes for adapter in self._adapters.values())
         for count, adapter in found.items():
@@ -67,20 +72,18 @@ class SharedWork:
         self._answers[key] = text, outcome
 
 
-def _at(milestone: Milestone, adapter: TrainedAdapter) -> TrainedAdapter:
-    """Return the adapter as it was at a milestone of its training."""
-    assert milestone.adapter is not None
+def _record_at(milestone: Milestone, adapter: TrainedAdapter) -> TrainingRecord:
+    """Return the record of an adapter's training as it was at a milestone."""
     record = adapter.training
     trained = tuple(index for index in record.trained if index < milestone.documents)
     steps = len(trained) * adapter.config.steps_per_document
-    record = replace(
+    return replace(
         record,
         trained=trained,
         losses=record.losses[:steps],
         tokens=milestone.tokens,
         seconds=milestone.seconds,
     )
-    return replace(adapter, weights=milestone.adapter, training=record)
 
 
 def _training_of(request: Request, count: int | None = None) -> Hashable:

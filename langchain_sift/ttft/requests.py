@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import NothingToLearn, TrainingError
 from langchain_sift.ttft.model.tokens import TokenizedDocument

@@ -190,7 +190,9 @@ def test_blocks_are_even_and_few_enough_logits() -> None:
         for rows in (1, 511, 4096):
             size = OutputLayer(layer).block_rows(rows)
             blocks = -(-rows // size)
-            assert size * vocabulary * dtype.itemsize <= 5 * 2**26 + 16 * vocabulary * dtype.itemsize
+            assert (
+                size * vocabulary * dtype.itemsize <= 5 * 2**26 + 16 * vocabulary * dtype.itemsize
+            )
             assert size <= -(-rows // blocks) + 16
 
 
