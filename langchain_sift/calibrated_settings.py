@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.checks import check_choice, check_integer, check_positive, check_target_modules
-from langchain_sift.config import OBJECTIVES, FineTuneConfig
+from langchain_sift.config import MODES, OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 VERSION = 2
@@ -82,6 +82,10 @@ class CalibratedFineTuning:
     objective: str = "text"
     """Part of the documents that the model learns, as `FineTuneConfig.objective`."""
 
+    mode: str | None = None
+    """The mode that predicted held-out prompts best: "base", "rag", "ttft" or "both". None means
+    not compared."""
+
     def __post_init__(self) -> None:
         """Check the values.
 
@@ -95,6 +99,8 @@ class CalibratedFineTuning:
             object.__setattr__(self, "target_modules", tuple(self.target_modules))
         check_target_modules(self.target_modules)
         check_choice("objective", self.objective, OBJECTIVES)
+        if self.mode is not None:
+            check_choice("mode", self.mode, MODES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,11 @@ class CalibratedSettings:
     def model(self) -> str | None:
         """Name of the calibrated model; None if only retrieval was calibrated."""
         return None if self.fine_tuning is None else self.fine_tuning.model
+
+    @property
+    def mode(self) -> str | None:
+        """The mode that predicted held-out prompts best; None if none were compared."""
+        return None if self.fine_tuning is None else self.fine_tuning.mode
 
     def selection(self, *, for_training: bool = False) -> CalibratedSelection:
         """Return the settings that choose documents.

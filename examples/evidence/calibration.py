@@ -30,11 +30,8 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from run import RECIPE, read
 
 from langchain_sift import HiddenStateEmbeddings, calibrate
-from langchain_sift.calibration.experiment import (
-    LEARNING_RATES,
-    NOISE_VARIANCES,
-    documents_counts,
-)
+from langchain_sift.calibration.cross_validation import documents_counts
+from langchain_sift.calibration.experiment import LEARNING_RATES, NOISE_VARIANCES
 from langchain_sift.calibration.halving import halve
 from langchain_sift.calibration.held_out import hold_out
 from langchain_sift.calibration.surrogate import promising, surrogate_likelihoods

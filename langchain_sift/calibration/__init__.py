@@ -7,7 +7,7 @@ known relevant documents, or by queries made of the store's own texts. It needs 
 the store are held out and predicted after fine-tuning on other documents. A Gaussian process
 first drops the least likely values of λ', without fine-tuning. Successive halving then chooses
 the learning rate, and λ' among the rest. Questions with answers can take the place of documents,
-and within a time limit the steps, layers and rank are chosen as well.
+and within a time limit the objective, steps, layers, rank and mode are chosen as well.
 
 | file | does |
 |---|---|
@@ -23,6 +23,8 @@ and within a time limit the steps, layers and rank are chosen as well.
 | `trials.py` | fine-tune, once for each set of documents and settings |
 | `halving.py` | measure the better settings on more prompts |
 | `search.py` | choose one setting after the other, within a number of steps or minutes |
+| `mode_trials.py` | compare the modes with the chosen settings |
+| `standard_errors.py` | choose the simplest choice that is as good as the best |
 | `conclusion.py` | conclude from the measurements |
 | `mode_figures.py` | make the table of `mode="auto"` from the rows of `compare` |
 | `calibration.py` | report the chosen settings of fine-tuning and the measurements |

@@ -59,7 +59,7 @@ class CountPoint:
 
 @dataclass(frozen=True, slots=True)
 class ValuePoint:
-    """The measurement of one value of another field of `FineTuneConfig`."""
+    """The measurement of one value of another field of `FineTuneConfig`, or of a mode."""
 
     name: str
     value: str

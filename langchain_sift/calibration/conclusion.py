@@ -19,9 +19,10 @@ from langchain_sift.calibration.calibration import (
     RatePoint,
     ValuePoint,
 )
-from langchain_sift.calibration.cross_validation import standard_error
 from langchain_sift.calibration.halving import percents_of
+from langchain_sift.calibration.mode_trials import ModeMeasurements
 from langchain_sift.calibration.search import Choice
+from langchain_sift.calibration.standard_errors import first_sufficient, standard_error
 from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.selection.arguments import Array
 
@@ -29,6 +30,7 @@ from langchain_sift.selection.arguments import Array
 def conclude(
     trials: Trials,
     choices: Sequence[Choice],
+    modes: ModeMeasurements | None,
     *,
     noise_variances: Sequence[float],
     likelihoods: Sequence[float],
@@ -42,6 +44,7 @@ def conclude(
     Args:
         trials: The trials of the search.
         choices: Those of learning rate and λ', and then the others.
+        modes: The modes with the chosen settings. None means not measured.
         noise_variances: All values of λ', also those that the surrogate dropped.
         likelihoods: The surrogate of each.
         fetch_k: Number of candidates for a prompt.
@@ -50,17 +53,12 @@ def conclude(
         doubt: A sentence on what a longer search could gain.
     """
     best = choices[-1].chosen
-    percents = percents_of(trials, best)
-    fewest = fewest_documents(percents)
+    percents, counts = percents_of(trials, best), trials.counts_of(best.config)
+    k = chosen_count(trials, choices)
+    fewest = counts.index(k)
     rates, noises, *others = choices
     return Calibration(
-        settings=_settings(
-            trials,
-            best,
-            trials.counts[fewest],
-            fetch_k=fetch_k,
-            protocol=protocol,
-        ),
+        settings=_settings(trials, best, k, modes, fetch_k=fetch_k, protocol=protocol),
         noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
         learning_rates=tuple(
             RatePoint(setting.learning_rate, _compared(trials, setting, rates.chosen))
@@ -68,7 +66,7 @@ def conclude(
         ),
         counts=tuple(
             CountPoint(count, estimate(percents[:, index], percents[:, fewest]))
-            for index, count in enumerate(trials.counts)
+            for index, count in enumerate(counts)
         ),
         held_out=len(trials.prompts),
         steps=trials.steps,
@@ -77,29 +75,21 @@ def conclude(
             *_notes(best, float(percents[:, fewest].mean()), noise_variances, rates),
             *([doubt] if doubt else []),
         ),
-        others=tuple(
-            ValuePoint(choice.name, label, _compared(trials, setting, choice.chosen))
-            for choice in others
-            for label, setting in zip(choice.labels, choice.settings, strict=True)
+        others=(
+            *(
+                ValuePoint(choice.name, label, _compared(trials, setting, choice.chosen))
+                for choice in others
+                for label, setting in zip(choice.labels, choice.settings, strict=True)
+            ),
+            *_mode_points(modes),
         ),
     )
 
 
-def fewest_documents(percents: Array) -> int:
-    """Return the index of the smallest count of documents that is as good as the best.
-
-    As good means no worse than the best by more than the standard error of the difference, prompt
-    by prompt (the one-standard-error rule; Breiman et al., 1984, section 3.4.3).
-
-    Args:
-        percents: Shape (prompts, counts), counts ascending.
-    """
-    best = int(np.argmin(percents.mean(axis=0)))
-    for index in range(best):
-        differences = percents[:, index] - percents[:, best]
-        if differences.mean() <= standard_error(differences):  # False for a single prompt
-            return index
-    return best
+def chosen_count(trials: Trials, choices: Sequence[Choice]) -> int:
+    """Return the smallest number of documents that is as good as the best."""
+    best = choices[-1].chosen
+    return trials.counts_of(best.config)[first_sufficient(percents_of(trials, best))]
 
 
 def estimate(percents: Array, chosen: Array) -> Estimate:
@@ -119,8 +109,24 @@ def estimate(percents: Array, chosen: Array) -> Estimate:
     )
 
 
+def _mode_points(modes: ModeMeasurements | None) -> tuple[ValuePoint, ...]:
+    if modes is None:
+        return ()
+    chosen = modes.percents[modes.best]
+    return tuple(
+        ValuePoint("mode", mode, estimate(percents, chosen))
+        for mode, percents in modes.percents.items()
+    )
+
+
 def _settings(
-    trials: Trials, best: Setting, k: int, *, fetch_k: int, protocol: str
+    trials: Trials,
+    best: Setting,
+    k: int,
+    modes: ModeMeasurements | None,
+    *,
+    fetch_k: int,
+    protocol: str,
 ) -> CalibratedSettings:
     config, kernel = best.config, trials.prompts[0].kernel
     tuned = CalibratedFineTuning(
@@ -141,8 +147,9 @@ def _settings(
         target_modules=config.target_modules,
         objective=config.objective,
         steps_per_document=config.steps_per_document,
+        mode=None if modes is None else modes.best,
     )
-    return CalibratedSettings(fine_tuning=tuned)
+    return CalibratedSettings(fine_tuning=tuned, modes=None if modes is None else modes.table)
 
 
 def _noise_points(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from langchain_sift.calibration.standard_errors import first_sufficient
 from langchain_sift.report.intervals import Interval, ratio_interval
 from langchain_sift.selection.arguments import Array
 
@@ -57,13 +58,16 @@ class HeldOutScores:
     """Mean of the differences, query by query."""
 
 
+def documents_counts(k: int) -> tuple[int, ...]:
+    """Return the numbers of documents to measure: the powers of two below k, and k."""
+    return (*(1 << power for power in range((k - 1).bit_length())), k)
+
+
 def choose(kinds: Sequence[Scores]) -> tuple[int, int]:
     """Choose the settings of the highest mean score, and the smallest sufficient k.
 
     With two kinds of query, the score of the second decides, among the settings whose score of
-    the first is at most 8 % below the highest. Sufficient means no worse than the largest k by
-    more than the standard error of the difference, query by query (the one-standard-error rule;
-    Breiman et al., 1984, section 3.4.3).
+    the first is at most 8 % below the highest. See `first_sufficient` for k.
 
     Args:
         kinds: The scores of one kind of query, or of two with as many queries.
@@ -75,19 +79,7 @@ def choose(kinds: Sequence[Scores]) -> tuple[int, int]:
     if len(kinds) > 1:
         last = np.where(first >= (1.0 - _TOLERANCE) * first.max(), last, -math.inf)
     best = int(np.flatnonzero(last >= last.max() - 1e-12)[0])
-    of_best = kinds[-1].sift[:, best, :]
-    for count in range(of_best.shape[1] - 1):
-        losses = of_best[:, -1] - of_best[:, count]
-        if losses.mean() <= standard_error(losses):  # False for a single query
-            return best, count
-    return best, of_best.shape[1] - 1
-
-
-def standard_error(values: Array) -> float:
-    """Return the standard error of the mean of values, shape (n,); NaN for a single value."""
-    if len(values) < 2:
-        return math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values)))
+    return best, first_sufficient(-kinds[-1].sift[:, best, :])
 
 
 def cross_validate(

@@ -11,13 +11,15 @@ import numpy as np
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibration.calibration import Calibration
-from langchain_sift.calibration.conclusion import conclude
+from langchain_sift.calibration.conclusion import chosen_count, conclude
+from langchain_sift.calibration.cross_validation import documents_counts
 from langchain_sift.calibration.held_out import (
     CALIBRATION_PROTOCOLS,
     HeldOut,
     hold_out,
     hold_out_questions,
 )
+from langchain_sift.calibration.mode_trials import measure_modes
 from langchain_sift.calibration.search import (
     TimeBudget,
     search_within_minutes,
@@ -84,9 +86,12 @@ def calibrate(
         share: Maximum number of gradient steps, as a fraction of those of a full grid. A
             fine-tuning that has begun is finished, and each round measures at least one prompt.
         minutes: Time limit of the search, in place of `share`. The search then also extends the
-            range of learning rates, and compares one and two steps on each document, the layers
-            with adapters, and ranks, as far as the time goes. A fine-tuning that has begun is
-            finished.
+            range of learning rates, and compares the objectives that the documents fit ("answer"
+            if all are questions with answers or conversations, "distill" on questions), one and
+            two steps on each document, the layers with adapters, and ranks, as far as the time
+            goes. The rest of the time compares the modes "base", "rag", "ttft" and "both" with the
+            chosen settings; the settings get the best, and a table for the mode "auto". A
+            fine-tuning that has begun is finished.
         seed: Seed of the held-out documents and of the adapter's initial weights.
         timeout: Time limit for reading the store, in seconds.
         on_progress: Called with the phase, the amount of it that is done, and the total.
@@ -130,9 +135,7 @@ def calibrate(
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)
-    # A teacher has all documents in its context: fewer of them are another training.
-    counts = (k,) if config.objective == "distill" else documents_counts(k)
-    trials = Trials(shared_engine(language_model, config), held_out, counts)
+    trials = Trials(shared_engine(language_model, config), held_out, documents_counts(k))
     timed = None if minutes is None else TimeBudget(minutes, trials)
     trials.on_trial = lambda: on_progress("fine-tuning", *_progress(trials, timed, budget))
     try:
@@ -141,11 +144,16 @@ def calibrate(
             if timed is None
             else search_within_minutes(trials, config, kept, learning_rates, budget=timed)
         )
+        modes = None
+        if timed is not None:
+            count, steps = chosen_count(trials, choices), timed.steps()
+            modes = measure_modes(trials, choices[-1].chosen, count, steps=steps)
     finally:
         trials.keep_engine(None)
     return conclude(
         trials,
         choices,
+        modes,
         noise_variances=noise_variances,
         likelihoods=likelihoods,
         fetch_k=fetch_k,
@@ -197,11 +205,6 @@ def _held_out(
         timeout=timeout,
         on_prompt=lambda done: on_progress("reading questions", done, len(questions[:prompts])),
     )
-
-
-def documents_counts(k: int) -> tuple[int, ...]:
-    """Return the numbers of documents to measure: the powers of two below k, and k."""
-    return (*(1 << power for power in range((k - 1).bit_length())), k)
 
 
 def _distinct_sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:

@@ -66,7 +66,7 @@ def best_of(trials: Trials, settings: Sequence[Setting], *, budget: int) -> Sett
     before, measured = trials.steps, 0
     for number in range(rounds):
         left = (budget - (trials.steps - before)) // (rounds - number)
-        costs = sum(trials.counts[-1] * each.config.steps_per_document for each in remaining)
+        costs = sum(map(trials.cost, remaining))
         # Each setting needs at least one measurement, whatever it costs.
         measured = min(measured + max(left // costs, 0 if measured else 1), len(trials.prompts))
         prompts = range(measured)
@@ -86,11 +86,11 @@ def _better_half(means: Array) -> list[int]:
 
 
 def percents_of(trials: Trials, setting: Setting) -> Array:
-    """Return the measurements of settings, shape (n, counts).
+    """Return the measurements of settings, shape (n, counts of the config).
 
     They cover the first n prompts, up to the first that was not measured. Later prompts may have
     measurements too, if another λ' chose the same documents.
     """
     found = (trials.trial(prompt, setting) for prompt in range(len(trials.prompts)))
     measured = [trials.percents(trial) for trial in itertools.takewhile(trials.is_done, found)]
-    return np.array(measured).reshape(-1, len(trials.counts))
+    return np.array(measured).reshape(-1, len(trials.counts_of(setting.config)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +13,7 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.comparison.tasks import PROTOCOLS, Task
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.selection import select
+from langchain_sift.selection import Selection, select
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.settings import Kernel
 from langchain_sift.stores import embed_query, fetch_candidates
@@ -54,7 +55,14 @@ class HeldOut:
 
     def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
         """Choose candidates with SIFT for fine-tuning; return their indices, with repeats."""
-        selection = select(
+        return tuple(self._select(k, noise_variance).indices.tolist())
+
+    def uncertainty(self, k: int, noise_variance: float) -> float:
+        """Return σ of the query after k documents, its posterior standard deviation."""
+        return math.sqrt(self._select(k, noise_variance).posterior_variances[-1])
+
+    def _select(self, k: int, noise_variance: float) -> Selection:
+        return select(
             self.query,
             self.embeddings,
             k=k,
@@ -63,7 +71,6 @@ class HeldOut:
             length_scale=self.kernel.length_scale,
             replace=True,
         )
-        return tuple(selection.indices.tolist())
 
 
 def hold_out(

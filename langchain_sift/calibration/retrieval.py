@@ -13,6 +13,7 @@ from langchain_sift.calibration.cross_validation import (
     Scores,
     choose,
     cross_validate,
+    documents_counts,
 )
 from langchain_sift.calibration.labelled_queries import labelled_queries
 from langchain_sift.calibration.made_queries import made_queries
@@ -111,7 +112,7 @@ def calibrate_retrieval(
     labelled = labelled_queries(
         vectorstore, queries, metric=metric, label_key=label_key, fetch_k=max(fetch_k, k)
     )
-    counts = (*(1 << power for power in range((k - 1).bit_length())), k)
+    counts = documents_counts(k)
     measured = []
     for trial in labelled.trials:
         measured.append(_Measured.of(trial, counts))

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from langchain_sift.calibration.cross_validation import standard_error
 from langchain_sift.calibration.halving import best_of, halve, percents_of
+from langchain_sift.calibration.standard_errors import standard_error
 from langchain_sift.calibration.trials import Setting, Trials
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.config import OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
-_OTHERS = ("steps_per_document", "target_modules", "lora_rank")
+_OTHERS = ("objective", "steps_per_document", "target_modules", "lora_rank")
 _RANKS = (16, 64)
 _STEPS = (1, 2)
 _MORE_RATES = 3  # times that the range of learning rates is extended
@@ -82,10 +82,9 @@ def search_within_steps(
 ) -> tuple[Choice, ...]:
     """Choose learning rate and λ' with a number of gradient steps; see `halve`."""
     rate, best = halve(trials, config, noise_variances, learning_rates, budget=budget)
-    return (
-        _rate_choice(rate, learning_rates),
-        _noise_choice(best, noise_variances),
-    )
+    rates = [_with(rate, "learning_rate", value) for value in learning_rates]
+    noises = [_with(rate, "noise_variance", value) for value in noise_variances]
+    return _choice("learning_rate", rates, rate), _choice("noise_variance", noises, best)
 
 
 def search_within_minutes(
@@ -96,10 +95,10 @@ def search_within_minutes(
     *,
     budget: TimeBudget,
 ) -> tuple[Choice, ...]:
-    """Choose learning rate, λ', steps, layers and rank, as far as the time goes.
+    """Choose learning rate, λ', objective, steps, layers and rank, as far as the time goes.
 
     Each choice has a quarter of the time that is left. The range of learning rates is extended
-    while the best is at its end. The rest of the time measures the chosen settings on more prompts.
+    while the best is at its end. Half of the rest measures the chosen settings on more prompts.
 
     Raises:
         ArgumentError: If the time is too short to measure each learning rate and λ' once.
@@ -110,23 +109,18 @@ def search_within_minutes(
     values = len(learning_rates) + len(noise_variances)
     _check_time(trials, budget, values - 1)
     rates = _search_rates(trials, config, middle, learning_rates, budget)
-    best = best_of(
-        trials,
-        [replace(rates.chosen, noise_variance=value) for value in noise_variances],
-        budget=int(_PART * budget.steps()),
-    )
-    choices = [rates, _noise_choice(best, noise_variances)]
+    noises = [_with(rates.chosen, "noise_variance", value) for value in noise_variances]
+    best = best_of(trials, noises, budget=int(_PART * budget.steps()))
+    choices = [rates, _choice("noise_variance", noises, best)]
     for name in _OTHERS:
         best = choices[-1].chosen
-        configs = _variants(name, best.config, trials.decoder_layers)
-        settings = [best, *(replace(best, config=each) for each in configs if each != best.config)]
-        if budget.steps() < sum(_cost(trials, each) for each in settings):
-            break
-        chosen = best_of(trials, settings, budget=int(_PART * budget.steps()))
-        labels = tuple(str(getattr(each.config, name)) for each in settings)
-        choices.append(Choice(name, labels, tuple(settings), chosen))
-        trials.keep_engine(chosen.config)
-    _measure_more(trials, choices[-1].chosen, budget.steps())
+        settings = [_with(best, name, value) for value in _values(name, best, trials)]
+        if len(settings) == 1 or budget.steps() < sum(map(trials.cost, settings)):
+            continue
+        best = best_of(trials, settings, budget=int(_PART * budget.steps()))
+        choices.append(_choice(name, settings, best))
+        trials.keep_engine(best.config)
+    _measure_more(trials, choices[-1].chosen, budget.steps() // 2)
     return tuple(choices)
 
 
@@ -155,7 +149,7 @@ def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | 
     )
     if budget is None:
         return sentence
-    minutes = 3 * count * 2 * _cost(trials, setting) * budget.seconds_per_step / 60
+    minutes = 3 * count * 2 * trials.cost(setting) * budget.seconds_per_step / 60
     return f"{sentence}, and about {max(1, round(minutes))} minutes more would halve the doubt"
 
 
@@ -167,48 +161,50 @@ def _search_rates(
     budget: TimeBudget,
 ) -> Choice:
     """Choose the learning rate; try smaller or larger ones while the best is at the end."""
-    rates = sorted(learning_rates)
-    new = rates
+    start = Setting(noise_variance, config)
+    rates = new = sorted(learning_rates)
     best = rates[0]
     for _ in range(1 + _MORE_RATES):
-        settings = [
-            Setting(noise_variance, replace(config, learning_rate=rate)) for rate in sorted(new)
-        ]
+        settings = [_with(start, "learning_rate", rate) for rate in sorted(new)]
         best = best_of(trials, settings, budget=int(_PART * budget.steps())).learning_rate
         rates = sorted({*rates, *new})
         more = {rates[0]: best / _FACTOR, rates[-1]: best * _FACTOR}.get(best)
-        if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.counts[-1]:
+        if more is None or len(rates) == 1 or budget.steps() < 4 * 2 * trials.cost(start):
             break
         new = [best, more]
-    chosen = Setting(noise_variance, replace(config, learning_rate=best))
-    return _rate_choice(chosen, rates)
+    settings = [_with(start, "learning_rate", rate) for rate in rates]
+    return _choice("learning_rate", settings, settings[rates.index(best)])
 
 
-def _variants(name: str, config: FineTuneConfig, decoder_layers: int) -> list[FineTuneConfig]:
-    """Return the config with other values of a field.
-
-    The scale of the update stays the same at every rank.
-    """
-    if name == "steps_per_document":
-        return [replace(config, steps_per_document=steps) for steps in _STEPS]
-    if name == "target_modules":
-        layers = ("all-linear", "attention", "mlp", f"last-{max(1, decoder_layers // 2)}")
-        return [replace(config, target_modules=each) for each in layers]
-    scale = config.lora_alpha / config.lora_rank
-    return [replace(config, lora_rank=rank, lora_alpha=scale * rank) for rank in _RANKS]
-
-
-def _rate_choice(chosen: Setting, rates: Sequence[float]) -> Choice:
-    settings = [
-        replace(chosen, config=replace(chosen.config, learning_rate=rate)) for rate in rates
-    ]
-    return Choice("learning_rate", tuple(f"{rate:g}" for rate in rates), tuple(settings), chosen)
+def _values(name: str, setting: Setting, trials: Trials) -> list[object]:
+    """Return the values of a field of the config to compare, the present one first."""
+    values: Sequence[object] = _RANKS
+    if name == "objective":
+        values = [each for each in OBJECTIVES if trials.fits(_with(setting, name, each))]
+    elif name == "steps_per_document":
+        values = _STEPS
+    elif name == "target_modules":
+        half = f"last-{max(1, trials.decoder_layers // 2)}"
+        values = ("all-linear", "attention", "mlp", half)
+    return list(dict.fromkeys([getattr(setting.config, name), *values]))
 
 
-def _noise_choice(chosen: Setting, noise_variances: Sequence[float]) -> Choice:
-    settings = tuple(replace(chosen, noise_variance=value) for value in noise_variances)
-    labels = tuple(f"{value:g}" for value in noise_variances)
-    return Choice("noise_variance", labels, settings, chosen)
+def _with(setting: Setting, name: str, value: object) -> Setting:
+    """Return settings with another value. The scale of the update is the same at every rank."""
+    if name == "noise_variance":
+        return replace(setting, noise_variance=value)  # type: ignore[arg-type]
+    config = replace(setting.config, **{name: value})  # type: ignore[arg-type]
+    if name == "lora_rank":
+        scale = setting.config.lora_alpha / setting.config.lora_rank
+        config = replace(config, lora_alpha=scale * config.lora_rank)
+    return replace(setting, config=config)
+
+
+def _choice(name: str, settings: Sequence[Setting], chosen: Setting) -> Choice:
+    """Return the choice among settings that differ in a value."""
+    values = [getattr(each if name == "noise_variance" else each.config, name) for each in settings]
+    labels = tuple(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return Choice(name, labels, tuple(settings), chosen)
 
 
 def _check_time(trials: Trials, budget: TimeBudget, values: int) -> None:
@@ -231,14 +227,9 @@ def _check_time(trials: Trials, budget: TimeBudget, values: int) -> None:
 def _measure_more(trials: Trials, setting: Setting, steps: int) -> None:
     """Measure settings on as many more prompts as the steps allow."""
     measured = len(percents_of(trials, setting))
-    more = steps // _cost(trials, setting)
+    more = steps // trials.cost(setting)
     prompts = range(measured, min(measured + more, len(trials.prompts)))
     trials.run(trials.trial(prompt, setting) for prompt in prompts)
-
-
-def _cost(trials: Trials, setting: Setting) -> int:
-    """Return the number of gradient steps of a trial."""
-    return trials.counts[-1] * setting.config.steps_per_document
 
 
 def _largest_gain(trials: Trials, chosen: Setting, other: Setting) -> tuple[float, int]:

@@ -11,7 +11,8 @@ from functools import partial
 import numpy as np
 
 from langchain_sift.calibration.held_out import HeldOut
-from langchain_sift.config import FineTuneConfig
+from langchain_sift.config import FineTuneConfig, Mode, adds_context, fine_tunes
+from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.objectives import training_material
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
@@ -37,13 +38,17 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One fine-tuning; two λ' that choose the same documents have the same trial."""
+    """One measurement; two λ' that choose the same documents have the same trial."""
 
     prompt: int
     documents: tuple[int, ...]
     """Indices of candidates, in the order of training."""
 
     config: FineTuneConfig
+
+    mode: Mode = "ttft"
+    """The use of the documents. "ttft" is measured after each number of documents, the others
+    after all."""
 
 
 class Trials:
@@ -90,6 +95,19 @@ class Trials:
         config = self.engine.language_model.model.config.get_text_config()
         return int(config.num_hidden_layers)
 
+    def counts_of(self, config: FineTuneConfig) -> tuple[int, ...]:
+        """Return the numbers of documents after which a training is measured.
+
+        A teacher has all documents in its context: fewer of them are another training.
+        """
+        return self.counts[-1:] if config.objective == "distill" else self.counts
+
+    def cost(self, setting: Setting) -> int:
+        """Return the number of gradient steps of a trial, about."""
+        # With the objective "distill" there are up to three lessons about each document.
+        lessons = 3 if setting.config.objective == "distill" else 1
+        return lessons * self.counts[-1] * setting.config.steps_per_document
+
     def documents(self, prompt: int, noise_variance: float) -> tuple[int, ...]:
         """Return the candidates that SIFT chooses for a prompt; computed once."""
         key = (prompt, noise_variance)
@@ -101,13 +119,30 @@ class Trials:
         """Return the trial of settings on a prompt."""
         return Trial(prompt, self.documents(prompt, setting.noise_variance), setting.config)
 
+    def fits(self, setting: Setting) -> bool:
+        """Return True if the documents that SIFT chooses fit the objective of settings.
+
+        "distill" is for questions: its teacher answers them.
+        """
+        if setting.config.objective == "distill" and not all(
+            prompt.tokens.task.generates for prompt in self.prompts
+        ):
+            return False
+        try:
+            for prompt in range(len(self.prompts)):
+                self._request(self.trial(prompt, setting))
+        except ArgumentError:
+            return False
+        return True
+
     def run(self, trials: Iterable[Trial]) -> None:
         """Run those of the trials that are not done."""
         new = [trial for trial in dict.fromkeys(trials) if not self.is_done(trial)]
         began = self._clock()
         for prompt in sorted({trial.prompt for trial in new} - self._base.keys()):
-            request = self.engine.request([], self._scoring_task(prompt))
-            self._base[prompt] = self.engine.outcome(request).nats[0]
+            tokens = self.prompts[prompt].tokens
+            task = ScoringTask([(tokens.without_documents(), tokens.target)])
+            self._base[prompt] = self.engine.outcome(self.engine.request([], task)).nats[0]
         for start in range(0, len(new), _TRIALS_AT_ONCE):
             batch = new[start : start + _TRIALS_AT_ONCE]
             with ExitStack() as submitted:
@@ -143,19 +178,28 @@ class Trials:
         """Return the bits in percent of the base model's, after each count of documents."""
         return self._percents[trial]
 
-    def _scoring_task(self, prompt: int, after: Sequence[int] = ()) -> ScoringTask:
-        tokens = self.prompts[prompt].tokens
-        return ScoringTask([(tokens.without_documents(), tokens.target)], after=after)
-
     def _request(self, trial: Trial) -> Request:
-        documents = self.prompts[trial.prompt].documents
-        chosen = [documents[index] for index in trial.documents]
-        model, tokens = self.engine.language_model, self.prompts[trial.prompt].tokens
-        prompt = partial(tokens.prompt, model.tokenizer) if tokens.task.generates else None
-        material = training_material(chosen, trial.config, model, prompt=prompt)
+        held_out, model = self.prompts[trial.prompt], self.engine.language_model
+        chosen = [held_out.documents[index] for index in trial.documents]
+        context, after = held_out.tokens.without_documents(), self.counts_of(trial.config)
+        if adds_context(trial.mode):
+            fitted = held_out.tokens.with_documents(
+                [document.page_content for document in chosen],
+                model.tokenizer,
+                window=model.context_length,
+                max_length=trial.config.max_length,
+            )
+            context = fitted.token_ids
+        if trial.mode != "ttft":
+            after = ()
+        prompt = None
+        if held_out.tokens.task.generates:
+            prompt = partial(held_out.tokens.prompt, model.tokenizer)
+        trained = chosen if fine_tunes(trial.mode) else []
+        material = training_material(trained, trial.config, model, prompt=prompt)
         return self._engine_of(trial.config).request(
             material.texts,
-            self._scoring_task(trial.prompt, self.counts),
+            ScoringTask([(context, held_out.tokens.target)], after=after),
             config=trial.config,
             teaching=material.teaching,
         )
@@ -164,7 +208,8 @@ class Trials:
         # Counts that training did not reach have the outcome's value; after a failure that is the
         # value of the base model.
         measured = {milestone.documents: milestone.nats[0] for milestone in outcome.milestones}
-        nats = [measured.get(count, outcome.nats[0]) for count in self.counts[:-1]]
+        counts = self.counts_of(trial.config)[:-1] if trial.mode == "ttft" else ()
+        nats = [measured.get(count, outcome.nats[0]) for count in counts]
         self._percents[trial] = 100 * np.array([*nats, outcome.nats[0]]) / self._base[trial.prompt]
         self.steps += len(outcome.training.losses)
         self.on_trial()

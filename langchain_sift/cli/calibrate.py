@@ -158,8 +158,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         float | None,
         typer.Option(
             metavar="MINUTES",
-            help="Fine-tuning: time limit of the search, in place of --share. The steps on each "
-            "document, the layers with adapters and the rank are then chosen as well.",
+            help="Fine-tuning: time limit of the search, in place of --share. The objective, the "
+            "steps on each document, the layers with adapters, the rank and the mode are then "
+            "chosen as well.",
         ),
     ] = None,
     modes: Annotated[
@@ -167,7 +168,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         typer.Option(
             metavar="RUN",
             help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift: the "
-            "file gets what each mode gained and took, for mode auto.",
+            "file gets what each mode gained and took there, for mode auto. Default: with "
+            "--minutes, what the search measured.",
         ),
     ] = None,
     seed: Annotated[

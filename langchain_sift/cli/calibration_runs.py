@@ -46,7 +46,7 @@ def completed(
     newer: CalibratedSettings, modes: ModeTable | None, earlier: CalibratedSettings | None
 ) -> CalibratedSettings:
     """Return the new settings with a table of modes, and with what only earlier ones have."""
-    chosen = replace(newer, modes=modes)
+    chosen = replace(newer, modes=modes or newer.modes)
     return chosen if earlier is None else earlier.updated(chosen)
 
 

@@ -39,10 +39,10 @@ def print_calibration(result: Calibration) -> None:
     if tuned is not None:
         console.print(
             f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
-            f"{tuned.learning_rate:g}, k = {tuned.selection.k}, steps per document = "
-            f"{tuned.steps_per_document}, layers = {tuned.target_modules}, rank = "
-            f"{tuned.lora_rank}; {result.steps} gradient steps, of "
-            f"{result.grid_steps} for all combinations",
+            f"{tuned.learning_rate:g}, k = {tuned.selection.k}, objective = {tuned.objective}, "
+            f"steps per document = {tuned.steps_per_document}, layers = {tuned.target_modules}, "
+            f"rank = {tuned.lora_rank}, mode = {tuned.mode or 'not compared'}; {result.steps} "
+            f"gradient steps, of {result.grid_steps} for all combinations",
             highlight=False,
         )
     _print_notes(console, result.notes)

@@ -98,11 +98,13 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         ),
     ] = None,
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="MODE", help="Mode of requests that set none: base, rag, ttft, both or auto."
+            metavar="MODE",
+            help="Mode of requests that set none: base, rag, ttft, both or auto. Default: that of "
+            "--settings if `calibrate` compared the modes, else ttft.",
         ),
-    ] = "ttft",
+    ] = None,
     k: Annotated[
         int | None,
         typer.Option(
@@ -211,6 +213,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
+        mode = mode or (saved and saved.mode) or "ttft"
         served = ServingSettings(
             model=join_gguf_file(model, gguf_file),
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),

@@ -78,6 +78,8 @@ class Defaults:
         saved = read_settings(calibrated)
         selection = saved.selection(for_training=not retrieval_alone)
         chosen = asdict(selection)
+        if saved.mode == "both" and not retrieval_alone:
+            chosen["methods"] = (*general.methods, "both:sift")
         return replace(general, **chosen, finetune=saved.finetune_config(), modes=saved.modes)
 
 

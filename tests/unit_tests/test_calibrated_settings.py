@@ -20,6 +20,7 @@ from langchain_sift import (
     compare,
 )
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
+from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS, Defaults
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ SAVED = CalibratedSettings(
         protocol="document",
         seed=3,
         target_modules=("q_proj", "v_proj"),
+        mode="both",
     )
 )
 
@@ -77,6 +79,7 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
         ({"retrieval": {"k": 3}}, "retrieval with no fetch_k, noise_variance"),
         ({"fine_tuning": {**tuned, "kk": 3}}, "fine_tuning with unknown kk"),
         ({"fine_tuning": {**tuned, "learning_rate": "x"}}, "learning_rate must be"),
+        ({"fine_tuning": {**tuned, "mode": "boht"}}, "mode must be"),
         ({"fine_tuning": {**tuned, "selection": {}}}, "selection with no fetch_k"),
         ({"fine_tuning": {"model": "m"}}, "fine_tuning with no learning_rate"),
     ):
@@ -149,6 +152,12 @@ def test_a_model_from_settings_answers_as_one_with_the_same_fields(
     texts = [getattr(answer, "text", answer) for answer in answers]
     assert texts[0] == texts[1]
     assert model_class.from_settings(file).model == "org/name"
+
+
+def test_a_comparison_has_the_calibrated_mode_among_its_methods(file: Path) -> None:
+    assert Defaults.of(file, ["document"]).methods == (*DEFAULT_METHODS, "both:sift")
+    assert Defaults.of(file, ["retrieval"]).methods == RETRIEVAL_METHODS
+    assert Defaults.of(RETRIEVAL, ["qa"]).methods == DEFAULT_METHODS
 
 
 def test_explicit_arguments_of_a_comparison_take_precedence_over_settings(

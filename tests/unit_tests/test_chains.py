@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from langchain_classic.chains import create_retrieval_chain
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
@@ -41,7 +44,7 @@ class Runs(BaseCallbackHandler):
     """Record the parent of each run."""
 
     def __init__(self):
-        self.parents, self.retrieved, self.prompts = {}, [], []
+        self.parents, self.retrieved, self.prompts, self.steps = {}, [], [], []
 
     def on_chain_start(self, serialized, inputs, *, run_id, parent_run_id=None, **kwargs):
         self.parents[run_id] = parent_run_id
@@ -54,6 +57,9 @@ class Runs(BaseCallbackHandler):
 
     def on_llm_start(self, serialized, prompts, **kwargs):
         self.prompts.append(prompts[0])
+
+    def on_custom_event(self, name, data, *, run_id, **kwargs):
+        self.steps.append(data["document"])
 
 
 def test_the_base_model_answers_alone(llm, retriever):
@@ -133,6 +139,18 @@ def test_the_prompt_has_each_document_once(llm, retriever, mode):
     for document in found["context"]:
         assert runs.prompts[0].count(document.page_content) == 1
     assert runs.prompts[0].endswith(QUESTION)
+
+
+def test_a_teacher_does_not_answer_a_prompt_that_has_the_documents(llm):
+    learner = llm.model_copy(update={"finetune": replace(CONFIG, objective="distill")})
+    documents = [Document("A miller by the bridge sells bread."), Document("The river is cold.")]
+    steps = {}
+    for mode in ("ttft", "both"):
+        runs = Runs()
+        chain = create_ttft_chain(learner, RunnableLambda(lambda _: documents), mode=mode)
+        chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+        steps[mode] = len(runs.steps)
+    assert steps["both"] == steps["ttft"] - 8 > 0
 
 
 def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
@@ -16,13 +18,15 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
 from langchain_sift import FineTuneConfig, Limits
-from langchain_sift.calibration.conclusion import fewest_documents
-from langchain_sift.calibration.experiment import calibrate, documents_counts
+from langchain_sift.calibration.cross_validation import documents_counts
+from langchain_sift.calibration.experiment import calibrate
 from langchain_sift.calibration.halving import halve, percents_of
-from langchain_sift.calibration.held_out import hold_out
+from langchain_sift.calibration.held_out import hold_out, hold_out_questions
+from langchain_sift.calibration.standard_errors import first_sufficient
 from langchain_sift.calibration.surrogate import leave_one_out, promising
 from langchain_sift.calibration.trials import Setting, Trial, Trials
 from langchain_sift.comparison import Prompt
+from langchain_sift.config import MODES, OBJECTIVES
 from langchain_sift.errors import (
     ArgumentError,
     CorpusError,
@@ -36,7 +40,7 @@ from langchain_sift.selection.settings import KERNELS, Kernel
 from langchain_sift.ttft import Engine, LanguageModel, Request, Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -76,10 +80,10 @@ def test_the_fewest_documents_within_a_standard_error_of_the_best_are_chosen() -
     rng = np.random.default_rng(0)
     base = rng.normal(90, 5, (20, 1))
     noise = rng.normal(0, 0.1, (20, 4))
-    assert fewest_documents(base + [[10.0, 0.0, 0.0, 0.0]] + noise * [0, 1, 1, 1]) in {1, 2, 3}
+    assert first_sufficient(base + [[10.0, 0.0, 0.0, 0.0]] + noise * [0, 1, 1, 1]) in {1, 2, 3}
     slopes = np.array([[3.0, 2.0, 1.0, 0.0]])
-    assert fewest_documents(base + slopes + noise) == 3
-    assert fewest_documents(np.array([[90.0, 80.0, 85.0]])) == 1
+    assert first_sufficient(base + slopes + noise) == 3
+    assert first_sufficient(np.array([[90.0, 80.0, 85.0]])) == 1
 
 
 class _PromptWithChoices:
@@ -248,8 +252,9 @@ def test_within_minutes_all_settings_are_chosen_on_questions(
     tuned = calibration.settings.fine_tuning
     compared = {
         name: {point.value for point in calibration.others if point.name == name}
-        for name in ("steps_per_document", "target_modules", "lora_rank")
+        for name in ("objective", "steps_per_document", "target_modules", "lora_rank", "mode")
     }
+    assert compared["objective"] == {"text", "distill"}  # the texts hold no answers
     assert compared["steps_per_document"] == {"1", "2"}
     assert {"all-linear", "attention", "mlp"} < compared["target_modules"]
     assert compared["lora_rank"] == {"4", "16", "64"}
@@ -259,10 +264,79 @@ def test_within_minutes_all_settings_are_chosen_on_questions(
         tuned.lora_rank,
     )
     assert config.lora_alpha == 2 * config.lora_rank  # as in CONFIG
+    assert compared["mode"] == set(MODES)
+    assert tuned.mode in MODES
+    assert set(calibration.settings.modes.bins[0].figures) == set(MODES)
     assert tuned.protocol == "qa"
     assert calibration.held_out == calibration.chosen.prompts == 3
     with pytest.raises(ArgumentError, match="minutes=1e-09 is too short"):
         calibrate(store, **arguments, finetune=CONFIG, minutes=1e-9)
+
+
+@pytest.mark.parametrize("with_answers", [True, False])
+def test_an_objective_must_fit_all_documents(
+    with_answers: bool,  # noqa: FBT001
+    embeddings: HiddenStateEmbeddings,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    templated: Callable[[str], PreTrainedTokenizerFast],
+) -> None:
+    tokenizer = templated("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+    model = LanguageModel("tiny", tiny_model, tokenizer)
+    store = InMemoryVectorStore(embeddings)
+    rows = [json.dumps({"question": text[:20], "answer": text[20:]}) for text in texts[:12]]
+    store.add_texts(rows if with_answers else [*rows, "A plain text about the river."])
+    question = Prompt("q", "Where is the river?", answers=("in the valley",))
+    config = replace(CONFIG, max_length=64)
+    with closing(Engine(model, config)) as engine:
+        for held_out, is_question in (
+            (hold_out_questions(store, [question], model, fetch_k=13), True),
+            (hold_out(store, model, prompts=1, protocol="document", fetch_k=13, seed=0), False),
+        ):
+            trials = Trials(engine, held_out, (1, 13))
+            all_documents = tuple(range(len(held_out[0].documents)))
+            trials.documents = lambda *_, found=all_documents: found  # type: ignore[method-assign]
+            fitting = {
+                objective
+                for objective in OBJECTIVES
+                if trials.fits(Setting(0.1, replace(config, objective=objective)))
+            }
+            assert fitting == {"text", *(["answer"] * with_answers), *(["distill"] * is_question)}
+
+
+def test_rag_is_measured_with_the_documents_in_the_context(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    held_out = hold_out(store, model, prompts=2, protocol="continuation", fetch_k=9, seed=0)
+    with closing(Engine(model, CONFIG)) as engine:
+        trials = Trials(engine, held_out, (1, 2))
+        setting = Setting(0.1, replace(CONFIG, learning_rate=1e-2))
+        of_mode = {mode: replace(trials.trial(1, setting), mode=mode) for mode in MODES}
+        trials.run(of_mode.values())
+        percents = {mode: trials.percents(trial)[-1] for mode, trial in of_mode.items()}
+        no_rate = replace(of_mode["both"], config=replace(CONFIG, learning_rate=0.0))
+        trials.run([no_rate])
+    tokens = held_out[1].tokens
+    shown = dict.fromkeys(held_out[1].texts[n] for n in of_mode["rag"].documents)
+    cut = [tiny_tokenizer.decode(tiny_tokenizer.encode(t)[: CONFIG.max_length]) for t in shown]
+    before = tiny_tokenizer.encode("\n\n".join(cut) + "\n\n")
+    base, rag = (
+        _nats(tiny_model, [*tokens.start, *documents, *tokens.context], tokens.target)
+        for documents in ([], before)
+    )
+    assert percents["base"] == pytest.approx(100)
+    assert percents["rag"] == pytest.approx(100 * rag / base, rel=1e-4)
+    assert trials.percents(no_rate)[-1] == pytest.approx(percents["rag"], rel=1e-4)
+    assert len({round(value, 2) for value in percents.values()}) == 4
+
+
+def _nats(model: PreTrainedModel, context: list[int], target: Sequence[int]) -> float:
+    ids = torch.tensor([[*context, *target]])
+    with torch.no_grad():
+        log_p = model(ids).logits[0].log_softmax(-1)
+    rows = range(len(context) - 1, ids.shape[1] - 1)
+    return -sum(float(log_p[row, token]) for row, token in zip(rows, target, strict=True))
 
 
 @pytest.mark.parametrize("as_source", ["s{}".format, lambda n: [n], lambda n: {"file": [n]}])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_sift import FineTuneConfig
+from langchain_sift.calibration.mode_trials import measure_modes
 from langchain_sift.calibration.search import (
     TimeBudget,
     search_within_minutes,
@@ -52,6 +53,11 @@ class KnownTrials(Trials):
 
     decoder_layers = 6
 
+    fitting: tuple[str, ...] = ("text", "distill")
+
+    def fits(self, setting: Setting) -> bool:
+        return setting.config.objective in self.fitting
+
     def documents(self, prompt: int, noise_variance: float) -> tuple[int, ...]:
         return (prompt, NOISES.index(noise_variance))
 
@@ -59,7 +65,8 @@ class KnownTrials(Trials):
         for trial in trials:
             if not self.is_done(trial):
                 steps = self.counts[-1] * trial.config.steps_per_document
-                self._percents[trial] = np.full(3, self._percent(trial.prompt, trial))
+                counts = self.counts_of(trial.config)
+                self._percents[trial] = np.full(len(counts), self._percent(trial.prompt, trial))
                 self.steps += steps
                 self.seconds += steps * self._pace
                 self.now.now += steps * self._pace
@@ -75,12 +82,17 @@ def found_within(minutes: float, trials: KnownTrials) -> dict[str, Setting]:
 @given(
     rate=st.sampled_from([1e-3 / 16, 1e-3 / 4, *RATES, 16e-3]),
     noise=st.sampled_from(NOISES),
-    steps=st.sampled_from([1, 2]),
-    layers=st.sampled_from(LAYERS),
-    rank=st.sampled_from([16, 64]),
+    fields=st.fixed_dictionaries(
+        {
+            "objective": st.sampled_from(["text", "distill"]),
+            "steps_per_document": st.sampled_from([1, 2]),
+            "target_modules": st.sampled_from(LAYERS),
+            "lora_rank": st.sampled_from([16, 64]),
+        }
+    ),
 )
 def test_the_best_of_each_setting_is_found(
-    rate: float, noise: float, steps: int, layers: str, rank: int
+    rate: float, noise: float, fields: dict[str, object]
 ) -> None:
     def percent(prompt: int, trial: Trial) -> float:
         config = trial.config
@@ -89,19 +101,17 @@ def test_the_best_of_each_setting_is_found(
             + prompt
             + abs(np.log2(config.learning_rate / rate))
             + (trial.documents[1] != NOISES.index(noise))
-            + (config.steps_per_document != steps)
-            + (config.target_modules != layers)
-            + (config.lora_rank != rank)
+            + sum(getattr(config, name) != value for name, value in fields.items())
         )
 
-    found = list(found_within(60, KnownTrials(percent, 12, 0.01)).items())
-    name, best = found[-1]
-    assert name == "lora_rank"
+    found = found_within(60, KnownTrials(percent, 12, 0.01))
+    assert found.keys() == {"learning_rate", "noise_variance", *fields}
+    best = found["lora_rank"]  # the last choice
     assert best.config.learning_rate == pytest.approx(rate)
     assert best.noise_variance == noise
-    expected = replace(CONFIG, steps_per_document=steps, target_modules=layers, lora_rank=rank)
-    expected = replace(expected, lora_alpha=float(rank), learning_rate=best.config.learning_rate)
-    assert best.config == expected  # the scale of the update is the same at every rank
+    expected = replace(CONFIG, **fields, learning_rate=best.config.learning_rate)
+    # The scale of the update is the same at every rank.
+    assert best.config == replace(expected, lora_alpha=float(expected.lora_rank))
 
 
 @settings(max_examples=60)
@@ -121,6 +131,71 @@ def test_the_time_is_kept_up_to_what_was_begun(
         # Each choice measures each value at least once.
         assert trials.seconds <= 60 * minutes + one_of_each
         assert len(trials._percents) > len(NOISES)
+
+
+MODE_PERCENTS = {"base": 100.0, "rag": 80.0, "ttft": 90.0, "both": 70.0}
+STEPS = {"base": 0.1, "rag": 1, "ttft": 4, "both": 5}
+
+
+class ModeTrials(Trials):
+    """Trials of modes with known percentages and times."""
+
+    def __init__(self, percents: dict[str, float], prompts: int) -> None:
+        super().__init__(None, [KnownUncertainty(n / prompts) for n in range(prompts)], (1, 2, 4))
+        self._known = percents
+        setting = Setting(NOISES[0], CONFIG)
+        self.run([self.trial(prompt, setting) for prompt in range(prompts)])
+
+    def documents(self, *_: object) -> tuple[int, ...]:
+        return tuple(range(4))
+
+    def run(self, trials: Iterable[Trial]) -> None:
+        for trial in trials:
+            value = self._known[trial.mode] + (-1) ** trial.prompt
+            self._percents[trial] = np.full(3 if trial.mode == "ttft" else 1, value)
+            self.seconds += STEPS[trial.mode]
+
+
+class KnownUncertainty:
+    """A prompt with a known σ."""
+
+    def __init__(self, sigma: float) -> None:
+        self._sigma = sigma
+
+    def uncertainty(self, k: int, noise_variance: float) -> float:
+        assert (k, noise_variance) == (2, NOISES[0])
+        return self._sigma
+
+
+@pytest.mark.parametrize(
+    ("changes", "best"),
+    [
+        ({}, "both"),
+        ({"both": 80.0}, "rag"),  # as good, and slower
+        ({"rag": 101.0, "both": 95.0}, "ttft"),
+        (dict.fromkeys(MODE_PERCENTS, 100.0), "base"),
+    ],
+)
+def test_the_fastest_mode_that_is_as_good_as_the_best_is_recommended(
+    changes: dict[str, float], best: str
+) -> None:
+    percents = MODE_PERCENTS | changes
+    trials = ModeTrials(percents, 20)
+    setting = Setting(NOISES[0], CONFIG)
+    found = measure_modes(trials, setting, 2, steps=1000)
+    assert found is not None
+    assert found.best == best
+    assert {mode: of.mean() for mode, of in found.percents.items()} == pytest.approx(percents)
+    assert [found.seconds[mode] for mode in MODE_PERCENTS] == pytest.approx([0.1, 1, 4.1, 5])
+    table = found.table
+    assert [each.prompts for each in table.bins] == [7, 6, 7]
+    for each in table.bins:
+        gains = {mode: of.gain for mode, of in each.figures.items()}
+        assert gains == pytest.approx({m: 1 - of / 100 for m, of in percents.items()}, abs=0.01)
+    few = measure_modes(trials, setting, 2, steps=4 * 6)
+    assert few is not None
+    assert len(few.uncertainties) == 4
+    assert measure_modes(trials, setting, 2, steps=5) is None
 
 
 def test_a_longer_search_gains_at_most_the_upper_end_of_an_interval() -> None:

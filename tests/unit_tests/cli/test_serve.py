@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -176,7 +177,13 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     settings, _ = served(tiny_model_path, folder, *file)
     assert (settings.k, settings.fetch_k, settings.noise_variance) == (7, 50, 0.3)
     assert (settings.kernel, settings.length_scale) == ("linear", None)
+    assert settings.mode == "ttft"
+    for mode in ("rag", "both"):
+        saved = replace(saved, fine_tuning=replace(tuned, mode=mode))
+        saved.save(tmp_path / "settings.json", overwrite=True)
+        assert served(tiny_model_path, folder, *file)[0].mode == mode
     settings, _ = served(tiny_model_path, folder, *file, "--mode", "rag")
+    assert settings.mode == "rag"
     assert (settings.k, settings.kernel, settings.length_scale) == (3, "rbf", 0.4)
     assert settings.finetune == saved.finetune_config()
     settings, _ = served(tiny_model_path, folder, *file, "--k", 2, "--learning-rate", 0.5)
