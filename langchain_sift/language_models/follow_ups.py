@@ -11,13 +11,13 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig
-from langchain_sift.errors import ArgumentError, EngineOverloaded
+from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.turns import last_human_text
-from langchain_sift.ttft import Engine, GenerationTask, Request
+from langchain_sift.ttft import Engine, GenerationTask, Request, Ticket
 from langchain_sift.ttft.reasoning import ReasoningText
 from langchain_sift.ttft.texts import well_formed
 
@@ -46,29 +46,28 @@ class Rewrite:
     messages: Sequence[BaseMessage]
 
     def ask(self, engine: Engine, timeout: float | None, started: float) -> str:
-        """Return the rewritten question; the recent ones if the model has no room or no answer.
+        """Return the rewritten question; the recent ones if the model has no answer.
 
         Args:
-            engine: The engine.
+            engine: The engine, in which the caller has a reservation: this takes no further room.
             timeout: Seconds for the whole call. None means no limit.
             started: Their beginning, by `time.perf_counter`.
         """
-        request = self._request(engine)
-        try:
-            ticket = engine.submit(request, timeout=timeout, started=started)
-        except EngineOverloaded:
-            return recent_human_text(self.messages)
+        ticket = self._submit(engine, self._request(engine), timeout, started)
         return self._read([event for event in ticket if isinstance(event, str)])
 
     async def aask(self, engine: Engine, timeout: float | None, started: float) -> str:
         """Do the same without blocking the event loop."""
         loop = asyncio.get_running_loop()
         request = await loop.run_in_executor(EXECUTOR, self._request, engine)
-        try:
-            ticket = engine.submit(request, timeout=timeout, started=started)
-        except EngineOverloaded:
-            return recent_human_text(self.messages)
+        ticket = self._submit(engine, request, timeout, started)
         return self._read([event async for event in ticket if isinstance(event, str)])
+
+    def _submit(
+        self, engine: Engine, request: Request, timeout: float | None, started: float
+    ) -> Ticket:
+        within = engine.admission.within()
+        return engine.submit(request, reservation=within, timeout=timeout, started=started)
 
     def _request(self, engine: Engine) -> Request:
         tokenizer = engine.language_model.tokenizer

@@ -82,29 +82,32 @@ class AdmittedRequest:
         """
         self.view = view
         self.sessions = sessions
-        self._reservation: Reservation | None = reservation
+        self._reservation = reservation
+        self._is_begun = False
         self._on_end: Callable[[], None] | None = on_end
 
-    async def reserve(self, deadline: float) -> Reservation:
+    async def reserve(self, deadline: float, tokens: int = 0) -> Reservation:
         """Return room for one answer; the engine releases it when the answer is complete.
 
-        The first answer gets the reservation of the request; another waits for room.
+        One answer at a time has the place of the request; another waits for room. Only the first
+        answer is refused at once.
 
         Args:
             deadline: By `time.perf_counter`.
+            tokens: Maximum number of tokens to train on.
 
         Raises:
-            EngineOverloaded: If there is no room before the deadline.
+            EngineOverloaded: If there is no room for the first, or for another before the deadline.
         """
-        reservation, self._reservation = self._reservation, None
-        while reservation is None:
+        admission = self.view.chat.engine.admission
+        is_first, self._is_begun = not self._is_begun, True
+        while True:
             try:
-                reservation = self.view.chat.engine.admission.admit(0)
+                return admission.admit(tokens, part_of=self._reservation)
             except EngineOverloaded:
-                if time.perf_counter() >= deadline:
+                if is_first or time.perf_counter() >= deadline:
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
-        return reservation
 
     def session(self, session_id: str | None) -> CallSession:
         """Return the session of a call.
@@ -128,9 +131,8 @@ class AdmittedRequest:
         return CallSession(sessions, tenant, session)
 
     def end(self) -> None:
-        """Release the reservation, unless it was taken; further calls do nothing."""
-        if self._reservation is not None:
-            self._reservation.release()
+        """Release the reservation; answers in progress keep theirs. Further calls do nothing."""
+        self._reservation.release()
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end()

@@ -29,6 +29,7 @@ from langchain_sift.serving.chunks import ChoiceEnd
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.responses import Chunk, TTFTRecord
 from langchain_sift.serving.streams import Merged
+from langchain_sift.ttft.model.tokens import max_training_tokens
 
 Prompt = TypeVar("Prompt")
 Answer = TypeVar("Answer")
@@ -71,13 +72,23 @@ class Call:
         source = self.source if is_first else self._source_of_others()
         if number == 0 and (self.count > 1 or self.session.is_new):
             source = {**source, "kept": self.kept}
-        reservation = await self.admitted.reserve(self.deadline)
+        tokens = self._most_training_tokens(source)
+        reservation = await self.admitted.reserve(self.deadline, tokens)
         return self.settings.call_arguments(
             source,
             number=number,
             reservation=reservation,
             timeout=round(self.deadline - time.perf_counter(), 3),
         )
+
+    def _most_training_tokens(self, source: Mapping[str, Any]) -> int:
+        """Return an upper bound of the tokens to train on."""
+        if "adapter" in source:
+            return 0
+        documents = source.get("documents")
+        count = self.settings.retriever.k or 0 if documents is None else len(documents)
+        options = self.settings.fine_tuning.model_dump(exclude_none=True)
+        return max_training_tokens(count, replace(self.admitted.view.chat.finetune, **options))
 
     def _source_of_others(self) -> Mapping[str, object]:
         context = {"context": self.source["context"]} if "context" in self.source else {}

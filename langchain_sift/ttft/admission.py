@@ -29,43 +29,64 @@ class Admission:
         with self._lock:
             return sum(self.reserved.values())
 
-    def admit(self, tokens: int) -> Reservation:
-        """Reserve room for one request.
+    @property
+    def requests(self) -> int:
+        """Number of places that are taken; the first part of a request has the request's place."""
+        with self._lock:
+            wholes = {part.whole for part in self.reserved}
+            return sum(part not in wholes for part in self.reserved)
+
+    def admit(self, tokens: int, *, part_of: Reservation | None = None) -> Reservation:
+        """Reserve room for one request, or for one of several parts of a request.
+
+        One part at a time has the place of its request. Further parts leave half of all places to
+        other requests, so that a request with many parts does not shut them out.
 
         Args:
-            tokens: Maximum number of tokens that the request will train on.
+            tokens: Maximum number of tokens that it will train on.
+            part_of: The reservation of the whole request. None means a request of its own.
 
         Raises:
             EngineOverloaded: If a limit is reached. Nothing was reserved.
         """
-        reservation = Reservation(self)
+        reservation = Reservation(self, part_of)
         with self._lock:
-            requests = len(self.reserved)
-            if requests >= self._limits.max_requests:
-                raise EngineOverloaded(
-                    f"{requests} requests are admitted, as many as max_requests allows: "
-                    "try again later, or raise Limits.max_requests"
-                )
-            self._check(tokens, others=requests > 0)
-            self.reserved[reservation] = tokens
+            most = self._limits.max_requests
+            if part_of is not None and any(part.whole is part_of for part in self.reserved):
+                most -= most // 2
+            others = self.requests
+            self.reserved[reservation] = 0
+            try:
+                if self.requests > max(others, most):
+                    raise EngineOverloaded(
+                        f"{others} requests are admitted, and max_requests allows "
+                        f"{self._limits.max_requests}: try again later, or raise "
+                        "Limits.max_requests"
+                    )
+                reservation.resize(tokens)
+            except EngineOverloaded:
+                reservation.release()
+                raise
         return reservation
 
-    def _check(self, tokens: int, *, others: bool) -> None:
-        # A request larger than the limit is admitted if it is the only one.
-        if others and self.tokens + tokens > self._limits.max_tokens:
-            raise EngineOverloaded(
-                f"{self.tokens} training tokens are admitted, and {tokens} more would exceed "
-                f"max_tokens ({self._limits.max_tokens}): try again later, train on less, or "
-                "raise Limits.max_tokens"
-            )
+    def within(self) -> Reservation:
+        """Return a reservation without a place, for a small step of a request that has one."""
+        return Reservation(self)
 
 
 class Reservation:
     """Room for one request, until it is released. Releasing it twice does no harm."""
 
-    def __init__(self, admission: Admission) -> None:
-        """Belong to an admission, which counts the reservation."""
+    def __init__(self, admission: Admission, whole: Reservation | None = None) -> None:
+        """Belong to an admission, which counts the reservation.
+
+        Args:
+            admission: The admission.
+            whole: The reservation of the request of which this is a part. None means no part.
+        """
         self._admission = admission
+        self.whole = whole
+        """The reservation of the request of which this is a part."""
 
     def resize(self, tokens: int) -> None:
         """Change the number of training tokens that are reserved.
@@ -77,9 +98,14 @@ class Reservation:
         with admission._lock:
             if self not in admission.reserved:
                 return
-            more = tokens - admission.reserved[self]
-            if more > 0:
-                admission._check(more, others=len(admission.reserved) > 1)
+            others, most = admission.tokens - admission.reserved[self], admission._limits.max_tokens
+            # A request larger than the limit is admitted if no other trains.
+            if tokens > admission.reserved[self] and others and others + tokens > most:
+                raise EngineOverloaded(
+                    f"{others} training tokens of other requests are admitted, and {tokens} more "
+                    f"would exceed max_tokens ({most}): try again later, train on less, or raise "
+                    "Limits.max_tokens"
+                )
             admission.reserved[self] = tokens
 
     def release(self) -> None:

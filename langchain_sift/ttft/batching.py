@@ -143,7 +143,7 @@ class Batcher:
     def _gather(self) -> None:
         """Wait for other admitted requests; a request that is alone does not wait."""
         until = time.perf_counter() + self._limits.gather_seconds
-        while len(self._queue) < min(self._limits.max_batch_size, len(self._admission.reserved)):
+        while len(self._queue) < min(self._limits.max_batch_size, self._admission.requests):
             left = until - time.perf_counter()
             if left <= 0 or self._closed:
                 return

@@ -256,7 +256,7 @@ class Engine:
     def status(self) -> EngineStatus:
         """Return the current load and the number of quarantines."""
         return EngineStatus(
-            admitted=len(self.admission.reserved),
+            admitted=self.admission.requests,
             admitted_tokens=self.admission.tokens,
             waiting=self._batcher.waiting,
             at_work=self._batcher.at_work,

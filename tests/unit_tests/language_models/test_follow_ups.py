@@ -95,14 +95,14 @@ async def test_the_rewriting_is_prepared_outside_the_event_loop(
     assert threads[0] is not threading.current_thread()
 
 
-def test_without_room_for_the_rewriting_the_turns_are_the_query(
-    chat: ChatTestTimeFineTuned,
-) -> None:
+async def test_the_rewriting_takes_no_further_room(chat: ChatTestTimeFineTuned) -> None:
     retriever = Recorder(queries=[])
     update = {"retriever": retriever, "retrieval_query": "rewrite"}
     asked = chat.model_copy(update={**update, "limits": Limits(max_requests=1)})
     asked.invoke(CONVERSATION)
-    assert retriever.queries == [recent_human_text(CONVERSATION)]
+    await asked.ainvoke(CONVERSATION)
+    assert retriever.queries == [REWRITTEN, REWRITTEN]
+    assert asked.engine.status().admitted == 0
 
 
 def test_an_unknown_form_is_refused() -> None:

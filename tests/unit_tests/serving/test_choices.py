@@ -18,7 +18,8 @@ SAMPLED = {"temperature": 1.2, "seed": 5, "max_tokens": 5}
 
 @pytest.fixture(scope="module")
 def service(new_service) -> Service:
-    return new_service(limits=Limits(max_batch_size=1, max_requests=3))
+    # No two prompts have room to train at once.
+    return new_service(limits=Limits(max_batch_size=1, max_requests=3, max_tokens=1))
 
 
 def body_for(route, question=QUESTIONS[0], **more):
@@ -102,6 +103,41 @@ async def test_several_prompts_are_answered_as_each_alone(client, service):
     assert joined(events, text_of) == texts_of(whole)
     assert events[-1]["usage"] == whole["usage"]
     assert len(events[-1]["ttft"]) == 3
+    assert service.engine.status().admitted == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_several_prompts_leave_room_to_other_requests(
+    new_service, connect, monkeypatch, streamed
+):
+    service = new_service(limits=Limits(max_requests=4), mode="base")
+    admission, taken = service.engine.admission, []
+    admit = admission.admit
+
+    def watch(tokens, **part):
+        """Reserve room, and note how many places are taken."""
+        reservation = admit(tokens, **part)
+        taken.append(admission.requests)
+        return reservation
+
+    monkeypatch.setattr(admission, "admit", watch)
+    client = await connect(service)
+    body = body_for(TEXT, ["The river"] * 8, n=2, max_tokens=1, stream=streamed)
+    response = await client.post(TEXT, json=body)
+    assert response.status_code == 200, response.text
+    assert len(taken) == 1 + 16
+    assert max(taken) == 2
+
+
+@pytest.mark.slow
+async def test_a_conversation_needs_one_place_only(new_service, connect):
+    service = new_service(limits=Limits(max_requests=1), retrieval_query="rewrite")
+    client = await connect(service)
+    turns = [("user", "The river"), ("assistant", "flows"), ("user", "And where?")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    for mode in ("ttft", "both"):
+        await complete(client, CHAT, messages=messages, n=2, ttft={"mode": mode, "k": 1})
     assert service.engine.status().admitted == 0
 
 

@@ -81,8 +81,8 @@ async def wait_until(condition):
 async def test_further_answers_wait_within_a_tenant_s_limit(service, connect, monkeypatch, stream):
     at_once, admit = [], service.engine.admission.admit
 
-    def watch(tokens):
-        reservation = admit(tokens)
+    def watch(tokens, **part):
+        reservation = admit(tokens, **part)
         at_once.append(service.engine.status().admitted)
         return reservation
 
