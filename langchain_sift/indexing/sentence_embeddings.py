@@ -113,13 +113,16 @@ def is_sentence_transformer(name: str) -> bool:
     require("ttft", "huggingface_hub")
     from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
 
+    from langchain_sift.ttft.model.hub import why_unreachable
+
+    unreachable = why_unreachable()
     try:
-        hf_hub_download(name, _MODULES)
+        hf_hub_download(name, _MODULES, local_files_only=unreachable is not None)
     except (errors.RemoteEntryNotFoundError, errors.RepositoryNotFoundError, ValueError):
         return False  # whoever loads the model reports why it is not there
     except Exception as error:
         if constants.HF_HUB_OFFLINE or try_to_load_from_cache(name, "config.json"):
             return False
-        reason = str(error).strip().partition("\n")[0]
+        reason = unreachable or str(error).strip().partition("\n")[0]
         raise ModelLoadError(f"cannot ask the hub for the model {name!r}: {reason}") from error
     return True

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HFValidationError
 
 from langchain_sift.errors import ModelLoadError
 from langchain_sift.ttft.model.adapters import ADAPTER_WEIGHTS
+from langchain_sift.ttft.model.hub import why_unreachable
 from langchain_sift.ttft.model.names import ModelName
 
 # Files to download from the hub: no pickles, no code, and no weights in a second format.
@@ -48,13 +49,23 @@ def _local_folder(name: ModelName, revision: str | None) -> str:
     if Path(place).is_absolute() or place.startswith("."):
         raise ModelLoadError("there is no such folder")
     files = list(_FILES) if name.gguf_file is None else [glob.escape(name.gguf_file)]
+    unreachable = why_unreachable()
     try:
-        return snapshot_download(place, revision=revision, allow_patterns=files)
+        return snapshot_download(
+            place,
+            revision=revision,
+            allow_patterns=files,
+            local_files_only=unreachable is not None,
+        )
     except HFValidationError as error:
         raise ModelLoadError(
             "there is no such folder here, and no model on the hub can have this name"
         ) from error
     except Exception as error:  # of many kinds: no network, no such model, a token is required
+        if unreachable is not None:
+            raise ModelLoadError(
+                f"there is no such folder here, nor in the hub's cache, and {unreachable}"
+            ) from error
         reason = str(error).strip().partition("\n")[0]
         raise ModelLoadError(
             "there is no such folder here, and the download from the hub failed: "
@@ -86,7 +97,10 @@ def sentence_transformer_folder(name: str) -> Path:
     folder = Path(name)
     if not folder.is_dir():
         found = snapshot_download(
-            name, allow_patterns=[*_MODULE_FILES], ignore_patterns=[*_OTHER_FORMATS]
+            name,
+            allow_patterns=[*_MODULE_FILES],
+            ignore_patterns=[*_OTHER_FORMATS],
+            local_files_only=why_unreachable() is not None,
         )
         folder = Path(found)
     for pickle in folder.rglob("*.bin"):
