@@ -168,7 +168,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         list[str] | None,
         typer.Option(
             metavar="NAME=N",
-            help='Highest value of an option in "ttft" of a request, such as k=50. Repeatable.',
+            help='Highest value of an option in "ttft" of a request, such as k=50, or of '
+            "max_tokens, n or prompts (in a list). Repeatable.",
         ),
     ] = None,
     max_sessions: Annotated[

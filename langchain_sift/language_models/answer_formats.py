@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,9 @@ _SPACING = {
     "item_separator": ", ",
     "key_separator": ": ",
 }
+_MOST_CHARACTERS = 200_000  # of a schema, as JSON
 _MESSAGE = 300  # characters of llguidance's message, which may repeat a value of the schema
-_UNKNOWN_FORMAT = re.compile(r"Unknown format: (\S+)")
+_UNKNOWN_FORMAT = "Unknown format: "
 # Keywords whose values hold schemas by name, and as a value or list.
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 _NESTED = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties")
@@ -97,7 +97,8 @@ def supported_schema(schema: JSONSchema) -> dict[str, Any]:
     strings that llguidance does not know are not enforced, as JSON Schema allows.
 
     Raises:
-        ArgumentError: If no decoder supports the schema; the message names the keyword.
+        ArgumentError: If no decoder supports the schema; the message names the keyword. If it is
+            larger than 200,000 characters.
     """
     try:
         supported = _supported(_json(schema))
@@ -108,9 +109,15 @@ def supported_schema(schema: JSONSchema) -> dict[str, Any]:
 
 def _json(schema: JSONSchema) -> str:
     try:
-        return json.dumps(schema, allow_nan=False)
+        text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"the schema of the answer is no JSON: {error}") from error
+    if len(text) > _MOST_CHARACTERS:
+        raise ArgumentError(
+            f"the schema of the answer has {len(text):,} characters, more than "
+            f"{_MOST_CHARACTERS:,}: shorten it, or ask for its parts one by one"
+        )
+    return text
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,9 +125,8 @@ def _supported(text: str) -> str:
     schema = json.loads(text)
     for candidate in (_closed(schema), schema):
         problem, known = _problem(candidate), candidate
-        # An unknown format is an annotation.
-        while problem and (unknown := _UNKNOWN_FORMAT.search(problem)):
-            known = _without_format(known, unknown[1])
+        if _UNKNOWN_FORMAT in problem:
+            known = _without_unknown_formats(candidate)
             problem = _problem(known)
         if not problem:
             return json.dumps(known)
@@ -170,14 +176,22 @@ def _close(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "additionalProperties": False}
 
 
-def _without_format(schema: Any, name: str) -> Any:
+def _without_unknown_formats(schema: Any) -> Any:
+    """Return a schema without the formats that llguidance does not know: they are annotations."""
+
     def drop(part: dict[str, Any]) -> dict[str, Any]:
-        """Return a schema without the format."""
-        if part.get("format") != name:
+        """Return a schema without its format, if that is unknown."""
+        name = part.get("format")
+        if not isinstance(name, str) or _is_known_format(name):
             return part
         return {key: value for key, value in part.items() if key != "format"}
 
     return _map_schemas(schema, drop)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_known_format(name: str) -> bool:
+    return _UNKNOWN_FORMAT not in _problem({"type": "string", "format": name})
 
 
 def _map_schemas(schema: Any, change: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from http import HTTPStatus
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
@@ -24,7 +25,6 @@ from langchain_sift.serving.error_responses import (
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.middleware import log_failure
 from langchain_sift.serving.options import TTFTOptions
-from langchain_sift.serving.request_parts import StreamOptions
 from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
 from langchain_sift.serving.response_objects import ResponseObject
 from langchain_sift.serving.response_requests import ResponseRequest
@@ -33,6 +33,10 @@ from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ErrorResponses
 from langchain_sift.serving.streams import ServerEvent, event_stream
 from langchain_sift.serving.text_embeddings import EmbeddingList, EmbeddingRequest, embed
+
+Body = TypeVar("Body", ChatCompletionRequest, CompletionRequest)
+Whole = Callable[[Body, AdmittedRequest], Awaitable[BaseModel]]
+Streamed = Callable[[Body, AdmittedRequest], Awaitable[AsyncGenerator[Chunk]]]
 
 _EVENT = {
     "type": "object",
@@ -61,29 +65,38 @@ def add_answer_routes(
         },
     }
 
-    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
-    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
-        """Continue a conversation."""
+    async def answer(
+        body: Body, request: Request, whole: Whole[Body], stream: Streamed[Body]
+    ) -> Response:
+        """Return the response to a chat or a text, with the functions that answer it."""
         admitted = _admitted_request(request, body.model, service)
         with client_timeout(body.ttft):
             if body.stream:
-                return await _stream_response(
-                    service, _chunks(completions.chat_stream(body, admitted)), body.ttft
-                )
-            return json_response(await completions.chat(body, admitted))
+                events = _chunks(await stream(body, admitted))
+                return await _stream_response(service, events, body.ttft)
+            return json_response(await whole(body, admitted))
+
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=responses)
+    async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+        """Continue a conversation."""
+        return await answer(body, request, completions.chat, completions.chat_stream)
 
     @app.post("/v1/completions", response_model=Completion, responses=responses)
     async def text_completions(body: CompletionRequest, request: Request) -> Response:
         """Continue a text."""
+        return await answer(body, request, completions.text, completions.text_stream)
+
+    @app.post("/v1/responses", responses=responses)
+    async def create_response(body: ResponseRequest, request: Request) -> Response:
+        """Continue a conversation, by OpenAI's newer API; the server keeps no conversation."""
         admitted = _admitted_request(request, body.model, service)
+        chat, built = body.chat(), ResponseObject(body)
         with client_timeout(body.ttft):
             if body.stream:
-                return await _stream_response(
-                    service, _chunks(completions.text_stream(body, admitted)), body.ttft
-                )
-            return json_response(await completions.text(body, admitted))
-
-    _add_response_route(app, service, completions, responses)
+                events = built.events(await completions.chat_stream(chat, admitted))
+                return await _stream_response(service, events, body.ttft, built.failed)
+            whole = built.whole(await completions.chat(chat, admitted))
+        return Response(to_json(whole, inf_nan_mode="null"), media_type="application/json")
 
     @app.post("/v1/embeddings", response_model=EmbeddingList, responses=errors)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
@@ -92,33 +105,15 @@ def add_answer_routes(
         return json_response(await embed(body, admitted.view, service.settings.timeout))
 
 
-def _add_response_route(
-    app: FastAPI, service: Service, completions: Completions, responses: ErrorResponses
-) -> None:
-    @app.post("/v1/responses", responses=responses)
-    async def create_response(body: ResponseRequest, request: Request) -> Response:
-        """Continue a conversation, by OpenAI's newer API; the server keeps no conversation."""
-        admitted = _admitted_request(request, body.model, service)
-        chat, built = body.chat(), ResponseObject(body)
-        with client_timeout(body.ttft):
-            if body.stream:
-                options = StreamOptions(include_usage=True)
-                chat = chat.model_copy(update={"stream": True, "stream_options": options})
-                events = built.events(completions.chat_stream(chat, admitted))
-                return await _stream_response(service, events, body.ttft, built.error)
-            whole = built.whole(await completions.chat(chat, admitted))
-        return Response(to_json(whole, inf_nan_mode="null"), media_type="application/json")
-
-
-def _error_event(failure: Failure) -> ServerEvent:
-    return ServerEvent(failure.body())
+def _error_event(failure: Failure) -> list[ServerEvent]:
+    return [ServerEvent(failure.body())]
 
 
 async def _stream_response(
     service: Service,
     events: AsyncGenerator[ServerEvent],
     options: TTFTOptions | None,
-    on_error: Callable[[Failure], ServerEvent] = _error_event,
+    on_error: Callable[[Failure], Sequence[ServerEvent]] = _error_event,
 ) -> Response:
     """Return the response with a stream of events."""
     settings = service.settings

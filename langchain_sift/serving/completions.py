@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from langchain_core.outputs import Generation
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import Runnable
 
+from langchain_sift.language_models.answer_formats import read_response_format
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.serving.admitted import AdmittedRequest
@@ -60,7 +62,7 @@ class Completions:
 
     async def chat(self, body: ChatCompletionRequest, admitted: AdmittedRequest) -> ChatCompletion:
         """Continue a conversation."""
-        model, messages = self._chat_model(body, admitted)
+        model, messages = await self._chat_model(body, admitted)
 
         async def answer(prompt: list[BaseMessage], arguments: Mapping[str, Any]) -> AIMessage:
             """Return one answer."""
@@ -103,7 +105,7 @@ class Completions:
             return generation
 
         prepare = functools.partial(self._prepare_text, body, admitted)
-        prompts = text_inputs(body, llm)
+        prompts = await asyncio.to_thread(text_inputs, body, llm)
         found = await all_answers(prompts, prepare, answer, self._at_once(admitted))
         choices: list[TextChoice] = []
         usages, records = [], []
@@ -131,11 +133,11 @@ class Completions:
             ttft=records[0] if len(records) == 1 else records,
         )
 
-    def chat_stream(
+    async def chat_stream(
         self, body: ChatCompletionRequest, admitted: AdmittedRequest
     ) -> AsyncGenerator[Chunk]:
-        """Continue a conversation in chunks; the first follows the fine-tuning."""
-        model, messages = self._chat_model(body, admitted)
+        """Return the chunks of a continued conversation; the first follows the fine-tuning."""
+        model, messages = await self._chat_model(body, admitted)
         prepare = functools.partial(self._prepare_chat, body, admitted)
         stream = ChunkStream(body, "chat.completion.chunk", "chatcmpl")
         pieces = functools.partial(chat_pieces, body, model, stream)
@@ -143,28 +145,33 @@ class Completions:
             body, stream, [messages], prepare, pieces, at_once=self._at_once(admitted)
         )
 
-    def text_stream(
+    async def text_stream(
         self, body: CompletionRequest, admitted: AdmittedRequest
     ) -> AsyncGenerator[Chunk]:
-        """Continue texts in chunks."""
+        """Return the chunks of continued texts."""
         prepare = functools.partial(self._prepare_text, body, admitted)
         stream = ChunkStream(body, "text_completion", "cmpl")
         pieces = functools.partial(text_pieces, admitted.view.llm, stream)
-        prompts = text_inputs(body, admitted.view.llm)
+        prompts = await asyncio.to_thread(text_inputs, body, admitted.view.llm)
         return self._stream(body, stream, prompts, prepare, pieces, at_once=self._at_once(admitted))
 
-    def _chat_model(
+    async def _chat_model(
         self, body: ChatCompletionRequest, admitted: AdmittedRequest
     ) -> tuple[ChatModel, list[BaseMessage]]:
-        """Return the model with what the request binds to it, and the messages."""
+        """Return the model with what the request binds to it, and the messages.
+
+        Schemas are read outside the event loop. They are then known when the model is called.
+        """
         messages = to_langchain(body.messages)
         tools, choice = bound_tools(body)
         model: ChatModel = admitted.view.chat
         if tools:
-            model = admitted.view.chat.bind_tools(tools, tool_choice=choice)
+            bind = functools.partial(admitted.view.chat.bind_tools, tools, tool_choice=choice)
+            model = await asyncio.to_thread(bind)
         bound: dict[str, object] = {}
         if body.response_format is not None:
             asked = body.response_format.model_dump(by_alias=True, exclude_none=True)
+            await asyncio.to_thread(read_response_format, asked)
             bound["response_format"] = asked
         if body.logprobs:
             bound |= {"logprobs": True, "top_logprobs": body.top_logprobs or 0}

@@ -28,6 +28,10 @@ from langchain_sift.errors import (
 )
 
 _RETRY_STORE_SECONDS = 2
+_NO_ROUTE = (
+    "there is no such route: set the base URL to one that ends in /v1; below it are "
+    "chat/completions, completions, responses, embeddings, models and ttft/sessions"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +161,14 @@ def _http_failure(error: HTTPException) -> Failure:
         HTTPStatus.NOT_FOUND: "not_found",
         HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     }
+    message = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:  # raised only if no route matches
+        message = _NO_ROUTE
+    elif error.headers and "Allow" in error.headers:
+        message = f"this route takes {error.headers['Allow']} only"
     return Failure(
         error.status_code,
-        str(error.detail),
+        message,
         codes.get(HTTPStatus(error.status_code)),
         headers=dict(error.headers or {}),
     )

@@ -159,13 +159,21 @@ class TTFTOptions(LearningOptions):
         return self
 
 
-CEILINGS = tuple(
-    name for name in LearningOptions.model_fields if name not in {"kernel", "filter", "objective"}
+CEILINGS = (
+    *(
+        name
+        for name in LearningOptions.model_fields
+        if name not in {"kernel", "filter", "objective"}
+    ),
+    "max_tokens",
+    "n",
+    "prompts",
 )
-"""Options that are numbers."""
+"""Options that are numbers; "prompts" is the number of prompts in a list."""
 
 _MOST_CONDITIONS, _MOST_VALUES, _DEEPEST = 500, 10_000, 32  # of a filter
 _COUNTS = {"k", "fetch_k", "steps_per_document", "max_documents", "max_train_tokens"}
+_COUNTS |= {"max_tokens", "n", "prompts"}
 
 
 def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, float | None]) -> None:

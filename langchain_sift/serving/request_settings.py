@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -66,11 +67,12 @@ class RequestSettings:
             retriever: The retriever of the request's tenant.
         """
         options = body.ttft or TTFTOptions()
+        _check_ceilings({"n": body.n, "prompts": _prompts(body)}, server.ceilings)
         return replace(
             cls.of_learning(options, server, retriever),
             mode=options.mode or _default_mode(options.session, server.mode),
             session=options.session,
-            generation=_generation(body),
+            generation=_with_most_tokens(_generation(body), server),
         )
 
     @classmethod
@@ -78,7 +80,8 @@ class RequestSettings:
         cls, options: LearningOptions, server: ServingSettings, retriever: SIFTRetriever
     ) -> Self:
         """Return the settings of a training without an answer; the arguments are those of `of`."""
-        _check_ceilings(options, server.ceilings)
+        asked = options.model_dump(include={*server.ceilings}, exclude_none=True)
+        _check_ceilings({f"ttft.{name}": value for name, value in asked.items()}, server.ceilings)
         most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
         return cls(
             mode="ttft",
@@ -126,13 +129,27 @@ def _default_mode(session: str | None, mode: str) -> str:
     return "ttft"  # the answer of a session costs no retrieval
 
 
-def _check_ceilings(options: LearningOptions, ceilings: Mapping[str, float]) -> None:
-    """Reject an option that is above its ceiling."""
-    for name, most in ceilings.items():
-        if (getattr(options, name) or 0) > most:
-            message = f"ttft.{name}: this server allows at most {most:g}"
-            failure = Failure(HTTPStatus.BAD_REQUEST, message, "invalid_value", f"ttft.{name}")
+def _check_ceilings(asked: Mapping[str, float | None], ceilings: Mapping[str, float]) -> None:
+    """Reject a value that is above its ceiling; names are those of fields of the body."""
+    for name, value in asked.items():
+        most = ceilings.get(name.removeprefix("ttft."), math.inf)
+        if value is not None and value > most:
+            message = f"{name}: this server allows at most {most:g}"
+            failure = Failure(HTTPStatus.BAD_REQUEST, message, "invalid_value", name)
             raise RequestRejected(failure)
+
+
+def _prompts(body: ChatCompletionRequest | CompletionRequest) -> int:
+    return len(body.prompts) if isinstance(body, CompletionRequest) else 1
+
+
+def _with_most_tokens(
+    generation: Mapping[str, object], server: ServingSettings
+) -> Mapping[str, object]:
+    """Return the settings of an answer, with `max_tokens` of at most its ceiling."""
+    most = server.ceilings.get("max_tokens")
+    asked: Any = generation.get("max_tokens", server.max_tokens)
+    return generation if most is None else {**generation, "max_tokens": min(asked, int(most))}
 
 
 def _generation(body: ChatCompletionRequest | CompletionRequest) -> Mapping[str, object]:

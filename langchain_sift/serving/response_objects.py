@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any
 
 from pydantic_core import to_json
@@ -87,14 +88,11 @@ class ResponseObject:
 
     async def events(self, chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[ServerEvent]:
         """Convert the chunks of a chat, whose usage is included."""
-        begun = False
         reason: str | None = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                if not begun:
-                    begun = True
-                    yield self._event("response.created", response=self._state(None))
-                    yield self._event("response.in_progress", response=self._state(None))
+                for event in self._begin():
+                    yield event
                 for choice in chunk["choices"]:
                     for event in self._from_delta(choice["delta"], choice["logprobs"]):
                         yield event
@@ -104,6 +102,12 @@ class ResponseObject:
                         yield event
                     state: Any = self._state(reason, chunk["usage"], chunk["ttft"])  # type: ignore[arg-type]
                     yield self._event(f"response.{state['status']}", response=state)
+
+    def _begin(self) -> Iterator[ServerEvent]:
+        """Begin the response, unless it has begun."""
+        if self._number < 0:
+            yield self._event("response.created", response=self._state(None))
+            yield self._event("response.in_progress", response=self._state(None))
 
     def _from_delta(
         self, delta: Mapping[str, Any], logprobs: Mapping[str, Any] | None
@@ -179,10 +183,21 @@ class ResponseObject:
         data = {"type": kind, "sequence_number": self._number, **fields}
         return ServerEvent(to_json(data, inf_nan_mode="null"), kind)
 
-    def error(self, failure: Failure) -> ServerEvent:
-        """Return the last event of a response that failed."""
-        fields = {"code": failure.code, "message": failure.message, "param": failure.param}
-        return self._event("error", **fields)
+    def failed(self, failure: Failure) -> list[ServerEvent]:
+        """Return the last events of a response that failed, which may not have begun."""
+        codes = {
+            HTTPStatus.BAD_REQUEST: "invalid_prompt",
+            HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
+        }
+        error = {
+            "code": codes.get(HTTPStatus(failure.status), "server_error"),  # OpenAI's names
+            "message": failure.message,
+            "type": failure.code,
+            "param": failure.param,
+        }
+        begun = [*self._begin()]
+        state = {**self._state(None), "status": "failed", "error": error}
+        return [*begun, self._event("response.failed", response=state)]
 
 
 def _message(text: str, logprobs: list[Any]) -> Item:

@@ -200,6 +200,8 @@ class ResponseRequest(Strict):
             "response_format": _chat_format(self.text),
             "reasoning_effort": None if self.reasoning is None else self.reasoning.effort,
             "ttft": self.ttft,
+            "stream": self.stream,
+            "stream_options": {"include_usage": True} if self.stream else None,
         }
         if self.top_logprobs is not None or _LOGPROBS in (self.include or ()):
             fields |= {"logprobs": True, "top_logprobs": self.top_logprobs}

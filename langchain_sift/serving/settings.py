@@ -131,7 +131,8 @@ class ServingSettings:
     and "null" pages without an origin, such as local files; both require tokens."""
 
     ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Highest values that a request may set in `ttft`, by name, such as {"k": 50}. The timeout and
+    """Highest values that a request may set in `ttft`, by name, such as {"k": 50}, and of
+    "max_tokens", "n" and "prompts", the number of prompts in a list. `max_tokens`, the timeout and
     the limits of training never exceed their ceilings, even if the request does not set them. The
     server's own values of other options must not exceed theirs."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -102,18 +102,18 @@ async def event_stream(
     *,
     status_seconds: float,
     comment_seconds: float,
-    on_error: Callable[[Exception], ServerEvent],
+    on_error: Callable[[Exception], Sequence[ServerEvent]],
 ) -> EventStream:
     """Return the response with the events of a source.
 
     An error of the first moment is raised, for a status of its own. Then the headers are sent, and
-    a later error is the last event.
+    the events of a later error are the last.
 
     Args:
         source: The events.
         status_seconds: Seconds to wait for the first event or an error before the headers.
         comment_seconds: Seconds without an event after which a comment is sent.
-        on_error: Returns the event of an error.
+        on_error: Returns the events of an error.
     """
     events: Merged[ServerEvent] = Merged()
     events.add(source)
@@ -133,7 +133,7 @@ class EventStream(StreamingResponse):
         events: Merged[ServerEvent],
         first: ServerEvent | None,
         comment_seconds: float,
-        on_error: Callable[[Exception], ServerEvent],
+        on_error: Callable[[Exception], Sequence[ServerEvent]],
     ) -> None:
         """Prepare a response; see `event_stream`.
 
@@ -160,11 +160,12 @@ class EventStream(StreamingResponse):
         yield _COMMENT if self._first is None else self._first.encoded()
         while True:
             try:
-                event = await self._events.next_within(self._comment_seconds)
+                coming = await self._events.next_within(self._comment_seconds)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - the status was already sent
-                yield self._on_error(error).encoded()
+                for event in self._on_error(error):
+                    yield event.encoded()
                 break
-            yield _COMMENT if event is None else event.encoded()
+            yield _COMMENT if coming is None else coming.encoded()
         yield _DONE.encoded()

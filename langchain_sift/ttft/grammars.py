@@ -26,6 +26,7 @@ _LONG_NUMBER = re.compile(r"[-+.\deE]{32}\Z")
 _MIN_LENGTH = re.compile(r'"minLength":\s*(\d+)')
 _ALTERNATIVES = re.compile(r'"anyOf"|"oneOf"|"enum"|"type":\s*\[')
 _DEEP = 16  # brackets
+_DEAD = "NoExtensionBias"  # llguidance's error where no token may come
 
 # More properties of an object than by default; a step is bounded by other limits.
 _LIMITS = LLParserLimits(max_items_in_row=20_000, verbose_errors=False)
@@ -144,8 +145,7 @@ class Vocabulary:
             plan = other if other.complete else plan
         if plan.complete:
             return FirstPlan(plan.tokens if len(plan.tokens) - 1 <= room else None, too_long=False)
-        begun = self.matcher(grammar)
-        self.allowed(begun, ends)
+        self.allowed(begun := self.matcher(grammar), ends)
         _check(begun)  # some grammars are found too large only here
         text = self.tokens.decode_bytes(plan.tokens).decode("utf-8", "replace")
         too_long = len(plan.tokens) >= limit > room and _is_as_long_as_asked(text, grammar)
@@ -180,8 +180,7 @@ class Vocabulary:
             may_join = not plan or not (in_text or self.kinds[plan[-1]] == _DIGITS)
             if may_join and (rest := _rest_that_fits(matcher, known or [])):
                 return Plan([*plan, *rest], len(plan), complete=True)
-            following = matcher.compute_ff_tokens()
-            if in_text > _SWEEP and not following:
+            if not (following := matcher.compute_ff_tokens()) and in_text > _SWEEP:
                 following = self._more_of_string(matcher, plan[-1], in_text + 1)
                 in_text += len(following)
             if not following or ends.intersection(following):
@@ -249,7 +248,9 @@ vocabulary_of = once_per_tokenizer(Vocabulary)
 def _check(matcher: LLMatcher) -> None:
     """Raise an error if a matcher has failed."""
     if matcher.is_error():
-        raise ArgumentError(f"the answer's format is not supported: {matcher.get_error()}")
+        error = matcher.get_error()
+        problem = "no answer can follow it; is a $ref its own target?" if _DEAD in error else error
+        raise ArgumentError(f"the answer's format is not supported: {problem}")
 
 
 def _is_as_long_as_asked(text: str, grammar: str) -> bool:

@@ -256,6 +256,7 @@ def test_only_a_strict_tool_refuses_a_schema_that_no_decoder_supports(
         ({"type": "text"}, "text"),
         ({"enum": [{1}]}, "JSON"),
         ({"const": float("nan")}, "JSON"),
+        ({"enum": ["x" * 200_000]}, "200,014 characters"),
     ],
     ids=str,
 )

@@ -30,7 +30,8 @@ def service(new_service):
     return new_service(
         cors_origins=(PAGE,),
         tenants=Tenants.of_one_key(KEY),
-        ceilings={"k": 3, "steps_per_document": 2, "timeout": 60, "learning_rate": 0.1},
+        ceilings={"k": 3, "steps_per_document": 2, "timeout": 60, "learning_rate": 0.1}
+        | {"max_tokens": 8, "n": 2, "prompts": 2},
     )
 
 
@@ -94,6 +95,27 @@ async def test_an_option_above_its_ceiling_is_rejected(client, name, value):
     error = response.json()["error"]
     assert (error["param"], error["code"]) == (f"ttft.{name}", "invalid_value")
     assert "at most" in error["message"]
+
+
+@pytest.mark.parametrize("asked", [{"max_tokens": 50}, {"max_tokens": -1}])
+async def test_an_answer_has_at_most_its_ceiling_of_tokens(client, asked):
+    body = {"model": NAME, "ttft": {"mode": "base"}, **asked}
+    text = await client.post(TEXT, json={**body, "prompt": "x"})
+    messages = [{"role": "user", "content": "x"}]
+    chatted = await client.post(CHAT, json={**body, "messages": messages})
+    for response in (text, chatted):
+        assert response.status_code == 200, response.text
+        assert response.json()["usage"]["completion_tokens"] <= 8
+
+
+@pytest.mark.parametrize(("name", "asked"), [("n", {"n": 3}), ("prompts", {"prompt": ["x"] * 3})])
+async def test_more_answers_than_their_ceiling_are_rejected(client, name, asked):
+    for stream in (False, True):
+        body = {"model": NAME, "prompt": "x", "stream": stream, **asked}
+        response = await client.post(TEXT, json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == name
+        assert "at most 2" in response.json()["error"]["message"]
 
 
 async def test_an_option_at_its_ceiling_is_accepted(client):

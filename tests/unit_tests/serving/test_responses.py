@@ -6,6 +6,10 @@ import json
 
 import pytest
 from endpoint import NAME
+from openai import omit
+from openai.lib.streaming.responses._responses import ResponseStreamState
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 
 ROUTE, CHAT = "/v1/responses", "/v1/chat/completions"
 IMAGE = {"role": "user", "content": [{"type": "input_image"}]}
@@ -140,6 +144,22 @@ async def test_invalid_requests_are_rejected(client, service, more, code, param)
         assert error["code"] == code
         assert param is None or error["param"] == param
     assert service.engine.status().admitted == 0
+
+
+@pytest.mark.slow
+async def test_a_stream_that_fails_begins_and_ends(new_service, connect):
+    client = await connect(new_service(status_seconds=1e-6))  # the headers come first
+    events = await events_of(client, input="Hello", ttft={"timeout": 1e-3})
+    kinds = ["response.created", "response.in_progress", "response.failed"]
+    assert [event["type"] for event in events] == kinds
+    state = ResponseStreamState(text_format=omit, input_tools=omit)  # of OpenAI's client
+    for event in events:
+        read = TypeAdapter(ResponseStreamEvent).validate_python(event)
+        assert state.handle_event(read) == [read]
+    failed = events[-1]["response"]
+    assert failed["status"] == "failed"
+    assert (failed["error"]["code"], failed["error"]["type"]) == ("server_error", "timeout")
+    assert failed["error"]["param"] == "ttft.timeout"
 
 
 async def test_fields_that_are_null_and_log_probabilities_by_include(client):

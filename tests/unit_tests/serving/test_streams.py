@@ -46,7 +46,7 @@ async def respond(source, client, status_seconds=0.01, comment_seconds=0.01):
         source,
         status_seconds=status_seconds,
         comment_seconds=comment_seconds,
-        on_error=lambda error: ServerEvent(failure_of(error).body()),
+        on_error=lambda error: [ServerEvent(failure_of(error).body())],
     )
     await response(SCOPE, client.receive, client.send)
 

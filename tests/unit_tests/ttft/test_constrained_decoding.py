@@ -153,6 +153,9 @@ def test_a_grammar_that_no_decoder_supports_is_refused_before_anything_is_traine
     task = GenerationTask([5], GenerationConfig(), grammar=unsupported)
     with pytest.raises(ArgumentError, match="uniqueItems"):
         engine.request(["a document"], task)
+    endless = GenerationTask([5], GenerationConfig(), grammar=grammar({"$ref": "#"}))
+    with pytest.raises(ArgumentError, match=r"no answer can follow it.*\$ref"):
+        engine.request([], endless)
     request = engine.request([], GenerationTask([5], GenerationConfig(), grammar=grammar(TREE)))
     known = vocabulary_of(tiny_tokenizer)._first_plans.cache_info().misses
     *pieces, outcome = engine.submit(request)
