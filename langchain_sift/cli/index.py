@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 @app.command("index")
 def index_command(  # noqa: PLR0917 - every argument is an option of the command
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="PATH",
             help="Files to index, or folders: text, Markdown, HTML, PDF, JSONL, CSV, source code "
@@ -93,8 +92,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         bool,
         typer.Option(
             "--allow-empty",
-            help="Delete the rows of a folder also if it has none of its files any more. Without "
-            "it that is an error, because the folder may not be mounted.",
+            help="Delete the rows of a folder, or of a disk in it, if none of its files is there "
+            "any more. Without it that is an error: the disk may not be mounted.",
         ),
     ] = False,
     strict: Annotated[
@@ -166,12 +165,14 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.indexing.loaders import readers_with
         from langchain_sift.indexing.named_objects import load_embeddings
         from langchain_sift.indexing.origins import Origin
+        from langchain_sift.indexing.paths import named_path
         from langchain_sift.indexing.text_limits import text_limits
         from langchain_sift.indexing.token_lengths import ChunkLengths
         from langchain_sift.stores.location import ChromaLocation
         from langchain_sift.stores.locking import locked
 
         # Mistakes in the arguments are reported before a model is loaded or a row is written.
+        named = [named_path(path) for path in paths]
         settings = FileSettings(
             lengths=ChunkLengths(chunk_tokens, chunk_size, chunk_overlap),
             rules=FolderRules(all_files, gitignore),
@@ -191,7 +192,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
             run = index_files(
                 location,
                 collection,
-                paths,
+                named,
                 embeddings,
                 lambda name: load_embeddings(name, loading),
                 settings,
@@ -216,7 +217,9 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
 
 
 def _print_left_out(console: Console, run: FileRun) -> None:
-    """Print the files that gave no chunks, and the numbers of those that were not read."""
+    """Print notes, the files that gave no chunks, and the numbers of those that were not read."""
+    for note in run.read.notes:
+        _print(console, f"warning: {note}")
     for file in run.read.empty:
         _print(console, f"no text in {file}")
     endings = ", ".join(f"{count} {ending}" for ending, count in run.found.skipped.items())

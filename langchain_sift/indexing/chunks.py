@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from langchain_sift.errors import (
     SIFTError,
     require,
 )
-from langchain_sift.indexing.files import Part, read_file
+from langchain_sift.indexing.files import FileContent, Part, read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import (
     CODE,
@@ -93,6 +93,13 @@ class ReadFiles:
     empty: tuple[str, ...]
     """Files without text, such as a PDF of pictures."""
 
+    notes: tuple[str, ...] = ()
+    """Messages about the files, for their owner."""
+
+    problems: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Errors of parts of files, such as attachments, by the full paths of the files, whose other
+    parts were read."""
+
     def check(self) -> None:
         """Check that there are chunks.
 
@@ -136,23 +143,36 @@ def read_chunks(
     documents = 0
     chunks: list[Document] = []
     unreadable: dict[str, str] = {}
-    empty = []
+    empty: list[str] = []
+    notes: list[str] = []
+    problems: dict[str, tuple[str, ...]] = {}
     for file in files:
         try:
-            parts, pieces = _read(file, reading, readers, chunking, origin)
+            content, pieces = _read(file, reading, readers, chunking, origin)
+            if strict and content.problems:
+                raise CorpusError(content.problems[0])
         except (CorpusError, MissingExtraError) as error:
             if strict:
                 raise
             named = isinstance(error, CorpusError)
             unreadable[file.full_path] = str(error) if named else f"{file.path}: {error}"
         else:
-            documents += parts
+            documents += len(content.parts)
             chunks += pieces
-            if not parts:
+            notes += content.notes
+            if content.problems:
+                problems[file.full_path] = content.problems
+            elif not content.parts:
                 empty.append(str(file.path))
         on_file()
     return ReadFiles(
-        tuple(chunks), len(files) - len(unreadable), documents, unreadable, tuple(empty)
+        tuple(chunks),
+        len(files) - len(unreadable),
+        documents,
+        unreadable,
+        tuple(empty),
+        tuple(notes),
+        problems,
     )
 
 
@@ -162,11 +182,11 @@ def _read(
     readers: Mapping[str, Reader],
     chunking: Chunking,
     origin: Origin,
-) -> tuple[int, list[Document]]:
-    """Return the number of documents of a file, and their chunks."""
+) -> tuple[FileContent, list[Document]]:
+    """Return the content of a file, and its chunks."""
     try:
-        parts = read_file(file, reading, readers)
-        return len(parts), split(file, parts, chunking, origin)
+        content = read_file(file, reading, readers)
+        return content, split(file, content.parts, chunking, origin)
     except SIFTError:
         raise
     except Exception as error:  # a file that no reader expects must not end the run

@@ -9,6 +9,7 @@ from pathlib import Path
 from langchain_core.documents import Document
 
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.attachments import with_attachments
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import READERS, Location, Reading, Record, reader_of
@@ -27,6 +28,19 @@ class Part:
     headings: tuple[Heading, ...]
     has_lines_of_file: bool
     """True if the lines of the document are those of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """The content of a file."""
+
+    parts: tuple[Part, ...]
+
+    notes: tuple[str, ...] = ()
+    """Messages about the file, for its owner."""
+
+    problems: tuple[str, ...] = ()
+    """Reasons that parts of the file cannot be read, such as attachments."""
 
 
 def read_corpus(path: Path | str) -> list[Document]:
@@ -54,8 +68,12 @@ def read_corpus(path: Path | str) -> list[Document]:
     documents = []
     collection = BeirFolder.find(path)
     for file in files_of(path if collection is None else collection.corpus):
-        for record in _records(file, Reading(), READERS):
-            location = Location(file.name, record.unit, record.number)
+        for name, record in _records(file, Reading(), READERS):
+            if record.problem:
+                raise CorpusError(record.problem)
+            if record.note:
+                continue
+            location = Location(name, record.unit, record.number)
             named = (label_of(record.fields, key) for key in _ID_KEYS)
             identifier = next(filter(None, named), location.id)
             if identifier in seen:
@@ -72,7 +90,7 @@ def read_file(
     file: SourceFile,
     reading: Reading = Reading(),  # noqa: B008 - immutable
     readers: Mapping[str, Reader] = READERS,
-) -> list[Part]:
+) -> FileContent:
     """Read the documents of a file that hold more than space, for `split`.
 
     The texts are those of `read_corpus`, with one kind of line end. The metadata have all fields,
@@ -90,17 +108,26 @@ def read_file(
         MissingExtraError: If the parser of its format is not installed.
     """
     parts = []
-    for record in _records(file, reading, readers):
+    notes: list[str] = []
+    problems: list[str] = []
+
+    def note_rename(name: str, free: str) -> None:
+        """Tell of a field whose name another has."""
+        notes.append(f"{file.path}: two fields are called {name!r}: one is stored as {free!r}")
+
+    for name, record in _records(file, reading, readers):
+        notes += filter(None, [record.note])
+        problems += filter(None, [record.problem])
         position = {record.unit: record.number} if record.unit else {}
-        metadata = {**storable(position), **storable(record.fields)}
+        metadata = {**storable(position), **storable(record.fields, note_rename)}
         if metadata.get("source", "") == "":
-            location = Location(file.name, record.unit, record.number)
-            metadata["source"] = file.name if record.unit == "page" else location.id
+            location = Location(name, record.unit, record.number)
+            metadata["source"] = name if record.unit == "page" else location.id
         text = _text(record.text).replace("\r\n", "\n").replace("\r", "\n")
         if text.strip():
             document = Document(text, metadata=metadata)
             parts.append(Part(document, record.headings, record.has_lines_of_file))
-    return parts
+    return FileContent(tuple(parts), tuple(dict.fromkeys(notes)), tuple(problems))
 
 
 def _text(text: str) -> str:
@@ -108,11 +135,15 @@ def _text(text: str) -> str:
     return well_formed(text).replace("\0", "")
 
 
-def _records(file: SourceFile, reading: Reading, readers: Mapping[str, Reader]) -> Iterator[Record]:
+def _records(
+    file: SourceFile, reading: Reading, readers: Mapping[str, Reader]
+) -> Iterator[tuple[str, Record]]:
+    """Yield the texts in a file, each with the name of its file: it may be an attachment."""
     reader = reader_of(file.path, readers)
     if reader is None:
         kinds = ", ".join(READERS)
         raise CorpusError(
             f"{file.path}: not a kind that is read: its name must end with one of {kinds}"
         )
-    return reader(file.path, reading)
+    for record in reader(file.path, reading):
+        yield from with_attachments(file.name, record, reading, readers)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import count
 from numbers import Integral, Real
 from pathlib import PurePath
 from typing import TypeAlias
@@ -23,14 +24,21 @@ _RESERVED_KEY = "chroma:document"
 _INTEGERS = range(-(2**63), 2**63)
 
 
-def storable(metadata: Mapping[str, object]) -> dict[str, Value]:
+def storable(
+    metadata: Mapping[str, object], on_rename: Callable[[str, str], None] = lambda *_: None
+) -> dict[str, Value]:
     """Return the metadata in a form that Chroma can store and filter.
 
-    An object becomes keys with a dot: {"author": {"name": "Ada"}} is {"author.name": "Ada"}. A
-    list of texts, numbers or truth values stays, for the filter {"tags": {"$contains": "rice"}};
-    a list of whole and other numbers is one of floats, another mixture one of texts, and a list
-    of objects its JSON. Dates, times, decimals, paths and UUIDs are their texts. Missing values,
-    empty lists, NaN and other objects are left out, and keys that Chroma reserves.
+    An object becomes keys with a dot: {"author": {"name": "Ada"}} is {"author.name": "Ada"}; if
+    there is another value of that name, it is "author.name_2". A list of texts, numbers or truth
+    values stays, for the filter {"tags": {"$contains": "rice"}}; a list of whole and other numbers
+    is one of floats, another mixture one of texts, and a list of objects its JSON. Dates, times,
+    decimals, paths and UUIDs are their texts. Missing values, empty lists, NaN and other objects
+    are left out, and keys that Chroma reserves.
+
+    Args:
+        metadata: The metadata.
+        on_rename: Called with the usual and the new name of a value whose name is taken.
     """
     stored: dict[str, Value] = {}
     for key, value in _flat(metadata):
@@ -40,7 +48,11 @@ def storable(metadata: Mapping[str, object]) -> dict[str, Value]:
         values = sorted(value, key=str) if isinstance(value, set | frozenset) else value
         kept = _list(values) if isinstance(values, list | tuple) else _scalar(values)
         if kept is not None:
-            stored[name] = kept
+            free = name
+            if name in stored:
+                free = next(one for n in count(2) if (one := f"{name}_{n}") not in stored)
+                on_rename(name, free)
+            stored[free] = kept
     return stored
 
 
@@ -51,7 +63,8 @@ def label_of(fields: Mapping[str, object], key: str) -> str:
 
 
 def _flat(fields: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in fields.items():
+    # Keys that the user joined with a dot come before those that this function joins.
+    for key, value in sorted(fields.items(), key=lambda item: isinstance(item[1], Mapping)):
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:

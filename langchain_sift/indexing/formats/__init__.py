@@ -5,7 +5,8 @@
 | `records.py` | define the texts of files and the settings of reading |
 | `encodings.py` | read and decode the bytes of a file |
 | `json_lines.py` | objects of `.jsonl` and `.json` files |
-| `tables.py`, `cells.py`, `spreadsheets.py` | rows of CSV files and spreadsheets, with types |
+| `tables.py`, `spreadsheets.py` | rows of CSV files and spreadsheets |
+| `cells.py`, `numbers.py`, `dates.py` | the types of their cells |
 | `markdown.py` | headings of Markdown |
 | `web_pages.py` | HTML |
 | `pdf_pages.py`, `pdf_text.py` | pages of PDFs, and their text before typesetting |

@@ -3,67 +3,75 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from langchain_sift.indexing.formats.dates import certain_date, dates_of, timestamp
+from langchain_sift.indexing.formats.numbers import numbers_of, open_number
 
 Cell = str | bool | int | float | datetime | None
 
 # Not 007 and +49: a code with a leading zero, or a telephone number, is a text.
-_INTEGER = re.compile(r"-?(0|[1-9]\d*)")
+_INTEGER = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 _STORED_INTEGERS = range(-(2**63), 2**63)
-# A float keeps 15 digits: a longer number, such as an id, stays a text.
-_DECIMAL = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,2})?")
-_DECIMAL_COMMA = re.compile(r"-?(0|[1-9]\d{0,14})(,\d+)?")
 _TRUTH = re.compile("true|false", re.IGNORECASE)
-_DATE = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII
-)
 
 
-def typed(cells: Sequence[str], *, decimal_comma: bool = False) -> list[Cell]:
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The cells of a column."""
+
+    cells: Sequence[Cell]
+
+    doubt: str = ""
+    """Reason that texts are neither numbers nor dates, although they may be; "" without one."""
+
+
+def typed(cells: Sequence[str], mark: str | None = None) -> Column:
     """Return the cells of a column as integers, floats, truth values or dates, if all of them are.
 
     Cells of space are missing values then. A column of anything else stays as it is.
 
     Args:
         cells: The cells.
-        decimal_comma: True if 1,5 may be a number. Where a comma divides cells, 1,500 may be
-            another one.
+        mark: The decimal mark of columns that do not prove theirs, as in `numbers_of`.
     """
     stripped = [cell.strip() for cell in cells]
     filled = [cell for cell in stripped if cell]
+    values = _values(filled, mark)
+    if values is None:
+        return Column(cells, _doubt(filled, mark))
+    each = iter(values)
+    return Column([next(each) if cell else None for cell in stripped])
+
+
+def _values(filled: Sequence[str], mark: str | None) -> Sequence[Cell] | None:
+    """Return the values of cells; None if they are texts."""
     if not filled:
-        return list(cells)
-    for form, convert in (*_TYPES, *([(_DECIMAL_COMMA, _decimal)] if decimal_comma else [])):
-        if all(form.fullmatch(cell) for cell in filled):
-            try:
-                return [convert(cell) if cell else None for cell in stripped]
-            except ValueError:  # such as the 30th of February, or an integer that no store has
-                break
-    return list(cells)
+        return None
+    if all(map(_INTEGER.fullmatch, filled)):
+        # Chroma has no larger ones, and Python parses no more than 4300 digits.
+        whole = [int(cell) if len(cell) <= 20 else 2**63 for cell in filled]
+        return whole if all(number in _STORED_INTEGERS for number in whole) else None
+    if all(map(_TRUTH.fullmatch, filled)):
+        return [cell.lower() == "true" for cell in filled]
+    numbers = numbers_of(filled, mark)
+    if numbers is not None:
+        return numbers
+    dates = dates_of(filled)
+    return dates[0] if len(dates) == 1 else None
 
 
-def _integer(cell: str) -> int:
-    value = int(cell)
-    if value not in _STORED_INTEGERS:
-        raise ValueError(cell)
-    return value
-
-
-def _truth(cell: str) -> bool:
-    return cell.lower() == "true"
-
-
-def _decimal(cell: str) -> float:
-    return float(cell.replace(",", "."))
-
-
-_TYPES: Sequence[tuple[re.Pattern[str], Callable[[str], Cell]]] = (
-    (_INTEGER, _integer),
-    (_DECIMAL, float),
-    (_TRUTH, _truth),
-    (_DATE, datetime.fromisoformat),
-)
+def _doubt(filled: Sequence[str], mark: str | None) -> str:
+    if not filled:
+        return ""
+    if len(dates_of(filled)) > 1:
+        return f"{filled[0]} may begin with a day or a month: write dates as year-month-day"
+    number = open_number(filled) if mark == "" else ""
+    return number and (
+        f"the mark of {number} may divide thousands or decimals: leave out marks of thousands"
+    )
 
 
 def fields_of(cells: Mapping[str, object]) -> dict[str, object]:
@@ -77,9 +85,26 @@ def fields_of(cells: Mapping[str, object]) -> dict[str, object]:
         if isinstance(cell, datetime):
             has_time = (cell.hour, cell.minute, cell.second, cell.tzinfo) != (0, 0, 0, None)
             fields[name] = cell.isoformat() if has_time else cell.date().isoformat()
-            aware = cell if cell.tzinfo is not None else cell.replace(tzinfo=UTC)
-            if f"{name}_timestamp" not in cells:
-                fields[f"{name}_timestamp"] = int(aware.timestamp())
+            if _timestamp_of(name) not in cells:
+                fields[_timestamp_of(name)] = timestamp(cell)
         elif cell is not None:
             fields[name] = cell
     return fields
+
+
+def with_timestamps(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of an object, with seconds since 1970 beside texts that are dates.
+
+    As in `fields_of`, but no text is changed. Dates whose order of day and month is open are texts.
+    """
+    made: dict[str, object] = {}
+    for name, value in fields.items():
+        made[name] = with_timestamps(value) if isinstance(value, Mapping) else value
+        date = certain_date(value) if isinstance(value, str) else None
+        if date is not None and _timestamp_of(name) not in fields:
+            made[_timestamp_of(name)] = timestamp(date)
+    return made
+
+
+def _timestamp_of(name: str) -> str:
+    return f"{name}_timestamp"

@@ -47,13 +47,27 @@ def read_bytes(file: Path) -> bytes:
     """Return the content of a file; unpack it if its name ends with `.gz`.
 
     Raises:
-        CorpusError: If the file cannot be read.
+        CorpusError: If the file cannot be read, or unpacks to what would fill the memory.
     """
     try:
         content = file.read_bytes()
-        return gzip.decompress(content) if file.suffix.lower() == ".gz" else content
+        if file.suffix.lower() != ".gz":
+            return content
+        limit = _most_unpacked(content)
+        with gzip.open(io.BytesIO(content)) as packed:
+            unpacked = packed.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"{file}: cannot be read: {error}") from error
+    if len(unpacked) > limit:
+        raise CorpusError(
+            f"{file}: {len(content)} bytes that unpack to more than {limit}: if you trust the "
+            "file, unpack it"
+        )
+    return unpacked
+
+
+def _most_unpacked(content: bytes) -> int:
+    return max(_MOST_UNPACKED, _MOST_PACKED * len(content))
 
 
 def read_archive(file: Path) -> bytes:
@@ -68,7 +82,7 @@ def read_archive(file: Path) -> bytes:
             unpacked = sum(part.file_size for part in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return content  # whoever unpacks it reports why not
-    if unpacked > max(_MOST_UNPACKED, _MOST_PACKED * len(content)):
+    if unpacked > _most_unpacked(content):
         raise CorpusError(
             f"{file}: an archive of {len(content)} bytes that unpacks to {unpacked}: save it again"
         )

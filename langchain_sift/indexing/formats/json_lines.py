@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.formats.cells import with_timestamps
 from langchain_sift.indexing.formats.encodings import read_text
 from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
@@ -45,10 +46,14 @@ def _record(row: dict[str, object], reading: Reading, unit: str, number: int) ->
         there = [key for key in TEXT_KEYS if isinstance(row.get(key), str)]
         keys = [next((key for key in there if str(row[key]).strip()), there[0])]
     others = {key: value for key, value in row.items() if key not in keys}
-    inner = others.get("metadata")
+    inner = others.pop("metadata", None)
     if isinstance(inner, dict):  # as in documents of LangChain's
-        others = {**inner, **{key: value for key, value in others.items() if key != "metadata"}}
-    return Record("\n".join(str(row[key]) for key in keys), others, unit, number)
+        hidden = {key: value for key, value in inner.items() if key in others}
+        others = {**inner, **others, **({"metadata": hidden} if hidden else {})}
+    elif inner is not None:
+        others["metadata"] = inner
+    fields = with_timestamps(others)
+    return Record("\n".join(str(row[key]) for key in keys), fields, unit, number)
 
 
 def _has_text(row: object, keys: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import EmailMessage, MIMEPart
@@ -11,46 +12,97 @@ from pathlib import Path
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.cells import fields_of
 from langchain_sift.indexing.formats.encodings import read_bytes
-from langchain_sift.indexing.formats.records import Reading, Record
+from langchain_sift.indexing.formats.records import Attachment, Reading, Record
 from langchain_sift.indexing.formats.web_pages import text_of_html
 
 _PEOPLE = ("from", "to", "cc")
+_TEXTS = ("text/plain", "text/html")
+_MAIL = "message/rfc822"
 
 
 def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the subject and the body of an `.eml` file; its plain text if it has several forms."""
+    """Yield the subject and the body of an `.eml` file with its attachments.
+
+    Of a body in several forms it is the plain text. Pictures within the body are no attachments.
+    """
     del reading
-    message = message_from_bytes(read_bytes(path), policy=default)
-    if not message.keys() or not isinstance(message, EmailMessage):
-        raise CorpusError(f"{path}: not a mail: it has no header")
     try:
-        yield Record("\n\n".join(filter(None, _texts(message))), _fields(message))
-    except (LookupError, ValueError, AttributeError) as error:  # headers that break their parser
+        message = message_from_bytes(read_bytes(path), policy=default)
+        if not message.keys() or not isinstance(message, EmailMessage):
+            raise CorpusError(f"{path}: not a mail: it has no header")
+        text = "\n\n".join([str(message["subject"] or ""), *_texts(message)])
+        attachments = tuple(_attachments(message))
+        yield Record(text.strip("\n"), _fields(message, attachments), attachments=attachments)
+    # Headers that break their parser, and parts within parts a thousand times.
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorpusError(
             f"{path}: not a mail that can be read ({type(error).__name__}): save it again"
         ) from error
 
 
-def _texts(message: EmailMessage) -> Iterator[str]:
-    yield str(message["subject"] or "")
-    body = message.get_body(preferencelist=("plain", "html"))
-    if body is not None:
-        text = _content(body)
-        yield text_of_html(text) if body.get_content_subtype() == "html" else text
+def _texts(part: MIMEPart) -> list[str]:
+    """Return the texts of a part that are shown."""
+    kind = part.get_content_type()
+    if part.is_multipart() and kind != _MAIL:
+        forms = [(one.get_content_type(), _texts(one)) for one in _parts(part)]
+        filled = [(form, texts) for form, texts in forms if any(map(str.strip, texts))]
+        if kind == "multipart/alternative":
+            filled = ([one for one in filled if one[0] == _TEXTS[0]] or filled)[:1]
+        return [text for _, texts in filled for text in texts]
+    if kind not in _TEXTS or _is_attached(part):
+        return []
+    text = _content(part)
+    return [text if kind == _TEXTS[0] else text_of_html(text)]
 
 
-def _content(body: MIMEPart) -> str:
+def _attachments(part: MIMEPart) -> Iterator[Attachment]:
+    """Yield the attachments in a part, each with a name whose ending tells its format."""
+    kind = part.get_content_type()
+    name = part.get_filename() or ("attached.eml" if kind == _MAIL else "attached")
+    if not Path(name).suffix:
+        name += ".eml" if kind == _MAIL else mimetypes.guess_extension(kind) or ""
+    if kind == _MAIL:
+        for inner in _parts(part):
+            yield Attachment(name, _bytes_of(inner))
+    elif part.is_multipart():
+        for inner in _parts(part):
+            yield from _attachments(inner)
+    elif _is_attached(part):
+        content = part.get_payload(decode=True)
+        yield Attachment(name, content if isinstance(content, bytes) else b"")
+
+
+def _parts(part: MIMEPart) -> list[MIMEPart]:
+    inner = part.get_payload()
+    return [one for one in inner if isinstance(one, MIMEPart)] if isinstance(inner, list) else []
+
+
+def _bytes_of(message: MIMEPart) -> bytes:
+    try:
+        return message.as_bytes()
+    except (LookupError, ValueError, TypeError, AttributeError):  # headers that cannot be written
+        return b""
+
+
+def _is_attached(part: MIMEPart) -> bool:
+    is_inline = part.get_content_maintype() == "image" and "content-id" in part
+    return part.get_content_disposition() == "attachment" or bool(
+        part.get_filename() and not is_inline
+    )
+
+
+def _content(part: MIMEPart) -> str:
     """Return the text; as UTF-8 if there is no encoding of the name that it declares."""
     try:
-        return str(body.get_content())
+        return str(part.get_content())
     except LookupError:
-        payload = body.get_payload(decode=True)
+        payload = part.get_payload(decode=True)
         return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
 
 
-def _fields(message: EmailMessage) -> dict[str, object]:
+def _fields(message: EmailMessage, attachments: tuple[Attachment, ...]) -> dict[str, object]:
     fields: dict[str, object] = {key: str(message[key]) for key in _PEOPLE if message[key]}
     fields["subject"] = str(message["subject"] or "") or None
     fields["date"] = getattr(message["date"], "datetime", None)
-    names = [name for part in message.iter_attachments() if (name := part.get_filename())]
+    names = [one.name for one in attachments if one.name]
     return {**fields_of(fields), **({"attachments": names} if names else {})}

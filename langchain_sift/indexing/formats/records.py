@@ -26,6 +26,14 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file within a file."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A text of a file, with its position and its other fields."""
 
@@ -46,6 +54,15 @@ class Record:
 
     has_lines_of_file: bool = False
     """True if the lines of the text are those of the file."""
+
+    attachments: tuple[Attachment, ...] = ()
+    """Files within the file."""
+
+    note: str = ""
+    """Message about the file, for its owner."""
+
+    problem: str = ""
+    """Reason that a part of the file cannot be read, such as an attachment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -13,11 +13,14 @@ from pathlib import Path
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.cells import fields_of, typed
 from langchain_sift.indexing.formats.encodings import read_text
+from langchain_sift.indexing.formats.numbers import decimal_mark
 from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
 # A cell may be a document: the csv module's default limit is 128 KiB.
 _LONGEST_CELL = 2**31 - 1
 _DELIMITERS = ",;\t|"
+# Delimiters of files that may have decimal commas, and the mark of columns that prove none.
+_BESIDE_COMMAS = {";": "", "\t": "."}
 _ROWS_TO_GUESS_FROM = 50
 
 
@@ -82,8 +85,10 @@ def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     if not names:
         return
     table = Table.of(path, names, reading.text_keys)
-    typed_rows = _typed_rows([cells for _, cells in rows], table, decimal_comma=delimiter == ";")
-    yield from table.records(typed_rows)
+    made, doubts = _typed_rows([cells for _, cells in rows], table, delimiter)
+    for name, doubt in doubts.items():
+        yield Record("", note=f"{path}: the column {name!r} stays text, for {doubt}")
+    yield from table.records(made)
 
 
 def _cell(row: Sequence[str], column: int) -> str:
@@ -100,17 +105,33 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _typed_rows(
-    rows: Sequence[Sequence[str]], table: Table, *, decimal_comma: bool
-) -> list[list[object]]:
-    """Return the rows with typed cells, except those of the text; rows without one stay texts."""
+    rows: Sequence[Sequence[str]], table: Table, delimiter: str
+) -> tuple[list[list[object]], dict[str, str]]:
+    """Return the rows with typed cells, and the reasons of columns that stay texts in doubt.
+
+    The columns of the text, and rows of a table without one, stay as they are.
+    """
     made: list[list[object]] = [list(row) for row in rows]
-    for n in range(len(table.names)) if table.columns else ():
-        if n not in table.columns:
-            owners = [row for row in made if n < len(row)]
-            cells = typed([str(row[n]) for row in owners], decimal_comma=decimal_comma)
-            for row, cell in zip(owners, cells, strict=True):
-                row[n] = cell
-    return made
+    others = [n for n in range(len(table.names)) if table.columns and n not in table.columns]
+    columns = {n: [row[n] for row in rows if n < len(row)] for n in others}
+    mark, doubts = _decimal_mark(columns.values(), delimiter), {}
+    for n, cells in columns.items():
+        column = typed(cells, mark)
+        if column.doubt:
+            doubts[table.names[n]] = column.doubt
+        owners = (row for row in made if n < len(row))
+        for row, cell in zip(owners, column.cells, strict=True):
+            row[n] = cell
+    return made, doubts
+
+
+def _decimal_mark(columns: Iterable[Sequence[str]], delimiter: str) -> str | None:
+    """Return the decimal mark that columns of the file prove, for the others; see `numbers_of`."""
+    if delimiter not in _BESIDE_COMMAS:
+        return None
+    filled = ([cell.strip() for cell in cells if cell.strip()] for cells in columns)
+    marks = {decimal_mark(cells) for cells in filled} - {""}
+    return marks.pop() if len(marks) == 1 else _BESIDE_COMMAS[delimiter]
 
 
 def csv_rows(path: Path) -> list[tuple[int, list[str]]]:

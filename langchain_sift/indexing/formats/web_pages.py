@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +25,7 @@ _BLOCK_NAMES = """
 """
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _CELLS = frozenset({"td", "th"})
+_COMMENT = re.compile("<!--(?:-?>|.*?--!?>)", re.DOTALL)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
@@ -35,12 +38,11 @@ def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
     markup = decode(path, content, reading.encoding, declared_encoding(content))
     try:
         page = _Page(markup)
-        yield Record("\n".join(page.lines), headings=tuple(page.headings))
-    except AssertionError as error:  # only older parsers of Python have any
+    except ValueError as error:  # such as a character with a number of 5000 digits
         raise CorpusError(
-            f"{path}: not HTML that can be parsed: correct its declarations (<!...>), or save it "
-            "again"
+            f"{path}: not HTML that can be parsed ({error}): save it again"
         ) from error
+    yield Record("\n".join(page.lines), headings=tuple(page.headings))
 
 
 def text_of_html(markup: str) -> str:
@@ -49,7 +51,12 @@ def text_of_html(markup: str) -> str:
 
 
 class _Page(HTMLParser):
-    """Collects the lines of a page in one pass: the time is linear in its length."""
+    """Collects the lines of a page in one pass: the time is linear in its length.
+
+    As in browsers, a comment ends with the page at the latest, and a tag that does not end is left
+    out. `HTMLParser` of Python 3.11 to 3.13 takes either for text then, and looks for the end again
+    from each of its characters.
+    """
 
     def __init__(self, markup: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -57,17 +64,30 @@ class _Page(HTMLParser):
         self.headings: list[Heading] = []
         self._line: list[str] = []
         self._unseen: list[str] = []  # the open elements that are not shown
+        self._open: Counter[str] = Counter()  # their numbers
         self._pre = 0  # number of open <pre>
         self._level = 0  # level of the open heading
         self.feed(markup)
-        self.close()
+        if not self.rawdata.startswith("<"):  # a tag that does not end
+            self.close()
         self._end_line()
+
+    def parse_comment(self, i: int, report: bool = True) -> int:  # noqa: FBT001 - as above
+        """Return the end of a comment."""
+        del report
+        match = _COMMENT.match(self.rawdata, i)
+        return len(self.rawdata) if match is None else match.end()
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:  # noqa: FBT001
+        """Return the end of <![...>, which is a comment outside of XML."""
+        return self.parse_bogus_comment(i, report)
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         """Begin a line with a block."""
         del attrs
         if tag in _UNSEEN:
             self._unseen.append(tag)
+            self._open[tag] += 1
         elif self._unseen:
             return
         elif tag in _CELLS:
@@ -78,14 +98,18 @@ class _Page(HTMLParser):
             self._level = _HEADINGS.get(tag, self._level)
 
     def handle_startendtag(self, tag: str, attrs: object) -> None:
-        """Treat <p/> as browsers do: as <p>."""
-        self.handle_starttag(tag, attrs)
+        """Treat <p/> as browsers do: as <p>. But <script/> hides nothing, as in XHTML."""
+        if tag not in _UNSEEN:
+            self.handle_starttag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
         """End a line with a block."""
         if tag in _UNSEEN:
-            if tag in self._unseen:  # with those that were left open in it
-                del self._unseen[len(self._unseen) - 1 - self._unseen[::-1].index(tag) :]
+            found = not self._open[tag]
+            while not found:  # with those that were left open in it
+                last = self._unseen.pop()
+                self._open[last] -= 1
+                found = last == tag
         elif not self._unseen and tag in _BLOCKS:
             self._end_line()
             self._pre = max(0, self._pre - (tag == "pre"))

@@ -85,7 +85,7 @@ def test_markdown_is_split_at_its_headings(tmp_path: Path) -> None:
     for name, expected in (("a.md", markdown), ("a.txt", plain)):
         file = tmp_path / name
         file.write_text(text)
-        chunks = split(SourceFile.of(file), read_file(SourceFile.of(file)), chunking)
+        chunks = split(SourceFile.of(file), read_file(SourceFile.of(file)).parts, chunking)
         assert texts_of(chunks) == expected.split_text(text)
 
 
@@ -103,7 +103,7 @@ def test_a_chunk_names_its_position_and_the_headings_above_it(tmp_path: Path) ->
     file.write_text("\r\n\r\n".join(text.replace("\n", "\r\n") for text, _ in SECTIONS), newline="")
     text = file.read_text()
     chunks = split(
-        SourceFile.of(file), read_file(SourceFile.of(file)), Chunking(60, at_headings=True)
+        SourceFile.of(file), read_file(SourceFile.of(file)).parts, Chunking(60, at_headings=True)
     )
     assert [(chunk.page_content, chunk.metadata.get("headings")) for chunk in chunks] == SECTIONS
     for chunk in chunks:
@@ -113,7 +113,7 @@ def test_a_chunk_names_its_position_and_the_headings_above_it(tmp_path: Path) ->
     page = tmp_path / "a.html"
     page.write_text("<h1>Rice</h1>It grows.<h2>Harvest</h2><p>In autumn.</p><h1>Wheat</h1>No.")
     chunks = split(
-        SourceFile.of(page), read_file(SourceFile.of(page)), Chunking(60, at_headings=True)
+        SourceFile.of(page), read_file(SourceFile.of(page)).parts, Chunking(60, at_headings=True)
     )
     assert [(chunk.page_content, chunk.metadata["headings"]) for chunk in chunks] == [
         ("Rice\nIt grows.", "Rice"),
@@ -149,7 +149,7 @@ def test_the_fields_of_a_file_are_never_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     fields = {"line": "14b", "start_index": 7, "headings": ["x"], "source": "book", "page": 3}
     file.write_text(json.dumps({"text": "rice", **fields}))
-    (chunk,) = split(SourceFile.of(file), read_file(SourceFile.of(file)), Chunking())
+    (chunk,) = split(SourceFile.of(file), read_file(SourceFile.of(file)).parts, Chunking())
     assert chunk.metadata == fields
 
 
