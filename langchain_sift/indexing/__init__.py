@@ -6,6 +6,7 @@
 | `formats/` | read the texts of a file, with one module for each kind of format |
 | `loaders.py` | read files with LangChain's loaders |
 | `metadata.py` | make metadata that Chroma can filter |
+| `attachments.py` | read files within files, such as attachments of mail |
 | `files.py` | read the documents of files |
 | `beir.py` | find the files of a test collection in the format of BEIR |
 | `chunks.py` | split documents, with their positions |
@@ -20,6 +21,7 @@
 | `rows.py` | read, write and delete rows |
 | `index.py` | write documents into a collection, each once |
 | `synchronize.py` | bring a collection to the state of its files |
+| `emptied_folders.py` | stop before rows of folders that may not be mounted are deleted |
 | `file_runs.py` | index files: find, read, split, synchronize |
 | `repair.py` | name the embeddings of a collection again |
 | `named_objects.py` | load embeddings and functions by module:NAME |

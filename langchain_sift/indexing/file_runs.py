@@ -14,16 +14,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.chroma_collections import embeddings_for
 from langchain_sift.indexing.chunks import Chunking, ReadFiles, read_chunks
+from langchain_sift.indexing.emptied_folders import check_folders
 from langchain_sift.indexing.folders import FolderRules, FoundFiles, find_files
 from langchain_sift.indexing.formats import READERS, Reader, Reading
 from langchain_sift.indexing.origins import Origin
-from langchain_sift.indexing.synchronize import (
-    Changes,
-    Sources,
-    check_folders,
-    known_files,
-    synchronize,
-)
+from langchain_sift.indexing.synchronize import Changes, Sources, known_files, synchronize
 from langchain_sift.indexing.token_lengths import ChunkLengths, cut_texts
 from langchain_sift.stores.location import ChromaLocation
 
@@ -59,7 +54,8 @@ class FileSettings:
 
     allow_empty: bool = False
     """If True, delete the rows of a folder also if it has none of its files any more. Otherwise
-    that is an error, before anything is written: the folder may not be mounted."""
+    that is an error, before anything is written: the folder may not be mounted. So it is if a disk
+    within a folder is not."""
 
     limits: Callable[[str], object] = lambda _: None
     """Returns how much of a text the embeddings of a name take, as `text_limits` does, without
@@ -90,8 +86,9 @@ class FileRun:
 
     @property
     def problems(self) -> list[str]:
-        """The files and folders that cannot be read, each with the reason."""
-        return [*self.found.problems.values(), *self.read.unreadable.values()]
+        """The files, folders and attachments that cannot be read, each with the reason."""
+        attached = [problem for each in self.read.problems.values() for problem in each]
+        return [*self.found.problems.values(), *self.read.unreadable.values(), *attached]
 
 
 def index_files(  # noqa: PLR0917 - as `index_into`, with settings
@@ -147,14 +144,14 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
 
     def warn(made: Embeddings | LanguageModel, new: Sequence[Document]) -> None:
         """Warn of new chunks that are too long for the embeddings."""
-        if (warning := cut_texts(made, new)) is not None:
+        if (warning := cut_texts(made, new, settings.lengths)) is not None:
             progress.on_warning(warning)
 
     changes = synchronize(
         where,
         name,
         read.chunks,
-        replace(sources, unreadable=(*found.problems, *read.unreadable)),
+        replace(sources, unreadable=(*found.problems, *read.unreadable, *read.problems)),
         named,
         loaded,
         keep_removed=settings.keep_removed,

@@ -21,6 +21,7 @@ from langchain_sift.indexing.paths import (
     is_folder,
     is_link,
     is_there,
+    named_path,
     path_within,
 )
 from langchain_sift.ttft.texts import well_formed
@@ -187,10 +188,11 @@ def files_of(
     """Return the files of one path; a single file is named without its folder.
 
     Raises:
+        ArgumentError: If the path is empty.
         CorpusError: If the path does not exist or cannot be read, is a file of another format, or
             a folder without a file of a known format.
     """
-    found = find_files([Path(path)], endings=endings)
+    found = find_files([named_path(str(path))], endings=endings)
     found.check()
     files = found.files
     return files if len(files) > 1 else (SourceFile.of(files[0].path),)

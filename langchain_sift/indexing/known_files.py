@@ -20,7 +20,7 @@ from langchain_sift.indexing.rows import parts
 from langchain_sift.stores.interface import ROWS_PER_CALL
 from langchain_sift.ttft.texts import well_formed
 
-_ORIGIN = "origin"
+_ORIGIN, _MOUNT = "origin", "mount"
 _VECTOR = [1.0]  # a record of Chroma's needs one
 
 
@@ -33,6 +33,9 @@ class KnownFile:
 
     path: str
     """Its full path."""
+
+    mount: str = ""
+    """The folder on which its disk is mounted; "" in records of earlier versions."""
 
     @property
     def digest(self) -> str:
@@ -53,7 +56,8 @@ def read_known_files(client: ClientAPI, collection: Collection) -> list[KnownFil
             limit=ROWS_PER_CALL, offset=len(found), include=["documents", "metadatas"]
         )
         for path, metadata in zip(page["documents"] or [], page["metadatas"] or [], strict=True):
-            found.append(KnownFile(str((metadata or {}).get(_ORIGIN, "")), path))
+            fields = metadata or {}
+            found.append(KnownFile(str(fields.get(_ORIGIN, "")), path, str(fields.get(_MOUNT, ""))))
         if not page["ids"]:
             break
     return found
@@ -70,7 +74,10 @@ def add_known_files(client: ClientAPI, collection: Collection, files: Sequence[K
             ids=part,
             embeddings=[_VECTOR] * len(part),  # type: ignore[arg-type]
             documents=[well_formed(by_digest[digest].path) for digest in part],
-            metadatas=[{_ORIGIN: by_digest[digest].origin} for digest in part],
+            metadatas=[
+                {_ORIGIN: by_digest[digest].origin, _MOUNT: well_formed(by_digest[digest].mount)}
+                for digest in part
+            ],
         )
 
 

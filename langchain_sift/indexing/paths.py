@@ -7,12 +7,27 @@ looked at. Those of `Path` do not.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.texts import well_formed
 
-# ruff: noqa: PTH112, PTH113, PTH114
+# ruff: noqa: PTH112, PTH113, PTH114, PTH120
+
+
+def named_path(text: str) -> Path:
+    """Return the path that a user names.
+
+    Raises:
+        ArgumentError: If the text is empty, such as a variable that is not set. `Path` takes it for
+            the current folder.
+    """
+    if not text.strip():
+        raise ArgumentError(
+            "a path is empty: name a file or a folder; the name of the current folder is ."
+        )
+    return Path(text)
 
 
 def is_file(path: Path) -> bool:
@@ -33,6 +48,22 @@ def is_link(path: Path) -> bool:
 def is_there(path: Path) -> bool:
     """Return True if there is something of this name, also a link to nothing."""
     return os.path.lexists(path)
+
+
+def is_mount(path: str) -> bool:
+    """Return True for a folder on which a disk is mounted."""
+    return os.path.ismount(path)
+
+
+def mounts_of(paths: Iterable[str]) -> Iterator[str]:
+    """Yield for each full path the folder on which the disk that holds it is mounted."""
+    mounts: dict[str, str] = {}
+    for path in paths:
+        folder = os.path.dirname(path)
+        if folder not in mounts:
+            real = os.path.realpath(folder)
+            mounts[folder] = next(filter(is_mount, at_or_above(real)), "")
+        yield mounts[folder]
 
 
 def has_entries(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class SentenceTransformerEmbeddings(Embeddings):
         length = self._model.max_seq_length
         return None if length is None else int(length)
 
+    @property
+    def document_prompt(self) -> str:
+        """The text that is put before each document; "" without one."""
+        return document_prompt(self._model.prompts, self._model.default_prompt_name)
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return a vector of unit norm for each text."""
         return self._vectors(self._model.encode_document, texts)
@@ -99,6 +104,17 @@ class SentenceTransformerEmbeddings(Embeddings):
             vectors = encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         rows: list[list[float]] = vectors.astype("float64").tolist()
         return rows
+
+
+def document_prompt(prompts: Mapping[str, str | None], default: str | None) -> str:
+    """Return the prompt of documents, as `SentenceTransformer.encode_document` chooses it.
+
+    Args:
+        prompts: The prompts of the model by their names.
+        default: The name of its default prompt.
+    """
+    names = [name for name in ("document", "passage", "corpus", default) if name in prompts]
+    return (prompts[names[0]] if names else None) or ""  # type: ignore[index]
 
 
 def is_sentence_transformer(name: str) -> bool:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as AnyCollection
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chromadb import Collection
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import find_collection
 from langchain_sift.indexing.index import index_into
@@ -24,7 +21,7 @@ from langchain_sift.indexing.known_files import (
     forget_files,
     read_known_files,
 )
-from langchain_sift.indexing.paths import at_or_above, has_entries
+from langchain_sift.indexing.paths import mounts_of
 from langchain_sift.indexing.row_ids import RowId, is_earlier_id, text_digest
 from langchain_sift.indexing.rows import delete_rows, every_id
 from langchain_sift.stores.location import ChromaLocation
@@ -65,7 +62,8 @@ class Sources:
 
     def present(self) -> list[KnownFile]:
         """Return the files that were found."""
-        return [KnownFile(self.origin, path) for path in self.files]
+        mounts = mounts_of(self.files)
+        return [KnownFile(self.origin, *each) for each in zip(self.files, mounts, strict=True)]
 
     def gone(self, known: Iterable[KnownFile]) -> list[KnownFile]:
         """Return the recorded files that were not found, and that nothing unreadable hides."""
@@ -110,59 +108,6 @@ def known_files(where: str | ChromaLocation, name: str) -> list[KnownFile]:
         return []
     with typed_errors(where, name):
         return read_known_files(connect(where), collection)
-
-
-def check_folders(
-    where: str | ChromaLocation, name: str, sources: Sources, known: Sequence[KnownFile]
-) -> None:
-    """Reject folders that had files, and now have none of them, such as a disk that is not mounted.
-
-    A file that is named and gone is rejected, too, if nothing else is in its folder.
-
-    Args:
-        where: Chroma's folder, or the URL of its server.
-        name: Name of the collection.
-        sources: The files of the run.
-        known: The recorded files of its origin.
-
-    Raises:
-        CorpusError: If there is such a folder; the message names the number of its rows.
-        StoreError: If the store fails.
-    """
-    gone = sources.gone(known)
-    roots = {*sources.roots}
-    files, missing = _number_below(roots, known), _number_below(roots, gone)
-    lone = {file.path for file in gone if not has_entries(Path(file.path).parent)}
-    for root in sources.roots:
-        if root in lone or (missing[root] and missing[root] == files[root]):
-            inside = {file.digest for file in gone if file.is_in({root})}
-            raise CorpusError(
-                f"{root}: none of its indexed files is there now (files: {files[root] or 1}), and "
-                f"{_rows_of(where, name, inside)} rows would be deleted: if the files are gone, "
-                "give --allow-empty; otherwise make the folder available, as by mounting its disk"
-            )
-
-
-def _number_below(roots: AbstractSet[str], files: Iterable[KnownFile]) -> Counter[str]:
-    """Return the numbers of files below folders."""
-    return Counter(
-        path
-        for file in files
-        for path in at_or_above(file.path)
-        if path in roots and path != file.path
-    )
-
-
-def _rows_of(where: str | ChromaLocation, name: str, digests: AnyCollection[str]) -> int:
-    """Return the number of rows of files."""
-    location = ChromaLocation.of(where)
-    collection = find_collection(location, name)
-    if collection is None:
-        return 0
-    with typed_errors(location, name):
-        return sum(
-            _file_of(id_) in digests for id_ in every_id(collection, is_cloud=location.is_cloud)
-        )
 
 
 def synchronize(  # noqa: PLR0917 - as `index_into`, with the sources

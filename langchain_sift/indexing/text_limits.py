@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from langchain_sift.errors import SIFTError, require
-from langchain_sift.indexing.sentence_embeddings import is_sentence_transformer
+from langchain_sift.indexing.sentence_embeddings import document_prompt, is_sentence_transformer
 
 # The commands read this module before any of these packages is imported.
 # ruff: noqa: PLC0415
@@ -23,7 +23,10 @@ class TextLimits:
 
     tokenizer: Any
     max_length: int
-    """Number of tokens of a text that the embeddings read."""
+    """Number of tokens that the embeddings read."""
+
+    document_prompt: str = ""
+    """The text that the embeddings put before each document."""
 
 
 def text_limits(name: str) -> TextLimits | None:
@@ -43,7 +46,7 @@ def text_limits(name: str) -> TextLimits | None:
         if is_sentence_transformer(name):
             return _of_sentence_transformer(name)
         return _of_model(name)
-    except (SIFTError, OSError, ValueError, KeyError):
+    except (SIFTError, OSError, ValueError, TypeError, KeyError):
         return None  # whoever loads the embeddings reports why
 
 
@@ -55,7 +58,10 @@ def _of_sentence_transformer(name: str) -> TextLimits:
     folder = sentence_transformer_folder(name)
     settings = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
-    return TextLimits(tokenizer, int(settings["max_seq_length"]))
+    prompts = folder / "config_sentence_transformers.json"
+    config = json.loads(prompts.read_text(encoding="utf-8")) if prompts.is_file() else {}
+    prompt = document_prompt(config.get("prompts") or {}, config.get("default_prompt_name"))
+    return TextLimits(tokenizer, int(settings["max_seq_length"]), prompt)
 
 
 def _of_model(name: str) -> TextLimits | None:

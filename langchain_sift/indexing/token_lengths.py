@@ -74,12 +74,17 @@ class ChunkLengths:
         return Chunking(size, self.overlap, _counter(tokenizer), at_headings=True)
 
 
-def cut_texts(embeddings: object, chunks: Sequence[Document]) -> str | None:
+def cut_texts(
+    embeddings: object,
+    chunks: Sequence[Document],
+    given: ChunkLengths = ChunkLengths(),
+) -> str | None:
     """Return a warning if the embeddings do not read chunks to their ends; None if they do.
 
     Args:
         embeddings: The embeddings, or a model whose hidden states are the embeddings.
         chunks: The chunks to embed.
+        given: The lengths of which they were made.
     """
     owner = _with_limit(embeddings)
     tokenizer = tokenizer_of(owner)
@@ -91,19 +96,27 @@ def cut_texts(embeddings: object, chunks: Sequence[Document]) -> str | None:
     if not cut:
         return None
     share = sum(length - limit for length in cut) / sum(lengths)
+    room = _room(owner, tokenizer)
+    fits = given.characters is None and (given.tokens is None or given.tokens <= room)
+    # Two parts of a text may have fewer tokens than the text.
+    size = max(1, (given.tokens or room) - (max(cut) - limit)) if fits else room
+    cure = f"give --chunk-tokens {size}"
+    if given.characters is not None:
+        cure += " in place of --chunk-size"
     return (
         f"{len(cut)} of {len(chunks)} new chunks are longer than the {limit} tokens that the "
         f"embeddings read (the longest has {max(cut)}): {share:.1%} of their text is not found by "
-        "a search; leave out --chunk-size, or give --chunk-tokens"
+        f"a search; {cure}"
     )
 
 
 def token_limit_of(embeddings: object, tokenizer: object) -> int | None:
-    """Return the number of tokens that embeddings read; None if they show none.
+    """Return the number of tokens of a text that embeddings read; None if they show none.
 
     `HiddenStateEmbeddings` have the attribute `max_length`. Those of langchain-huggingface have a
     sentence-transformer with a `max_seq_length` as `_client`, those of langchain-community as
-    `client`. Otherwise it is the tokenizer's `model_max_length`.
+    `client`. Otherwise it is the tokenizer's `model_max_length`. The tokens of a prompt that the
+    embeddings put before each document are not left for the text.
     """
     owners = (embeddings, getattr(embeddings, "_client", None), getattr(embeddings, "client", None))
     for owner, name in (
@@ -112,8 +125,27 @@ def token_limit_of(embeddings: object, tokenizer: object) -> int | None:
     ):
         limit = getattr(owner, name, None)
         if isinstance(limit, int) and not isinstance(limit, bool) and 0 < limit < _NO_LIMIT:
-            return limit
+            prompt = _document_prompt(embeddings)
+            return max(1, limit - (_counter(tokenizer)(prompt) if prompt else 0))
     return None
+
+
+def _document_prompt(embeddings: object) -> str:
+    """Return the text that embeddings put before each document; "" without one.
+
+    Sentence-transformers of this package have the attribute `document_prompt`, instructors of
+    langchain-community `embed_instruction`. Others embed documents with the prompt that
+    `encode_kwargs` name, or the default one of their model.
+    """
+    for name in ("document_prompt", "embed_instruction"):
+        if isinstance(prompt := getattr(embeddings, name, None), str):
+            return prompt
+    given = getattr(embeddings, "encode_kwargs", None) or {}
+    if isinstance(prompt := given.get("prompt"), str):
+        return prompt
+    client = getattr(embeddings, "_client", None) or getattr(embeddings, "client", None)
+    chosen = given.get("prompt_name") or getattr(client, "default_prompt_name", None)
+    return (getattr(client, "prompts", {}).get(chosen) if chosen else None) or ""
 
 
 def _room(embeddings: object, tokenizer: Any) -> int:

@@ -120,6 +120,8 @@ def is_url(store: str | Path | ChromaLocation) -> bool:
 
 
 def _folder(store: str, *, has_credentials: bool) -> ChromaLocation:
+    if not store.strip():
+        raise ArgumentError("the store is empty: name a folder, or the URL of a server")
     if "://" in store:
         raise ArgumentError(
             f"the URL of a store begins with http:// or https://, not {store.partition('://')[0]}://"

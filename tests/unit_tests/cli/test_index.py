@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from email.message import EmailMessage
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -307,6 +309,42 @@ def test_a_folder_that_lost_all_its_files_keeps_its_rows_unless_allowed(
 
 
 @pytest.mark.slow
+def test_a_disk_within_a_folder_that_is_not_mounted_keeps_its_rows_unless_allowed(
+    folder: Path, own_embeddings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    disk = tmp_path / "disk"
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: str(path) == str(disk.resolve()))
+        (folder / "sub").rename(disk)
+        (folder / "sub").symlink_to(disk)
+        last_line(run(*command))
+        (disk / "g.jsonl").rename(disk / "h.jsonl")
+        changed = last_line(run(*command))  # a file under a new name is no deletion
+        assert (changed["added"], changed["removed"]) == (1, 1)
+    disk.rename(tmp_path / "elsewhere")
+    disk.mkdir()
+    message = error_of(run(*command))
+    assert f"{disk}: none of its indexed files is there now (files: 2), and 2 rows" in message
+    assert last_line(run(*command, "--allow-empty"))["removed"] == 2
+
+
+@pytest.mark.slow
+def test_files_that_are_renamed_or_deleted_on_purpose_need_no_option(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    command = (folder, "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    last_line(run(*command))
+    for file in (folder / "sub").iterdir():
+        file.unlink()
+    assert last_line(run(*command))["removed"] == 2
+    for file in [*folder.glob("*.*")]:
+        file.rename(folder / f"new-{file.name}")
+    changed = last_line(run(*command))
+    assert (changed["added"], changed["removed"]) == (6, 6)
+
+
+@pytest.mark.slow
 def test_the_rows_of_files_that_cannot_be_reached_stay(
     folder: Path, own_embeddings: str, tmp_path: Path
 ) -> None:
@@ -328,6 +366,35 @@ def test_the_rows_of_files_that_cannot_be_reached_stay(
     assert count(tmp_path / "store") == 8
     result = run(*command)
     assert json.loads(result.stdout.splitlines()[-1])["removed"] == 2
+
+
+@pytest.mark.slow
+def test_attachments_are_indexed_and_listed(
+    folder: Path, own_embeddings: str, tmp_path: Path
+) -> None:
+    message = EmailMessage()
+    message["Subject"] = "Facts"
+    message.set_content("See below.")
+    for name, content in (("a.txt", b"rice"), ("b.txt", b"\xff"), ("c.png", b"x")):
+        message.add_attachment(content, "application", "octet-stream", filename=name)
+    (folder / "sub" / "m.eml").write_bytes(message.as_bytes())
+    command = (folder / "sub", "--store", tmp_path / "store", "--embeddings", own_embeddings)
+    result = run(*command)
+    assert result.exit_code == 1
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["files"], printed["added"], printed["unreadable"]) == (3, 4, 1)
+    assert "warning: m.eml: attachments that are not read: c.png" in result.stderr
+    assert "skipped: m.eml/b.txt, line 1: not UTF-8" in result.stderr
+    assert "m.eml/b.txt, line 1: not UTF-8" in error_of(run(*command, "--strict"))
+    # Rows stay while an attachment cannot be read: it may have been read before.
+    broken = message.as_bytes().replace(b'filename="a.txt"', b'filename="a.png"')
+    (folder / "sub" / "m.eml").write_bytes(broken)
+    assert json.loads(run(*command).stdout.splitlines()[-1])["removed"] == 0
+    message.clear_content()
+    message.set_content("Nothing below.")
+    (folder / "sub" / "m.eml").write_bytes(message.as_bytes())
+    changed = last_line(run(*command))
+    assert (changed["updated"], changed["removed"], changed["unchanged"]) == (1, 2, 2)
 
 
 def test_the_same_files_belong_to_several_owners(
@@ -355,6 +422,7 @@ def test_a_warning_tells_how_much_of_the_text_is_not_embedded(
     cut = run(*command, "--chunk-size", 5295)
     assert last_line(cut)["added"] == 2
     said = " ".join(cut.stderr.split())
+    assert re.search(r"search; give --chunk-tokens \d+ in place of --chunk-size", said)
     assert "warning: 1 of 2 new chunks are longer than the" in said
     assert "of their text is not found by a search" in said
     (tmp_path / "a.txt").write_text(f"{facts}\n\nAnother short one.")
@@ -364,6 +432,12 @@ def test_a_warning_tells_how_much_of_the_text_is_not_embedded(
     whole = run(*command, "--collection", "whole")
     assert last_line(whole)["added"] > 2
     assert "warning" not in whole.stderr
+    longer = run(*command, "--collection", "longer", "--chunk-tokens", 1000)
+    advice = re.search(r"a search; give --chunk-tokens (\d+)", " ".join(longer.stderr.split()))
+    assert advice is not None
+    assert (
+        "warning" not in run(*command, "--collection", "fits", "--chunk-tokens", advice[1]).stderr
+    )
 
 
 def test_a_loader_of_langchain_reads_other_files(
@@ -403,6 +477,8 @@ def test_a_loader_of_langchain_reads_other_files(
     ("arguments", "message"),
     [
         (("nowhere",), "nowhere: no such file or folder"),
+        (("",), "a path is empty: name a file or a folder"),
+        (("files/sub", "--store", ""), "the store is empty"),
         (("files/sub", "--chunk-size", "0"), "chunk size must be an integer of at least 1"),
         (("files/sub", "--chunk-overlap", "2000"), "below the chunk size of 2000"),
         (("files/sub", "--chunk-size", "9", "--chunk-tokens", "9"), "give either --chunk-tokens"),

@@ -7,7 +7,9 @@ import json
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import huggingface_hub
@@ -24,12 +26,16 @@ from langchain_sift import HiddenStateEmbeddings
 from langchain_sift.cli import app
 from langchain_sift.errors import MissingExtraError, ModelLoadError
 from langchain_sift.indexing import index_documents
+from langchain_sift.indexing.chunks import split
+from langchain_sift.indexing.files import Part
+from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.indexing.sentence_embeddings import (
     SentenceTransformerEmbeddings,
     is_sentence_transformer,
 )
 from langchain_sift.indexing.text_limits import text_limits
+from langchain_sift.indexing.token_lengths import ChunkLengths, cut_texts, token_limit_of
 from langchain_sift.ttft.model.load_settings import LoadSettings
 
 if TYPE_CHECKING:
@@ -94,10 +100,33 @@ def test_limits_are_known_without_the_weights(
             assert path == model
             continue
         assert limits.max_length == embeddings.max_length
+        assert limits.document_prompt == getattr(embeddings, "document_prompt", "")
         for text in texts[:5]:
             assert limits.tokenizer.encode(text) == embeddings.tokenizer.encode(text)
     assert text_limits("own:Embeddings") is None
     assert text_limits("./no-such-folder") is None
+
+
+def test_a_chunk_has_room_for_the_prompt_of_documents(model: Path, texts: list[str]) -> None:
+    embeddings = load_embeddings(str(model))
+    limits = text_limits(str(model)) or embeddings
+    text = "\n".join(texts[:40])
+    for owner in (embeddings, limits):
+        chunking = ChunkLengths().chunking(partial(copy.copy, owner))
+        part = Part(Document(text), (), has_lines_of_file=True)
+        chunks = split(SourceFile.of(Path("a.txt")), [part], chunking)
+        read = [
+            len(embeddings.tokenizer.encode(PROMPTS["document"] + chunk.page_content))
+            for chunk in chunks
+        ]
+        assert 50 < max(read) <= 64
+        assert cut_texts(embeddings, chunks) is None
+    client = SentenceTransformer(str(model), device="cpu")
+    others = SimpleNamespace(_client=client, encode_kwargs={"prompt_name": "document"})
+    plain = SimpleNamespace(_client=client)
+    assert token_limit_of(plain, client.tokenizer) == 64
+    expected = token_limit_of(embeddings, client.tokenizer)
+    assert token_limit_of(others, client.tokenizer) == expected < 64
 
 
 def test_threads_get_the_same_vectors(model: Path, texts: list[str]) -> None:
@@ -125,7 +154,8 @@ def test_commands_find_the_embeddings_of_a_collection_by_their_name(
     assert len(json.loads(explained.stdout)["sift"]) == 2
     diagnosed = run("doctor", "--store", store, "--json")
     assert diagnosed.exit_code == 0, diagnosed.output
-    assert json.loads(diagnosed.stdout)["lengths"]["limit"] == 64
+    prompt = load_embeddings(str(model)).tokenizer.encode(PROMPTS["document"])
+    assert json.loads(diagnosed.stdout)["lengths"]["limit"] == 64 - len(prompt)
     repaired = run("repair", "--store", store, "--embeddings", model)
     assert repaired.exit_code == 0, repaired.output
     again = run("index", docs, "--store", store)
