@@ -10,188 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from question_tables import question_results, questions_table, read_questions
+from real_model_questions import ROWS as QUESTIONS
+from real_model_results import FILES, FINE_TUNED, METHODS, recipes, size_results, text_results
 from rows import read_rows
 
-from langchain_sift.comparison import Row
-
 HERE = Path(__file__).parent
-FILES = {
-    "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
-    "Gemma 3 270M": "rows_gemma.jsonl.gz",
-}
-METHODS = {
-    "rag:nearest": "RAG, nearest",
-    "rag:sift": "RAG, SIFT",
-    "ttft:nearest": "TTFT, nearest",
-    "ttft:sift": "TTFT, SIFT",
-    "both:nearest": "both, nearest",
-    "both:sift": "both, SIFT",
-}
-PAIRS = (
-    ("ttft:sift", "ttft:nearest"),
-    ("both:sift", "rag:sift"),
-    ("rag:sift", "rag:nearest"),
-    ("both:sift", "both:nearest"),
-    ("ttft:sift", "rag:sift"),
-)
-RESAMPLES = 10_000
-Percents = dict[tuple[str, str, int], dict[str, float]]
-"""Percent of the base model's bits of each domain, method and k, by prompt."""
-
-
-def percents_of(rows: Sequence[Row]) -> Percents:
-    """Return the percents of the prompts that all methods of the table were measured on."""
-    base = {row.prompt: row.bits for row in rows if row.method == "base"}
-    found: Percents = defaultdict(dict)
-    for row in rows:
-        if row.method in METHODS and row.prompt in base:
-            key = (row.group, row.method, row.k)
-            found[key][row.prompt] = 100 * row.bits / base[row.prompt]
-    complete = {
-        domain: set.intersection(*(set(v) for (name, *_), v in found.items() if name == domain))
-        for domain, *_ in found
-    }
-    return {
-        key: {prompt: v for prompt, v in values.items() if prompt in complete[key[0]]}
-        for key, values in found.items()
-    }
-
-
-def interval(domains: Sequence[np.ndarray]) -> dict[str, float]:
-    """Return the mean over domains, with a 95 % interval (bootstrap over prompts)."""
-    rng = np.random.default_rng(0)
-    means = np.mean([values.mean() for values in domains])
-    samples = np.mean(
-        [
-            values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
-            for values in domains
-        ],
-        axis=0,
-    )
-    low, high = np.percentile(samples, [2.5, 97.5])
-    return {
-        "mean": round(float(means), 2),
-        "low": round(float(low), 2),
-        "high": round(float(high), 2),
-    }
-
-
-def best_k(percents: Percents, method: str) -> int:
-    """Return the k with the lowest mean over domains."""
-    ks = sorted({k for _, name, k in percents if name == method})
-    return min(ks, key=lambda k: float(np.mean(_of(percents, method, k))))
-
-
-def _of(percents: Percents, method: str, k: int) -> list[float]:
-    """Return the mean of each domain."""
-    return [
-        float(np.mean(list(values.values())))
-        for (_, name, count), values in sorted(percents.items())
-        if (name, count) == (method, k)
-    ]
-
-
-def difference(percents: Percents, first: str, second: str) -> dict[str, Any]:
-    """Compare two methods, each at its best k, on the same prompts."""
-    one, other = best_k(percents, first), best_k(percents, second)
-    domains = sorted({domain for domain, *_ in percents})
-    values = [
-        np.array(
-            [
-                percents[domain, first, one][prompt] - percents[domain, second, other][prompt]
-                for prompt in sorted(percents[domain, first, one])
-            ]
-        )
-        for domain in domains
-    ]
-    return {"k": [one, other], **interval(values)}
-
-
-def text_results(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the results of a model on the kinds of text."""
-    percents = percents_of(rows)
-    methods = [method for method in METHODS if any(name == method for _, name, _ in percents)]
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if row.method in METHODS:
-            seconds[f"{row.method} {row.k}"].append(row.seconds_training)
-    return {
-        "prompts": {
-            domain: len(values)
-            for (domain, method, _), values in sorted(percents.items())
-            if method == methods[0]
-        },
-        "means": {
-            method: {
-                str(k): interval(
-                    [
-                        np.array(list(values.values()))
-                        for (_, name, count), values in sorted(percents.items())
-                        if (name, count) == (method, k)
-                    ]
-                )
-                for k in sorted({k for _, name, k in percents if name == method})
-            }
-            for method in methods
-        },
-        "domains": {
-            domain: {
-                method: round(
-                    float(
-                        np.mean(list(percents[domain, method, best_k(percents, method)].values()))
-                    ),
-                    1,
-                )
-                for method in methods
-            }
-            for domain in sorted({domain for domain, *_ in percents})
-        },
-        "best_k": {method: best_k(percents, method) for method in methods},
-        "differences": {
-            f"{first} less {second}": difference(percents, first, second)
-            for first, second in PAIRS
-            if first in methods and second in methods
-        },
-    }
-
-
-def recipes(folder: Path) -> list[dict[str, Any]]:
-    """Return the mean percents of each recipe, from a folder of files of rows."""
-    found = []
-    for file in sorted(folder.glob("*.jsonl.gz"), key=_order):
-        model, rate, rank, alpha, layers = file.name.removesuffix(".jsonl.gz").split(",")
-        rows = read_rows(file)
-        base = {row.prompt: row.bits for row in rows if row.method == "base"}
-        by_k: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            if row.method != "base":
-                by_k[str(row.k)].append(100 * row.bits / base[row.prompt])
-        found.append(
-            {
-                "model": model,
-                "learning_rate": rate if rate == "default" else float(rate),
-                "rank": int(rank),
-                "alpha": float(alpha),
-                "layers": layers,
-                "prompts": len(base),
-                "percents": {k: round(float(np.mean(v)), 1) for k, v in by_k.items()},
-            }
-        )
-    return found
-
-
-def _order(file: Path) -> tuple[str, str, int, float]:
-    """Return the place of a recipe in the table; the default comes last."""
-    model, rate, rank, _, layers = file.name.removesuffix(".jsonl.gz").split(",")
-    return model, layers, int(rank), math.inf if rate == "default" else float(rate)
 
 
 def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -254,16 +83,47 @@ def differences_table(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def front_table(results: Mapping[str, Any]) -> list[str]:
+    """Return a line for each method and k, the fastest first."""
+    lines = [
+        "| | k | seconds for each prompt | % of base | Pareto front |",
+        "|---|--:|--:|--:|---|",
+    ]
+    return lines + [
+        f"| {METHODS[each['method']]} | {each['k']} | {each['seconds']:.1f} "
+        f"| {each['percent']:.1f} | {'yes' if each['on_front'] else ''} |"
+        for each in results["front"]
+    ]
+
+
+def sizes_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each model."""
+    ks = list(found[0]["percents"]["ttft:sift"])
+    heads = [f"{METHODS[method]}, k = {k}" for method in FINE_TUNED for k in ks]
+    lines = ["| model | prompts | " + " | ".join(heads) + " |", "|---|--:|" + "--:|" * len(heads)]
+    return lines + [
+        f"| {each['model']} | {each['prompts']} | "
+        + " | ".join(f"{each['percents'][method][k]:.1f}" for method in FINE_TUNED for k in ks)
+        + " |"
+        for each in found
+    ]
+
+
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "means": means_table,
     "differences": differences_table,
     "domains": domains_table,
+    "front": front_table,
 }
 
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of the page by their marks."""
     found = {name: "\n".join(recipe_table(results[name])) for name in ("recipes", "check")}
+    if results["text"]:
+        found["sizes"] = "\n".join(sizes_table(results["sizes"]))
+    if results["questions"]:
+        found["questions"] = "\n".join(questions_table(results["questions"]))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
             found[f"{name}, {model}"] = "\n".join(table(of_model))
@@ -305,6 +165,8 @@ def main() -> None:
             for model, name in FILES.items()
             if (rows := read_rows(HERE / name))
         },
+        "sizes": size_results(),
+        "questions": question_results(read_questions(QUESTIONS)),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)

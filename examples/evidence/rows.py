@@ -21,8 +21,8 @@ from langchain_sift.report.rows import ChosenDocument, plain
 ROWS = Path(__file__).parent / "rows.jsonl.gz"
 _KEPT = (
     "prompt", "group", "method", "k", "source", "bits", "bytes", "tokens", "seconds_retrieval",
-    "seconds_training", "tokens_training", "tokens_context", "redundancy", "prior_variance",
-    "failure",
+    "seconds_training", "seconds_answering", "tokens_training", "tokens_context", "redundancy",
+    "prior_variance", "failure",
 )  # fmt: skip
 
 

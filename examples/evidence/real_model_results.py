@@ -1,0 +1,252 @@
+"""Summarize the rows of real models: gains by method and kind of text, time, size of the model."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rows import read_rows
+
+from langchain_sift.comparison import Row
+
+HERE = Path(__file__).parent
+FILES = {
+    "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
+    "Gemma 3 270M": "rows_gemma.jsonl.gz",
+}
+METHODS = {
+    "rag:nearest": "RAG, nearest",
+    "rag:sift": "RAG, SIFT",
+    "ttft:nearest": "TTFT, nearest",
+    "ttft:sift": "TTFT, SIFT",
+    "both:nearest": "both, nearest",
+    "both:sift": "both, SIFT",
+}
+PAIRS = (
+    ("ttft:sift", "ttft:nearest"),
+    ("both:sift", "rag:sift"),
+    ("rag:sift", "rag:nearest"),
+    ("both:sift", "both:nearest"),
+    ("ttft:sift", "rag:sift"),
+)
+FINE_TUNED = ("ttft:nearest", "ttft:sift")
+RESAMPLES = 10_000
+Percents = dict[tuple[str, str, int], dict[str, float]]
+"""Percent of the base model's bits of each domain, method and k, by prompt."""
+
+
+def percents_of(rows: Sequence[Row]) -> Percents:
+    """Return the percents of the prompts that all methods of the table were measured on."""
+    base = {row.prompt: row.bits for row in rows if row.method == "base"}
+    found: Percents = defaultdict(dict)
+    for row in rows:
+        if row.method in METHODS and row.prompt in base:
+            key = (row.group, row.method, row.k)
+            found[key][row.prompt] = 100 * row.bits / base[row.prompt]
+    complete = {
+        domain: set.intersection(*(set(v) for (name, *_), v in found.items() if name == domain))
+        for domain, *_ in found
+    }
+    return {
+        key: {prompt: v for prompt, v in values.items() if prompt in complete[key[0]]}
+        for key, values in found.items()
+    }
+
+
+def interval(domains: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return the mean over domains, with a 95 % interval (bootstrap over prompts)."""
+    rng = np.random.default_rng(0)
+    means = np.mean([values.mean() for values in domains])
+    samples = np.mean(
+        [
+            values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+            for values in domains
+        ],
+        axis=0,
+    )
+    low, high = np.percentile(samples, [2.5, 97.5])
+    return {
+        "mean": round(float(means), 2),
+        "low": round(float(low), 2),
+        "high": round(float(high), 2),
+    }
+
+
+def best_k(percents: Percents, method: str) -> int:
+    """Return the k with the lowest mean over domains."""
+    ks = sorted({k for _, name, k in percents if name == method})
+    return min(ks, key=lambda k: float(np.mean(_of(percents, method, k))))
+
+
+def _of(percents: Percents, method: str, k: int) -> list[float]:
+    """Return the mean of each domain."""
+    return [
+        float(np.mean(list(values.values())))
+        for (_, name, count), values in sorted(percents.items())
+        if (name, count) == (method, k)
+    ]
+
+
+def _mean(percents: Percents, method: str, k: int) -> float:
+    return round(float(np.mean(_of(percents, method, k))), 1)
+
+
+def difference(percents: Percents, first: str, second: str) -> dict[str, Any]:
+    """Compare two methods, each at its best k, on the same prompts."""
+    one, other = best_k(percents, first), best_k(percents, second)
+    domains = sorted({domain for domain, *_ in percents})
+    values = [
+        np.array(
+            [
+                percents[domain, first, one][prompt] - percents[domain, second, other][prompt]
+                for prompt in sorted(percents[domain, first, one])
+            ]
+        )
+        for domain in domains
+    ]
+    return {"k": [one, other], **interval(values)}
+
+
+def text_results(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the results of a model on the kinds of text."""
+    percents = percents_of(rows)
+    methods = [method for method in METHODS if any(name == method for _, name, _ in percents)]
+    return {
+        "prompts": {
+            domain: len(values)
+            for (domain, method, _), values in sorted(percents.items())
+            if method == methods[0]
+        },
+        "means": {
+            method: {
+                str(k): interval(
+                    [
+                        np.array(list(values.values()))
+                        for (_, name, count), values in sorted(percents.items())
+                        if (name, count) == (method, k)
+                    ]
+                )
+                for k in sorted({k for _, name, k in percents if name == method})
+            }
+            for method in methods
+        },
+        "domains": {
+            domain: {
+                method: round(
+                    float(
+                        np.mean(list(percents[domain, method, best_k(percents, method)].values()))
+                    ),
+                    1,
+                )
+                for method in methods
+            }
+            for domain in sorted({domain for domain, *_ in percents})
+        },
+        "best_k": {method: best_k(percents, method) for method in methods},
+        "front": front(percents, rows),
+        "differences": {
+            f"{first} less {second}": difference(percents, first, second)
+            for first, second in PAIRS
+            if first in methods and second in methods
+        },
+    }
+
+
+def front(percents: Percents, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the mean percents and seconds of each method and k, the fastest first.
+
+    A way is on the Pareto front if no other one is as fast and as good.
+    """
+    seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.prompt in percents.get((row.group, row.method, row.k), ()):
+            seconds[row.method, row.k].append(row.seconds)
+    found = [
+        {
+            "method": method,
+            "k": k,
+            "percent": _mean(percents, method, k),
+            "seconds": round(float(np.mean(values)), 1),
+        }
+        for (method, k), values in seconds.items()
+    ]
+    found.sort(key=lambda each: (each["seconds"], each["percent"]))
+    best = math.inf
+    for each in found:
+        each["on_front"] = each["percent"] < best
+        best = min(best, each["percent"])
+    return found
+
+
+def size_results() -> list[dict[str, Any]]:
+    """Return the gain of fine-tuning by the size of the model, on the kinds of text of all."""
+    by_model = {name: percents_of(rows) for name, rows in _sizes().items()}
+    shared = set.intersection(*({domain for domain, *_ in each} for each in by_model.values()))
+    found = []
+    for model, percents in by_model.items():
+        kept = {key: values for key, values in percents.items() if key[0] in shared}
+        prompts = {prompt for values in kept.values() for prompt in values}
+        found.append(
+            {
+                "model": model,
+                "domains": sorted(shared),
+                "prompts": len(prompts),
+                "percents": {
+                    method: {
+                        str(k): round(float(np.mean(_of(kept, method, k))), 1) for k in (5, 10, 25)
+                    }
+                    for method in ("ttft:nearest", "ttft:sift")
+                },
+            }
+        )
+    return found
+
+
+def _sizes() -> dict[str, list[Row]]:
+    """Return the rows of fine-tuning for each model, the smallest first."""
+    files = {
+        "1.3 million parameters": "rows_small_model.jsonl.gz",
+        "5.9 million parameters": "rows.jsonl.gz",
+        **FILES,
+    }
+    found = {}
+    for model, name in files.items():
+        rows = [row for row in read_rows(HERE / name) if row.method in {"base", *FINE_TUNED}]
+        if rows:
+            found[model] = [row for row in rows if row.k in {0, 5, 10, 25}]
+    return found
+
+
+def recipes(folder: Path) -> list[dict[str, Any]]:
+    """Return the mean percents of each recipe, from a folder of files of rows."""
+    found = []
+    for file in sorted(folder.glob("*.jsonl.gz"), key=_order):
+        model, rate, rank, alpha, layers = file.name.removesuffix(".jsonl.gz").split(",")
+        rows = read_rows(file)
+        base = {row.prompt: row.bits for row in rows if row.method == "base"}
+        by_k: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            if row.method != "base":
+                by_k[str(row.k)].append(100 * row.bits / base[row.prompt])
+        found.append(
+            {
+                "model": model,
+                "learning_rate": rate if rate == "default" else float(rate),
+                "rank": int(rank),
+                "alpha": float(alpha),
+                "layers": layers,
+                "prompts": len(base),
+                "percents": {k: round(float(np.mean(v)), 1) for k, v in by_k.items()},
+            }
+        )
+    return found
+
+
+def _order(file: Path) -> tuple[str, str, int, float]:
+    """Return the place of a recipe in the table; the default comes last."""
+    model, rate, rank, _, layers = file.name.removesuffix(".jsonl.gz").split(",")
+    return model, layers, int(rank), math.inf if rate == "default" else float(rate)
