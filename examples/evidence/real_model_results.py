@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from rows import read_rows
 
+from langchain_sift.auto_mode import choose_mode
+from langchain_sift.calibration.mode_figures import mode_table
 from langchain_sift.comparison import Row
+from langchain_sift.config import MODES
 
 HERE = Path(__file__).parent
 FILES = {
@@ -148,6 +151,7 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
         },
         "best_k": {method: best_k(percents, method) for method in methods},
         "front": front(percents, rows),
+        "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})],
         "differences": {
             f"{first} less {second}": difference(percents, first, second)
             for first, second in PAIRS
@@ -180,6 +184,43 @@ def front(percents: Percents, rows: Sequence[Row]) -> list[dict[str, Any]]:
         each["on_front"] = each["percent"] < best
         best = min(best, each["percent"])
     return found
+
+
+def auto_results(rows: Sequence[Row], k: int) -> dict[str, Any]:
+    """Return what `mode="auto"` gains and takes, with a table from the other half of the prompts.
+
+    For each prompt it has the row of the mode that it chooses, and RAG and "both" have chosen
+    their documents as in a comparison of these methods.
+    """
+    modes = {mode if mode == "base" else f"{mode}:sift": mode for mode in MODES}
+    by_prompt: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        if row.method in modes and row.k in {0, k}:
+            by_prompt[row.prompt][row.method] = row
+    prompts = [of for _, of in sorted(by_prompt.items()) if of.keys() == modes.keys()]
+    chosen: list[tuple[Row, Row]] = []
+    for half in (0, 1):
+        others = [row for of in prompts[1 - half :: 2] for row in of.values()]
+        table = mode_table(others)
+        for of in prompts[half::2]:
+            last = of["both:sift"].chosen[-1].posterior_variance
+            mode = choose_mode(math.sqrt(max(0.0, last)), k, k, table).mode
+            chosen.append((of["base"], of[mode if mode == "base" else f"{mode}:sift"]))
+    alone = {name: [(of["base"], of[name]) for of in prompts] for name in modes}
+    return {
+        "k": k,
+        "prompts": len(prompts),
+        "chosen": {mode: sum(modes[row.method] == mode for _, row in chosen) for mode in MODES},
+        **{
+            name: {
+                "percent": round(
+                    float(np.mean([100 * r.bits / base.bits for base, r in pairs])), 1
+                ),
+                "seconds": round(float(np.mean([row.seconds for _, row in pairs])), 1),
+            }
+            for name, pairs in {"auto": chosen, **alone}.items()
+        },
+    }
 
 
 def size_results() -> list[dict[str, Any]]:

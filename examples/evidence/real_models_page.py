@@ -96,6 +96,21 @@ def front_table(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def auto_table(results: Mapping[str, Any]) -> list[str]:
+    """Return a line for each mode and k."""
+    names = {"auto": "auto", "base": "base model", **METHODS}
+    lines = ["| k | mode | % of base | seconds for a prompt | prompts |", "|--:|---|--:|--:|--:|"]
+    for of_k in results["auto"]:
+        for name in ("base", "rag:sift", "ttft:sift", "both:sift", "auto"):
+            mode = name.partition(":")[0]
+            prompts = of_k["prompts"] if name == "auto" else of_k["chosen"][mode]
+            lines.append(
+                f"| {of_k['k']} | {names[name]} | {of_k[name]['percent']:.1f} "
+                f"| {of_k[name]['seconds']:.1f} | {prompts} |"
+            )
+    return lines
+
+
 def sizes_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each model."""
     ks = list(found[0]["percents"]["ttft:sift"])
@@ -114,6 +129,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "differences": differences_table,
     "domains": domains_table,
     "front": front_table,
+    "auto": auto_table,
 }
 
 
