@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ Percents = dict[tuple[str, str, int], dict[str, float]]
 
 
 def percents_of(rows: Sequence[Row]) -> Percents:
-    """Return the percents of the prompts that all methods of the table were measured on."""
+    """Return the percents of the prompts that all methods of the table were measured on.
+
+    A domain with a single prompt is left out: its spread is not known.
+    """
     base = {row.prompt: row.bits for row in rows if row.method == "base"}
     found: Percents = defaultdict(dict)
     for row in rows:
@@ -57,16 +61,21 @@ def percents_of(rows: Sequence[Row]) -> Percents:
     return {
         key: {prompt: v for prompt, v in values.items() if prompt in complete[key[0]]}
         for key, values in found.items()
+        if len(complete[key[0]]) > 1
     }
 
 
 def interval(domains: Sequence[np.ndarray]) -> dict[str, float]:
-    """Return the mean over domains, with a 95 % interval (bootstrap over prompts)."""
+    """Return the mean over domains, with a 95 % interval (bootstrap over the prompts of each).
+
+    The values of few prompts spread less than those that they were drawn from: by the factor
+    √((n - 1) / n), which the deviations of the samples are divided by.
+    """
     rng = np.random.default_rng(0)
     means = np.mean([values.mean() for values in domains])
     samples = np.mean(
         [
-            values[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
+            _spread(values)[rng.integers(0, len(values), (RESAMPLES, len(values)))].mean(axis=1)
             for values in domains
         ],
         axis=0,
@@ -77,6 +86,12 @@ def interval(domains: Sequence[np.ndarray]) -> dict[str, float]:
         "low": round(float(low), 2),
         "high": round(float(high), 2),
     }
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Return the values with deviations as large as those of what they were drawn from."""
+    scale = math.sqrt(len(values) / (len(values) - 1))
+    return np.asarray(values.mean() + scale * (values - values.mean()))
 
 
 def best_k(percents: Percents, method: str) -> int:
@@ -116,6 +131,7 @@ def difference(percents: Percents, first: str, second: str) -> dict[str, Any]:
 
 def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the results of a model on the kinds of text."""
+    rows = with_own_seconds(rows)
     percents = percents_of(rows)
     methods = [method for method in METHODS if any(name == method for _, name, _ in percents)]
     return {
@@ -158,6 +174,27 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
             if first in methods and second in methods
         },
     }
+
+
+def with_own_seconds(rows: Sequence[Row]) -> list[Row]:
+    """Divide the seconds in which a batch was read by the tokens that each of its rows read.
+
+    The rows of a prompt and a method were read together, and have equal shares of the time.
+    """
+    together: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        together[row.prompt, row.method].append(row)
+    found = []
+    for group in together.values():
+        seconds = sum(row.seconds_answering for row in group)
+        tokens = sum(row.tokens_context + row.tokens for row in group)
+        found += [
+            replace(
+                row, seconds_answering=seconds * (row.tokens_context + row.tokens) / max(1, tokens)
+            )
+            for row in group
+        ]
+    return found
 
 
 def front(percents: Percents, rows: Sequence[Row]) -> list[dict[str, Any]]:
