@@ -4,6 +4,7 @@
         --embeddings FOLDER --out RUNS --objectives text,distill
 
 The questions of XQuAD, in the form of SQuAD, are drawn at random, and its paragraphs are the store.
+With the objective "answer", the store has the other questions with their answers instead.
 "base" and RAG are measured with the first objective, and random documents as a control for the
 first `--controls` questions. Parts of a few questions follow each other with all objectives, so
 that a run can be stopped at any time. It goes on from the rows in
@@ -20,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from langchain_core.documents import Document
 from qa import read
 
 from langchain_sift import FineTuneConfig, compare
@@ -32,13 +34,14 @@ ROWS = Path(__file__).parent / "rows_questions.jsonl"
 RAG = ("base", "rag:nearest", "rag:sift")
 LEARNING = ("ttft:sift", "both:sift")
 CONTROL = ("ttft:random", "both:random")
+PAIRS = "answer"
 K, TOKENS = 5, 32
 
 
 def line_of(row: Row, objective: str) -> dict[str, Any]:
     """Return the numbers of a row."""
     return {
-        "objective": objective if row.method.startswith(("ttft", "both")) else "",
+        "objective": label(row.method, objective),
         "prompt": row.prompt,
         "source": row.source,
         "method": row.method,
@@ -50,6 +53,24 @@ def line_of(row: Row, objective: str) -> dict[str, Any]:
     }
 
 
+def label(method: str, objective: str) -> str:
+    """Return the objective if a method depends on it: by its training or by its store."""
+    trains = method.startswith(("ttft", "both"))
+    return objective if trains or (method != "base" and objective == PAIRS) else ""
+
+
+def pairs_of(prompts: list[Prompt]) -> list[Document]:
+    """Return a document of each question with its answer."""
+    return [
+        Document(
+            id=prompt.id,
+            page_content=f"{prompt.text}\n{prompt.answers[0]}",
+            metadata={"question": prompt.text, "answer": prompt.answers[0]},
+        )
+        for prompt in prompts
+    ]
+
+
 def known_rows() -> list[dict[str, Any]]:
     """Return the rows that were measured before."""
     if not ROWS.exists():
@@ -58,12 +79,12 @@ def known_rows() -> list[dict[str, Any]]:
 
 
 def missing(prompts: list[Prompt], methods: tuple[str, ...], objective: str) -> list[Prompt]:
-    """Return the prompts that lack one of the methods."""
-    done = {(row["prompt"], row["method"], row["objective"] or objective) for row in known_rows()}
+    """Return the prompts that lack the row of a method."""
+    done = {(row["prompt"], row["method"], row["objective"]) for row in known_rows()}
     return [
         prompt
         for prompt in prompts
-        if any((prompt.id, method, objective) not in done for method in methods)
+        if any((prompt.id, name, label(name, objective)) not in done for name in methods)
     ]
 
 
@@ -86,7 +107,11 @@ def main() -> None:
     documents, all_prompts = read(asked.data)
     prompts = random.Random(0).sample(all_prompts, asked.questions)
     embeddings = load_embeddings(asked.embeddings)
-    store = index_documents(documents, embeddings, asked.out / "store")
+    others = [prompt for prompt in all_prompts if prompt not in prompts]
+    stores = {
+        name: index_documents(texts, embeddings, asked.out / name)
+        for name, texts in (("store", documents), (PAIRS, pairs_of(others)))
+    }
     model = load_language_model(asked.model)
     config = FineTuneConfig(
         learning_rate=asked.learning_rate, steps_per_document=asked.steps, max_length=256
@@ -94,7 +119,9 @@ def main() -> None:
     for first in range(0, asked.questions, asked.in_a_part):
         for number, objective in enumerate(asked.objectives.split(",")):
             methods = (*(RAG if number == 0 else ("base",)), *LEARNING)
-            if first < asked.controls:
+            if objective == PAIRS:
+                methods = ("base", "rag:sift", *LEARNING)
+            elif first < asked.controls:
                 methods = (*methods, *CONTROL)
             left = missing(prompts[first : first + asked.in_a_part], methods, objective)
             if not left:
@@ -104,7 +131,7 @@ def main() -> None:
                 left,
                 methods,
                 model=model,
-                vectorstore=store,
+                vectorstore=stores.get(objective, stores["store"]),
                 protocols=("qa",),
                 k=K,
                 max_tokens=TOKENS,
@@ -113,7 +140,7 @@ def main() -> None:
             )
             with ROWS.open("a", encoding="utf-8") as file:
                 for row in report.rows:
-                    if number == 0 or row.method != "base":
+                    if row.method != "base" or number == 0:
                         file.write(json.dumps(line_of(row, objective)) + "\n")
             seconds = time.monotonic() - began
             print(
