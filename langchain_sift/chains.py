@@ -42,7 +42,7 @@ def create_ttft_chain(
     llm: BaseLanguageModel[Any],
     retriever: Runnable[str, list[Document]],
     *,
-    mode: str = "ttft",
+    mode: str = "rag",
     prompt: BasePromptTemplate[Any] | None = None,
     modes: ModeTable | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:

@@ -55,6 +55,7 @@ def fill_collection(
 def make_settings(model: Path, store: Path | str, **settings: Any) -> ServingSettings:
     """Return settings with small numbers."""
     small = {"k": 3, "fetch_k": 20, "finetune": FINETUNE, "max_tokens": 8, "name": NAME}
+    small["mode"] = "ttft"
     small["dtype"] = "float32"
     limits = Limits(max_batch_size=4, max_requests=16)
     return ServingSettings(

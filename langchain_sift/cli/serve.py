@@ -45,6 +45,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
+    from langchain_sift.calibrated_settings import CalibratedSettings
     from langchain_sift.serving import Tenants
     from langchain_sift.serving.service import Service
 
@@ -102,7 +103,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         typer.Option(
             metavar="MODE",
             help="Mode of requests that set none: base, rag, ttft, both or auto. Default: that of "
-            "--settings if `calibrate` compared the modes, else ttft.",
+            "--settings, which is ttft for a calibrated model whose modes were not compared; else "
+            "rag.",
         ),
     ] = None,
     k: Annotated[
@@ -214,7 +216,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
-        mode = mode or (saved and saved.mode) or "ttft"
+        mode = mode or _default_mode(saved)
         served = ServingSettings(
             model=join_gguf_file(model, gguf_file),
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
@@ -264,6 +266,13 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
         )
         serve(served, host=host, port=port, on_open=report_memory, on_ready=announce)
+
+
+def _default_mode(saved: CalibratedSettings | None) -> str:
+    """Return the mode of calibrated settings, or RAG: fine-tuning has to prove itself first."""
+    if saved is None or saved.fine_tuning is None:
+        return "rag"
+    return saved.mode or "ttft"
 
 
 def _ceilings(entries: Sequence[str]) -> dict[str, float]:

@@ -69,7 +69,7 @@ class ServingSettings:
     tenants: Tenants = field(default_factory=Tenants.anybody)
     """Tokens, and the documents that each may see. By default requests need no token."""
 
-    mode: str = "ttft"
+    mode: str = "rag"
     """Default mode of a request: "base", "rag", "ttft", "both" or "auto"."""
 
     modes: ModeTable | None = None

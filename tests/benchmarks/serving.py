@@ -41,6 +41,7 @@ DEMO = Path(__file__).parents[2] / "examples" / "demo"
 BATCH, CAPACITY, FACTOR = 4, 16, 10
 NAME = "demo"
 SERVED = {
+    "--mode": "ttft",
     "--k": 4,
     "--max-length": 128,
     "--lora-rank": 16,

@@ -70,6 +70,7 @@ def through_http(model: str, store: str, args: dict[str, Any]) -> list[Any]:
         "--name": "tiny",
         "--port": 0,
         "--api-key": on.KEY,
+        "--mode": args["mode"],
         "--k": args["k"],
         "--learning-rate": finetune["learning_rate"],
         "--lora-rank": finetune["lora_rank"],

@@ -79,7 +79,7 @@ def filled_server(stoppable_server, tiny_model_path, embeddings, texts) -> Serve
 def arguments(model: Path, store: Path | str, *more: str) -> list[str]:
     """Return the arguments of `langchain-sift`."""
     command = ["serve", "--model", str(model), "--store", str(store), "--port", "0"]
-    return [*command, "--name", NAME, *FINETUNE, *more]
+    return [*command, "--name", NAME, "--mode", "ttft", *FINETUNE, *more]
 
 
 class Process:

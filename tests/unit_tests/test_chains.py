@@ -199,7 +199,7 @@ def test_wrong_arguments_are_errors(llm, retriever):
         create_ttft_chain(llm, retriever, mode="rga")
     model = FakeListChatModel(responses=["an answer"])
     with pytest.raises(ArgumentError, match=r"'ttft' needs a ChatTestTimeFineTuned .*FakeListChat"):
-        create_ttft_chain(model, retriever)
+        create_ttft_chain(model, retriever, mode="ttft")
     prompt = PromptTemplate.from_template("{question}")
     with pytest.raises(ArgumentError, match=r"must take \['context', 'input'\].*\['question'\]"):
         create_ttft_chain(llm, retriever, mode="both", prompt=prompt)

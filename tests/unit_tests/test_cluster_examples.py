@@ -117,7 +117,7 @@ def test_both_configurations_agree() -> None:
     on_servers, on_kubernetes = serve_configs().values()
     ((here,), (there,)) = (config["applications"] for config in (on_servers, on_kubernetes))
     assert here["deployments"] == there["deployments"]
-    for name in ("finetune", "limits", "model"):
+    for name in ("limits", "mode", "model"):
         assert here["args"][name] == there["args"][name]
 
 

@@ -192,7 +192,9 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     settings, _ = served(tiny_model_path, folder, *file, "--lora-rank", 32)
     assert (settings.finetune.lora_rank, settings.finetune.lora_alpha) == (32, 32.0)
     settings, _ = served(tiny_model_path, folder)
-    assert settings.finetune == FineTuneConfig()
+    assert (settings.mode, settings.finetune) == ("rag", FineTuneConfig())
+    CalibratedSettings(retrieval=rag).save(tmp_path / "settings.json", overwrite=True)
+    assert served(tiny_model_path, folder, *file)[0].mode == "rag"
     for text, modules in (("last-1", "last-1"), ("q_proj, v_proj", ("q_proj", "v_proj"))):
         settings, _ = served(tiny_model_path, folder, "--target-modules", text)
         assert settings.finetune == FineTuneConfig(target_modules=modules)
