@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from langchain_core.retrievers import RetrieverLike
 
 from langchain_sift.errors import ArgumentError, EmbeddingError
 from langchain_sift.selection.arguments import Array
+from langchain_sift.stores.calls import is_of_one_thread, of_one_thread
 from langchain_sift.stores.fusion import SecondSearch
 from langchain_sift.stores.interface import Source
 
@@ -51,20 +53,24 @@ class QueryReader:
                 second retriever no list of documents.
             EmbeddingError: If the vectors are not numbers, or of different dimensions.
         """
-        parts = self._parts(query)
-        vectors = as_vectors([self.embedder.embed_query(part) for part in parts])
-        if self.second_retriever is None:
+        parts, second = self._parts(query), self.second_retriever
+        with _any_thread(self.embedder):
+            vectors = as_vectors([self.embedder.embed_query(part) for part in parts])
+        if second is None:
             return Query(vectors)
-        return self._query(vectors, [self.second_retriever.invoke(part) for part in parts])
+        with _any_thread(second):
+            return self._query(vectors, [second.invoke(part) for part in parts])
 
     async def aread(self, query: str) -> Query:
         """Do as `read` does, without blocking the event loop."""
         # One part after another: `max_concurrency` of a batch counts queries.
-        parts = self._parts(query)
-        vectors = as_vectors([await self.embedder.aembed_query(part) for part in parts])
-        if self.second_retriever is None:
+        parts, second = self._parts(query), self.second_retriever
+        with _any_thread(self.embedder):
+            vectors = as_vectors([await self.embedder.aembed_query(part) for part in parts])
+        if second is None:
             return Query(vectors)
-        return self._query(vectors, [await self.second_retriever.ainvoke(part) for part in parts])
+        with _any_thread(second):
+            return self._query(vectors, [await second.ainvoke(part) for part in parts])
 
     def _parts(self, query: str) -> Sequence[str]:
         if not isinstance(query, str):
@@ -90,6 +96,17 @@ class QueryReader:
                     f"{type(ranking).__name__}"
                 )
         return Query(vectors, SecondSearch(tuple(map(tuple, rankings)), self.embeddings))
+
+
+@contextmanager
+def _any_thread(used: object) -> Iterator[None]:
+    """Name the cure if an object can be used by the thread that made it only."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_one_thread(error):
+            raise
+        raise of_one_thread(f"the {type(used).__name__}") from error
 
 
 def as_vectors(embeddings: Sequence[Sequence[float]]) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -271,6 +272,21 @@ def _typed(error: Exception, adapter: AnyAdapter, request: Request) -> SIFTError
         return StoreTimeout(f"{label}: no answer to a {operation} within the timeout")
     # The message of a foreign error may contain the text of a document.
     problem = type(error).__name__
+    if is_of_one_thread(error):
+        return of_one_thread(label)
     if isinstance(error, ConnectionError | httpx.TransportError):
         return StoreUnavailable(f"{label}: {operation} failed: {problem}")
     return StoreError(f"{label}: {operation} failed: {problem}")
+
+
+def is_of_one_thread(error: Exception) -> bool:
+    """Return True if an object was used that only the thread that made it can use."""
+    return isinstance(error, sqlite3.ProgrammingError) and "thread" in str(error)
+
+
+def of_one_thread(label: str) -> StoreError:
+    """Return the error for such an object; stores are queried by other threads."""
+    return StoreError(
+        f"only the thread that opened {label} can query it: give it a connection of "
+        "sqlite3.connect(..., check_same_thread=False)"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -60,13 +59,6 @@ class ReEmbeddingAdapter:
             ]
         except NotImplementedError as error:
             raise StoreError(f"{self.label} cannot be searched by vector") from error
-        except sqlite3.ProgrammingError as error:
-            if "thread" not in str(error):
-                raise
-            raise StoreError(
-                f"only the thread that opened {self.label} can query it: give it a connection of "
-                "sqlite3.connect(..., check_same_thread=False)"
-            ) from error
         new = self._new_texts(answers)
         if new:
             self._vectors.update(zip(new, embeddings.embed_documents(new), strict=True))

@@ -8,6 +8,8 @@ import warnings
 import numpy as np
 import pytest
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import VectorStore
 from unit_tests.stores.real_stores import (
     LINEAR,
@@ -220,6 +222,35 @@ def test_a_store_of_one_thread_raises_an_error_with_the_cure(embeddings):
     with pytest.raises(StoreError, match="check_same_thread=False"):
         SIFTRetriever(vectorstore=store).invoke(QUERY)
     store._connection.close()
+
+
+class BoundToThread(Embeddings):
+    """Embeddings, and a retriever, that only the thread that opened them can use."""
+
+    def __init__(self):
+        self.connection = sqlite3.connect(":memory:")
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text):
+        return [len(text), *self.connection.execute("select 1").fetchone()]
+
+    def invoke(self, query):
+        return [Document(str(self.embed_query(query)))]
+
+
+@pytest.mark.filterwarnings("ignore:the vectors of a ListStore")
+async def test_other_objects_of_one_thread_raise_it_too(store):
+    bound = BoundToThread()
+    for settings in (
+        {"query_embedder": bound},
+        {"second_retriever": RunnableLambda(bound.invoke)},
+    ):
+        retriever = SIFTRetriever(vectorstore=store, k=2, **settings)
+        with pytest.raises(StoreError, match=r"opened .* give .*check_same_thread=False"):
+            await retriever.ainvoke(QUERY)
+    bound.connection.close()
 
 
 def test_a_text_that_cannot_be_embedded_fails_its_query_only(store, embeddings, monkeypatch):
