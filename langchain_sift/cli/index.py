@@ -33,9 +33,9 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         list[str],
         typer.Argument(
             metavar="PATH",
-            help="Files to index, or folders: text, Markdown, HTML, PDF, JSONL, CSV, source code "
-            "and mail, and with the extra \\[files] documents of office programs, spreadsheets, "
-            "notebooks and books.",
+            help="Files to index, or folders: text, Markdown, HTML, PDF, JSONL, CSV, source code, "
+            "notebooks and mail, and with the extra \\[files] documents of office programs, "
+            "spreadsheets and books.",
         ),
     ],
     store: StoreOption,

@@ -269,7 +269,9 @@ def _paths(headings: Iterable[Heading]) -> list[str]:
 def _splitter_for(path: Path, chunking: Chunking) -> RecursiveCharacterTextSplitter:
     name = path.name.lower()
     language = (
-        "markdown" if name.endswith((*MARKDOWN, *DOCUMENTS)) else CODE.get(path.suffix.lower())
+        "markdown"
+        if name.endswith((*MARKDOWN, *DOCUMENTS, ".ipynb"))
+        else CODE.get(path.suffix.lower())
     )
     separators = _SEPARATORS
     if language:

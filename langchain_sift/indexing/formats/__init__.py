@@ -10,7 +10,8 @@
 | `markdown.py` | headings of Markdown |
 | `web_pages.py` | HTML |
 | `pdf_pages.py`, `pdf_text.py` | pages of PDFs, and their text before typesetting |
-| `documents.py` | documents of office programs, notebooks and books |
+| `documents.py` | documents of office programs and books |
+| `notebooks.py` | notebooks |
 | `mail.py` | mail |
 """
 
@@ -35,6 +36,7 @@ from langchain_sift.indexing.formats.json_lines import (
 )
 from langchain_sift.indexing.formats.mail import read_mail
 from langchain_sift.indexing.formats.markdown import headings_of
+from langchain_sift.indexing.formats.notebooks import read_notebook
 from langchain_sift.indexing.formats.pdf_pages import read_pdf
 from langchain_sift.indexing.formats.records import Location, Reader, Reading, Record
 from langchain_sift.indexing.formats.spreadsheets import read_spreadsheet
@@ -129,6 +131,7 @@ READERS: Mapping[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     **dict.fromkeys(DOCUMENTS, read_document),
+    ".ipynb": read_notebook,
     ".xlsx": read_spreadsheet,
     ".eml": read_mail,
     **dict.fromkeys(CODE, _read_code),

@@ -1,4 +1,4 @@
-"""Read the documents of office programs, notebooks and books, as Markdown."""
+"""Read the documents of office programs and books, as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_sift.indexing.formats.encodings import read_archive
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.formats.records import Reading, Record
 
-DOCUMENTS = (".docx", ".pptx", ".ipynb", ".epub")
+DOCUMENTS = (".docx", ".pptx", ".epub")
 
 
 def read_document(path: Path, reading: Reading) -> Iterator[Record]:
@@ -19,17 +19,11 @@ def read_document(path: Path, reading: Reading) -> Iterator[Record]:
     del reading
     require("files", "markitdown")
     from markitdown import StreamInfo  # noqa: PLC0415 - an extra
-    from markitdown.converters import (  # noqa: PLC0415
-        DocxConverter,
-        EpubConverter,
-        IpynbConverter,
-        PptxConverter,
-    )
+    from markitdown.converters import DocxConverter, EpubConverter, PptxConverter  # noqa: PLC0415
 
     kinds = {
         ".docx": DocxConverter,
         ".pptx": PptxConverter,
-        ".ipynb": IpynbConverter,
         ".epub": EpubConverter,
     }
     ending = path.suffix.lower()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.cells import with_timestamps
@@ -22,19 +24,21 @@ def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
 
 
 def read_json(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the text of each object in the list of a `.json` file.
+    """Yield the text of each object in the list of a `.json` file, or on its lines.
 
     Other files are one text, also those that are not strictly JSON, such as settings with comments.
     """
-    text = read_text(path, reading.encoding)
+    text, wanted = read_text(path, reading.encoding), reading.text_keys or TEXT_KEYS
+    unit, rows = "item", dict[int, Any]()
     try:
-        rows = json.loads(text)
+        found = json.loads(text)
+        rows = dict(enumerate(found if isinstance(found, list) else [], start=1))
     except (ValueError, RecursionError):
-        rows = None
-    wanted = reading.text_keys or TEXT_KEYS
-    if isinstance(rows, list) and rows and all(_has_text(row, wanted) for row in rows):
-        for number, row in enumerate(rows, start=1):
-            yield _record(row, reading, "item", number)
+        with suppress(CorpusError):
+            unit, rows = "line", dict(_objects(path, text.split("\n"), wanted))
+    if rows and all(_has_text(row, wanted) for row in rows.values()):
+        for number, row in rows.items():
+            yield _record(row, reading, unit, number)
     else:
         yield Record(text, has_lines_of_file=True)
 
@@ -80,8 +84,9 @@ def _objects(
     file: Path, lines: Sequence[str], text_keys: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, _parse_object(file, number, line, text_keys)
+        content = line.lstrip("\ufeff")  # of a file that others were appended to
+        if content.strip():
+            yield number, _parse_object(file, number, content, text_keys)
 
 
 def _parse_object(

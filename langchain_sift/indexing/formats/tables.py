@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Literal
 
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.cells import fields_of, typed
@@ -22,6 +24,7 @@ _DELIMITERS = ",;\t|"
 # Delimiters of files that may have decimal commas, and the mark of columns that prove none.
 _BESIDE_COMMAS = {";": "", "\t": "."}
 _ROWS_TO_GUESS_FROM = 50
+_SEPARATOR_LINE = re.compile(r"sep=([^\r\n]?)[ \t]*(?:\r\n?|\n)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Table:
 def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of a CSV file: of its text columns, else of all columns."""
     text = read_text(path, reading.encoding)
-    delimiter, _ = _without_separator_line(text)
+    delimiter, _ = _delimited(path, text)
     (_, header), *rows = _rows(path, text) or [(0, [])]
     names = [
         name.strip() or (f"column {n + 1}" if any(_cell(row, n) for _, row in rows) else "")
@@ -144,19 +147,32 @@ def csv_rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _rows(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    delimiter, table = _without_separator_line(text)
+    delimiter, table = _delimited(path, text)
     skipped = int(len(table) < len(text))
+    try:
+        rows = _parsed(path, table, delimiter, skipped)
+    except CorpusError:
+        if delimiter != "\t":
+            raise
+        # Excel quotes cells in such files; other programs write quotation marks as they are.
+        rows = _parsed(path, table, delimiter, skipped, csv.QUOTE_NONE)
+    return [(line, _within(cells, len(rows[0][1]))) for line, cells in rows]
+
+
+def _parsed(
+    path: Path, table: str, delimiter: str, skipped: int, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, with the numbers of their last lines."""
     lines = io.StringIO(table, newline="")
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     try:
         with _long_cells():
-            rows = [(reader.line_num + skipped, cells) for cells in reader if cells]
+            return [(reader.line_num + skipped, cells) for cells in reader if cells]
     except csv.Error as error:
         raise CorpusError(
             f"{path}, line {reader.line_num + skipped}: not CSV ({error}): double a quotation mark "
             "within a cell"
         ) from error
-    return [(line, _within(cells, len(rows[0][1]))) for line, cells in rows]
 
 
 def _within(cells: list[str], width: int) -> list[str]:
@@ -164,12 +180,12 @@ def _within(cells: list[str], width: int) -> list[str]:
     return cells if any(cell.strip() for cell in cells[width:]) else cells[:width]
 
 
-def _without_separator_line(text: str) -> tuple[str, str]:
+def _delimited(path: Path, text: str) -> tuple[str, str]:
     """Return the delimiter of a table, and the table without the line that names it, "sep=;"."""
-    first, _, rest = text.partition("\n")
-    line = first.strip().lower()
-    if line.startswith("sep=") and len(line) <= 5:
-        return line[4:] or "\t", rest  # a tab at the end is stripped
+    if match := _SEPARATOR_LINE.match(text):
+        return match[1] or "\t", text[match.end() :]  # editors strip a tab at the end
+    if path.suffix.lower() == ".tsv" and "\t" in text.partition("\n")[0]:
+        return "\t", text
     return _delimiter_of(text), text
 
 

@@ -317,6 +317,18 @@ def test_no_field_hides_another_of_its_name(tmp_path: Path) -> None:
     assert "two fields are called 'a.b_2'" in second
 
 
+def test_marks_in_tables_of_tabs_may_be_text(tmp_path: Path) -> None:
+    excel = 'text\tnote\n"a ""b"" c"\t"x\ty"\nhe said "hi"\tz\n'
+    documents = read(tmp_path, "a.tsv", excel)
+    assert texts_of(documents) == ['a "b" c', 'he said "hi"']
+    assert documents[0].metadata["note"] == "x\ty"
+    plain = 'text\tnote\n"Rice" grows, in fields\tx\n"Wheat\t5"\n'
+    documents = read(tmp_path, "a.tsv", plain)
+    assert texts_of(documents) == ['"Rice" grows, in fields', '"Wheat']
+    assert [row["note"] for row in metadata_of(documents)] == ["x", '5"']
+    assert texts_of(read(tmp_path, "a.csv", "sep=;\rtext;n\rrice;1\r")) == ["rice"]
+
+
 def test_long_numbers_keep_every_digit(tmp_path: Path) -> None:
     content = "text;id;key;share\na;1234567890123456789;12345678901234567890;0.5\nb;1;2;1\n"
     first, second = metadata_of(read(tmp_path, "a.csv", content))
@@ -393,6 +405,11 @@ def test_a_list_of_objects_is_read_object_by_object(tmp_path: Path) -> None:
     documents = read(tmp_path, "a.json", json.dumps(rows, indent=1))
     assert texts_of(documents) == ["rice", "wheat"]
     assert metadata_of(documents)[0] == {"year": 2024, "item": 1, "source": "a.json:1"}
+    lines = "".join(f"\ufeff{json.dumps(row)}\n" for row in rows)  # files that were joined
+    for name in ("a.json", "a.jsonl"):
+        documents = read(tmp_path, name, lines)
+        assert texts_of(documents) == ["rice", "wheat"]
+        assert metadata_of(documents)[0] == {"year": 2024, "line": 1, "source": f"{name}:1"}
     commented = '{\n  // the target\n  "target": "es2022",\n}'
     others = ('{"name": "x"}', "[1, 2]", '[{"text": "x"}, 3]', '{"name"', "[" * 10**5, commented)
     for other in others:
@@ -571,9 +588,32 @@ def test_all_texts_of_a_mail_are_read_and_pictures_in_it_are_no_attachments(tmp_
     (document,) = read(tmp_path, "a.eml", f"{head}{body}{forms}--B--\n")
     assert document.page_content.split() == ["S", "first", "second", "third"]
     assert document.metadata == {"subject": "S", "source": "a.eml"}
-    deep = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(1500))
+    deep = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\n\n--b{n}\n" for n in range(1200))
     with pytest.raises(CorpusError, match=r"a\.eml: not a mail that can be read \(RecursionError"):
         read(tmp_path, "a.eml", f"Subject: S\n{deep}\nrice")
+
+
+def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Rice\n", "It grows."]},
+        {"cell_type": "code", "source": "x <- 1", "outputs": [{"text": ["unseen"]}]},
+    ]
+    new = {"cells": cells, "metadata": {"kernelspec": {"language": "R"}}, "nbformat": 4}
+    assert texts_of(read(tmp_path, "a.ipynb", json.dumps(new))) == [
+        "# Rice\nIt grows.\n\n```R\nx <- 1\n```"
+    ]
+    cells = [
+        {"cell_type": "heading", "level": 2, "source": ["Rice"]},
+        {"cell_type": "code", "input": ["x = 1"], "outputs": []},
+        {"cell_type": "raw", "source": "end"},
+    ]
+    old = {"worksheets": [{"cells": cells}], "metadata": {}, "nbformat": 3}
+    assert texts_of(read(tmp_path, "a.ipynb", json.dumps(old))) == [
+        "## Rice\n\n```python\nx = 1\n```\n\n```\nend\n```"
+    ]
+    for broken in ("[]", "", '{"cells": [1]}', '{"cells": [{"source": [1]}]}', "[" * 10**5):
+        with pytest.raises(CorpusError, match=r"a\.ipynb: not a notebook that can be read"):
+            read(tmp_path, "a.ipynb", broken)
 
 
 @pytest.mark.slow
