@@ -34,8 +34,8 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         typer.Argument(
             metavar="PATH",
             help="Files to index, or folders: text, Markdown, HTML, PDF, JSONL, CSV, source code, "
-            "notebooks and mail, and with the extra \\[files] documents of office programs, "
-            "spreadsheets and books.",
+            "notebooks, books and mail, and with the extra \\[files] documents of office programs "
+            "and spreadsheets.",
         ),
     ],
     store: StoreOption,

@@ -10,8 +10,8 @@
 | `markdown.py` | headings of Markdown |
 | `web_pages.py` | HTML |
 | `pdf_pages.py`, `pdf_text.py` | pages of PDFs, and their text before typesetting |
-| `documents.py` | documents of office programs and books |
-| `notebooks.py` | notebooks |
+| `documents.py` | documents of office programs |
+| `books.py`, `notebooks.py` | books and notebooks |
 | `mail.py` | mail |
 """
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from langchain_sift.indexing.formats.books import read_book
 from langchain_sift.indexing.formats.documents import DOCUMENTS, read_document
 from langchain_sift.indexing.formats.encodings import (
     declared_encoding,
@@ -133,6 +134,8 @@ READERS: Mapping[str, Reader] = {
     **dict.fromkeys(DOCUMENTS, read_document),
     ".ipynb": read_notebook,
     ".xlsx": read_spreadsheet,
+    ".xlsm": read_spreadsheet,
+    ".epub": read_book,
     ".eml": read_mail,
     **dict.fromkeys(CODE, _read_code),
 }

@@ -1,4 +1,4 @@
-"""Read the documents of office programs and books, as Markdown."""
+"""Read the documents of office programs, as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_sift.indexing.formats.encodings import read_archive
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.formats.records import Reading, Record
 
-DOCUMENTS = (".docx", ".pptx", ".epub")
+DOCUMENTS = (".docx", ".docm", ".pptx", ".pptm")
 
 
 def read_document(path: Path, reading: Reading) -> Iterator[Record]:
@@ -19,18 +19,14 @@ def read_document(path: Path, reading: Reading) -> Iterator[Record]:
     del reading
     require("files", "markitdown")
     from markitdown import StreamInfo  # noqa: PLC0415 - an extra
-    from markitdown.converters import DocxConverter, EpubConverter, PptxConverter  # noqa: PLC0415
+    from markitdown.converters import DocxConverter, PptxConverter  # noqa: PLC0415
 
-    kinds = {
-        ".docx": DocxConverter,
-        ".pptx": PptxConverter,
-        ".epub": EpubConverter,
-    }
+    kinds = {".doc": DocxConverter, ".ppt": PptxConverter}
     ending = path.suffix.lower()
     content = io.BytesIO(read_archive(path))
     try:
-        info = StreamInfo(extension=ending, charset="utf-8")
-        converted = kinds[ending]().convert(content, info)  # type: ignore[no-untyped-call]
+        info = StreamInfo(extension=f"{ending[:4]}x", charset="utf-8")
+        converted = kinds[ending[:4]]().convert(content, info)  # type: ignore[no-untyped-call]
     except Exception as error:  # a damaged archive breaks its converter in many ways
         raise CorpusError(
             f"{path}: not a {ending} file that can be read ({type(error).__name__}): save it again"

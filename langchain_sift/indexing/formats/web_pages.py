@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
-from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.encodings import (
     declared_encoding,
     decode,
@@ -25,6 +24,8 @@ _BLOCK_NAMES = """
 """
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _CELLS = frozenset({"td", "th"})
+# The number of a character; Python parses no more than 4300 digits.
+_ENDLESS_NUMBER = re.compile(r"&#\d{20,};?", re.ASCII)
 _COMMENT = re.compile("<!--(?:-?>|.*?--!?>)", re.DOTALL)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
@@ -36,18 +37,19 @@ def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
     """
     content = read_bytes(path)
     markup = decode(path, content, reading.encoding, declared_encoding(content))
-    try:
-        page = _Page(markup)
-    except ValueError as error:  # such as a character with a number of 5000 digits
-        raise CorpusError(
-            f"{path}: not HTML that can be parsed ({error}): save it again"
-        ) from error
-    yield Record("\n".join(page.lines), headings=tuple(page.headings))
+    lines, headings = lines_of_html(markup)
+    yield Record("\n".join(lines), headings=headings)
+
+
+def lines_of_html(markup: str) -> tuple[list[str], tuple[Heading, ...]]:
+    """Return the lines of a page, and its headings."""
+    page = _Page(_ENDLESS_NUMBER.sub("&#xFFFD;", markup))
+    return page.lines, tuple(page.headings)
 
 
 def text_of_html(markup: str) -> str:
     """Return the text of a page."""
-    return "\n".join(_Page(markup).lines)
+    return "\n".join(lines_of_html(markup)[0])
 
 
 class _Page(HTMLParser):

@@ -616,11 +616,47 @@ def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
             read(tmp_path, "a.ipynb", broken)
 
 
+def book(chapters: dict[str, str], *lacking: str) -> bytes:
+    made = io.BytesIO()
+    names = [*chapters, *lacking]
+    items = "".join(f'<item id="{name}" href="text/{name}%20x.xhtml"/>' for name in names)
+    spine = "".join(f'<itemref idref="{name}"/>' for name in names)
+    package = f"""<package xmlns="http://www.idpf.org/2007/opf"><metadata
+    xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Grains</dc:title></metadata>
+    <manifest>{items}</manifest><spine>{spine}</spine></package>"""
+    container = '<container xmlns="x"><rootfile full-path="OEBPS/c.opf"/></container>'
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr("META-INF/container.xml", container)
+        archive.writestr("OEBPS/c.opf", package)
+        for name, content in chapters.items():
+            archive.writestr(f"OEBPS/text/{name} x.xhtml", content)
+    return made.getvalue()
+
+
+def test_a_book_is_read_chapter_by_chapter(tmp_path: Path) -> None:
+    content = book({"b": "<h1>Rice</h1><p>It grows.", "a": "<h2>Wheat</h2>Dry.<!--" * 9}, "c")
+    file = tmp_path / "a.epub"
+    file.write_bytes(content)
+    (part,) = read_file(SourceFile.of(file)).parts
+    assert part.document.page_content == "Rice\nIt grows.\nWheat\nDry."
+    assert part.document.metadata == {"title": "Grains", "source": "a.epub"}
+    assert [(each.line, each.level) for each in part.headings] == [(0, 1), (2, 2)]
+    (note,) = remarks(tmp_path, "a.epub", content)
+    assert note.endswith("a.epub: the book lacks its chapters OEBPS/text/c x.xhtml")
+    for broken in (b"x", content[:-20], content.replace(b"c.opf", b"x.opf", 1)):
+        with pytest.raises(CorpusError, match=r"a\.epub: not a book that can be read"):
+            read(tmp_path, "a.epub", broken)
+
+
 @pytest.mark.slow
 def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
     facts = ["Rice grows.", "Wheat grows."]
-    for name in ("letter.docx", "show.pptx", "notebook.ipynb"):
-        (document,) = read(tmp_path, name, KINDS[name](facts))
+    for name, ending in (
+        ("letter.docx", "docm"),
+        ("show.pptx", "pptm"),
+        ("notebook.ipynb", "ipynb"),
+    ):
+        (document,) = read(tmp_path, f"a.{ending}", KINDS[name](facts))
         assert all(fact in document.page_content for fact in facts)
     documents = read(tmp_path, "a.xlsx", KINDS["book.xlsx"](facts))
     assert texts_of(documents) == facts
@@ -773,6 +809,7 @@ def test_any_text_is_html(tmp_path: Path, markup: str) -> None:
         ("a<b class='", "a"),
         ("a < b & c", "a < b & c"),
         ("a &am", "a &am"),
+        (f"a&#{'9' * 5000};b", "a\N{REPLACEMENT CHARACTER}b"),
         ("<script src='x'/>a<template/>b", "ab"),
         ("a<script>b", "a"),
     ],
