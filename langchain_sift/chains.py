@@ -68,15 +68,10 @@ def create_ttft_chain(
             `CalibratedSettings.modes`. None means the rule without a table.
 
     Raises:
-        ArgumentError: If the mode is unknown, the model cannot be fine-tuned in a mode that needs
-            it, or the prompt takes other variables.
+        ArgumentError: If the mode is unknown, `modes` is no table, the model cannot be fine-tuned
+            in a mode that needs it, or the prompt takes other variables.
     """
-    check_choice("mode", mode, (*MODES, AUTO))
-    if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
-        raise ArgumentError(
-            f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
-            f"got {type(llm).__name__}"
-        )
+    _check_mode(llm, mode, modes)
     template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
@@ -112,6 +107,21 @@ def create_ttft_chain(
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
     return chain.with_config(config)
+
+
+def _check_mode(llm: BaseLanguageModel[Any], mode: str, modes: ModeTable | None) -> None:
+    """Reject an unknown mode, a model that it cannot train, and a table of another type."""
+    check_choice("mode", mode, (*MODES, AUTO))
+    if not isinstance(modes, ModeTable | None):
+        raise ArgumentError(
+            "modes must be a ModeTable, such as CalibratedSettings.load(file).modes, got a "
+            f"{type(modes).__name__}"
+        )
+    if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
+        raise ArgumentError(
+            f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
+            f"got {type(llm).__name__}"
+        )
 
 
 def _fill(template: BasePromptTemplate[Any], question: str, context: str) -> PromptValue:

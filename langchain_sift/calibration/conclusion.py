@@ -26,6 +26,8 @@ from langchain_sift.calibration.standard_errors import first_sufficient, standar
 from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.selection.arguments import Array
 
+_FEW_PROMPTS = 5
+
 
 def conclude(
     trials: Trials,
@@ -72,7 +74,7 @@ def conclude(
         steps=trials.steps,
         grid_steps=grid_steps,
         notes=(
-            *_notes(best, float(percents[:, fewest].mean()), noise_variances, rates),
+            *_notes(best, percents[:, fewest], noise_variances, rates),
             *([doubt] if doubt else []),
         ),
         others=(
@@ -186,9 +188,10 @@ def _distinct_documents(trials: Trials, noise_variance: float) -> float:
 
 
 def _notes(
-    best: Setting, percent: float, noise_variances: Sequence[float], rates: Choice
+    best: Setting, percents: Array, noise_variances: Sequence[float], rates: Choice
 ) -> tuple[str, ...]:
     notes = []
+    prompts, percent = len(percents), float(percents.mean())
     tried = [setting.learning_rate for setting in rates.settings]
     for name, value, values in (
         ("learning rate", best.learning_rate, tried),
@@ -200,6 +203,8 @@ def _notes(
         ):
             if len(values) > 1 and value == end:
                 notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
+    if prompts < _FEW_PROMPTS:
+        notes.append(f"{prompts} prompts are few: the settings may be chosen by chance")
     if percent >= 100:
         notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
     return tuple(notes)

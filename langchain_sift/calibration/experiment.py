@@ -29,7 +29,7 @@ from langchain_sift.calibration.search import (
 from langchain_sift.calibration.surrogate import promising, surrogate_likelihoods
 from langchain_sift.calibration.trials import Trials
 from langchain_sift.checks import check_fraction, check_integer, check_positive
-from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
@@ -99,10 +99,12 @@ def calibrate(
     Raises:
         ArgumentError: If a number is out of range, the protocol is unknown, no question has an
             answer, or `minutes` is too short to measure each learning rate and λ' once.
-        CorpusError: If the store has too few documents, or none that can be held out.
+        CorpusError: If the store has too few documents, or none that can be held out, or two
+            questions have the same id.
         ModelLoadError: If the model cannot be loaded.
         StoreError: If the store does not answer, or its documents cannot be listed.
     """
+    questions = as_prompts(questions) if questions else questions
     noise_variances = _distinct_sorted("noise_variances", noise_variances)
     learning_rates = _distinct_sorted("learning_rates", learning_rates)
     for name, value in (("prompts", prompts), ("k", k), ("fetch_k", fetch_k)):

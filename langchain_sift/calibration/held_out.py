@@ -142,7 +142,7 @@ def hold_out_questions(
         CorpusError: If the store has no documents.
         StoreError: If the store does not answer.
     """
-    answered = [question for question in questions if question.answers]
+    answered = [each for each in questions if each.answers and each.answers[0].strip()]
     if not answered:
         raise ArgumentError(
             f"none of the {len(questions)} questions has an answer: give each its reference "

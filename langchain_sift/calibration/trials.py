@@ -16,6 +16,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.objectives import training_material
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
+from langchain_sift.ttft.model.tokens import max_training_tokens
 from langchain_sift.ttft.training.adapted_model import adapter_shape
 
 _TRIALS_AT_ONCE = 32  # submitted together, so that the engine trains them in batches
@@ -143,8 +144,9 @@ class Trials:
             tokens = self.prompts[prompt].tokens
             task = ScoringTask([(tokens.without_documents(), tokens.target)])
             self._base[prompt] = self.engine.outcome(self.engine.request([], task)).nats[0]
-        for start in range(0, len(new), _TRIALS_AT_ONCE):
-            batch = new[start : start + _TRIALS_AT_ONCE]
+        size = self._at_once(new)
+        for start in range(0, len(new), size):
+            batch = new[start : start + size]
             with ExitStack() as submitted:
                 tickets = []
                 for trial in batch:
@@ -155,6 +157,12 @@ class Trials:
                     outcome = next(event for event in ticket if isinstance(event, Outcome))
                     self._record(trial, outcome)
         self.seconds += self._clock() - began
+
+    def _at_once(self, trials: Sequence[Trial]) -> int:
+        """Return how many of the trials the engine admits together."""
+        tokens = [max_training_tokens(len(each.documents), each.config) for each in trials]
+        admitted = self.engine.limits.max_tokens // max(1, *tokens, 1)
+        return max(1, min(_TRIALS_AT_ONCE, admitted))
 
     def keep_engine(self, config: FineTuneConfig | None) -> None:
         """Close the engines of other adapters than those of a config, for their memory."""

@@ -116,6 +116,17 @@ def read_saved(path: Path | None) -> CalibratedSettings | None:
     return None if path is None else CalibratedSettings.load(path)
 
 
+def note_other_model(saved: CalibratedSettings | None, model: str, console: Console) -> None:
+    """Print a note if settings were calibrated with another model."""
+    if saved is not None and saved.model not in {None, model}:
+        console.print(
+            f"note: the settings were calibrated with {saved.model}: another model may need others",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def with_gguf_file(model: str | None, gguf_file: str | None) -> str | None:
     """Return the name of a model, with the GGUF file in it."""
     if model is None and gguf_file is not None:

@@ -16,6 +16,7 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     names_of,
+    note_other_model,
     progress_bar,
     read_saved,
     with_gguf_file,
@@ -269,11 +270,5 @@ def _model_name(option: str | None, saved: CalibratedSettings | None, console: C
                 "give --model, a causal model of the hub or a folder, or --settings that name one"
             )
         return saved.model
-    if saved is not None and saved.model not in {None, option}:
-        console.print(
-            f"note: the settings were calibrated with {saved.model}: another model may need others",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    note_other_model(saved, option, console)
     return option

@@ -14,6 +14,7 @@ from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
     finetuning,
+    note_other_model,
     read_saved,
     selection_options,
 )
@@ -216,6 +217,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
+        note_other_model(saved, join_gguf_file(model, gguf_file), console)
         mode = mode or _default_mode(saved)
         served = ServingSettings(
             model=join_gguf_file(model, gguf_file),

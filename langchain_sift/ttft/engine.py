@@ -118,7 +118,8 @@ class Engine:
             self._check_pairs(task.pairs)
         adapter = texts if isinstance(texts, TrainedAdapter) else start
         if adapter is not None:
-            adapter.check_fits(self._worker.targets.names, self._worker.slots.shapes)
+            targets, slots = self._worker.targets, self._worker.slots
+            adapter.check_fits(targets.names, slots.shapes, self.config.lora_alpha)
             record = replace(adapter.training, seconds=0.0, seconds_teacher=0.0)
             adapter = replace(adapter, training=record)
         request = Request((), config, task, adapter=adapter, keep_adapter=keep_adapter)

@@ -141,6 +141,7 @@ def test_the_prompt_has_each_document_once(llm, retriever, mode):
     assert runs.prompts[0].endswith(QUESTION)
 
 
+@pytest.mark.slow
 def test_a_teacher_does_not_answer_a_prompt_that_has_the_documents(llm):
     learner = llm.model_copy(update={"finetune": replace(CONFIG, objective="distill")})
     documents = [Document("A miller by the bridge sells bread."), Document("The river is cold.")]
@@ -197,6 +198,8 @@ def test_any_model_works_in_the_modes_without_fine_tuning(retriever):
 def test_wrong_arguments_are_errors(llm, retriever):
     with pytest.raises(ArgumentError, match=r"mode must be one of .*'both'.* got 'rga'"):
         create_ttft_chain(llm, retriever, mode="rga")
+    with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.* got a str"):
+        create_ttft_chain(llm, retriever, mode="auto", modes="settings.json")
     model = FakeListChatModel(responses=["an answer"])
     with pytest.raises(ArgumentError, match=r"'ttft' needs a ChatTestTimeFineTuned .*FakeListChat"):
         create_ttft_chain(model, retriever, mode="ttft")

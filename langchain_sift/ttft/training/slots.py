@@ -148,7 +148,7 @@ class Slots:
 
     def load(self, slot: int, weights: torch.Tensor) -> None:
         """Copy weights into a slot: A and B transposed of each layer, together of shape (size,)."""
-        parts = torch.split(weights, [math.prod(shape) for shape in self.shapes])
+        parts = torch.split(weights.detach(), [math.prod(shape) for shape in self.shapes])
         for ours, part in zip(self._matrices(self.weights[slot : slot + 1]), parts, strict=True):
             ours.copy_(part.view(ours.shape))
         self._round(slot)

@@ -146,17 +146,28 @@ class TrainedAdapter:
                 f"{folder} has no adapter that this version can read: {error}"
             ) from error
 
-    def check_fits(self, layers: Sequence[str], shapes: Shapes) -> None:
-        """Reject a model with other layers.
+    def check_fits(self, layers: Sequence[str], shapes: Shapes, lora_alpha: float) -> None:
+        """Reject a model with other layers, or another scale of the update.
 
         Raises:
-            ArgumentError: If the adapter has another base model, rank or choice of layers.
+            ArgumentError: If the adapter has another base model, rank, `lora_alpha` or choice of
+                layers, or other weights than its shapes.
         """
         if (self.layers, self.shapes) != (tuple(layers), tuple(shapes)):
             raise ArgumentError(
                 f"the adapter was trained for {self.base!r} with lora_rank "
                 f"{self.config.lora_rank} and target_modules {self.config.target_modules!r}, "
                 "and does not fit another model, rank or choice of layers"
+            )
+        if self.config.lora_alpha != lora_alpha:
+            raise ArgumentError(
+                f"the adapter was trained with lora_alpha {self.config.lora_alpha:g}, and the "
+                f"model has {lora_alpha:g}: its update would have another size"
+            )
+        if self.weights.shape != (size := sum(map(math.prod, self.shapes)),):
+            raise ArgumentError(
+                f"the adapter's weights must have the shape ({size},), got "
+                f"{tuple(self.weights.shape)}"
             )
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -412,6 +412,8 @@ def test_a_store_or_an_argument_that_cannot_be_calibrated_is_named(
         ({"share": 0.0}, "share must be"),
         ({"minutes": 0.0}, "minutes must be"),
         ({"questions": [Prompt("q", "When?")]}, "none of the 1 questions has an answer"),
+        ({"questions": [Prompt("q", "When?", answers=(" ",))]}, "none of the 1 questions"),
+        ({"questions": ["When?"]}, "none of the 1 questions"),
         ({"learning_rates": ()}, "learning_rates must be"),
         ({"noise_variances": (-1.0,)}, "noise_variances must be"),
     ):

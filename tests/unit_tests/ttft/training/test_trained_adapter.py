@@ -378,4 +378,9 @@ def test_an_adapter_of_other_rank_layers_or_model_is_refused(
         with pytest.raises(ArgumentError, match="'tiny'"):
             engine.request(replace(other.finetune(texts[:1]), base="tiny"))
         assert other.status().admitted == 0
+    other_scale = Engine(engine.language_model, replace(engine.config, lora_alpha=1.0))
+    with pytest.raises(ArgumentError, match=r"was trained with lora_alpha .* the model has 1:"):
+        other_scale.request(adapter)
+    with pytest.raises(ArgumentError, match=r"weights must have the shape .* got \(9,\)"):
+        engine.request(replace(adapter, weights=adapter.weights[:9]))
     assert answer(engine, texts[:2])[0] == before
