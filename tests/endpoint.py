@@ -16,6 +16,7 @@ from langchain_chroma import Chroma
 
 from langchain_sift import FineTuneConfig, HiddenStateEmbeddings, Limits
 from langchain_sift.serving import Service, ServingSettings, create_app, open_service
+from langchain_sift.serving.server import server_config
 
 FINETUNE = FineTuneConfig(lora_rank=4, lora_alpha=4.0, learning_rate=0.01, max_length=64)
 NAME = "tiny"
@@ -76,9 +77,8 @@ class Endpoint:
 def run_endpoint(settings: ServingSettings, **options: Any) -> Iterator[Endpoint]:
     """Run a server in a thread, on a free port."""
     with open_service(settings) as service:
-        config = uvicorn.Config(
-            create_app(service, **options), host=HOST, port=0, log_config=None, access_log=False
-        )
+        config = server_config(create_app(service, **options))
+        config.port = 0
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()

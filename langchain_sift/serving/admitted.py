@@ -83,6 +83,7 @@ class AdmittedRequest:
         self.view = view
         self.sessions = sessions
         self._reservation = reservation
+        self._parts: list[Reservation] = []
         self._is_begun = False
         self._on_end: Callable[[], None] | None = on_end
 
@@ -103,11 +104,14 @@ class AdmittedRequest:
         is_first, self._is_begun = not self._is_begun, True
         while True:
             try:
-                return admission.admit(tokens, part_of=self._reservation)
+                part = admission.admit(tokens, part_of=self._reservation)
             except EngineOverloaded:
                 if is_first or time.perf_counter() >= deadline:
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
+            else:
+                self._parts.append(part)
+                return part
 
     def session(self, session_id: str | None) -> CallSession:
         """Return the session of a call.
@@ -131,8 +135,9 @@ class AdmittedRequest:
         return CallSession(sessions, tenant, session)
 
     def end(self) -> None:
-        """Release the reservation; answers in progress keep theirs. Further calls do nothing."""
-        self._reservation.release()
+        """Release all room, also of answers that never began; further calls do nothing."""
+        for reservation in (self._reservation, *self._parts):
+            reservation.release()
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end()

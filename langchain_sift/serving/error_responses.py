@@ -28,6 +28,19 @@ from langchain_sift.errors import (
 )
 
 _RETRY_STORE_SECONDS = 2
+_KEEPS_NONE = "send the whole conversation: this server keeps none"
+# Cures for unknown parameters; those of others is to leave them out.
+_CURES = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "guided_json": "use response_format",
+    "enable_thinking": "use chat_template_kwargs",
+    "think": "use chat_template_kwargs",
+    "extra_body": "send its fields beside the others",
+    "documents": "let a session learn them, at /v1/ttft/sessions",
+    "previous_response_id": _KEEPS_NONE,
+    "conversation": _KEEPS_NONE,
+}
 _NO_ROUTE = (
     "there is no such route: set the base URL to one that ends in /v1; below it are "
     "chat/completions, completions, responses, embeddings, models and ttft/sessions"
@@ -157,13 +170,15 @@ def _headers(status: int, code: str | None, retry_after: int) -> dict[str, str]:
 
 def _http_failure(error: HTTPException) -> Failure:
     codes = {
-        HTTPStatus.BAD_REQUEST: "invalid_json",  # raised only if a body cannot be parsed
+        HTTPStatus.BAD_REQUEST: "invalid_json",
         HTTPStatus.NOT_FOUND: "not_found",
         HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
     }
     message = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:  # raised only if no route matches
         message = _NO_ROUTE
+    elif error.status_code == HTTPStatus.BAD_REQUEST:  # raised only if a body cannot be parsed
+        message = "the body is not valid JSON in UTF-8, or it is nested too deep"
     elif error.headers and "Allow" in error.headers:
         message = f"this route takes {error.headers['Allow']} only"
     return Failure(
@@ -219,7 +234,8 @@ def failure_of_validation(problems: Sequence[Mapping[str, Any]], body: object) -
         reason = f"must be one of {problem['ctx'].get('expected_tags')}"
     param = ".".join(path) or None
     if kind == "extra_forbidden":
-        message, code = f"unknown parameter: {param}", "unknown_parameter"
+        cure = _CURES.get(path[-1] if path else "", "leave it out")
+        message, code = f"unknown parameter: {param}: {cure}", "unknown_parameter"
     elif kind == "missing":
         message = f"missing parameter: {param}" if param else "missing body"
         code = "missing_required_parameter"

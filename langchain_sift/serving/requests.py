@@ -28,6 +28,9 @@ from langchain_sift.serving.request_parts import (
 FILL_CONTEXT = (1 << 31) - 1
 """The value of `max_tokens` for an answer that may fill the context."""
 
+MOST_MESSAGES = 4096
+"""Maximum number of messages of a conversation."""
+
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63, strict=True), BeforeValidator(whole)]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 Penalty = Annotated[float, Field(ge=-2, le=2, strict=True)]
@@ -45,9 +48,16 @@ def _limited(value: object) -> object:
     return FILL_CONTEXT if value in (-1, -1.0) else value
 
 
-def _empty(value: object) -> object:
+def _no_suffix(value: object) -> None:
     """Accept an empty text for none."""
-    return None if value == "" else value
+    if value not in {None, ""}:
+        raise ValueError("this server writes no text before a suffix: leave it out")
+
+
+def _no_bias(value: object) -> None:
+    """Accept an empty object for none."""
+    if value:
+        raise ValueError("this server biases no tokens: leave it out")
 
 
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), BeforeValidator(whole)]
@@ -93,7 +103,7 @@ class _Request(Strict):
     n: Annotated[int, Field(ge=1, le=128, strict=True), BeforeValidator(whole)] | None = Field(
         default=None, description="Number of answers to each prompt, after one training."
     )
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    logit_bias: Annotated[None, BeforeValidator(_no_bias)] = None
 
     # Ignored: they never change an answer.
     user: str | None = None
@@ -111,7 +121,7 @@ class _Request(Strict):
 class ChatCompletionRequest(_Request):
     """A conversation that the model continues."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: MaxTokens = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -175,7 +185,7 @@ class CompletionRequest(_Request):
     logprobs: TopLogprobs | None = Field(
         default=None, description="Number of likeliest tokens to list for each token."
     )
-    suffix: Annotated[None, BeforeValidator(_empty)] = None
+    suffix: Annotated[None, BeforeValidator(_no_suffix)] = None
 
     @field_validator("best_of")
     @classmethod

@@ -16,7 +16,13 @@ from langchain_sift.serving.request_parts import (
     Strict,
     TextFormat,
 )
-from langchain_sift.serving.requests import ChatCompletionRequest, MaxTokens, Share, TopLogprobs
+from langchain_sift.serving.requests import (
+    MOST_MESSAGES,
+    ChatCompletionRequest,
+    MaxTokens,
+    Share,
+    TopLogprobs,
+)
 
 _LOGPROBS = "message.output_text.logprobs"
 _TEXT_PARTS = ("input_text", "output_text", "text")
@@ -140,7 +146,7 @@ class ResponseRequest(Strict):
     """A conversation that the model continues. The server keeps no conversation."""
 
     model: str
-    input: str | Annotated[list[InputItem], Field(min_length=1)]
+    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_MESSAGES)]
     instructions: str | None = None
     max_output_tokens: MaxTokens = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = None

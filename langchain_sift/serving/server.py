@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from langchain_sift.config import API_KEY_VARIABLE
 from langchain_sift.errors import ArgumentError
@@ -54,15 +55,23 @@ def serve(
         on_open(service)
         name = f"[{host}]" if ":" in host else host
         hosts = None if settings.tenants.need_tokens else (*_LOCAL, name)
-        config = uvicorn.Config(
-            create_app(service, hosts=hosts),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        )
+        config = server_config(create_app(service, hosts=hosts))
         _Server(config, on_ready, f"http://{name}:{listener.getsockname()[1]}/v1").run([listener])
+
+
+def server_config(app: ASGIApp) -> uvicorn.Config:
+    """Return the settings of the HTTP server of an application."""
+    return uvicorn.Config(
+        app,
+        # uvicorn's other parser loses the body of a request that offers HTTP/2, as Java's client
+        # does, and sends chunks to clients of HTTP/1.0.
+        http="h11",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+    )
 
 
 class _Server(uvicorn.Server):

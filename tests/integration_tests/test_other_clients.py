@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -132,6 +133,29 @@ def test_curl(endpoint: Endpoint, declared: bool) -> None:  # noqa: FBT001 - a p
         assert [choice["index"] for choice in response["choices"]] == [0, 1]
     else:
         assert "Content-Type: application/json" in response["error"]["message"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_offers_http_2_or_knows_only_http_1_0(
+    endpoint: Endpoint, version: str
+) -> None:
+    body = json.dumps({"model": NAME, "prompt": "Hello", "max_tokens": 2, "stream": True})
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQAAP__\r\n"
+    head = (
+        f"POST /v1/completions HTTP/{version}\r\nHost: {HOST}\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"{offer if version == '1.1' else ''}\r\n"
+    )
+    address = (HOST, int(endpoint.url.rpartition(":")[2]))
+    with socket.create_connection(address, timeout=60) as client:
+        client.sendall((head + body).encode())
+        answer = b""
+        while b"[DONE]" not in answer and (piece := client.recv(1 << 16)):
+            answer += piece
+    headers, _, events = answer.partition(b"\r\n\r\n")
+    assert headers.split()[1] == b"200"
+    assert b"data: [DONE]" in events
+    assert (b"transfer-encoding: chunked" in headers.lower()) == (version == "1.1")
 
 
 @pytest.mark.filterwarnings("default")

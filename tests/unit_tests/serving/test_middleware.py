@@ -485,6 +485,16 @@ def test_admission_never_waits(new_service):
     assert service.engine.status().admitted == 0
 
 
+async def test_an_answer_that_never_began_leaves_no_room_reserved(new_service):
+    service = new_service()
+    (tenant,) = service.settings.tenants.members
+    with service.admit(tenant) as admitted:
+        kept = [await admitted.reserve(time.perf_counter(), 10) for _ in range(2)]
+        assert service.engine.status().admitted == 2
+    assert len(kept) == 2
+    assert service.engine.status().admitted == service.engine.status().admitted_tokens == 0
+
+
 def test_settings_can_be_pickled(service):
     assert pickle.loads(pickle.dumps(service.settings)) == service.settings  # noqa: S301
     assert replace(service.settings, name=None).model_id == service.settings.model

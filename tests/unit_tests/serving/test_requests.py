@@ -55,6 +55,7 @@ def check(response, status, code, param=None):
         (b"[" * 100_000, "invalid_json"),
         (b"1" * 10_000, "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
+        ('{"prompt": "é"}'.encode("latin-1"), "invalid_json"),
     ],
 )
 @pytest.mark.parametrize("route", [CHAT, TEXT])
@@ -122,6 +123,7 @@ BAD = {
     "a penalty": (CHAT, chat(presence_penalty=2.5), INVALID, "presence_penalty"),
     "top_k": (TEXT, text(top_k=-2), INVALID, "top_k"),
     "a repetition penalty": (CHAT, chat(repetition_penalty=0.0), INVALID, "repetition_penalty"),
+    "many messages": (CHAT, chat(messages=MESSAGES * 4097), INVALID, "messages"),
     "a logit bias": (CHAT, chat(logit_bias={"5": 1}), INVALID, "logit_bias"),
     "a negative temperature": (CHAT, chat(temperature=-1), INVALID, "temperature"),
     "a temperature as a string": (CHAT, chat(temperature="1"), INVALID, "temperature"),
@@ -264,6 +266,26 @@ async def test_an_invalid_request_is_rejected(client, service, case):
         param = response.json()["error"]["param"]
     check(response, 400, code, param)
     assert service.engine.status().admitted == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "cure"),
+    [
+        ({"functions": []}, "functions: use tools"),
+        ({"temprature": 1}, "temprature: leave it out"),
+        ({"logit_bias": {"5": 1}}, "biases no tokens: leave it out"),
+        ({"suffix": "x"}, "leave it out"),
+    ],
+)
+async def test_the_message_says_the_cure(client, more, cure):
+    body = text(**more) if "suffix" in more else chat(**more)
+    response = await client.post(TEXT if "suffix" in more else CHAT, json=body)
+    assert cure in response.json()["error"]["message"]
+
+
+async def test_an_unknown_route_is_told_the_routes(client):
+    assert "chat/completions" in check(await client.post("/chat/completions"), 404, "not_found")
+    assert "POST only" in check(await client.get(CHAT), 405, "method_not_allowed")
 
 
 WITHOUT_EFFECT = {
