@@ -292,6 +292,8 @@ def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:
         return f"{path}: not a kind that is read: its name must end with one of {kinds}"
     if not is_there(path):
         return f"{path}: no such file or folder"
+    if not is_folder(path):
+        return f"{path}: neither a file nor a folder: there is no file to read"
     if not files:
         return f"{path}: the folder has no file to read: add files that end with one of {kinds}"
     return f"{path}: none of its {files} files ends with one of {kinds}"

@@ -30,6 +30,27 @@ _OVERLOADED = (
 # The message of Chroma Cloud, which names the quota and no document.
 _QUOTA = re.compile(r"'([^']+)' exceeded quota limit for action '[^']+': .* limit of (\d+)")
 
+# Messages of an embedded store, and what to do.
+_CAUSES = (
+    (
+        re.compile("disk is full|No space left|disk I/O error|file too large", re.IGNORECASE),
+        "its disk is full, or fails: free space, and run the same command again",
+    ),
+    (
+        re.compile("readonly database|Read-only file|Permission denied|unable to open database"),
+        "its folder cannot be written: change the permissions, or copy it elsewhere",
+    ),
+    (
+        re.compile("not a database|malformed"),
+        "its files are damaged: restore the folder from a copy, or index into a new one",
+    ),
+    (
+        re.compile("hnsw|compaction"),
+        "its files cannot be read or written: free space on its disk; if that does not help, "
+        "restore the folder from a copy, or index into a new one",
+    ),
+)
+
 
 def raise_if_overloaded(response: httpx.Response, label: str) -> None:
     """Raise `StoreUnavailable` for "try again later"; Chroma's client raises the same for all."""
@@ -66,4 +87,5 @@ def _by_class(error: Exception, label: str) -> SIFTError:
                 f"{label}: {error}: open the store with the embeddings that filled it"
             )
         return InvalidFilter(f"{label}: {error}")
-    return StoreError(f"{label}: {problem}")
+    cures = (cure for form, cure in _CAUSES if form.search(str(error)))
+    return StoreError(f"{label}: {next(cures, problem)}")

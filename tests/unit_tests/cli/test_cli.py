@@ -220,7 +220,7 @@ def test_explain_shows_both_choices(indexed: Path, texts: list[str]) -> None:
     [
         ("no_such_folder", (), "no_such_folder is no folder of Chroma's"),
         ("http://127.0.0.1:9", (), "no Chroma server"),
-        ("damaged", (), "Chroma store damaged: InternalError"),
+        ("damaged", (), "Chroma store damaged: its files are damaged: restore"),
         (None, ("--collection", "none"), "no collection 'none': choose one of"),
         (None, ("--k", "0"), "k must be"),
         (None, (), "QUERY is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from chromadb.errors import InternalError
 
 from langchain_sift.errors import QuotaExceeded, StoreError
 from langchain_sift.indexing.chroma_clients import _arguments, typed_errors
@@ -45,3 +46,19 @@ def test_errors_name_the_collection_and_the_quota() -> None:
     alone = r"^Chroma collection 'facts': '"
     with pytest.raises(StoreError, match=alone), typed_errors(None, "facts"):
         raise ValueError(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "cure"),
+    [
+        ("error returned from database: (code: 13) database or disk is full", "free space"),
+        ("error returned from database: (code: 8) attempt to write a readonly database", "perm"),
+        ("error returned from database: (code: 11) database disk image is malformed", "restore"),
+        ("Error in compaction: Failed to apply logs to the metadata segment", "free space"),
+        ("of the text 'a secret'", "InternalError$"),
+    ],
+)
+def test_a_failure_of_the_disk_is_named_with_its_cure(message: str, cure: str) -> None:
+    with pytest.raises(StoreError, match=cure) as raised, typed_errors("store", "facts"):
+        raise InternalError(message)
+    assert "secret" not in str(raised.value)

@@ -309,7 +309,7 @@ def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
         ("new", "two words", "own:E", ArgumentError, "cannot be called 'two words'"),
         ("notes", "documents", "own:E", ArgumentError, "notes holds something else"),
         ("notes/a.txt", "documents", "own:E", ArgumentError, "a.txt holds something else"),
-        ("broken", "documents", "own:E", StoreError, "broken: InternalError"),
+        ("broken", "documents", "own:E", StoreError, "broken: its files are damaged"),
         ("http://127.0.0.1:9", "documents", "own:E", StoreUnavailable, "no Chroma server"),
     ],
 )
