@@ -30,11 +30,11 @@ from pydantic import ConfigDict, Field, StrictInt, model_validator
 
 from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
 from langchain_sift.errors import ArgumentError, SIFTError
+from langchain_sift.retrieval.choosing import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.retrieval.parents import ParentRetriever, Parents
 from langchain_sift.retrieval.queries import Query, QueryReader, as_vectors
 from langchain_sift.retrieval.scores import Retrieval
-from langchain_sift.retrieval.search import Choice, achoose, achoose_each, choose, choose_each
 from langchain_sift.retrieval.settings import (
     FIELDS,
     SEARCH_TYPES,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
 from langchain_sift.diagnosis.languages import NO_LANGUAGE
 from langchain_sift.diagnosis.lengths import Lengths
-from langchain_sift.diagnosis.rows import RowCounts
+from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
 
 _LEAST_SHARE = 0.05  # of the texts in a language

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
 from langchain_sift.diagnosis.lengths import Lengths
-from langchain_sift.diagnosis.rows import RowCounts
+from langchain_sift.diagnosis.row_counts import RowCounts
 from langchain_sift.diagnosis.similarities import Similarities
 from langchain_sift.report.rows import plain
 

@@ -13,7 +13,7 @@ from langchain_sift.diagnosis.advice import advice_for, problems_of
 from langchain_sift.diagnosis.diagnosis import Diagnosis
 from langchain_sift.diagnosis.languages import languages_of
 from langchain_sift.diagnosis.lengths import measure_lengths
-from langchain_sift.diagnosis.rows import RowCounter, RowCounts
+from langchain_sift.diagnosis.row_counts import RowCounter, RowCounts
 from langchain_sift.diagnosis.similarities import measure_similarities
 from langchain_sift.errors import CorpusError, EmbeddingError
 from langchain_sift.stores.calls import run

@@ -14,7 +14,7 @@ from langchain_sift.indexing.chroma_collections import find_collection
 from langchain_sift.indexing.known_files import KnownFile
 from langchain_sift.indexing.paths import at_or_above, has_entries, is_mount
 from langchain_sift.indexing.row_ids import RowId
-from langchain_sift.indexing.rows import every_id
+from langchain_sift.indexing.row_requests import every_id
 from langchain_sift.indexing.synchronize import Sources
 from langchain_sift.stores.location import ChromaLocation
 

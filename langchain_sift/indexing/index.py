@@ -25,7 +25,7 @@ from langchain_sift.indexing.chroma_collections import (
     open_collection,
 )
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
-from langchain_sift.indexing.rows import Vector, copied_vectors, present_ids, write_rows
+from langchain_sift.indexing.row_requests import Vector, copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.texts import digest_of

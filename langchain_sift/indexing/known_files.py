@@ -16,7 +16,7 @@ from chromadb.api import ClientAPI
 from langchain_sift.indexing.companions import FILES, companion_name, find_companion
 from langchain_sift.indexing.paths import at_or_above
 from langchain_sift.indexing.row_ids import file_digest
-from langchain_sift.indexing.rows import parts
+from langchain_sift.indexing.row_requests import parts
 from langchain_sift.stores.interface import ROWS_PER_CALL
 from langchain_sift.ttft.texts import well_formed
 

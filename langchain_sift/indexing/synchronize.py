@@ -23,7 +23,7 @@ from langchain_sift.indexing.known_files import (
 )
 from langchain_sift.indexing.paths import mounts_of
 from langchain_sift.indexing.row_ids import RowId, is_earlier_id, text_digest
-from langchain_sift.indexing.rows import delete_rows, every_id
+from langchain_sift.indexing.row_requests import delete_rows, every_id
 from langchain_sift.stores.location import ChromaLocation
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from langchain_core.documents import Document
 
 from langchain_sift.errors import DimensionMismatch
+from langchain_sift.retrieval.choosing import Choice, retrieve
 from langchain_sift.retrieval.queries import Query
-from langchain_sift.retrieval.search import Choice, retrieve
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.calls import answer_all

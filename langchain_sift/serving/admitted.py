@@ -15,7 +15,7 @@ from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.error_responses import RequestRejected
 from langchain_sift.serving.options import NEW_SESSION
-from langchain_sift.serving.sessions import Session, Sessions
+from langchain_sift.serving.session_store import Session, Sessions
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.ttft import Reservation, TrainedAdapter
 

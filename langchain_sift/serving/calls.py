@@ -25,9 +25,9 @@ from langchain_sift.language_models.modes import (
     training_documents,
 )
 from langchain_sift.serving.admitted import AdmittedRequest, CallSession
-from langchain_sift.serving.chunks import ChoiceEnd
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.responses import Chunk, TTFTRecord
+from langchain_sift.serving.stream_chunks import ChoiceEnd
 from langchain_sift.serving.streams import Merged
 from langchain_sift.ttft.model.tokens import max_training_tokens
 

@@ -15,10 +15,10 @@ from langchain_core.runnables import Runnable
 from langchain_sift.language_models.runs import EVENT
 from langchain_sift.llms import TestTimeFineTunedLLM
 from langchain_sift.serving.calls import Call
-from langchain_sift.serving.chunks import ChoiceEnd, ChunkStream
 from langchain_sift.serving.messages import ChatReply
 from langchain_sift.serving.requests import ChatCompletionRequest
 from langchain_sift.serving.responses import Chunk, ChunkChoice, usage_of
+from langchain_sift.serving.stream_chunks import ChoiceEnd, ChunkStream
 from langchain_sift.serving.texts import TextInput
 
 Report = Callable[[Chunk], Awaitable[None]]

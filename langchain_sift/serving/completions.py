@@ -29,7 +29,6 @@ from langchain_sift.serving.calls import (
     prepare_call,
 )
 from langchain_sift.serving.choices import chat_pieces, text_pieces
-from langchain_sift.serving.chunks import ChoiceEnd, ChunkStream, new_id
 from langchain_sift.serving.messages import ChatReply, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.request_settings import RequestSettings
@@ -47,6 +46,7 @@ from langchain_sift.serving.responses import (
     usage_of,
 )
 from langchain_sift.serving.service import Service
+from langchain_sift.serving.stream_chunks import ChoiceEnd, ChunkStream, new_id
 from langchain_sift.serving.texts import TextInput, text_inputs
 
 ChatModel = Runnable[LanguageModelInput, AIMessage]

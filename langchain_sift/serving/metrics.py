@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from langchain_sift.serving.responses import Seconds, TTFTRecord, Usage
-from langchain_sift.serving.sessions import EVENTS, Sessions
+from langchain_sift.serving.session_store import EVENTS, Sessions
 from langchain_sift.ttft import EngineStatus
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)

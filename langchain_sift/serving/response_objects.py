@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from langchain_sift.serving.chunks import new_id
 from langchain_sift.serving.error_responses import Failure
 from langchain_sift.serving.requests import FILL_CONTEXT
 from langchain_sift.serving.response_requests import ResponseRequest
 from langchain_sift.serving.responses import ChatCompletion, Chunk, TTFTRecord, Usage
+from langchain_sift.serving.stream_chunks import new_id
 from langchain_sift.serving.streams import ServerEvent
 
 Item = dict[str, object]

@@ -29,7 +29,7 @@ from langchain_sift.serving.admitted import AdmittedRequest, TenantView
 from langchain_sift.serving.error_responses import Failure, RequestRejected
 from langchain_sift.serving.responses import Health
 from langchain_sift.serving.retrievers import make_retriever, open_store
-from langchain_sift.serving.sessions import Sessions
+from langchain_sift.serving.session_store import Sessions
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.serving.tenants import Tenant
 from langchain_sift.serving.text_embeddings import served_embeddings

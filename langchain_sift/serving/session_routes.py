@@ -19,7 +19,7 @@ from langchain_sift.serving.options import LearningOptions
 from langchain_sift.serving.request_parts import Strict
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.service import Service
-from langchain_sift.serving.sessions import Session
+from langchain_sift.serving.session_store import Session
 
 ROUTE = "/v1/ttft/sessions"
 """The route that makes sessions; /ID after it is the route of one."""

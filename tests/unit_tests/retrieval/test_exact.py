@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 from unit_tests.stores.real_stores import QUERY, TEXTS, CountingEmbeddings, fill
 
 from langchain_sift.errors import DimensionMismatch
+from langchain_sift.retrieval.choosing import choose
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
 from langchain_sift.retrieval.queries import Query
-from langchain_sift.retrieval.search import choose
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import SELECTORS, select, select_residual
 from langchain_sift.selection.greedy import method_of

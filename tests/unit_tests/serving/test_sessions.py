@@ -19,7 +19,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.serving import SessionLimits, Tenant, Tenants
 from langchain_sift.serving.error_responses import RequestRejected
 from langchain_sift.serving.on_ray import settings_of
-from langchain_sift.serving.sessions import Sessions
+from langchain_sift.serving.session_store import Sessions
 from langchain_sift.serving.tenants import digest_of
 from langchain_sift.ttft import TrainedAdapter
 from langchain_sift.ttft.training.tasks import TrainingRecord

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 
-from langchain_sift.diagnosis.rows import RowCounter, RowCounts
+from langchain_sift.diagnosis.row_counts import RowCounter, RowCounts
 from langchain_sift.stores.interface import Rows
 
 NUMBERS = st.sampled_from([0.0, 1.0, -3.0, 1e-3, math.nan, math.inf])
