@@ -249,6 +249,8 @@ def test_a_slot_with_any_nonzero_part_is_not_at_rest(
     if part == "steps":
         slots._steps(0).add_(1)
     else:
+        getattr(slots, part).flatten()[7] = -0.0
+        assert not slots.is_at_rest(0)
         getattr(slots, part).flatten()[7] = 1e-30
     assert not slots.is_at_rest(0)
 
