@@ -106,6 +106,7 @@ def cross_validate(
             nearest[index, held_out] = scores.nearest[held_out, count]
 
     def interval(values: Array) -> Interval:
+        """Return the mean of a score with its interval."""
         return ratio_interval(values.tolist(), [1.0] * len(values), sources, seed=seed)
 
     return tuple(
@@ -123,6 +124,7 @@ def fold_numbers(sources: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
     """
 
     def order(source: str) -> bytes:
+        """Return the place of a source in a random order."""
         data = f"{seed}\0{source}".encode("utf-8", "surrogatepass")
         return hashlib.blake2b(data, digest_size=8).digest()
 

@@ -54,7 +54,7 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
     for index, held_out in enumerate(result.held_out):
         console.print(_kernel_table(result, index, held_out.kind))
     if len(result.counts) > 1:
-        counts = _plain_table("documents", "SIFT", "nearest")
+        counts = number_table("documents", "SIFT", "nearest")
         for count in result.counts:
             counts.add_row(str(count.k), f"{count.score:.3f}", f"{count.nearest:.3f}")
         console.print(counts)
@@ -86,7 +86,7 @@ def _kernel_table(result: RetrievalCalibration, index: int, kind: str) -> Table:
         for point in result.kernels
     }
     noises = sorted({noise for _, noise in scores})
-    table = _plain_table(f"{kind}, λ':", *(f"{noise:g}" for noise in noises))
+    table = number_table(f"{kind}, λ':", *(f"{noise:g}" for noise in noises))
     for name in dict.fromkeys(name for name, _ in scores):
         cells = (scores.get((name, noise)) for noise in noises)
         table.add_row(name, *("" if score is None else f"{score:.3f}" for score in cells))
@@ -99,7 +99,8 @@ def kernel_name(settings: KernelSettings) -> str:
     return "linear" if settings.kernel == "linear" else f"rbf ℓ={settings.length_scale:g}"
 
 
-def _plain_table(*headings: str) -> Table:
+def number_table(*headings: str) -> Table:
+    """Return a table of names, in the first column, and numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
@@ -125,5 +126,7 @@ def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None
         table.add_row(name, *more, "not tried", "", "")
         return
     length = max(1, min(2 * _BAR, round(_BAR * measured.percent_of_base / 100)))
-    percent = f"{measured.percent_of_base:.1f} ± {measured.standard_error:.1f}"
+    percent = f"{measured.percent_of_base:.1f}"
+    if measured.prompts > 1:
+        percent += f" ± {measured.standard_error:.1f}"
     table.add_row(name, *more, percent, str(measured.prompts), "▆" * length)

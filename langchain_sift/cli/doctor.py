@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from langchain_sift.cli.app import app, errors_in_one_line, open_store, progress_bar
+from langchain_sift.cli.calibration_tables import number_table
 from langchain_sift.cli.options import (
     CollectionOption,
     DeviceOption,
@@ -166,12 +167,11 @@ def _texts_table(diagnosis: Diagnosis) -> Table:
 
 
 def _cosines_table(diagnosis: Diagnosis) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, heading in enumerate(("cosines", "5 %", "median", "95 %")):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    table = number_table("cosines", "5 %", "median", "95 %")
     similarities = diagnosis.similarities
 
     def add(name: str, cosines: Distribution) -> None:
+        """Add the line of a distribution."""
         values = (cosines.percent_5, cosines.median, cosines.percent_95)
         table.add_row(name, *(f"{value:.3f}" for value in values))
 

@@ -258,9 +258,11 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         )
 
         def report_memory(service: Service) -> None:
+            """Print what the service keeps in memory."""
             console.print(describe_memory(service), soft_wrap=True, highlight=False)
 
         def announce(url: str) -> None:
+            """Print the address, for a reader and for programs."""
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 

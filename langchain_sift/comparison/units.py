@@ -192,6 +192,7 @@ def measure_on_ray(
     local: list[list[Row]] = []
 
     def for_actors() -> Iterator[PlannedUnit]:
+        """Yield the units with a measurement; measure the chains of the others here."""
         for unit in planned:
             if unit.measurements:
                 yield unit
