@@ -89,18 +89,21 @@ class Sessions:
             nbytes: Number of bytes of its adapter.
 
         Raises:
-            RequestRejected: With status 400, if the server keeps no sessions, or none of this size.
+            RequestRejected: With status 404 if the server keeps no sessions, and 400 if it keeps
+                none of this size.
         """
         limits = self.limits
         if limits.max_sessions and limits.max_memory_gb * _GB >= nbytes:
             return
+        status = HTTPStatus.NOT_FOUND
         message = "this server keeps no sessions: each request must train anew"
         if limits.max_sessions and limits.max_memory_gb:
+            status = HTTPStatus.BAD_REQUEST
             message = (
                 f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
                 f"sessions ({limits.max_memory_gb:g} GB)"
             )
-        raise RequestRejected(Failure(HTTPStatus.BAD_REQUEST, message, "sessions_unavailable"))
+        raise RequestRejected(Failure(status, message, "sessions_unavailable"))
 
     def add(
         self, tenant: str, adapter: TrainedAdapter, documents: tuple[str | None, ...]

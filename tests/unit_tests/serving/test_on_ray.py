@@ -6,6 +6,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from endpoint import NAME
 from ray.serve import Application
 
 from langchain_sift.config import FineTuneConfig, Limits
@@ -81,6 +82,21 @@ def test_a_token_is_required(monkeypatch, tmp_path):
     acme = on_ray._tenants(str(path)).owner_of("fedcba9876543210")
     assert acme is not None
     assert acme.name == "acme"
+
+
+@pytest.mark.slow
+async def test_a_replica_has_all_routes_but_those_of_sessions(new_service, connect):
+    sessions = on_ray.settings_of(ARGS, Tenants.anybody()).sessions
+    client = await connect(new_service(sessions=sessions))
+    for route in ("responses", "embeddings"):
+        response = await client.post(f"/v1/{route}", json={"model": NAME, "input": "x"})
+        assert response.status_code == 200, response.text
+    new = {"model": NAME, "prompt": "x", "ttft": {"session": "new"}}
+    for route, body in (("ttft/sessions", {"query": "x"}), ("completions", new)):
+        response = await client.post(f"/v1/{route}", json=body)
+        assert response.status_code == 404
+        assert "this server keeps no sessions" in response.json()["error"]["message"]
+    assert (await client.get("/v1/ttft/sessions/ttft-1")).status_code == 404
 
 
 async def test_a_replica_whose_slots_are_not_at_rest_is_unhealthy(new_service, monkeypatch):
