@@ -117,7 +117,8 @@ def prepare_fine_tuning(
     """Load the model, and return the calibration of fine-tuning.
 
     Raises:
-        ArgumentError: If there are queries and a protocol, which is for held-out documents.
+        ArgumentError: If there are queries and a protocol, which is for held-out documents, or two
+            limits of the search.
     """
     from langchain_sift.calibration import calibrate
     from langchain_sift.cli.calibration_tables import print_calibration
@@ -129,6 +130,8 @@ def prepare_fine_tuning(
         raise ArgumentError(
             "--protocol: only for documents held out of the store: leave it or --queries out"
         )
+    if share is not None and minutes is not None:
+        raise ArgumentError("give either --share or --minutes, the limit of the search")
     questions = None if queries is None else read_prompts(queries, lines=True)
     language_model = load_language_model(model, **asdict(loading))
 

@@ -134,6 +134,7 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
             ("--model", "m", "--queries", "QUERIES", "--protocol", "document"),
             "--protocol: only for documents held out of the store",
         ),
+        (("--model", "m", "--share", "0.5", "--minutes", "1"), "give either --share or --minutes"),
         (("--queries", "QUERIES", "--metric", "ndgc"), "did you mean 'ndcg'"),
         (("--k", "0"), "k must be"),
     ],
