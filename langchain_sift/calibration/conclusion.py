@@ -204,7 +204,7 @@ def _notes(
             if len(values) > 1 and value == end:
                 notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
     if prompts < _FEW_PROMPTS:
-        notes.append(f"{prompts} prompts are few: the settings may be chosen by chance")
+        notes.append(f"measured on few prompts ({prompts}): the settings may be chosen by chance")
     if percent >= 100:
         notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
     return tuple(notes)

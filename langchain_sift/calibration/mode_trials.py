@@ -19,6 +19,8 @@ from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.config import MODES, Mode
 from langchain_sift.selection.arguments import Array
 
+_FEWEST_PROMPTS = 5  # of a table, as of one of its bins
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModeMeasurements:
@@ -40,8 +42,10 @@ class ModeMeasurements:
         return order[first_sufficient(np.column_stack([self.percents[mode] for mode in order]))]
 
     @property
-    def table(self) -> ModeTable:
-        """The table for the mode "auto"."""
+    def table(self) -> ModeTable | None:
+        """The table for the mode "auto". None with fewer than five prompts."""
+        if len(self.uncertainties) < _FEWEST_PROMPTS:
+            return None
         return table_of(
             [
                 PromptFigures(

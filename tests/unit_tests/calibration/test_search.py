@@ -188,13 +188,14 @@ def test_the_fastest_mode_that_is_as_good_as_the_best_is_recommended(
     assert {mode: of.mean() for mode, of in found.percents.items()} == pytest.approx(percents)
     assert [found.seconds[mode] for mode in MODE_PERCENTS] == pytest.approx([0.1, 1, 4.1, 5])
     table = found.table
+    assert table is not None
     assert [each.prompts for each in table.bins] == [7, 6, 7]
     for each in table.bins:
         gains = {mode: of.gain for mode, of in each.figures.items()}
         assert gains == pytest.approx({m: 1 - of / 100 for m, of in percents.items()}, abs=0.01)
     few = measure_modes(trials, setting, 2, steps=4 * 6)
     assert few is not None
-    assert len(few.uncertainties) == 4
+    assert (len(few.uncertainties), few.table) == (4, None)
     assert measure_modes(trials, setting, 2, steps=5) is None
 
 
