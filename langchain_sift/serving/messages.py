@@ -15,7 +15,7 @@ from langchain_core.messages import (
 )
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.serving.request_parts import Message, NamedTool, ToolCall
+from langchain_sift.serving.request_parts import AllowedToolChoice, Message, NamedTool, ToolCall
 from langchain_sift.serving.requests import ChatCompletionRequest
 from langchain_sift.serving.responses import Delta, FinishReason, ResponseMessage, ToolCallDelta
 
@@ -42,7 +42,7 @@ def bound_tools(body: ChatCompletionRequest) -> tuple[list[dict[str, object]], T
     """Return the tools to bind to the model, and the choice among them.
 
     Raises:
-        ArgumentError: If a request has a choice without tools.
+        ArgumentError: If a request has a choice without tools, or allows one that it does not have.
     """
     tools: list[dict[str, object]] = [
         tool.model_dump(exclude_none=True) for tool in body.tools or ()
@@ -50,6 +50,13 @@ def bound_tools(body: ChatCompletionRequest) -> tuple[list[dict[str, object]], T
     choice = body.tool_choice
     if not tools and choice not in (None, "none", "auto"):
         raise ArgumentError("tool_choice: there are no tools to choose from")
+    if isinstance(choice, AllowedToolChoice):
+        allowed = choice.allowed_tools
+        names = {tool.function.name for tool in allowed.tools}
+        if unknown := names - {tool.function.name for tool in body.tools or ()}:
+            raise ArgumentError(f"tool_choice: {min(unknown)!r} is none of the tools")
+        chosen = [tool for tool in body.tools or () if tool.function.name in names]
+        return [tool.model_dump(exclude_none=True) for tool in chosen], allowed.mode
     if isinstance(choice, NamedTool):
         return tools, choice.model_dump()
     return tools, choice

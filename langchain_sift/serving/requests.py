@@ -12,15 +12,16 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from langchain_sift.serving.options import Count, TTFTOptions, whole
 from langchain_sift.serving.request_parts import (
+    AllowedToolChoice,
     AssistantMessage,
     Flag,
     Message,
-    NamedTool,
     Prompt,
     ResponseFormat,
     StreamOptions,
     Strict,
     Tool,
+    ToolChoice,
     check_prompt,
     list_of_prompts,
 )
@@ -124,7 +125,7 @@ class ChatCompletionRequest(_Request):
     messages: Annotated[list[Message], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: MaxTokens = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     # Not of OpenAI; named as by vLLM.
@@ -163,7 +164,9 @@ class ChatCompletionRequest(_Request):
         last = self.messages[-1]
         is_begun = isinstance(last, AssistantMessage) and last.content and not last.tool_calls
         in_form = self.response_format is not None and self.response_format.type != "text"
-        must_call = self.tool_choice not in (None, "none", "auto")
+        choice = self.tool_choice
+        mode = choice.allowed_tools.mode if isinstance(choice, AllowedToolChoice) else choice
+        must_call = mode not in (None, "none", "auto")
         chosen = self.add_generation_prompt or in_form or must_call or len(self.messages) == 1
         return bool(is_begun) and not chosen
 

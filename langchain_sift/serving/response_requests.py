@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import PydanticSerializationError, to_json
@@ -108,6 +108,20 @@ class ResponseNamedTool(Strict):
     name: str
 
 
+class ResponseAllowedTools(Strict):
+    """The choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[ResponseNamedTool], Field(min_length=1)]
+
+
+ResponseToolChoice: TypeAlias = (
+    Literal["none", "auto", "required"]
+    | Annotated[ResponseNamedTool | ResponseAllowedTools, Field(discriminator="type")]
+)
+
+
 class ResponseSchemaFormat(Strict):
     """JSON that follows a schema, as the format of the answer."""
 
@@ -155,7 +169,7 @@ class ResponseRequest(Strict):
     stream: Flag | None = None
     stream_options: ResponseStreamOptions | None = None
     tools: Annotated[list[ResponseTool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ResponseNamedTool | None = None
+    tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: Flag | None = None
     text: ResponseText | None = None
     reasoning: ResponseReasoning | None = None
@@ -246,7 +260,10 @@ def _chat_tool(tool: ResponseTool) -> dict[str, object]:
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-def _chat_choice(choice: str | ResponseNamedTool | None) -> object:
+def _chat_choice(choice: ResponseToolChoice | None) -> object:
+    if isinstance(choice, ResponseAllowedTools):
+        allowed = {"mode": choice.mode, "tools": [_chat_choice(tool) for tool in choice.tools]}
+        return {"type": "allowed_tools", "allowed_tools": allowed}
     if isinstance(choice, ResponseNamedTool):
         return {"type": "function", "function": {"name": choice.name}}
     return choice

@@ -6,11 +6,13 @@ import itertools
 
 import pytest
 
+from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer_rules import AnswerRules
 from langchain_sift.language_models.chat_reply import ChatAnswer
 from langchain_sift.language_models.token_logprobs import AnswerScores
-from langchain_sift.serving.messages import ChatReply
+from langchain_sift.serving.messages import ChatReply, bound_tools
 from langchain_sift.serving.requests import ChatCompletionRequest
+from langchain_sift.serving.response_requests import ResponseRequest
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 TOOL = {"type": "function", "function": {"name": "Joke", "parameters": SCHEMA}}
@@ -67,3 +69,24 @@ def test_a_stream_adds_up_to_the_whole_answer(tiny_tokenizer, request_name, text
     assert (reason == "tool_calls") == bool(calls)
     if request_name != "tools":
         assert len(calls) <= 1
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_some_of_the_tools_may_be_allowed(mode):
+    other = {"type": "function", "function": {"name": "Other"}}
+    named = {"type": "function", "function": {"name": "Joke"}}
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+    messages = [{"role": "user", "content": "Hello"}]
+    body = {"model": "m", "messages": messages, "tools": [other, TOOL], "tool_choice": allowed}
+    assert bound_tools(ChatCompletionRequest.model_validate(body)) == ([TOOL], mode)
+    tools = [{"type": "function", **tool["function"]} for tool in (other, TOOL)]
+    choice = {
+        "type": "allowed_tools",
+        "mode": mode,
+        "tools": [{"type": "function", "name": "Joke"}],
+    }
+    asked = {"model": "m", "input": "Hello", "tools": tools, "tool_choice": choice}
+    assert bound_tools(ResponseRequest.model_validate(asked).chat()) == ([TOOL], mode)
+    body["tools"] = [other]
+    with pytest.raises(ArgumentError, match="'Joke' is none of the tools"):
+        bound_tools(ChatCompletionRequest.model_validate(body))
