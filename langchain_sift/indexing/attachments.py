@@ -13,6 +13,7 @@ from langchain_sift.indexing.formats import Reader, Reading, Record, reader_of
 from langchain_sift.indexing.formats.records import Attachment
 
 _MOST_LEVELS = 5
+_LONGEST_ENDING = 40
 
 
 def with_attachments(
@@ -65,8 +66,9 @@ def _read(name: str, attachment: Attachment, reader: Reader, reading: Reading) -
         CorpusError: If it cannot be read.
     """
     with TemporaryDirectory() as folder:
+        # The ending alone tells its reader, and the rest may be no name of a file here.
         ending = "".join(PurePath(attachment.name.replace("\0", "")).suffixes[-2:])
-        file = Path(folder) / f"attached{ending}"
+        file = Path(folder) / f"attached{ending[-_LONGEST_ENDING:]}"
         try:
             file.write_bytes(attachment.content)
             return list(reader(file, reading))

@@ -33,6 +33,8 @@ def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
         text = "\n\n".join([str(message["subject"] or ""), *_texts(message)])
         attachments = tuple(_attachments(message))
         yield Record(text.strip("\n"), _fields(message, attachments), attachments=attachments)
+    except CorpusError:
+        raise
     # Headers that break their parser, and parts within parts a thousand times.
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorpusError(
