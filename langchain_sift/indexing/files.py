@@ -111,15 +111,16 @@ def read_file(
     notes: list[str] = []
     problems: list[str] = []
 
-    def note_rename(name: str, free: str) -> None:
-        """Tell of a field whose name another has."""
-        notes.append(f"{file.path}: two fields are called {name!r}: one is stored as {free!r}")
-
     for name, record in _records(file, reading, readers):
         notes += filter(None, [record.note])
         problems += filter(None, [record.problem])
         position = {record.unit: record.number} if record.unit else {}
-        metadata = {**storable(position), **storable(record.fields, note_rename)}
+        about: list[str] = []
+        try:
+            metadata = {**storable(position), **storable(record.fields, about.append)}
+        except CorpusError as error:
+            raise CorpusError(f"{file.path}, {record.unit} {record.number}: {error}") from error
+        notes += (f"{file.path}: {note}" for note in about)
         if metadata.get("source", "") == "":
             location = Location(name, record.unit, record.number)
             metadata["source"] = name if record.unit == "page" else location.id

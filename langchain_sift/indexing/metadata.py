@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import TypeAlias
 from uuid import UUID
 
+from langchain_sift.errors import CorpusError
 from langchain_sift.ttft.texts import well_formed
 
 Scalar: TypeAlias = str | int | float | bool
@@ -22,10 +23,15 @@ Value: TypeAlias = Scalar | list[str] | list[int] | list[float] | list[bool]
 _KEY_PREFIXES = ("#", "$")
 _RESERVED_KEY = "chroma:document"
 _INTEGERS = range(-(2**63), 2**63)
+MOST_VALUES = 4096
+"""Maximum number of values in the metadata of a row.
+
+An embedded Chroma accepts a row with more than about 5,400, and then fails for every row: its
+database takes 32,766 parameters."""
 
 
 def storable(
-    metadata: Mapping[str, object], on_rename: Callable[[str, str], None] = lambda *_: None
+    metadata: Mapping[str, object], on_note: Callable[[str], None] = lambda _: None
 ) -> dict[str, Value]:
     """Return the metadata in a form that Chroma can store and filter.
 
@@ -34,11 +40,14 @@ def storable(
     values stays, for the filter {"tags": {"$contains": "rice"}}; a list of whole and other numbers
     is one of floats, another mixture one of texts, and a list of objects its JSON. Dates, times,
     decimals, paths and UUIDs are their texts. Missing values, empty lists, NaN and other objects
-    are left out, and keys that Chroma reserves.
+    are left out, and keys that Chroma reserves. Lists with thousands of values are their JSON.
 
     Args:
         metadata: The metadata.
-        on_rename: Called with the usual and the new name of a value whose name is taken.
+        on_note: Called with a message about each value that has another name or form than usual.
+
+    Raises:
+        CorpusError: If there are more values than a store takes, and they are in no lists.
     """
     stored: dict[str, Value] = {}
     for key, value in _flat(metadata):
@@ -51,8 +60,27 @@ def storable(
             free = name
             if name in stored:
                 free = next(one for n in count(2) if (one := f"{name}_{n}") not in stored)
-                on_rename(name, free)
+                on_note(f"two fields are called {name!r}: one is stored as {free!r}")
             stored[free] = kept
+    return _few(stored, on_note)
+
+
+def number_of_values(metadata: Mapping[str, object]) -> int:
+    """Return the number of values, with those in lists."""
+    return sum(len(value) if isinstance(value, list) else 1 for value in metadata.values())
+
+
+def _few(stored: dict[str, Value], on_note: Callable[[str], None]) -> dict[str, Value]:
+    """Return metadata that a store takes: the longest lists are texts of JSON if need be."""
+    number = number_of_values(stored)
+    lists = {name: value for name, value in stored.items() if isinstance(value, list)}
+    for name in sorted(lists, key=lambda name: -len(lists[name])):
+        if number > MOST_VALUES:
+            stored[name] = json.dumps(lists[name], ensure_ascii=False)
+            number -= len(lists[name]) - 1
+            on_note(f"the list {name!r} is too long for a filter: it is stored as text")
+    if number > MOST_VALUES:
+        raise CorpusError(f"a text has {number} fields, and a store takes {MOST_VALUES}")
     return stored
 
 

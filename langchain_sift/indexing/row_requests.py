@@ -9,7 +9,8 @@ import numpy as np
 from chromadb import Collection
 from langchain_core.documents import Document
 
-from langchain_sift.errors import StoreError
+from langchain_sift.errors import ArgumentError, StoreError
+from langchain_sift.indexing.metadata import MOST_VALUES, number_of_values
 
 Item = TypeVar("Item")
 Vector = Sequence[float]
@@ -64,7 +65,17 @@ def copied_vectors(collection: Collection, row_of: Mapping[str, str]) -> dict[st
 def write_rows(
     collection: Collection, documents: Sequence[Document], vectors: Mapping[str, Vector]
 ) -> None:
-    """Write documents with the vectors of their texts."""
+    """Write documents with the vectors of their texts.
+
+    Raises:
+        ArgumentError: If a document has more metadata than a store takes.
+    """
+    for document in documents:
+        if (number := number_of_values(document.metadata)) > MOST_VALUES:
+            raise ArgumentError(
+                f"the metadata of the document {document.id!r} have {number} values, and a store "
+                f"takes {MOST_VALUES}: shorten its lists"
+            )
     collection.upsert(
         ids=[str(document.id) for document in documents],
         embeddings=[vectors[document.page_content] for document in documents],

@@ -849,6 +849,11 @@ def test_no_part_of_a_page_makes_its_time_quadratic(tmp_path: Path) -> None:
         ("a.pdf", b"%PDF-1.4 and then nothing", "a.pdf: not a PDF"),
         ("a.pdf", pdf("Rice.")[:300], "a.pdf: not a PDF"),
         ("a.pdf", pdf("Rice.", opens_with="secret"), "a.pdf: an encrypted PDF"),
+        (
+            "a.jsonl",
+            json.dumps({"text": "x", **{str(n): n for n in range(5000)}}).encode(),
+            "a.jsonl, line 1: a text has 5000 fields",
+        ),
         ("a.eml", b"no header", "a.eml: not a mail: it has no header"),
         ("a.doc", b"x", "a.doc: not a kind that is read: .*.html"),
     ],
