@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
 from langchain_sift.embeddings import HiddenStateEmbeddings, model_metadata
-from langchain_sift.errors import ArgumentError, CorpusError, EmbeddingError, SIFTError
+from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.chroma_clients import connect, typed_errors
 from langchain_sift.indexing.chroma_collections import (
     embeddings_for,
@@ -24,8 +24,9 @@ from langchain_sift.indexing.chroma_collections import (
     find_collection,
     open_collection,
 )
+from langchain_sift.indexing.embedded_texts import embed_texts
 from langchain_sift.indexing.fitted_means import read_mean, restored_embeddings, write_mean
-from langchain_sift.indexing.row_requests import Vector, copied_vectors, present_ids, write_rows
+from langchain_sift.indexing.row_requests import copied_vectors, present_ids, write_rows
 from langchain_sift.indexing.sentence_embeddings import SentenceTransformerEmbeddings
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.ttft.texts import digest_of
@@ -195,7 +196,7 @@ def _write(
                 with typed_errors(where, name):
                     loaded = _hidden_states(where, collection, loaded, distinct)
             embeddings = loaded
-        vectors = {} if embeddings is None else _embed(embeddings, new)
+        vectors = {} if embeddings is None else embed_texts(embeddings, new)
         with typed_errors(where, name):
             # Not earlier: embeddings that fail must not leave a collection that names them.
             if collection is None:
@@ -248,19 +249,6 @@ def _store_mean(
     client = connect(where)
     if read_mean(client, collection) is None:
         write_mean(client, collection, embeddings)
-
-
-def _embed(embeddings: Embeddings, texts: list[str]) -> dict[str, Vector]:
-    """Return the vectors of texts; without texts the embeddings are not called."""
-    try:
-        vectors = embeddings.embed_documents(texts) if texts else []
-    except SIFTError:
-        raise
-    except Exception as error:
-        # Most often a server that is down.
-        reason = str(error).strip().partition("\n")[0]
-        raise EmbeddingError(f"the embeddings failed: {type(error).__name__}: {reason}") from error
-    return dict(zip(texts, vectors, strict=True))
 
 
 def _create(

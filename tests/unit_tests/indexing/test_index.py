@@ -195,6 +195,32 @@ def test_embeddings_that_fail_are_reported(chunks: list[Document], tmp_path: Pat
         index_documents(chunks, Down(), tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        ([[1.0, float("nan")]] * 128, "NaN or infinity: load the model with another --dtype"),
+        ([[1.0]], r"shape \(1, 1\) for 128 texts"),
+        ([[]] * 128, r"shape \(128, 0\)"),
+        ([[1.0], *[[1.0, 2.0]] * 127], "vectors of numbers, all of one dimension"),
+        (["x"] * 128, "vectors of numbers"),
+        (None, r"shape \(\)"),
+    ],
+)
+def test_vectors_that_are_none_are_reported(
+    vectors: object, message: str, chunks: list[Document], tmp_path: Path
+) -> None:
+    class Wrong(Counting):
+        """Embeddings that return something else than vectors."""
+
+        def embed_documents(self, texts: list[str]) -> Any:
+            assert len(texts) == 128
+            return vectors
+
+    with pytest.raises(EmbeddingError, match=message):
+        index(tmp_path / "store", chunks, Wrong())
+    assert not (tmp_path / "store").exists()
+
+
 def test_metadata_that_chroma_rejects_are_reported(tmp_path: Path) -> None:
     documents = [Document("a", id="a"), Document("b", id="b", metadata={"chroma:document": "z"})]
     with pytest.raises(InvalidFilter, match="chroma:document"):

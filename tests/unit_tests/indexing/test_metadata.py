@@ -18,7 +18,7 @@ from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing import loaders
 from langchain_sift.indexing.formats import Reading
 from langchain_sift.indexing.metadata import MOST_VALUES, storable
-from langchain_sift.indexing.rows import write_rows
+from langchain_sift.indexing.row_requests import write_rows
 
 
 def test_values_of_loaders_are_kept() -> None:
