@@ -19,7 +19,7 @@
 | `known_files.py` | keep the paths of a collection's files |
 | `chroma_collections.py` | find and open collections with the embeddings that filled them |
 | `embedded_texts.py` | embed texts, and check their vectors |
-| `rows.py` | read, write and delete rows |
+| `row_requests.py` | read, write and delete rows |
 | `index.py` | write documents into a collection, each once |
 | `synchronize.py` | bring a collection to the state of its files |
 | `emptied_folders.py` | stop before rows of folders that may not be mounted are deleted |
