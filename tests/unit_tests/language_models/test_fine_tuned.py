@@ -263,12 +263,12 @@ def agenerate_messages(model: Model, prompts: Sequence[str]) -> list[Any]:
 
 
 def chain_batch(model: Model, prompts: Sequence[str]) -> list[Any]:
-    chain = create_ttft_chain(model, model.retriever)
+    chain = create_ttft_chain(model, model.retriever, mode="ttft")
     return [found["answer"] for found in chain.batch([{"input": prompt} for prompt in prompts])]
 
 
 def chain_abatch(model: Model, prompts: Sequence[str]) -> list[Any]:
-    chain = create_ttft_chain(model, model.retriever)
+    chain = create_ttft_chain(model, model.retriever, mode="ttft")
     found = asyncio.run(chain.abatch([{"input": prompt} for prompt in prompts]))
     return [one["answer"] for one in found]
 
