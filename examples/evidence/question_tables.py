@@ -14,6 +14,7 @@ NAMES = {
     "base": "base model",
     "rag:nearest": "RAG, nearest",
     "rag:sift": "RAG, SIFT",
+    "rag:sift:noise_variance=0.01": "RAG, SIFT with λ' = 0.01",
     "ttft:sift": "TTFT, SIFT",
     "both:sift": "both, SIFT",
     "ttft:random": "TTFT, random documents",

@@ -31,7 +31,8 @@ from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
-RAG = ("base", "rag:nearest", "rag:sift")
+SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
+RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH)
 LEARNING = ("ttft:sift", "both:sift")
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
@@ -78,14 +79,19 @@ def known_rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
-def missing(prompts: list[Prompt], methods: tuple[str, ...], objective: str) -> list[Prompt]:
-    """Return the prompts that lack the row of a method."""
+def missing(
+    prompts: list[Prompt], methods: tuple[str, ...], objective: str
+) -> tuple[list[Prompt], list[str]]:
+    """Return the prompts that lack the row of a method, and the methods that lack one."""
     done = {(row["prompt"], row["method"], row["objective"]) for row in known_rows()}
-    return [
-        prompt
+    lacking = [
+        (prompt, name)
         for prompt in prompts
-        if any((prompt.id, name, label(name, objective)) not in done for name in methods)
+        for name in methods
+        if (prompt.id, name, label(name, objective)) not in done
     ]
+    left = [prompt for prompt in prompts if any(prompt is other for other, _ in lacking)]
+    return left, [name for name in methods if any(name == other for _, other in lacking)]
 
 
 def main() -> None:
@@ -123,13 +129,14 @@ def main() -> None:
                 methods = ("base", "rag:sift", *LEARNING)
             elif first < asked.controls:
                 methods = (*methods, *CONTROL)
-            left = missing(prompts[first : first + asked.in_a_part], methods, objective)
+            part = prompts[first : first + asked.in_a_part]
+            left, names = missing(part, methods, objective)
             if not left:
                 continue
             began = time.monotonic()
             report = compare(
                 left,
-                methods,
+                list(dict.fromkeys(("base", *names))),
                 model=model,
                 vectorstore=stores.get(objective, stores["store"]),
                 protocols=("qa",),
