@@ -46,7 +46,7 @@ def test_the_guide_to_the_endpoint_runs(tmp_path: Path, monkeypatch: pytest.Monk
             answered = subprocess.run(curl, check=True, capture_output=True, timeout=SECONDS)
             body = json.loads(answered.stdout)
             assert body["choices"][0]["message"]["role"] == "assistant"
-            assert len(body["ttft"]["losses"]) == 2
+            assert (body["ttft"]["mode"], len(body["ttft"]["context"])) == ("rag", 2)
             names = run_python(text, "serve")
             assert names["message"].content  # type: ignore[attr-defined]
         finally:
