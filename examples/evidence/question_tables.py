@@ -17,6 +17,8 @@ NAMES = {
     "rag:sift:noise_variance=0.01": "RAG, SIFT with λ' = 0.01",
     "ttft:sift": "TTFT, SIFT",
     "both:sift": "both, SIFT",
+    "both:nearest": "both, nearest",
+    "both:sift:noise_variance=6.5": "both, SIFT with λ' = 6.5",
     "ttft:random": "TTFT, random documents",
     "both:random": "both, random documents",
 }

@@ -33,7 +33,7 @@ from langchain_sift.ttft import load_language_model
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
 SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
 RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH)
-LEARNING = ("ttft:sift", "both:sift")
+LEARNING = ("ttft:sift", "both:sift", "both:nearest", "both:sift:noise_variance=6.5")
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
