@@ -15,6 +15,7 @@ NAMES = {
     "rag:nearest": "RAG, nearest",
     "rag:sift": "RAG, SIFT",
     "rag:sift:noise_variance=0.01": "RAG, SIFT with λ' = 0.01",
+    "rag:repeated": "RAG, SIFT with λ' = 6.5 and repeats",
     "ttft:sift": "TTFT, SIFT",
     "both:sift": "both, SIFT",
     "both:nearest": "both, nearest",

@@ -24,16 +24,18 @@ from typing import Any
 from langchain_core.documents import Document
 from qa import read
 
-from langchain_sift import FineTuneConfig, compare
+from langchain_sift import FineTuneConfig, SIFTRetriever, compare
 from langchain_sift.comparison import Prompt, Row
 from langchain_sift.indexing import index_documents
 from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
 SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
-RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH)
-LEARNING = ("ttft:sift", "both:sift", "both:nearest", "both:sift:noise_variance=6.5")
+REPEATED = "repeated"  # RAG with the documents of "both:sift:noise_variance=6.5", each once
+RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH, f"rag:{REPEATED}")
+LEARNING = ("ttft:sift", "both:sift", "both:sift:noise_variance=6.5")
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
@@ -118,6 +120,11 @@ def main() -> None:
         name: index_documents(texts, embeddings, asked.out / name)
         for name, texts in (("store", documents), (PAIRS, pairs_of(others)))
     }
+    repeated = SIFTRetriever(
+        vectorstore=stores["store"],
+        k=K,
+        search_kwargs={"replace": True, "noise_variance": FOR_RETRIEVAL.noise_variance},
+    )
     model = load_language_model(asked.model)
     config = FineTuneConfig(
         learning_rate=asked.learning_rate, steps_per_document=asked.steps, max_length=256
@@ -139,6 +146,7 @@ def main() -> None:
                 list(dict.fromkeys(("base", *names))),
                 model=model,
                 vectorstore=stores.get(objective, stores["store"]),
+                retrievers={REPEATED: repeated} if f"rag:{REPEATED}" in names else {},
                 protocols=("qa",),
                 k=K,
                 max_tokens=TOKENS,
