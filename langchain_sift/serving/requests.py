@@ -51,7 +51,7 @@ def _limited(value: object) -> object:
 
 def _no_suffix(value: object) -> None:
     """Accept an empty text for none."""
-    if value not in {None, ""}:
+    if value not in (None, ""):
         raise ValueError("this server writes no text before a suffix: leave it out")
 
 

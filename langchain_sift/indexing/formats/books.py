@@ -29,7 +29,7 @@ def read_book(path: Path, reading: Reading) -> Iterator[Record]:
             there = {*archive.namelist()}
             chapters = [archive.read(name) for name in names if name in there]
     except (
-        *(zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, ValueError),
+        *(zipfile.BadZipFile, zlib.error, ElementTree.ParseError, LookupError, ValueError),
         *(NotImplementedError, RuntimeError, EOFError),  # other ways to pack, or a password
     ) as error:
         raise CorpusError(
@@ -55,7 +55,8 @@ def _package(archive: zipfile.ZipFile) -> tuple[list[str], dict[str, object]]:
     hrefs = {item.get("id"): item.get("href", "") for item in package.iterfind(".//{*}item")}
     spine = [hrefs.get(item.get("idref"), "") for item in package.iterfind(".//{*}itemref")]
     folder = posixpath.dirname(name)
-    names = [posixpath.normpath(posixpath.join(folder, unquote(href))) for href in spine if href]
+    paths = (posixpath.normpath(posixpath.join(folder, unquote(href))) for href in spine if href)
+    names = [*dict.fromkeys(paths)]  # each once: the limit of what unpacks is that of the archive
     fields = {field: package.findtext(f".//{{*}}metadata/{{*}}{field}") for field in _FIELDS}
     return names, {field: text.strip() for field, text in fields.items() if text}
 

@@ -23,7 +23,7 @@ def read_notebook(path: Path, reading: Reading) -> Iterator[Record]:
         sheets = [book, *book.get("worksheets", [])]
         cells = [cell for sheet in sheets for cell in sheet.get("cells", [])]
         text = "\n\n".join(_markdown(cell, _language(book)) for cell in cells)
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+    except (ArithmeticError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise CorpusError(
             f"{path}: not a notebook that can be read ({type(error).__name__}): save it again"
         ) from error
@@ -41,5 +41,5 @@ def _markdown(cell: Any, language: str) -> str:
     text = source if isinstance(source, str) else "".join(source)
     kind = cell.get("cell_type")
     if kind == "heading":
-        return f"{'#' * int(cell.get('level', 1))} {text}"
+        return f"{'#' * min(6, int(cell.get('level', 1)))} {text}"
     return text if kind == "markdown" else f"```{language if kind == 'code' else ''}\n{text}\n```"

@@ -611,7 +611,10 @@ def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
     assert texts_of(read(tmp_path, "a.ipynb", json.dumps(old))) == [
         "## Rice\n\n```python\nx = 1\n```\n\n```\nend\n```"
     ]
-    for broken in ("[]", "", '{"cells": [1]}', '{"cells": [{"source": [1]}]}', "[" * 10**5):
+    high = {"cells": [{"cell_type": "heading", "level": 10**9, "source": "Rice"}]}
+    assert texts_of(read(tmp_path, "a.ipynb", json.dumps(high))) == ["###### Rice"]
+    endless = json.dumps(high).replace(str(10**9), "1e999")
+    for broken in ("[]", "", '{"cells": [1]}', '{"cells": [{"source": [1]}]}', "[" * 10**5, endless):
         with pytest.raises(CorpusError, match=r"a\.ipynb: not a notebook that can be read"):
             read(tmp_path, "a.ipynb", broken)
 
@@ -620,7 +623,7 @@ def book(chapters: dict[str, str], *lacking: str) -> bytes:
     made = io.BytesIO()
     names = [*chapters, *lacking]
     items = "".join(f'<item id="{name}" href="text/{name}%20x.xhtml"/>' for name in names)
-    spine = "".join(f'<itemref idref="{name}"/>' for name in names)
+    spine = "".join(f'<itemref idref="{name}"/>' for name in names * 2)  # twice counts once
     package = f"""<package xmlns="http://www.idpf.org/2007/opf"><metadata
     xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Grains</dc:title></metadata>
     <manifest>{items}</manifest><spine>{spine}</spine></package>"""
@@ -643,7 +646,8 @@ def test_a_book_is_read_chapter_by_chapter(tmp_path: Path) -> None:
     assert [(each.line, each.level) for each in part.headings] == [(0, 1), (2, 2)]
     (note,) = remarks(tmp_path, "a.epub", content)
     assert note.endswith("a.epub: the book lacks its chapters OEBPS/text/c x.xhtml")
-    for broken in (b"x", content[:-20], content.replace(b"c.opf", b"x.opf", 1)):
+    encoding = content.replace(b'<container xmlns="x">', b'<?xml encoding="x"?>x')
+    for broken in (b"x", content[:-20], content.replace(b"c.opf", b"x.opf", 1), encoding):
         with pytest.raises(CorpusError, match=r"a\.epub: not a book that can be read"):
             read(tmp_path, "a.epub", broken)
 

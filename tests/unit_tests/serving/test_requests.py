@@ -275,6 +275,7 @@ async def test_an_invalid_request_is_rejected(client, service, case):
         ({"temprature": 1}, "temprature: leave it out"),
         ({"logit_bias": {"5": 1}}, "biases no tokens: leave it out"),
         ({"suffix": "x"}, "leave it out"),
+        ({"suffix": ["x"]}, "leave it out"),
     ],
 )
 async def test_the_message_says_the_cure(client, more, cure):
