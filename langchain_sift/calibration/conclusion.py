@@ -75,6 +75,7 @@ def conclude(
         grid_steps=grid_steps,
         notes=(
             *_notes(best, percents[:, fewest], noise_variances, rates),
+            *_mode_notes(modes),
             *([doubt] if doubt else []),
         ),
         others=(
@@ -109,6 +110,13 @@ def estimate(percents: Array, chosen: Array) -> Estimate:
         standard_error_of_difference=standard_error(differences),
         prompts=len(percents),
     )
+
+
+def _mode_notes(modes: ModeMeasurements | None) -> tuple[str, ...]:
+    prompts = 0 if modes is None else len(modes.uncertainties)
+    if 0 < prompts < _FEW_PROMPTS:
+        return (f"modes compared on few prompts ({prompts}): the mode may be chosen by chance",)
+    return ()
 
 
 def _mode_points(modes: ModeMeasurements | None) -> tuple[ValuePoint, ...]:

@@ -200,12 +200,13 @@ def _held_out(
         )
     return hold_out_questions(
         vectorstore,
-        questions[:prompts],
+        questions,
         language_model,
+        prompts=prompts,
         fetch_k=fetch_k,
         kernel=kernel,
         timeout=timeout,
-        on_prompt=lambda done: on_progress("reading questions", done, len(questions[:prompts])),
+        on_prompt=lambda done: on_progress("reading questions", done, min(prompts, len(questions))),
     )
 
 

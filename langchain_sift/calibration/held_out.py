@@ -121,6 +121,7 @@ def hold_out_questions(
     questions: Sequence[Prompt],
     language_model: LanguageModel,
     *,
+    prompts: int,
     fetch_k: int,
     kernel: Kernel | None = None,
     timeout: float = 300.0,
@@ -132,6 +133,7 @@ def hold_out_questions(
         vectorstore: The store of the candidates.
         questions: Questions with `answers`. Those without are left out.
         language_model: The model that predicts the answers.
+        prompts: Maximum number of questions.
         fetch_k: Maximum number of candidates.
         kernel: Kernel of SIFT. None means the default.
         timeout: Time limit of each call of the store, in seconds.
@@ -149,7 +151,7 @@ def hold_out_questions(
             'answers, as in {"question": "...", "answers": ["..."]}'
         )
     held_out: list[HeldOut] = []
-    for question in answered:
+    for question in answered[:prompts]:
         task = PROTOCOLS["qa"](question)
         found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k, timeout=timeout)
         if not found.documents:

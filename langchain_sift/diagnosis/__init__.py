@@ -4,7 +4,7 @@
 |---|---|
 | `examination.py` | read the store and measure everything: `diagnose` |
 | `diagnosis.py` | report the state of a store |
-| `rows.py` | count rows, copies and faulty vectors |
+| `row_counts.py` | count rows, copies and faulty vectors |
 | `similarities.py` | measure cosines of random pairs and of nearest neighbours |
 | `languages.py` | detect languages |
 | `lengths.py` | measure lengths against the limit of the embeddings |

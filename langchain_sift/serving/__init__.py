@@ -13,11 +13,11 @@
 | `options.py` | `ttft` in a request: the options of one request |
 | `request_settings.py` | the settings of one request: its options, within the server's limits |
 | `completions.py` | from a request to its response |
-| `streams.py` | chunks of streams |
+| `stream_chunks.py`, `streams.py` | chunks of streams, and their events |
 | `messages.py` | OpenAI's messages to LangChain's, and back |
 | `responses.py` | bodies of responses |
 | `error_responses.py` | errors in OpenAI's format |
-| `sessions.py` | adapters that are kept for later requests |
+| `session_store.py` | adapters that are kept for later requests |
 | `session_routes.py` | the routes of sessions |
 | `metrics.py` | counters for Prometheus |
 | `server.py` | the application under uvicorn |

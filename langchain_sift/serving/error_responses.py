@@ -257,7 +257,9 @@ def _most_telling(
 
     def weight(number: int) -> tuple[int, bool]:
         """Compare problems."""
-        return len(paths[number]), not problems[number]["type"].endswith("_type")
+        kind = problems[number]["type"]
+        # An object without a known type is meant as an object.
+        return len(paths[number]) + kind.startswith("union_tag"), not kind.endswith("_type")
 
     best = max(of_field, key=weight)
     return paths[best], problems[best]

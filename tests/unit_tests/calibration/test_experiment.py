@@ -287,12 +287,14 @@ def test_an_objective_must_fit_all_documents(
     rows = [json.dumps({"question": text[:20], "answer": text[20:]}) for text in texts[:12]]
     store.add_texts(rows if with_answers else [*rows, "A plain text about the river."])
     question = Prompt("q", "Where is the river?", answers=("in the valley",))
+    questions = [Prompt("open", "Where is it?"), question, question]
     config = replace(CONFIG, max_length=64)
     with closing(Engine(model, config)) as engine:
         for held_out, is_question in (
-            (hold_out_questions(store, [question], model, fetch_k=13), True),
+            (hold_out_questions(store, questions, model, prompts=1, fetch_k=13), True),
             (hold_out(store, model, prompts=1, protocol="document", fetch_k=13, seed=0), False),
         ):
+            assert len(held_out) == 1
             trials = Trials(engine, held_out, (1, 13))
             all_documents = tuple(range(len(held_out[0].documents)))
             trials.documents = lambda *_, found=all_documents: found  # type: ignore[method-assign]

@@ -614,7 +614,14 @@ def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
     high = {"cells": [{"cell_type": "heading", "level": 10**9, "source": "Rice"}]}
     assert texts_of(read(tmp_path, "a.ipynb", json.dumps(high))) == ["###### Rice"]
     endless = json.dumps(high).replace(str(10**9), "1e999")
-    for broken in ("[]", "", '{"cells": [1]}', '{"cells": [{"source": [1]}]}', "[" * 10**5, endless):
+    for broken in (
+        "[]",
+        "",
+        '{"cells": [1]}',
+        '{"cells": [{"source": [1]}]}',
+        "[" * 10**5,
+        endless,
+    ):
         with pytest.raises(CorpusError, match=r"a\.ipynb: not a notebook that can be read"):
             read(tmp_path, "a.ipynb", broken)
 

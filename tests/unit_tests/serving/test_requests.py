@@ -276,6 +276,7 @@ async def test_an_invalid_request_is_rejected(client, service, case):
         ({"logit_bias": {"5": 1}}, "biases no tokens: leave it out"),
         ({"suffix": "x"}, "leave it out"),
         ({"suffix": ["x"]}, "leave it out"),
+        ({"tool_choice": {"type": "x"}}, "tool_choice.type: must be one of 'function', 'allowed_"),
     ],
 )
 async def test_the_message_says_the_cure(client, more, cure):
