@@ -90,7 +90,7 @@ def read_csv(path: Path, reading: Reading) -> Iterator[Record]:
     table = Table.of(path, names, reading.text_keys)
     made, doubts = _typed_rows([cells for _, cells in rows], table, delimiter)
     for name, doubt in doubts.items():
-        yield Record("", note=f"{path}: the column {name!r} stays text, for {doubt}")
+        yield Record("", note=f"{path}: the column {name!r} stays text, because {doubt}")
     yield from table.records(made)
 
 

@@ -241,8 +241,8 @@ def test_a_column_in_doubt_stays_text_and_is_named_once(tmp_path: Path) -> None:
     rows = "\n".join("a;01/02/2024;1.234" for _ in range(3))
     table = f"text;Day;Sum\n{rows}\n"
     (day, number) = remarks(tmp_path, "a.csv", table)
-    assert "a.csv: the column 'Day' stays text, for 01/02/2024 may begin" in day
-    assert "a.csv: the column 'Sum' stays text, for the mark of 1.234 may divide" in number
+    assert "a.csv: the column 'Day' stays text, because 01/02/2024 may begin" in day
+    assert "a.csv: the column 'Sum' stays text, because the mark of 1.234 may divide" in number
     (first, *_) = metadata_of(read(tmp_path, "a.csv", table))
     assert (first["Day"], first["Sum"]) == ("01/02/2024", "1.234")
     assert remarks(tmp_path, "a.csv", table.replace("01/02", "31/02").replace("1.234", "x")) == ()
