@@ -28,6 +28,7 @@ MOST_VALUES = 4096
 
 An embedded Chroma accepts a row with more than about 5,400, and then fails for every row: its
 database takes 32,766 parameters."""
+_MOST_FIELDS = MOST_VALUES - 16  # of a text: its chunks get a position and an origin as well
 
 
 def storable(
@@ -75,12 +76,12 @@ def _few(stored: dict[str, Value], on_note: Callable[[str], None]) -> dict[str, 
     number = number_of_values(stored)
     lists = {name: value for name, value in stored.items() if isinstance(value, list)}
     for name in sorted(lists, key=lambda name: -len(lists[name])):
-        if number > MOST_VALUES:
+        if number > _MOST_FIELDS:
             stored[name] = json.dumps(lists[name], ensure_ascii=False)
             number -= len(lists[name]) - 1
             on_note(f"the list {name!r} is too long for a filter: it is stored as text")
-    if number > MOST_VALUES:
-        raise CorpusError(f"a text has {number} fields, and a store takes {MOST_VALUES}")
+    if number > _MOST_FIELDS:
+        raise CorpusError(f"a text has {number} fields, and a store takes {_MOST_FIELDS}")
     return stored
 
 

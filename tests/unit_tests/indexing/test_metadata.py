@@ -71,6 +71,8 @@ def test_metadata_that_would_break_a_store_are_texts_or_refused() -> None:
     assert json.loads(str(stored["vector"])) == row["vector"]
     assert (stored["other"], stored["few"]) == (row["other"], [1, 2])
     assert notes == ["the list 'vector' is too long for a filter: it is stored as text"]
+    almost = storable({"vector": [1] * (MOST_VALUES - 4)})  # a chunk has five fields more
+    assert isinstance(almost["vector"], str)
     with pytest.raises(CorpusError, match="5000 fields"):
         storable({f"key {n}": n for n in range(5000)})
     collection = chromadb.EphemeralClient().create_collection(f"values-{uuid4()}")
