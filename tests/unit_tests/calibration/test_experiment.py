@@ -363,6 +363,8 @@ def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
         assert source[prompt.text] not in {source[text] for text in prompt.texts}
         chosen = select(prompt.query, prompt.embeddings, k=5, noise_variance=0.2, replace=True)
         assert prompt.choose(5, 0.2) == tuple(chosen.indices)
+        once = select(prompt.query, prompt.embeddings, k=30, noise_variance=0.2)
+        assert prompt.choose(31, 0.2, repeat=False) == tuple(once.indices)
         cosines = prompt.embeddings @ prompt.query
         assert (np.diff(cosines) <= 1e-6).all()
     kernel = Kernel("rbf", 0.4)
