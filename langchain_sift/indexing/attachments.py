@@ -71,10 +71,12 @@ def _read(name: str, attachment: Attachment, reader: Reader, reading: Reading) -
         file = Path(folder) / f"attached{ending[-_LONGEST_ENDING:]}"
         try:
             file.write_bytes(attachment.content)
-            return list(reader(file, reading))
+            found = list(reader(file, reading))
+            return [replace(one, note=one.note.replace(str(file), name)) for one in found]
         except CorpusError as error:
             raise CorpusError(str(error).replace(str(file), name)) from error
         except Exception as error:  # a missing package, and what no reader expects
+            reason = str(error).replace(str(file), name)
             raise CorpusError(
-                f"{name}: cannot be read ({type(error).__name__}: {error})"
+                f"{name}: cannot be read ({type(error).__name__}: {reason})"
             ) from error

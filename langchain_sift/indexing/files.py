@@ -119,7 +119,8 @@ def read_file(
         try:
             metadata = {**storable(position), **storable(record.fields, about.append)}
         except CorpusError as error:
-            raise CorpusError(f"{file.path}, {record.unit} {record.number}: {error}") from error
+            where = Location(str(file.path), record.unit, record.number)
+            raise CorpusError(f"{where}: {error}") from error
         notes += (f"{file.path}: {note}" for note in about)
         if metadata.get("source", "") == "":
             location = Location(name, record.unit, record.number)

@@ -528,7 +528,7 @@ def test_attachments_of_mail_are_documents(tmp_path: Path) -> None:
     inner = attached(("b.md", b"# Wheat\n\nIt grows."))
     message = attached(
         ("a.csv", b"text,year\nrice,2024\n"),
-        ("a.csv", b"text,attachment\noats,own\n"),
+        ("a.csv", b"text,attachment,day\noats,own,01/02/2024\n"),
         ("photo.png", b"\x89PNG"),
         ("../broken.pdf", b"%PDF-"),
         ("", b"x"),
@@ -555,7 +555,8 @@ def test_attachments_of_mail_are_documents(tmp_path: Path) -> None:
         "attachment": "b.md",
         "source": "m.eml/attached.eml/b.md",
     }
-    note, problem = remarks(tmp_path, "m.eml", message.as_bytes())
+    day, note, problem = remarks(tmp_path, "m.eml", message.as_bytes())
+    assert day.startswith("m.eml/a.csv (2): the column 'day' stays text")
     assert note == "m.eml: attachments that are not read: photo.png, attached.bin"
     assert problem.startswith("m.eml/../broken.pdf: not a PDF that can be read")
     assert not [*tmp_path.glob("**/broken*")]
