@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,4 +43,8 @@ def _markdown(cell: Any, language: str) -> str:
     kind = cell.get("cell_type")
     if kind == "heading":
         return f"{'#' * min(6, int(cell.get('level', 1)))} {text}"
-    return text if kind == "markdown" else f"```{language if kind == 'code' else ''}\n{text}\n```"
+    if kind == "markdown":
+        return text
+    # A longer fence than any in the cell, as in a program that writes Markdown.
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language if kind == 'code' else ''}\n{text}\n{fence}"

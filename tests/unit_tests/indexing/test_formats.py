@@ -612,6 +612,10 @@ def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
     assert texts_of(read(tmp_path, "a.ipynb", json.dumps(old))) == [
         "## Rice\n\n```python\nx = 1\n```\n\n```\nend\n```"
     ]
+    program = {"cells": [{"cell_type": "code", "source": "text = '''\n```\n# Rice\n```'''"}]}
+    file = tmp_path / "a.ipynb"
+    file.write_text(json.dumps(program))
+    assert [part.headings for part in read_file(SourceFile.of(file)).parts] == [()]
     high = {"cells": [{"cell_type": "heading", "level": 10**9, "source": "Rice"}]}
     assert texts_of(read(tmp_path, "a.ipynb", json.dumps(high))) == ["###### Rice"]
     endless = json.dumps(high).replace(str(10**9), "1e999")
