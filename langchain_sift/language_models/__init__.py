@@ -2,4 +2,4 @@
 
 from langchain_sift.errors import require
 
-require("ttft", "jinja2", "torch", "transformers")
+require("ttft", "torch", "transformers", "jinja2")

@@ -33,6 +33,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from langchain_sift.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from langchain_sift.ttft.adapter_cache import AdapterCache as AdapterCache
     from langchain_sift.ttft.admission import Reservation as Reservation
@@ -80,7 +82,16 @@ __all__ = list(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module."""
+    """Import a public name from its module.
+
+    Raises:
+        MissingExtraError: If a package is not installed.
+    """
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    try:
+        module = importlib.import_module(_EXPORTS[name])
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise MissingExtraError(package, "ttft") from error
+    return getattr(module, name)

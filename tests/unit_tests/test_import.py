@@ -138,10 +138,14 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(missing):
             except MissingExtraError as error:
                 assert isinstance(error, ImportError)
                 messages[name] = str(error)
+        try:
+            from langchain_sift.ttft import load_language_model
+        except MissingExtraError as error:
+            messages["load_language_model"] = str(error)
         print(json.dumps(messages))
         """
     )
-    assert len(messages) == 3
+    assert len(messages) == 4
     for message in messages.values():
         assert "pip install 'langchain-sift[ttft]'" in message
         assert missing in message
