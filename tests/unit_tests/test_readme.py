@@ -17,8 +17,12 @@ def test_the_example_runs_and_has_ten_lines(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(block.strip().splitlines()) <= 10
     monkeypatch.chdir(ROOT)
     names = run_python(README, "README.md")
-    chosen = names["retriever"].invoke("When does rice grow?")  # type: ignore[attr-defined]
+    query = "Rice grows in"
+    nearest = names["store"].as_retriever(search_kwargs={"k": 2}).invoke(query)  # type: ignore[attr-defined]
+    chosen = names["retriever"].invoke(query)  # type: ignore[attr-defined]
+    assert {found.page_content for found in nearest} == set(names["texts"][:2])  # type: ignore[index]
     assert len(chosen) == 2
+    assert names["texts"][2] in [found.page_content for found in chosen]  # type: ignore[index]
 
 
 def test_it_is_short_and_the_formula_comes_early() -> None:
