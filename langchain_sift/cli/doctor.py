@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -173,7 +174,7 @@ def _cosines_table(diagnosis: Diagnosis) -> Table:
     def add(name: str, cosines: Distribution) -> None:
         """Add the line of a distribution."""
         values = (cosines.percent_5, cosines.median, cosines.percent_95)
-        table.add_row(name, *(f"{value:.3f}" for value in values))
+        table.add_row(name, *("–" if isnan(value) else f"{value:.3f}" for value in values))
 
     add("random pairs", similarities.random_pairs)
     add("nearest other text", similarities.nearest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from langchain_sift.calibration.retrieval import MIN_QUERIES
 from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
 from langchain_sift.diagnosis.languages import NO_LANGUAGE
 from langchain_sift.diagnosis.lengths import Lengths
@@ -78,10 +79,12 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
     many = similarities.near_duplicates >= _MANY_DUPLICATES
     if calibration is None:
         promise = "SIFT will pay" if many else "SIFT may help with questions of several parts"
-        return (
-            f"{promise}: {duplicates}. Settings could not be chosen: that needs embeddings that "
-            "fit the store, sound vectors and at least 10 different texts."
+        needed = (
+            f"at least {MIN_QUERIES} different texts, and {similarities.texts} were examined"
+            if similarities.texts < MIN_QUERIES
+            else "embeddings that fit the store, sound vectors and texts that differ"
         )
+        return f"{promise}: {duplicates}. Settings could not be chosen: that needs {needed}."
     gain = calibration.held_out[-1].gain
     if gain.low > 0 and many:
         promise = "SIFT will pay"

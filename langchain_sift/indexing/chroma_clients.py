@@ -40,7 +40,9 @@ def connect(where: str | ChromaLocation, *, create: bool = False) -> ClientAPI:
         # Chroma would make a folder for a misspelt name.
         if not create and not (Path(location.text) / DATABASE).is_file():
             raise ArgumentError(
-                f"{location} is no folder of Chroma's: there is no {DATABASE} in it"
+                f"{location} is no folder of Chroma's: there is no {DATABASE} in it; name "
+                "the folder of a store, or fill one: langchain-sift index FOLDER --store "
+                f"{location}"
             )
         return chromadb.PersistentClient(location.text)
     try:

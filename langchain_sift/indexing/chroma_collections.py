@@ -103,6 +103,11 @@ def resolve_name(where: str | ChromaLocation, name: str | None) -> str:
         names = [one.name for one in client.list_collections() if not is_companion(one.name)]
     if name is None and len(names) == 1:
         return names[0]
+    if not names:
+        raise ArgumentError(
+            f"{location} has no collection yet: fill one, langchain-sift index FOLDER --store "
+            f"{location}"
+        )
     if name is None:
         raise ArgumentError(f"{location} has {len(names)} collections: choose one of {names}")
     raise ArgumentError(f"{location} has no collection {name!r}: choose one of {names}")

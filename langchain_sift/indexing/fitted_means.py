@@ -74,6 +74,10 @@ def restored_embeddings(
         NotFittedError: If the collection has no mean.
     """
     mean = read_mean(client, collection)
+    if mean is None and not collection.count():
+        raise NotFittedError(
+            f"the collection {collection.name!r} is empty: fill it with `langchain-sift index`"
+        )
     if mean is None:
         raise NotFittedError(
             f"the collection {collection.name!r} has no mean: other embeddings filled it, or it "

@@ -171,7 +171,7 @@ def find_files(
     unread = {full: _NO_READER for full, resolved in others.items() if resolved not in found}
     return FoundFiles(
         files=tuple(found.values()),
-        skipped=Counter(file.suffix.lower() or "no ending" for file in {*others.values()}),
+        skipped=Counter(file.suffix.lower() or "without an ending" for file in {*others.values()}),
         roots=tuple(full_path(path) for path in paths),
         left_out=walk.left_out,
         links=walk.links,

@@ -108,6 +108,9 @@ def test_a_store_of_copies_and_an_empty_one(texts: list[str]) -> None:
     alike = [f"{texts[0] * 5} {n}" for n in range(30)]  # near duplicates without other neighbours
     found = diagnose(in_memory(alike))
     assert (found.similarities.near_duplicates, found.calibration) == (1.0, None)
+    assert (
+        "at least 10 different texts, and 3 were examined" in diagnose(in_memory(texts[:3])).advice
+    )
     with pytest.raises(CorpusError, match="no text with a usable vector"):
         diagnose(in_memory([]))
 

@@ -28,7 +28,11 @@ from langchain_sift.errors import (
     StoreUnavailable,
 )
 from langchain_sift.indexing import index_documents, save_embeddings
-from langchain_sift.indexing.chroma_collections import embeddings_for, open_collection
+from langchain_sift.indexing.chroma_collections import (
+    embeddings_for,
+    open_collection,
+    resolve_name,
+)
 from langchain_sift.indexing.index import Indexed, index_into
 from langchain_sift.ttft import LanguageModel
 
@@ -315,7 +319,12 @@ def test_a_models_folder_has_several_names(
 def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
     chunks: list[Document], model: LanguageModel, tmp_path: Path
 ) -> None:
-    made = chromadb.PersistentClient(str(tmp_path)).create_collection("documents")
+    client = chromadb.PersistentClient(str(tmp_path))
+    with pytest.raises(ArgumentError, match="has no collection yet: fill one"):
+        resolve_name(str(tmp_path), None)
+    made = client.create_collection("documents")
+    with pytest.raises(NotFittedError, match="'documents' is empty: fill it"):
+        open_collection(str(tmp_path), "documents", lambda _: model)
     made.add(ids=["theirs"], embeddings=[[1.0] * 16], documents=["theirs"])
     with pytest.raises(ArgumentError, match="names no embeddings"):
         embeddings_for(str(tmp_path), "documents", None)
