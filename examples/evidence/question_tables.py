@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +24,6 @@ NAMES = {
 RESAMPLES = 10_000
 Way = tuple[str, str]
 """A method and its objective, "" without training."""
-
-
-def read_questions(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; without a file there are none."""
-    if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def question_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

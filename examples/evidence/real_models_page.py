@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from question_tables import question_results, questions_table, read_questions
-from real_model_questions import ROWS as QUESTIONS
+from question_tables import question_results, questions_table
+from real_model_questions import CHECK_ROWS, ROWS, read_questions
 from real_model_results import FILES, FINE_TUNED, METHODS, recipes, size_results, text_results
 from rows import read_rows
 
@@ -138,8 +138,9 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     found = {name: "\n".join(recipe_table(results[name])) for name in ("recipes", "check")}
     if results["text"]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
-    if results["questions"]:
-        found["questions"] = "\n".join(questions_table(results["questions"]))
+    for name in ("questions", "questions_check"):
+        if results[name]:
+            found[name] = "\n".join(questions_table(results[name]))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
             found[f"{name}, {model}"] = "\n".join(table(of_model))
@@ -182,7 +183,8 @@ def main() -> None:
             if (rows := read_rows(HERE / name))
         },
         "sizes": size_results(),
-        "questions": question_results(read_questions(QUESTIONS)),
+        "questions": question_results(read_questions(ROWS)),
+        "questions_check": question_results(read_questions(CHECK_ROWS)),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)
