@@ -7,9 +7,9 @@ The questions of XQuAD, in the form of SQuAD, are drawn at random, and its parag
 With the objective "answer", the store has the other questions with their answers instead.
 "base" and RAG are measured with the first objective, and random documents as a control for the
 first `--controls` questions. Parts of a few questions follow each other with all objectives, so
-that a run can be stopped at any time. It goes on from the rows in
-`rows_questions.jsonl`, which have ids and numbers and no text. `--check` measures what was chosen on
-these questions on others, in `rows_questions_check.jsonl`.
+that a run can be stopped at any time. It goes on from the rows in `rows_questions.jsonl`, which
+have ids and numbers and no text. `--check` measures what was chosen on these questions on others,
+in `rows_questions_check.jsonl`.
 """
 
 from __future__ import annotations
@@ -99,6 +99,18 @@ def missing(
     return left, [name for name in methods if any(name == other for _, other in lacking)]
 
 
+def methods_of(
+    asked: argparse.Namespace, objective: str, *, is_first: bool, start: int
+) -> tuple[str, ...]:
+    """Return the methods to measure with an objective on the questions from `start` on."""
+    if asked.check:
+        return CHECKED
+    if objective == PAIRS:
+        return ("base", "rag:sift", *LEARNING)
+    control = CONTROL if start < asked.controls else ()
+    return (*(RAG if is_first else ("base",)), *LEARNING, *control)
+
+
 def main() -> None:
     """Measure the questions that are missing, part by part."""
     parser = argparse.ArgumentParser(
@@ -138,13 +150,7 @@ def main() -> None:
     )
     for first in range(0, asked.questions, asked.in_a_part):
         for number, objective in enumerate(asked.objectives.split(",")):
-            methods: tuple[str, ...] = (*(RAG if number == 0 else ("base",)), *LEARNING)
-            if objective == PAIRS:
-                methods = ("base", "rag:sift", *LEARNING)
-            elif first < asked.controls:
-                methods = (*methods, *CONTROL)
-            if asked.check:
-                methods = CHECKED
+            methods = methods_of(asked, objective, is_first=number == 0, start=first)
             part = prompts[first : first + asked.in_a_part]
             left, names = missing(rows_file, part, methods, objective)
             if not left:
