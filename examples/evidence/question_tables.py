@@ -25,9 +25,18 @@ RESAMPLES = 10_000
 Way = tuple[str, str]
 """A method and its objective, "" without training."""
 
+SAME_DOCUMENTS: Mapping[Way, Way] = {
+    ("both:sift", "text"): ("rag:sift:noise_variance=0.01", ""),
+    ("both:sift", "distill"): ("rag:sift:noise_variance=0.01", ""),
+    ("both:sift", "answer"): ("rag:sift", "answer"),
+    ("both:nearest", "text"): ("rag:nearest", ""),
+    ("both:sift:noise_variance=6.5", "text"): ("rag:repeated", ""),
+}
+"""RAG whose prompt has the same documents as that of a method."""
+
 
 def question_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the means of each method and objective, and the difference from RAG with SIFT.
+    """Return the means of each method and objective, and the differences from RAG.
 
     A question counts once the base model, RAG and the method were measured on it.
     """
@@ -36,19 +45,21 @@ def question_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         by_way[row["method"], row["objective"]][row["prompt"]] = row
     rag = by_way["rag:sift", ""]
     return [
-        _of_way((method, objective), by_way[method, objective], rag)
+        _of_way((method, objective), by_way, rag)
         for method in NAMES
         for objective in ("", "text", "answer", "distill")
         if (method, objective) in by_way
     ]
 
 
-def _of_way(
-    way: Way, found: Mapping[str, Mapping[str, Any]], rag: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
+Rows = Mapping[str, Mapping[str, Any]]
+"""Rows of a method by their prompts."""
+
+
+def _of_way(way: Way, by_way: Mapping[Way, Rows], rag: Rows) -> dict[str, Any]:
+    found = by_way[way]
     shared = sorted(found.keys() & rag.keys())
-    points = [100 * (found[prompt]["contains"] - rag[prompt]["contains"]) for prompt in shared]
-    sources = [found[prompt]["source"] for prompt in shared]
+    peer = by_way.get(SAME_DOCUMENTS.get(way, ("", "")))
     seconds = [
         found[prompt]["seconds_training"] + found[prompt]["seconds_answering"] for prompt in shared
     ]
@@ -64,36 +75,48 @@ def _of_way(
         "f1": round(mean("f1"), 3),
         "bits": round(mean("bits"), 1),
         "seconds": round(float(np.median(seconds)), 1),
-        "difference": _interval(points, sources),
+        "difference": _difference(found, rag),
+        "same_documents": None if peer is None else _difference(found, peer),
     }
 
 
-def _interval(values: Sequence[float], sources: Sequence[str]) -> list[float]:
-    """Return the mean and its 95 % interval, by a bootstrap over sources."""
+def _difference(found: Rows, other: Rows) -> list[float]:
+    """Return the difference of "contains" in points, and its 95 % interval.
+
+    The questions about a paragraph are one observation of a bootstrap.
+    """
     of_source: dict[str, list[float]] = defaultdict(list)
-    for value, source in zip(values, sources, strict=True):
-        of_source[source].append(value)
+    for prompt in sorted(found.keys() & other.keys()):
+        points = 100 * (found[prompt]["contains"] - other[prompt]["contains"])
+        of_source[found[prompt]["source"]].append(points)
     sums = np.array([sum(group) for group in of_source.values()])
     counts = np.array([len(group) for group in of_source.values()])
     drawn = np.random.default_rng(0).integers(0, len(sums), (RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    return [round(float(number), 1) for number in (np.mean(values), low, high)]
+    mean = sums.sum() / counts.sum()
+    return [round(float(number), 1) for number in (mean, low, high)]
 
 
 def questions_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each method and objective."""
     lines = [
-        "| | objective | questions | contains, % | less RAG, SIFT | F1 | bits of the reference "
-        "| median seconds |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| | objective | questions | contains, % | less RAG, SIFT | less RAG, same documents | F1 "
+        "| bits of the reference | median seconds |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for each in results:
-        mean, low, high = each["difference"]
-        apart = "" if each["method"] == "rag:sift" else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+        is_rag = (each["method"], each["objective"]) == ("rag:sift", "")
+        apart = "" if is_rag else _cell(each["difference"])
+        same = "" if each["same_documents"] is None else _cell(each["same_documents"])
         lines.append(
             f"| {NAMES[each['method']]} | {each['objective']} | {each['questions']} "
-            f"| {each['contains']:.1f} | {apart} | {each['f1']:.3f} | {each['bits']:.1f} "
+            f"| {each['contains']:.1f} | {apart} | {same} | {each['f1']:.3f} | {each['bits']:.1f} "
             f"| {each['seconds']:.1f} |"
         )
     return lines
+
+
+def _cell(interval: Sequence[float]) -> str:
+    mean, low, high = interval
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"

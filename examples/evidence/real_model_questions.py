@@ -8,8 +8,7 @@ With the objective "answer", the store has the other questions with their answer
 "base" and RAG are measured with the first objective, and random documents as a control for the
 first `--controls` questions. Parts of a few questions follow each other with all objectives, so
 that a run can be stopped at any time. It goes on from the rows in `rows_questions.jsonl`, which
-have ids and numbers and no text. `--check` measures what was chosen on these questions on others,
-in `rows_questions_check.jsonl`.
+have ids and numbers and no text.
 """
 
 from __future__ import annotations
@@ -33,12 +32,10 @@ from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
-CHECK_ROWS = Path(__file__).parent / "rows_questions_check.jsonl"
 SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
 REPEATED = "repeated"  # RAG with the documents of "both:sift:noise_variance=6.5", each once
 RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH, f"rag:{REPEATED}")
 LEARNING = ("ttft:sift", "both:sift", "both:sift:noise_variance=6.5")
-CHECKED = ("base", "rag:nearest", "rag:sift", f"rag:{REPEATED}", LEARNING[-1])
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
@@ -77,18 +74,18 @@ def pairs_of(prompts: list[Prompt]) -> list[Document]:
     ]
 
 
-def read_questions(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a file; without a file there are none."""
-    if not file.exists():
+def read_questions() -> list[dict[str, Any]]:
+    """Return the rows that were measured before."""
+    if not ROWS.exists():
         return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
 
 
 def missing(
-    file: Path, prompts: list[Prompt], methods: tuple[str, ...], objective: str
+    prompts: list[Prompt], methods: tuple[str, ...], objective: str
 ) -> tuple[list[Prompt], list[str]]:
     """Return the prompts that lack the row of a method, and the methods that lack one."""
-    done = {(row["prompt"], row["method"], row["objective"]) for row in read_questions(file)}
+    done = {(row["prompt"], row["method"], row["objective"]) for row in read_questions()}
     lacking = [
         (prompt, name)
         for prompt in prompts
@@ -103,8 +100,6 @@ def methods_of(
     asked: argparse.Namespace, objective: str, *, is_first: bool, start: int
 ) -> tuple[str, ...]:
     """Return the methods to measure with an objective on the questions from `start` on."""
-    if asked.check:
-        return CHECKED
     if objective == PAIRS:
         return ("base", "rag:sift", *LEARNING)
     control = CONTROL if start < asked.controls else ()
@@ -124,7 +119,6 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--in-a-part", type=int, default=20)
     parser.add_argument("--controls", type=int, default=0)
-    parser.add_argument("--check", action="store_true")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--steps", type=int, default=1, help="steps on each document")
     asked = parser.parse_args()
@@ -132,9 +126,6 @@ def main() -> None:
     prompts = random.Random(0).sample(all_prompts, asked.questions)
     embeddings = load_embeddings(asked.embeddings)
     others = [prompt for prompt in all_prompts if prompt not in prompts]
-    rows_file = ROWS
-    if asked.check:
-        prompts, rows_file = random.Random(1).sample(others, asked.questions), CHECK_ROWS
     stores = {
         name: index_documents(texts, embeddings, asked.out / name)
         for name, texts in (("store", documents), (PAIRS, pairs_of(others)))
@@ -152,7 +143,7 @@ def main() -> None:
         for number, objective in enumerate(asked.objectives.split(",")):
             methods = methods_of(asked, objective, is_first=number == 0, start=first)
             part = prompts[first : first + asked.in_a_part]
-            left, names = missing(rows_file, part, methods, objective)
+            left, names = missing(part, methods, objective)
             if not left:
                 continue
             began = time.monotonic()
@@ -168,7 +159,7 @@ def main() -> None:
                 finetune=replace(config, objective=objective),
                 leaks="ignore",
             )
-            with rows_file.open("a", encoding="utf-8") as file:
+            with ROWS.open("a", encoding="utf-8") as file:
                 for row in report.rows:
                     if row.method != "base" or number == 0:
                         file.write(json.dumps(line_of(row, objective)) + "\n")

@@ -45,7 +45,6 @@ STAGES = {
     "main": METHODS,
     "rates": ("base", "ttft:sift"),
     "check": ("base", "ttft:sift"),
-    "noise": ("base", "both:sift:noise_variance=6.5"),
     "kernels": ("base", "rag:sift:kernel=rbf", "ttft:sift:kernel=rbf", "both:sift:kernel=rbf"),
     "others": ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull"),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from question_tables import question_results, questions_table
-from real_model_questions import CHECK_ROWS, ROWS, read_questions
+from real_model_questions import read_questions
 from real_model_results import FILES, FINE_TUNED, METHODS, recipes, size_results, text_results
 from rows import read_rows
 
@@ -138,9 +138,8 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     found = {name: "\n".join(recipe_table(results[name])) for name in ("recipes", "check")}
     if results["text"]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
-    for name in ("questions", "questions_check"):
-        if results[name]:
-            found[name] = "\n".join(questions_table(results[name]))
+    if results["questions"]:
+        found["questions"] = "\n".join(questions_table(results["questions"]))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
             found[f"{name}, {model}"] = "\n".join(table(of_model))
@@ -183,8 +182,7 @@ def main() -> None:
             if (rows := read_rows(HERE / name))
         },
         "sizes": size_results(),
-        "questions": question_results(read_questions(ROWS)),
-        "questions_check": question_results(read_questions(CHECK_ROWS)),
+        "questions": question_results(read_questions()),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)

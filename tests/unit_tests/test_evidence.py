@@ -93,8 +93,7 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
         assert json.loads(json.dumps(page.text_results(rows))) == results
         assert all(" " not in row.source and row.answer is None for row in rows)
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
-    for name, file in (("questions", page.ROWS), ("questions_check", page.CHECK_ROWS)):
-        assert committed[name] == page.question_results(page.read_questions(file))
+    assert committed["questions"] == page.question_results(page.read_questions())
 
 
 def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:

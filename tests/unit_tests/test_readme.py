@@ -53,17 +53,22 @@ def test_every_make_command_is_a_target() -> None:
     assert [name for name in targets if not re.search(rf"^{name}:", makefile, re.MULTILINE)] == []
 
 
-def test_the_results_are_those_of_the_committed_file() -> None:
-    found = result("demo.json")
-    commit = " ".join(README.split())
-    assert f"{found['date']}, commit {found['commit']}" in commit
-    document, continuation = (found["protocols"][p] for p in ("document", "continuation"))
-    rows = re.findall(r"^\| `([a-z:]+)`: [^|]*\| (.*) \|$", README, re.MULTILINE)
-    assert [method for method, _ in rows] == list(document["methods"])
+def test_the_figures_of_a_real_model_are_those_of_the_committed_file() -> None:
+    file = ROOT / "examples" / "evidence" / "real_models.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert f"{found['date']}, commit {found['commit']}" in " ".join(README.split())
+    rows = re.findall(r"^\| `([a-z:]+)` \| [^|]* \| (.*) \|$", README, re.MULTILINE)
+    assert len(rows) == 5
+    by_method = {
+        each["method"]: each for each in found["questions"] if each["objective"] in {"", "text"}
+    }
     for method, cells in rows:
-        parts = [protocol["methods"][method] for protocol in (document, continuation)]
-        shown = [f"{p['percent_of_base']:.1f} ± {p['standard_error']:.1f}" for p in parts]
-        assert cells.split(" | ") == [*shown, f"{parts[0]['seconds']:.2f}"], method
+        each = by_method[method]
+        shown = [f"{each['contains']:.1f}", f"{each['f1']:.3f}", f"{each['seconds']:.1f}"]
+        assert cells.split(" | ") == shown, method
+    for by_k in found["text"]["SmolLM2-135M-Instruct"]["means"].values():
+        cells = [f"{of['mean']:.1f} ({of['low']:.1f} to {of['high']:.1f})" for of in by_k.values()]
+        assert " | ".join(cells) in README
 
 
 def test_the_answers_of_the_demo_are_those_of_the_committed_file() -> None:
