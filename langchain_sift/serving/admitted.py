@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -84,8 +85,15 @@ class AdmittedRequest:
         self.sessions = sessions
         self._reservation = reservation
         self._parts: list[Reservation] = []
-        self._is_begun = False
+        self._begun, self._expected = 0, math.inf
         self._on_end: Callable[[], None] | None = on_end
+
+    def expect(self, answers: int) -> None:
+        """Give up the place of the request once the last of this many answers has its own.
+
+        A client that reads a stream slowly then keeps no place after the answer is complete.
+        """
+        self._expected = answers
 
     async def reserve(self, deadline: float, tokens: int = 0) -> Reservation:
         """Return room for one answer; the engine releases it when the answer is complete.
@@ -101,7 +109,9 @@ class AdmittedRequest:
             EngineOverloaded: If there is no room for the first, or for another before the deadline.
         """
         admission = self.view.chat.engine.admission
-        is_first, self._is_begun = not self._is_begun, True
+        is_first = self._begun == 0
+        self._begun += 1
+        is_last = self._begun >= self._expected
         while True:
             try:
                 part = admission.admit(tokens, part_of=self._reservation)
@@ -111,6 +121,8 @@ class AdmittedRequest:
                 await asyncio.sleep(_POLL_SECONDS)
             else:
                 self._parts.append(part)
+                if is_last:
+                    self._reservation.release()
                 return part
 
     def session(self, session_id: str | None) -> CallSession:

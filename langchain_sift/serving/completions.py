@@ -106,6 +106,7 @@ class Completions:
 
         prepare = functools.partial(self._prepare_text, body, admitted)
         prompts = await asyncio.to_thread(text_inputs, body, llm)
+        admitted.expect(len(prompts) * (body.n or 1))
         found = await all_answers(prompts, prepare, answer, self._at_once(admitted))
         choices: list[TextChoice] = []
         usages, records = [], []
@@ -153,6 +154,7 @@ class Completions:
         stream = ChunkStream(body, "text_completion", "cmpl")
         pieces = functools.partial(text_pieces, admitted.view.llm, stream)
         prompts = await asyncio.to_thread(text_inputs, body, admitted.view.llm)
+        admitted.expect(len(prompts) * (body.n or 1))
         return self._stream(body, stream, prompts, prepare, pieces, at_once=self._at_once(admitted))
 
     async def _chat_model(
@@ -198,6 +200,7 @@ class Completions:
             return len(chat.fit_context(documents, prompt).used)
 
         settings = self._settings(body, admitted)
+        admitted.expect(body.n or 1)
         return await prepare_call(settings, admitted, query, body.n or 1, fitting)
 
     async def _prepare_text(

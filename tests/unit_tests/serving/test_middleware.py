@@ -495,6 +495,20 @@ async def test_an_answer_that_never_began_leaves_no_room_reserved(new_service):
     assert service.engine.status().admitted == service.engine.status().admitted_tokens == 0
 
 
+@pytest.mark.parametrize("answers", [1, 2])
+async def test_a_request_keeps_no_place_after_its_last_answer(answers, new_service):
+    """A client may read a stream slowly."""
+    service = new_service()
+    (tenant,) = service.settings.tenants.members
+    with service.admit(tenant) as admitted:
+        admitted.expect(answers)
+        for left in reversed(range(answers)):
+            part = await admitted.reserve(time.perf_counter())
+            assert service.engine.status().admitted == 1
+            part.release()
+            assert service.engine.status().admitted == min(left, 1)
+
+
 def test_settings_can_be_pickled(service):
     assert pickle.loads(pickle.dumps(service.settings)) == service.settings  # noqa: S301
     assert replace(service.settings, name=None).model_id == service.settings.model
