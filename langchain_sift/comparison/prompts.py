@@ -191,6 +191,11 @@ def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
     if isinstance(stem := fields.get("question"), Mapping):  # ARC as its makers distribute it
         fields |= {"choices": stem.get("choices", []), "question": stem.get("stem")}
     text = fields.get("text", fields.get("question", fields.get("ctx")))
+    if text is None:
+        named = ", ".join(map(repr, fields)) or "none"
+        raise CorpusError(
+            f'{location}: there is no "question" and no "text": the fields with a value are {named}'
+        )
     if not isinstance(text, str):
         raise CorpusError(f'{location}: "text" must be a string, got {type(text).__name__}')
     question = Question.of(location, fields)
