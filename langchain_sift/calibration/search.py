@@ -149,8 +149,9 @@ def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | 
     )
     if budget is None:
         return sentence
-    minutes = 3 * count * 2 * trials.cost(setting) * budget.seconds_per_step / 60
-    return f"{sentence}, and about {max(1, round(minutes))} minutes more would halve the doubt"
+    minutes = round(3 * count * 2 * trials.cost(setting) * budget.seconds_per_step / 60)
+    time = f"{minutes} minutes" if minutes > 1 else "a minute"
+    return f"{sentence}, and about {time} more would halve the doubt"
 
 
 def _search_rates(

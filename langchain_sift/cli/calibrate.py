@@ -15,7 +15,6 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     open_store,
-    progress_bar,
 )
 from langchain_sift.cli.calibration_runs import (
     check_options,
@@ -23,6 +22,7 @@ from langchain_sift.cli.calibration_runs import (
     prepare_fine_tuning,
     prepare_retrieval,
     read_modes,
+    with_progress,
 )
 from langchain_sift.cli.options import (
     CollectionOption,
@@ -227,13 +227,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 seed=seed,
             )
         )
-        with locked(location.text, exclusive=False), progress_bar(console) as progress:
-            task = progress.add_task("reading the store", total=None)
-            result = prepared(
-                open_store(location, collection, embeddings, loading),
-                lambda phase, done, total: progress.update(
-                    task, description=phase, completed=done, total=total
-                ),
+        with locked(location.text, exclusive=False):
+            result = with_progress(
+                prepared, open_store(location, collection, embeddings, loading), console
             )
         result.print()
         settings = completed(result.settings, table, earlier)

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.cli.app import progress_bar
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -155,3 +158,18 @@ def prepare_fine_tuning(
         return Result(result.settings, result.to_json(), partial(print_calibration, result))
 
     return calibrate_store
+
+
+def with_progress(prepared: Prepared, store: Chroma, console: Console) -> Result:
+    """Calibrate, and show the progress."""
+    with progress_bar(console) as progress:
+        task = progress.add_task("reading the store", total=None)
+        result = prepared(
+            store,
+            lambda phase, done, total: progress.update(
+                task, description=phase, completed=done, total=total
+            ),
+        )
+        done = progress.tasks[0].completed or 1  # a search may end before its limit
+        progress.update(task, description="done", completed=done, total=done)
+    return result

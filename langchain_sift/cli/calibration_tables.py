@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
     from langchain_sift.retrieval.defaults import KernelSettings
 
+_HEADINGS = {
+    "steps_per_document": "steps per document",
+    "target_modules": "layers",
+    "lora_rank": "rank",
+}
 _BAR = 24  # length of the bar of 100 %, in characters
 
 
@@ -30,7 +35,7 @@ def print_calibration(result: Calibration) -> None:
     counts = _table("documents")
     for count in result.counts:
         _add(counts, str(count.k), count.measured)
-    others = {point.name: _table(point.name) for point in result.others}
+    others = {point.name: _table(_HEADINGS.get(point.name, point.name)) for point in result.others}
     for other in result.others:
         _add(others[other.name], other.value, other.measured)
     for table in (noise, rates, *others.values(), counts):
