@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -214,10 +215,11 @@ def open_store(
 ) -> Chroma:
     """Open a collection with the embeddings that filled it, and reject others."""
     from langchain_sift.indexing.chroma_collections import open_collection
-    from langchain_sift.indexing.named_objects import load_embeddings
+    from langchain_sift.indexing.named_objects import load_embeddings, load_embeddings_of
 
     name, wanted = find_collection(store, collection, embeddings)
-    return open_collection(store, name, lambda _: load_embeddings(wanted, loading))
+    load = load_embeddings if embeddings else partial(load_embeddings_of, name)
+    return open_collection(store, name, lambda _: load(wanted, loading))
 
 
 def progress_bar(console: Console) -> Progress:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from langchain_sift.errors import ArgumentError, require
+from langchain_sift.errors import ArgumentError, ModelLoadError, require
 from langchain_sift.indexing.sentence_embeddings import (
     SentenceTransformerEmbeddings,
     is_sentence_transformer,
@@ -42,6 +42,27 @@ def load_embeddings(name: str, settings: LoadSettings | None = None) -> Any:
         return embeddings() if isinstance(embeddings, type) else embeddings
     except Exception as error:
         raise ArgumentError(f"{name!r} cannot be made without arguments: {error}") from error
+
+
+def load_embeddings_of(collection: str, stored: str, settings: LoadSettings | None = None) -> Any:
+    """Return the embeddings that a collection names as those that filled it.
+
+    Args:
+        collection: Name of the collection.
+        stored: The name of the embeddings in the collection.
+        settings: As in `load_embeddings`.
+
+    Raises:
+        ModelLoadError: If the model cannot be loaded, such as one that was moved; the message says
+            where its name comes from.
+    """
+    try:
+        return load_embeddings(stored, settings)
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"{error}; this model filled the collection {collection!r}: if it is elsewhere now, "
+            "name it (--embeddings)"
+        ) from error
 
 
 def import_object(path: str) -> Any:

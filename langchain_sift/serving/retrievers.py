@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from chromadb.api.types import validate_where
@@ -16,7 +17,7 @@ from langchain_sift.indexing.chroma_collections import (
     open_collection,
     resolve_name,
 )
-from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.indexing.named_objects import load_embeddings, load_embeddings_of
 from langchain_sift.retrieval.filters import narrow_filter
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.settings import ServingSettings
@@ -60,7 +61,8 @@ def open_store(
     # Errors of the store come first: loading a model takes long.
     name, embeddings = _with_deadline(location, find)
     loading = LoadSettings(settings.device, settings.dtype, settings.quantization)
-    model = load() if embeddings == settings.model else load_embeddings(embeddings, loading)
+    named = load_embeddings if settings.embeddings else partial(load_embeddings_of, name)
+    model = load() if embeddings == settings.model else named(embeddings, loading)
     store = _with_deadline(location, lambda: open_collection(location, name, lambda _: model))
     if location.url is None:
         return store

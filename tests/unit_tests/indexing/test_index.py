@@ -22,6 +22,7 @@ from langchain_sift.errors import (
     DimensionMismatch,
     EmbeddingError,
     InvalidFilter,
+    ModelLoadError,
     NotFittedError,
     SIFTError,
     StoreError,
@@ -34,6 +35,7 @@ from langchain_sift.indexing.chroma_collections import (
     resolve_name,
 )
 from langchain_sift.indexing.index import Indexed, index_into
+from langchain_sift.indexing.named_objects import load_embeddings_of
 from langchain_sift.ttft import LanguageModel
 
 if TYPE_CHECKING:
@@ -334,6 +336,11 @@ def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
         index(tmp_path, chunks, Counting(size=8))
     assert index(tmp_path, chunks, Counting()) == Indexed(added=300, present=0)
     assert made.count() == 301
+
+
+def test_a_model_that_was_moved_is_told_with_its_collection() -> None:
+    with pytest.raises(ModelLoadError, match=r"filled the collection 'facts': .* \(--embeddings\)"):
+        load_embeddings_of("facts", "models/that/moved")
 
 
 @pytest.mark.parametrize(
