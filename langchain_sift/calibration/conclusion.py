@@ -20,13 +20,11 @@ from langchain_sift.calibration.calibration import (
     ValuePoint,
 )
 from langchain_sift.calibration.halving import percents_of
-from langchain_sift.calibration.mode_trials import ModeMeasurements
+from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS, ModeMeasurements
 from langchain_sift.calibration.search import Choice
 from langchain_sift.calibration.standard_errors import first_sufficient, standard_error
 from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.selection.arguments import Array
-
-_FEW_PROMPTS = 5
 
 
 def conclude(
@@ -114,7 +112,7 @@ def estimate(percents: Array, chosen: Array) -> Estimate:
 
 def _mode_notes(modes: ModeMeasurements | None) -> tuple[str, ...]:
     prompts = 0 if modes is None else len(modes.uncertainties)
-    if 0 < prompts < _FEW_PROMPTS:
+    if 0 < prompts < FEWEST_PROMPTS:
         return (f"modes compared on few prompts ({prompts}): the mode may be chosen by chance",)
     return ()
 
@@ -211,7 +209,7 @@ def _notes(
         ):
             if len(values) > 1 and value == end:
                 notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
-    if prompts < _FEW_PROMPTS:
+    if prompts < FEWEST_PROMPTS:
         notes.append(f"measured on few prompts ({prompts}): the settings may be chosen by chance")
     if percent >= 100:
         notes.append("fine-tuning made no held-out text likelier on average: do not use it here")

@@ -19,7 +19,8 @@ from langchain_sift.calibration.trials import Setting, Trial, Trials
 from langchain_sift.config import MODES, Mode
 from langchain_sift.selection.arguments import Array
 
-_FEWEST_PROMPTS = 5  # of a table, as of one of its bins
+FEWEST_PROMPTS = 5
+"""Of a table, as of one of its bins; with fewer prompts a choice may be chance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,7 @@ class ModeMeasurements:
     @property
     def table(self) -> ModeTable | None:
         """The table for the mode "auto". None with fewer than five prompts."""
-        if len(self.uncertainties) < _FEWEST_PROMPTS:
+        if len(self.uncertainties) < FEWEST_PROMPTS:
             return None
         return table_of(
             [

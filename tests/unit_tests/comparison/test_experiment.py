@@ -486,21 +486,27 @@ def test_bad_arguments_are_rejected_before_the_work(
         compare(PROMPTS, **settings)
 
 
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the number of prompts that each later call of the trainer trains."""
+    counts: list[int] = []
+    train = Trainer.train
+
+    def count(trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
+        counts.append(sum(bool(task.documents) for task in tasks))
+        return train(trainer, tasks)
+
+    monkeypatch.setattr(Trainer, "train", count)
+    return counts
+
+
 def test_methods_share_a_training_and_equal_contexts(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     store: Chroma,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: list[int],
 ) -> None:
     """With the same documents, every row is as in a comparison of its method alone."""
-    trained: list[int] = []
-    train = Trainer.train
-
-    def count(trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
-        trained.append(sum(bool(task.documents) for task in tasks))
-        return train(trainer, tasks)
-
-    monkeypatch.setattr(Trainer, "train", count)
     methods = ("ttft:sift", "both:sift", "rag:nearest", "rag:sift")
     options: dict[str, Any] = {"prompts": QUESTIONS, "protocols": ("qa",), "k": 1, "max_tokens": 4}
     report = run(tiny_model, tiny_tokenizer, store, methods, **options)
@@ -523,17 +529,9 @@ def test_one_training_serves_all_numbers_of_documents_with_and_without_context(
     tiny_model: PreTrainedModel,
     tiny_tokenizer: PreTrainedTokenizerFast,
     store: Chroma,
-    monkeypatch: pytest.MonkeyPatch,
+    trained: list[int],
 ) -> None:
     """Rows equal those of a comparison of one method and one number of documents."""
-    trained: list[int] = []
-    train = Trainer.train
-
-    def count(trainer: Trainer, tasks: Sequence[TrainingTask]) -> Any:
-        trained.append(sum(bool(task.documents) for task in tasks))
-        return train(trainer, tasks)
-
-    monkeypatch.setattr(Trainer, "train", count)
     report = run(tiny_model, tiny_tokenizer, store, methods, k=(1, 3))
     assert sum(trained) == len(PROMPTS)
     rows = {row.key: row for row in report.rows}

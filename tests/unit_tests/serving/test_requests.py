@@ -21,6 +21,12 @@ def text(**more):
     return {"model": NAME, "prompt": CANARY, **more}
 
 
+def after_call(arguments):
+    """Return a chat whose last message calls a function with these arguments."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    return chat(messages=[*MESSAGES, {"role": "assistant", "tool_calls": [call]}])
+
+
 DEEP = '{"a":' * 9999 + "1" + "}" * 9999
 
 
@@ -206,46 +212,10 @@ BAD = {
     "flags as token ids": (TEXT, text(prompt=[True]), INVALID, "prompt"),
     "an unknown token": (TEXT, text(prompt=[1 << 20]), INVALID, None),
     "a negative token": (TEXT, text(prompt=[-1]), INVALID, None),
-    "a tool call without JSON": (
-        CHAT,
-        chat(
-            messages=[
-                *MESSAGES,
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {
-                            "id": "1",
-                            "type": "function",
-                            "function": {"name": "f", "arguments": f"{{{CANARY}"},
-                        }
-                    ],
-                },
-            ]
-        ),
-        INVALID,
-        None,
-    ),
+    "a tool call without JSON": (CHAT, after_call(f"{{{CANARY}"), INVALID, None),
     "a tool call of deep JSON": (
         CHAT,
-        chat(
-            messages=[
-                *MESSAGES,
-                {
-                    "role": "assistant",
-                    "tool_calls": [
-                        {
-                            "id": "1",
-                            "type": "function",
-                            "function": {
-                                "name": "f",
-                                "arguments": '{"a":' * 9999 + "1" + "}" * 9999,
-                            },
-                        }
-                    ],
-                },
-            ]
-        ),
+        after_call(DEEP),
         INVALID,
         None,
     ),
