@@ -28,7 +28,7 @@ from langchain_sift.comparison.settings import (
     Scorer,
     parse_ks,
 )
-from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
+from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, unscored_note
 from langchain_sift.comparison.units import (
     engine_of,
     measure_with,
@@ -246,7 +246,7 @@ def run_comparison(
         language_model=language_model,
         corpus=corpus,
         prompts=all_prompts,
-        notes=labels.notes,
+        notes=(*labels.notes, *unscored_note(all_prompts, settings.protocols)),
     )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}
     references = {prompt.id: prompt.reference for prompt in prompts if prompt.reference}

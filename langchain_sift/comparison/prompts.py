@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,18 @@ from typing import cast
 
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
-from langchain_sift.comparison.question_files import rows_of_csv, rows_of_json
+from langchain_sift.comparison.question_fields import QUESTIONS, question_fields
+from langchain_sift.comparison.question_files import (
+    has_header,
+    rows_of_csv,
+    rows_of_json,
+    rows_of_lines,
+)
 from langchain_sift.comparison.questions import Question
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
-from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines, read_objects
+from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
@@ -22,7 +29,7 @@ from langchain_sift.ttft.texts import well_formed
 _TEXTS = (".txt", ".md")
 _TABLE = ".tsv"
 _QUESTIONS = (".json", ".csv")
-_GROUPS = ("group", "domain", "subject")
+_GROUPS = ("group", "domain", "subject", "category")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +106,14 @@ def read_prompts(
 
     Args:
         path: A `.jsonl` or `.jsonl.gz` file, with a prompt on each line; a `.txt` or `.md` file;
-            or a folder of such files. An object has a "text" or a "question", answers and choices
-            in one of the forms of `Question.of`; a "group", "domain" or "subject"; a "source"; and
-            its "relevant" documents, as in `Prompt`. Fields that are null count as missing. Also
-            the `.json` files of SQuAD, or with a list of such objects; the `.csv` files of MMLU,
-            or with the names of the fields in the first row; a folder of such files; a `.tsv` file
-            with an id, a tab and a question on each line; or a folder in the format of BEIR.
+            or a folder of such files, of which an id in several gets the name of its file before
+            it. An object has a "question" or a "text" (or one of `QUESTIONS`), answers and choices
+            in one of the forms of `Question.of`; a "group", "domain", "subject" or "category"; a
+            "source"; and its "relevant" documents, as in `Prompt`. Fields that are null count as
+            missing. Also the `.json` files of SQuAD, or with a list or lines of such objects; the
+            `.csv` files of MMLU, or with the names of the fields in the first row; a folder of
+            such files; a `.tsv` file with an id, a tab and a question on each line, or with names;
+            or a folder in the format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
@@ -123,26 +132,33 @@ def read_prompts(
 
 
 def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
-    prompts: list[Prompt] = []
-    for file in files_of(path, endings=_endings(path)):
-        name = file.path.name.lower()
-        if name.endswith(JSON_LINES):
-            prompts += [
-                _prompt(Location(file.name, "line", number), row)
-                for number, row in read_objects(file.path, text_keys=())
-            ]
-        elif name.endswith(_QUESTIONS):
-            rows = rows_of_json(file) if name.endswith(".json") else rows_of_csv(file)
-            prompts += [_prompt(location, row) for location, row in rows]
-        elif name.endswith(_TABLE):
-            prompts += _table_prompts(file)
-        elif lines:
-            prompts += _line_prompts(file)
-        elif (text := well_formed("\n".join(read_lines(file.path)))).strip():
-            prompts.append(Prompt(file.name, text))
-    if not prompts:
+    by_file = {
+        file.name: _prompts_of(file, lines=lines) for file in files_of(path, endings=_endings(path))
+    }
+    if not any(by_file.values()):
         raise CorpusError(f"{path}: no prompt in it")
-    return prompts
+    # Files of one dataset often number their questions from 0 each.
+    files_with = Counter(id for prompts in by_file.values() for id in {p.id for p in prompts})
+    return [
+        replace(prompt, id=f"{name}: {prompt.id}") if files_with[prompt.id] > 1 else prompt
+        for name, prompts in by_file.items()
+        for prompt in prompts
+    ]
+
+
+def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
+    name = file.path.name.lower()
+    if name.endswith(JSON_LINES):
+        return [_prompt(location, row) for location, row in rows_of_lines(file)]
+    if name.endswith(_QUESTIONS):
+        rows = rows_of_json(file) if name.endswith(".json") else rows_of_csv(file)
+        return [_prompt(location, row) for location, row in rows]
+    if name.endswith(_TABLE):
+        return _table_prompts(file)
+    if lines:
+        return _line_prompts(file)
+    text = well_formed("\n".join(read_lines(file.path)))
+    return [Prompt(file.name, text)] if text.strip() else []
 
 
 def _endings(path: Path | str) -> tuple[str, ...]:
@@ -166,8 +182,11 @@ def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prom
 
 
 def _table_prompts(file: SourceFile) -> list[Prompt]:
-    prompts = []
-    for number, line in enumerate(read_lines(file.path), start=1):
+    prompts: list[Prompt] = []
+    lines = read_lines(file.path)
+    if has_header([name.strip() for name in next(iter(lines), "").split("\t")]):
+        return [_prompt(location, row) for location, row in rows_of_csv(file)]
+    for number, line in enumerate(lines, start=1):
         identifier, tab, text = line.partition("\t")
         if tab and identifier.strip() and text.strip():
             prompts.append(Prompt(well_formed(identifier.strip()), well_formed(text.strip())))
@@ -187,24 +206,24 @@ def _line_prompts(file: SourceFile) -> list[Prompt]:
 
 
 def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
-    fields = {key: value for key, value in row.items() if value is not None}
-    if isinstance(stem := fields.get("question"), Mapping):  # ARC as its makers distribute it
-        fields |= {"choices": stem.get("choices", []), "question": stem.get("stem")}
-    text = fields.get("text", fields.get("question", fields.get("ctx")))
-    if text is None:
+    fields = question_fields(row)
+    key = next((name for name in QUESTIONS if fields.get(name) not in (None, "")), None)
+    if key is None:
         named = ", ".join(map(repr, fields)) or "none"
         raise CorpusError(
             f'{location}: there is no "question" and no "text": the fields with a value are {named}'
         )
-    if not isinstance(text, str):
-        raise CorpusError(f'{location}: "text" must be a string, got {type(text).__name__}')
+    text = fields[key]
+    if not isinstance(text, str) or not text.strip():
+        got = "only white space" if isinstance(text, str) else type(text).__name__
+        raise CorpusError(f'{location}: "{key}" must be a string with a text, got {got}')
     question = Question.of(location, fields)
     try:
         return Prompt(
             id=label_of(fields, "id") or label_of(fields, "_id") or location.id,
             text=well_formed(text),
             group=next(filter(None, (label_of(fields, key) for key in _GROUPS)), "all"),
-            source=label_of(fields, "source"),
+            source=label_of(fields, "source") or _title(fields),
             answers=question.answers,
             choices=question.choices,
             correct=question.correct,
@@ -212,3 +231,8 @@ def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
         )
     except ArgumentError as error:
         raise CorpusError(f"{location}: {error}") from error
+
+
+def _title(fields: Mapping[str, object]) -> str:
+    """Return the title of a question's passage, of which SQuAD has several; "" if it has none."""
+    return label_of(fields, "title") if "context" in fields else ""

@@ -6,14 +6,14 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from langchain_sift.comparison.question_fields import ANSWERS, CHOICES, CORRECT
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats import Location
 from langchain_sift.report.words import normalized
 from langchain_sift.ttft.texts import well_formed
 
-_CHOICES = ("choices", "options", "endings")
-_CORRECT = ("correct", "answerKey")
-_ANSWERS = ("answers", "answer", "target", "label")
+_BEFORE_RESULT = "\n#### "  # in the answers of GSM8K, which are a solution and its result
+_TRUTH = {True: ("yes", "true"), False: ("no", "false")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +37,87 @@ class Question:
                 objects with "text" and "label", an object with a list of each, or an object with
                 a text under each label. The correct one under "correct" or "answerKey", else
                 under "answer", "answers", "target" or "label": its index from 0, its label, by
-                default A, B, C..., or its text. Without choices these are the correct answers, a
-                text or a list, or SQuAD's object with a list under "text".
+                default A, B, C..., or its text. What fits several of these is a label of the row's
+                own; else in the first two an index or a letter, in the others a text. Without
+                choices these are the correct answers: a text or a list, SQuAD's object with a list
+                under "text", or TriviaQA's with "value" and "aliases". True is "yes" or "true", of
+                a solution of GSM8K only the result counts, and blank answers are missing. Other
+                names as in `question_fields`.
 
         Raises:
             CorpusError: If a field has another form, or the answer is none of the choices.
         """
-        texts, labels = _choices(location, fields)
-        for key in _CORRECT:
-            if key in fields:
-                correct = _index_of(fields[key], texts, labels)
+        choices = _choices(location, fields)
+        key, values = _answers(location, fields)
+        texts = tuple(well_formed(str(text)) for text in choices.texts)
+        answers = tuple(dict.fromkeys(text for value in values for text in _as_texts(value)))
+        named = [choices.index_of(value) for value in values] if texts else []
+        is_place = len(named) == 1 and not _is_text(values[0], texts, named[0])
+        for known in CORRECT:
+            if known in fields and fields[known] != "":
+                correct = choices.index_of(_only(fields[known]), is_place=True)
                 if correct is None:
-                    raise _no_choice(location, key, fields[key], texts)
-                return cls(_as_texts(texts), correct, _answers(location, fields)[1])
-        key, answers = _answers(location, fields)
-        if not texts or len(answers) != 1:
-            return cls(_as_texts(texts), None, answers)
-        value = _only(fields[key])
-        correct = _index_of(value, texts, labels)
-        if correct is None and _is_index_or_letter(value):
-            raise _no_choice(location, key, value, texts)
-        named = correct is not None and normalized(str(value)) != normalized(str(texts[correct]))
-        return cls(_as_texts(texts), correct, () if named else answers)
+                    raise _no_choice(location, known, fields[known], texts)
+                return cls(texts, correct, () if is_place and named == [correct] else answers)
+        if len(named) == 1:
+            if named == [None] and _is_index_or_letter(values[0]):
+                raise _no_choice(location, key, values[0], texts)
+            return cls(texts, named[0], () if is_place else answers)
+        if named and None not in named:
+            answers = tuple(texts[index] for index in named if index is not None)
+        return cls(texts, None, answers)
 
 
-def _choices(
-    location: Location, fields: Mapping[str, object]
-) -> tuple[Sequence[object], Sequence[str]]:
-    """Return the choices as they are in the row, and their labels."""
-    key = next((key for key in _CHOICES if key in fields), "choices")
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """The choices of a row as they are in it."""
+
+    texts: Sequence[object]
+    labels: Sequence[str]
+    has_labels: bool
+    """True if the row itself names the labels."""
+
+    def index_of(self, value: object, *, is_place: bool = False) -> int | None:
+        """Return the index of the choice that an index, a label or a text names; None if none.
+
+        Args:
+            value: The index, label or text.
+            is_place: True if the value is no text if it can be a label or an index.
+        """
+        if isinstance(value, bool):
+            return self._of_truth(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, str | int | float):
+            return None
+        name = str(value).strip().strip("().").upper()
+        labels = [label.upper() for label in self.labels]
+        label = labels.index(name) if name in labels else None
+        index = int(name) if name.isdecimal() and int(name) < len(self.texts) else None
+        text = self._of_text(value)
+        if is_place:
+            order = (label, index, text)
+        else:
+            order = (label, text, index) if self.has_labels else (text, label, index)
+        found = next((place for place in order if place is not None), None)
+        same = [i for i, one in enumerate(self.texts) if _equal(one, value)]
+        return same[0] if found is None and len(same) == 1 and not name.isdecimal() else found
+
+    def _of_text(self, value: str | float) -> int | None:
+        """Return the index of a text, or of a number that is given as one."""
+        for index, text in enumerate(self.texts):
+            if text == value and isinstance(text, str) == isinstance(value, str):
+                return index
+        return None
+
+    def _of_truth(self, value: bool) -> int | None:  # noqa: FBT001
+        """Return the index of the choice that says yes, or no."""
+        texts = [normalized(str(text)) for text in self.texts]
+        return next((texts.index(name) for name in _TRUTH[value] if name in texts), None)
+
+
+def _choices(location: Location, fields: Mapping[str, object]) -> _Choices:
+    key = next((key for key in CHOICES if key in fields), "choices")
     value = fields.get(key, [])
     labels: object = None
     if isinstance(value, Mapping) and {"text", "label"} <= set(value):  # ARC's form
@@ -77,39 +129,32 @@ def _choices(
         value = [one.get("text") for one in value]
     texts = _scalars(location, key, value)
     if labels is None:
-        return texts, string.ascii_uppercase[: len(texts)]
+        return _Choices(texts, string.ascii_uppercase[: len(texts)], has_labels=False)
     named = [str(label) for label in _scalars(location, f"{key}: label", labels)]
     if len(named) != len(texts):
         raise CorpusError(f'{location}: "{key}" has {len(texts)} texts and {len(named)} labels')
-    return texts, named
+    return _Choices(texts, named, has_labels=True)
 
 
-def _answers(location: Location, fields: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
-    """Return the key of the answers, and the answers as texts."""
-    key = next((key for key in _ANSWERS if key in fields), "answers")
+def _answers(location: Location, fields: Mapping[str, object]) -> tuple[str, Sequence[object]]:
+    """Return the key of the answers, and those that are not blank."""
+    key = next((key for key in ANSWERS if key in fields), "answers")
     value = fields.get(key, [])
-    if isinstance(value, Mapping):  # SQuAD's form
-        value = value.get("text")
+    if isinstance(value, Mapping):
+        parts = {name.casefold(): part for name, part in value.items()}
+        if "value" in parts:  # TriviaQA's form
+            value = [parts["value"], *parts.get("aliases", [])]
+        else:  # SQuAD's form, and DROP's
+            value = parts.get("text", parts.get("spans"))
     if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
         value = [one.get("text") for one in value]
-    return key, _as_texts(_scalars(location, key, [value] if _is_scalar(value) else value))
+    values = _scalars(location, key, [value] if _is_scalar(value) else value)
+    return key, [one for one in values if str(one).strip()]
 
 
-def _index_of(value: object, texts: Sequence[object], labels: Sequence[str]) -> int | None:
-    """Return the index of the choice that an index, a label or a text names; None if none."""
-    value = _only(value)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    if value in texts and isinstance(value, str) == isinstance(texts[texts.index(value)], str):
-        return texts.index(value)
-    name = str(value).strip().strip("().").upper()
-    upper = [label.upper() for label in labels]
-    if name in upper:
-        return upper.index(name)
-    if name.isdecimal():
-        return int(name) if int(name) < len(texts) else None
-    same = [i for i, text in enumerate(texts) if normalized(str(text)) == normalized(str(value))]
-    return same[0] if len(same) == 1 else None
+def _is_text(value: object, texts: Sequence[str], named: int | None) -> bool:
+    """Return True if a value is an answer as text, which may be that of the choice it names."""
+    return named is None or _equal(texts[named], value)
 
 
 def _is_index_or_letter(value: object) -> bool:
@@ -139,8 +184,18 @@ def _scalars(location: Location, key: str, values: object) -> Sequence[object]:
     return values
 
 
-def _as_texts(values: Sequence[object]) -> tuple[str, ...]:
-    return tuple(well_formed(str(value)) for value in values)
+def _equal(one: object, other: object) -> bool:
+    return normalized(str(one)) == normalized(str(other))
+
+
+def _as_texts(value: object) -> tuple[str, ...]:
+    """Return the forms of an answer as texts."""
+    if isinstance(value, bool):
+        return _TRUTH[value]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = well_formed(str(value))
+    return (text.rpartition(_BEFORE_RESULT)[2].strip() if _BEFORE_RESULT in text else text,)
 
 
 def _is_scalar(value: object) -> bool:

@@ -96,6 +96,17 @@ METRICS_OF: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The names of the metrics of each protocol."""
 
 
+def unscored_note(prompts: Sequence[Prompt], protocols: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the questions without a reference; none if each has one."""
+    unscored = sum(not prompt.reference for prompt in prompts)
+    if "qa" not in protocols or not unscored:
+        return ()
+    return (
+        f"{unscored} of {len(prompts)} prompts have neither an answer nor a correct choice: the "
+        "protocol qa compares their answers with nothing.",
+    )
+
+
 def parse_protocols(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of protocols, each once.
 

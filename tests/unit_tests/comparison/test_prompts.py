@@ -67,8 +67,9 @@ def test_answers_may_have_the_form_of_squad(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"text": ["a"]}, '"text" must be a string, got list'),
-        ({"answers": {"value": "x"}}, '"answers" must be a list of strings and numbers, got None'),
+        ({"question": ["a"]}, '"question" must be a string with a text, got list'),
+        ({"question": " "}, '"question" must be .*, got only white space'),
+        ({"answers": {"name": "x"}}, '"answers" must be a list of strings and numbers, got None'),
         ({"answers": [{"value": "x"}]}, '"answers" must be .*, got NoneType'),
         ({"answers": ["x", None]}, '"answers" must be .*, got NoneType'),
         ({"choices": {"text": ["a"], "label": []}}, '"choices" has 1 texts and 0 labels'),
@@ -125,6 +126,12 @@ def test_a_file_of_another_format_is_rejected(tmp_path: Path, name: str) -> None
         CorpusError, match=rf"{name}: not a kind .*\.jsonl, \.jsonl\.gz, \.ndjson, \.txt"
     ):
         read_prompts(tmp_path / name)
+
+
+def test_an_id_in_several_files_gets_the_name_of_its_file(tmp_path: Path) -> None:
+    for name, ids in (("a.jsonl", (0, 1)), ("b.jsonl", (1, 2))):
+        (tmp_path / name).write_bytes(lines(*({"id": n, "question": "?"} for n in ids)))
+    assert [p.id for p in read_prompts(tmp_path)] == ["0", "a.jsonl: 1", "b.jsonl: 1", "2"]
 
 
 def test_ids_of_prompts_must_differ() -> None:

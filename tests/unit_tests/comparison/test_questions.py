@@ -76,6 +76,159 @@ def test_a_choice_that_is_named_by_its_text_comes_before_an_index(
 
 
 @pytest.mark.parametrize(
+    ("fields", "correct"),
+    [
+        # ARC has questions with labels 1 to 4, and with numbers as choices.
+        ({"choices": {"text": ["2", "4", "1"], "label": ["1", "2", "3"]}, "answerKey": "1"}, 0),
+        ({"choices": {"1": "2", "2": "1"}, "answer": "1"}, 0),
+        ({"choices": ["B", "A"], "answerKey": "A"}, 0),
+        ({"choices": [1, 2, 3], "correct": 1}, 1),
+        ({"choices": [1, 2, 3], "answerKey": "C"}, 2),
+    ],
+)
+def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
+    tmp_path: Path, fields: dict[str, object], correct: int
+) -> None:
+    assert read(tmp_path, {"question": "?", **fields}).correct == correct
+
+
+@pytest.mark.parametrize(
+    ("row", "answers", "choices", "correct"),
+    [
+        ({"option1": "x", "option2": "y", "answer": "1"}, (), ("x", "y"), 0),  # WinoGrande
+        ({"sol1": "x", "sol2": "y", "label": 1}, (), ("x", "y"), 1),  # PIQA
+        ({"opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 2}, (), ("x", "y", "z", "w"), 2),
+        (  # SciQ
+            {"distractor2": "y", "distractor1": "x", "correct_answer": "z"},
+            ("z",),
+            ("x", "y", "z"),
+            2,
+        ),
+        (  # TruthfulQA
+            {
+                "Best Answer": "z",
+                "Correct Answers": "z; nothing, really",
+                "Incorrect Answers": "x; y",
+            },
+            ("z", "nothing, really"),
+            ("x", "y", "z"),
+            2,
+        ),
+        ({"mc1_targets": {"choices": ["x", "y"], "labels": [0, 1]}}, (), ("x", "y"), 1),
+        ({"target_scores": {"x": 1, "y": 0}}, (), ("x", "y"), 0),  # BIG-bench
+        ({"options": ["x", "y"], "answer": "B", "answer_index": 1}, (), ("x", "y"), 1),  # MMLU-Pro
+        (  # MedQA
+            {"options": {"A": "x", "B": "y"}, "answer": "y", "answer_idx": "B"},
+            ("y",),
+            ("x", "y"),
+            1,
+        ),
+        ({"endings": ["x", "y"], "label": ""}, (), ("x", "y"), None),  # HellaSwag's test set
+        ({"choices": ["x", "y"], "label": -1}, (), ("x", "y"), None),
+        ({"choices": ["x", "y"], "label": 1.0}, (), ("x", "y"), 1),
+        ({"choices": ["no", "yes"], "answer": True}, (), ("no", "yes"), 1),
+        ({"choices": ["x", "y", "z"], "answer": ["A", "C"]}, ("x", "z"), ("x", "y", "z"), None),
+        ({"answer": True}, ("yes", "true"), (), None),  # BoolQ
+        ({"answer": 3.0}, ("3",), (), None),
+        ({"answer": "48 / 2 = <<48/2=24>>24\n#### 1,024"}, ("1,024",), (), None),  # GSM8K
+        ({"answer": {"value": "I", "aliases": ["me", "I"]}}, ("I", "me"), (), None),  # TriviaQA
+        ({"answers_spans": {"spans": ["a", "b"], "types": ["span"]}}, ("a", "b"), (), None),  # DROP
+        ({"possible_answers": '["a", "b"]'}, ("a", "b"), (), None),  # PopQA
+        ({"answer": "[1, 2]"}, ("[1, 2]",), (), None),
+        ({"answers": ["", "a"]}, ("a",), (), None),
+        ({"answer": float("nan")}, (), (), None),
+    ],
+)
+def test_rows_of_known_datasets(
+    tmp_path: Path,
+    row: dict[str, object],
+    answers: tuple[str, ...],
+    choices: tuple[str, ...],
+    correct: int | None,
+) -> None:
+    prompt = read(tmp_path, {"question": "?", **row})
+    assert (prompt.answers, prompt.choices, prompt.correct) == (answers, choices, correct)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"goal": "Why?"},
+        {"sentence": "Why?"},
+        {"question_stem": "Why?"},
+        {"Question": "Why?"},
+        {"problem": "Why?"},
+        {"prompt": "Why?", "completion": "a"},
+        {"question": {"text": "Why?", "tokens": ["Why", "?"]}},
+        {"text": "A passage", "question": "Why?"},
+        {"instruction": "Why?", "input": ""},
+    ],
+)
+def test_the_question_has_the_name_of_its_dataset(tmp_path: Path, row: dict[str, object]) -> None:
+    assert read(tmp_path, row).text == "Why?"
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "expected"),
+    [
+        # As pandas and the datasets library write them.
+        (
+            "question,choices,answer",
+            "Which?,\"['1' '2'\n '3']\",1",
+            Prompt("q.csv:1", "Which?", choices=("1", "2", "3"), correct=1),
+        ),
+        (
+            "question,choices,answerKey",
+            "Which?,\"{'text': array(['x', \"\"y's\"\"], dtype=object), 'label': array(['A', 'B'], "
+            'dtype=object)}",B',
+            Prompt("q.csv:1", "Which?", choices=("x", "y's"), correct=1),
+        ),
+        (
+            "title,context,question,answers",
+            "T,c,Who?,\"{'text': ['I', 'me'], 'answer_start': [0, 1]}\"",
+            Prompt("q.csv:1", "Who?", source="T", answers=("I", "me")),
+        ),
+        (
+            "question,passage,answer",
+            "Is it?,p,False",
+            Prompt("q.csv:1", "Is it?", answers=("no", "false")),
+        ),
+        # CMMLU and MMMLU
+        (
+            ",Question,A,B,C,D,Answer,Subject",
+            "0,Which?,x,,z,w,C,law",
+            Prompt("q.csv:1", "Which?", "law", choices=("x", "z", "w"), correct=1),
+        ),
+    ],
+)
+def test_exports_to_csv(tmp_path: Path, header: str, cells: str, expected: Prompt) -> None:
+    file = tmp_path / "q.csv"
+    file.write_text(f"\ufeff{header}\r\n\r\n{cells}\r\n", encoding="utf-8", newline="")
+    assert read_prompts(file) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("q.json", '{"features": [{"name": "question"}], "rows": [{"row_idx": 0, "row": ROW}]}'),
+        ("q.json", '{"Domain": "Web", "Data": [ROW]}'),
+        ("q.json", '{"examples": [ROW], "canary": ""}'),
+        ("q.json", "ROW\nROW\n"),
+        ("q.jsonl", '{"header": {}}\n{"context": "c", "qas": [ROW, ROW]}\n'),  # MRQA
+        ("q.tsv", "question\tanswer\nWho?\tI\n"),
+        ("q.csv", "Who?\t['I']\nWho?\t['I']\n"),  # Natural Questions of DPR
+    ],
+)
+def test_files_hold_their_rows_in_several_ways(tmp_path: Path, name: str, content: str) -> None:
+    row = json.dumps({"Question": "Who?", "Answer": "I"}) if "Data" in content else ""
+    row = row or json.dumps({"question": "Who?", "answer": "I"})
+    (tmp_path / name).write_text(content.replace("ROW", row), encoding="utf-8")
+    found = read_prompts(tmp_path / name)
+    assert {(p.text, p.answers) for p in found} == {("Who?", ("I",))}
+    assert len(found) == max(1, content.count("ROW"), content.count("['I']"))
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {"answers": ["two", "2"]},
