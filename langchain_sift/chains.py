@@ -53,7 +53,9 @@ def create_ttft_chain(
 
     Args:
         llm: A `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM` for the modes "ttft" and "both";
-            any language model for the others. The model's `retriever` is not used.
+            any language model for the others. The model's `retriever` is not used. A model that
+            has learned (`llm.learn(...)`) answers with its adapter and trains no further: in the
+            mode "ttft" without a retrieval, in "both" with the documents in the prompt.
         retriever: Returns documents, the most informative first. For fine-tuning, a
             `SIFTRetriever` may return a document more than once, and adds each document's gain
             to its metadata, which `min_gain` needs.
@@ -68,10 +70,11 @@ def create_ttft_chain(
             `CalibratedSettings.modes`. None means the rule without a table.
 
     Raises:
-        ArgumentError: If the mode is unknown, `modes` is no table, the model cannot be fine-tuned
-            in a mode that needs it, or the prompt takes other variables.
+        ArgumentError: If the mode is unknown, `modes` is no table, the retriever is no runnable,
+            the model cannot be fine-tuned in a mode that needs it, a model that has learned is
+            used in another mode, or the prompt takes other variables.
     """
-    _check_mode(llm, mode, modes)
+    _check_arguments(llm, retriever, mode, modes)
     template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
@@ -82,11 +85,14 @@ def create_ttft_chain(
         texts = dict.fromkeys(document.page_content for document in in_context)
         context, settings = SEPARATOR.join(texts), dict[str, object]()
         if isinstance(llm, TestTimeFineTuning):
-            # Without documents, a fine-tuned model answers as the base model.
-            settings["documents"] = training_documents(chosen, documents)
+            if not _has_learned(llm):
+                # Without documents, a fine-tuned model answers as the base model.
+                settings["documents"] = training_documents(chosen, documents)
             if in_context:
-                fitted = llm.fit_context(in_context, lambda context: _fill(template, text, context))
+                fill = functools.partial(_fill, template, text)
+                fitted = llm.fit_context(in_context, fill)
                 context, settings["context_record"] = fitted.context, fitted.record(in_context)
+                settings["prompt_with"] = fill
         value = _fill(template, text, context)
         return RunnableLambda(lambda _: value) | llm.bind(**settings) | StrOutputParser()
 
@@ -101,7 +107,7 @@ def create_ttft_chain(
         return choose_mode_for(question["context"], fitting, modes)
 
     chain = retrieval_chain(
-        retriever_for(mode, retriever), answer, {"mode": choose} if mode == AUTO else {}
+        _retriever_for(llm, retriever, mode), answer, {"mode": choose} if mode == AUTO else {}
     )
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
@@ -109,8 +115,15 @@ def create_ttft_chain(
     return chain.with_config(config)
 
 
-def _check_mode(llm: BaseLanguageModel[Any], mode: str, modes: ModeTable | None) -> None:
-    """Reject an unknown mode, a model that it cannot train, and a table of another type."""
+def _check_arguments(
+    llm: BaseLanguageModel[Any], retriever: object, mode: str, modes: ModeTable | None
+) -> None:
+    """Reject arguments of other types, an unknown mode, and a model that it cannot answer with."""
+    if not isinstance(retriever, Runnable):
+        raise ArgumentError(
+            "retriever must be a runnable that returns documents, such as a SIFTRetriever, got a "
+            f"{type(retriever).__name__}"
+        )
     check_choice("mode", mode, (*MODES, AUTO))
     if not isinstance(modes, ModeTable | None):
         raise ArgumentError(
@@ -122,6 +135,26 @@ def _check_mode(llm: BaseLanguageModel[Any], mode: str, modes: ModeTable | None)
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
             f"got {type(llm).__name__}"
         )
+    if _has_learned(llm) and mode not in {"ttft", "both"}:
+        raise ArgumentError(
+            f"the model has learned, and mode {mode!r} would not use what it has learned: use "
+            '"ttft", or "both" to put documents into the prompt as well, or pass the model that '
+            "has not learned"
+        )
+
+
+def _has_learned(llm: BaseLanguageModel[Any]) -> bool:
+    """Return True if a model answers with an adapter that it has trained before."""
+    return isinstance(llm, TestTimeFineTuning) and llm.adapter is not None
+
+
+def _retriever_for(
+    llm: BaseLanguageModel[Any], retriever: Runnable[str, list[Document]], mode: str
+) -> Runnable[str, list[Document]]:
+    """Return the retriever of a mode; a model that has learned needs documents to show alone."""
+    if _has_learned(llm):
+        mode = "rag" if adds_context(mode) else "base"
+    return retriever_for(mode, retriever)
 
 
 def _fill(template: BasePromptTemplate[Any], question: str, context: str) -> PromptValue:

@@ -227,9 +227,7 @@ class Answer:
 
     def _with_documents(self, engine: Engine, request: Request) -> Request:
         settings, model = self._settings, engine.language_model
-        # A prompt that has the documents already teaches nothing: its teacher reads them twice.
-        in_prompt = settings.context_record is not None
-        render = None if in_prompt else functools.partial(self._render, model.tokenizer)
+        render = settings.prompt_with or functools.partial(self._render, model.tokenizer)
         material = training_material(
             self._documents, settings.finetune, model, settings.template, render
         )

@@ -14,6 +14,7 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import AnswerGroup
 from langchain_sift.language_models.call_adapters import KeptAdapter
+from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
 from langchain_sift.language_models.template_arguments import TemplateArguments
@@ -90,6 +91,9 @@ class CallSettings:
 
     context_record: Mapping[str, object] | None
     """What became of documents that the caller has put into the prompt."""
+
+    prompt_with: Render | None = None
+    """Renders such a prompt with other documents. None means that the caller has put in none."""
 
     retriever: Retriever | None
     """The retriever of the documents; None if they are given or there are none."""

@@ -49,10 +49,15 @@ from langchain_sift.language_models.call_settings import (
     check_arguments,
     check_documents,
 )
-from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
+from langchain_sift.language_models.context import (
+    FittedPrompt,
+    Render,
+    fit_documents,
+    room_for_prompt,
+)
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
-from langchain_sift.language_models.sessions import alearn, check_adapter, learn
+from langchain_sift.language_models.sessions import alearn, as_adapter, check_adapter, learn
 from langchain_sift.language_models.synchronous import abandonable
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.token_logprobs import top_scores
@@ -206,6 +211,11 @@ class TestTimeFineTuning(BaseModel):
             )
         return tokenizer
 
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _check_adapter(cls, adapter: object) -> TrainedAdapter | None:
+        return None if adapter is None else as_adapter(adapter)
+
     @model_validator(mode="after")
     def _check_settings(self) -> TestTimeFineTuning:
         self._generation_config({})
@@ -327,8 +337,10 @@ class TestTimeFineTuning(BaseModel):
         self, documents: Sequence[Document] | str, call: Mapping[str, Any]
     ) -> tuple[str, CallSettings]:
         """Return the query for the retriever and the settings of the training."""
-        source: dict[str, object] = {"documents": documents}
+        source: dict[str, object] = {"documents": () if documents is None else documents}
         if isinstance(documents, str):
+            if not documents.strip():
+                raise ArgumentError("the query is empty: name what the documents are for")
             source = {"retriever": call.get("retriever", self.retriever)}
             if source["retriever"] is None:
                 raise ArgumentError("a query needs a retriever: pass documents, or set retriever")
@@ -343,6 +355,14 @@ class TestTimeFineTuning(BaseModel):
         """Release the adapter of a model that has learned; it refuses further calls."""
         if self.adapter is not None:
             self.adapter, self._closed = None, True
+
+    async def __aenter__(self) -> Self:
+        """Do as `with` does, for `async with await chat.alearn(documents) as session`."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Do as `__exit__` does."""
+        self.__exit__()
 
     def configurable_fields(self, **kwargs: AnyConfigurableField) -> RunnableSerializable[Any, Any]:
         """Return a model with fields that a call can configure; see `RunnableSerializable`."""
@@ -366,11 +386,15 @@ class TestTimeFineTuning(BaseModel):
         model = self.engine.language_model
         return fit_documents(
             [document.page_content for document in documents],
-            lambda context: self._token_ids(prompt(context)),
+            self._rendering(prompt),
             model.tokenizer,
             room=room_for_prompt(model.context_length, self.max_tokens),
             max_length=self.finetune.max_length,
         )
+
+    def _rendering(self, prompt: Callable[[str], PromptValue]) -> Render:
+        """Return the function that renders a prompt with documents."""
+        return lambda context: self._token_ids(prompt(context))
 
     def _template(self) -> TemplateArguments | None:
         """Return the arguments for the chat template, if the model is a chat model."""
@@ -480,13 +504,14 @@ class TestTimeFineTuning(BaseModel):
         uses_retriever = documents is None and adapter is None
         retriever = call.get("retriever", self.retriever) if uses_retriever else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
-        timeout = call.get("timeout", self.timeout)
+        timeout, prompt_with = call.get("timeout", self.timeout), call.get("prompt_with")
         check_timeout("timeout", timeout, optional=True)
         return CallSettings(
             documents=documents,
             adapter=adapter,
             context=check_documents(call.get("context") or (), "context"),
             context_record=call.get("context_record"),
+            prompt_with=None if prompt_with is None else self._rendering(prompt_with),
             retriever=None
             if retriever is None
             else abandonable(retriever_for("ttft", retriever), timeout),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -39,8 +40,9 @@ def learn(
         retrieve = functools.partial(settings.retriever.invoke, query, None, **settings.retrieval)
         documents = retrieve_within(settings.timeout, retrieve, started=began)
     request = _request(engine, documents, settings, start)
-    left = _time_left(settings.timeout, began)
-    return engine.outcome(request, reservation=settings.reservation, timeout=left).trained()
+    with _in_time(settings.timeout):
+        left = _time_left(settings.timeout, began)
+        return engine.outcome(request, reservation=settings.reservation, timeout=left).trained()
 
 
 async def alearn(
@@ -53,9 +55,10 @@ async def alearn(
         retrieval = settings.retriever.ainvoke(query, None, **settings.retrieval)
         documents = await aretrieve_within(settings.timeout, retrieval)
     request = await asyncio.to_thread(_request, engine, documents, settings, start)
-    left = _time_left(settings.timeout, began)
-    outcome = await engine.aoutcome(request, reservation=settings.reservation, timeout=left)
-    return outcome.trained()
+    with _in_time(settings.timeout):
+        left = _time_left(settings.timeout, began)
+        outcome = await engine.aoutcome(request, reservation=settings.reservation, timeout=left)
+        return outcome.trained()
 
 
 def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:
@@ -66,20 +69,29 @@ def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> Trai
     Raises:
         ArgumentError: If the argument is no trained adapter, or the call has documents too.
     """
-    adapter = call.get("adapter")
     sources = [name for name in ("documents", "retriever") if call.get(name) is not None]
-    if adapter is None:
+    if call.get("adapter") is None:
         return None if sources else field
-    if not isinstance(adapter, TrainedAdapter):
-        raise ArgumentError(
-            "adapter must be a TrainedAdapter, such as learn(...).adapter or "
-            f"TrainedAdapter.load(folder), got a {type(adapter).__name__}"
-        )
+    adapter = as_adapter(call["adapter"])
     if sources:
         raise ArgumentError(
             f"a call takes either adapter or {sources[0]}: learn(documents) trains an adapter"
         )
     return adapter
+
+
+def as_adapter(value: object) -> TrainedAdapter:
+    """Return a trained adapter.
+
+    Raises:
+        ArgumentError: If it is of another type.
+    """
+    if not isinstance(value, TrainedAdapter):
+        raise ArgumentError(
+            "adapter must be a TrainedAdapter, such as learn(...).adapter or "
+            f"TrainedAdapter.load(folder), got a {type(value).__name__}"
+        )
+    return value
 
 
 def _request(
@@ -104,10 +116,22 @@ def _request(
     return request
 
 
+@contextmanager
+def _in_time(timeout: float | None) -> Iterator[None]:
+    """Name the whole time limit, and the cures, if the time is up."""
+    try:
+        yield
+    except RequestTimeout as error:
+        raise RequestTimeout(
+            f"the documents were not learned within {timeout} s: raise timeout, or train on less "
+            "(max_documents, max_train_tokens)"
+        ) from error
+
+
 def _time_left(timeout: float | None, began: float) -> float | None:
     if timeout is None:
         return None
     left = timeout - (time.perf_counter() - began)
     if left <= 0:
-        raise RequestTimeout(f"the documents were not learned within {timeout} s")
+        raise RequestTimeout("the time is up")
     return left

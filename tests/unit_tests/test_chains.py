@@ -44,7 +44,7 @@ class Runs(BaseCallbackHandler):
     """Record the parent of each run."""
 
     def __init__(self):
-        self.parents, self.retrieved, self.prompts, self.steps = {}, [], [], []
+        self.parents, self.retrieved, self.prompts, self.losses = {}, [], [], []
 
     def on_chain_start(self, serialized, inputs, *, run_id, parent_run_id=None, **kwargs):
         self.parents[run_id] = parent_run_id
@@ -59,7 +59,7 @@ class Runs(BaseCallbackHandler):
         self.prompts.append(prompts[0])
 
     def on_custom_event(self, name, data, *, run_id, **kwargs):
-        self.steps.append(data["document"])
+        self.losses.append(data["loss"])
 
 
 def test_the_base_model_answers_alone(llm, retriever):
@@ -142,16 +142,37 @@ def test_the_prompt_has_each_document_once(llm, retriever, mode):
 
 
 @pytest.mark.slow
-def test_a_teacher_does_not_answer_a_prompt_that_has_the_documents(llm):
+def test_a_teacher_answers_the_question_without_the_documents_of_its_prompt(llm):
+    """With documents in the prompt, the lessons are those without, as in a call with `context=`."""
     learner = llm.model_copy(update={"finetune": replace(CONFIG, objective="distill")})
     documents = [Document("A miller by the bridge sells bread."), Document("The river is cold.")]
-    steps = {}
+    losses = {}
     for mode in ("ttft", "both"):
         runs = Runs()
         chain = create_ttft_chain(learner, RunnableLambda(lambda _: documents), mode=mode)
-        chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
-        steps[mode] = len(runs.steps)
-    assert steps["both"] == steps["ttft"] - 8 > 0
+        answer = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})["answer"]
+        losses[mode] = runs.losses
+    assert losses["both"] == pytest.approx(losses["ttft"], abs=1e-5)
+    called = learner.invoke(QUESTION, documents=documents, context=documents)
+    assert answer == (called if isinstance(called, str) else called.content)
+
+
+def test_a_model_that_has_learned_answers_with_its_adapter(llm):
+    documents, shown = [Document("A miller sells bread.")], [Document("The river is cold.")]
+    expected = [
+        llm.bind(documents=documents, context=context) | StrOutputParser()
+        for context in ([], shown)
+    ]
+    asked = []
+    retriever = RunnableLambda(lambda query: asked.append(query) or shown)
+    with llm.learn(documents) as session:
+        for mode, answers in zip(("ttft", "both"), expected, strict=True):
+            found = create_ttft_chain(session, retriever, mode=mode).invoke({"input": QUESTION})
+            assert found["answer"] == answers.invoke(QUESTION)
+        assert asked == [QUESTION]  # of "both" alone
+        for mode in ("base", "rag", "auto"):
+            with pytest.raises(ArgumentError, match=f"has learned, and mode '{mode}' would not"):
+                create_ttft_chain(session, retriever, mode=mode)
 
 
 def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):
@@ -198,6 +219,8 @@ def test_any_model_works_in_the_modes_without_fine_tuning(retriever):
 def test_wrong_arguments_are_errors(llm, retriever):
     with pytest.raises(ArgumentError, match=r"mode must be one of .*'both'.* got 'rga'"):
         create_ttft_chain(llm, retriever, mode="rga")
+    with pytest.raises(ArgumentError, match=r"retriever must be a runnable.*got a NoneType"):
+        create_ttft_chain(llm, None)
     with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.* got a str"):
         create_ttft_chain(llm, retriever, mode="auto", modes="settings.json")
     model = FakeListChatModel(responses=["an answer"])

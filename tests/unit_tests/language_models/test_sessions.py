@@ -67,6 +67,15 @@ def test_a_closed_session_refuses_calls(
     model.invoke(PROMPT)  # it has learned nothing
 
 
+async def test_a_session_of_a_coroutine_closes_as_well(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    async with await model.alearn(documents) as session:
+        assert await session.ainvoke(PROMPT) == model.invoke(PROMPT, documents=documents)
+    with pytest.raises(ArgumentError, match="this session is closed"):
+        await session.ainvoke(PROMPT)
+
+
 def test_learning_in_turns_equals_learning_with_a_fresh_optimizer(
     model: TestTimeFineTunedLLM, documents: list[Document]
 ) -> None:
@@ -160,21 +169,26 @@ def test_what_is_no_adapter_is_refused(
 ) -> None:
     with pytest.raises(ArgumentError, match=message):
         model.invoke(PROMPT, **call)
+    with pytest.raises(ValueError, match=message):
+        TestTimeFineTunedLLM(model="any", **call)
 
 
 def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Document]) -> None:
     adapter = model.learn(documents).adapter
     with pytest.raises(ArgumentError, match="either adapter or documents"):
         model.invoke(PROMPT, adapter=adapter, documents=documents)
-    with pytest.raises(TrainingError, match="no document to train on"):
-        model.learn([])
+    for nothing in ([], None):
+        with pytest.raises(TrainingError, match="no document to train on"):
+            model.learn(nothing, retriever=RunnableLambda(lambda _: documents))
     with pytest.raises(TrainingError, match="no document to train on"):
         model.learn(documents).learn([Document("")])
     with pytest.raises(ArgumentError, match="a query needs a retriever"):
         model.learn("bread")
+    with pytest.raises(ArgumentError, match="the query is empty"):
+        model.learn(" ", retriever=RunnableLambda(lambda _: documents))
     with pytest.raises(ArgumentError, match="'topics' is no setting"):
         model.learn(documents, topics=3)
-    with pytest.raises(RequestTimeout):
+    with pytest.raises(RequestTimeout, match=r"not learned within 0.001 s: raise timeout"):
         model.learn(documents * 50, timeout=1e-3)
     other = model.model_copy(update={"finetune": FineTuneConfig(lora_rank=2, lora_alpha=4.0)})
     with pytest.raises(ArgumentError, match="does not fit another model"):
