@@ -125,7 +125,8 @@ def compare(
             More is better, and NaN means no score.
         judge: A LangChain chat model that grades each answer of "qa" in one call with structured
             output: "judged_correct" against `answers`, and "judged_faithful" against the documents
-            before the prompt. The report compares its grades with exact match.
+            before the prompt. The report compares its grades with exact match. Its failures stay
+            in their rows, and `resume` repeats them; a reply may take ten minutes.
         filter: Filter of the store; other documents take no part.
         label_key: Metadata key of the documents that `relevant` names, such as "source" if it
             names files and the store holds their chunks. Of several documents with one name the

@@ -15,7 +15,7 @@ from langchain_sift.comparison.settings import Scorer
 from langchain_sift.comparison.tasks import Task
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.report.metrics import ANSWER_METRICS
-from langchain_sift.report.rows import Row
+from langchain_sift.report.rows import Row, reason_of
 
 # HullFT computes the gradient of a repeat anew every second step (arXiv 2605.30337, section 4).
 _HULL_REUSE = 2
@@ -109,5 +109,4 @@ class MeasurementSettings:
 
 def failed_row(row: Row, error: Exception) -> Row:
     """Return a row without results, with the reason."""
-    first = str(error).strip().partition("\n")[0]
-    return replace(row, bits=math.nan, failure=f"{type(error).__name__}: {first}")
+    return replace(row, bits=math.nan, failure=reason_of(error))

@@ -165,6 +165,10 @@ class ComparisonSettings:
             check_template_arguments(self.chat_template_kwargs)
         check_integer("ray", self.ray, 1, optional=True)
         check_positive("max_memory_gb", self.max_memory_gb, optional=True)
+        if self.judge is not None and "qa" not in self.protocols:
+            raise ArgumentError(
+                'a judge grades the answers of the protocol "qa": add it, or leave the judge out'
+            )
         if self.judge is not None and self.ray is not None:
             raise ArgumentError("a judge grades in this process: leave judge or ray out")
         if self.leaks not in LEAKS:

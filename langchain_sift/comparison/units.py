@@ -101,12 +101,12 @@ def run(
 ) -> list[Row]:
     """Measure the units that are not complete in the folder, and return the rows of all.
 
-    A unit with a missing or failed row is measured again as a whole. So its batch is the same as
-    in a run without interruption.
+    A unit with a missing or failed row, or one that the judge failed on, is measured again as a
+    whole. So its batch is the same as in a run without interruption.
     """
     rows: list[Row] = []
     if folder is not None:
-        done = {key for key, row in folder.rows.items() if row.failure is None}
+        done = {key for key, row in folder.rows.items() if not (row.failure or row.judge_failure)}
         complete = [unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))]
         folder.keep({key for unit in complete for key in unit.keys(planner.settings.ks)})
         rows = list(folder.rows.values())

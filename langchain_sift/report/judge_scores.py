@@ -37,9 +37,10 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
         )
     failures = Counter(row.judge_failure for row in rows if row.judge_failure)
     if failures:
-        reason, count = failures.most_common(1)[0]
+        (reason, count), total = failures.most_common(1)[0], failures.total()
+        times = "once" if count == 1 else f"{count} times"
         notes.append(
-            f"The judge {judge} failed on {failures.total()} answers, {count} times because of: "
-            f"{reason}"
+            f"The judge {judge} gave no grade to {total} answer{'s' * (total > 1)}, {times} for "
+            f"this reason: {reason}"
         )
     return notes

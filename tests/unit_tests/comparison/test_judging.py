@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +96,7 @@ def test_an_answer_is_graded_by_what_there_is(
     [
         ("crash", "RuntimeError: the judge is down"),
         ("nonsense", "ValidationError: "),
-        ("silence", "it returned no Grade"),
+        ("silence", "ValueError: it replied without the form Grade"),
     ],
 )
 def test_a_failure_of_the_judge_stays_in_its_row(answer: str, reason: str) -> None:
@@ -102,6 +104,77 @@ def test_a_failure_of_the_judge_stays_in_its_row(answer: str, reason: str) -> No
     assert row.scores == {"f1": 0.5}
     assert row.failure is None
     assert str(row.judge_failure).startswith(reason)
+
+
+class Replies:
+    """A judge that replies as a function does."""
+
+    def __init__(self, reply: Callable[..., Any]) -> None:
+        self._reply = reply
+
+    def with_structured_output(self, schema: type) -> Runnable[Any, Any]:
+        del schema
+        return RunnableLambda(self._reply)
+
+
+def replied(reply: Callable[..., Any]) -> Row:
+    row = Row("qa", "p", "all", "base", answer="a baker")
+    answer = GradedAnswer(row, Prompt("p", "Who?", answers=("a baker",)), ())
+    (result,) = Judge(Replies(reply)).grade([answer])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("reply", "correct"), [({"correct": True}, 1.0), ({"correct": "no", "why": "x"}, 0.0)]
+)
+def test_a_reply_as_an_object_is_read(reply: object, correct: float) -> None:
+    assert replied(lambda _: reply).scores == {"judged_correct": correct}
+
+
+@pytest.mark.parametrize(
+    "reply", [{"correct": 0.7}, {"correct": "partly"}, {}, "Correct!", 1, [True], object(), None]
+)
+def test_a_reply_in_another_form_is_no_grade(reply: object) -> None:
+    row = replied(lambda _: reply)
+    assert row.scores == {}
+    assert re.match(r"ValidationError: |ValueError: it replied without", str(row.judge_failure))
+
+
+def test_a_judge_with_coroutines_only_is_asked() -> None:
+    def sync(_: object) -> object:
+        raise NotImplementedError
+
+    async def grade(_: object) -> object:
+        return {"correct": True}
+
+    class Coroutines(Replies):
+        def with_structured_output(self, schema: type) -> Runnable[Any, Any]:
+            del schema
+            return RunnableLambda(sync, afunc=grade)
+
+    row = Row("qa", "p", "all", "base", answer="x")
+    answer = GradedAnswer(row, Prompt("p", "?", answers=("x",)), ())
+    (result,) = Judge(Coroutines(sync)).grade([answer])
+    assert result.scores == {"judged_correct": 1.0}
+
+
+def test_a_judge_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_sift.comparison.judging._SECONDS", 0.01)
+    never = threading.Event()
+    try:
+        row = replied(lambda _: never.wait())
+    finally:
+        never.set()
+    assert row.judge_failure == "TimeoutError: it did not reply within 0 s"
+
+
+def test_an_empty_answer_is_not_correct_and_a_choice_is_a_reference() -> None:
+    empty = graded("", references=["x"], documents=["y"])
+    assert empty.scores == {"f1": 0.5, "judged_correct": 0.0}
+    prompt = Prompt("p", "Which?", choices=("red", "green"), correct=1)
+    row = Row("qa", "p", "all", "base", answer="It is green")
+    (result,) = Judge(RuleJudge()).grade([GradedAnswer(row, prompt, ())])
+    assert result.scores == {"judged_correct": 1.0}
 
 
 def test_no_text_closes_its_tag() -> None:
@@ -113,7 +186,12 @@ def test_no_text_closes_its_tag() -> None:
         assert f"</{tag}>" not in inside
 
 
-@pytest.mark.parametrize("model", [RunnableLambda(str), object(), None])
+class Refusing:
+    def with_structured_output(self, schema: type) -> None:
+        raise ValueError(f"no {schema.__name__} for you")
+
+
+@pytest.mark.parametrize("model", [RunnableLambda(str), object(), None, Refusing()])
 def test_a_judge_without_structured_output_is_refused(model: object) -> None:
     with pytest.raises(ArgumentError, match="a judge must be a chat model"):
         Judge(model)
@@ -130,7 +208,10 @@ def test_agreement_with_exact_match_is_counted() -> None:
     assert (
         "on 7 of 10 answers: it accepts 3 of the 4 that match exactly, and 2 of the 6" in agreement
     )
-    assert failures.startswith("The judge rule failed on 1 answers")
+    assert (
+        failures
+        == "The judge rule gave no grade to 1 answer, once for this reason: TimeoutError: too slow"
+    )
     assert judge_notes([], "rule") == []
 
 
@@ -142,19 +223,21 @@ def test_compare_grades_models_and_chains_and_keeps_the_grades(
     tmp_path: Path,
 ) -> None:
     answers: Callable[[str], str] = lambda question: "crash" if "What" in question else "a baker"  # noqa: E731
-    report = compare(
+    run = functools.partial(
+        compare,
         [Prompt("q1", "Who?", answers=("a baker",)), Prompt("q2", "What?", answers=("bread",))],
-        ["rag:sift", "chain"],
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         vectorstore=store,
-        protocols=("qa",),
-        chains={"chain": RunnableLambda(answers)},
         judge=RuleJudge(),
         k=2,
         max_tokens=4,
         out=tmp_path,
     )
+    with pytest.raises(ArgumentError, match='a judge grades the answers of the protocol "qa"'):
+        run(methods=["base"])
+    run = functools.partial(run, methods=["rag:sift", "chain"], protocols=("qa",))
+    report = run(chains={"chain": RunnableLambda(answers)})
     rows = {(row.prompt, row.method): row for row in report.rows}
     assert rows["q1", "chain"].scores["judged_correct"] == 1.0
     assert str(rows["q2", "chain"].judge_failure).startswith("RuntimeError")
@@ -165,3 +248,5 @@ def test_compare_grades_models_and_chains_and_keeps_the_grades(
     assert isinstance(again, Report)
     assert [row.judge_failure for row in again.rows] == [row.judge_failure for row in report.rows]
     assert any("agrees with exact match" in note for note in again.notes)
+    mended = run(chains={"chain": RunnableLambda(lambda _: "bread")}, resume=True)
+    assert not any(row.judge_failure for row in mended.rows)
