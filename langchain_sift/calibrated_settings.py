@@ -166,11 +166,15 @@ class CalibratedSettings:
         )
 
     def updated(self, newer: CalibratedSettings) -> CalibratedSettings:
-        """Return the sections of newer settings, and of these those that the newer lack."""
+        """Return the sections of newer settings, and of these those that the newer lack.
+
+        A table of modes is kept with the settings of fine-tuning, which it was measured with.
+        """
+        is_same_tuning = self.fine_tuning is not None and newer.fine_tuning is None
         return CalibratedSettings(
             newer.retrieval or self.retrieval,
             newer.fine_tuning or self.fine_tuning,
-            newer.modes or self.modes,
+            newer.modes or (self.modes if is_same_tuning else None),
         )
 
     def to_json(self) -> dict[str, Any]:

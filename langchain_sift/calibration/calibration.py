@@ -89,6 +89,9 @@ class Calibration:
     others: tuple[ValuePoint, ...] = ()
     """The other settings that a search within minutes compared."""
 
+    interrupted: bool = False
+    """True if an interrupt ended the search: the settings are those found until then."""
+
     @property
     def chosen(self) -> Estimate:
         """Quality of the chosen settings."""

@@ -26,6 +26,8 @@ from langchain_sift.calibration.standard_errors import first_sufficient, standar
 from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.selection.arguments import Array
 
+_INTERRUPTED = "interrupted: the settings are those found until then"
+
 
 def conclude(
     trials: Trials,
@@ -38,12 +40,14 @@ def conclude(
     protocol: str,
     grid_steps: int,
     doubt: str | None,
+    interrupted: bool,
 ) -> Calibration:
     """Return the settings that the last choice ended with, and all measurements.
 
     Args:
         trials: The trials of the search.
-        choices: Those of learning rate and λ', and then the others.
+        choices: That of the learning rate, that of λ', and then the others, as far as they were
+            made.
         modes: The modes with the chosen settings. None means not measured.
         noise_variances: All values of λ', also those that the surrogate dropped.
         likelihoods: The surrogate of each.
@@ -51,12 +55,14 @@ def conclude(
         protocol: Protocol of the held-out prompts.
         grid_steps: Number of gradient steps of a full grid.
         doubt: A sentence on what a longer search could gain.
+        interrupted: True if an interrupt ended the search.
     """
     best = choices[-1].chosen
     percents, counts = percents_of(trials, best), trials.counts_of(best.config)
     k = chosen_count(trials, choices)
     fewest = counts.index(k)
-    rates, noises, *others = choices
+    rates, *later = choices
+    noises, *others = later or [Choice("noise_variance", (), (rates.chosen,), rates.chosen)]
     return Calibration(
         settings=_settings(trials, best, k, modes, fetch_k=fetch_k, protocol=protocol),
         noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
@@ -75,6 +81,7 @@ def conclude(
             *_notes(best, percents[:, fewest], noise_variances, rates),
             *_mode_notes(modes),
             *([doubt] if doubt else []),
+            *([_INTERRUPTED] if interrupted else []),
         ),
         others=(
             *(
@@ -84,6 +91,7 @@ def conclude(
             ),
             *_mode_points(modes),
         ),
+        interrupted=interrupted,
     )
 
 

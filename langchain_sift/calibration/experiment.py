@@ -13,14 +13,17 @@ from langchain_core.vectorstores import VectorStore
 from langchain_sift.calibration.calibration import Calibration
 from langchain_sift.calibration.conclusion import chosen_count, conclude
 from langchain_sift.calibration.cross_validation import documents_counts
+from langchain_sift.calibration.halving import percents_of
 from langchain_sift.calibration.held_out import (
     CALIBRATION_PROTOCOLS,
     HeldOut,
     hold_out,
     hold_out_questions,
+    with_answers,
 )
 from langchain_sift.calibration.mode_trials import measure_modes
 from langchain_sift.calibration.search import (
+    Choice,
     TimeBudget,
     search_within_minutes,
     search_within_steps,
@@ -65,6 +68,9 @@ def calibrate(
     Each held-out text is a prompt. The model is never trained on that text, nor on documents with
     the same `source` in their metadata. The store is only read.
 
+    An interrupt (Ctrl-C) ends the search, and the settings that were chosen until then are
+    returned. Before the learning rate is chosen, the interrupt is raised.
+
     Args:
         vectorstore: Any store that `SIFTRetriever` takes, with embeddings, whose documents can be
             listed.
@@ -107,16 +113,9 @@ def calibrate(
     questions = as_prompts(questions) if questions else questions
     noise_variances = _distinct_sorted("noise_variances", noise_variances)
     learning_rates = _distinct_sorted("learning_rates", learning_rates)
-    for name, value in (("prompts", prompts), ("k", k), ("fetch_k", fetch_k)):
-        check_integer(name, value, 1)
-    check_integer("seed", seed, 0)
-    check_fraction("share", share)
-    check_positive("minutes", minutes, optional=True)
+    check_search(questions, prompts, k, protocol=protocol, share=share, minutes=minutes, seed=seed)
+    check_integer("fetch_k", fetch_k, 1)
     checked_kernel = Kernel(kernel, length_scale)
-    if protocol not in CALIBRATION_PROTOCOLS:
-        raise ArgumentError(
-            f"protocol must be one of {', '.join(CALIBRATION_PROTOCOLS)}, got {protocol!r}"
-        )
     language_model = (
         model if isinstance(model, LanguageModel) else load_language_model(model, tokenizer)
     )
@@ -140,16 +139,21 @@ def calibrate(
     trials = Trials(shared_engine(language_model, config), held_out, documents_counts(k))
     timed = None if minutes is None else TimeBudget(minutes, trials)
     trials.on_trial = lambda: on_progress("fine-tuning", *_progress(trials, timed, budget))
+    choices: list[Choice] = []
+    modes, interrupted = None, False
     try:
-        choices = (
+        choices.extend(
             search_within_steps(trials, config, kept, learning_rates, budget=budget)
             if timed is None
             else search_within_minutes(trials, config, kept, learning_rates, budget=timed)
         )
-        modes = None
         if timed is not None:
             count, steps = chosen_count(trials, choices), timed.steps()
             modes = measure_modes(trials, choices[-1].chosen, count, steps=steps)
+    except KeyboardInterrupt:
+        if not choices or len(percents_of(trials, choices[-1].chosen)) == 0:
+            raise
+        interrupted = True
     finally:
         trials.keep_engine(None)
     return conclude(
@@ -162,7 +166,37 @@ def calibrate(
         protocol="qa" if questions is not None else protocol,
         grid_steps=grid_steps,
         doubt=uncertainty(trials, choices, timed),
+        interrupted=interrupted,
     )
+
+
+def check_search(
+    questions: Sequence[Prompt] | None,
+    prompts: int,
+    k: int,
+    *,
+    protocol: str,
+    share: float,
+    minutes: float | None,
+    seed: int,
+) -> None:
+    """Check arguments of `calibrate`; this needs neither the store nor the model.
+
+    Raises:
+        ArgumentError: If a number is out of range, the protocol is unknown, or no question has an
+            answer.
+    """
+    check_integer("prompts", prompts, 1)
+    check_integer("k", k, 1)
+    check_integer("seed", seed, 0)
+    check_fraction("share", share)
+    check_positive("minutes", minutes, optional=True)
+    if protocol not in CALIBRATION_PROTOCOLS:
+        raise ArgumentError(
+            f"protocol must be one of {', '.join(CALIBRATION_PROTOCOLS)}, got {protocol!r}"
+        )
+    if questions is not None:
+        with_answers(questions)
 
 
 def _progress(trials: Trials, timed: TimeBudget | None, budget: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,7 @@ def halve(
     learning_rates: Sequence[float],
     *,
     budget: int,
-) -> tuple[Setting, Setting]:
+) -> Iterator[Setting]:
     """Choose the learning rate, and then λ' at that rate, each by successive halving.
 
     The best value of one depends little on the other.
@@ -37,7 +37,7 @@ def halve(
         learning_rates: At least one learning rate.
         budget: Number of gradient steps for both; each value is measured on at least one prompt.
 
-    Returns:
+    Yields:
         The best of the learning rates, all at the median λ', and then the best of all.
     """
     middle = noise_variances[len(noise_variances) // 2]
@@ -46,8 +46,9 @@ def halve(
     before = trials.steps
     rates = [Setting(middle, each) for each in configs]
     rate = rates[0] if len(rates) == 1 else best_of(trials, rates, budget=int(share * budget))
+    yield rate
     settings = [replace(rate, noise_variance=value) for value in noise_variances]
-    return rate, best_of(trials, settings, budget=budget - trials.steps + before)
+    yield best_of(trials, settings, budget=budget - trials.steps + before)
 
 
 def best_of(trials: Trials, settings: Sequence[Setting], *, budget: int) -> Setting:

@@ -150,14 +150,8 @@ def hold_out_questions(
         CorpusError: If the store has no documents.
         StoreError: If the store does not answer.
     """
-    answered = [each for each in questions if each.answers and each.answers[0].strip()]
-    if not answered:
-        raise ArgumentError(
-            f"none of the {len(questions)} questions has an answer: give each its reference "
-            'answers, as in {"question": "...", "answers": ["..."]}'
-        )
     held_out: list[HeldOut] = []
-    for question in answered[:prompts]:
+    for question in with_answers(questions)[:prompts]:
         task = PROTOCOLS["qa"](question)
         found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k, timeout=timeout)
         if not found.documents:
@@ -167,6 +161,21 @@ def hold_out_questions(
         held_out.append(found.as_held_out(text, tokens, kernel or Kernel()))
         on_prompt(len(held_out))
     return held_out
+
+
+def with_answers(questions: Sequence[Prompt]) -> list[Prompt]:
+    """Return the questions that have an answer.
+
+    Raises:
+        ArgumentError: If none has.
+    """
+    answered = [each for each in questions if each.answers and each.answers[0].strip()]
+    if not answered:
+        raise ArgumentError(
+            f"none of the {len(questions)} questions has an answer: give each its reference "
+            'answers, as in {"question": "...", "answers": ["..."]}'
+        )
+    return answered
 
 
 def as_prompt(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,12 +79,14 @@ def search_within_steps(
     learning_rates: Sequence[float],
     *,
     budget: int,
-) -> tuple[Choice, ...]:
+) -> Iterator[Choice]:
     """Choose learning rate and λ' with a number of gradient steps; see `halve`."""
-    rate, best = halve(trials, config, noise_variances, learning_rates, budget=budget)
+    found = halve(trials, config, noise_variances, learning_rates, budget=budget)
+    rate = next(found)
     rates = [_with(rate, "learning_rate", value) for value in learning_rates]
+    yield _choice("learning_rate", rates, rate)
     noises = [_with(rate, "noise_variance", value) for value in noise_variances]
-    return _choice("learning_rate", rates, rate), _choice("noise_variance", noises, best)
+    yield _choice("noise_variance", noises, next(found))
 
 
 def search_within_minutes(
@@ -94,7 +96,7 @@ def search_within_minutes(
     learning_rates: Sequence[float],
     *,
     budget: TimeBudget,
-) -> tuple[Choice, ...]:
+) -> Iterator[Choice]:
     """Choose learning rate, λ', objective, steps, layers and rank, as far as the time goes.
 
     Each choice has a quarter of the time that is left. The range of learning rates is extended
@@ -109,19 +111,18 @@ def search_within_minutes(
     values = len(learning_rates) + len(noise_variances)
     _check_time(trials, budget, values - 1)
     rates = _search_rates(trials, config, middle, learning_rates, budget)
+    yield rates
     noises = [_with(rates.chosen, "noise_variance", value) for value in noise_variances]
     best = best_of(trials, noises, budget=int(_PART * budget.steps()))
-    choices = [rates, _choice("noise_variance", noises, best)]
+    yield _choice("noise_variance", noises, best)
     for name in _OTHERS:
-        best = choices[-1].chosen
         settings = [_with(best, name, value) for value in _values(name, best, trials)]
         if len(settings) == 1 or budget.steps() < sum(map(trials.cost, settings)):
             continue
         best = best_of(trials, settings, budget=int(_PART * budget.steps()))
-        choices.append(_choice(name, settings, best))
+        yield _choice(name, settings, best)
         trials.keep_engine(best.config)
-    _measure_more(trials, choices[-1].chosen, budget.steps() // 2)
-    return tuple(choices)
+    _measure_more(trials, best, budget.steps() // 2)
 
 
 def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | None) -> str | None:
@@ -150,8 +151,12 @@ def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | 
     if budget is None:
         return sentence
     minutes = round(3 * count * 2 * trials.cost(setting) * budget.seconds_per_step / 60)
-    time = f"{minutes} minutes" if minutes > 1 else "a minute"
-    return f"{sentence}, and about {time} more would halve the doubt"
+    return f"{sentence}, and about {_minutes(minutes)} more would halve the doubt"
+
+
+def _minutes(minutes: float) -> str:
+    """Return a time in words, rounded up."""
+    return f"{math.ceil(minutes)} minutes" if minutes > 1 else "a minute"
 
 
 def _search_rates(
@@ -221,7 +226,7 @@ def _check_time(trials: Trials, budget: TimeBudget, values: int) -> None:
         raise ArgumentError(
             f"minutes={minutes:g} is too short: the first of {values + 1} values took "
             f"{trials.seconds:.1f} s with {trials.counts[-1]} documents. Allow at least "
-            f"{max(1, math.ceil(least))} minutes, or lower k"
+            f"{_minutes(least)}, or lower k"
         )
 
 

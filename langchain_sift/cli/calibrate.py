@@ -19,6 +19,7 @@ from langchain_sift.cli.app import (
 from langchain_sift.cli.calibration_runs import (
     check_options,
     completed,
+    note_dropped_modes,
     prepare_fine_tuning,
     prepare_retrieval,
     read_modes,
@@ -238,6 +239,9 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
             typer.echo(f"settings: {out}")
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
+        note_dropped_modes(earlier, settings, console)
+        if result.interrupted:
+            raise typer.Exit(130)
 
 
 def _finetune(

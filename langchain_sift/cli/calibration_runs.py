@@ -32,6 +32,8 @@ class Result:
     settings: CalibratedSettings
     json: Mapping[str, object]
     print: Callable[[], None]
+    interrupted: bool = False
+    """True if Ctrl-C ended the search: the settings are those found until then."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -51,6 +53,19 @@ def completed(
     """Return the new settings with a table of modes, and with what only earlier ones have."""
     chosen = replace(newer, modes=modes or newer.modes)
     return chosen if earlier is None else earlier.updated(chosen)
+
+
+def note_dropped_modes(
+    earlier: CalibratedSettings | None, newer: CalibratedSettings, console: Console
+) -> None:
+    """Print a note if a table of modes belonged to settings that were replaced."""
+    if earlier is not None and earlier.modes is not None and newer.modes is None:
+        console.print(
+            "note: the earlier table of modes was measured with other settings, and is left out: "
+            "measure the modes again (--minutes, or --modes)",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def check_options(
@@ -124,9 +139,10 @@ def prepare_fine_tuning(
             limits of the search.
     """
     from langchain_sift.calibration import calibrate
+    from langchain_sift.calibration.experiment import check_search
     from langchain_sift.cli.calibration_tables import print_calibration
     from langchain_sift.comparison.prompts import read_prompts
-    from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
+    from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
     from langchain_sift.ttft import load_language_model
 
     if queries is not None and protocol is not None:
@@ -136,6 +152,13 @@ def prepare_fine_tuning(
     if share is not None and minutes is not None:
         raise ArgumentError("give either --share or --minutes, the limit of the search")
     questions = None if queries is None else read_prompts(queries, lines=True)
+    prompts, k = 24 if prompts is None else prompts, 32 if k is None else k
+    protocol = "document" if protocol is None else protocol
+    share = 0.1 if share is None else share
+    length_scale = DEFAULT_LENGTH_SCALE if length_scale is None else length_scale
+    checked_kernel = Kernel("linear" if kernel is None else kernel, length_scale)
+    # Loading the model takes long.
+    check_search(questions, prompts, k, protocol=protocol, share=share, minutes=minutes, seed=seed)
     language_model = load_language_model(model, **asdict(loading))
 
     def calibrate_store(store: Chroma, on_progress: Progress) -> Result:
@@ -144,18 +167,23 @@ def prepare_fine_tuning(
             store,
             model=language_model,
             questions=questions,
-            prompts=24 if prompts is None else prompts,
-            k=32 if k is None else k,
-            kernel="linear" if kernel is None else kernel,
-            length_scale=DEFAULT_LENGTH_SCALE if length_scale is None else length_scale,
-            protocol="document" if protocol is None else protocol,
+            prompts=prompts,
+            k=k,
+            kernel=checked_kernel.name,
+            length_scale=length_scale,
+            protocol=protocol,
             finetune=finetune,
-            share=0.1 if share is None else share,
+            share=share,
             minutes=minutes,
             seed=seed,
             on_progress=on_progress,
         )
-        return Result(result.settings, result.to_json(), partial(print_calibration, result))
+        return Result(
+            result.settings,
+            result.to_json(),
+            partial(print_calibration, result),
+            result.interrupted,
+        )
 
     return calibrate_store
 

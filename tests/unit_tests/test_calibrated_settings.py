@@ -19,6 +19,7 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
     compare,
 )
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS, Defaults
 from langchain_sift.errors import ArgumentError
@@ -122,6 +123,12 @@ def test_each_use_has_its_settings_and_one_alone_serves_both(store: Chroma) -> N
     newer = CalibratedSettings(retrieval=replace(RETRIEVAL.retrieval, k=2))
     assert both.updated(newer).retrieval.k == 2
     assert both.updated(newer).fine_tuning == SAVED.fine_tuning
+    table = ModeTable((ModeBin(1.0, 5, {"base": ModeFigures(0.0, 1.0)}),))
+    with_table = replace(both, modes=table)
+    assert with_table.updated(newer).modes == table
+    assert with_table.updated(SAVED).modes is None  # measured with other fine-tuning
+    assert replace(RETRIEVAL, modes=table).updated(newer).modes is None
+    assert both.updated(replace(SAVED, modes=table)).modes == table
     assert (RETRIEVAL.model, both.model) == (None, "org/name")
     assert RETRIEVAL.finetune_config() == FineTuneConfig()
     with pytest.raises(ArgumentError, match="name no model"):

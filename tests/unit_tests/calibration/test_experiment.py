@@ -18,6 +18,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
 from langchain_sift import FineTuneConfig, Limits
+from langchain_sift.calibration import Calibration
 from langchain_sift.calibration.cross_validation import documents_counts
 from langchain_sift.calibration.experiment import calibrate
 from langchain_sift.calibration.halving import halve, percents_of
@@ -147,7 +148,7 @@ def test_settings_are_compared_on_the_same_prompts(choices: list[list[int]], bud
         for permutation in choices
     ]
     trials = _TabulatedTrials(None, prompts, (1,))
-    halve(trials, CONFIG, NOISES, RATES[:1], budget=budget)
+    list(halve(trials, CONFIG, NOISES, RATES[:1], budget=budget))
     for noise in NOISES:
         setting = Setting(noise, replace(CONFIG, learning_rate=RATES[0]))
         levels = percents_of(trials, setting)[:, 0] // 100
@@ -225,6 +226,47 @@ def test_a_single_value_needs_no_choice(
     assert chosen.learning_rate in rates
     assert calibration.chosen.prompts >= 1
     assert len(calibration.learning_rates) == len(rates)
+
+
+@pytest.mark.parametrize(("limit", "trials"), [({"minutes": 60}, 6), ({"share": 1.0}, 2)])
+def test_an_interrupt_keeps_the_settings_chosen_until_then(
+    limit: dict[str, float],
+    trials: int,
+    store: Chroma,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    def interrupted_after(trials: int) -> Calibration:
+        left = iter(range(trials))
+
+        def interrupt(phase: str, *_: int) -> None:
+            if phase == "fine-tuning" and next(left, None) is None:
+                raise KeyboardInterrupt
+
+        return calibrate(
+            store,
+            model=tiny_model,
+            tokenizer=tiny_tokenizer,
+            prompts=1,
+            k=3,
+            noise_variances=NOISES,
+            learning_rates=(5e-3, 0.02),
+            finetune=CONFIG,
+            on_progress=interrupt,
+            **limit,
+        )
+
+    with pytest.raises(KeyboardInterrupt):  # one of two learning rates is measured
+        interrupted_after(0)
+    calibration = interrupted_after(trials)
+    assert calibration.interrupted
+    assert calibration.notes[-1].startswith("interrupted")
+    tuned = calibration.settings.fine_tuning
+    assert tuned.mode is None
+    rates = {point.learning_rate: point.measured for point in calibration.learning_rates}
+    best = min(rates, key=lambda rate: rates[rate].percent_of_base)
+    assert tuned.learning_rate == best
+    json.dumps(calibration.to_json(), allow_nan=False)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift import CalibratedSettings, SIFTRetriever
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
 
@@ -104,17 +105,23 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
     file = tmp_path / "settings.json"
     selection = CalibratedSelection(0.3, 2, 20)
     tuned = CalibratedFineTuning(selection, 1e-3, 4, 8.0, 32, "org/name", "document", 0)
-    CalibratedSettings(fine_tuning=tuned).save(file)
+    modes = ModeTable((ModeBin(1.0, 5, {"base": ModeFigures(0.0, 1.0)}),))
+    CalibratedSettings(fine_tuning=tuned, modes=modes).save(file)
     asked = ("--queries", queries, "--k", 2)
     assert calibrate(folder, file, *asked).exit_code == 0
     saved = CalibratedSettings.load(file)
     assert saved.fine_tuning == tuned
+    assert saved.modes == modes
     assert saved.retrieval is not None
     again = calibrate(folder, file, *asked)
     assert again.exit_code == 2
     assert "--overwrite" in again.stderr
     assert calibrate(folder, file, *asked, "--overwrite").exit_code == 0
     assert CalibratedSettings.load(file) == saved
+    CalibratedSettings(saved.retrieval, modes=modes).save(file, overwrite=True)
+    replaced = calibrate(folder, file, *asked, "--overwrite")
+    assert "the earlier table of modes was measured with other settings" in replaced.stderr
+    assert CalibratedSettings.load(file) == CalibratedSettings(saved.retrieval)
     file.write_text("notes")
     other = calibrate(folder, file, *asked)
     assert other.exit_code == 2
