@@ -27,7 +27,6 @@ from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket
-from langchain_sift.ttft.model.reasoning_markers import after_reasoning
 from langchain_sift.ttft.reasoning import ReasoningText
 
 logger = logging.getLogger(__name__)
@@ -197,6 +196,7 @@ class Measurer:
     def _engine_task(
         self, measurement: Measurement, tokens: ScoredText, context: Sequence[int]
     ) -> GenerationTask | ScoringTask:
+        pairs = tokens.pairs(context)
         if measurement.task.generates:
             tokenizer = self.engine.language_model.tokenizer
             # A model without a chat template goes on with a question of its own.
@@ -204,9 +204,7 @@ class Measurer:
             # Greedy, whatever the checkpoint recommends: no figure depends on chance.
             config = GenerationConfig(max_tokens=self.settings.max_tokens, stop=stop)
             config = for_conversation(config, tokenizer, context)
-            pairs = tokens.pairs(after_reasoning(config.reasoning, tokenizer, context))
             return GenerationTask(context, config, pairs)
-        pairs = tokens.pairs(context)
         counts = {wanted.documents for wanted in measurement.wanted}
         after = sorted(n for n in counts if 0 < n < measurement.most_documents)
         return ScoringTask(pairs, after=after)

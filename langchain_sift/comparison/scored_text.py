@@ -21,7 +21,9 @@ from langchain_sift.language_models.context import (
 )
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
 from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens, tokens_after
+from langchain_sift.ttft.model.turn_ends import before_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ class ScoredText:
     """Length of the target in UTF-8."""
 
     choices: tuple[tuple[int, ...], ...] = ()
+
+    closing: tuple[int, ...] = ()
+    """The tokens between the context and what is scored: they close the reasoning that a prompt
+    begins."""
 
     arguments: TemplateArguments | None = None
     """Arguments for the chat template."""
@@ -84,8 +90,9 @@ class ScoredText:
                 f"the question is too long: its {len(context)} tokens and an answer of {answer} "
                 f"take more than half of the model's context of {window}"
             )
+        before = _answered(tokenizer, context) if task.generates else context
         scored = _answer(task, tokenizer, task.target or "")
-        whole = tokens_after(tokenizer, context, scored)
+        whole = tokens_after(tokenizer, before, scored)
         if not start and not context:
             # A token without any before it cannot be predicted.
             start, whole = whole[:1], whole[1:]
@@ -102,20 +109,21 @@ class ScoredText:
             target=tuple(target),
             target_bytes=len(scored.encode("utf-8", "surrogatepass")),
             choices=tuple(
-                tuple(tokens_after(tokenizer, context, choice)[: window // 4]) for choice in choices
+                tuple(tokens_after(tokenizer, before, choice)[: window // 4]) for choice in choices
             ),
+            closing=tuple(before[len(context) :]),
             arguments=arguments,
         )
 
     @property
     def longest(self) -> int:
-        """Number of tokens of the longest text that is scored."""
-        return max(map(len, (self.target, *self.choices)))
+        """Number of tokens of the longest text that is scored, with those that close reasoning."""
+        return len(self.closing) + max(map(len, (self.target, *self.choices)))
 
     def pairs(self, context: Sequence[int]) -> list[tuple[Sequence[int], Sequence[int]]]:
         """Return the pairs for the engine to score: the target, if any, then the choices."""
         targets = [*([self.target] if self.target else []), *self.choices]
-        return [(context, target) for target in targets]
+        return [([*context, *self.closing], target) for target in targets]
 
     def without_documents(self) -> list[int]:
         """Return the context without documents."""
@@ -164,6 +172,15 @@ def _prompt(
     return render(tokenizer, messages, arguments=arguments)
 
 
+def _answered(tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> list[int]:
+    """Return a prompt as it is before an answer: the reasoning that it begins is closed."""
+    if not tokenizer.chat_template:
+        return prompt
+    return after_reasoning(markers_after(tokenizer, prompt), tokenizer, prompt)
+
+
 def _answer(task: Task, tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """Return an answer as it follows the prompt; a chat template ends with white space."""
-    return text.lstrip() if task.generates and tokenizer.chat_template else text
+    """Return an answer as it follows the prompt: after a chat template, as that writes it."""
+    if task.generates and tokenizer.chat_template and text.strip():
+        return before_answer(tokenizer) + text.lstrip()
+    return text

@@ -42,11 +42,12 @@ def normalized(text: str) -> str:
     As the evaluation of SQuAD does (Rajpurkar et al., arXiv 1606.05250, section 6.1), with all
     punctuation of Unicode, in the normal form NFKC. In a script without spaces between words,
     there is a space between two characters, as in the evaluation of MLQA (arXiv 1910.07475). A
-    text of nothing but punctuation and articles stays as it is.
+    text of nothing but articles keeps them, such as the letter "A.", and one of nothing but
+    punctuation stays as it is.
     """
     folded = _folded(text)
     bare = "".join(c for c in folded if not _is_punctuation(c))
-    words = _separated(_ARTICLES.sub(" ", bare)).split() or folded.split()
+    words = _separated(_ARTICLES.sub(" ", bare)).split() or bare.split() or folded.split()
     return " ".join(words)
 
 

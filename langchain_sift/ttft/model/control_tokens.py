@@ -130,6 +130,20 @@ class ControlTokens:
         """Return the token ids of a text in which all names are text."""
         return self._encode(text, _NOTHING, None)
 
+    def encode_after(self, token_id: int, text: str) -> list[int]:
+        """Return the token ids of a text after a control token; all names in it are text.
+
+        Some tokenizers put a space before a text that follows such a token, as at the beginning.
+        """
+        name = next(name for name, other in self.ids.items() if other == token_id)
+        tokenizer = self._tokenizer()
+        if tokenizer is None or self.names_in(text):
+            token_ids = self._encode(name + text, re.compile(rf"\A{re.escape(name)}"), None)
+        else:  # without the copy of the tokenizer, as above
+            encoded: Any = tokenizer(name + text, add_special_tokens=False, verbose=False)
+            token_ids = list(encoded["input_ids"])
+        return token_ids[1:] if token_ids[:1] == [token_id] else self.encode_text(text)
+
     def _encode(self, text: str, names: re.Pattern[str], disguise: Disguise | None) -> list[int]:
         tokenizer = self._tokenizer()
         backend = getattr(tokenizer, "backend_tokenizer", None)

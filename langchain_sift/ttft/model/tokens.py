@@ -205,6 +205,9 @@ def tokens_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], text
         before: The tokens before the text.
         text: The text, with the space that separates it, if there is one.
     """
+    control = control_tokens(tokenizer)
+    if before and before[-1] in control.id_set and before[-1] != tokenizer.unk_token_id:
+        return control.encode_after(before[-1], well_formed(text))
     end = str(tokenizer.decode(list(before[-_TOKENS_BEFORE:]), skip_special_tokens=True))
     start, both = plain_tokens(tokenizer, end), plain_tokens(tokenizer, end + text)
     if not start or both[: len(start)] != start:  # a token spans the border

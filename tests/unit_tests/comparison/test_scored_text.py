@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from unit_tests.small_tokenizers import KINDS, small_tokenizer
+from unit_tests.templates import DEEPSEEK_R1, TEMPLATES
 
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
@@ -95,3 +97,37 @@ def test_the_template_of_a_chat_model_wraps_the_question(
     assert fitted.used == (0,)
     decoded = tokenizer.decode(fitted.token_ids, skip_special_tokens=False)
     assert decoded == ("<user>Use these documents to answer.\n\nA baker.\n\nWho bakes?|<assistant>")
+
+
+# As Llama 2 and Mistral, whose templates write a space before an answer.
+INST = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, "inst"])
+def test_an_answer_is_tokenized_as_in_a_conversation_of_the_template(template: str) -> None:
+    for kind in KINDS:
+        tokenizer: Any = small_tokenizer(kind, TEMPLATES.get(template, INST))
+        task = question_task(Prompt("p", "Who bakes?", answers=("Bread is",), choices=("Rice",)))
+        scored = ScoredText.of(task, tokenizer, 1024)
+        for text, target in (("Bread is", scored.target), ("Rice", scored.choices[0])):
+            turns = [{"role": "user", "content": "Who bakes?"}]
+            turns += [{"role": "assistant", "content": text}]
+            rendered = tokenizer.apply_chat_template(turns, tokenize=False)
+            token_ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+            whole = [*scored.context, *target]
+            assert token_ids[: len(whole)] == whole, (kind, text)
+
+
+def test_reasoning_that_the_prompt_begins_is_closed_before_what_is_scored() -> None:
+    tokenizer: Any = small_tokenizer("byte-level", DEEPSEEK_R1)
+    task = question_task(Prompt("p", "Who bakes?", answers=("a baker " * 20,)))
+    scored = ScoredText.of(task, tokenizer, 256)
+    texts = [f"tea {n}" for n in range(60)]
+    fitted = scored.with_documents(texts, tokenizer, window=256, max_length=50)
+    ((context, target),) = scored.pairs(fitted.token_ids)
+    text = str(tokenizer.decode([*context, *target]))
+    assert text.endswith("<think>\n</think>\n\n" + "a baker " * 20)
+    assert 240 < len(context) + len(target) <= 256
