@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, TypeGuard
@@ -128,6 +128,22 @@ def last_layers(targets: str) -> int | None:
     """Return N of the target modules "last-N", or None for another value."""
     found = re.fullmatch(r"last-([1-9][0-9]*)", targets)
     return int(found[1]) if found else None
+
+
+def parse_ceilings(entries: Sequence[str]) -> dict[str, float]:
+    """Return the ceilings that entries such as "k=50" name.
+
+    Raises:
+        ArgumentError: If an entry has no number.
+    """
+    ceilings = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        try:
+            ceilings[name.strip()] = float(value)
+        except ValueError:
+            raise ArgumentError(f"--ceiling must be as k=50, got {entry!r}") from None
+    return ceilings
 
 
 def parse_target_modules(text: str) -> str | tuple[str, ...]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
+from langchain_sift.checks import parse_ceilings
 from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
@@ -41,12 +43,11 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
-from langchain_sift.config import API_KEY_VARIABLE, Limits, fine_tunes
+from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
-    from langchain_sift.calibrated_settings import CalibratedSettings
     from langchain_sift.serving import Tenants
     from langchain_sift.serving.service import Service
 
@@ -218,7 +219,15 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
 
         saved = read_saved(settings)
         note_other_model(saved, join_gguf_file(model, gguf_file), console)
-        mode = mode or _default_mode(saved)
+        selection = partial(
+            selection_options,
+            saved,
+            k=k,
+            fetch_k=fetch_k,
+            kernel=kernel,
+            length_scale=length_scale,
+            noise_variance=noise_variance,
+        )
         served = ServingSettings(
             model=join_gguf_file(model, gguf_file),
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
@@ -226,17 +235,10 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             embeddings=embeddings,
             name=name,
             tenants=_tenants(tenants, api_key),
-            mode=mode,
+            mode=mode or _default_mode(saved),
             modes=None if saved is None else saved.modes,
-            **selection_options(
-                saved,
-                for_training=fine_tunes(mode),
-                k=k,
-                fetch_k=fetch_k,
-                kernel=kernel,
-                length_scale=length_scale,
-                noise_variance=noise_variance,
-            ),
+            **selection(),
+            training=None if saved is None else CalibratedSelection(**selection(for_training=True)),
             retrieval_query=retrieval_query,
             finetune=finetuning(
                 saved, objective, learning_rate, lora_rank, target_modules, max_length
@@ -251,7 +253,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             timeout=timeout,
             adapter_cache=adapter_cache,
             cors_origins=tuple(cors_origin or ()),
-            ceilings=_ceilings(ceiling or ()),
+            ceilings=parse_ceilings(ceiling or ()),
             device=device,
             dtype=dtype,
             quantization=quantization,
@@ -277,17 +279,6 @@ def _default_mode(saved: CalibratedSettings | None) -> str:
     if saved is None or saved.fine_tuning is None:
         return "rag"
     return saved.mode or "ttft"
-
-
-def _ceilings(entries: Sequence[str]) -> dict[str, float]:
-    ceilings = {}
-    for entry in entries:
-        name, _, value = entry.partition("=")
-        try:
-            ceilings[name.strip()] = float(value)
-        except ValueError:
-            raise ArgumentError(f"--ceiling must be as k=50, got {entry!r}") from None
-    return ceilings
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

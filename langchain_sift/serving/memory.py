@@ -18,7 +18,8 @@ def describe_memory(service: Service) -> str:
     settings, engine = service.settings, service.engine
     footprint, batch = engine.memory.watch(), settings.limits.max_batch_size
     length, window = settings.finetune.max_length, engine.language_model.context_length
-    added = settings.k * length if adds_context(settings.mode) else 0
+    chooses = settings.training if settings.training and fine_tunes(settings.mode) else settings
+    added = chooses.k * length if adds_context(settings.mode) else 0
     load = Load(
         document=min(length, window) if fine_tunes(settings.mode) else 0,
         prompt=min(window, added + settings.max_tokens),

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.config import API_KEY_VARIABLE, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError, require
 
@@ -37,7 +38,7 @@ from langchain_sift.serving.settings import ServingSettings, SessionLimits  # no
 from langchain_sift.serving.tenants import Tenants  # noqa: E402
 from langchain_sift.stores.location import ChromaLocation  # noqa: E402
 
-_NESTED = {"finetune": FineTuneConfig, "limits": Limits}
+_NESTED = {"finetune": FineTuneConfig, "limits": Limits, "training": CalibratedSelection}
 
 
 # Ray checks each second for dead replicas, and lets idle replicas verify their slots. The queue at
@@ -94,9 +95,9 @@ def build_app(args: dict[str, Any]) -> Application:
     many requests at once as its engine trains together (`max_ongoing_requests`).
 
     Args:
-        args: Fields of `ServingSettings`, with `finetune` and `limits` as mappings, and `tenants`
-            as the path of a file that each replica reads. Without `tenants`, the only token is
-            that of the environment variable LANGCHAIN_SIFT_API_KEY of each replica.
+        args: Fields of `ServingSettings`, with `finetune`, `limits` and `training` as mappings, and
+            `tenants` as the path of a file that each replica reads. Without `tenants`, the only
+            token is that of the environment variable LANGCHAIN_SIFT_API_KEY of each replica.
 
     Raises:
         ArgumentError: If an argument is unknown or out of range, or the store is a folder.

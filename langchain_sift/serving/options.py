@@ -176,7 +176,7 @@ _COUNTS = {"k", "fetch_k", "steps_per_document", "max_documents", "max_train_tok
 _COUNTS |= {"max_tokens", "n", "prompts"}
 
 
-def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, float | None]) -> None:
+def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, object]) -> None:
     """Check the names and the values of ceilings, and that no default is above its ceiling.
 
     Args:
@@ -194,7 +194,7 @@ def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, float |
             check_integer(f"the ceiling of {name}", whole(most), 1)
         check_positive(f"the ceiling of {name}", most)
         default = defaults.get(name)
-        if default is not None and default > most:
+        if isinstance(default, int | float) and default > most:
             raise ArgumentError(
                 f"{name} is {default:g}, above its ceiling {most:g}: lower {name}, or raise the "
                 "ceiling"

@@ -67,19 +67,33 @@ class RequestSettings:
             retriever: The retriever of the request's tenant.
         """
         options = body.ttft or TTFTOptions()
+        mode = options.mode or _default_mode(options.session, server.mode)
+        # The answer of a session retrieves only what it shows.
+        retrieval = mode if options.session in {None, NEW_SESSION} else "rag"
         _check_ceilings({"n": body.n, "prompts": _prompts(body)}, server.ceilings)
         return replace(
-            cls.of_learning(options, server, retriever),
-            mode=options.mode or _default_mode(options.session, server.mode),
+            cls.of_learning(options, server, retriever, retrieval),
+            mode=mode,
             session=options.session,
             generation=_with_most_tokens(_generation(body), server),
         )
 
     @classmethod
     def of_learning(
-        cls, options: LearningOptions, server: ServingSettings, retriever: SIFTRetriever
+        cls,
+        options: LearningOptions,
+        server: ServingSettings,
+        retriever: SIFTRetriever,
+        retrieval: str = "ttft",
     ) -> Self:
-        """Return the settings of a training without an answer; the arguments are those of `of`."""
+        """Return the settings of a training without an answer.
+
+        Args:
+            options: Those of the request.
+            server: Defaults and limits.
+            retriever: The retriever of the request's tenant.
+            retrieval: The mode for which documents are retrieved.
+        """
         asked = options.model_dump(include={*server.ceilings}, exclude_none=True)
         _check_ceilings({f"ttft.{name}": value for name, value in asked.items()}, server.ceilings)
         most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
@@ -87,7 +101,9 @@ class RequestSettings:
             mode="ttft",
             modes=server.modes,
             session=None,
-            retriever=retriever.model_copy(update=options.chosen(RetrieverOptions)),
+            retriever=retriever.model_copy(
+                update={**server.selection_for(retrieval), **options.chosen(RetrieverOptions)}
+            ),
             filter=options.filter,
             fine_tuning=_within_limits(options, server),
             generation={},

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from langchain_sift.auto_mode import AUTO, ModeTable
+from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.checks import check_choice, check_integer, check_not_negative, check_seconds
-from langchain_sift.config import MODES, FineTuneConfig, Limits
+from langchain_sift.config import MODES, FineTuneConfig, Limits, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
@@ -91,6 +92,10 @@ class ServingSettings:
     noise_variance: float | None = None
     """SIFT's λ', likewise."""
 
+    training: CalibratedSelection | None = None
+    """Chooses the documents in the modes with fine-tuning, in place of the five fields above. None
+    means that all modes have the same."""
+
     stopping_alpha: float | None = None
     """SIFT's α for adaptive stopping. None means `k` documents for each prompt."""
 
@@ -158,13 +163,14 @@ class ServingSettings:
         """
         check_choice("mode", self.mode, (*MODES, AUTO))
         # The collection's embeddings are not known yet; what they bring is checked later.
-        kernel = kernel_settings(
-            None,
-            kernel=self.kernel,
-            length_scale=self.length_scale,
-            noise_variance=self.noise_variance,
-        )
-        SelectionSettings(k=self.k, stopping_alpha=self.stopping_alpha, **asdict(kernel))
+        for each in (self, self.training or self):
+            kernel = kernel_settings(
+                None,
+                kernel=each.kernel,
+                length_scale=each.length_scale,
+                noise_variance=each.noise_variance,
+            )
+            SelectionSettings(k=each.k, stopping_alpha=self.stopping_alpha, **asdict(kernel))
         LoadSettings(self.device, self.dtype, self.quantization)
         check_seconds("timeout", self.timeout)
         check_seconds("status_seconds", self.status_seconds)
@@ -176,6 +182,7 @@ class ServingSettings:
         for origin in self.cors_origins:
             check_origin(origin, need_tokens=self.tenants.need_tokens)
         own = ("k", "fetch_k", "length_scale", "noise_variance", "stopping_alpha")
+        check_ceilings(self.ceilings, self.selection_for("ttft"))
         check_ceilings(
             self.ceilings,
             {name: getattr(self, name) for name in own}
@@ -183,6 +190,12 @@ class ServingSettings:
             | dict.fromkeys(TrainingLimits.model_fields),  # these are lowered to their ceilings
         )
         check_choice("retrieval_query", self.retrieval_query, ("last", "turns", "rewrite"))
+
+    def selection_for(self, mode: str) -> Mapping[str, object]:
+        """Return the fields of the retriever that a mode has other values of than the server."""
+        if self.training is None or not fine_tunes(mode):
+            return {}
+        return asdict(self.training)
 
     @property
     def model_id(self) -> str:
