@@ -214,7 +214,6 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
     console = Console(stderr=True)
     with errors_in_one_line(console):
         from langchain_sift.serving import ServingSettings, SessionLimits, serve
-        from langchain_sift.serving.memory import describe_memory
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
@@ -259,10 +258,6 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             quantization=quantization,
         )
 
-        def report_memory(service: Service) -> None:
-            """Print what the service keeps in memory."""
-            console.print(describe_memory(service), soft_wrap=True, highlight=False)
-
         def announce(url: str) -> None:
             """Print the address, for a reader and for programs."""
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
@@ -271,7 +266,15 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         console.print(
             f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
         )
-        serve(served, host=host, port=port, on_open=report_memory, on_ready=announce)
+        report = partial(_report_memory, console)
+        serve(served, host=host, port=port, on_open=report, on_ready=announce)
+
+
+def _report_memory(console: Console, service: Service) -> None:
+    """Print what the service keeps in memory."""
+    from langchain_sift.serving.memory import describe_memory
+
+    console.print(describe_memory(service), soft_wrap=True, highlight=False)
 
 
 def _default_mode(saved: CalibratedSettings | None) -> str:
