@@ -265,8 +265,7 @@ def _accuracy(tokens: ScoredText, prompt: Prompt, nats: Sequence[float]) -> dict
     if not tokens.choices or prompt.correct is None:
         return {}
     losses = nats[-len(tokens.choices) :]
-    lengths = [max(1, len(choice)) for choice in prompt.choices]
-    by_length = [loss / length for loss, length in zip(losses, lengths, strict=True)]
+    by_length = [n / length for n, length in zip(losses, tokens.choice_lengths, strict=True)]
     return {
         ACCURACY: float(losses.index(min(losses)) == prompt.correct),
         ACCURACY_BY_LENGTH: float(by_length.index(min(by_length)) == prompt.correct),

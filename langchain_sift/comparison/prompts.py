@@ -10,25 +10,26 @@ from typing import cast
 
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
-from langchain_sift.comparison.question_fields import QUESTIONS, question_fields
 from langchain_sift.comparison.question_files import (
     has_header,
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
 )
-from langchain_sift.comparison.questions import Question
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
+from langchain_sift.language_models.question_fields import QUESTIONS, question_fields
+from langchain_sift.language_models.questions import Question
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 
 _TEXTS = (".txt", ".md")
 _TABLE = ".tsv"
 _QUESTIONS = (".json", ".csv")
+_BEFORE_RESULT = "\n#### "
 _GROUPS = ("group", "domain", "subject", "category")
 
 
@@ -69,9 +70,7 @@ class Prompt:
     @property
     def reference(self) -> str:
         """A correct answer, or the correct choice; empty if neither is known."""
-        if self.answers:
-            return self.answers[0]
-        return "" if self.correct is None else self.choices[self.correct]
+        return Question(self.choices, self.correct, self.answers).reference
 
     @property
     def judgments(self) -> Judgments:
@@ -224,13 +223,18 @@ def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
             text=well_formed(text),
             group=next(filter(None, (label_of(fields, key) for key in _GROUPS)), "all"),
             source=label_of(fields, "source") or _title(fields),
-            answers=question.answers,
+            answers=tuple(map(_result, question.answers)),
             choices=question.choices,
             correct=question.correct,
             relevant=cast("Relevant", fields.get("relevant", ())),
         )
     except ArgumentError as error:
         raise CorpusError(f"{location}: {error}") from error
+
+
+def _result(answer: str) -> str:
+    """Return the result of a solution in the form of GSM8K; any other answer as it is."""
+    return answer.rpartition(_BEFORE_RESULT)[2].strip() if _BEFORE_RESULT in answer else answer
 
 
 def _title(fields: Mapping[str, object]) -> str:

@@ -10,10 +10,10 @@ from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
-from langchain_sift.comparison.question_fields import QUESTIONS, field_name
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Location, csv_rows, read_lines, read_objects
+from langchain_sift.language_models.question_fields import QUESTIONS, field_name
 
 _LISTS = ("data", "rows", "examples", "questions")
 """Names of the list of questions in a file that is an object; the second of the rows that Hugging

@@ -46,6 +46,9 @@ class ScoredText:
 
     choices: tuple[tuple[int, ...], ...] = ()
 
+    choice_lengths: tuple[int, ...] = ()
+    """Number of characters of each choice that is scored, at least 1."""
+
     closing: tuple[int, ...] = ()
     """The tokens between the context and what is scored: they close the reasoning that a prompt
     begins."""
@@ -101,15 +104,20 @@ class ScoredText:
             raise ArgumentError("the prompt is too short: there is no token to score")
         if len(target) < len(whole):
             scored = str(tokenizer.decode(target))
-        choices = [_answer(task, tokenizer, choice) for choice in task.choices]
+        choices = [
+            tokens_after(tokenizer, before, _answer(task, tokenizer, choice))
+            for choice in task.choices
+        ]
         return cls(
             task,
             start=tuple(start),
             context=tuple(context),
             target=tuple(target),
             target_bytes=len(scored.encode("utf-8", "surrogatepass")),
-            choices=tuple(
-                tuple(tokens_after(tokenizer, before, choice)[: window // 4]) for choice in choices
+            choices=tuple(tuple(choice[: window // 4]) for choice in choices),
+            choice_lengths=tuple(
+                _length(text, len(choice), window // 4)
+                for text, choice in zip(task.choices, choices, strict=True)
             ),
             closing=tuple(before[len(context) :]),
             arguments=arguments,
@@ -170,6 +178,12 @@ def _prompt(
         return text_tokens(tokenizer, prompt_with_context(task.context, documents))
     messages = add_context([HumanMessage(task.query)], documents)
     return render(tokenizer, messages, arguments=arguments)
+
+
+def _length(choice: str, tokens: int, most: int) -> int:
+    """Return the number of characters of a choice, without the space before it, up to its cut."""
+    length = len(choice) - 1
+    return max(1, length if tokens <= most else length * most // tokens)
 
 
 def _answered(tokenizer: PreTrainedTokenizerBase, prompt: list[int]) -> list[int]:

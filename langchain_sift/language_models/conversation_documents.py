@@ -2,12 +2,12 @@
 
 The fields of such a document are in its metadata, or its text is JSON of them:
 
-    question, answer        two texts; of several `answers` the first counts, and SQuAD's form
-                            {"text": [...]} is read as well
-    prompt, completion      the same
-    instruction, output     the same; an `input` belongs to the instruction
+    question, answer        also instruction (with an input), prompt, query or problem, and the
+                            other names and forms of `Question.of`: of several answers the first
+                            counts, of choices the text of the correct one
     messages                a list of {"role": ..., "content": ...}, or of LangChain's messages
     conversations           the same, or a list of {"from": "human" or "gpt", "value": ...}
+    prompt, completion      two such lists, as TRL has them
 
 Metadata takes precedence, and then the text is not read. A list in metadata may also be JSON, for
 stores that hold only texts and numbers. The text may also be the list of messages itself.
@@ -26,17 +26,21 @@ from langchain_core.messages import (
     HumanMessage,
     convert_to_messages,
     merge_message_runs,
+    messages_from_dict,
 )
 
-from langchain_sift.errors import ArgumentError
-
-_PAIRS = (
-    ("question", ("answer", "answers")),
-    ("prompt", ("completion",)),
-    ("instruction", ("output",)),
+from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.language_models.question_fields import (
+    ANSWERS,
+    CORRECT,
+    literal,
+    question_fields,
 )
-_CONVERSATIONS = ("messages", "conversations")
-_ROLES = {"human": "user", "gpt": "assistant"}
+from langchain_sift.language_models.questions import Question
+
+_QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
+_CONVERSATIONS = ("messages", "conversations", "conversation")
+_ROLES = {"human": "user"} | dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant")
 
 _CURE = (
     'give its metadata a "question" and an "answer", or "messages" of which one is the '
@@ -57,7 +61,9 @@ def conversation_of(document: Document, index: int) -> list[BaseMessage]:
     name = named(document, index)
     for fields in (document.metadata, _json(document.page_content)):
         try:
-            messages = _messages(fields)
+            messages = _messages(fields, name)
+        except CorpusError as error:
+            raise ArgumentError(f"{error}, or train with objective='text'") from None
         except (TypeError, ValueError, LookupError, AttributeError, NotImplementedError) as error:
             raise ArgumentError(
                 f"{name} has messages that cannot be read, {type(error).__name__}: {_CURE}"
@@ -87,43 +93,53 @@ def answers_in(messages: Sequence[BaseMessage]) -> list[int]:
     ]
 
 
-def _messages(fields: object) -> list[BaseMessage] | None:
+def _messages(fields: object, name: str) -> list[BaseMessage] | None:
     """Return the messages in the fields of a document; None if they have none of the forms."""
     if isinstance(fields, list):
         fields = {"messages": fields}
     if not isinstance(fields, Mapping):
         return None
-    for name in _CONVERSATIONS:
-        value = fields.get(name)
-        value = _json(value) if isinstance(value, str) else value
-        if isinstance(value, list | tuple):
-            return merge_message_runs(convert_to_messages([_with_role(one) for one in value]))
-    for question, answers in _PAIRS:
-        key = next((key for key in answers if fields.get(key) is not None), None)
-        if question in fields and key is not None:
-            asked = [fields[question], fields.get("input") if question == "instruction" else None]
-            text = "\n\n".join(str(part) for part in asked if part not in (None, ""))
-            return [HumanMessage(text), AIMessage(_first(key, fields[key]))]
-    return None
+    for key in _CONVERSATIONS:
+        value = _listed(fields.get(key))
+        if value is not None:
+            return _converted(value)
+    prompt, completion = (_listed(fields.get(key)) for key in ("prompt", "completion"))
+    if prompt is not None and completion is not None:
+        return _converted([*prompt, *completion])
+    return _pair(question_fields(fields), name)
+
+
+def _pair(fields: Mapping[str, object], name: str) -> list[BaseMessage] | None:
+    """Return a question and its answer; None without a question, or a field for an answer."""
+    asked = (fields.get(key) for key in _QUESTIONS)
+    question = next((one for one in asked if isinstance(one, str) and one.strip()), None)
+    if question is None or not any(key in fields for key in (*ANSWERS, *CORRECT)):
+        return None
+    return [HumanMessage(question), AIMessage(Question.of(name, fields).reference)]
+
+
+def _listed(value: object) -> Sequence[Any] | None:
+    """Return a list, which may be written as text; None for any other value."""
+    value = literal(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    return value if isinstance(value, list | tuple) else None
+
+
+def _converted(messages: Sequence[Any]) -> list[BaseMessage]:
+    return merge_message_runs(convert_to_messages([_with_role(one) for one in messages]))
 
 
 def _with_role(message: Any) -> Any:
     """Return a message in the form with roles."""
-    if not isinstance(message, Mapping) or "from" not in message:
+    if not isinstance(message, Mapping):
         return message
-    sender = str(message["from"])
-    return {"role": _ROLES.get(sender, sender), "content": message["value"]}
-
-
-def _first(key: str, answer: object) -> str:
-    """Return the first of several answers; "" if there is none."""
-    if key == "answers" and isinstance(answer, str):
-        answer = _json(answer) or answer
-    if isinstance(answer, Mapping):
-        answer = answer.get("text", "")
-    if isinstance(answer, list | tuple):
-        answer = answer[0] if answer else ""
-    return "" if answer is None else str(answer)
+    if "data" in message:  # LangChain's `messages_to_dict`
+        return messages_from_dict([dict(message)])[0]
+    sender = message.get("role", message.get("from"))
+    if sender is None:
+        return message
+    content = message.get("content", message.get("value"))
+    others = {key: value for key, value in message.items() if key not in {"from", "value"}}
+    return {**others, "role": _ROLES.get(str(sender), sender), "content": content}
 
 
 def _json(text: str) -> object:

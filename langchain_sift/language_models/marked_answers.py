@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from langchain_core.messages import BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
 
+from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.conversation_documents import answers_in
 from langchain_sift.language_models.conversations import without_reasoning
@@ -49,6 +50,8 @@ def encode_conversation(
     prompt = render(tokenizer, messages[:last], arguments=arguments)
     (turn,) = without_reasoning(to_turns(messages[last : last + 1]), reasoning_markers(tokenizer))
     answer = turn["content"].strip()
+    if not answer:
+        raise ArgumentError("its last answer is nothing but reasoning")
     token_ids = render(tokenizer, [*messages[: last + 1], _NEXT], arguments=arguments)
     span = _span(token_ids, prompt, ends)
     if _letters(

@@ -13,14 +13,15 @@ from langchain_sift.language_models.turns import Turn, merge_turns
 
 
 def adapted_forms(turns: list[Turn]) -> Iterator[list[Turn]]:
-    """Yield the conversation unchanged, then with ever more adaptations."""
+    """Yield the conversation unchanged, then with ever more adaptations, then without tools."""
     tried: list[list[Turn]] = []
-    for count in range(len(_ADAPTATIONS) + 1):
-        for adaptations in itertools.combinations(_ADAPTATIONS, count):
-            form = functools.reduce(lambda form, adapt: adapt(form), adaptations, turns)
-            if form not in tried:
-                tried.append(form)
-                yield form
+    for start in (turns, results_as_text(calls_as_text(turns))):
+        for count in range(len(_ADAPTATIONS) + 1):
+            for adaptations in itertools.combinations(_ADAPTATIONS, count):
+                form = functools.reduce(lambda form, adapt: adapt(form), adaptations, start)
+                if form not in tried:
+                    tried.append(form)
+                    yield form
 
 
 def calls_as_text(turns: list[Turn]) -> list[Turn]:

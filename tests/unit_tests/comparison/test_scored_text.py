@@ -81,6 +81,20 @@ def test_a_question_has_an_answer_to_score(
         ScoredText.of(task, tiny_tokenizer, 32, answer=10)
 
 
+def test_a_choice_that_is_cut_counts_with_the_length_of_its_part(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    long, half = "the river " * 100, "the river " * 50
+    task = question_task(Prompt("p", "Who?", choices=(long, half, "yes", "")))
+    scored = ScoredText.of(task, tiny_tokenizer, 64)
+    assert len(scored.choices[0]) == len(scored.choices[1]) == 16
+    first, second, *others = scored.choice_lengths
+    assert first == pytest.approx(len(tiny_tokenizer.decode(scored.choices[0])), rel=0.1)
+    assert first == pytest.approx(second, abs=1)
+    assert others == [3, 1]
+    assert all(scored.choices)  # a choice without a token would be certain
+
+
 def test_the_template_of_a_chat_model_wraps_the_question(
     tiny_tokenizer: PreTrainedTokenizerFast,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, messages_to_dict
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from unit_tests.small_tokenizers import KINDS, small_tokenizer
 from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
@@ -48,6 +48,20 @@ MARKED = """\
         {"messages": TURNS},
         {"messages": json.dumps(TURNS)},
         {"conversations": [{"from": "human", "value": ASKED}, {"from": "gpt", "value": ANSWERED}]},
+        {"conversation": [{"role": "user", "value": ASKED}, {"role": "model", "value": ANSWERED}]},
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        {"messages": messages_to_dict(PAIR)},
+        {"messages": str(TURNS)},
+        {"Query": ASKED, "Response": ANSWERED},
+        {"question": ASKED, "choices": ["on hills", ANSWERED], "answer": 1},
+        {
+            "question": ASKED,
+            "choices": {"text": ["x", ANSWERED], "label": ["1", "2"]},
+            "answerKey": "2",
+        },
+        {"question": ASKED, "answer": {"value": ANSWERED, "aliases": ["elsewhere"]}},
+        {"question": ASKED, "answers": str({"text": [ANSWERED], "answer_start": [3]})},
+        {"question": ASKED, "answers.text": [ANSWERED], "answers.answer_start": [3]},
     ],
     ids=str,
 )
@@ -67,6 +81,8 @@ def test_common_forms_are_conversations(fields: Mapping[str, object]) -> None:
         Document("", metadata={"messages": TURNS[:1]}),
         Document("", metadata={"messages": TURNS[1:]}),
         Document("", metadata={"messages": [{"role": "user"}]}),
+        Document("", metadata={"question": ASKED, "answer": float("nan")}),
+        Document("", metadata={"question": ASKED, "choices": ["x", "y"], "answer": 2}),
         Document('{"question": 1, "answers": []}'),
         Document("[1, 2]"),
         Document('{"text": "unfinished'),
@@ -74,7 +90,7 @@ def test_common_forms_are_conversations(fields: Mapping[str, object]) -> None:
     ids=str,
 )
 def test_another_document_is_refused_by_its_name(document: Document) -> None:
-    with pytest.raises(ArgumentError, match=r"document 3 .*objective='text'") as caught:
+    with pytest.raises(ArgumentError, match=r"document 3\b.*objective='text'") as caught:
         conversation_of(document, 3)
     assert "wet fields" not in str(caught.value)
     with pytest.raises(ArgumentError, match=r"document 3 \('rice'\)"):
@@ -114,6 +130,30 @@ def test_reasoning_is_not_learned() -> None:
     encoded = encode_conversation(tokenizer, [HumanMessage(ASKED), thought])
     counted = tokenizer.decode([encoded.token_ids[n] for n in encoded.counted])
     assert counted == f"{ANSWERED}{END}"
+
+
+def test_a_conversation_with_tools_is_learned_by_any_template() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    turns = [
+        {"role": "user", "content": "1 + 2?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "3"},
+        {"role": "assistant", "content": ANSWERED},
+    ]
+    messages = conversation_of(Document("", metadata={"messages": turns}), 0)
+    for template in TEMPLATES.values():
+        tokenizer: Any = small_tokenizer("byte-level", template)
+        encoded = encode_conversation(tokenizer, messages)
+        counted = tokenizer.decode(
+            [encoded.token_ids[n] for n in encoded.counted], skip_special_tokens=True
+        )
+        assert counted.strip() == ANSWERED
+
+
+def test_an_answer_that_is_nothing_but_reasoning_is_refused() -> None:
+    tokenizer: Any = small_tokenizer("byte-level", CHATML)
+    with pytest.raises(ArgumentError, match="nothing but reasoning"):
+        encode_conversation(tokenizer, [PAIR[0], AIMessage("<think>Well</think>")])
 
 
 @pytest.fixture(scope="module")

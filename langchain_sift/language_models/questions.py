@@ -6,13 +6,11 @@ import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from langchain_sift.comparison.question_fields import ANSWERS, CHOICES, CORRECT
 from langchain_sift.errors import CorpusError
-from langchain_sift.indexing.formats import Location
+from langchain_sift.language_models.question_fields import ANSWERS, CHOICES, CORRECT
 from langchain_sift.report.words import normalized
 from langchain_sift.ttft.texts import well_formed
 
-_BEFORE_RESULT = "\n#### "  # in the answers of GSM8K, which are a solution and its result
 _TRUTH = {True: ("yes", "true"), False: ("no", "false")}
 
 
@@ -27,12 +25,19 @@ class Question:
     answers: tuple[str, ...] = ()
     """Correct answers as texts."""
 
+    @property
+    def reference(self) -> str:
+        """A correct answer, or the correct choice; empty if neither is known."""
+        if self.answers:
+            return self.answers[0]
+        return "" if self.correct is None else self.choices[self.correct]
+
     @classmethod
-    def of(cls, location: Location, fields: Mapping[str, object]) -> Question:
+    def of(cls, location: object, fields: Mapping[str, object]) -> Question:
         """Return the choices and answers in the fields of a row.
 
         Args:
-            location: The location of the row, for messages.
+            location: The location of the row, for messages of errors.
             fields: Choices under "choices", "options" or "endings": a list of texts, a list of
                 objects with "text" and "label", an object with a list of each, or an object with
                 a text under each label. The correct one under "correct" or "answerKey", else
@@ -40,9 +45,8 @@ class Question:
                 default A, B, C..., or its text. What fits several of these is a label of the row's
                 own; else in the first two an index or a letter, in the others a text. Without
                 choices these are the correct answers: a text or a list, SQuAD's object with a list
-                under "text", or TriviaQA's with "value" and "aliases". True is "yes" or "true", of
-                a solution of GSM8K only the result counts, and blank answers are missing. Other
-                names as in `question_fields`.
+                under "text", or TriviaQA's with "value" and "aliases". True is "yes" or "true",
+                and blank answers are missing. Other names as in `question_fields`.
 
         Raises:
             CorpusError: If a field has another form, or the answer is none of the choices.
@@ -116,7 +120,7 @@ class _Choices:
         return next((texts.index(name) for name in _TRUTH[value] if name in texts), None)
 
 
-def _choices(location: Location, fields: Mapping[str, object]) -> _Choices:
+def _choices(location: object, fields: Mapping[str, object]) -> _Choices:
     key = next((key for key in CHOICES if key in fields), "choices")
     value = fields.get(key, [])
     labels: object = None
@@ -136,7 +140,7 @@ def _choices(location: Location, fields: Mapping[str, object]) -> _Choices:
     return _Choices(texts, named, has_labels=True)
 
 
-def _answers(location: Location, fields: Mapping[str, object]) -> tuple[str, Sequence[object]]:
+def _answers(location: object, fields: Mapping[str, object]) -> tuple[str, Sequence[object]]:
     """Return the key of the answers, and those that are not blank."""
     key = next((key for key in ANSWERS if key in fields), "answers")
     value = fields.get(key, [])
@@ -162,7 +166,7 @@ def _is_index_or_letter(value: object) -> bool:
     return name.lstrip("-").isdecimal() or (len(name) == 1 and name in string.ascii_letters)
 
 
-def _no_choice(location: Location, key: str, value: object, texts: Sequence[object]) -> CorpusError:
+def _no_choice(location: object, key: str, value: object, texts: Sequence[object]) -> CorpusError:
     return CorpusError(
         f'{location}: "{key}" must be the index of one of its {len(texts)} choices, from 0, its '
         f"label or its text, got {value!r}"
@@ -174,7 +178,7 @@ def _only(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _scalars(location: Location, key: str, values: object) -> Sequence[object]:
+def _scalars(location: object, key: str, values: object) -> Sequence[object]:
     others = [v for v in values if not _is_scalar(v)] if isinstance(values, list) else [values]
     if not isinstance(values, list) or others:
         raise CorpusError(
@@ -194,8 +198,7 @@ def _as_texts(value: object) -> tuple[str, ...]:
         return _TRUTH[value]
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = well_formed(str(value))
-    return (text.rpartition(_BEFORE_RESULT)[2].strip() if _BEFORE_RESULT in text else text,)
+    return (well_formed(str(value)),)
 
 
 def _is_scalar(value: object) -> bool:

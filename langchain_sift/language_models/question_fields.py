@@ -21,6 +21,7 @@ ANSWERS = (
     "answers_spans",
     "completion",
     "output",
+    "response",
 )
 QUESTIONS = (
     "question",
@@ -48,8 +49,9 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of a question under the names that `Question.of` reads.
 
     Names are compared without case, and a space in them is "_". Fields that are null or NaN are
-    missing. Lists and objects that an export to CSV wrote as text are lists and objects again.
-    These forms of choices become "choices" and "correct":
+    missing. A name with a dot, as a store has it, is a field of an object. Lists and objects that
+    an export to CSV wrote as text are lists and objects again. These forms of choices become
+    "choices" and "correct":
 
         choice1, choice2 ... (also option, ending, sol)     WinoGrande, PIQA, SWAG
         opa, opb, opc, opd                                  MedMCQA
@@ -57,6 +59,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
         best_answer, correct_answers, incorrect_answers     TruthfulQA
         mc1_targets, target_scores                          TruthfulQA, BIG-bench
     """
+    row = _nested(row)
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
     fields = {key: _read(key, value) for key, value in given.items()}
     if isinstance(asked := fields.get("question"), Mapping):
@@ -81,6 +84,20 @@ def field_name(key: str) -> str:
     """Return the name of a field, without case and spaces."""
     folded = key.strip().casefold().replace(" ", "_")
     return _KNOWN.get(folded, folded)
+
+
+def _nested(row: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a row in which "answers.text" is the field "text" of the object "answers"."""
+    fields: dict[str, object] = {}
+    for key, value in row.items():
+        outer, dot, inner = key.partition(".")
+        if dot and field_name(outer) in (*_LISTS, *ANSWERS):
+            held = fields.setdefault(outer, {})
+            if isinstance(held, dict):
+                held[inner] = value
+        else:
+            fields[key] = value
+    return fields
 
 
 def _is_missing(value: object) -> bool:
@@ -142,13 +159,13 @@ def _read(key: str, value: object) -> object:
     text = value.strip() if isinstance(value, str) else ""
     if key not in (*_LISTS, *ANSWERS) or (text[:1], text[-1:]) not in {("[", "]"), ("{", "}")}:
         return value
-    found = _literal(text)
+    found = literal(text)
     holds_texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
     is_read = isinstance(found, Mapping) or holds_texts or (key in _LISTS and found is not None)
     return found if is_read else value
 
 
-def _literal(text: str) -> object:
+def literal(text: str) -> object:
     """Return the value of a text that is JSON, or as Python or NumPy writes it; None if none."""
     try:
         value: object = json.loads(text)
