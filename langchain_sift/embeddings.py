@@ -135,7 +135,8 @@ class HiddenStateEmbeddings(Embeddings):
         check_texts("texts", texts)
         if len(texts) < 2:
             raise ArgumentError(
-                f"texts must be at least two, so that they differ from their mean, got {len(texts)}"
+                "texts must be at least two, so that they differ from their mean, got "
+                f"{len(texts)}: add others, or use other embeddings, such as a sentence-transformer"
             )
         states = self._states(texts)
         self.mean = states.mean(axis=0)

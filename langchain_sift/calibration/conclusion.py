@@ -207,16 +207,19 @@ def _notes(
     notes = []
     prompts, percent = len(percents), float(percents.mean())
     tried = [setting.learning_rate for setting in rates.settings]
-    for name, value, values in (
-        ("learning rate", best.learning_rate, tried),
-        ("λ'", best.noise_variance, noise_variances),
+    for name, value, values, argument in (
+        ("learning rate", best.learning_rate, tried, "learning_rates"),
+        ("λ'", best.noise_variance, noise_variances, "noise_variances"),
     ):
         for end, extreme, more in (
             (values[0], "smallest", "smaller"),
             (values[-1], "largest", "larger"),
         ):
             if len(values) > 1 and value == end:
-                notes.append(f"the best {name} is the {extreme} tried, {value:g}: try {more} ones")
+                notes.append(
+                    f"the best {name} is the {extreme} tried, {value:g}: {more} ones may be better "
+                    f"({argument}= of calibrate in Python)"
+                )
     if prompts < FEWEST_PROMPTS:
         notes.append(f"measured on few prompts ({prompts}): the settings may be chosen by chance")
     if percent >= 100:

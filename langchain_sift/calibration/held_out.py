@@ -157,7 +157,10 @@ def hold_out_questions(
         if not found.documents:
             raise CorpusError("the store has no documents to train on: index some first")
         text = f"{question.text} {question.answers[0]}"
-        tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
+        try:
+            tokens = ScoredText.of(task, language_model.tokenizer, language_model.context_length)
+        except ArgumentError as error:
+            raise ArgumentError(f"question {question.id}: {error}: leave it out") from error
         held_out.append(found.as_held_out(text, tokens, kernel or Kernel()))
         on_prompt(len(held_out))
     return held_out

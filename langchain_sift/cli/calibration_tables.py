@@ -19,7 +19,7 @@ _HEADINGS = {
     "target_modules": "layers",
     "lora_rank": "rank",
 }
-_BAR = 24  # length of the bar of 100 %, in characters
+_BAR, _LONGEST = 16, 24  # lengths of the bar of 100 %, and of any, in characters
 
 
 def print_calibration(result: Calibration) -> None:
@@ -42,12 +42,14 @@ def print_calibration(result: Calibration) -> None:
         console.print(table)
     tuned = result.settings.fine_tuning
     if tuned is not None:
+        # Within minutes, more is compared than the grid of learning rates and λ'.
+        grid = "" if result.others else f", of {result.grid_steps} for all combinations"
         console.print(
             f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
             f"{tuned.learning_rate:g}, k = {tuned.selection.k}, objective = {tuned.objective}, "
             f"steps per document = {tuned.steps_per_document}, layers = {tuned.target_modules}, "
             f"rank = {tuned.lora_rank}, mode = {tuned.mode or 'not compared'}; {result.steps} "
-            f"gradient steps, of {result.grid_steps} for all combinations",
+            f"gradient steps{grid}",
             highlight=False,
         )
     _print_notes(console, result.notes)
@@ -130,7 +132,7 @@ def _add(table: Table, name: str, measured: Estimate | None, *more: str) -> None
     if measured is None:
         table.add_row(name, *more, "not tried", "", "")
         return
-    length = max(1, min(2 * _BAR, round(_BAR * measured.percent_of_base / 100)))
+    length = max(1, min(_LONGEST, round(_BAR * measured.percent_of_base / 100)))
     percent = f"{measured.percent_of_base:.1f}"
     if measured.prompts > 1:
         percent += f" ± {measured.standard_error:.1f}"

@@ -319,7 +319,8 @@ class TestTimeFineTuning(BaseModel):
             ArgumentError: If an argument is unknown or its value is not allowed.
             EngineOverloaded: If the engine is at capacity.
             RequestTimeout: If the time is up.
-            TrainingError: If training failed, or there was no document to train on.
+            TrainingError: If training failed, there was no document to train on, or the documents
+                gain less than `min_gain`.
         """
         query, settings = self._learning_settings(documents, call)
         adapter = learn(self.engine, query, settings, self.adapter)

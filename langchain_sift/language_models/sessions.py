@@ -16,6 +16,7 @@ from langchain_sift.errors import ArgumentError, NothingToLearn, RequestTimeout
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_material
+from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
 
@@ -32,7 +33,8 @@ def learn(
 
     Raises:
         RequestTimeout: If the time is up.
-        TrainingError: If training failed, or there was no document to train on.
+        TrainingError: If training failed, there was no document to train on, or the documents gain
+            less than `min_gain`.
     """
     began = time.perf_counter()
     documents: Sequence[Document] = settings.documents or ()
@@ -101,6 +103,9 @@ def _request(
     start: TrainedAdapter | None,
 ) -> Request:
     checked = check_documents(documents, "the retriever's result")
+    min_gain = settings.finetune.min_gain
+    if min_gain and checked and (reason := too_little_to_gain(checked, min_gain)):
+        raise NothingToLearn(reason)
     material = training_material(
         checked, settings.finetune, engine.language_model, settings.template
     )

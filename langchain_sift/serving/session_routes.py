@@ -49,6 +49,8 @@ class LearningRequest(Strict):
     def _check(self) -> Self:
         if (self.query is None) == (self.documents is None):
             raise ValueError("give either query or documents")
+        if self.query is not None and not self.query.strip():
+            raise ValueError("the query is empty: name what the documents are for")
         return self
 
 

@@ -228,6 +228,7 @@ def test_a_single_value_needs_no_choice(
     assert len(calibration.learning_rates) == len(rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "trials"), [({"minutes": 60}, 6), ({"share": 1.0}, 2)])
 def test_an_interrupt_keeps_the_settings_chosen_until_then(
     limit: dict[str, float],
@@ -460,6 +461,10 @@ def test_a_store_or_an_argument_that_cannot_be_calibrated_is_named(
         ({"questions": [Prompt("q", "When?")]}, "none of the 1 questions has an answer"),
         ({"questions": [Prompt("q", "When?", answers=(" ",))]}, "none of the 1 questions"),
         ({"questions": ["When?"]}, "none of the 1 questions"),
+        (
+            {"questions": [Prompt("q7", "When? " * 500, answers=("May",))]},
+            "question q7: the question is too long.*: leave it out",
+        ),
         ({"learning_rates": ()}, "learning_rates must be"),
         ({"noise_variances": (-1.0,)}, "noise_variances must be"),
     ):

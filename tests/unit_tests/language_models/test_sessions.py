@@ -15,6 +15,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, RequestTimeout, TrainingError
+from langchain_sift.retrieval.scores import ScoredMetadata
 from langchain_sift.ttft import TrainedAdapter
 
 FINETUNE = FineTuneConfig(lora_rank=4, lora_alpha=4.0, learning_rate=3e-2)
@@ -182,6 +183,11 @@ def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Do
             model.learn(nothing, retriever=RunnableLambda(lambda _: documents))
     with pytest.raises(TrainingError, match="no document to train on"):
         model.learn(documents).learn([Document("")])
+    known = [Document("The river is cold.")]
+    known[0].metadata = ScoredMetadata({}, "gain", 0.1)
+    with pytest.raises(TrainingError, match=r"gain, 0\.1, is below 0\.2"):
+        model.learn(known, min_gain=0.2)
+    assert model.learn(known, min_gain=0.1).adapter is not None
     with pytest.raises(ArgumentError, match="a query needs a retriever"):
         model.learn("bread")
     with pytest.raises(ArgumentError, match="the query is empty"):

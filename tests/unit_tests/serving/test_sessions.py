@@ -326,7 +326,14 @@ async def test_options_without_effect_are_refused(client, options, word):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"query": "a", "documents": ["b"]}, {"documents": []}, {"query": "a", "x": 1}]
+    "body",
+    [
+        {},
+        {"query": "a", "documents": ["b"]},
+        {"documents": []},
+        {"query": "a", "x": 1},
+        {"query": " "},
+    ],
 )
 async def test_bad_learning_is_refused(client, body):
     assert (await client.post(ROUTE, json=body)).status_code == 400
