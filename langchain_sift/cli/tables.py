@@ -29,8 +29,11 @@ _SHOWN_QUESTIONS = 3  # the page shows all
 _SHOWN_CHARACTERS = 240  # of an answer
 _MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: ""}
 _WIDEST = 6  # characters of a heading on one line
-# A terminal of 80 characters beside the name of the method, and the width of its columns.
-_ROOM, _GAP_WIDTH, _NUMBER_WIDTH = 63, 3, 5
+_METHOD_WIDTH, _GAP_WIDTH = 15, 3
+_NARROW = 80  # characters of a terminal; a narrower one cuts
+_BITS = "bits/byte"
+
+Cell = Callable[["MethodSummary"], str]
 
 
 def print_report(report: Report, failed: Sequence[str] = ()) -> None:
@@ -47,7 +50,7 @@ def print_report(report: Report, failed: Sequence[str] = ()) -> None:
         _print_answers(console, answered)
     for protocol in report.protocols:
         for group in (None, *(report.groups if len(report.groups) > 1 else ())):
-            console.print(_table(report, protocol, group))
+            console.print(_table(report, protocol, group, max(_NARROW, console.width)))
         console.print(
             f"{protocol}: {report.findings[protocol].verdict}", markup=False, highlight=False
         )
@@ -88,19 +91,23 @@ def _print_failures(console: Console, report: Report) -> None:
         console.print(f"  {count} x {reason}", markup=False, highlight=False)
 
 
-def _table(report: Report, protocol: str, group: str | None) -> Table:
+def _table(report: Report, protocol: str, group: str | None, width: int) -> Table:
     count = report.prompts(protocol, group)
     most = f", k = {max(report.ks)}" if report.ks else ""
+    summaries = report.summary(protocol, group)
+    wanted = _columns(list(summaries.values()))
+    columns = _fitting(wanted, list(summaries.values()), width - _METHOD_WIDTH - 2)
+    left_out = [heading.replace("\n", " ") for heading in wanted if heading not in columns]
     table = Table(
         title=f"{protocol}, {group or 'all prompts'} ({count}){most}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        caption=f"the report has more: {', '.join(left_out)}" if left_out else None,
+        caption_justify="left",
     )
     # In a narrow terminal the name of a method is wrapped, and no number is.
-    table.add_column("method", overflow="fold", min_width=15)
-    summaries = report.summary(protocol, group)
-    columns = _columns(list(summaries.values()))
+    table.add_column("method", overflow="fold", min_width=_METHOD_WIDTH)
     for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for method, summary in summaries.items():
@@ -108,19 +115,17 @@ def _table(report: Report, protocol: str, group: str | None) -> Table:
     return table
 
 
-def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Callable[[MethodSummary], str]]:
+def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Cell]:
     """Return the cell of a method by the heading of each column."""
     names = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
-    columns: dict[str, Callable[[MethodSummary], str]] = {
-        _heading(name): partial(_score, name) for name in names
-    }
+    columns: dict[str, Cell] = {_heading(name): partial(_score, name) for name in names}
+    if names and all(name in RETRIEVAL_METRICS for name in names):
+        return columns | _of_documents(summaries)
     if any(math.isfinite(summary.bits_per_byte) for summary in summaries):
-        columns["bits/byte"] = lambda summary: _number(summary.bits_per_byte, 3)
+        columns[_BITS] = lambda summary: _number(summary.bits_per_byte, 3)
         columns["% of base"] = lambda summary: (
             f"{_number(summary.percent_of_base, 1)} ± {_number(summary.standard_error, 1)}"
         )
-    if names and all(name in RETRIEVAL_METRICS for name in names):
-        return _fitting(columns, _of_documents(summaries))
     columns["seconds"] = lambda summary: _number(summary.seconds, 2)
     if not names:  # scores and documents do not both fit into a terminal
         columns["documents\n(distinct)"] = lambda summary: (
@@ -131,9 +136,9 @@ def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Callable[[MethodSu
 
 def _of_documents(
     summaries: Sequence[MethodSummary],
-) -> dict[str, Callable[[MethodSummary], str]]:
+) -> dict[str, Cell]:
     """Return the columns of retrieved documents, the most important first."""
-    columns: dict[str, Callable[[MethodSummary], str]] = {}
+    columns: dict[str, Cell] = {}
     if len({round(summary.documents_used, 1) for summary in summaries}) > 1:
         # A retriever of LangChain returns 4 documents unless it is told another number.
         columns["docu-\nments"] = lambda summary: _number(summary.documents_used, 1)
@@ -145,16 +150,20 @@ def _of_documents(
 
 
 def _fitting(
-    first: dict[str, Callable[[MethodSummary], str]],
-    others: dict[str, Callable[[MethodSummary], str]],
-) -> dict[str, Callable[[MethodSummary], str]]:
-    """Return the first columns, and as many of the others as fit into a narrow terminal."""
-    columns = dict(first)
-    for heading, cell in others.items():
-        width = sum(max(_NUMBER_WIDTH, *map(len, text.split("\n"))) for text in (*columns, heading))
-        if width + _GAP_WIDTH * (len(columns) + 1) <= _ROOM:
-            columns[heading] = cell
-    return columns
+    columns: dict[str, Cell], summaries: Sequence[MethodSummary], room: int
+) -> dict[str, Cell]:
+    """Return the columns that fit into a number of characters, the first and most important first.
+
+    Bits per byte come last: another column has them in per cent.
+    """
+    kept = set()
+    for heading in sorted(columns, key=lambda heading: heading == _BITS):
+        texts = (*heading.split("\n"), *map(columns[heading], summaries))
+        width = max(map(len, texts)) + _GAP_WIDTH
+        if width <= room:
+            room -= width
+            kept.add(heading)
+    return {heading: cell for heading, cell in columns.items() if heading in kept}
 
 
 def _heading(metric: str) -> str:

@@ -69,9 +69,11 @@ def import_object(path: str) -> Any:
     """Return the object at module:NAME; modules in the current folder are found as well.
 
     Raises:
-        ArgumentError: If the module cannot be imported or has no such name.
+        ArgumentError: If no object is named, or the module cannot be imported or has no such name.
     """
     module, _, attribute = path.partition(":")
+    if not module or not attribute:
+        raise ArgumentError(f"{path!r} names no object: write module:NAME")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:

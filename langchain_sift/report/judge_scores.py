@@ -28,12 +28,12 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
             (row.scores["exact_match"] == 1, row.scores[CORRECT] == 1) for row in graded
         )
         exact = cells[True, True] + cells[True, False]
+        rejected = cells[True, False]
         agreed = cells[True, True] + cells[False, False]
         notes.append(
             f"The judge {judge} agrees with exact match on {agreed} of {len(graded)} answers: it "
             f"accepts {cells[True, True]} of the {exact} that match exactly, and "
-            f"{cells[False, True]} of the {len(graded) - exact} others. A judge that rejects exact "
-            "matches cannot be trusted."
+            f"{cells[False, True]} of the {len(graded) - exact} others.{_warning(exact, rejected)}"
         )
     failures = Counter(row.judge_failure for row in rows if row.judge_failure)
     if failures:
@@ -44,3 +44,10 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
             f"this reason: {reason}"
         )
     return notes
+
+
+def _warning(exact: int, rejected: int) -> str:
+    """Return what the answers that match exactly say about the judge; "" if it accepts them."""
+    if not exact:
+        return " No answer matches exactly, so nothing shows that it can be trusted."
+    return " A judge that rejects exact matches cannot be trusted." if rejected else ""

@@ -60,6 +60,28 @@ def test_scores_of_documents_fit_into_a_terminal(
     assert any(line.startswith("note: 2 of 9 relevant") for line in table)
 
 
+@pytest.mark.parametrize("width", [80, 200])
+def test_scores_of_answers_fit_into_a_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["judged_correct", "exact_match", "f1", "contains", "accuracy", "accuracy_norm"]
+    scores = {name: n / 10 for n, name in enumerate([*names, "judged_faithful"])}
+    rows = [
+        Row("qa", f"p{n}", "all", m, scores=scores, bits=9.5, bytes=4, seconds_answering=1.25)
+        for m in ("base", "rag:sift")
+        for n in range(3)
+    ]
+    lines = shown(Report(tuple(rows)), capsys)
+    table = [line for line in lines if not line.startswith("{")]
+    assert max(map(len, table)) <= width
+    for method in ("base", "rag:sift"):
+        (cells,) = [line.split() for line in table if line.startswith(f" {method} ")]
+        assert cells[1:6] == ["0.000", "0.100", "0.200", "0.300", "0.400"]
+        assert ("1.25" in cells) is ("2.375" in cells) is (width == 200)
+    assert any("the report has more: " in line for line in table) is (width == 80)
+
+
 def test_sources_are_shown_if_documents_name_them(capsys: pytest.CaptureFixture[str]) -> None:
     counts = {"nearest": 10, "sift": 10}
     assert any("sources" in line for line in shown(report(SCORES, counts, 3), capsys)[:6])

@@ -213,6 +213,10 @@ def test_agreement_with_exact_match_is_counted() -> None:
         == "The judge rule gave no grade to 1 answer, once for this reason: TimeoutError: too slow"
     )
     assert judge_notes([], "rule") == []
+    trusted, unknown = judge_notes(rows[:3], "rule"), judge_notes(rows[4:], "rule")
+    assert agreement.endswith("A judge that rejects exact matches cannot be trusted.")
+    assert trusted[0].endswith("0 of the 0 others.")
+    assert unknown[0].endswith("so nothing shows that it can be trusted.")
 
 
 @pytest.mark.slow
