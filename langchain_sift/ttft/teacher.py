@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from langchain_sift.config import FineTuneConfig, GenerationConfig, ReasoningMarkers
 from langchain_sift.ttft.answering.rows import Continuation
 from langchain_sift.ttft.generation import generate, split_to_fit
-from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
+from langchain_sift.ttft.model.reasoning_markers import before_content, markers_after
 from langchain_sift.ttft.model.tokens import TokenizedDocument, plain_tokens, tokens_after
 from langchain_sift.ttft.model.turn_ends import end_of_answer, turn_ends
 from langchain_sift.ttft.reasoning import ReasoningText
@@ -35,6 +35,9 @@ _SHARE_OF_SECONDS = 0.5  # of `max_train_seconds`; the steps have the rest
 @dataclass(slots=True)
 class _Text:
     """A text that the teacher writes."""
+
+    before: Sequence[int]
+    """The tokens between the prompt and the text: they leave reasoning empty."""
 
     reasoning: ReasoningMarkers | None
     pieces: list[str] = field(default_factory=list)
@@ -149,8 +152,8 @@ class Teacher:
         end = end_of_answer(self._tokenizer)
         written = self._write(prompts, ANSWER_TOKENS, should_stop)
         for number, prompt, text in zip(writing, prompts, written, strict=True):
-            whole = after_reasoning(text.reasoning, self._tokenizer, prompt)
-            before, content = whole[len(prompt) :], "".join(text.pieces).rstrip()
+            before, content = [*text.before], "".join(text.pieces).rstrip()
+            whole = [*prompt, *before]
             token_ids = tokens_after(self._tokenizer, whole, content) if content else []
             if text.ended and token_ids and end is not None:
                 # It is not read, and stands for the end that the teacher expects there.
@@ -162,19 +165,30 @@ class Teacher:
     def _write(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, should_stop: Callable[[], bool]
     ) -> list[_Text]:
-        """Return the text that the teacher writes after each prompt, greedily."""
+        """Return the text that the teacher writes after each prompt, greedily.
+
+        It does not reason: its texts are too short for reasoning and an answer.
+        """
         tokenizer = self._tokenizer
         has_template = bool(tokenizer.chat_template)
         stop = turn_ends(tokenizer).strings if has_template else ("\n",)
-        texts = [_Text(markers_after(tokenizer, p) if has_template else None) for p in prompts]
+        whole = [before_content(tokenizer, prompt) for prompt in prompts]
+        texts = [
+            _Text(before[len(prompt) :], markers_after(tokenizer, before) if has_template else None)
+            for prompt, before in zip(prompts, whole, strict=True)
+        ]
         continuations = [
             Continuation(
                 prompt,
-                GenerationConfig(max_tokens=max_tokens, stop=stop, reasoning=text.reasoning),
+                GenerationConfig(
+                    max_tokens=max(1, max_tokens - len(text.before)),
+                    stop=stop,
+                    reasoning=text.reasoning,
+                ),
                 on_text=functools.partial(_add, text, should_stop),
                 on_end=functools.partial(_end, text),
             )
-            for prompt, text in zip(prompts, texts, strict=True)
+            for prompt, text in zip(whole, texts, strict=True)
         ]
         for start in range(0, len(continuations), AT_ONCE):
             some = continuations[start : start + AT_ONCE]

@@ -74,6 +74,30 @@ def after_reasoning(
     return [*prompt, *closing["input_ids"]]
 
 
+def before_content(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int]) -> list[int]:
+    """Return a prompt that content follows at once: reasoning is closed, and left empty.
+
+    Templates of models that may reason or not, such as Qwen 3, write empty reasoning so.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompt: Token ids of a prompt by its chat template. Without one, it stays as it is.
+    """
+    template = str(tokenizer.chat_template or "")
+    if not template:
+        return list(prompt)
+    markers = markers_after(tokenizer, prompt)
+    if markers.begun:
+        return after_reasoning(markers, tokenizer, prompt)
+    tail = str(tokenizer.decode([*prompt[-_TAIL:]], clean_up_tokenization_spaces=False))
+    is_closed = tail.rstrip().endswith(markers.closing)
+    if is_closed or markers.opening not in template or not may_reason(tokenizer, markers):
+        return list(prompt)
+    empty = f"{markers.opening}\n\n{markers.closing}\n\n"
+    encoded: Any = tokenizer(empty, add_special_tokens=False, verbose=False)
+    return [*prompt, *encoded["input_ids"]]
+
+
 def may_reason(tokenizer: PreTrainedTokenizerBase, markers: ReasoningMarkers | None) -> bool:
     """Return True if the answer may begin with reasoning: the prompt or a token can open it.
 

@@ -14,7 +14,7 @@ import torch
 from langchain_core.documents import Document
 from transformers import LlamaForCausalLM
 from unit_tests.small_tokenizers import small_tokenizer
-from unit_tests.templates import CHATML
+from unit_tests.templates import CHATML, THINKING
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, RequestCancelled
@@ -22,6 +22,7 @@ from langchain_sift.language_models.teaching import DocumentTeaching
 from langchain_sift.ttft import AdapterCache, Request, Ticket
 from langchain_sift.ttft import teacher as teacher_module
 from langchain_sift.ttft.memory.budget import load_of
+from langchain_sift.ttft.model.reasoning_markers import before_content
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.lessons import ANSWER_TOKENS, Lesson
 from langchain_sift.ttft.training.tasks import BUDGET_SPENT, plan
@@ -301,6 +302,33 @@ def test_a_model_without_a_template_learns_from_questions_in_plain_text(texts: l
     documents = [Document(texts[0])]
     (generation,) = llm.generate([PROMPT], documents=documents).generations[0]
     assert (generation.generation_info or {})["ttft"]["steps"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3", "r1"])
+def test_a_model_that_reasons_teaches_without_reasoning(name: str) -> None:
+    chat = ChatTestTimeFineTuned(
+        **made(512, THINKING[name]), finetune=FINETUNE, max_tokens=4, temperature=0.0
+    )
+    record = chat.invoke(PROMPT, documents=[Document("Rice grows in wet fields.")])
+    # The document, the answer to a question about it, and eight times the answer to the prompt.
+    assert record.response_metadata["ttft"]["steps"] == 10
+
+
+def test_empty_reasoning_is_that_of_the_template() -> None:
+    tokenizer: Any = small_tokenizer("byte-level", THINKING["qwen3"])
+    turns = [{"role": "user", "content": PROMPT}]
+    open_, closed = (
+        list(
+            tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, return_dict=False, enable_thinking=reasons
+            )
+        )
+        for reasons in (True, False)
+    )
+    assert before_content(tokenizer, open_) == before_content(tokenizer, closed) == closed
+    tokenizer = small_tokenizer("byte-level", CHATML)  # it knows the markers, and never writes them
+    assert before_content(tokenizer, open_) == open_
 
 
 def test_what_cannot_be_taught_is_refused(
