@@ -21,9 +21,9 @@ PromptsOption = Annotated[
     typer.Option(
         metavar="PATH",
         help="Texts or questions that are not in the store: a .jsonl, .jsonl.gz, .txt or .md "
-        "file, or a folder of such files; also a folder in the format of BEIR, a .json or .csv "
-        "file of questions, as those of SQuAD, MMLU and ARC, or a .tsv file of ids and questions. "
-        "With --protocol qa, each line of a text file is a question.",
+        "file, or a folder of such files; also a folder in the format of BEIR, a .json, .csv "
+        "or .parquet file of questions, as those of SQuAD, MMLU and ARC, or a .tsv file of ids "
+        "and questions. With --protocol qa, each line of a text file is a question.",
     ),
 ]
 QrelsOption = Annotated[

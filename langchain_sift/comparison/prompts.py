@@ -15,6 +15,7 @@ from langchain_sift.comparison.question_files import (
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
+    rows_of_parquet,
 )
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
@@ -28,7 +29,8 @@ from langchain_sift.ttft.texts import well_formed
 
 _TEXTS = (".txt", ".md")
 _TABLE = ".tsv"
-_QUESTIONS = (".json", ".csv")
+_PARQUET = ".parquet"
+_QUESTIONS = (".json", ".csv", _PARQUET)
 _BEFORE_RESULT = "\n#### "
 _GROUPS = ("group", "domain", "subject", "category")
 
@@ -110,9 +112,10 @@ def read_prompts(
             in one of the forms of `Question.of`; a "group", "domain", "subject" or "category"; a
             "source"; and its "relevant" documents, as in `Prompt`. Fields that are null count as
             missing. Also the `.json` files of SQuAD, or with a list or lines of such objects; the
-            `.csv` files of MMLU, or with the names of the fields in the first row; a folder of
-            such files; a `.tsv` file with an id, a tab and a question on each line, or with names;
-            or a folder in the format of BEIR.
+            `.csv` files of MMLU, or with the names of the fields in the first row; the `.parquet`
+            files of the Hugging Face hub (the extra `files`); a folder of such files; a `.tsv`
+            file with an id, a tab and a question on each line, or with names; or a folder in the
+            format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
@@ -122,6 +125,7 @@ def read_prompts(
     Raises:
         CorpusError: If a file cannot be read, a field has another type, there are no prompts, or
             two have the same id; the message names file and line.
+        MissingExtraError: If a Parquet file cannot be read without pyarrow.
     """
     folder = BeirFolder.find(path)
     if folder is not None:
@@ -150,8 +154,8 @@ def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     if name.endswith(JSON_LINES):
         return [_prompt(location, row) for location, row in rows_of_lines(file)]
     if name.endswith(_QUESTIONS):
-        rows = rows_of_json(file) if name.endswith(".json") else rows_of_csv(file)
-        return [_prompt(location, row) for location, row in rows]
+        read = {".json": rows_of_json, ".csv": rows_of_csv, _PARQUET: rows_of_parquet}
+        return [_prompt(location, row) for location, row in read[file.path.suffix.lower()](file)]
     if name.endswith(_TABLE):
         return _table_prompts(file)
     if lines:

@@ -1,4 +1,4 @@
-"""Read the questions of a JSON or CSV file, as common datasets are distributed."""
+"""Read the questions of a JSON, CSV or Parquet file, as common datasets are distributed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from itertools import takewhile
 from string import ascii_uppercase
 from typing import Any
 
-from langchain_sift.errors import CorpusError
+from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Location, csv_rows, read_lines, read_objects
 from langchain_sift.language_models.question_fields import QUESTIONS, field_name
@@ -68,6 +68,25 @@ def rows_of_lines(file: SourceFile) -> Iterator[Row]:
         for place, row in enumerate(_of_article(file, {"paragraphs": [entry]}), start=1):
             location = Location(file.name, "line", number)
             yield location, {"id": row.get("qid", f"{location.id}:{place}"), **row}
+
+
+def rows_of_parquet(file: SourceFile) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, as the Hugging Face hub distributes datasets.
+
+    Raises:
+        CorpusError: If the file cannot be read.
+        MissingExtraError: If pyarrow is not installed.
+    """
+    require("files", "pyarrow")
+    from pyarrow import ArrowException  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
+    from pyarrow.parquet import read_table  # type: ignore[import-untyped] # noqa: PLC0415
+
+    try:
+        rows = read_table(file.path).to_pylist()
+    except (OSError, ArrowException) as error:
+        raise CorpusError(f"{file.path}: not a Parquet file that can be read: {error}") from error
+    for number, row in enumerate(rows, start=1):
+        yield Location(file.name, "row", number), row
 
 
 def _is_object(line: str) -> bool:

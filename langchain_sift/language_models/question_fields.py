@@ -62,10 +62,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     row = _nested(row)
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
     fields = {key: _read(key, value) for key, value in given.items()}
-    if isinstance(asked := fields.get("question"), Mapping):
-        # ARC as its makers distribute it, and Natural Questions
-        inner = {"choices": asked["choices"]} if "choices" in asked else {}
-        fields |= {**inner, "question": asked.get("stem", asked.get("text"))}
+    fields |= _of_objects(fields)
     if fields.get("instruction") and isinstance(fields.get("input"), str):
         fields["instruction"] = f"{fields['instruction']}\n\n{fields['input']}".strip()
     if any(isinstance(given.get(key), str) and key in fields for key in CHOICES):
@@ -102,6 +99,20 @@ def _nested(row: Mapping[str, object]) -> Mapping[str, object]:
 
 def _is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _of_objects(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the question of ARC's makers or of Natural Questions, which is an object."""
+    found: dict[str, object] = {}
+    if isinstance(asked := fields.get("question"), Mapping):
+        found["question"] = asked.get("stem", asked.get("text"))
+        if "choices" in asked:
+            found["choices"] = asked["choices"]
+    if isinstance(annotations := fields.get("annotations"), Mapping):
+        short = annotations.get("short_answers", [])
+        texts = [text for one in short if isinstance(one, Mapping) for text in one.get("text", [])]
+        found["answers"] = texts
+    return found
 
 
 def _scored(fields: Mapping[str, object]) -> dict[str, object]:

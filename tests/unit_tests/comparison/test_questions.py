@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from pyarrow import Table
+from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompts import Prompt, read_prompts
 from langchain_sift.errors import CorpusError
@@ -133,6 +135,12 @@ def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
         ({"answer": "48 / 2 = <<48/2=24>>24\n#### 1,024"}, ("1,024",), (), None),  # GSM8K
         ({"answer": {"value": "I", "aliases": ["me", "I"]}}, ("I", "me"), (), None),  # TriviaQA
         ({"answers_spans": {"spans": ["a", "b"], "types": ["span"]}}, ("a", "b"), (), None),  # DROP
+        (  # Natural Questions
+            {"annotations": {"id": ["1", "2"], "short_answers": [{"text": ["a"]}, {"text": []}]}},
+            ("a",),
+            (),
+            None,
+        ),
         ({"possible_answers": '["a", "b"]'}, ("a", "b"), (), None),  # PopQA
         ({"answer": "[1, 2]"}, ("[1, 2]",), (), None),
         ({"answers": ["", "a"]}, ("a",), (), None),
@@ -320,3 +328,20 @@ def test_a_file_in_another_form_is_rejected(
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(CorpusError, match=message):
         read_prompts(tmp_path / name)
+
+
+def test_parquet_of_the_hub(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Which?", "choices": ["x", "y"], "answer": 1, "subject": "law"},
+        {"question": "Who?", "choices": None, "answer": None, "subject": None},
+    ]
+    file = tmp_path / "test-00000-of-00001.parquet"
+    write_table(Table.from_pylist(rows), file)
+    expected = [
+        Prompt(f"{file.name}:1", "Which?", "law", choices=("x", "y"), correct=1),
+        Prompt(f"{file.name}:2", "Who?"),
+    ]
+    assert read_prompts(file) == read_prompts(tmp_path) == expected
+    file.write_bytes(b"PAR1")
+    with pytest.raises(CorpusError, match="not a Parquet file that can be read"):
+        read_prompts(file)
