@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict, cast
 
 from langchain_core.documents import Document
@@ -63,7 +62,8 @@ def create_ttft_chain(
             fine-tunes the model on the documents before it answers. "both" does both, with each
             document once in the prompt. A fine-tuned model's prompt has as many documents as its
             context has room for, the most informative first. "auto" chooses one of these for each
-            question by `choose_mode`; "mode" of the result is the choice and its reason.
+            question by `choose_mode`; "mode" of the result is the choice and its reason. The
+            choice depends on the documents for fine-tuning, and RAG retrieves its own.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
         modes: What each mode gained and took on held-out prompts, for the mode "auto":
@@ -106,9 +106,8 @@ def create_ttft_chain(
 
         return choose_mode_for(question["context"], fitting, modes)
 
-    chain = retrieval_chain(
-        _retriever_for(llm, retriever, mode), answer, {"mode": choose} if mode == AUTO else {}
-    )
+    settled = _with_mode(choose, retriever) if mode == AUTO else None
+    chain = retrieval_chain(_retriever_for(llm, retriever, mode), answer, settled)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
@@ -174,21 +173,40 @@ class RetrievedQuestion(TypedDict):
 def retrieval_chain(
     retriever: Runnable[str, list[Document]],
     answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
-    between: Mapping[str, Callable[[RetrievedQuestion], object]] = MappingProxyType({}),
+    settled: Runnable[Any, Any] | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain that adds "context" and "answer" to a question.
 
     Args:
         retriever: Returns the documents for the question.
         answer: Returns the steps that answer the question.
-        between: Returns further values that are added to the question with its documents.
+        settled: Changes the question with its documents before the answer. None means nothing.
     """
     steps: Any = RunnableLambda(answer)
-    context = itemgetter("input") | retriever
-    chain: Any = RunnablePassthrough.assign(context=context)
-    if between:
-        chain = chain.assign(**between)
+    chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever)
+    if settled is not None:
+        chain |= settled
     return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=steps))
+
+
+def _with_mode(
+    choose: Callable[[RetrievedQuestion], ModeChoice], shown: Runnable[str, list[Document]]
+) -> Runnable[Any, Any]:
+    """Return the steps that choose the mode "auto"'s mode by the documents for fine-tuning.
+
+    Args:
+        choose: Returns the mode.
+        shown: Returns the documents for RAG, which take the place of the others.
+    """
+
+    def with_documents(question: RetrievedQuestion) -> object:
+        """Return the question with the documents of its mode."""
+        if question["mode"].mode != "rag":
+            return question
+        return RunnablePassthrough.assign(context=itemgetter("input") | shown)
+
+    chosen: Any = RunnablePassthrough.assign(mode=choose)  # type: ignore[arg-type]
+    return cast("Runnable[Any, Any]", chosen | RunnableLambda(with_documents))
 
 
 def question_prompt(

@@ -52,7 +52,8 @@ def choose_mode(
         return ModeChoice("ttft", "no document fits into the prompt")
     if fitting < documents:
         return ModeChoice("both", f"{fitting} of {documents} documents fit into the prompt")
-    return ModeChoice("rag", f"all {documents} documents fit into the prompt")
+    all_of_them = "the document fits" if documents == 1 else f"all {documents} documents fit"
+    return ModeChoice("rag", f"{all_of_them} into the prompt")
 
 
 def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoice:

@@ -66,6 +66,9 @@ class Measurement:
     choice: MethodChoice | None = None
     """The chosen documents. None for the base model."""
 
+    shown: MethodChoice | None = None
+    """The documents of RAG, for a method of the mode "auto"."""
+
     shares_training: bool = False
     """True if another method of the comparison trains on the same documents."""
 
@@ -73,6 +76,12 @@ class Measurement:
     def most_documents(self) -> int:
         """The largest number of documents among the wanted rows."""
         return max(wanted.documents for wanted in self.wanted)
+
+    def showing(self, shown: MethodChoice) -> Measurement:
+        """Return the measurement with other documents, and the time of both retrievals."""
+        seconds = shown.seconds + (0.0 if self.choice is None else self.choice.seconds)
+        wanted = tuple(replace(each, documents=len(shown.chosen)) for each in self.wanted)
+        return replace(self, wanted=wanted, choice=replace(shown, seconds=seconds))
 
     def failed(self, error: Exception) -> list[Row]:
         """Return the wanted rows without results, with the reason."""

@@ -135,7 +135,9 @@ class Measurer:
         mode = choose_mode(chosen.uncertainty, len(texts), fitting, self.settings.modes).mode
         method = replace(method, mode=mode)
         shares = measurement.shares_training and method.fine_tunes
-        return replace(measurement, method=method, shares_training=shares)
+        measurement = replace(measurement, method=method, shares_training=shares)
+        shown = measurement.shown
+        return measurement if mode != "rag" or shown is None else measurement.showing(shown)
 
     def _tokens(self, task: Task) -> ScoredText:
         model = self.engine.language_model

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.comparison.chains import ChainMeasurement
 from langchain_sift.comparison.choice import MethodChoice
 from langchain_sift.comparison.judgments import Labels
@@ -93,11 +94,30 @@ class Planner:
         shares = method.fine_tunes and peers.count(method.training) > 1
         if method.nested and method.mode == "ttft" and not task.generates and not taught:
             # One training passes through all numbers of documents.
-            return [Measurement(prompt, task, method, tuple(wanted), choices[0], shares)]
+            everything = tuple(wanted)
+            return [
+                Measurement(prompt, task, method, everything, choices[0], shares_training=shares)
+            ]
         return [
-            Measurement(prompt, task, method, (row,), choice.first(row.documents), shares)
+            Measurement(
+                prompt,
+                task,
+                method,
+                (row,),
+                choice.first(row.documents),
+                shown=self._shown(method, task, prompt, row.row),
+                shares_training=shares,
+            )
             for row, choice in zip(wanted, choices, strict=True)
         ]
+
+    def _shown(self, method: Method, task: Task, prompt: Prompt, row: Row) -> MethodChoice | None:
+        """Return the documents of RAG for a method of the mode "auto"; None for others."""
+        if method.mode != AUTO:
+            return None
+        rag = replace(method, mode="rag")
+        (choice,) = self._choices(rag, task, prompt, [row])
+        return choice.first(_count(rag, choice, row.k))
 
     def _choices(
         self, method: Method, task: Task, prompt: Prompt, rows: Sequence[Row]

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from langchain_core.documents import Document
 
-from langchain_sift.auto_mode import AUTO
+from langchain_sift.auto_mode import AUTO, ModeChoice
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_adapters import KeptAdapter
@@ -144,16 +144,21 @@ async def prepare_call(
         return Call(settings, admitted, source, deadline, count, session)
     retriever = retriever_for(mode if session.adapter is None else "rag", settings.retriever)
 
-    async def retrieve() -> list[Document]:
-        """Return the documents."""
+    async def retrieve() -> tuple[list[Document], ModeChoice | None]:
+        """Return the documents of the mode, and its choice if the mode is "auto"."""
         text = await aask(query, engine, settings.timeout)
-        return await retriever.ainvoke(text, filter=settings.filter)
-
-    documents = await aretrieve_within(settings.timeout, retrieve())
-    reason = None
-    if mode == AUTO:
+        documents = await retriever.ainvoke(text, filter=settings.filter)
+        if mode != AUTO:
+            return documents, None
         choose = functools.partial(choose_mode_for, documents, fitting, settings.modes)
         choice = await asyncio.to_thread(choose)
+        if choice.mode == "rag":
+            documents = await settings.showing.ainvoke(text, filter=settings.filter)
+        return documents, choice
+
+    documents, choice = await aretrieve_within(settings.timeout, retrieve())
+    reason = None
+    if choice is not None:
         mode, reason = choice.mode, choice.reason
         settings = replace(settings, mode=mode)
     source = {"documents": training_documents(mode, documents)}

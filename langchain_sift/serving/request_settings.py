@@ -42,6 +42,9 @@ class RequestSettings:
     retriever: SIFTRetriever
     """The tenant's retriever, with the request's options."""
 
+    showing: SIFTRetriever
+    """The same for the documents of RAG."""
+
     filter: Mapping[str, object] | None
     """Filter in addition to the tenant's. None means no further filter."""
 
@@ -96,14 +99,14 @@ class RequestSettings:
         """
         asked = options.model_dump(include={*server.ceilings}, exclude_none=True)
         _check_ceilings({f"ttft.{name}": value for name, value in asked.items()}, server.ceilings)
+        chosen = options.chosen(RetrieverOptions)
         most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
         return cls(
             mode="ttft",
             modes=server.modes,
             session=None,
-            retriever=retriever.model_copy(
-                update={**server.selection_for(retrieval), **options.chosen(RetrieverOptions)}
-            ),
+            retriever=retriever.model_copy(update={**server.selection_for(retrieval), **chosen}),
+            showing=retriever.model_copy(update=chosen),
             filter=options.filter,
             fine_tuning=_within_limits(options, server),
             generation={},

@@ -568,8 +568,10 @@ def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
             assert auto.failure is None
             same = rows[prompt.id, "base" if mode == "base" else f"{mode}:sift"]
             assert auto.tokens_training == same.tokens_training
-            if mode != "rag":  # which chooses documents without repeats
-                assert auto.bits == pytest.approx(same.bits, rel=1e-5)
+            assert auto.bits == pytest.approx(same.bits, rel=1e-5)
+            if mode != "base":
+                assert [each.id for each in auto.chosen] == [each.id for each in same.chosen]
+                assert auto.used_indices == same.used_indices
             assert auto.seconds_retrieval > 0
             assert (auto.seconds_training > 0) == (mode in {"ttft", "both"})
     table = mode_table([row for row in report.rows if row.protocol == "document"])

@@ -115,16 +115,17 @@ async def test_auto_answers_in_the_mode_that_it_chooses_and_says_why(client, rou
     record = response["ttft"]
     assert (record["mode"], record["steps"]) == ("rag", 0)
     assert "documents fit into the prompt" in record["mode_reason"]
-    assert len(record["context"]) > 0
+    context = record["context"]
+    assert len(context) > 0
     ttft = {"mode": "auto", "k": 40, "fetch_k": 40}
     _, response = await complete(client, route, ttft=ttft)
     record = response["ttft"]
     assert (record["mode"], record["steps"] > 0) == ("both", True)
     _, response = await complete(client, route, ttft={"mode": "auto", "filter": {"tenant": "x"}})
     assert response["ttft"]["mode"] == "base"
-    _, response = await complete(client, route, ttft={"mode": "rag"})
+    same, response = await complete(client, route, ttft={"mode": "rag"})
     assert response["ttft"]["mode_reason"] is None
-    del text
+    assert (same, response["ttft"]["context"]) == (text, context)
 
 
 @pytest.mark.slow
