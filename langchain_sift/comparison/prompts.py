@@ -187,8 +187,12 @@ def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prom
 def _table_prompts(file: SourceFile) -> list[Prompt]:
     prompts: list[Prompt] = []
     lines = read_lines(file.path)
-    if has_header([name.strip() for name in next(iter(lines), "").split("\t")]):
-        return [_prompt(location, row) for location, row in rows_of_csv(file)]
+    names = next(iter(lines), "").split("\t")
+    if has_header(names):
+        # The first column is the id, as without names, unless it is the question.
+        first = "" if has_header(names[:1]) else names[0].strip()
+        rows = [(place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file)]
+        return [_prompt(location, row) for location, row in rows]
     for number, line in enumerate(lines, start=1):
         identifier, tab, text = line.partition("\t")
         if tab and identifier.strip() and text.strip():

@@ -47,7 +47,8 @@ def rows_of_json(file: SourceFile) -> Iterator[Row]:
         content = next((lists[key] for key in _LISTS if isinstance(lists.get(key), list)), None)
     if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
         raise CorpusError(
-            f'{file.path}: not a list of objects, nor an object with one under "data"'
+            f"{file.path}: not a list of objects, nor an object with one under "
+            f"{', '.join(map(repr, _LISTS))}"
         )
     rows = [row for entry in content for row in _of_article(file, entry)]
     for number, row in enumerate(rows, start=1):

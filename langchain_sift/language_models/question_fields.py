@@ -109,9 +109,11 @@ def _of_objects(fields: Mapping[str, object]) -> dict[str, object]:
         if "choices" in asked:
             found["choices"] = asked["choices"]
     if isinstance(annotations := fields.get("annotations"), Mapping):
-        short = annotations.get("short_answers", [])
-        texts = [text for one in short if isinstance(one, Mapping) for text in one.get("text", [])]
-        found["answers"] = texts
+        short = annotations.get("short_answers")
+        spans = (
+            [one for one in short if isinstance(one, Mapping)] if isinstance(short, list) else []
+        )
+        found["answers"] = [text for span in spans for text in _texts(span.get("text"))]
     return found
 
 

@@ -49,7 +49,8 @@ class Question:
                 and blank answers are missing. Other names as in `question_fields`.
 
         Raises:
-            CorpusError: If a field has another form, or the answer is none of the choices.
+            CorpusError: If a field has another form, or an index or letter names no choice. An
+                answer of more letters that is none of the choices is an answer beside them.
         """
         choices = _choices(location, fields)
         key, values = _answers(location, fields)
@@ -147,7 +148,8 @@ def _answers(location: object, fields: Mapping[str, object]) -> tuple[str, Seque
     if isinstance(value, Mapping):
         parts = {name.casefold(): part for name, part in value.items()}
         if "value" in parts:  # TriviaQA's form
-            value = [parts["value"], *parts.get("aliases", [])]
+            aliases = parts.get("aliases")
+            value = [parts["value"], *(aliases if isinstance(aliases, list) else [])]
         else:  # SQuAD's form, and DROP's
             value = parts.get("text", parts.get("spans"))
     if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):

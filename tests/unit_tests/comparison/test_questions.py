@@ -6,11 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import Table
 from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompts import Prompt, read_prompts
 from langchain_sift.errors import CorpusError
+from langchain_sift.indexing.formats import Location
+from langchain_sift.language_models import question_fields as names
+from langchain_sift.language_models.question_fields import question_fields
+from langchain_sift.language_models.questions import Question
 
 CHOICES = ("red", "green", "blue")
 
@@ -134,6 +140,8 @@ def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
         ({"answer": 3.0}, ("3",), (), None),
         ({"answer": "48 / 2 = <<48/2=24>>24\n#### 1,024"}, ("1,024",), (), None),  # GSM8K
         ({"answer": {"value": "I", "aliases": ["me", "I"]}}, ("I", "me"), (), None),  # TriviaQA
+        ({"answer": {"value": "I", "aliases": None}}, ("I",), (), None),
+        ({"annotations": {"short_answers": None}}, (), (), None),
         ({"answers_spans": {"spans": ["a", "b"], "types": ["span"]}}, ("a", "b"), (), None),  # DROP
         (  # Natural Questions
             {"annotations": {"id": ["1", "2"], "short_answers": [{"text": ["a"]}, {"text": []}]}},
@@ -345,3 +353,38 @@ def test_parquet_of_the_hub(tmp_path: Path) -> None:
     file.write_bytes(b"PAR1")
     with pytest.raises(CorpusError, match="not a Parquet file that can be read"):
         read_prompts(file)
+
+
+def test_the_first_named_column_of_a_tsv_is_the_id(tmp_path: Path) -> None:
+    file = tmp_path / "q.tsv"
+    file.write_text("qid\tquery\n7\tWho?\n", encoding="utf-8")
+    assert read_prompts(file) == [Prompt("7", "Who?")]
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 3)
+    | st.floats()
+    | st.sampled_from(["", "A", "x y", "['a' 'b']", "{'text': array(['a'])}", "[(", "[1"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "label", "value", "aliases", "stem"]), inner)
+    ),
+    max_leaves=4,
+)
+NAMES = [*names.CHOICES, *names.CORRECT, *names.ANSWERS, "mc1_targets", "option1", "option2"]
+NAMES += ["annotations", "best_answer", "answers.text", "question"]
+
+
+@pytest.mark.slow
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES))
+def test_any_row_is_a_question_or_an_error_with_its_place(row: dict[str, object]) -> None:
+    place = Location("q.jsonl", "line", 1)
+    try:
+        question = Question.of(place, question_fields(row))
+    except CorpusError as error:
+        assert str(error).startswith("q.jsonl, line 1: ")  # noqa: PT017
+    else:
+        assert question.correct is None or question.correct in range(len(question.choices))
+        assert all(answer.strip() for answer in question.answers)
