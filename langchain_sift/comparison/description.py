@@ -70,11 +70,7 @@ def _kernels(settings: ComparisonSettings, embeddings: object) -> dict[str, obje
     """Return the kernel and λ' of the methods that set none."""
     retrieval, training = (
         kernel_settings(
-            embeddings,
-            kernel=settings.kernel,
-            length_scale=settings.length_scale,
-            noise_variance=settings.noise_variance,
-            for_training=for_training,
+            embeddings, **settings.kernel_of(for_training=for_training), for_training=for_training
         )
         for for_training in (False, True)
     )

@@ -142,9 +142,7 @@ class Planner:
                 query,
                 k=k,
                 fetch_k=self.settings.fetch_k,
-                kernel=self.settings.kernel,
-                length_scale=self.settings.length_scale,
-                noise_variance=self.settings.noise_variance,
+                **self.settings.kernel_of(for_training=method.fine_tunes),
                 seed=f"{self.settings.finetune.seed} {prompt.id}",
             )
             choice = replace(choice, seconds=choice.seconds + seconds)

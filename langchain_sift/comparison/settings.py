@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,11 @@ from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
 from langchain_sift.auto_mode import ModeTable
-from langchain_sift.calibrated_settings import CalibratedSettings, read_settings
+from langchain_sift.calibrated_settings import (
+    CalibratedSelection,
+    CalibratedSettings,
+    read_settings,
+)
 from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.methods import Method
@@ -21,7 +26,7 @@ from langchain_sift.config import FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.conditions import Condition, parse_condition
 from langchain_sift.report.rows import BASE, CHAIN, SELECTION
-from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.retrieval.defaults import KernelOptions, kernel_settings
 from langchain_sift.selection.settings import SelectionSettings
 
 Retriever = Runnable[str, list[Document]]
@@ -35,6 +40,12 @@ RETRIEVAL_METHODS = ("nearest", "mmr", "sift")
 LEAKS = ("report", "exclude", "ignore")
 _RETRIEVAL_K = 10  # as in nDCG@10, the most common metric of test collections
 _GATHER_SECONDS = 0.2  # long enough to batch all prompts of a unit, on a busy machine as well
+
+
+class MethodKernels(KernelOptions):
+    """Those of all methods, and where it differs, the calibration of those without training."""
+
+    retrieval: CalibratedSelection | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,9 @@ class Defaults:
     noise_variance: float | None = None
     """λ'. None means the default."""
 
+    retrieval: CalibratedSelection | None = None
+    """Kernel and λ' of methods without fine-tuning. None means the same."""
+
     finetune: FineTuneConfig = field(default_factory=FineTuneConfig)
     modes: ModeTable | None = None
 
@@ -66,7 +80,8 @@ class Defaults:
         Args:
             calibrated: Calibrated values, or their file. None means the general ones.
             protocols: The protocols; retrieval alone has other methods, fewer documents and the
-                values calibrated for retrieval, the others those for fine-tuning.
+                values calibrated for retrieval, the others those for fine-tuning. Methods without
+                fine-tuning have the kernel and λ' calibrated for retrieval, if there are both.
 
         Raises:
             ArgumentError: If the file cannot be read, or `calibrate` did not write it.
@@ -80,7 +95,22 @@ class Defaults:
         chosen = asdict(selection)
         if saved.mode == "both" and not retrieval_alone:
             chosen["methods"] = (*general.methods, "both:sift")
+        if saved.fine_tuning is not None and not retrieval_alone:
+            chosen["retrieval"] = saved.retrieval
         return replace(general, **chosen, finetune=saved.finetune_config(), modes=saved.modes)
+
+    def kernels(
+        self, kernel: str | None, length_scale: float | None, noise_variance: float | None
+    ) -> MethodKernels:
+        """Return the kernels of all methods; values that are not None take precedence."""
+        given: KernelOptions = {
+            "kernel": kernel or self.kernel,
+            "length_scale": self.length_scale if length_scale is None else length_scale,
+            "noise_variance": self.noise_variance if noise_variance is None else noise_variance,
+        }
+        asked = zip(given, (kernel, length_scale, noise_variance), strict=True)
+        changes: Any = {name: value for name, value in asked if value}
+        return {**given, "retrieval": self.retrieval and replace(self.retrieval, **changes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +137,9 @@ class ComparisonSettings:
 
     noise_variance: float | None = None
     """λ', likewise."""
+
+    retrieval: CalibratedSelection | None = None
+    """Its kernel and λ' are those of methods without fine-tuning. None means the same."""
 
     modes: ModeTable | None = None
     """What each mode gained and took, for methods of the mode "auto". None means the rule without
@@ -146,13 +179,8 @@ class ComparisonSettings:
             ArgumentError: If a value is out of range, or no protocol can measure a method.
         """
         # The embeddings are not known yet; what they bring is checked later.
-        kernel = kernel_settings(
-            None,
-            kernel=self.kernel,
-            length_scale=self.length_scale,
-            noise_variance=self.noise_variance,
-        )
-        for k in self.ks:
+        for k, for_training in itertools.product(self.ks, (False, True)):
+            kernel = kernel_settings(None, **self.kernel_of(for_training=for_training))
             SelectionSettings(k=k, **asdict(kernel))
         check_integer("fetch_k", self.fetch_k, 1)
         check_integer("jobs", self.jobs, 1)
@@ -193,6 +221,15 @@ class ComparisonSettings:
         raise ArgumentError(
             f"{method.name!r} chooses no documents: the protocol {RETRIEVAL} cannot measure it"
         )
+
+    def kernel_of(self, *, for_training: bool) -> KernelOptions:
+        """Return the kernel and λ' of methods that set none."""
+        own = self if for_training or self.retrieval is None else self.retrieval
+        return {
+            "kernel": own.kernel,
+            "length_scale": own.length_scale,
+            "noise_variance": own.noise_variance,
+        }
 
     def methods_of(self, protocol: str) -> tuple[Method, ...]:
         """Return the methods that are measured under a protocol.

@@ -8,6 +8,7 @@ attributes `kernel`, `length_scale` and `noise_variance`: their defaults for ret
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
 
@@ -29,6 +30,14 @@ FOR_RETRIEVAL_WITH_RBF = KernelSettings("rbf", DEFAULT_LENGTH_SCALE, 4.0)
 
 FOR_TRAINING = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 0.01)
 """The paper's, for documents that a model is fine-tuned on: `examples/evidence/README.md`."""
+
+
+class KernelOptions(TypedDict):
+    """The kernel and λ' of a choice; None means the default of `SIFTRetriever`."""
+
+    kernel: str | None
+    length_scale: float | None
+    noise_variance: float | None
 
 
 def kernel_settings(

@@ -167,6 +167,31 @@ def test_a_comparison_has_the_calibrated_mode_among_its_methods(file: Path) -> N
     assert Defaults.of(RETRIEVAL, ["qa"]).methods == DEFAULT_METHODS
 
 
+@pytest.mark.slow
+def test_methods_without_fine_tuning_are_compared_with_the_settings_of_retrieval(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def variances(**settings: object) -> dict[str, list[float]]:
+        report = compare(
+            ["Who repairs the broken clock near the border?"],
+            ["rag:sift", "ttft:sift"],
+            vectorstore=store,
+            model=tiny_model,
+            tokenizer=tiny_tokenizer,
+            protocols=["document"],
+            k=3,
+            **settings,
+        )
+        return {row.method: [each.posterior_variance for each in row.chosen] for row in report.rows}
+
+    both, tuned = SAVED.updated(RETRIEVAL), SAVED.finetune_config()
+    found = variances(settings=both)
+    assert found["rag:sift"] == variances(settings=RETRIEVAL, finetune=tuned)["rag:sift"]
+    assert found["ttft:sift"] == variances(settings=SAVED)["ttft:sift"]
+    explicit = {"noise_variance": 0.7, "kernel": "linear", "fetch_k": 30, "finetune": tuned}
+    assert variances(settings=both, **explicit) == variances(**explicit)
+
+
 def test_explicit_arguments_of_a_comparison_take_precedence_over_settings(
     store: Chroma,
     file: Path,
