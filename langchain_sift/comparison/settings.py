@@ -193,9 +193,10 @@ class ComparisonSettings:
             check_template_arguments(self.chat_template_kwargs)
         check_integer("ray", self.ray, 1, optional=True)
         check_positive("max_memory_gb", self.max_memory_gb, optional=True)
-        if self.judge is not None and "qa" not in self.protocols:
+        if "qa" not in self.protocols and (self.judge is not None or self.scorers):
             raise ArgumentError(
-                'a judge grades the answers of the protocol "qa": add it, or leave the judge out'
+                'a judge and scorers grade the answers of the protocol "qa": add it, or leave them '
+                "out"
             )
         if self.judge is not None and self.ray is not None:
             raise ArgumentError("a judge grades in this process: leave judge or ray out")

@@ -238,8 +238,10 @@ def test_compare_grades_models_and_chains_and_keeps_the_grades(
         max_tokens=4,
         out=tmp_path,
     )
-    with pytest.raises(ArgumentError, match='a judge grades the answers of the protocol "qa"'):
+    with pytest.raises(ArgumentError, match='grade the answers of the protocol "qa"'):
         run(methods=["base"])
+    with pytest.raises(ArgumentError, match='grade the answers of the protocol "qa"'):
+        run(methods=["base"], judge=None, scorers={"length": lambda answer, _: len(answer)})
     run = functools.partial(run, methods=["rag:sift", "chain"], protocols=("qa",))
     report = run(chains={"chain": RunnableLambda(answers)})
     rows = {(row.prompt, row.method): row for row in report.rows}
