@@ -15,6 +15,15 @@ from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.config import OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
+NAMES = {
+    "learning_rate": "learning rate",
+    "noise_variance": "λ'",
+    "steps_per_document": "steps per document",
+    "target_modules": "layers",
+    "lora_rank": "rank",
+}
+"""Names of the settings for readers; those that are missing are their own."""
+
 _OTHERS = ("objective", "steps_per_document", "target_modules", "lora_rank")
 _RANKS = (16, 64)
 _STEPS = (1, 2)
@@ -145,8 +154,8 @@ def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | 
     if gain <= 0:
         return "a longer search gains nothing: every other value is worse beyond doubt"
     sentence = (
-        f"a longer search could gain at most {gain:.1f} points: {name} {label} was compared on "
-        f"{count} prompts"
+        f"a longer search could gain at most {gain:.1f} points: {NAMES.get(name, name)} = {label} "
+        f"was compared on {count} prompts"
     )
     if budget is None:
         return sentence

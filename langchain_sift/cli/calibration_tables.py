@@ -14,16 +14,13 @@ if TYPE_CHECKING:
     from langchain_sift.calibration.retrieval_calibration import RetrievalCalibration
     from langchain_sift.retrieval.defaults import KernelSettings
 
-_HEADINGS = {
-    "steps_per_document": "steps per document",
-    "target_modules": "layers",
-    "lora_rank": "rank",
-}
 _BAR, _LONGEST = 16, 24  # lengths of the bar of 100 %, and of any, in characters
 
 
 def print_calibration(result: Calibration) -> None:
     """Print a calibration of fine-tuning."""
+    from langchain_sift.calibration.search import NAMES  # noqa: PLC0415 - needs PyTorch
+
     console = Console()
     noise = _table("λ'", "surrogate", "distinct")
     for point in result.noise_variances:
@@ -35,7 +32,7 @@ def print_calibration(result: Calibration) -> None:
     counts = _table("documents")
     for count in result.counts:
         _add(counts, str(count.k), count.measured)
-    others = {point.name: _table(_HEADINGS.get(point.name, point.name)) for point in result.others}
+    others = {point.name: _table(NAMES.get(point.name, point.name)) for point in result.others}
     for other in result.others:
         _add(others[other.name], other.value, other.measured)
     for table in (noise, rates, *others.values(), counts):

@@ -222,7 +222,7 @@ def test_a_longer_search_gains_at_most_the_upper_end_of_an_interval() -> None:
         bounds.append(gains.mean() + 2 * gains.std(ddof=1) / count**0.5)
     sentence = uncertainty(trials, choices, None)
     assert sentence is not None
-    assert f"at most {max(bounds):.1f} points: noise_variance" in sentence
+    assert f"at most {max(bounds):.1f} points: λ' = " in sentence
     with_time = uncertainty(trials, choices, TimeBudget(1, trials, trials.now))
     assert with_time is not None
     assert re.search(r"about (a minute|\d+ minutes) more would halve the doubt", with_time)
