@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from langchain_sift.report.answer_notes import empty_answer_notes
 from langchain_sift.report.findings import (
     TOO_FEW_METHODS,
     UNSCORED_ANSWERS,
@@ -113,8 +114,12 @@ class Report:
         """Sentences for the reader, such as the number of labels that the store lacks."""
         notes = self.settings.get("notes", ())
         written = tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()
-        judge = self.settings.get("judge")
-        return (*written, *(judge_notes(self.rows, str(judge)) if judge else ()))
+        judge, most = self.settings.get("judge"), self.settings.get("max_tokens")
+        return (
+            *written,
+            *(empty_answer_notes(self.rows, most) if isinstance(most, int) else ()),
+            *(judge_notes(self.rows, str(judge)) if judge else ()),
+        )
 
     def with_path(self, path: Path) -> Report:
         """Return a copy with the path of its page; it shares the summaries and findings."""

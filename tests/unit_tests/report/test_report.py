@@ -138,3 +138,15 @@ def test_peak_memory_is_in_the_json_only_if_it_was_measured(peak: int | None) ->
     methods = Report(tuple(rows)).to_json()["methods"]
     assert {method.get("peak_memory") for method in methods.values()} == {peak or None}
     assert ("peak_memory" in methods["x"]) is bool(peak)
+
+
+def test_answers_that_reasoning_left_no_room_for_are_noted() -> None:
+    rows = (
+        row("base", 1, 1.0, answer="", tokens_answer=8),
+        row("base", 2, 1.0, answer="", tokens_answer=1),
+        row("base", 3, 1.0, answer="yes", tokens_answer=8),
+        row("base", 4, 1.0),
+    )
+    (note,) = Report(rows, {"max_tokens": 8}).notes
+    assert note.startswith("1 of 3 answers are empty after 8 tokens")
+    assert Report(rows[1:], {"max_tokens": 8}).notes == Report(rows, {}).notes == ()
