@@ -19,7 +19,7 @@ from langchain_core.runnables import (
     RunnablePassthrough,
 )
 
-from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable
+from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable, check_table
 from langchain_sift.checks import check_choice
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
@@ -124,11 +124,7 @@ def _check_arguments(
             f"{type(retriever).__name__}"
         )
     check_choice("mode", mode, (*MODES, AUTO))
-    if not isinstance(modes, ModeTable | None):
-        raise ArgumentError(
-            "modes must be a ModeTable, such as CalibratedSettings.load(file).modes, got a "
-            f"{type(modes).__name__}"
-        )
+    check_table(modes)
     if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
         raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "

@@ -6,6 +6,7 @@ from langchain_sift.auto_mode.table import (
     ModeFigures,
     ModeTable,
     PromptFigures,
+    check_table,
     table_of,
 )
 
@@ -16,6 +17,7 @@ __all__ = [
     "ModeFigures",
     "ModeTable",
     "PromptFigures",
+    "check_table",
     "choose_mode",
     "table_of",
 ]

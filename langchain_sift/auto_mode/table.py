@@ -112,6 +112,19 @@ class ModeTable:
             raise ArgumentError(f"no table of modes: {error}: measure the modes again") from error
 
 
+def check_table(modes: object) -> None:
+    """Check that an argument is a table of modes, or None.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(modes, ModeTable | None):
+        raise ArgumentError(
+            "modes must be a ModeTable, such as CalibratedSettings.load(file).modes, got a "
+            f"{type(modes).__name__}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PromptFigures:
     """The figures of one prompt under all modes."""

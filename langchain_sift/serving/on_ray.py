@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.config import API_KEY_VARIABLE, FineTuneConfig, Limits
 from langchain_sift.errors import ArgumentError, EngineError, require
@@ -95,7 +96,8 @@ def build_app(args: dict[str, Any]) -> Application:
     many requests at once as its engine trains together (`max_ongoing_requests`).
 
     Args:
-        args: Fields of `ServingSettings`, with `finetune`, `limits` and `training` as mappings, and
+        args: Fields of `ServingSettings`, with `finetune`, `limits`, `training` and `modes` as
+            mappings (`selection` of `fine_tuning` and `modes` in a file of `calibrate`), and
             `tenants` as the path of a file that each replica reads. Without `tenants`, the only
             token is that of the environment variable LANGCHAIN_SIFT_API_KEY of each replica.
 
@@ -131,6 +133,8 @@ def settings_of(args: Mapping[str, Any], tenants: Tenants) -> ServingSettings:
         for name, kind in _NESTED.items():
             if name in fields:
                 fields[name] = kind(**fields[name])
+        if "modes" in fields:
+            fields["modes"] = ModeTable.from_json(fields["modes"])
         if "adapter_cache" in fields:
             fields["adapter_cache"] = Path(fields["adapter_cache"])
         return ServingSettings(**fields)

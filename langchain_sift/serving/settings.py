@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from langchain_sift.auto_mode import AUTO, ModeTable
+from langchain_sift.auto_mode import AUTO, ModeTable, check_table
 from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.checks import check_choice, check_integer, check_not_negative, check_seconds
 from langchain_sift.config import MODES, FineTuneConfig, Limits, fine_tunes
@@ -162,6 +162,7 @@ class ServingSettings:
             ArgumentError: If a value is out of range.
         """
         check_choice("mode", self.mode, (*MODES, AUTO))
+        check_table(self.modes)
         # The collection's embeddings are not known yet; what they bring is checked later.
         for each in (self, self.training or self):
             kernel = kernel_settings(

@@ -58,6 +58,8 @@ def test_each_mode_has_the_documents_that_it_was_calibrated_with(retriever):
             assert found.noise_variance == (None if k == 3 else 0.3)
         learned = RequestSettings.of_learning(LearningOptions(), settings, retriever)
         assert (learned.retriever.k, learned.retriever.fetch_k) == (7, 50)
+    with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.*got a dict"):
+        ServingSettings("model", "store", mode="auto", modes={"bins": []})
     with pytest.raises(ArgumentError, match="k is 7, above its ceiling 5"):
         ServingSettings("model", "store", k=3, training=tuned, ceilings={"k": 5})
 
