@@ -43,7 +43,11 @@ Shapes = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedAdapter:
-    """The low-rank weights trained on one prompt's documents, independent of any slot."""
+    """The low-rank weights trained on one prompt's documents, independent of any slot.
+
+    They belong to the weights of the base model. Another model with layers of the same names and
+    shapes is not noticed.
+    """
 
     weights: torch.Tensor
     """A and B transposed of each layer, one after the other: float32, on the CPU, shape (size,)."""
