@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 
 from langchain_sift.auto_mode import AUTO, ModeChoice
 from langchain_sift.config import adds_context, fine_tunes
+from langchain_sift.errors import RequestTimeout
 from langchain_sift.language_models.batches import gather_or_cancel
 from langchain_sift.language_models.call_adapters import KeptAdapter
 from langchain_sift.language_models.follow_ups import Query, aask
@@ -67,6 +68,10 @@ class Call:
 
         Args:
             number: Number of the answer. The first trains; the others follow when it is complete.
+
+        Raises:
+            EngineOverloaded: If there is no room for it.
+            RequestTimeout: If the deadline has passed.
         """
         is_first = number == 0 or "adapter" in self.source
         source = self.source if is_first else self._source_of_others()
@@ -74,11 +79,14 @@ class Call:
             source = {**source, "kept": self.kept}
         tokens = self._most_training_tokens(source)
         reservation = await self.admitted.reserve(self.deadline, tokens)
+        left = self.deadline - time.perf_counter()
+        if left <= 0:
+            raise RequestTimeout(f"the prompt was not answered within {self.settings.timeout} s")
         return self.settings.call_arguments(
             source,
             number=number,
             reservation=reservation,
-            timeout=round(self.deadline - time.perf_counter(), 3),
+            timeout=round(left, 3),
         )
 
     def _most_training_tokens(self, source: Mapping[str, Any]) -> int:

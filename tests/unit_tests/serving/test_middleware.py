@@ -228,7 +228,7 @@ async def test_training_tokens_are_limited(new_service, connect, pace):
         text(ttft={"mode": "base"}),
         text(ttft={"mode": "rag"}),
         text(ttft={"mode": "both", "k": 1}),
-        text(ttft={"timeout": 1e-3}),
+        text(ttft={"timeout": 1e-9}),
         text(ttft={"q": 1}),
         text(model="other"),
         text(prompt="x " * 400),
