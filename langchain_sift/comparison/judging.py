@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
@@ -15,7 +16,7 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.judge_scores import CORRECT, FAITHFUL
 from langchain_sift.report.rows import Row, reason_of
-from langchain_sift.stores.deadlines import within
+from langchain_sift.stores.deadlines import CallThread, Outcome, within
 
 _CONCURRENCY = 4
 _SECONDS = 600.0  # as OpenAI's client waits; some clients wait forever
@@ -109,11 +110,31 @@ class Judge:
 
         An empty answer to a question with a reference is not correct. The judge is not asked.
         """
-        threads = ThreadPoolExecutor(_CONCURRENCY)
+        rows = [answer.row for answer in answers]
+        left = deque(enumerate(answers))
+        ended: SimpleQueue[Outcome] = SimpleQueue()
+
+        def work() -> None:
+            """Grade answers until none is left."""
+            while True:
+                try:
+                    place, answer = left.popleft()
+                except IndexError:
+                    return
+                rows[place] = self._graded(answer)
+
+        workers = min(_CONCURRENCY, len(answers))
         try:
-            return list(threads.map(self._graded, answers))
+            for _ in range(workers):
+                # Not a pool of threads: after an interrupt, the exit would wait for its calls.
+                CallThread.acquire().start(work, ended.put)
+            for _ in range(workers):
+                _, error = ended.get()
+                if error is not None:
+                    raise error
         finally:
-            threads.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for no judge
+            left.clear()
+        return rows
 
     def _graded(self, answer: GradedAnswer) -> Row:
         row, schema = answer.row, answer.schema

@@ -168,6 +168,26 @@ def test_a_judge_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.judge_failure == "TimeoutError: it did not reply within 0 s"
 
 
+def test_no_call_of_a_judge_delays_the_exit_after_an_interrupt() -> None:
+    before, are_daemons = {*threading.enumerate()}, []
+
+    def reply(_: object) -> object:
+        are_daemons.extend(thread.daemon for thread in {*threading.enumerate()} - before)
+        return {"correct": True}
+
+    answers = [
+        GradedAnswer(
+            Row("qa", str(n), "all", "base", answer="x"), Prompt("p", "?", answers=("x",)), ()
+        )
+        for n in range(9)
+    ]
+    rows = Judge(Replies(reply)).grade(answers)
+    assert [(row.prompt, row.scores) for row in rows] == [
+        (str(n), {"judged_correct": 1.0}) for n in range(9)
+    ]
+    assert all(are_daemons)
+
+
 def test_an_empty_answer_is_not_correct_and_a_choice_is_a_reference() -> None:
     empty = graded("", references=["x"], documents=["y"])
     assert empty.scores == {"f1": 0.5, "judged_correct": 0.0}
