@@ -188,11 +188,11 @@ def retrieval_chain(
 def _with_mode(
     choose: Callable[[RetrievedQuestion], ModeChoice], shown: Runnable[str, list[Document]]
 ) -> Runnable[Any, Any]:
-    """Return the steps that choose the mode "auto"'s mode by the documents for fine-tuning.
+    """Return the steps that choose the mode of a question by its documents for fine-tuning.
 
     Args:
         choose: Returns the mode.
-        shown: Returns the documents for RAG, which take the place of the others.
+        shown: Returns the documents for RAG, which replace the others if RAG is chosen.
     """
 
     def with_documents(question: RetrievedQuestion) -> object:

@@ -12,6 +12,7 @@ from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
     has_header,
+    has_lists,
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
@@ -113,9 +114,9 @@ def read_prompts(
             "source"; and its "relevant" documents, as in `Prompt`. Fields that are null count as
             missing. Also the `.json` files of SQuAD, or with a list or lines of such objects; the
             `.csv` files of MMLU, or with the names of the fields in the first row; the `.parquet`
-            files of the Hugging Face hub (the extra `files`); a folder of such files; a `.tsv`
-            file with an id, a tab and a question on each line, or with names; or a folder in the
-            format of BEIR.
+            files of the Hugging Face hub (the extra `files`); a folder of such files, with or
+            without a README; a `.tsv` file with an id, a tab and a question on each line, or with
+            names; or a folder in the format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only
@@ -169,8 +170,12 @@ def _endings(path: Path | str) -> tuple[str, ...]:
     if not Path(path).is_dir():
         return (*JSON_LINES, *_TEXTS, *_QUESTIONS, _TABLE)
     names = [file.name.lower() for file in Path(path).rglob("*")]
-    has_prompts = any(name.endswith((*JSON_LINES, *_TEXTS)) for name in names)
-    return (*JSON_LINES, *_TEXTS) if has_prompts else _QUESTIONS
+    # The README of a dataset is no prompt.
+    is_text = any(name.endswith(_TEXTS) and not name.startswith("readme") for name in names)
+    is_lines = any(name.endswith(JSON_LINES) for name in names)
+    if is_text or is_lines:
+        return (*JSON_LINES, *_TEXTS) if is_text else JSON_LINES
+    return _QUESTIONS
 
 
 def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:
@@ -187,6 +192,8 @@ def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prom
 def _table_prompts(file: SourceFile) -> list[Prompt]:
     prompts: list[Prompt] = []
     lines = read_lines(file.path)
+    if has_lists(lines):
+        return [_prompt(location, row) for location, row in rows_of_csv(file)]
     names = next(iter(lines), "").split("\t")
     if has_header(names):
         # The first column is the id, as without names, unless it is the question.

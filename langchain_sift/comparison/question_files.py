@@ -120,7 +120,7 @@ def rows_of_csv(file: SourceFile) -> Iterator[Row]:
     Raises:
         CorpusError: If the file has another form.
     """
-    if _WITH_LIST.match(next(iter(lines := read_lines(file.path)), "")):
+    if has_lists(lines := read_lines(file.path)):
         for number, cells in enumerate(csv.reader(lines, delimiter="\t"), start=1):
             if cells:
                 row = {"question": cells[0], "answers": cells[-1]}
@@ -151,6 +151,11 @@ def rows_of_csv(file: SourceFile) -> Iterator[Row]:
 def has_header(names: Sequence[str]) -> bool:
     """Return True if the cells of a first row name a question among other columns."""
     return any(field_name(name) in QUESTIONS for name in names)
+
+
+def has_lists(lines: Sequence[str]) -> bool:
+    """Return True if lines are a question, a tab and a list of answers, as in Natural Questions."""
+    return bool(lines) and _WITH_LIST.match(lines[0]) is not None
 
 
 def _with_choices(row: dict[str, str]) -> dict[str, object]:

@@ -43,7 +43,7 @@ _GATHER_SECONDS = 0.2  # long enough to batch all prompts of a unit, on a busy m
 
 
 class MethodKernels(KernelOptions):
-    """Those of all methods, and where it differs, the calibration of those without training."""
+    """The kernel and λ' of all methods, and the calibration for methods without fine-tuning."""
 
     retrieval: CalibratedSelection | None
 

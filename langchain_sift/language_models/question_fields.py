@@ -142,13 +142,13 @@ def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return an answer beside wrong ones as choices, and all that are correct."""
+    """Return the choices and correct answers of a row that has right and wrong answers."""
     right = [*_texts(fields.get("best_answer", fields.get("correct_answer")))[:1]]
     wrong = [fields[key] for key in sorted(fields) if _WRONG.fullmatch(key)]
     wrong += _texts(fields.get("incorrect_answers"), ";")
     answers = list(dict.fromkeys([*right, *_texts(fields.get("correct_answers"), ";")]))
     found: dict[str, object] = {"answers": answers} if answers else {}
-    # Of choices that are equally likely the first counts: a model gains nothing by that.
+    # The right one is last: of equally likely choices the first counts.
     return (
         {**found, "choices": [*wrong, *right], "correct": len(wrong)} if right and wrong else found
     )

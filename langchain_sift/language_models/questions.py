@@ -42,15 +42,16 @@ class Question:
                 objects with "text" and "label", an object with a list of each, or an object with
                 a text under each label. The correct one under "correct" or "answerKey", else
                 under "answer", "answers", "target" or "label": its index from 0, its label, by
-                default A, B, C..., or its text. What fits several of these is a label of the row's
-                own; else in the first two an index or a letter, in the others a text. Without
-                choices these are the correct answers: a text or a list, SQuAD's object with a list
-                under "text", or TriviaQA's with "value" and "aliases". True is "yes" or "true",
-                and blank answers are missing. Other names as in `question_fields`.
+                default A, B, C..., or its text. A value that fits several is a label, if the row
+                itself names labels. If not, it is an index or a letter under "correct" and
+                "answerKey", and a text under the other names. Without choices these are the
+                correct answers: a text or a list, SQuAD's object with a list under "text", or
+                TriviaQA's with "value" and "aliases". True is "yes" or "true", and blank answers
+                are missing. Other names as in `question_fields`.
 
         Raises:
-            CorpusError: If a field has another form, or an index or letter names no choice. An
-                answer of more letters that is none of the choices is an answer beside them.
+            CorpusError: If a field has another form, or an index or letter names no choice. A
+                longer answer that is none of the choices is no error: it is a correct answer too.
         """
         choices = _choices(location, fields)
         key, values = _answers(location, fields)
@@ -87,7 +88,7 @@ class _Choices:
 
         Args:
             value: The index, label or text.
-            is_place: True if the value is no text if it can be a label or an index.
+            is_place: True to read the value as a label or an index before a text.
         """
         if isinstance(value, bool):
             return self._of_truth(value)
@@ -169,6 +170,11 @@ def _is_index_or_letter(value: object) -> bool:
 
 
 def _no_choice(location: object, key: str, value: object, texts: Sequence[object]) -> CorpusError:
+    if not texts:
+        return CorpusError(
+            f'{location}: "{key}" names the correct choice, {value!r}, and there are no "choices": '
+            'give them, or an "answer" as text instead'
+        )
     return CorpusError(
         f'{location}: "{key}" must be the index of one of its {len(texts)} choices, from 0, its '
         f"label or its text, got {value!r}"

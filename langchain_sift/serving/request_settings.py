@@ -43,7 +43,7 @@ class RequestSettings:
     """The tenant's retriever, with the request's options."""
 
     showing: SIFTRetriever
-    """The same for the documents of RAG."""
+    """The retriever of the documents that the mode "auto" shows if it chooses RAG."""
 
     filter: Mapping[str, object] | None
     """Filter in addition to the tenant's. None means no further filter."""

@@ -163,6 +163,10 @@ class ServingSettings:
         """
         check_choice("mode", self.mode, (*MODES, AUTO))
         check_table(self.modes)
+        if not isinstance(self.training, CalibratedSelection | None):
+            raise ArgumentError(
+                f"training must be a CalibratedSelection, got a {type(self.training).__name__}"
+            )
         # The collection's embeddings are not known yet; what they bring is checked later.
         for each in (self, self.training or self):
             kernel = kernel_settings(
@@ -193,7 +197,7 @@ class ServingSettings:
         check_choice("retrieval_query", self.retrieval_query, ("last", "turns", "rewrite"))
 
     def selection_for(self, mode: str) -> Mapping[str, object]:
-        """Return the fields of the retriever that a mode has other values of than the server."""
+        """Return the fields of the retriever whose values for a mode differ from the server's."""
         if self.training is None or not fine_tunes(mode):
             return {}
         return asdict(self.training)

@@ -233,6 +233,7 @@ def test_exports_to_csv(tmp_path: Path, header: str, cells: str, expected: Promp
         ("q.jsonl", '{"header": {}}\n{"context": "c", "qas": [ROW, ROW]}\n'),  # MRQA
         ("q.tsv", "question\tanswer\nWho?\tI\n"),
         ("q.csv", "Who?\t['I']\nWho?\t['I']\n"),  # Natural Questions of DPR
+        ("q.tsv", "Who?\t['I']\nWho?\t['I']\n"),
     ],
 )
 def test_files_hold_their_rows_in_several_ways(tmp_path: Path, name: str, content: str) -> None:
@@ -349,6 +350,7 @@ def test_parquet_of_the_hub(tmp_path: Path) -> None:
         Prompt(f"{file.name}:1", "Which?", "law", choices=("x", "y"), correct=1),
         Prompt(f"{file.name}:2", "Who?"),
     ]
+    (tmp_path / "README.md").write_text("# A dataset\n", encoding="utf-8")
     assert read_prompts(file) == read_prompts(tmp_path) == expected
     file.write_bytes(b"PAR1")
     with pytest.raises(CorpusError, match="not a Parquet file that can be read"):
