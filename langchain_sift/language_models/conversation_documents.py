@@ -32,7 +32,9 @@ from langchain_core.messages import (
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.language_models.question_fields import (
     ANSWERS,
+    CHOICES,
     CORRECT,
+    QUESTIONS,
     literal,
     question_fields,
 )
@@ -111,7 +113,9 @@ def _messages(fields: object, name: str) -> list[BaseMessage] | None:
 
 def _pair(fields: Mapping[str, object], name: str) -> list[BaseMessage] | None:
     """Return a question and its answer; None without a question, or a field for an answer."""
-    asked = (fields.get(key) for key in _QUESTIONS)
+    # A text or a sentence is a question only if there are choices.
+    has_choices = any(key in fields for key in CHOICES)
+    asked = (fields.get(key) for key in (*_QUESTIONS, *(QUESTIONS if has_choices else ())))
     question = next((one for one in asked if isinstance(one, str) and one.strip()), None)
     if question is None or not any(key in fields for key in (*ANSWERS, *CORRECT)):
         return None
