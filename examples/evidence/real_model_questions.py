@@ -35,7 +35,8 @@ ROWS = Path(__file__).parent / "rows_questions.jsonl"
 SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
 REPEATED = "repeated"  # RAG with the documents of "both:sift:noise_variance=6.5", each once
 RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH, f"rag:{REPEATED}")
-LEARNING = ("ttft:sift", "both:sift", "both:sift:noise_variance=6.5")
+LEARNING = ("ttft:sift", "both:sift")
+FOCUSED = "both:sift:noise_variance=6.5"  # trains on the documents of retrieval, with repeats
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
@@ -102,8 +103,9 @@ def methods_of(
     """Return the methods to measure with an objective on the questions from `start` on."""
     if objective == PAIRS:
         return ("base", "rag:sift", *LEARNING)
+    focused = (FOCUSED,) if objective == "text" else ()
     control = CONTROL if start < asked.controls else ()
-    return (*(RAG if is_first else ("base",)), *LEARNING, *control)
+    return (*(RAG if is_first else ("base",)), *LEARNING, *focused, *control)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ FILES = {
     "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
     "Gemma 3 270M": "rows_gemma.jsonl.gz",
 }
+STAGES = {
+    "continuation": "rows_smollm2_continuation.jsonl.gz",
+    "many": "rows_smollm2_many.jsonl.gz",
+    "others": "rows_smollm2_others.jsonl.gz",
+    "kernels": "rows_smollm2_kernels.jsonl.gz",
+}
 METHODS = {
     "rag:nearest": "RAG, nearest",
     "rag:sift": "RAG, SIFT",
@@ -30,28 +36,47 @@ METHODS = {
     "both:nearest": "both, nearest",
     "both:sift": "both, SIFT",
 }
+CHOICES = {
+    "ttft:random": "TTFT, random documents",
+    "ttft:nearest-repeated": "TTFT, nearest document repeated (NN-F)",
+    "ttft:uncertainty": "TTFT, uncertainty sampling (US)",
+    "ttft:hull": "TTFT, HullFT",
+}
+KERNELS = {
+    f"{mode}:sift:kernel=rbf": f"{METHODS[f'{mode}:sift']} with the RBF kernel"
+    for mode in ("rag", "ttft", "both")
+}
+NAMES = {**METHODS, **CHOICES, **KERNELS}
 PAIRS = (
     ("ttft:sift", "ttft:nearest"),
     ("both:sift", "rag:sift"),
     ("rag:sift", "rag:nearest"),
     ("both:sift", "both:nearest"),
     ("ttft:sift", "rag:sift"),
+    *(("ttft:sift", name) for name in CHOICES),
+    *((name, name.removesuffix(":kernel=rbf")) for name in KERNELS),
 )
+STAGE_METHODS = {
+    "continuation": tuple(METHODS),
+    "many": ("rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
+    "others": ("ttft:nearest", "ttft:sift", *CHOICES),
+    "kernels": tuple(name for rbf in KERNELS for name in (rbf.removesuffix(":kernel=rbf"), rbf)),
+}
 FINE_TUNED = ("ttft:nearest", "ttft:sift")
 RESAMPLES = 10_000
 Percents = dict[tuple[str, str, int], dict[str, float]]
 """Percent of the base model's bits of each domain, method and k, by prompt."""
 
 
-def percents_of(rows: Sequence[Row]) -> Percents:
-    """Return the percents of the prompts that all methods of the table were measured on.
+def percents_of(rows: Sequence[Row], methods: Collection[str] = tuple(METHODS)) -> Percents:
+    """Return the percents of the prompts that all of the methods were measured on.
 
     A domain with a single prompt is left out: its spread is not known.
     """
     base = {row.prompt: row.bits for row in rows if row.method == "base"}
     found: Percents = defaultdict(dict)
     for row in rows:
-        if row.method in METHODS and row.prompt in base:
+        if row.method in methods and row.prompt in base:
             key = (row.group, row.method, row.k)
             found[key][row.prompt] = 100 * row.bits / base[row.prompt]
     complete = {
@@ -133,7 +158,30 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the results of a model on the kinds of text."""
     rows = with_own_seconds(rows)
     percents = percents_of(rows)
-    methods = [method for method in METHODS if any(name == method for _, name, _ in percents)]
+    means = mean_results(percents, METHODS)
+    return {
+        **means,
+        "domains": {
+            domain: {
+                method: round(
+                    float(
+                        np.mean(list(percents[domain, method, best_k(percents, method)].values()))
+                    ),
+                    1,
+                )
+                for method in means["means"]
+            }
+            for domain in sorted({domain for domain, *_ in percents})
+        },
+        "best_k": {method: best_k(percents, method) for method in means["means"]},
+        "front": front(percents, rows),
+        "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})],
+    }
+
+
+def mean_results(percents: Percents, names: Collection[str]) -> dict[str, Any]:
+    """Return the means of each method and k over the kinds of text, and the differences."""
+    methods = [method for method in names if any(name == method for _, name, _ in percents)]
     return {
         "prompts": {
             domain: len(values)
@@ -153,27 +201,26 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
             }
             for method in methods
         },
-        "domains": {
-            domain: {
-                method: round(
-                    float(
-                        np.mean(list(percents[domain, method, best_k(percents, method)].values()))
-                    ),
-                    1,
-                )
-                for method in methods
-            }
-            for domain in sorted({domain for domain, *_ in percents})
-        },
-        "best_k": {method: best_k(percents, method) for method in methods},
-        "front": front(percents, rows),
-        "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})],
         "differences": {
             f"{first} less {second}": difference(percents, first, second)
             for first, second in PAIRS
             if first in methods and second in methods
         },
     }
+
+
+def stage_results(stage: str) -> dict[str, Any]:
+    """Return the means of a stage of SmolLM2, and of the methods of the main stage beside it.
+
+    The prompts are those that all methods were measured on. The protocol "continuation" has rows of
+    its own for every method.
+    """
+    rows = read_rows(HERE / STAGES[stage])
+    if not rows:
+        return {}
+    if stage != "continuation":
+        rows += read_rows(HERE / FILES["SmolLM2-135M-Instruct"])
+    return mean_results(percents_of(rows, STAGE_METHODS[stage]), STAGE_METHODS[stage])
 
 
 def with_own_seconds(rows: Sequence[Row]) -> list[Row]:

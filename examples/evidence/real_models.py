@@ -6,7 +6,8 @@
 
 DIR contains DOMAIN.jsonl.gz files with "text", "domain", "source" and "split". The memory split of
 a domain is the store, and its validation split has the prompts, each of another source where there
-are enough. `--embeddings` is a sentence-transformer.
+are enough. `--embeddings` is a sentence-transformer. Each stage has a file of rows of its own:
+`real_model_results.py` names them.
 
 Rounds of a few prompts of every domain follow each other, so that a run can be stopped at any time.
 It resumes, and prompts that are in the file of rows are not measured again. The stage "rates"
@@ -41,14 +42,31 @@ DOMAINS = (
     "pubmed_abstracts", "latex_science", "dev_discussion", "web_us_gov", "pubmed_central",
     "math_synthetic",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage measures."""
+
+    methods: tuple[str, ...]
+    ks: tuple[int, ...] = (5, 10, 25)
+    protocol: str = "document"
+
+
 STAGES = {
-    "main": METHODS,
-    "rates": ("base", "ttft:sift"),
-    "check": ("base", "ttft:sift"),
-    "kernels": ("base", "rag:sift:kernel=rbf", "ttft:sift:kernel=rbf", "both:sift:kernel=rbf"),
-    "others": ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull"),
+    "main": Stage(METHODS),
+    "continuation": Stage(
+        ("base", "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
+        protocol="continuation",
+    ),
+    "many": Stage(("base", "rag:sift", "ttft:nearest", "ttft:sift", "both:sift"), ks=(50,)),
+    "others": Stage(
+        ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull")
+    ),
+    "kernels": Stage(("base", *(f"{mode}:sift:kernel=rbf" for mode in ("rag", "ttft", "both")))),
+    "rates": Stage(("base", "ttft:sift")),
+    "check": Stage(("base", "ttft:sift")),
 }
-KS = (5, 10, 25)
 
 
 def tuning_prompts(domain: str) -> list[Prompt]:
@@ -77,7 +95,7 @@ class Run:
 
     data: Path
     out: Path
-    stage: str
+    stage: Stage
     config: FineTuneConfig
     model: LanguageModel
     embeddings: Any
@@ -96,10 +114,11 @@ class Run:
         folder = self.out / f"{domain}-{name}"
         report = compare(
             prompts,
-            STAGES[self.stage],
+            self.stage.methods,
             model=self.model,
             vectorstore=self.store(domain),
-            k=KS,
+            protocols=(self.stage.protocol,),
+            k=self.stage.ks,
             finetune=self.config,
             leaks="report",
             out=folder,
@@ -134,7 +153,7 @@ def main() -> None:
     run = Run(
         asked.data,
         asked.out,
-        asked.stage,
+        STAGES[asked.stage],
         FineTuneConfig(
             lora_rank=asked.rank,
             lora_alpha=asked.rank if asked.alpha is None else asked.alpha,
@@ -162,7 +181,7 @@ def main() -> None:
             left = [
                 prompt
                 for prompt in prompts[first : first + asked.in_a_round]
-                if any((prompt.id, method) not in done for method in STAGES[asked.stage])
+                if any((prompt.id, method) not in done for method in run.stage.methods)
             ]
             if left:
                 rows = {(row.prompt, row.method, row.k): row for row in known}

@@ -17,7 +17,17 @@ from typing import Any
 
 from question_tables import question_results, questions_table
 from real_model_questions import read_questions
-from real_model_results import FILES, FINE_TUNED, METHODS, recipes, size_results, text_results
+from real_model_results import (
+    FILES,
+    FINE_TUNED,
+    METHODS,
+    NAMES,
+    STAGES,
+    recipes,
+    size_results,
+    stage_results,
+    text_results,
+)
 from rows import read_rows
 
 HERE = Path(__file__).parent
@@ -40,15 +50,16 @@ def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def means_table(results: Mapping[str, Any]) -> list[str]:
     """Return a line for each method, a column for each k."""
-    ks = list(next(iter(results["means"].values())))
+    ks = sorted({k for by_k in results["means"].values() for k in by_k}, key=int)
     lines = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
     for method, by_k in results["means"].items():
-        cells = (
-            f"{each['mean']:.1f} ({each['low']:.1f} to {each['high']:.1f})"
-            for each in by_k.values()
-        )
-        lines.append(f"| {METHODS[method]} | " + " | ".join(cells) + " |")
+        cells = (_percent(by_k[k]) if k in by_k else "" for k in ks)
+        lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _percent(each: Mapping[str, float]) -> str:
+    return f"{each['mean']:.1f} ({each['low']:.1f} to {each['high']:.1f})"
 
 
 def domains_table(results: Mapping[str, Any]) -> list[str]:
@@ -77,7 +88,7 @@ def differences_table(results: Mapping[str, Any]) -> list[str]:
         elif each["low"] > 0:
             verdict = "more, beyond doubt"
         lines.append(
-            f"| {METHODS[first]}, less {METHODS[second]} | {each['k'][0]}, {each['k'][1]} "
+            f"| {NAMES[first]}, less {NAMES[second]} | {each['k'][0]}, {each['k'][1]} "
             f"| {each['mean']:+.1f} | {each['low']:+.1f} to {each['high']:+.1f} | {verdict} |"
         )
     return lines
@@ -140,6 +151,10 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
     if results["questions"]:
         found["questions"] = "\n".join(questions_table(results["questions"]))
+    for stage, of_stage in results["stages"].items():
+        if of_stage:
+            found[f"means, {stage}"] = "\n".join(means_table(of_stage))
+            found[f"differences, {stage}"] = "\n".join(differences_table(of_stage))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
             found[f"{name}, {model}"] = "\n".join(table(of_model))
@@ -181,6 +196,7 @@ def main() -> None:
             for model, name in FILES.items()
             if (rows := read_rows(HERE / name))
         },
+        "stages": {stage: stage_results(stage) for stage in STAGES},
         "sizes": size_results(),
         "questions": question_results(read_questions()),
     }
