@@ -64,6 +64,8 @@ STAGE_METHODS = {
 }
 FINE_TUNED = ("ttft:nearest", "ttft:sift")
 RESAMPLES = 10_000
+PROMPTS_FOR_AUTO = 40
+"""Number of prompts from which the table of half of them says something about the others."""
 Percents = dict[tuple[str, str, int], dict[str, float]]
 """Percent of the base model's bits of each domain, method and k, by prompt."""
 
@@ -79,9 +81,10 @@ def percents_of(rows: Sequence[Row], methods: Collection[str] = tuple(METHODS)) 
         if row.method in methods and row.prompt in base:
             key = (row.group, row.method, row.k)
             found[key][row.prompt] = 100 * row.bits / base[row.prompt]
+    columns = {(method, k) for _, method, k in found}
     complete = {
-        domain: set.intersection(*(set(v) for (name, *_), v in found.items() if name == domain))
-        for domain, *_ in found
+        domain: set.intersection(*(set(found.get((domain, *column), ())) for column in columns))
+        for domain in {domain for domain, *_ in found}
     }
     return {
         key: {prompt: v for prompt, v in values.items() if prompt in complete[key[0]]}
@@ -175,7 +178,9 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
         },
         "best_k": {method: best_k(percents, method) for method in means["means"]},
         "front": front(percents, rows),
-        "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})],
+        "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})]
+        if sum(means["prompts"].values()) >= PROMPTS_FOR_AUTO
+        else [],
     }
 
 

@@ -157,7 +157,8 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
             found[f"differences, {stage}"] = "\n".join(differences_table(of_stage))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
-            found[f"{name}, {model}"] = "\n".join(table(of_model))
+            if name != "auto" or of_model["auto"]:
+                found[f"{name}, {model}"] = "\n".join(table(of_model))
     return found
 
 
