@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ NAMES = {
     "ttft:random": "TTFT, random documents",
     "both:random": "both, random documents",
 }
+RESULTS = Path(__file__).parents[2] / "tests" / "benchmarks" / "results"
+DEMO = {"text": "handbook.json", "distill": "handbook_distill.json"}
 RESAMPLES = 10_000
 Way = tuple[str, str]
 """A method and its objective, "" without training."""
@@ -115,6 +119,39 @@ def questions_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
             f"| {each['seconds']:.1f} |"
         )
     return lines
+
+
+def demo_results() -> list[dict[str, Any]]:
+    """Return the scores of the demo's questions with each objective, from the committed runs."""
+    found = []
+    for objective, name in DEMO.items():
+        run = json.loads((RESULTS / name).read_text(encoding="utf-8"))["protocols"]["qa"]
+        for method, scores in run["methods"].items():
+            trains = method.startswith(("ttft", "both"))
+            if trains or objective == "text":
+                found.append(
+                    {
+                        "method": method,
+                        "objective": objective if trains else "",
+                        "questions": run["prompts"],
+                        "contains": round(100 * scores["scores"]["contains"], 1),
+                        "error": round(100 * scores["score_errors"]["contains"], 1),
+                        "f1": round(scores["scores"]["f1"], 3),
+                        "seconds": round(scores["seconds"], 1),
+                    }
+                )
+    return found
+
+
+def demo_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each method and objective of the demo."""
+    lines = ["| | objective | contains, % | F1 | seconds |", "|---|---|--:|--:|--:|"]
+    return lines + [
+        f"| {NAMES[each['method']]} | {each['objective']} "
+        f"| {each['contains']:.1f} ± {each['error']:.1f} | {each['f1']:.3f} "
+        f"| {each['seconds']:.1f} |"
+        for each in results
+    ]
 
 
 def _cell(interval: Sequence[float]) -> str:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from question_tables import question_results, questions_table
+from question_tables import demo_results, demo_table, question_results, questions_table
 from real_model_questions import read_questions
 from real_model_results import (
     FILES,
@@ -151,6 +151,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
     if results["questions"]:
         found["questions"] = "\n".join(questions_table(results["questions"]))
+    found["demo"] = "\n".join(demo_table(results["demo"]))
     for stage, of_stage in results["stages"].items():
         if of_stage:
             found[f"means, {stage}"] = "\n".join(means_table(of_stage))
@@ -168,6 +169,8 @@ def write_page(results: Mapping[str, Any]) -> None:
     text = page.read_text(encoding="utf-8")
     for name, table in tables(results).items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        if start not in text:
+            raise SystemExit(f"real_models.md has no place for the table {name!r}: add its mark")
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
         text = f"{before}{start}{table}\n{end}{after}"
@@ -200,6 +203,7 @@ def main() -> None:
         "stages": {stage: stage_results(stage) for stage in STAGES},
         "sizes": size_results(),
         "questions": question_results(read_questions()),
+        "demo": demo_results(),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write_page(results)

@@ -96,6 +96,7 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
         assert json.loads(json.dumps(page.stage_results(stage))) == results
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
+    assert committed["demo"] == page.demo_results()
 
 
 def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:
