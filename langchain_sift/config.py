@@ -82,7 +82,7 @@ class FineTuneConfig:
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of
-    repeated documents."""
+    repeated documents, which harm at the default learning rate (the page above)."""
 
     max_length: int = 1024
     """Maximum number of tokens of a document to train on; the rest is cut off. Never more than
