@@ -20,7 +20,7 @@ import psutil
 _TESTS = Path(__file__).parents[1]
 
 
-def run_program(module: str, *arguments: object, timeout: float = 540) -> Any:
+def run_program(module: str, *arguments: object, timeout: float = 1500) -> Any:
     """Run a program; return its result after all of its processes have ended."""
     # A short path: it contains Ray's sockets, whose names are limited.
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")

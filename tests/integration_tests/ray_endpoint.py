@@ -30,6 +30,8 @@ from langchain_sift import HiddenStateEmbeddings
 KEY = "a-key-of-the-tests"
 SMALL = {"object_store_memory": 80_000_000}
 APPLICATION, DEPLOYMENT = "langchain-sift", "Endpoint"
+DEADLINE = 600
+"""Seconds for a start or an answer that a slow machine may take; a fast one takes a few."""
 
 
 def fill_store(url: str, model: str) -> str:
@@ -113,11 +115,11 @@ def deploy(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     replicas = deployment.get("num_replicas", 1)
-    if wait_for(lambda: running_replicas() == replicas, 240) > 240:
+    if wait_for(lambda: running_replicas() == replicas, DEADLINE) > DEADLINE:
         raise AssertionError(serve.status())
     return f"http://127.0.0.1:{port}/v1"
 
@@ -149,7 +151,7 @@ def client() -> httpx.AsyncClient:
     """Return a client without a limit on connections."""
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {KEY}"}
-    return httpx.AsyncClient(limits=limits, headers=headers, timeout=60)
+    return httpx.AsyncClient(limits=limits, headers=headers, timeout=DEADLINE)
 
 
 def question(number: int, k: int | None = None) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from integration_tests.ray_slow import Journal
 OK, REJECTED = 200, 503
 STEP = 0.1
 REQUESTS = 100
-RECOVERY = 300
-"""Seconds that a new replica may take, also on a slow machine."""
 
 
 async def disconnect(url: str, journal: Journal) -> dict[str, Any]:
@@ -72,7 +70,7 @@ async def kill_a_replica(url: str, journal: Journal) -> dict[str, Any]:
         # Pairs of requests, until both replicas answer.
         others: list[Any] = []
         while len(set(processes(journal, "answer", "other-").values()) - {victim}) < 2:
-            assert time.monotonic() - killed < RECOVERY
+            assert time.monotonic() - killed < on.DEADLINE
             pair = (len(others), len(others) + 1)
             tasks = [asyncio.create_task(on.ask(http, url, n, f"other-{n}", 1)) for n in pair]
             others += await asyncio.gather(*tasks)
@@ -128,7 +126,7 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
     # A rejected request was not started, and only its client sends a request again.
     sent = {f"node-{n}": len(s) - s.count(REJECTED) for n, s in enumerate(statuses_of)}
     cluster.add_node(num_cpus=1, **on.SMALL)
-    waited = await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, RECOVERY)
+    waited = await asyncio.to_thread(on.wait_for, lambda: on.running_replicas() == 2, on.DEADLINE)
     after = sorted(when - lost for when in ended if when > lost)
     return {
         "first answers": dict(Counter(str(statuses[0]) for statuses in statuses_of)),
@@ -144,7 +142,7 @@ async def lose_a_node(url: str, cluster: Any, node: Any, journal: Journal) -> di
 def health_of(url: str) -> Any:
     """Return the health once the engine is not busy with its start."""
     for _ in range(60):
-        health = httpx.get(url.removesuffix("/v1") + "/health", timeout=20).json()
+        health = httpx.get(url.removesuffix("/v1") + "/health", timeout=on.DEADLINE).json()
         if health["engine"] != "busy":
             break
         time.sleep(0.5)

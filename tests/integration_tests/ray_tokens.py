@@ -97,7 +97,9 @@ def main(model: str, folder: Path, store: str) -> dict[str, Any]:
         path = "langchain_sift.serving.on_ray:build_app"
         url = on.deploy(folder, cluster, path, args, num_replicas=2)
         on_ray = asyncio.run(by_http(url))
-        without_token = httpx.post(f"{url}/chat/completions", json=on.question(0), timeout=20)
+        without_token = httpx.post(
+            f"{url}/chat/completions", json=on.question(0), timeout=on.DEADLINE
+        )
     return {
         "alone": alone,
         "through HTTP": http,

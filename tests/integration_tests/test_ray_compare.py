@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from integration_tests.ray_cluster import run_program
 
+# A slow machine takes minutes to start the processes of a cluster.
+pytestmark = pytest.mark.timeout(1800)
+
 
 @pytest.fixture(scope="module")
 def results(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

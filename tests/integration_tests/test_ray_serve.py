@@ -10,6 +10,9 @@ import pytest
 from integration_tests.ray_cluster import run_program
 from integration_tests.servers import HOST, Server
 
+# A slow machine takes minutes to start the processes of a cluster.
+pytestmark = pytest.mark.timeout(1800)
+
 
 @pytest.fixture(scope="module")
 def tokens(tiny_model_path: Path, server: Server, tmp_path_factory: Any) -> dict[str, Any]:
