@@ -22,7 +22,7 @@ FILES = {
     "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
     "Gemma 3 270M": "rows_gemma.jsonl.gz",
 }
-STAGES = {
+STAGE_FILES = {
     "continuation": "rows_smollm2_continuation.jsonl.gz",
     "many": "rows_smollm2_many.jsonl.gz",
     "others": "rows_smollm2_others.jsonl.gz",
@@ -162,21 +162,17 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     rows = with_own_seconds(rows)
     percents = percents_of(rows)
     means = mean_results(percents, METHODS)
+    best = {method: best_k(percents, method) for method in means["means"]}
     return {
         **means,
         "domains": {
             domain: {
-                method: round(
-                    float(
-                        np.mean(list(percents[domain, method, best_k(percents, method)].values()))
-                    ),
-                    1,
-                )
-                for method in means["means"]
+                method: round(float(np.mean(list(percents[domain, method, k].values()))), 1)
+                for method, k in best.items()
             }
             for domain in sorted({domain for domain, *_ in percents})
         },
-        "best_k": {method: best_k(percents, method) for method in means["means"]},
+        "best_k": best,
         "front": front(percents, rows),
         "auto": [auto_results(rows, k) for k in sorted({k for _, _, k in percents})]
         if sum(means["prompts"].values()) >= PROMPTS_FOR_AUTO
@@ -220,7 +216,7 @@ def stage_results(stage: str) -> dict[str, Any]:
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
     its own for every method.
     """
-    rows = read_rows(HERE / STAGES[stage])
+    rows = read_rows(HERE / STAGE_FILES[stage])
     if not rows:
         return {}
     if stage != "continuation":

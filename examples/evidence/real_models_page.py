@@ -22,7 +22,7 @@ from real_model_results import (
     FINE_TUNED,
     METHODS,
     NAMES,
-    STAGES,
+    STAGE_FILES,
     recipes,
     size_results,
     stage_results,
@@ -200,7 +200,7 @@ def main() -> None:
             for model, name in FILES.items()
             if (rows := read_rows(HERE / name))
         },
-        "stages": {stage: stage_results(stage) for stage in STAGES},
+        "stages": {stage: stage_results(stage) for stage in STAGE_FILES},
         "sizes": size_results(),
         "questions": question_results(read_questions()),
         "demo": demo_results(),

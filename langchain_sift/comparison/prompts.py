@@ -173,9 +173,9 @@ def _endings(path: Path | str) -> tuple[str, ...]:
     # The README of a dataset is no prompt.
     is_text = any(name.endswith(_TEXTS) and not name.startswith("readme") for name in names)
     is_lines = any(name.endswith(JSON_LINES) for name in names)
-    if is_text or is_lines:
-        return (*JSON_LINES, *_TEXTS) if is_text else JSON_LINES
-    return _QUESTIONS
+    if is_text:
+        return (*JSON_LINES, *_TEXTS)
+    return JSON_LINES if is_lines else _QUESTIONS
 
 
 def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:
