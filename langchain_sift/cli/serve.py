@@ -237,7 +237,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             mode=mode or _default_mode(saved),
             modes=None if saved is None else saved.modes,
             **selection(),
-            training=None if saved is None else CalibratedSelection(**selection(for_training=True)),
+            training_selection=(
+                None if saved is None else CalibratedSelection(**selection(for_training=True))
+            ),
             retrieval_query=retrieval_query,
             finetune=finetuning(
                 saved, objective, learning_rate, lora_rank, target_modules, max_length

@@ -18,7 +18,7 @@ def describe_memory(service: Service) -> str:
     settings, engine = service.settings, service.engine
     footprint, batch = engine.memory.watch(), settings.limits.max_batch_size
     length, window = settings.finetune.max_length, engine.language_model.context_length
-    chooses = settings.training if settings.training and fine_tunes(settings.mode) else settings
+    chooses = (settings.training_selection if fine_tunes(settings.mode) else None) or settings
     added = chooses.k * length if adds_context(settings.mode) else 0
     load = Load(
         document=min(length, window) if fine_tunes(settings.mode) else 0,

@@ -39,7 +39,7 @@ from langchain_sift.serving.settings import ServingSettings, SessionLimits  # no
 from langchain_sift.serving.tenants import Tenants  # noqa: E402
 from langchain_sift.stores.location import ChromaLocation  # noqa: E402
 
-_NESTED = {"finetune": FineTuneConfig, "limits": Limits, "training": CalibratedSelection}
+_NESTED = {"finetune": FineTuneConfig, "limits": Limits, "training_selection": CalibratedSelection}
 
 
 # Ray checks each second for dead replicas, and lets idle replicas verify their slots. The queue at

@@ -92,7 +92,7 @@ class ServingSettings:
     noise_variance: float | None = None
     """SIFT's λ', likewise."""
 
-    training: CalibratedSelection | None = None
+    training_selection: CalibratedSelection | None = None
     """Chooses the documents in the modes with fine-tuning, in place of the five fields above. None
     means that all modes have the same."""
 
@@ -163,12 +163,13 @@ class ServingSettings:
         """
         check_choice("mode", self.mode, (*MODES, AUTO))
         check_table(self.modes)
-        if not isinstance(self.training, CalibratedSelection | None):
+        if not isinstance(self.training_selection, CalibratedSelection | None):
             raise ArgumentError(
-                f"training must be a CalibratedSelection, got a {type(self.training).__name__}"
+                "training_selection must be a CalibratedSelection, "
+                f"got a {type(self.training_selection).__name__}"
             )
         # The collection's embeddings are not known yet; what they bring is checked later.
-        for each in (self, self.training or self):
+        for each in (self, self.training_selection or self):
             kernel = kernel_settings(
                 None,
                 kernel=each.kernel,
@@ -198,9 +199,9 @@ class ServingSettings:
 
     def selection_for(self, mode: str) -> Mapping[str, object]:
         """Return the fields of the retriever whose values for a mode differ from the server's."""
-        if self.training is None or not fine_tunes(mode):
+        if self.training_selection is None or not fine_tunes(mode):
             return {}
-        return asdict(self.training)
+        return asdict(self.training_selection)
 
     @property
     def model_id(self) -> str:

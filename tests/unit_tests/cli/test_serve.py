@@ -177,17 +177,21 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     settings, _ = served(tiny_model_path, folder, *file)
     assert (settings.k, settings.fetch_k, settings.noise_variance) == (3, 60, 0.1)
     assert (settings.kernel, settings.length_scale) == ("rbf", 0.4)
-    assert (settings.mode, settings.training) == ("ttft", tuned.selection)
+    assert (settings.mode, settings.training_selection) == ("ttft", tuned.selection)
     for mode in ("rag", "both"):
         saved = replace(saved, fine_tuning=replace(tuned, mode=mode))
         saved.save(tmp_path / "settings.json", overwrite=True)
         assert served(tiny_model_path, folder, *file)[0].mode == mode
     settings, _ = served(tiny_model_path, folder, *file, "--mode", "rag")
     assert settings.mode == "rag"
-    assert (settings.k, settings.training.k) == (3, 7)
+    assert (settings.k, settings.training_selection.k) == (3, 7)
     assert settings.finetune == saved.finetune_config()
     settings, _ = served(tiny_model_path, folder, *file, "--k", 2, "--learning-rate", 0.5)
-    assert (settings.k, settings.training.k, settings.finetune.learning_rate) == (2, 2, 0.5)
+    assert (settings.k, settings.training_selection.k, settings.finetune.learning_rate) == (
+        2,
+        2,
+        0.5,
+    )
     assert settings.finetune.lora_alpha == 8.0
     settings, _ = served(tiny_model_path, folder, *file, "--lora-rank", 32)
     assert (settings.finetune.lora_rank, settings.finetune.lora_alpha) == (32, 32.0)

@@ -43,7 +43,7 @@ def test_each_mode_has_the_documents_that_it_was_calibrated_with(retriever):
     """Requests that train have a selection of their own, whatever the server's mode."""
     tuned = CalibratedSelection(noise_variance=0.3, k=7, fetch_k=50, kernel="linear")
     for mode in ("rag", "ttft"):
-        settings = ServingSettings("model", "store", mode=mode, k=3, training=tuned)
+        settings = ServingSettings("model", "store", mode=mode, k=3, training_selection=tuned)
         for options, k in (
             ({}, 3 if mode == "rag" else 7),
             ({"mode": "rag"}, 3),
@@ -60,10 +60,10 @@ def test_each_mode_has_the_documents_that_it_was_calibrated_with(retriever):
         assert (learned.retriever.k, learned.retriever.fetch_k) == (7, 50)
     with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.*got a dict"):
         ServingSettings("model", "store", mode="auto", modes={"bins": []})
-    with pytest.raises(ArgumentError, match="training must be a CalibratedSelection, got a dict"):
-        ServingSettings("model", "store", training={"k": 7})
+    with pytest.raises(ArgumentError, match=r"training_selection must be .*, got a dict"):
+        ServingSettings("model", "store", training_selection={"k": 7})
     with pytest.raises(ArgumentError, match="k is 7, above its ceiling 5"):
-        ServingSettings("model", "store", k=3, training=tuned, ceilings={"k": 5})
+        ServingSettings("model", "store", k=3, training_selection=tuned, ceilings={"k": 5})
 
 
 @pytest.mark.parametrize("name", TrainingLimits.model_fields)
