@@ -106,8 +106,8 @@ def create_ttft_chain(
 
         return choose_mode_for(question["context"], fitting, modes)
 
-    settled = _with_mode(choose, retriever) if mode == AUTO else None
-    chain = retrieval_chain(_retriever_for(llm, retriever, mode), answer, settled)
+    choice = choose if mode == AUTO else None
+    chain = retrieval_chain(_retriever_for(llm, retriever, mode), answer, choice)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if isinstance(llm, TestTimeFineTuning):
         config["max_concurrency"] = llm.limits.at_once
@@ -169,40 +169,20 @@ class RetrievedQuestion(TypedDict):
 def retrieval_chain(
     retriever: Runnable[str, list[Document]],
     answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
-    settled: Runnable[Any, Any] | None = None,
+    choose: Callable[[RetrievedQuestion], ModeChoice] | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain that adds "context" and "answer" to a question.
 
     Args:
         retriever: Returns the documents for the question.
         answer: Returns the steps that answer the question.
-        settled: Changes the question with its documents before the answer. None means nothing.
+        choose: Returns the mode of the question with its documents. None means a fixed mode.
     """
     steps: Any = RunnableLambda(answer)
     chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever)
-    if settled is not None:
-        chain |= settled
+    if choose is not None:
+        chain = chain.assign(mode=choose)
     return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=steps))
-
-
-def _with_mode(
-    choose: Callable[[RetrievedQuestion], ModeChoice], shown: Runnable[str, list[Document]]
-) -> Runnable[Any, Any]:
-    """Return the steps that choose the mode of a question by its documents for fine-tuning.
-
-    Args:
-        choose: Returns the mode.
-        shown: Returns the documents for RAG, which replace the others if RAG is chosen.
-    """
-
-    def with_documents(question: RetrievedQuestion) -> object:
-        """Return the question with the documents of its mode."""
-        if question["mode"].mode != "rag":
-            return question
-        return RunnablePassthrough.assign(context=itemgetter("input") | shown)
-
-    chosen: Any = RunnablePassthrough.assign(mode=choose)  # type: ignore[arg-type]
-    return cast("Runnable[Any, Any]", chosen | RunnableLambda(with_documents))
 
 
 def question_prompt(

@@ -51,10 +51,7 @@ class HiddenStateEmbeddings(Embeddings):
     """
 
     noise_variance: ClassVar[float] = 10.0
-    """Default λ' of retrieval with these embeddings: `examples/evidence/retrieval.md`."""
-
-    training_noise_variance: ClassVar[float] = 1.0
-    """Default λ' for documents that a model is fine-tuned on: `examples/evidence/README.md`."""
+    """Default λ' with these embeddings: `examples/evidence/retrieval.md`."""
 
     def __init__(
         self,

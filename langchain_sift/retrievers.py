@@ -119,9 +119,9 @@ class SIFTRetriever(VectorStoreRetriever):
     infinity, the choice is that of nearest neighbours. None means the `noise_variance` of the
     store's embeddings, if they have that attribute, as `HiddenStateEmbeddings` do; else 6.5 (4
     with "rbf"), chosen on test collections so that relevance is kept: see
-    `examples/evidence/retrieval.md`. With `replace`, as fine-tuning retrieves, it is the paper's
-    0.01 for the kernel "linear". With that kernel, a document that points away from all vectors of
-    the query has no gain and comes after all others, unless with `replace`."""
+    `examples/evidence/retrieval.md`. The paper's is 0.01. With the kernel "linear", a document that
+    points away from all vectors of the query has no gain and comes after all others, unless with
+    `replace`."""
 
     stopping_alpha: float | None = None
     """The paper's α: fewer documents for easy queries. Larger stops earlier. It needs a small λ',

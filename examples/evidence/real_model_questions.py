@@ -28,7 +28,7 @@ from langchain_sift import FineTuneConfig, SIFTRetriever, compare
 from langchain_sift.comparison import Prompt, Row
 from langchain_sift.indexing import index_documents
 from langchain_sift.indexing.named_objects import load_embeddings
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
@@ -135,7 +135,7 @@ def main() -> None:
     repeated = SIFTRetriever(
         vectorstore=stores["store"],
         k=K,
-        search_kwargs={"replace": True, "noise_variance": FOR_RETRIEVAL.noise_variance},
+        search_kwargs={"replace": True, "noise_variance": DEFAULT_SETTINGS.noise_variance},
     )
     model = load_language_model(asked.model)
     config = FineTuneConfig(

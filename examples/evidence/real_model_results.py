@@ -39,7 +39,7 @@ METHODS = {
 CHOICES = {
     "ttft:random": "TTFT, random documents",
     "ttft:nearest-repeated": "TTFT, nearest document repeated (NN-F)",
-    "ttft:uncertainty": "TTFT, uncertainty sampling (US)",
+    "ttft:uncertainty:noise_variance=0.01": "TTFT, uncertainty sampling (US)",
     "ttft:hull": "TTFT, HullFT",
 }
 KERNELS = {

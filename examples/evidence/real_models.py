@@ -10,7 +10,7 @@ are enough. `--embeddings` is a sentence-transformer. Each stage has a file of r
 `real_model_results.py` names them.
 
 Rounds of a few prompts of every domain follow each other, so that a run can be stopped at any time.
-It resumes, and prompts that are in the file of rows are not measured again. The stage "rates"
+It resumes, and methods that are in the file of rows are not measured again. The stage "rates"
 measures a recipe on the prompts of examples/demo/tuning_prompts.jsonl, which no other stage uses;
 the stage "check" measures it on the others. Each recipe has its own file of rows.
 """
@@ -61,7 +61,13 @@ STAGES = {
     ),
     "many": Stage(("base", "rag:sift", "ttft:nearest", "ttft:sift", "both:sift"), ks=(50,)),
     "others": Stage(
-        ("base", "ttft:random", "ttft:nearest-repeated", "ttft:uncertainty", "ttft:hull")
+        (
+            "base",
+            "ttft:random",
+            "ttft:nearest-repeated",
+            "ttft:uncertainty:noise_variance=0.01",
+            "ttft:hull",
+        )
     ),
     "kernels": Stage(("base", *(f"{mode}:sift:kernel=rbf" for mode in ("rag", "ttft", "both")))),
     "rates": Stage(("base", "ttft:sift")),
@@ -108,13 +114,15 @@ class Run:
         ]
         return index_documents(documents, self.embeddings, self.out / "stores" / domain)
 
-    def measure(self, domain: str, prompts: list[Prompt], name: str) -> list[Row]:
-        """Measure the methods of the stage on prompts of a domain; go on where a run stopped."""
+    def measure(
+        self, domain: str, prompts: list[Prompt], methods: Sequence[str], name: str
+    ) -> list[Row]:
+        """Measure methods on prompts of a domain; go on where a run stopped."""
         began = time.monotonic()
         folder = self.out / f"{domain}-{name}"
         report = compare(
             prompts,
-            self.stage.methods,
+            methods,
             model=self.model,
             vectorstore=self.store(domain),
             protocols=(self.stage.protocol,),
@@ -178,14 +186,17 @@ def main() -> None:
             first = number * asked.in_a_round
             known = read_rows(file)
             done = {(row.prompt, row.method) for row in known}
-            left = [
-                prompt
+            lacking = [
+                (prompt, method)
                 for prompt in prompts[first : first + asked.in_a_round]
-                if any((prompt.id, method) not in done for method in run.stage.methods)
+                for method in run.stage.methods
+                if (prompt.id, method) not in done
             ]
-            if left:
+            if lacking:
                 rows = {(row.prompt, row.method, row.k): row for row in known}
-                new = run.measure(domain, left, name)
+                left = list({prompt.id: prompt for prompt, _ in lacking}.values())
+                methods = list(dict.fromkeys(method for _, method in lacking))
+                new = run.measure(domain, left, methods, name)
                 rows |= {(row.prompt, row.method, row.k): row for row in new}
                 write_rows(file, rows.values())
 

@@ -34,7 +34,7 @@ from retrieval_data import Collection, Query, embed, read_collections, read_medl
 
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.report.ranking import Judgments, intent_recall, ndcg, recall
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, DEFAULT_SETTINGS_RBF
 from langchain_sift.selection import mmr
 from langchain_sift.selection.arguments import as_matrices
 from langchain_sift.selection.opposites import choose_for_retrieval
@@ -100,11 +100,11 @@ def by_activeft(query: np.ndarray, rows: np.ndarray) -> Sequence[int]:
     return [int(index) for index in loader.next()[0]]
 
 
-DEFAULT = (FOR_RETRIEVAL.kernel, FOR_RETRIEVAL.length_scale, FOR_RETRIEVAL.noise_variance)
+DEFAULT = (DEFAULT_SETTINGS.kernel, DEFAULT_SETTINGS.length_scale, DEFAULT_SETTINGS.noise_variance)
 RBF = (
-    FOR_RETRIEVAL_WITH_RBF.kernel,
-    FOR_RETRIEVAL_WITH_RBF.length_scale,
-    FOR_RETRIEVAL_WITH_RBF.noise_variance,
+    DEFAULT_SETTINGS_RBF.kernel,
+    DEFAULT_SETTINGS_RBF.length_scale,
+    DEFAULT_SETTINGS_RBF.noise_variance,
 )
 METHODS: Mapping[str, Choose] = {
     "nearest": first,

@@ -27,7 +27,7 @@ from retrieval_data import Collection, embed, read_collections
 from langchain_sift.calibrated_settings import CalibratedSelection
 from langchain_sift.calibration import RetrievalCalibration, calibrate_retrieval
 from langchain_sift.comparison import Prompt
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, KernelSettings
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, KernelSettings
 
 K = 10
 METRICS = {"ndcg": "ndcg", "recall": "recall", "found": "intent_recall"}
@@ -106,7 +106,7 @@ def measure(
         "chosen_without_labels": made.settings.to_json()["retrieval"],
         "chosen_with_labels": labelled.settings.to_json()["retrieval"],
         "nearest": round(labelled.nearest[0], 4),
-        "default": round(score_of(labelled, FOR_RETRIEVAL), 4),
+        "default": round(score_of(labelled, DEFAULT_SETTINGS), 4),
         "without_labels": round(score_of(labelled, made.selection), 4),
         "best": round(best, 4),
         "percent_below_best": round(100 * (1 - score_of(labelled, made.selection) / best), 2),

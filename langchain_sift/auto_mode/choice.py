@@ -13,9 +13,9 @@ AUTO = "auto"
 TOLERANCE = 0.01
 """A mode whose gain is at most this below the best one is as good, if it takes less time."""
 
-UNKNOWN = 0.98
-"""σ from which the documents tell nothing about a prompt, without a table: at most 4 % of its
-variance is explained."""
+_EXPLAINED, _EXPLAINED_BY_ONE = 0.04, 0.01
+"""Documents that explain at most 4 % of a prompt's variance, or 1 % each, tell nothing about it.
+With the default λ', the demo's handbook explains more of its questions, and less of others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def choose_mode(
         return ModeChoice("base", "there is no document")
     if table is not None and uncertainty is not None:
         return _from_table(uncertainty, fitting, table)
-    if uncertainty is not None and uncertainty >= UNKNOWN:
+    if uncertainty is not None and _tell_nothing(uncertainty, documents):
         return ModeChoice("base", f"the documents tell nothing about it: σ = {uncertainty:.3g}")
     if fitting == 0:
         return ModeChoice("ttft", "no document fits into the prompt")
@@ -54,6 +54,11 @@ def choose_mode(
         return ModeChoice("both", f"{fitting} of {documents} documents fit into the prompt")
     all_of_them = "the document fits" if documents == 1 else f"all {documents} documents fit"
     return ModeChoice("rag", f"{all_of_them} into the prompt")
+
+
+def _tell_nothing(uncertainty: float, documents: int) -> bool:
+    explained = 1 - uncertainty**2
+    return explained <= min(_EXPLAINED, _EXPLAINED_BY_ONE * documents)
 
 
 def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoice:

@@ -34,9 +34,6 @@ class NoisePoint:
     surrogate: float
     """Log likelihood of the texts given their embeddings, in nats per number."""
 
-    distinct_documents: float
-    """Number of distinct documents that SIFT chooses, mean over prompts."""
-
     measured: Estimate | None
     """Quality at the chosen learning rate. None if the surrogate dropped this λ'."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from langchain_sift.calibrated_settings import (
     CalibratedFineTuning,
     CalibratedSelection,
@@ -182,7 +180,6 @@ def _noise_points(
         NoisePoint(
             noise_variance=value,
             surrogate=likelihood,
-            distinct_documents=_distinct_documents(trials, value),
             measured=measured.get(value),
         )
         for value, likelihood in zip(noise_variances, likelihoods, strict=True)
@@ -194,11 +191,6 @@ def _compared(trials: Trials, setting: Setting, chosen: Setting) -> Estimate:
     percents, others = (percents_of(trials, each)[:, -1] for each in (setting, chosen))
     count = min(len(percents), len(others))
     return estimate(percents[:count], others[:count])
-
-
-def _distinct_documents(trials: Trials, noise_variance: float) -> float:
-    choices = (trials.documents(prompt, noise_variance) for prompt in range(len(trials.prompts)))
-    return float(np.mean([len(set(documents)) for documents in choices]))
 
 
 def _notes(

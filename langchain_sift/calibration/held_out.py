@@ -53,29 +53,22 @@ class HeldOut:
         """The texts of the candidates."""
         return tuple(document.page_content for document in self.documents)
 
-    def choose(self, k: int, noise_variance: float, *, repeat: bool = True) -> tuple[int, ...]:
-        """Choose candidates with SIFT; return their indices, with repeats as for fine-tuning.
-
-        Args:
-            k: Number of candidates.
-            noise_variance: λ'.
-            repeat: If False, each candidate is chosen once at most, as for RAG.
-        """
-        return tuple(self._select(k, noise_variance, repeat=repeat).indices.tolist())
+    def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
+        """Choose k candidates with SIFT; return their indices."""
+        return tuple(self._select(k, noise_variance).indices.tolist())
 
     def uncertainty(self, k: int, noise_variance: float) -> float:
         """Return σ of the query after k documents, its posterior standard deviation."""
         return math.sqrt(self._select(k, noise_variance).posterior_variances[-1])
 
-    def _select(self, k: int, noise_variance: float, *, repeat: bool = True) -> Selection:
+    def _select(self, k: int, noise_variance: float) -> Selection:
         return select(
             self.query,
             self.embeddings,
-            k=k if repeat else min(k, len(self.documents)),
+            k=min(k, len(self.documents)),
             noise_variance=noise_variance,
             kernel=self.kernel.name,
             length_scale=self.kernel.length_scale,
-            replace=repeat,
         )
 
 

@@ -97,7 +97,7 @@ def _figures(of: Mapping[Mode, Row], metric: str) -> dict[str, ModeFigures]:
 def _uncertainty(rows: Iterable[Row]) -> float:
     """Return σ of the prompt: of the modes with documents, that of the last in `MODES`.
 
-    "both" and "ttft" choose documents as "auto" does, with repeats.
+    "auto" has the settings of fine-tuning, if both were calibrated.
     """
     by_order = sorted(rows, key=lambda row: MODES.index(_mode(row)), reverse=True)
     for row in by_order:

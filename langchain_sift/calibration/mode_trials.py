@@ -15,7 +15,7 @@ import numpy as np
 from langchain_sift.auto_mode import ModeFigures, ModeTable, PromptFigures, table_of
 from langchain_sift.calibration.halving import percents_of
 from langchain_sift.calibration.standard_errors import first_sufficient
-from langchain_sift.calibration.trials import Setting, Trial, Trials
+from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.config import MODES, Mode
 from langchain_sift.selection.arguments import Array
 
@@ -87,7 +87,10 @@ def measure_modes(
         if mode == "ttft":
             continue
         began = trials.seconds
-        of_mode = [_trial(trials, setting, prompt, k, mode) for prompt in range(count)]
+        of_mode = [
+            replace(whole, documents=whole.documents[:k], mode=mode)
+            for whole in (trials.trial(prompt, setting) for prompt in range(count))
+        ]
         trials.run(of_mode)
         seconds[mode] = (trials.seconds - began) / count
         percents[mode] = np.array([trials.percents(each)[-1] for each in of_mode])
@@ -97,16 +100,3 @@ def measure_modes(
         trials.prompts[prompt].uncertainty(k, setting.noise_variance) for prompt in range(count)
     )
     return ModeMeasurements({mode: percents[mode] for mode in MODES}, seconds, tuple(uncertainties))
-
-
-def _trial(trials: Trials, setting: Setting, prompt: int, k: int, mode: Mode) -> Trial:
-    """Return the trial of a mode with the documents that its retriever returns.
-
-    RAG gets k different ones: only fine-tuning retrieves a document again.
-    """
-    whole = trials.trial(prompt, setting)
-    documents = whole.documents[:k]
-    if mode == "rag":
-        held_out = trials.prompts[prompt]
-        documents = held_out.choose(k, setting.noise_variance, repeat=False)
-    return replace(whole, documents=documents, mode=mode)

@@ -27,7 +27,7 @@ from langchain_sift.checks import check_integer
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import CorpusError
 from langchain_sift.report.intervals import Verdict, judge
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, KernelSettings
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, KernelSettings
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE
 from langchain_sift.stores.calls import run
@@ -46,7 +46,7 @@ _OTHERS = (
         for noise_variance in (4.0, 1.0, 0.1)
     ),
 )
-KERNELS = (FOR_RETRIEVAL, *(each for each in _OTHERS if each != FOR_RETRIEVAL))
+KERNELS = (DEFAULT_SETTINGS, *(each for each in _OTHERS if each != DEFAULT_SETTINGS))
 """The settings to choose from; of equal ones the first, which is the default."""
 
 MIN_QUERIES = 10

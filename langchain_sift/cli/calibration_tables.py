@@ -22,10 +22,9 @@ def print_calibration(result: Calibration) -> None:
     from langchain_sift.calibration.search import NAMES  # noqa: PLC0415 - needs PyTorch
 
     console = Console()
-    noise = _table("λ'", "surrogate", "distinct")
+    noise = _table("λ'", "surrogate")
     for point in result.noise_variances:
-        extra = (f"{point.surrogate:.4f}", f"{point.distinct_documents:.1f}")
-        _add(noise, f"{point.noise_variance:g}", point.measured, *extra)
+        _add(noise, f"{point.noise_variance:g}", point.measured, f"{point.surrogate:.4f}")
     rates = _table("learning rate")
     for rate in result.learning_rates:
         _add(rates, f"{rate.learning_rate:g}", rate.measured)

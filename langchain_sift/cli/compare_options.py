@@ -79,8 +79,9 @@ MethodsOption = Annotated[
     typer.Option(
         metavar="METHOD,...",
         help="base; rag:, ttft:, both: or auto: followed by nearest, nearest-repeated, "
-        "uncertainty, mmr, hull, random, sift, sift:residual, sift:exhaustive, pyversity-dpp (or "
-        "-mmr, -msd, -cover, -ssd) or the name of a --retriever; or the name of a --chain. With "
+        "uncertainty, mmr, hull, random, sift, sift:residual, sift:exhaustive, sift:replace "
+        "(documents again, for fine-tuning), pyversity-dpp (or -mmr, -msd, -cover, -ssd) or the "
+        "name of a --retriever; or the name of a --chain. With "
         "--protocol retrieval also without rag:, as in nearest,sift. Options follow a method: "
         ":kernel=NAME, :length_scale=X, :noise_variance=X, :stopping_alpha=X; of mmr "
         ":lambda_mult=X; of pyversity's :diversity=X. Default: "

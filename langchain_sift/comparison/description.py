@@ -69,9 +69,7 @@ def _modes(settings: ComparisonSettings) -> dict[str, object]:
 def _kernels(settings: ComparisonSettings, embeddings: object) -> dict[str, object]:
     """Return the kernel and λ' of the methods that set none."""
     retrieval, training = (
-        kernel_settings(
-            embeddings, **settings.kernel_of(for_training=for_training), for_training=for_training
-        )
+        kernel_settings(embeddings, **settings.kernel_of(for_training=for_training))
         for for_training in (False, True)
     )
     if retrieval == training or not any(method.fine_tunes for method in settings.methods):

@@ -87,10 +87,11 @@ def compare(
         prompts: Texts or questions that are not in the store.
         methods: "base", which is always measured; "rag:", "ttft:", "both:" (fine-tune, and put the
             documents before the prompt) or "auto:" (one of them for each prompt) followed by a
-            selection: "sift", "sift:residual",
-            "sift:exhaustive", "nearest", "nearest-repeated", "uncertainty", "mmr", "hull",
-            "random", a strategy of pyversity if it is installed ("pyversity-dpp", "-mmr", "-msd",
-            "-cover", "-ssd"), or the name of one of `retrievers`; or the name of one of `chains`.
+            selection: "sift", "sift:residual", "sift:exhaustive", "sift:replace" (fine-tuning may
+            train on a document again, as in the paper), "nearest", "nearest-repeated",
+            "uncertainty", "mmr", "hull", "random", a strategy of pyversity if it is installed
+            ("pyversity-dpp", "-mmr", "-msd", "-cover", "-ssd"), or the name of one of
+            `retrievers`; or the name of one of `chains`.
             Options of a selection follow it: ":kernel=NAME", ":length_scale=NUMBER",
             ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER"; of "mmr" ":lambda_mult=NUMBER";
             of pyversity's ":diversity=NUMBER". The protocol "retrieval" takes selections alone,

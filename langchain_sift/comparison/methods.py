@@ -27,7 +27,8 @@ OUR_SELECTORS: Mapping[str, Selector] = MappingProxyType({**SELECTORS, **DIVERSI
 """The selectors by their names: those of this package, and those of its peer."""
 
 # Repeated documents are part of these methods: each repeat is one more gradient step.
-_REPEATING = ("sift", "uncertainty", "nearest-repeated", "hull")
+_REPEATING = ("nearest-repeated", "hull")
+_REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class Method:
     diversity: float | None = None
     """Diversity of pyversity's strategies, from 0 to 1. None means 0.5."""
 
+    replace: bool = False
+    """True if SIFT may choose a document again, as in the paper, for one more gradient step."""
+
     @property
     def fine_tunes(self) -> bool:
         """True if the model is fine-tuned on the documents."""
@@ -76,7 +80,7 @@ class Method:
     @property
     def repeats(self) -> bool:
         """True if a document may be chosen again, for one more gradient step."""
-        return self.fine_tunes and self.selection in _REPEATING
+        return self.fine_tunes and (self.replace or self.selection in _REPEATING)
 
     @property
     def family(self) -> Method:
@@ -112,8 +116,9 @@ def parse_methods(
 
     Args:
         names: "base"; "rag:", "ttft:", "both:" or "auto:" and a selection; a selection alone; or
-            the name of a chain. "sift" may be followed by "residual" or "exhaustive", and each
-            selection by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
+            the name of a chain. "sift" may be followed by "residual" or "exhaustive", and by
+            "replace", with which fine-tuning may train on a document again. Each selection may be
+            followed by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
             "stopping_alpha=NUMBER", "mmr" by "lambda_mult=NUMBER", and the strategies of
             pyversity by "diversity=NUMBER", all separated by colons.
         retrievers: Names of the user's retrievers, which are selections as well.
@@ -149,14 +154,16 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     selection, *options = rest.split(":")
     if mode not in {*DOCUMENT_MODES, SELECTION} or selection not in selections:
         raise ArgumentError(_unknown(name, selections, chains))
-    search = "nearest"
+    search, repeats = "nearest", False
     if options and selection == "sift" and options[0] in SEARCHES:
         search = options.pop(0)
+    if options and selection == "sift" and fine_tunes(mode) and options[0] == _REPLACE:
+        repeats = bool(options.pop(0))
     check_installed(selection)
     kernel, numbers = _parse_options(name, selection, options)
     if search == "residual" and kernel not in {None, "linear"}:
         raise ArgumentError(f"{name!r}: the search 'residual' needs the kernel 'linear'")
-    return Method(name, mode, selection, search, kernel=kernel, **numbers)
+    return Method(name, mode, selection, search, kernel=kernel, replace=repeats, **numbers)
 
 
 def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
@@ -185,7 +192,7 @@ def _parse_options(
         else:
             hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
             if selection == "sift":
-                hint += f", and before them one of {', '.join(SEARCHES)}"
+                hint += f", and before them one of {', '.join(SEARCHES)}, and {_REPLACE}"
             raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
     return kernel, numbers
 

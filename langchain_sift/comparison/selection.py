@@ -164,7 +164,6 @@ class Corpus:
             kernel="linear" if is_residual else method.kernel or kernel,
             length_scale=method.length_scale or length_scale,
             noise_variance=method.noise_variance or noise_variance,
-            for_training=method.fine_tunes,
         )
         settings = RetrievalSettings(
             method=(choose_for_retrieval if method.selection == "sift" else method_of(selector)),

@@ -27,19 +27,17 @@ Retriever = Runnable[str, list[Document]]
 def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     """Return the retriever that a mode queries; in the mode "base" it returns no documents.
 
-    For fine-tuning, a `SIFTRetriever` may choose a document again, for a repeat is one more
-    gradient step on the most informative document (arXiv 2410.08020), and returns its gains.
+    For fine-tuning, a `SIFTRetriever` returns its gains, from which the uncertainty follows.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
     if fine_tunes(mode) and isinstance(retriever, SIFTRetriever):
-        search_kwargs = {**retriever.search_kwargs, "replace": True}
-        return retriever.with_gains().model_copy(update={"search_kwargs": search_kwargs})
+        return retriever.with_gains()
     return retriever
 
 
 def training_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
-    """Return the documents that a mode trains on, in order, repeats included."""
+    """Return the documents that a mode trains on, in order."""
     return list(documents) if fine_tunes(mode) else []
 
 

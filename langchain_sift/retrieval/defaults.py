@@ -1,8 +1,7 @@
 """Choose the kernel and λ' that a caller leaves out.
 
-The right values depend on the embeddings and on the use. Embeddings of any class may have the
-attributes `kernel`, `length_scale` and `noise_variance`: their defaults for retrieval. An attribute
-`training_noise_variance` is their λ' for documents that a model is fine-tuned on.
+The right values depend on the embeddings. Embeddings of any class may have the attributes `kernel`,
+`length_scale` and `noise_variance`: their defaults.
 """
 
 from __future__ import annotations
@@ -22,14 +21,12 @@ class KernelSettings:
     noise_variance: float
 
 
-FOR_RETRIEVAL = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 6.5)
-"""Chosen on test collections: `examples/evidence/retrieval.md`."""
+DEFAULT_SETTINGS = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 6.5)
+"""Chosen on test collections (`examples/evidence/retrieval.md`), and as good for documents that a
+model is fine-tuned on (`examples/evidence/real_models.md`)."""
 
-FOR_RETRIEVAL_WITH_RBF = KernelSettings("rbf", DEFAULT_LENGTH_SCALE, 4.0)
-"""The best settings of the other kernel, from the same page."""
-
-FOR_TRAINING = KernelSettings("linear", DEFAULT_LENGTH_SCALE, 0.01)
-"""The paper's, for documents that a model is fine-tuned on: `examples/evidence/README.md`."""
+DEFAULT_SETTINGS_RBF = KernelSettings("rbf", DEFAULT_LENGTH_SCALE, 4.0)
+"""The best settings of the other kernel, from the first page."""
 
 
 class KernelOptions(TypedDict):
@@ -46,7 +43,6 @@ def kernel_settings(
     kernel: str | None = None,
     length_scale: float | None = None,
     noise_variance: float | None = None,
-    for_training: bool = False,
 ) -> KernelSettings:
     """Return the settings, with defaults for those that are None.
 
@@ -57,11 +53,9 @@ def kernel_settings(
         kernel: "linear" or "rbf".
         length_scale: ℓ of "rbf".
         noise_variance: λ'.
-        for_training: If True, a model is fine-tuned on the documents.
     """
-    own = _of_embeddings(embeddings, for_training=for_training)
-    general = FOR_TRAINING if for_training else FOR_RETRIEVAL
-    defaults = [*([own] if own else []), general, FOR_RETRIEVAL_WITH_RBF]
+    own = _of_embeddings(embeddings)
+    defaults = [*([own] if own else []), DEFAULT_SETTINGS, DEFAULT_SETTINGS_RBF]
     kernel = kernel or defaults[0].kernel
     # An unknown kernel is refused later.
     default = next((each for each in defaults if each.kernel == kernel), defaults[0])
@@ -72,15 +66,13 @@ def kernel_settings(
     )
 
 
-def _of_embeddings(embeddings: object, *, for_training: bool) -> KernelSettings | None:
+def _of_embeddings(embeddings: object) -> KernelSettings | None:
     """Return the defaults that the embeddings bring. None if they bring neither kernel nor λ'."""
     kernel = getattr(embeddings, "kernel", None)
     noise_variance = getattr(embeddings, "noise_variance", None)
-    if for_training:
-        noise_variance = getattr(embeddings, "training_noise_variance", noise_variance)
     if kernel is None and noise_variance is None:
         return None
-    general = FOR_RETRIEVAL_WITH_RBF if kernel == "rbf" else FOR_RETRIEVAL
+    general = DEFAULT_SETTINGS_RBF if kernel == "rbf" else DEFAULT_SETTINGS
     return KernelSettings(
         kernel or "linear",
         getattr(embeddings, "length_scale", general.length_scale),

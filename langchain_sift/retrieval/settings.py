@@ -182,8 +182,6 @@ def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str,
         kernel=values.get("kernel") or ("linear" if is_residual else None),
         length_scale=values.get("length_scale"),
         noise_variance=values.get("noise_variance"),
-        # Fine-tuning alone repeats documents: each repeat is one more gradient step.
-        for_training=values.get("replace") is True,
     )
     k = values.get("k")
     if k is None:

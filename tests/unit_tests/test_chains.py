@@ -73,13 +73,15 @@ def test_the_base_model_answers_alone(llm, retriever):
     assert found == {"input": QUESTION, "context": [], "answer": expected}
 
 
-def test_fine_tuning_uses_the_choice_with_repeats_and_no_context(llm, retriever):
+@pytest.mark.parametrize("replace", [False, True])
+def test_fine_tuning_uses_the_retriever_s_choice_and_no_context(llm, retriever, replace):
     runs = Runs()
-    retriever = retriever.model_copy(update={"noise_variance": 30.0})
+    settings = {"noise_variance": 30.0, "search_kwargs": {"replace": replace}}
+    retriever = retriever.model_copy(update=settings)
     chain = create_ttft_chain(llm, retriever, mode="ttft")
     found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
-    assert found["context"] == retriever.invoke(QUESTION, replace=True)
-    assert len({document.id for document in found["context"]}) < 6
+    assert found["context"] == retriever.invoke(QUESTION)
+    assert (len({document.id for document in found["context"]}) < 6) is replace
     assert runs.prompts[0].endswith(QUESTION)
     assert "documents" not in runs.prompts[0]
     learned = llm.bind(documents=found["context"])
@@ -92,7 +94,7 @@ def test_fine_tuning_uses_the_choice_with_repeats_and_no_context(llm, retriever)
 
 @pytest.mark.parametrize("gain_key", [None, "gain"])
 def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, gain_key):
-    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    choices = retriever.retrieve_with_scores(QUESTION).choices
     gain = sum(choice.gain for choice in choices)
     retriever = retriever.model_copy(update={"gain_key": gain_key})
     answers = []

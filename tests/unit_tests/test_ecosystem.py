@@ -59,7 +59,7 @@ from unit_tests.stores.real_stores import DEFAULT_KERNEL
 
 from langchain_sift import SIFTReranker, SIFTRetriever
 from langchain_sift.errors import ArgumentError, CollectionNotFound, EmbeddingError, StoreError
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS
 
 QUERY = "Who repairs the broken clock near the border?"
 QUERIES = [
@@ -160,7 +160,7 @@ def chosen_by_formula(texts, query, k):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     unit = WordEmbeddings().vector(query)
     unit /= np.linalg.norm(unit)
-    settings = {"noise_variance": FOR_RETRIEVAL.noise_variance, "kernel": DEFAULT_KERNEL}
+    settings = {"noise_variance": DEFAULT_SETTINGS.noise_variance, "kernel": DEFAULT_KERNEL}
     return retrieval(unit[None], rows, k=k, **settings)[0]
 
 
@@ -491,7 +491,7 @@ def check_selection(data, texts, query, *, k=4):
     assert min(data["gains"]) > 0
     remaining = data["prior_variance"] - np.cumsum(data["gains"])
     assert data["posterior_variances"] == pytest.approx(remaining)
-    assert (data["noise_variance"], data["fetch_k"]) == (FOR_RETRIEVAL.noise_variance, 200)
+    assert (data["noise_variance"], data["fetch_k"]) == (DEFAULT_SETTINGS.noise_variance, 200)
     assert 0 < data["seconds"] < 60
 
 

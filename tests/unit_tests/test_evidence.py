@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from langchain_sift import FineTuneConfig
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL, FOR_RETRIEVAL_WITH_RBF
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS, DEFAULT_SETTINGS_RBF
 
 FOLDER = Path(__file__).parents[2] / "examples" / "evidence"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the sdist has no examples")
@@ -101,8 +101,8 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
 
 def test_the_defaults_of_retrieval_are_those_of_the_page() -> None:
     measured = json.loads((FOLDER / "retrieval.json").read_text(encoding="utf-8"))
-    assert measured["default"] == list(astuple(FOR_RETRIEVAL))
-    assert measured["rbf"] == list(astuple(FOR_RETRIEVAL_WITH_RBF))
+    assert measured["default"] == list(astuple(DEFAULT_SETTINGS))
+    assert measured["rbf"] == list(astuple(DEFAULT_SETTINGS_RBF))
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ async def test_coroutines_get_the_same_answers(llm: TestTimeFineTunedLLM) -> Non
 def test_every_generation_has_its_documents(llm: TestTimeFineTunedLLM) -> None:
     result = llm.generate(["The river", "A baker"])
     for prompt, (generation,) in zip(("The river", "A baker"), result.generations, strict=True):
-        expected = [document.id for document in llm.retriever.invoke(prompt, replace=True)]
+        expected = [document.id for document in llm.retriever.invoke(prompt)]
         assert generation.generation_info["ttft"]["documents"] == expected
 
 

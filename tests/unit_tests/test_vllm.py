@@ -167,7 +167,7 @@ def test_without_an_adapter_the_base_model_answers_and_the_log_has_the_reason(
 
 def test_documents_with_too_little_gain_are_not_trained_on(model, store, double, adapters, caplog):
     retriever = SIFTRetriever(vectorstore=store, k=4, noise_variance=1.0)
-    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    choices = retriever.retrieve_with_scores(QUESTION).choices
     gain = sum(choice.gain for choice in choices)
     llm = ChatOpenAI(base_url=double.url, api_key=KEY, model="base", max_tokens=12, max_retries=0)
     for least, routes in ((gain * 0.99, LOADED_AND_UNLOADED), (gain * 1.01, ["chat/completions"])):

@@ -66,6 +66,10 @@ def test_auto_is_nearly_as_good_as_the_best_mode_on_what_was_measured(measured):
     [
         (0.5, 0, 0, "base"),
         (0.99, 5, 5, "base"),
+        (0.979, 25, 25, "rag"),
+        (0.981, 25, 25, "base"),
+        (0.991, 1, 1, "rag"),
+        (0.996, 1, 1, "base"),
         (0.5, 5, 5, "rag"),
         (0.5, 5, 2, "both"),
         (0.5, 5, 0, "ttft"),

@@ -404,17 +404,17 @@ def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
         assert len(prompt.texts) == 30
         assert prompt.text not in prompt.texts
         assert source[prompt.text] not in {source[text] for text in prompt.texts}
-        chosen = select(prompt.query, prompt.embeddings, k=5, noise_variance=0.2, replace=True)
+        chosen = select(prompt.query, prompt.embeddings, k=5, noise_variance=0.2)
         assert prompt.choose(5, 0.2) == tuple(chosen.indices)
         once = select(prompt.query, prompt.embeddings, k=30, noise_variance=0.2)
-        assert prompt.choose(31, 0.2, repeat=False) == tuple(once.indices)
+        assert prompt.choose(31, 0.2) == tuple(once.indices)
         cosines = prompt.embeddings @ prompt.query
         assert (np.diff(cosines) <= 1e-6).all()
     kernel = Kernel("rbf", 0.4)
     (other,) = hold_out(
         store, model, prompts=1, protocol="document", fetch_k=30, seed=0, kernel=kernel
     )
-    options = {"kernel": "rbf", "length_scale": 0.4, "replace": True}
+    options = {"kernel": "rbf", "length_scale": 0.4}
     chosen = select(other.query, other.embeddings, k=5, noise_variance=0.2, **options)
     assert other.choose(5, 0.2) == tuple(chosen.indices)
     others = hold_out(store, model, prompts=6, protocol="document", fetch_k=30, seed=1)

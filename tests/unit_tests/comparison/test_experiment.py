@@ -45,7 +45,7 @@ PROMPTS = [
     Prompt("one", "The river carries warm bread in winter, 12 times.", "a"),
     Prompt("two", "Every comet repairs a broken clock at sea, 7 times.", "b"),
 ]
-METHODS = ("base", "rag:sift", "ttft:nearest", "ttft:sift", "ttft:random")
+METHODS = ("base", "rag:sift", "ttft:nearest", "ttft:sift", "ttft:sift:replace", "ttft:random")
 
 
 @pytest.fixture
@@ -102,21 +102,26 @@ def test_bits_of_the_base_model_are_its_loss(
     assert row.bytes == len(PROMPTS[0].text)
 
 
-def test_fine_tuning_repeats_documents_and_rag_does_not(report: Report, store: Chroma) -> None:
+@pytest.mark.parametrize("method", ["ttft:sift", "ttft:sift:replace"])
+def test_documents_are_chosen_as_select_does_and_repeated_only_if_asked(
+    report: Report, store: Chroma, method: str
+) -> None:
     stored = store.get(include=["embeddings", "documents"])
     rows = np.array(stored["embeddings"])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query = np.array(store.embeddings.embed_query(PROMPTS[0].text))
     query /= np.linalg.norm(query)
     nearest = np.argsort(-(rows @ query), kind="stable")[:30]
-    expected = select(query, rows[nearest], k=6, noise_variance=1.0, replace=True)
+    repeats = method.endswith("replace")
+    expected = select(query, rows[nearest], k=6, noise_variance=1.0, replace=repeats)
     by_method = {row.method: row for row in report.rows[: len(METHODS)]}
-    ids = [document.id for document in by_method["ttft:sift"].chosen]
+    ids = [document.id for document in by_method[method].chosen]
+    assert (len(set(ids)) < 6) is repeats
     assert ids == [stored["ids"][nearest[index]] for index in expected.indices]
-    for method in ("rag:sift", "ttft:nearest", "ttft:random"):
-        row = by_method[method]
-        assert len({document.id for document in row.chosen}) == 6, method
-    variances = [d.posterior_variance for d in by_method["ttft:sift"].chosen]
+    for other in ("rag:sift", "ttft:nearest", "ttft:random"):
+        row = by_method[other]
+        assert len({document.id for document in row.chosen}) == 6, other
+    variances = [d.posterior_variance for d in by_method[method].chosen]
     assert variances == pytest.approx(list(expected.posterior_variances), abs=1e-6)
 
 

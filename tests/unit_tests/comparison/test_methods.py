@@ -20,12 +20,13 @@ def test_names_are_parsed_each_once_with_the_base_model_first() -> None:
 
 
 def test_options_follow_the_selection() -> None:
-    name = "both:sift:residual:noise_variance=0.5:stopping_alpha=2"
+    name = "both:sift:residual:replace:noise_variance=0.5:stopping_alpha=2"
     _, method = parse_methods([name])
     assert method == Method(
-        name, "both", "sift", "residual", noise_variance=0.5, stopping_alpha=2.0
+        name, "both", "sift", "residual", noise_variance=0.5, stopping_alpha=2.0, replace=True
     )
-    assert method.family == Method("", "both", "sift", "residual", noise_variance=0.5)
+    family = Method("", "both", "sift", "residual", noise_variance=0.5, replace=True)
+    assert method.family == family
     assert (method.fine_tunes, method.adds_context, method.repeats) == (True, True, True)
     _, rbf = parse_methods(["rag:sift:kernel=rbf:length_scale=0.35"])
     assert (rbf.kernel, rbf.length_scale, rbf.noise_variance) == ("rbf", 0.35, None)

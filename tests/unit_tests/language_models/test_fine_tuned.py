@@ -479,11 +479,11 @@ def test_the_record_has_the_documents_and_their_gains(
     record = record_of(chat)
     retriever = chat.retriever
     assert isinstance(retriever, SIFTRetriever)
-    retrieval = retriever.model_copy(update={"gain_key": "gain"}).invoke(QUESTION, replace=True)
+    retrieval = retriever.model_copy(update={"gain_key": "gain"}).invoke(QUESTION)
     assert record["documents"] == [document.id for document in retrieval]
     assert record["gains"] == [document.metadata["gain"] for document in retrieval]
     assert all(type(gain) is float and gain > 0 for gain in record["gains"])
-    scored = retriever.retrieve_with_scores(QUESTION, k=1, replace=True)
+    scored = retriever.retrieve_with_scores(QUESTION, k=1)
     assert record["gains"][0] == pytest.approx(scored.choices[0].gain)
     assert all(type(loss) is float and loss > 0 for loss in record["losses"])
     assert 0 < record["update_norm"] < 1

@@ -169,7 +169,7 @@ async def test_the_record_equals_that_of_the_model(client, models):
 @pytest.mark.parametrize("mode", ["rag", "both"])
 async def test_the_record_has_gains_and_seconds_of_the_retrieval(client, retriever, mode):
     _, response = await complete(client, CHAT, ttft={"mode": mode, "k": 2})
-    retrieval = retriever.retrieve_with_scores(QUESTION, k=2, replace=mode == "both")
+    retrieval = retriever.retrieve_with_scores(QUESTION, k=2)
     gains = [choice.gain for choice in retrieval.choices] if mode == "both" else []
     assert response["ttft"]["gains"] == pytest.approx(gains)
     assert response["ttft"]["seconds"]["retrieval"] > 0
@@ -214,7 +214,7 @@ async def test_documents_are_in_the_last_question_of_a_conversation(client, mode
     ids=str,
 )
 async def test_retriever_options(client, retriever, options, settings):
-    documents = await retriever.ainvoke(QUESTION, replace=True, **settings)
+    documents = await retriever.ainvoke(QUESTION, **settings)
     expected = [document.id for document in documents]
     _, response = await complete(client, TEXT, ttft=options)
     assert response["ttft"]["documents"] == expected
@@ -237,7 +237,7 @@ async def test_fine_tuning_options(client, models):
 
 @pytest.mark.parametrize("mode", ["ttft", "both"])
 async def test_min_gain_skips_the_training(client, retriever, mode):
-    choices = retriever.retrieve_with_scores(QUESTION, replace=True).choices
+    choices = retriever.retrieve_with_scores(QUESTION).choices
     gain = sum(choice.gain for choice in choices)
     for min_gain, steps in ((gain * 0.99, len(choices)), (gain * 1.01, 0)):
         _, response = await complete(client, TEXT, ttft={"mode": mode, "min_gain": min_gain})

@@ -23,7 +23,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_qdrant import QdrantVectorStore
 from qdrant_client import QdrantClient, models
 
-from langchain_sift.retrieval.defaults import FOR_RETRIEVAL
+from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS
 
 DIMENSIONS = 8
 LINEAR = {"kernel": "linear", "noise_variance": 0.01}
@@ -159,7 +159,7 @@ class ByHand:
         *,
         k: int,
         fetch_k: int,
-        noise_variance: float = FOR_RETRIEVAL.noise_variance,
+        noise_variance: float = DEFAULT_SETTINGS.noise_variance,
         kernel: reference.Kernel = DEFAULT_KERNEL,
     ) -> list[str]:
         """Return the retriever's choice among the candidates, in order."""
