@@ -15,11 +15,13 @@ NAMES = {
     "rag:nearest": "RAG, nearest",
     "rag:sift": "RAG, SIFT",
     "rag:sift:noise_variance=0.01": "RAG, SIFT with λ' = 0.01",
-    "rag:repeated": "RAG, SIFT with λ' = 6.5 and repeats",
+    "rag:repeated": "RAG, SIFT with repeats, each document once",
     "ttft:sift": "TTFT, SIFT",
+    "ttft:sift:noise_variance=0.01": "TTFT, SIFT with λ' = 0.01",
     "both:sift": "both, SIFT",
+    "both:sift:noise_variance=0.01": "both, SIFT with λ' = 0.01",
+    "both:sift:replace": "both, SIFT with repeats",
     "both:nearest": "both, nearest",
-    "both:sift:noise_variance=6.5": "both, SIFT with λ' = 6.5",
     "ttft:random": "TTFT, random documents",
     "both:random": "both, random documents",
 }
@@ -30,11 +32,13 @@ Way = tuple[str, str]
 """A method and its objective, "" without training."""
 
 SAME_DOCUMENTS: Mapping[Way, Way] = {
-    ("both:sift", "text"): ("rag:sift:noise_variance=0.01", ""),
-    ("both:sift", "distill"): ("rag:sift:noise_variance=0.01", ""),
+    ("both:sift", "text"): ("rag:sift", ""),
+    ("both:sift", "distill"): ("rag:sift", ""),
     ("both:sift", "answer"): ("rag:sift", "answer"),
+    ("both:sift:noise_variance=0.01", "text"): ("rag:sift:noise_variance=0.01", ""),
+    ("both:sift:noise_variance=0.01", "distill"): ("rag:sift:noise_variance=0.01", ""),
     ("both:nearest", "text"): ("rag:nearest", ""),
-    ("both:sift:noise_variance=6.5", "text"): ("rag:repeated", ""),
+    ("both:sift:replace", "text"): ("rag:repeated", ""),
 }
 """RAG whose prompt has the same documents as that of a method."""
 

@@ -28,15 +28,13 @@ from langchain_sift import FineTuneConfig, SIFTRetriever, compare
 from langchain_sift.comparison import Prompt, Row
 from langchain_sift.indexing import index_documents
 from langchain_sift.indexing.named_objects import load_embeddings
-from langchain_sift.retrieval.defaults import DEFAULT_SETTINGS
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
-SAME_AS_BOTH = "rag:sift:noise_variance=0.01"  # RAG with the documents that "both" chooses
-REPEATED = "repeated"  # RAG with the documents of "both:sift:noise_variance=6.5", each once
-RAG = ("base", "rag:nearest", "rag:sift", SAME_AS_BOTH, f"rag:{REPEATED}")
+REPEATED = "repeated"  # RAG with the documents of "both:sift:replace", each once
+RAG = ("base", "rag:nearest", "rag:sift", "rag:sift:noise_variance=0.01", f"rag:{REPEATED}")
 LEARNING = ("ttft:sift", "both:sift")
-FOCUSED = "both:sift:noise_variance=6.5"  # trains on the documents of retrieval, with repeats
+FOCUSED = "both:sift:replace"  # trains on few documents, several times
 CONTROL = ("ttft:random", "both:random")
 PAIRS = "answer"
 K, TOKENS = 5, 32
@@ -135,7 +133,7 @@ def main() -> None:
     repeated = SIFTRetriever(
         vectorstore=stores["store"],
         k=K,
-        search_kwargs={"replace": True, "noise_variance": DEFAULT_SETTINGS.noise_variance},
+        search_kwargs={"replace": True},
     )
     model = load_language_model(asked.model)
     config = FineTuneConfig(
