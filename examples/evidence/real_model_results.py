@@ -22,6 +22,10 @@ FILES = {
     "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
     "Gemma 3 270M": "rows_gemma.jsonl.gz",
 }
+NOISE_FILES = {
+    "SmolLM2-135M-Instruct, MiniLM": "rows_smollm2_noise.jsonl.gz",
+    "5.9 million parameters, hidden states": "rows_small_model_noise.jsonl.gz",
+}
 STAGE_FILES = {
     "continuation": "rows_smollm2_continuation.jsonl.gz",
     "many": "rows_smollm2_many.jsonl.gz",
@@ -46,7 +50,11 @@ KERNELS = {
     f"{mode}:sift:kernel=rbf": f"{METHODS[f'{mode}:sift']} with the RBF kernel"
     for mode in ("rag", "ttft", "both")
 }
-NAMES = {**METHODS, **CHOICES, **KERNELS}
+PAPERS = {
+    f"{mode}:sift:noise_variance=0.01": f"{METHODS[f'{mode}:sift']} with λ' = 0.01"
+    for mode in ("ttft", "both")
+}
+NAMES = {**METHODS, **CHOICES, **KERNELS, **PAPERS}
 PAIRS = (
     ("ttft:sift", "ttft:nearest"),
     ("both:sift", "rag:sift"),
@@ -55,11 +63,13 @@ PAIRS = (
     ("ttft:sift", "rag:sift"),
     *(("ttft:sift", name) for name in CHOICES),
     *((name, name.removesuffix(":kernel=rbf")) for name in KERNELS),
+    *((name.removesuffix(":noise_variance=0.01"), name) for name in PAPERS),
 )
 STAGE_METHODS = {
     "continuation": tuple(METHODS),
     "many": ("rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
     "others": ("ttft:nearest", "ttft:sift", *CHOICES),
+    "noise": ("ttft:nearest", *(n for old in PAPERS for n in (old.rpartition(":")[0], old))),
     "kernels": tuple(name for rbf in KERNELS for name in (rbf.removesuffix(":kernel=rbf"), rbf)),
 }
 FINE_TUNED = ("ttft:nearest", "ttft:sift")
@@ -216,8 +226,8 @@ def stage_results(stage: str) -> dict[str, Any]:
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
     its own for every method.
     """
-    rows = read_rows(HERE / STAGE_FILES[stage])
-    if not rows:
+    rows = read_rows(HERE / STAGE_FILES[stage]) if stage in STAGE_FILES else []
+    if stage in STAGE_FILES and not rows:
         return {}
     if stage != "continuation":
         rows += read_rows(HERE / FILES["SmolLM2-135M-Instruct"])
@@ -344,6 +354,28 @@ def _sizes() -> dict[str, list[Row]]:
         rows = [row for row in read_rows(HERE / name) if row.method in {"base", *FINE_TUNED}]
         if rows:
             found[model] = [row for row in rows if row.k in {0, 5, 10, 25}]
+    return found
+
+
+def noise_results() -> list[dict[str, Any]]:
+    """Return the mean percents of nearest neighbours and of each λ', on the tuning prompts."""
+    found = []
+    for model, name in NOISE_FILES.items():
+        rows = read_rows(HERE / name)
+        base = {row.prompt: row.bits for row in rows if row.method == "base"}
+        by_method: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            if row.method != "base":
+                by_method[row.method][str(row.k)].append(100 * row.bits / base[row.prompt])
+        found += [
+            {
+                "model": model,
+                "prompts": len(base),
+                "method": method,
+                "percents": {k: round(float(np.mean(v)), 1) for k, v in by_k.items()},
+            }
+            for method, by_k in sorted(by_method.items())
+        ]
     return found
 
 

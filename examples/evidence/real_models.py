@@ -3,16 +3,18 @@
     python examples/evidence/real_models.py --data DIR --model FILE.gguf --embeddings FOLDER \
         --out RUNS --rows rows_smollm2.jsonl.gz
     python examples/evidence/real_models.py ... --stage rates --learning-rate 1e-3
+    python examples/evidence/real_models.py ... --stage noise --rows rows_smollm2_noise.jsonl.gz
 
 DIR contains DOMAIN.jsonl.gz files with "text", "domain", "source" and "split". The memory split of
 a domain is the store, and its validation split has the prompts, each of another source where there
-are enough. `--embeddings` is a sentence-transformer. Each stage has a file of rows of its own:
-`real_model_results.py` names them.
+are enough. `--embeddings` is a sentence-transformer; without it, the model's hidden states embed.
+Each stage has a file of rows of its own: `real_model_results.py` names them.
 
 Rounds of a few prompts of every domain follow each other, so that a run can be stopped at any time.
-It resumes, and methods that are in the file of rows are not measured again. The stage "rates"
-measures a recipe on the prompts of examples/demo/tuning_prompts.jsonl, which no other stage uses;
-the stage "check" measures it on the others. Each recipe has its own file of rows.
+It resumes, and methods that are in the file of rows are not measured again. The stages "rates"
+and "noise" measure recipes and λ' on the prompts of examples/demo/tuning_prompts.jsonl, which no
+other stage uses; the stage "check" measures a recipe on the others. Each recipe has its own file of
+rows.
 """
 
 from __future__ import annotations
@@ -70,6 +72,14 @@ STAGES = {
         )
     ),
     "kernels": Stage(("base", *(f"{mode}:sift:kernel=rbf" for mode in ("rag", "ttft", "both")))),
+    "noise": Stage(
+        (
+            "base",
+            "ttft:nearest",
+            "ttft:sift",
+            *(f"ttft:sift:noise_variance={value}" for value in (0.01, 0.1, 1)),
+        )
+    ),
     "rates": Stage(("base", "ttft:sift")),
     "check": Stage(("base", "ttft:sift")),
 }
@@ -146,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--embeddings", required=True)
+    parser.add_argument("--embeddings")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", required=True, help="file in this folder")
     parser.add_argument("--stage", choices=STAGES, default="main")
@@ -158,6 +168,7 @@ def main() -> None:
     parser.add_argument("--in-a-round", type=int, default=3, help="prompts of each domain")
     parser.add_argument("--domains", default=",".join(DOMAINS))
     asked = parser.parse_args()
+    model = load_language_model(asked.model)
     run = Run(
         asked.data,
         asked.out,
@@ -169,8 +180,8 @@ def main() -> None:
             target_modules=asked.target_modules,
             max_length=256,
         ),
-        load_language_model(asked.model),
-        load_embeddings(asked.embeddings),
+        model,
+        load_embeddings(asked.embeddings) if asked.embeddings else model,
     )
     file = ROWS.parent / asked.rows
     for number in range(asked.rounds):
@@ -181,7 +192,7 @@ def main() -> None:
                 config = run.config
                 recipe = f"{config.learning_rate}-{config.lora_rank}-{config.lora_alpha:g}"
                 name = f"{asked.stage}-{recipe}-{config.target_modules}-{number}"
-            if asked.stage == "rates":
+            if asked.stage in {"rates", "noise"}:
                 prompts = tuning_prompts(domain)
             first = number * asked.in_a_round
             known = read_rows(file)

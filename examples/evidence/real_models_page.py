@@ -22,7 +22,8 @@ from real_model_results import (
     FINE_TUNED,
     METHODS,
     NAMES,
-    STAGE_FILES,
+    STAGE_METHODS,
+    noise_results,
     recipes,
     size_results,
     stage_results,
@@ -46,6 +47,33 @@ def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
         f"| {each['layers']} | " + " | ".join(f"{each['percents'][k]:.1f}" for k in ks) + " |"
         for each in found
     ]
+
+
+def noise_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for nearest neighbours and for each λ' of a model."""
+    ks = list(found[0]["percents"])
+    head = " | ".join(f"k = {k}" for k in ks)
+    lines = [
+        f"| model and embeddings | prompts | documents | {head} |",
+        "|---|--:|---|" + "--:|" * len(ks),
+    ]
+    return lines + [
+        f"| {each['model']} | {each['prompts']} | {_documents(each['method'])} | "
+        + " | ".join(f"{each['percents'][k]:.1f}" for k in ks)
+        + " |"
+        for each in found
+    ]
+
+
+def _documents(method: str) -> str:
+    """Return how a method chooses documents, in words."""
+    _, selection, *options = method.split(":")
+    noises = [option.removeprefix("noise_variance=") for option in options if "=" in option]
+    words = [selection if selection == "nearest" else "SIFT"]
+    words += [f"λ' = {noise}" for noise in noises]
+    if selection == "sift" and not noises:
+        words.append("default λ'")
+    return ", ".join([*words, *(["repeats"] if "replace" in options else [])])
 
 
 def means_table(results: Mapping[str, Any]) -> list[str]:
@@ -151,6 +179,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
     if results["questions"]:
         found["questions"] = "\n".join(questions_table(results["questions"]))
+    found["noise"] = "\n".join(noise_table(results["noise"]))
     found["demo"] = "\n".join(demo_table(results["demo"]))
     for stage, of_stage in results["stages"].items():
         if of_stage:
@@ -200,7 +229,8 @@ def main() -> None:
             for model, name in FILES.items()
             if (rows := read_rows(HERE / name))
         },
-        "stages": {stage: stage_results(stage) for stage in STAGE_FILES},
+        "stages": {stage: stage_results(stage) for stage in STAGE_METHODS},
+        "noise": noise_results(),
         "sizes": size_results(),
         "questions": question_results(read_questions()),
         "demo": demo_results(),

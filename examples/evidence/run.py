@@ -16,6 +16,9 @@ settings have their own files of rows:
     run.py ... --memory 0.25 --stages sift --rows rows_quarter_memory.jsonl.gz
     run.py ... --embeddings sentence_transformer:MiniLM --stages embeddings \
         --rows rows_sentence_transformer.jsonl.gz
+
+Run it at the commit that README.md names: there, `ttft:sift` could choose a document again, as in
+the paper. That is `ttft:sift:replace` today.
 """
 
 from __future__ import annotations

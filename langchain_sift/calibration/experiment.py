@@ -38,7 +38,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
-NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-3, 1e1, 9))
+NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-2, 1e2, 9))
 LEARNING_RATES = (2.5e-4, 1e-3, 4e-3)
 
 
