@@ -119,9 +119,9 @@ class FineTuneConfig:
     documents. A slower machine takes fewer, so that the answer may differ. None means no limit."""
 
     min_gain: float = 0.0
-    """Skip training if the documents' summed SIFT gain, a share of the prior variance from 0 to 1,
-    is below this; the base model answers. Gains are known for the documents of a `SIFTRetriever`
-    that the model or a chain calls, and for documents that a `SIFTRetriever` with a `gain_key`
+    """Skip training if the documents' summed SIFT gain, a share of the prior variance from 0 to 1
+    (k / (k + λ') at most), is below this; the base model answers. Gains are known for the documents
+    of a `SIFTRetriever` that the model or a chain calls, and for those that one with a `gain_key`
     returned; others are always trained on. At 0 no training is skipped, at 1 every training with
     known gains is."""
 

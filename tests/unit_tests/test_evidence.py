@@ -81,6 +81,16 @@ def test_the_default_recipe_is_near_the_best_of_the_measured_ones() -> None:
             assert percent <= min(each["percents"][k] for each in others) + 2
 
 
+def test_the_default_noise_variance_is_near_the_best_of_the_measured_ones() -> None:
+    results = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
+    defaults = [each for each in results["noise"] if each["method"] == "ttft:sift"]
+    assert len(defaults) == len({each["model"] for each in results["noise"]}) > 1
+    for default in defaults:
+        others = [each for each in results["noise"] if each["model"] == default["model"]]
+        for k, percent in default["percents"].items():
+            assert percent <= min(each["percents"][k] for each in others) + 1
+
+
 @pytest.mark.slow
 def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))
@@ -94,6 +104,7 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
         assert all(" " not in row.source and row.answer is None for row in rows)
     for stage, results in committed["stages"].items():
         assert json.loads(json.dumps(page.stage_results(stage))) == results
+    assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
     assert committed["demo"] == page.demo_results()
