@@ -108,10 +108,12 @@ def test_the_scores_are_those_of_the_chosen_documents(make_store: Callable[..., 
     assert row.seconds == row.seconds_retrieval > 0
 
 
-def test_the_documents_are_those_that_rag_would_have(make_store: Callable[..., Chroma]) -> None:
+def test_the_documents_are_those_that_rag_and_fine_tuning_would_have(
+    make_store: Callable[..., Chroma],
+) -> None:
     report = compare(
         PROMPTS,
-        ("sift", "rag:sift", "ttft:sift"),
+        ("sift", "rag:sift", "ttft:sift", "ttft:sift:replace"),
         vectorstore=make_store(TEXTS),
         protocols=("retrieval",),
         k=6,
@@ -119,9 +121,10 @@ def test_the_documents_are_those_that_rag_would_have(make_store: Callable[..., C
     )
     chosen = {(row.method, row.prompt): row.chosen for row in report.rows}
     for prompt in PROMPTS:
-        assert chosen["sift", prompt.id] == chosen["rag:sift", prompt.id]
+        for method in ("rag:sift", "ttft:sift"):
+            assert chosen["sift", prompt.id] == chosen[method, prompt.id]
         assert len({document.id for document in chosen["sift", prompt.id]}) == 6
-    assert report.summary("retrieval")["ttft:sift"].distinct_documents < 6
+    assert report.summary("retrieval")["ttft:sift:replace"].distinct_documents < 6
 
 
 def test_copies_of_a_text_are_one_document(make_store: Callable[..., Chroma]) -> None:

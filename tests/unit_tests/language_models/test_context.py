@@ -136,7 +136,7 @@ def test_compare_the_chain_and_the_models_build_the_same_prompt(
     retriever = SIFTRetriever(vectorstore=store, k=20)
     documents: list[Document] = []
     if mode != "base":
-        documents = retriever.invoke(QUESTION, replace=mode == "both")
+        documents = retriever.invoke(QUESTION)
     model.invoke(question, documents=[], context=documents)
     assert prompts_of() == [expected]
     if template:

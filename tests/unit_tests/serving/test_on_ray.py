@@ -43,13 +43,13 @@ def test_settings_come_from_plain_values():
     }
     figures = {"base": ModeFigures(0.0, 1.0)}
     saved = {"bins": [{"highest": 1, "prompts": 5, "figures": {"base": {"gain": 0, "seconds": 1}}}]}
-    args |= {"modes": saved, "training": {"noise_variance": 0.3, "k": 4, "fetch_k": 50}}
+    args |= {"modes": saved, "training_selection": {"noise_variance": 0.3, "k": 4, "fetch_k": 50}}
     settings = on_ray.settings_of(args, Tenants.anybody())
     assert (settings.model, settings.store, settings.k) == ("org/name", "http://chroma:8000", 7)
     assert settings.finetune == FineTuneConfig(lora_rank=8, target_modules=("q_proj",))
     assert settings.limits == Limits(max_requests=9)
     assert settings.modes == ModeTable((ModeBin(1, 5, figures),))
-    assert settings.training == CalibratedSelection(0.3, 4, 50)
+    assert settings.training_selection == CalibratedSelection(0.3, 4, 50)
     assert settings.adapter_cache is not None
     assert settings.adapter_cache.name == "kept"
 
@@ -61,7 +61,7 @@ def test_settings_come_from_plain_values():
         ({"modle": "org/name"}, "modle"),
         ({"finetune": {"lora_rang": 8}}, "lora_rang"),
         ({"modes": {"bins": []}}, "must ascend"),
-        ({"training": {"k": 3}}, "noise_variance"),
+        ({"training_selection": {"k": 3}}, "noise_variance"),
         ({"finetune": {"lora_rank": 0}}, "lora_rank must be"),
         ({"limits": 8}, "args of the application"),
         ({"mode": "rags"}, "mode must be one of"),
