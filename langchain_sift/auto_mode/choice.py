@@ -14,8 +14,8 @@ TOLERANCE = 0.01
 """A mode whose gain is at most this below the best one is as good, if it takes less time."""
 
 _EXPLAINED, _EXPLAINED_BY_ONE = 0.04, 0.01
-"""Documents that explain at most 4 % of a prompt's variance, or 1 % each, tell nothing about it.
-With the default λ', the demo's handbook explains more of its questions, and less of others."""
+"""Without a table, documents that explain at most 4 % of a prompt's variance, or 1 % each, count as
+telling nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ Retriever = Runnable[str, list[Document]]
 def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     """Return the retriever that a mode queries; in the mode "base" it returns no documents.
 
-    For fine-tuning, a `SIFTRetriever` returns its gains, from which the uncertainty follows.
+    For fine-tuning and "auto", a `SIFTRetriever` returns its gains: `min_gain` and the choice of a
+    mode need them.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
