@@ -37,7 +37,7 @@ demo_small: .venv/.demo  ## Compare the methods on 3,027 documents, with the sma
 	$(BIN)/langchain-sift compare \
 		--corpus examples/demo/corpus --prompts examples/demo/prompts.jsonl \
 		--model examples/demo/model --protocol document,continuation \
-		--k 16 --noise-variance 0.1 --learning-rate 4e-3 --lora-rank 16 --max-length 512 \
+		--k 16 --learning-rate 4e-3 --lora-rank 16 --max-length 512 \
 		--out build/demo_small --overwrite
 
 # The models of the tests are small: a second thread per worker costs more than it saves.

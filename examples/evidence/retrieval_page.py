@@ -229,8 +229,8 @@ def _training(training: Mapping[str, Any]) -> str:
     ]
     text = (
         f"Bits per byte in percent of the base model's, {training['prompts']} prompts "
-        f"(`{training['command']}`). The kernels cannot be told apart, so fine-tuning keeps the "
-        "paper's:\n\n"
+        f"(`{training['command']}`; fine-tuning repeated documents then). The kernels cannot be "
+        "told apart, so fine-tuning keeps the paper's:\n\n"
     )
     return text + _table(["", "% of base"], rows) + "\n"
 
