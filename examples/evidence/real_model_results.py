@@ -50,8 +50,9 @@ KERNELS = {
     f"{mode}:sift:kernel=rbf": f"{METHODS[f'{mode}:sift']} with the RBF kernel"
     for mode in ("rag", "ttft", "both")
 }
+_PAPERS_NOISE = ":noise_variance=0.01"
 PAPERS = {
-    f"{mode}:sift:noise_variance=0.01": f"{METHODS[f'{mode}:sift']} with λ' = 0.01"
+    f"{mode}:sift{_PAPERS_NOISE}": f"{METHODS[f'{mode}:sift']} with λ' = 0.01"
     for mode in ("ttft", "both")
 }
 NAMES = {**METHODS, **CHOICES, **KERNELS, **PAPERS}
@@ -63,7 +64,11 @@ PAIRS = (
     ("ttft:sift", "rag:sift"),
     *(("ttft:sift", name) for name in CHOICES),
     *((name, name.removesuffix(":kernel=rbf")) for name in KERNELS),
-    *((name.removesuffix(":noise_variance=0.01"), name) for name in PAPERS),
+    *((name.removesuffix(_PAPERS_NOISE), name) for name in PAPERS),
+    *(
+        (f"{first}:sift{_PAPERS_NOISE}", second)
+        for first, second in (("ttft", "ttft:nearest"), ("both", "rag:sift"))
+    ),
 )
 STAGE_METHODS = {
     "continuation": tuple(METHODS),
@@ -170,8 +175,9 @@ def difference(percents: Percents, first: str, second: str) -> dict[str, Any]:
 def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the results of a model on the kinds of text."""
     rows = with_own_seconds(rows)
-    percents = percents_of(rows)
-    means = mean_results(percents, METHODS)
+    methods = _measured(rows)
+    percents = percents_of(rows, methods)
+    means = mean_results(percents, methods)
     best = {method: best_k(percents, method) for method in means["means"]}
     return {
         **means,
@@ -188,6 +194,15 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
         if sum(means["prompts"].values()) >= PROMPTS_FOR_AUTO
         else [],
     }
+
+
+def _measured(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the methods to compare: SIFT with the paper's λ' if a model has no other rows yet."""
+    known = {row.method for row in rows}
+    return tuple(
+        name if name in known or f"{name}{_PAPERS_NOISE}" not in known else f"{name}{_PAPERS_NOISE}"
+        for name in METHODS
+    )
 
 
 def mean_results(percents: Percents, names: Collection[str]) -> dict[str, Any]:
@@ -320,7 +335,7 @@ def auto_results(rows: Sequence[Row], k: int) -> dict[str, Any]:
 
 def size_results() -> list[dict[str, Any]]:
     """Return the gain of fine-tuning by the size of the model, on the kinds of text of all."""
-    by_model = {name: percents_of(rows) for name, rows in _sizes().items()}
+    by_model = {name: percents_of(rows, FINE_TUNED) for name, rows in _sizes().items()}
     shared = set.intersection(*({domain for domain, *_ in each} for each in by_model.values()))
     found = []
     for model, percents in by_model.items():
@@ -351,9 +366,11 @@ def _sizes() -> dict[str, list[Row]]:
     }
     found = {}
     for model, name in files.items():
-        rows = [row for row in read_rows(HERE / name) if row.method in {"base", *FINE_TUNED}]
-        if rows:
-            found[model] = [row for row in rows if row.k in {0, 5, 10, 25}]
+        rows = [row for row in read_rows(HERE / name) if row.k in {0, 5, 10, 25}]
+        nearest, sift = _measured(rows)[2:4]
+        label = model if sift in FINE_TUNED else f"{model}, λ' = 0.01"
+        names = {"base": "base", nearest: "ttft:nearest", sift: "ttft:sift"}
+        found[label] = [replace(r, method=names[r.method]) for r in rows if r.method in names]
     return found
 
 

@@ -92,7 +92,7 @@ def _percent(each: Mapping[str, float]) -> str:
 
 def domains_table(results: Mapping[str, Any]) -> list[str]:
     """Return a line for each domain, a column for each method at its best k."""
-    heads = [f"{METHODS[method]}, k = {k}" for method, k in results["best_k"].items()]
+    heads = [f"{NAMES[method]}, k = {k}" for method, k in results["best_k"].items()]
     lines = [
         "| domain | prompts | " + " | ".join(heads) + " |",
         "|---|--:|" + "--:|" * len(heads),
@@ -129,7 +129,7 @@ def front_table(results: Mapping[str, Any]) -> list[str]:
         "|---|--:|--:|--:|---|",
     ]
     return lines + [
-        f"| {METHODS[each['method']]} | {each['k']} | {each['seconds']:.1f} "
+        f"| {NAMES[each['method']]} | {each['k']} | {each['seconds']:.1f} "
         f"| {each['percent']:.1f} | {'yes' if each['on_front'] else ''} |"
         for each in results["front"]
     ]
