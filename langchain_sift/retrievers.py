@@ -87,6 +87,8 @@ class SIFTRetriever(VectorStoreRetriever):
         ```
 
     A setting in a call takes precedence over `search_kwargs`, and those over the field.
+    With `replace=True`, a setting that is no field, SIFT may choose a document again, as in the
+    paper: for fine-tuning, one more gradient step on it.
     Chroma (embedded, server, `AsyncChroma`), `InMemoryVectorStore`, FAISS and Qdrant are read
     with their stored vectors; the texts of any other vector store are embedded again, unless
     `langchain_sift.stores.register_adapter` adds support for it.
