@@ -29,7 +29,6 @@ def in_one_process(store: str, args: dict[str, Any]) -> list[Any]:
                 store, args["collection"], lambda _: load_language_model(args["model"])
             ),
             k=args["k"],
-            noise_variance=1.0,
         ),
         finetune=FineTuneConfig(**args["finetune"]),
         limits=Limits(max_batch_size=1),

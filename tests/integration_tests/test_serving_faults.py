@@ -269,7 +269,7 @@ def test_answers_over_http_equal_those_in_process(answers_alone, tiny_model_path
     assert chat.engine is not answers_alone.service.engine
     with httpx.Client(base_url=answers_alone.url, timeout=SECONDS) as client:
         for question in ("Who hides seven maps?", "The engine measures", "Every comet"):
-            documents = retriever.invoke(question, replace=mode in {"ttft", "both"})
+            documents = retriever.invoke(question)
             prompt = question
             if mode in {"rag", "both"}:
                 context = "\n\n".join(
