@@ -29,6 +29,7 @@ OUR_SELECTORS: Mapping[str, Selector] = MappingProxyType({**SELECTORS, **DIVERSI
 # Repeated documents are part of these methods: each repeat is one more gradient step.
 _REPEATING = ("nearest-repeated", "hull")
 _REPLACE = "replace"
+_ONE_SEARCH = f"one of {', '.join(SEARCHES)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ def _parse_options(
         else:
             hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
             if selection == "sift":
-                hint += f", and before them one of {', '.join(SEARCHES)}, and {_REPLACE}"
+                hint += f", before them {_REPLACE} (ttft: and both:), and first {_ONE_SEARCH}"
             raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
     return kernel, numbers
 

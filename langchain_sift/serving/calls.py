@@ -160,7 +160,7 @@ async def prepare_call(
             return documents, None
         choose = functools.partial(choose_mode_for, documents, fitting, settings.modes)
         choice = await asyncio.to_thread(choose)
-        if choice.mode == "rag":
+        if choice.mode == "rag" and settings.showing is not None:
             documents = await settings.showing.ainvoke(text, filter=settings.filter)
         return documents, choice
 

@@ -42,8 +42,9 @@ class RequestSettings:
     retriever: SIFTRetriever
     """The tenant's retriever, with the request's options."""
 
-    showing: SIFTRetriever
-    """The retriever of the documents that the mode "auto" shows if it chooses RAG."""
+    showing: SIFTRetriever | None
+    """The retriever of the documents that the mode "auto" shows if it chooses RAG. None means those
+    that it has."""
 
     filter: Mapping[str, object] | None
     """Filter in addition to the tenant's. None means no further filter."""
@@ -101,12 +102,13 @@ class RequestSettings:
         _check_ceilings({f"ttft.{name}": value for name, value in asked.items()}, server.ceilings)
         chosen = options.chosen(RetrieverOptions)
         most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
+        differing = server.selection_for(retrieval)
         return cls(
             mode="ttft",
             modes=server.modes,
             session=None,
-            retriever=retriever.model_copy(update={**server.selection_for(retrieval), **chosen}),
-            showing=retriever.model_copy(update=chosen),
+            retriever=retriever.model_copy(update={**differing, **chosen}),
+            showing=retriever.model_copy(update=chosen) if differing else None,
             filter=options.filter,
             fine_tuning=_within_limits(options, server),
             generation={},

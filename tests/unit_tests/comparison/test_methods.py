@@ -42,6 +42,8 @@ def test_options_follow_the_selection() -> None:
         ("zzz", "use some of base, rag:sift"),
         ("ttft:sift:residul", "'residul' is no option of sift.*nearest, residual, exhaustive"),
         ("ttft:mmr:residual", "'residual' is no option of mmr"),
+        ("rag:sift:replace", r"'replace' is no option of sift.*replace \(ttft: and both:\)"),
+        ("ttft:mmr:replace", "'replace' is no option of mmr"),
         ("ttft:sift:noise_variance=x", "noise_variance=NUMBER"),
         ("ttft:sift:noise_variance=-1", "noise_variance=NUMBER"),
         ("ttft:sift:stopping_alpha=inf", "stopping_alpha=NUMBER"),
