@@ -74,7 +74,10 @@ STAGE_METHODS = {
     "continuation": tuple(METHODS),
     "many": ("rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
     "others": ("ttft:nearest", "ttft:sift", *CHOICES),
-    "noise": ("ttft:nearest", *(n for old in PAPERS for n in (old.rpartition(":")[0], old))),
+    "noise": (
+        "ttft:nearest",
+        *(n for old in PAPERS for n in (old.removesuffix(_PAPERS_NOISE), old)),
+    ),
     "kernels": tuple(name for rbf in KERNELS for name in (rbf.removesuffix(":kernel=rbf"), rbf)),
 }
 FINE_TUNED = ("ttft:nearest", "ttft:sift")
@@ -175,7 +178,7 @@ def difference(percents: Percents, first: str, second: str) -> dict[str, Any]:
 def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     """Return the results of a model on the kinds of text."""
     rows = with_own_seconds(rows)
-    methods = _measured(rows)
+    methods = tuple(_measured(rows).values())
     percents = percents_of(rows, methods)
     means = mean_results(percents, methods)
     best = {method: best_k(percents, method) for method in means["means"]}
@@ -196,13 +199,14 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _measured(rows: Sequence[Row]) -> tuple[str, ...]:
+def _measured(rows: Sequence[Row]) -> dict[str, str]:
     """Return the methods to compare: SIFT with the paper's λ' if a model has no other rows yet."""
     known = {row.method for row in rows}
-    return tuple(
-        name if name in known or f"{name}{_PAPERS_NOISE}" not in known else f"{name}{_PAPERS_NOISE}"
+    papers = {name: f"{name}{_PAPERS_NOISE}" for name in METHODS}
+    return {
+        name: papers[name] if name not in known and papers[name] in known else name
         for name in METHODS
-    )
+    }
 
 
 def mean_results(percents: Percents, names: Collection[str]) -> dict[str, Any]:
@@ -241,9 +245,11 @@ def stage_results(stage: str) -> dict[str, Any]:
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
     its own for every method.
     """
-    rows = read_rows(HERE / STAGE_FILES[stage]) if stage in STAGE_FILES else []
-    if stage in STAGE_FILES and not rows:
-        return {}
+    rows = []
+    if stage in STAGE_FILES:
+        rows = read_rows(HERE / STAGE_FILES[stage])
+        if not rows:
+            return {}
     if stage != "continuation":
         rows += read_rows(HERE / FILES["SmolLM2-135M-Instruct"])
     return mean_results(percents_of(rows, STAGE_METHODS[stage]), STAGE_METHODS[stage])
@@ -367,10 +373,11 @@ def _sizes() -> dict[str, list[Row]]:
     found = {}
     for model, name in files.items():
         rows = [row for row in read_rows(HERE / name) if row.k in {0, 5, 10, 25}]
-        nearest, sift = _measured(rows)[2:4]
-        label = model if sift in FINE_TUNED else f"{model}, λ' = 0.01"
-        names = {"base": "base", nearest: "ttft:nearest", sift: "ttft:sift"}
-        found[label] = [replace(r, method=names[r.method]) for r in rows if r.method in names]
+        sift = _measured(rows)["ttft:sift"]
+        label = model if sift == "ttft:sift" else f"{model}, λ' = 0.01"
+        names = {"base": "base", "ttft:nearest": "ttft:nearest", sift: "ttft:sift"}
+        if rows:
+            found[label] = [replace(r, method=names[r.method]) for r in rows if r.method in names]
     return found
 
 
@@ -379,21 +386,28 @@ def noise_results() -> list[dict[str, Any]]:
     found = []
     for model, name in NOISE_FILES.items():
         rows = read_rows(HERE / name)
-        base = {row.prompt: row.bits for row in rows if row.method == "base"}
-        by_method: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for row in rows:
-            if row.method != "base":
-                by_method[row.method][str(row.k)].append(100 * row.bits / base[row.prompt])
         found += [
-            {
-                "model": model,
-                "prompts": len(base),
-                "method": method,
-                "percents": {k: round(float(np.mean(v)), 1) for k, v in by_k.items()},
-            }
-            for method, by_k in sorted(by_method.items())
+            {"model": model, "prompts": _prompts(rows), "method": method, "percents": percents}
+            for method, percents in sorted(_mean_percents(rows).items())
         ]
     return found
+
+
+def _prompts(rows: Sequence[Row]) -> int:
+    return len({row.prompt for row in rows if row.method == "base"})
+
+
+def _mean_percents(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Return the mean percents of each method, over prompts, by k."""
+    base = {row.prompt: row.bits for row in rows if row.method == "base"}
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.method != "base":
+            found[row.method][str(row.k)].append(100 * row.bits / base[row.prompt])
+    return {
+        method: {k: round(float(np.mean(values)), 1) for k, values in by_k.items()}
+        for method, by_k in found.items()
+    }
 
 
 def recipes(folder: Path) -> list[dict[str, Any]]:
@@ -402,11 +416,6 @@ def recipes(folder: Path) -> list[dict[str, Any]]:
     for file in sorted(folder.glob("*.jsonl.gz"), key=_order):
         model, rate, rank, alpha, layers = file.name.removesuffix(".jsonl.gz").split(",")
         rows = read_rows(file)
-        base = {row.prompt: row.bits for row in rows if row.method == "base"}
-        by_k: dict[str, list[float]] = defaultdict(list)
-        for row in rows:
-            if row.method != "base":
-                by_k[str(row.k)].append(100 * row.bits / base[row.prompt])
         found.append(
             {
                 "model": model,
@@ -414,8 +423,8 @@ def recipes(folder: Path) -> list[dict[str, Any]]:
                 "rank": int(rank),
                 "alpha": float(alpha),
                 "layers": layers,
-                "prompts": len(base),
-                "percents": {k: round(float(np.mean(v)), 1) for k, v in by_k.items()},
+                "prompts": _prompts(rows),
+                "percents": _mean_percents(rows)["ttft:sift"],
             }
         )
     return found

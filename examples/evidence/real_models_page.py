@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,33 +36,35 @@ HERE = Path(__file__).parent
 
 def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each recipe."""
-    ks = list(found[0]["percents"])
-    head = " | ".join(f"k = {k}" for k in ks)
-    lines = [
-        f"| model | learning rate | rank | alpha | layers | {head} |",
-        "|---|--:|--:|--:|---|" + "--:|" * len(ks),
-    ]
-    return lines + [
-        f"| {each['model']} | {each['learning_rate']} | {each['rank']} | {each['alpha']:g} "
-        f"| {each['layers']} | " + " | ".join(f"{each['percents'][k]:.1f}" for k in ks) + " |"
+    labels = (
+        f"{each['model']} | {each['learning_rate']} | {each['rank']} | {each['alpha']:g} "
+        f"| {each['layers']}"
         for each in found
-    ]
+    )
+    head = "model | learning rate | rank | alpha | layers"
+    return _percents_table(head, "|---|--:|--:|--:|---|", labels, found)
 
 
 def noise_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for nearest neighbours and for each λ' of a model."""
+    labels = (
+        f"{each['model']} | {each['prompts']} | {_documents(each['method'])}" for each in found
+    )
+    head = "model and embeddings | prompts | documents"
+    return _percents_table(head, "|---|--:|---|", labels, found)
+
+
+def _percents_table(
+    head: str, alignment: str, labels: Iterable[str], found: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return a line for each label with the percents beside it, a column for each k."""
     ks = list(found[0]["percents"])
-    head = " | ".join(f"k = {k}" for k in ks)
-    lines = [
-        f"| model and embeddings | prompts | documents | {head} |",
-        "|---|--:|---|" + "--:|" * len(ks),
+    rows = [(head, [f"k = {k}" for k in ks])] + [
+        (label, [f"{each['percents'][k]:.1f}" for k in ks])
+        for label, each in zip(labels, found, strict=True)
     ]
-    return lines + [
-        f"| {each['model']} | {each['prompts']} | {_documents(each['method'])} | "
-        + " | ".join(f"{each['percents'][k]:.1f}" for k in ks)
-        + " |"
-        for each in found
-    ]
+    first, *others = (f"| {label} | {' | '.join(cells)} |" for label, cells in rows)
+    return [first, alignment + "--:|" * len(ks), *others]
 
 
 def _documents(method: str) -> str:
