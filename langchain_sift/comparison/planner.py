@@ -112,8 +112,9 @@ class Planner:
         ]
 
     def _shown(self, method: Method, task: Task, prompt: Prompt, row: Row) -> MethodChoice | None:
-        """Return the documents of RAG for a method of the mode "auto"; None for others."""
-        if method.mode != AUTO:
+        """Return the documents of RAG for a method of the mode "auto"; None if it has the same."""
+        has_them = self.settings.retrieval is None and not method.repeats
+        if method.mode != AUTO or has_them:
             return None
         rag = replace(method, mode="rag")
         (choice,) = self._choices(rag, task, prompt, [row])
