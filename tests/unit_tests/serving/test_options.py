@@ -60,7 +60,8 @@ def test_each_mode_has_the_documents_that_it_was_calibrated_with(retriever):
         assert (learned.retriever.k, learned.retriever.fetch_k) == (7, 50)
     with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.*got a dict"):
         ServingSettings("model", "store", mode="auto", modes={"bins": []})
-    with pytest.raises(ArgumentError, match=r"training_selection must be .*, got a dict"):
+    refused = "training_selection must be a CalibratedSelection, got a dict"
+    with pytest.raises(ArgumentError, match=refused):
         ServingSettings("model", "store", training_selection={"k": 7})
     with pytest.raises(ArgumentError, match="k is 7, above its ceiling 5"):
         ServingSettings("model", "store", k=3, training_selection=tuned, ceilings={"k": 5})
