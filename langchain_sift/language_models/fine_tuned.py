@@ -102,9 +102,9 @@ class TestTimeFineTuning(BaseModel):
     """A `PreTrainedTokenizerBase`; required with a loaded model. None means that of the name."""
 
     retriever: Runnable[str, list[Document]] | None = Field(default=None, exclude=True)
-    """Returns the documents for a prompt, the most informative first. A `SIFTRetriever` may return
-    a document more than once. None means that the model trains only on the `documents=` of a
-    call."""
+    """Returns the documents for a prompt, the most informative first. A document that it returns
+    more than once gets as many gradient steps; a `SIFTRetriever` repeats documents only with
+    `replace=True`. None means that the model trains only on the `documents=` of a call."""
 
     finetune: FineTuneConfig = Field(default_factory=FineTuneConfig)
     """Settings of the fine-tuning."""
