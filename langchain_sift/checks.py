@@ -146,6 +146,14 @@ def parse_ceilings(entries: Sequence[str]) -> dict[str, float]:
     return ceilings
 
 
+def number_or_nan(text: str) -> float:
+    """Return the number that a text names, or NaN if it names none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def parse_target_modules(text: str) -> str | tuple[str, ...]:
     """Return the target modules of a text: one of `TARGET_PRESETS`, or names with commas."""
     text = text.strip()

@@ -28,6 +28,7 @@ CALIBRATION_PROTOCOLS = ("document", "continuation")
 
 MIN_DOCUMENTS = 10
 _SAMPLED_PER_PROMPT = 4  # some documents are too short to be held out
+_CALL_SECONDS = 30.0  # time limit of each search for the candidates of a document
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +182,6 @@ def as_prompt(
     *,
     protocol: str,
     fetch_k: int,
-    timeout: float = 30.0,
 ) -> HeldOut:
     """Make a prompt of a document, with candidates of other texts and other sources.
 
@@ -191,7 +191,6 @@ def as_prompt(
         language_model: The model that predicts the text.
         protocol: One of `CALIBRATION_PROTOCOLS`.
         fetch_k: Maximum number of candidates.
-        timeout: Time limit of each call of the store, in seconds.
 
     Raises:
         ArgumentError: If no token is left to predict.
@@ -205,7 +204,7 @@ def as_prompt(
         task,
         lambda other: not _is_related(document, other),
         fetch_k=fetch_k,
-        timeout=timeout,
+        timeout=_CALL_SECONDS,
     )
     return found.as_held_out(text, tokens, Kernel())
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langchain_sift.auto_mode import AUTO
-from langchain_sift.checks import check_choice
+from langchain_sift.checks import check_choice, number_or_nan
 from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
@@ -183,7 +183,7 @@ def _parse_options(
     kernel, numbers = None, {}
     for option in options:
         key, _, value = option.partition("=")
-        number, allowed = _number(value), _options_of(selection)
+        number, allowed = number_or_nan(value), _options_of(selection)
         is_fraction = key in _FRACTIONS and 0 <= number <= 1
         if key == "kernel" and key in allowed:
             check_choice(f"{name!r}: kernel", value, KERNELS)
@@ -208,11 +208,3 @@ def _options_of(selection: str) -> dict[str, str]:
     if selection in DIVERSIFIERS:
         options["diversity"] = "0..1"
     return options
-
-
-def _number(text: str) -> float:
-    """Return the number; NaN if the text is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

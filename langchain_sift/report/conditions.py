@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from operator import ge, gt, le, lt
 from types import MappingProxyType
 
+from langchain_sift.checks import number_or_nan
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE
@@ -101,7 +102,7 @@ def parse_condition(
             suggested), or a number of documents that is not measured.
     """
     match = _PATTERN.fullmatch(text.strip())
-    value = _number(match["value"]) if match else math.nan
+    value = number_or_nan(match["value"]) if match else math.nan
     if match is None or not math.isfinite(value):
         raise ArgumentError(f"{text!r} is no condition: write it as 'ndcg@10<0.40'")
     metric = _known("metric", text, match["metric"].strip(), {*metrics, *_COSTS})
@@ -113,13 +114,6 @@ def parse_condition(
             f"{text!r}: {k} documents are not measured, but {measured}: add {k} to --k"
         )
     return Condition(text, method, metric, k, match["sign"], value)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _known(kind: str, text: str, name: str, known: Collection[str]) -> str:

@@ -28,7 +28,7 @@ from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
 from langchain_sift.serving.response_objects import ResponseObject
 from langchain_sift.serving.response_requests import ResponseRequest
-from langchain_sift.serving.responses import ChatCompletion, Chunk, Completion
+from langchain_sift.serving.responses import ChatCompletion, Chunk, Completion, json_response
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ErrorResponses
 from langchain_sift.serving.streams import ServerEvent, event_stream
@@ -146,12 +146,6 @@ def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
     failure = failure_of(error)
     log_failure(error, failure)
     return failure
-
-
-def json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
-    """Return the response with a body."""
-    # Serialized by pydantic: it writes a loss that is NaN as null, unlike the `json` module.
-    return Response(model.model_dump_json(), status, media_type="application/json")
 
 
 async def _chunks(chunks: AsyncGenerator[Chunk]) -> AsyncGenerator[ServerEvent]:

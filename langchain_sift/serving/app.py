@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from langchain_sift import __version__
 from langchain_sift.errors import SIFTError
-from langchain_sift.serving.answer_routes import add_answer_routes, check_model, json_response
+from langchain_sift.serving.answer_routes import add_answer_routes, check_model
 from langchain_sift.serving.error_responses import (
     failure_of,
     failure_of_validation,
@@ -28,6 +28,7 @@ from langchain_sift.serving.responses import (
     Health,
     Model,
     ModelList,
+    json_response,
 )
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_routes import ErrorResponses, add_session_routes

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Literal, TypedDict
 
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from langchain_sift.config import Mode
 from langchain_sift.serving.request_parts import ToolCall
@@ -278,3 +280,9 @@ class Health(BaseModel):
     status: Literal["ok", "degraded", "unavailable"]
     engine: Literal["ok", "busy", "unavailable"]
     store: Literal["ok", "unavailable"]
+
+
+def json_response(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
+    """Return the HTTP response with a body."""
+    # Serialized by pydantic: it writes a loss that is NaN as null, unlike the `json` module.
+    return Response(model.model_dump_json(), status, media_type="application/json")

@@ -18,6 +18,7 @@ from langchain_sift.serving.metrics import Metrics
 from langchain_sift.serving.options import LearningOptions
 from langchain_sift.serving.request_parts import Strict
 from langchain_sift.serving.request_settings import RequestSettings
+from langchain_sift.serving.responses import json_response
 from langchain_sift.serving.service import Service
 from langchain_sift.serving.session_store import Session
 
@@ -97,7 +98,7 @@ def add_session_routes(
             tokens=session.tokens,
             memory_bytes=session.nbytes,
         )
-        return _json(described, status)
+        return json_response(described, status)
 
     @app.post(ROUTE, status_code=201, response_model=SessionInfo, responses=errors)
     async def learn(body: LearningRequest, request: Request) -> Response:
@@ -123,7 +124,7 @@ def add_session_routes(
     async def end(session_id: str, request: Request) -> Response:
         """End a session, and free its memory."""
         sessions.remove(request.state.tenant.name, session_id)
-        return _json(DeletedSession(id=session_id))
+        return json_response(DeletedSession(id=session_id))
 
 
 async def _learn(
@@ -174,7 +175,3 @@ def _document(document: str | SessionDocument) -> Document:
     if isinstance(document, str):
         return Document(document)
     return Document(document.text, id=document.id)
-
-
-def _json(model: BaseModel, status: int = HTTPStatus.OK) -> Response:
-    return Response(model.model_dump_json(), status, media_type="application/json")
