@@ -38,12 +38,12 @@ def test_every_linked_file_exists() -> None:
     assert [path for path in linked if not (ROOT / path).exists()] == []
 
 
-def test_every_room_is_in_the_tree() -> None:
+def test_every_subpackage_is_in_the_tree() -> None:
     (tree,) = re.findall(r"```text\n(langchain_sift/.*?)```", README, flags=re.DOTALL)
     package = ROOT / "langchain_sift"
-    rooms = [path.parent.name + "/" for path in package.glob("*/__init__.py")]
+    subpackages = [path.parent.name + "/" for path in package.glob("*/__init__.py")]
     modules = [path.stem for path in package.glob("*.py") if not path.stem.startswith("__")]
-    assert [name for name in [*rooms, *modules] if not re.search(rf"\b{name}", tree)] == []
+    assert [name for name in [*subpackages, *modules] if not re.search(rf"\b{name}", tree)] == []
 
 
 def test_every_make_command_is_a_target() -> None:
