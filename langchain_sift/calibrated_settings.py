@@ -114,7 +114,7 @@ class CalibratedSettings:
     """The settings of fine-tuning. None means not calibrated."""
 
     modes: ModeTable | None = None
-    """What each mode gained and took, for `mode="auto"`. None means not measured."""
+    """The gain and the time of each mode, for `mode="auto"`. None means not measured."""
 
     def __post_init__(self) -> None:
         """Check that there is a section.
@@ -123,7 +123,7 @@ class CalibratedSettings:
             ArgumentError: If there is none.
         """
         if self.retrieval is None and self.fine_tuning is None:
-            # Without them there is nothing that the modes were measured with.
+            # A table of modes alone is of no use: it was measured with one of these.
             raise ArgumentError(
                 "these settings have neither retrieval nor fine_tuning: calibrate again"
             )
@@ -166,9 +166,10 @@ class CalibratedSettings:
         )
 
     def updated(self, newer: CalibratedSettings) -> CalibratedSettings:
-        """Return the sections of newer settings, and of these those that the newer lack.
+        """Return newer settings, with the sections of these settings that the newer ones lack.
 
-        A table of modes is kept with the settings of fine-tuning, which it was measured with.
+        The table of modes was measured with the settings of fine-tuning, and is kept only if these
+        are kept.
         """
         is_same_tuning = self.fine_tuning is not None and newer.fine_tuning is None
         return CalibratedSettings(

@@ -68,7 +68,7 @@ def create_ttft_chain(
             "mode" of the result is the choice and its reason.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
-        modes: What each mode gained and took on held-out prompts, for the mode "auto":
+        modes: The gain and the time of each mode on held-out prompts, for the mode "auto":
             `CalibratedSettings.modes`. None means the rule without a table.
 
     Raises:

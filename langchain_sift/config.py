@@ -55,7 +55,7 @@ class FineTuneConfig:
 
     lora_rank: int = 16
     """Rank r of the update B A of each weight matrix (LoRA, arXiv 2106.09685). A larger rank
-    can express more; at the width of the model, any update."""
+    can express more updates; a rank as large as the matrix's smaller side, any update."""
 
     lora_alpha: float = 16.0
     """Scale of the update, which is multiplied by `lora_alpha / lora_rank`. Positive."""
@@ -71,9 +71,9 @@ class FineTuneConfig:
     the layers that got one and the weights left out."""
 
     learning_rate: float | None = None
-    """Learning rate of AdamW. None means that with which the first step lowers the loss of its
-    document by 0.6 nats per token, to first order; the record of the training has it. At 0 the
-    model answers as the base model does. A rate too large makes it forget more than it gains."""
+    """Learning rate of AdamW. None means the rate at which the first step lowers the loss of its
+    document by 0.6 nats per token, to first order, and at most 0.01; the record of the training
+    has it. At 0 the model answers as the base model does; at too large a rate it forgets."""
 
     objective: str = "text"
     """Loss: with "text" on all tokens; with "answer" on the answers of documents that are questions
@@ -82,7 +82,7 @@ class FineTuneConfig:
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of
-    repeated documents, which harm at the default learning rate (the page above)."""
+    repeated documents, which harm at the default learning rate: the page that this class names."""
 
     max_length: int = 1024
     """Maximum number of tokens of a document to train on; the rest is cut off. Never more than

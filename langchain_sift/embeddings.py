@@ -119,7 +119,8 @@ class HiddenStateEmbeddings(Embeddings):
     def fit(self, texts: Sequence[str]) -> HiddenStateEmbeddings:
         """Fit the mean to the texts and return the embeddings themselves.
 
-        A few hundred texts of the collection are enough.
+        Pass texts of the collection. With 200 of them, `examples/evidence/retrieval.md` was
+        measured.
 
         Raises:
             ArgumentError: If there are fewer than two texts, or a mean was fitted before: vectors
@@ -137,7 +138,7 @@ class HiddenStateEmbeddings(Embeddings):
             )
         states = self._states(texts)
         self.mean = states.mean(axis=0)
-        # Whoever fits the mean to documents embeds them next.
+        # A caller usually embeds the same documents next.
         self._fitted = dict(zip(texts, states, strict=True))
         return self
 
@@ -192,7 +193,7 @@ class HiddenStateEmbeddings(Embeddings):
 
         Raises:
             NotFittedError: If `fit` was not called.
-            ArgumentError: If these are no texts.
+            ArgumentError: If `texts` is not a sequence of texts.
             EmbeddingError: If the hidden state of a text equals the mean, or is not finite.
         """
         mean = self.fitted_mean()

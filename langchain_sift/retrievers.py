@@ -87,8 +87,8 @@ class SIFTRetriever(VectorStoreRetriever):
         ```
 
     A setting in a call takes precedence over `search_kwargs`, and those over the field.
-    With `replace=True`, a setting that is no field, SIFT may choose a document again, as in the
-    paper: for fine-tuning, one more gradient step on it.
+    With `replace=True`, in a call or in `search_kwargs`, SIFT may choose a document again, as in
+    the paper: for fine-tuning, one more gradient step on it.
     Chroma (embedded, server, `AsyncChroma`), `InMemoryVectorStore`, FAISS and Qdrant are read
     with their stored vectors; the texts of any other vector store are embedded again, unless
     `langchain_sift.stores.register_adapter` adds support for it.
@@ -204,7 +204,8 @@ class SIFTRetriever(VectorStoreRetriever):
     """Key of the parent's id in the metadata of a chunk."""
 
     timeout: float = Field(default=30.0)
-    """Seconds for all calls of the store, retries included, for one query or for 64 of a batch."""
+    """Maximum seconds for all calls of the store, retries included, for one query or for 64 queries
+    of a batch."""
 
     require_filter: bool = False
     """If True, `search_kwargs` must have a filter, such as a tenant's. The filter of a call
@@ -524,7 +525,8 @@ class SIFTRetriever(VectorStoreRetriever):
 
     def _reader(self) -> QueryReader:
         second = self.second_retriever
-        # What the store no longer holds, a retriever on the same store has yet to forget.
+        # A second retriever on the same store may return documents that were deleted since: it gets
+        # no embeddings, so that they are left out.
         is_same_store = getattr(second, "vectorstore", None) is self.vectorstore
         return QueryReader(
             embedder=self.query_embedder or embeddings_of(self.vectorstore),
@@ -562,7 +564,7 @@ def _inherited(
 ) -> Mapping[str, Any]:
     """Return the fields of a retriever on the store of another, with given settings.
 
-    Another SIFT retriever hands on all that was set, `require_filter` above all.
+    From another SIFT retriever it takes every field that was set, such as `require_filter`.
     """
     if isinstance(retriever, SIFTRetriever):
         own = {name: getattr(retriever, name) for name in retriever.model_fields_set}

@@ -31,16 +31,16 @@ def choose_mode(
 ) -> ModeChoice:
     """Choose a mode for a prompt.
 
-    With a table, the fastest mode of the prompt's bin whose gain is at most `TOLERANCE` below the
-    best. Without one: the base model if the documents tell nothing about the prompt; RAG if all
-    documents fit into the prompt; both if some do not, for what does not fit is learned; and
-    fine-tuning if none does.
+    With a table, this is the fastest mode of the prompt's bin whose gain is at most `TOLERANCE`
+    below the best. Without one, it is the base model if the documents tell nothing about the
+    prompt; RAG if all documents fit into the prompt; both if only some fit, so that the others are
+    learned; and fine-tuning if none fits. The rule without a table was not measured.
 
     Args:
         uncertainty: σ of the prompt given its documents, from 0 to 1. None means unknown.
         documents: Number of distinct documents.
         fitting: Number of those that the prompt has room for.
-        table: What was measured. None means the rule without it.
+        table: The gains and times measured on held-out prompts. None means the rule without it.
     """
     if documents == 0:
         return ModeChoice("base", "there is no document")

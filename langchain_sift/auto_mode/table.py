@@ -1,4 +1,4 @@
-"""Keep what each mode gained and took on held-out prompts, by the uncertainty about a prompt."""
+"""Keep each mode's gain and time on held-out prompts, by the uncertainty about a prompt."""
 
 from __future__ import annotations
 

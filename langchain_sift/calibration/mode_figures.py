@@ -19,7 +19,7 @@ BITS = "bits"
 def mode_table(
     rows: Iterable[Row], *, selection: str = "sift", metric: str = BITS, bins: int = 3
 ) -> ModeTable:
-    """Return what each mode gained and took, by the uncertainty about a prompt.
+    """Return the gain and the time of each mode, by the uncertainty about a prompt.
 
     Args:
         rows: Those of `compare` with "base" and the other modes with one selection, as in

@@ -1,7 +1,7 @@
 """Compare the modes with the chosen settings, on the held-out prompts.
 
-The settings were chosen on the same prompts, for fine-tuning: that favours the modes with it by the
-part of their gain that is chance, the less the more prompts there are.
+The settings were chosen for fine-tuning on the same prompts. That favours the modes with
+fine-tuning by the part of their gain that is chance, which shrinks with the number of prompts.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def chain_rows(
             rows.append(failed_row(measurement.row, error))
     if settings.judge is None:
         return rows
-    # Nobody knows the documents that a chain has read.
+    # The documents that a chain has read are not known.
     return settings.judge.grade(
         [
             GradedAnswer(row, measurement.prompt, ())

@@ -71,7 +71,7 @@ class Measurer:
             if isinstance(prepared, Exception):
                 answers += _report_failure(measurement, prepared)
                 continue
-            # A prompt that cannot be measured must not cost the others their hours.
+            # A prompt that cannot be measured must not discard the results of the others.
             try:
                 text, outcome = prepared.known or _wait(next(tickets))
                 self._keep(measurement, prepared, text, outcome)

@@ -142,8 +142,8 @@ class ComparisonSettings:
     """Its kernel and λ' are those of methods without fine-tuning. None means the same."""
 
     modes: ModeTable | None = None
-    """What each mode gained and took, for methods of the mode "auto". None means the rule without
-    a table."""
+    """The gain and the time of each mode, for methods of the mode "auto". None means the rule
+    without a table."""
 
     retrievers: Mapping[str, Retriever] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)

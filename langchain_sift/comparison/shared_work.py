@@ -87,6 +87,6 @@ def _record_at(milestone: Milestone, adapter: TrainedAdapter) -> TrainingRecord:
 
 
 def _training_of(request: Request, count: int | None = None) -> Hashable:
-    """Return what the adapter depends on that is trained on this many documents, or on all."""
+    """Return the key of an adapter trained on this many documents, or on all: all it depends on."""
     texts = tuple((document.token_ids, document.counted) for document in request.documents[:count])
     return texts, request.lessons, request.config

@@ -19,9 +19,9 @@ from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
 BARE = CallForm('{"name": "', '", "arguments": ', "}")
-"""The form of which our prompts speak, if the template has no place for tools."""
+"""The form that our prompts describe if the template has no place for tools."""
 
-# What models write that were trained with other templates.
+# The forms that models write which were trained with other templates.
 _KNOWN = (
     CallForm('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>"),  # Hermes, Qwen
     CallForm('<|tool_call|>[{"name": "', '", "arguments": ', "}]<|/tool_call|>"),  # Phi-4

@@ -1,4 +1,4 @@
-"""Fit documents into a prompt, most informative first: one way for all that builds prompts."""
+"""Fit documents into a prompt, most informative first; everything that builds prompts uses this."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def choose_mode_for(
     Args:
         documents: Those that the retriever of the mode "auto" returned.
         fitting: Returns how many of some distinct documents the prompt has room for.
-        table: What the modes gained on held-out prompts. None means the rule without it.
+        table: The gains of the modes on held-out prompts. None means the rule without it.
     """
     texts = [document.page_content for document in documents]
     shown = [documents[index] for index in distinct(texts)]

@@ -252,7 +252,7 @@ def _invalid_call(
 
 
 def invalid_from(text: str, error: BaseException) -> InvalidToolCall:
-    """Return an invalid call with the text of it as its arguments."""
+    """Return an invalid call whose arguments are its text."""
     name = re.search(r'"name"\s*:\s*"([^"\\]+)"', text)
     return invalid_tool_call(
         name=name[1] if name else None,

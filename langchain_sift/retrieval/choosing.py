@@ -121,7 +121,7 @@ def retrieve(query: Query, settings: RetrievalSettings) -> Search[Choice]:
         )
         return Choice(units, candidates, selection, settings, time.perf_counter() - started)
     candidates = yield from _candidates(query, units, settings)
-    # Before a chunk stands for its parent: another chunk of it may be similar enough.
+    # First drop dissimilar chunks: another chunk of the same parent may be similar enough.
     candidates = similar_candidates(candidates, units, settings.constraints.min_similarity)
     if parents is not None:
         candidates = best_chunks(candidates, units, selecting, parents)

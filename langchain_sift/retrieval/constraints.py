@@ -61,7 +61,7 @@ class Constraints:
 
     @property
     def reads_documents(self) -> bool:
-        """True if texts or metadata of the candidates count."""
+        """True if a constraint needs the texts or the metadata of the candidates."""
         keys = (self.max_tokens, self.max_per_source, self.score_key)
         return any(key is not None for key in keys)
 
@@ -170,8 +170,8 @@ def weighted_noise(noise_variance: float | Array, weights: Array) -> Array:
 def weights_of(rows: Sequence[Sequence[Document]], key: str) -> Array:
     """Return the weight of each candidate from its score, from 0 to 1, shape (n,).
 
-    The weight is the score, if all scores are from 0 to 1; the score by the highest, if none is
-    negative; else (score - least) / (highest - least). A candidate without a score has the mean
+    The weight is the score if all scores are from 0 to 1; score / highest if none is negative;
+    else (score - least) / (highest - least). A candidate without a score has the mean
     weight.
 
     Args:
@@ -244,7 +244,7 @@ def counter_of(token_counter: Any) -> Callable[[str], int]:
             `get_num_tokens`. None counts four characters as a token.
 
     Raises:
-        ArgumentError: If it is nothing of these.
+        ArgumentError: If it is none of these.
     """
     if token_counter is None:
         return lambda text: math.ceil(len(text) / _CHARACTERS_PER_TOKEN)

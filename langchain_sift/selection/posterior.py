@@ -201,7 +201,7 @@ def _small_product_matrix(matrices: Matrices, kernel: Kernel, capacity: int) -> 
     """Compute all products xᵀx', shape (n, n), if most of the rows are likely to be used.
 
     One product of matrices is cheaper than one product for each choice, and it takes at most
-    four times the memory of the v.
+    four times the memory of all v(x).
     """
     candidates = matrices.candidates
     if len(candidates) > 4 * capacity:

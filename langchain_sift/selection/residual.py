@@ -51,8 +51,8 @@ def select_residual(
       farther along ∇g than x has a larger gain.
 
     The directions exist for the linear kernel alone. An index may hold a better row that is near
-    none of the three. The choice is close to that of
-    `select` over the whole index, and not always the same.
+    none of the three. The choice is close to that of `select` over the whole index, and not always
+    the same (`tests/benchmarks/results/candidate_search.json`).
 
     Args:
         query_embeddings: x*, shape (d,) or (m, d).

@@ -34,7 +34,7 @@ class RequestSettings:
 
     mode: str
     modes: ModeTable | None
-    """What each mode gained and took, for the mode "auto"."""
+    """The gain and the time of each mode, for the mode "auto"."""
 
     session: str | None
     """Id of the session that answers, or "new" to keep the adapter. None means neither."""
@@ -43,8 +43,8 @@ class RequestSettings:
     """The tenant's retriever, with the request's options."""
 
     showing: SIFTRetriever | None
-    """The retriever of the documents that the mode "auto" shows if it chooses RAG. None means those
-    that it has."""
+    """The retriever of RAG, for the mode "auto" if it chooses RAG and was calibrated with other
+    settings. None means the documents that the mode "auto" has retrieved."""
 
     filter: Mapping[str, object] | None
     """Filter in addition to the tenant's. None means no further filter."""

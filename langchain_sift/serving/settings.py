@@ -74,7 +74,7 @@ class ServingSettings:
     """Default mode of a request: "base", "rag", "ttft", "both" or "auto"."""
 
     modes: ModeTable | None = None
-    """What each mode gained and took, for "auto". None means the rule without a table."""
+    """The gain and the time of each mode, for "auto". None means the rule without a table."""
 
     k: int = 20
     """Default number of documents for a prompt."""

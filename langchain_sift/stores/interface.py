@@ -32,8 +32,8 @@ class Rows:
     """Shape (n, d), as stored."""
 
     seen: int
-    """Number of rows that the store answered with, rows without a text included. As many as asked
-    for, if the store allows no more in one answer."""
+    """Number of rows that the store returned, rows without a text included. If the store's limit
+    cut the answer off, the number of rows requested."""
 
     limit: int | None = None
     """Maximum number of rows in an answer, if the store is known to have one. To an adapter that

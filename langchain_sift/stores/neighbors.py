@@ -11,8 +11,8 @@ from langchain_sift.errors import InvalidFilter, StoreError, StoreTimeout, Store
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores.interface import ROWS_PER_CALL, Nearest, Rows, Search
 
-# A store may hold a text many times. To find `fetch_k` different texts, at most so many times as
-# many rows are read.
+# A store may hold a text many times. To find `fetch_k` different texts, a search reads at most
+# `fetch_k` times this many rows.
 _MOST_COPIES = 16
 # Searches beyond the limit of a store for one answer, each without the texts seen before.
 _FURTHER_SEARCHES = 3
@@ -61,7 +61,7 @@ def _next(requested: int, most: int) -> int:
 
 
 def _more(directions: Array, requested: int) -> Search[list[Rows]]:
-    """Request more rows than the answers have that came before; none if the store refuses."""
+    """Request this many rows, more than before; return none if the store refuses."""
     try:
         more: list[Rows] = yield Nearest(directions, requested)
     except (StoreUnavailable, StoreTimeout):

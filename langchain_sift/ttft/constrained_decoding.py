@@ -1,10 +1,11 @@
 """Constrain answers to grammars, token by token, with llguidance.
 
 Each constrained row has a matcher of its own, so other rows are neither read nor changed. A row
-also has a plan: tokens that complete its answer from where it is. A token after which no plan fits
-into the rest of `max_tokens`, or is found in a bounded number of steps, is replaced by the next one
-of the plan it has, so the answer is complete whenever `max_tokens` has room for the first plan. An
-answer whose first plan takes too many steps goes without one, and `max_tokens` may cut it.
+also has a plan: tokens that complete its answer. After each token the row looks for a new plan. If
+none is found in a bounded number of steps, or none fits into the rest of `max_tokens`, the next
+token of the old plan replaces the token. So the answer is complete whenever `max_tokens` has room
+for the first plan. An answer whose first plan takes too many steps has no plan, and `max_tokens`
+may cut it.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Constraint:
         """Return the token, or the next of the plan in its place, and update the plan."""
         if self._plan is None and self._left % _RETRY == 0:
             self._plan = self._new_plan(self._matcher, self._left + 1)
-        if self._plan is None:  # the end was not near enough, as in reasoning that a text ends
+        if self._plan is None:  # no plan was found, as in reasoning, whose end is not planned
             return token
         after, new = self._matcher.deep_copy(), None
         if after.consume_token(token):

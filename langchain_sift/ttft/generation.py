@@ -36,7 +36,7 @@ def generate(
     """Score the pairs of all continuations, then generate all answers.
 
     Args:
-        model: Any causal language model. Its `generation_config` is a `model_settings`.
+        model: Any causal language model. Its `generation_config` comes from `model_settings`.
         tokenizer: The model's tokenizer.
         continuations: At least one. `split_to_fit` tells how many fit into the context together.
         route: None means that all rows go through the model as it is.

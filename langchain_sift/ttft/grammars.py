@@ -28,7 +28,7 @@ _ALTERNATIVES = re.compile(r'"anyOf"|"oneOf"|"enum"|"type":\s*\[')
 _DEEP = 16  # brackets
 _DEAD = "NoExtensionBias"  # llguidance's error where no token may come
 
-# More properties of an object than by default; a step is bounded by other limits.
+# Allow more properties of an object than by default; other limits bound a step.
 _LIMITS = LLParserLimits(max_items_in_row=20_000, verbose_errors=False)
 _FIRST_STEPS = 8192  # tokens of the plan of a whole answer; beyond, it goes without a plan
 _SLACK = 4  # a plan may be longer than the shortest answer by a quarter
@@ -202,7 +202,7 @@ class Vocabulary:
     def _nearest_to_end(
         self, matcher: LLMatcher, allowed: Mask, costs: np.ndarray[Any, Any], in_text: int
     ) -> int | None:
-        """Return the allowed token that closes most, or else that was taken least so far."""
+        """Return the allowed token that closes most brackets, else the one taken least often."""
         marks = self._marks[allowed[self._marks]]
         if marks.size and (in_text or marks.size == allowed.sum()):  # such as the end of reasoning
             return int(marks[0])
@@ -254,9 +254,9 @@ def _check(matcher: LLMatcher) -> None:
 
 
 def _is_as_long_as_asked(text: str, grammar: str) -> bool:
-    """Return True if a plan is long for what the grammar asks, and not for lack of its end.
+    """Return True if a plan is long because the grammar asks for a long answer.
 
-    A plan may miss the end of a number or of a pattern, or nest deeper and deeper.
+    Other long plans never end: they miss the end of a number or of a pattern, or nest ever deeper.
 
     Args:
         text: The beginning of JSON, or of a call from within its name.

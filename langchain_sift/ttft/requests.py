@@ -71,7 +71,7 @@ class ScoringTask:
     pairs: Pairs
 
     after: Sequence[int] = ()
-    """Numbers of documents. The pairs are also scored during training, after each of them."""
+    """Numbers of documents after which the pairs are also scored during training."""
 
 
 Task = GenerationTask | ScoringTask
@@ -110,8 +110,8 @@ class Request:
     """None means that the request only trains."""
 
     lessons: tuple[Lesson, ...] = ()
-    """What a teacher does about the documents, with the objective "distill"; the steps are then on
-    its lessons."""
+    """The lessons that a teacher gives on the documents, with the objective "distill"; the model is
+    then trained on the lessons."""
 
     training_tokens: int = 0
     """Maximum number of tokens to train on, repeats counted."""

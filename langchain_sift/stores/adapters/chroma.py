@@ -44,7 +44,7 @@ from langchain_sift.stores.adapters.chroma_rows import (
 from langchain_sift.stores.interface import ROWS_PER_CALL, Rows
 
 Result = TypeVar("Result")
-# For up to so many directions, the rows come with the search itself.
+# A search in more directions returns ids alone; the rows are read afterwards.
 _FEW_DIRECTIONS = 4
 CLOUD_HOST = "api.trychroma.com"
 

@@ -12,9 +12,9 @@ Arguments = Mapping[str, Any]
 """Keyword arguments of `Collection.query` or `Collection.get`."""
 
 _MOST_CONDITIONS = 8
-# Of a regular expression, without what `without_texts` puts around it.
+# Maximum length of a regular expression, without what `without_texts` puts around it.
 _PATTERN_BYTES = 256 - len("(?s)^(?:)$")
-# Of the name of a text in an expression; shorter ones would exclude many other texts.
+# Minimum length of a text's pattern; a shorter one would exclude many other texts.
 _LEAST_BYTES = 20
 _SYNTAX = set("\\.+*?()|[]{}^$#&-~")
 
@@ -45,11 +45,11 @@ def both(first: Filter, second: Filter) -> Filter:
 
 
 def without_texts(conditions: Arguments, texts: Sequence[str]) -> Arguments:
-    """Return the conditions with others that exclude as many of the texts as their number allows.
+    """Add conditions that exclude texts, as many as the number of conditions allows.
 
     The quotas of Chroma Cloud are 8 conditions and 256 bytes for a regular expression. An
     expression names several texts, each by its beginning and end: another text with the same is
-    excluded too.
+    excluded, too.
 
     Args:
         conditions: See `conditions_of`.

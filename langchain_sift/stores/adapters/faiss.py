@@ -47,7 +47,7 @@ class FAISSAdapter:
             return [Rows([], np.empty((0, 0)), 0) for _ in directions]
         requested = min(count, total) if passes is None else total
         _, answers = index.search(np.ascontiguousarray(directions, dtype=np.float32), requested)
-        # An index that searches some of its lists only fills the answer with -1.
+        # An index that searches only some of its lists may fill the answer with -1.
         return [
             self._rows([position for position in answer if position >= 0], passes, count)
             for answer in answers

@@ -67,7 +67,7 @@ class InMemoryAdapter:
     def _rows(
         self, condition: Condition | None, entries: Sequence[Mapping[str, Any]] | None = None
     ) -> Rows:
-        """Return the rows that pass; of some entries of the store, or of all."""
+        """Return the rows that pass the filter, of these entries or of the whole store."""
         passes = _check_callable(condition) if condition is not None else None
         documents, vectors = [], []
         if entries is None:

@@ -18,7 +18,7 @@ from langchain_sift.stores.deadlines import awithin
 from langchain_sift.stores.interface import Rows
 
 _warned: set[type] = set()
-# The method of a store that has no coroutines.
+# A store without coroutines of its own inherits this method.
 _DEFAULT_METHOD = VectorStore.asimilarity_search_by_vector
 
 

@@ -84,12 +84,12 @@ class Reader:
         inputs = self.inputs(token_ids.shape[1], state)
         if self.head is not None:
             states = model.base_model(input_ids=token_ids, **inputs)[0][:, -1]
-            # Of states in three dimensions, PyTorch may copy frozen weights of the head each time.
+            # Two dimensions: with three, PyTorch may copy the frozen weights of the head each time.
             return self.head(states)
         if "logits_to_keep" in self.names:
             inputs["logits_to_keep"] = 1
         logits: torch.Tensor = model(input_ids=token_ids, **inputs).logits[:, -1]
-        # A part of a tensor would keep the logits of all tokens.
+        # Clone: a view would keep the logits of all tokens in memory.
         return logits if "logits_to_keep" in self.names else logits.clone()
 
     def inputs(self, count: int, state: KeyValues) -> dict[str, Any]:

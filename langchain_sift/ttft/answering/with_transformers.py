@@ -27,7 +27,7 @@ def generate_with_transformers(
     """Generate all answers; the loop, the cache and the masks are those of transformers.
 
     Args:
-        model: Any causal language model. Its `generation_config` is a `model_settings`.
+        model: Any causal language model. Its `generation_config` comes from `model_settings`.
         rows: The answers.
         prompts: The token ids of each.
         end_tokens: Tokens that end an answer.

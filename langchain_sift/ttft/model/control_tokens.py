@@ -20,13 +20,13 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 
-# Characters that are hidden from templates, with those of the names, but for those to be seen:
-# templates look for "/think", and write some of them in another way in JSON.
+# A disguise hides from templates the brackets, and the other characters of the names of control
+# tokens, except for the seen ones: templates look for "/think", and JSON escapes some of them.
 _BRACKETS, _SEEN = frozenset("<>[](){}|&"), frozenset("/_-.,:;!?*+#\\\"'")
-# The private use area in blocks of 256, but the first, of which secret names are made.
+# Blocks of 256 characters in the private use area, without the first, which secret names use.
 _BLOCKS = tuple(f"{number:02x}" for number in range(0xE1, 0xF9))
 
-# Names in brackets. A template contains words as well, which a user may have added as tokens.
+# Names in brackets alone: a template also contains words that a user may have added as tokens.
 _BRACKETED = re.compile(r"[<\[({|｜].+[>\])}|｜]", re.DOTALL)
 _NOTHING = re.compile(r"(?!)")
 _BYTE = re.compile("<0x[0-9A-F]{2}>")  # one byte of a character that has no token
@@ -117,7 +117,7 @@ class ControlTokens:
         """Return the token ids of a text in which names in disguise are text."""
         tokenizer = self._tokenizer()
         if tokenizer is not None:
-            # Without the copy of the tokenizer, which may be large.
+            # Try without the copy of the tokenizer, which may be large.
             encoded: Any = tokenizer(disguise.show(text), add_special_tokens=False, verbose=False)
             token_ids: list[int] = list(encoded["input_ids"])
             unknown = tokenizer.unk_token_id
@@ -212,7 +212,7 @@ def _hidden(names: Sequence[str]) -> tuple[re.Pattern[str], frozenset[str]]:
     """Return a pattern of the characters to hide from templates, and all that it matches."""
     of_names = {char for name in names for char in name if not (char.isalnum() or char.isspace())}
     always = (_BRACKETS | of_names) - _SEEN
-    # Of a word, its first letter where the word stands.
+    # Of a name that is a word, only the first letter is hidden, where the word occurs.
     words = [name for name in names if always.isdisjoint(name)]
     patterns = [re.escape(char) for char in sorted(always)]
     patterns += [f"(?i:{re.escape(word[0])}(?={re.escape(word[1:])}))" for word in words]

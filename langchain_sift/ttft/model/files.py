@@ -21,7 +21,7 @@ _FILES = (
     "model*-of-*.safetensors",
     ADAPTER_WEIGHTS,
 )
-# Of a sentence-transformer, each module has a folder. "*" stands for folders too.
+# Each module of a sentence-transformer has a folder, which "*" matches, too.
 _MODULE_FILES = (*_WITHOUT_WEIGHTS, "*.safetensors")
 _OTHER_FORMATS = ("onnx/*", "openvino/*")
 _PICKLE = (

@@ -13,7 +13,7 @@ from langchain_sift.config import ReasoningMarkers
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 from langchain_sift.ttft.model.turn_ends import THOUGHT, answer_with_reasoning
 
-# Of models whose template does not render reasoning: it leaves the earlier one out.
+# Markers to look for if the template does not render reasoning: many leave out earlier reasoning.
 _KNOWN = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),

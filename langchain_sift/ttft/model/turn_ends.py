@@ -45,7 +45,7 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase) -> TurnEnds:
     names = control.names_in(between)
     if not names:
         line = between.strip().partition("\n")[0].strip()
-        # An answer may contain the words of the line, such as "User:", within one of its own.
+        # With the line break: an answer may contain the words, such as "User:", within a line.
         begin = "\n" if "\n" in between[: between.find(line)] else ""
         return TurnEnds(strings=(begin + line,) if line else ())
     within = set(control.names_in(answer_with_reasoning(tokenizer)[1]))

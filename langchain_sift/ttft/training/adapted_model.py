@@ -120,10 +120,10 @@ def _adapt_experts(model: PreTrainedModel, name: str, config: FineTuneConfig) ->
 
 
 def expert_rank(model: PreTrainedModel, rank: int) -> int:
-    """Return the rank of each expert's update: the rank by the number of a token's experts.
+    """Return the rank of each expert's update: the rank divided by the number of a token's experts.
 
-    As many weights of adapters then act on a token as if all its experts were one layer. "LoRA
-    Without Regret" (Schulman et al., 2025) trains mixtures of experts so.
+    As many weights of adapters then act on a token as if all its experts were one layer, as in
+    "LoRA Without Regret" (Schulman et al., 2025).
     """
     config = model.config.get_text_config()
     active = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_topk", None)

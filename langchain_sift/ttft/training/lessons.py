@@ -1,4 +1,4 @@
-"""Describe what a teacher does about documents: the objective "distill".
+"""Describe the lessons that a teacher gives on documents: the objective "distill".
 
 Context distillation: the teacher is the base model with documents in its context, the student the
 model without them (Snell et al., arXiv 2209.15189; self-distillation, arXiv 2601.19897).

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-# Bytes of the logits of one block, and its rows in bfloat16; in float32, whose products are slower,
-# twice as many. Each block reads all weights twice, and with so many rows that takes little beside
-# the products, whatever the width: both grow with it.
+# Maximum size of the logits of one block in bytes, and maximum number of its rows in bfloat16.
+# float32, whose products are slower, has twice as many rows. Each block reads all weights twice;
+# with this many rows, that takes little time compared with the products, at any width.
 _BLOCK_BYTES = 5 << 26
 _MOST_ROWS = 256
-# On an accelerator, the logits of a whole block exist in float32 too.
+# Maximum number of logits of a block on an accelerator, where they exist in float32, too.
 _BLOCK_ON_ACCELERATOR = 1 << 26
-_ROWS = 16  # rows of a product come in multiples of this
+_ROWS = 16  # a block's number of rows is a multiple of this
 
 _LARGEST = 100.0  # of the logits of the probe, far above any cap that text can reach
 
