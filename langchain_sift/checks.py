@@ -142,7 +142,7 @@ def parse_ceilings(entries: Sequence[str]) -> dict[str, float]:
         try:
             ceilings[name.strip()] = float(value)
         except ValueError:
-            raise ArgumentError(f"--ceiling must be as k=50, got {entry!r}") from None
+            raise ArgumentError(f"--ceiling must be NAME=N, as in k=50, got {entry!r}") from None
     return ceilings
 
 

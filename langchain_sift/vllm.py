@@ -85,7 +85,7 @@ class VLLMAdapters:
             ArgumentError: If the address is not an HTTP address or the timeout is not positive.
         """
         if not is_http(base_url):
-            raise ArgumentError(f"base_url must be as http://host:port/v1, got {base_url!r}")
+            raise ArgumentError(f"base_url must be like http://host:port/v1, got {base_url!r}")
         check_timeout("timeout", timeout)
         self.base_url = base_url.rstrip("/")
         self._folder = Path(folder).absolute()

@@ -14,7 +14,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.selection.arguments import Array
 
 # Share of the budget for the learning rate. It matters far more than λ', so that fewer trials
-# tell its values apart.
+# tell its values apart (the grids in `examples/evidence/calibration.json`).
 _SHARE_OF_RATES = 0.2
 
 
@@ -28,7 +28,7 @@ def halve(
 ) -> Iterator[Setting]:
     """Choose the learning rate, and then λ' at that rate, each by successive halving.
 
-    The best value of one depends little on the other.
+    The best value of one depends little on the other: `examples/evidence/calibration.json`.
 
     Args:
         trials: The trials on the held-out prompts.

@@ -151,8 +151,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         float | None,
         typer.Option(
             metavar="X",
-            help="Fine-tuning: fraction of the gradient steps of all combinations that may be "
-            "taken, at most 1. Default: 0.1.",
+            help="Fine-tuning: maximum number of gradient steps, as a fraction of those that all "
+            "combinations would take. At most 1. Default: 0.1.",
         ),
     ] = None,
     minutes: Annotated[
@@ -168,16 +168,16 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift: the "
-            "file gets what each mode gained and took there, for mode auto. Default: with "
-            "--minutes, what the search measured.",
+            help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift. The "
+            "settings file gets the gain and the time of each mode there, for mode auto. Default: "
+            "with --minutes, those that the search measured.",
         ),
     ] = None,
     seed: Annotated[
         int, typer.Option(metavar="N", help="Seed of adapters, of samples and of intervals.")
     ] = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what --out has of this calibration.")
+        bool, typer.Option("--overwrite", help="Replace this kind of calibration in --out.")
     ] = False,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,

@@ -61,8 +61,8 @@ def note_dropped_modes(
     """Print a note if a table of modes belonged to settings that were replaced."""
     if earlier is not None and earlier.modes is not None and newer.modes is None:
         console.print(
-            "note: the earlier table of modes was measured with other settings, and is left out: "
-            "measure the modes again (--minutes, or --modes)",
+            "note: the earlier table of modes is left out, because it was measured with other "
+            "settings: measure the modes again (--minutes, or --modes)",
             highlight=False,
             soft_wrap=True,
         )

@@ -111,13 +111,13 @@ LengthScaleOption = Annotated[
 ]
 NoiseVarianceOption = Annotated[
     float | None,
-    typer.Option(metavar="X", help="λ' of SIFT. Default: that of the kernel or the embeddings."),
+    typer.Option(metavar="X", help="λ' of SIFT. Default: the embeddings' own, or 6.5 (rbf: 4)."),
 ]
 LearningRateOption = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="Learning rate of fine-tuning. Default: for each prompt the one with which the first "
+        help="Learning rate of fine-tuning. Default: for each prompt, the rate at which the first "
         "step lowers the loss of its document by 0.6 nats per token.",
     ),
 ]
@@ -162,7 +162,7 @@ LabelKeyOption = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Metadata key of the documents that the relevant documents are named by, such as "
-        "source for the files of chunks. Default: the documents' ids.",
+        help="Metadata key that holds the names of documents in the labels, such as source if the "
+        "labels name files. Default: the documents' ids.",
     ),
 ]

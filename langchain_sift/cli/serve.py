@@ -104,9 +104,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         str | None,
         typer.Option(
             metavar="MODE",
-            help="Mode of requests that set none: base, rag, ttft, both or auto. Default: that of "
-            "--settings, which is ttft for a calibrated model whose modes were not compared; else "
-            "rag.",
+            help="Mode of requests that set none: base, rag, ttft, both or auto. Default: rag, or "
+            "with a model calibrated in --settings its best mode; ttft if the calibration compared "
+            "no modes.",
         ),
     ] = None,
     k: Annotated[
@@ -121,8 +121,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         str,
         typer.Option(
             metavar="FORM",
-            help="Query for the retriever in a conversation: last (message of the user), turns "
-            "(the last three together) or rewrite (by the model: a follow-up then stands alone).",
+            help="Query for the retriever in a conversation: last (the user's last message), turns "
+            "(the last three together) or rewrite (the model makes a follow-up stand alone).",
         ),
     ] = "last",
     kernel: KernelOption = None,
@@ -149,7 +149,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         int,
         typer.Option(
             metavar="N",
-            help="Maximum number of requests at a time. At capacity, further requests get 503.",
+            help="Maximum number of requests at a time. Further requests get 503.",
         ),
     ] = Limits().max_requests,
     max_memory_gb: MaxMemoryOption = None,
@@ -188,17 +188,17 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         float,
         typer.Option(
             metavar="GB",
-            help="Maximum memory of sessions, in GB. Beyond it, the tenant with most loses its "
-            "least recently used.",
+            help="Maximum memory of sessions, in GB. Beyond it, the tenant with the most memory "
+            "loses its least recently used session.",
         ),
     ] = 2.0,
     session_idle: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="A session expires so long after its last use."),
+        typer.Option(metavar="SECONDS", help="Seconds after its last use until a session expires."),
     ] = 3600.0,
     session_lifetime: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="A session expires so long after it was made."),
+        typer.Option(metavar="SECONDS", help="Seconds after it was made until a session expires."),
     ] = 86_400.0,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,

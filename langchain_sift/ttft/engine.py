@@ -108,8 +108,8 @@ class Engine:
         config = config or self.config
         if adapter_shape(config) != adapter_shape(self.config):
             raise ArgumentError(
-                "the engine cannot train another adapter than its own: lora_rank, lora_alpha, "
-                "target_modules and gradient_checkpointing must be "
+                "an engine trains adapters of one shape: lora_rank, lora_alpha, target_modules and "
+                "gradient_checkpointing must be "
                 f"{adapter_shape(self.config)}, got {adapter_shape(config)}"
             )
         if isinstance(task, GenerationTask):

@@ -356,8 +356,8 @@ def test_an_adapter_that_stays_loaded_is_logged(double, adapters, adapter, caplo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"base_url": "gpu:8000"}, "must be as http://host:port/v1"),
-        ({"base_url": "http://gpu:port/v1"}, "must be as http://host:port/v1"),
+        ({"base_url": "gpu:8000"}, "must be like http://host:port/v1"),
+        ({"base_url": "http://gpu:port/v1"}, "must be like http://host:port/v1"),
         ({"timeout": 0}, "must be positive"),
     ],
 )

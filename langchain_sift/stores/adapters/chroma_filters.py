@@ -62,7 +62,9 @@ def without_texts(conditions: Arguments, texts: Sequence[str]) -> Arguments:
         return conditions
     room = _MOST_CONDITIONS - sum(map(_count, conditions.values()))
     if room < 1:
-        raise InvalidFilter(f"no text can be excluded beside {_MOST_CONDITIONS} conditions")
+        raise InvalidFilter(
+            f"the filter has {_MOST_CONDITIONS} conditions or more: no text can be excluded as well"
+        )
     longest = room * _PATTERN_BYTES // len(texts) - 1
     names = (_name_of(text, max(_LEAST_BYTES, min(longest, _PATTERN_BYTES))) for text in texts)
     patterns = [f"(?s)^(?:{pattern})$" for pattern in _joined(names, room)]

@@ -120,7 +120,7 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
     assert CalibratedSettings.load(file) == saved
     CalibratedSettings(saved.retrieval, modes=modes).save(file, overwrite=True)
     replaced = calibrate(folder, file, *asked, "--overwrite")
-    assert "the earlier table of modes was measured with other settings" in replaced.stderr
+    assert "the earlier table of modes is left out" in replaced.stderr
     assert CalibratedSettings.load(file) == CalibratedSettings(saved.retrieval)
     file.write_text("notes")
     other = calibrate(folder, file, *asked)

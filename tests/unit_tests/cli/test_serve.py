@@ -91,7 +91,7 @@ def test_options_for_clients(tiny_model_path, folder):
         (("--settings", "nothing.json"), "nothing.json"),
         (("--embeddings", "no_such_module:Name"), "no_such_module"),
         (("--cors-origin", "https://app.example/page"), "an origin is a scheme and a host"),
-        (("--ceiling", "k"), "--ceiling must be as k=50"),
+        (("--ceiling", "k"), "--ceiling must be NAME=N, as in k=50"),
         (("--ceiling", "kk=5"), "no ceiling for 'kk'"),
         (("--retrieval-query", "turn"), "did you mean 'turns'?"),
     ],

@@ -78,5 +78,5 @@ def test_other_conditions_stay_and_count() -> None:
     assert parts(restricted)[-1] == {"$contains": "x"}
     assert without_texts(conditions, []) == conditions
     many = conditions_of({str(number): number for number in range(8)}, None)
-    with pytest.raises(InvalidFilter, match="beside 8 conditions"):
+    with pytest.raises(InvalidFilter, match="8 conditions or more: no text can be excluded"):
         without_texts(many, excluded)
