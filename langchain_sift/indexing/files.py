@@ -145,7 +145,7 @@ def _records(
     if reader is None:
         kinds = ", ".join(READERS)
         raise CorpusError(
-            f"{file.path}: not a kind that is read: its name must end with one of {kinds}"
+            f"{file.path}: not a supported format: its name must end with one of {kinds}"
         )
     for record in reader(file.path, reading):
         yield from with_attachments(file.name, record, reading, readers)

@@ -32,7 +32,7 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # A folder with one of these holds a virtual environment, one of conda, or a cache.
 _MARKS = ("pyvenv.cfg", "conda-meta", "CACHEDIR.TAG")
 # Reasons that a file is not read.
-_NO_READER = "not a kind that is read without its --loader"
+_NO_READER = "not a supported format without its --loader"
 _NOT_EVERYTHING = "left out without --all-files"
 
 
@@ -289,7 +289,7 @@ def _nothing_to_read(path: Path, files: int, endings: Sequence[str]) -> str:
     """Return the message for a path without a file to read."""
     kinds = ", ".join(endings)
     if is_file(path):
-        return f"{path}: not a kind that is read: its name must end with one of {kinds}"
+        return f"{path}: not a supported format: its name must end with one of {kinds}"
     if not is_there(path):
         return f"{path}: no such file or folder"
     if not is_folder(path):

@@ -16,9 +16,9 @@ from langchain_sift.language_models.call_forms import (
     BARE,
     Opening,
     call_forms,
+    call_starts,
     pattern_of,
     spelled_name,
-    telling,
 )
 from langchain_sift.language_models.chat_templates import call_opening
 from langchain_sift.language_models.template_probes import PROBE_ID, CallForm, call_form
@@ -75,9 +75,9 @@ def optional_calls_grammar(
     taken = _parts(tokenizer, str(tokenizer.eos_token))
     taken += _parts(tokenizer, reasoning.opening) if reasoning and thought else []
     for form, opening in call_forms(tokenizer):
-        after = _after_telling(tokenizer, tools, form, opening)
-        for told, rest in zip(telling(form, opening, tools), after, strict=True):
-            pattern = pattern_of(opening, told).replace("/", r"\/")
+        after = _after_start(tokenizer, tools, form, opening)
+        for begin, rest in zip(call_starts(form, opening, tools), after, strict=True):
+            pattern = pattern_of(opening, begin).replace("/", r"\/")
             rules.append(f"begun_{len(calls)}[lazy]: TEXT /{pattern}/")
             calls.append(f"begun_{len(calls)} {rest}")
         match _parts(tokenizer, opening.mark):
@@ -95,12 +95,12 @@ def optional_calls_grammar(
     return "\n".join([start, *rules, *_arguments_rules(tools)])
 
 
-def _after_telling(
+def _after_start(
     tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool], form: CallForm, opening: Opening
 ) -> list[str]:
-    """Return what follows each of the texts that tell that a call begins; see `telling`."""
+    """Return what follows each of the texts of `call_starts`."""
     closing = _closing(tokenizer, form)
-    if not opening.mark:  # the name was told, and the first character after it
+    if not opening.mark:  # the start contains the name and the first character after it
         options = _options(tokenizer, [""] * len(tools), form.between[1:])
         return [f"{option} {closing}" for option in options]
     options = _options(tokenizer, [spelled_name(tool) for tool in tools], form.between)

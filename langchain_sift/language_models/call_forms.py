@@ -40,7 +40,7 @@ class Opening(NamedTuple):
     """The beginning of a call, before the name of the tool."""
 
     mark: str
-    """What tells a call from text; empty if the call is told by the tool's name."""
+    """Distinguishes a call from text; empty if only the tool's name does."""
 
     rest: str
     """What follows up to the name."""
@@ -65,15 +65,15 @@ def spelled_name(tool: Tool) -> str:
     return json.dumps(tool["function"]["name"], ensure_ascii=False)[1:-1]
 
 
-def telling(form: CallForm, opening: Opening, tools: Sequence[Tool]) -> list[str]:
-    """Return the texts of which one tells that a call begins: the mark, or one for each tool."""
+def call_starts(form: CallForm, opening: Opening, tools: Sequence[Tool]) -> list[str]:
+    """Return the texts with which a call starts: the mark, or a text for each tool."""
     if opening.mark:
         return [opening.mark]
     return [opening.rest + spelled_name(tool) + form.between[:1] for tool in tools]
 
 
 def pattern_of(opening: Opening, text: str) -> str:
-    """Return the pattern of a text that tells that a call begins, or begins with the mark."""
+    """Return the pattern of a text with which a call starts."""
     rest = flexible(text.removeprefix(opening.mark))
     return (
         rf"{re.escape(opening.mark)}\s*{rest}"
@@ -89,9 +89,9 @@ def flexible(text: str) -> str:
 
 
 def _opening(tokenizer: PreTrainedTokenizerBase, form: CallForm) -> Opening:
-    """Split what comes before a name: a control token tells a call if nothing else has it.
+    """Split what comes before a name: a control token is a mark if only calls contain it.
 
-    Other control tokens do so only with the words after them.
+    Other control tokens are marks only with the words after them.
     """
     text = form.opening.lstrip()
     usual = ordinary_names(tokenizer)

@@ -10,10 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.call_forms import (
     call_forms,
+    call_starts,
     flexible,
     pattern_of,
     spelled_name,
-    telling,
 )
 from langchain_sift.language_models.template_probes import PROBE_ID
 from langchain_sift.language_models.tool_call_formats import (
@@ -66,12 +66,12 @@ class FormReader:
             )
             for form, _ in forms
         ]
-        told = [
-            (opening, text) for form, opening in forms for text in telling(form, opening, tools)
+        starts = [
+            (opening, text) for form, opening in forms for text in call_starts(form, opening, tools)
         ]
-        self._beginnings = re.compile("|".join(pattern_of(*each) for each in told))
+        self._beginnings = re.compile("|".join(pattern_of(*each) for each in starts))
         special = special_tokens(tokenizer, but=[opening.mark for _, opening in forms])
-        marks = [*(re.sub(r"\s+", "", text) for _, text in told), *special]
+        marks = [*(re.sub(r"\s+", "", text) for _, text in starts), *special]
         self._longest = max(map(len, marks))
         self._prefixes = {mark[:end] for mark in marks for end in range(1, len(mark))}
         self._unwanted = re.compile("|".join(map(re.escape, special)) or r"(?!)")

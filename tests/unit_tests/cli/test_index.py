@@ -462,13 +462,13 @@ def test_a_loader_of_langchain_reads_other_files(
     assert last_line(run(*command, *loaders, "--all-files"))["added"] == 1
     for forgotten, reason in (
         (loaders, "left out without --all-files"),
-        (("--all-files",), "not a kind that is read without its --loader"),
+        (("--all-files",), "not a supported format without its --loader"),
     ):
         result = run(*command, *forgotten)
         assert result.exit_code == 1
         assert f"skipped: {folder / '.picture.png'}: {reason}; its rows stay" in result.stderr
         assert collection.get(where={"by": "me"})["ids"]
-    assert "not a kind that is read" in error_of(run(folder / ".picture.png", *command[1:]))
+    assert "not a supported format" in error_of(run(folder / ".picture.png", *command[1:]))
     (folder / ".gitignore").write_text("*.png\n")
     assert last_line(run(*command, "--gitignore"))["removed"] == 1
 
@@ -483,7 +483,7 @@ def test_a_loader_of_langchain_reads_other_files(
         (("files/sub", "--chunk-overlap", "2000"), "below the chunk size of 2000"),
         (("files/sub", "--chunk-size", "9", "--chunk-tokens", "9"), "give either --chunk-tokens"),
         (("files/sub", "--chunk-tokens", "9"), "show no tokenizer to count"),
-        (("files/picture.png",), "picture.png: not a kind that is read"),
+        (("files/picture.png",), "picture.png: not a supported format"),
         (("files/sub", "--collection", "x"), "cannot be called 'x'"),
         (("files/sub", "--store", "files"), "files holds something else"),
         (("files/sub", "--store", "http://127.0.0.1:9"), "no Chroma server"),

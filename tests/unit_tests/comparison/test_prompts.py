@@ -123,7 +123,7 @@ def test_a_text_file_is_a_prompt_or_a_list_of_questions(tmp_path: Path) -> None:
 def test_a_file_of_another_format_is_rejected(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("question,answer\nWho?,I\n")
     with pytest.raises(
-        CorpusError, match=rf"{name}: not a kind .*\.jsonl, \.jsonl\.gz, \.ndjson, \.txt"
+        CorpusError, match=rf"{name}: not a supported format.*\.jsonl, \.jsonl\.gz, \.ndjson, \.txt"
     ):
         read_prompts(tmp_path / name)
 

@@ -871,7 +871,7 @@ def test_no_part_of_a_page_makes_its_time_quadratic(tmp_path: Path) -> None:
             "a.jsonl, line 1: a text has 5000 fields",
         ),
         ("a.eml", b"no header", "a.eml: not a mail: it has no header"),
-        ("a.doc", b"x", "a.doc: not a kind that is read: .*.html"),
+        ("a.doc", b"x", "a.doc: not a supported format: .*.html"),
     ],
 )
 def test_a_bad_file_is_rejected_by_name(
