@@ -373,7 +373,18 @@ class SIFTRetriever(VectorStoreRetriever):
         return await run_in_executor(None, choice.scored)
 
     def retrieve_by_vector(self, embedding: Sequence[float], **settings: object) -> Retrieval:
-        """Return the documents for the vector of a query, shape (d,), with their scores."""
+        """Return the documents for the vector of a query with their scores.
+
+        Args:
+            embedding: The vector, shape (d,), of any length but zero.
+            **settings: As for `invoke`.
+
+        Raises:
+            ArgumentError: As `retrieve_with_scores`, or if there is a `second_retriever`, which
+                needs the text of the query.
+            EmbeddingError: As `retrieve_with_scores`.
+            StoreError: As `retrieve_with_scores`.
+        """
         return self.retrieve_by_vectors([embedding], **settings)
 
     async def aretrieve_by_vector(
@@ -385,10 +396,20 @@ class SIFTRetriever(VectorStoreRetriever):
     def retrieve_by_vectors(
         self, embeddings: Sequence[Sequence[float]], **settings: object
     ) -> Retrieval:
-        """Return the documents for a query of several vectors, shape (m, d), with their scores.
+        """Return the documents for a query of several vectors with their scores.
 
-        The sum of the vectors' variances is reduced: sentences of a long prompt, or the turns
-        of a conversation. Candidates are fetched for each vector.
+        The vectors may be those of the sentences of a long prompt, or of the turns of a
+        conversation. Candidates are fetched for each vector, and the choice reduces the sum of the
+        vectors' variances.
+
+        Args:
+            embeddings: The vectors, shape (m, d), of any length but zero.
+            **settings: As for `invoke`.
+
+        Raises:
+            ArgumentError: As `retrieve_by_vector`.
+            EmbeddingError: As `retrieve_by_vector`.
+            StoreError: As `retrieve_by_vector`.
         """
         adapter = blocking_adapter_for(self.vectorstore, cure=_CURE)
         query = self._vectors_alone(embeddings)

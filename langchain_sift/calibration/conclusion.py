@@ -44,8 +44,7 @@ def conclude(
 
     Args:
         trials: The trials of the search.
-        choices: That of the learning rate, that of λ', and then the others, as far as they were
-            made.
+        choices: The choice of the learning rate, that of λ', and the others that were made.
         modes: The modes with the chosen settings. None means not measured.
         noise_variances: All values of λ', also those that the surrogate dropped.
         likelihoods: The surrogate of each.

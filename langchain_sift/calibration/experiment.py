@@ -96,8 +96,8 @@ def calibrate(
             if all are questions with answers or conversations, "distill" on questions), one and
             two steps on each document, the layers with adapters, and ranks, as far as the time
             goes. The rest of the time compares the modes "base", "rag", "ttft" and "both" with the
-            chosen settings; the settings get the best, and of five prompts or more a table for the
-            mode "auto". A fine-tuning that has begun is finished.
+            chosen settings. The settings then name the best mode and, with five prompts or more,
+            have a table for the mode "auto". A fine-tuning that has begun is finished.
         seed: Seed of the held-out documents and of the adapter's initial weights.
         timeout: Time limit for reading the store, in seconds.
         on_progress: Called with the phase, the amount of it that is done, and the total.

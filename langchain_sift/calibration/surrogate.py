@@ -19,8 +19,8 @@ _MAX_TOKENS = 512  # of a text
 def promising(noise_variances: Sequence[float], likelihoods: Sequence[float]) -> tuple[float, ...]:
     """Drop the least likely third of the λ', and none of two or three; return them ascending.
 
-    Dropping more would be wrong: on one of three domains the likelihood was highest at a hundredth
-    of the λ' that was best for fine-tuning (examples/evidence).
+    Dropping more would be wrong: on one of five domains the likelihood was highest at a hundredth
+    of the λ' that was best for fine-tuning (`examples/evidence/calibration.json`).
     """
     count = max(min(3, len(noise_variances)), math.ceil(2 * len(noise_variances) / 3))
     order = np.argsort(-np.array(likelihoods), kind="stable")[:count]

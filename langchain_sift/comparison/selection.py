@@ -70,8 +70,8 @@ class Corpus:
     def label_of(self, document: Document) -> str:
         """Return the name of a document in the labels of prompts; "" if it has none.
 
-        Its id, or that of the first document with the same text; or its metadata under the
-        `label_key`, which many documents may share.
+        The name is its id, or that of the first document with the same text. With a `label_key`,
+        it is the metadata under that key, which many documents may share.
         """
         if self.label_key is None:
             return self.first_id(identifier(document))

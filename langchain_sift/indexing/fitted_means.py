@@ -58,7 +58,7 @@ def read_mean(client: ClientAPI, collection: Collection) -> npt.NDArray[np.float
 def stored_model(client: ClientAPI, collection: Collection) -> str:
     """Return the name of the model whose hidden states fill a collection; "" if none is stored.
 
-    It stays with the mean if other metadata are written to the collection.
+    The name is kept with the mean, and stays if other metadata are written to the collection.
     """
     name = model_of(collection.metadata)
     beside = None if name else find_companion(client, collection, MEAN)

@@ -17,7 +17,7 @@ Vector = Sequence[float]
 
 # Chroma Cloud returns at most 300 rows for a request.
 _ROWS_PER_CALL = 256
-# An embedded store or a server of one's own returns ids by the thousand.
+# An embedded store, or a server other than Chroma Cloud, returns ids by the thousand.
 _IDS_PER_CALL = 10_000
 
 

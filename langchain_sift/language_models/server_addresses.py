@@ -16,7 +16,9 @@ def is_http(url: str) -> bool:
 
 
 def blocking_timeout(url: str, seconds: float) -> httpx.Timeout:
-    """Return the timeout for a synchronous client: it gives each address the whole time to connect.
+    """Return a timeout for a synchronous client in which the addresses of a host share the time.
+
+    The client itself would give each address the whole time to connect.
 
     Args:
         url: Address of the server.
@@ -25,6 +27,6 @@ def blocking_timeout(url: str, seconds: float) -> httpx.Timeout:
     server = httpx.URL(url)
     try:
         count = len(socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM))
-    except OSError:  # the request says so
+    except OSError:  # the request reports it
         count = 1
     return httpx.Timeout(seconds, connect=seconds / max(1, count))

@@ -158,10 +158,10 @@ class TextAnswer:
 
 
 def _are_integers(values: object) -> bool:
-    """Return True of a sequence of integers."""
+    """Return True for a sequence of integers."""
     return isinstance(values, Sequence) and all(type(value) is int for value in values)
 
 
 def is_last(chunk: GenerationChunk) -> bool:
-    """Return True of the chunk that carries the metadata of the answer."""
+    """Return True for the chunk that carries the metadata of the answer."""
     return "finish_reason" in (chunk.generation_info or {})

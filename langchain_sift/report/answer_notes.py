@@ -1,4 +1,4 @@
-"""Note what the answers of a report tell about its settings."""
+"""Note empty answers, which show that `max_tokens` is too small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare the grades of a judge with exact match: can the judge be trusted?"""
+"""Compare the grades of a judge with exact match, to show whether the judge can be trusted."""
 
 from __future__ import annotations
 

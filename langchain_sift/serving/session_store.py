@@ -61,10 +61,10 @@ class Session:
 class Sessions:
     """The sessions of all tenants, in memory: they end with the process. Thread-safe.
 
-    Beyond a limit, the tenant with most memory loses the session that it has not used for longest.
-    So a tenant that makes many sessions drops its own, and never those of a tenant with fewer. Of
-    tenants with as much, the one whose session was used least recently loses it. A session that
-    was just added is never dropped.
+    Beyond a limit, the tenant with the most memory loses its least recently used session. So a
+    tenant that makes many sessions drops its own, and never those of a tenant with fewer. Of
+    tenants with equal memory, the one whose session was used least recently loses it. A session
+    that was just added is never dropped.
     """
 
     def __init__(self, limits: SessionLimits, clock: Callable[[], float] = time.monotonic) -> None:

@@ -196,7 +196,8 @@ class _Index:
 def postings_of(corpus: Sequence[Sequence[str]]) -> Postings:
     """Return the weights of words in texts, those of `BM25Okapi`.
 
-    Its own `get_scores` visits every text for every word of a query.
+    Okapi BM25: Robertson & Zaragoza (2009), The Probabilistic Relevance Framework. `get_scores` of
+    `BM25Okapi` visits every text for every word of a query; these weights name the texts of a word.
 
     Args:
         corpus: The words of each text, at least one each.

@@ -98,8 +98,8 @@ class Engine:
             start: An adapter to train on from; it does not change. None means a new one.
 
         Raises:
-            PromptTooLong: If the prompt fills the model's context, or leaves less room than the
-                shortest answer takes that follows the grammar.
+            PromptTooLong: If the prompt fills the model's context, or leaves no room for the
+                shortest answer that follows the grammar.
             MemoryExceeded: If the request does not fit into `Limits.max_memory_gb`.
             ArgumentError: If the config needs adapters of another shape than the engine's, the
                 prompt is empty, a token is not in the model's vocabulary, no decoder supports

@@ -30,7 +30,7 @@ class TokenScore:
     """The likeliest tokens in its place, with their log-probabilities, the likeliest first."""
 
     is_end: bool = False
-    """True of a token that ends the answer and is no part of its text."""
+    """True for a token that ends the answer and is no part of its text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ _DEFAULT_METHOD = VectorStore.asimilarity_search_by_vector
 class ReEmbeddingAdapter:
     """Searches by vector and embeds the documents, since LangChain's stores return no vectors.
 
-    Correct, but slow: `fetch_k` texts are embedded for each retrieval, each different text once.
-    An adapter of the store, added with `register_adapter`, avoids that.
+    This is correct, but slow: each retrieval embeds `fetch_k` texts, each different text once. An
+    adapter for the store, added with `register_adapter`, avoids that.
     """
 
     search_arguments = None

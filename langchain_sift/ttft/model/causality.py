@@ -16,7 +16,7 @@ from langchain_sift.ttft.model.quantization import quantized_copies
 _LENGTH = 4
 # In an encoder, later tokens change about as much as earlier ones.
 _SHARE = 0.25
-# In a causal model they change nothing, or the rounding, as the place in the batch does.
+# In a causal model they change nothing but the rounding, as a row's place in the batch does.
 _ROUNDINGS = 4.0
 
 _causal: weakref.WeakSet[PreTrainedModel] = weakref.WeakSet()

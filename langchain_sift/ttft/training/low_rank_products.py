@@ -51,7 +51,7 @@ def outputs_of_one(
     scale: float,
     layers: Sequence[nn.Linear],
 ) -> tuple[torch.Tensor, ...]:
-    """Return the outputs of each layer with one slot, in few calls: their cost is that of a token.
+    """Return the outputs of each layer with one slot, in few calls: for a token, calls cost most.
 
     Args:
         inputs: x of all layers, of any shape.
