@@ -226,7 +226,7 @@ class GenerationConfig:
     with them."""
 
     reasoning: ReasoningMarkers | None = None
-    """Markers of reasoning, which is told apart from the content. Stop strings end only content.
+    """Markers of reasoning, which is separated from the content. Stop strings end only content.
     None means that all text is content."""
 
     seed: int | None = None

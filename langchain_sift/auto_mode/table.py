@@ -48,7 +48,7 @@ class ModeBin:
     """Number of prompts measured."""
 
     figures: Mapping[str, ModeFigures]
-    """Of each mode that was measured; "base" is one of them."""
+    """The figures of each mode that was measured; "base" is one of them."""
 
     def __post_init__(self) -> None:
         """Check the values.

@@ -106,7 +106,7 @@ def _of_two_sentences(
         alike = candidates.embeddings @ unit_vector(row.vector) >= NEAR_DUPLICATE_SIMILARITY
         contains = [sentence in document.page_content for document in candidates.documents]
         answering = candidates.take(np.flatnonzero(alike | np.array(contains, dtype=bool)))
-        # A text that is no candidate cannot be chosen; its intent counts all the same.
+        # A text that is no candidate cannot be chosen; its intent still counts.
         intents.append(frozenset(map(identifier, (row.document, *answering.documents))))
     return _trial(pair[0][0], query, candidates, tuple(intents), "intent_recall")
 

@@ -20,7 +20,7 @@ from langchain_sift.config import MODES, Mode
 from langchain_sift.selection.arguments import Array
 
 FEWEST_PROMPTS = 5
-"""Of a table, as of one of its bins; with fewer prompts a choice may be chance."""
+"""Minimum number of prompts of a table, and of each bin; with fewer, a choice may be chance."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -68,13 +68,14 @@ def calibrate_retrieval(
 ) -> RetrievalCalibration:
     """Choose kernel, length scale, λ' and k for retrieval from a store.
 
-    With labelled queries, the settings of the highest mean score are chosen. Without, queries are
-    made of the store's own texts: sentences, for which the texts nearest to the whole text are
-    relevant, and pairs of sentences, for which the texts they come from are. Chosen are the
-    settings that find most of the pairs, among those that lose at most 8 % of the best score for
-    single sentences. Such queries say how far the store's texts repeat each other, and not what
-    its users ask: prefer labels. The reported gain over nearest neighbours is measured by
-    cross-validation, on queries that had no part in the choice. The store is only read.
+    With labelled queries, this chooses the settings of the highest mean score. Without labels, it
+    makes queries of the store's own texts: single sentences, whose relevant texts are those
+    nearest to the whole text, and pairs of sentences, whose relevant texts are those they come
+    from. It chooses the settings that find most of the pairs, among those that lose at most 8 % of
+    the best score for single sentences. Such queries show how far the store's texts repeat each
+    other, and not what its users ask: prefer labels. The reported gain over nearest neighbours is
+    measured by cross-validation, on queries that had no part in the choice. The store is only
+    read.
 
     Args:
         vectorstore: Any store that `SIFTRetriever` takes, with embeddings, whose documents can be
@@ -155,7 +156,7 @@ class _Measured:
 
     source: str
     scores: Array
-    """Of nearest neighbours, then of each of `KERNELS`, shape (1 + settings, counts)."""
+    """Scores of nearest neighbours, then of each of `KERNELS`, shape (1 + settings, counts)."""
 
     @classmethod
     def of(cls, trial: TrialQuery, counts: Sequence[int]) -> _Measured:

@@ -140,7 +140,7 @@ def _of_documents(
     """Return the columns of retrieved documents, the most important first."""
     columns: dict[str, Cell] = {}
     if len({round(summary.documents_used, 1) for summary in summaries}) > 1:
-        # A retriever of LangChain returns 4 documents unless it is told another number.
+        # A retriever of LangChain returns 4 documents by default.
         columns["docu-\nments"] = lambda summary: _number(summary.documents_used, 1)
     columns["redun-\ndancy"] = lambda summary: _number(summary.redundancy, 2)
     columns["ms"] = lambda summary: _number(1000 * summary.seconds, 1)

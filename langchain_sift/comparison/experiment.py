@@ -130,8 +130,8 @@ def compare(
             in their rows, and `resume` repeats them; a reply may take ten minutes.
         filter: Filter of the store; other documents take no part.
         label_key: Metadata key of the documents that `relevant` names, such as "source" if it
-            names files and the store holds their chunks. Of several documents with one name the
-            first is found, and the others repeat it. None means the documents' ids.
+            names files and the store holds their chunks. Several documents may share a name: the
+            first counts as found, and the others as repeats. None means the documents' ids.
         max_tokens: Maximum number of tokens of an answer, reasoning included, which is not scored.
         chat_template_kwargs: Arguments for the model's chat template, such as
             {"enable_thinking": False}.

@@ -107,16 +107,19 @@ def read_prompts(
     """Read the prompts of a file, or of all files in a folder in the order of their names.
 
     Args:
-        path: A `.jsonl` or `.jsonl.gz` file, with a prompt on each line; a `.txt` or `.md` file;
-            or a folder of such files, of which an id in several gets the name of its file before
-            it. An object has a "question" or a "text" (or one of `QUESTIONS`), answers and choices
-            in one of the forms of `Question.of`; a "group", "domain", "subject" or "category"; a
-            "source"; and its "relevant" documents, as in `Prompt`. Fields that are null count as
-            missing. Also the `.json` files of SQuAD, or with a list or lines of such objects; the
-            `.csv` files of MMLU, or with the names of the fields in the first row; the `.parquet`
-            files of the Hugging Face hub (the extra `files`); a folder of such files, with or
-            without a README; a `.tsv` file with an id, a tab and a question on each line, or with
-            names; or a folder in the format of BEIR.
+        path: One of these files, or a folder of such files, with or without a README. An id that
+            occurs in several files gets the name of its file before it.
+
+            - `.jsonl`, `.jsonl.gz`: an object on each line. It has a "question" or a "text" (or one
+              of `QUESTIONS`); answers and choices in one of the forms of `Question.of`; a "group",
+              "domain", "subject" or "category"; a "source"; and its "relevant" documents, as in
+              `Prompt`. Fields that are null count as missing.
+            - `.json`: SQuAD, or a list or lines of such objects.
+            - `.csv`: MMLU, or a table with the names of the fields in the first row.
+            - `.tsv`: an id, a tab and a question on each line, or a table as in `.csv`.
+            - `.parquet`: a dataset of the Hugging Face hub (the extra `files`).
+            - `.txt`, `.md`: a text; see `lines`.
+            - A folder in the format of BEIR.
         lines: If True, each line of a text file is a prompt, as in a list of questions;
             otherwise the file is one prompt. Blank lines and files are no prompts.
         qrels: A file with the relevant documents, of TREC or of BEIR, for `read_qrels`. Only

@@ -17,8 +17,8 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             and so are blank lines. It may be packed (.gz).
 
     Returns:
-        The grade of each document by query; 0 and less mean not relevant. Of several grades of
-        one document the highest counts.
+        The grade of each document by query; 0 and less mean not relevant. If a document has several
+        grades, the highest counts.
 
     Raises:
         CorpusError: If the file cannot be read, or a line is no such line.

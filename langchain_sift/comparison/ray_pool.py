@@ -281,7 +281,7 @@ def _share(nodes: Sequence[dict[str, float]], count: int, device: str | None) ->
     if gpus and device != "cpu":
         if count > gpus:
             raise ArgumentError(
-                f"each Ray actor needs a GPU, and the cluster has {gpus}: use at most so many"
+                f"each Ray actor needs a GPU, and the cluster has {gpus}: use fewer actors"
             )
         return {"num_gpus": 1, "num_cpus": 1}
     cpus = [int(node.get("CPU", 0)) for node in nodes]

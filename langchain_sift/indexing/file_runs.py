@@ -59,7 +59,7 @@ class FileSettings:
 
     limits: Callable[[str], object] = lambda _: None
     """Returns how much of a text the embeddings of a name take, as `text_limits` does, without
-    loading them. None means that they are loaded to tell it."""
+    loading them. If it returns None, the embeddings are loaded to find out."""
 
 
 @dataclass(frozen=True, slots=True)

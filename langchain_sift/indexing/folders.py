@@ -58,7 +58,7 @@ class SourceFile:
     """The default source of its documents: the path within the folder that was named."""
 
     full_path: str
-    """The full path, which tells it from all other files. Links within the folder that was named
+    """The full path, which identifies the file. Links within the folder that was named
     are not resolved: a file that a link leads to lies in that folder."""
 
     @classmethod

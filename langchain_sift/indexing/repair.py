@@ -47,7 +47,7 @@ class Repaired:
 
     mean_cosine: float
     lowest_cosine: float
-    """Of the stored vectors with those computed again."""
+    """Cosines of the stored vectors with those computed again: the mean above, and the lowest."""
 
     computed_mean: bool
     """True if no mean was stored that fits, and it was computed from other rows."""

@@ -177,7 +177,7 @@ def _arguments_rules(tools: Sequence[Tool]) -> list[str]:
 
 
 def _options(tokenizer: PreTrainedTokenizerBase, names: Sequence[str], between: str) -> list[str]:
-    """Return what may follow an opening: for each tool its name, if it is not told, and so on."""
+    """Return what may follow an opening, for each tool: its name, `between`, and its arguments."""
     rest = _literal(tokenizer, between)
     return [f"{json.dumps(name)} {rest} arguments_{n}" for n, name in enumerate(names)]
 

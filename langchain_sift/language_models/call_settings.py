@@ -111,8 +111,8 @@ class CallSettings:
     """Arguments for the chat template, if the model is a chat model."""
 
     conversation: bool
-    """If True, the prompt is a conversation: reasoning is told from the answer, which also ends
-    where the chat template would go on with another turn."""
+    """If True, the prompt is a conversation: reasoning is separated from the answer, which also
+    ends where the chat template would go on with another turn."""
 
     timeout: float | None
     """Seconds until the last token. None means no limit."""

@@ -39,7 +39,7 @@ def encode_conversation(
 
     Args:
         tokenizer: A tokenizer with a chat template.
-        messages: At least one of them is an answer, as `conversation_of` sees to.
+        messages: At least one of them is an answer; `conversation_of` checks this.
         arguments: Further arguments for the template.
 
     Raises:

@@ -57,7 +57,7 @@ def _folded(text: str) -> str:
 
 
 def _without_format(character: str) -> str:
-    """Return nothing for a character that only tells how others are shown, such as a direction."""
+    """Drop a character that only controls how others are shown, such as a direction mark."""
     if character == _ZERO_WIDTH_SPACE:
         return " "
     return "" if unicodedata.category(character) == "Cf" else character

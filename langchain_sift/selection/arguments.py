@@ -78,7 +78,7 @@ class Matrices:
     """Shape (n, d)."""
 
     squared_norms: Any
-    """Of the candidates, shape (n,): their prior variances k(x, x)."""
+    """‖x‖² of each candidate, shape (n,): the prior variance k(x, x) of the linear kernel."""
 
 
 def as_matrices(query_embeddings: Any, candidate_embeddings: Any) -> Matrices:

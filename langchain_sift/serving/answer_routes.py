@@ -140,7 +140,7 @@ def check_model(name: str, service: Service) -> None:
 
 
 def _stream_failure(options: TTFTOptions | None, error: Exception) -> Failure:
-    """Return what a client is told of an error in a stream."""
+    """Return the failure that a client gets for an error in a stream."""
     if isinstance(error, RequestTimeout):
         return timeout_failure(error, options)
     failure = failure_of(error)

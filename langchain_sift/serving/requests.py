@@ -84,7 +84,7 @@ class _Request(Strict):
     top_p: Share | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    # Not of OpenAI; named and bounded as by vLLM.
+    # OpenAI has no such fields; vLLM names and bounds them so.
     top_k: (
         Annotated[
             int,

@@ -79,7 +79,8 @@ class Sessions:
         """Number of events of each kind since the start."""
         self._clock = clock
         self._lock = threading.Lock()
-        # Of each tenant by id, the least recently used first. A lookup sees one tenant's alone.
+        # The sessions of each tenant by id, the least recently used first, so that a lookup sees
+        # only the sessions of one tenant.
         self._of_tenants: dict[str, OrderedDict[str, Session]] = {}
 
     def check_room(self, nbytes: int) -> None:

@@ -195,7 +195,7 @@ class AsyncChroma(VectorStore):
         """Ping the server once.
 
         Raises:
-            StoreTimeout: If it does not answer within so many seconds.
+            StoreTimeout: If it does not answer within `timeout` seconds.
             StoreUnavailable: If it cannot be reached, or is overloaded.
         """
         label = self._handle.label

@@ -81,7 +81,7 @@ class CandidatePool:
     """Collects candidates from several answers; rows of identical text become one candidate."""
 
     def __init__(self, dimensions: int) -> None:
-        """Start empty, for vectors of so many dimensions."""
+        """Start empty, for vectors with this number of dimensions."""
         self._dimensions = dimensions
         self._documents: list[Document] = []
         self._embeddings: list[Array] = []

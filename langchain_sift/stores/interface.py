@@ -92,8 +92,8 @@ class Page:
 class ById:
     """A request for the rows of some ids; the answer is Rows, in any order.
 
-    The arguments of the search hold: a row that the filter excludes is not in the answer. Nor is
-    the row of an id that the store does not hold. None if the adapter has no `by_ids`.
+    The answer lacks ids that the store does not hold, and rows that the filter of the search
+    excludes. The answer is None if the adapter has no `by_ids`.
     """
 
     ids: tuple[str, ...]

@@ -38,7 +38,7 @@ def generate(
     Args:
         model: Any causal language model. Its `generation_config` comes from `model_settings`.
         tokenizer: The model's tokenizer.
-        continuations: At least one. `split_to_fit` tells how many fit into the context together.
+        continuations: At least one. `split_to_fit` finds those that fit into the context together.
         route: None means that all rows go through the model as it is.
     """
     end_tokens = answer_ends(model, tokenizer)

@@ -124,7 +124,7 @@ class Route(Protocol):
     """Makes the rows of the next passes go through the adapters of these rows of a whole."""
 
     def __call__(self, rows: Sequence[int], *, one_token: bool = False) -> None:
-        """Set the adapters; `one_token` tells that the passes are over one token of each row."""
+        """Set the adapters; with `one_token`, each pass reads one token of each row."""
 
 
 def read_prompts(

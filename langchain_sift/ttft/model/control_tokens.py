@@ -85,7 +85,7 @@ class ControlTokens:
     These are its special tokens, the added tokens of the form `<|...|>`, those that mark
     reasoning and calls, such as `<think>`, and other added tokens in brackets that its chat
     template writes. Markers that are no tokens, such as Llama 2's `[INST]`, are ordinary text,
-    and cannot be told from it.
+    and cannot be distinguished from it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

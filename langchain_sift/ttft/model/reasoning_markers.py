@@ -103,7 +103,7 @@ def may_reason(tokenizer: PreTrainedTokenizerBase, markers: ReasoningMarkers | N
 
     Args:
         tokenizer: The model's tokenizer.
-        markers: As of `markers_after`. None means that reasoning is not told apart.
+        markers: As of `markers_after`. None means that reasoning is not separated.
     """
     return markers is not None and (
         markers.begun or markers.opening in tokenizer.added_tokens_encoder

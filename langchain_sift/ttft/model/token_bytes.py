@@ -18,8 +18,8 @@ TokenBytes = Callable[[int], bytes]
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
     """Return a function from the id of a token to its bytes.
 
-    A character may have its bytes in several tokens. Of a tokenizer that llguidance cannot read,
-    such a token decodes to a replacement character.
+    A character may have its bytes in several tokens. If llguidance cannot read the tokenizer, such
+    a token decodes to a replacement character.
     """
     tokens = _read(tokenizer)
     if tokens is not None:

@@ -123,7 +123,7 @@ class Slots:
 
     def _group(self, slot: int) -> dict[str, Any]:
         """Return the optimizer's settings of a slot that trains, and in "params" its weights."""
-        assert self._optimizer is not None  # noqa: S101 - as `begin` sees to
+        assert self._optimizer is not None  # noqa: S101 - `begin` has made it
         return self._optimizer.param_groups[slot]
 
     def _initial(self, seed: int) -> torch.Tensor:
