@@ -53,9 +53,9 @@ class FileSettings:
     """If True, delete no row."""
 
     allow_empty: bool = False
-    """If True, delete the rows of a folder also if it has none of its files any more. Otherwise
-    that is an error, before anything is written: the folder may not be mounted. So it is if a disk
-    within a folder is not."""
+    """If True, delete the rows of a folder even if none of its files is there any more. If False,
+    such a folder, or a disk in it that is no longer mounted, is an error, before anything is
+    written."""
 
     limits: Callable[[str], object] = lambda _: None
     """Returns how much of a text the embeddings of a name take, as `text_limits` does, without

@@ -29,7 +29,7 @@ from langchain_sift.errors import (
 
 _RETRY_STORE_SECONDS = 2
 _KEEPS_NONE = "send the whole conversation: this server keeps none"
-# Cures for unknown parameters; those of others is to leave them out.
+# Cures for unknown parameters; the cure for all others is to leave them out.
 _CURES = {
     "functions": "use tools",
     "function_call": "use tool_choice",
