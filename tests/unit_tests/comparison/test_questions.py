@@ -105,7 +105,6 @@ def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
     [
         ({"option1": "x", "option2": "y", "answer": "1"}, (), ("x", "y"), 0),  # WinoGrande
         ({"sol1": "x", "sol2": "y", "label": 1}, (), ("x", "y"), 1),  # PIQA
-        ({"opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 2}, (), ("x", "y", "z", "w"), 2),
         (  # SciQ
             {"distractor2": "y", "distractor1": "x", "correct_answer": "z"},
             ("z",),

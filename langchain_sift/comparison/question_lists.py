@@ -1,0 +1,127 @@
+"""Take apart what holds several questions: an article, a story with its conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_sift.errors import CorpusError
+from langchain_sift.language_models.literals import literal
+from langchain_sift.language_models.question_fields import (
+    CHOICES,
+    PASSAGES,
+    QUESTIONS,
+    field_name,
+    text_of,
+)
+
+_LISTS = ("paragraphs", "qas", "qa_pairs", "questions", "problems")
+"""Names of the list of questions, the first of the articles of SQuAD, which hold further lists."""
+
+_IDS = ("id", "_id", "dialogue_id", "example_id", "article_id")
+_QUESTION_IDS = ("id", "qid", "query_id", "question_unique_id")
+_TEXTS = ("input_text", "texts", "text")
+_TURN = frozenset({"followup", "yesno"})
+"""Fields of QuAC that only the turns of a conversation have."""
+
+Fields = Mapping[str, Any]
+
+
+def list_name(entry: Fields) -> str | None:
+    """Return the name of the list of questions in an object; None if it is a question."""
+    if any(field_name(key) in QUESTIONS and key != "text" for key in entry):
+        return None
+    return next((key for key in _LISTS if _is_list(entry.get(key))), None)
+
+
+def _is_list(value: object) -> bool:
+    """Return True for a list, also as text (RACE) or in an object (CoQA)."""
+    if isinstance(value, Mapping):
+        return any(key in value for key in _TEXTS)
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
+    """Yield the questions of an object; the object itself, if it is one.
+
+    A question has the other fields of the object, such as the passage; its title, or else its id,
+    is the source. The questions may be objects, or texts with their choices and answers in lists
+    of the same length. Those of a conversation, as of CoQA and QuAC, cannot be understood alone:
+    each begins with the story and the questions and answers before it.
+
+    Args:
+        place: The location of the object, for messages of errors.
+        entry: The object.
+        name: The source if it has no title and no id; also begins the ids of its questions.
+
+    Raises:
+        CorpusError: If the lists have different lengths or another form.
+    """
+    if (key := list_name(entry)) is None:
+        yield entry
+        return
+    name = str(next((entry[one] for one in _IDS if entry.get(one) is not None), name))
+    lists = ("answers", "additional_answers", *CHOICES, *_IDS, key)
+    shared = {one: value for one, value in entry.items() if one not in lists}
+    shared["source"] = entry.get("title") or name
+    listed = _listed(entry[key])
+    if key == "paragraphs":
+        for number, part in enumerate(listed, start=1):
+            if not isinstance(part, Mapping) or list_name(part) is None:
+                raise CorpusError(f'{place}: not the form of SQuAD: no "qas" in a paragraph')
+            inner = {**shared, **part}
+            yield from questions_in(place, inner, f"{name}:{number}")
+        return
+    if all(isinstance(one, Mapping) for one in listed):
+        questions = [{**one} for one in listed]
+        is_conversation = any(_TURN & {*question} for question in questions)
+    else:
+        questions = _in_columns(place, entry, key, listed)
+        is_conversation = not any(one in entry for one in CHOICES)
+    if is_conversation:
+        questions = _turns(entry, questions)
+        shared = {one: value for one, value in shared.items() if one not in PASSAGES}
+    for number, question in enumerate(questions, start=1):
+        given = (question[one] for one in _QUESTION_IDS if question.get(one) is not None)
+        yield {**shared, **question, "id": next(given, f"{name}:{number}")}
+
+
+def _listed(value: object) -> Sequence[Any]:
+    """Return the elements of a list that may be written as text, or be in an object."""
+    value = literal(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in _TEXTS if key in value), None)
+    if not isinstance(value, list):
+        return ()
+    return [one.get("input_text", one) if isinstance(one, Mapping) else one for one in value]
+
+
+def _in_columns(
+    place: object, entry: Fields, key: str, texts: Sequence[object]
+) -> list[dict[str, Any]]:
+    """Return questions that are texts, with the choices and answers of each in other lists."""
+    columns = {one: _listed(entry[one]) for one in ("answers", *CHOICES) if one in entry}
+    for one, column in columns.items():
+        if len(column) != len(texts):
+            raise CorpusError(f'{place}: "{key}" has {len(texts)} elements, "{one}" {len(column)}')
+    more = entry.get("additional_answers") or {}
+    others = [_listed(value) for value in more.values()] if isinstance(more, Mapping) else []
+    questions = []
+    for index, text in enumerate(texts):
+        question = {"question": text, **{one: column[index] for one, column in columns.items()}}
+        if others:
+            question["answers"] = [question["answers"], *(one[index] for one in others)]
+        questions.append(question)
+    return questions
+
+
+def _turns(entry: Fields, questions: Sequence[Fields]) -> list[dict[str, Any]]:
+    """Return the turns of a conversation, each after the story and the turns before it."""
+    story = next((text for key in PASSAGES if (text := text_of(entry.get(key)))), "")
+    turns, before = [], [story] if story else []
+    for question in questions:
+        turns.append({**question, "question": "\n\n".join([*before, question["question"]])})
+        answers = _listed(question.get("answers")) or [question.get("answers")]
+        answer = answers[0].get("text") if isinstance(answers[0], Mapping) else answers[0]
+        before.append(f"Question: {question['question']}\nAnswer: {answer}")
+    return turns
