@@ -29,7 +29,8 @@ Fields = Mapping[str, Any]
 
 def list_name(entry: Fields) -> str | None:
     """Return the name of the list of questions in an object; None if it is a question."""
-    if any(field_name(key) in QUESTIONS and key != "text" for key in entry):
+    given = {field_name(key) for key, value in entry.items() if value is not None}
+    if given & {*QUESTIONS} - {"text"}:
         return None
     return next((key for key in _LISTS if _is_list(entry.get(key))), None)
 
@@ -65,25 +66,37 @@ def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
     shared = {one: value for one, value in entry.items() if one not in lists}
     shared["source"] = entry.get("title") or name
     listed = _listed(entry[key])
+    if entry[key] and not listed:
+        raise CorpusError(f'{place}: "{key}" must be a list, got {type(entry[key]).__name__}')
     if key == "paragraphs":
         for number, part in enumerate(listed, start=1):
-            if not isinstance(part, Mapping) or list_name(part) is None:
-                raise CorpusError(f'{place}: not the form of SQuAD: no "qas" in a paragraph')
-            inner = {**shared, **part}
-            yield from questions_in(place, inner, f"{name}:{number}")
+            yield from questions_in(place, {**shared, **_part(place, part)}, f"{name}:{number}")
         return
-    if all(isinstance(one, Mapping) for one in listed):
-        questions = [{**one} for one in listed]
-        is_conversation = any(_TURN & {*question} for question in questions)
-    else:
-        questions = _in_columns(place, entry, key, listed)
-        is_conversation = not any(one in entry for one in CHOICES)
-    if is_conversation:
-        questions = _turns(entry, questions)
-        shared = {one: value for one, value in shared.items() if one not in PASSAGES}
-    for number, question in enumerate(questions, start=1):
+    for number, question in enumerate(_questions(place, entry, key, listed), start=1):
         given = (question[one] for one in _QUESTION_IDS if question.get(one) is not None)
         yield {**shared, **question, "id": next(given, f"{name}:{number}")}
+
+
+def _part(place: object, part: object) -> Fields:
+    if not isinstance(part, Mapping) or list_name(part) is None:
+        raise CorpusError(f'{place}: not the form of SQuAD: no "qas" in a paragraph')
+    return part
+
+
+def _questions(
+    place: object, entry: Fields, key: str, listed: Sequence[Any]
+) -> Sequence[Mapping[str, Any]]:
+    """Return the questions of a list, those of a conversation after the turns before them."""
+    if all(isinstance(one, Mapping) for one in listed):
+        questions, is_conversation = listed, any(_TURN & {*one} for one in listed)
+    else:
+        questions = _in_columns(place, entry, key, listed)
+        is_conversation = not any(entry.get(one) for one in CHOICES)
+    if not is_conversation:
+        return questions
+    if not all(isinstance(question.get("question"), str) for question in questions):
+        raise CorpusError(f'{place}: "{key}" must be texts, as they are a conversation')
+    return _turns(entry, questions)
 
 
 def _listed(value: object) -> Sequence[Any]:
@@ -100,19 +113,25 @@ def _in_columns(
     place: object, entry: Fields, key: str, texts: Sequence[object]
 ) -> list[dict[str, Any]]:
     """Return questions that are texts, with the choices and answers of each in other lists."""
-    columns = {one: _listed(entry[one]) for one in ("answers", *CHOICES) if one in entry}
-    for one, column in columns.items():
+    more = entry.get("additional_answers")  # a list by each further annotator
+    others = [*more.values()] if isinstance(more, Mapping) else []
+    lists = [(one, entry[one]) for one in ("answers", *CHOICES) if entry.get(one) is not None]
+    lists += [("additional_answers", other) for other in others if other is not None]
+    questions: list[dict[str, Any]] = [{"question": text} for text in texts]
+    for one, value in lists:
+        column = _listed(value)
         if len(column) != len(texts):
             raise CorpusError(f'{place}: "{key}" has {len(texts)} elements, "{one}" {len(column)}')
-    more = entry.get("additional_answers") or {}
-    others = [_listed(value) for value in more.values()] if isinstance(more, Mapping) else []
-    questions = []
-    for index, text in enumerate(texts):
-        question = {"question": text, **{one: column[index] for one, column in columns.items()}}
-        if others:
-            question["answers"] = [question["answers"], *(one[index] for one in others)]
-        questions.append(question)
+        for question, cell in zip(questions, column, strict=True):
+            if one == "additional_answers":
+                question["answers"] = [*_as_list(question.get("answers")), *_as_list(cell)]
+            else:
+                question[one] = cell
     return questions
+
+
+def _as_list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _turns(entry: Fields, questions: Sequence[Fields]) -> list[dict[str, Any]]:
@@ -120,8 +139,11 @@ def _turns(entry: Fields, questions: Sequence[Fields]) -> list[dict[str, Any]]:
     story = next((text for key in PASSAGES if (text := text_of(entry.get(key)))), "")
     turns, before = [], [story] if story else []
     for question in questions:
-        turns.append({**question, "question": "\n\n".join([*before, question["question"]])})
-        answers = _listed(question.get("answers")) or [question.get("answers")]
-        answer = answers[0].get("text") if isinstance(answers[0], Mapping) else answers[0]
-        before.append(f"Question: {question['question']}\nAnswer: {answer}")
+        text = "\n\n".join([*before, question["question"]])
+        turns.append({**dict.fromkeys(PASSAGES), **question, "question": text})
+        given = question.get("answers")
+        first = next(iter(_listed(given) or _as_list(given)), None)
+        answer = first.get("text") if isinstance(first, Mapping) else first
+        known = f"\nAnswer: {answer}" if answer else ""
+        before.append(f"Question: {question['question']}{known}")
     return turns

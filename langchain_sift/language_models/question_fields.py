@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from langchain_sift.language_models.answer_objects import (
+    answers_of_annotations,
+    answers_of_drop,
+    is_of_drop,
+)
 from langchain_sift.language_models.literals import literal
 
 CHOICES = ("choices", "options", "endings")
@@ -83,7 +87,7 @@ _LISTS = (
     "relevant",
 )
 _NAMES_OF_CHOICES = ("option", "choice", "ending", "sol", "op", "ans", "mc_answer", "answer")
-_COLUMNS = (*(rf"{name}_?([a-j]|\d)" for name in _NAMES_OF_CHOICES), "([A-J])")
+_COLUMNS = (*(rf"{name}_?([a-z]|\d+)" for name in _NAMES_OF_CHOICES), "([A-J])")
 _WRONG = re.compile(r"(?:distractor|incorrect_answer)_?\d")
 
 
@@ -120,6 +124,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     if not any(key in fields for key in CHOICES):
         forms = (_scored, _in_columns, _right_and_wrong, _in_answers)
         fields |= next(filter(None, (form(fields) for form in forms)), {})
+        fields = {key: value for key, value in fields.items() if value is not None}
     for key in ("label", *FROM_0_OR_1):
         if key in fields and str(whole(fields[key])) == "-1":  # Hugging Face's for an unknown one
             del fields[key]
@@ -164,12 +169,9 @@ def _of_objects(fields: Mapping[str, object]) -> dict[str, object]:
         found["question"] = asked.get("stem", asked.get("text"))
         if "choices" in asked:
             found["choices"] = asked["choices"]
-    if isinstance(annotations := fields.get("annotations"), Mapping):
-        short = annotations.get("short_answers")
-        spans = (
-            [one for one in short if isinstance(one, Mapping)] if isinstance(short, list) else []
-        )
-        found["answers"] = [text for span in spans for text in _texts(span.get("text"))]
+    if "annotations" in fields:
+        document = fields.get("document_text")
+        found["answers"] = answers_of_annotations(fields["annotations"], document)
     return found
 
 
@@ -193,12 +195,12 @@ def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
     names of the correct one are those of the fields.
     """
     for names in _COLUMNS:
-        found = {
-            m[1].upper(): fields[key] for key in sorted(fields) if (m := re.fullmatch(names, key))
-        }
+        matches = [match for key in fields if (match := re.fullmatch(names, key))]
+        matches.sort(key=lambda match: (len(match[1]), match[1]))  # the tenth after the ninth
+        found = {match[1].upper(): fields[match[0]] for match in matches}
         if len(found) < 2:
             continue
-        label, is_numbered = str(fields.get("label", "")), min(found).isdecimal()
+        label, is_numbered = str(fields.get("label", "")), "".join(found).isdecimal()
         is_answer = names.startswith("answer")
         if is_answer and not any(key in fields for key in ("label", *CORRECT)):
             return {"answers": [*found.values()]}
@@ -213,10 +215,11 @@ def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
 def _in_answers(fields: Mapping[str, object]) -> dict[str, object]:
     """Return the choices of a row that has them as "answers": an index names the correct one."""
     texts = fields.get("answers")
-    named = [str(fields[key]) for key in ("label", *CORRECT) if key in fields]
-    if not isinstance(texts, list) or len(named) != 1 or not named[0].isdecimal():
+    key = next((key for key in ("label", *CORRECT) if key in fields), "")
+    index = str(whole(fields.get(key)))
+    if not isinstance(texts, list) or not index.isdecimal():
         return {}
-    return {"choices": texts, "answers": [], "correct": int(named[0])}
+    return {"choices": texts, "answers": None, key: int(index)}
 
 
 def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
@@ -233,24 +236,11 @@ def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _with_aliases(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the answers with their aliases, as in MuSiQue, and those of DROP as texts."""
+    """Return the answer with its aliases, as in MuSiQue, or with the validated ones of DROP."""
     answer, others = fields.get("answer"), fields.get("answer_aliases")
-    if isinstance(answer, Mapping) and "number" in answer and "spans" in answer:
-        validated = fields.get("validated_answers", [])
-        if isinstance(validated, Mapping):  # columns, as in Parquet
-            columns = {key: value for key, value in validated.items() if isinstance(value, list)}
-            rows = zip(*columns.values(), strict=False)
-            validated = [dict(zip(columns, row, strict=True)) for row in rows]
-        return {"answer": [_of_drop(one) for one in (answer, *validated)]}
+    if is_of_drop(answer):
+        return {"answer": answers_of_drop(answer, fields.get("validated_answers"))}
     return {"answer": [answer, *others]} if answer and isinstance(others, list) else {}
-
-
-def _of_drop(answer: Mapping[str, Any]) -> str:
-    """Return an answer of DROP as a text: a number, spans of the passage or a date."""
-    date = answer.get("date") or {}
-    parts = (date.get(part) for part in ("day", "month", "year"))
-    spans = ", ".join(answer.get("spans") or ())
-    return str(answer.get("number") or "") or spans or " ".join(filter(None, parts))
 
 
 def _after_passage(fields: Mapping[str, object]) -> dict[str, object]:

@@ -51,15 +51,17 @@ class Question:
                 a text under each label. The correct one under "correct" or "answerKey", else
                 under "answer", "answers", "target" or "label": its index from 0, its label, by
                 default A, B, C..., or its text. A value that fits several is a label, if the row
-                itself names labels. If not, it is an index or a letter under "correct" and
-                "answerKey", and a text under the other names. Without choices these are the
-                correct answers: a text or a list, SQuAD's object with a list under "text", or
-                TriviaQA's with "value" and "aliases". True is "yes" or "true", and blank answers
+                itself names labels; if these are numbers, a number is no index. If not, it is an
+                index or a letter under "correct" and "answerKey", and a text under the other
+                names. Without choices these are the correct answers: a text or a list, SQuAD's
+                object with a list under "text", or TriviaQA's with "value" and "aliases"; but a
+                "label" that is an index or a letter. True is "yes" or "true", and blank answers
                 are missing. Other names as in `question_fields`.
 
         Raises:
-            CorpusError: If a field has another form, or an index or letter names no choice. A
-                longer answer that is none of the choices is no error: it is a correct answer too.
+            CorpusError: If a field has another form, an index or letter names no choice, or a
+                file may count an index from 0 or from 1. A longer answer that is none of the
+                choices is no error: it is a correct answer too.
         """
         choices = _choices(location, fields)
         key, values = _answers(location, fields)

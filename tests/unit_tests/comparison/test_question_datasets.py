@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import Table
 from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.comparison.question_lists import questions_in
 from langchain_sift.errors import CorpusError
 
 Asked = tuple[str, tuple[str, ...], tuple[str, ...], int | None]
@@ -417,6 +420,35 @@ ROWS: dict[str, tuple[Mapping[str, object], Asked]] = {
         ("Who?", ("I", "me"), (), None),
     ),
     "NQ-open": ({"question": "who", "answer": ["I", "me"]}, ("who", ("I", "me"), (), None)),
+    "Natural Questions of its makers": (
+        {
+            "question_text": "who",
+            "document_text": "<P> It was the cat . </P>",
+            "annotations": [
+                {
+                    "short_answers": [{"start_token": 3, "end_token": 5}],
+                    "yes_no_answer": "NONE",
+                    "annotation_id": 5,
+                }
+            ],
+        },
+        ("who", ("the cat",), (), None),
+    ),
+    "Natural Questions, yes or no": (
+        {
+            "question": {"text": "is it", "tokens": ["is", "it"]},
+            "annotations": {
+                "id": ["1", "2"],
+                "short_answers": [{"text": []}, {"text": []}],
+                "yes_no_answer": [1, -1],
+            },
+        },
+        ("is it", ("yes",), (), None),
+    ),
+    "Ten choices": (
+        {"question": "Who?", **{f"option{n}": f"c{n}" for n in range(1, 11)}, "answer": 10},
+        ("Who?", (), tuple(f"c{n}" for n in range(1, 11)), 9),
+    ),
     "WebQuestions": (
         {"url": "u", "question": "who", "answers": ["I", "me"]},
         ("who", ("I", "me"), (), None),
@@ -694,6 +726,8 @@ def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: 
         ({"question": "q", "answerA": "x", "answerB": "y", "label": "0"}, '"label" must be'),
         ({"question": "q", "choices": ["x", "y"], "gold": [0, 2]}, '"gold" must be the index'),
         ({"questions": ["q", "r"], "answers": ["a"]}, '"questions" has 2 elements, "answers" 1'),
+        ({"questions": ["q", 1]}, '"questions" must be texts'),
+        ({"article": "a", "problems": "[{"}, '"problems" must be a list, got str'),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_an_error(
@@ -724,3 +758,31 @@ def test_files_of_commas(tmp_path: Path, header: str, cells: str, expected: Aske
     (tmp_path / "q.csv").write_text(f"{header}\n{cells}\n", encoding="utf-8")
     (prompt,) = read_prompts(tmp_path / "q.csv")
     assert asked(prompt) == expected
+
+
+def test_a_turn_without_an_answer_is_a_part_of_the_history(tmp_path: Path) -> None:
+    first, second = read(tmp_path, {"story": STORY, "questions": ["Who?", "Where?"]})
+    assert first.text == f"{STORY}\n\nWho?"
+    assert second.text == f"{STORY}\n\nQuestion: Who?\n\nWhere?"
+
+
+NAMES = ["question", "context", "paragraphs", "qas", "questions", "answers", "options", "problems"]
+VALUES = st.recursive(
+    st.none() | st.integers(0, 1) | st.sampled_from(["", "A", "x y", "[{'question': 'q'}]", "[("]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*NAMES, "text", "input_text", "followup"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.slow
+@given(st.dictionaries(st.sampled_from([*NAMES, "additional_answers"]), VALUES))
+def test_any_object_has_questions_or_is_an_error_with_its_place(row: dict[str, object]) -> None:
+    try:
+        questions = [*questions_in("q.jsonl, line 1", row, "n")]
+    except CorpusError as error:
+        assert str(error).startswith("q.jsonl, line 1: ")  # noqa: PT017
+    else:
+        assert questions == [row] or all("id" in question for question in questions)

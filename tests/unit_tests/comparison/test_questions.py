@@ -370,12 +370,15 @@ VALUES = st.recursive(
     | st.sampled_from(["", "A", "x y", "['a' 'b']", "{'text': array(['a'])}", "[(", "[1"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["text", "label", "value", "aliases", "stem"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["text", "label", "value", "aliases", "stem", "number", "spans"]), inner
+        )
     ),
     max_leaves=4,
 )
 NAMES = [*names.CHOICES, *names.CORRECT, *names.ANSWERS, "mc1_targets", "option1", "option2"]
-NAMES += ["annotations", "best_answer", "answers.text", "question"]
+NAMES += ["annotations", "best_answer", "answers.text", "question", "context", "premise"]
+NAMES += ["answer0", "answer1", "validated_answers", "answer_aliases", "multiple_choice_scores"]
 
 
 @pytest.mark.slow
