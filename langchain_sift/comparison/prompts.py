@@ -114,7 +114,9 @@ def read_prompts(
             it. An object has a "question" or a "text" (or one of `QUESTIONS`), answers and choices
             in one of the forms of `Question.of`; a "group", "domain", "subject" or "category"; a
             "source"; and its "relevant" documents, as in `Prompt`. Fields that are null count as
-            missing. Also the `.json` files of SQuAD, or with a list or lines of such objects; the
+            missing. The question follows its premise, or its passage, as in `question_fields`. An
+            object may hold several questions, as in `questions_in`. Also the `.json` files of
+            SQuAD, or with a list, lines or an object of such objects; the
             `.csv` files of MMLU, or with the names of the fields in the first row; the `.parquet`
             files of the Hugging Face hub (the extra `files`); a folder of such files, with or
             without a README; a `.tsv` file with an id, a tab and a question on each line, or with

@@ -111,13 +111,13 @@ def _listed(value: object) -> Sequence[Any]:
 
 def _in_columns(
     place: object, entry: Fields, key: str, texts: Sequence[object]
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Return questions that are texts, with the choices and answers of each in other lists."""
     more = entry.get("additional_answers")  # a list by each further annotator
     others = [*more.values()] if isinstance(more, Mapping) else []
     lists = [(one, entry[one]) for one in ("answers", *CHOICES) if entry.get(one) is not None]
     lists += [("additional_answers", other) for other in others if other is not None]
-    questions: list[dict[str, Any]] = [{"question": text} for text in texts]
+    questions: list[dict[str, object]] = [{"question": text} for text in texts]
     for one, value in lists:
         column = _listed(value)
         if len(column) != len(texts):
@@ -134,7 +134,7 @@ def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _turns(entry: Fields, questions: Sequence[Fields]) -> list[dict[str, Any]]:
+def _turns(entry: Fields, questions: Sequence[Fields]) -> list[dict[str, object]]:
     """Return the turns of a conversation, each after the story and the turns before it."""
     story = next((text for key in PASSAGES if (text := text_of(entry.get(key)))), "")
     turns, before = [], [story] if story else []
