@@ -18,7 +18,7 @@ from langchain_sift.language_models.question_fields import (
     PASSAGES,
     QUESTIONS,
     field_name,
-    whole,
+    index_text,
 )
 
 _LISTS = ("data", "rows", "examples", "questions")
@@ -174,7 +174,7 @@ def with_letters(rows: Sequence[Row]) -> list[Row]:
     """
     starts = {}
     for key in FROM_0_OR_1:
-        given = {str(whole(row.get(key))) for _, row in rows}
+        given = {index_text(row.get(key)) for _, row in rows}
         starts[key] = 0 if "0" in given else 1 if "4" in given else None
     letters = {
         (key, str(start + index)): letter
@@ -183,7 +183,7 @@ def with_letters(rows: Sequence[Row]) -> list[Row]:
         for index, letter in enumerate("ABCD")
     }
     return [
-        (place, {key: letters.get((key, str(whole(value))), value) for key, value in row.items()})
+        (place, {key: letters.get((key, index_text(value)), value) for key, value in row.items()})
         for place, row in rows
     ]
 

@@ -86,7 +86,17 @@ _LISTS = (
     "answer_aliases",
     "relevant",
 )
-_NAMES_OF_CHOICES = ("option", "choice", "ending", "sol", "op", "ans", "mc_answer", "answer")
+_NAMES_OF_CHOICES = (
+    "option",
+    "choice",
+    "ending",
+    "sol",
+    "op",
+    "alternative",
+    "ans",
+    "mc_answer",
+    "answer",
+)
 _COLUMNS = (*(rf"{name}_?([a-z]|\d+)" for name in _NAMES_OF_CHOICES), "([A-J])")
 _WRONG = re.compile(r"(?:distractor|incorrect_answer)_?\d")
 
@@ -126,7 +136,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
         fields |= next(filter(None, (form(fields) for form in forms)), {})
         fields = {key: value for key, value in fields.items() if value is not None}
     for key in ("label", *FROM_0_OR_1):
-        if key in fields and str(whole(fields[key])) == "-1":  # Hugging Face's for an unknown one
+        if key in fields and index_text(fields[key]) == "-1":  # Hugging Face's for an unknown one
             del fields[key]
     return fields | _with_aliases(fields) | _after_passage(fields)
 
@@ -140,8 +150,13 @@ def field_name(key: str) -> str:
 
 
 def whole(value: object) -> object:
-    """Return an integer for a number that is one, as pandas writes a column with gaps."""
+    """Return an integer for a number that is one; any other value as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def index_text(value: object) -> str:
+    """Return an index as text, without the decimals that pandas writes to a column with gaps."""
+    return str(whole(value)).strip().removesuffix(".0")
 
 
 def _nested(row: Mapping[str, object]) -> Mapping[str, object]:
@@ -200,7 +215,7 @@ def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
         found = {match[1].upper(): fields[match[0]] for match in matches}
         if len(found) < 2:
             continue
-        label, is_numbered = str(fields.get("label", "")), "".join(found).isdecimal()
+        label, is_numbered = index_text(fields.get("label", "")), "".join(found).isdecimal()
         is_answer = names.startswith("answer")
         if is_answer and not any(key in fields for key in ("label", *CORRECT)):
             return {"answers": [*found.values()]}
@@ -216,7 +231,7 @@ def _in_answers(fields: Mapping[str, object]) -> dict[str, object]:
     """Return the choices of a row that has them as "answers": an index names the correct one."""
     texts = fields.get("answers")
     key = next((key for key in ("label", *CORRECT) if key in fields), "")
-    index = str(whole(fields.get(key)))
+    index = index_text(fields.get(key))
     if not isinstance(texts, list) or not index.isdecimal():
         return {}
     return {"choices": texts, "answers": None, key: int(index)}

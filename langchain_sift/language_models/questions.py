@@ -12,6 +12,7 @@ from langchain_sift.language_models.question_fields import (
     CHOICES,
     CORRECT,
     FROM_0_OR_1,
+    index_text,
     whole,
 )
 from langchain_sift.report.words import normalized
@@ -107,13 +108,13 @@ class _Choices:
         value = whole(value)
         if not isinstance(value, str | int | float):
             return None
-        name = str(value).strip().strip("().").upper()
+        text = self._of_text(value)
+        name = (str(value) if text is not None else index_text(value)).strip().strip("().").upper()
         labels = [label.upper() for label in self.labels]
         label = labels.index(name) if name in labels else None
         is_numbered = any(label.isdecimal() for label in labels)  # then a number is no index
         index = int(name) if name.isdecimal() and int(name) < len(self.texts) else None
         index = None if is_numbered else index
-        text = self._of_text(value)
         if is_place:
             order = (label, index, text)
         else:
@@ -128,7 +129,7 @@ class _Choices:
         Raises:
             CorpusError: If the field names none, or it is not known where its index begins.
         """
-        number = str(whole(value))
+        number = index_text(value)
         if key in FROM_0_OR_1 and number.isdecimal() and 0 < int(number) < len(self.texts):
             raise CorpusError(
                 f'{location}: "{key}" is {number}: some files count it from 0 and others from 1, '
@@ -199,13 +200,13 @@ def _is_text(value: object, texts: Sequence[str], named: int | None) -> bool:
 
 
 def _is_index_or_letter(value: object) -> bool:
-    name = str(value).strip().strip("().")
+    name = index_text(value).strip("().")
     return name.lstrip("-").isdecimal() or (len(name) == 1 and name in string.ascii_letters)
 
 
 def _names_a_choice(label: object, *, alone: bool) -> bool:
     """Return True if a label is an index or a letter; beside an answer, whether that is correct."""
-    return _is_index_or_letter(whole(label)) if alone else str(whole(label)) in {"0", "1"}
+    return _is_index_or_letter(label) if alone else index_text(label) in {"0", "1"}
 
 
 def _no_choice(location: object, key: str, value: object, texts: Sequence[object]) -> CorpusError:

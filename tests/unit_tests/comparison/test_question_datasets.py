@@ -73,6 +73,20 @@ ROWS: dict[str, tuple[Mapping[str, object], Asked]] = {
         {"context": "c", "question": "q?", "answerA": "x", "answerB": "y", "correct": "B"},
         ("c\n\nq?", (), ("x", "y"), 1),
     ),
+    "Social IQa with gaps": (
+        {"context": "c", "question": "q?", "answerA": "x", "answerB": "y", "label": 1.0},
+        ("c\n\nq?", (), ("x", "y"), 0),
+    ),
+    "COPA in KoBEST": (
+        {
+            "premise": "p",
+            "question": "원인",
+            "alternative_1": "x",
+            "alternative_2": "y",
+            "label": 1,
+        },
+        ("p\n\n원인", (), ("x", "y"), 1),
+    ),
     "SVAMP": (
         {"ID": "c-1", "Body": "Ann has 3 pens.", "Question": "How many pens?", "Answer": 3.0},
         ("Ann has 3 pens.\n\nHow many pens?", ("3",), (), None),
@@ -707,7 +721,7 @@ def test_the_questions_of_a_file_show_from_where_medmcqa_counts(
     assert {prompt.choices for prompt in prompts} == {ABCD}
 
 
-@pytest.mark.parametrize("index", [2, "2", 2.0])
+@pytest.mark.parametrize("index", [2, "2", 2.0, "2.0"])
 def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: object) -> None:
     options = dict(zip(("opa", "opb", "opc", "opd"), ABCD, strict=True))
     with pytest.raises(CorpusError, match=r'line 1: "cop" is 2: .* name it "correct" and count'):
@@ -751,6 +765,12 @@ def test_what_can_be_read_in_two_ways_is_an_error(
             "d,test,Who?,I,me,Who ?,I",
             ("Who?", ("I", "me"), (), None),
         ),
+        # pandas writes a column with gaps as decimals.
+        ("question,choices,label", "Who?,\"['x', 'y']\",1.0", ("Who?", (), ("x", "y"), 1)),
+        ("goal,sol1,sol2,label", "Who?,x,y,1.0", ("Who?", (), ("x", "y"), 1)),
+        ("question,answerA,answerB,label", "Who?,x,y,1.0", ("Who?", (), ("x", "y"), 0)),
+        ("question,opa,opb,opc,opd,cop", "Who?,x,y,z,w,4.0", ("Who?", (), ("x", "y", "z", "w"), 3)),
+        ("goal,sol1,sol2,label", "Who?,x,y,-1.0", ("Who?", (), ("x", "y"), None)),
         ("prompt,A,B,answer", "Who?,x,y,B", ("Who?", (), ("x", "y"), 1)),
     ],
 )
