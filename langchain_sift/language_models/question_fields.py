@@ -75,17 +75,9 @@ _SCORED_CHOICES = {
     "target_scores": "labels",
     "multiple_choice_targets": "multiple_choice_scores",
 }
-_LISTS = (
-    *CHOICES,
-    *_SCORED_CHOICES,
-    *_SCORED_CHOICES.values(),
-    "answers",
-    "targets",
-    "possible_answers",
-    "correct_answers",
-    "answer_aliases",
-    "relevant",
-)
+_LISTS_OF_TEXTS = ("answers", "targets", "possible_answers", "correct_answers", "answer_aliases")
+_LISTS_OF_CHOICES = (*CHOICES, "choice", *_SCORED_CHOICES, *_SCORED_CHOICES.values())
+_LISTS = (*_LISTS_OF_CHOICES, *_LISTS_OF_TEXTS, "relevant")
 _NAMES_OF_CHOICES = (
     "option",
     "choice",
@@ -111,7 +103,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
 
         choice1, choice2 ... (also option, ending, sol)     COPA, WinoGrande, PIQA, SWAG
         answerA, answerB ... (also option_a, opa, A)        Social IQa, MedMCQA, C-Eval
-        answer0, answer1 ... or "answers", with a "label"   CosmosQA, ReClor
+        answer0, answer1 ... or "answers", with a "label"   CosmosQA, ReClor; "choice" of DREAM
         correct_answer, and distractor1 ... or wrong ones   SciQ, GPQA
         best_answer, correct_answers, incorrect_answers     TruthfulQA
         mc1_targets, target_scores                          TruthfulQA, BIG-bench
@@ -132,7 +124,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
             if isinstance(cell := fields.get(key), str) and cell.strip().isdecimal():
                 fields[key] = int(cell)
     if not any(key in fields for key in CHOICES):
-        forms = (_scored, _in_columns, _right_and_wrong, _in_answers)
+        forms = (_scored, _in_columns, _right_and_wrong, _in_lists)
         fields |= next(filter(None, (form(fields) for form in forms)), {})
         fields = {key: value for key, value in fields.items() if value is not None}
     for key in ("label", *FROM_0_OR_1):
@@ -227,8 +219,10 @@ def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
     return {}
 
 
-def _in_answers(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the choices of a row that has them as "answers": an index names the correct one."""
+def _in_lists(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return a list of choices under "choice", or "answers" of which an index names one."""
+    if isinstance(fields.get("choice"), list):
+        return {"choices": fields["choice"]}
     texts = fields.get("answers")
     key = next((key for key in ("label", *CORRECT) if key in fields), "")
     index = index_text(fields.get(key))
@@ -244,10 +238,9 @@ def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
     wrong += _texts(fields.get("incorrect_answers"), ";")
     answers = list(dict.fromkeys([*right, *_texts(fields.get("correct_answers"), ";")]))
     found: dict[str, object] = {"answers": answers} if answers else {}
-    # The right one is last: of equally likely choices the first counts.
-    return (
-        {**found, "choices": [*wrong, *right], "correct": len(wrong)} if right and wrong else found
-    )
+    if right and wrong:  # the right one is last: of equally likely choices the first counts
+        found |= {"choices": [*wrong, *right], "correct": len(wrong)}
+    return found
 
 
 def _with_aliases(fields: Mapping[str, object]) -> dict[str, object]:

@@ -87,6 +87,10 @@ ROWS: dict[str, tuple[Mapping[str, object], Asked]] = {
         },
         ("p\n\n원인", (), ("x", "y"), 1),
     ),
+    "DREAM": (
+        {"dialogue": ["W: Hi.", "M: Hi."], "question": "Who?", "choice": [*ABCD], "answer": "c3"},
+        ("W: Hi.\nM: Hi.\n\nWho?", ("c3",), ABCD, 2),
+    ),
     "SVAMP": (
         {"ID": "c-1", "Body": "Ann has 3 pens.", "Question": "How many pens?", "Answer": 3.0},
         ("Ann has 3 pens.\n\nHow many pens?", ("3",), (), None),
