@@ -14,6 +14,7 @@ from langchain_sift.comparison.question_files import (
     Row,
     has_header,
     has_lists,
+    is_object,
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
@@ -216,6 +217,8 @@ def _table_prompts(file: SourceFile) -> list[Prompt]:
 
 def _line_prompts(file: SourceFile) -> list[Prompt]:
     texts = [line.strip() for line in read_lines(file.path) if line.strip()]
+    if texts and is_object(texts[0]):  # as the makers of RACE name their files
+        raise CorpusError(f"{file.name}: the lines are JSON: name the file .json or .jsonl")
     return [
         Prompt(Location(file.name, "line", number).id, text)
         for number, text in enumerate(texts, start=1)

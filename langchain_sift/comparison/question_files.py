@@ -45,7 +45,7 @@ def rows_of_json(file: SourceFile) -> Iterator[Row]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if not _is_object(text.strip().partition("\n")[0]):
+        if not is_object(text.strip().partition("\n")[0]):
             raise CorpusError(f"{file.path}: not JSON: {error}") from error
         yield from rows_of_lines(file)
         return
@@ -91,7 +91,8 @@ def rows_of_parquet(file: SourceFile) -> Iterator[Row]:
             yield location, row
 
 
-def _is_object(line: str) -> bool:
+def is_object(line: str) -> bool:
+    """Return True if a line is a JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -692,6 +692,13 @@ def test_a_file_may_be_one_object(tmp_path: Path) -> None:
         assert texts == [f"{PASSAGE}\n\nSo?", f"{PASSAGE}\n\nPingu _ ."]
 
 
+def test_objects_in_a_text_file_are_no_questions(tmp_path: Path) -> None:
+    file = tmp_path / "high1.txt"
+    file.write_text(json.dumps(PASSAGES_WITH_QUESTIONS["RACE of its makers"]), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"high1\.txt: the lines are JSON: name the file \.json"):
+        read_prompts(file, lines=True)
+
+
 def test_drop_of_its_makers(tmp_path: Path) -> None:
     answer = {"number": "", "date": {"day": "", "month": "", "year": "1999"}, "spans": []}
     pairs = [
