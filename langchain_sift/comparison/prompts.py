@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -11,12 +11,15 @@ from typing import cast
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
+    Row,
     has_header,
     has_lists,
+    is_object,
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
     rows_of_parquet,
+    with_letters,
 )
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
@@ -113,8 +116,10 @@ def read_prompts(
             - `.jsonl`, `.jsonl.gz`: an object on each line. It has a "question" or a "text" (or one
               of `QUESTIONS`); answers and choices in one of the forms of `Question.of`; a "group",
               "domain", "subject" or "category"; a "source"; and its "relevant" documents, as in
-              `Prompt`. Fields that are null count as missing.
-            - `.json`: SQuAD, or a list or lines of such objects.
+              `Prompt`. Fields that are null count as missing. The question follows its premise or
+              its passage, as in `question_fields`. An object may hold several questions, as in
+              `questions_in`.
+            - `.json`: SQuAD, or a list, lines or an object of such objects.
             - `.csv`: MMLU, or a table with the names of the fields in the first row.
             - `.tsv`: an id, a tab and a question on each line, or a table as in `.csv`.
             - `.parquet`: a dataset of the Hugging Face hub (the extra `files`).
@@ -156,10 +161,11 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
 def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
     if name.endswith(JSON_LINES):
-        return [_prompt(location, row) for location, row in rows_of_lines(file)]
+        return _prompts(rows_of_lines(file))
     if name.endswith(_QUESTIONS):
         read = {".json": rows_of_json, ".csv": rows_of_csv, _PARQUET: rows_of_parquet}
-        return [_prompt(location, row) for location, row in read[file.path.suffix.lower()](file)]
+        rows = read[file.path.suffix.lower()](file)
+        return _prompts(rows, start=0 if name.endswith(_PARQUET) else None)
     if name.endswith(_TABLE):
         return _table_prompts(file)
     if lines:
@@ -196,13 +202,12 @@ def _table_prompts(file: SourceFile) -> list[Prompt]:
     prompts: list[Prompt] = []
     lines = read_lines(file.path)
     if has_lists(lines):
-        return [_prompt(location, row) for location, row in rows_of_csv(file)]
+        return _prompts(rows_of_csv(file))
     names = next(iter(lines), "").split("\t")
     if has_header(names):
         # The first column is the id, as without names, unless it is the question.
         first = "" if has_header(names[:1]) else names[0].strip()
-        rows = [(place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file)]
-        return [_prompt(location, row) for location, row in rows]
+        return _prompts((place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file))
     for number, line in enumerate(lines, start=1):
         identifier, tab, text = line.partition("\t")
         if tab and identifier.strip() and text.strip():
@@ -216,10 +221,16 @@ def _table_prompts(file: SourceFile) -> list[Prompt]:
 
 def _line_prompts(file: SourceFile) -> list[Prompt]:
     texts = [line.strip() for line in read_lines(file.path) if line.strip()]
+    if texts and is_object(texts[0]):  # as the makers of RACE name their files
+        raise CorpusError(f"{file.name}: the lines are JSON: name the file .json or .jsonl")
     return [
         Prompt(Location(file.name, "line", number).id, text)
         for number, text in enumerate(texts, start=1)
     ]
+
+
+def _prompts(rows: Iterable[Row], *, start: int | None = None) -> list[Prompt]:
+    return [_prompt(location, row) for location, row in with_letters([*rows], start)]
 
 
 def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:

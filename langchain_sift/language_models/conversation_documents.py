@@ -30,12 +30,12 @@ from langchain_core.messages import (
 )
 
 from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.language_models.literals import literal
 from langchain_sift.language_models.question_fields import (
     ANSWERS,
     CHOICES,
     CORRECT,
     QUESTIONS,
-    literal,
     question_fields,
 )
 from langchain_sift.language_models.questions import Question

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-import ast
-import io
-import json
 import math
 import re
-import tokenize
 from collections.abc import Mapping, Sequence
 
+from langchain_sift.language_models.answer_objects import (
+    answers_of_annotations,
+    answers_of_drop,
+    is_of_drop,
+)
+from langchain_sift.language_models.literals import literal
+
 CHOICES = ("choices", "options", "endings")
-CORRECT = ("correct", "answerKey", "answer_idx", "answer_index", "correct_option", "cop")
+FROM_0_OR_1 = ("cop", "gold_label")
+"""Indices of the correct choice that some files count from 0 and others from 1: in MedMCQA those of
+the Hugging Face hub and of the makers."""
+
+CORRECT = (
+    "correct",
+    "answerKey",
+    "answer_idx",
+    "answer_index",
+    "correct_option",
+    "correct_answer_num",
+    "correct_answer_id",
+    "gold",
+    *FROM_0_OR_1,
+)
 ANSWERS = (
     "answers",
     "answer",
     "target",
+    "targets",
     "label",
     "possible_answers",
     "answers_spans",
+    "answer_number",
+    "final_decision",
     "completion",
     "output",
     "response",
@@ -35,14 +55,42 @@ QUESTIONS = (
     "instruction",
     "goal",
     "sentence",
+    "startphrase",
+    "sent1",
     "input",
+    "inputs",
 )
+PASSAGES = ("context", "passage", "article", "story", "text", "flores_passage", "dialogue")
+"""What a question is about. It is a part of a question with choices, such as "Which follows?"."""
+
+_PREMISES = ("premise", "body")
+"""What each question is a part of."""
+
+_ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
+"""The questions of COPA, as its authors ask them (Roemmele et al. 2011)."""
+
 _KNOWN = {name.casefold(): name for name in (*CHOICES, *CORRECT, *ANSWERS, *QUESTIONS)}
-_SCORED_CHOICES = ("mc1_targets", "target_scores")
-_LISTS = (*CHOICES, *_SCORED_CHOICES, "answers", "possible_answers", "correct_answers", "relevant")
-_NUMBERED = re.compile(r"(?:option|choice|ending|sol)_?(\d)")
+_SCORED_CHOICES = {
+    "mc1_targets": "labels",
+    "target_scores": "labels",
+    "multiple_choice_targets": "multiple_choice_scores",
+}
+_LISTS_OF_TEXTS = ("answers", "targets", "possible_answers", "correct_answers", "answer_aliases")
+_LISTS_OF_CHOICES = (*CHOICES, "choice", *_SCORED_CHOICES, *_SCORED_CHOICES.values())
+_LISTS = (*_LISTS_OF_CHOICES, *_LISTS_OF_TEXTS, "relevant")
+_NAMES_OF_CHOICES = (
+    "option",
+    "choice",
+    "ending",
+    "sol",
+    "op",
+    "alternative",
+    "ans",
+    "mc_answer",
+    "answer",
+)
+_COLUMNS = (*(rf"{name}_?([a-z]|\d+)" for name in _NAMES_OF_CHOICES), "([A-J])")
 _WRONG = re.compile(r"(?:distractor|incorrect_answer)_?\d")
-_MEDICAL = ("opa", "opb", "opc", "opd")  # the choices of MedMCQA
 
 
 def question_fields(row: Mapping[str, object]) -> dict[str, object]:
@@ -53,11 +101,16 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     an export to CSV wrote as text are lists and objects again. These forms of choices become
     "choices" and "correct":
 
-        choice1, choice2 ... (also option, ending, sol)     WinoGrande, PIQA, SWAG
-        opa, opb, opc, opd                                  MedMCQA
+        choice1, choice2 ... (also option, ending, sol)     COPA, WinoGrande, PIQA, SWAG
+        answerA, answerB ... (also option_a, opa, A)        Social IQa, MedMCQA, C-Eval
+        answer0, answer1 ... or "answers", with a "label"   CosmosQA, ReClor; "choice" of DREAM
         correct_answer, and distractor1 ... or wrong ones   SciQ, GPQA
         best_answer, correct_answers, incorrect_answers     TruthfulQA
         mc1_targets, target_scores                          TruthfulQA, BIG-bench
+
+    The question begins with its "premise" or "body", and, if it has choices, with the passage that
+    it is about (one of `PASSAGES`). The passage of another question is no part of it: its place
+    is the store.
     """
     row = _nested(row)
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
@@ -71,16 +124,31 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
             if isinstance(cell := fields.get(key), str) and cell.strip().isdecimal():
                 fields[key] = int(cell)
     if not any(key in fields for key in CHOICES):
-        fields |= _scored(fields) or _in_columns(fields) or _right_and_wrong(fields)
-    if fields.get("label") in (-1, "-1"):  # as Hugging Face writes an unknown label
-        del fields["label"]
-    return fields
+        forms = (_scored, _in_columns, _right_and_wrong, _in_lists)
+        fields |= next(filter(None, (form(fields) for form in forms)), {})
+        fields = {key: value for key, value in fields.items() if value is not None}
+    for key in ("label", *FROM_0_OR_1):
+        if key in fields and index_text(fields[key]) == "-1":  # Hugging Face's for an unknown one
+            del fields[key]
+    return fields | _with_aliases(fields) | _after_passage(fields)
 
 
 def field_name(key: str) -> str:
-    """Return the name of a field, without case and spaces."""
+    """Return the name of a field, without case and spaces; a letter, as of a choice, as it is."""
+    if len(key.strip()) == 1:
+        return key.strip()
     folded = key.strip().casefold().replace(" ", "_")
     return _KNOWN.get(folded, folded)
+
+
+def whole(value: object) -> object:
+    """Return an integer for a number that is one; any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def index_text(value: object) -> str:
+    """Return an index as text, without the decimals that pandas writes to a column with gaps."""
+    return str(whole(value)).strip().removesuffix(".0")
 
 
 def _nested(row: Mapping[str, object]) -> Mapping[str, object]:
@@ -108,37 +176,59 @@ def _of_objects(fields: Mapping[str, object]) -> dict[str, object]:
         found["question"] = asked.get("stem", asked.get("text"))
         if "choices" in asked:
             found["choices"] = asked["choices"]
-    if isinstance(annotations := fields.get("annotations"), Mapping):
-        short = annotations.get("short_answers")
-        spans = (
-            [one for one in short if isinstance(one, Mapping)] if isinstance(short, list) else []
-        )
-        found["answers"] = [text for span in spans for text in _texts(span.get("text"))]
+    if "annotations" in fields:
+        document = fields.get("document_text")
+        found["answers"] = answers_of_annotations(fields["annotations"], document)
     return found
 
 
 def _scored(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return choices of which each has a number, 1 for the correct one."""
-    value = next((fields[key] for key in _SCORED_CHOICES if key in fields), None)
-    if not isinstance(value, Mapping):
+    """Return choices of which each has a number, 1 for a correct one."""
+    key = next((key for key in _SCORED_CHOICES if key in fields), "")
+    texts, numbers = fields.get(key), fields.get(_SCORED_CHOICES.get(key, ""))
+    if isinstance(texts, Mapping):
+        numbers = texts.get("labels", [*texts.values()])
+        texts = texts.get("choices", [*texts])
+    if not isinstance(texts, list) or not isinstance(numbers, list) or not texts:
         return {}
-    texts, numbers = value.get("choices", [*value]), value.get("labels", [*value.values()])
-    if not isinstance(texts, list) or not isinstance(numbers, list):
-        return {}
-    found = {"correct": numbers.index(1)} if numbers.count(1) == 1 else {}
-    return {"choices": texts, **found}
+    right = [index for index, number in enumerate(numbers) if number == 1]
+    return {"choices": texts, **({"correct": right} if right else {})}
 
 
 def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return choices that have a field each."""
-    if all(key in fields for key in _MEDICAL):
-        return {"choices": [fields[key] for key in _MEDICAL]}
-    numbered = sorted((m[1], key) for key in fields if (m := _NUMBERED.fullmatch(key)))
-    if len(numbered) < 2:
+    """Return choices that have a field each, or several answers.
+
+    A "label" counts numbered ones from 0, and answerA, answerB... from 1, as in Social IQa. Other
+    names of the correct one are those of the fields.
+    """
+    for names in _COLUMNS:
+        matches = [match for key in fields if (match := re.fullmatch(names, key))]
+        matches.sort(key=lambda match: (len(match[1]), match[1]))  # the tenth after the ninth
+        found = {match[1].upper(): fields[match[0]] for match in matches}
+        if len(found) < 2:
+            continue
+        label, is_numbered = index_text(fields.get("label", "")), "".join(found).isdecimal()
+        is_answer = names.startswith("answer")
+        if is_answer and not any(key in fields for key in ("label", *CORRECT)):
+            return {"answers": [*found.values()]}
+        if is_numbered and label:
+            return {"choices": [*found.values()]}
+        if is_answer and label.isdecimal():
+            found = {str(number): text for number, text in enumerate(found.values(), start=1)}
+        return {"choices": found}
+    return {}
+
+
+def _in_lists(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return a list of choices under "choice", or "answers" of which an index names one."""
+    if isinstance(fields.get("choice"), list):
+        return {"choices": fields["choice"]}
+    texts = fields.get("answers")
+    key = next((key for key in ("label", *CORRECT) if key in fields), "")
+    index = index_text(fields.get(key))
+    if not isinstance(texts, list) or not index.isdecimal():
         return {}
-    if "label" in fields:  # it counts from 0, other answers as the names of the fields do
-        return {"choices": [fields[key] for _, key in numbered]}
-    return {"choices": {number: fields[key] for number, key in numbered}}
+    return {"choices": texts, "answers": None, key: int(index)}
 
 
 def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
@@ -148,10 +238,35 @@ def _right_and_wrong(fields: Mapping[str, object]) -> dict[str, object]:
     wrong += _texts(fields.get("incorrect_answers"), ";")
     answers = list(dict.fromkeys([*right, *_texts(fields.get("correct_answers"), ";")]))
     found: dict[str, object] = {"answers": answers} if answers else {}
-    # The right one is last: of equally likely choices the first counts.
-    return (
-        {**found, "choices": [*wrong, *right], "correct": len(wrong)} if right and wrong else found
-    )
+    if right and wrong:  # the right one is last: of equally likely choices the first counts
+        found |= {"choices": [*wrong, *right], "correct": len(wrong)}
+    return found
+
+
+def _with_aliases(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the answer with its aliases, as in MuSiQue, or with the validated ones of DROP."""
+    answer, others = fields.get("answer"), fields.get("answer_aliases")
+    if is_of_drop(answer):
+        return {"answer": answers_of_drop(answer, fields.get("validated_answers"))}
+    return {"answer": [answer, *others]} if answer and isinstance(others, list) else {}
+
+
+def _after_passage(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the question after the texts without which it cannot be understood."""
+    key = next((key for key in QUESTIONS if isinstance(fields.get(key), str)), "")
+    has_choices = any(name in fields for name in CHOICES)
+    names = [name for name in (*_PREMISES, *(PASSAGES if has_choices else ())) if name != key]
+    if not (parts := [text for name in names if (text := text_of(fields.get(name)))]):
+        return {}
+    asked = str(fields[key])
+    return {key: "\n\n".join([*parts, _ASKED.get(asked, asked)])} if key else {}
+
+
+def text_of(passage: object) -> str:
+    """Return a passage, or the turns of a dialogue; "" for what is neither."""
+    turns = passage if isinstance(passage, list) else [passage]
+    is_text = all(isinstance(turn, str) for turn in turns)
+    return "\n".join(map(str, turns)).strip() if is_text else ""
 
 
 def _texts(value: object, separator: str | None = None) -> Sequence[str]:
@@ -176,35 +291,3 @@ def _read(key: str, value: object) -> object:
     holds_texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
     is_read = isinstance(found, Mapping) or holds_texts or (key in _LISTS and found is not None)
     return found if is_read else value
-
-
-def literal(text: str) -> object:
-    """Return the value of a text that is JSON, or as Python or NumPy writes it; None if none."""
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            value = ast.literal_eval(_Lists().visit(ast.parse(_with_commas(text), mode="eval")))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
-            return None
-    return value
-
-
-def _with_commas(text: str) -> str:
-    """Return a literal with the commas between texts, or numbers, that NumPy leaves out."""
-    tokens: list[tuple[int, str]] = []
-    for token in tokenize.generate_tokens(io.StringIO(text.replace("\n", " ")).readline):
-        if tokens and {token.type, tokens[-1][0]} <= {tokenize.STRING, tokenize.NUMBER}:
-            tokens.append((tokenize.OP, ","))
-        tokens.append((token.type, token.string))
-    return " ".join(string for _, string in tokens)
-
-
-class _Lists(ast.NodeTransformer):
-    """Turns NumPy's `array([...], dtype=object)` into its list."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        """Return the list of an array; any other call as it is, which is no literal."""
-        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
-        replaced: ast.AST = self.visit(node.args[0]) if is_array else node
-        return replaced

@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.language_models.question_fields import ANSWERS, CHOICES, CORRECT
+from langchain_sift.language_models.question_fields import (
+    ANSWERS,
+    CHOICES,
+    CORRECT,
+    FROM_0_OR_1,
+    index_text,
+    whole,
+)
 from langchain_sift.report.words import normalized
 from langchain_sift.ttft.texts import well_formed
 
+_LABELS = ("label", "key", "aid")
+_TEXTS = ("text", "value", "atext")
 _TRUTH = {True: ("yes", "true"), False: ("no", "false")}
 
 
@@ -43,15 +52,17 @@ class Question:
                 a text under each label. The correct one under "correct" or "answerKey", else
                 under "answer", "answers", "target" or "label": its index from 0, its label, by
                 default A, B, C..., or its text. A value that fits several is a label, if the row
-                itself names labels. If not, it is an index or a letter under "correct" and
-                "answerKey", and a text under the other names. Without choices these are the
-                correct answers: a text or a list, SQuAD's object with a list under "text", or
-                TriviaQA's with "value" and "aliases". True is "yes" or "true", and blank answers
+                itself names labels; if these are numbers, a number is no index. If not, it is an
+                index or a letter under "correct" and "answerKey", and a text under the other
+                names. Without choices these are the correct answers: a text or a list, SQuAD's
+                object with a list under "text", or TriviaQA's with "value" and "aliases"; but a
+                "label" that is an index or a letter. True is "yes" or "true", and blank answers
                 are missing. Other names as in `question_fields`.
 
         Raises:
-            CorpusError: If a field has another form, or an index or letter names no choice. A
-                longer answer that is none of the choices is no error: it is a correct answer too.
+            CorpusError: If a field has another form, an index or letter names no choice, or a
+                file may count an index from 0 or from 1. A longer answer that is none of the
+                choices is no error: it is a correct answer too.
         """
         choices = _choices(location, fields)
         key, values = _answers(location, fields)
@@ -61,10 +72,12 @@ class Question:
         is_place = len(named) == 1 and not _is_text(values[0], texts, named[0])
         for known in CORRECT:
             if known in fields and fields[known] != "":
-                correct = choices.index_of(_only(fields[known]), is_place=True)
-                if correct is None:
-                    raise _no_choice(location, known, fields[known], texts)
-                return cls(texts, correct, () if is_place and named == [correct] else answers)
+                right = choices.named_by(location, known, fields[known])
+                if len(right) > 1:
+                    return cls(texts, None, answers or tuple(texts[index] for index in right))
+                return cls(texts, right[0], () if is_place and named == right else answers)
+        if not texts and _names_a_choice(fields.get("label"), alone=key == "label"):
+            raise _no_choice(location, "label", fields["label"], texts)
         if len(named) == 1:
             if named == [None] and _is_index_or_letter(values[0]):
                 raise _no_choice(location, key, values[0], texts)
@@ -92,15 +105,16 @@ class _Choices:
         """
         if isinstance(value, bool):
             return self._of_truth(value)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
+        value = whole(value)
         if not isinstance(value, str | int | float):
             return None
-        name = str(value).strip().strip("().").upper()
+        text = self._of_text(value)
+        name = (str(value) if text is not None else index_text(value)).strip().strip("().").upper()
         labels = [label.upper() for label in self.labels]
         label = labels.index(name) if name in labels else None
+        is_numbered = any(label.isdecimal() for label in labels)  # then a number is no index
         index = int(name) if name.isdecimal() and int(name) < len(self.texts) else None
-        text = self._of_text(value)
+        index = None if is_numbered else index
         if is_place:
             order = (label, index, text)
         else:
@@ -108,6 +122,26 @@ class _Choices:
         found = next((place for place in order if place is not None), None)
         same = [i for i, one in enumerate(self.texts) if _equal(one, value)]
         return same[0] if found is None and len(same) == 1 and not name.isdecimal() else found
+
+    def named_by(self, location: object, key: str, value: object) -> list[int]:
+        """Return the indices of the choices that a field names, of which there is at least one.
+
+        Raises:
+            CorpusError: If the field names none, or it is not known where its index begins.
+        """
+        number = index_text(value)
+        if key in FROM_0_OR_1 and number.isdecimal() and 0 < int(number) < len(self.texts):
+            raise CorpusError(
+                f'{location}: "{key}" is {number}: some files count it from 0 and others from 1, '
+                'and no question of this file shows which: name it "correct" and count from 0, '
+                'or give the letter of the correct choice as "answerKey"'
+            )
+        values = value if isinstance(value, list) and value else [value]
+        found = [self.index_of(one, is_place=True) for one in values]
+        places = [place for place in found if place is not None]
+        if len(places) < len(found):
+            raise _no_choice(location, key, value, self.texts)
+        return places
 
     def _of_text(self, value: str | float) -> int | None:
         """Return the index of a text, or of a number that is given as one."""
@@ -131,8 +165,9 @@ def _choices(location: object, fields: Mapping[str, object]) -> _Choices:
     elif isinstance(value, Mapping):
         value, labels = list(value.values()), list(value)
     elif isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
-        labels = [one.get("label") for one in value]
-        value = [one.get("text") for one in value]
+        labels = [_first(one, _LABELS) for one in value]
+        labels = None if not any(label is not None for label in labels) else labels
+        value = [_first(one, _TEXTS) for one in value]
     texts = _scalars(location, key, value)
     if labels is None:
         return _Choices(texts, string.ascii_uppercase[: len(texts)], has_labels=False)
@@ -165,15 +200,20 @@ def _is_text(value: object, texts: Sequence[str], named: int | None) -> bool:
 
 
 def _is_index_or_letter(value: object) -> bool:
-    name = str(value).strip().strip("().")
+    name = index_text(value).strip("().")
     return name.lstrip("-").isdecimal() or (len(name) == 1 and name in string.ascii_letters)
+
+
+def _names_a_choice(label: object, *, alone: bool) -> bool:
+    """Return True if a label is an index or a letter; beside an answer, whether that is correct."""
+    return _is_index_or_letter(label) if alone else index_text(label) in {"0", "1"}
 
 
 def _no_choice(location: object, key: str, value: object, texts: Sequence[object]) -> CorpusError:
     if not texts:
         return CorpusError(
             f'{location}: "{key}" names the correct choice, {value!r}, and there are no "choices": '
-            'give them, or an "answer" as text instead'
+            'give them, or an "answer" as text instead of it'
         )
     return CorpusError(
         f'{location}: "{key}" must be the index of one of its {len(texts)} choices, from 0, its '
@@ -181,9 +221,9 @@ def _no_choice(location: object, key: str, value: object, texts: Sequence[object
     )
 
 
-def _only(value: object) -> object:
-    """Return the element of a list with one; anything else as it is."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _first(fields: Mapping[str, object], names: Sequence[str]) -> object:
+    """Return the value of the first of some fields that an object has; None if it has none."""
+    return next((fields[name] for name in names if name in fields), None)
 
 
 def _scalars(location: object, key: str, values: object) -> Sequence[object]:
@@ -204,9 +244,7 @@ def _as_texts(value: object) -> tuple[str, ...]:
     """Return the forms of an answer as texts."""
     if isinstance(value, bool):
         return _TRUTH[value]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return (well_formed(str(value)),)
+    return (well_formed(str(whole(value))),)
 
 
 def _is_scalar(value: object) -> bool:

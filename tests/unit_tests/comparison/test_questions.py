@@ -105,7 +105,6 @@ def test_a_label_or_an_index_comes_before_a_text_where_it_is_asked_for(
     [
         ({"option1": "x", "option2": "y", "answer": "1"}, (), ("x", "y"), 0),  # WinoGrande
         ({"sol1": "x", "sol2": "y", "label": 1}, (), ("x", "y"), 1),  # PIQA
-        ({"opa": "x", "opb": "y", "opc": "z", "opd": "w", "cop": 2}, (), ("x", "y", "z", "w"), 2),
         (  # SciQ
             {"distractor2": "y", "distractor1": "x", "correct_answer": "z"},
             ("z",),
@@ -371,12 +370,15 @@ VALUES = st.recursive(
     | st.sampled_from(["", "A", "x y", "['a' 'b']", "{'text': array(['a'])}", "[(", "[1"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["text", "label", "value", "aliases", "stem"]), inner)
+        | st.dictionaries(
+            st.sampled_from(["text", "label", "value", "aliases", "stem", "number", "spans"]), inner
+        )
     ),
     max_leaves=4,
 )
 NAMES = [*names.CHOICES, *names.CORRECT, *names.ANSWERS, "mc1_targets", "option1", "option2"]
-NAMES += ["annotations", "best_answer", "answers.text", "question"]
+NAMES += ["annotations", "best_answer", "answers.text", "question", "context", "premise"]
+NAMES += ["answer0", "answer1", "validated_answers", "answer_aliases", "multiple_choice_scores"]
 
 
 @pytest.mark.slow
