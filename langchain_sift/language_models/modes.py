@@ -10,10 +10,10 @@ from typing import TypeVar
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from langchain_sift.auto_mode import ModeChoice, ModeTable, choose_mode
+from langchain_sift.auto_mode import FAINT_GAIN, ModeChoice, ModeTable, choose_mode
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
-from langchain_sift.retrieval.scores import uncertainty_given
+from langchain_sift.retrieval.scores import faint_gain_of, uncertainty_given
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -62,7 +62,9 @@ def choose_mode_for(
     texts = [document.page_content for document in documents]
     shown = [documents[index] for index in distinct(texts)]
     room = fitting(shown) if shown else 0
-    return choose_mode(uncertainty_given(documents), len(shown), room, table)
+    faint_gain = faint_gain_of(documents) or FAINT_GAIN
+    uncertainty = uncertainty_given(documents)
+    return choose_mode(uncertainty, len(shown), room, table, faint_gain=faint_gain)
 
 
 def distinct(texts: Sequence[str]) -> list[int]:

@@ -64,7 +64,8 @@ class Choice:
         """
         documents = self.candidates.copy_documents(self.selection.indices.tolist())
         if gain_key is not None:
-            write_gains(documents, self.selection.gains.tolist(), gain_key)
+            faint_gain = self.settings.selection.faint_gain
+            write_gains(documents, self.selection, gain_key, faint_gain=faint_gain)
         return documents
 
     @property
