@@ -55,15 +55,15 @@ def create_ttft_chain(
             any language model for the others. The model's `retriever` is not used. A model that
             has learned (`llm.learn(...)`) answers with its adapter and trains no further: in the
             mode "ttft" without a retrieval, in "both" with the documents in the prompt.
-        retriever: Returns documents, the most informative first. For fine-tuning, a
-            `SIFTRetriever` may return a document more than once, and adds each document's gain
-            to its metadata, which `min_gain` needs.
+        retriever: Returns documents, the most informative first. For fine-tuning and "auto", a
+            `SIFTRetriever` adds each document's gain to its metadata: `min_gain` and the choice of
+            a mode need them.
         mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
             fine-tunes the model on the documents before it answers. "both" does both, with each
             document once in the prompt. A fine-tuned model's prompt has as many documents as its
             context has room for, the most informative first. "auto" chooses one of these for each
-            question by `choose_mode`; "mode" of the result is the choice and its reason. The
-            choice depends on the documents for fine-tuning, and RAG retrieves its own.
+            question by `choose_mode`, with the same documents for all; "mode" of the result is
+            the choice and its reason.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
         modes: What each mode gained and took on held-out prompts, for the mode "auto":

@@ -17,8 +17,8 @@ TOLERANCE = 0.01
 """A mode whose gain is at most this below the best one is as good, if it takes less time."""
 
 _MOST_FAINT = 4
-"""Without a table, documents that explain no more of a prompt's variance than as many faint ones, or
-this many, would count as telling nothing about it."""
+"""Without a table, documents count as telling nothing about a prompt if they explain no more of its
+variance than as many faint ones, or this many, would."""
 
 
 @dataclass(frozen=True, slots=True)

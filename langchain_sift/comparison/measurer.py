@@ -132,13 +132,8 @@ class Measurer:
             fitting = len(self._fitted(tokens, texts, answer).used)
         except (SIFTError, ValueError):
             fitting = 0  # the same error follows in any mode
-        mode = choose_mode(
-            chosen.uncertainty,
-            len(texts),
-            fitting,
-            self.settings.modes,
-            faint_gain=chosen.faint_gain,
-        ).mode
+        table, faint = self.settings.modes, chosen.faint_gain
+        mode = choose_mode(chosen.uncertainty, len(texts), fitting, table, faint_gain=faint).mode
         method = replace(method, mode=mode)
         shares = measurement.shares_training and method.fine_tunes
         measurement = replace(measurement, method=method, shares_training=shares)

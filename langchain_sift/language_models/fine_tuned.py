@@ -102,8 +102,8 @@ class TestTimeFineTuning(BaseModel):
     """A `PreTrainedTokenizerBase`; required with a loaded model. None means that of the name."""
 
     retriever: Runnable[str, list[Document]] | None = Field(default=None, exclude=True)
-    """Returns the documents for a prompt, the most informative first. A `SIFTRetriever` may return
-    a document more than once. None means that the model trains only on the `documents=` of a
+    """Returns the documents for a prompt, the most informative first; a document that it returns
+    twice is trained on twice. None means that the model trains only on the `documents=` of a
     call."""
 
     finetune: FineTuneConfig = Field(default_factory=FineTuneConfig)

@@ -261,6 +261,6 @@ def _share_of(document: Document) -> float | None:
 
 
 def faint_gain_of(documents: Sequence[Document]) -> float | None:
-    """Return `SelectionSettings.faint_gain` of the choice; None if it is unknown, or not the same."""
+    """Return `SelectionSettings.faint_gain` of the choice; None if unknown or not the same."""
     found = {getattr(document.metadata, "faint_gain", None) for document in documents}
     return found.pop() if len(found) == 1 else None
