@@ -229,6 +229,35 @@ def test_a_single_value_needs_no_choice(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("documents", "fetch_k", "most"), [(10, 200, 9), (12, 3, 3)])
+def test_no_number_of_documents_is_above_that_of_the_candidates(
+    documents: int,
+    fetch_k: int,
+    most: int,
+    embeddings: HiddenStateEmbeddings,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Each document is chosen once: after more of them nothing would be measured."""
+    calibration = calibrate(
+        InMemoryVectorStore.from_texts(texts[:documents], embeddings),
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=2,
+        k=32,
+        fetch_k=fetch_k,
+        noise_variances=(1.0,),
+        learning_rates=(5e-3,),
+        finetune=CONFIG,
+    )
+    counts = [point.k for point in calibration.counts]
+    assert counts == sorted({*(n for n in (1, 2, 4, 8) if n < most), most})
+    assert calibration.settings.fine_tuning.selection.k in counts
+    assert calibration.grid_steps == 2 * most
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "trials"), [({"minutes": 60}, 6), ({"share": 1.0}, 2)])
 def test_an_interrupt_keeps_the_settings_chosen_until_then(
     limit: dict[str, float],
