@@ -193,7 +193,9 @@ def _parse_options(
         else:
             hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
             if selection == "sift":
-                hint += f", before them {_REPLACE} (ttft:, both: and auto:), and first {_ONE_SEARCH}"
+                hint += (
+                    f", before them {_REPLACE} (ttft:, both: and auto:), and first {_ONE_SEARCH}"
+                )
             raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
     checked = {key: number for key, number in numbers.items() if key in _NUMBERS}
     try:

@@ -28,12 +28,17 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     """Return the retriever that a mode queries; in the mode "base" it returns no documents.
 
     For fine-tuning and "auto", a `SIFTRetriever` returns its gains: `min_gain` and the choice of a
-    mode need them.
+    mode need them. For "rag" it returns each document once: in a prompt a repeat says nothing.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
-    if fine_tunes(mode) and isinstance(retriever, SIFTRetriever):
+    if not isinstance(retriever, SIFTRetriever):
+        return retriever
+    if fine_tunes(mode):
         return retriever.with_gains()
+    if retriever.search_kwargs.get("replace"):
+        search_kwargs = {**retriever.search_kwargs, "replace": False}
+        return retriever.model_copy(update={"search_kwargs": search_kwargs})
     return retriever
 
 
