@@ -197,7 +197,7 @@ def _parse_options(
                     f", before them {_REPLACE} (ttft:, both: and auto:), and first {_ONE_SEARCH}"
                 )
             raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
-    checked = {key: number for key, number in numbers.items() if key in _NUMBERS}
+    checked: dict[str, Any] = {key: number for key, number in numbers.items() if key in _NUMBERS}
     try:
         SelectionSettings(k=1, **checked)  # a number may be too small
     except ArgumentError as error:

@@ -229,9 +229,8 @@ def test_a_single_value_needs_no_choice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("documents", "fetch_k", "most"), [(10, 200, 9), (12, 3, 3)])
+@pytest.mark.parametrize(("fetch_k", "most"), [(200, 9), (3, 3)])
 def test_no_number_of_documents_is_above_that_of_the_candidates(
-    documents: int,
     fetch_k: int,
     most: int,
     embeddings: HiddenStateEmbeddings,
@@ -241,7 +240,7 @@ def test_no_number_of_documents_is_above_that_of_the_candidates(
 ) -> None:
     """Each document is chosen once: after more of them nothing would be measured."""
     calibration = calibrate(
-        InMemoryVectorStore.from_texts(texts[:documents], embeddings),
+        InMemoryVectorStore.from_texts(texts[:10], embeddings),
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         prompts=2,
