@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_sift.auto_mode import FAINT_GAIN, ModeChoice, ModeTable, choose_mode
 from langchain_sift.config import adds_context, fine_tunes
@@ -32,6 +33,8 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
+    if isinstance(retriever, RunnableBindingBase):  # as `with_config` and `bind` return it
+        return retriever.model_copy(update={"bound": retriever_for(mode, retriever.bound)})
     if not isinstance(retriever, SIFTRetriever):
         return retriever
     if fine_tunes(mode):
