@@ -25,7 +25,7 @@ def choose_for_retrieval(matrices: Matrices, settings: SelectionSettings) -> Sel
     With the linear kernel, the gain of the cosine -0.6 is that of 0.6: a quantity is known if its
     opposite is. The opposite of a vector is not the opposite of a text. Such a candidate counts as
     an observation of pure noise, and the nearest of them comes first. With the kernel "rbf" its
-    gain is small anyway. With `replace`, as fine-tuning retrieves, the choice is that of `select`.
+    gain is small anyway. With `replace` the choice is that of `select`, as in the paper.
 
     Args:
         matrices: The query vectors and the candidates, NumPy arrays of unit norm.
