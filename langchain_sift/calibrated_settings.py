@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from langchain_sift.auto_mode import ModeTable
-from langchain_sift.checks import check_choice, check_integer, check_positive, check_target_modules
+from langchain_sift.checks import as_target_modules, check_choice, check_integer, check_positive
 from langchain_sift.config import MODES, OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
@@ -95,9 +95,7 @@ class CalibratedFineTuning:
         _check_numbers(self, "learning_rate", "lora_alpha")
         _check_integers(self, lora_rank=1, max_length=2, seed=0, steps_per_document=1)
         _check_names(self, "model", "protocol")
-        if isinstance(self.target_modules, list):
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
-        check_target_modules(self.target_modules)
+        object.__setattr__(self, "target_modules", as_target_modules(self.target_modules))
         check_choice("objective", self.objective, OBJECTIVES)
         if self.mode is not None:
             check_choice("mode", self.mode, MODES)

@@ -23,6 +23,7 @@ from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable, check_table
 from langchain_sift.checks import check_choice
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.call_settings import check_documents
 from langchain_sift.language_models.context import SEPARATOR
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import (
@@ -181,10 +182,15 @@ def retrieval_chain(
         choose: Returns the mode of the question with its documents. None means a fixed mode.
     """
     steps: Any = RunnableLambda(answer)
-    chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever)
+    chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever | _CHECKED)
     if choose is not None:
         chain = chain.assign(mode=choose)
     return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=steps))
+
+
+_CHECKED = RunnableLambda(
+    functools.partial(check_documents, source="the retriever's result"), name="check_documents"
+)
 
 
 def question_prompt(

@@ -162,23 +162,25 @@ def parse_target_modules(text: str) -> str | tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
 
-def check_target_modules(value: str | tuple[str, ...]) -> None:
-    """Check that target modules are one of `TARGET_PRESETS` or names of layers.
+def as_target_modules(value: object) -> str | tuple[str, ...]:
+    """Return target modules: one of `TARGET_PRESETS`, or the names of layers as a tuple.
 
     Raises:
         ArgumentError: If they are not.
     """
     if isinstance(value, str):
         if value in TARGET_PRESETS[:-1] or last_layers(value):
-            return
+            return value
         alike = get_close_matches(value, TARGET_PRESETS, n=1)
         hint = f": did you mean {alike[0]!r}?" if alike else ""
         raise ArgumentError(
             f"target_modules must be one of {list(TARGET_PRESETS)}, where N is a positive number, "
             f"or a tuple of layers' names, got {value!r}{hint}"
         )
-    if not value or not all(name and isinstance(name, str) for name in value):
+    names = tuple(value) if isinstance(value, Iterable) else ()
+    if not names or not all(name and isinstance(name, str) for name in names):
         raise ArgumentError(f"target_modules must have names of layers, got {value!r}")
+    return names
 
 
 def check_seconds(name: str, value: Any) -> None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from langchain_sift.checks import (
+    as_target_modules,
     check_between,
     check_choice,
     check_integer,
     check_not_negative,
     check_positive,
-    check_target_modules,
     strings,
 )
 from langchain_sift.errors import ArgumentError
@@ -166,9 +166,7 @@ class FineTuneConfig:
         if isinstance(self.drift_texts, str):
             raise ArgumentError("drift_texts must be a sequence of texts, got one text")
         object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
-        if not isinstance(self.target_modules, str):
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
-        check_target_modules(self.target_modules)
+        object.__setattr__(self, "target_modules", as_target_modules(self.target_modules))
 
 
 @dataclass(frozen=True, slots=True)

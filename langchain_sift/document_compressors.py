@@ -209,11 +209,12 @@ class SIFTReranker(BaseDocumentCompressor):
         settings, constraints = self._settings()
         queries = query[None]
         similar = similar_candidates(pool.candidates(), queries, constraints.min_similarity)
+        unrelated_gain = settings.unrelated_gain
         candidates, settings = prepare(similar, queries, settings, constraints)
         selection = choose_for_retrieval(as_matrices(queries, candidates.embeddings), settings)
         chosen = candidates.copy_documents(selection.indices.tolist())
         if self.gain_key is not None:
-            write_gains(chosen, selection.gains.tolist(), self.gain_key)
+            write_gains(chosen, selection, self.gain_key, unrelated_gain=unrelated_gain)
         return chosen
 
 

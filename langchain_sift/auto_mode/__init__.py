@@ -1,6 +1,6 @@
 """Choose a mode for each prompt: `mode="auto"`."""
 
-from langchain_sift.auto_mode.choice import AUTO, ModeChoice, choose_mode
+from langchain_sift.auto_mode.choice import AUTO, UNRELATED_GAIN, ModeChoice, choose_mode
 from langchain_sift.auto_mode.table import (
     ModeBin,
     ModeFigures,
@@ -12,6 +12,7 @@ from langchain_sift.auto_mode.table import (
 
 __all__ = [
     "AUTO",
+    "UNRELATED_GAIN",
     "ModeBin",
     "ModeChoice",
     "ModeFigures",

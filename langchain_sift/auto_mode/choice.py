@@ -10,12 +10,15 @@ from langchain_sift.config import Mode, adds_context
 AUTO = "auto"
 """The mode that is chosen for each prompt."""
 
+UNRELATED_GAIN = 0.01
+"""`SelectionSettings.unrelated_gain` of the default settings."""
+
 TOLERANCE = 0.01
 """A mode whose gain is at most this below the best one is as good, if it takes less time."""
 
-_EXPLAINED, _EXPLAINED_BY_ONE = 0.04, 0.01
-"""Without a table, documents that explain at most 4 % of a prompt's variance, or 1 % each, count as
-telling nothing about it."""
+_MOST_UNRELATED = 4
+"""Without a table, n documents count as telling nothing about a prompt if they explain no more of
+its variance than n unrelated documents would, or this many if n is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,11 @@ class ModeChoice:
 
 
 def choose_mode(
-    uncertainty: float | None, documents: int, fitting: int, table: ModeTable | None = None
+    uncertainty: float | None,
+    documents: int,
+    fitting: int,
+    table: ModeTable | None = None,
+    unrelated_gain: float = UNRELATED_GAIN,
 ) -> ModeChoice:
     """Choose a mode for a prompt.
 
@@ -41,12 +48,14 @@ def choose_mode(
         documents: Number of distinct documents.
         fitting: Number of those that the prompt has room for.
         table: The gains and times measured on held-out prompts. None means the rule without it.
+        unrelated_gain: The share of the variance that a hardly related document explains:
+            `SelectionSettings.unrelated_gain` of the choice.
     """
     if documents == 0:
         return ModeChoice("base", "there is no document")
     if table is not None and uncertainty is not None:
         return _from_table(uncertainty, fitting, table)
-    if uncertainty is not None and _tell_nothing(uncertainty, documents):
+    if uncertainty is not None and _tell_nothing(uncertainty, documents, unrelated_gain):
         return ModeChoice("base", f"the documents tell nothing about it: σ = {uncertainty:.3g}")
     if fitting == 0:
         return ModeChoice("ttft", "no document fits into the prompt")
@@ -56,9 +65,8 @@ def choose_mode(
     return ModeChoice("rag", f"{all_of_them} into the prompt")
 
 
-def _tell_nothing(uncertainty: float, documents: int) -> bool:
-    explained = 1 - uncertainty**2
-    return explained <= min(_EXPLAINED, _EXPLAINED_BY_ONE * documents)
+def _tell_nothing(uncertainty: float, documents: int, unrelated_gain: float) -> bool:
+    return 1 - uncertainty**2 <= min(documents, _MOST_UNRELATED) * unrelated_gain
 
 
 def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoice:

@@ -80,7 +80,8 @@ def calibrate(
             model is fine-tuned for the question, and predicts the first answer. None means
             documents.
         prompts: Maximum number of documents to hold out, or of questions.
-        k: Maximum number of documents to train on. Powers of two below it are measured as well.
+        k: Maximum number of documents to train on; no more than there are candidates. Powers of
+            two below it are measured as well.
         kernel: Kernel of SIFT, "linear" or "rbf".
         length_scale: ℓ of "rbf".
         noise_variances: Values of λ' to choose from.
@@ -131,6 +132,7 @@ def calibrate(
         timeout=timeout,
         on_progress=on_progress,
     )
+    k = min(k, max(len(prompt.documents) for prompt in held_out))
     likelihoods = surrogate_likelihoods(held_out, noise_variances, language_model)
     kept = promising(noise_variances, likelihoods)
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k

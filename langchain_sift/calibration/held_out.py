@@ -13,9 +13,10 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.comparison.tasks import PROTOCOLS, Task
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.selection import Selection, select
-from langchain_sift.selection.arguments import Array
-from langchain_sift.selection.settings import Kernel
+from langchain_sift.selection import Selection
+from langchain_sift.selection.arguments import Array, as_matrices
+from langchain_sift.selection.opposites import choose_for_retrieval
+from langchain_sift.selection.settings import Kernel, SelectionSettings
 from langchain_sift.stores import embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import unit_vector
@@ -55,7 +56,7 @@ class HeldOut:
         return tuple(document.page_content for document in self.documents)
 
     def choose(self, k: int, noise_variance: float) -> tuple[int, ...]:
-        """Choose k candidates with SIFT; return their indices."""
+        """Choose k candidates as `SIFTRetriever` does; return their indices."""
         return tuple(self._select(k, noise_variance).indices.tolist())
 
     def uncertainty(self, k: int, noise_variance: float) -> float:
@@ -63,14 +64,13 @@ class HeldOut:
         return math.sqrt(self._select(k, noise_variance).posterior_variances[-1])
 
     def _select(self, k: int, noise_variance: float) -> Selection:
-        return select(
-            self.query,
-            self.embeddings,
+        settings = SelectionSettings(
             k=min(k, len(self.documents)),
             noise_variance=noise_variance,
             kernel=self.kernel.name,
             length_scale=self.kernel.length_scale,
         )
+        return choose_for_retrieval(as_matrices(self.query, self.embeddings), settings)
 
 
 def hold_out(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from langchain_core.documents import Document
 
+from langchain_sift.auto_mode import UNRELATED_GAIN
 from langchain_sift.report.rows import ChosenDocument
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import stopping_point
@@ -34,6 +35,9 @@ class MethodChoice:
     """The source of each document in its metadata. None if it names none."""
 
     seconds: float
+
+    unrelated_gain: float = UNRELATED_GAIN
+    """`SelectionSettings.unrelated_gain` of the choice."""
 
     def first(self, count: int) -> MethodChoice:
         """Return the first documents of the choice."""

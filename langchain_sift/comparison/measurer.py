@@ -132,7 +132,9 @@ class Measurer:
             fitting = len(self._fitted(tokens, texts, answer).used)
         except (SIFTError, ValueError):
             fitting = 0  # the same error follows in any mode
-        mode = choose_mode(chosen.uncertainty, len(texts), fitting, self.settings.modes).mode
+        mode = choose_mode(
+            chosen.uncertainty, len(texts), fitting, self.settings.modes, chosen.unrelated_gain
+        ).mode
         method = replace(method, mode=mode)
         shares = measurement.shares_training and method.fine_tunes
         measurement = replace(measurement, method=method, shares_training=shares)

@@ -17,7 +17,7 @@ from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES, SELECTION
 from langchain_sift.selection import SELECTORS, Selector
-from langchain_sift.selection.settings import KERNELS
+from langchain_sift.selection.settings import KERNELS, SelectionSettings
 
 SEARCHES = ("nearest", "residual", "exhaustive")
 _NUMBERS = ("length_scale", "noise_variance", "stopping_alpha")
@@ -193,8 +193,15 @@ def _parse_options(
         else:
             hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
             if selection == "sift":
-                hint += f", before them {_REPLACE} (ttft: and both:), and first {_ONE_SEARCH}"
+                hint += (
+                    f", before them {_REPLACE} (ttft:, both: and auto:), and first {_ONE_SEARCH}"
+                )
             raise ArgumentError(f"{name!r}: {option!r} is no option of {selection}: use {hint}")
+    checked: dict[str, Any] = {key: number for key, number in numbers.items() if key in _NUMBERS}
+    try:
+        SelectionSettings(k=1, **checked)  # a number may be too small
+    except ArgumentError as error:
+        raise ArgumentError(f"{name!r}: {error}") from error
     return kernel, numbers
 
 

@@ -189,6 +189,7 @@ class Corpus:
             labels=tuple(map(self.label_of, documents)),
             sources=tuple(map(_source, documents)),
             seconds=choice.seconds,
+            unrelated_gain=settings.selection.unrelated_gain,
         )
 
     def choose_with(self, retriever: Retriever, query: str, *, k: int) -> MethodChoice:

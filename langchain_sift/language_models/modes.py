@@ -9,11 +9,12 @@ from typing import TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_sift.auto_mode import ModeChoice, ModeTable, choose_mode
+from langchain_sift.auto_mode import UNRELATED_GAIN, ModeChoice, ModeTable, choose_mode
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
-from langchain_sift.retrieval.scores import uncertainty_given
+from langchain_sift.retrieval.scores import uncertainty_given, unrelated_gain_of
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -28,12 +29,19 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     """Return the retriever that a mode queries; in the mode "base" it returns no documents.
 
     For fine-tuning and "auto", a `SIFTRetriever` returns its gains: `min_gain` and the choice of a
-    mode need them.
+    mode need them. For "rag" it returns each document once: in a prompt a repeat says nothing.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
-    if fine_tunes(mode) and isinstance(retriever, SIFTRetriever):
+    if isinstance(retriever, RunnableBindingBase):  # as `with_config` and `bind` return it
+        return retriever.model_copy(update={"bound": retriever_for(mode, retriever.bound)})
+    if not isinstance(retriever, SIFTRetriever):
+        return retriever
+    if fine_tunes(mode):
         return retriever.with_gains()
+    if retriever.search_kwargs.get("replace"):
+        search_kwargs = {**retriever.search_kwargs, "replace": False}
+        return retriever.model_copy(update={"search_kwargs": search_kwargs})
     return retriever
 
 
@@ -62,7 +70,9 @@ def choose_mode_for(
     texts = [document.page_content for document in documents]
     shown = [documents[index] for index in distinct(texts)]
     room = fitting(shown) if shown else 0
-    return choose_mode(uncertainty_given(documents), len(shown), room, table)
+    unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
+    uncertainty = uncertainty_given(documents)
+    return choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
 
 
 def distinct(texts: Sequence[str]) -> list[int]:

@@ -64,7 +64,8 @@ class Choice:
         """
         documents = self.candidates.copy_documents(self.selection.indices.tolist())
         if gain_key is not None:
-            write_gains(documents, self.selection.gains.tolist(), gain_key)
+            unrelated_gain = self.settings.selection.unrelated_gain
+            write_gains(documents, self.selection, gain_key, unrelated_gain=unrelated_gain)
         return documents
 
     @property

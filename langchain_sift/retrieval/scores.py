@@ -122,10 +122,25 @@ def score(
     )
 
 
-def write_gains(documents: Sequence[Document], gains: Sequence[float], gain_key: str) -> None:
-    """Write the gain of each document into its metadata, under `gain_key`."""
-    for document, gain in zip(documents, gains, strict=True):
-        document.metadata = ScoredMetadata(document.metadata, gain_key, gain)
+def write_gains(
+    documents: Sequence[Document], selection: Selection, gain_key: str, *, unrelated_gain: float
+) -> None:
+    """Write the gain of each chosen document into its metadata.
+
+    Args:
+        documents: The documents, in the order of choice.
+        selection: The choice.
+        gain_key: Key of the gains.
+        unrelated_gain: `SelectionSettings.unrelated_gain` of the choice.
+    """
+    for document, gain in zip(documents, selection.gains.tolist(), strict=True):
+        document.metadata = ScoredMetadata(
+            document.metadata,
+            gain_key,
+            gain,
+            whole=selection.prior_variance,
+            unrelated_gain=unrelated_gain,
+        )
 
 
 class ScoredMetadata(dict[str, Any]):
@@ -136,16 +151,40 @@ class ScoredMetadata(dict[str, Any]):
     both.
     """
 
-    def __init__(self, metadata: Mapping[str, Any], score_key: str, score: float) -> None:
-        """Add the score to the metadata, and to the scores that they have already."""
+    def __init__(
+        self,
+        metadata: Mapping[str, Any],
+        score_key: str,
+        score: float,
+        *,
+        whole: float = 1.0,
+        unrelated_gain: float | None = None,
+    ) -> None:
+        """Add the score to the metadata, and to the scores that they have already.
+
+        Args:
+            metadata: The metadata.
+            score_key: Key of the score.
+            score: The score.
+            whole: What the score is a part of: for a gain, the variance of the query before the
+                first choice.
+            unrelated_gain: `SelectionSettings.unrelated_gain` of the choice. None means unknown.
+        """
         super().__init__({**metadata, score_key: score})
         self._score_key = score_key
         self._score_keys = {score_key, *_score_keys(metadata)}
+        self._whole = whole
+        self.unrelated_gain = unrelated_gain
 
     @property
     def score(self) -> float | None:
         """The score that was added last. None if a caller removed it."""
         return self.get(self._score_key)
+
+    @property
+    def share(self) -> float | None:
+        """The score as a share of the whole. None if a caller removed it."""
+        return None if self.score is None else self.score / self._whole
 
     def __eq__(self, other: object) -> bool:
         """Compare without the scores of either side."""
@@ -180,7 +219,7 @@ def too_little_to_gain(documents: Sequence[Document], min_gain: float) -> str | 
     Returns:
         The reason; None if the gain suffices, or a document's gain is unknown.
     """
-    gains = [gain_of(document) for document in documents]
+    gains = [_share_of(document) for document in documents]
     gain = sum(gain for gain in gains if gain is not None)
     if None not in gains and gain < min_gain:
         return f"the documents' gain, {gain:.3g}, is below {min_gain}"
@@ -190,8 +229,8 @@ def too_little_to_gain(documents: Sequence[Document], min_gain: float) -> str | 
 def uncertainty_given(documents: Sequence[Document]) -> float | None:
     """Return the posterior standard deviation of a prompt given its documents, from 0 to 1.
 
-    The prompt's vector has unit norm, so that its prior variance is 1, and each gain is the
-    variance that a document explains.
+    Each gain, as a share of the prior variance, is what a document explains. With several vectors
+    of a prompt the deviation is that of their mean variance, as `Retrieval.posterior_std`.
 
     Args:
         documents: Documents that SIFT chose, with their gains in the metadata.
@@ -199,7 +238,7 @@ def uncertainty_given(documents: Sequence[Document]) -> float | None:
     Returns:
         None if there is no document, or a gain is unknown.
     """
-    gains = [gain_of(document) for document in documents]
+    gains = [_share_of(document) for document in documents]
     known = [gain for gain in gains if gain is not None]
     if not known or len(known) < len(gains):
         return None
@@ -213,3 +252,15 @@ def gain_of(document: Document) -> float | None:
     """
     metadata = document.metadata
     return metadata.score if isinstance(metadata, ScoredMetadata) else None
+
+
+def _share_of(document: Document) -> float | None:
+    """Return a document's gain as a share of the prior variance; None if it is unknown."""
+    metadata = document.metadata
+    return metadata.share if isinstance(metadata, ScoredMetadata) else None
+
+
+def unrelated_gain_of(documents: Sequence[Document]) -> float | None:
+    """Return `SelectionSettings.unrelated_gain` of the choice; None if unknown or not the same."""
+    found = {getattr(document.metadata, "unrelated_gain", None) for document in documents}
+    return found.pop() if len(found) == 1 else None

@@ -8,12 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Required, TypedDict
 
+import numpy as np
+
 from langchain_sift.checks import check_choice, check_count, check_positive
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments, check_numbers
 
 KERNELS = ("linear", "rbf")
 LEAST_LENGTH_SCALE = 1e-3
+UNRELATED_COSINE = 0.274
+"""The cosine of texts that are hardly related. With the linear kernel and λ' = 6.5, one of them
+explains 1 % of the other's variance."""
+
 DEFAULT_LENGTH_SCALE = 0.5
 """ℓ of the kernel "rbf", at which texts of the cosine 0.75 have the covariance 1 / e."""
 
@@ -119,6 +125,16 @@ class SelectionSettings:
             raise ArgumentError("groups and max_per_group need each other: pass both or neither")
         if self.max_per_group is not None:
             check_count("max_per_group", self.max_per_group)
+
+    @property
+    def unrelated_gain(self) -> float:
+        """The share of a query's variance that a text at the cosine 0.27 explains alone.
+
+        Such a text has hardly anything to do with the query. The share depends on the kernel, and
+        falls as λ' grows: κ² / (1 + λ') for the covariance κ. λ' must be one number.
+        """
+        covariance = float(self.kernel_function.of_products(np, UNRELATED_COSINE, 1.0, 1.0))
+        return covariance**2 / (1.0 + float(self.noise_variance))
 
     def options(self) -> SelectionOptions:
         """Return the settings as keyword arguments of a method."""

@@ -108,7 +108,7 @@ class RequestSettings:
             modes=server.modes,
             session=None,
             retriever=retriever.model_copy(update={**differing, **chosen}),
-            showing=retriever.model_copy(update=chosen) if differing else None,
+            showing=retriever.model_copy(update=chosen) if differing.keys() - chosen else None,
             filter=options.filter,
             fine_tuning=_within_limits(options, server),
             generation={},

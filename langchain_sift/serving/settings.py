@@ -84,7 +84,7 @@ class ServingSettings:
 
     kernel: str | None = None
     """SIFT's kernel, "rbf" or "linear". None means the default of `SIFTRetriever` for the
-    collection's embeddings and the mode."""
+    collection's embeddings."""
 
     length_scale: float | None = None
     """ℓ of the kernel "rbf", likewise."""
@@ -201,7 +201,8 @@ class ServingSettings:
         """Return the fields of the retriever whose values for a mode differ from the server's."""
         if self.training_selection is None or not fine_tunes(mode):
             return {}
-        return asdict(self.training_selection)
+        values = asdict(self.training_selection)
+        return {name: value for name, value in values.items() if value != getattr(self, name)}
 
     @property
     def model_id(self) -> str:

@@ -80,6 +80,7 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
         ({"retrieval": {"k": 3}}, "retrieval with no fetch_k, noise_variance"),
         ({"fine_tuning": {**tuned, "kk": 3}}, "fine_tuning with unknown kk"),
         ({"fine_tuning": {**tuned, "learning_rate": "x"}}, "learning_rate must be"),
+        ({"fine_tuning": {**tuned, "target_modules": 5}}, "target_modules must have names"),
         ({"fine_tuning": {**tuned, "mode": "boht"}}, "mode must be"),
         ({"fine_tuning": {**tuned, "selection": {}}}, "selection with no fetch_k"),
         ({"fine_tuning": {"model": "m"}}, "fine_tuning with no learning_rate"),

@@ -92,6 +92,55 @@ def test_fine_tuning_uses_the_retriever_s_choice_and_no_context(llm, retriever, 
     )
 
 
+def test_rag_shows_as_many_different_documents_with_replace_as_without(llm, retriever):
+    """One retriever serves all modes, and a repeat in a prompt says nothing."""
+    settings = {"noise_variance": 30.0, "search_kwargs": {"replace": True}}
+    repeating = retriever.model_copy(update=settings)
+    assert len({document.id for document in repeating.invoke(QUESTION)}) < 6
+    found = create_ttft_chain(llm, repeating, mode="rag").invoke({"input": QUESTION})
+    once = retriever.model_copy(update={"noise_variance": 30.0}).invoke(QUESTION)
+    assert found["context"] == once
+    assert repeating.search_kwargs == {"replace": True}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda retriever: retriever.with_config(tags=["mine"]),
+        lambda retriever: retriever.bind(k=6),
+        lambda retriever: retriever.with_retry().with_config(tags=["mine"]),
+    ],
+    ids=["with_config", "bind", "with_retry"],
+)
+def test_a_wrapped_retriever_is_used_as_the_retriever_in_it(llm, retriever, wrap):
+    """The table and `min_gain` need the gains, which only the retriever inside can add."""
+    figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(0.5, 2.0)}
+    modes = ModeTable((ModeBin(1.0, 5, figures),))
+    wrapped = wrap(retriever.model_copy(update={"search_kwargs": {"replace": True}}))
+    found = create_ttft_chain(llm, wrapped, mode="auto", modes=modes).invoke({"input": QUESTION})
+    assert found["mode"].mode == "both"
+    assert "5 prompts" in found["mode"].reason
+    shown = create_ttft_chain(llm, wrapped, mode="rag").invoke({"input": QUESTION})["context"]
+    assert shown == retriever.invoke(QUESTION)
+    never = llm.model_copy(update={"finetune": replace(CONFIG, min_gain=1.0)})
+    answers = [
+        create_ttft_chain(never, wrapped, mode=mode).invoke({"input": QUESTION})["answer"]
+        for mode in ("ttft", "base")
+    ]
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("result", [None, "text", ["text"], Document("text"), 3])
+@pytest.mark.parametrize("mode", ["rag", "ttft", "auto"])
+def test_a_retriever_of_another_kind_must_return_documents(llm, result, mode):
+    chain = create_ttft_chain(llm, RunnableLambda(lambda _: result), mode=mode)
+    with pytest.raises(ArgumentError, match="the retriever's result must be"):
+        chain.invoke({"input": QUESTION})
+    made = (document for document in [Document("Rice grows in wet fields.")])
+    chain = create_ttft_chain(llm, RunnableLambda(lambda _: made), mode=mode)
+    assert len(chain.invoke({"input": QUESTION})["context"]) == 1
+
+
 @pytest.mark.parametrize("gain_key", [None, "gain"])
 def test_documents_with_too_little_gain_are_not_trained_on(llm, retriever, gain_key):
     choices = retriever.retrieve_with_scores(QUESTION).choices

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import InMemoryVectorStore
 
+from langchain_sift import SIFTRetriever
 from langchain_sift.auto_mode import (
     ModeBin,
     ModeFigures,
@@ -21,6 +25,7 @@ from langchain_sift.auto_mode.choice import TOLERANCE
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.modes import choose_mode_for, retriever_for
 
 FIGURES = st.builds(ModeFigures, st.floats(-1, 1), st.floats(0, 100))
 ALL = st.fixed_dictionaries(dict.fromkeys(MODES, FIGURES))
@@ -79,6 +84,44 @@ def test_auto_is_nearly_as_good_as_the_best_mode_on_what_was_measured(measured):
 def test_without_a_table_the_rule_is_the_documented_one(sigma, documents, fitting, mode):
     choice = choose_mode(sigma, documents, fitting)
     assert (choice.mode, bool(choice.reason)) == (mode, True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "noise_variance"),
+    [*(("linear", noise) for noise in (None, 0.01, 1.0, 31.6, 100)), ("rbf", None), ("rbf", 0.1)],
+)
+@pytest.mark.parametrize("k", [1, 4, 25])
+def test_without_a_table_the_rule_holds_with_any_kernel_and_noise_variance(
+    kernel, noise_variance, k
+):
+    """With large λ' even copies of the prompt explain little of its variance."""
+    embeddings = VectorsByName(30)
+    modes = {}
+    for cosine in (1.0, 0.5, 0.05):
+        store = InMemoryVectorStore.from_texts([f"{cosine} {n}" for n in range(25)], embeddings)
+        retriever = SIFTRetriever(
+            vectorstore=store, k=k, kernel=kernel, noise_variance=noise_variance
+        )
+        documents = retriever_for("auto", retriever).invoke("1.0")
+        modes[cosine] = choose_mode_for(documents, len, None).mode
+    assert modes == {1.0: "rag", 0.5: "rag", 0.05: "base"}
+
+
+class VectorsByName(Embeddings):
+    """Embed "COSINE NUMBER" at that cosine with "1.0", in a direction of the number."""
+
+    def __init__(self, dimensions):
+        self.dimensions = dimensions
+
+    def embed_query(self, text):
+        cosine, _, number = text.partition(" ")
+        vector = [0.0] * self.dimensions
+        vector[0] = float(cosine)
+        vector[1 + int(number or 0)] = math.sqrt(1 - vector[0] ** 2)
+        return vector
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
 
 
 def test_the_bins_have_as_many_prompts_each():

@@ -17,7 +17,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from numpy.testing import assert_allclose
 
-from langchain_sift import FineTuneConfig, Limits
+from langchain_sift import FineTuneConfig, Limits, SIFTRetriever
 from langchain_sift.calibration import Calibration
 from langchain_sift.calibration.cross_validation import documents_counts
 from langchain_sift.calibration.experiment import calibrate
@@ -229,6 +229,34 @@ def test_a_single_value_needs_no_choice(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fetch_k", [200, 3])
+def test_no_number_of_documents_is_above_that_of_the_candidates(
+    fetch_k: int,
+    embeddings: HiddenStateEmbeddings,
+    texts: list[str],
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Each document is chosen once: after more of them nothing would be measured."""
+    most = min(fetch_k, 9)  # of ten texts one is held out
+    calibration = calibrate(
+        InMemoryVectorStore.from_texts(texts[:10], embeddings),
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=2,
+        k=32,
+        fetch_k=fetch_k,
+        noise_variances=(1.0,),
+        learning_rates=(5e-3,),
+        finetune=CONFIG,
+    )
+    counts = [point.k for point in calibration.counts]
+    assert counts == sorted({*(n for n in (1, 2, 4, 8) if n < most), most})
+    assert calibration.settings.fine_tuning.selection.k in counts
+    assert calibration.grid_steps == 2 * most
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "trials"), [({"minutes": 60}, 6), ({"share": 1.0}, 2)])
 def test_an_interrupt_keeps_the_settings_chosen_until_then(
     limit: dict[str, float],
@@ -404,10 +432,13 @@ def test_candidates_share_neither_text_nor_source_with_the_held_out_text(
         assert len(prompt.texts) == 30
         assert prompt.text not in prompt.texts
         assert source[prompt.text] not in {source[text] for text in prompt.texts}
-        chosen = select(prompt.query, prompt.embeddings, k=5, noise_variance=0.2)
-        assert prompt.choose(5, 0.2) == tuple(chosen.indices)
-        once = select(prompt.query, prompt.embeddings, k=30, noise_variance=0.2)
-        assert prompt.choose(31, 0.2) == tuple(once.indices)
+        candidates = InMemoryVectorStore.from_texts(list(prompt.texts), embeddings)
+        for k in (5, 31):
+            retriever = SIFTRetriever(vectorstore=candidates, k=k, noise_variance=0.2)
+            found = retriever.retrieve_by_vector(prompt.query.tolist())
+            chosen = [prompt.texts[index] for index in prompt.choose(k, 0.2)]
+            assert chosen == [document.page_content for document in found.documents]
+            assert prompt.uncertainty(k, 0.2) == pytest.approx(found.posterior_std, abs=1e-6)
         cosines = prompt.embeddings @ prompt.query
         assert (np.diff(cosines) <= 1e-6).all()
     kernel = Kernel("rbf", 0.4)

@@ -26,7 +26,12 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.retrieval.scores import ScoredMetadata
+from langchain_sift.retrieval.scores import (
+    ScoredMetadata,
+    too_little_to_gain,
+    uncertainty_given,
+    unrelated_gain_of,
+)
 from langchain_sift.stores import Candidates
 
 QUERIES = [QUERY, "why?", "when was it?"]
@@ -220,6 +225,23 @@ def test_documents_with_scores_survive_json(store):
         read = Document.model_validate_json(document.model_dump_json())
         assert dict(read.metadata) == dict(document.metadata)
         assert read == document
+
+
+@pytest.mark.parametrize("parts", [1, 3, 8])
+def test_the_gains_of_a_split_query_are_shares_of_all_its_parts(store, embeddings, parts):
+    texts = [f"part {number}" for number in range(parts)]
+    retriever = make(store, query_splitter=lambda _: texts, gain_key="gain")
+    documents = retriever.invoke(QUERY)
+    vectors = unit(embeddings.vectors(texts))
+    chosen = unit(embeddings.vectors([document.page_content for document in documents]))
+    left = posterior_variance(vectors, chosen, NOISE) / parts
+    assert uncertainty_given(documents) == pytest.approx(math.sqrt(left), abs=1e-9)
+    assert too_little_to_gain(documents, 1 - left - 1e-6) is None
+    assert too_little_to_gain(documents, 1 - left + 1e-6) is not None
+    assert unrelated_gain_of(documents) == pytest.approx(0.274**2 / (1 + NOISE))
+    assert unrelated_gain_of([*documents, Document("another")]) is None
+    del documents[0].metadata["gain"]
+    assert uncertainty_given(documents) is None
 
 
 def test_documents_of_two_queries_are_equal(store):

@@ -67,6 +67,35 @@ def test_each_mode_has_the_documents_that_it_was_calibrated_with(retriever):
         ServingSettings("model", "store", k=3, training_selection=tuned, ceilings={"k": 5})
 
 
+@pytest.mark.parametrize(
+    ("tuned", "options", "differ"),
+    [
+        (None, {}, False),
+        (CalibratedSelection(0.3, 3, 50, "linear"), {}, False),
+        (CalibratedSelection(0.3, 7, 50, "linear"), {}, True),
+        (CalibratedSelection(0.3, 7, 50, "linear"), {"k": 2}, False),
+        (CalibratedSelection(0.4, 7, 50, "linear"), {"k": 2}, True),
+    ],
+)
+def test_auto_retrieves_again_for_rag_only_what_differs(retriever, tuned, options, differ):
+    """`serve --settings` gives both the same selection if only one was calibrated."""
+    settings = ServingSettings(
+        "model",
+        "store",
+        mode="auto",
+        k=3,
+        fetch_k=50,
+        kernel="linear",
+        noise_variance=0.3,
+        training_selection=tuned,
+    )
+    body = CompletionRequest(model="model", prompt="Hello", ttft=options)
+    showing = RequestSettings.of(body, settings, retriever).showing
+    assert (showing is not None) == differ
+    if differ:
+        assert showing.k == options.get("k", 3)
+
+
 @pytest.mark.parametrize("name", TrainingLimits.model_fields)
 @pytest.mark.parametrize(
     ("server", "ceiling", "request_limit", "expected"),
