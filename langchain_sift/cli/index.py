@@ -222,7 +222,9 @@ def _print_left_out(console: Console, run: FileRun) -> None:
     for note in run.read.notes:
         _print(console, f"warning: {note}")
     for file in run.read.empty:
-        _print(console, f"no text in {file}")
+        is_pdf = str(file).lower().endswith(".pdf")
+        hint = ": if its pages are pictures, run text recognition (OCR) first" if is_pdf else ""
+        _print(console, f"no text in {file}{hint}")
     endings = ", ".join(f"{count} {ending}" for ending, count in run.found.skipped.items())
     for count, kind in (
         (endings, "files of other formats skipped"),

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import chromadb
 import pytest
@@ -53,6 +54,25 @@ def test_an_error_hides_the_bars_of_work_that_had_not_begun() -> None:
         fail()
     assert "reading" in printed.getvalue()
     assert "embedding" not in printed.getvalue()
+
+
+def test_files_without_text_are_named_and_pdfs_with_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "scan.pdf").write_bytes(pdf(""))
+    (tmp_path / "blank.txt").write_text(" ")
+    (tmp_path / "rice.txt").write_text("Rice grows in wet fields.")
+    arguments = ["index", tmp_path, "--store", tmp_path / "store", "--embeddings", "own:made"]
+    own = ModuleType("own")
+    own.made = DeterministicFakeEmbedding(size=8)  # type: ignore[attr-defined]
+    with mock.patch.dict(sys.modules, own=own):
+        result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("no text in ")]
+    assert [line.partition(": ")[0].rpartition("/")[2] for line in lines] == [
+        "blank.txt",
+        "scan.pdf",
+    ]
+    assert "OCR" in lines[1]
+    assert "OCR" not in lines[0]
 
 
 def test_the_lines_of_the_help_fit_into_a_terminal() -> None:
