@@ -44,10 +44,8 @@ class HiddenStateEmbeddings(Embeddings):
     and open the collection in another process:
 
         ```python
-        store = open_collection("store", "facts", load_language_model)
+        store = open_collection("store", "facts")  # from langchain_sift.indexing
         ```
-
-    `langchain_sift.ttft.load_language_model` gets the stored name of the model.
     """
 
     noise_variance: ClassVar[float] = 10.0

@@ -100,7 +100,7 @@ def calibrate(
             chosen settings. The settings then name the best mode and, with five prompts or more,
             have a table for the mode "auto". A fine-tuning that has begun is finished.
         seed: Seed of the held-out documents and of the adapter's initial weights.
-        timeout: Time limit for reading the store, in seconds.
+        timeout: Time limit for sampling the store, in seconds. Each search of it has 30 s.
         on_progress: Called with the phase, the amount of it that is done, and the total.
 
     Raises:
@@ -241,7 +241,6 @@ def _held_out(
         prompts=prompts,
         fetch_k=fetch_k,
         kernel=kernel,
-        timeout=timeout,
         on_prompt=lambda done: on_progress("reading questions", done, min(prompts, len(questions))),
     )
 

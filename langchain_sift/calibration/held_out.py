@@ -29,7 +29,7 @@ CALIBRATION_PROTOCOLS = ("document", "continuation")
 
 MIN_DOCUMENTS = 10
 _SAMPLED_PER_PROMPT = 4  # some documents are too short to be held out
-_CALL_SECONDS = 30.0  # time limit of each search for the candidates of a document
+_SEARCH_SECONDS = 30.0  # time limit of each search for candidates
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +124,6 @@ def hold_out_questions(
     prompts: int,
     fetch_k: int,
     kernel: Kernel | None = None,
-    timeout: float = 300.0,
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
     """Make prompts of questions, whose first reference answers are predicted.
@@ -136,7 +135,6 @@ def hold_out_questions(
         prompts: Maximum number of questions.
         fetch_k: Maximum number of candidates.
         kernel: Kernel of SIFT. None means the default.
-        timeout: Time limit of each call of the store, in seconds.
         on_prompt: Called with the number of questions that are done.
 
     Raises:
@@ -147,7 +145,7 @@ def hold_out_questions(
     held_out: list[HeldOut] = []
     for question in with_answers(questions)[:prompts]:
         task = PROTOCOLS["qa"](question)
-        found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k, timeout=timeout)
+        found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k)
         if not found.documents:
             raise CorpusError("the store has no documents to train on: index some first")
         text = f"{question.text} {question.answers[0]}"
@@ -204,7 +202,6 @@ def as_prompt(
         task,
         lambda other: not _is_related(document, other),
         fetch_k=fetch_k,
-        timeout=_CALL_SECONDS,
     )
     return found.as_held_out(text, tokens, Kernel())
 
@@ -227,13 +224,12 @@ def _candidates(
     is_wanted: Callable[[Document], bool],
     *,
     fetch_k: int,
-    timeout: float,
 ) -> _Found:
     """Fetch the nearest documents that are wanted; fetch more until there are enough."""
     query = unit_vector(embed_query(vectorstore, task.query))
     count = fetch_k + 1
     while True:
-        candidates = fetch_candidates(vectorstore, query, fetch_k=count, timeout=timeout)
+        candidates = fetch_candidates(vectorstore, query, fetch_k=count, timeout=_SEARCH_SECONDS)
         documents = candidates.documents
         others = [n for n, other in enumerate(documents) if is_wanted(other)]
         if len(others) >= fetch_k or len(documents) < count:

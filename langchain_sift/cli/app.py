@@ -222,13 +222,23 @@ def open_store(
     return open_collection(store, name, lambda _: load(wanted, loading))
 
 
-def progress_bar(console: Console) -> Progress:
-    """Return a progress bar with the time elapsed and the time remaining."""
-    return Progress(
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """Show progress bars with the time elapsed and the time remaining.
+
+    An error hides the bars of work that had not begun: its message says what happened.
+    """
+    with Progress(
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-    )
+    ) as progress:
+        try:
+            yield progress
+        except BaseException:
+            for task in progress.tasks:
+                progress.update(task.id, visible=task.completed > 0)
+            raise

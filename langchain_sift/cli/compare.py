@@ -133,7 +133,8 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 ) -> None:
     """Compare retrieval methods, RAG and test-time fine-tuning on your documents and prompts.
 
-    Exit code 1 means that a condition of --fail-if holds, or that no row has a result.
+    Exit code 1 means that a condition of --fail-if holds, or that no row has a
+    result.
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):

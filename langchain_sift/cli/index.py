@@ -151,9 +151,10 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
 ) -> None:
     """Bring a collection of Chroma to the state of files and folders.
 
-    New texts are added, changed ones are updated, and rows of texts and files that are gone are
-    removed; rows of files elsewhere stay. A file or folder that cannot be read is listed at the
-    end, its rows stay, and the exit code is 1. After an interrupt, the same command continues.
+    New texts are added, changed ones are updated, and rows of texts and files
+    that are gone are removed; rows of files elsewhere stay. A file or folder that
+    cannot be read is listed at the end, its rows stay, and the exit code is 1.
+    After an interrupt, the same command continues.
     """
     console = Console(stderr=True)
     with errors_in_one_line(
@@ -221,7 +222,9 @@ def _print_left_out(console: Console, run: FileRun) -> None:
     for note in run.read.notes:
         _print(console, f"warning: {note}")
     for file in run.read.empty:
-        _print(console, f"no text in {file}")
+        is_pdf = str(file).lower().endswith(".pdf")
+        hint = ": if its pages are pictures, run text recognition (OCR) first" if is_pdf else ""
+        _print(console, f"no text in {file}{hint}")
     endings = ", ".join(f"{count} {ending}" for ending, count in run.found.skipped.items())
     for count, kind in (
         (endings, "files of other formats skipped"),

@@ -48,8 +48,8 @@ def repair_command(  # noqa: PLR0917 - every argument is an option of the comman
 ) -> None:
     """Name the embeddings of a collection again, such as after its metadata were overwritten.
 
-    A few texts are embedded again and compared with the stored vectors. If they differ, nothing
-    is written.
+    A few texts are embedded again and compared with the stored vectors. If they
+    differ, nothing is written.
     """
     with errors_in_one_line(Console(stderr=True), "; nothing was written"):
         from langchain_sift.indexing.named_objects import load_embeddings

@@ -205,11 +205,11 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
 ) -> None:
     """Serve a model by OpenAI's protocol.
 
-    Routes: /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, /v1/models, and
-    /v1/ttft/sessions for adapters that answer later requests.
+    Routes: /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings,
+    /v1/models, and /v1/ttft/sessions for adapters that answer later requests.
 
-    A request may set its options in the field "ttft" of its body:
-    {"mode": "rag", "k": 5, "filter": {"year": 2024}}.
+    A request may set its options in the field "ttft" of its body: {"mode": "rag",
+    "k": 5, "filter": {"year": 2024}}.
     """
     console = Console(stderr=True)
     with errors_in_one_line(console):

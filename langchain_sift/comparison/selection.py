@@ -26,7 +26,10 @@ from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import random
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import method_of
-from langchain_sift.selection.opposites import choose_for_retrieval
+from langchain_sift.selection.opposites import (
+    choose_for_retrieval,
+    with_variances_of_retrieval,
+)
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import run
 from langchain_sift.stores.candidates import Candidates, every_candidate
@@ -166,7 +169,11 @@ class Corpus:
             noise_variance=method.noise_variance or noise_variance,
         )
         settings = RetrievalSettings(
-            method=(choose_for_retrieval if method.selection == "sift" else method_of(selector)),
+            method=(
+                choose_for_retrieval
+                if method.selection == "sift"
+                else with_variances_of_retrieval(method_of(selector))
+            ),
             selection=SelectionSettings(k=k, replace=method.repeats, **asdict(kernel_and_noise)),
             fetch_k=fetch_k,
             candidate_search=method.search,

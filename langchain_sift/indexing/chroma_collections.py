@@ -22,6 +22,7 @@ from langchain_sift.indexing.fitted_means import (
     stored_model,
     write_mean,
 )
+from langchain_sift.indexing.named_objects import load_embeddings_of
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.stores.locking import DATABASE
 
@@ -36,20 +37,23 @@ _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 def open_collection(
     where: str | ChromaLocation,
-    name: str | None,
-    embeddings: Callable[[str], Embeddings | LanguageModel],
+    name: str | None = None,
+    embeddings: Embeddings | Callable[[str], Embeddings | LanguageModel] | None = None,
 ) -> Chroma:
-    """Open a collection that exists.
+    """Open a collection that exists, with the embeddings that filled it.
 
     Args:
         where: Chroma's folder, or the URL of its server; see `ChromaLocation.of`.
         name: Name of the collection. None means the only one.
-        embeddings: Returns embeddings, or a model whose hidden states are the embeddings. Called
-            with the name of the model that filled the collection, or "" if none is stored.
+        embeddings: The embeddings that filled the collection; or a function that returns them, or
+            a model whose hidden states they are, and is called with the name of the model that
+            filled the collection, or "" if none is stored. None loads the model, or the
+            sentence-transformer, that the collection names.
 
     Raises:
         ArgumentError: If the folder or the collection does not exist, or `name` is None and there
-            are several.
+            are several, or `embeddings` is None and the collection names none.
+        ModelLoadError: If the named model cannot be loaded.
         StoreUnavailable: If the server cannot be reached.
         NotFittedError: If a model embeds and the collection does not hold its mean.
     """
@@ -58,7 +62,10 @@ def open_collection(
         client = connect(where)
         collection = client.get_collection(name, embedding_function=None)
         model = stored_model(client, collection)
-    loaded = embeddings(model)
+    if embeddings is None:
+        loaded = load_embeddings_of(name, embeddings_for(where, name, None))
+    else:
+        loaded = embeddings if isinstance(embeddings, Embeddings) else embeddings(model)
     if not isinstance(loaded, Embeddings):
         with typed_errors(where, name):
             loaded = restored_embeddings(client, collection, loaded)
@@ -174,12 +181,13 @@ def _without_code(stored: str, collection: str) -> str:
     if not stored:
         raise ArgumentError(
             f"the collection {collection!r} names no embeddings: name those that filled it "
-            "(--embeddings), and store the name with `langchain-sift repair`"
+            "(--embeddings, in Python embeddings=...), and store the name with "
+            "`langchain-sift repair`"
         )
     if ":" in stored and not Path(stored).exists():
         raise ArgumentError(
             f"the collection {collection!r} holds embeddings of {stored!r}: name them yourself "
-            "(--embeddings), for no code is run because a store names it"
+            "(--embeddings, in Python embeddings=...), for no code is run because a store names it"
         )
     return stored
 

@@ -14,7 +14,11 @@ from langchain_sift.selection import Selection
 from langchain_sift.selection.arguments import Array, as_matrices
 from langchain_sift.selection.greedy import stopping_point
 from langchain_sift.selection.nearest import choose_nearest
-from langchain_sift.selection.opposites import choose_for_retrieval, opposite_penalties
+from langchain_sift.selection.opposites import (
+    choose_for_retrieval,
+    opposite_penalties,
+    with_variances_of_retrieval,
+)
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import fetch_candidates
@@ -123,11 +127,11 @@ def explain(
     rows = candidates.embeddings
     matrices = as_matrices(unit, rows)
     sift = choose_for_retrieval(matrices, settings)
-    nearest = choose_nearest(matrices, settings)
+    nearest = with_variances_of_retrieval(choose_nearest)(matrices, settings)
     # With no choices before, the gain is k(x, x*)² / (k(x, x) + λ'), for vectors of unit norm.
     prior = settings.kernel_function.of_products(np, rows @ unit, 1.0, 1.0)
     alone = prior**2 / (1.0 + settings.noise_variance)
-    is_opposite = opposite_penalties(matrices.queries, rows, settings) < 0.0
+    alone[opposite_penalties(matrices.queries, rows, settings) < 0.0] = 0.0
     variances = sift.posterior_variances.tolist()
     return Explanation(
         query=query,
@@ -139,7 +143,7 @@ def explain(
         irreducible_variance=float(
             irreducible_variance(unit[None, :], rows, settings.kernel_function)
         ),
-        sift=_choices(unit, candidates, sift, np.where(is_opposite, 0.0, alone)),
+        sift=_choices(unit, candidates, sift, alone),
         nearest=_choices(unit, candidates, nearest, alone),
         stops={alpha: stopping_point(variances, alpha=alpha) for alpha in STOPPING_ALPHAS},
     )

@@ -52,6 +52,12 @@ FIELDS = (
 """Fields of a retriever that a call and `search_kwargs` may set too."""
 
 DEFAULT_K = 4
+_SEARCH_ARGUMENTS = ("filter", "where_document", "lambda_mult")
+"""Arguments of LangChain's searches that `search_kwargs` takes, and a field does not."""
+_INSTEAD_OF_THRESHOLD = (
+    "set min_similarity, the lowest cosine, or call "
+    "SIFTRetriever.from_retriever(store.as_retriever(...)), which makes it of a score_threshold"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +162,17 @@ def merge_settings(
         ArgumentError: If a setting is unknown or out of range.
         InvalidFilter: If the required filter is missing, or names no allowed value.
     """
-    check_choice("search_type", search_type, SEARCH_TYPES)
+    check_search_type(search_type)
     names = [*FIELDS, "replace", *(["lambda_mult"] if search_type == "mmr" else [])]
     merged = {"replace": False, **fields, **search_kwargs, **call}
     search = {name: value for name, value in merged.items() if name not in names}
     for name in search:
         if adapter.search_arguments is not None and name not in adapter.search_arguments:
+            instead = f"use one of {[*names, *adapter.search_arguments]}"
+            if name == "score_threshold":
+                instead = _INSTEAD_OF_THRESHOLD
             raise ArgumentError(
-                f"{name!r} is no setting of a {search_type!r} search in "
-                f"{adapter.label}: use one of {[*names, *adapter.search_arguments]}"
+                f"{name!r} is no setting of a {search_type!r} search in {adapter.label}: {instead}"
             )
     values = {name: merged[name] for name in names if name in merged}
     settings = _check(search_type, **with_defaults(values, embeddings))
@@ -172,6 +180,20 @@ def merge_settings(
     if require_filter:
         search["filter"] = narrow_filter(search_kwargs.get("filter"), call.get("filter"), adapter)
     return replace(settings, search=search, parents=parents, is_hybrid=is_hybrid)
+
+
+def check_search_type(search_type: str) -> None:
+    """Check that there is such a search type.
+
+    Raises:
+        ArgumentError: If there is none; for LangChain's search by a threshold the message names
+            what takes its place.
+    """
+    if search_type == "similarity_score_threshold":
+        raise ArgumentError(
+            f"search_type {search_type!r} is none of {list(SEARCH_TYPES)}: {_INSTEAD_OF_THRESHOLD}"
+        )
+    check_choice("search_type", search_type, SEARCH_TYPES)
 
 
 def with_defaults(values: Mapping[str, Any], embeddings: object) -> Mapping[str, Any]:
@@ -254,7 +276,12 @@ def check_fields(model: type[BaseModel], values: Mapping[str, Any]) -> None:
         ArgumentError: If it lacks a field; the message lists its fields.
     """
     for name in values:
-        if name not in model.model_fields:
+        if name in model.model_fields:
+            continue
+        if name in _SEARCH_ARGUMENTS:
             raise ArgumentError(
-                f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
+                f"{name!r} is no setting of {model.__name__}: write search_kwargs={{{name!r}: ...}}"
             )
+        raise ArgumentError(
+            f"{name!r} is no setting of {model.__name__}: use one of {[*model.model_fields]}"
+        )

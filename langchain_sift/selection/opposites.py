@@ -10,7 +10,8 @@ from dataclasses import replace
 import numpy as np
 
 from langchain_sift.selection.arguments import Array, Matrices
-from langchain_sift.selection.greedy import Selection
+from langchain_sift.selection.greedy import Method, Selection
+from langchain_sift.selection.posterior import Posterior
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.selection.sift import choose_by_gain
 
@@ -38,11 +39,42 @@ def choose_for_retrieval(matrices: Matrices, settings: SelectionSettings) -> Sel
             # What is not chosen has no influence.
             return selection
     penalties = opposite_penalties(matrices.queries, matrices.candidates, settings)
-    is_opposite = penalties < 0.0
-    if not is_opposite.any():
+    if not penalties.any():
         return choose_by_gain(matrices, settings)
-    noise = np.where(is_opposite, NO_INFORMATION, settings.noise_variance)
-    return choose_by_gain(matrices, replace(settings, noise_variance=noise), penalties=penalties)
+    return choose_by_gain(matrices, _with_noise(settings, penalties), penalties=penalties)
+
+
+def with_variances_of_retrieval(method: Method) -> Method:
+    """Return a method with the same choices, and the variances that SIFT would report for them.
+
+    Candidates that point away from all query vectors count as pure noise there, too, so that the
+    variances of several methods can be compared.
+
+    Args:
+        method: Chooses; it gets the settings as they are.
+    """
+
+    def choose(matrices: Matrices, settings: SelectionSettings) -> Selection:
+        selection = method(matrices, settings)
+        chosen = matrices.candidates[selection.indices]
+        if not opposite_penalties(matrices.queries, chosen, settings).any():
+            return selection
+        penalties = opposite_penalties(matrices.queries, matrices.candidates, settings)
+        capacity = len(selection.indices)
+        posterior = Posterior(matrices, _with_noise(settings, penalties), capacity=capacity)
+        variances = [posterior.query_variance]
+        for index in selection.indices.tolist():
+            posterior.condition(index)
+            variances.append(posterior.query_variance)
+        return Selection.of(posterior.choices, variances)
+
+    return choose
+
+
+def _with_noise(settings: SelectionSettings, penalties: Array) -> SelectionSettings:
+    """Return the settings with a λ' for each candidate: no information where one has a penalty."""
+    noise = np.where(penalties < 0.0, NO_INFORMATION, settings.noise_variance)
+    return replace(settings, noise_variance=noise)
 
 
 def opposite_penalties(queries: Array, candidates: Array, settings: SelectionSettings) -> Array:

@@ -87,8 +87,9 @@ def select(
             falls to zero, the choice depends only on how much each candidate adds to what the
             others say about the query. As it grows, the choice tends to the nearest neighbours
             (with `replace`, to the nearest one again and again). The best value depends on the
-            embedding; the paper uses 0.01. Shape (n,) gives each candidate its own: a large value
-            means that its text says little about its subject, and counts for little.
+            embedding. The default is the paper's; `SIFTRetriever` has a larger one. Shape (n,)
+            gives each candidate its own: a large value means that its text says little about its
+            subject, and counts for little.
         kernel: "linear", xᵀx', as in the paper, or "rbf", exp(−‖x − x'‖² / (2 ℓ²)), for which
             texts of low similarity are unrelated. The prior variance of a query is then 1.
         length_scale: ℓ of the kernel "rbf", positive. If it is small, candidates that are not

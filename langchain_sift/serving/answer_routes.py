@@ -135,7 +135,7 @@ def check_model(name: str, service: Service) -> None:
     """Reject the name of a model that is not served."""
     served = service.settings.model_id
     if name != served:
-        message = f"unknown model: this server serves {served!r}"
+        message = f"unknown model {name[:100]!r}: this server serves {served!r}"
         raise RequestRejected(Failure(HTTPStatus.NOT_FOUND, message, "model_not_found", "model"))
 
 

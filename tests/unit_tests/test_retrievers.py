@@ -416,6 +416,18 @@ def test_a_misspelt_field_is_an_error_that_lists_all(facts):
         SIFTRetriever.from_texts(["a"], facts.embeddings, vectorstore_cls=type(facts), kk=3)
 
 
+def test_a_filter_as_a_field_is_sent_to_the_search_kwargs(facts):
+    with pytest.raises(ValidationError, match=r"write search_kwargs=\{'filter': ...\}"):
+        SIFTRetriever(vectorstore=facts, filter={"tenant": "a"})
+
+
+def test_a_threshold_of_langchain_is_an_error_that_names_what_takes_its_place(facts):
+    threshold = {"search_type": "similarity_score_threshold"}
+    for settings in (threshold, {"search_kwargs": {"score_threshold": 0.5}}):
+        with pytest.raises(ValidationError, match=r"set min_similarity.*from_retriever"):
+            SIFTRetriever(vectorstore=facts, **settings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("search_type", "search"),

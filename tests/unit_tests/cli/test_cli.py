@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import chromadb
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from rich.console import Console
 from typer.testing import CliRunner, Result
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift import CalibratedSettings
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
-from langchain_sift.cli.app import echo_for_programs
+from langchain_sift.cli.app import echo_for_programs, progress_bar
 from langchain_sift.errors import ArgumentError
 from langchain_sift.indexing.companions import is_companion
 
@@ -36,6 +40,47 @@ def prompts(tmp_path: Path, texts: list[str]) -> Path:
     rows = [{"text": text, "group": f"g{n % 2}"} for n, text in enumerate(texts[40:44])]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_an_error_hides_the_bars_of_work_that_had_not_begun() -> None:
+    def fail() -> None:
+        with progress_bar(Console(file=printed)) as progress:
+            progress.update(progress.add_task("reading", total=2), completed=1)
+            progress.add_task("embedding", total=None)
+            raise ArgumentError("wrong")
+
+    printed = io.StringIO()
+    with pytest.raises(ArgumentError):
+        fail()
+    assert "reading" in printed.getvalue()
+    assert "embedding" not in printed.getvalue()
+
+
+def test_files_without_text_are_named_and_pdfs_with_a_cure(tmp_path: Path) -> None:
+    (tmp_path / "scan.pdf").write_bytes(pdf(""))
+    (tmp_path / "blank.txt").write_text(" ")
+    (tmp_path / "rice.txt").write_text("Rice grows in wet fields.")
+    arguments = ["index", tmp_path, "--store", tmp_path / "store", "--embeddings", "own:made"]
+    own = ModuleType("own")
+    own.made = DeterministicFakeEmbedding(size=8)  # type: ignore[attr-defined]
+    with mock.patch.dict(sys.modules, own=own):
+        result = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("no text in ")]
+    assert [line.partition(": ")[0].rpartition("/")[2] for line in lines] == [
+        "blank.txt",
+        "scan.pdf",
+    ]
+    assert "OCR" in lines[1]
+    assert "OCR" not in lines[0]
+
+
+def test_the_lines_of_the_help_fit_into_a_terminal() -> None:
+    # The help keeps the line breaks of every paragraph but the first, and is indented.
+    for command in app.registered_commands:
+        paragraphs = inspect.getdoc(command.callback).split("\n\n")  # type: ignore[arg-type,union-attr]
+        lines = [line for each in paragraphs[1:] for line in each.splitlines()]
+        assert [line for line in lines if len(line) > 78] == []
 
 
 def run(corpus: Path, prompts: Path, model: Path, out: Path, *more: str) -> Result:

@@ -36,7 +36,7 @@ from langchain_sift.indexing.chroma_collections import (
 )
 from langchain_sift.indexing.index import Indexed, index_into
 from langchain_sift.indexing.named_objects import load_embeddings_of
-from langchain_sift.ttft import LanguageModel
+from langchain_sift.ttft import LanguageModel, load_language_model
 
 if TYPE_CHECKING:
     from integration_tests.servers import Server
@@ -316,6 +316,23 @@ def test_a_models_folder_has_several_names(
     assert embeddings_for(str(tmp_path), "documents", other) == other
     with pytest.raises(ArgumentError, match="not of"):
         embeddings_for(str(tmp_path), "documents", str(tiny_model_path.parent))
+
+
+def test_a_collection_opens_with_the_embeddings_that_it_names_or_that_are_given(
+    tiny_model_path: Path, documents: list[Document], tmp_path: Path
+) -> None:
+    named = load_language_model(str(tiny_model_path))
+    index(tmp_path / "hidden", documents, named, str(tiny_model_path))
+    texts = [one.page_content for one in documents]
+    fitted = HiddenStateEmbeddings(named).fit(texts)
+    opened = open_collection(str(tmp_path / "hidden")).embeddings
+    expected = fitted.embed_documents(texts[:5])  # bfloat16, in other batches
+    np.testing.assert_allclose(opened.embed_documents(texts[:5]), expected, atol=5e-3)
+    given = Counting()
+    index(tmp_path / "code", documents, given)
+    assert open_collection(str(tmp_path / "code"), embeddings=given).embeddings is given
+    with pytest.raises(ArgumentError, match=r"name them yourself \(--embeddings, in Python"):
+        open_collection(str(tmp_path / "code"))
 
 
 def test_a_collection_without_stored_embeddings_takes_those_that_are_named(

@@ -13,7 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from langchain_sift.selection import select
 from langchain_sift.selection.arguments import as_matrices
-from langchain_sift.selection.opposites import choose_for_retrieval
+from langchain_sift.selection.marginal_relevance import choose_by_relevance
+from langchain_sift.selection.nearest import choose_nearest
+from langchain_sift.selection.opposites import (
+    choose_for_retrieval,
+    with_variances_of_retrieval,
+)
 from langchain_sift.selection.residual import residual_steps
 from langchain_sift.selection.settings import SelectionSettings
 
@@ -157,3 +162,21 @@ def test_rounding_is_no_direction():
         expected = choose_for_retrieval(as_matrices(query, exact), options)
         assert found.indices.tolist() == expected.indices.tolist() == [1, 0, 2]
         assert found.gains == pytest.approx(expected.gains, abs=1e-7)
+
+
+@pytest.mark.parametrize("method", [choose_nearest, choose_by_relevance])
+def test_other_methods_count_opposite_rows_as_noise_in_their_variances(method):
+    rng = np.random.default_rng(0)
+    rows, query = unit(rng.normal(size=(12, 5))), unit(rng.normal(size=(1, 5)))
+    options = SelectionSettings(k=12, noise_variance=0.5)
+    found = with_variances_of_retrieval(method)(as_matrices(query, rows), options)
+    assert_array_equal(found.indices, method(as_matrices(query, rows), options).indices)
+    is_opposite = rows @ query[0] < 0.0
+    assert is_opposite.any()
+    for step, left in enumerate(found.posterior_variances, start=1):
+        known = [row for row in found.indices[:step] if not is_opposite[row]]
+        assert left == pytest.approx(
+            reference.posterior_variance(query, rows[known], 0.5), abs=1e-9
+        )
+    sift = choose_for_retrieval(as_matrices(query, rows), options)
+    assert found.posterior_variances[-1] == pytest.approx(sift.posterior_variances[-1], abs=1e-9)
