@@ -104,9 +104,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         str | None,
         typer.Option(
             metavar="MODE",
-            help="Mode of requests that set none: base, rag, ttft, both or auto. Default: rag, or "
-            "with a model calibrated in --settings its best mode; ttft if the calibration compared "
-            "no modes.",
+            help="Mode of requests that set none: base, rag, ttft, both or auto. Default: the "
+            "best mode that --settings measured, else rag.",
         ),
     ] = None,
     k: Annotated[
@@ -280,10 +279,8 @@ def _report_memory(console: Console, service: Service) -> None:
 
 
 def _default_mode(saved: CalibratedSettings | None) -> str:
-    """Return the mode of calibrated settings, or RAG: fine-tuning has to prove itself first."""
-    if saved is None or saved.fine_tuning is None:
-        return "rag"
-    return saved.mode or "ttft"
+    """Return the best mode that a calibration measured, or RAG if it compared none."""
+    return (saved.mode if saved is not None else None) or "rag"
 
 
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:

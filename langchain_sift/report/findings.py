@@ -181,7 +181,7 @@ def verdict(
     }
     if best == baseline:
         closest = _against(against[runner_up], f"the closest ({runner_up})")
-        return f"No method improved on {name}: it is {closest}."
+        return f"No method improved on {name}: it is {closest}.{_no_answers(summaries)}"
     better = []
     if baseline is not None and not _is_better(against[baseline]):
         others = [method for method in ranked if method not in {best, baseline}]
@@ -196,7 +196,13 @@ def verdict(
     sentence += f"{', and '.join(comparisons)}."
     if better:
         sentence += f" Significantly better than {name}: {_enumerate(better)}."
-    return sentence
+    return sentence + _no_answers(summaries)
+
+
+def _no_answers(summaries: Mapping[str, MethodSummary]) -> str:
+    """Return a warning if no answer of any method shares a word with a reference."""
+    scores = [summary.scores["f1"] for summary in summaries.values() if "f1" in summary.scores]
+    return " No method answered a question: F1 is 0 for all." if scores and not any(scores) else ""
 
 
 def _is_better(difference: Difference | None) -> bool:

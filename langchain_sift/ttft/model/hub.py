@@ -23,7 +23,7 @@ def why_unreachable() -> str | None:
             return None
         reason = str(error).strip().partition("\n")[0] or name
         return (
-            f"the hub {constants.ENDPOINT} cannot be reached ({reason}): name a folder, or load "
-            "the model once with a network; HF_HUB_OFFLINE=1 asks the hub for nothing"
+            f"the hub {constants.ENDPOINT} cannot be reached ({reason}): check the spelling, if "
+            "this is a folder or a file; or load the model once with a network"
         )
     return None

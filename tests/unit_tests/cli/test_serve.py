@@ -177,8 +177,8 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     settings, _ = served(tiny_model_path, folder, *file)
     assert (settings.k, settings.fetch_k, settings.noise_variance) == (3, 60, 0.1)
     assert (settings.kernel, settings.length_scale) == ("rbf", 0.4)
-    assert (settings.mode, settings.training_selection) == ("ttft", tuned.selection)
-    for mode in ("rag", "both"):
+    assert (settings.mode, settings.training_selection) == ("rag", tuned.selection)
+    for mode in ("ttft", "both"):
         saved = replace(saved, fine_tuning=replace(tuned, mode=mode))
         saved.save(tmp_path / "settings.json", overwrite=True)
         assert served(tiny_model_path, folder, *file)[0].mode == mode

@@ -227,3 +227,9 @@ def test_selections_alone_are_compared_as_those_of_rag_are():
     }
     assert {frozenset(("nearest", m)) for m in methods[1:]} <= pairs
     assert {frozenset(("sift", "mmr")), frozenset(("sift", "own"))} <= pairs
+
+
+@pytest.mark.parametrize(("best", "is_warned"), [(0.0, True), (0.1, False)])
+def test_the_verdict_says_that_no_method_answered_a_question(best, is_warned):
+    report = answers({BASE: (0.0, 0.0, 0.0), "rag:a": (0.0, 0.0, best)})
+    assert ("No method answered a question" in verdict_of(report, "qa")) == is_warned
