@@ -24,6 +24,9 @@ _TEXTS = ("input_text", "texts", "text")
 _TURN = frozenset({"followup", "yesno"})
 """Fields of QuAC that only the turns of a conversation have."""
 
+_CONVERSATION = frozenset({"story", "dialogue_id", "turn_ids", "followups", "yesnos"})
+"""Fields of CoQA and QuAC that only a conversation has."""
+
 Fields = Mapping[str, Any]
 
 
@@ -47,8 +50,9 @@ def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
 
     A question has the other fields of the object, such as the passage; its title, or else its id,
     is the source. The questions may be objects, or texts with their choices and answers in lists
-    of the same length. Those of a conversation, as of CoQA and QuAC, cannot be understood alone:
-    each begins with the story and the questions and answers before it.
+    of the same length. Those of a conversation cannot be understood alone: each begins with the
+    story and the questions and answers before it. A conversation has a "story", as CoQA, or a
+    field of QuAC; any other questions about a text are asked one by one.
 
     Args:
         place: The location of the object, for messages of errors.
@@ -91,7 +95,8 @@ def _questions(
         questions, is_conversation = listed, any(_TURN & {*one} for one in listed)
     else:
         questions = _in_columns(place, entry, key, listed)
-        is_conversation = not any(entry.get(one) for one in CHOICES)
+        has_choices = any(entry.get(one) for one in CHOICES)
+        is_conversation = bool(_CONVERSATION & {*entry}) and not has_choices
     if not is_conversation:
         return questions
     if not all(isinstance(question.get("question"), str) for question in questions):

@@ -11,6 +11,7 @@ from langchain_sift.language_models.answer_objects import (
     answers_of_drop,
     is_of_drop,
 )
+from langchain_sift.language_models.choice_columns import choices_in_columns
 from langchain_sift.language_models.literals import literal
 
 CHOICES = ("choices", "options", "endings")
@@ -30,6 +31,11 @@ CORRECT = (
     *FROM_0_OR_1,
 )
 ANSWERS = (
+    "ground_truth",
+    "ground_truths",
+    "reference_answer",
+    "expected_answer",
+    "gold_answer",
     "answers",
     "answer",
     "target",
@@ -43,6 +49,9 @@ ANSWERS = (
     "output",
     "response",
 )
+"""Names of the correct answers. The first ones come before "answer", which is the answer of the
+system beside them, as in RAGAS."""
+
 QUESTIONS = (
     "question",
     "text",
@@ -75,21 +84,16 @@ _SCORED_CHOICES = {
     "target_scores": "labels",
     "multiple_choice_targets": "multiple_choice_scores",
 }
-_LISTS_OF_TEXTS = ("answers", "targets", "possible_answers", "correct_answers", "answer_aliases")
+_LISTS_OF_TEXTS = (
+    "answers",
+    "targets",
+    "ground_truths",
+    "possible_answers",
+    "correct_answers",
+    "answer_aliases",
+)
 _LISTS_OF_CHOICES = (*CHOICES, "choice", *_SCORED_CHOICES, *_SCORED_CHOICES.values())
 _LISTS = (*_LISTS_OF_CHOICES, *_LISTS_OF_TEXTS, "relevant")
-_NAMES_OF_CHOICES = (
-    "option",
-    "choice",
-    "ending",
-    "sol",
-    "op",
-    "alternative",
-    "ans",
-    "mc_answer",
-    "answer",
-)
-_COLUMNS = (*(rf"{name}_?([a-z]|\d+)" for name in _NAMES_OF_CHOICES), "([A-J])")
 _WRONG = re.compile(r"(?:distractor|incorrect_answer)_?\d")
 
 
@@ -108,9 +112,9 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
         best_answer, correct_answers, incorrect_answers     TruthfulQA
         mc1_targets, target_scores                          TruthfulQA, BIG-bench
 
-    The question begins with its "premise" or "body", and, if it has choices, with the passage that
-    it is about (one of `PASSAGES`). The passage of another question is no part of it: its place
-    is the store.
+    Beside choices, a "correct_answer" names one as an "answer" does. The question begins with its
+    "premise" or "body", and, if it has choices, with the passage that it is about (one of
+    `PASSAGES`). The passage of another question is no part of it: its place is the store.
     """
     row = _nested(row)
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
@@ -120,13 +124,10 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
         fields["instruction"] = f"{fields['instruction']}\n\n{fields['input']}".strip()
     if any(isinstance(given.get(key), str) and key in fields for key in CHOICES):
         # All cells of CSV are texts: beside a list of choices, a number is an index.
-        for key in (*CORRECT, *ANSWERS):
+        for key in (*CORRECT, *ANSWERS, "correct_answer"):
             if isinstance(cell := fields.get(key), str) and cell.strip().isdecimal():
                 fields[key] = int(cell)
-    if not any(key in fields for key in CHOICES):
-        forms = (_scored, _in_columns, _right_and_wrong, _in_lists)
-        fields |= next(filter(None, (form(fields) for form in forms)), {})
-        fields = {key: value for key, value in fields.items() if value is not None}
+    fields = _with_choices(fields)
     for key in ("label", *FROM_0_OR_1):
         if key in fields and index_text(fields[key]) == "-1":  # Hugging Face's for an unknown one
             del fields[key]
@@ -195,28 +196,21 @@ def _scored(fields: Mapping[str, object]) -> dict[str, object]:
     return {"choices": texts, **({"correct": right} if right else {})}
 
 
-def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return choices that have a field each, or several answers.
+def _with_choices(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields with other forms of choices as "choices"; "correct_answer" names one."""
+    found = dict(fields)
+    if not any(key in found for key in CHOICES):
+        forms = (_scored, _in_columns, _right_and_wrong, _in_lists)
+        found |= next(filter(None, (form(found) for form in forms)), {})
+    has_choices = any(key in found for key in CHOICES)
+    if has_choices and "correct_answer" in found and not any(key in found for key in ANSWERS):
+        found["answer"] = found["correct_answer"]
+    return {key: value for key, value in found.items() if value is not None}
 
-    A "label" counts numbered ones from 0, and answerA, answerB... from 1, as in Social IQa. Other
-    names of the correct one are those of the fields.
-    """
-    for names in _COLUMNS:
-        matches = [match for key in fields if (match := re.fullmatch(names, key))]
-        matches.sort(key=lambda match: (len(match[1]), match[1]))  # the tenth after the ninth
-        found = {match[1].upper(): fields[match[0]] for match in matches}
-        if len(found) < 2:
-            continue
-        label, is_numbered = index_text(fields.get("label", "")), "".join(found).isdecimal()
-        is_answer = names.startswith("answer")
-        if is_answer and not any(key in fields for key in ("label", *CORRECT)):
-            return {"answers": [*found.values()]}
-        if is_numbered and label:
-            return {"choices": [*found.values()]}
-        if is_answer and label.isdecimal():
-            found = {str(number): text for number, text in enumerate(found.values(), start=1)}
-        return {"choices": found}
-    return {}
+
+def _in_columns(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return choices that have a field each, or several answers."""
+    return choices_in_columns(fields, ("label", "correct_answer", *CORRECT, *ANSWERS))
 
 
 def _in_lists(fields: Mapping[str, object]) -> dict[str, object]:
@@ -253,13 +247,14 @@ def _with_aliases(fields: Mapping[str, object]) -> dict[str, object]:
 
 def _after_passage(fields: Mapping[str, object]) -> dict[str, object]:
     """Return the question after the texts without which it cannot be understood."""
-    key = next((key for key in QUESTIONS if isinstance(fields.get(key), str)), "")
+    asked = ((key, value) for key in QUESTIONS if isinstance(value := fields.get(key), str))
+    key, question = next(((key, value) for key, value in asked if value), ("", ""))
     has_choices = any(name in fields for name in CHOICES)
     names = [name for name in (*_PREMISES, *(PASSAGES if has_choices else ())) if name != key]
-    if not (parts := [text for name in names if (text := text_of(fields.get(name)))]):
+    parts = [text for name in names if (text := text_of(fields.get(name)))]
+    if not key or not parts:
         return {}
-    asked = str(fields[key])
-    return {key: "\n\n".join([*parts, _ASKED.get(asked, asked)])} if key else {}
+    return {key: "\n\n".join([*parts, _ASKED.get(question, question)])}
 
 
 def text_of(passage: object) -> str:

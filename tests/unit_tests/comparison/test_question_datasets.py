@@ -758,8 +758,10 @@ def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: 
         ({"question": "q", "answerA": "x", "answerB": "y", "label": "0"}, '"label" must be'),
         ({"question": "q", "choices": ["x", "y"], "gold": [0, 2]}, '"gold" must be the index'),
         ({"questions": ["q", "r"], "answers": ["a"]}, '"questions" has 2 elements, "answers" 1'),
-        ({"questions": ["q", 1]}, '"questions" must be texts'),
+        ({"story": "s", "questions": ["q", 1]}, '"questions" must be texts'),
         ({"article": "a", "problems": "[{"}, '"problems" must be a list, got str'),
+        ({"premise": "p", "hypothesis": "h", "label": 0}, 'there is no "question"'),
+        ({"premise": "p", "question": "", "label": "x"}, 'there is no "question"'),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_an_error(
@@ -790,12 +792,34 @@ def test_what_can_be_read_in_two_ways_is_an_error(
         ("question,opa,opb,opc,opd,cop", "Who?,x,y,z,w,4.0", ("Who?", (), ("x", "y", "z", "w"), 3)),
         ("goal,sol1,sol2,label", "Who?,x,y,-1.0", ("Who?", (), ("x", "y"), None)),
         ("prompt,A,B,answer", "Who?,x,y,B", ("Who?", (), ("x", "y"), 1)),
+        ("question,Option A,Option B,Correct Answer", "Who?,I,me,B", ("Who?", (), ("I", "me"), 1)),
+        ("question,option1,option2,correct_answer", "Who?,x,y,y", ("Who?", ("y",), ("x", "y"), 1)),
+        ("question,option1,option2,answer", "Who?,x,y,option2", ("Who?", (), ("x", "y"), 1)),
+        ("question,option1,option2,label", "Who?,x,y,Option 1", ("Who?", (), ("x", "y"), 0)),
+        ("question,answer1,answer2,answer", "Who?,x1,y1,2", ("Who?", (), ("x1", "y1"), 1)),
+        ("question,answer1,answer2,correct_answer", "Who?,x,y,2", ("Who?", (), ("x", "y"), 1)),
+        ("question,answer_a,answer_b,winner", "Who?,x,y,a", ("Who?", (), ("x", "y"), None)),
+        ("question,answer,answer_2,answer_3", "Who?,me,I,us", ("Who?", ("me",), (), None)),
+        ("question,choices,correct_answer", "Who?,\"['x', 'y']\",1", ("Who?", (), ("x", "y"), 1)),
+        ("question,answer,ground_truth", "Who?,you,me", ("Who?", ("me",), (), None)),
     ],
 )
 def test_files_of_commas(tmp_path: Path, header: str, cells: str, expected: Asked) -> None:
     (tmp_path / "q.csv").write_text(f"{header}\n{cells}\n", encoding="utf-8")
     (prompt,) = read_prompts(tmp_path / "q.csv")
     assert asked(prompt) == expected
+
+
+def test_questions_about_a_text_are_no_conversation(tmp_path: Path) -> None:
+    row = {"context": STORY, "questions": ["Who?", "Where?"], "answers": ["Cotton", "A barn"]}
+    first, second = read(tmp_path, row)
+    assert asked(first) == ("Who?", ("Cotton",), (), None)
+    assert asked(second) == ("Where?", ("A barn",), (), None)
+
+
+def test_the_answer_of_a_system_is_not_that_of_ragas(tmp_path: Path) -> None:
+    row = {"question": "Who?", "contexts": ["c"], "answer": "you", "ground_truths": ["me", "I"]}
+    assert [prompt.answers for prompt in read(tmp_path, row)] == [("me", "I")]
 
 
 def test_a_turn_without_an_answer_is_a_part_of_the_history(tmp_path: Path) -> None:
@@ -816,7 +840,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@given(st.dictionaries(st.sampled_from([*NAMES, "additional_answers"]), VALUES))
+@given(st.dictionaries(st.sampled_from([*NAMES, "story", "additional_answers"]), VALUES))
 def test_any_object_has_questions_or_is_an_error_with_its_place(row: dict[str, object]) -> None:
     try:
         questions = [*questions_in("q.jsonl, line 1", row, "n")]
