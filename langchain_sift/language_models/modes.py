@@ -34,7 +34,11 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
     if isinstance(retriever, RunnableBindingBase):  # as `with_config` and `bind` return it
-        return retriever.model_copy(update={"bound": retriever_for(mode, retriever.bound)})
+        update: dict[str, object] = {"bound": retriever_for(mode, retriever.bound)}
+        is_sift = isinstance(_unwrapped(retriever), SIFTRetriever)
+        if is_sift and retriever.kwargs.get("replace") and not fine_tunes(mode):
+            update["kwargs"] = {**retriever.kwargs, "replace": False}
+        return retriever.model_copy(update=update)
     if not isinstance(retriever, SIFTRetriever):
         return retriever
     if fine_tunes(mode):
@@ -73,6 +77,12 @@ def choose_mode_for(
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
     return choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+
+
+def _unwrapped(retriever: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:
+    while isinstance(retriever, RunnableBindingBase):
+        retriever = retriever.bound
+    return retriever
 
 
 def distinct(texts: Sequence[str]) -> list[int]:

@@ -101,6 +101,10 @@ def test_rag_shows_as_many_different_documents_with_replace_as_without(llm, retr
     once = retriever.model_copy(update={"noise_variance": 30.0}).invoke(QUESTION)
     assert found["context"] == once
     assert repeating.search_kwargs == {"replace": True}
+    bound = retriever.model_copy(update={"noise_variance": 30.0}).bind(replace=True)
+    for wrapped in (bound, bound.with_config(tags=["mine"])):
+        found = create_ttft_chain(llm, wrapped, mode="rag").invoke({"input": QUESTION})
+        assert found["context"] == once
 
 
 @pytest.mark.parametrize(
