@@ -22,7 +22,7 @@ from langchain_sift.indexing.fitted_means import (
     stored_model,
     write_mean,
 )
-from langchain_sift.indexing.named_objects import load_embeddings_of
+from langchain_sift.indexing.named_objects import load_embeddings, load_embeddings_of
 from langchain_sift.stores.location import ChromaLocation
 from langchain_sift.stores.locking import DATABASE
 
@@ -38,21 +38,24 @@ _NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 def open_collection(
     where: str | ChromaLocation,
     name: str | None = None,
-    embeddings: Embeddings | Callable[[str], Embeddings | LanguageModel] | None = None,
+    embeddings: Embeddings | str | Callable[[str], Embeddings | LanguageModel] | None = None,
 ) -> Chroma:
     """Open a collection that exists, with the embeddings that filled it.
 
     Args:
         where: Chroma's folder, or the URL of its server; see `ChromaLocation.of`.
         name: Name of the collection. None means the only one.
-        embeddings: The embeddings that filled the collection; or a function that returns them, or
-            a model whose hidden states they are, and is called with the name of the model that
-            filled the collection, or "" if none is stored. None loads the model, or the
-            sentence-transformer, that the collection names.
+        embeddings: The embeddings that filled the collection, or their name, as for the commands:
+            a model, a sentence-transformer or module:NAME. Or a function that returns them, or a
+            model whose hidden states they are; it is called with the name of the model that filled
+            the collection, or "" if none is stored. None loads the model, or the
+            sentence-transformer, that the collection names; code that it names is never run.
 
     Raises:
         ArgumentError: If the folder or the collection does not exist, or `name` is None and there
-            are several, or `embeddings` is None and the collection names none.
+            are several, or `embeddings` is None and the collection names none, or code, or other
+            embeddings than those named filled the collection.
+        MissingExtraError: If the named model needs a package that is not installed.
         ModelLoadError: If the named model cannot be loaded.
         StoreUnavailable: If the server cannot be reached.
         NotFittedError: If a model embeds and the collection does not hold its mean.
@@ -64,6 +67,8 @@ def open_collection(
         model = stored_model(client, collection)
     if embeddings is None:
         loaded = load_embeddings_of(name, embeddings_for(where, name, None))
+    elif isinstance(embeddings, str):
+        loaded = load_embeddings(embeddings_for(where, name, embeddings))
     else:
         loaded = embeddings if isinstance(embeddings, Embeddings) else embeddings(model)
     if not isinstance(loaded, Embeddings):

@@ -61,7 +61,7 @@ def load_embeddings_of(collection: str, stored: str, settings: LoadSettings | No
     except ModelLoadError as error:
         raise ModelLoadError(
             f"{error}; this model filled the collection {collection!r}: if it is elsewhere now, "
-            "name it (--embeddings)"
+            "name it (--embeddings, in Python embeddings=...)"
         ) from error
 
 

@@ -333,6 +333,10 @@ def test_a_collection_opens_with_the_embeddings_that_it_names_or_that_are_given(
     assert open_collection(str(tmp_path / "code"), embeddings=given).embeddings is given
     with pytest.raises(ArgumentError, match=r"name them yourself \(--embeddings, in Python"):
         open_collection(str(tmp_path / "code"))
+    opened = open_collection(str(tmp_path / "hidden"), embeddings=str(tiny_model_path)).embeddings
+    np.testing.assert_allclose(opened.embed_documents(texts[:5]), expected, atol=5e-3)
+    with pytest.raises(ArgumentError, match="not of 'another'"):
+        open_collection(str(tmp_path / "hidden"), embeddings="another")
 
 
 def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
@@ -356,7 +360,9 @@ def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
 
 
 def test_a_model_that_was_moved_is_told_with_its_collection() -> None:
-    with pytest.raises(ModelLoadError, match=r"filled the collection 'facts': .* \(--embeddings\)"):
+    with pytest.raises(
+        ModelLoadError, match=r"the collection 'facts': .* \(--embeddings, in"
+    ):
         load_embeddings_of("facts", "models/that/moved")
 
 
