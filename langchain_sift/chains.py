@@ -59,8 +59,9 @@ def create_ttft_chain(
         retriever: Returns documents, the most informative first; every mode uses the same ones.
             In the modes "ttft", "both" and "auto", a `SIFTRetriever` also writes each document's
             gain into its metadata, which `min_gain` and the mode "auto" need. With
-            `search_kwargs={"replace": True}` it may return a document more than once, for one
-            more gradient step each time.
+            `search_kwargs={"replace": True}` it may return a document more than once in these
+            modes, for one more gradient step each time; in the mode "rag" it returns as many
+            different documents instead.
         mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
             fine-tunes the model on the documents before it answers. "both" does both, with each
             document once in the prompt. A fine-tuned model's prompt has as many documents as its

@@ -1,4 +1,4 @@
-"""Take apart what holds several questions: an article, a story with its conversation."""
+"""Read objects that hold several questions: an article, or a story with a conversation."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _no_choice(location: object, key: str, value: object, texts: Sequence[object
     if not texts:
         return CorpusError(
             f'{location}: "{key}" names the correct choice, {value!r}, and there are no "choices": '
-            'give them, or an "answer" as text instead of it'
+            f'give them; or leave "{key}" out, and give an "answer" as text'
         )
     return CorpusError(
         f'{location}: "{key}" must be the index of one of its {len(texts)} choices, from 0, its '

@@ -360,9 +360,7 @@ def test_a_collection_without_stored_embeddings_takes_those_that_are_named(
 
 
 def test_a_model_that_was_moved_is_told_with_its_collection() -> None:
-    with pytest.raises(
-        ModelLoadError, match=r"the collection 'facts': .* \(--embeddings, in"
-    ):
+    with pytest.raises(ModelLoadError, match=r"the collection 'facts': .* \(--embeddings, in"):
         load_embeddings_of("facts", "models/that/moved")
 
 
