@@ -11,7 +11,7 @@ from langchain_sift.language_models.answer_objects import (
     answers_of_drop,
     is_of_drop,
 )
-from langchain_sift.language_models.choice_columns import choices_in_columns
+from langchain_sift.language_models.choice_forms import choices_in_columns, marked_choices
 from langchain_sift.language_models.literals import literal
 
 CHOICES = ("choices", "options", "endings")
@@ -111,6 +111,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
         correct_answer, and distractor1 ... or wrong ones   SciQ, GPQA
         best_answer, correct_answers, incorrect_answers     TruthfulQA
         mc1_targets, target_scores                          TruthfulQA, BIG-bench
+        "choices" or "answers" with "correct": true         (also is_correct)
 
     Beside choices, a "correct_answer" names one as an "answer" does. The question begins with its
     "premise" or "body", and, if it has choices, with the passage that it is about (one of
@@ -198,7 +199,7 @@ def _scored(fields: Mapping[str, object]) -> dict[str, object]:
 
 def _with_choices(fields: Mapping[str, object]) -> dict[str, object]:
     """Return the fields with other forms of choices as "choices"; "correct_answer" names one."""
-    found = dict(fields)
+    found = {**fields, **marked_choices(fields, (*CHOICES, "answers"))}
     if not any(key in found for key in CHOICES):
         forms = (_scored, _in_columns, _right_and_wrong, _in_lists)
         found |= next(filter(None, (form(found) for form in forms)), {})

@@ -60,9 +60,9 @@ class Question:
                 are missing. Other names as in `question_fields`.
 
         Raises:
-            CorpusError: If a field has another form, an index or letter names no choice, or a
-                file may count an index from 0 or from 1. A longer answer that is none of the
-                choices is no error: it is a correct answer too.
+            CorpusError: If a field has another form, an index or letter names no choice, two
+                fields name different ones, or a file may count an index from 0 or from 1. A longer
+                answer that is none of the choices is no error: it is a correct answer too.
         """
         choices = _choices(location, fields)
         key, values = _answers(location, fields)
@@ -75,6 +75,8 @@ class Question:
                 right = choices.named_by(location, known, fields[known])
                 if len(right) > 1:
                     return cls(texts, None, answers or tuple(texts[index] for index in right))
+                is_checked = key in {"answer", "answers"} and [*map(type, values)] == [str]
+                _check_same(location, {known: right[:1], key: named if is_checked else []}, texts)
                 return cls(texts, right[0], () if is_place and named == right else answers)
         if not texts and _names_a_choice(fields.get("label"), alone=key == "label"):
             raise _no_choice(location, "label", fields["label"], texts)
@@ -207,6 +209,16 @@ def _is_index_or_letter(value: object) -> bool:
 def _names_a_choice(label: object, *, alone: bool) -> bool:
     """Return True if a label is an index or a letter; beside an answer, whether that is correct."""
     return _is_index_or_letter(label) if alone else index_text(label) in {"0", "1"}
+
+
+def _check_same(
+    location: object, named: Mapping[str, Sequence[int | None]], texts: Sequence[str]
+) -> None:
+    """Check that the fields that name a choice name the same one, or one of the same text."""
+    found = {key: texts[one] for key, places in named.items() for one in places if one is not None}
+    if len(set(found.values())) > 1:
+        said = ", ".join(f'"{name}" names {text!r}' for name, text in found.items())
+        raise CorpusError(f"{location}: {said}: leave one of them out, or count from 0")
 
 
 def _no_choice(location: object, key: str, value: object, texts: Sequence[object]) -> CorpusError:

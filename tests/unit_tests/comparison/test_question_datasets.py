@@ -761,6 +761,10 @@ def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: 
         ({"story": "s", "questions": ["q", 1]}, '"questions" must be texts'),
         ({"article": "a", "problems": "[{"}, '"problems" must be a list, got str'),
         ({"premise": "p", "hypothesis": "h", "label": 0}, 'there is no "question"'),
+        (
+            {"question": "q", "choices": ["x1", "y1"], "answer_index": 1, "answer": "x1"},
+            "\"answer_index\" names 'y1', \"answer\" names 'x1': .*count from 0",
+        ),
         ({"premise": "p", "question": "", "label": "x"}, 'there is no "question"'),
     ],
 )
@@ -808,6 +812,17 @@ def test_files_of_commas(tmp_path: Path, header: str, cells: str, expected: Aske
     (tmp_path / "q.csv").write_text(f"{header}\n{cells}\n", encoding="utf-8")
     (prompt,) = read_prompts(tmp_path / "q.csv")
     assert asked(prompt) == expected
+
+
+@pytest.mark.parametrize("name", ["choices", "options", "answers"])
+@pytest.mark.parametrize("mark", ["correct", "is_correct", "isCorrect"])
+@pytest.mark.parametrize(("right", "correct"), [("x", 0), ("y", 1), ("", None)])
+def test_a_choice_may_say_that_it_is_correct(
+    tmp_path: Path, name: str, mark: str, right: str, correct: int | None
+) -> None:
+    marked = [{"text": text, mark: text == right} for text in ("x", "y")]
+    (prompt,) = read(tmp_path, {"question": "Who?", name: marked})
+    assert asked(prompt) == ("Who?", (), ("x", "y"), correct)
 
 
 def test_questions_about_a_text_are_no_conversation(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read choices, or several answers, that have a field each."""
+"""Read choices that have a field each, or of which each says whether it is correct."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 _NAMES = ("option", "choice", "ending", "sol", "op", "alternative", "ans", "mc_answer", "answer")
 _COLUMNS = (*(rf"{name}_?([a-j]|\d+)" for name in _NAMES), "([A-J])")
+_MARKS = ("correct", "is_correct", "isCorrect")
+"""Fields of a choice that are True if it is correct."""
 
 
 def choices_in_columns(
@@ -42,6 +44,24 @@ def choices_in_columns(
         if is_answer and label.isdecimal():
             choices = {str(number): text for number, text in enumerate(choices.values(), start=1)}
         return {"choices": choices}
+    return {}
+
+
+def marked_choices(fields: Mapping[str, object], names: Sequence[str]) -> dict[str, object]:
+    """Return choices of which each says whether it is correct; nothing if there are none.
+
+    Args:
+        fields: The fields of a row.
+        names: Names of the fields that may hold the choices, or "answers" instead of them.
+    """
+    for name in names:
+        value = fields.get(name)
+        if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+            continue
+        marks = [next((one[key] for key in _MARKS if key in one), None) for one in value]
+        right = [index for index, mark in enumerate(marks) if mark is True]
+        if marks and all(isinstance(mark, bool) for mark in marks):
+            return {name: None, "choices": value, "correct": right or None}
     return {}
 
 
