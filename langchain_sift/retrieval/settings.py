@@ -56,7 +56,7 @@ _SEARCH_ARGUMENTS = ("filter", "where_document", "lambda_mult")
 """Arguments of LangChain's searches that `search_kwargs` takes, and a field does not."""
 _INSTEAD_OF_THRESHOLD = (
     "set min_similarity, the lowest cosine, or call "
-    "SIFTRetriever.from_retriever(store.as_retriever(...)), which makes it of a score_threshold"
+    "SIFTRetriever.from_retriever(store.as_retriever(...)), which converts a score_threshold"
 )
 
 
