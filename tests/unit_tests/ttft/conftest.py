@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Make the random tensors of a test the same in every run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def finetune_config() -> FineTuneConfig:
     """Settings of a training that moves a tiny model far."""

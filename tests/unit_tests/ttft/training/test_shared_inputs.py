@@ -82,6 +82,6 @@ def test_layers_of_a_group_that_are_called_otherwise_compute_the_same(
         assert isinstance(layer, LowRankLinear)
         for x in (inputs, inputs, others, inputs):
             expected = layer.base(x) + layer.update.scale * (x @ down[0].mT) @ up[0]
-            torch.testing.assert_close(layer(x), expected)
+            torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-4)
     slots.rest()
     assert torch.equal(layers[1](inputs), layers[1].base(inputs))
