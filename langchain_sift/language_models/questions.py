@@ -123,7 +123,8 @@ class _Choices:
             order = (label, text, index) if self.has_labels else (text, label, index)
         found = next((place for place in order if place is not None), None)
         same = [i for i, one in enumerate(self.texts) if _equal(one, value)]
-        return same[0] if found is None and len(same) == 1 and not name.isdecimal() else found
+        is_text = not name.isdecimal() or (not is_numbered and int(name) > len(self.texts))
+        return same[0] if found is None and len(same) == 1 and is_text else found
 
     def named_by(self, location: object, key: str, value: object) -> list[int]:
         """Return the indices of the choices that a field names, of which there is at least one.

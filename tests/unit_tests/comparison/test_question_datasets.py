@@ -805,6 +805,11 @@ def test_what_can_be_read_in_two_ways_is_an_error(
         ("question,answer_a,answer_b,winner", "Who?,x,y,a", ("Who?", (), ("x", "y"), None)),
         ("question,answer,answer_2,answer_3", "Who?,me,I,us", ("Who?", ("me",), (), None)),
         ("question,choices,correct_answer", "Who?,\"['x', 'y']\",1", ("Who?", (), ("x", "y"), 1)),
+        (
+            "question,choices,answer",
+            "When?,\"['1999', '2000']\",2000",
+            ("When?", ("2000",), ("1999", "2000"), 1),
+        ),
         ("question,answer,ground_truth", "Who?,you,me", ("Who?", ("me",), (), None)),
     ],
 )
