@@ -48,16 +48,17 @@ def _is_list(value: object) -> bool:
 def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
     """Yield the questions of an object; the object itself, if it is one.
 
-    A question has the other fields of the object, such as the passage; its title, or else its id,
-    is the source. The questions may be objects, or texts with their choices and answers in lists
-    of the same length. Those of a conversation cannot be understood alone: each begins with the
-    story and the questions and answers before it. A conversation has a "story", as CoQA, or a
-    field of QuAC; any other questions about a text are asked one by one.
+    A question has the other fields of the object, such as the passage and the source; the title,
+    or else the id, is the source if there is none. The questions may be objects, or texts with
+    their choices and answers in lists of the same length. Those of a conversation cannot be
+    understood alone: each begins with the story and the questions and answers before it. A
+    conversation has a "story", as CoQA, or a field of QuAC; any other questions about a text are
+    asked one by one.
 
     Args:
         place: The location of the object, for messages of errors.
         entry: The object.
-        name: The source if it has no title and no id; also begins the ids of its questions.
+        name: The id of the object if it has none; it begins the ids of its questions.
 
     Raises:
         CorpusError: If the lists have different lengths or another form.
@@ -68,7 +69,6 @@ def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
     name = str(next((entry[one] for one in _IDS if entry.get(one) is not None), name))
     lists = ("answers", "additional_answers", *CHOICES, *_IDS, key)
     shared = {one: value for one, value in entry.items() if one not in lists}
-    shared["source"] = entry.get("title") or name
     listed = _listed(entry[key])
     if entry[key] and not listed:
         raise CorpusError(f'{place}: "{key}" must be a list, got {type(entry[key]).__name__}')
@@ -76,6 +76,8 @@ def questions_in(place: object, entry: Fields, name: str) -> Iterator[Fields]:
         for number, part in enumerate(listed, start=1):
             yield from questions_in(place, {**shared, **_part(place, part)}, f"{name}:{number}")
         return
+    own = "" if "story" in entry else entry.get("source")  # of CoQA it is the name of a corpus
+    shared["source"] = own or entry.get("title") or name
     for number, question in enumerate(_questions(place, entry, key, listed), start=1):
         given = (question[one] for one in _QUESTION_IDS if question.get(one) is not None)
         yield {**shared, **question, "id": next(given, f"{name}:{number}")}

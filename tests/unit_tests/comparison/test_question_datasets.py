@@ -686,6 +686,19 @@ def test_questions_with_choices_share_a_passage(tmp_path: Path, dataset: str, na
     assert first.id != second.id
 
 
+def test_questions_of_an_object_have_its_source(tmp_path: Path) -> None:
+    questions = [{"question": "So?", "answer": "yes"}, {"question": "No?", "answer": "no"}]
+    named = {"source": "a.md", "title": "A", "id": "x", "questions": questions}
+    for row, source in (
+        (named, "a.md"),
+        ({**named, "source": ""}, "A"),
+        ({"id": "x", "questions": questions}, "x"),
+        ({"title": "A", "paragraphs": [{"qas": questions}]}, "A"),
+        ({"source": "a.md", "paragraphs": [{"qas": questions}]}, "a.md"),
+    ):
+        assert {prompt.source for prompt in read(tmp_path, row)} == {source}
+
+
 def test_a_file_may_be_one_object(tmp_path: Path) -> None:
     for row in PASSAGES_WITH_QUESTIONS.values():
         (tmp_path / "one.json").write_text(json.dumps(row), encoding="utf-8")
