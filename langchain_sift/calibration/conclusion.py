@@ -196,7 +196,7 @@ def _notes(
     best: Setting, percents: Array, noise_variances: Sequence[float], rates: Choice
 ) -> tuple[str, ...]:
     notes = []
-    prompts, percent = len(percents), float(percents.mean())
+    prompts = len(percents)
     tried = [setting.learning_rate for setting in rates.settings]
     for name, value, values, argument in (
         ("learning rate", best.learning_rate, tried, "learning_rates"),
@@ -213,6 +213,21 @@ def _notes(
                 )
     if prompts < FEWEST_PROMPTS:
         notes.append(f"measured on few prompts ({prompts}): the settings may be chosen by chance")
-    if percent >= 100:
-        notes.append("fine-tuning made no held-out text likelier on average: do not use it here")
-    return tuple(notes)
+    return (*notes, *gain_notes(percents))
+
+
+def gain_notes(percents: Array) -> tuple[str, ...]:
+    """Return a warning if fine-tuning did not gain, or not more than chance may explain.
+
+    Args:
+        percents: Percent of the base model's bits with the chosen settings, shape (n,).
+    """
+    gain, error = 100 - float(percents.mean()), standard_error(percents)
+    if gain <= 0:
+        return ("fine-tuning made no held-out text likelier on average: do not use it here",)
+    if gain < 2 * error:
+        return (
+            f"fine-tuning saved {gain:.1f} ± {error:.1f} % of the base model's bits, which may be "
+            "chance: compare it with RAG before you use it",
+        )
+    return ()
