@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from langchain_sift.auto_mode.table import ModeTable
-from langchain_sift.config import Mode, adds_context
+from langchain_sift.config import MODES, Mode, adds_context
 
 AUTO = "auto"
 """The mode that is chosen for each prompt."""
@@ -14,7 +14,7 @@ UNRELATED_GAIN = 0.01
 """`SelectionSettings.unrelated_gain` of the default settings."""
 
 TOLERANCE = 0.01
-"""A mode whose gain is at most this below the best one is as good, if it takes less time."""
+"""Modes whose mean gain is at most this below that of the best mode are good enough."""
 
 _MOST_UNRELATED = 4
 """Without a table, n documents count as telling nothing about a prompt if they explain no more of
@@ -38,10 +38,11 @@ def choose_mode(
 ) -> ModeChoice:
     """Choose a mode for a prompt.
 
-    With a table, this is the fastest mode of the prompt's bin whose gain is at most `TOLERANCE`
-    below the best. Without one, it is the base model if the documents tell nothing about the
-    prompt; RAG if all documents fit into the prompt; both if only some fit, so that the others are
-    learned; and fine-tuning if none fits. The rule without a table was not measured.
+    With a table, this is the mode of the prompt's bin in the fastest choice of a mode for each bin
+    whose mean gain is at most `TOLERANCE` below that of the best single mode (`fastest_modes`).
+    Without one, it is the base model if the documents tell nothing about the prompt; RAG if all
+    documents fit into the prompt; both if only some fit, so that the others are learned; and
+    fine-tuning if none fits. The rule without a table was not measured.
 
     Args:
         uncertainty: σ of the prompt given its documents, from 0 to 1. None means unknown.
@@ -70,14 +71,10 @@ def _tell_nothing(uncertainty: float, documents: int, unrelated_gain: float) -> 
 
 
 def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoice:
-    measured = table.bin_of(uncertainty)
-    figures = {
-        mode: of for mode, of in measured.figures.items() if fitting or not adds_context(mode)
-    }
-    best = max(of.gain for of in figures.values())
-    enough = [mode for mode, of in figures.items() if of.gain >= best - TOLERANCE]
-    mode = min(enough, key=lambda name: (figures[name].seconds, -figures[name].gain))
-    chosen = figures[mode]
+    number = table.index_of(uncertainty)
+    modes = [mode for mode in MODES if fitting or not adds_context(mode)]
+    mode, measured = table.fastest_modes(TOLERANCE, modes)[number], table.bins[number]
+    chosen = measured.figures[mode]
     return ModeChoice(
         mode,  # type: ignore[arg-type]
         f"gained {chosen.gain:.3g} in {chosen.seconds:.3g} s on {measured.prompts} prompts with "

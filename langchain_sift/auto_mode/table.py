@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -85,9 +85,32 @@ class ModeTable:
         if not edges or any(high <= low for low, high in itertools.pairwise(edges)):
             raise ArgumentError(f"the bins' highest uncertainties must ascend, got {edges}")
 
-    def bin_of(self, uncertainty: float) -> ModeBin:
-        """Return the bin of a prompt with this σ."""
-        return next((each for each in self.bins if uncertainty <= each.highest), self.bins[-1])
+    def index_of(self, uncertainty: float) -> int:
+        """Return the index of the bin of a prompt with this σ."""
+        edges = (each.highest for each in self.bins[:-1])
+        return next((n for n, edge in enumerate(edges) if uncertainty <= edge), len(self.bins) - 1)
+
+    def fastest_modes(self, tolerance: float, modes: Collection[str] = MODES) -> tuple[str, ...]:
+        """Return the mode of each bin: together the fastest that are good enough.
+
+        The mean gain over the prompts of all bins is at most `tolerance` below that of the best
+        single mode. A bin in which the faster mode loses little pays for one in which it would
+        lose much. Of equally fast modes, those that gain most.
+
+        Args:
+            tolerance: A gain, as in `ModeFigures`.
+            modes: The modes to choose from; "base" is one of them.
+        """
+        prompts = sum(each.prompts for each in self.bins)
+        everywhere = [mode for mode in modes if all(mode in each.figures for each in self.bins)]
+        best = max(
+            sum(each.prompts * each.figures[mode].gain for each in self.bins) for mode in everywhere
+        )
+        front = [_Choice(0.0, 0.0, ())]
+        for each in self.bins:
+            allowed = [mode for mode in each.figures if mode in modes]
+            front = _not_worse([choice.then(mode, each) for choice in front for mode in allowed])
+        return next(choice.modes for choice in front if choice.gain >= best - tolerance * prompts)
 
     @classmethod
     def from_json(cls, values: object) -> ModeTable:
@@ -110,6 +133,37 @@ class ModeTable:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArgumentError(f"no table of modes: {error}: measure the modes again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A mode for each of the first bins of a table."""
+
+    seconds: float
+    """Seconds of all prompts of these bins."""
+
+    gain: float
+    """Gain of all of them."""
+
+    modes: tuple[str, ...]
+
+    def then(self, mode: str, measured: ModeBin) -> _Choice:
+        """Return the choice with a mode for the next bin."""
+        of, prompts = measured.figures[mode], measured.prompts
+        return _Choice(
+            self.seconds + prompts * of.seconds,
+            self.gain + prompts * of.gain,
+            (*self.modes, mode),
+        )
+
+
+def _not_worse(choices: Iterable[_Choice]) -> list[_Choice]:
+    """Return the choices of which no other one is as fast and as good, the fastest first."""
+    front: list[_Choice] = []
+    for choice in sorted(choices, key=lambda choice: (choice.seconds, -choice.gain)):
+        if not front or choice.gain > front[-1].gain:
+            front.append(choice)
+    return front
 
 
 def check_table(modes: object) -> None:
@@ -135,7 +189,7 @@ class PromptFigures:
     figures: Mapping[str, ModeFigures]
 
 
-def table_of(prompts: Sequence[PromptFigures], *, bins: int = 3) -> ModeTable:
+def table_of(prompts: Sequence[PromptFigures], *, bins: int = 2) -> ModeTable:
     """Return the table of prompts, in bins with as many prompts each.
 
     Only modes that were measured on every prompt are in the table.
@@ -155,18 +209,22 @@ def table_of(prompts: Sequence[PromptFigures], *, bins: int = 3) -> ModeTable:
         raise ArgumentError("no prompt has a known uncertainty: measure SIFT's choice of documents")
     modes = [mode for mode in MODES if all(mode in prompt.figures for prompt in known)]
     count = max(1, min(bins, len(known) // 5))
-    edges = [round(len(known) * number / count) for number in range(count + 1)]
-    found: list[ModeBin] = []
-    for start, end in itertools.pairwise(edges):
-        part = known[start:end]
-        if found and part[-1].uncertainty <= found[-1].highest:
-            continue  # all as certain as those before
-        means: dict[str, ModeFigures] = {
-            mode: ModeFigures(
-                fmean(prompt.figures[mode].gain for prompt in part),
-                fmean(prompt.figures[mode].seconds for prompt in part),
+    edges = (round(len(known) * number / count) for number in range(1, count))
+    cuts = [n for n in edges if known[n - 1].uncertainty < known[n].uncertainty]
+    parts = [known[start:end] for start, end in itertools.pairwise([0, *cuts, len(known)])]
+    return ModeTable(
+        tuple(
+            ModeBin(
+                part[-1].uncertainty,
+                len(part),
+                {
+                    mode: ModeFigures(
+                        fmean(prompt.figures[mode].gain for prompt in part),
+                        fmean(prompt.figures[mode].seconds for prompt in part),
+                    )
+                    for mode in modes
+                },
             )
-            for mode in modes
-        }
-        found.append(ModeBin(part[-1].uncertainty, len(part), means))
-    return ModeTable(tuple(found))
+            for part in parts
+        )
+    )

@@ -17,7 +17,7 @@ BITS = "bits"
 
 
 def mode_table(
-    rows: Iterable[Row], *, selection: str = "sift", metric: str = BITS, bins: int = 3
+    rows: Iterable[Row], *, selection: str = "sift", metric: str = BITS, bins: int = 2
 ) -> ModeTable:
     """Return the gain and the time of each mode, by the uncertainty about a prompt.
 
