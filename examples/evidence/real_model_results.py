@@ -339,6 +339,21 @@ def auto_results(rows: Sequence[Row], k: int) -> dict[str, Any]:
     }
 
 
+def auto_checks() -> list[dict[str, Any]]:
+    """Return the results of `mode="auto"` on the rows that its rule was not chosen on."""
+    sources = {
+        "SmolLM2-135M-Instruct, 50 documents": STAGE_FILES["many"],
+        "SmolLM2-135M-Instruct, protocol continuation": STAGE_FILES["continuation"],
+        "Gemma 3 270M": FILES["Gemma 3 270M"],
+    }
+    found = []
+    for name, file in sources.items():
+        rows = with_own_seconds(read_rows(HERE / file))
+        ks = sorted({row.k for row in rows if row.method == "both:sift"})
+        found += [{"rows": name, **auto_results(rows, k)} for k in ks]
+    return found
+
+
 def size_results() -> list[dict[str, Any]]:
     """Return the gain of fine-tuning by the size of the model, on the kinds of text of all."""
     by_model = {name: percents_of(rows, FINE_TUNED) for name, rows in _sizes().items()}

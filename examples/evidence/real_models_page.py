@@ -23,6 +23,7 @@ from real_model_results import (
     METHODS,
     NAMES,
     STAGE_METHODS,
+    auto_checks,
     noise_results,
     recipes,
     size_results,
@@ -32,6 +33,7 @@ from real_model_results import (
 from rows import read_rows
 
 HERE = Path(__file__).parent
+_SIFT_MODES = ("rag:sift", "ttft:sift", "both:sift")
 
 
 def recipe_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -142,13 +144,29 @@ def auto_table(results: Mapping[str, Any]) -> list[str]:
     names = {"auto": "auto", "base": "base model", **METHODS}
     lines = ["| k | mode | % of base | seconds for a prompt | prompts |", "|--:|---|--:|--:|--:|"]
     for of_k in results["auto"]:
-        for name in ("base", "rag:sift", "ttft:sift", "both:sift", "auto"):
+        for name in ("base", *_SIFT_MODES, "auto"):
             mode = name.partition(":")[0]
             prompts = of_k["prompts"] if name == "auto" else of_k["chosen"][mode]
             lines.append(
                 f"| {of_k['k']} | {names[name]} | {of_k[name]['percent']:.1f} "
                 f"| {of_k[name]['seconds']:.1f} | {prompts} |"
             )
+    return lines
+
+
+def auto_checks_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each file of rows and k."""
+    lines = [
+        "| rows | k | prompts | best mode | % of base | auto | % of both's seconds |",
+        "|---|--:|--:|---|--:|--:|--:|",
+    ]
+    for each in found:
+        best = min(_SIFT_MODES, key=lambda name: float(each[name]["percent"]))
+        share = 100 * each["auto"]["seconds"] / each["both:sift"]["seconds"]
+        lines.append(
+            f"| {each['rows']} | {each['k']} | {each['prompts']} | {METHODS[best]} "
+            f"| {each[best]['percent']:.1f} | {each['auto']['percent']:.1f} | {share:.0f} |"
+        )
     return lines
 
 
@@ -181,6 +199,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
         found["sizes"] = "\n".join(sizes_table(results["sizes"]))
     if results["questions"]:
         found["questions"] = "\n".join(questions_table(results["questions"]))
+    found["auto checks"] = "\n".join(auto_checks_table(results["auto checks"]))
     found["noise"] = "\n".join(noise_table(results["noise"]))
     found["demo"] = "\n".join(demo_table(results["demo"]))
     for stage, of_stage in results["stages"].items():
@@ -232,6 +251,7 @@ def main() -> None:
             if (rows := read_rows(HERE / name))
         },
         "stages": {stage: stage_results(stage) for stage in STAGE_METHODS},
+        "auto checks": auto_checks(),
         "noise": noise_results(),
         "sizes": size_results(),
         "questions": question_results(read_questions()),

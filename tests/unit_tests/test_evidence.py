@@ -104,6 +104,7 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
         assert all(" " not in row.source and row.answer is None for row in rows)
     for stage, results in committed["stages"].items():
         assert json.loads(json.dumps(page.stage_results(stage))) == results
+    assert committed["auto checks"] == json.loads(json.dumps(page.auto_checks()))
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
