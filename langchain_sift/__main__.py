@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from langchain_sift.errors import MissingExtraError
@@ -13,6 +14,8 @@ def main() -> None:
         from langchain_sift.cli import app  # noqa: PLC0415 - needs the extra [compare]
     except MissingExtraError as error:
         sys.exit(f"error: {error}")
+    # At its import, bitsandbytes asks for a package of faster kernels, which is no fault to report.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     app()
 
 

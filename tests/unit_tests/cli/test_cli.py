@@ -607,3 +607,15 @@ def test_a_store_that_does_not_exist_is_reported_before_the_model_is_loaded(
     result = compare_store(tmp_path / "none", questions, tmp_path / "no-model", tmp_path / "out")
     assert result.exit_code == 2
     assert "no-model" not in result.stderr.rpartition("error:")[2]
+
+
+def test_commands_do_not_ask_for_the_kernels_of_bitsandbytes() -> None:
+    code = (
+        "import sys; from langchain_sift.__main__ import main; sys.argv = ['', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "import bitsandbytes"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "index" in done.stdout
+    assert "pip install kernels" not in done.stderr
