@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from langchain_sift.cli.app import app, errors_in_one_line, progress_bar
+from langchain_sift.cli.app import app, echo_for_programs, errors_in_one_line, progress_bar
 from langchain_sift.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -203,7 +202,7 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
                     lambda warning: _print(console, f"warning: {warning}"),
                 ),
             )
-    _print_left_out(console, run)
+    _print_outcome(console, run)
     result = {
         "store": location.text,
         "collection": collection,
@@ -212,13 +211,13 @@ def index_command(  # noqa: PLR0917 - every argument is an option of the command
         **asdict(run.changes),
         "unreadable": len(run.problems),
     }
-    typer.echo(json.dumps(result, ensure_ascii=False))
+    echo_for_programs(result)
     if run.problems:
         raise typer.Exit(1)
 
 
-def _print_left_out(console: Console, run: FileRun) -> None:
-    """Print notes, the files that gave no chunks, and the numbers of those that were not read."""
+def _print_outcome(console: Console, run: FileRun) -> None:
+    """Print notes, the files that gave no chunks or were not read, and what changed."""
     for note in run.read.notes:
         _print(console, f"warning: {note}")
     for file in run.read.empty:
@@ -235,6 +234,12 @@ def _print_left_out(console: Console, run: FileRun) -> None:
             _print(console, f"{kind}: {count}")
     for problem in run.problems:
         _print(console, f"skipped: {problem}")
+    changes = run.changes
+    _print(
+        console,
+        f"{run.read.files} files read: {changes.added} chunks added, {changes.updated} updated, "
+        f"{changes.removed} removed, {changes.unchanged} unchanged",
+    )
 
 
 def _print(console: Console, line: str) -> None:

@@ -87,6 +87,7 @@ def test_files_of_every_format_are_indexed_once(
         "unreadable": 0,
     }
     assert "files of other formats skipped: 1 .png" in result.stderr
+    assert "7 files read: 8 chunks added, 0 updated, 0 removed, 0 unchanged" in result.stderr
 
     collection = chromadb.PersistentClient(str(store)).get_collection("documents")
     stored = collection.get()
