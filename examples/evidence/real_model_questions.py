@@ -161,7 +161,7 @@ def main() -> None:
             )
             with ROWS.open("a", encoding="utf-8") as file:
                 for row in report.rows:
-                    if row.method != "base" or number == 0:
+                    if row.method in names:
                         file.write(json.dumps(line_of(row, objective)) + "\n")
             seconds = time.monotonic() - began
             print(
