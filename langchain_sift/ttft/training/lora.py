@@ -19,6 +19,7 @@ from torch import nn
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.training.low_rank_products import (
     AddUpdate,
+    FrozenWeights,
     SlotsInUse,
     Updated,
     outputs_of_one,
@@ -60,17 +61,19 @@ class LowRankUpdate:
         self.scale = scale
         self.slots: SlotsInUse | None = None
         """The slots in use. None means no slot."""
+        # The outputs for the last inputs that are still to be returned, by the layer's index.
         self._inputs: torch.Tensor | None = None
-        self._outputs: list[torch.Tensor | None] = []
-        self._are_plain: bool | None = None
+        self._outputs: dict[int, torch.Tensor] = {}
+        # Of layers that are plain; none of others.
+        self._frozen: list[FrozenWeights] | None = None
         # A and B transposed as matrices, if one slot is in use.
         self._single: tuple[torch.Tensor, Sequence[torch.Tensor]] | None = None
 
     def use(self, slots: SlotsInUse | None) -> None:
         """Set the slots in use, and forget what was computed with others."""
         self.slots = slots
-        self._inputs, self._outputs = None, []
-        self._are_plain = None
+        self._inputs, self._outputs = None, {}
+        self._frozen = None
         self._single = None
         if slots is not None and slots.down.ndim == 3 and len(slots.down) == 1:
             self._single = slots.down[0], [up[0] for up in slots.ups]
@@ -85,12 +88,14 @@ class LowRankUpdate:
             inputs: x of all layers.
             bases: The frozen layers.
         """
-        if inputs is not self._inputs or self._outputs[number] is None:
-            self._inputs, self._outputs = inputs, list(self._compute(inputs, bases))
-        output, self._outputs[number] = self._outputs[number], None
-        if not any(left is not None for left in self._outputs):
+        if len(bases) == 1:
+            return self._compute(inputs, bases)[0]
+        if inputs is not self._inputs or number not in self._outputs:
+            self._inputs = inputs
+            self._outputs = dict(enumerate(self._compute(inputs, bases)))
+        output = self._outputs.pop(number)
+        if not self._outputs:
             self._inputs = None
-        assert output is not None  # noqa: S101 - as just computed
         return output
 
     def _compute(
@@ -102,15 +107,16 @@ class LowRankUpdate:
         rows = len(slots.down)
         if rows > 1 and len(inputs) != rows:
             raise RuntimeError(MIXED_ROWS)
-        if self._are_plain is None:
-            self._are_plain = all(map(is_plain, bases))
-        if self._are_plain:
+        if self._frozen is None:
+            are_plain = all(map(is_plain, bases))
             layers: Any = bases
+            self._frozen = [(layer.weight, layer.bias) for layer in layers] if are_plain else []
+        if self._frozen:
             if not torch.is_grad_enabled():
                 if self._single is not None:
-                    return outputs_of_one(inputs, *self._single, self.scale, layers)
-                return updated_outputs(inputs, slots, self.scale, layers)[1]
-            updated: Any = Updated.apply(inputs, slots.down, slots, self.scale, layers)  # type: ignore[no-untyped-call]
+                    return outputs_of_one(inputs, *self._single, self.scale, self._frozen)
+                return updated_outputs(inputs, slots, self.scale, self._frozen)[1]
+            updated: Any = Updated.apply(inputs, slots.down, slots, self.scale, self._frozen)  # type: ignore[no-untyped-call]
             return tuple(updated)
         (base,) = bases
         frozen = base(inputs)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+FrozenWeights = tuple[torch.Tensor, torch.Tensor | None]
+"""The weights and the bias of a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,15 @@ class SlotsInUse:
 
 
 def updated_outputs(
-    inputs: torch.Tensor, slots: SlotsInUse, scale: float, layers: Sequence[nn.Linear]
+    inputs: torch.Tensor, slots: SlotsInUse, scale: float, frozen: Sequence[FrozenWeights]
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """Return (alpha / r) A x of all layers, and the outputs of each."""
     rows = len(slots.down)
     low = _low(inputs.reshape(rows, -1, inputs.shape[-1]), slots.down, scale)
     outputs = []
-    for layer, part, up in zip(layers, low.chunk(len(layers), dim=2), slots.ups, strict=True):
-        output = functional.linear(inputs, layer.weight, layer.bias)
+    lows = low.chunk(len(frozen), dim=2)
+    for (weight, bias), part, up in zip(frozen, lows, slots.ups, strict=True):
+        output = functional.linear(inputs, weight, bias)
         of_rows = output.view(rows, -1, output.shape[-1])
         if output.dtype == up.dtype:
             of_rows.baddbmm_(part, up)
@@ -49,7 +52,7 @@ def outputs_of_one(
     down: torch.Tensor,
     ups: Sequence[torch.Tensor],
     scale: float,
-    layers: Sequence[nn.Linear],
+    frozen: Sequence[FrozenWeights],
 ) -> tuple[torch.Tensor, ...]:
     """Return the outputs of each layer with one slot, in few calls: for a token, calls cost most.
 
@@ -58,18 +61,21 @@ def outputs_of_one(
         down: A of all layers, one above the other.
         ups: B transposed, of each layer.
         scale: alpha / r.
-        layers: The frozen layers.
+        frozen: The weights and the bias of each layer.
     """
     rows = inputs.reshape(-1, inputs.shape[-1])
-    low = functional.linear(rows if rows.dtype == down.dtype else rows.to(down.dtype), down)
+    low = functional.linear(rows.to(down.dtype), down)
+    if scale != 1:
+        low.mul_(scale)
+    parts = (low,) if len(ups) == 1 else low.chunk(len(ups), dim=1)
     outputs = []
-    for layer, part, up in zip(layers, low.chunk(len(layers), dim=1), ups, strict=True):
-        output = functional.linear(inputs, layer.weight, layer.bias)
+    for (weight, bias), part, up in zip(frozen, parts, ups, strict=True):
+        output = functional.linear(inputs, weight, bias)
         of_rows = output.view(-1, output.shape[-1])
         if output.dtype == up.dtype:
-            of_rows.addmm_(part, up, alpha=scale)
+            of_rows.addmm_(part, up)
         else:
-            of_rows.add_(torch.mm(part, up), alpha=scale)
+            of_rows.add_(torch.mm(part, up))
         outputs.append(output)
     return tuple(outputs)
 
@@ -88,12 +94,12 @@ class Updated(torch.autograd.Function):
         down: torch.Tensor,  # noqa: ARG004 - so that autograd records the product
         slots: SlotsInUse,
         scale: float,
-        layers: Sequence[nn.Linear],
+        frozen: Sequence[FrozenWeights],
     ) -> tuple[torch.Tensor, ...]:
         """Return the outputs, and keep what the gradients need."""
-        low, outputs = updated_outputs(inputs, slots, scale, layers)
+        low, outputs = updated_outputs(inputs, slots, scale, frozen)
         ctx.save_for_backward(inputs, low)
-        ctx.layer = (slots, scale, layers)
+        ctx.layer = (slots, scale, frozen)
         return outputs
 
     @staticmethod
@@ -101,20 +107,20 @@ class Updated(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Add the gradients of A and B, and return that of the inputs."""
         inputs, low = ctx.saved_tensors
-        slots, scale, layers = ctx.layer
+        slots, scale, frozen = ctx.layer
         rows, width = len(low), inputs.shape[-1]
         of_outputs = [part.reshape(rows, -1, part.shape[-1]) for part in gradients]
         parts = [torch.bmm(part, up.mT) for part, up in zip(of_outputs, slots.ups, strict=True)]
         low_gradient = torch.cat(parts, dim=2).mul_(scale)
-        lows = low.chunk(len(layers), dim=2)
+        lows = low.chunk(len(frozen), dim=2)
         for total, part, gradient in zip(slots.up_gradients, lows, of_outputs, strict=True):
             _add_product(total, part.mT, gradient)
         _add_product(slots.down_gradient, low_gradient.mT, inputs.reshape(rows, -1, width))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         of_inputs = torch.bmm(low_gradient, slots.down).view(-1, width)
-        for layer, gradient in zip(layers, of_outputs, strict=True):
-            of_inputs.addmm_(gradient.view(-1, gradient.shape[-1]), layer.weight)
+        for (weight, _), gradient in zip(frozen, of_outputs, strict=True):
+            of_inputs.addmm_(gradient.view(-1, gradient.shape[-1]), weight)
         return of_inputs.view(inputs.shape), None, None, None, None
 
 
