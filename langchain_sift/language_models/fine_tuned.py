@@ -71,6 +71,9 @@ from langchain_sift.ttft import (
 )
 from langchain_sift.ttft.model.tokens import text_tokens
 
+PromptOf = Callable[[str], PromptValue]
+"""Return the prompt with the texts of documents, joined by blank lines."""
+
 _FIELDS_OF_THE_ENGINE = frozenset(
     {
         "model",
@@ -252,6 +255,8 @@ class TestTimeFineTuning(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; one that shapes the engine takes another engine for the next call."""
+        if name == "adapter" and value is not None:
+            value, self._closed = as_adapter(value), False
         super().__setattr__(name, value)
         if name in _FIELDS_OF_THE_ENGINE:
             self._engine = None
@@ -260,6 +265,8 @@ class TestTimeFineTuning(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values of some fields; it shares the engine if that fits."""
         copied = super().model_copy(update=update, deep=deep)
+        if update and update.get("adapter") is not None:
+            copied.adapter = update["adapter"]  # pydantic does not check it
         if update and not _FIELDS_OF_THE_ENGINE.isdisjoint(update):
             copied._engine = None
             copied._kept_engine = list(copied._kept_engine)  # keeps the weights
@@ -375,9 +382,7 @@ class TestTimeFineTuning(BaseModel):
         """Tokenize a text with the model's tokenizer."""
         return text_tokens(self.engine.language_model.tokenizer, text)
 
-    def fit_context(
-        self, documents: Sequence[Document], prompt: Callable[[str], PromptValue]
-    ) -> FittedPrompt:
+    def fit_context(self, documents: Sequence[Document], prompt: PromptOf) -> FittedPrompt:
         """Return a prompt with as many of the documents as fit, as calls with `context=` do.
 
         Args:
@@ -393,7 +398,7 @@ class TestTimeFineTuning(BaseModel):
             max_length=self.finetune.max_length,
         )
 
-    def _rendering(self, prompt: Callable[[str], PromptValue]) -> Render:
+    def _rendering(self, prompt: PromptOf) -> Render:
         """Return the function that renders a prompt with documents."""
         return lambda context: self._token_ids(prompt(context))
 
@@ -572,6 +577,7 @@ class TestTimeFineTuning(BaseModel):
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),
             "adapter": None if self.adapter is None else self.adapter.fingerprint,
+            "closed": self._closed,  # its calls are refused, and no cached answer is its own
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -595,4 +601,5 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
         model, config = super()._prepare(config)
         if isinstance(model, TestTimeFineTuning) and isinstance(self.default, TestTimeFineTuning):
             model._kept_engine = self.default._kept_engine
+            model._closed = self.default._closed and model.adapter is None
         return model, config

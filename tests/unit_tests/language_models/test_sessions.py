@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import FineTuneConfig
@@ -66,6 +67,35 @@ def test_a_closed_session_refuses_calls(
     with model as same:
         same.invoke(PROMPT)
     model.invoke(PROMPT)  # it has learned nothing
+
+
+def test_no_copy_or_cache_of_a_closed_session_answers(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    cached.invoke(PROMPT)  # the answer of the base model is in the cache
+    with cached.learn(documents) as session:
+        configurable = session.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+        adapter = session.adapter
+        expected = session.invoke(PROMPT)
+    closed: list[Runnable[Any, str]] = [
+        session,
+        copy.deepcopy(session),
+        session.model_copy(update={"max_tokens": 3}),
+        session.bind(max_tokens=3),
+        configurable,
+        configurable.with_config(configurable={"max_tokens": 3}),
+        session.with_retry(stop_after_attempt=1),
+    ]
+    for one in closed:
+        with pytest.raises(ArgumentError, match="this session is closed"):
+            one.invoke(PROMPT)
+        with pytest.raises(ArgumentError, match="this session is closed"):
+            one.batch([PROMPT, PROMPT])
+    # Another adapter opens it again.
+    assert session.model_copy(update={"adapter": adapter}).invoke(PROMPT) == expected
+    session.adapter = adapter
+    assert session.invoke(PROMPT) == expected
 
 
 async def test_a_session_of_a_coroutine_closes_as_well(
@@ -172,6 +202,10 @@ def test_what_is_no_adapter_is_refused(
         model.invoke(PROMPT, **call)
     with pytest.raises(ValueError, match=message):
         TestTimeFineTunedLLM(model="any", **call)
+    with pytest.raises(ArgumentError, match=message):
+        model.model_copy(update=call)
+    with pytest.raises(ArgumentError, match=message):
+        model.adapter = call["adapter"]
 
 
 def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Document]) -> None:
