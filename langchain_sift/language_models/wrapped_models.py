@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.documents import Document
@@ -22,20 +22,26 @@ from langchain_sift.language_models.fine_tuned import PromptOf, TestTimeFineTuni
 
 @dataclass(frozen=True, slots=True)
 class WrappedModel:
-    """A fine-tuned model, and the arguments of a call that its wrappers bind."""
+    """A fine-tuned model, and what its wrappers bind to a call."""
 
     model: TestTimeFineTuning
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    adapter: object = None
+    """The adapter that is bound. None means that of the model."""
+
+    max_tokens: int | None = None
+    """The maximum number of tokens that is bound. None means that of the model."""
 
     @property
     def has_learned(self) -> bool:
         """True if it answers with an adapter that was trained before."""
-        return (self.arguments.get("adapter") or self.model.adapter) is not None
+        return self.adapter is not None or self.model.adapter is not None
 
     def fit_context(self, documents: Sequence[Document], prompt: PromptOf) -> FittedPrompt:
         """Return what `TestTimeFineTuning.fit_context` does, with the room that a call leaves."""
-        most = self.arguments.get("max_tokens")
-        model = self.model if most is None else self.model.model_copy(update={"max_tokens": most})
+        model = self.model
+        if self.max_tokens is not None:
+            model = model.model_copy(update={"max_tokens": self.max_tokens})
         return model.fit_context(documents, prompt)
 
 
@@ -46,17 +52,18 @@ def fine_tuned_in(llm: Runnable[Any, Any]) -> WrappedModel | None:
         ArgumentError: If there are fallbacks or alternatives, of which one would retrieve and train
             by itself, or answer with what it has learned.
     """
-    arguments: dict[str, Any] = {}
+    adapter = max_tokens = None
     while isinstance(llm, RunnableBindingBase | RunnableConfigurableFields | RunnableSequence):
         if isinstance(llm, RunnableConfigurableFields):
             llm = llm.default
         elif isinstance(llm, RunnableSequence):  # gives its first step the arguments of a call
             llm = llm.first
         else:
-            arguments = {**llm.kwargs, **arguments}
+            adapter = llm.kwargs.get("adapter") if adapter is None else adapter
+            max_tokens = llm.kwargs.get("max_tokens") if max_tokens is None else max_tokens
             llm = llm.bound
     if isinstance(llm, TestTimeFineTuning):
-        return WrappedModel(llm, arguments)
+        return WrappedModel(llm, adapter, max_tokens)
     for part in _alternatives(llm):
         found = fine_tuned_in(part)
         if found is not None and (found.model.retriever is not None or found.has_learned):
