@@ -73,7 +73,7 @@ def _with_marked_answers(
         )
     longest = min(config.max_length, language_model.context_length)
     texts = []
-    for index, document in enumerate(documents):
+    for index, document in enumerate(documents[: config.max_documents]):
         messages = conversation_of(document, index)
         try:
             text = encode_conversation(language_model.tokenizer, messages, arguments)
@@ -85,4 +85,5 @@ def _with_marked_answers(
                 "max_length, shorten its question, or train with objective='text'"
             )
         texts.append(text)
-    return texts
+    # Documents beyond `max_documents` are counted, and never examined.
+    return [*texts, *[EncodedText((), ())] * (len(documents) - len(texts))]
