@@ -57,7 +57,13 @@ from langchain_sift.language_models.context import (
 )
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
-from langchain_sift.language_models.sessions import alearn, as_adapter, check_adapter, learn
+from langchain_sift.language_models.sessions import (
+    alearn,
+    as_adapter,
+    check_adapter,
+    check_has_effect,
+    learn,
+)
 from langchain_sift.language_models.synchronous import abandonable
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.token_logprobs import top_scores
@@ -319,11 +325,12 @@ class TestTimeFineTuning(BaseModel):
 
         Args:
             documents: Documents, most informative first, or a query for the retriever.
-            **call: Settings of the training, as those of a call: `k`, `filter`, `timeout`,
-                `learning_rate`, `steps_per_document`, ...
+            **call: Settings of the training, as those of a call: `timeout`, `learning_rate`,
+                `steps_per_document`, ...; for a query also `k`, `filter` and `retriever`.
 
         Raises:
-            ArgumentError: If an argument is unknown or its value is not allowed.
+            ArgumentError: If an argument is unknown, has no effect on learning, or its value is not
+                allowed.
             EngineOverloaded: If the engine is at capacity.
             RequestTimeout: If the time is up.
             TrainingError: If training failed, there was no document to train on, or the documents
@@ -345,6 +352,7 @@ class TestTimeFineTuning(BaseModel):
         self, documents: Sequence[Document] | str, call: Mapping[str, Any]
     ) -> tuple[str, CallSettings]:
         """Return the query for the retriever and the settings of the training."""
+        check_has_effect(call, is_query=isinstance(documents, str))
         source: dict[str, object] = {"documents": () if documents is None else documents}
         if isinstance(documents, str):
             if not documents.strip():

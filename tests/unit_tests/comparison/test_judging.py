@@ -154,9 +154,9 @@ def test_a_judge_is_named_by_its_model(tiny_model: PreTrainedModel) -> None:
     for name in ("model", "model_name"):
         setattr(named, name, f"the {name}")
         assert Judge(named).name == f"the {name}"
-    loaded = Replies(str)
-    loaded.model = tiny_model  # type: ignore[attr-defined] - as of a local model
-    assert Judge(loaded).name == "Replies"
+    for name in ("model", "model_name"):
+        setattr(named, name, tiny_model)
+    assert Judge(named).name == "Replies"
 
 
 def test_a_judge_with_coroutines_only_is_asked() -> None:

@@ -228,6 +228,13 @@ def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Do
         model.learn(" ", retriever=RunnableLambda(lambda _: documents))
     with pytest.raises(ArgumentError, match="'topics' is no setting"):
         model.learn(documents, topics=3)
+    for settings in ({"max_tokens": 3}, {"seed": 1}, {"context": documents}, {"stop": ["x"]}):
+        for learned in ("bread", documents):
+            with pytest.raises(ArgumentError, match="has no effect on learning: pass it to the c"):
+                model.learn(learned, **settings)
+    for settings in ({"k": 1}, {"filter": {"a": 1}}):
+        with pytest.raises(ArgumentError, match="has no effect on documents that are given"):
+            model.learn(documents, **settings)
     with pytest.raises(RequestTimeout, match=r"not learned within 1e-09 s: raise timeout"):
         model.learn(documents, timeout=1e-9)
     other = model.model_copy(update={"finetune": FineTuneConfig(lora_rank=2, lora_alpha=4.0)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -333,10 +334,21 @@ async def test_options_without_effect_are_refused(client, options, word):
         {"documents": []},
         {"query": "a", "x": 1},
         {"query": " "},
+        {"query": "\ud800"},
+        {"documents": [{"text": "Rice grows.", "id": "\ud800"}]},  # no response could hold it
+        {"documents": [{"text": "Rice grows.", "id": "x" * 513}]},
+        {"documents": ["Rice grows."], "ttft": {"k": 1}},
+        {"documents": ["Rice grows."], "ttft": {"filter": {"tenant": "a"}}},
+        {"documents": ["Rice grows."], "ttft": {"min_gain": 0.5}},
     ],
 )
-async def test_bad_learning_is_refused(client, body):
-    assert (await client.post(ROUTE, json=body)).status_code == 400
+async def test_bad_learning_is_refused(client, service, body):
+    before = service.sessions.count
+    response = await client.post(
+        ROUTE, content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 400
+    assert service.sessions.count == before
 
 
 async def test_without_documents_there_is_no_session(client, service):
