@@ -585,7 +585,8 @@ class TestTimeFineTuning(BaseModel):
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),
             "adapter": None if self.adapter is None else self.adapter.fingerprint,
-            "closed": self._closed,  # its calls are refused, and no cached answer is its own
+            # A closed session refuses calls: no cached answer is its own.
+            **({"closed": True} if self._closed else {}),
             "corpus_version": version() if callable(version) else version,
         }
 

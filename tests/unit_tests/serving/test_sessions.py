@@ -351,6 +351,17 @@ async def test_bad_learning_is_refused(client, service, body):
     assert service.sessions.count == before
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [(ROUTE, "POST"), (f"{ROUTE}/ttft-x", "DELETE, GET, POST"), ("/v1/models", "GET")],
+)
+async def test_another_method_gets_the_names_of_all_that_there_are(client, path, methods):
+    response = await client.put(path)
+    assert response.status_code == 405
+    assert response.headers["Allow"] == methods
+    assert response.json()["error"]["message"] == f"this route takes {methods} only"
+
+
 async def test_without_documents_there_is_no_session(client, service):
     before = service.sessions.count
     response = await client.post(ROUTE, json={"documents": [""]})
