@@ -262,8 +262,10 @@ class TestTimeFineTuning(BaseModel):
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; one that shapes the engine takes another engine for the next call."""
         if name == "adapter" and value is not None:
-            value, self._closed = as_adapter(value), False
+            value = as_adapter(value)
         super().__setattr__(name, value)
+        if name == "adapter" and value is not None:
+            self._closed = False
         if name in _FIELDS_OF_THE_ENGINE:
             self._engine = None
             self._kept_engine = list(self._kept_engine)
@@ -336,17 +338,18 @@ class TestTimeFineTuning(BaseModel):
             TrainingError: If training failed, there was no document to train on, or the documents
                 gain less than `min_gain`.
         """
+        start = self.adapter  # another thread may close the session
         query, settings = self._learning_settings(documents, call)
-        adapter = learn(self.engine, query, settings, self.adapter)
+        adapter = learn(self.engine, query, settings, start)
         return self.model_copy(update={"adapter": adapter})
 
     async def alearn(self, documents: Sequence[Document] | str, **call: object) -> Self:
         """Do the same without blocking the event loop."""
+        start = self.adapter
         query, settings = self._learning_settings(documents, call)
         engine = await asyncio.to_thread(lambda: self.engine)
-        return self.model_copy(
-            update={"adapter": await alearn(engine, query, settings, self.adapter)}
-        )
+        adapter = await alearn(engine, query, settings, start)
+        return self.model_copy(update={"adapter": adapter})
 
     def _learning_settings(
         self, documents: Sequence[Document] | str, call: Mapping[str, Any]
@@ -370,7 +373,9 @@ class TestTimeFineTuning(BaseModel):
     def __exit__(self, *_: object) -> None:
         """Release the adapter of a model that has learned; it refuses further calls."""
         if self.adapter is not None:
-            self.adapter, self._closed = None, True
+            # In this order: a thread that finds no adapter then finds the session closed.
+            self._closed = True
+            self.adapter = None
 
     async def __aenter__(self) -> Self:
         """Do as `with` does, for `async with await chat.alearn(documents) as session`."""
@@ -511,10 +516,11 @@ class TestTimeFineTuning(BaseModel):
         Raises:
             ArgumentError: If an argument is unknown or its value is not allowed.
         """
+        field = self.adapter  # read before the look at `_closed`: another thread may close it
         if self._closed:
             raise ArgumentError("this session is closed: learn the documents again")
         documents = check_arguments(call)
-        adapter = check_adapter(call, self.adapter)
+        adapter = check_adapter(call, field)
         uses_retriever = documents is None and adapter is None
         retriever = call.get("retriever", self.retriever) if uses_retriever else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
@@ -570,7 +576,7 @@ class TestTimeFineTuning(BaseModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """The fields that distinguish one model from another; LangChain's cache uses them."""
-        version = self.corpus_version
+        version, adapter = self.corpus_version, self.adapter
         return {
             "model": self._model_name,
             "loaded": None if isinstance(self.model, str) else identifier_of(self.model),
@@ -584,7 +590,7 @@ class TestTimeFineTuning(BaseModel):
             "stop": self.stop,
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),
-            "adapter": None if self.adapter is None else self.adapter.fingerprint,
+            "adapter": None if adapter is None else adapter.fingerprint,
             # A closed session refuses calls: no cached answer is its own.
             **({"closed": True} if self._closed else {}),
             "corpus_version": version() if callable(version) else version,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,52 @@ def test_no_copy_or_cache_of_a_closed_session_answers(
     assert session.model_copy(update={"adapter": adapter}).invoke(PROMPT) == expected
     session.adapter = adapter
     assert session.invoke(PROMPT) == expected
+
+
+def test_a_session_that_another_thread_closes_never_answers_as_the_base_model(
+    model: TestTimeFineTunedLLM, documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close the session at each read of one of its two parts, as a thread could."""
+    expected = model.invoke(PROMPT, documents=documents)
+    assert expected != model.invoke(PROMPT, documents=[])
+    adapter = model.learn(documents).adapter
+    assert adapter is not None
+    more = model.model_copy(update={"adapter": adapter}).learn(documents[:1]).adapter
+    assert more is not None
+    calls: list[tuple[Callable[[TestTimeFineTunedLLM], object], object]] = [
+        (lambda session: session.invoke(PROMPT), expected),
+        (lambda session: session.learn(documents[:1]).adapter.fingerprint, more.fingerprint),  # type: ignore[union-attr]
+        (lambda session: session._identifying_params["adapter"], adapter.fingerprint),
+    ]
+    for name, turn, (call, result) in itertools.product(("adapter", "_closed"), range(6), calls):
+        session = model.model_copy(update={"adapter": adapter})
+        with monkeypatch.context() as patch:
+            patch.setattr(type(session), "__getattribute__", _closing(session, name, turn))
+            assert _unless_closed(call, session) in (result, "closed")
+
+
+def _unless_closed(
+    call: Callable[[TestTimeFineTunedLLM], object], session: TestTimeFineTunedLLM
+) -> object:
+    try:
+        found = call(session)
+    except ArgumentError as error:
+        if "this session is closed" in str(error):
+            return "closed"
+        raise
+    return "closed" if found is None and session._identifying_params["closed"] else found
+
+
+def _closing(session: object, name: str, turn: int) -> Callable[[object, str], object]:
+    """Return `__getattribute__` that closes a session just before one of the reads of a name."""
+    reads = itertools.count()
+
+    def read(self: Any, asked: str) -> object:
+        if self is session and asked == name and next(reads) == turn:
+            self.__exit__()
+        return object.__getattribute__(self, asked)
+
+    return read
 
 
 async def test_a_session_of_a_coroutine_closes_as_well(
