@@ -11,7 +11,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.conversation_documents import conversation_of, named
-from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.marked_answers import encode_beginning
 from langchain_sift.language_models.teaching import DocumentTeaching
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft import LanguageModel
@@ -76,7 +76,7 @@ def _with_marked_answers(
     for index, document in enumerate(documents[: config.max_documents]):
         messages = conversation_of(document, index)
         try:
-            text = encode_conversation(language_model.tokenizer, messages, arguments)
+            text = encode_beginning(language_model.tokenizer, messages, longest, arguments)
         except ArgumentError as error:
             raise ArgumentError(f"{named(document, index)} cannot be learned: {error}") from error
         if text.counted[0] >= longest:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage, messages_to_dict
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, messages_to_dict
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from unit_tests.small_tokenizers import KINDS, small_tokenizer
 from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.conversation_documents import conversation_of
-from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.marked_answers import encode_beginning, encode_conversation
 from langchain_sift.ttft.training.tasks import BUDGET_SPENT
 
 ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
@@ -166,6 +167,40 @@ def test_the_tokens_are_those_of_the_template(kind: str, template: str) -> None:
     assert "Now." in counted
     assert ASKED not in counted
     assert "When?" not in counted
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("longest", [8, 40, 200, 10_000])
+def test_the_beginning_of_a_conversation_is_that_of_the_whole(template: str, longest: int) -> None:
+    tokenizer = small_tokenizer("byte-level", template)
+    messages: list[BaseMessage] = []
+    for number in range(12):
+        thought = "<think>Well</think>" if number % 3 == 1 else ""
+        answer = thought if number % 4 == 1 else f"{thought}Answer {number}. " + "word " * number
+        messages += [HumanMessage(f"Question {number}?"), AIMessage(answer or "Yes.")]
+    whole = encode_conversation(tokenizer, messages)
+    begun = encode_beginning(tokenizer, messages, longest)
+    assert begun.token_ids[:longest] == whole.token_ids[:longest]
+    assert [n for n in begun.counted if n < longest] == [n for n in whole.counted if n < longest]
+    assert (len(begun.token_ids) > longest) is (len(whole.token_ids) > longest)
+
+
+def test_a_long_conversation_is_rendered_only_as_far_as_it_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each answer is rendered with all before it: the time would grow with the square."""
+    tokenizer, rendered = small_tokenizer("byte-level", CHATML), []
+
+    def count(tokenizer: Any, messages: Sequence[BaseMessage], **options: Any) -> list[int]:
+        rendered.append(len(messages))
+        return render(tokenizer, messages, **options)
+
+    monkeypatch.setattr("langchain_sift.language_models.marked_answers.render", count)
+    for text in ("word " * 100, "a"):
+        rendered.clear()
+        messages = [HumanMessage(text), AIMessage(text)] * 2000
+        assert len(encode_beginning(tokenizer, messages, 256).token_ids) > 256
+        assert sum(rendered) < 10_000
 
 
 def test_only_the_template_writes_control_tokens() -> None:
