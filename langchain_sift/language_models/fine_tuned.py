@@ -57,6 +57,7 @@ from langchain_sift.language_models.context import (
 )
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
+from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.sessions import (
     alearn,
     as_adapter,
@@ -347,7 +348,8 @@ class TestTimeFineTuning(BaseModel):
         """Do the same without blocking the event loop."""
         start = self.adapter
         query, settings = self._learning_settings(documents, call)
-        engine = await asyncio.to_thread(lambda: self.engine)
+        loop = asyncio.get_running_loop()
+        engine = await loop.run_in_executor(EXECUTOR, lambda: self.engine)
         adapter = await alearn(engine, query, settings, start)
         return self.model_copy(update={"adapter": adapter})
 

@@ -20,6 +20,7 @@ from langchain_sift.language_models.call_settings import (
 )
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
@@ -63,7 +64,8 @@ async def alearn(
     if settings.retriever is not None:
         retrieval = settings.retriever.ainvoke(query, None, **settings.retrieval)
         documents = await aretrieve_within(settings.timeout, retrieval)
-    request = await asyncio.to_thread(_request, engine, documents, settings, start)
+    loop = asyncio.get_running_loop()
+    request = await loop.run_in_executor(EXECUTOR, _request, engine, documents, settings, start)
     with _in_time(settings.timeout):
         left = _time_left(settings.timeout, began)
         outcome = await engine.aoutcome(request, reservation=settings.reservation, timeout=left)

@@ -6,7 +6,9 @@ import asyncio
 import copy
 import itertools
 import pickle
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,22 @@ async def test_a_session_of_a_coroutine_closes_as_well(
         assert await session.ainvoke(PROMPT) == model.invoke(PROMPT, documents=documents)
     with pytest.raises(ArgumentError, match="this session is closed"):
         await session.ainvoke(PROMPT)
+
+
+async def test_learning_needs_no_thread_of_the_event_loop(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    expected = model.invoke(PROMPT, documents=documents)
+    go_on = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    other = loop.run_in_executor(None, go_on.wait)
+    try:
+        session = await asyncio.wait_for(model.alearn(documents), 60)
+        assert await asyncio.wait_for(session.ainvoke(PROMPT), 60) == expected
+    finally:
+        go_on.set()
+        await other
 
 
 def test_learning_in_turns_equals_learning_with_a_fresh_optimizer(
