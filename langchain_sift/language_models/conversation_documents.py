@@ -135,12 +135,16 @@ def _after_system(
 
 
 def _history(fields: Mapping[str, object]) -> list[BaseMessage]:
-    """Return the earlier turns of an instruction: pairs of a text and its answer, or messages."""
+    """Return the earlier turns of an instruction: pairs of a text and its answer, or messages.
+
+    A history of another form is none of the conversation.
+    """
+    turns = _listed(fields.get("history")) or ()
     messages: list[object] = []
-    for turn in _listed(fields.get("history")) or ():
-        if isinstance(turn, str):
-            raise TypeError("a text alone is no turn")
-        is_pair = isinstance(turn, list | tuple)
+    for turn in turns:
+        is_pair = isinstance(turn, list | tuple) and len(turn) == 2
+        if not is_pair and not isinstance(turn, Mapping):
+            return []
         messages += zip(("user", "assistant"), turn, strict=True) if is_pair else [turn]
     return _converted(messages)
 
