@@ -8,7 +8,6 @@ from operator import itemgetter
 from typing import Any, NotRequired, TypedDict, cast
 
 from langchain_core.documents import Document
-from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import BasePromptTemplate, PromptTemplate
@@ -25,7 +24,6 @@ from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.call_settings import check_documents
 from langchain_sift.language_models.context import SEPARATOR
-from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import (
     CONTEXT_PROMPT,
     choose_mode_for,
@@ -33,13 +31,14 @@ from langchain_sift.language_models.modes import (
     retriever_for,
     training_documents,
 )
+from langchain_sift.language_models.wrapped_models import WrappedModel, fine_tuned_in
 
 _QUESTION = PromptTemplate.from_template("{input}")
 _QUESTION_WITH_CONTEXT = PromptTemplate.from_template(CONTEXT_PROMPT)
 
 
 def create_ttft_chain(
-    llm: BaseLanguageModel[Any],
+    llm: Runnable[Any, Any],
     retriever: Runnable[str, list[Document]],
     *,
     mode: str = "rag",
@@ -53,7 +52,8 @@ def create_ttft_chain(
 
     Args:
         llm: A `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM` for the modes "ttft" and "both";
-            any language model for the others. The model's `retriever` is not used. A model that
+            any language model for the others. Either may be wrapped by `bind`, `with_config` or
+            `with_retry`. The model's `retriever` is not used. A model that
             has learned (`llm.learn(...)`) answers with its adapter and trains no further: in the
             mode "ttft" without a retrieval, in "both" with the documents in the prompt.
         retriever: Returns documents, the most informative first; every mode uses the same ones.
@@ -76,9 +76,10 @@ def create_ttft_chain(
     Raises:
         ArgumentError: If the mode is unknown, `modes` is no table, the retriever is no runnable,
             the model cannot be fine-tuned in a mode that needs it, a model that has learned is
-            used in another mode, or the prompt takes other variables.
+            used in another mode or has fallbacks, or the prompt takes other variables.
     """
-    _check_arguments(llm, retriever, mode, modes)
+    tuned = fine_tuned_in(llm)
+    _check_arguments(llm, tuned, retriever, mode, modes)
     template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
@@ -88,13 +89,13 @@ def create_ttft_chain(
         in_context = context_documents(chosen, documents)
         texts = dict.fromkeys(document.page_content for document in in_context)
         context, settings = SEPARATOR.join(texts), dict[str, object]()
-        if isinstance(llm, TestTimeFineTuning):
-            if not _has_learned(llm):
+        if tuned is not None:
+            if not tuned.has_learned:
                 # Without documents, a fine-tuned model answers as the base model.
                 settings["documents"] = training_documents(chosen, documents)
             if in_context:
                 fill = functools.partial(_fill, template, text)
-                fitted = llm.fit_context(in_context, fill)
+                fitted = tuned.fit_context(in_context, fill)
                 context, settings["context_record"] = fitted.context, fitted.record(in_context)
                 settings["prompt_with"] = fill
         value = _fill(template, text, context)
@@ -106,20 +107,24 @@ def create_ttft_chain(
         def fitting(documents: Sequence[Document]) -> int:
             """Return how many documents the prompt has room for."""
             fill = functools.partial(_fill, template, question["input"])
-            return len(cast("TestTimeFineTuning", llm).fit_context(documents, fill).used)
+            return len(cast("WrappedModel", tuned).fit_context(documents, fill).used)
 
         return choose_mode_for(question["context"], fitting, modes)
 
     choice = choose if mode == AUTO else None
-    chain = retrieval_chain(_retriever_for(llm, retriever, mode), answer, choice)
+    chain = retrieval_chain(_retriever_for(tuned, retriever, mode), answer, choice)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
-    if isinstance(llm, TestTimeFineTuning):
-        config["max_concurrency"] = llm.limits.at_once
+    if tuned is not None:
+        config["max_concurrency"] = tuned.model.limits.at_once
     return chain.with_config(config)
 
 
 def _check_arguments(
-    llm: BaseLanguageModel[Any], retriever: object, mode: str, modes: ModeTable | None
+    llm: object,
+    tuned: WrappedModel | None,
+    retriever: object,
+    mode: str,
+    modes: ModeTable | None,
 ) -> None:
     """Reject arguments of other types, an unknown mode, and a model that it cannot answer with."""
     if not isinstance(retriever, Runnable):
@@ -129,12 +134,12 @@ def _check_arguments(
         )
     check_choice("mode", mode, (*MODES, AUTO))
     check_table(modes)
-    if fine_tunes(mode) and not isinstance(llm, TestTimeFineTuning):
+    if fine_tunes(mode) and tuned is None:
         raise ArgumentError(
             f"mode {mode!r} needs a ChatTestTimeFineTuned or TestTimeFineTunedLLM, "
             f"got {type(llm).__name__}"
         )
-    if _has_learned(llm) and mode not in {"ttft", "both"}:
+    if tuned is not None and tuned.has_learned and mode not in {"ttft", "both"}:
         raise ArgumentError(
             f"the model has learned, and mode {mode!r} would not use what it has learned: use "
             '"ttft", or "both" to put documents into the prompt as well, or pass the model that '
@@ -142,16 +147,11 @@ def _check_arguments(
         )
 
 
-def _has_learned(llm: BaseLanguageModel[Any]) -> bool:
-    """Return True if a model answers with an adapter that it has trained before."""
-    return isinstance(llm, TestTimeFineTuning) and llm.adapter is not None
-
-
 def _retriever_for(
-    llm: BaseLanguageModel[Any], retriever: Runnable[str, list[Document]], mode: str
+    tuned: WrappedModel | None, retriever: Runnable[str, list[Document]], mode: str
 ) -> Runnable[str, list[Document]]:
     """Return the retriever of a mode; a model that has learned needs documents to show alone."""
-    if _has_learned(llm):
+    if tuned is not None and tuned.has_learned:
         mode = "rag" if adds_context(mode) else "base"
     return retriever_for(mode, retriever)
 

@@ -12,7 +12,7 @@ import logging
 import shutil
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,14 @@ from langchain_sift.checks import check_timeout
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.modes import retriever_for
-from langchain_sift.language_models.objectives import training_material
 from langchain_sift.language_models.server_addresses import blocking_timeout, is_http
 from langchain_sift.language_models.vllm_errors import (
     check_loaded,
     may_have_arrived,
     translate_errors,
 )
-from langchain_sift.retrieval.scores import too_little_to_gain
-from langchain_sift.ttft import Outcome, Request, TrainedAdapter
+from langchain_sift.language_models.vllm_training import check_has_not_learned, training_request
+from langchain_sift.ttft import Outcome, TrainedAdapter
 
 logger = logging.getLogger(__name__)
 
@@ -228,9 +227,10 @@ def create_vllm_chain(
         prompt: Takes "input". The default is the question.
 
     Raises:
-        ArgumentError: If the prompt takes other variables.
+        ArgumentError: If the prompt takes other variables, or the model has learned.
     """
     template = question_prompt(prompt, context=False)
+    check_has_not_learned(model)
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
@@ -238,7 +238,7 @@ def create_vllm_chain(
         def stream(_: Iterator[Any]) -> Iterator[Any]:
             """Train on the documents, and yield the answer with the adapter in the server."""
             value = template.invoke({"input": question["input"]})
-            request = _request(model, question["context"])
+            request = training_request(model, question["context"], value)
             adapter = _adapter(model.engine.outcome(request, timeout=model.timeout))
             if adapter is None:
                 yield from llm.stream(value)
@@ -249,7 +249,7 @@ def create_vllm_chain(
         async def astream(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
             """Do as `stream`, without blocking the event loop."""
             value = await template.ainvoke({"input": question["input"]})
-            request = await asyncio.to_thread(_request, model, question["context"])
+            request = await asyncio.to_thread(training_request, model, question["context"], value)
             adapter = _adapter(await model.engine.aoutcome(request, timeout=model.timeout))
             if adapter is None:
                 async for piece in llm.astream(value):
@@ -264,16 +264,6 @@ def create_vllm_chain(
 
     chain = retrieval_chain(retriever_for("ttft", retriever), answer)
     return chain.with_config(run_name="vllm_chain", max_concurrency=model.limits.at_once)
-
-
-def _request(model: TestTimeFineTuning, documents: Sequence[Document]) -> Request:
-    engine, config = model.engine, model.finetune
-    material = training_material(documents, config, engine.language_model)
-    reason = too_little_to_gain(documents, config.min_gain)
-    request = engine.request(None, config=config, keep_adapter=True)
-    return engine.with_texts(
-        request, material.texts, teaching=material.teaching, skip_reason=reason
-    )
 
 
 def _adapter(outcome: Outcome) -> TrainedAdapter | None:

@@ -92,8 +92,9 @@ class Judge:
         Raises:
             ArgumentError: If it is no such model, or refuses the form of the grades.
         """
-        self.name = str(getattr(model, "model_name", None) or getattr(model, "model", ""))
-        self.name = self.name or type(model).__name__
+        names = (getattr(model, name, None) for name in ("model_name", "model"))
+        # A model may be an object, such as the weights of a local one.
+        self.name = next((n for n in names if n and isinstance(n, str)), type(model).__name__)
         try:
             self._graders: dict[type[BaseModel], Any] = {
                 schema: model.with_structured_output(schema)
@@ -149,7 +150,7 @@ class Judge:
         except TimeoutError as error:
             reason = str(error) or f"it did not reply within {_SECONDS:.0f} s"
             return replace(row, judge_failure=f"TimeoutError: {reason}")
-        except Exception as error:  # noqa: BLE001 - a judge may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it may raise anything
             return replace(row, judge_failure=reason_of(error))
         names = {"correct": CORRECT, "faithful": FAITHFUL}
         graded = {names[name]: float(value) for name, value in grade.model_dump().items()}

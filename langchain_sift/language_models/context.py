@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.prompt_values import ChatPromptValue, PromptValue, StringPromptValue
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.language_models.modes import distinct, prompt_with_context
@@ -101,6 +102,13 @@ def room_for_prompt(context_length: int, max_tokens: int) -> int:
             kept free for it.
     """
     return context_length - min(max_tokens, context_length // _SHARE_FOR_ANSWER)
+
+
+def fill_context(value: PromptValue, context: str, *, is_chat: bool) -> PromptValue:
+    """Return a prompt with documents, as a chat model reads it or as a text model does."""
+    if is_chat:
+        return ChatPromptValue(messages=add_context(value.to_messages(), context))
+    return StringPromptValue(text=prompt_with_context(value.to_string(), context))
 
 
 def add_context(messages: Sequence[BaseMessage], context: str) -> list[BaseMessage]:

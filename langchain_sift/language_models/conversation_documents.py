@@ -8,9 +8,13 @@ The fields of such a document are in its metadata, or its text is JSON of them:
     messages                a list of {"role": ..., "content": ...}, or of LangChain's messages
     conversations           the same, or a list of {"from": "human" or "gpt", "value": ...}
     prompt, completion      two such lists, as TRL has them
+    system, history         beside messages or an instruction: the system text, as in ShareGPT, and
+                            the earlier pairs of an instruction and its answer, as in Alpaca
+    system_prompt           the system text beside any of these, as in Orca
 
-Metadata takes precedence, and then the text is not read. A list in metadata may also be JSON, for
-stores that hold only texts and numbers. The text may also be the list of messages itself.
+An answer with "weight": 0 is read and not learned, as OpenAI has it. Metadata takes precedence, and
+then the text is not read. A list in metadata may also be JSON, for stores that hold only texts and
+numbers. The text may also be the list of messages itself.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from langchain_core.messages import (
     AIMessage,
     BaseMessage,
     HumanMessage,
+    SystemMessage,
     convert_to_messages,
     merge_message_runs,
     messages_from_dict,
@@ -87,11 +92,15 @@ def named(document: Document, index: int) -> str:
 
 
 def answers_in(messages: Sequence[BaseMessage]) -> list[int]:
-    """Return the indices of the assistant's messages with a text, but for one that is the first."""
+    """Return the indices of the answers to learn.
+
+    These are the assistant's messages with a text, but for one that is the first or has no weight.
+    """
     return [
         index
         for index, message in enumerate(messages)
         if index > 0 and isinstance(message, AIMessage) and message.text.strip()
+        if message.additional_kwargs.get("weight", 1) != 0
     ]
 
 
@@ -104,11 +113,40 @@ def _messages(fields: object, name: str) -> list[BaseMessage] | None:
     for key in _CONVERSATIONS:
         value = _listed(fields.get(key))
         if value is not None:
-            return _converted(value)
+            return _after_system(fields, _converted(value), ("system", "system_prompt"))
     prompt, completion = (_listed(fields.get(key)) for key in ("prompt", "completion"))
     if prompt is not None and completion is not None:
-        return _converted([*prompt, *completion])
-    return _pair(question_fields(fields), name)
+        return _after_system(fields, _converted([*prompt, *completion]), ("system_prompt",))
+    pair = _pair(question_fields(fields), name)
+    if pair is None or "instruction" not in fields:
+        return pair and _after_system(fields, pair, ("system_prompt",))
+    return _after_system(fields, [*_history(fields), *pair], ("system", "system_prompt"))
+
+
+def _after_system(
+    fields: Mapping[str, object], messages: list[BaseMessage], names: Sequence[str]
+) -> list[BaseMessage]:
+    """Return messages after the system text in one of the fields, unless they begin with one."""
+    texts = (text for name in names if isinstance(text := fields.get(name), str) and text.strip())
+    text = next(texts, None)
+    if text is None or (messages and isinstance(messages[0], SystemMessage)):
+        return messages
+    return [SystemMessage(text), *messages]
+
+
+def _history(fields: Mapping[str, object]) -> list[BaseMessage]:
+    """Return the earlier turns of an instruction: pairs of a text and its answer, or messages.
+
+    A history of another form is none of the conversation.
+    """
+    turns = _listed(fields.get("history")) or ()
+    messages: list[object] = []
+    for turn in turns:
+        is_pair = isinstance(turn, list | tuple) and len(turn) == 2
+        if not is_pair and not isinstance(turn, Mapping):
+            return []
+        messages += zip(("user", "assistant"), turn, strict=True) if is_pair else [turn]
+    return _converted(messages)
 
 
 def _pair(fields: Mapping[str, object], name: str) -> list[BaseMessage] | None:

@@ -57,7 +57,14 @@ from langchain_sift.language_models.context import (
 )
 from langchain_sift.language_models.identity import cache_key, identifier_of
 from langchain_sift.language_models.modes import retriever_for
-from langchain_sift.language_models.sessions import alearn, as_adapter, check_adapter, learn
+from langchain_sift.language_models.preparing import EXECUTOR
+from langchain_sift.language_models.sessions import (
+    alearn,
+    as_adapter,
+    check_adapter,
+    check_has_effect,
+    learn,
+)
 from langchain_sift.language_models.synchronous import abandonable
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.token_logprobs import top_scores
@@ -70,6 +77,9 @@ from langchain_sift.ttft import (
     shared_engine,
 )
 from langchain_sift.ttft.model.tokens import text_tokens
+
+PromptOf = Callable[[str], PromptValue]
+"""Return the prompt with the texts of documents, joined by blank lines."""
 
 _FIELDS_OF_THE_ENGINE = frozenset(
     {
@@ -252,7 +262,11 @@ class TestTimeFineTuning(BaseModel):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field; one that shapes the engine takes another engine for the next call."""
+        if name == "adapter" and value is not None:
+            value = as_adapter(value)
         super().__setattr__(name, value)
+        if name == "adapter" and value is not None:
+            self._closed = False
         if name in _FIELDS_OF_THE_ENGINE:
             self._engine = None
             self._kept_engine = list(self._kept_engine)
@@ -260,6 +274,8 @@ class TestTimeFineTuning(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values of some fields; it shares the engine if that fits."""
         copied = super().model_copy(update=update, deep=deep)
+        if update and update.get("adapter") is not None:
+            copied.adapter = update["adapter"]  # pydantic does not check it
         if update and not _FIELDS_OF_THE_ENGINE.isdisjoint(update):
             copied._engine = None
             copied._kept_engine = list(copied._kept_engine)  # keeps the weights
@@ -312,32 +328,36 @@ class TestTimeFineTuning(BaseModel):
 
         Args:
             documents: Documents, most informative first, or a query for the retriever.
-            **call: Settings of the training, as those of a call: `k`, `filter`, `timeout`,
-                `learning_rate`, `steps_per_document`, ...
+            **call: Settings of the training, as those of a call: `timeout`, `learning_rate`,
+                `steps_per_document`, ...; for a query also `k`, `filter` and `retriever`.
 
         Raises:
-            ArgumentError: If an argument is unknown or its value is not allowed.
+            ArgumentError: If an argument is unknown, has no effect on learning, or its value is not
+                allowed.
             EngineOverloaded: If the engine is at capacity.
             RequestTimeout: If the time is up.
             TrainingError: If training failed, there was no document to train on, or the documents
                 gain less than `min_gain`.
         """
+        start = self.adapter  # another thread may close the session
         query, settings = self._learning_settings(documents, call)
-        adapter = learn(self.engine, query, settings, self.adapter)
+        adapter = learn(self.engine, query, settings, start)
         return self.model_copy(update={"adapter": adapter})
 
     async def alearn(self, documents: Sequence[Document] | str, **call: object) -> Self:
         """Do the same without blocking the event loop."""
+        start = self.adapter
         query, settings = self._learning_settings(documents, call)
-        engine = await asyncio.to_thread(lambda: self.engine)
-        return self.model_copy(
-            update={"adapter": await alearn(engine, query, settings, self.adapter)}
-        )
+        loop = asyncio.get_running_loop()
+        engine = await loop.run_in_executor(EXECUTOR, lambda: self.engine)
+        adapter = await alearn(engine, query, settings, start)
+        return self.model_copy(update={"adapter": adapter})
 
     def _learning_settings(
         self, documents: Sequence[Document] | str, call: Mapping[str, Any]
     ) -> tuple[str, CallSettings]:
         """Return the query for the retriever and the settings of the training."""
+        check_has_effect(call, is_query=isinstance(documents, str))
         source: dict[str, object] = {"documents": () if documents is None else documents}
         if isinstance(documents, str):
             if not documents.strip():
@@ -355,7 +375,9 @@ class TestTimeFineTuning(BaseModel):
     def __exit__(self, *_: object) -> None:
         """Release the adapter of a model that has learned; it refuses further calls."""
         if self.adapter is not None:
-            self.adapter, self._closed = None, True
+            # In this order: a thread that finds no adapter then finds the session closed.
+            self._closed = True
+            self.adapter = None
 
     async def __aenter__(self) -> Self:
         """Do as `with` does, for `async with await chat.alearn(documents) as session`."""
@@ -375,9 +397,7 @@ class TestTimeFineTuning(BaseModel):
         """Tokenize a text with the model's tokenizer."""
         return text_tokens(self.engine.language_model.tokenizer, text)
 
-    def fit_context(
-        self, documents: Sequence[Document], prompt: Callable[[str], PromptValue]
-    ) -> FittedPrompt:
+    def fit_context(self, documents: Sequence[Document], prompt: PromptOf) -> FittedPrompt:
         """Return a prompt with as many of the documents as fit, as calls with `context=` do.
 
         Args:
@@ -393,7 +413,7 @@ class TestTimeFineTuning(BaseModel):
             max_length=self.finetune.max_length,
         )
 
-    def _rendering(self, prompt: Callable[[str], PromptValue]) -> Render:
+    def _rendering(self, prompt: PromptOf) -> Render:
         """Return the function that renders a prompt with documents."""
         return lambda context: self._token_ids(prompt(context))
 
@@ -498,10 +518,11 @@ class TestTimeFineTuning(BaseModel):
         Raises:
             ArgumentError: If an argument is unknown or its value is not allowed.
         """
+        field = self.adapter  # read before the look at `_closed`: another thread may close it
         if self._closed:
             raise ArgumentError("this session is closed: learn the documents again")
         documents = check_arguments(call)
-        adapter = check_adapter(call, self.adapter)
+        adapter = check_adapter(call, field)
         uses_retriever = documents is None and adapter is None
         retriever = call.get("retriever", self.retriever) if uses_retriever else None
         finetune = {name: call[name] for name in FINETUNE_SETTINGS if name in call}
@@ -557,7 +578,7 @@ class TestTimeFineTuning(BaseModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """The fields that distinguish one model from another; LangChain's cache uses them."""
-        version = self.corpus_version
+        version, adapter = self.corpus_version, self.adapter
         return {
             "model": self._model_name,
             "loaded": None if isinstance(self.model, str) else identifier_of(self.model),
@@ -571,7 +592,9 @@ class TestTimeFineTuning(BaseModel):
             "stop": self.stop,
             # Another retriever may be another tenant's.
             "retriever": None if self.cache is False else cache_key(self.retriever),
-            "adapter": None if self.adapter is None else self.adapter.fingerprint,
+            "adapter": None if adapter is None else adapter.fingerprint,
+            # A closed session refuses calls: no cached answer is its own.
+            **({"closed": True} if self._closed else {}),
             "corpus_version": version() if callable(version) else version,
         }
 
@@ -595,4 +618,5 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
         model, config = super()._prepare(config)
         if isinstance(model, TestTimeFineTuning) and isinstance(self.default, TestTimeFineTuning):
             model._kept_engine = self.default._kept_engine
+            model._closed = self.default._closed and model.adapter is None
         return model, config

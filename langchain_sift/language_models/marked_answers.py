@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 from langchain_core.messages import BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
@@ -18,10 +19,16 @@ from langchain_sift.ttft.model.reasoning_markers import (
     markers_after,
     reasoning_markers,
 )
-from langchain_sift.ttft.model.tokens import EncodedText, tokens_after
+from langchain_sift.ttft.model.tokens import (
+    CHARACTERS_PER_TOKEN,
+    EncodedText,
+    plain_tokens,
+    tokens_after,
+)
 from langchain_sift.ttft.model.turn_ends import before_answer, end_of_answer, turn_ends
 
 _NEXT = HumanMessage("Thanks")  # after it, the answer before is an earlier one
+_TOKENS_OF_TURN = 4  # that a template writes around a text; an estimate
 
 
 def encode_conversation(
@@ -69,6 +76,51 @@ def encode_conversation(
         before = render(tokenizer, messages[:index], arguments=arguments)
         counted[:0] = _span(token_ids[: len(prompt)], before, ends)
     return EncodedText(tuple(token_ids[: span.stop]), tuple(counted))
+
+
+def encode_beginning(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[BaseMessage],
+    longest: int,
+    arguments: TemplateArguments | None = None,
+) -> EncodedText:
+    """Do as `encode_conversation` does, but leave out answers far beyond a number of tokens.
+
+    The time for a conversation grows with the square of its length.
+
+    Args:
+        tokenizer: As in `encode_conversation`.
+        messages: As in `encode_conversation`.
+        longest: The number of tokens. The result has more of them unless the conversation ends.
+        arguments: As in `encode_conversation`.
+
+    Raises:
+        ArgumentError: As `encode_conversation` does.
+    """
+    most = longest
+    while (stop := _answer_beyond(tokenizer, messages, most)) < len(messages):
+        with suppress(ArgumentError):  # the last of them may be nothing but reasoning
+            encoded = encode_conversation(tokenizer, messages[:stop], arguments)
+            if len(encoded.token_ids) > longest:
+                return encoded
+        most *= 2  # the template leaves out a part
+    return encode_conversation(tokenizer, messages, arguments)
+
+
+def _answer_beyond(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage], most: int
+) -> int:
+    """Return the number of messages up to the first answer at which their texts have more tokens.
+
+    It is that of all messages if there is none.
+    """
+    answers, tokens = {*answers_in(messages)}, 0
+    for index, message in enumerate(messages):
+        text = message.text[: most * CHARACTERS_PER_TOKEN]
+        tokens += _TOKENS_OF_TURN + len(plain_tokens(tokenizer, text))
+        if tokens > most and index in answers:
+            return index + 1
+    return len(messages)
 
 
 def _span(token_ids: Sequence[int], prompt: Sequence[int], ends: Collection[int | None]) -> range:

@@ -11,7 +11,7 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.conversation_documents import conversation_of, named
-from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.marked_answers import encode_beginning
 from langchain_sift.language_models.teaching import DocumentTeaching
 from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft import LanguageModel
@@ -73,10 +73,10 @@ def _with_marked_answers(
         )
     longest = min(config.max_length, language_model.context_length)
     texts = []
-    for index, document in enumerate(documents):
+    for index, document in enumerate(documents[: config.max_documents]):
         messages = conversation_of(document, index)
         try:
-            text = encode_conversation(language_model.tokenizer, messages, arguments)
+            text = encode_beginning(language_model.tokenizer, messages, longest, arguments)
         except ArgumentError as error:
             raise ArgumentError(f"{named(document, index)} cannot be learned: {error}") from error
         if text.counted[0] >= longest:
@@ -85,4 +85,5 @@ def _with_marked_answers(
                 "max_length, shorten its question, or train with objective='text'"
             )
         texts.append(text)
-    return texts
+    # Documents beyond `max_documents` are counted, and never examined.
+    return [*texts, *[EncodedText((), ())] * (len(documents) - len(texts))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,11 +13,19 @@ from typing import Any
 from langchain_core.documents import Document
 
 from langchain_sift.errors import ArgumentError, NothingToLearn, RequestTimeout
-from langchain_sift.language_models.call_settings import CallSettings, check_documents
+from langchain_sift.language_models.call_settings import (
+    GENERATION_SETTINGS,
+    CallSettings,
+    check_documents,
+)
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
+
+_OF_RETRIEVALS = ("k", "filter")
+_OF_ANSWERS = ("context", *GENERATION_SETTINGS, "stop", "logprobs", "top_logprobs")
 
 
 def learn(
@@ -56,11 +64,35 @@ async def alearn(
     if settings.retriever is not None:
         retrieval = settings.retriever.ainvoke(query, None, **settings.retrieval)
         documents = await aretrieve_within(settings.timeout, retrieval)
-    request = await asyncio.to_thread(_request, engine, documents, settings, start)
+    loop = asyncio.get_running_loop()
+    request = await loop.run_in_executor(EXECUTOR, _request, engine, documents, settings, start)
     with _in_time(settings.timeout):
         left = _time_left(settings.timeout, began)
         outcome = await engine.aoutcome(request, reservation=settings.reservation, timeout=left)
         return outcome.trained()
+
+
+def check_has_effect(call: Iterable[str], *, is_query: bool) -> None:
+    """Check that each argument of `learn` has an effect.
+
+    Args:
+        call: Names of the arguments.
+        is_query: True if the retriever finds the documents, False if they are given.
+
+    Raises:
+        ArgumentError: If one has none, such as a setting of answers.
+    """
+    for name in call:
+        if name in _OF_RETRIEVALS and not is_query:
+            raise ArgumentError(
+                f"{name!r} has no effect on documents that are given: leave it out, or learn a "
+                "query for the retriever"
+            )
+        if name in _OF_ANSWERS:
+            raise ArgumentError(
+                f"{name!r} has no effect on learning: pass it to the calls of the session, or to "
+                "the model"
+            )
 
 
 def check_adapter(call: Mapping[str, Any], field: TrainedAdapter | None) -> TrainedAdapter | None:

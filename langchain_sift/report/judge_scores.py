@@ -22,7 +22,9 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
         judge: Name of the judge.
     """
     notes = []
-    graded = [row for row in rows if CORRECT in row.scores and "exact_match" in row.scores]
+    # The judge is not asked about an empty answer.
+    asked = [row for row in rows if row.answer != ""]
+    graded = [row for row in asked if CORRECT in row.scores and "exact_match" in row.scores]
     if graded:
         cells = Counter(
             (row.scores["exact_match"] == 1, row.scores[CORRECT] == 1) for row in graded

@@ -145,7 +145,7 @@ class Row:
         return math.sqrt(max(0.0, self.chosen[-1].posterior_variance))
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """Return the reason for a missing result: the name of an error, and its first line."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

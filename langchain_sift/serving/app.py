@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Match
 
 from langchain_sift import __version__
 from langchain_sift.errors import SIFTError
@@ -161,6 +162,13 @@ def _add_monitoring_routes(app: FastAPI, service: Service, metrics: Metrics) -> 
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods of all routes of a request's path."""
+    routes: Sequence[Any] = request.app.routes
+    found = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in found for method in route.methods or ()} - {"HEAD"})
+
+
 def _error_responses(*statuses: int) -> ErrorResponses:
     """Describe error statuses, as FastAPI's `responses`."""
     return {status: {"model": ErrorResponse, "description": _ERRORS[status]} for status in statuses}
@@ -169,9 +177,12 @@ def _error_responses(*statuses: int) -> ErrorResponses:
 def _error_handler(service: Service) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Return the function that turns an exception into an error response."""
 
-    async def handle(_: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
             return failure_of_validation(error.errors(), error.body).response()
+        if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            # Starlette names the methods of the first route of the path alone.
+            error.headers = {"Allow": ", ".join(_methods_of(request))}
         failure = failure_of(error, retry_after=service.retry_after())
         log_failure(error, failure)
         return failure.response()

@@ -15,7 +15,7 @@ from langchain_sift.language_models.modes import aretrieve_within, retriever_for
 from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.error_responses import Failure, RequestRejected, client_timeout
 from langchain_sift.serving.metrics import Metrics
-from langchain_sift.serving.options import LearningOptions
+from langchain_sift.serving.options import LearningOptions, RetrieverOptions
 from langchain_sift.serving.request_parts import Strict
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.responses import json_response
@@ -25,6 +25,9 @@ from langchain_sift.serving.session_store import Session
 ROUTE = "/v1/ttft/sessions"
 """The route that makes sessions; /ID after it is the route of one."""
 
+MOST_CHARACTERS = 512
+"""Maximum number of characters of a document's id, which the server keeps with the session."""
+
 ErrorResponses = dict[int | str, dict[str, Any]]
 
 
@@ -32,7 +35,7 @@ class SessionDocument(Strict):
     """A document to learn."""
 
     text: str
-    id: str | None = None
+    id: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
 
 
 class LearningRequest(Strict):
@@ -52,6 +55,13 @@ class LearningRequest(Strict):
             raise ValueError("give either query or documents")
         if self.query is not None and not self.query.strip():
             raise ValueError("the query is empty: name what the documents are for")
+        if self.documents is not None:
+            of_query = {*RetrieverOptions.model_fields, "filter", "min_gain"}
+            for name in self.ttft.model_dump(include=of_query, exclude_none=True):
+                raise ValueError(
+                    f"{name} has no effect on documents that are given: leave it out, or give a "
+                    "query"
+                )
         return self
 
 

@@ -13,7 +13,7 @@ from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from langchain_sift import (
     ChatTestTimeFineTuned,
@@ -229,6 +229,67 @@ def test_a_model_that_has_learned_answers_with_its_adapter(llm):
         for mode in ("base", "rag", "auto"):
             with pytest.raises(ArgumentError, match=f"has learned, and mode '{mode}' would not"):
                 create_ttft_chain(session, retriever, mode=mode)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda llm: llm.with_config(tags=["mine"]),
+        lambda llm: llm.bind(stop=["never"]).with_config(tags=["mine"]),
+        lambda llm: llm.with_retry(),
+        lambda llm: llm.configurable_fields(max_tokens=ConfigurableField("max_tokens")),
+        lambda llm: llm.bind(temperature=0.0) | StrOutputParser(),
+    ],
+    ids=["with_config", "bind", "with_retry", "configurable_fields", "sequence"],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_wrapped_model_is_used_as_the_model_in_it(llm, retriever, wrap, mode):
+    """The model's own retriever is never asked, and only the chain's documents are learned."""
+    asked = []
+    own = RunnableLambda(lambda query: asked.append(query) or [Document("A miller sells bread.")])
+    llm = llm.model_copy(update={"retriever": own, "temperature": 0.0})
+    expected = create_ttft_chain(llm, retriever, mode=mode).invoke({"input": QUESTION})
+    found = create_ttft_chain(wrap(llm), retriever, mode=mode).invoke({"input": QUESTION})
+    assert found == expected
+    assert asked == []
+
+
+def test_a_wrapped_model_that_has_learned_answers_with_its_adapter(llm, retriever):
+    session = llm.learn([Document("A miller sells bread.")])
+    expected = StrOutputParser().invoke(session.invoke(QUESTION))
+    for wrapped in (session.with_retry(), llm.bind(adapter=session.adapter)):
+        chain = create_ttft_chain(wrapped, retriever, mode="ttft")
+        assert chain.invoke({"input": QUESTION})["answer"] == expected
+        with pytest.raises(ArgumentError, match="has learned, and mode 'rag' would not"):
+            create_ttft_chain(wrapped, retriever, mode="rag")
+
+
+def test_the_room_for_documents_follows_the_bound_number_of_tokens(llm):
+    documents = [Document("The clock was repaired by Ada. " * 4)] * 1
+    documents += [Document(f"Sentence {n} of the handbook. " * 4) for n in range(40)]
+    retriever = RunnableLambda(lambda _: documents)
+    shown = []
+    for model in (llm.model_copy(update={"max_tokens": 100}), llm.bind(max_tokens=100), llm):
+        runs = Runs()
+        create_ttft_chain(model, retriever).invoke({"input": QUESTION}, {"callbacks": [runs]})
+        shown.append(runs.prompts)
+    assert shown[0] == shown[1] != shown[2]
+
+
+def test_a_model_behind_fallbacks_does_not_learn_unseen(llm, retriever):
+    other = FakeListChatModel(responses=["an answer"])
+    own = llm.model_copy(update={"retriever": retriever})
+    learned = llm.learn([Document("A miller sells bread.")])
+    for model in (own, learned, own.bind(stop=["x"])):
+        for wrapped in (
+            other.with_fallbacks([model]),
+            model.with_fallbacks([other]),
+            model.configurable_alternatives(ConfigurableField("llm"), other=other),
+        ):
+            with pytest.raises(ArgumentError, match="fallbacks or alternatives must not hold"):
+                create_ttft_chain(wrapped, retriever, mode="rag")
+    chain = create_ttft_chain(other.with_fallbacks([llm]), retriever, mode="rag")
+    assert chain.invoke({"input": QUESTION})["answer"] == "an answer"
 
 
 def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):

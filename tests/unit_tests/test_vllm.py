@@ -15,11 +15,17 @@ from pathlib import Path
 
 import pytest
 from langchain_core.documents import Document
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
 from unit_tests.vllm_double import KEY, VLLMDouble
 
-from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
+from langchain_sift import (
+    ChatTestTimeFineTuned,
+    FineTuneConfig,
+    SIFTRetriever,
+    TestTimeFineTunedLLM,
+)
 from langchain_sift.errors import (
     AdapterRefused,
     ArgumentError,
@@ -123,6 +129,37 @@ def test_the_chain_answers_on_the_server_as_the_model_does_locally(
     lent, asked, _ = (body for _, _, body in double.calls)
     assert asked["model"] == lent["lora_name"]
     assert (double.adapters, left(adapters)) == ({}, [])
+
+
+@pytest.mark.parametrize("is_chat", [False, True])
+def test_the_teacher_knows_the_question(model, documents, double, adapters, is_chat):
+    """The lessons are those of the same call here, the lesson about the question included."""
+    kind = ChatTestTimeFineTuned if is_chat else TestTimeFineTunedLLM
+    fields = {name: getattr(model, name) for name in ("model", "tokenizer", "max_tokens")}
+    distilling = replace(model.finetune, objective="distill")
+    teacher = kind(**fields, finetune=distilling)
+    llm = ChatOpenAI(base_url=double.url, api_key=KEY, model="base", max_tokens=4, max_retries=0)
+    chain = create_vllm_chain(teacher, RunnableLambda(lambda _: documents), llm, adapters)
+    kept = []
+    lent = adapters.loaded
+
+    def loaded(adapter):
+        kept.append(adapter)
+        return lent(adapter)
+
+    adapters.loaded = loaded
+    chain.invoke({"input": QUESTION})
+    (result,) = teacher.generate(
+        [[HumanMessage(QUESTION)] if is_chat else QUESTION], documents=documents
+    ).generations[0]
+    info = result.message.response_metadata if is_chat else result.generation_info
+    assert kept[0].training.losses == pytest.approx(info["ttft"]["losses"], rel=1e-4, abs=1e-7)
+
+
+def test_a_model_that_has_learned_is_refused(model, documents, adapters):
+    session = model.learn(documents)
+    with pytest.raises(ArgumentError, match="the model has learned, and this chain"):
+        create_vllm_chain(session, RunnableLambda(lambda _: documents), model, adapters)
 
 
 async def test_the_chain_streams_for_threads_and_coroutines(chain, model, documents, double):

@@ -17,8 +17,8 @@ from langchain_sift.ttft.training.top_logits import TopLogits
 # A tokenizer splits a text into words first: a few tokens decide how the next word is split.
 _TOKENS_BEFORE = 8
 
-# Bounds the part of a text that is tokenized for a document of `max_length` tokens.
-_CHARACTERS_PER_TOKEN = 32
+CHARACTERS_PER_TOKEN = 32
+"""Bounds the part of a text that is tokenized for a document of `max_length` tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _beginning_of(
     tokenizer: PreTrainedTokenizerBase, text: str, max_length: int
 ) -> tuple[str, list[int]]:
     """Return the beginning of a text, and its tokens: more than `max_length` unless it is all."""
-    start = text[: _CHARACTERS_PER_TOKEN * max_length]
+    start = text[: CHARACTERS_PER_TOKEN * max_length]
     token_ids = plain_tokens(tokenizer, start)
     # A cut changes only the tokens next to it.
     if len(start) < len(text) and len(token_ids) <= 2 * max_length:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,23 @@ def test_a_reply_in_another_form_is_no_grade(reply: object) -> None:
     assert re.match(r"ValidationError: |ValueError: it replied without", str(row.judge_failure))
 
 
+def test_a_cancelled_call_of_a_judge_is_a_failure_of_its_row() -> None:
+    def cancelled(_: object) -> object:
+        raise asyncio.CancelledError
+
+    assert replied(cancelled).judge_failure == "CancelledError"
+
+
+def test_a_judge_is_named_by_its_model(tiny_model: PreTrainedModel) -> None:
+    named = Replies(str)
+    for name in ("model", "model_name"):
+        setattr(named, name, f"the {name}")
+        assert Judge(named).name == f"the {name}"
+    for name in ("model", "model_name"):
+        setattr(named, name, tiny_model)
+    assert Judge(named).name == "Replies"
+
+
 def test_a_judge_with_coroutines_only_is_asked() -> None:
     def sync(_: object) -> object:
         raise NotImplementedError
@@ -232,6 +251,9 @@ def test_agreement_with_exact_match_is_counted() -> None:
         failures
         == "The judge rule gave no grade to 1 answer, once for this reason: TimeoutError: too slow"
     )
+    # Nobody asks the judge about empty answers, and they say nothing about it.
+    empty = [replace(rows[-1], prompt=str(n), answer="") for n in range(20)]
+    assert judge_notes([*rows, *empty], "rule") == [agreement]
     assert judge_notes([], "rule") == []
     trusted, unknown = judge_notes(rows[:3], "rule"), judge_notes(rows[4:], "rule")
     assert agreement.endswith("A judge that rejects exact matches cannot be trusted.")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage, messages_to_dict
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, messages_to_dict
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from unit_tests.small_tokenizers import KINDS, small_tokenizer
 from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates import render
 from langchain_sift.language_models.conversation_documents import conversation_of
-from langchain_sift.language_models.marked_answers import encode_conversation
+from langchain_sift.language_models.marked_answers import encode_beginning, encode_conversation
+from langchain_sift.ttft.training.tasks import BUDGET_SPENT
 
 ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
 PAIR = [HumanMessage(ASKED), AIMessage(ANSWERED)]
@@ -75,6 +77,54 @@ def test_common_forms_are_conversations(fields: Mapping[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"system": "Be brief.", "messages": TURNS},
+        {"system": "Be brief.", "conversations": [{"from": "human", "value": ASKED}, TURNS[1]]},
+        {"system": "Be brief.", "instruction": ASKED, "output": ANSWERED},
+        {"system_prompt": "Be brief.", "question": ASKED, "response": ANSWERED},
+        {"system_prompt": "Be brief.", "prompt": TURNS[:1], "completion": TURNS[1:]},
+        {"system": "Be long.", "messages": [{"role": "system", "content": "Be brief."}, *TURNS]},
+    ],
+    ids=str,
+)
+def test_a_system_text_in_a_field_of_its_own_comes_first(fields: Mapping[str, object]) -> None:
+    for document in (Document("", metadata=dict(fields)), Document(json.dumps(fields))):
+        system, *messages = conversation_of(document, 0)
+        assert (system.type, system.text) == ("system", "Be brief.")
+        assert [(m.type, m.text) for m in messages] == [(m.type, m.text) for m in PAIR]
+
+
+def test_earlier_turns_of_an_instruction_come_before_it() -> None:
+    fields = {"instruction": "When?", "output": "Now.", "history": [[ASKED, ANSWERED]]}
+    for history in (fields["history"], json.dumps(fields["history"]), TURNS):
+        messages = conversation_of(Document("", metadata={**fields, "history": history}), 0)
+        assert [m.text for m in messages] == [ASKED, ANSWERED, "When?", "Now."]
+    for other in (None, "none", [], 3, ["In 2020 it was written."], [["only one"]], [3]):
+        messages = conversation_of(Document("", metadata={**fields, "history": other}), 0)
+        assert [m.text for m in messages] == ["When?", "Now."]
+    with pytest.raises(ArgumentError, match="document 0 has messages that cannot be read"):
+        conversation_of(Document("", metadata={**fields, "history": [[1, 2]]}), 0)
+    other = {"question": ASKED, "answer": ANSWERED, "system": "SAP", "history": "long"}
+    assert [m.text for m in conversation_of(Document("", metadata=other), 0)] == [ASKED, ANSWERED]
+
+
+def test_an_answer_without_weight_is_read_and_not_learned() -> None:
+    tokenizer = small_tokenizer("byte-level", CHATML)
+    without = {"role": "assistant", "content": "On hills.", "weight": 0}
+    weighted = {"role": "assistant", "content": ANSWERED, "weight": 1}
+    turns = [TURNS[0], without, TURNS[0], weighted, TURNS[0], without]
+    messages = conversation_of(Document("", metadata={"messages": turns}), 0)
+    encoded = encode_conversation(tokenizer, messages)
+    text = str(tokenizer.decode(list(encoded.token_ids)))
+    counted = str(tokenizer.decode([encoded.token_ids[n] for n in encoded.counted]))
+    assert text.count("On hills.") == 1
+    assert counted == f"{ANSWERED}{END}"
+    with pytest.raises(ArgumentError, match="no answer to learn"):
+        conversation_of(Document("", metadata={"messages": turns[:2]}), 0)
+
+
+@pytest.mark.parametrize(
     "document",
     [
         Document("Rice grows in wet fields."),
@@ -116,6 +166,40 @@ def test_the_tokens_are_those_of_the_template(kind: str, template: str) -> None:
     assert "Now." in counted
     assert ASKED not in counted
     assert "When?" not in counted
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("longest", [8, 40, 200, 10_000])
+def test_the_beginning_of_a_conversation_is_that_of_the_whole(template: str, longest: int) -> None:
+    tokenizer = small_tokenizer("byte-level", template)
+    messages: list[BaseMessage] = []
+    for number in range(12):
+        thought = "<think>Well</think>" if number % 3 == 1 else ""
+        answer = thought if number % 4 == 1 else f"{thought}Answer {number}. " + "word " * number
+        messages += [HumanMessage(f"Question {number}?"), AIMessage(answer or "Yes.")]
+    whole = encode_conversation(tokenizer, messages)
+    begun = encode_beginning(tokenizer, messages, longest)
+    assert begun.token_ids[:longest] == whole.token_ids[:longest]
+    assert [n for n in begun.counted if n < longest] == [n for n in whole.counted if n < longest]
+    assert (len(begun.token_ids) > longest) is (len(whole.token_ids) > longest)
+
+
+def test_a_long_conversation_is_rendered_only_as_far_as_it_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each answer is rendered with all before it: the time would grow with the square."""
+    tokenizer, rendered = small_tokenizer("byte-level", CHATML), []
+
+    def count(tokenizer: Any, messages: Sequence[BaseMessage], **options: Any) -> list[int]:
+        rendered.append(len(messages))
+        return render(tokenizer, messages, **options)
+
+    monkeypatch.setattr("langchain_sift.language_models.marked_answers.render", count)
+    for text in ("word " * 100, "a"):
+        rendered.clear()
+        messages = [HumanMessage(text), AIMessage(text)] * 2000
+        assert len(encode_beginning(tokenizer, messages, 256).token_ids) > 256
+        assert sum(rendered) < 10_000
 
 
 def test_only_the_template_writes_control_tokens() -> None:
@@ -240,6 +324,18 @@ def test_a_call_and_a_session_choose_the_objective(chat: ChatTestTimeFineTuned) 
             refused()
     with pytest.raises(ArgumentError, match="objective must be one of"):
         chat.invoke(ASKED, objective="all")
+
+
+def test_documents_beyond_the_budget_are_not_examined(chat: ChatTestTimeFineTuned) -> None:
+    another = Document("Rice grows in wet fields.", id="another")
+    record = record_of(chat, documents=[*DOCUMENTS, another], max_documents=2)
+    expected = record_of(chat, documents=DOCUMENTS)
+    assert record["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    assert record["documents"] == ["conversation", "pair"]
+    assert (record["ended"], record["skipped"]) == (BUDGET_SPENT, [])
+    assert expected["ended"] is None
+    with pytest.raises(ArgumentError, match="document 2 "):
+        chat.invoke(ASKED, documents=[*DOCUMENTS, another], max_documents=3)
 
 
 def test_what_does_not_fit_is_refused(chat: ChatTestTimeFineTuned) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import pickle
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.documents import Document
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableLambda
 
 from langchain_sift import ChatTestTimeFineTuned, TestTimeFineTunedLLM
 from langchain_sift.config import FineTuneConfig
@@ -68,6 +73,81 @@ def test_a_closed_session_refuses_calls(
     model.invoke(PROMPT)  # it has learned nothing
 
 
+def test_no_copy_or_cache_of_a_closed_session_answers(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    cached = model.model_copy(update={"cache": InMemoryCache(), "corpus_version": "1"})
+    cached.invoke(PROMPT)  # the answer of the base model is in the cache
+    with cached.learn(documents) as session:
+        configurable = session.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+        adapter = session.adapter
+        expected = session.invoke(PROMPT)
+    closed: list[Runnable[Any, str]] = [
+        session,
+        copy.deepcopy(session),
+        session.model_copy(update={"max_tokens": 3}),
+        session.bind(max_tokens=3),
+        configurable,
+        configurable.with_config(configurable={"max_tokens": 3}),
+        session.with_retry(stop_after_attempt=1),
+    ]
+    for one in closed:
+        with pytest.raises(ArgumentError, match="this session is closed"):
+            one.invoke(PROMPT)
+        with pytest.raises(ArgumentError, match="this session is closed"):
+            one.batch([PROMPT, PROMPT])
+    # Another adapter opens it again.
+    assert session.model_copy(update={"adapter": adapter}).invoke(PROMPT) == expected
+    session.adapter = adapter
+    assert session.invoke(PROMPT) == expected
+
+
+def test_a_session_that_another_thread_closes_never_answers_as_the_base_model(
+    model: TestTimeFineTunedLLM, documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close the session at each read of one of its two parts, as a thread could."""
+    expected = model.invoke(PROMPT, documents=documents)
+    assert expected != model.invoke(PROMPT, documents=[])
+    adapter = model.learn(documents).adapter
+    assert adapter is not None
+    more = model.model_copy(update={"adapter": adapter}).learn(documents[:1]).adapter
+    assert more is not None
+    calls: list[tuple[Callable[[TestTimeFineTunedLLM], object], object]] = [
+        (lambda session: session.invoke(PROMPT), expected),
+        (lambda session: session.learn(documents[:1]).adapter.fingerprint, more.fingerprint),  # type: ignore[union-attr]
+        (lambda session: session._identifying_params["adapter"], adapter.fingerprint),
+    ]
+    for name, turn, (call, result) in itertools.product(("adapter", "_closed"), range(6), calls):
+        session = model.model_copy(update={"adapter": adapter})
+        with monkeypatch.context() as patch:
+            patch.setattr(type(session), "__getattribute__", _closing(session, name, turn))
+            assert _unless_closed(call, session) in (result, "closed")
+
+
+def _unless_closed(
+    call: Callable[[TestTimeFineTunedLLM], object], session: TestTimeFineTunedLLM
+) -> object:
+    try:
+        found = call(session)
+    except ArgumentError as error:
+        if "this session is closed" in str(error):
+            return "closed"
+        raise
+    return "closed" if found is None and session._identifying_params["closed"] else found
+
+
+def _closing(session: object, name: str, turn: int) -> Callable[[object, str], object]:
+    """Return `__getattribute__` that closes a session just before one of the reads of a name."""
+    reads = itertools.count()
+
+    def read(self: Any, asked: str) -> object:
+        if self is session and asked == name and next(reads) == turn:
+            self.__exit__()
+        return object.__getattribute__(self, asked)
+
+    return read
+
+
 async def test_a_session_of_a_coroutine_closes_as_well(
     model: TestTimeFineTunedLLM, documents: list[Document]
 ) -> None:
@@ -75,6 +155,22 @@ async def test_a_session_of_a_coroutine_closes_as_well(
         assert await session.ainvoke(PROMPT) == model.invoke(PROMPT, documents=documents)
     with pytest.raises(ArgumentError, match="this session is closed"):
         await session.ainvoke(PROMPT)
+
+
+async def test_learning_needs_no_thread_of_the_event_loop(
+    model: TestTimeFineTunedLLM, documents: list[Document]
+) -> None:
+    expected = model.invoke(PROMPT, documents=documents)
+    go_on = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    other = loop.run_in_executor(None, go_on.wait)
+    try:
+        session = await asyncio.wait_for(model.alearn(documents), 60)
+        assert await asyncio.wait_for(session.ainvoke(PROMPT), 60) == expected
+    finally:
+        go_on.set()
+        await other
 
 
 def test_learning_in_turns_equals_learning_with_a_fresh_optimizer(
@@ -172,6 +268,10 @@ def test_what_is_no_adapter_is_refused(
         model.invoke(PROMPT, **call)
     with pytest.raises(ValueError, match=message):
         TestTimeFineTunedLLM(model="any", **call)
+    with pytest.raises(ArgumentError, match=message):
+        model.model_copy(update=call)
+    with pytest.raises(ArgumentError, match=message):
+        model.adapter = call["adapter"]
 
 
 def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Document]) -> None:
@@ -194,6 +294,13 @@ def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Do
         model.learn(" ", retriever=RunnableLambda(lambda _: documents))
     with pytest.raises(ArgumentError, match="'topics' is no setting"):
         model.learn(documents, topics=3)
+    for settings in ({"max_tokens": 3}, {"seed": 1}, {"context": documents}, {"stop": ["x"]}):
+        for learned in ("bread", documents):
+            with pytest.raises(ArgumentError, match="has no effect on learning: pass it to the c"):
+                model.learn(learned, **settings)
+    for settings in ({"k": 1}, {"filter": {"a": 1}}):
+        with pytest.raises(ArgumentError, match="has no effect on documents that are given"):
+            model.learn(documents, **settings)
     with pytest.raises(RequestTimeout, match=r"not learned within 1e-09 s: raise timeout"):
         model.learn(documents, timeout=1e-9)
     other = model.model_copy(update={"finetune": FineTuneConfig(lora_rank=2, lora_alpha=4.0)})

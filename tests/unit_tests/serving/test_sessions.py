@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -333,10 +334,32 @@ async def test_options_without_effect_are_refused(client, options, word):
         {"documents": []},
         {"query": "a", "x": 1},
         {"query": " "},
+        {"query": "\ud800"},
+        {"documents": [{"text": "Rice grows.", "id": "\ud800"}]},  # no response could hold it
+        {"documents": [{"text": "Rice grows.", "id": "x" * 513}]},
+        {"documents": ["Rice grows."], "ttft": {"k": 1}},
+        {"documents": ["Rice grows."], "ttft": {"filter": {"tenant": "a"}}},
+        {"documents": ["Rice grows."], "ttft": {"min_gain": 0.5}},
     ],
 )
-async def test_bad_learning_is_refused(client, body):
-    assert (await client.post(ROUTE, json=body)).status_code == 400
+async def test_bad_learning_is_refused(client, service, body):
+    before = service.sessions.count
+    response = await client.post(
+        ROUTE, content=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert response.status_code == 400
+    assert service.sessions.count == before
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [(ROUTE, "POST"), (f"{ROUTE}/ttft-x", "DELETE, GET, POST"), ("/v1/models", "GET")],
+)
+async def test_another_method_gets_the_names_of_all_that_there_are(client, path, methods):
+    response = await client.put(path)
+    assert response.status_code == 405
+    assert response.headers["Allow"] == methods
+    assert response.json()["error"]["message"] == f"this route takes {methods} only"
 
 
 async def test_without_documents_there_is_no_session(client, service):
