@@ -35,7 +35,9 @@ from langchain_sift.checks import check_fraction, check_integer, check_positive
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
+from langchain_sift.stores.interface import embeddings_of
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-2, 1e2, 9))
@@ -134,7 +136,10 @@ def calibrate(
     )
     k = min(k, max(len(prompt.documents) for prompt in held_out))
     likelihoods = surrogate_likelihoods(held_out, noise_variances, language_model)
-    kept = promising(noise_variances, likelihoods)
+    default = kernel_settings(embeddings_of(vectorstore), kernel=kernel).noise_variance
+    kept = sorted(
+        promising(noise_variances, likelihoods), key=lambda value: abs(math.log(value / default))
+    )  # of equally good ones the one nearest to the default
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)

@@ -229,6 +229,33 @@ def test_a_single_value_needs_no_choice(
 
 
 @pytest.mark.slow
+def test_of_values_that_choose_the_same_documents_the_one_nearest_the_default_is_chosen(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """One document is the nearest one, whatever λ' is."""
+    calibration = calibrate(
+        store,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=2,
+        k=1,
+        noise_variances=NOISES,
+        learning_rates=(5e-3,),
+        finetune=CONFIG,
+    )
+    default = store.embeddings.noise_variance
+    tried = [
+        point.noise_variance for point in calibration.noise_variances if point.measured is not None
+    ]
+    chosen = calibration.settings.fine_tuning.selection.noise_variance
+    assert chosen == min(tried, key=lambda value: abs(math.log(value / default)))
+    notes = [note for note in calibration.notes if "λ'" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        f"λ' = {', '.join(f'{value:g}' for value in tried)} chose the same documents"
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fetch_k", [200, 3])
 def test_no_number_of_documents_is_above_that_of_the_candidates(
     fetch_k: int,
