@@ -136,10 +136,7 @@ def calibrate(
     )
     k = min(k, max(len(prompt.documents) for prompt in held_out))
     likelihoods = surrogate_likelihoods(held_out, noise_variances, language_model)
-    default = kernel_settings(embeddings_of(vectorstore), kernel=kernel).noise_variance
-    kept = sorted(
-        promising(noise_variances, likelihoods), key=lambda value: abs(math.log(value / default))
-    )  # of equally good ones the one nearest to the default
+    kept = _nearest_first(promising(noise_variances, likelihoods), vectorstore, kernel)
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)
@@ -248,6 +245,14 @@ def _held_out(
         kernel=kernel,
         on_prompt=lambda done: on_progress("reading questions", done, min(prompts, len(questions))),
     )
+
+
+def _nearest_first(
+    noise_variances: Sequence[float], vectorstore: VectorStore, kernel: str
+) -> list[float]:
+    """Return the λ', that nearest to the default first: of equally good ones it is chosen."""
+    default = kernel_settings(embeddings_of(vectorstore), kernel=kernel).noise_variance
+    return sorted(noise_variances, key=lambda value: abs(math.log(value / default)))
 
 
 def _distinct_sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:
