@@ -17,7 +17,7 @@ from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts, without_leaks
 from langchain_sift.comparison.methods import parse_methods
 from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
-from langchain_sift.comparison.prompts import Prompt, as_prompts
+from langchain_sift.comparison.prompts import Prompt, as_prompts, repeats_note
 from langchain_sift.comparison.run_folder import RunFolder
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import (
@@ -246,7 +246,11 @@ def run_comparison(
         language_model=language_model,
         corpus=corpus,
         prompts=all_prompts,
-        notes=(*labels.notes, *unscored_note(all_prompts, settings.protocols)),
+        notes=(
+            *labels.notes,
+            *unscored_note(all_prompts, settings.protocols),
+            *repeats_note(all_prompts),
+        ),
     )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}
     references = {prompt.id: prompt.reference for prompt in prompts if prompt.reference}
