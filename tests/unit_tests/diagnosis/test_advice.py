@@ -30,14 +30,22 @@ def test_the_advice_follows_the_interval(
     gain = Interval((low + high) / 2, low, high, 20)
     scores = HeldOutScores("two sentences", Interval(0.5, 0.4, 0.6, 20), gain, gain)
     calibration = RetrievalCalibration(
-        CalibratedSelection(6.5, 10, 200), False, 20, (), (), (), (scores,), "cannot tell", ()
+        selection=CalibratedSelection(6.5, 10, 200),
+        labelled=False,
+        queries=20,
+        kernels=(),
+        nearest=(),
+        counts=(),
+        held_out=(scores,),
+        verdict="cannot tell",
+        notes=(),
     )
     assert advice_for(similarities(20, duplicates), calibration).startswith(advice)
 
 
 def similarities(texts: int, duplicates: float) -> Similarities:
     spread = Distribution(0.1, 0.2, 0.3)
-    return Similarities(texts, spread, spread, spread, duplicates, 0.0)
+    return Similarities(texts, spread, spread, spread, duplicates, 0.0, 0.95)
 
 
 def test_without_a_measurement_nothing_is_promised() -> None:
