@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
+from langchain_sift.auto_mode import TableSettings
 from langchain_sift.calibrated_settings import (
     CalibratedFineTuning,
     CalibratedSelection,
@@ -164,7 +166,11 @@ def _settings(
         steps_per_document=config.steps_per_document,
         mode=None if modes is None else modes.best,
     )
-    return CalibratedSettings(fine_tuning=tuned, modes=None if modes is None else modes.table)
+    table = None if modes is None else modes.table
+    if table is not None:
+        measured_with = TableSettings.of(asdict(tuned.selection), tuned.model)
+        table = replace(table, measured_with=measured_with)
+    return CalibratedSettings(fine_tuning=tuned, modes=table)
 
 
 def _noise_points(

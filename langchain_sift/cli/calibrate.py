@@ -20,6 +20,7 @@ from langchain_sift.cli.calibration_runs import (
     check_options,
     completed,
     note_dropped_modes,
+    note_table,
     prepare_fine_tuning,
     prepare_retrieval,
     read_modes,
@@ -240,6 +241,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
         note_dropped_modes(earlier, settings, console)
+        note_table(settings, console)
         if result.interrupted:
             raise typer.Exit(130)
 

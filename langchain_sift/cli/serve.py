@@ -17,6 +17,7 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     note_other_model,
+    note_other_table,
     read_saved,
     selection_options,
 )
@@ -225,6 +226,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             kernel=kernel,
             length_scale=length_scale,
             noise_variance=noise_variance,
+        )
+        note_other_table(
+            saved, selection(for_training=True), join_gguf_file(model, gguf_file), console
         )
         served = ServingSettings(
             model=join_gguf_file(model, gguf_file),

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
-from langchain_sift.comparison.description import describe
+from langchain_sift.comparison.description import describe, table_notes
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts, without_leaks
 from langchain_sift.comparison.methods import parse_methods
 from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
-from langchain_sift.comparison.prompts import Prompt, as_prompts, repeats_note
+from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.run_folder import RunFolder
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import (
@@ -28,7 +28,7 @@ from langchain_sift.comparison.settings import (
     Scorer,
     parse_ks,
 )
-from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, unscored_note
+from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, repeats_note, unscored_note
 from langchain_sift.comparison.units import (
     engine_of,
     measure_with,
@@ -250,6 +250,7 @@ def run_comparison(
             *labels.notes,
             *unscored_note(all_prompts, settings.protocols),
             *repeats_note(all_prompts),
+            *table_notes(settings, corpus.embeddings, language_model),
         ),
     )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}

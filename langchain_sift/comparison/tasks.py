@@ -110,6 +110,24 @@ def unscored_note(prompts: Sequence[Prompt], protocols: Sequence[str]) -> tuple[
     )
 
 
+def repeats_note(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Return a note on the prompts that repeat an earlier one of their source; none if all differ.
+
+    Args:
+        prompts: As `as_prompts` returns them.
+    """
+    alike = {
+        (prompt.text.strip(), prompt.choices, prompt.source or prompt.id) for prompt in prompts
+    }
+    repeats = len(prompts) - len(alike)
+    if not repeats:
+        return ()
+    return (
+        f"{repeats} of {len(prompts)} prompts repeat an earlier one: equal prompts count as one "
+        "observation.",
+    )
+
+
 def parse_protocols(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of protocols, each once.
 

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_sift.auto_mode import UNRELATED_GAIN, ModeChoice, ModeTable, choose_mode
+from langchain_sift.auto_mode import (
+    UNRELATED_GAIN,
+    ModeChoice,
+    ModeTable,
+    TableSettings,
+    choose_mode,
+)
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.retrieval.scores import uncertainty_given, unrelated_gain_of
+from langchain_sift.retrieval.settings import DEFAULT_K
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -77,6 +86,32 @@ def choose_mode_for(
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
     return choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+
+
+def table_settings_of(retriever: Retriever) -> TableSettings | None:
+    """Return the settings that a `SIFTRetriever` chooses documents with; None of other ones."""
+    call: dict[str, object] = {}
+    found = retriever
+    while isinstance(found, RunnableBindingBase):
+        found, call = found.bound, {**found.kwargs, **call}
+    if not isinstance(found, SIFTRetriever):
+        return None
+    given = {**found.search_kwargs, **call}
+
+    def setting(name: str) -> Any:
+        """Return the value of a setting; those of a call take precedence over the field."""
+        return given.get(name, getattr(found, name))
+
+    kernel = kernel_settings(
+        found.vectorstore.embeddings,
+        kernel=setting("kernel"),
+        length_scale=setting("length_scale"),
+        noise_variance=setting("noise_variance"),
+    )
+    k = setting("k")
+    if k is None and setting("max_tokens") is None:
+        k = DEFAULT_K
+    return TableSettings.of({**asdict(kernel), "k": k})
 
 
 def _unwrapped(retriever: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:

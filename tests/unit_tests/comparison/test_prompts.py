@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts, repeats_note
+from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
+from langchain_sift.comparison.tasks import repeats_note
 from langchain_sift.errors import ArgumentError, CorpusError
 
 
