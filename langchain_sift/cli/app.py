@@ -127,6 +127,24 @@ def note_other_model(saved: CalibratedSettings | None, model: str, console: Cons
         )
 
 
+def note_other_settings(
+    saved: CalibratedSettings | None,
+    selection: Mapping[str, object],
+    model: str,
+    console: Console,
+) -> None:
+    """Print a note for another model than the calibrated one, and for other settings of the modes.
+
+    Args:
+        saved: The saved settings, if there are any.
+        selection: As in `note_other_table`.
+        model: The model in use.
+        console: The console.
+    """
+    note_other_model(saved, model, console)
+    note_other_table(saved, selection, model, console)
+
+
 def note_other_table(
     saved: CalibratedSettings | None,
     selection: Mapping[str, object],
