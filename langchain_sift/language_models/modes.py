@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from langchain_core.documents import Document
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_sift.auto_mode import (
@@ -39,6 +39,8 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
 
     For fine-tuning and "auto", a `SIFTRetriever` returns its gains: `min_gain` and the choice of a
     mode need them. For "rag" it returns each document once: in a prompt a repeat says nothing.
+    A `SIFTRetriever` is found within what `bind`, `with_config`, `with_retry` and `with_fallbacks`
+    return.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
@@ -48,14 +50,21 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
         if is_sift and retriever.kwargs.get("replace") and not fine_tunes(mode):
             update["kwargs"] = {**retriever.kwargs, "replace": False}
         return retriever.model_copy(update=update)
+    if isinstance(retriever, RunnableWithFallbacks):
+        first, *others = (
+            retriever_for(mode, each) for each in (retriever.runnable, *retriever.fallbacks)
+        )
+        return retriever.model_copy(update={"runnable": first, "fallbacks": others})
     if not isinstance(retriever, SIFTRetriever):
         return retriever
-    if fine_tunes(mode):
-        return retriever.with_gains()
-    if retriever.search_kwargs.get("replace"):
-        search_kwargs = {**retriever.search_kwargs, "replace": False}
-        return retriever.model_copy(update={"search_kwargs": search_kwargs})
-    return retriever
+    return retriever.with_gains() if fine_tunes(mode) else _without_repeats(retriever)
+
+
+def _without_repeats(retriever: SIFTRetriever) -> SIFTRetriever:
+    if not retriever.search_kwargs.get("replace"):
+        return retriever
+    search_kwargs = {**retriever.search_kwargs, "replace": False}
+    return retriever.model_copy(update={"search_kwargs": search_kwargs})
 
 
 def training_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
@@ -93,7 +102,8 @@ def table_settings_of(retriever: Retriever) -> TableSettings | None:
     call: dict[str, object] = {}
     found = retriever
     while isinstance(found, RunnableBindingBase):
-        found, call = found.bound, {**found.kwargs, **call}
+        call = {**found.kwargs, **call}
+        found = found.bound
     if not isinstance(found, SIFTRetriever):
         return None
     given = {**found.search_kwargs, **call}

@@ -108,14 +108,20 @@ def test_rag_shows_as_many_different_documents_with_replace_as_without(llm, retr
         assert found["context"] == once
 
 
+def fail(_):
+    raise ConnectionError
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda retriever: retriever.with_config(tags=["mine"]),
         lambda retriever: retriever.bind(k=6),
         lambda retriever: retriever.with_retry().with_config(tags=["mine"]),
+        lambda retriever: retriever.with_fallbacks([retriever]).with_config(tags=["mine"]),
+        lambda retriever: RunnableLambda(fail).with_fallbacks([retriever]),
     ],
-    ids=["with_config", "bind", "with_retry"],
+    ids=["with_config", "bind", "with_retry", "with_fallbacks", "fallback"],
 )
 def test_a_wrapped_retriever_is_used_as_the_retriever_in_it(llm, retriever, wrap):
     """The table and `min_gain` need the gains, which only the retriever inside can add."""

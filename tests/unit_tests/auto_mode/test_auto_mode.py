@@ -110,6 +110,15 @@ def test_without_a_table_the_rule_is_the_documented_one(sigma, documents, fittin
     assert (choice.mode, bool(choice.reason)) == (mode, True)
 
 
+def test_a_table_without_a_known_uncertainty_is_named_in_the_reason():
+    figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(0.5, 2.0)}
+    table = ModeTable((ModeBin(1.0, 5, figures),))
+    choice, rule = choose_mode(None, 5, 5, table), choose_mode(None, 5, 5)
+    assert choice.mode == rule.mode == "rag"
+    assert choice.reason.startswith(rule.reason)
+    assert "tells no gains" in choice.reason
+
+
 @pytest.mark.parametrize(
     ("kernel", "noise_variance"),
     [*(("linear", noise) for noise in (None, 0.01, 1.0, 31.6, 100)), ("rbf", None), ("rbf", 0.1)],
