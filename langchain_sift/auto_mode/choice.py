@@ -60,7 +60,7 @@ def choose_mode(
     choice = _without_table(uncertainty, documents, fitting, unrelated_gain)
     if table is None:
         return choice
-    reason = f"{choice.reason}; the retriever tells no gains, which the table of modes needs"
+    reason = f"{choice.reason}; the retriever returns no gains, which the table of modes needs"
     return replace(choice, reason=reason)
 
 
@@ -86,8 +86,9 @@ def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoic
     modes = [mode for mode in MODES if fitting or not adds_context(mode)]
     mode, measured = table.fastest_modes(TOLERANCE, modes)[number], table.bins[number]
     chosen = measured.figures[mode]
+    beyond = ", none of them so uncertain" if uncertainty > measured.highest else ""
     return ModeChoice(
         mode,  # type: ignore[arg-type]
-        f"gained {chosen.gain:.3g} in {chosen.seconds:.3g} s on {measured.prompts} prompts with "
-        f"σ up to {measured.highest:.3g}",
+        f"σ = {uncertainty:.3g}; gained {chosen.gain:.3g} in {chosen.seconds:.3g} s on "
+        f"{measured.prompts} prompts with σ up to {measured.highest:.3g}{beyond}",
     )

@@ -116,7 +116,27 @@ def test_a_table_without_a_known_uncertainty_is_named_in_the_reason():
     choice, rule = choose_mode(None, 5, 5, table), choose_mode(None, 5, 5)
     assert choice.mode == rule.mode == "rag"
     assert choice.reason.startswith(rule.reason)
-    assert "tells no gains" in choice.reason
+    assert "returns no gains" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("sigma", "reason"),
+    [
+        (0.2, "σ = 0.2; gained 0 in 1 s on 5 prompts with σ up to 0.3"),
+        (0.4, "σ = 0.4; gained 0.5 in 2 s on 6 prompts with σ up to 0.6"),
+        (
+            0.9,
+            "σ = 0.9; gained 0.5 in 2 s on 6 prompts with σ up to 0.6, none of them so uncertain",
+        ),
+    ],
+)
+def test_the_reason_names_the_prompts_that_were_measured(sigma, reason):
+    def measured(highest, prompts, gain):
+        figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(gain, 2.0)}
+        return ModeBin(highest, prompts, figures)
+
+    table = ModeTable((measured(0.3, 5, 0.0), measured(0.6, 6, 0.5)))
+    assert choose_mode(sigma, 5, 5, table).reason == reason
 
 
 @pytest.mark.parametrize(
