@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from langchain_sift.config import MODES
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
-from langchain_sift.report.rows import ChosenDocument, Row
+from langchain_sift.report.rows import ChosenDocument, Row, plain
 from langchain_sift.selection import select
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
@@ -358,6 +359,50 @@ def test_failures_are_repeated(
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 4
     assert read_report(tmp_path).rows == run_again().rows
     assert len(queries) == 3
+
+
+@pytest.mark.parametrize("rows", [0, 3, 6, 9, 12, 15])
+def test_a_resumed_comparison_has_the_rows_of_one_without_interruption(
+    rows: int,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    """In bfloat16 a number depends on its batch, and a batch on what other methods have done."""
+    model = copy.deepcopy(tiny_model).to(torch.bfloat16)
+    methods = ("rag:nearest", "rag:sift", "auto:sift", "ttft:sift", "both:sift")
+    options: dict[str, Any] = {
+        "prompts": QUESTIONS,
+        "protocols": ("qa",),
+        "k": 2,
+        "max_tokens": 3,
+    }
+    found = run(model, tiny_tokenizer, store, ("ttft:sift",), **options).rows
+    sigmas = sorted(row.posterior_std for row in found if row.chosen)
+    # The base model for the first of three prompts, both for the others.
+    chosen = [
+        ModeBin(sigma + 1e-9, 5, {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(gain, 2.0)})
+        for sigma, gain in ((sigmas[0], 0.0), (1.0, 1.0))
+    ]
+    selection = CalibratedSelection(1.0, 2, 30)
+    settings = CalibratedSettings(selection, modes=ModeTable(tuple(chosen)))
+    options |= {"settings": settings, "out": tmp_path}
+    whole = run(model, tiny_tokenizer, store, methods, **options)
+    file = tmp_path / "results.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:rows]))
+    seen: list[Row] = []
+    resumed = run(model, tiny_tokenizer, store, methods, **options, resume=True, on_row=seen.append)
+    assert [plain(timeless(row)) for row in resumed.rows] == [
+        plain(timeless(row)) for row in whole.rows
+    ]
+    assert len(seen) == len(file.read_text().splitlines()) == len(lines)
+    assert file.read_text().splitlines(keepends=True)[:rows] == lines[:rows]
+
+
+def timeless(row: Row) -> Row:
+    return replace(row, seconds_retrieval=0.0, seconds_training=0.0, seconds_answering=0.0)
 
 
 QUESTIONS = [
