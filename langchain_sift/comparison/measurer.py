@@ -60,9 +60,7 @@ class Measurer:
     def rows(self, measurements: Sequence[Measurement], *, graded: bool = True) -> list[Row]:
         """Return the rows of all measurements; a failure affects the rows of one alone.
 
-        Args:
-            measurements: The measurements.
-            graded: If False, the judge does not grade the answers.
+        With `graded=False`, the judge is not asked.
         """
         device = self.engine.language_model.model.device
         if device.type == "cuda":
