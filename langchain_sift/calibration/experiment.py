@@ -81,7 +81,7 @@ def calibrate(
         questions: Questions with `answers` to calibrate on in place of held-out documents: the
             model is fine-tuned for the question, and predicts the first answer. None means
             documents.
-        prompts: Maximum number of documents to hold out, or of questions.
+        prompts: Maximum number of documents to hold out, or of questions; a random sample.
         k: Maximum number of documents to train on; no more than there are candidates. Powers of
             two below it are measured as well.
         kernel: Kernel of SIFT, "linear" or "rbf".
@@ -101,7 +101,7 @@ def calibrate(
             goes. The rest of the time compares the modes "base", "rag", "ttft" and "both" with the
             chosen settings. The settings then name the best mode and, with five prompts or more,
             have a table for the mode "auto". A fine-tuning that has begun is finished.
-        seed: Seed of the held-out documents and of the adapter's initial weights.
+        seed: Seed of the held-out documents or questions, and of the adapter's initial weights.
         timeout: Time limit for sampling the store, in seconds. Each search of it has 30 s.
         on_progress: Called with the phase, the amount of it that is done, and the total.
 
@@ -242,6 +242,7 @@ def _held_out(
         language_model,
         prompts=prompts,
         fetch_k=fetch_k,
+        seed=seed,
         kernel=kernel,
         on_prompt=lambda done: on_progress("reading questions", done, min(prompts, len(questions))),
     )

@@ -103,8 +103,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of documents to hold out, or to make queries of. Default: 24 with "
-            "--model, else 200.",
+            help="Number of documents to hold out, or to make queries of; with --model and "
+            "--queries, of questions to sample. Default: 24 with --model, else 200.",
         ),
     ] = None,
     k: Annotated[

@@ -104,11 +104,19 @@ def prepare_retrieval(
     k: int | None,
     seed: int,
 ) -> Prepared:
-    """Read the queries, and return the calibration of retrieval."""
+    """Read the queries, and return the calibration of retrieval.
+
+    Raises:
+        ArgumentError: If there are queries and a number of texts to make some of.
+    """
     from langchain_sift.calibration import calibrate_retrieval
     from langchain_sift.cli.calibration_tables import print_retrieval_calibration
     from langchain_sift.comparison.prompts import read_prompts
 
+    if path is not None and prompts is not None:
+        raise ArgumentError(
+            "--prompts: all of --queries are used: leave one of them out, or name a model (--model)"
+        )
     queries = None if path is None else read_prompts(path, lines=True, qrels=qrels)
 
     def calibrate(store: Chroma, on_progress: Progress) -> Result:

@@ -404,6 +404,24 @@ def test_an_objective_must_fit_all_documents(
             assert fitting == {"text", *(["answer"] * with_answers), *(["distill"] * is_question)}
 
 
+def test_questions_are_a_random_sample_of_all(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A file often has the questions of one topic together."""
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    questions = [Prompt(f"q{n}", f"What is {n}?", answers=("it",)) for n in range(20)]
+
+    def sample(count: int, seed: int) -> list[str]:
+        held_out = hold_out_questions(store, questions, model, prompts=count, fetch_k=1, seed=seed)
+        return [each.text.removesuffix(" it") for each in held_out]
+
+    everything = [question.text for question in questions]
+    assert sample(5, 0) == sample(5, 0) != sample(5, 1)
+    found = {text for seed in range(12) for text in sample(10, seed)}
+    assert found == {*everything}
+    assert sorted(sample(30, 0)) == sorted(everything)
+
+
 def test_rag_is_measured_with_the_documents_in_the_context(
     store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:

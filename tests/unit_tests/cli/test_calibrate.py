@@ -139,6 +139,7 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
         (("--share", "0.5"), "--share: only for the calibration of fine-tuning"),
         (("--model", "m", "--metric", "ndcg"), "--metric: only for the calibration of retrieval"),
         (("--queries", "none.jsonl"), "none.jsonl"),
+        (("--queries", "QUERIES", "--prompts", "5"), "--prompts: all of --queries are used"),
         (
             ("--model", "m", "--queries", "QUERIES", "--protocol", "document"),
             "--protocol: only for documents held out of the store",
