@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from langchain_core.documents import Document
@@ -81,6 +81,7 @@ def choose_mode_for(
     documents: Sequence[Document],
     fitting: Callable[[Sequence[Document]], int],
     table: ModeTable | None,
+    used: TableSettings | None = None,
 ) -> ModeChoice:
     """Choose the mode of one prompt; see `choose_mode`.
 
@@ -88,13 +89,18 @@ def choose_mode_for(
         documents: Those that the retriever of the mode "auto" returned.
         fitting: Returns how many of some distinct documents the prompt has room for.
         table: The gains of the modes on held-out prompts. None means the rule without it.
+        used: The settings of the retriever; the reason names those that the table was not measured
+            with. None means that they are not compared.
     """
     texts = [document.page_content for document in documents]
     shown = [documents[index] for index in distinct(texts)]
     room = fitting(shown) if shown else 0
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
-    return choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+    choice = choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+    measured_with = None if table is None else table.measured_with
+    note = measured_with.note_on(used) if measured_with is not None and used is not None else None
+    return choice if note is None else replace(choice, reason=f"{choice.reason}; {note}")
 
 
 def table_settings_of(retriever: Retriever) -> TableSettings | None:
