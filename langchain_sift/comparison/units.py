@@ -109,14 +109,14 @@ def run(
     whole, and after the units that it shares work with. So its batches are the same as in a run
     without interruption; of the units that are complete, the rows stay.
     """
-    repeats: set[Unit] = set()
+    repeats: list[Unit] = []  # not a set: the labels of a prompt may be lists
     rows: list[Row] = []
     if folder is not None:
         done = {key for key, row in folder.rows.items() if not (row.failure or row.judge_failure)}
         complete = [unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))]
         folder.keep({key for unit in complete for key in unit.keys(planner.settings.ks)})
         rows = list(folder.rows.values())
-        repeats = set() if planner.settings.ray is not None else _shared_with(units, complete)
+        repeats = [] if planner.settings.ray is not None else _shared_with(units, complete)
         units = [unit for unit in units if unit not in complete or unit in repeats]
     for row in rows:
         on_row(row)
@@ -134,19 +134,19 @@ def run(
     return rows
 
 
-def _shared_with(units: Sequence[Unit], complete: Sequence[Unit]) -> set[Unit]:
+def _shared_with(units: Sequence[Unit], complete: Sequence[Unit]) -> list[Unit]:
     """Return the complete units that others of the same prompts, to be measured, share work with.
 
     Actors of Ray share no work across units in a fixed order.
     """
-    repeats: set[Unit] = set()
+    repeats: list[Unit] = []
     later: list[Unit] = []  # that are measured, and have the same prompts
     for unit in reversed(units):
         later = [other for other in later if other.prompts == unit.prompts]
         if unit not in complete:
             later.append(unit)
         elif any(_shares(unit, other) for other in later):
-            repeats.add(unit)
+            repeats.append(unit)
             later.append(unit)
     return repeats
 

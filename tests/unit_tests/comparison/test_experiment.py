@@ -414,7 +414,7 @@ QUESTIONS = [
         correct=0,
     ),
     Prompt("q2", "Who repairs the clock?", answers=("a comet", "comet")),
-    Prompt("q3", "Where?"),
+    Prompt("q3", "Where?", relevant=["d1"]),
 ]
 
 
