@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NotRequired, TypedDict, cast
@@ -29,6 +30,7 @@ from langchain_sift.language_models.modes import (
     choose_mode_for,
     context_documents,
     retriever_for,
+    table_settings_of,
     training_documents,
 )
 from langchain_sift.language_models.wrapped_models import WrappedModel, fine_tuned_in
@@ -71,7 +73,8 @@ def create_ttft_chain(
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
         modes: The gain and the time of each mode on held-out prompts, for the mode "auto":
-            `CalibratedSettings.modes`. None means the rule without a table.
+            `CalibratedSettings.modes`. None means the rule without a table. A warning tells if the
+            retriever's settings are not those that the table was measured with.
 
     Raises:
         ArgumentError: If the mode is unknown, `modes` is no table, the retriever is no runnable,
@@ -80,6 +83,7 @@ def create_ttft_chain(
     """
     tuned = fine_tuned_in(llm)
     _check_arguments(llm, tuned, retriever, mode, modes)
+    _warn_of_other_settings(retriever, mode, modes)
     template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
@@ -145,6 +149,18 @@ def _check_arguments(
             '"ttft", or "both" to put documents into the prompt as well, or pass the model that '
             "has not learned"
         )
+
+
+def _warn_of_other_settings(
+    retriever: Runnable[str, list[Document]], mode: str, modes: ModeTable | None
+) -> None:
+    """Warn if a table of modes was measured with other settings than the retriever's."""
+    used = table_settings_of(retriever)
+    if mode != AUTO or modes is None or modes.measured_with is None or used is None:
+        return
+    note = modes.measured_with.note_on(used)
+    if note is not None:
+        warnings.warn(note, stacklevel=3)
 
 
 def _retriever_for(

@@ -1,6 +1,7 @@
 """Choose a mode for each prompt: `mode="auto"`."""
 
 from langchain_sift.auto_mode.choice import AUTO, UNRELATED_GAIN, ModeChoice, choose_mode
+from langchain_sift.auto_mode.settings import TableSettings
 from langchain_sift.auto_mode.table import (
     ModeBin,
     ModeFigures,
@@ -18,6 +19,7 @@ __all__ = [
     "ModeFigures",
     "ModeTable",
     "PromptFigures",
+    "TableSettings",
     "check_table",
     "choose_mode",
     "table_of",

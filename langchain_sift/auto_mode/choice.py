@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from langchain_sift.auto_mode.table import ModeTable
 from langchain_sift.config import MODES, Mode, adds_context
@@ -42,7 +42,8 @@ def choose_mode(
     whose mean gain is at most `TOLERANCE` below that of the best single mode (`fastest_modes`).
     Without one, it is the base model if the documents tell nothing about the prompt; RAG if all
     documents fit into the prompt; both if only some fit, so that the others are learned; and
-    fine-tuning if none fits. The rule without a table was not measured.
+    fine-tuning if none fits. The rule without a table was not measured. It is also used if the
+    uncertainty is unknown, and the reason then says so.
 
     Args:
         uncertainty: σ of the prompt given its documents, from 0 to 1. None means unknown.
@@ -56,6 +57,16 @@ def choose_mode(
         return ModeChoice("base", "there is no document")
     if table is not None and uncertainty is not None:
         return _from_table(uncertainty, fitting, table)
+    choice = _without_table(uncertainty, documents, fitting, unrelated_gain)
+    if table is None:
+        return choice
+    reason = f"{choice.reason}; the retriever returns no gains, which the table of modes needs"
+    return replace(choice, reason=reason)
+
+
+def _without_table(
+    uncertainty: float | None, documents: int, fitting: int, unrelated_gain: float
+) -> ModeChoice:
     if uncertainty is not None and _tell_nothing(uncertainty, documents, unrelated_gain):
         return ModeChoice("base", f"the documents tell nothing about it: σ = {uncertainty:.3g}")
     if fitting == 0:
@@ -75,8 +86,9 @@ def _from_table(uncertainty: float, fitting: int, table: ModeTable) -> ModeChoic
     modes = [mode for mode in MODES if fitting or not adds_context(mode)]
     mode, measured = table.fastest_modes(TOLERANCE, modes)[number], table.bins[number]
     chosen = measured.figures[mode]
+    beyond = ", none of them so uncertain" if uncertainty > measured.highest else ""
     return ModeChoice(
         mode,  # type: ignore[arg-type]
-        f"gained {chosen.gain:.3g} in {chosen.seconds:.3g} s on {measured.prompts} prompts with "
-        f"σ up to {measured.highest:.3g}",
+        f"σ = {uncertainty:.3g}; gained {chosen.gain:.3g} in {chosen.seconds:.3g} s on "
+        f"{measured.prompts} prompts with σ up to {measured.highest:.3g}{beyond}",
     )

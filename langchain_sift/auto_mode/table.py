@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from langchain_sift.auto_mode.settings import TableSettings
 from langchain_sift.checks import check_integer, is_finite_number
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
@@ -22,7 +23,8 @@ class ModeFigures:
     between 0 and 1. 0 is the base model, below 0 is worse."""
 
     seconds: float
-    """Seconds for a prompt, from the retrieval to the answer."""
+    """Seconds for a prompt: from the retrieval to the answer if `compare` measured them, those of
+    training and scoring alone if `calibrate` did."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -75,6 +77,9 @@ class ModeTable:
     bins: tuple[ModeBin, ...]
     """By ascending uncertainty. Prompts above the last bin belong to it."""
 
+    measured_with: TableSettings | None = None
+    """The settings of the measurement. None means that they are not known."""
+
     def __post_init__(self) -> None:
         """Check the bins.
 
@@ -121,6 +126,7 @@ class ModeTable:
         """
         try:
             bins = values["bins"]  # type: ignore[index]
+            measured_with = values.get("measured_with")  # type: ignore[attr-defined]
             return cls(
                 tuple(
                     ModeBin(
@@ -129,7 +135,8 @@ class ModeTable:
                         {mode: ModeFigures(**of) for mode, of in each["figures"].items()},
                     )
                     for each in bins
-                )
+                ),
+                None if measured_with is None else TableSettings(**measured_with),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ArgumentError(f"no table of modes: {error}: measure the modes again") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
+from langchain_sift.auto_mode import TableSettings
 from langchain_sift.calibrated_settings import (
     CalibratedFineTuning,
     CalibratedSelection,
@@ -22,6 +24,7 @@ from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS, ModeMeasureme
 from langchain_sift.calibration.search import Choice
 from langchain_sift.calibration.standard_errors import first_sufficient, standard_error
 from langchain_sift.calibration.trials import Setting, Trials
+from langchain_sift.report.intervals import student_quantile
 from langchain_sift.selection.arguments import Array
 
 _INTERRUPTED = "interrupted: the settings are those found until then"
@@ -60,6 +63,7 @@ def conclude(
     fewest = counts.index(k)
     rates, *later = choices
     noises, *others = later or [Choice("noise_variance", (), (rates.chosen,), rates.chosen)]
+    equal = _equal_noises(trials, noises)
     return Calibration(
         settings=_settings(trials, best, k, modes, fetch_k=fetch_k, protocol=protocol),
         noise_variances=_noise_points(trials, noises, noise_variances, likelihoods),
@@ -75,7 +79,7 @@ def conclude(
         steps=trials.steps,
         grid_steps=grid_steps,
         notes=(
-            *_notes(best, percents[:, fewest], noise_variances, rates),
+            *_notes(best, percents[:, fewest], noise_variances, rates, equal),
             *_mode_notes(modes),
             *([doubt] if doubt else []),
             *([_INTERRUPTED] if interrupted else []),
@@ -162,7 +166,11 @@ def _settings(
         steps_per_document=config.steps_per_document,
         mode=None if modes is None else modes.best,
     )
-    return CalibratedSettings(fine_tuning=tuned, modes=None if modes is None else modes.table)
+    table = None if modes is None else modes.table
+    if table is not None:
+        measured_with = TableSettings.of(asdict(tuned.selection), tuned.model)
+        table = replace(table, measured_with=measured_with)
+    return CalibratedSettings(fine_tuning=tuned, modes=table)
 
 
 def _noise_points(
@@ -192,21 +200,48 @@ def _compared(trials: Trials, setting: Setting, chosen: Setting) -> Estimate:
     return estimate(percents[:count], others[:count])
 
 
+def _equal_noises(trials: Trials, noises: Choice) -> list[float]:
+    """Return the λ' that chose the same documents as the best on every prompt they share.
+
+    The best is among them. Only one value means that no other was tried, or none was as good.
+    """
+    chosen = noises.chosen
+    prompts = range(len(percents_of(trials, chosen)))
+    return sorted(
+        {chosen.noise_variance}
+        | {
+            setting.noise_variance
+            for setting in noises.settings
+            if all(trials.trial(n, setting) == trials.trial(n, chosen) for n in prompts)
+        }
+    )
+
+
 def _notes(
-    best: Setting, percents: Array, noise_variances: Sequence[float], rates: Choice
+    best: Setting,
+    percents: Array,
+    noise_variances: Sequence[float],
+    rates: Choice,
+    equal: Sequence[float],
 ) -> tuple[str, ...]:
     notes = []
+    if len(equal) > 1:
+        notes.append(
+            f"λ' = {', '.join(f'{value:g}' for value in equal)} chose the same documents: the "
+            "prompts do not tell these values apart"
+        )
+        noise_variances = ()
     prompts = len(percents)
     tried = [setting.learning_rate for setting in rates.settings]
     for name, value, values, argument in (
         ("learning rate", best.learning_rate, tried, "learning_rates"),
         ("λ'", best.noise_variance, noise_variances, "noise_variances"),
     ):
-        for end, extreme, more in (
-            (values[0], "smallest", "smaller"),
-            (values[-1], "largest", "larger"),
+        for ends, extreme, more in (
+            (values[:1], "smallest", "smaller"),
+            (values[-1:], "largest", "larger"),
         ):
-            if len(values) > 1 and value == end:
+            if len(values) > 1 and value in ends:
                 notes.append(
                     f"the best {name} is the {extreme} tried, {value:g}: {more} ones may be better "
                     f"({argument}= of calibrate in Python)"
@@ -223,9 +258,10 @@ def gain_notes(percents: Array) -> tuple[str, ...]:
         percents: Percent of the base model's bits with the chosen settings, shape (n,).
     """
     gain, error = 100 - float(percents.mean()), standard_error(percents)
+    degrees = len(percents) - 1
     if gain <= 0:
         return ("fine-tuning made no held-out text likelier on average: do not use it here",)
-    if gain < 2 * error:
+    if degrees and gain < student_quantile(degrees) * error:
         return (
             f"fine-tuning saved {gain:.1f} ± {error:.1f} % of the base model's bits, which may be "
             "chance: compare it with RAG before you use it",

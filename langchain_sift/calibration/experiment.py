@@ -35,7 +35,9 @@ from langchain_sift.checks import check_fraction, check_integer, check_positive
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.selection.settings import DEFAULT_LENGTH_SCALE, Kernel
+from langchain_sift.stores.interface import embeddings_of
 from langchain_sift.ttft import LanguageModel, load_language_model, shared_engine
 
 NOISE_VARIANCES = tuple(float(f"{value:.3g}") for value in np.geomspace(1e-2, 1e2, 9))
@@ -79,7 +81,7 @@ def calibrate(
         questions: Questions with `answers` to calibrate on in place of held-out documents: the
             model is fine-tuned for the question, and predicts the first answer. None means
             documents.
-        prompts: Maximum number of documents to hold out, or of questions.
+        prompts: Maximum number of documents to hold out, or of questions; a random sample.
         k: Maximum number of documents to train on; no more than there are candidates. Powers of
             two below it are measured as well.
         kernel: Kernel of SIFT, "linear" or "rbf".
@@ -99,7 +101,7 @@ def calibrate(
             goes. The rest of the time compares the modes "base", "rag", "ttft" and "both" with the
             chosen settings. The settings then name the best mode and, with five prompts or more,
             have a table for the mode "auto". A fine-tuning that has begun is finished.
-        seed: Seed of the held-out documents and of the adapter's initial weights.
+        seed: Seed of the held-out documents or questions, and of the adapter's initial weights.
         timeout: Time limit for sampling the store, in seconds. Each search of it has 30 s.
         on_progress: Called with the phase, the amount of it that is done, and the total.
 
@@ -134,7 +136,7 @@ def calibrate(
     )
     k = min(k, max(len(prompt.documents) for prompt in held_out))
     likelihoods = surrogate_likelihoods(held_out, noise_variances, language_model)
-    kept = promising(noise_variances, likelihoods)
+    kept = _nearest_first(promising(noise_variances, likelihoods), vectorstore, kernel)
     grid_steps = len(noise_variances) * len(learning_rates) * len(held_out) * k
     budget = math.floor(share * grid_steps)
     config = replace(finetune or FineTuneConfig(), seed=seed)
@@ -240,9 +242,18 @@ def _held_out(
         language_model,
         prompts=prompts,
         fetch_k=fetch_k,
+        seed=seed,
         kernel=kernel,
         on_prompt=lambda done: on_progress("reading questions", done, min(prompts, len(questions))),
     )
+
+
+def _nearest_first(
+    noise_variances: Sequence[float], vectorstore: VectorStore, kernel: str
+) -> list[float]:
+    """Return the λ', that nearest to the default first: of equally good ones it is chosen."""
+    default = kernel_settings(embeddings_of(vectorstore), kernel=kernel).noise_variance
+    return sorted(noise_variances, key=lambda value: abs(math.log(value / default)))
 
 
 def _distinct_sorted(name: str, values: Sequence[float]) -> tuple[float, ...]:

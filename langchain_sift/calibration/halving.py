@@ -33,14 +33,14 @@ def halve(
     Args:
         trials: The trials on the held-out prompts.
         config: The other settings of fine-tuning.
-        noise_variances: At least one value of λ', ascending.
+        noise_variances: At least one value of λ'. Of equally good ones, the first is chosen.
         learning_rates: At least one learning rate.
         budget: Number of gradient steps for both; each value is measured on at least one prompt.
 
     Yields:
         The best of the learning rates, all at the median λ', and then the best of all.
     """
-    middle = noise_variances[len(noise_variances) // 2]
+    middle = sorted(noise_variances)[len(noise_variances) // 2]
     configs = [replace(config, learning_rate=rate) for rate in learning_rates]
     share = 1.0 if len(noise_variances) == 1 else _SHARE_OF_RATES
     before = trials.steps

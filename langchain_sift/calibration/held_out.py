@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
@@ -123,10 +124,13 @@ def hold_out_questions(
     *,
     prompts: int,
     fetch_k: int,
+    seed: int = 0,
     kernel: Kernel | None = None,
     on_prompt: Callable[[int], None] = lambda _: None,
 ) -> list[HeldOut]:
     """Make prompts of questions, whose first reference answers are predicted.
+
+    The questions are a sample in a random order: files often have those of one topic together.
 
     Args:
         vectorstore: The store of the candidates.
@@ -134,6 +138,7 @@ def hold_out_questions(
         language_model: The model that predicts the answers.
         prompts: Maximum number of questions.
         fetch_k: Maximum number of candidates.
+        seed: Seed of the sample.
         kernel: Kernel of SIFT. None means the default.
         on_prompt: Called with the number of questions that are done.
 
@@ -143,7 +148,9 @@ def hold_out_questions(
         StoreError: If the store does not answer.
     """
     held_out: list[HeldOut] = []
-    for question in with_answers(questions)[:prompts]:
+    answered = with_answers(questions)
+    sample = Random(seed).sample(answered, min(prompts, len(answered)))  # noqa: S311 - no secret
+    for question in sample:
         task = PROTOCOLS["qa"](question)
         found = _candidates(vectorstore, task, lambda _: True, fetch_k=fetch_k)
         if not found.documents:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from langchain_sift.auto_mode import ModeFigures, ModeTable, PromptFigures, table_of
+from langchain_sift.auto_mode import (
+    ModeFigures,
+    ModeTable,
+    PromptFigures,
+    TableSettings,
+    table_of,
+)
 from langchain_sift.comparison.run_folder import read_report
-from langchain_sift.config import MODES, Mode
+from langchain_sift.config import MODES, Mode, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, Row
 
@@ -21,6 +29,8 @@ def mode_table(
 ) -> ModeTable:
     """Return the gain and the time of each mode, by the uncertainty about a prompt.
 
+    The prompts are those that have a result of base and of each mode that has one for most prompts.
+
     Args:
         rows: Those of `compare` with "base" and the other modes with one selection, as in
             `Report.rows`, of one protocol and one number of documents.
@@ -30,7 +40,7 @@ def mode_table(
 
     Raises:
         ArgumentError: If a prompt has several rows of a method, no prompt was measured with base
-            and another mode, or the uncertainties are unknown.
+            and another mode, no mode differs from base, or the uncertainties are unknown.
     """
     by_prompt: dict[str, dict[Mode, Row]] = {}
     names: Mapping[str, Mode] = {
@@ -48,15 +58,32 @@ def mode_table(
         of_prompt[mode] = row
     measured = [
         PromptFigures(_uncertainty(of.values()), _figures(of, metric))
-        for of in by_prompt.values()
-        if BASE in of and len(of) > 1
+        for of in _complete(by_prompt.values())
     ]
     if not measured:
         raise ArgumentError(
             f"no prompt was measured with base and another mode with {selection!r} in {metric!r}: "
             f"compare the methods {', '.join(names)}"
         )
+    if not any(of.gain for prompt in measured for of in prompt.figures.values()):
+        raise ArgumentError(
+            f"all modes have the {metric} of base on each of {len(measured)} prompts: their table "
+            "would choose base always; compare on prompts, or with a model, on which they differ"
+        )
     return table_of(measured, bins=bins)
+
+
+def _complete(prompts: Iterable[dict[Mode, Row]]) -> list[dict[Mode, Row]]:
+    """Return the prompts with base and with all modes that most of them have.
+
+    A mode that failed on a prompt costs this prompt, and one that failed on most of them the mode.
+    """
+    with_base = [of for of in prompts if BASE in of]
+    counts = Counter(mode for of in with_base for mode in of)
+    modes: list[Mode] = [mode for mode in MODES if 2 * counts[mode] > len(with_base)]
+    if len(modes) < 2:
+        return []
+    return [{mode: of[mode] for mode in modes} for of in with_base if of.keys() >= {*modes}]
 
 
 def mode_table_of_run(path: Path) -> ModeTable:
@@ -67,7 +94,8 @@ def mode_table_of_run(path: Path) -> ModeTable:
     Raises:
         ArgumentError: If the folder holds no run, or as `mode_table`.
     """
-    rows = read_report(path).rows
+    report = read_report(path)
+    rows = report.rows
     protocols = [row.protocol for row in rows]
     protocol = "qa" if "qa" in protocols else next(iter(protocols), "")
     counts = [row.k for row in rows if row.protocol == protocol]
@@ -76,7 +104,20 @@ def mode_table_of_run(path: Path) -> ModeTable:
         for row in rows
         if row.protocol == protocol and (row.method == BASE or row.k == max(counts))
     ]
-    return mode_table(chosen, metric="f1" if protocol == "qa" else BITS)
+    table = mode_table(chosen, metric="f1" if protocol == "qa" else BITS)
+    return replace(table, measured_with=_settings_of(report.settings, table, max(counts)))
+
+
+def _settings_of(settings: Mapping[str, object], table: ModeTable, k: int) -> TableSettings | None:
+    """Return the settings that the uncertainties of a run belong to; None if it names none."""
+    names = ("kernel", "length_scale", "noise_variance")
+    if not all(name in settings for name in names):
+        return None
+    # Where fine-tuning has settings of its own, they are written beside those of RAG.
+    prefix = "training_" if any(map(fine_tunes, table.bins[0].figures)) else ""
+    values = {name: settings.get(prefix + name, settings[name]) for name in names}
+    model = settings.get("model")
+    return TableSettings.of({**values, "k": k}, None if model is None else str(model))
 
 
 def _value(row: Row, metric: str) -> float:

@@ -165,9 +165,11 @@ class _Measured:
         return cls(trial.source, np.array([trial.scores(kernel, counts) for kernel in kernels]))
 
 
-def _check_enough(queries: int, named: str) -> None:
+def _check_enough(queries: int, named: str, reason: str = "") -> None:
     if queries < MIN_QUERIES:
-        raise CorpusError(f"calibration needs at least {MIN_QUERIES} {named}; got {queries}")
+        raise CorpusError(
+            f"calibration needs at least {MIN_QUERIES} {named}; got {queries}{reason}"
+        )
 
 
 def _calibrated(
@@ -181,7 +183,9 @@ def _calibrated(
 ) -> RetrievalCalibration:
     """Choose the settings and report them; `kinds` are the queries of each kind."""
     first, last = next(iter(kinds.values())), list(kinds)[-1]
-    _check_enough(len({query.source for query in first}), "queries of different sources")
+    sources = len({query.source for query in first})
+    alike = f": {len(first)} come from {sources} sources, or are equal"
+    _check_enough(sources, "queries of different sources", alike if sources < len(first) else "")
     scores = []
     for kind, measured in kinds.items():
         stacked = np.array([query.scores for query in measured])

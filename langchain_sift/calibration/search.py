@@ -14,6 +14,7 @@ from langchain_sift.calibration.standard_errors import standard_error
 from langchain_sift.calibration.trials import Setting, Trials
 from langchain_sift.config import OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.intervals import student_quantile
 
 NAMES = {
     "learning_rate": "learning rate",
@@ -30,6 +31,7 @@ _STEPS = (1, 2)
 _MORE_RATES = 3  # times that the range of learning rates is extended
 _FACTOR = 4.0  # between neighbouring learning rates
 _PART = 0.25  # of the time that is left, for each choice
+_LEAST_SHOWN = 0.05  # a gain with one decimal, not rounded to 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,10 @@ def search_within_steps(
     *,
     budget: int,
 ) -> Iterator[Choice]:
-    """Choose learning rate and λ' with a number of gradient steps; see `halve`."""
+    """Choose learning rate and λ' with a number of gradient steps; see `halve`.
+
+    Of values of λ' that are equally good, the first is chosen.
+    """
     found = halve(trials, config, noise_variances, learning_rates, budget=budget)
     rate = next(found)
     rates = [_with(rate, "learning_rate", value) for value in learning_rates]
@@ -109,12 +114,13 @@ def search_within_minutes(
     """Choose learning rate, λ', objective, steps, layers and rank, as far as the time goes.
 
     Each choice has a quarter of the time that is left. The range of learning rates is extended
-    while the best is at its end. Half of the rest measures the chosen settings on more prompts.
+    while the best is at its end. Half of the rest measures the chosen settings on more prompts. Of
+    values of λ' that are equally good, the first is chosen.
 
     Raises:
         ArgumentError: If the time is too short to measure each learning rate and λ' once.
     """
-    middle = noise_variances[len(noise_variances) // 2]
+    middle = sorted(noise_variances)[len(noise_variances) // 2]
     first = Setting(middle, replace(config, learning_rate=learning_rates[0]))
     trials.run([trials.trial(0, first)])
     values = len(learning_rates) + len(noise_variances)
@@ -135,32 +141,45 @@ def search_within_minutes(
 
 
 def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | None) -> str | None:
-    """Return a sentence on what a longer search could gain; None if nothing can be said.
+    """Return a sentence on what a longer search could gain; None if nothing was compared.
 
-    The bound is the upper end of a 95 % interval (two standard errors) for the gain of another
-    value over the chosen one, prompt by prompt.
+    The bound is the upper end of a 95 % interval (Student's) for the gain of another value over
+    the chosen one, prompt by prompt. A value that was compared on a single prompt has no bound.
     """
-    gains = [
-        (gain, choice.name, label, count, setting)
+    others = [
+        (*_largest_gain(trials, choice.chosen, setting), choice.name, label, setting)
         for choice in choices
         for label, setting in zip(choice.labels, choice.settings, strict=True)
         if setting != choice.chosen
-        for gain, count in [_largest_gain(trials, choice.chosen, setting)]
-        if math.isfinite(gain)
     ]
-    if not gains:
+    bounded = [other for other in others if math.isfinite(other[0])]
+    unknown = len(others) - len(bounded)
+    if not others:
         return None
-    gain, name, label, count, setting = max(gains, key=lambda each: each[0])
-    if gain <= 0:
-        return "a longer search gains nothing: every other value is worse beyond doubt"
-    sentence = (
-        f"a longer search could gain at most {gain:.1f} points: {NAMES.get(name, name)} = {label} "
-        f"was compared on {count} prompts"
+    alone = f"{unknown} of {len(others)} other values were compared on a single prompt"
+    gain, count, name, label, setting = max(
+        bounded, key=lambda other: other[0], default=(0.0, 0, "", "", choices[-1].chosen)
     )
+    if gain <= 0:
+        if unknown:
+            return f"a longer search may find better settings: {alone}, which tells nothing of them"
+        return "a longer search among these values gains nothing: by 95 % intervals none is better"
+    most = f"at most {gain:.1f} points" if gain >= _LEAST_SHOWN else "less than 0.1 points"
+    return (
+        f"a longer search could gain {most}: {NAMES.get(name, name)} = {label} was compared on "
+        f"{count} prompts{_cure(trials, setting, count, budget)}"
+        + (f"; {alone}, and are left out of this" if unknown else "")
+    )
+
+
+def _cure(trials: Trials, setting: Setting, count: int, budget: TimeBudget | None) -> str:
+    """Return the cost of half the doubt about settings that were compared on some prompts."""
+    if 4 * count > len(trials.prompts):
+        return f", and {4 * count} (prompts=, --prompts) would halve the doubt"
     if budget is None:
-        return sentence
+        return ""
     minutes = round(3 * count * 2 * trials.cost(setting) * budget.seconds_per_step / 60)
-    return f"{sentence}, and about {_minutes(minutes)} more would halve the doubt"
+    return f", and about {_minutes(minutes)} more would halve the doubt"
 
 
 def _minutes(minutes: float) -> str:
@@ -254,4 +273,5 @@ def _largest_gain(trials: Trials, chosen: Setting, other: Setting) -> tuple[floa
     differences = first[:count] - second[:count]
     if count < 2:
         return math.nan, count
-    return float(np.mean(differences)) + 2 * standard_error(differences), count
+    width = student_quantile(count - 1) * standard_error(differences)
+    return float(np.mean(differences)) + width, count

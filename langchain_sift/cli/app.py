@@ -29,6 +29,7 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 
+from langchain_sift.auto_mode import TableSettings  # noqa: E402
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.checks import check_choice, parse_target_modules  # noqa: E402
 from langchain_sift.config import OBJECTIVES, FineTuneConfig  # noqa: E402
@@ -120,12 +121,54 @@ def read_saved(path: Path | None) -> CalibratedSettings | None:
 def note_other_model(saved: CalibratedSettings | None, model: str, console: Console) -> None:
     """Print a note if settings were calibrated with another model."""
     if saved is not None and saved.model not in {None, model}:
-        console.print(
-            f"note: the settings were calibrated with {saved.model}: another model may need others",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+        print_note(
+            console,
+            f"the settings were calibrated with {saved.model}: another model may need others",
         )
+
+
+def note_other_settings(
+    saved: CalibratedSettings | None,
+    selection: Mapping[str, object],
+    model: str,
+    console: Console,
+) -> None:
+    """Print a note for another model than the calibrated one, and for other settings of the modes.
+
+    Args:
+        saved: The saved settings, if there are any.
+        selection: As in `note_other_table`.
+        model: The model in use.
+        console: The console.
+    """
+    note_other_model(saved, model, console)
+    note_other_table(saved, selection, model, console)
+
+
+def note_other_table(
+    saved: CalibratedSettings | None,
+    selection: Mapping[str, object],
+    model: str | None,
+    console: Console,
+) -> None:
+    """Print a note if a table of modes was measured with other settings than those in use.
+
+    Args:
+        saved: The settings with the table, if there are any.
+        selection: The values of fields of `CalibratedSelection` that are in use, by name.
+        model: The model, if the settings name none. None means that it is not known.
+        console: The console.
+    """
+    if saved is None or saved.modes is None or saved.modes.measured_with is None:
+        return
+    note = saved.modes.measured_with.note_on(TableSettings.of(selection, saved.model or model))
+    if note is not None:
+        print_note(console, note)
+
+
+def print_note(console: Console, note: str) -> None:
+    """Print a note."""
+    console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def with_gguf_file(model: str | None, gguf_file: str | None) -> str | None:

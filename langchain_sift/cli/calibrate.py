@@ -20,6 +20,7 @@ from langchain_sift.cli.calibration_runs import (
     check_options,
     completed,
     note_dropped_modes,
+    note_table,
     prepare_fine_tuning,
     prepare_retrieval,
     read_modes,
@@ -102,8 +103,8 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of documents to hold out, or to make queries of. Default: 24 with "
-            "--model, else 200.",
+            help="Number of documents to hold out, or to make queries of; with --model and "
+            "--queries, of questions to sample. Default: 24 with --model, else 200.",
         ),
     ] = None,
     k: Annotated[
@@ -240,6 +241,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
         note_dropped_modes(earlier, settings, console)
+        note_table(settings, console)
         if result.interrupted:
             raise typer.Exit(130)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.calibrated_settings import CalibratedSettings
-from langchain_sift.cli.app import progress_bar
+from langchain_sift.cli.app import note_other_table, print_note, progress_bar
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.model.load_settings import LoadSettings
@@ -60,12 +60,25 @@ def note_dropped_modes(
 ) -> None:
     """Print a note if a table of modes belonged to settings that were replaced."""
     if earlier is not None and earlier.modes is not None and newer.modes is None:
-        console.print(
-            "note: the earlier table of modes is left out, because it was measured with other "
-            "settings: measure the modes again (--minutes, or --modes)",
-            highlight=False,
-            soft_wrap=True,
+        print_note(
+            console,
+            "the earlier table of modes is left out, because it was measured with other settings: "
+            "measure the modes again (--minutes, or --modes)",
         )
+
+
+def note_table(settings: CalibratedSettings, console: Console) -> None:
+    """Print a note if a table of modes was measured with other settings, or on few prompts."""
+    if settings.modes is None:
+        return
+    from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS
+
+    prompts = sum(each.prompts for each in settings.modes.bins)
+    if prompts < FEWEST_PROMPTS:
+        few = f"the table of modes is of few prompts ({prompts})"
+        print_note(console, f"{few}: the modes may be chosen by chance")
+    used = settings.selection(for_training=True)
+    note_other_table(settings, asdict(used), None, console)
 
 
 def check_options(
@@ -91,11 +104,19 @@ def prepare_retrieval(
     k: int | None,
     seed: int,
 ) -> Prepared:
-    """Read the queries, and return the calibration of retrieval."""
+    """Read the queries, and return the calibration of retrieval.
+
+    Raises:
+        ArgumentError: If there are queries and a number of texts to make some of.
+    """
     from langchain_sift.calibration import calibrate_retrieval
     from langchain_sift.cli.calibration_tables import print_retrieval_calibration
     from langchain_sift.comparison.prompts import read_prompts
 
+    if path is not None and prompts is not None:
+        raise ArgumentError(
+            "--prompts: all of --queries are used: leave one of them out, or name a model (--model)"
+        )
     queries = None if path is None else read_prompts(path, lines=True, qrels=qrels)
 
     def calibrate(store: Chroma, on_progress: Progress) -> Result:

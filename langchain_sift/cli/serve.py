@@ -16,7 +16,7 @@ from langchain_sift.cli.app import (
     app,
     errors_in_one_line,
     finetuning,
-    note_other_model,
+    note_other_settings,
     read_saved,
     selection_options,
 )
@@ -216,7 +216,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         from langchain_sift.stores.location import ChromaLocation
 
         saved = read_saved(settings)
-        note_other_model(saved, join_gguf_file(model, gguf_file), console)
+        model = join_gguf_file(model, gguf_file)
         selection = partial(
             selection_options,
             saved,
@@ -226,8 +226,9 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             length_scale=length_scale,
             noise_variance=noise_variance,
         )
+        note_other_settings(saved, selection(for_training=True), model, console)
         served = ServingSettings(
-            model=join_gguf_file(model, gguf_file),
+            model=model,
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
             collection=collection,
             embeddings=embeddings,

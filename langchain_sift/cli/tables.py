@@ -129,7 +129,7 @@ def _columns(summaries: Sequence[MethodSummary]) -> dict[str, Cell]:
     columns["seconds"] = lambda summary: _number(summary.seconds, 2)
     if not names:  # scores and documents do not both fit into a terminal
         columns["documents\n(distinct)"] = lambda summary: (
-            f"{summary.documents_used:.1f} ({summary.distinct_documents:.1f})"
+            f"{_number(summary.documents_used, 1)} ({_number(summary.distinct_documents, 1)})"
         )
     return columns
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from langchain_sift.auto_mode import AUTO
+from langchain_sift.auto_mode import AUTO, TableSettings
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import ComparisonSettings
@@ -45,6 +45,31 @@ def describe(
         **_runnables(settings),
         **({"notes": list(notes)} if notes else {}),
     }
+
+
+def table_notes(
+    settings: ComparisonSettings, embeddings: object, language_model: LanguageModel | None
+) -> tuple[str, ...]:
+    """Return the differences of the methods of the mode "auto" from what their table measured."""
+    measured_with = None if settings.modes is None else settings.modes.measured_with
+    if measured_with is None or language_model is None:
+        return ()
+    notes = []
+    for method in settings.methods:
+        if method.mode != AUTO:
+            continue
+        given = settings.kernel_of(for_training=True)
+        kernel = kernel_settings(
+            embeddings,
+            kernel="linear" if method.search == "residual" else method.kernel or given["kernel"],
+            length_scale=method.length_scale or given["length_scale"],
+            noise_variance=method.noise_variance or given["noise_variance"],
+        )
+        for k in settings.ks:
+            used = TableSettings.of({**asdict(kernel), "k": k}, language_model.name)
+            if note := measured_with.note_on(used):
+                notes.append(f"{method.name}: {note}.")
+    return tuple(notes)
 
 
 def _described(settings: ComparisonSettings) -> dict[str, object]:

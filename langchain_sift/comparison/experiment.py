@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
-from langchain_sift.comparison.description import describe
+from langchain_sift.comparison.description import describe, table_notes
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts, without_leaks
@@ -28,7 +28,7 @@ from langchain_sift.comparison.settings import (
     Scorer,
     parse_ks,
 )
-from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, unscored_note
+from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols, repeats_note, unscored_note
 from langchain_sift.comparison.units import (
     engine_of,
     measure_with,
@@ -246,7 +246,12 @@ def run_comparison(
         language_model=language_model,
         corpus=corpus,
         prompts=all_prompts,
-        notes=(*labels.notes, *unscored_note(all_prompts, settings.protocols)),
+        notes=(
+            *labels.notes,
+            *unscored_note(all_prompts, settings.protocols),
+            *repeats_note(all_prompts),
+            *table_notes(settings, corpus.embeddings, language_model),
+        ),
     )
     prompt_texts = {prompt.id: prompt.text[:SHOWN_CHARACTERS] for prompt in prompts}
     references = {prompt.id: prompt.reference for prompt in prompts if prompt.reference}

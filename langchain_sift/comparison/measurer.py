@@ -57,8 +57,11 @@ class Measurer:
     settings: MeasurementSettings
     _shared: SharedWork = field(default_factory=SharedWork, init=False)
 
-    def rows(self, measurements: Sequence[Measurement]) -> list[Row]:
-        """Return the rows of all measurements; a failure affects the rows of one alone."""
+    def rows(self, measurements: Sequence[Measurement], *, graded: bool = True) -> list[Row]:
+        """Return the rows of all measurements; a failure affects the rows of one alone.
+
+        With `graded=False`, the judge is not asked.
+        """
         device = self.engine.language_model.model.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -88,7 +91,7 @@ class Measurer:
                 ]
             except Exception as error:  # noqa: BLE001
                 answers += _report_failure(measurement, error)
-        if self.settings.judge is not None:
+        if graded and self.settings.judge is not None:
             return self.settings.judge.grade(answers)
         return [answer.row for answer in answers]
 

@@ -87,6 +87,9 @@ class Prompt:
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     """Return prompts; a text gets its number among them as id, from 1.
 
+    A prompt without a source that repeats an earlier one gets the source of that, or its id: an
+    answer to the same question tells nothing new, so that both count as one observation.
+
     Raises:
         CorpusError: If there are none, or two have the same id.
     """
@@ -101,7 +104,18 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
         if prompt.id in seen:
             raise CorpusError(f"two prompts have the id {prompt.id!r}: ids must differ")
         seen.add(prompt.id)
-    return checked
+    return _with_shared_sources(checked)
+
+
+def _with_shared_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
+    first: dict[tuple[str, tuple[str, ...]], Prompt] = {}
+    shared = []
+    for prompt in prompts:
+        earlier = first.setdefault((prompt.text.strip(), prompt.choices), prompt)
+        is_repeat = earlier is not prompt and not prompt.source
+        source = earlier.source or earlier.id if is_repeat else prompt.source
+        shared.append(replace(prompt, source=source))
+    return shared
 
 
 def read_prompts(

@@ -15,6 +15,7 @@ from langchain_sift.report.metrics import (
     RETRIEVAL_METRICS,
 )
 from langchain_sift.report.summaries import PERCENT_OF_BASE
+from langchain_sift.report.words import word_ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,14 @@ def document_task(prompt: Prompt) -> Task:
 def continuation_task(prompt: Prompt) -> Task:
     """Retrieve with the first half and score the second half after it, so that nothing leaks.
 
+    The text is cut between two words, in a script without spaces between two characters.
+
     Raises:
         ArgumentError: If the text cannot be halved between two words.
     """
     text = prompt.text
     middle = len(text) // 2
-    cuts = [i for i in range(1, len(text)) if text[i].isspace() and not text[i - 1].isspace()]
+    cuts = word_ends(text)
     if not cuts:
         raise ArgumentError("the text is a single word: a continuation needs at least two")
     cut = min(cuts, key=lambda index: abs(index - middle))
@@ -104,6 +107,24 @@ def unscored_note(prompts: Sequence[Prompt], protocols: Sequence[str]) -> tuple[
     return (
         f"{unscored} of {len(prompts)} prompts have neither an answer nor a correct choice: the "
         "protocol qa compares their answers with nothing.",
+    )
+
+
+def repeats_note(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Return a note on the prompts that repeat an earlier one of their source; none if all differ.
+
+    Args:
+        prompts: As `as_prompts` returns them.
+    """
+    alike = {
+        (prompt.text.strip(), prompt.choices, prompt.source or prompt.id) for prompt in prompts
+    }
+    repeats = len(prompts) - len(alike)
+    if not repeats:
+        return ()
+    return (
+        f"{repeats} of {len(prompts)} prompts repeat an earlier one: equal prompts count as one "
+        "observation.",
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from langchain_sift.auto_mode import AUTO
 from langchain_sift.comparison.chains import ChainMeasurement, chain_rows
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.measurement import Measurement, MeasurementSettings
@@ -15,8 +16,8 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.run_folder import Key, RunFolder
 from langchain_sift.comparison.settings import ComparisonSettings
 from langchain_sift.comparison.tasks import RETRIEVAL
-from langchain_sift.config import Limits
-from langchain_sift.report.rows import Row
+from langchain_sift.config import Limits, fine_tunes
+from langchain_sift.report.rows import CHAIN, Row
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.measurer import Measurer
@@ -61,6 +62,9 @@ class PlannedUnit:
     measurements: tuple[Measurement, ...] = ()
     chains: tuple[ChainMeasurement, ...] = ()
 
+    is_repeat: bool = False
+    """True if its rows are known, and only what later units share with it is wanted."""
+
 
 Measure = Callable[[Iterable[PlannedUnit]], Iterator[list[Row]]]
 
@@ -102,26 +106,60 @@ def run(
     """Measure the units that are not complete in the folder, and return the rows of all.
 
     A unit with a missing or failed row, or one that the judge failed on, is measured again as a
-    whole. So its batch is the same as in a run without interruption.
+    whole, and after the units that it shares work with. So its batches are the same as in a run
+    without interruption; of the units that are complete, the rows stay.
     """
+    repeats: list[Unit] = []  # not a set: the labels of a prompt may be lists
     rows: list[Row] = []
     if folder is not None:
         done = {key for key, row in folder.rows.items() if not (row.failure or row.judge_failure)}
         complete = [unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))]
         folder.keep({key for unit in complete for key in unit.keys(planner.settings.ks)})
         rows = list(folder.rows.values())
-        units = [unit for unit in units if unit not in complete]
+        repeats = [] if planner.settings.ray is not None else _shared_with(units, complete)
+        units = [unit for unit in units if unit not in complete or unit in repeats]
     for row in rows:
         on_row(row)
     if not units:  # no actor has to start
         return rows
-    for new in measure(map(planner.plan, units)):
+    known = {row.key for row in rows}
+    planned = (replace(planner.plan(unit), is_repeat=unit in repeats) for unit in units)
+    for measured in measure(planned):
+        new = [row for row in measured if row.key not in known]
         if folder is not None:
             folder.add(new, planner.texts)
         rows += new
         for row in new:
             on_row(row)
     return rows
+
+
+def _shared_with(units: Sequence[Unit], complete: Sequence[Unit]) -> list[Unit]:
+    """Return the complete units that others of the same prompts, to be measured, share work with.
+
+    Actors of Ray share no work across units in a fixed order.
+    """
+    repeats: list[Unit] = []
+    later: list[Unit] = []  # that are measured, and have the same prompts
+    for unit in reversed(units):
+        later = [other for other in later if other.prompts == unit.prompts]
+        if unit not in complete:
+            later.append(unit)
+        elif any(_shares(unit, other) for other in later):
+            repeats.append(unit)
+            later.append(unit)
+    return repeats
+
+
+def _shares(unit: Unit, later: Unit) -> bool:
+    """Return True if a later unit may take over what `SharedWork` keeps of a unit."""
+    first, second = unit.methods[0], later.methods[0]
+    if RETRIEVAL in {unit.protocol, later.protocol} or CHAIN in {first.mode, second.mode}:
+        return False
+    if first.fine_tunes and second.fine_tunes:
+        return first.training == second.training
+    untuned = {first.mode, second.mode} - {AUTO}
+    return unit.protocol == later.protocol and not any(map(fine_tunes, untuned))
 
 
 def engine_of(settings: ComparisonSettings, language_model: LanguageModel | None) -> Engine | None:
@@ -174,7 +212,7 @@ def measure_here(measurer: Measurer, planned: Iterable[PlannedUnit]) -> Iterator
     for unit in planned:
         yield [
             *unit.rows,
-            *measurer.rows(unit.measurements),
+            *measurer.rows(unit.measurements, graded=not unit.is_repeat),
             *chain_rows(unit.chains, measurer.settings),
         ]
 

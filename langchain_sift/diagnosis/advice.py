@@ -14,6 +14,7 @@ from langchain_sift.diagnosis.similarities import Similarities
 _LEAST_SHARE = 0.05  # of the texts in a language
 _MIXED_NORMS = 1.01  # longest norm by shortest
 _MANY_DUPLICATES = 0.1
+_LITTLE = 0.05  # a difference from nearest neighbours in the share of sources that are found
 
 
 def problems_of(
@@ -78,7 +79,7 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
     duplicates = f"{similarities.near_duplicates:.0%} of the texts have a near duplicate"
     many = similarities.near_duplicates >= _MANY_DUPLICATES
     if calibration is None:
-        promise = "SIFT will pay" if many else "SIFT may help with questions of several parts"
+        promise = "SIFT may pay" if many else "SIFT may help with questions of several parts"
         needed = (
             f"at least {MIN_QUERIES} different texts, and {similarities.texts} were examined"
             if similarities.texts < MIN_QUERIES
@@ -92,8 +93,10 @@ def advice_for(similarities: Similarities, calibration: RetrievalCalibration | N
         promise = "SIFT will pay for questions of several parts, and change little for others"
     elif gain.high < 0:
         promise = "SIFT will not pay"
-    else:
+    elif max(-gain.low, gain.high) <= _LITTLE:
         promise = "SIFT will change little"
+    else:
+        promise = "The store does not tell whether SIFT will pay"
     return (
         f"{promise}: {duplicates}, and for queries of two sentences the share of their sources "
         f"that it finds differs from nearest neighbours' by {100 * gain.value:+.1f} points "

@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
 
 from langchain_core.documents import Document
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
-from langchain_sift.auto_mode import UNRELATED_GAIN, ModeChoice, ModeTable, choose_mode
+from langchain_sift.auto_mode import (
+    UNRELATED_GAIN,
+    ModeChoice,
+    ModeTable,
+    TableSettings,
+    choose_mode,
+)
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
+from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.retrieval.scores import uncertainty_given, unrelated_gain_of
+from langchain_sift.retrieval.settings import DEFAULT_K
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -30,6 +39,8 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
 
     For fine-tuning and "auto", a `SIFTRetriever` returns its gains: `min_gain` and the choice of a
     mode need them. For "rag" it returns each document once: in a prompt a repeat says nothing.
+    A `SIFTRetriever` is found within what `bind`, `with_config`, `with_retry` and `with_fallbacks`
+    return.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
@@ -39,14 +50,21 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
         if is_sift and retriever.kwargs.get("replace") and not fine_tunes(mode):
             update["kwargs"] = {**retriever.kwargs, "replace": False}
         return retriever.model_copy(update=update)
+    if isinstance(retriever, RunnableWithFallbacks):
+        first, *others = (
+            retriever_for(mode, each) for each in (retriever.runnable, *retriever.fallbacks)
+        )
+        return retriever.model_copy(update={"runnable": first, "fallbacks": others})
     if not isinstance(retriever, SIFTRetriever):
         return retriever
-    if fine_tunes(mode):
-        return retriever.with_gains()
-    if retriever.search_kwargs.get("replace"):
-        search_kwargs = {**retriever.search_kwargs, "replace": False}
-        return retriever.model_copy(update={"search_kwargs": search_kwargs})
-    return retriever
+    return retriever.with_gains() if fine_tunes(mode) else _without_repeats(retriever)
+
+
+def _without_repeats(retriever: SIFTRetriever) -> SIFTRetriever:
+    if not retriever.search_kwargs.get("replace"):
+        return retriever
+    search_kwargs = {**retriever.search_kwargs, "replace": False}
+    return retriever.model_copy(update={"search_kwargs": search_kwargs})
 
 
 def training_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
@@ -63,6 +81,7 @@ def choose_mode_for(
     documents: Sequence[Document],
     fitting: Callable[[Sequence[Document]], int],
     table: ModeTable | None,
+    used: TableSettings | None = None,
 ) -> ModeChoice:
     """Choose the mode of one prompt; see `choose_mode`.
 
@@ -70,13 +89,45 @@ def choose_mode_for(
         documents: Those that the retriever of the mode "auto" returned.
         fitting: Returns how many of some distinct documents the prompt has room for.
         table: The gains of the modes on held-out prompts. None means the rule without it.
+        used: The settings of the retriever; the reason names those that the table was not measured
+            with. None means that they are not compared.
     """
     texts = [document.page_content for document in documents]
     shown = [documents[index] for index in distinct(texts)]
     room = fitting(shown) if shown else 0
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
-    return choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+    choice = choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+    measured_with = None if table is None else table.measured_with
+    note = measured_with.note_on(used) if measured_with is not None and used is not None else None
+    return choice if note is None else replace(choice, reason=f"{choice.reason}; {note}")
+
+
+def table_settings_of(retriever: Retriever) -> TableSettings | None:
+    """Return the settings that a `SIFTRetriever` chooses documents with; None of other ones."""
+    call: dict[str, object] = {}
+    found = retriever
+    while isinstance(found, RunnableBindingBase):
+        call = {**found.kwargs, **call}
+        found = found.bound
+    if not isinstance(found, SIFTRetriever):
+        return None
+    given = {**found.search_kwargs, **call}
+
+    def setting(name: str) -> Any:
+        """Return the value of a setting; those of a call take precedence over the field."""
+        return given.get(name, getattr(found, name))
+
+    kernel = kernel_settings(
+        found.vectorstore.embeddings,
+        kernel=setting("kernel"),
+        length_scale=setting("length_scale"),
+        noise_variance=setting("noise_variance"),
+    )
+    k = setting("k")
+    if k is None and setting("max_tokens") is None:
+        k = DEFAULT_K
+    return TableSettings.of({**asdict(kernel), "k": k})
 
 
 def _unwrapped(retriever: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:

@@ -229,7 +229,10 @@ def _against(difference: Difference | None, name: str) -> str:
         return f"not comparable with {name} (no prompt was measured with both)"
     interval = difference.interval
     if not math.isfinite(interval.low):
-        return f"not distinguishable from {name} (a single source of prompts gives no interval)"
+        reason = "a single source of prompts gives"
+        if interval.clusters > 1:
+            reason = f"{interval.clusters} sources of prompts with the same difference give"
+        return f"not distinguishable from {name} ({reason} no interval)"
     gain = _gain(difference)
     if difference.verdict == "better":
         return f"better than {name} by {gain}"

@@ -17,7 +17,9 @@ Verdict = Literal["better", "worse", "cannot tell"]
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
 _MIN_CLUSTERS_RESAMPLED = 8
+_MIN_CLUSTERS_EQUAL = 6  # of the same sign, by chance in 2 / 2⁶ = 3 % of all cases
 _MIN_CLUSTERS_EXTRAPOLATED = 5  # for the number of prompts that would settle a comparison
+_ROUNDING = 1e-9  # relative error of sums
 _MAX_DRAWS = 2_000_000  # numbers drawn at once
 _NORMAL = NormalDist()
 
@@ -77,6 +79,8 @@ def ratio_interval(
     observations would make the interval too short (Field & Welsh, 2007). Expanded percentiles,
     because plain percentiles are too narrow for few clusters (Hesterberg, 2014, arXiv 1411.5279,
     section 5.3). Fewer than eight clusters have too few different samples: Student's interval.
+    Clusters that all have the same ratio, other than 0, show no spread. Fewer than six of them give
+    no interval: by a sign test, six are the first that exclude 0.
 
     Args:
         numerators: A number for each prompt.
@@ -93,6 +97,9 @@ def ratio_interval(
         half = student_quantile(count - 1) * ratio_standard_error(
             numerators, denominators, clusters
         )
+        is_equal = half <= _ROUNDING * abs(value)
+        if is_equal and value and count < _MIN_CLUSTERS_EQUAL:
+            return Interval(value, math.nan, math.nan, count)
         return Interval(value, value - half, value + half, count)
     resampled = _resampled_ratios(sums, seed)
     low, high = np.percentile(resampled, _percentiles(count))
@@ -140,7 +147,9 @@ def judge(
         verdict = "better" if (interval.high < 0) is lower_is_better else "worse"
     possible = interval.within(limit)
     too_few = verdict == "cannot tell" and (
-        interval.clusters < _MIN_CLUSTERS_EXTRAPOLATED or possible.half_width >= limit
+        interval.clusters < _MIN_CLUSTERS_EXTRAPOLATED
+        or math.isnan(possible.half_width)
+        or possible.half_width >= limit
     )
     needed = None
     if verdict == "cannot tell" and not too_few and interval.half_width > 0 and interval.value:

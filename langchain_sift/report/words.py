@@ -36,6 +36,22 @@ def words_of(text: str) -> list[str]:
     return _separated(kept).split()
 
 
+def word_ends(text: str) -> list[int]:
+    """Return the indices at which a text can be cut between two words, ascending.
+
+    The white space after a word begins the second part. In a script without spaces between words,
+    a text can be cut between any two characters, though not before a mark that belongs to one.
+    """
+    return [index for index in range(1, len(text)) if _ends_word(text[index - 1], text[index])]
+
+
+def _ends_word(before: str, after: str) -> bool:
+    if before.isspace() or after.isspace():
+        return after.isspace() and not before.isspace()
+    is_apart = _WITHOUT_SPACES.match(before) or _WITHOUT_SPACES.match(after)
+    return is_apart is not None and not _is_mark(after)
+
+
 def normalized(text: str) -> str:
     """Remove case, punctuation, the articles of English and extra white space from an answer.
 

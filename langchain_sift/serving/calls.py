@@ -23,6 +23,7 @@ from langchain_sift.language_models.modes import (
     choose_mode_for,
     context_documents,
     retriever_for,
+    table_settings_of,
     training_documents,
 )
 from langchain_sift.serving.admitted import AdmittedRequest, CallSession
@@ -158,7 +159,8 @@ async def prepare_call(
         documents = await retriever.ainvoke(text, filter=settings.filter)
         if mode != AUTO:
             return documents, None
-        choose = functools.partial(choose_mode_for, documents, fitting, settings.modes)
+        used = table_settings_of(settings.retriever)
+        choose = functools.partial(choose_mode_for, documents, fitting, settings.modes, used)
         choice = await asyncio.to_thread(choose)
         if choice.mode == "rag" and settings.showing is not None:
             documents = await settings.showing.ainvoke(text, filter=settings.filter)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
     create_ttft_chain,
 )
-from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
 
@@ -107,14 +108,20 @@ def test_rag_shows_as_many_different_documents_with_replace_as_without(llm, retr
         assert found["context"] == once
 
 
+def fail(_):
+    raise ConnectionError
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda retriever: retriever.with_config(tags=["mine"]),
         lambda retriever: retriever.bind(k=6),
         lambda retriever: retriever.with_retry().with_config(tags=["mine"]),
+        lambda retriever: retriever.with_fallbacks([retriever]).with_config(tags=["mine"]),
+        lambda retriever: RunnableLambda(fail).with_fallbacks([retriever]),
     ],
-    ids=["with_config", "bind", "with_retry"],
+    ids=["with_config", "bind", "with_retry", "with_fallbacks", "fallback"],
 )
 def test_a_wrapped_retriever_is_used_as_the_retriever_in_it(llm, retriever, wrap):
     """The table and `min_gain` need the gains, which only the retriever inside can add."""
@@ -174,6 +181,34 @@ def test_auto_is_the_chain_of_the_mode_that_it_chooses(llm, retriever):
         assert found["answer"] == expected["answer"]
         if mode != "base":  # which retrieves nothing
             assert found["context"] == expected["context"]
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        (lambda r: r.with_config(tags=["mine"]), None),
+        (lambda r: r.model_copy(update={"k": 3}), "k = 2, and the settings here are k = 3"),
+        (lambda r: r.bind(k=3), "k = 2, and the settings here are k = 3"),
+        (
+            lambda r: r.model_copy(update={"search_kwargs": {"noise_variance": 0.5}}),
+            "λ' = 0.1, and the settings here are λ' = 0.5",
+        ),
+    ],
+)
+def test_a_table_of_other_settings_is_named(llm, retriever, change, difference):
+    modes = ModeTable(
+        (ModeBin(1.0, 5, {"base": ModeFigures(0.0, 1.0)}),), TableSettings(2, 0.1, model="another")
+    )
+    measured = retriever.model_copy(update={"k": 2, "noise_variance": 0.1, "kernel": "linear"})
+    changed = change(measured)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        create_ttft_chain(llm, changed, mode="rag", modes=modes)
+        create_ttft_chain(llm, RunnableLambda(lambda _: []), mode="auto", modes=modes)
+        assert caught == []
+        create_ttft_chain(llm, changed, mode="auto", modes=modes)
+    found = [str(warning.message) for warning in caught]
+    assert [difference in message for message in found] == ([] if difference is None else [True])
 
 
 def test_auto_without_a_table_follows_the_room_for_documents(llm, retriever):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from langchain_sift.auto_mode import (
     ModeFigures,
     ModeTable,
     PromptFigures,
+    TableSettings,
     choose_mode,
     table_of,
 )
@@ -108,6 +110,35 @@ def test_without_a_table_the_rule_is_the_documented_one(sigma, documents, fittin
     assert (choice.mode, bool(choice.reason)) == (mode, True)
 
 
+def test_a_table_without_a_known_uncertainty_is_named_in_the_reason():
+    figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(0.5, 2.0)}
+    table = ModeTable((ModeBin(1.0, 5, figures),))
+    choice, rule = choose_mode(None, 5, 5, table), choose_mode(None, 5, 5)
+    assert choice.mode == rule.mode == "rag"
+    assert choice.reason.startswith(rule.reason)
+    assert "returns no gains" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("sigma", "reason"),
+    [
+        (0.2, "σ = 0.2; gained 0 in 1 s on 5 prompts with σ up to 0.3"),
+        (0.4, "σ = 0.4; gained 0.5 in 2 s on 6 prompts with σ up to 0.6"),
+        (
+            0.9,
+            "σ = 0.9; gained 0.5 in 2 s on 6 prompts with σ up to 0.6, none of them so uncertain",
+        ),
+    ],
+)
+def test_the_reason_names_the_prompts_that_were_measured(sigma, reason):
+    def measured(highest, prompts, gain):
+        figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(gain, 2.0)}
+        return ModeBin(highest, prompts, figures)
+
+    table = ModeTable((measured(0.3, 5, 0.0), measured(0.6, 6, 0.5)))
+    assert choose_mode(sigma, 5, 5, table).reason == reason
+
+
 @pytest.mark.parametrize(
     ("kernel", "noise_variance"),
     [*(("linear", noise) for noise in (None, 0.01, 1.0, 31.6, 100)), ("rbf", None), ("rbf", 0.1)],
@@ -161,14 +192,52 @@ def test_the_bins_have_as_many_prompts_each():
 
 def test_a_settings_file_keeps_the_table(tmp_path: Path) -> None:
     figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
-    table = ModeTable((ModeBin(0.5, 5, figures), ModeBin(0.9, 6, figures)))
+    measured_with = TableSettings(5, 1.0, "rbf", 0.3, "org/name")
+    table = ModeTable((ModeBin(0.5, 5, figures), ModeBin(0.9, 6, figures)), measured_with)
     saved = CalibratedSettings(CalibratedSelection(1.0, 5, 50), modes=table)
     saved.save(tmp_path / "settings.json")
     assert CalibratedSettings.load(tmp_path / "settings.json") == saved
     content = json.loads((tmp_path / "settings.json").read_text())
-    for broken in ({}, {"bins": []}, {"bins": [{"highest": 1}]}, {"bins": 3}, []):
+    unknown = {"bins": content["modes"]["bins"]}  # as a file of an earlier version
+    earlier = CalibratedSettings.from_json({**content, "modes": unknown})
+    assert earlier.modes == ModeTable(table.bins)
+    wrong = ({"measured_with": {**unknown, "k": 0}}, {"measured_with": 3}, {"measured_with": {}})
+    for broken in (
+        {},
+        {"bins": []},
+        {"bins": [{"highest": 1}]},
+        {"bins": 3},
+        [],
+        *({**unknown, **each} for each in wrong),
+    ):
         with pytest.raises(ArgumentError):
             CalibratedSettings.from_json({**content, "modes": broken})
+
+
+MEASURED = TableSettings(5, 1.0, "rbf", 0.3, "org/name")
+
+
+@pytest.mark.parametrize(
+    ("used", "measured", "here"),
+    [
+        (MEASURED, None, None),
+        (replace(MEASURED, k=None, model=None), None, None),
+        (replace(MEASURED, noise_variance=1.0 + 1e-9), None, None),
+        (replace(MEASURED, k=7), "k = 5", "k = 7"),
+        (replace(MEASURED, noise_variance=0.01), "λ' = 1", "λ' = 0.01"),
+        (replace(MEASURED, length_scale=0.5), "ℓ = 0.3", "ℓ = 0.5"),
+        (replace(MEASURED, kernel="linear", k=7), "k = 5, kernel = rbf", "k = 7, kernel = linear"),
+        (replace(MEASURED, model="other"), "model = org/name", "model = other"),
+    ],
+)
+def test_settings_that_a_table_was_not_measured_with_are_named(used, measured, here):
+    note = MEASURED.note_on(used)
+    assert note == (
+        None
+        if measured is None
+        else f"the table of modes was measured with {measured}, and the settings here are {here}: "
+        "the mode auto may choose worse modes: measure the modes again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from langchain_sift.calibration.conclusion import gain_notes
         ((99.0, 101.0, 97.0, 102.0), "fine-tuning saved 0.2 ± 1.1 % of the base model's bits"),
         ((90.0, 91.0, 89.0), None),
         ((90.0,), None),
+        ((95.0, 98.0), "fine-tuning saved 3.5 ± 1.5 %"),  # of two prompts, 2.3 errors are chance
     ],
 )
 def test_a_gain_that_may_be_chance_is_named(

@@ -229,6 +229,33 @@ def test_a_single_value_needs_no_choice(
 
 
 @pytest.mark.slow
+def test_of_values_that_choose_the_same_documents_the_one_nearest_the_default_is_chosen(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """One document is the nearest one, whatever λ' is."""
+    calibration = calibrate(
+        store,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        prompts=2,
+        k=1,
+        noise_variances=NOISES,
+        learning_rates=(5e-3,),
+        finetune=CONFIG,
+    )
+    default = store.embeddings.noise_variance
+    tried = [
+        point.noise_variance for point in calibration.noise_variances if point.measured is not None
+    ]
+    chosen = calibration.settings.fine_tuning.selection.noise_variance
+    assert chosen == min(tried, key=lambda value: abs(math.log(value / default)))
+    notes = [note for note in calibration.notes if "λ'" in note]
+    assert [note.partition(":")[0] for note in notes] == [
+        f"λ' = {', '.join(f'{value:g}' for value in tried)} chose the same documents"
+    ]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fetch_k", [200, 3])
 def test_no_number_of_documents_is_above_that_of_the_candidates(
     fetch_k: int,
@@ -375,6 +402,24 @@ def test_an_objective_must_fit_all_documents(
                 if trials.fits(Setting(0.1, replace(config, objective=objective)))
             }
             assert fitting == {"text", *(["answer"] * with_answers), *(["distill"] * is_question)}
+
+
+def test_questions_are_a_random_sample_of_all(
+    store: Chroma, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """A file often has the questions of one topic together."""
+    model = LanguageModel("tiny", tiny_model, tiny_tokenizer)
+    questions = [Prompt(f"q{n}", f"What is {n}?", answers=("it",)) for n in range(20)]
+
+    def sample(count: int, seed: int) -> list[str]:
+        held_out = hold_out_questions(store, questions, model, prompts=count, fetch_k=1, seed=seed)
+        return [each.text.removesuffix(" it") for each in held_out]
+
+    everything = [question.text for question in questions]
+    assert sample(5, 0) == sample(5, 0) != sample(5, 1)
+    found = {text for seed in range(12) for text in sample(10, seed)}
+    assert found == {*everything}
+    assert sorted(sample(30, 0)) == sorted(everything)
 
 
 def test_rag_is_measured_with_the_documents_in_the_context(

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from langchain_chroma import Chroma
@@ -154,6 +155,9 @@ def test_bad_input_is_named() -> None:
         calibrate_retrieval(store, unknown)
     with pytest.raises(CorpusError, match="at least 10 queries of different sources; got 9"):
         calibrate_retrieval(store, prompts[:9])
+    equal = [replace(prompts[0], id=str(n)) for n in range(12)]
+    with pytest.raises(CorpusError, match="got 1: 12 come from 1 sources, or are equal"):
+        calibrate_retrieval(store, equal)
     with pytest.raises(CorpusError, match="at least 10 different texts with a vector"):
         calibrate_retrieval(store_of(facts(count=9)))
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t as student_t
 
 from langchain_sift import FineTuneConfig
 from langchain_sift.calibration.mode_trials import measure_modes
 from langchain_sift.calibration.search import (
+    Choice,
     TimeBudget,
     search_within_minutes,
     search_within_steps,
@@ -214,12 +216,56 @@ def test_a_longer_search_gains_at_most_the_upper_end_of_an_interval() -> None:
     for other in set(range(len(NOISES))) - {column}:
         count = len([1 for trial in trials._percents if trial.documents[1] == other])
         gains = (noise[:, column] - noise[:, other])[:count]
-        bounds.append(gains.mean() + 2 * gains.std(ddof=1) / count**0.5)
+        quantile = student_t.ppf(0.975, count - 1)
+        bounds.append(gains.mean() + quantile * gains.std(ddof=1) / count**0.5)
     sentence = uncertainty(trials, choices, None)
     assert sentence is not None
     assert f"at most {max(bounds):.1f} points: λ' = " in sentence
-    with_time = uncertainty(trials, choices, TimeBudget(1, trials, trials.now))
-    assert with_time is not None
-    assert re.search(r"about (a minute|\d+ minutes) more would halve the doubt", with_time)
     one = list(search_within_steps(trials, CONFIG, NOISES[:1], RATES[:1], budget=4))
     assert uncertainty(trials, one, None) is None
+
+
+def compared(gains: dict[tuple[int, int], float], prompts: int) -> tuple[KnownTrials, list[Choice]]:
+    """Return trials and the choice of the first λ'; `gains` has those of others, by prompt."""
+    trials = KnownTrials(
+        lambda prompt, trial: 80.0 - gains.get((prompt, trial.documents[1]), 0.0), prompts, 1.0
+    )
+    settings = [Setting(noise, CONFIG) for noise in NOISES]
+    trials.run(trials.trial(prompt, settings[0]) for prompt in range(prompts))
+    trials.run(trials.trial(prompt, settings[noise]) for prompt, noise in gains)
+    return trials, [Choice("noise_variance", ("0.01", "0.1", "1"), tuple(settings), settings[0])]
+
+
+def test_a_value_that_one_prompt_compared_may_be_better() -> None:
+    worse = {(0, 1): -5.0, (0, 2): -5.0}
+    sentence = uncertainty(*compared(worse, 8), None)
+    assert sentence is not None
+    assert "may find better" in sentence
+    assert "2 of 2 other values were compared on a single prompt" in sentence
+    known = {(1, 1): -5.1, (2, 1): -4.9, (1, 2): -5.1, (2, 2): -4.9}
+    sentence = uncertainty(*compared(worse | known, 8), None)
+    assert sentence is not None
+    assert "gains nothing" in sentence
+    assert "none is better" in sentence
+    better = {(1, 1): 5.0}
+    sentence = uncertainty(*compared(worse | better, 8), None)
+    assert sentence is not None
+    assert "λ' = 0.1 was compared on 2 prompts" in sentence
+    assert "1 of 2 other values were compared on a single prompt" in sentence
+
+
+@pytest.mark.parametrize(
+    ("prompts", "minutes", "cure"),
+    [(8, 1, "about a minute more would"), (8, None, None), (7, 1, r"8 \(prompts=, --prompts\)")],
+)
+def test_more_prompts_than_were_held_out_take_more_than_time(
+    prompts: int, minutes: float | None, cure: str | None
+) -> None:
+    gains = {(0, 1): -5.0, (1, 1): 5.0, (0, 2): -5.0, (1, 2): -5.0}
+    trials, choices = compared(gains, prompts)
+    budget = None if minutes is None else TimeBudget(minutes, trials, trials.now)
+    sentence = uncertainty(trials, choices, budget)
+    assert sentence is not None
+    assert "was compared on 2 prompts" in sentence
+    assert ("halve the doubt" in sentence) is (cure is not None)
+    assert cure is None or re.search(cure, sentence)

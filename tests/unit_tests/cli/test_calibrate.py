@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from typer.testing import CliRunner, Result
 from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift import CalibratedSettings, SIFTRetriever
-from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
+from langchain_sift.report.rows import ChosenDocument, Row, plain
 
 pytestmark = pytest.mark.slow
 
@@ -137,6 +139,7 @@ def test_a_file_keeps_the_other_calibration_and_replaces_its_own_only_on_demand(
         (("--share", "0.5"), "--share: only for the calibration of fine-tuning"),
         (("--model", "m", "--metric", "ndcg"), "--metric: only for the calibration of retrieval"),
         (("--queries", "none.jsonl"), "none.jsonl"),
+        (("--queries", "QUERIES", "--prompts", "5"), "--prompts: all of --queries are used"),
         (
             ("--model", "m", "--queries", "QUERIES", "--protocol", "document"),
             "--protocol: only for documents held out of the store",
@@ -155,6 +158,40 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
     assert not (tmp_path / "s.json").exists()
+
+
+def test_a_table_that_was_measured_with_other_settings_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "settings.json"
+    run.mkdir()
+    methods = ["base", "rag:sift"]
+    described = {
+        "protocols": ["qa"],
+        "methods": methods,
+        "model": "m",
+        "kernel": "linear",
+        "length_scale": 0.5,
+        "noise_variance": 0.25,
+    }
+    (run / "run.json").write_text(json.dumps(described))
+    chosen = (ChosenDocument("d", 0.1, 0.5, 1),)
+    rows = [
+        Row("qa", str(n), "all", name, k=n_k, chosen=chosen[:n_k], scores={"f1": float(n_k)})
+        for n in range(4)
+        for n_k, name in enumerate(methods)
+    ]
+    lines = (json.dumps(plain(asdict(row))) + "\n" for row in rows)
+    (run / "results.jsonl").write_text("".join(lines))
+    result = calibrate(folder, out, "--modes", run, "--prompts", 12, "--k", 3)
+    assert result.exit_code == 0, result.output
+    table = CalibratedSettings.load(out).modes
+    assert table is not None
+    assert table.measured_with == TableSettings(1, 0.25, model="m")
+    notes = " ".join(result.stderr.split())
+    assert "the table of modes is of few prompts (4)" in notes
+    assert "measured with k = 1" in notes
+    assert "the settings here are k = 3" in notes
 
 
 def test_a_folder_without_a_comparison_has_no_modes(folder: Path, tmp_path: Path) -> None:

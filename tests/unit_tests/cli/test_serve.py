@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from langchain_sift import FineTuneConfig
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import (
     CalibratedFineTuning,
     CalibratedSelection,
@@ -199,6 +200,15 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     assert (settings.mode, settings.finetune) == ("rag", FineTuneConfig())
     CalibratedSettings(retrieval=rag).save(tmp_path / "settings.json", overwrite=True)
     assert served(tiny_model_path, folder, *file)[0].mode == "rag"
+    table = ModeTable(
+        (ModeBin(1.0, 5, {"base": ModeFigures(0.0, 1.0)}),), TableSettings(4, 0.1, "rbf", 0.4)
+    )
+    CalibratedSettings(retrieval=rag, modes=table).save(tmp_path / "settings.json", overwrite=True)
+    for k, noted in ((4, False), (2, True)):
+        with mock.patch("langchain_sift.serving.serve") as serve:
+            result = run(tiny_model_path, folder, *file, "--k", k)
+        assert serve.call_args[0][0].modes == table
+        assert ("measured with k = 4, and the settings here are k = 2" in result.stderr) is noted
     for text, modules in (("last-1", "last-1"), ("q_proj, v_proj", ("q_proj", "v_proj"))):
         settings, _ = served(tiny_model_path, folder, "--target-modules", text)
         assert settings.finetune == FineTuneConfig(target_modules=modules)

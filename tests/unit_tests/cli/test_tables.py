@@ -110,3 +110,13 @@ def test_the_first_answers_are_shown_as_a_conversation(
     first = next(line for line in lines if "base" in line and "✗" in line)
     assert "[bold]no idea[/]" in first  # the text of a model is no markup
     assert max(len(line) for line in lines if not line.startswith(("{", "report"))) <= 80
+
+
+def test_a_method_without_a_result_has_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        Row("document", "p", "all", "base", bits=8.0, bytes=8),
+        Row("document", "p", "all", "rag:sift", 2, failure="ArgumentError: the text is too short"),
+    ]
+    lines = shown(Report(tuple(rows)), capsys)
+    (failed,) = [line.split()[1:] for line in lines if line.startswith(" rag:sift")]
+    assert failed == ["–", "–", "±", "–", "–", "–", "(–)"]

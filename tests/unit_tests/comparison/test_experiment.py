@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import FineTuneConfig, compare
-from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.calibration import mode_table
 from langchain_sift.calibration.mode_figures import mode_table_of_run
@@ -29,6 +30,7 @@ from langchain_sift.config import MODES
 from langchain_sift.embeddings import HiddenStateEmbeddings
 from langchain_sift.errors import ArgumentError, CollectionNotFound
 from langchain_sift.report.files import write_report
+from langchain_sift.report.rows import ChosenDocument, Row, plain
 from langchain_sift.selection import select
 from langchain_sift.ttft.training.tasks import TrainingTask
 from langchain_sift.ttft.training.trainer import Trainer
@@ -359,6 +361,50 @@ def test_failures_are_repeated(
     assert len(queries) == 3
 
 
+@pytest.mark.parametrize("rows", [0, 3, 6, 9, 12, 15])
+def test_a_resumed_comparison_has_the_rows_of_one_without_interruption(
+    rows: int,
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    tmp_path: Path,
+) -> None:
+    """In bfloat16 a number depends on its batch, and a batch on what other methods have done."""
+    model = copy.deepcopy(tiny_model).to(torch.bfloat16)
+    methods = ("rag:nearest", "rag:sift", "auto:sift", "ttft:sift", "both:sift")
+    options: dict[str, Any] = {
+        "prompts": QUESTIONS,
+        "protocols": ("qa",),
+        "k": 2,
+        "max_tokens": 3,
+    }
+    found = run(model, tiny_tokenizer, store, ("ttft:sift",), **options).rows
+    sigmas = sorted(row.posterior_std for row in found if row.chosen)
+    # The base model for the first of three prompts, both for the others.
+    chosen = [
+        ModeBin(sigma + 1e-9, 5, {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(gain, 2.0)})
+        for sigma, gain in ((sigmas[0], 0.0), (1.0, 1.0))
+    ]
+    selection = CalibratedSelection(1.0, 2, 30)
+    settings = CalibratedSettings(selection, modes=ModeTable(tuple(chosen)))
+    options |= {"settings": settings, "out": tmp_path}
+    whole = run(model, tiny_tokenizer, store, methods, **options)
+    file = tmp_path / "results.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:rows]))
+    seen: list[Row] = []
+    resumed = run(model, tiny_tokenizer, store, methods, **options, resume=True, on_row=seen.append)
+    assert [plain(timeless(row)) for row in resumed.rows] == [
+        plain(timeless(row)) for row in whole.rows
+    ]
+    assert len(seen) == len(file.read_text().splitlines()) == len(lines)
+    assert file.read_text().splitlines(keepends=True)[:rows] == lines[:rows]
+
+
+def timeless(row: Row) -> Row:
+    return replace(row, seconds_retrieval=0.0, seconds_training=0.0, seconds_answering=0.0)
+
+
 QUESTIONS = [
     Prompt(
         "q1",
@@ -368,7 +414,7 @@ QUESTIONS = [
         correct=0,
     ),
     Prompt("q2", "Who repairs the clock?", answers=("a comet", "comet")),
-    Prompt("q3", "Where?"),
+    Prompt("q3", "Where?", relevant=["d1"]),
 ]
 
 
@@ -580,10 +626,60 @@ def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
             assert auto.seconds_retrieval > 0
             assert (auto.seconds_training > 0) == (mode in {"ttft", "both"})
     table = mode_table([row for row in report.rows if row.protocol == "document"])
-    assert mode_table_of_run(out) == table
+    measured_with = TableSettings(6, 1.0, model=report.settings["model"])
+    assert mode_table_of_run(out) == replace(table, measured_with=measured_with)
     assert table.bins[0].figures.keys() == {*MODES}
     assert table.bins[0].figures["base"].gain == 0
     with pytest.raises(ArgumentError, match="several rows"):
         mode_table([*report.rows, *report.rows])
     with pytest.raises(ArgumentError, match="no prompt was measured"):
         mode_table(report.rows, selection="nearest")
+    modes = replace(table, measured_with=measured_with)
+    for k, of in (((6,), ()), ((2, 6), ("k = 6, and the settings here are k = 2",))):
+        settings = CalibratedSettings(selection, modes=modes)
+        again = run(
+            tiny_model, tiny_tokenizer, store, ("auto:sift",), prompts=PROMPTS[:1],
+            settings=settings, k=k,
+        )  # fmt: skip
+        notes = [note for note in again.notes if "the table of modes" in note]
+        assert len(notes) == len(of)
+        assert all(part in note for part, note in zip(of, notes, strict=True))
+
+
+def mode_rows(gains: Mapping[str, Sequence[float | None]]) -> list[Row]:
+    """Return rows whose F1 is given for each mode and prompt; None is a failure."""
+    chosen = (ChosenDocument("d", 0.1, 0.5, 1),)
+    return [
+        Row(
+            "qa",
+            str(prompt),
+            "all",
+            mode if mode == "base" else f"{mode}:sift",
+            k=0 if mode == "base" else 1,
+            scores={} if gain is None else {"f1": gain},
+            chosen=() if mode == "base" else chosen,
+            failure="TimeoutError" if gain is None else None,
+        )
+        for mode, values in gains.items()
+        for prompt, gain in enumerate(values)
+    ]
+
+
+def test_a_failure_costs_the_table_a_prompt_and_not_a_mode() -> None:
+    rows = mode_rows({"base": [0, 0, 0], "rag": [1, 0.5, 1], "both": [1, None, 1]})
+    (measured,) = mode_table(rows, metric="f1").bins
+    assert measured.prompts == 2
+    assert {mode: of.gain for mode, of in measured.figures.items()} == {
+        "base": 0,
+        "rag": 1,
+        "both": 1,
+    }
+    rows = mode_rows({"base": [0, 0, 0], "rag": [1, 0.5, 1], "both": [None, None, 1]})
+    (measured,) = mode_table(rows, metric="f1").bins
+    assert (measured.prompts, [*measured.figures]) == (3, ["base", "rag"])
+
+
+def test_modes_that_do_not_differ_make_no_table() -> None:
+    """Otherwise a model that answers nothing would choose the base model for all prompts."""
+    with pytest.raises(ArgumentError, match="all modes have the f1 of base on each of 2 prompts"):
+        mode_table(mode_rows({"base": [0, 0], "rag": [0, 0], "both": [0, 0]}), metric="f1")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from langchain_sift.comparison.prompts import Prompt, as_prompts, read_prompts
+from langchain_sift.comparison.tasks import repeats_note
 from langchain_sift.errors import ArgumentError, CorpusError
 
 
@@ -197,3 +198,24 @@ def test_qrels_choose_the_prompts(tmp_path: Path) -> None:
     table.write_text("what is it?\n")
     with pytest.raises(CorpusError, match="line 1: not an id, a tab and a question"):
         read_prompts(table)
+
+
+def test_equal_prompts_are_one_observation() -> None:
+    prompts = as_prompts(
+        [
+            "a",
+            Prompt("b", "b", source="file"),
+            " a\n",
+            Prompt("c", "b"),
+            Prompt("d", "a", choices=("x", "y")),
+            Prompt("e", "a", source="another"),
+            Prompt("f", "a", choices=("x", "y"), group="g"),
+        ]
+    )
+    sources = [prompt.source or prompt.id for prompt in prompts]
+    assert sources == ["1", "file", "1", "file", "d", "another", "d"]
+    assert [prompt.text for prompt in prompts[:3]] == ["a", "b", " a\n"]
+    assert repeats_note(prompts) == (
+        "3 of 7 prompts repeat an earlier one: equal prompts count as one observation.",
+    )
+    assert repeats_note(prompts[:2]) == ()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
+from declaration import DECLARATION
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,3 +43,20 @@ def test_a_protocol_that_does_not_exist_is_rejected() -> None:
     assert parse_protocols(["qa", "qa", "document"]) == ("qa", "document")
     with pytest.raises(ArgumentError, match=r"'paper'.*document, continuation, qa"):
         parse_protocols(["paper"])
+
+
+def test_a_text_without_spaces_is_cut_at_its_middle() -> None:
+    text = "水稻是一种草本植物，生长在温暖潮湿的田地里，需要大量的水。\n"
+    task = continuation_task(Prompt("p", text))
+    assert task.context + (task.target or "") == text
+    assert len(task.context) == len(text) // 2
+
+
+@pytest.mark.parametrize("language", DECLARATION)
+def test_a_text_of_any_language_has_a_continuation_of_half_of_it(language: str) -> None:
+    text = DECLARATION[language]
+    task = continuation_task(Prompt("p", text))
+    assert task.context + (task.target or "") == text
+    assert len(task.context) / len(text) == pytest.approx(0.5, abs=0.1)
+    first = (task.target or "").lstrip()[0]
+    assert unicodedata.category(first)[0] != "M"  # no mark is cut off from its letter

@@ -132,10 +132,10 @@ def test_the_verdict_contains_the_number_of_prompts_needed():
 
 
 def test_higher_scores_of_answers_are_better():
-    report = answers({BASE: (0.1, 0.2, 0.0), "rag:a": (0.9, 0.8, 1.0), "mine": (0.5, 0.4, 0.6)})
+    report = answers({BASE: (0.1, 0.2, 0.0), "rag:a": (0.9, 0.8, 1.0), "mine": (0.5, 0.5, 0.5)})
     sentence = verdict_of(report, "qa")
     assert sentence.startswith("rag:a is best, with f1 0.900: better than the base model by 0.800")
-    assert "better than the runner-up (mine) by 0.400 (95 % interval 0.400 to 0.400)" in sentence
+    assert "better than the runner-up (mine) by 0.400 (95 % interval 0.152 to 0.648)" in sentence
     worse = answers({BASE: (0.9, 0.8, 1.0), "rag:a": (0.1, 0.2, 0.0)})
     assert "it is better than the closest (rag:a) by 0.800" in verdict_of(worse, "qa")
 
@@ -146,6 +146,14 @@ def test_the_verdict_on_two_questions_says_they_are_too_few():
         "rag:a has the best mean, with exact_match 1.000: not distinguishable from the base "
         "model on 2 prompts, with a gain of 0.500 (95 % interval −1.000 to 1.000); prompts from "
         "2 sources are too few for a decision."
+    )
+
+
+def test_the_verdict_on_three_equal_differences_says_that_they_give_no_interval():
+    report = answers({BASE: (0.0, 0.0, 0.0), "rag:a": (1.0, 1.0, 1.0)}, "contains")
+    assert verdict_of(report, "qa") == (
+        "rag:a has the best mean, with contains 1.000: not distinguishable from the base model (3 "
+        "sources of prompts with the same difference give no interval)."
     )
 
 

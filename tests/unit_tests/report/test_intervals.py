@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from langchain_sift.report.intervals import (
     Interval,
@@ -57,6 +58,19 @@ def test_one_observation_has_no_interval() -> None:
     assert judge("a", "b", "m", interval, prompts=2, lower_is_better=True).verdict == "cannot tell"
 
 
+@pytest.mark.parametrize("count", range(2, 12))
+def test_equal_differences_decide_where_a_sign_test_does(count: int) -> None:
+    interval = ratio_interval([1.0] * count, [1.0] * count, names(count))
+    found = judge("a", "b", "m", interval, prompts=count, lower_is_better=False, limit=1.0)
+    decides = binomtest(count, count).pvalue < 0.05
+    assert found.interval.value == 1.0
+    assert (found.verdict, found.too_few) == (
+        ("better", False) if decides else ("cannot tell", True)
+    )
+    equal = ratio_interval([0.0] * count, [1.0] * count, names(count))
+    assert (equal.low, equal.high) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "lower_is_better", "verdict"),
     [
@@ -87,6 +101,8 @@ def test_an_interval_is_clipped_to_its_limit_and_few_sources_are_not_extrapolate
     rng = np.random.default_rng(seed)
     count = int(rng.integers(2, 12))
     values = rng.integers(-1, 2, count).tolist()
+    values[0] += values[0] == values[-1]  # equal ones may have no interval
+    values[0] = values[0] if values[0] <= 1 else -1
     free = ratio_interval(values, [1.0] * count, names(count))
     result = judge("a", "b", "f1", free, prompts=count, lower_is_better=False, limit=1.0)
     interval = result.interval

@@ -20,6 +20,7 @@ from langchain_sift import (
     TestTimeFineTunedLLM,
     create_ttft_chain,
 )
+from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.ttft import load_language_model
@@ -106,6 +107,24 @@ def prompt_for(route, mode):
         return None
     shown = "Use these documents to answer.\n\n{context}\n\n" if mode in {"rag", "both"} else ""
     return PromptTemplate.from_template(shown + "{input}")
+
+
+@pytest.mark.slow
+async def test_auto_names_settings_that_its_table_was_not_measured_with(new_service, connect):
+    figures = {"base": ModeFigures(0.0, 1.0), "both": ModeFigures(0.5, 2.0)}
+    table = ModeTable((ModeBin(1.0, 5, figures),), TableSettings(3, 0.5))
+    service = new_service(k=3, noise_variance=0.5, modes=table)
+    client = await connect(service)
+    reasons = {}
+    for k in (3, 2):
+        ttft = {"mode": "auto", "k": k}
+        _, response = await complete(client, CHAT, ttft=ttft)
+        reasons[k] = response["ttft"]["mode_reason"]
+        events = await stream(client, CHAT, ttft=ttft)
+        streamed = [event["ttft"]["mode_reason"] for event in events if event.get("ttft")]
+        assert reasons[k] in streamed
+    assert reasons[3].endswith("σ up to 1")
+    assert "measured with k = 3, and the settings here are k = 2" in reasons[2]
 
 
 @pytest.mark.slow

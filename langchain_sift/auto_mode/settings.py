@@ -1,0 +1,87 @@
+"""Keep the settings that a table of modes was measured with, and tell when others are in use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from langchain_sift.checks import check_integer, check_positive
+
+
+@dataclass(frozen=True, slots=True)
+class TableSettings:
+    """The settings that σ and the gains of a table depend on."""
+
+    k: int | None
+    """Number of documents for a prompt. None means that it is not fixed."""
+
+    noise_variance: float
+    """λ' of SIFT."""
+
+    kernel: str = "linear"
+    """"linear" or "rbf"."""
+
+    length_scale: float | None = None
+    """ℓ of "rbf". None with another kernel."""
+
+    model: str | None = None
+    """Name of the model. None means that it is not known."""
+
+    def __post_init__(self) -> None:
+        """Check the values, and drop ℓ if the kernel has none.
+
+        Raises:
+            ArgumentError: If a number is out of range.
+        """
+        check_integer("k", self.k, 1, optional=True)
+        check_positive("noise_variance", self.noise_variance)
+        check_positive("length_scale", self.length_scale, optional=True)
+        if self.kernel != "rbf":
+            object.__setattr__(self, "length_scale", None)
+
+    @classmethod
+    def of(cls, selection: Mapping[str, object], model: str | None = None) -> TableSettings:
+        """Return the settings of a choice of documents.
+
+        Args:
+            selection: The values of fields of `CalibratedSelection`, by name.
+            model: Name of the model.
+        """
+        names = ("k", "noise_variance", "kernel", "length_scale")
+        return cls(**{name: selection[name] for name in names if name in selection}, model=model)  # type: ignore[arg-type]
+
+    def note_on(self, used: TableSettings) -> str | None:
+        """Return a sentence on the differences of other settings; None if there are none.
+
+        Args:
+            used: The settings that the table is used with.
+        """
+        different = [
+            (f"{label} = {_shown(ours)}", f"{label} = {_shown(theirs)}")
+            for label, ours, theirs in (
+                ("k", self.k, used.k),
+                ("kernel", self.kernel, used.kernel),
+                ("ℓ", self.length_scale, used.length_scale),
+                ("λ'", self.noise_variance, used.noise_variance),
+                ("model", self.model, used.model),
+            )
+            if ours is not None and theirs is not None and not _equal(ours, theirs)
+        ]
+        if not different:
+            return None
+        measured, others = (", ".join(values) for values in zip(*different, strict=True))
+        return (
+            f"the table of modes was measured with {measured}, and the settings here are {others}: "
+            "the mode auto may choose worse modes: measure the modes again"
+        )
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _equal(one: float | str, other: float | str) -> bool:
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return math.isclose(one, other, rel_tol=1e-6)
