@@ -616,7 +616,9 @@ class _ConfigurableModel(RunnableConfigurableFields):  # type: ignore[type-arg]
         self, config: RunnableConfig | None = None
     ) -> tuple[Runnable[Any, Any], RunnableConfig]:
         model, config = super()._prepare(config)
-        if isinstance(model, TestTimeFineTuning) and isinstance(self.default, TestTimeFineTuning):
-            model._kept_engine = self.default._kept_engine
-            model._closed = self.default._closed and model.adapter is None
+        default: Any = self.default
+        # The model itself stays as it is: another thread may be closing it.
+        if isinstance(model, TestTimeFineTuning) and model is not default:
+            model._kept_engine = default._kept_engine
+            model._closed = default._closed and model.adapter is None
         return model, config

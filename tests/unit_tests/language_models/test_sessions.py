@@ -148,6 +148,28 @@ def _closing(session: object, name: str, turn: int) -> Callable[[object, str], o
     return read
 
 
+def test_a_call_of_a_configurable_session_never_opens_it(
+    model: TestTimeFineTunedLLM, documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close the session at each write of its state, as a thread could."""
+    session = model.learn(documents)
+    configurable = session.configurable_fields(max_tokens=ConfigurableField("max_tokens"))
+    expected = session.invoke(PROMPT)
+    set_field = type(session).__setattr__
+
+    def close_first(self: Any, name: str, value: object) -> None:
+        if self is session and name == "_closed" and not value:
+            session.__exit__()
+        set_field(self, name, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(session), "__setattr__", close_first)
+        assert configurable.invoke(PROMPT) == expected
+    session.__exit__()
+    with pytest.raises(ArgumentError, match="this session is closed"):
+        configurable.invoke(PROMPT)
+
+
 async def test_a_session_of_a_coroutine_closes_as_well(
     model: TestTimeFineTunedLLM, documents: list[Document]
 ) -> None:
