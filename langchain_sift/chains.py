@@ -155,10 +155,10 @@ def _warn_of_other_settings(
     retriever: Runnable[str, list[Document]], mode: str, modes: ModeTable | None
 ) -> None:
     """Warn if a table of modes was measured with other settings than the retriever's."""
-    used = table_settings_of(retriever)
-    if mode != AUTO or modes is None or modes.measured_with is None or used is None:
+    if mode != AUTO or modes is None or modes.measured_with is None:
         return
-    note = modes.measured_with.note_on(used)
+    used = table_settings_of(retriever)
+    note = None if used is None else modes.measured_with.note_on(used)
     if note is not None:
         warnings.warn(note, stacklevel=3)
 

@@ -111,7 +111,7 @@ def _with_shared_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
     first: dict[tuple[str, tuple[str, ...]], Prompt] = {}
     shared = []
     for prompt in prompts:
-        earlier = first.setdefault((prompt.text.strip(), prompt.choices), prompt)
+        earlier = first.setdefault((prompt.text.strip(), tuple(prompt.choices)), prompt)
         is_repeat = earlier is not prompt and not prompt.source
         source = earlier.source or earlier.id if is_repeat else prompt.source
         shared.append(replace(prompt, source=source))

@@ -117,7 +117,8 @@ def repeats_note(prompts: Sequence[Prompt]) -> tuple[str, ...]:
         prompts: As `as_prompts` returns them.
     """
     alike = {
-        (prompt.text.strip(), prompt.choices, prompt.source or prompt.id) for prompt in prompts
+        (prompt.text.strip(), tuple(prompt.choices), prompt.source or prompt.id)
+        for prompt in prompts
     }
     repeats = len(prompts) - len(alike)
     if not repeats:

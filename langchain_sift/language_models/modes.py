@@ -104,7 +104,7 @@ def choose_mode_for(
 
 
 def table_settings_of(retriever: Retriever) -> TableSettings | None:
-    """Return the settings that a `SIFTRetriever` chooses documents with; None of other ones."""
+    """Return the settings that a `SIFTRetriever` chooses documents with; None of another."""
     call: dict[str, object] = {}
     found = retriever
     while isinstance(found, RunnableBindingBase):
@@ -118,9 +118,10 @@ def table_settings_of(retriever: Retriever) -> TableSettings | None:
         """Return the value of a setting; those of a call take precedence over the field."""
         return given.get(name, getattr(found, name))
 
+    is_residual = setting("candidate_search") == "residual"
     kernel = kernel_settings(
-        found.vectorstore.embeddings,
-        kernel=setting("kernel"),
+        found.vectorstore.embeddings or found.query_embedder,
+        kernel=setting("kernel") or ("linear" if is_residual else None),
         length_scale=setting("length_scale"),
         noise_variance=setting("noise_variance"),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,7 @@ from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter
 
-_OF_RETRIEVALS = ("k", "filter")
+_OF_RETRIEVALS = ("k", "filter", "retriever")
 _OF_ANSWERS = ("context", *GENERATION_SETTINGS, "stop", "logprobs", "top_logprobs")
 
 
@@ -72,17 +72,17 @@ async def alearn(
         return outcome.trained()
 
 
-def check_has_effect(call: Iterable[str], *, is_query: bool) -> None:
+def check_has_effect(call: Mapping[str, object], *, is_query: bool) -> None:
     """Check that each argument of `learn` has an effect.
 
     Args:
-        call: Names of the arguments.
+        call: The arguments. One that is None counts as left out.
         is_query: True if the retriever finds the documents, False if they are given.
 
     Raises:
         ArgumentError: If one has none, such as a setting of answers.
     """
-    for name in call:
+    for name in (name for name, value in call.items() if value is not None):
         if name in _OF_RETRIEVALS and not is_query:
             raise ArgumentError(
                 f"{name!r} has no effect on documents that are given: leave it out, or learn a "

@@ -11,10 +11,12 @@ import pytest
 from langchain_classic.chains import create_retrieval_chain
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.vectorstores import InMemoryVectorStore
 
 from langchain_sift import (
     ChatTestTimeFineTuned,
@@ -26,6 +28,8 @@ from langchain_sift import (
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.config import MODES
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.modes import table_settings_of
+from langchain_sift.stores.interface import adapter_for
 
 QUESTION = "Who repairs the broken clock near the border?"
 CONFIG = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
@@ -209,6 +213,24 @@ def test_a_table_of_other_settings_is_named(llm, retriever, change, difference):
         create_ttft_chain(llm, changed, mode="auto", modes=modes)
     found = [str(warning.message) for warning in caught]
     assert [difference in message for message in found] == ([] if difference is None else [True])
+
+
+class OfKernel(DeterministicFakeEmbedding):
+    """Embeddings that bring their own kernel."""
+
+    kernel: str = "rbf"
+    noise_variance: float = 2.0
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"candidate_search": "residual"}, {"kernel": "rbf", "length_scale": 0.5}], ids=str
+)
+def test_a_table_is_compared_with_the_settings_that_the_retriever_uses(fields):
+    store = InMemoryVectorStore(OfKernel(size=4))
+    retriever = SIFTRetriever(vectorstore=store, k=2, **fields)
+    used = retriever._settings({}, adapter_for(store)).selection
+    expected = TableSettings(2, used.noise_variance, used.kernel, used.length_scale)
+    assert table_settings_of(retriever) == expected
 
 
 def test_auto_without_a_table_follows_the_room_for_documents(llm, retriever):

@@ -209,7 +209,7 @@ def test_equal_prompts_are_one_observation() -> None:
             Prompt("c", "b"),
             Prompt("d", "a", choices=("x", "y")),
             Prompt("e", "a", source="another"),
-            Prompt("f", "a", choices=("x", "y"), group="g"),
+            Prompt("f", "a", choices=["x", "y"], group="g"),  # type: ignore[arg-type]
         ]
     )
     sources = [prompt.source or prompt.id for prompt in prompts]

@@ -300,9 +300,10 @@ def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Do
     adapter = model.learn(documents).adapter
     with pytest.raises(ArgumentError, match="either adapter or documents"):
         model.invoke(PROMPT, adapter=adapter, documents=documents)
+    retriever = RunnableLambda(lambda _: documents)
     for nothing in ([], None):
         with pytest.raises(TrainingError, match="no document to train on"):
-            model.learn(nothing, retriever=RunnableLambda(lambda _: documents))
+            model.model_copy(update={"retriever": retriever}).learn(nothing)
     with pytest.raises(TrainingError, match="no document to train on"):
         model.learn(documents).learn([Document("")])
     known = [Document("The river is cold.")]
@@ -313,16 +314,17 @@ def test_bad_learning_is_refused(model: TestTimeFineTunedLLM, documents: list[Do
     with pytest.raises(ArgumentError, match="a query needs a retriever"):
         model.learn("bread")
     with pytest.raises(ArgumentError, match="the query is empty"):
-        model.learn(" ", retriever=RunnableLambda(lambda _: documents))
+        model.learn(" ", retriever=retriever)
     with pytest.raises(ArgumentError, match="'topics' is no setting"):
         model.learn(documents, topics=3)
     for settings in ({"max_tokens": 3}, {"seed": 1}, {"context": documents}, {"stop": ["x"]}):
         for learned in ("bread", documents):
             with pytest.raises(ArgumentError, match="has no effect on learning: pass it to the c"):
                 model.learn(learned, **settings)
-    for settings in ({"k": 1}, {"filter": {"a": 1}}):
+    for settings in ({"k": 1}, {"filter": {"a": 1}}, {"retriever": retriever}):
         with pytest.raises(ArgumentError, match="has no effect on documents that are given"):
             model.learn(documents, **settings)
+    assert model.learn(documents, k=None, filter=None, retriever=None).adapter is not None
     with pytest.raises(RequestTimeout, match=r"not learned within 1e-09 s: raise timeout"):
         model.learn(documents, timeout=1e-9)
     other = model.model_copy(update={"finetune": FineTuneConfig(lora_rank=2, lora_alpha=4.0)})
