@@ -156,8 +156,8 @@ def _shares(unit: Unit, later: Unit) -> bool:
     first, second = unit.methods[0], later.methods[0]
     if RETRIEVAL in {unit.protocol, later.protocol} or CHAIN in {first.mode, second.mode}:
         return False
-    if first.fine_tunes and second.fine_tunes:
-        return first.training == second.training
+    if first.fine_tunes and second.fine_tunes and first.training == second.training:
+        return True
     untuned = {first.mode, second.mode} - {AUTO}
     return unit.protocol == later.protocol and not any(map(fine_tunes, untuned))
 

@@ -574,6 +574,19 @@ def test_methods_share_a_training_and_equal_contexts(
             assert (found.seconds_training > 0) == (row.seconds_training > 0)
 
 
+def test_a_chain_between_two_methods_leaves_what_they_share(
+    tiny_model: PreTrainedModel,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    store: Chroma,
+    trained: list[int],
+) -> None:
+    options: dict[str, Any] = {"prompts": QUESTIONS, "protocols": ("qa",), "k": 1, "max_tokens": 2}
+    chains = {"api": RunnableLambda(lambda _: "bread")}
+    methods = ("ttft:sift", "api", "both:sift")
+    run(tiny_model, tiny_tokenizer, store, methods, chains=chains, **options)
+    assert sum(trained) == len(QUESTIONS)
+
+
 @pytest.mark.parametrize("methods", [("ttft:sift", "both:sift"), ("both:sift", "ttft:sift")])
 def test_one_training_serves_all_numbers_of_documents_with_and_without_context(
     methods: tuple[str, ...],
