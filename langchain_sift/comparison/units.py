@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a set of units compares no prompts
 class Unit:
     """A family of methods on some prompts: trained in one batch, written together."""
 
@@ -109,14 +109,15 @@ def run(
     whole, and after the units that it shares work with. So its batches are the same as in a run
     without interruption; of the units that are complete, the rows stay.
     """
-    repeats: list[Unit] = []  # not a set: the labels of a prompt may be lists
+    repeats: set[Unit] = set()
     rows: list[Row] = []
     if folder is not None:
         done = {key for key, row in folder.rows.items() if not (row.failure or row.judge_failure)}
-        complete = [unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))]
+        complete = {unit for unit in units if done.issuperset(unit.keys(planner.settings.ks))}
         folder.keep({key for unit in complete for key in unit.keys(planner.settings.ks)})
         rows = list(folder.rows.values())
-        repeats = [] if planner.settings.ray is not None else _shared_with(units, complete)
+        # Actors of Ray share no work across units in a fixed order.
+        repeats = _shared_with(units, complete) if planner.settings.ray is None else set()
         units = [unit for unit in units if unit not in complete or unit in repeats]
     for row in rows:
         on_row(row)
@@ -134,19 +135,16 @@ def run(
     return rows
 
 
-def _shared_with(units: Sequence[Unit], complete: Sequence[Unit]) -> list[Unit]:
-    """Return the complete units that others of the same prompts, to be measured, share work with.
-
-    Actors of Ray share no work across units in a fixed order.
-    """
-    repeats: list[Unit] = []
-    later: list[Unit] = []  # that are measured, and have the same prompts
+def _shared_with(units: Sequence[Unit], complete: Collection[Unit]) -> set[Unit]:
+    """Return the complete units whose work later units of the same prompts take over."""
+    repeats: set[Unit] = set()
+    later: list[Unit] = []  # those to measure, of the same prompts
     for unit in reversed(units):
         later = [other for other in later if other.prompts == unit.prompts]
         if unit not in complete:
             later.append(unit)
         elif any(_shares(unit, other) for other in later):
-            repeats.append(unit)
+            repeats.add(unit)
             later.append(unit)
     return repeats
 
