@@ -62,8 +62,6 @@ class Measurer:
 
         With `graded=False`, the judge is not asked.
         """
-        if not measurements:  # of a chain: the methods around it still share their work
-            return []
         device = self.engine.language_model.model.device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

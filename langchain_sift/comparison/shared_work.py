@@ -19,8 +19,8 @@ class SharedWork:
     _answers: dict[Hashable, tuple[str, Outcome]] = field(default_factory=dict)
 
     def begin(self, prompts: frozenset[str]) -> None:
-        """Forget the work on other prompts."""
-        if prompts != self._prompts:
+        """Forget the work on other prompts. A chain has none here, and ends nothing."""
+        if prompts and prompts != self._prompts:
             self._prompts = prompts
             self._adapters.clear()
             self._answers.clear()

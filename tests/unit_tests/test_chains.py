@@ -223,7 +223,9 @@ class OfKernel(DeterministicFakeEmbedding):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"candidate_search": "residual"}, {"kernel": "rbf", "length_scale": 0.5}], ids=str
+    "fields",
+    [{}, {"candidate_search": "residual"}, {"kernel": "rbf", "length_scale": 0.5}],
+    ids=str,
 )
 def test_a_table_is_compared_with_the_settings_that_the_retriever_uses(fields):
     store = InMemoryVectorStore(OfKernel(size=4))
