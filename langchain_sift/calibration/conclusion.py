@@ -201,9 +201,9 @@ def _compared(trials: Trials, setting: Setting, chosen: Setting) -> Estimate:
 
 
 def _equal_noises(trials: Trials, noises: Choice) -> list[float]:
-    """Return the λ' that chose the same documents as the best on every prompt they share.
+    """Return the λ' that choose the documents of the best one, on all prompts it was measured on.
 
-    The best is among them. Only one value means that no other was tried, or none was as good.
+    The best is among them.
     """
     chosen = noises.chosen
     prompts = range(len(percents_of(trials, chosen)))

@@ -184,7 +184,7 @@ def _calibrated(
     """Choose the settings and report them; `kinds` are the queries of each kind."""
     first, last = next(iter(kinds.values())), list(kinds)[-1]
     sources = len({query.source for query in first})
-    alike = f": {len(first)} come from {sources} sources, or are equal"
+    alike = f" among {len(first)} queries: equal ones count as one"
     _check_enough(sources, "queries of different sources", alike if sources < len(first) else "")
     scores = []
     for kind, measured in kinds.items():

@@ -162,18 +162,18 @@ def uncertainty(trials: Trials, choices: Sequence[Choice], budget: TimeBudget | 
     )
     if gain <= 0:
         if unknown:
-            return f"a longer search may find better settings: {alone}, which tells nothing of them"
+            return f"a longer search may find better settings: {alone}, which is too few"
         return "a longer search among these values gains nothing: by 95 % intervals none is better"
     most = f"at most {gain:.1f} points" if gain >= _LEAST_SHOWN else "less than 0.1 points"
     return (
         f"a longer search could gain {most}: {NAMES.get(name, name)} = {label} was compared on "
         f"{count} prompts{_cure(trials, setting, count, budget)}"
-        + (f"; {alone}, and are left out of this" if unknown else "")
+        + (f"; {alone}, and are not counted" if unknown else "")
     )
 
 
 def _cure(trials: Trials, setting: Setting, count: int, budget: TimeBudget | None) -> str:
-    """Return the cost of half the doubt about settings that were compared on some prompts."""
+    """Return what would halve the interval of settings that were compared on some prompts."""
     if 4 * count > len(trials.prompts):
         return f", and {4 * count} (prompts=, --prompts) would halve the doubt"
     if budget is None:

@@ -75,8 +75,11 @@ def note_table(settings: CalibratedSettings, console: Console) -> None:
 
     prompts = sum(each.prompts for each in settings.modes.bins)
     if prompts < FEWEST_PROMPTS:
-        few = f"the table of modes is of few prompts ({prompts})"
-        print_note(console, f"{few}: the modes may be chosen by chance")
+        print_note(
+            console,
+            f"the table of modes was measured on few prompts ({prompts}), and may choose modes by "
+            f"chance: compare on {FEWEST_PROMPTS} or more",
+        )
     used = settings.selection(for_training=True)
     note_other_table(settings, asdict(used), None, console)
 

@@ -50,7 +50,7 @@ def describe(
 def table_notes(
     settings: ComparisonSettings, embeddings: object, language_model: LanguageModel | None
 ) -> tuple[str, ...]:
-    """Return the differences of the methods of the mode "auto" from what their table measured."""
+    """Return a note on each method of the mode "auto" whose settings are not those of its table."""
     measured_with = None if settings.modes is None else settings.modes.measured_with
     if measured_with is None or language_model is None:
         return ()

@@ -87,8 +87,8 @@ class Prompt:
 def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     """Return prompts; a text gets its number among them as id, from 1.
 
-    A prompt without a source that repeats an earlier one gets the source of that, or its id: an
-    answer to the same question tells nothing new, so that both count as one observation.
+    A prompt without a source that repeats an earlier one gets the source of that one, or its id:
+    the same question tells nothing new, and both count as one observation.
 
     Raises:
         CorpusError: If there are none, or two have the same id.

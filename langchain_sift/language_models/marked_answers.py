@@ -98,8 +98,8 @@ def encode_beginning(
         ArgumentError: As `encode_conversation` does.
     """
     most = longest
-    while (stop := _answer_beyond(tokenizer, messages, most)) < len(messages):
-        with suppress(ArgumentError):  # the last of them may be nothing but reasoning
+    while (stop := _messages_up_to(tokenizer, messages, most)) < len(messages):
+        with suppress(ArgumentError):  # these answers may hold nothing but reasoning
             encoded = encode_conversation(tokenizer, messages[:stop], arguments)
             if len(encoded.token_ids) > longest:
                 return encoded
@@ -107,12 +107,12 @@ def encode_beginning(
     return encode_conversation(tokenizer, messages, arguments)
 
 
-def _answer_beyond(
+def _messages_up_to(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[BaseMessage], most: int
 ) -> int:
-    """Return the number of messages up to the first answer at which their texts have more tokens.
+    """Return how many messages there are up to the first answer beyond a number of tokens.
 
-    It is that of all messages if there is none.
+    The tokens of the template are an estimate. Without such an answer, return the number of all.
     """
     answers, tokens = {*answers_in(messages)}, 0
     for index, message in enumerate(messages):

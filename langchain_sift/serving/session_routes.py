@@ -25,8 +25,8 @@ from langchain_sift.serving.session_store import Session
 ROUTE = "/v1/ttft/sessions"
 """The route that makes sessions; /ID after it is the route of one."""
 
-MOST_CHARACTERS = 512
-"""Maximum number of characters of a document's id, which the server keeps with the session."""
+# The server keeps the ids of documents with the session, and every response lists them.
+_MOST_ID_CHARACTERS = 512
 
 ErrorResponses = dict[int | str, dict[str, Any]]
 
@@ -35,7 +35,7 @@ class SessionDocument(Strict):
     """A document to learn."""
 
     text: str
-    id: Annotated[str, Field(max_length=MOST_CHARACTERS)] | None = None
+    id: Annotated[str, Field(max_length=_MOST_ID_CHARACTERS)] | None = None
 
 
 class LearningRequest(Strict):
@@ -57,7 +57,8 @@ class LearningRequest(Strict):
             raise ValueError("the query is empty: name what the documents are for")
         if self.documents is not None:
             of_query = {*RetrieverOptions.model_fields, "filter", "min_gain"}
-            for name in self.ttft.model_dump(include=of_query, exclude_none=True):
+            name = next(iter(self.ttft.model_dump(include=of_query, exclude_none=True)), None)
+            if name is not None:
                 raise ValueError(
                     f"{name} has no effect on documents that are given: leave it out, or give a "
                     "query"

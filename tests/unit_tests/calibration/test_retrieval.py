@@ -156,7 +156,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(CorpusError, match="at least 10 queries of different sources; got 9"):
         calibrate_retrieval(store, prompts[:9])
     equal = [replace(prompts[0], id=str(n)) for n in range(12)]
-    with pytest.raises(CorpusError, match="got 1: 12 come from 1 sources, or are equal"):
+    with pytest.raises(CorpusError, match="got 1 among 12 queries: equal ones count as one"):
         calibrate_retrieval(store, equal)
     with pytest.raises(CorpusError, match="at least 10 different texts with a vector"):
         calibrate_retrieval(store_of(facts(count=9)))

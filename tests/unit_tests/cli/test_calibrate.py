@@ -189,7 +189,7 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
     assert table is not None
     assert table.measured_with == TableSettings(1, 0.25, model="m")
     notes = " ".join(result.stderr.split())
-    assert "the table of modes is of few prompts (4)" in notes
+    assert "the table of modes was measured on few prompts (4)" in notes
     assert "measured with k = 1" in notes
     assert "the settings here are k = 3" in notes
 
