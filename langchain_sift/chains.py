@@ -79,7 +79,8 @@ def create_ttft_chain(
     Raises:
         ArgumentError: If the mode is unknown, `modes` is no table, the retriever is no runnable,
             the model cannot be fine-tuned in a mode that needs it, a model that has learned is
-            used in another mode or has fallbacks, or the prompt takes other variables.
+            used in another mode, a model with fallbacks or alternatives holds one that has learned
+            or has a retriever, or the prompt takes other variables.
     """
     tuned = fine_tuned_in(llm)
     _check_arguments(llm, tuned, retriever, mode, modes)

@@ -118,8 +118,10 @@ def _messages(fields: object, name: str) -> list[BaseMessage] | None:
     if prompt is not None and completion is not None:
         return _after_system(fields, _converted([*prompt, *completion]), ("system_prompt",))
     pair = _pair(question_fields(fields), name)
-    if pair is None or "instruction" not in fields:
-        return pair and _after_system(fields, pair, ("system_prompt",))
+    if pair is None:
+        return None
+    if "instruction" not in fields:
+        return _after_system(fields, pair, ("system_prompt",))
     return _after_system(fields, [*_history(fields), *pair], ("system", "system_prompt"))
 
 
