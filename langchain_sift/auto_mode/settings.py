@@ -73,7 +73,7 @@ class TableSettings:
         measured, others = (", ".join(values) for values in zip(*different, strict=True))
         return (
             f"the table of modes was measured with {measured}, and the settings here are {others}: "
-            "the mode auto may choose worse modes: measure the modes again"
+            "measure the modes again, or use the settings of the table: auto may choose worse modes"
         )
 
 

@@ -236,7 +236,7 @@ def test_settings_that_a_table_was_not_measured_with_are_named(used, measured, h
         None
         if measured is None
         else f"the table of modes was measured with {measured}, and the settings here are {here}: "
-        "the mode auto may choose worse modes: measure the modes again"
+        "measure the modes again, or use the settings of the table: auto may choose worse modes"
     )
 
 
