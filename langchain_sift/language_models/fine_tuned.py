@@ -293,8 +293,10 @@ class TestTimeFineTuning(BaseModel):
 
         Of a model that was passed loaded, they contain the weights.
         """
+        state = super().__getstate__()
+        fields = dict(state["__dict__"])  # read before `_closed`: another thread may close it
         private: dict[str, object] = {"_engine": None, "_kept_engine": [], "_closed": self._closed}
-        return {**super().__getstate__(), "__pydantic_private__": private}
+        return {**state, "__dict__": fields, "__pydantic_private__": private}
 
     @property
     def engine(self) -> Engine:

@@ -124,6 +124,23 @@ def test_a_session_that_another_thread_closes_never_answers_as_the_base_model(
             assert _unless_closed(call, session) in (result, "closed")
 
 
+@pytest.mark.parametrize("name", ["__dict__", "_closed"])
+def test_a_pickle_of_a_session_that_closes_is_whole_or_closed(
+    model: TestTimeFineTunedLLM,
+    documents: list[Document],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    adapter = model.learn(documents).adapter
+    for turn in range(3):
+        session = model.model_copy(update={"adapter": adapter})
+        with monkeypatch.context() as patch:
+            patch.setattr(type(session), "__getattribute__", _closing(session, name, turn))
+            state = session.__getstate__()
+        session.__exit__()
+        assert state["__dict__"]["adapter"] is adapter or state["__pydantic_private__"]["_closed"]
+
+
 def _unless_closed(
     call: Callable[[TestTimeFineTunedLLM], object], session: TestTimeFineTunedLLM
 ) -> object:
