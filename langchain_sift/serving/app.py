@@ -166,7 +166,7 @@ def _methods_of(request: Request) -> list[str]:
     """Return the methods of all routes of a request's path."""
     routes: Sequence[Any] = request.app.routes
     found = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in found for method in route.methods or ()} - {"HEAD"})
+    return sorted({method for route in found for method in getattr(route, "methods", None) or ()} - {"HEAD"})
 
 
 def _error_responses(*statuses: int) -> ErrorResponses:
