@@ -166,7 +166,8 @@ def _methods_of(request: Request) -> list[str]:
     """Return the methods of all routes of a request's path."""
     routes: Sequence[Any] = request.app.routes
     found = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in found for method in getattr(route, "methods", None) or ()} - {"HEAD"})
+    methods = (getattr(route, "methods", None) or () for route in found)  # a mount has none
+    return sorted({method for of_route in methods for method in of_route} - {"HEAD"})
 
 
 def _error_responses(*statuses: int) -> ErrorResponses:
