@@ -129,7 +129,7 @@ def differences_table(results: Mapping[str, Any]) -> list[str]:
 def front_table(results: Mapping[str, Any]) -> list[str]:
     """Return a line for each method and k, the fastest first."""
     lines = [
-        "| | k | seconds for each prompt | % of base | Pareto front |",
+        "| | k | median seconds for a prompt | % of base | Pareto front |",
         "|---|--:|--:|--:|---|",
     ]
     return lines + [
