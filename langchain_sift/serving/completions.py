@@ -17,8 +17,7 @@ from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import Runnable
 
 from langchain_sift.language_models.answer_formats import read_response_format
-from langchain_sift.language_models.context import add_context
-from langchain_sift.language_models.modes import prompt_with_context
+from langchain_sift.language_models.context import fill_context
 from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.calls import (
     Call,
@@ -192,11 +191,8 @@ class Completions:
 
         def fitting(documents: Sequence[Document]) -> int:
             """Return how many documents the conversation has room for, tools left out."""
-
-            def prompt(context: str) -> ChatPromptValue:
-                """Return the conversation with the documents."""
-                return ChatPromptValue(messages=add_context(messages, context))
-
+            conversation = ChatPromptValue(messages=messages)
+            prompt = functools.partial(fill_context, conversation, is_chat=True)
             return len(chat.fit_context(documents, prompt).used)
 
         settings = self._settings(body, admitted)
@@ -210,11 +206,8 @@ class Completions:
 
         def fitting(documents: Sequence[Document]) -> int:
             """Return how many documents the text has room for."""
-
-            def filled(context: str) -> StringPromptValue:
-                """Return the text after the documents."""
-                return StringPromptValue(text=prompt_with_context(prompt.text, context))
-
+            text = StringPromptValue(text=prompt.text)
+            filled = functools.partial(fill_context, text, is_chat=False)
             return len(admitted.view.llm.fit_context(documents, filled).used)
 
         return await prepare_call(settings, admitted, prompt.text, body.n or 1, fitting)
