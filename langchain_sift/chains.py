@@ -158,8 +158,7 @@ def _warn_of_other_settings(
     """Warn if a table of modes was measured with other settings than the retriever's."""
     if mode != AUTO or modes is None or modes.measured_with is None:
         return
-    used = table_settings_of(retriever)
-    note = None if used is None else modes.measured_with.note_on(used)
+    note = modes.note_on(table_settings_of(retriever))
     if note is not None:
         warnings.warn(note, stacklevel=3)
 

@@ -117,6 +117,19 @@ class ModeTable:
             front = _not_worse([choice.then(mode, each) for choice in front for mode in allowed])
         return next(choice.modes for choice in front if choice.gain >= best - tolerance * prompts)
 
+    def note_on(self, used: TableSettings | None) -> str | None:
+        """Return a sentence on the settings that are not those of the measurement.
+
+        Args:
+            used: The settings that the table is used with. None means that they are not known.
+
+        Returns:
+            None if all that is known agrees.
+        """
+        if self.measured_with is None or used is None:
+            return None
+        return self.measured_with.note_on(used)
+
     @classmethod
     def from_json(cls, values: object) -> ModeTable:
         """Make a table of the JSON object of a settings file.

@@ -159,9 +159,9 @@ def note_other_table(
         model: The model, if the settings name none. None means that it is not known.
         console: The console.
     """
-    if saved is None or saved.modes is None or saved.modes.measured_with is None:
+    if saved is None or saved.modes is None:
         return
-    note = saved.modes.measured_with.note_on(TableSettings.of(selection, saved.model or model))
+    note = saved.modes.note_on(TableSettings.of(selection, saved.model or model))
     if note is not None:
         print_note(console, note)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from langchain_sift.auto_mode import AUTO, TableSettings
 from langchain_sift.comparison.prompts import Prompt
-from langchain_sift.comparison.selection import Corpus
+from langchain_sift.comparison.selection import Corpus, kernel_of
 from langchain_sift.comparison.settings import ComparisonSettings
 from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.ttft.texts import digest_of
@@ -58,13 +58,7 @@ def table_notes(
     for method in settings.methods:
         if method.mode != AUTO:
             continue
-        given = settings.kernel_of(for_training=True)
-        kernel = kernel_settings(
-            embeddings,
-            kernel="linear" if method.search == "residual" else method.kernel or given["kernel"],
-            length_scale=method.length_scale or given["length_scale"],
-            noise_variance=method.noise_variance or given["noise_variance"],
-        )
+        kernel = kernel_of(method, embeddings, settings.kernel_of(for_training=True))
         for k in settings.ks:
             used = TableSettings.of({**asdict(kernel), "k": k}, language_model.name)
             if note := measured_with.note_on(used):

@@ -20,7 +20,7 @@ from langchain_sift.comparison.methods import Method
 from langchain_sift.comparison.settings import Retriever
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import ChosenDocument
-from langchain_sift.retrieval.defaults import kernel_settings
+from langchain_sift.retrieval.defaults import KernelOptions, KernelSettings, kernel_settings
 from langchain_sift.retrieval.exact import ExactIndex, choose_exactly
 from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import random
@@ -161,13 +161,10 @@ class Corpus:
         selector = method.selector
         if method.selection == "random":
             selector = partial(random, seed=zlib.crc32(seed.encode()))
-        is_residual = method.search == "residual"
-        kernel_and_noise = kernel_settings(
-            self.embeddings,
-            kernel="linear" if is_residual else method.kernel or kernel,
-            length_scale=method.length_scale or length_scale,
-            noise_variance=method.noise_variance or noise_variance,
+        given = KernelOptions(
+            kernel=kernel, length_scale=length_scale, noise_variance=noise_variance
         )
+        kernel_and_noise = kernel_of(method, self.embeddings, given)
         settings = RetrievalSettings(
             method=(
                 choose_for_retrieval
@@ -248,6 +245,23 @@ def _with_copies(search: Search[Candidates], copies: dict[str, str]) -> Search[C
         except StopIteration as stop:
             candidates: Candidates = stop.value
             return candidates
+
+
+def kernel_of(method: Method, embeddings: object, given: KernelOptions) -> KernelSettings:
+    """Return the kernel and λ' that a method chooses documents with.
+
+    Args:
+        method: A method with a selection of this package.
+        embeddings: The embeddings of the store, which the defaults depend on.
+        given: The values of a comparison for methods that set none.
+    """
+    is_residual = method.search == "residual"
+    return kernel_settings(
+        embeddings,
+        kernel="linear" if is_residual else method.kernel or given["kernel"],
+        length_scale=method.length_scale or given["length_scale"],
+        noise_variance=method.noise_variance or given["noise_variance"],
+    )
 
 
 def _source(document: Document) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableWithFallbacks
@@ -21,9 +21,8 @@ from langchain_sift.auto_mode import (
 )
 from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.errors import RequestTimeout
-from langchain_sift.retrieval.defaults import kernel_settings
 from langchain_sift.retrieval.scores import uncertainty_given, unrelated_gain_of
-from langchain_sift.retrieval.settings import DEFAULT_K
+from langchain_sift.retrieval.settings import with_defaults
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.stores.deadlines import within
 
@@ -32,6 +31,8 @@ CONTEXT_PROMPT = "Use these documents to answer.\n\n{context}\n\n{input}"
 
 T = TypeVar("T")
 Retriever = Runnable[str, list[Document]]
+
+_SETTINGS = ("k", "kernel", "length_scale", "noise_variance", "candidate_search")
 
 
 def retriever_for(mode: str, retriever: Retriever) -> Retriever:
@@ -98,8 +99,7 @@ def choose_mode_for(
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
     choice = choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
-    measured_with = None if table is None else table.measured_with
-    note = measured_with.note_on(used) if measured_with is not None and used is not None else None
+    note = None if table is None else table.note_on(used)
     return choice if note is None else replace(choice, reason=f"{choice.reason}; {note}")
 
 
@@ -112,23 +112,13 @@ def table_settings_of(retriever: Retriever) -> TableSettings | None:
         found = found.bound
     if not isinstance(found, SIFTRetriever):
         return None
-    given = {**found.search_kwargs, **call}
-
-    def setting(name: str) -> Any:
-        """Return the value of a setting; those of a call take precedence over the field."""
-        return given.get(name, getattr(found, name))
-
-    is_residual = setting("candidate_search") == "residual"
-    kernel = kernel_settings(
-        found.vectorstore.embeddings or found.query_embedder,
-        kernel=setting("kernel") or ("linear" if is_residual else None),
-        length_scale=setting("length_scale"),
-        noise_variance=setting("noise_variance"),
-    )
-    k = setting("k")
-    if k is None and setting("max_tokens") is None:
-        k = DEFAULT_K
-    return TableSettings.of({**asdict(kernel), "k": k})
+    given = {**found.search_kwargs, **call}  # those of a call take precedence over the field
+    values = {name: given.get(name, getattr(found, name)) for name in _SETTINGS}
+    embeddings = found.vectorstore.embeddings or found.query_embedder
+    used = with_defaults(values, embeddings)
+    if values["k"] is None and given.get("max_tokens", found.max_tokens) is not None:
+        used = {**used, "k": None}  # as many as fit
+    return TableSettings.of(used)
 
 
 def _unwrapped(retriever: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:
