@@ -23,25 +23,25 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.answer_grammars import check_schemas
-from langchain_sift.language_models.answer_rules import AnswerRules
 from langchain_sift.language_models.call_settings import released_on_error
 from langchain_sift.language_models.chat_reply import ChatAnswer
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import (
+    OF_CONVERSATIONS,
+    TemplateArguments,
+    TemplateValues,
+)
+from langchain_sift.language_models.chat_templates.tools import choose_tools, convert_tools
+from langchain_sift.language_models.chat_templates.turns import last_human_text
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
 from langchain_sift.language_models.follow_ups import Query, QueryOf, check_query, query_for
 from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.language_models.runs import RunPassingChatModel
-from langchain_sift.language_models.structured_output import structured_output
-from langchain_sift.language_models.template_arguments import (
-    OF_CONVERSATIONS,
-    TemplateArguments,
-    TemplateValues,
-)
-from langchain_sift.language_models.tools import choose_tools, convert_tools
-from langchain_sift.language_models.turns import last_human_text
+from langchain_sift.language_models.structured_output.answer_grammars import check_schemas
+from langchain_sift.language_models.structured_output.answer_rules import AnswerRules
+from langchain_sift.language_models.structured_output.parsers import structured_output
 
 
 class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):

@@ -13,7 +13,7 @@ import numpy as np
 from langchain_sift.calibration.held_out import HeldOut
 from langchain_sift.config import FineTuneConfig, Mode, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.selection.arguments import Array
 from langchain_sift.ttft import Engine, Outcome, Request, ScoringTask
 from langchain_sift.ttft.model.tokens import max_training_tokens

@@ -19,11 +19,11 @@ from langchain_sift.comparison.shared_work import SharedWork
 from langchain_sift.comparison.tasks import Task
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import SIFTError
+from langchain_sift.language_models.chat_templates.conversations import for_conversation
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import FittedPrompt
-from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.modes import distinct
-from langchain_sift.language_models.objectives import training_material
-from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.report.metrics import ACCURACY, ACCURACY_BY_LENGTH
 from langchain_sift.report.rows import Row
 from langchain_sift.ttft import Engine, GenerationTask, Outcome, Request, ScoringTask, Ticket

@@ -26,8 +26,8 @@ from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
-from langchain_sift.language_models.question_fields import QUESTIONS, question_fields
-from langchain_sift.language_models.questions import Question
+from langchain_sift.questions.question import Question
+from langchain_sift.questions.question_fields import QUESTIONS, question_fields
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 

@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
-from langchain_sift.comparison.question_lists import list_name, questions_in
 from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Location, csv_rows, read_lines, read_objects
-from langchain_sift.language_models.question_fields import (
+from langchain_sift.questions.question_fields import (
     FROM_0_OR_1,
     PASSAGES,
     QUESTIONS,
     field_name,
     index_text,
 )
+from langchain_sift.questions.question_lists import list_name, questions_in
 
 _LISTS = ("data", "rows", "examples", "questions")
 """Names of the list of questions in a file that is an object; the second of the rows that Hugging

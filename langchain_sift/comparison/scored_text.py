@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.comparison.tasks import Task
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import (
     SEPARATOR,
     FittedPrompt,
@@ -20,7 +21,6 @@ from langchain_sift.language_models.context import (
     room_for_prompt,
 )
 from langchain_sift.language_models.modes import prompt_with_context
-from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
 from langchain_sift.ttft.model.tokens import beginning, plain_tokens, text_tokens, tokens_after
 from langchain_sift.ttft.model.turn_ends import before_answer

@@ -186,7 +186,7 @@ class ComparisonSettings:
         check_integer("jobs", self.jobs, 1)
         check_integer("max_tokens", self.max_tokens, 1)
         if self.chat_template_kwargs:  # the check needs transformers
-            from langchain_sift.language_models.template_arguments import (  # noqa: PLC0415
+            from langchain_sift.language_models.chat_templates.template_arguments import (  # noqa: PLC0415
                 check_template_arguments,
             )
 

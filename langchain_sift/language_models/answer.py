@@ -14,14 +14,13 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.runnables import RunnableConfig
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.language_models.answer_rules import ANY_ANSWER, AnswerRules
 from langchain_sift.language_models.call_adapters import CallAdapter
 from langchain_sift.language_models.call_settings import CallSettings, check_documents
+from langchain_sift.language_models.chat_templates.conversations import for_conversation
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
-from langchain_sift.language_models.conversations import for_conversation
 from langchain_sift.language_models.follow_ups import Query, aask, ask
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
-from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.records import describe_training, token_usage
 from langchain_sift.language_models.runs import (
@@ -30,6 +29,7 @@ from langchain_sift.language_models.runs import (
     child_callbacks,
     dispatch_event,
 )
+from langchain_sift.language_models.structured_output.answer_rules import ANY_ANSWER, AnswerRules
 from langchain_sift.language_models.token_logprobs import AnswerScores
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import (

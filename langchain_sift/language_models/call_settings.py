@@ -14,10 +14,10 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import AnswerGroup
 from langchain_sift.language_models.call_adapters import KeptAdapter
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import Render
 from langchain_sift.language_models.modes import Retriever
 from langchain_sift.language_models.runs import INTERNAL_ARGUMENTS
-from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.ttft import AdapterCache, Reservation, TrainedAdapter
 from langchain_sift.ttft.model.tokens import (

@@ -20,9 +20,9 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_sift.language_models.answer import Answer
-from langchain_sift.language_models.form_reader import FormReader
+from langchain_sift.language_models.structured_output.form_reader import FormReader
+from langchain_sift.language_models.structured_output.tool_calls import ParsedAnswer, ToolCallReader
 from langchain_sift.language_models.token_logprobs import content_logprobs
-from langchain_sift.language_models.tool_calls import ParsedAnswer, ToolCallReader
 from langchain_sift.ttft.reasoning import ReasoningText
 
 # The key of LangChain's other models; `AIMessage.content_blocks` reads it.

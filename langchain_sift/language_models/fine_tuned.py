@@ -49,6 +49,7 @@ from langchain_sift.language_models.call_settings import (
     check_arguments,
     check_documents,
 )
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import (
     FittedPrompt,
     Render,
@@ -66,7 +67,6 @@ from langchain_sift.language_models.sessions import (
     learn,
 )
 from langchain_sift.language_models.synchronous import abandonable
-from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.language_models.token_logprobs import top_scores
 from langchain_sift.retrieval.copies import shared_parts
 from langchain_sift.ttft import (

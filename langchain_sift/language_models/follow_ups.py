@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
-from langchain_sift.language_models.conversations import for_conversation
+from langchain_sift.language_models.chat_templates.conversations import for_conversation
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.turns import last_human_text
 from langchain_sift.language_models.preparing import EXECUTOR
-from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.language_models.turns import last_human_text
 from langchain_sift.ttft import Engine, GenerationTask, Request, Ticket
 from langchain_sift.ttft.reasoning import ReasoningText
 from langchain_sift.ttft.texts import well_formed

@@ -19,7 +19,7 @@ from langchain_sift.language_models.call_settings import (
     check_documents,
 )
 from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
-from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Engine, Request, TrainedAdapter

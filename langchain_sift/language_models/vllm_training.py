@@ -12,7 +12,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import fill_context
 from langchain_sift.language_models.fine_tuned import TestTimeFineTuning
-from langchain_sift.language_models.objectives import training_material
+from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.retrieval.scores import too_little_to_gain
 from langchain_sift.ttft import Request
 

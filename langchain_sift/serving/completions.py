@@ -16,8 +16,8 @@ from langchain_core.outputs import Generation
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import Runnable
 
-from langchain_sift.language_models.answer_formats import read_response_format
 from langchain_sift.language_models.context import fill_context
+from langchain_sift.language_models.structured_output.answer_formats import read_response_format
 from langchain_sift.serving.admitted import AdmittedRequest
 from langchain_sift.serving.calls import (
     Call,

@@ -22,7 +22,7 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

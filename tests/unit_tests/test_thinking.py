@@ -18,8 +18,8 @@ from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.scored_text import ScoredText
 from langchain_sift.comparison.tasks import question_task
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
-from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.ttft.model.reasoning_markers import after_reasoning, markers_after
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.chat_reply import ChatAnswer
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

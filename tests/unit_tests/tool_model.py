@@ -26,7 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 from unit_tests.templates import QWEN
 
-from langchain_sift.language_models.chat_templates import call_opening, render
+from langchain_sift.language_models.chat_templates.rendering import call_opening, render
 
 END_OF_TURN = "<|im_end|>"
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", END_OF_TURN]

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.prompt_values import StringPromptValue
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.context import add_context
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.ttft import LanguageModel

@@ -16,8 +16,8 @@ from pyarrow import Table
 from pyarrow.parquet import write_table
 
 from langchain_sift.comparison.prompts import Prompt, read_prompts
-from langchain_sift.comparison.question_lists import questions_in
 from langchain_sift.errors import CorpusError
+from langchain_sift.questions.question_lists import questions_in
 
 Asked = tuple[str, tuple[str, ...], tuple[str, ...], int | None]
 """The text, the answers, the choices and the index of the correct one."""

@@ -22,8 +22,8 @@ from unit_tests.small_tokenizers import KINDS, small_tokenizer, word_tokenizer
 from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILENT, TEMPLATES, TOOLS
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import call_opening, render
-from langchain_sift.language_models.turns import last_human_text, split_answer
+from langchain_sift.language_models.chat_templates.rendering import call_opening, render
+from langchain_sift.language_models.chat_templates.turns import last_human_text, split_answer
 from langchain_sift.ttft.model.control_tokens import control_tokens
 
 if TYPE_CHECKING:

@@ -17,9 +17,12 @@ from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
-from langchain_sift.language_models.conversation_documents import conversation_of
-from langchain_sift.language_models.marked_answers import encode_beginning, encode_conversation
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.objectives.conversation_documents import conversation_of
+from langchain_sift.language_models.objectives.marked_answers import (
+    encode_beginning,
+    encode_conversation,
+)
 from langchain_sift.ttft.training.tasks import BUDGET_SPENT
 
 ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
@@ -194,7 +197,7 @@ def test_a_long_conversation_is_rendered_only_as_far_as_it_is_learned(
         rendered.append(len(messages))
         return render(tokenizer, messages, **options)
 
-    monkeypatch.setattr("langchain_sift.language_models.marked_answers.render", count)
+    monkeypatch.setattr("langchain_sift.language_models.objectives.marked_answers.render", count)
     for text in ("word " * 100, "a"):
         rendered.clear()
         messages = [HumanMessage(text), AIMessage(text)] * 2000

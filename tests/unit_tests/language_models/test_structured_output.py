@@ -21,15 +21,18 @@ from unit_tests.templates import DEEPSEEK_R1, QWEN_3, TEMPLATES
 from langchain_sift import ChatTestTimeFineTuned
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer_formats import read_response_format, supported_schema
-from langchain_sift.language_models.answer_grammars import (
+from langchain_sift.language_models.chat_templates.rendering import call_opening
+from langchain_sift.language_models.chat_templates.tools import convert_tools
+from langchain_sift.language_models.structured_output.answer_formats import (
+    read_response_format,
+    supported_schema,
+)
+from langchain_sift.language_models.structured_output.answer_grammars import (
     format_grammar,
     optional_calls_grammar,
     required_call_grammar,
 )
-from langchain_sift.language_models.chat_templates import call_opening
-from langchain_sift.language_models.form_reader import FormReader
-from langchain_sift.language_models.tools import convert_tools
+from langchain_sift.language_models.structured_output.form_reader import FormReader
 from langchain_sift.ttft.grammars import vocabulary_of
 
 Templated = Callable[[str | None], PreTrainedTokenizerFast]

@@ -16,8 +16,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.messages.tool import tool_call_chunk
 from unit_tests.templates import QWEN, TEMPLATES, TOOLS
 
-from langchain_sift.language_models.chat_templates import render
-from langchain_sift.language_models.tool_calls import ToolCallReader
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.structured_output.tool_calls import ToolCallReader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -7,8 +7,8 @@ import itertools
 import pytest
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer_rules import AnswerRules
 from langchain_sift.language_models.chat_reply import ChatAnswer
+from langchain_sift.language_models.structured_output.answer_rules import AnswerRules
 from langchain_sift.language_models.token_logprobs import AnswerScores
 from langchain_sift.serving.messages import ChatReply, bound_tools
 from langchain_sift.serving.requests import ChatCompletionRequest

@@ -18,7 +18,7 @@ from unit_tests.templates import CHATML, THINKING
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, RequestCancelled
-from langchain_sift.language_models.teaching import DocumentTeaching
+from langchain_sift.language_models.objectives.teaching import DocumentTeaching
 from langchain_sift.ttft import AdapterCache, Request, Ticket
 from langchain_sift.ttft import teacher as teacher_module
 from langchain_sift.ttft.memory.budget import load_of
@@ -73,7 +73,7 @@ def request_of(chat: ChatTestTimeFineTuned, documents: list[Document]) -> Reques
     settings = chat._call_settings({"documents": documents}, stop=None, run=None)
     from langchain_core.messages import HumanMessage  # noqa: PLC0415
 
-    from langchain_sift.language_models.chat_templates import render  # noqa: PLC0415
+    from langchain_sift.language_models.chat_templates.rendering import render  # noqa: PLC0415
     from langchain_sift.language_models.context import add_context  # noqa: PLC0415
 
     def render_with(tokenizer: Any, context: str) -> list[int]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig, ReasoningMarkers
-from langchain_sift.language_models.turns import Turn
+from langchain_sift.language_models.chat_templates.turns import Turn
 from langchain_sift.ttft.model.reasoning_markers import markers_after
 from langchain_sift.ttft.model.turn_ends import turn_ends
 from langchain_sift.ttft.reasoning import ReasoningSplitter

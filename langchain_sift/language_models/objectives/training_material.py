@@ -9,11 +9,11 @@ from langchain_core.documents import Document
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import Render
-from langchain_sift.language_models.conversation_documents import conversation_of, named
-from langchain_sift.language_models.marked_answers import encode_beginning
-from langchain_sift.language_models.teaching import DocumentTeaching
-from langchain_sift.language_models.template_arguments import TemplateArguments
+from langchain_sift.language_models.objectives.conversation_documents import conversation_of, named
+from langchain_sift.language_models.objectives.marked_answers import encode_beginning
+from langchain_sift.language_models.objectives.teaching import DocumentTeaching
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import EncodedText
 from langchain_sift.ttft.training.lessons import Teaching

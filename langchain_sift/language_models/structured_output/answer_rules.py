@@ -11,8 +11,15 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import GenerationConfig, ReasoningMarkers
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer_formats import AnswerFormat, read_response_format
-from langchain_sift.language_models.answer_grammars import (
+from langchain_sift.language_models.chat_templates.rendering import call_opening, render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.tools import Tool, choose_tools
+from langchain_sift.language_models.chat_templates.turns import split_answer
+from langchain_sift.language_models.structured_output.answer_formats import (
+    AnswerFormat,
+    read_response_format,
+)
+from langchain_sift.language_models.structured_output.answer_grammars import (
     check_schemas,
     format_grammar,
     is_strict,
@@ -20,12 +27,8 @@ from langchain_sift.language_models.answer_grammars import (
     required_call_grammar,
     without_strict,
 )
-from langchain_sift.language_models.chat_templates import call_opening, render
-from langchain_sift.language_models.form_reader import FormReader
-from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.language_models.tool_calls import ToolCallReader
-from langchain_sift.language_models.tools import Tool, choose_tools
-from langchain_sift.language_models.turns import split_answer
+from langchain_sift.language_models.structured_output.form_reader import FormReader
+from langchain_sift.language_models.structured_output.tool_calls import ToolCallReader
 
 
 @dataclass(frozen=True, slots=True)

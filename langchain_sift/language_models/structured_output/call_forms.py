@@ -13,8 +13,12 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.language_models.template_probes import CallForm, call_form, ordinary_names
-from langchain_sift.language_models.tools import Tool
+from langchain_sift.language_models.chat_templates.template_probes import (
+    CallForm,
+    call_form,
+    ordinary_names,
+)
+from langchain_sift.language_models.chat_templates.tools import Tool
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 

@@ -13,7 +13,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from llguidance import LLMatcher
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.turns import with_instructions
+from langchain_sift.language_models.chat_templates.turns import with_instructions
 
 _FORMATS = ("text", "json_object", "json_schema")
 # No free white space, with which small models fill the rest of an answer.

@@ -8,28 +8,28 @@ from collections.abc import Sequence
 from langchain_core.messages import InvalidToolCall
 from transformers import PreTrainedTokenizerBase
 
-from langchain_sift.language_models.call_forms import (
+from langchain_sift.language_models.chat_templates.template_probes import PROBE_ID
+from langchain_sift.language_models.chat_templates.tools import Tool
+from langchain_sift.language_models.structured_output.call_forms import (
     call_forms,
     call_starts,
     flexible,
     pattern_of,
     spelled_name,
 )
-from langchain_sift.language_models.template_probes import PROBE_ID
-from langchain_sift.language_models.tool_call_formats import (
+from langchain_sift.language_models.structured_output.tool_call_formats import (
     MALFORMED,
     ParsedCall,
     fail,
     parse_arguments,
 )
-from langchain_sift.language_models.tool_calls import (
+from langchain_sift.language_models.structured_output.tool_calls import (
     CLOSING_MARKERS,
     ParsedAnswer,
     invalid_from,
     special_tokens,
     with_ids,
 )
-from langchain_sift.language_models.tools import Tool
 
 # A grammar may end a call before the mark that ends it.
 _CLOSED = rf"(?:\s*(?:{'|'.join(map(re.escape, set(CLOSING_MARKERS.values())))}))?"

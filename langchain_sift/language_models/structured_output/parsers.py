@@ -23,7 +23,10 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_sift.checks import check_choice
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer_formats import as_response_format, read_response_format
+from langchain_sift.language_models.structured_output.answer_formats import (
+    as_response_format,
+    read_response_format,
+)
 
 _METHODS = ("function_calling", "json_schema", "json_mode")
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING
 from langchain_core.messages import BaseMessage
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.conversations import without_reasoning
-from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.language_models.template_probes import (
+from langchain_sift.language_models.chat_templates.conversations import without_reasoning
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.template_probes import (
     apply_template,
     call_form,
     drops_calls,
     tools_parameter,
     with_tools_in_system_turn,
 )
-from langchain_sift.language_models.tools import Tool
-from langchain_sift.language_models.turn_forms import adapted_forms, calls_as_text, results_as_text
-from langchain_sift.language_models.turns import (
+from langchain_sift.language_models.chat_templates.tools import Tool
+from langchain_sift.language_models.chat_templates.turn_forms import (
+    adapted_forms,
+    calls_as_text,
+    results_as_text,
+)
+from langchain_sift.language_models.chat_templates.turns import (
     Turn,
     to_text,
     to_turns,

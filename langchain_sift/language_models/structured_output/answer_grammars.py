@@ -11,8 +11,18 @@ from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.answer_formats import JSONSchema, supported_schema
-from langchain_sift.language_models.call_forms import (
+from langchain_sift.language_models.chat_templates.rendering import call_opening
+from langchain_sift.language_models.chat_templates.template_probes import (
+    PROBE_ID,
+    CallForm,
+    call_form,
+)
+from langchain_sift.language_models.chat_templates.tools import Tool
+from langchain_sift.language_models.structured_output.answer_formats import (
+    JSONSchema,
+    supported_schema,
+)
+from langchain_sift.language_models.structured_output.call_forms import (
     BARE,
     Opening,
     call_forms,
@@ -20,9 +30,6 @@ from langchain_sift.language_models.call_forms import (
     pattern_of,
     spelled_name,
 )
-from langchain_sift.language_models.chat_templates import call_opening
-from langchain_sift.language_models.template_probes import PROBE_ID, CallForm, call_form
-from langchain_sift.language_models.tools import Tool
 from langchain_sift.ttft.model.reasoning_markers import may_reason
 
 _TEXT = r"TEXT: /(.|\n)*/"

@@ -35,15 +35,15 @@ from langchain_core.messages import (
 )
 
 from langchain_sift.errors import ArgumentError, CorpusError
-from langchain_sift.language_models.literals import literal
-from langchain_sift.language_models.question_fields import (
+from langchain_sift.questions.literals import literal
+from langchain_sift.questions.question import Question
+from langchain_sift.questions.question_fields import (
     ANSWERS,
     CHOICES,
     CORRECT,
     QUESTIONS,
     question_fields,
 )
-from langchain_sift.language_models.questions import Question
 
 _QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
 _CONVERSATIONS = ("messages", "conversations", "conversation")

@@ -9,11 +9,11 @@ from langchain_core.messages import BaseMessage, HumanMessage
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
-from langchain_sift.language_models.conversation_documents import answers_in
-from langchain_sift.language_models.conversations import without_reasoning
-from langchain_sift.language_models.template_arguments import TemplateArguments
-from langchain_sift.language_models.turns import to_turns
+from langchain_sift.language_models.chat_templates.conversations import without_reasoning
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
+from langchain_sift.language_models.chat_templates.turns import to_turns
+from langchain_sift.language_models.objectives.conversation_documents import answers_in
 from langchain_sift.ttft.model.reasoning_markers import (
     after_reasoning,
     markers_after,

@@ -10,8 +10,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.tools import Function, Parameters, Tool
-from langchain_sift.language_models.turns import Turn, TurnCall
+from langchain_sift.language_models.chat_templates.tools import Function, Parameters, Tool
+from langchain_sift.language_models.chat_templates.turns import Turn, TurnCall
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.model.per_tokenizer import once_per_tokenizer
 from langchain_sift.ttft.model.reasoning_markers import reasoning_markers

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.language_models.question_fields import (
+from langchain_sift.questions.question_fields import (
     ANSWERS,
     CHOICES,
     CORRECT,

@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from langchain_sift.language_models.answer_objects import (
+from langchain_sift.questions.answer_objects import (
     answers_of_annotations,
     answers_of_drop,
     is_of_drop,
 )
-from langchain_sift.language_models.choice_forms import choices_in_columns, marked_choices
-from langchain_sift.language_models.literals import literal
+from langchain_sift.questions.choice_forms import choices_in_columns, marked_choices
+from langchain_sift.questions.literals import literal
 
 CHOICES = ("choices", "options", "endings")
 FROM_0_OR_1 = ("cop", "gold_label")

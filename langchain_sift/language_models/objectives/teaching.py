@@ -10,10 +10,10 @@ from langchain_core.messages import HumanMessage
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
-from langchain_sift.language_models.chat_templates import render
+from langchain_sift.language_models.chat_templates.rendering import render
+from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import SEPARATOR, Render, fit_documents
 from langchain_sift.language_models.modes import prompt_with_context
-from langchain_sift.language_models.template_arguments import TemplateArguments
 from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import (
     TokenizedDocument,

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.language_models.literals import literal
-from langchain_sift.language_models.question_fields import (
+from langchain_sift.questions.literals import literal
+from langchain_sift.questions.question_fields import (
     CHOICES,
     PASSAGES,
     QUESTIONS,

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
-from langchain_sift.language_models.turns import Turn, merge_turns
+from langchain_sift.language_models.chat_templates.turns import Turn, merge_turns
 
 
 def adapted_forms(turns: list[Turn]) -> Iterator[list[Turn]]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.messages import InvalidToolCall, ToolCall
 from langchain_core.messages.tool import invalid_tool_call, tool_call
 
-from langchain_sift.language_models.tool_call_formats import (
+from langchain_sift.language_models.chat_templates.tools import Tool
+from langchain_sift.language_models.structured_output.tool_call_formats import (
     MALFORMED,
     MISTRAL,
     PYTHON_LIST,
@@ -26,7 +27,6 @@ from langchain_sift.language_models.tool_call_formats import (
     parse_value,
     parse_xml,
 )
-from langchain_sift.language_models.tools import Tool
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,9 +14,9 @@ from pyarrow.parquet import write_table
 from langchain_sift.comparison.prompts import Prompt, read_prompts
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats import Location
-from langchain_sift.language_models import question_fields as names
-from langchain_sift.language_models.question_fields import question_fields
-from langchain_sift.language_models.questions import Question
+from langchain_sift.questions import question_fields as names
+from langchain_sift.questions.question import Question
+from langchain_sift.questions.question_fields import question_fields
 
 CHOICES = ("red", "green", "blue")
 

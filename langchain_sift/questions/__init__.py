@@ -1,0 +1,10 @@
+"""Read questions, choices and answers in the forms of common datasets.
+
+| file | task |
+|---|---|
+| `question.py` | a question with its choices and answers, checked |
+| `question_fields.py` | give the fields of a question the same names |
+| `choice_forms.py`, `answer_objects.py` | other forms of choices and answers |
+| `literals.py` | lists and objects that are written as text |
+| `question_lists.py` | objects that hold several questions |
+"""
