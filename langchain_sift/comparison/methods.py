@@ -128,7 +128,7 @@ def parse_methods(
 
     Raises:
         ArgumentError: If a method does not exist; the message names similar ones. If a runnable
-            has the name of a method or of another.
+            has the name of a method or of another, or no method uses it.
     """
     for name in (*retrievers, *chains):
         if name in {*MODES, AUTO, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:
@@ -138,10 +138,16 @@ def parse_methods(
             )
     for name in {*retrievers} & {*chains}:
         raise ArgumentError(f"{name!r} names both a retriever and a chain: rename one of them")
-    return tuple(
+    methods = tuple(
         _parse_method(name, [*OUR_SELECTORS, *retrievers], chains)
         for name in dict.fromkeys((BASE, *names) if base else names)
     )
+    used = {method.name if method.mode == CHAIN else method.selection for method in methods}
+    for name in (*retrievers, *chains):
+        if name not in used:
+            method = f"rag:{name}" if name in retrievers else name
+            raise ArgumentError(f"no method uses {name!r}: add {method!r} to the methods")
+    return methods
 
 
 def _parse_method(name: str, selections: Sequence[str], chains: Collection[str]) -> Method:

@@ -11,6 +11,8 @@ The fields of such a document are in its metadata, or its text is JSON of them:
     system, history         beside messages or an instruction: the system text, as in ShareGPT, and
                             the earlier pairs of an instruction and its answer, as in Alpaca
     system_prompt           the system text beside any of these, as in Orca
+    context                 beside a question or an instruction: the passage that it is about, or a
+                            list of passages; also contexts or passage
 
 An answer with "weight": 0 is read and not learned, as OpenAI has it. Metadata takes precedence, and
 then the text is not read. A list in metadata may also be JSON, for stores that hold only texts and
@@ -47,6 +49,7 @@ from langchain_sift.questions.question_fields import (
 
 _QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
+_PASSAGES = ("context", "contexts", "passage")
 _ROLES = {"human": "user"} | dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant")
 
 _CURE = (
@@ -84,6 +87,28 @@ def conversation_of(document: Document, index: int) -> list[BaseMessage]:
         f"{name} is neither a question with its answer nor a conversation, which "
         f"objective='answer' learns: {_CURE}"
     )
+
+
+def passages_of(document: Document) -> list[str]:
+    """Return the passages that the question in a document is about; none of a conversation.
+
+    Those of a question with choices are a part of the question.
+
+    Args:
+        document: One that `conversation_of` can read.
+    """
+    both = (document.metadata, _json(document.page_content))
+    fields: Mapping[str, object] = next(
+        (one for one in both if isinstance(one, Mapping) and _messages(one, "") is not None), {}
+    )
+    if any(_listed(fields.get(key)) is not None for key in (*_CONVERSATIONS, "completion")):
+        return []
+    fields = question_fields(fields)
+    if any(key in fields for key in CHOICES):
+        return []
+    value = next((value for key in _PASSAGES if (value := fields.get(key))), None)
+    texts = [value] if (listed := _listed(value)) is None else listed
+    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
 
 def named(document: Document, index: int) -> str:

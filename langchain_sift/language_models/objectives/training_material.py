@@ -6,16 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage
+from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
+from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
-from langchain_sift.language_models.context import Render
-from langchain_sift.language_models.objectives.conversation_documents import conversation_of, named
+from langchain_sift.language_models.context import (
+    Render,
+    add_context,
+    fit_documents,
+    room_for_prompt,
+)
+from langchain_sift.language_models.objectives.conversation_documents import (
+    conversation_of,
+    named,
+    passages_of,
+)
 from langchain_sift.language_models.objectives.marked_answers import encode_beginning
 from langchain_sift.language_models.objectives.teaching import DocumentTeaching
 from langchain_sift.ttft import LanguageModel
-from langchain_sift.ttft.model.tokens import EncodedText
+from langchain_sift.ttft.model.tokens import EncodedText, plain_tokens
 from langchain_sift.ttft.training.lessons import Teaching
 
 
@@ -76,6 +88,9 @@ def _with_marked_answers(
     for index, document in enumerate(documents[: config.max_documents]):
         messages = conversation_of(document, index)
         try:
+            if passages := passages_of(document):
+                tokenizer = language_model.tokenizer
+                messages = _with_passages(messages, passages, tokenizer, longest, arguments)
             text = encode_beginning(language_model.tokenizer, messages, longest, arguments)
         except ArgumentError as error:
             raise ArgumentError(f"{named(document, index)} cannot be learned: {error}") from error
@@ -87,3 +102,22 @@ def _with_marked_answers(
         texts.append(text)
     # Documents beyond `max_documents` are counted, and never examined.
     return [*texts, *[EncodedText((), ())] * (len(documents) - len(texts))]
+
+
+def _with_passages(
+    messages: Sequence[BaseMessage],
+    passages: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+    arguments: TemplateArguments | None,
+) -> list[BaseMessage]:
+    """Put the passages of a question before it, as RAG does, as many as fit with the answer."""
+    *asked, answer = messages
+    fitted = fit_documents(
+        passages,
+        lambda context: render(tokenizer, add_context(asked, context), arguments=arguments),
+        tokenizer,
+        room=room_for_prompt(longest, len(plain_tokens(tokenizer, answer.text))),
+        max_length=longest,
+    )
+    return [*add_context(asked, fitted.context), answer]

@@ -28,6 +28,7 @@ from langchain_sift.ttft.training.tasks import BUDGET_SPENT
 ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
 PAIR = [HumanMessage(ASKED), AIMessage(ANSWERED)]
 TURNS = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWERED}]
+PASSAGES = ("Rice is a grass. It grows in wet fields.", "Tea grows on hills.")
 END = "<|im_end|>"
 
 # The same with the marks from which transformers tells answers.
@@ -303,6 +304,60 @@ def test_the_loss_is_that_of_transformers_on_the_answers(chat: ChatTestTimeFineT
         record = record_of(chat, documents=[document])
         assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
         assert record["documents"] == [document.id]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"question": ASKED, "answer": ANSWERED, "context": [*PASSAGES]},
+        {"question": ASKED, "answer": ANSWERED, "context": json.dumps(PASSAGES)},
+        {"question": ASKED, "answer": ANSWERED, "contexts": [*PASSAGES]},
+        {"question": ASKED, "answer": ANSWERED, "passage": "\n\n".join(PASSAGES)},
+        {"instruction": ASKED, "response": ANSWERED, "context": "\n\n".join(PASSAGES)},
+    ],
+    ids=str,
+)
+def test_passages_of_a_question_come_before_it_as_in_rag(
+    chat: ChatTestTimeFineTuned, fields: dict[str, Any]
+) -> None:
+    asked = f"Use these documents to answer.\n\n{PASSAGES[0]}\n\n{PASSAGES[1]}\n\n{ASKED}"
+    turns = [{"role": "user", "content": asked}, TURNS[1]]
+    for document in (Document("", metadata=fields), Document(json.dumps(fields))):
+        record = record_of(chat, documents=[document])
+        assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+
+
+def test_passages_that_do_not_fit_with_the_answer_are_left_out(
+    chat: ChatTestTimeFineTuned,
+) -> None:
+    fields = {"question": ASKED, "answer": ANSWERED, "context": ["word " * 600, PASSAGES[0]]}
+    asked = f"Use these documents to answer.\n\n{PASSAGES[0]}\n\n{ASKED}"
+    record = record_of(chat, documents=[Document("", metadata=fields)])
+    turns = [{"role": "user", "content": asked}, TURNS[1]]
+    assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "content"),
+    [
+        ({"messages": TURNS}, ASKED),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, ASKED),
+        ({"question": ASKED, "answer": ANSWERED, "context": ""}, ASKED),
+        ({"question": ASKED, "answer": ANSWERED, "context": [["title", ["a text"]]]}, ASKED),
+        (
+            {"question": ASKED, "choices": ["on hills", ANSWERED], "answer": 1},
+            f"{PASSAGES[0]}\n\n{ASKED}",
+        ),
+    ],
+    ids=str,
+)
+def test_other_documents_get_no_passage_before_the_question(
+    chat: ChatTestTimeFineTuned, fields: dict[str, Any], content: str
+) -> None:
+    document = Document("", metadata={"context": PASSAGES[0], **fields})
+    turns = [{"role": "user", "content": content}, TURNS[1]]
+    record = record_of(chat, documents=[document])
+    assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
 
 
 def test_a_prompt_alone_learns_as_in_a_batch(chat: ChatTestTimeFineTuned) -> None:
