@@ -54,10 +54,22 @@ def test_options_follow_the_selection() -> None:
 )
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do(name: str, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
-        parse_methods([name], retrievers=["mine"])
+        parse_methods([name, "rag:mine"], retrievers=["mine"])
 
 
 @pytest.mark.parametrize("name", ["sift", "rag", "base", "a:b", "a,b", " "])
 def test_a_runnable_cannot_have_the_name_of_a_method(name: str) -> None:
     with pytest.raises(ArgumentError, match="cannot name a runnable"):
         parse_methods(["base"], chains=[name])
+
+
+@pytest.mark.parametrize(
+    ("runnables", "method"),
+    [({"chains": ["mine"]}, "mine"), ({"retrievers": ["mine"]}, "rag:mine")],
+)
+def test_a_runnable_that_no_method_uses_is_refused(
+    runnables: dict[str, list[str]], method: str
+) -> None:
+    with pytest.raises(ArgumentError, match=f"no method uses 'mine': add '{method}' to"):
+        parse_methods(["base", "rag:sift"], **runnables)
+    assert parse_methods([method], **runnables)[-1].name == method
