@@ -108,6 +108,13 @@ def line_of(row: Row) -> dict[str, Any]:
     return {name: found[name] for name in names} | scores
 
 
+def read_learned() -> list[dict[str, Any]]:
+    """Return the rows that were measured before."""
+    if not ROWS.exists():
+        return []
+    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+
+
 def main() -> None:
     """Answer all questions in each way, and write the rows."""
     parser = argparse.ArgumentParser(

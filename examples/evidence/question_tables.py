@@ -1,4 +1,4 @@
-"""Summarize the rows of `real_model_questions.py`, and make the tables of the page."""
+"""Summarize the rows of `real_model_questions.py` and `learned_examples.py`; make the tables."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ NAMES = {
     "ttft:random": "TTFT, random documents",
     "both:random": "both, random documents",
 }
+LEARNED = {
+    "base": "base model",
+    "rag:sift": "RAG, SIFT",
+    "instructed": "RAG, SIFT, with the instruction",
+    "learned": "RAG, SIFT, after learning 100 examples",
+    "learned-wrong": "RAG, SIFT, after learning them with wrong answers",
+}
+"""Ways to answer of `learned_examples.py`."""
+
+SCORES = ("exact_match", "f1", "contains")
 RESULTS = Path(__file__).parents[2] / "tests" / "benchmarks" / "results"
 DEMO = {"text": "handbook.json", "distill": "handbook_distill.json"}
 RESAMPLES = 10_000
@@ -88,14 +98,14 @@ def _of_way(way: Way, by_way: Mapping[Way, Rows], rag: Rows) -> dict[str, Any]:
     }
 
 
-def _difference(found: Rows, other: Rows) -> list[float]:
-    """Return the difference of "contains" in points, and its 95 % interval.
+def _difference(found: Rows, other: Rows, score: str = "contains") -> list[float]:
+    """Return the difference of a score in points, and its 95 % interval.
 
     The questions about a paragraph are one observation of a bootstrap.
     """
     of_source: dict[str, list[float]] = defaultdict(list)
     for prompt in sorted(found.keys() & other.keys()):
-        points = 100 * (found[prompt]["contains"] - other[prompt]["contains"])
+        points = 100 * (found[prompt][score] - other[prompt][score])
         of_source[found[prompt]["source"]].append(points)
     sums = np.array([sum(group) for group in of_source.values()])
     counts = np.array([len(group) for group in of_source.values()])
@@ -156,6 +166,44 @@ def demo_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         f"| {each['seconds']:.1f} |"
         for each in results
     ]
+
+
+def learned_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the mean scores of each way to answer, and the differences from RAG."""
+    by_method: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        by_method[row["method"]][row["prompt"]] = row
+    return [
+        {
+            "method": method,
+            "questions": len(found := by_method[method]),
+            "scores": {
+                score: [
+                    round(100 * float(np.mean([row[score] for row in found.values()])), 1),
+                    *_difference(found, by_method["rag:sift"], score),
+                ]
+                for score in SCORES
+            },
+        }
+        for method in LEARNED
+        if method in by_method
+    ]
+
+
+def learned_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each way to answer."""
+    lines = [
+        "| | questions | exact match, % | less RAG | F1, % | less RAG | contains, % | less RAG |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in results:
+        cells = [
+            f"{mean:.1f} | {'' if each['method'] == 'rag:sift' else _cell(difference)}"
+            for mean, *difference in each["scores"].values()
+        ]
+        name, questions = LEARNED[each["method"]], each["questions"]
+        lines.append(f"| {name} | {questions} | {' | '.join(cells)} |")
+    return lines
 
 
 def _cell(interval: Sequence[float]) -> str:

@@ -15,7 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from question_tables import demo_results, demo_table, question_results, questions_table
+from learned_examples import read_learned
+from question_tables import (
+    demo_results,
+    demo_table,
+    learned_results,
+    learned_table,
+    question_results,
+    questions_table,
+)
 from real_model_questions import read_questions
 from real_model_results import (
     FILES,
@@ -192,16 +200,21 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 }
 
 
+LISTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
+    "recipes": recipe_table,
+    "check": recipe_table,
+    "noise": noise_table,
+    "auto checks": auto_checks_table,
+    "sizes": sizes_table,
+    "questions": questions_table,
+    "learned": learned_table,
+    "demo": demo_table,
+}
+
+
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of the page by their marks."""
-    found = {name: "\n".join(recipe_table(results[name])) for name in ("recipes", "check")}
-    if results["text"]:
-        found["sizes"] = "\n".join(sizes_table(results["sizes"]))
-    if results["questions"]:
-        found["questions"] = "\n".join(questions_table(results["questions"]))
-    found["auto checks"] = "\n".join(auto_checks_table(results["auto checks"]))
-    found["noise"] = "\n".join(noise_table(results["noise"]))
-    found["demo"] = "\n".join(demo_table(results["demo"]))
+    found = {name: "\n".join(table(results[name])) for name, table in LISTS.items()}
     for stage, of_stage in results["stages"].items():
         if of_stage:
             found[f"means, {stage}"] = "\n".join(means_table(of_stage))
@@ -255,6 +268,7 @@ def main() -> None:
         "noise": noise_results(),
         "sizes": size_results(),
         "questions": question_results(read_questions()),
+        "learned": learned_results(read_learned()),
         "demo": demo_results(),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

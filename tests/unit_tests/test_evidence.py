@@ -108,6 +108,7 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
+    assert committed["learned"] == page.learned_results(page.read_learned())
     assert committed["demo"] == page.demo_results()
 
 
