@@ -14,10 +14,22 @@ from langchain_sift.cli import (  # noqa: E402
     doctor,
     explain,
     index,
+    learn,
     repair,
     report,
     serve,
 )
 from langchain_sift.cli.app import app  # noqa: E402
 
-__all__ = ["app", "calibrate", "compare", "doctor", "explain", "index", "repair", "report", "serve"]
+__all__ = [
+    "app",
+    "calibrate",
+    "compare",
+    "doctor",
+    "explain",
+    "index",
+    "learn",
+    "repair",
+    "report",
+    "serve",
+]

@@ -1,0 +1,127 @@
+"""`learn` trains one adapter on questions, each with its documents and its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from langchain_chroma import Chroma
+from typer.testing import CliRunner, Result
+from unit_tests.templates import CHATML
+from unit_tests.word_embeddings import WordEmbeddings
+
+from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
+from langchain_sift.cli import app
+from langchain_sift.cli.learn import example_documents
+from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.ttft import TrainedAdapter, load_language_model
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+pytestmark = pytest.mark.slow
+
+EMBEDDINGS = ("--embeddings", "unit_tests.word_embeddings:WordEmbeddings")
+
+
+@pytest.fixture
+def store(tmp_path: Path, texts: list[str]) -> Path:
+    path = tmp_path / "store"
+    Chroma("facts", WordEmbeddings(), persist_directory=str(path)).add_texts(texts)
+    return path
+
+
+@pytest.fixture
+def examples(tmp_path: Path, texts: list[str]) -> Path:
+    file = tmp_path / "examples.jsonl"
+    rows = [{"question": text[:20], "answer": text[-10:]} for text in texts[:6]]
+    rows.append({"question": "Which has no answer?"})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.fixture
+def model(
+    tmp_path: Path,
+    tiny_model: LlamaForCausalLM,
+    templated: Callable[[str | None], PreTrainedTokenizerFast],
+) -> Path:
+    folder = tmp_path / "model"
+    tiny_model.save_pretrained(folder)
+    templated(CHATML).save_pretrained(folder)
+    return folder
+
+
+def learn(store: Path, examples: Path, model: Path, out: Path, *more: object) -> Result:
+    command = ["learn", "--store", store, "--examples", examples, "--model", model, "--out", out]
+    return CliRunner().invoke(app, [*map(str, command), *EMBEDDINGS, *map(str, more)])
+
+
+def test_the_adapter_is_that_of_a_session_on_the_same_documents(
+    store: Path, examples: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "adapter"
+    options = ("--k", 2, "--max-length", 200, "--lora-rank", 4, "--learning-rate", 1e-2)
+    result = learn(store, examples, model, out, "--dtype", "float32", *options)
+    assert result.exit_code == 0, result.output
+    assert "questions without an answer, left out: 1" in result.stderr
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["examples"], printed["without_answer"]) == (6, 1)
+
+    retriever = SIFTRetriever(
+        vectorstore=Chroma("facts", WordEmbeddings(), persist_directory=str(store)), k=2
+    )
+    answered = [prompt for prompt in read_prompts(examples) if prompt.answers]
+    config = FineTuneConfig(
+        objective="answer", max_length=200, lora_rank=4, lora_alpha=4.0, learning_rate=1e-2
+    )
+    chat = ChatTestTimeFineTuned(model=str(model), dtype="float32", finetune=config)
+    expected = chat.learn(example_documents(answered, retriever)).adapter
+    assert expected is not None
+    adapter = TrainedAdapter.load(out)
+    assert adapter.base == str(model)
+    assert adapter.weights.tolist() == pytest.approx(expected.weights.tolist(), abs=1e-6)
+    assert printed["losses"] == pytest.approx(list(expected.training.losses), rel=1e-5)
+    assert load_language_model(str(out), dtype="float32").tokenizer.chat_template == CHATML
+
+
+def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
+    retriever = SIFTRetriever(
+        vectorstore=Chroma("facts", WordEmbeddings(), persist_directory=str(store)), k=3
+    )
+    prompts = [
+        Prompt("1", "river", answers=("a bank", "a bed")),
+        Prompt("2", "mountain", choices=("low", "high"), correct=1),
+    ]
+    examples = {each.page_content: each.metadata for each in example_documents(prompts, retriever)}
+    assert {text: fields["answer"] for text, fields in examples.items()} == {
+        "river": "a bank",
+        "mountain": "high",
+    }
+    for text, fields in examples.items():
+        assert fields["context"] == [found.page_content for found in retriever.invoke(text)]
+        assert len(fields["context"]) == 3
+
+
+def test_mistakes_are_named_before_anything_is_written(
+    store: Path, examples: Path, model: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    out, none = tmp_path / "adapter", tmp_path / "none.jsonl"
+    none.write_text('{"question": "What?"}\n')
+    result = learn(store, none, model, out)
+    assert result.exit_code == 2
+    assert "none.jsonl has no question with an answer" in result.stderr
+    result = learn(store, examples, tiny_model_path, out)
+    assert result.exit_code == 2
+    assert "has no chat template" in result.stderr
+    result = learn(store, examples, model, out, "--max-length", 0)
+    assert result.exit_code == 2
+    assert "max_length" in result.stderr
+    assert not out.exists()
+    out.mkdir()
+    result = learn(store, examples, model, out)
+    assert result.exit_code == 2
+    assert "already exists: name another folder" in result.stderr
