@@ -1,14 +1,14 @@
 """Let a real chat model learn questions with documents and answers once, and answer others by RAG.
 
     python examples/evidence/learned_examples.py --data xquad.en.json --model FILE.gguf \
-        --embeddings FOLDER --out RUN
+        --embeddings FOLDER --out RUNS
 
-The model answers the 200 questions of `real_model_questions.py`. The examples are 100 other
-questions of XQuAD, each with the documents that the retriever finds for it, and none is about a
-paragraph that has one of the 200. One adapter is trained on them once, with the default settings.
-Beside it: RAG, RAG with an instruction to answer briefly, and an adapter that learned the examples
-with the answers of other examples. A stopped run resumes from RUN. The rows
-in `rows_learned_examples.jsonl` have ids and numbers and no text.
+The model answers the 200 questions of `real_model_questions.py`. The examples are other questions
+of XQuAD, each with the documents that the retriever finds for it, and none is about a paragraph
+that has one of the 200. One adapter is trained on them once, with the default settings. Beside it:
+RAG, RAG with an instruction to answer briefly, and an adapter that learned the examples with the
+answers of other examples. The ways that are in `rows_learned_examples.jsonl` are not measured
+again, and a stopped run goes on. The rows have ids and numbers and no text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import argparse
 import json
 import random
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from langchain_core.documents import Document
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableLambda
 from qa import read
 from real_model_questions import TOKENS, K
 
@@ -34,13 +33,18 @@ from langchain_sift import (
     compare,
     create_ttft_chain,
 )
+from langchain_sift.cli.learn import example_documents
 from langchain_sift.comparison import Prompt, Row
 from langchain_sift.indexing import index_documents
 from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_learned_examples.jsonl"
-QUESTIONS, EXAMPLES = 200, 100
+QUESTIONS = 200
+EXAMPLES = {"learned": 100, "learned-wrong": 100, "learned-300": 300}
+"""Number of examples of each adapter."""
+
+WAYS = ("rag:sift", "instructed", *EXAMPLES)
 INSTRUCTED = ChatPromptTemplate(
     [
         (
@@ -57,47 +61,26 @@ def divided(prompts: list[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
     asked = random.Random(0).sample(prompts, QUESTIONS)
     sources = {prompt.source for prompt in asked}
     others = [prompt for prompt in prompts if prompt.source not in sources]
-    return asked, random.Random(1).sample(others, EXAMPLES)
+    return asked, random.Random(1).sample(others, max(EXAMPLES.values()))
 
 
-def documents_of(
-    examples: list[Prompt], answers: list[str], retriever: SIFTRetriever
-) -> list[Document]:
-    """Return a document of each example, with what the retriever finds for it."""
-    return [
-        Document(
-            example.text,
-            metadata={
-                "question": example.text,
-                "answer": answer,
-                "context": [found.page_content for found in retriever.invoke(example.text)],
-            },
-        )
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-
-
-def chains_of(
-    chat: ChatTestTimeFineTuned, retriever: SIFTRetriever, examples: list[Prompt]
-) -> dict[str, Runnable[str, Any]]:
-    """Return a chain for each way to answer, by its name."""
-
-    def chain(model: Any, mode: str, prompt: ChatPromptTemplate | None = None) -> Any:
-        answer = create_ttft_chain(model, retriever, mode=mode, prompt=prompt)
-        return (lambda question: {"input": question}) | answer
-
-    def learned(answers: list[str]) -> Any:
+def chain_of(
+    way: str, chat: ChatTestTimeFineTuned, retriever: SIFTRetriever, examples: list[Prompt]
+) -> Runnable[str, Any]:
+    """Return the chain of a way to answer; it learns the examples first, if it does."""
+    if way not in EXAMPLES:
+        answer = create_ttft_chain(chat, retriever, mode="rag", prompt=INSTRUCTED)
+    else:
+        learned = examples[: EXAMPLES[way]]
+        if way == "learned-wrong":
+            others = [*learned[1:], learned[0]]
+            pairs = zip(learned, others, strict=True)
+            learned = [replace(one, answers=other.answers) for one, other in pairs]
         began = time.monotonic()
-        session = chat.learn(documents_of(examples, answers, retriever))
-        print(f"learned in {time.monotonic() - began:.0f} s", flush=True)
-        return session
-
-    answers = [example.answers[0] for example in examples]
-    return {
-        "instructed": chain(chat, "rag", INSTRUCTED),
-        "learned": chain(learned(answers), "both"),
-        "learned-wrong": chain(learned([*answers[1:], answers[0]]), "both"),
-    }
+        session = chat.learn(example_documents(learned, retriever))
+        print(f"{way}: learned in {time.monotonic() - began:.0f} s", flush=True)
+        answer = create_ttft_chain(session, retriever, mode="both")
+    return RunnableLambda(lambda question: {"input": question}) | answer
 
 
 def line_of(row: Row) -> dict[str, Any]:
@@ -136,21 +119,29 @@ def main() -> None:
         max_tokens=TOKENS,
         temperature=0.0,
     )
-    chains = chains_of(chat, SIFTRetriever(vectorstore=store, k=K), examples)
-    report = compare(
-        questions,
-        ("rag:sift", *chains),
-        model=model,
-        vectorstore=store,
-        chains=chains,
-        protocols=("qa",),
-        k=K,
-        max_tokens=TOKENS,
-        leaks="ignore",
-        out=asked.out / "rows",
-        resume=(asked.out / "rows" / "run.json").exists(),
-    )
-    ROWS.write_text("".join(json.dumps(line_of(row)) + "\n" for row in report.rows))
+    retriever = SIFTRetriever(vectorstore=store, k=K)
+    for way in WAYS:
+        done = {row["method"] for row in read_learned()}
+        if way in done:
+            continue
+        folder = asked.out / way.replace(":", "-")
+        report = compare(
+            questions,
+            (way,),
+            model=model,
+            vectorstore=store,
+            chains={} if way == WAYS[0] else {way: chain_of(way, chat, retriever, examples)},
+            protocols=("qa",),
+            k=K,
+            max_tokens=TOKENS,
+            leaks="ignore",
+            out=folder,
+            resume=(folder / "run.json").exists(),
+        )
+        with ROWS.open("a", encoding="utf-8") as file:
+            for row in report.rows:
+                if row.method not in done:
+                    file.write(json.dumps(line_of(row)) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ LEARNED = {
     "rag:sift": "RAG, SIFT",
     "instructed": "RAG, SIFT, with the instruction",
     "learned": "RAG, SIFT, after learning 100 examples",
-    "learned-wrong": "RAG, SIFT, after learning them with wrong answers",
+    "learned-300": "RAG, SIFT, after learning 300 examples",
+    "learned-wrong": "RAG, SIFT, after learning 100 examples with wrong answers",
 }
 """Ways to answer of `learned_examples.py`."""
 

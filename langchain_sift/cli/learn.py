@@ -146,7 +146,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         with locked(location.text, exclusive=False):
             vectorstore = open_store(location, collection, embeddings, loading)
             retriever = SIFTRetriever(vectorstore=vectorstore, **selection)
-            documents = example_documents(answered, retriever)
+            # In random order, so that alike questions do not follow each other.
+            shuffled = random.Random(0).sample(answered, len(answered))  # noqa: S311 - no secret
+            documents = example_documents(shuffled, retriever)
         name = join_gguf_file(model, gguf_file)
         adapter = _trained(load_language_model(name, **asdict(loading)), documents, config, console)
         adapter.save(out)
@@ -154,12 +156,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
 
 
 def example_documents(prompts: Sequence[Prompt], retriever: SIFTRetriever) -> list[Document]:
-    """Return a document of each question, with its answer and what the retriever finds for it.
-
-    Their order is random, so that alike questions do not follow each other.
-    """
+    """Return a document of each question, with its answer and what the retriever finds for it."""
     chosen = retriever.batch([prompt.text for prompt in prompts])
-    examples = [
+    return [
         Document(
             prompt.text,
             metadata={
@@ -170,8 +169,6 @@ def example_documents(prompts: Sequence[Prompt], retriever: SIFTRetriever) -> li
         )
         for prompt, documents in zip(prompts, chosen, strict=True)
     ]
-    random.Random(0).shuffle(examples)  # noqa: S311 - no secret
-    return examples
 
 
 def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
