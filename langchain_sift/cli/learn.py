@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,6 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     open_store,
-    print_note,
     progress_bar,
     read_saved,
     selection_options,
@@ -152,7 +151,12 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         name = join_gguf_file(model, gguf_file)
         adapter = _trained(load_language_model(name, **asdict(loading)), documents, config, console)
         adapter.save(out)
-        _print(adapter, out, len(prompts) - len(answered), time.monotonic() - began, console)
+        counts = {
+            "examples": len(documents),
+            "without_answer": len(prompts) - len(answered),
+            "answer_in_documents": sum(map(_has_answer, documents)),
+        }
+        _print(adapter, out, counts, time.monotonic() - began)
 
 
 def example_documents(prompts: Sequence[Prompt], retriever: SIFTRetriever) -> list[Document]:
@@ -218,25 +222,26 @@ def _trained(
         return next(event for event in shown() if isinstance(event, Outcome)).trained()
 
 
-def _print(
-    adapter: TrainedAdapter, out: Path, without_answer: int, seconds: float, console: Console
-) -> None:
+def _has_answer(example: Document) -> bool:
+    """Return whether the documents of an example contain its answer."""
+    from langchain_sift.report.metrics import contains_answer
+
+    shown = "\n\n".join(example.metadata["context"])
+    return contains_answer(shown, [example.metadata["answer"]]) > 0
+
+
+def _print(adapter: TrainedAdapter, out: Path, counts: Mapping[str, int], seconds: float) -> None:
     losses = adapter.training.losses
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
-    if without_answer:
-        print_note(console, f"questions without an answer, left out: {without_answer}")
     typer.echo(
-        f"learned {len(losses)} examples in {seconds:.0f} s; mean loss of the first tenth "
+        f"learned {counts['examples']} examples in {seconds:.0f} s; mean loss of the first tenth "
         f"{first:.2f}, of the last {last:.2f} nats per token of the answers"
     )
+    typer.echo(f"examples whose documents contain the answer: {counts['answer_in_documents']}")
+    if counts["without_answer"]:
+        typer.echo(f"questions without an answer, left out: {counts['without_answer']}")
     typer.echo(f"adapter: {out}")
     echo_for_programs(
-        {
-            "adapter": str(out),
-            "examples": len(losses),
-            "without_answer": without_answer,
-            "losses": losses,
-            "seconds": round(seconds, 2),
-        }
+        {"adapter": str(out), **counts, "losses": losses, "seconds": round(seconds, 2)}
     )
