@@ -13,6 +13,7 @@ import typer
 from langchain_core.documents import Document
 from rich.console import Console
 
+from langchain_sift.checks import check_positive
 from langchain_sift.cli.app import (
     app,
     echo_for_programs,
@@ -107,6 +108,14 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             f"documents beyond it are left out. Default: {MAX_LENGTH}.",
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            help="Time limit of the training: at its end, the adapter has learned as many "
+            "examples as there was time for. Default: no limit.",
+        ),
+    ] = None,
     store_token: StoreTokenOption = None,
     store_header: StoreHeaderOption = None,
 ) -> None:
@@ -128,6 +137,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         saved = read_saved(settings)
         length = MAX_LENGTH if max_length is None else max_length
         config = finetuning(None, "answer", learning_rate, lora_rank, target_modules, length)
+        if minutes is not None:
+            check_positive("--minutes", minutes)
+            config = replace(config, max_train_seconds=60 * minutes)
         prompts = read_prompts(examples, lines=True)
         answered = _answered(prompts, examples)
         _check_new(out)
@@ -149,6 +161,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             shuffled = random.Random(0).sample(answered, len(answered))  # noqa: S311 - no secret
             documents = example_documents(shuffled, retriever)
         name = join_gguf_file(model, gguf_file)
+        if Path(name).exists():  # the adapter names its model, wherever it is loaded
+            name = str(Path(name).absolute())
         adapter = _trained(load_language_model(name, **asdict(loading)), documents, config, console)
         adapter.save(out)
         counts = {
@@ -235,8 +249,8 @@ def _print(adapter: TrainedAdapter, out: Path, counts: Mapping[str, int], second
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
     typer.echo(
-        f"learned {counts['examples']} examples in {seconds:.0f} s; mean loss of the first tenth "
-        f"{first:.2f}, of the last {last:.2f} nats per token of the answers"
+        f"learned {len(losses)} of {counts['examples']} examples in {seconds:.0f} s; mean loss of "
+        f"the first tenth {first:.2f}, of the last {last:.2f} nats per token of the answers"
     )
     typer.echo(f"examples whose documents contain the answer: {counts['answer_in_documents']}")
     if counts["without_answer"]:

@@ -94,6 +94,18 @@ def test_the_adapter_is_that_of_a_session_on_the_same_documents(
     assert load_language_model(str(out), dtype="float32").tokenizer.chat_template == CHATML
 
 
+def test_a_time_limit_ends_the_training(
+    store: Path, examples: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "adapter"
+    result = learn(store, examples, model, out, "--minutes", 1e-9)
+    assert result.exit_code == 0, result.output
+    assert "learned 1 of 6 examples" in result.stdout
+    assert len(TrainedAdapter.load(out).training.losses) == 1
+    result = learn(store, examples, model, tmp_path / "other", "--minutes", 0)
+    assert "--minutes must be" in result.stderr
+
+
 def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
     retriever = SIFTRetriever(
         vectorstore=Chroma("facts", WordEmbeddings(), persist_directory=str(store)), k=3
