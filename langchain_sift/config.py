@@ -77,8 +77,8 @@ class FineTuneConfig:
 
     objective: str = "text"
     """Loss: with "text" on all tokens; with "answer" on the answers of documents that are questions
-    and answers or conversations (`language_models.conversation_documents`); with "distill" the
-    divergence from the base model with the documents in context (`language_models.teaching`)."""
+    and answers or conversations (`language_models.objectives`); with "distill" the
+    divergence from the base model with the documents in context."""
 
     steps_per_document: int = 1
     """Gradient steps on each document before the next document. More than 1 has the effect of

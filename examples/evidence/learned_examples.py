@@ -4,11 +4,11 @@
         --embeddings FOLDER --out RUNS
 
 The model answers the 200 questions of `real_model_questions.py`. The examples are other questions
-of XQuAD, each with the documents that the retriever finds for it, and none is about a paragraph
-that has one of the 200. One adapter is trained on them once, with the default settings. Beside it:
-RAG, RAG with an instruction to answer briefly, and an adapter that learned the examples with the
-answers of other examples. The ways that are in `rows_learned_examples.jsonl` are not measured
-again, and a stopped run goes on. The rows have ids and numbers and no text.
+of XQuAD, each with the documents that the retriever finds for it. None is about a paragraph of
+these 200. One adapter is trained on them once, with the default settings. Beside it: RAG, RAG with
+an instruction to answer briefly, and an adapter that learned the examples with the answers of
+other examples. Ways with rows in `rows_learned_examples.jsonl` are not measured again, except for
+the base model, and a stopped run resumes. The rows have ids and numbers and no text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argparse
 import json
 import random
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ from langchain_sift import (
     compare,
     create_ttft_chain,
 )
-from langchain_sift.cli.learn import example_documents
-from langchain_sift.comparison import Prompt, Row
+from langchain_sift.comparison import Prompt, Row, example_documents
 from langchain_sift.indexing import index_documents
 from langchain_sift.indexing.named_objects import load_embeddings
+from langchain_sift.language_models.modes import CONTEXT_PROMPT
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_learned_examples.jsonl"
@@ -44,15 +44,10 @@ QUESTIONS = 200
 EXAMPLES = {"learned": 100, "learned-wrong": 100, "learned-300": 300}
 """Number of examples of each adapter."""
 
-WAYS = ("rag:sift", "instructed", *EXAMPLES)
+RAG = "rag:sift"
+WAYS = (RAG, "instructed", *EXAMPLES)
 INSTRUCTED = ChatPromptTemplate(
-    [
-        (
-            "human",
-            "Use these documents to answer.\n\n{context}\n\n{input}\n\n"
-            "Answer in as few words as possible.",
-        )
-    ]
+    [("human", f"{CONTEXT_PROMPT}\n\nAnswer in as few words as possible.")]
 )
 
 
@@ -66,29 +61,34 @@ def divided(prompts: list[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
 
 def chain_of(
     way: str, chat: ChatTestTimeFineTuned, retriever: SIFTRetriever, examples: list[Prompt]
-) -> Runnable[str, Any]:
-    """Return the chain of a way to answer; it learns the examples first, if it does."""
-    if way not in EXAMPLES:
-        answer = create_ttft_chain(chat, retriever, mode="rag", prompt=INSTRUCTED)
-    else:
+) -> tuple[Runnable[str, Any], float]:
+    """Return the chain of a way to answer, and the seconds that it took to learn its examples."""
+    began = time.monotonic()
+    if way in EXAMPLES:
         learned = examples[: EXAMPLES[way]]
         if way == "learned-wrong":
             others = [*learned[1:], learned[0]]
             pairs = zip(learned, others, strict=True)
             learned = [replace(one, answers=other.answers) for one, other in pairs]
-        began = time.monotonic()
         session = chat.learn(example_documents(learned, retriever))
-        print(f"{way}: learned in {time.monotonic() - began:.0f} s", flush=True)
         answer = create_ttft_chain(session, retriever, mode="both")
-    return RunnableLambda(lambda question: {"input": question}) | answer
+    else:
+        answer = create_ttft_chain(chat, retriever, mode="rag", prompt=INSTRUCTED)
+    seconds = time.monotonic() - began
+    return RunnableLambda(lambda question: {"input": question}) | answer, seconds
 
 
-def line_of(row: Row) -> dict[str, Any]:
-    """Return the numbers of a row."""
-    found = asdict(row)
+def line_of(row: Row, seconds: float) -> dict[str, Any]:
+    """Return the numbers of a row, with the seconds that its method learned before."""
     scores = {name: round(row.scores[name], 4) for name in ("contains", "f1", "exact_match")}
-    names = ("prompt", "source", "method", "tokens_answer", "seconds_answering")
-    return {name: found[name] for name in names} | scores
+    return {
+        "prompt": row.prompt,
+        "source": row.source,
+        "method": row.method,
+        "seconds_answering": round(row.seconds_answering, 2),
+        "seconds_learning": round(seconds),
+        **scores,
+    }
 
 
 def read_learned() -> list[dict[str, Any]]:
@@ -118,19 +118,24 @@ def main() -> None:
         finetune=FineTuneConfig(objective="answer", max_length=2048),
         max_tokens=TOKENS,
         temperature=0.0,
+        timeout=None,
     )
     retriever = SIFTRetriever(vectorstore=store, k=K)
     for way in WAYS:
         done = {row["method"] for row in read_learned()}
         if way in done:
             continue
+        chains: dict[str, Runnable[str, Any]] = {}
+        seconds = 0.0
+        if way != RAG:
+            chains[way], seconds = chain_of(way, chat, retriever, examples)
         folder = asked.out / way.replace(":", "-")
         report = compare(
             questions,
             (way,),
             model=model,
             vectorstore=store,
-            chains={} if way == WAYS[0] else {way: chain_of(way, chat, retriever, examples)},
+            chains=chains,
             protocols=("qa",),
             k=K,
             max_tokens=TOKENS,
@@ -141,7 +146,8 @@ def main() -> None:
         with ROWS.open("a", encoding="utf-8") as file:
             for row in report.rows:
                 if row.method not in done:
-                    file.write(json.dumps(line_of(row)) + "\n")
+                    learning = seconds if row.method == way else 0.0
+                    file.write(json.dumps(line_of(row, learning)) + "\n")
 
 
 if __name__ == "__main__":

@@ -178,6 +178,8 @@ def learned_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "method": method,
             "questions": len(found := by_method[method]),
+            "seconds_learning": max(row["seconds_learning"] for row in found.values()),
+            "seconds": round(float(np.median([r["seconds_answering"] for r in found.values()])), 1),
             "scores": {
                 score: [
                     round(100 * float(np.mean([row[score] for row in found.values()])), 1),
@@ -194,8 +196,9 @@ def learned_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def learned_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each way to answer."""
     lines = [
-        "| | questions | exact match, % | less RAG | F1, % | less RAG | contains, % | less RAG |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| | questions | exact match, % | less RAG | F1, % | less RAG | contains, % | less RAG "
+        "| seconds to learn | median seconds of an answer |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for each in results:
         cells = [
@@ -203,7 +206,9 @@ def learned_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
             for mean, *difference in each["scores"].values()
         ]
         name, questions = LEARNED[each["method"]], each["questions"]
-        lines.append(f"| {name} | {questions} | {' | '.join(cells)} |")
+        learning = str(each["seconds_learning"] or "")
+        seconds = f"{learning} | {each['seconds']:.1f}"
+        lines.append(f"| {name} | {questions} | {' | '.join(cells)} | {seconds} |")
     return lines
 
 

@@ -200,7 +200,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
 }
 
 
-LISTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
+TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
     "recipes": recipe_table,
     "check": recipe_table,
     "noise": noise_table,
@@ -214,7 +214,7 @@ LISTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
 
 def tables(results: Mapping[str, Any]) -> dict[str, str]:
     """Return the tables of the page by their marks."""
-    found = {name: "\n".join(table(results[name])) for name, table in LISTS.items()}
+    found = {name: "\n".join(table(results[name])) for name, table in TABLES_OF_ALL.items()}
     for stage, of_stage in results["stages"].items():
         if of_stage:
             found[f"means, {stage}"] = "\n".join(means_table(of_stage))

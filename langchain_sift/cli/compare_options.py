@@ -42,8 +42,8 @@ ComparedModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Causal model: a name on the Hugging Face hub, a folder or a GGUF file. Default: the "
-        "model in --settings; --protocol retrieval needs none.",
+        help="Causal model: a name on the Hugging Face hub, a folder, a GGUF file, or an adapter "
+        "of `learn` or PEFT. Default: the model in --settings; --protocol retrieval needs none.",
     ),
 ]
 ComparedStoreOption = Annotated[

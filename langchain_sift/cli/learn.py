@@ -1,12 +1,14 @@
-"""`langchain-sift learn`: learn answered questions with their documents into an adapter."""
+"""`langchain-sift learn`: train an adapter on answered questions and their documents."""
 
 from __future__ import annotations
 
+import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +17,7 @@ from rich.console import Console
 
 from langchain_sift.checks import check_positive
 from langchain_sift.cli.app import (
+    SelectionOptions,
     app,
     echo_for_programs,
     errors_in_one_line,
@@ -32,13 +35,10 @@ from langchain_sift.cli.options import (
     FetchKOption,
     GgufFileOption,
     KernelOption,
-    LearningRateOption,
     LengthScaleOption,
     LoraRankOption,
     ModelOption,
     NoiseVarianceOption,
-    QuantizationOption,
-    SettingsOption,
     StoreHeaderOption,
     StoreOption,
     StoreTokenOption,
@@ -51,7 +51,7 @@ from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
-    from langchain_sift.retrievers import SIFTRetriever
+    from langchain_sift.stores.location import ChromaLocation
     from langchain_sift.ttft import LanguageModel, TrainedAdapter
     from langchain_sift.ttft.requests import Event
 
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 K, MAX_LENGTH = 5, 2048
-"""Default number of documents of an example, and of its tokens with them."""
+"""Defaults: documents of an example, and tokens of an example with its documents."""
 
 
 @app.command("learn")
@@ -69,8 +69,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         Path,
         typer.Option(
             metavar="PATH",
-            help="Questions with answers, as `compare --prompts` takes them. Those without an "
-            "answer are left out.",
+            help="Questions with answers, as `compare --prompts` takes them; of several answers "
+            "the first is learned. Passages in the file are not read: the model sees the "
+            "documents of the store.",
         ),
     ],
     model: ModelOption,
@@ -81,10 +82,16 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     gguf_file: GgufFileOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
-    quantization: QuantizationOption = None,
     collection: CollectionOption = None,
     embeddings: EmbeddingsOption = None,
-    settings: SettingsOption = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings file from `calibrate`, for the choice of documents. Other options take "
+            "precedence.",
+        ),
+    ] = None,
     k: Annotated[
         int | None,
         typer.Option(
@@ -97,7 +104,14 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     kernel: KernelOption = None,
     length_scale: LengthScaleOption = None,
     noise_variance: NoiseVarianceOption = None,
-    learning_rate: LearningRateOption = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Learning rate. Default: the rate at which the first step lowers the loss of its "
+            "answer by 0.6 nats per token.",
+        ),
+    ] = None,
     lora_rank: LoraRankOption = None,
     target_modules: TargetModulesOption = None,
     max_length: Annotated[
@@ -105,7 +119,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         typer.Option(
             metavar="N",
             help="Maximum number of tokens of a question with its documents and its answer; "
-            f"documents beyond it are left out. Default: {MAX_LENGTH}.",
+            f"longer documents are cut or left out. Default: {MAX_LENGTH}.",
         ),
     ] = None,
     minutes: Annotated[
@@ -127,14 +141,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.comparison.prompts import read_prompts
-        from langchain_sift.retrievers import SIFTRetriever
         from langchain_sift.stores.location import ChromaLocation
-        from langchain_sift.stores.locking import locked
 
         require("ttft", "torch", "transformers", "peft")
-        from langchain_sift.ttft import load_language_model
-
-        saved = read_saved(settings)
         length = MAX_LENGTH if max_length is None else max_length
         config = finetuning(None, "answer", learning_rate, lora_rank, target_modules, length)
         if minutes is not None:
@@ -143,8 +152,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         prompts = read_prompts(examples, lines=True)
         answered = _answered(prompts, examples)
         _check_new(out)
-        loading = LoadSettings(device, dtype, quantization)
-        location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
+        saved = read_saved(settings)
         selection = selection_options(
             saved,
             k=K if k is None and saved is None else k,
@@ -153,60 +161,89 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             length_scale=length_scale,
             noise_variance=noise_variance,
         )
+        location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
+        loading = LoadSettings(device, dtype)
         began = time.monotonic()
-        with locked(location.text, exclusive=False):
-            vectorstore = open_store(location, collection, embeddings, loading)
-            retriever = SIFTRetriever(vectorstore=vectorstore, **selection)
-            # In random order, so that alike questions do not follow each other.
-            shuffled = random.Random(0).sample(answered, len(answered))  # noqa: S311 - no secret
-            documents = example_documents(shuffled, retriever)
-        name = join_gguf_file(model, gguf_file)
-        if Path(name).exists():  # the adapter names its model, wherever it is loaded
-            name = str(Path(name).absolute())
-        adapter = _trained(load_language_model(name, **asdict(loading)), documents, config, console)
-        adapter.save(out)
-        counts = {
-            "examples": len(documents),
-            "without_answer": len(prompts) - len(answered),
-            "answer_in_documents": sum(map(_has_answer, documents)),
-        }
-        _print(adapter, out, counts, time.monotonic() - began)
-
-
-def example_documents(prompts: Sequence[Prompt], retriever: SIFTRetriever) -> list[Document]:
-    """Return a document of each question, with its answer and what the retriever finds for it."""
-    chosen = retriever.batch([prompt.text for prompt in prompts])
-    return [
-        Document(
-            prompt.text,
-            metadata={
-                "question": prompt.text,
-                "answer": prompt.reference,
-                "context": [document.page_content for document in documents],
-            },
+        language_model = _loaded(join_gguf_file(model, gguf_file), loading)
+        documents = _examples(answered, location, collection, embeddings, loading, selection)
+        adapter = _trained(language_model, documents, config, console)
+        _save(adapter, out)
+        _print(adapter, documents, len(prompts) - len(answered), time.monotonic() - began)
+        shown = max(len(document.metadata["context"]) for document in documents)
+        typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
+        echo_for_programs(
+            {
+                "adapter": str(out),
+                "examples": len(documents),
+                "learned": len(adapter.training.losses),
+                "losses": adapter.training.losses,
+                "seconds": round(time.monotonic() - began, 2),
+            }
         )
-        for prompt, documents in zip(prompts, chosen, strict=True)
-    ]
 
 
 def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
+    """Return the questions with an answer in random order.
+
+    Otherwise questions that are alike would follow each other.
+    """
     found = [prompt for prompt in prompts if prompt.reference.strip()]
     if not found:
         raise ArgumentError(
             f"{file} has no question with an answer: give each question its answer, as "
             '{"question": ..., "answer": ...} in each line of a .jsonl file'
         )
-    return found
+    return random.Random(0).sample(found, len(found))  # noqa: S311 - no secret
+
+
+def _loaded(name: str, loading: LoadSettings) -> LanguageModel:
+    """Load a model whose adapters the other commands can load."""
+    from langchain_sift.ttft import load_language_model
+
+    language_model = load_language_model(name, **asdict(loading))
+    if getattr(language_model.model, "quantization_method", None) is not None:
+        raise ArgumentError(
+            f"{name} is quantized, and no command could load an adapter of it: name the model "
+            "that it was quantized from"
+        )
+    return language_model
+
+
+def _examples(  # noqa: PLR0917 - the options of a store, in their order
+    prompts: Sequence[Prompt],
+    location: ChromaLocation,
+    collection: str | None,
+    embeddings: str | None,
+    loading: LoadSettings,
+    selection: SelectionOptions,
+) -> list[Document]:
+    """Return the examples with the documents that SIFT chooses; the store is closed again."""
+    from langchain_sift.comparison.examples import example_documents
+    from langchain_sift.retrievers import SIFTRetriever
+    from langchain_sift.stores.locking import locked
+
+    with locked(location.text, exclusive=False):
+        vectorstore = open_store(location, collection, embeddings, loading)
+        return example_documents(prompts, SIFTRetriever(vectorstore=vectorstore, **selection))
 
 
 def _check_new(out: Path) -> None:
-    """Check that a folder does not exist yet, and make the folder that it will be in."""
-    if out.exists():
+    """Check that a folder does not exist yet, and can be written."""
+    if os.path.lexists(out):
         raise ArgumentError(f"{out} already exists: name another folder, or remove it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def _save(adapter: TrainedAdapter, out: Path) -> None:
+    try:
+        adapter.save(out)
+    except OSError as error:
+        raise ArgumentError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _trained(
@@ -225,7 +262,7 @@ def _trained(
         material.texts, config=replace(config, on_failure="raise"), keep_adapter=True
     )
     with progress_bar(console) as progress:
-        learning = progress.add_task("learning", total=config.steps_per_document * len(documents))
+        learning = progress.add_task("learning", total=len(documents))
 
         def shown() -> Iterator[Event]:
             for event in engine.submit(request):
@@ -236,26 +273,24 @@ def _trained(
         return next(event for event in shown() if isinstance(event, Outcome)).trained()
 
 
-def _has_answer(example: Document) -> bool:
-    """Return whether the documents of an example contain its answer."""
+def _print(
+    adapter: TrainedAdapter, documents: Sequence[Document], without_answer: int, seconds: float
+) -> None:
     from langchain_sift.report.metrics import contains_answer
 
-    shown = "\n\n".join(example.metadata["context"])
-    return contains_answer(shown, [example.metadata["answer"]]) > 0
-
-
-def _print(adapter: TrainedAdapter, out: Path, counts: Mapping[str, int], seconds: float) -> None:
     losses = adapter.training.losses
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
     typer.echo(
-        f"learned {len(losses)} of {counts['examples']} examples in {seconds:.0f} s; mean loss of "
-        f"the first tenth {first:.2f}, of the last {last:.2f} nats per token of the answers"
+        f"learned {len(losses)} of {len(documents)} examples in {seconds:.0f} s; mean loss of the "
+        f"first tenth {first:.2f}, of the last {last:.2f} nats per token of the answers"
     )
-    typer.echo(f"examples whose documents contain the answer: {counts['answer_in_documents']}")
-    if counts["without_answer"]:
-        typer.echo(f"questions without an answer, left out: {counts['without_answer']}")
-    typer.echo(f"adapter: {out}")
-    echo_for_programs(
-        {"adapter": str(out), **counts, "losses": losses, "seconds": round(seconds, 2)}
+    if adapter.training.ended is not None:
+        typer.echo(f"the training ended early: {adapter.training.ended}")
+    in_documents = sum(
+        any(contains_answer(text, [fields["answer"]]) for text in fields["context"])
+        for fields in (document.metadata for document in documents)
     )
+    typer.echo(f"examples whose documents contain the answer: {in_documents}")
+    if without_answer:
+        typer.echo(f"questions without an answer, left out: {without_answer}")

@@ -19,7 +19,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         metavar="MODEL",
-        help="Causal model: a name on the Hugging Face hub, a folder or a GGUF file.",
+        help="Causal model: a name on the Hugging Face hub, a folder, a GGUF file, or an adapter "
+        "of `learn` or PEFT.",
     ),
 ]
 GgufFileOption = Annotated[

@@ -4,7 +4,8 @@
 |---|---|
 | `experiment.py` | `compare`: check the arguments, run all units, return a report |
 | `settings.py` | the settings of a comparison, checked |
-| `prompts.py`, `qrels.py` | read prompts, and their relevant documents, from files |
+| `prompts.py`, `question_files.py`, `qrels.py` | read prompts, and their relevant documents |
+| `examples.py` | make documents of answered questions, to learn from |
 | `judgments.py` | find the relevant documents of prompts in the store |
 | `tasks.py` | turn a prompt into a query, a context and a target |
 | `methods.py` | parse the names of methods |
@@ -17,10 +18,14 @@
 | `ray_pool.py` | the same on Ray actors |
 | `run_folder.py` | keep rows in a folder, and continue from them |
 | `leaks.py` | find prompts whose scored text the store holds |
+| `judging.py` | let a chat model grade the answers |
+| `shared_work.py` | keep what the next method of a prompt needs again |
+| `description.py` | describe a comparison, for its folder and its report |
 
 The protocol "retrieval" runs without PyTorch; `measurer.py` and `ray_pool.py` need it.
 """
 
+from langchain_sift.comparison.examples import example_documents
 from langchain_sift.comparison.experiment import compare
 from langchain_sift.comparison.prompts import Prompt, read_prompts
 from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS
@@ -36,5 +41,6 @@ __all__ = [
     "Report",
     "Row",
     "compare",
+    "example_documents",
     "read_prompts",
 ]

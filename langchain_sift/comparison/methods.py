@@ -145,8 +145,9 @@ def parse_methods(
     used = {method.name if method.mode == CHAIN else method.selection for method in methods}
     for name in (*retrievers, *chains):
         if name not in used:
-            method = f"rag:{name}" if name in retrievers else name
-            raise ArgumentError(f"no method uses {name!r}: add {method!r} to the methods")
+            modes = ("", "rag:", "ttft:", "both:") if name in retrievers else ("",)
+            cures = " or ".join(repr(mode + name) for mode in modes)
+            raise ArgumentError(f"no method uses {name!r}: add {cures} to the methods")
     return methods
 
 

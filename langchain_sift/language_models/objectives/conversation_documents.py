@@ -101,14 +101,13 @@ def passages_of(document: Document) -> list[str]:
     fields: Mapping[str, object] = next(
         (one for one in both if isinstance(one, Mapping) and _messages(one, "") is not None), {}
     )
-    if any(_listed(fields.get(key)) is not None for key in (*_CONVERSATIONS, "completion")):
+    asked = question_fields(fields)
+    if _turns(fields) is not None or any(key in asked for key in CHOICES):
         return []
-    fields = question_fields(fields)
-    if any(key in fields for key in CHOICES):
-        return []
-    value = next((value for key in _PASSAGES if (value := fields.get(key))), None)
-    texts = [value] if (listed := _listed(value)) is None else listed
-    return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    value = next((value for key in _PASSAGES if (value := asked.get(key))), None)
+    found = [value] if (listed := _listed(value)) is None else listed
+    texts = [one.page_content if isinstance(one, Document) else one for one in found]
+    return [text for text in texts if isinstance(text, str) and text.strip()]
 
 
 def named(document: Document, index: int) -> str:
@@ -135,19 +134,24 @@ def _messages(fields: object, name: str) -> list[BaseMessage] | None:
         fields = {"messages": fields}
     if not isinstance(fields, Mapping):
         return None
-    for key in _CONVERSATIONS:
-        value = _listed(fields.get(key))
-        if value is not None:
-            return _after_system(fields, _converted(value), ("system", "system_prompt"))
-    prompt, completion = (_listed(fields.get(key)) for key in ("prompt", "completion"))
-    if prompt is not None and completion is not None:
-        return _after_system(fields, _converted([*prompt, *completion]), ("system_prompt",))
+    turns = _turns(fields)
+    if turns is not None:
+        return _after_system(fields, _converted(turns), ("system", "system_prompt"))
     pair = _pair(question_fields(fields), name)
     if pair is None:
         return None
     if "instruction" not in fields:
         return _after_system(fields, pair, ("system_prompt",))
     return _after_system(fields, [*_history(fields), *pair], ("system", "system_prompt"))
+
+
+def _turns(fields: Mapping[str, object]) -> Sequence[Any] | None:
+    """Return the turns of a conversation; None if the fields are those of a question."""
+    for key in _CONVERSATIONS:
+        if (turns := _listed(fields.get(key))) is not None:
+            return turns
+    prompt, completion = (_listed(fields.get(key)) for key in ("prompt", "completion"))
+    return None if prompt is None or completion is None else [*prompt, *completion]
 
 
 def _after_system(

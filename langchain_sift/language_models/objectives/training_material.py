@@ -13,22 +13,22 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
-from langchain_sift.language_models.context import (
-    Render,
-    add_context,
-    fit_documents,
-    room_for_prompt,
-)
+from langchain_sift.language_models.context import SEPARATOR, Render, add_context, fit_documents
 from langchain_sift.language_models.objectives.conversation_documents import (
     conversation_of,
     named,
     passages_of,
 )
-from langchain_sift.language_models.objectives.marked_answers import encode_beginning
+from langchain_sift.language_models.objectives.marked_answers import (
+    encode_beginning,
+    encode_conversation,
+)
 from langchain_sift.language_models.objectives.teaching import DocumentTeaching
 from langchain_sift.ttft import LanguageModel
-from langchain_sift.ttft.model.tokens import EncodedText, plain_tokens
+from langchain_sift.ttft.model.tokens import EncodedText
 from langchain_sift.ttft.training.lessons import Teaching
+
+_TOKENS_OF_SEAMS = 8  # between passages, a text may have a few tokens more than its parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +111,22 @@ def _with_passages(
     longest: int,
     arguments: TemplateArguments | None,
 ) -> list[BaseMessage]:
-    """Put the passages of a question before it, as RAG does, as many as fit with the answer."""
-    *asked, answer = messages
+    """Put the passages of a question before it, as RAG does, as many as fit with the answer.
+
+    One that does not fit alone is cut.
+    """
+    asked = messages[:-1]
+
+    def prompt(context: str) -> list[int]:
+        return render(tokenizer, add_context(asked, context), arguments=arguments)
+
+    whole = encode_conversation(tokenizer, messages, arguments).token_ids
+    room = longest - (len(whole) - len(prompt("")))
     fitted = fit_documents(
         passages,
-        lambda context: render(tokenizer, add_context(asked, context), arguments=arguments),
+        prompt,
         tokenizer,
-        room=room_for_prompt(longest, len(plain_tokens(tokenizer, answer.text))),
-        max_length=longest,
+        room=room,
+        max_length=max(1, room - len(prompt(SEPARATOR)) - _TOKENS_OF_SEAMS),
     )
-    return [*add_context(asked, fitted.context), answer]
+    return [*add_context(asked, fitted.context), messages[-1]]

@@ -196,7 +196,7 @@ class TrainedAdapter:
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": self.base,
+            "base_model_name_or_path": _from_any_folder(self.base),
             "r": self.config.lora_rank,
             "lora_alpha": self.config.lora_alpha,
             "lora_dropout": 0.0,
@@ -219,6 +219,11 @@ class TrainedAdapter:
             "config": asdict(self.config),
             "training": asdict(self.training),
         }
+
+
+def _from_any_folder(model: str) -> str:
+    """Return the name of a model; a path is valid from any folder."""
+    return os.path.abspath(model) if os.path.exists(model) else model  # noqa: PTH100, PTH110
 
 
 def _shapes(

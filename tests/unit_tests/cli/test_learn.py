@@ -6,22 +6,22 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 from langchain_chroma import Chroma
+from langchain_core.documents import Document
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 from unit_tests.templates import CHATML
 from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.cli import app
-from langchain_sift.cli.learn import example_documents
-from langchain_sift.comparison.prompts import Prompt, read_prompts
+from langchain_sift.comparison import example_documents
+from langchain_sift.comparison.prompts import Prompt
+from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft import TrainedAdapter, load_language_model
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 pytestmark = pytest.mark.slow
 
@@ -62,33 +62,39 @@ def learn(store: Path, examples: Path, model: Path, out: Path, *more: object) ->
 
 
 def test_the_adapter_is_that_of_a_session_on_the_same_documents(
-    store: Path, examples: Path, model: Path, tmp_path: Path
+    store: Path, examples: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(model.parent)  # the adapter names its model by a path from any folder
     out = tmp_path / "new" / "adapter"
     options = ("--k", 2, "--max-length", 200, "--lora-rank", 4, "--learning-rate", 1e-2)
-    result = learn(store, examples, model, out, "--dtype", "float32", *options)
+    result = learn(store, examples, Path(model.name), out, "--dtype", "float32", *options)
     assert result.exit_code == 0, result.output
     assert "questions without an answer, left out: 1" in result.stdout
+    assert f"adapter: {out}; answer with --model {out} --k 2" in result.stdout
     printed = json.loads(result.stdout.splitlines()[-1])
-    assert (printed["examples"], printed["without_answer"]) == (6, 1)
+    assert (printed["examples"], printed["learned"]) == (6, 6)
+    monkeypatch.chdir(tmp_path)
 
     retriever = SIFTRetriever(
         vectorstore=Chroma("facts", WordEmbeddings(), persist_directory=str(store)), k=2
     )
-    answered = [prompt for prompt in read_prompts(examples) if prompt.answers]
-    answered = random.Random(0).sample(answered, len(answered))
+    rows = [json.loads(line) for line in examples.read_text().splitlines()[:6]]
+    documents, in_documents = [], 0
+    for row in random.Random(0).sample(rows, 6):
+        found = [document.page_content for document in retriever.invoke(row["question"])]
+        prompt = "\n\n".join(["Use these documents to answer.", *found, row["question"]])
+        turns = [{"role": "user", "content": prompt}]
+        turns += [{"role": "assistant", "content": row["answer"]}]
+        documents.append(Document("", metadata={"messages": turns}))
+        in_documents += any(row["answer"] in text.split() for text in found)
+    assert f"examples whose documents contain the answer: {in_documents}\n" in result.stdout
     config = FineTuneConfig(
         objective="answer", max_length=200, lora_rank=4, lora_alpha=4.0, learning_rate=1e-2
-    )
-    documents = example_documents(answered, retriever)
-    assert printed["answer_in_documents"] == sum(
-        each.metadata["answer"] in " ".join(each.metadata["context"]).split() for each in documents
     )
     chat = ChatTestTimeFineTuned(model=str(model), dtype="float32", finetune=config)
     expected = chat.learn(documents).adapter
     assert expected is not None
     adapter = TrainedAdapter.load(out)
-    assert adapter.base == str(model)
     assert adapter.weights.tolist() == pytest.approx(expected.weights.tolist(), abs=1e-6)
     assert printed["losses"] == pytest.approx(list(expected.training.losses), rel=1e-5)
     assert load_language_model(str(out), dtype="float32").tokenizer.chat_template == CHATML
@@ -122,6 +128,8 @@ def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
     for text, fields in examples.items():
         assert fields["context"] == [found.page_content for found in retriever.invoke(text)]
         assert len(fields["context"]) == 3
+    with pytest.raises(ArgumentError, match="'3' has no answer: leave it out"):
+        example_documents([*prompts, Prompt("3", "sea")], retriever)
 
 
 def test_mistakes_are_named_before_anything_is_written(
@@ -138,8 +146,18 @@ def test_mistakes_are_named_before_anything_is_written(
     result = learn(store, examples, model, out, "--max-length", 0)
     assert result.exit_code == 2
     assert "max_length" in result.stderr
+    quantized = mock.patch.object(LlamaForCausalLM, "quantization_method", "int8", create=True)
+    with quantized:
+        result = learn(store, examples, model, out)
+    assert result.exit_code == 2
+    assert "is quantized, and no command could load an adapter of it" in result.stderr
+    file = tmp_path / "file"
+    file.touch()
+    result = learn(store, examples, model, file / "adapter")
+    assert result.exit_code == 2
+    assert "cannot be written" in result.stderr
     assert not out.exists()
-    out.mkdir()
+    out.symlink_to(tmp_path / "nowhere")
     result = learn(store, examples, model, out)
     assert result.exit_code == 2
     assert "already exists: name another folder" in result.stderr

@@ -312,6 +312,8 @@ def test_the_loss_is_that_of_transformers_on_the_answers(chat: ChatTestTimeFineT
         {"question": ASKED, "answer": ANSWERED, "context": [*PASSAGES]},
         {"question": ASKED, "answer": ANSWERED, "context": json.dumps(PASSAGES)},
         {"question": ASKED, "answer": ANSWERED, "contexts": [*PASSAGES]},
+        {"Question": ASKED, "Answer": ANSWERED, "Context": [*PASSAGES]},
+        {"prompt": ASKED, "completion": ANSWERED, "context": [*PASSAGES]},
         {"question": ASKED, "answer": ANSWERED, "passage": "\n\n".join(PASSAGES)},
         {"instruction": ASKED, "response": ANSWERED, "context": "\n\n".join(PASSAGES)},
     ],
@@ -327,14 +329,37 @@ def test_passages_of_a_question_come_before_it_as_in_rag(
         assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
 
 
-def test_passages_that_do_not_fit_with_the_answer_are_left_out(
-    chat: ChatTestTimeFineTuned,
+def test_passages_may_be_the_documents_of_a_retriever(chat: ChatTestTimeFineTuned) -> None:
+    pair = {"question": ASKED, "answer": ANSWERED}
+    texts = Document("", metadata={**pair, "context": [*PASSAGES]})
+    documents = Document("", metadata={**pair, "context": [*map(Document, PASSAGES)]})
+    losses = [record_of(chat, documents=[each])["losses"] for each in (texts, documents)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("answer", [ANSWERED, " ".join(["rice"] * 120)], ids=["short", "long"])
+def test_the_first_passages_that_fit_with_the_answer_come_before_the_question(
+    chat: ChatTestTimeFineTuned, answer: str
 ) -> None:
-    fields = {"question": ASKED, "answer": ANSWERED, "context": ["word " * 600, PASSAGES[0]]}
-    asked = f"Use these documents to answer.\n\n{PASSAGES[0]}\n\n{ASKED}"
+    short, long = "Rice is a grass.", "water " * 400
+    fields = {"question": ASKED, "answer": answer, "context": [short, long, PASSAGES[1]]}
     record = record_of(chat, documents=[Document("", metadata=fields)])
-    turns = [{"role": "user", "content": asked}, TURNS[1]]
-    assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+    assert record["truncated"] == []  # the answer is whole, and so is its end
+    turns = [
+        {"role": "user", "content": f"Use these documents to answer.\n\n{short}\n\n{ASKED}"},
+        {"role": "assistant", "content": answer},
+    ]
+    alone = {"question": ASKED, "answer": answer, "context": [short]}
+    expected = record_of(chat, documents=[Document("", metadata=alone)])
+    assert expected["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+    assert record["tokens"] > expected["tokens"]  # a part of the others
+
+
+def test_a_passage_that_does_not_fit_alone_is_cut(chat: ChatTestTimeFineTuned) -> None:
+    fields = {"question": ASKED, "answer": ANSWERED, "context": "water " * 600}
+    record = record_of(chat, documents=[Document("", metadata=fields)])
+    assert record["truncated"] == []
+    assert 480 < record["tokens"] <= 512
 
 
 @pytest.mark.parametrize(
