@@ -32,6 +32,16 @@ demo_handbook: .venv/.demo .venv/.models
 		--methods base,rag:nearest,rag:sift,ttft:sift,both:sift --k 2 --max-tokens 40 \
 		--learning-rate 2e-3 --lora-rank 16 --max-length 256 \
 		--out build/demo --overwrite
+	@echo "Now the model learns 24 other questions with their answers, and answers the same 12 again."
+	rm -rf build/adapter
+	$(BIN)/langchain-sift learn \
+		--store build/handbook --examples examples/handbook/tuning_questions.jsonl \
+		--model $(CHAT_MODEL) --k 2 --out build/adapter
+	$(BIN)/langchain-sift compare \
+		--store build/handbook --prompts examples/handbook/questions.jsonl --protocol qa \
+		--model build/adapter \
+		--methods rag:nearest,rag:sift --k 2 --max-tokens 40 --max-length 256 \
+		--out build/demo_learned --overwrite
 
 demo_small: .venv/.demo  ## Compare the methods on 3,027 documents, with the small model of this repository
 	$(BIN)/langchain-sift compare \
