@@ -77,7 +77,10 @@ def test_the_answers_of_the_demo_are_those_of_the_committed_file() -> None:
     found = result("handbook.json")
     assert f"`{found['command']}`, {found['date']}, commit {found['commit']}" in README
     rows = re.findall(r"^\| [^|]* \(`([a-z:]+)`\) \| (.*) \|$", README, re.MULTILINE)
+    learned = result("handbook_learned.json")
+    assert f"`{learned['command']}`, {learned['date']}, commit {learned['commit']}" in README
     methods = found["protocols"]["qa"]["methods"]
+    methods["learn"] = learned["protocols"]["qa"]["methods"]["rag:sift"]
     assert [method for method, _ in rows] == list(methods)
     for method, cells in rows:
         scores, errors = (methods[method][key] for key in ("scores", "score_errors"))
