@@ -21,6 +21,7 @@ from langchain_sift.cli.app import (
     app,
     echo_for_programs,
     errors_in_one_line,
+    find_collection,
     finetuning,
     open_store,
     progress_bar,
@@ -142,6 +143,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     with errors_in_one_line(console, "; nothing was written"):
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
+        from langchain_sift.stores.locking import locked
 
         require("ttft", "torch", "transformers", "peft")
         length = MAX_LENGTH if max_length is None else max_length
@@ -162,6 +164,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             noise_variance=noise_variance,
         )
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
+        with locked(location.text, exclusive=False):
+            find_collection(location, collection, embeddings)  # before a model is loaded
         loading = LoadSettings(device, dtype)
         began = time.monotonic()
         language_model = _loaded(join_gguf_file(model, gguf_file), loading)
