@@ -68,6 +68,11 @@ def test_the_figures_of_a_real_model_are_those_of_the_committed_file() -> None:
         apart = "" if method == "rag:sift" else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
         shown = [str(each["questions"]), f"{each['contains']:.1f}", apart, f"{each['f1']:.3f}"]
         assert cells.split(" | ") == shown, method
+    learned = next(each for each in found["learned"] if each["method"] == "learned-300")
+    contains, f1 = learned["scores"]["contains"], learned["scores"]["f1"]
+    apart = f"{contains[1]:+.1f} ({contains[2]:+.1f} to {contains[3]:+.1f})"
+    shown = f"| {learned['questions']} | {contains[0]:.1f} | {apart} | {f1[0] / 100:.3f} |"
+    assert f"after learning 300 other questions (`learn`) {shown}" in README
     for by_k in found["text"]["SmolLM2-135M-Instruct"]["means"].values():
         cells = [f"{of['mean']:.1f} ({of['low']:.1f} to {of['high']:.1f})" for of in by_k.values()]
         assert " | ".join(cells) in README
