@@ -17,6 +17,7 @@ from langchain_sift.cli.app import (
     finetuning,
     names_of,
     note_other_model,
+    print_note,
     progress_bar,
     read_saved,
     with_gguf_file,
@@ -139,7 +140,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
         from langchain_sift.comparison.judging import Judge
-        from langchain_sift.comparison.methods import parse_methods
+        from langchain_sift.comparison.methods import parse_methods, unused_runnables
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.comparison.run_folder import RunFolder
         from langchain_sift.comparison.settings import ComparisonSettings, Defaults, parse_ks
@@ -179,6 +180,8 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             ray=ray,
             max_memory_gb=max_memory_gb,
         )
+        for note in unused_runnables(checked.methods, retrievers, chains):
+            print_note(console, note)
         conditions = checked.conditions(fail_if or ())
         model_name = _model_name(model, saved, console) if checked.needs_model else model
         checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +16,7 @@ from langchain_sift.comparison.description import describe, table_notes
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.judgments import Labels
 from langchain_sift.comparison.leaks import find_leaks, scored_texts, without_leaks
-from langchain_sift.comparison.methods import parse_methods
+from langchain_sift.comparison.methods import parse_methods, unused_runnables
 from langchain_sift.comparison.planner import SHOWN_CHARACTERS, Planner
 from langchain_sift.comparison.prompts import Prompt, as_prompts
 from langchain_sift.comparison.run_folder import RunFolder
@@ -43,6 +44,8 @@ from langchain_sift.report.rows import Row, in_order
 
 if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
+
+logger = logging.getLogger(__name__)
 
 # The protocol "retrieval" needs no PyTorch.
 # ruff: noqa: PLC0415
@@ -192,6 +195,8 @@ def compare(
         ray=ray,
         max_memory_gb=max_memory_gb,
     )
+    for note in unused_runnables(checked.methods, checked.retrievers, checked.chains):
+        logger.warning(note)
     if checked.needs_model and model is None:
         raise ArgumentError(f"give a model: only the protocol {RETRIEVAL!r} needs none")
     checked_prompts = as_prompts(prompts)

@@ -128,7 +128,7 @@ def parse_methods(
 
     Raises:
         ArgumentError: If a method does not exist; the message names similar ones. If a runnable
-            has the name of a method or of another, or no method uses it.
+            has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
         if name in {*MODES, AUTO, *OUR_SELECTORS} or not name.strip() or ":" in name or "," in name:
@@ -138,17 +138,28 @@ def parse_methods(
             )
     for name in {*retrievers} & {*chains}:
         raise ArgumentError(f"{name!r} names both a retriever and a chain: rename one of them")
-    methods = tuple(
+    return tuple(
         _parse_method(name, [*OUR_SELECTORS, *retrievers], chains)
         for name in dict.fromkeys((BASE, *names) if base else names)
     )
+
+
+def unused_runnables(
+    methods: Sequence[Method], retrievers: Collection[str], chains: Collection[str]
+) -> list[str]:
+    """Return a note for each runnable that no method uses, with the cure."""
     used = {method.name if method.mode == CHAIN else method.selection for method in methods}
-    for name in (*retrievers, *chains):
-        if name not in used:
-            modes = ("", "rag:", "ttft:", "both:") if name in retrievers else ("",)
-            cures = " or ".join(repr(mode + name) for mode in modes)
-            raise ArgumentError(f"no method uses {name!r}: add {cures} to the methods")
-    return methods
+    return [
+        f"no method uses {name!r}: add "
+        + (
+            f"'rag:{name}', or {name!r} for the retrieval alone,"
+            if name in retrievers
+            else f"{name!r}"
+        )
+        + " to the methods"
+        for name in (*retrievers, *chains)
+        if name not in used
+    ]
 
 
 def _parse_method(name: str, selections: Sequence[str], chains: Collection[str]) -> Method:
