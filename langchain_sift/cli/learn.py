@@ -21,7 +21,6 @@ from langchain_sift.cli.app import (
     app,
     echo_for_programs,
     errors_in_one_line,
-    find_collection,
     finetuning,
     open_store,
     progress_bar,
@@ -140,10 +139,9 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     RAG then answers as the examples do. The model itself does not change.
     """
     console = Console(stderr=True)
-    with errors_in_one_line(console, "; nothing was written"):
+    with errors_in_one_line(console, "; nothing was written (--minutes keeps what was learned)"):
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
-        from langchain_sift.stores.locking import locked
 
         require("ttft", "torch", "transformers", "peft")
         length = MAX_LENGTH if max_length is None else max_length
@@ -164,12 +162,10 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             noise_variance=noise_variance,
         )
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        with locked(location.text, exclusive=False):
-            find_collection(location, collection, embeddings)  # before a model is loaded
         loading = LoadSettings(device, dtype)
         began = time.monotonic()
-        language_model = _loaded(join_gguf_file(model, gguf_file), loading)
         documents = _examples(answered, location, collection, embeddings, loading, selection)
+        language_model = _loaded(join_gguf_file(model, gguf_file), loading)
         adapter = _trained(language_model, documents, config, console)
         _save(adapter, out)
         _print(adapter, documents, len(prompts) - len(answered), time.monotonic() - began)

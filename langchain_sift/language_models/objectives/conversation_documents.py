@@ -43,6 +43,7 @@ from langchain_sift.questions.question_fields import (
     ANSWERS,
     CHOICES,
     CORRECT,
+    PASSAGES,
     QUESTIONS,
     question_fields,
 )
@@ -50,6 +51,9 @@ from langchain_sift.questions.question_fields import (
 _QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
 _CONVERSATIONS = ("messages", "conversations", "conversation")
 _PASSAGES = ("context", "contexts", "passage")
+_TEXTS_OF_PASSAGES = ("text", "page_content", "contexts", "sentences")
+"""Fields of a passage that is an object, as in PubMedQA and HotpotQA."""
+
 _ROLES = {"human": "user"} | dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant")
 
 _CURE = (
@@ -92,7 +96,7 @@ def conversation_of(document: Document, index: int) -> list[BaseMessage]:
 def passages_of(document: Document) -> list[str]:
     """Return the passages that the question in a document is about; none of a conversation.
 
-    Those of a question with choices are a part of the question.
+    The `context` and the `passage` of a question with choices are a part of the question.
 
     Args:
         document: One that `conversation_of` can read.
@@ -102,12 +106,27 @@ def passages_of(document: Document) -> list[str]:
         (one for one in both if isinstance(one, Mapping) and _messages(one, "") is not None), {}
     )
     asked = question_fields(fields)
-    if _turns(fields) is not None or any(key in asked for key in CHOICES):
+    if _turns(fields) is not None:
         return []
-    value = next((value for key in _PASSAGES if (value := asked.get(key))), None)
-    found = [value] if (listed := _listed(value)) is None else listed
-    texts = [one.page_content if isinstance(one, Document) else one for one in found]
-    return [text for text in texts if isinstance(text, str) and text.strip()]
+    has_choices = any(key in asked for key in CHOICES)
+    names = [key for key in _PASSAGES if not (has_choices and key in PASSAGES)]
+    return next((texts for key in names if (texts := _texts_in(asked.get(key)))), [])
+
+
+def _texts_in(value: object) -> list[str]:
+    """Return the texts in a passage, or in a list or an object of passages."""
+    if isinstance(value, Document):
+        value = value.page_content
+    if isinstance(value, str):
+        read = literal(value) if value.lstrip()[:1] in {"[", "{"} else None
+        if not isinstance(read, list | tuple | Mapping):
+            return [value] if value.strip() else []
+        value = read
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in _TEXTS_OF_PASSAGES if key in value), None)
+        return _texts_in(value)
+    passages = value if isinstance(value, list | tuple) else ()
+    return [text for passage in passages for text in _texts_in(passage)]
 
 
 def named(document: Document, index: int) -> str:
