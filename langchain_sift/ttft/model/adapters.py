@@ -154,9 +154,15 @@ def _merged(adapted: Any) -> PreTrainedModel:
     error_norm = (model(token_ids).logits.float() - separate).norm()
     rounding = _ROUNDINGS * torch.finfo(model.dtype).eps * separate.norm()
     if not error_norm <= _TOLERANCE * effect + rounding:
+        dtype = str(model.dtype).removeprefix("torch.")
+        cure = (
+            ""
+            if model.dtype == torch.float32
+            else f"; it may change too little for weights in {dtype}: load it in float32 (dtype)"
+        )
         raise ModelLoadError(
             "its adapter cannot be merged into weights: with the adapter merged, the logits differ "
-            f"by {error_norm / effect:.1%} of what the adapter changes"
+            f"by {error_norm / effect:.1%} of what the adapter changes{cure}"
         )
     return model
 

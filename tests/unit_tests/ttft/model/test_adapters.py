@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from langchain_sift import FineTuneConfig, TestTimeFineTunedLLM
 from langchain_sift.errors import ArgumentError, MissingExtraError, ModelLoadError
 from langchain_sift.ttft import LanguageModel, load_language_model
+from langchain_sift.ttft.model import adapters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -30,14 +31,16 @@ TOKENS = torch.arange(1, 30)[None]
 LORA = LoraConfig(r=4, target_modules=["q_proj", "up_proj"], task_type="CAUSAL_LM")
 
 
-def save_adapter(base: Path, folder: Path, config: peft.PeftConfig, seed: int = 0) -> Path:
+def save_adapter(
+    base: Path, folder: Path, config: peft.PeftConfig, seed: int = 0, scale: float = 0.1
+) -> Path:
     """Save an adapter with random weights."""
     adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weights in adapted.parameters():
             if weights.requires_grad:
-                weights.add_(0.1 * torch.randn(weights.shape, generator=generator))
+                weights.add_(scale * torch.randn(weights.shape, generator=generator))
     adapted.save_pretrained(folder)
     return folder
 
@@ -269,6 +272,16 @@ def test_an_adapter_that_peft_cannot_merge_is_refused(
     folder = save_adapter(tiny_model_path, tmp_path / "poly", config)
     with pytest.raises(ModelLoadError, match="cannot be merged into weights"):
         load_language_model(folder)
+
+
+def test_an_adapter_that_the_rounding_of_weights_swallows_is_refused_with_the_cure(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "_ROUNDINGS", 0.0)  # those of a small model hide the effect
+    folder = save_adapter(tiny_model_path, tmp_path / "small", LORA, scale=1e-3)
+    assert load_language_model(folder, dtype="float32").model.dtype == torch.float32
+    with pytest.raises(ModelLoadError, match=r"too little for weights in bfloat16: load it in flo"):
+        load_language_model(folder, dtype="bfloat16")
 
 
 def test_an_adapter_is_not_merged_into_quantized_weights(adapter: Path) -> None:
