@@ -102,6 +102,15 @@ def errors_in_one_line(console: Console, after_interrupt: str = "") -> Iterator[
         raise typer.Exit(130) from None
 
 
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise an `ArgumentError` that names the path, if it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ArgumentError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def echo_for_programs(result: Mapping[str, object]) -> None:
     """Print a result as one line of JSON, except to a terminal, which shows its tables."""
     if not sys.stdout.isatty():

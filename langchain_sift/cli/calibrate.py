@@ -15,6 +15,7 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     open_store,
+    write_errors,
 )
 from langchain_sift.cli.calibration_runs import (
     check_options,
@@ -260,7 +261,7 @@ def _earlier_settings(
 
     Makes the folder of the file, and checks that the file can be written.
     """
-    try:
+    with write_errors(out):
         if out.is_dir():
             raise ArgumentError(f"{out} is a folder: name a file, such as {out / 'settings.json'}")
         new = not out.exists()
@@ -275,8 +276,6 @@ def _earlier_settings(
             pass
         if new:
             out.unlink()
-    except OSError as error:
-        raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
     return saved
 
 

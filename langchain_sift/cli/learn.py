@@ -26,6 +26,7 @@ from langchain_sift.cli.app import (
     progress_bar,
     read_saved,
     selection_options,
+    write_errors,
 )
 from langchain_sift.cli.options import (
     CollectionOption,
@@ -167,7 +168,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         documents = _examples(answered, location, collection, embeddings, loading, selection)
         language_model = _loaded(join_gguf_file(model, gguf_file), loading)
         adapter = _trained(language_model, documents, config, console)
-        _save(adapter, out)
+        with write_errors(out):
+            adapter.save(out)
         _print(adapter, documents, len(prompts) - len(answered), time.monotonic() - began)
         shown = max(len(document.metadata["context"]) for document in documents)
         typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
@@ -231,19 +233,10 @@ def _check_new(out: Path) -> None:
     """Check that a folder does not exist yet, and can be written."""
     if os.path.lexists(out):
         raise ArgumentError(f"{out} already exists: name another folder, or remove it")
-    try:
+    with write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out.parent):
             pass
-    except OSError as error:
-        raise ArgumentError(f"{out} cannot be written: {error.strerror}") from error
-
-
-def _save(adapter: TrainedAdapter, out: Path) -> None:
-    try:
-        adapter.save(out)
-    except OSError as error:
-        raise ArgumentError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _trained(

@@ -149,15 +149,11 @@ def unused_runnables(
 ) -> list[str]:
     """Return a note for each runnable that no method uses, with the cure."""
     used = {method.name if method.mode == CHAIN else method.selection for method in methods}
+    cures = {name: f"'rag:{name}', or {name!r} for the retrieval alone," for name in retrievers}
+    cures |= {name: repr(name) for name in chains}
     return [
-        f"no method uses {name!r}: add "
-        + (
-            f"'rag:{name}', or {name!r} for the retrieval alone,"
-            if name in retrievers
-            else f"{name!r}"
-        )
-        + " to the methods"
-        for name in (*retrievers, *chains)
+        f"no method uses {name!r}: add {cure} to the methods"
+        for name, cure in cures.items()
         if name not in used
     ]
 
