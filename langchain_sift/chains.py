@@ -20,11 +20,11 @@ from langchain_core.runnables import (
 )
 
 from langchain_sift.auto_mode import AUTO, ModeChoice, ModeTable, check_table
-from langchain_sift.checks import check_choice
+from langchain_sift.checks import check_choice, check_integer
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.call_settings import check_documents
-from langchain_sift.language_models.context import SEPARATOR
+from langchain_sift.language_models.context import join_documents
 from langchain_sift.language_models.modes import (
     CONTEXT_PROMPT,
     choose_mode_for,
@@ -46,6 +46,7 @@ def create_ttft_chain(
     mode: str = "rag",
     prompt: BasePromptTemplate[Any] | None = None,
     modes: ModeTable | None = None,
+    context_k: int | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain with the interface of `langchain_classic`'s `create_retrieval_chain`.
 
@@ -64,26 +65,33 @@ def create_ttft_chain(
             `search_kwargs={"replace": True}` it may return a document more than once in these
             modes, for one more gradient step each time; in the mode "rag" it returns as many
             different documents instead.
-        mode: "base" answers without documents. "rag" puts the documents into the prompt. "ttft"
-            fine-tunes the model on the documents before it answers. "both" does both, with each
-            document once in the prompt. A fine-tuned model's prompt has as many documents as its
-            context has room for, the most informative first. "auto" chooses one of these for each
-            question by `choose_mode`, from the retrieved documents, and uses the same documents;
-            "mode" of the result is the choice and its reason.
+        mode: "base" answers without documents. "rag" puts the documents into the prompt, the most
+            informative last, next to the question. "ttft" fine-tunes the model on the documents
+            before it answers. "both" does both, with each document once in the prompt. A
+            fine-tuned model's prompt has as many documents as its context has room for; the least
+            informative are left out. "auto" chooses one of these for each question by
+            `choose_mode`, from the retrieved documents, and uses the same documents; "mode" of the
+            result is the choice and its reason.
         prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
             the question, after the documents if there are any.
         modes: The gain and the time of each mode on held-out prompts, for the mode "auto":
             `CalibratedSettings.modes`. None means the rule without a table. A warning tells if the
             retriever's settings are not those that the table was measured with.
+        context_k: Maximum number of documents in the prompt: of the first `context_k` that the
+            retriever returns, it has as many as fit. In the mode "both" the model learns all of
+            them, and "context" of the result has all of them. The mode "auto" chooses as without
+            it. None means as many documents as fit.
 
     Raises:
-        ArgumentError: If the mode is unknown, `modes` is no table, the retriever is no runnable,
+        ArgumentError: If the mode is unknown, `modes` is no table, `context_k` is below 1 or the
+            mode puts no document into the prompt, the retriever is no runnable,
             the model cannot be fine-tuned in a mode that needs it, a model that has learned is
             used in another mode, a model with fallbacks or alternatives holds one that has learned
             or has a retriever, or the prompt takes other variables.
     """
     tuned = fine_tuned_in(llm)
     _check_arguments(llm, tuned, retriever, mode, modes)
+    _check_context_k(context_k, mode)
     _warn_of_other_settings(retriever, mode, modes)
     template = question_prompt(prompt, context=adds_context(mode))
 
@@ -91,9 +99,9 @@ def create_ttft_chain(
         """Return the steps that answer a question with its documents."""
         text, documents = question["input"], question["context"]
         chosen = question["mode"].mode if mode == AUTO else mode
-        in_context = context_documents(chosen, documents)
-        texts = dict.fromkeys(document.page_content for document in in_context)
-        context, settings = SEPARATOR.join(texts), dict[str, object]()
+        in_context = context_documents(chosen, documents, context_k)
+        context = join_documents(document.page_content for document in in_context)
+        settings = dict[str, object]()
         if tuned is not None:
             if not tuned.has_learned:
                 # Without documents, a fine-tuned model answers as the base model.
@@ -149,6 +157,16 @@ def _check_arguments(
             f"the model has learned, and mode {mode!r} would not use what it has learned: use "
             '"ttft", or "both" to put documents into the prompt as well, or pass the model that '
             "has not learned"
+        )
+
+
+def _check_context_k(context_k: int | None, mode: str) -> None:
+    """Reject a number below 1, and one that would have no effect."""
+    check_integer("context_k", context_k, 1, optional=True)
+    if context_k is not None and not adds_context(mode):
+        raise ArgumentError(
+            f"context_k is {context_k}, but the mode {mode!r} puts no document into the prompt: "
+            'leave it out, or use the mode "rag", "both" or "auto"'
         )
 
 

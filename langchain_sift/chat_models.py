@@ -70,7 +70,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         chat.invoke("What is known about X?", documents=[Document("X is ...")])
         ```
 
-    Put documents into the prompt, as many as fit, with or without training on them:
+    Put documents into the prompt, as many as fit, with or without training on them. Pass the most
+    informative first; the prompt has it last, next to the question:
         ```python
         message = chat.invoke("What is known about X?", context=found, documents=[])
         message.response_metadata["ttft"]["context_left_out"]  # documents without room

@@ -84,7 +84,8 @@ MethodsOption = Annotated[
         "name of a --retriever; or the name of a --chain. With "
         "--protocol retrieval also without rag:, as in nearest,sift. Options follow a method: "
         ":kernel=NAME, :length_scale=X, :noise_variance=X, :stopping_alpha=X; of mmr "
-        ":lambda_mult=X; of pyversity's :diversity=X. Default: "
+        ":lambda_mult=X; of pyversity's :diversity=X; of rag:, both: and auto: :context_k=X (the "
+        "maximum number of documents in the prompt). Default: "
         "base,rag:nearest,rag:sift,ttft:nearest,ttft:sift, or nearest,mmr,sift for retrieval.",
     ),
 ]

@@ -93,6 +93,14 @@ SettingsOption = Annotated[
         metavar="FILE", help="Settings file from `calibrate`. Other options take precedence."
     ),
 ]
+ContextKOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Maximum number of documents in the prompt, unless the request sets it. Default: as "
+        "many as fit.",
+    ),
+]
 FetchKOption = Annotated[
     int | None,
     typer.Option(metavar="N", help="Number of candidates to choose from. Default: 200."),

@@ -22,6 +22,7 @@ from langchain_sift.cli.app import (
 )
 from langchain_sift.cli.options import (
     CollectionOption,
+    ContextKOption,
     DeviceOption,
     DtypeOption,
     EmbeddingsOption,
@@ -115,6 +116,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             help="Number of documents for a prompt, unless the request sets it. Default: 20.",
         ),
     ] = None,
+    context_k: ContextKOption = None,
     fetch_k: FetchKOption = None,
     retrieval_query: Annotated[
         str,
@@ -237,6 +239,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             mode=mode or _default_mode(saved),
             modes=None if saved is None else saved.modes,
             **selection(),
+            context_k=context_k,
             training_selection=(
                 None if saved is None else CalibratedSelection(**selection(for_training=True))
             ),
@@ -265,9 +268,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             console.print(f"serving {served.model_id} at {url}", soft_wrap=True, highlight=False)
             typer.echo(json.dumps({"url": url, "model": served.model_id}))
 
-        console.print(
-            f"opening {served.store} and loading {served.model}", soft_wrap=True, highlight=False
-        )
+        opening = f"opening {served.store} and loading {served.model}"
+        console.print(opening, soft_wrap=True, highlight=False)
         report = partial(_report_memory, console)
         serve(served, host=host, port=port, on_open=report, on_ready=announce)
 

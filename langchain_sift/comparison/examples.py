@@ -37,7 +37,7 @@ def example_documents(
             metadata={
                 "question": prompt.text,
                 "answer": prompt.reference,
-                "context": [document.page_content for document in documents],
+                "context": [document.page_content for document in reversed(documents)],
             },
         )
         for prompt, documents in zip(prompts, found, strict=True)

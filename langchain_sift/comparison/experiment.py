@@ -97,9 +97,10 @@ def compare(
             `retrievers`; or the name of one of `chains`.
             Options of a selection follow it: ":kernel=NAME", ":length_scale=NUMBER",
             ":noise_variance=NUMBER" and ":stopping_alpha=NUMBER"; of "mmr" ":lambda_mult=NUMBER";
-            of pyversity's ":diversity=NUMBER". The protocol "retrieval" takes selections alone,
-            too ("sift"), and no "base". Default: `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for
-            that protocol.
+            of pyversity's ":diversity=NUMBER". "rag:", "both:" and "auto:" also take
+            ":context_k=NUMBER", the maximum number of documents in the prompt. The
+            protocol "retrieval" takes selections alone, too ("sift"), and no "base". Default:
+            `DEFAULT_METHODS`, or `RETRIEVAL_METHODS` for that protocol.
         model: A name on the Hugging Face hub, a folder, or a loaded `PreTrainedModel`. The
             protocol "retrieval" needs none.
         vectorstore: The store with the documents. All of it is read once and searched exactly, so

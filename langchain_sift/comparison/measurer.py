@@ -176,7 +176,7 @@ class Measurer:
         texts = [document.page_content for document in documents]
         context, in_context = tokens.without_documents(), []
         if method.adds_context:
-            indices = distinct(texts)
+            indices = distinct(texts)[: method.context_k]
             answer = self._answer_tokens(task)
             fitted = self._fitted(tokens, [texts[index] for index in indices], answer)
             context = fitted.token_ids

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langchain_sift.auto_mode import AUTO
-from langchain_sift.checks import check_choice, number_or_nan
+from langchain_sift.checks import check_choice, check_integer, number_or_nan
 from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
 from langchain_sift.config import MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
@@ -29,6 +29,7 @@ OUR_SELECTORS: Mapping[str, Selector] = MappingProxyType({**SELECTORS, **DIVERSI
 # Repeated documents are part of these methods: each repeat is one more gradient step.
 _REPEATING = ("nearest-repeated", "hull")
 _REPLACE = "replace"
+_CONTEXT_K = "context_k"
 _ONE_SEARCH = f"one of {', '.join(SEARCHES)}"
 
 
@@ -65,6 +66,9 @@ class Method:
     diversity: float | None = None
     """Diversity of pyversity's strategies, from 0 to 1. None means 0.5."""
 
+    context_k: int | None = None
+    """Maximum number of documents in the prompt. None means as many as fit."""
+
     replace: bool = False
     """True if SIFT may choose a document again, as in the paper, for one more gradient step."""
 
@@ -91,7 +95,8 @@ class Method:
     @property
     def training(self) -> Method:
         """The same method without its name, and with or without context: what is trained on."""
-        return replace(self, name="", mode="both" if self.fine_tunes else self.mode)
+        mode = "both" if self.fine_tunes else self.mode
+        return replace(self, name="", mode=mode, context_k=None)
 
     @property
     def nested(self) -> bool:
@@ -120,8 +125,10 @@ def parse_methods(
             the name of a chain. "sift" may be followed by "residual" or "exhaustive", and by
             "replace", with which fine-tuning may train on a document again. Each selection may be
             followed by "kernel=NAME", "length_scale=NUMBER", "noise_variance=NUMBER" and
-            "stopping_alpha=NUMBER", "mmr" by "lambda_mult=NUMBER", and the strategies of
-            pyversity by "diversity=NUMBER", all separated by colons.
+            "stopping_alpha=NUMBER", "mmr" by "lambda_mult=NUMBER", the strategies of pyversity by
+            "diversity=NUMBER", and in the modes "rag", "both" and "auto" each by
+            "context_k=NUMBER", the maximum number of documents in the prompt; all separated by
+            colons.
         retrievers: Names of the user's retrievers, which are selections as well.
         chains: Names of the user's chains, which are methods.
         base: If True, the base model is added.
@@ -175,10 +182,20 @@ def _parse_method(name: str, selections: Sequence[str], chains: Collection[str])
     if options and selection == "sift" and fine_tunes(mode) and options[0] == _REPLACE:
         repeats = bool(options.pop(0))
     check_installed(selection)
-    kernel, numbers = _parse_options(name, selection, options)
+    context_k = _pop_context_k(name, mode, options)
+    kernel, numbers = _parse_options(name, mode, selection, options)
     if search == "residual" and kernel not in {None, "linear"}:
         raise ArgumentError(f"{name!r}: the search 'residual' needs the kernel 'linear'")
-    return Method(name, mode, selection, search, kernel=kernel, replace=repeats, **numbers)
+    return Method(
+        name,
+        mode,
+        selection,
+        search,
+        kernel=kernel,
+        context_k=context_k,
+        replace=repeats,
+        **numbers,
+    )
 
 
 def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> str:
@@ -191,7 +208,7 @@ def _unknown(name: str, selections: Sequence[str], chains: Collection[str]) -> s
 
 
 def _parse_options(
-    name: str, selection: str, options: Sequence[str]
+    name: str, mode: str, selection: str, options: Sequence[str]
 ) -> tuple[str | None, dict[str, float]]:
     """Return the kernel, if it is set, and the numbers that are set."""
     kernel, numbers = None, {}
@@ -205,6 +222,8 @@ def _parse_options(
         elif key in allowed and (is_fraction or (key in _NUMBERS and 0 < number < math.inf)):
             numbers[key] = number
         else:
+            if adds_context(mode):
+                allowed[_CONTEXT_K] = "NUMBER"
             hint = ", ".join(f"{key}={form}" for key, form in allowed.items()) or "none"
             if selection == "sift":
                 hint += (
@@ -217,6 +236,23 @@ def _parse_options(
     except ArgumentError as error:
         raise ArgumentError(f"{name!r}: {error}") from error
     return kernel, numbers
+
+
+def _pop_context_k(name: str, mode: str, options: list[str]) -> int | None:
+    """Remove the maximum number of documents in the prompt from the options, and return it."""
+    found = next((option for option in options if option.startswith(f"{_CONTEXT_K}=")), None)
+    if found is None:
+        return None
+    options.remove(found)
+    value = found.partition("=")[2]
+    if not adds_context(mode):
+        raise ArgumentError(
+            f"{name!r}: {_CONTEXT_K} has no effect without documents in the prompt: leave it out, "
+            "or use rag:, both: or auto:"
+        )
+    context_k = int(value) if value.isascii() and value.isdigit() else value
+    check_integer(f"{name!r}: {_CONTEXT_K}", context_k, 1)
+    return int(context_k)
 
 
 def _options_of(selection: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ class CallSettings:
     """The documents to train on. None means those of the retriever."""
 
     context: Sequence[Document]
-    """The documents to put into the prompt, as many as fit, most informative first."""
+    """Documents for the prompt, most informative first. As many as fit are in it, in reverse."""
 
     context_record: Mapping[str, object] | None
     """What became of documents that the caller has put into the prompt."""

@@ -1,8 +1,8 @@
-"""Fit documents into a prompt, most informative first; everything that builds prompts uses this."""
+"""Fit documents into a prompt, the most informative last; all that builds prompts uses this."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from langchain_core.documents import Document
@@ -34,7 +34,7 @@ class FittedPrompt:
     """The documents in the prompt, as one text."""
 
     used: tuple[int, ...] = ()
-    """Indices of the documents in the prompt; each text is in it once."""
+    """Indices of the documents in the prompt, most informative first; each text is in it once."""
 
     left_out: tuple[int, ...] = ()
     """Indices of the documents for which there was no room."""
@@ -51,6 +51,18 @@ class FittedPrompt:
         }
 
 
+def join_documents(texts: Iterable[str]) -> str:
+    """Return the context with documents: the most informative last, next to the question.
+
+    Language models use the beginning and the end of a long context best (arXiv 2307.03172). The end
+    is better for SmolLM2 and makes no difference to Gemma 3: examples/evidence/real_models.md.
+
+    Args:
+        texts: The documents, most informative first.
+    """
+    return SEPARATOR.join(reversed([*texts]))
+
+
 def fit_documents(
     texts: Sequence[str],
     render: Render,
@@ -59,7 +71,7 @@ def fit_documents(
     room: int,
     max_length: int,
 ) -> FittedPrompt:
-    """Return the prompt with as many documents as fit, each text once.
+    """Return the prompt with as many documents as fit, each text once, the most informative last.
 
     A document that does not fit is left out, and a shorter one after it may still fit.
 
@@ -80,13 +92,13 @@ def fit_documents(
         if length <= left:
             left -= length
             parts[index] = part
-    token_ids = render(SEPARATOR.join(parts.values()))
+    token_ids = render(join_documents(parts.values()))
     while parts and len(token_ids) > room:  # the seams between documents may take tokens
         parts.popitem()
-        token_ids = render(SEPARATOR.join(parts.values()))
+        token_ids = render(join_documents(parts.values()))
     return FittedPrompt(
         token_ids,
-        SEPARATOR.join(parts.values()),
+        join_documents(parts.values()),
         used=tuple(parts),
         left_out=tuple(index for index in distinct_indices if index not in parts),
         cut=tuple(index for index, part in parts.items() if part != well_formed(texts[index])),

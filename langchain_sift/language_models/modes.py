@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableWithFallb
 from langchain_core.runnables.base import RunnableBindingBase
 
 from langchain_sift.auto_mode import (
+    AUTO,
     UNRELATED_GAIN,
     ModeChoice,
     ModeTable,
@@ -73,9 +74,20 @@ def training_documents(mode: str, documents: Sequence[Document]) -> list[Documen
     return list(documents) if fine_tunes(mode) else []
 
 
-def context_documents(mode: str, documents: Sequence[Document]) -> list[Document]:
-    """Return the documents that a mode puts before the prompt, as many as fit, each text once."""
-    return list(documents) if adds_context(mode) else []
+def context_documents(
+    mode: str, documents: Sequence[Document], context_k: int | None = None
+) -> list[Document]:
+    """Return the documents that a mode puts before the prompt if they fit, each text once.
+
+    Args:
+        mode: The mode.
+        documents: Those of the prompt, most informative first.
+        context_k: Maximum number of documents. None means all.
+    """
+    if not adds_context(mode):
+        return []
+    first = distinct([document.page_content for document in documents])
+    return [documents[index] for index in first[:context_k]]
 
 
 def choose_mode_for(
@@ -93,12 +105,11 @@ def choose_mode_for(
         used: The settings of the retriever; the reason names those that the table was not measured
             with. None means that they are not compared.
     """
-    texts = [document.page_content for document in documents]
-    shown = [documents[index] for index in distinct(texts)]
-    room = fitting(shown) if shown else 0
+    known = context_documents(AUTO, documents)
+    room = fitting(known) if known else 0
     unrelated_gain = unrelated_gain_of(documents) or UNRELATED_GAIN
     uncertainty = uncertainty_given(documents)
-    choice = choose_mode(uncertainty, len(shown), room, table, unrelated_gain=unrelated_gain)
+    choice = choose_mode(uncertainty, len(known), room, table, unrelated_gain=unrelated_gain)
     note = None if table is None else table.note_on(used)
     return choice if note is None else replace(choice, reason=f"{choice.reason}; {note}")
 

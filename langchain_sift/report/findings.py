@@ -136,21 +136,34 @@ def compared_pairs(ranked: Sequence[str], *, each_with_each: bool) -> list[tuple
     Args:
         ranked: All methods with a score, the best first.
         each_with_each: If True, compare the main methods each with each, and SIFT with nearest
-            neighbors, in addition to each method with the baseline. The main methods are the
-            best of all and the best without options.
+            neighbors, and a method with `context_k` with the same one without, in addition to
+            each method with the baseline. The main methods are the best of all and the best
+            without options.
     """
     baseline = baseline_of(ranked)
     others = [method for method in ranked if method != baseline]
     pairs = [] if baseline is None else [(method, baseline) for method in others]
     if each_with_each:
-        without_options = [method for method in others if ":" not in selection_of(method)]
+        without_options = [method for method in others if not _has_options(method)]
         main = list(dict.fromkeys((*others[:1], *without_options)))[:_MAIN_METHODS]
         pairs += combinations(main, 2)
-        for mode in DOCUMENT_MODES:
-            pair = (f"{mode}:sift", f"{mode}:nearest")
-            if {*pair} <= {*others} and not {pair, pair[::-1]} & {*pairs}:
+        wanted = [(f"{mode}:sift", f"{mode}:nearest") for mode in DOCUMENT_MODES]
+        wanted += [(method, _with_all_in_prompt(method)) for method in others]
+        for pair in wanted:
+            is_new = pair[0] != pair[1] and not {pair, pair[::-1]} & {*pairs}
+            if is_new and {*pair} <= {*others}:
                 pairs.append(pair)
     return pairs
+
+
+def _with_all_in_prompt(method: str) -> str:
+    """Return the name of the same method without a limit for the documents in the prompt."""
+    mode, _, selection = method.partition(":")
+    return f"{mode}:{selection_of(method)}" if selection and mode in DOCUMENT_MODES else method
+
+
+def _has_options(method: str) -> bool:
+    return ":" in selection_of(method) or method.count(":") > 1
 
 
 def verdict(

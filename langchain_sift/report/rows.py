@@ -24,9 +24,15 @@ DOCUMENT_MODES = (*(mode for mode in MODES if mode != BASE), AUTO)
 
 
 def selection_of(method: str) -> str:
-    """Return the name of a method without its mode: "sift" for "rag:sift", and for "sift"."""
+    """Return the name of a method without what the model does with the documents.
+
+    It is "sift" for "sift", for "rag:sift", and for "both:sift:context_k=10".
+    """
     mode, _, selection = method.partition(":")
-    return selection if mode in DOCUMENT_MODES else method
+    if mode not in DOCUMENT_MODES:
+        return method
+    options = selection.split(":")
+    return ":".join(option for option in options if not option.startswith("context_k="))
 
 
 @dataclass(frozen=True, slots=True)

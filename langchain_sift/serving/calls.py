@@ -174,7 +174,7 @@ async def prepare_call(
     source = {"documents": training_documents(mode, documents)}
     if session.adapter is not None:
         source = {"adapter": session.adapter}
-    source["context"] = context_documents(mode, documents)
+    source["context"] = context_documents(mode, documents, settings.context_k)
     seconds = time.perf_counter() - start
     return Call(settings, admitted, source, deadline, count, session, seconds, reason)
 

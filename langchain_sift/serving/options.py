@@ -129,6 +129,11 @@ class TTFTOptions(LearningOptions):
         "prompt. ttft: the model is fine-tuned on the documents. both: it is fine-tuned on the "
         "documents and they are in the prompt. auto: one of these, chosen for each prompt.",
     )
+    context_k: Count | None = Field(
+        default=None,
+        description="Maximum number of documents in the prompt, the most informative of the k. "
+        "Default: as many as fit.",
+    )
     session: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         default=None,
         description='"new": keep the adapter that this request trains; its id is in the response. '
@@ -148,9 +153,8 @@ class TTFTOptions(LearningOptions):
         if self.session != NEW_SESSION:
             set_options = self.chosen(FineTuneOptions)
             if self.mode != "both":
-                set_options |= self.model_dump(
-                    include={*RetrieverOptions.model_fields, "filter"}, exclude_none=True
-                )
+                names = {*RetrieverOptions.model_fields, "filter"}
+                set_options |= self.model_dump(include=names, exclude_none=True)
             for name in set_options:
                 raise ValueError(
                     f"{name} has no effect on the answer of a session: leave it out, or set it "
@@ -165,6 +169,7 @@ CEILINGS = (
         for name in LearningOptions.model_fields
         if name not in {"kernel", "filter", "objective"}
     ),
+    "context_k",
     "max_tokens",
     "n",
     "prompts",
@@ -173,7 +178,7 @@ CEILINGS = (
 
 _MOST_CONDITIONS, _MOST_VALUES, _DEEPEST = 500, 10_000, 32  # of a filter
 _COUNTS = {"k", "fetch_k", "steps_per_document", "max_documents", "max_train_tokens"}
-_COUNTS |= {"max_tokens", "n", "prompts"}
+_COUNTS |= {"context_k", "max_tokens", "n", "prompts"}
 
 
 def check_ceilings(ceilings: Mapping[str, float], defaults: Mapping[str, object]) -> None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from langchain_sift.auto_mode import AUTO, ModeTable
-from langchain_sift.config import fine_tunes
+from langchain_sift.config import adds_context, fine_tunes
 from langchain_sift.language_models.call_settings import GENERATION_SETTINGS
 from langchain_sift.retrievers import SIFTRetriever
 from langchain_sift.serving.error_responses import Failure, RequestRejected
@@ -46,6 +46,9 @@ class RequestSettings:
     """The retriever of RAG, for the mode "auto" if it chooses RAG and was calibrated with other
     settings. None means the documents that the mode "auto" has retrieved."""
 
+    context_k: int | None
+    """Maximum number of documents in the prompt. None means as many as fit."""
+
     filter: Mapping[str, object] | None
     """Filter in addition to the tenant's. None means no further filter."""
 
@@ -74,11 +77,14 @@ class RequestSettings:
         mode = options.mode or _default_mode(options.session, server.mode)
         # The answer of a session retrieves only what it shows.
         retrieval = mode if options.session in {None, NEW_SESSION} else "rag"
-        _check_ceilings({"n": body.n, "prompts": _prompts(body)}, server.ceilings)
+        asked = {"n": body.n, "prompts": _prompts(body), "ttft.context_k": options.context_k}
+        _check_ceilings(asked, server.ceilings)
+        _check_context_k(options, mode)
         return replace(
             cls.of_learning(options, server, retriever, retrieval),
             mode=mode,
             session=options.session,
+            context_k=_context_k(options, server),
             generation=_with_most_tokens(_generation(body), server),
         )
 
@@ -109,6 +115,7 @@ class RequestSettings:
             session=None,
             retriever=retriever.model_copy(update={**differing, **chosen}),
             showing=retriever.model_copy(update=chosen) if differing.keys() - chosen else None,
+            context_k=None,
             filter=options.filter,
             fine_tuning=_within_limits(options, server),
             generation={},
@@ -148,6 +155,26 @@ def _default_mode(session: str | None, mode: str) -> str:
     if session is None or (session == NEW_SESSION and fine_tunes(mode) and mode != AUTO):
         return mode
     return "ttft"  # the answer of a session costs no retrieval
+
+
+def _context_k(options: TTFTOptions, server: ServingSettings) -> int | None:
+    """Return the maximum number of documents in the prompt, at most its ceiling."""
+    found = (options.context_k, server.context_k)
+    asked = next((number for number in found if number is not None), None)
+    limits = (asked, server.ceilings.get("context_k"))
+    return min((int(limit) for limit in limits if limit is not None), default=None)
+
+
+def _check_context_k(options: TTFTOptions, mode: str) -> None:
+    """Reject a number of documents in the prompt of a mode that puts none there."""
+    if options.context_k is not None and not adds_context(mode):
+        others = '"both"' if options.session else '"rag", "both" or "auto"'
+        message = (
+            f"ttft.context_k: mode {mode!r} puts no document into the prompt: leave it out, or set "
+            f"mode to {others}"
+        )
+        failure = Failure(HTTPStatus.BAD_REQUEST, message, "invalid_value", "ttft.context_k")
+        raise RequestRejected(failure)
 
 
 def _check_ceilings(asked: Mapping[str, float | None], ceilings: Mapping[str, float]) -> None:

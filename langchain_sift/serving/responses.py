@@ -36,7 +36,9 @@ class TTFTRecord(BaseModel):
 
     mode: Mode = Field(description="The mode of the answer; of a request of mode auto, its choice.")
     mode_reason: str | None = Field(default=None, description="Reason for the choice of auto.")
-    context: list[str | None] = Field(description="Documents in the prompt.")
+    context: list[str | None] = Field(
+        description="Documents in the prompt, most informative first."
+    )
     context_left_out: list[str | None] = Field(
         description="Documents that the prompt has no room for."
     )

@@ -96,6 +96,10 @@ class ServingSettings:
     """Chooses the documents in the modes with fine-tuning, in place of the five fields above. None
     means that all modes have the same."""
 
+    context_k: int | None = None
+    """Default maximum number of documents in the prompt, the most informative of the `k`. None
+    means as many as fit."""
+
     stopping_alpha: float | None = None
     """SIFT's α for adaptive stopping. None means `k` documents for each prompt."""
 
@@ -183,11 +187,12 @@ class ServingSettings:
         check_seconds("comment_seconds", self.comment_seconds)
         check_seconds("stall_seconds", self.stall_seconds)
         check_integer("fetch_k", self.fetch_k, 1)
+        check_integer("context_k", self.context_k, 1, optional=True)
         check_integer("max_tokens", self.max_tokens, 1)
         check_integer("max_body_bytes", self.max_body_bytes, 1)
         for origin in self.cors_origins:
             check_origin(origin, need_tokens=self.tenants.need_tokens)
-        own = ("k", "fetch_k", "length_scale", "noise_variance", "stopping_alpha")
+        own = ("k", "context_k", "fetch_k", "length_scale", "noise_variance", "stopping_alpha")
         check_ceilings(self.ceilings, self.selection_for("ttft"))
         check_ceilings(
             self.ceilings,

@@ -256,6 +256,47 @@ def test_the_prompt_has_each_document_once(llm, retriever, mode):
     assert runs.prompts[0].endswith(QUESTION)
 
 
+@pytest.mark.parametrize("mode", ["rag", "both"])
+def test_the_most_informative_documents_are_in_the_prompt_and_all_are_learned(llm, retriever, mode):
+    runs = Runs()
+    chain = create_ttft_chain(llm, retriever, mode=mode, context_k=2)
+    found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    documents = retriever.invoke(QUESTION)
+    assert [document.id for document in found["context"]] == [each.id for each in documents]
+    first, second, *others = (document.page_content for document in documents)
+    assert f"{second}\n\n{first}\n\n{QUESTION}" in runs.prompts[0]
+    assert not any(text in runs.prompts[0] for text in others)
+    if mode == "both":
+        calls = {"documents": documents, "context": documents[:2]}
+        learned = llm.bind(**calls) | StrOutputParser()
+        assert found["answer"] == learned.invoke(QUESTION)
+
+
+def test_any_model_reads_the_most_informative_document_last(retriever):
+    runs = Runs()
+    chain = create_ttft_chain(FakeListChatModel(responses=["an answer"]), retriever, context_k=3)
+    chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    shown = [document.page_content for document in retriever.invoke(QUESTION)[:3]]
+    assert "\n\n".join([*reversed(shown), QUESTION]) in runs.prompts[0]
+
+
+def test_auto_shows_no_more_documents_than_asked(llm, retriever):
+    runs, usual = Runs(), create_ttft_chain(llm, retriever, mode="auto").invoke({"input": QUESTION})
+    chain = create_ttft_chain(llm, retriever, mode="auto", context_k=2)
+    found = chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    assert found["mode"] == usual["mode"]
+    texts = [document.page_content for document in found["context"]]
+    assert [text in runs.prompts[0] for text in texts] == [True] * 2 + [False] * 4
+
+
+def test_copies_of_a_document_do_not_count(llm):
+    first, second, third = (Document(f"{name} repairs clocks.") for name in ("Ada", "Bo", "Cy"))
+    runs, retriever = Runs(), RunnableLambda(lambda _: [first, first, second, third])
+    chain = create_ttft_chain(llm, retriever, mode="both", context_k=2)
+    chain.invoke({"input": QUESTION}, {"callbacks": [runs]})
+    assert f"answer.\n\nBo repairs clocks.\n\nAda repairs clocks.\n\n{QUESTION}" in runs.prompts[0]
+
+
 @pytest.mark.slow
 def test_a_teacher_answers_the_question_without_the_documents_of_its_prompt(llm):
     """With documents in the prompt, the lessons are those without, as in a call with `context=`."""
@@ -356,7 +397,8 @@ def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):
     prompt = PromptTemplate.from_template("{context}\n{input}")
 
     def show(values):
-        return {**values, "context": "\n\n".join(d.page_content for d in values["context"])}
+        last = [document.page_content for document in reversed(values["context"])]
+        return {**values, "context": "\n\n".join(last)}
 
     combine = RunnableLambda(show) | prompt | llm.bind(documents=[]) | StrOutputParser()
     expected = create_retrieval_chain(few, combine).invoke({"input": QUESTION})
@@ -399,6 +441,10 @@ def test_wrong_arguments_are_errors(llm, retriever):
         create_ttft_chain(llm, None)
     with pytest.raises(ArgumentError, match=r"modes must be a ModeTable.* got a str"):
         create_ttft_chain(llm, retriever, mode="auto", modes="settings.json")
+    with pytest.raises(ArgumentError, match=r"context_k must be an integer .*, got 0"):
+        create_ttft_chain(llm, retriever, context_k=0)
+    with pytest.raises(ArgumentError, match=r"context_k is 3, but the mode 'ttft' puts"):
+        create_ttft_chain(llm, retriever, mode="ttft", context_k=3)
     model = FakeListChatModel(responses=["an answer"])
     with pytest.raises(ArgumentError, match=r"'ttft' needs a ChatTestTimeFineTuned .*FakeListChat"):
         create_ttft_chain(model, retriever, mode="ttft")

@@ -12,7 +12,7 @@ The fields of such a document are in its metadata, or its text is JSON of them:
                             the earlier pairs of an instruction and its answer, as in Alpaca
     system_prompt           the system text beside any of these, as in Orca
     context                 beside a question or an instruction: the passage that it is about, or a
-                            list of passages; also contexts or passage
+                            list of passages in the order of the prompt; also contexts or passage
 
 An answer with "weight": 0 is read and not learned, as OpenAI has it. Metadata takes precedence, and
 then the text is not read. A list in metadata may also be JSON, for stores that hold only texts and

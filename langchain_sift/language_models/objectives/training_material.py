@@ -111,9 +111,9 @@ def _with_passages(
     longest: int,
     arguments: TemplateArguments | None,
 ) -> list[BaseMessage]:
-    """Put the passages of a question before it, as RAG does, as many as fit with the answer.
+    """Put the passages of a question before it in their order, as many as fit with the answer.
 
-    One that does not fit alone is cut.
+    The last ones count most, as those of RAG do. One that does not fit alone is cut.
     """
     asked = messages[:-1]
 
@@ -123,7 +123,7 @@ def _with_passages(
     whole = encode_conversation(tokenizer, messages, arguments).token_ids
     room = longest - (len(whole) - len(prompt("")))
     fitted = fit_documents(
-        passages,
+        passages[::-1],
         prompt,
         tokenizer,
         room=room,

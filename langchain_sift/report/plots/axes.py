@@ -19,6 +19,7 @@ WIDTH = 5.0  # inches; 360 units of the SVG, so that a narrow page shows it at f
 MAX_LABEL = 30  # characters
 # The options of long names of methods, as the formulas write them.
 _SHORT_OPTIONS = {
+    ":context_k=": ":context=",
     ":kernel=": ":",
     ":length_scale=": ":ℓ=",
     ":noise_variance=": ":λ'=",

@@ -112,7 +112,8 @@ def method_style(method: str) -> MethodStyle:
         return MethodStyle(INK, _MARKERS[BASE], _DASHES[BASE], BASE, hollow=False)
     rest = selection_of(method)
     mode = method.partition(":")[0] if rest != method else SELECTION
-    selection, _, options = rest.partition(":")
+    variant = method if mode == SELECTION else method.partition(":")[2]
+    selection, _, options = variant.partition(":")
     if mode == SELECTION and selection not in _COLORS:  # a runnable of the user's
         color = _other_color(method)
         return MethodStyle(color, _MARKERS[CHAIN], _DASHES[CHAIN], CHAIN, hollow=False)
@@ -120,7 +121,7 @@ def method_style(method: str) -> MethodStyle:
     if selection == "sift":
         option = options.partition(":")[0].partition("=")[0]
         color = _SIFT_SHADES.get(option, color)
-    dashes = _VARIANT_DASHES[_digest(rest) % len(_VARIANT_DASHES)] if options else _DASHES[mode]
+    dashes = _VARIANT_DASHES[_digest(variant) % len(_VARIANT_DASHES)] if options else _DASHES[mode]
     return MethodStyle(color, _MARKERS[mode], dashes, mode, hollow=bool(options))
 
 

@@ -82,7 +82,7 @@ def test_the_adapter_is_that_of_a_session_on_the_same_documents(
     documents, in_documents = [], 0
     for row in random.Random(0).sample(rows, 6):
         found = [document.page_content for document in retriever.invoke(row["question"])]
-        prompt = "\n\n".join(["Use these documents to answer.", *found, row["question"]])
+        prompt = "\n\n".join(["Use these documents to answer.", *found[::-1], row["question"]])
         turns = [{"role": "user", "content": prompt}]
         turns += [{"role": "assistant", "content": row["answer"]}]
         documents.append(Document("", metadata={"messages": turns}))
@@ -126,7 +126,8 @@ def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
         "mountain": "high",
     }
     for text, fields in examples.items():
-        assert fields["context"] == [found.page_content for found in retriever.invoke(text)]
+        found = [document.page_content for document in retriever.invoke(text)]
+        assert fields["context"] == found[::-1]  # the most informative is last, as in RAG
         assert len(fields["context"]) == 3
     with pytest.raises(ArgumentError, match="'3' has no answer: leave it out"):
         example_documents([*prompts, Prompt("3", "sea")], retriever)

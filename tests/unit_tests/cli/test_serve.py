@@ -62,12 +62,13 @@ def check(result: Result, message: str) -> None:
 
 def test_options_for_clients(tiny_model_path, folder):
     options = "--cors-origin https://a.example --cors-origin * --ceiling k=50 --ceiling timeout=9"
-    options += f" --api-key {'k' * 16} --fetch-k 90"
+    options += f" --api-key {'k' * 16} --fetch-k 90 --context-k 4"
     settings, _ = served(tiny_model_path, folder, *options.split(), "--retrieval-query", "turns")
     assert settings.cors_origins == ("https://a.example", "*")
     assert settings.ceilings == {"k": 50, "timeout": 9}
     assert settings.fetch_k == 90
     assert settings.retrieval_query == "turns"
+    assert settings.context_k == 4
 
 
 @pytest.mark.slow
@@ -82,6 +83,8 @@ def test_options_for_clients(tiny_model_path, folder):
         (("--host", "127.0.0.300"), "requests need no token"),
         (("--mode", "best"), "mode must be one of"),
         (("--k", "0"), "k must be an integer of at least 1"),
+        (("--context-k", "0"), "context_k must be an integer of at least 1, or None"),
+        (("--context-k", "9", "--ceiling", "context_k=5"), "context_k is 9, above its ceiling 5"),
         (("--lora-rank", "0"), "lora_rank must be"),
         (("--max-tokens", "0"), "max_tokens must be"),
         (("--timeout", "0"), "timeout must be"),

@@ -537,6 +537,30 @@ def test_bad_arguments_are_rejected_before_the_work(
         compare(PROMPTS, **settings)
 
 
+def test_the_prompt_has_the_most_informative_documents_and_the_others_are_learned(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    methods = [f"{mode}:sift{shown}" for mode in ("rag", "both") for shown in ("", ":context_k=2")]
+    report = compare(
+        PROMPTS[:1],
+        methods,
+        model=tiny_model,
+        tokenizer=tiny_tokenizer,
+        vectorstore=store,
+        k=(2, 4),
+        finetune=FINETUNE,
+    )
+    rows = {(row.method, row.k): row for row in report.rows}
+    few, all_of_four = rows["both:sift:context_k=2", 4], rows["both:sift", 4]
+    assert few.tokens_training == all_of_four.tokens_training > rows["both:sift", 2].tokens_training
+    assert few.tokens_context == rows["rag:sift", 2].tokens_context < all_of_four.tokens_context
+    assert len({few.bits, all_of_four.bits, rows["rag:sift", 2].bits}) == 3
+    for k in (2, 4):
+        shown = rows["rag:sift:context_k=2", k]
+        assert shown.bits == pytest.approx(rows["rag:sift", 2].bits)
+        assert len(shown.used_indices) == 2
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the number of prompts that each later call of the trainer trains."""

@@ -30,6 +30,11 @@ def test_options_follow_the_selection() -> None:
     assert (method.fine_tunes, method.adds_context, method.repeats) == (True, True, True)
     _, rbf = parse_methods(["rag:sift:kernel=rbf:length_scale=0.35"])
     assert (rbf.kernel, rbf.length_scale, rbf.noise_variance) == ("rbf", 0.35, None)
+    _, few = parse_methods(["both:nearest:context_k=3:kernel=rbf"])
+    assert (few.context_k, few.kernel) == (3, "rbf")
+    assert few.training == Method("", "both", "nearest", kernel="rbf")
+    _, mine = parse_methods(["rag:mine:context_k=3"], retrievers=["mine"])
+    assert mine.context_k == 3
     _, rag = parse_methods(["rag:sift"])
     assert (rag.fine_tunes, rag.adds_context, rag.repeats) == (False, True, False)
 
@@ -50,6 +55,12 @@ def test_options_follow_the_selection() -> None:
         ("sift:kernel=rbf:length_scale=1e-9", "length_scale must be at least 0.001"),
         ("ttft:sift:stopping_alpha=inf", "stopping_alpha=NUMBER"),
         ("ttft:mine:noise_variance=1", "no option of mine"),
+        ("both:sift:context_k=0", "context_k must be an integer of at least 1, got 0"),
+        ("rag:mine:context_k=2.0", "context_k must be an integer of at least 1, got '2.0'"),
+        ("rag:mine:context_k=x", "context_k must be an integer of at least 1, got .x"),
+        ("ttft:sift:context_k=3", "context_k has no effect .*: leave it out, or use rag:, both:"),
+        ("sift:context_k=3", "context_k has no effect"),
+        ("rag:mine:context=3", "use context_k=NUMBER"),
     ],
 )
 def test_a_name_that_does_not_exist_is_answered_with_those_that_do(name: str, message: str) -> None:

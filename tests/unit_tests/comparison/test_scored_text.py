@@ -50,7 +50,7 @@ def test_documents_that_fit_are_put_before_the_context(
     fitted = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=1000)
     assert (fitted.used, fitted.left_out, fitted.cut) == ((0, 2), (1,), ())
     decoded = tiny_tokenizer.decode(fitted.token_ids, skip_special_tokens=True)
-    assert decoded == "A baker.\n\nThe engine.\n\nThe river"
+    assert decoded == "The engine.\n\nA baker.\n\nThe river"
     assert len(fitted.token_ids) + len(scored.target) <= WINDOW
     fitted = scored.with_documents(given_texts, tiny_tokenizer, window=WINDOW, max_length=10)
     assert (fitted.used, fitted.cut) == ((0, 1, 2), (1,))

@@ -61,7 +61,8 @@ def test_as_many_documents_as_fit_are_in_the_prompt(
     first = [n for n, text in enumerate(texts) if text not in texts[:n]]
     assert sorted([*fitted.used, *fitted.left_out]) == first
     assert list(fitted.used) == sorted(fitted.used)
-    parts = fitted.context.split("\n\n") if fitted.used else []
+    # The most informative is last.
+    parts = fitted.context.split("\n\n")[::-1] if fitted.used else []
     for index, part in zip(fitted.used, parts, strict=True):
         assert (part != texts[index]) == (index in fitted.cut)
         assert texts[index].startswith(part)
@@ -69,7 +70,7 @@ def test_as_many_documents_as_fit_are_in_the_prompt(
     for index in fitted.left_out:  # it does not fit with those before it
         earlier = [part for n, part in zip(fitted.used, parts, strict=True) if n < index]
         with_it = [*earlier, cut_text(tokenizer, texts[index], max_length)]
-        assert len(render("\n\n".join(with_it))) > room - 4  # seams may save tokens
+        assert len(render("\n\n".join(reversed(with_it)))) > room - 4  # seams may save tokens
 
 
 def test_documents_precede_the_last_question() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, messages_to_dict
+from langchain_core.runnables import RunnableLambda
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from unit_tests.small_tokenizers import KINDS, small_tokenizer
 from unit_tests.templates import CHATML, QWEN_3, TEMPLATES
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig
+from langchain_sift.comparison import Prompt, example_documents
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.objectives.conversation_documents import conversation_of
@@ -23,6 +26,8 @@ from langchain_sift.language_models.objectives.marked_answers import (
     encode_beginning,
     encode_conversation,
 )
+from langchain_sift.language_models.objectives.training_material import training_material
+from langchain_sift.ttft.model.tokens import EncodedText
 from langchain_sift.ttft.training.tasks import BUDGET_SPENT
 
 ASKED, ANSWERED = "Where does rice grow?", "In wet fields."
@@ -334,14 +339,37 @@ def test_the_loss_is_that_of_transformers_on_the_answers(chat: ChatTestTimeFineT
     ],
     ids=str,
 )
-def test_passages_of_a_question_come_before_it_as_in_rag(
+def test_passages_of_a_question_come_before_it_in_their_order(
     chat: ChatTestTimeFineTuned, fields: dict[str, Any]
 ) -> None:
     asked = f"Use these documents to answer.\n\n{PASSAGES[0]}\n\n{PASSAGES[1]}\n\n{ASKED}"
     turns = [{"role": "user", "content": asked}, TURNS[1]]
     for document in (Document("", metadata=fields), Document(json.dumps(fields))):
+        assert learned_text(chat, document).rstrip() == templated(chat, turns).rstrip()
         record = record_of(chat, documents=[document])
         assert record["losses"] == pytest.approx([loss_of_transformers(chat, turns)], rel=1e-5)
+
+
+def test_the_most_informative_passage_of_an_example_is_last(chat: ChatTestTimeFineTuned) -> None:
+    retriever = RunnableLambda(lambda _: [Document(text) for text in PASSAGES])
+    (example,) = example_documents([Prompt("1", ASKED, answers=(ANSWERED,))], retriever)
+    asked = f"Use these documents to answer.\n\n{PASSAGES[1]}\n\n{PASSAGES[0]}\n\n{ASKED}"
+    turns = [{"role": "user", "content": asked}, TURNS[1]]
+    assert learned_text(chat, example).rstrip() == templated(chat, turns).rstrip()
+
+
+def learned_text(chat: ChatTestTimeFineTuned, document: Document) -> str:
+    """Return the text that a model learns from a document."""
+    config = replace(chat.finetune, objective="answer")
+    (text,) = training_material([document], config, chat.engine.language_model).texts
+    assert isinstance(text, EncodedText)
+    return str(chat.tokenizer.decode(text.token_ids))
+
+
+def templated(chat: ChatTestTimeFineTuned, turns: list[dict[str, str]]) -> str:
+    """Return a conversation as the chat template writes it."""
+    text: Any = chat.tokenizer.apply_chat_template(turns, tokenize=False)
+    return str(text)
 
 
 def test_passages_may_be_the_documents_of_a_retriever(chat: ChatTestTimeFineTuned) -> None:
@@ -353,11 +381,11 @@ def test_passages_may_be_the_documents_of_a_retriever(chat: ChatTestTimeFineTune
 
 
 @pytest.mark.parametrize("answer", [ANSWERED, " ".join(["rice"] * 120)], ids=["short", "long"])
-def test_the_first_passages_that_fit_with_the_answer_come_before_the_question(
+def test_the_last_passages_that_fit_with_the_answer_come_before_the_question(
     chat: ChatTestTimeFineTuned, answer: str
 ) -> None:
     short, long = "Rice is a grass.", "water " * 400
-    fields = {"question": ASKED, "answer": answer, "context": [short, long, PASSAGES[1]]}
+    fields = {"question": ASKED, "answer": answer, "context": [PASSAGES[1], long, short]}
     record = record_of(chat, documents=[Document("", metadata=fields)])
     assert record["truncated"] == []  # the answer is whole, and so is its end
     turns = [

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from langchain_sift.report.findings import compared_pairs
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, Row
 
@@ -209,6 +210,14 @@ def rankings(scores):
             for i, score in enumerate(values)
         )
     )
+
+
+def test_a_limit_for_the_documents_in_the_prompt_is_compared_with_none():
+    limited = [f"both:sift:context_k={k}" for k in range(1, 8)]
+    pairs = compared_pairs([*limited, "both:sift", "rag:sift", BASE], each_with_each=True)
+    assert ("both:sift", "rag:sift") in pairs
+    assert {(method, "both:sift") for method in limited} <= {*pairs}
+    assert len({*pairs}) == len(pairs)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,13 @@ def test_each_method_has_a_different_style():
     styles = [(s.color, s.marker, s.hollow) for s in map(method_style, methods)]
     assert len(set(styles)) == len(styles)
     assert all(method_style(m).hollow for m in VARIANTS)
+    few = method_style("both:sift:context_k=2")
+    assert few.hollow
+    assert (few.color, few.marker) == (
+        method_style("both:sift").color,
+        method_style("both:sift").marker,
+    )
+    assert few.dashes != method_style("both:sift").dashes
     assert not any(method_style(m).hollow for m in methods if m not in VARIANTS)
     assert method_style(BASE).color == INK
 

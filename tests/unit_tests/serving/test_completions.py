@@ -241,6 +241,52 @@ async def test_retriever_options(client, retriever, options, settings):
     assert response["ttft"]["documents"] == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["rag", "both"])
+async def test_the_prompt_has_the_most_informative_documents(client, retriever, mode):
+    ids = [document.id for document in await retriever.ainvoke(QUESTION, k=5)]
+    _, response = await complete(client, CHAT, ttft={"mode": mode, "k": 5, "context_k": 2})
+    assert response["ttft"]["context"] == ids[:2]
+    assert response["ttft"]["documents"] == (ids if mode == "both" else [])
+
+
+async def test_a_server_limits_the_documents_in_the_prompt(new_service, connect, retriever):
+    ids = [document.id for document in await retriever.ainvoke(QUESTION)]
+    served = new_service(context_k=1, ceilings={"context_k": 2}, mode="both")
+    client = await connect(served)
+    for options, count in (({}, 1), ({"context_k": 2}, 2), ({"mode": "rag"}, 1)):
+        _, response = await complete(client, CHAT, ttft=options)
+        assert response["ttft"]["context"] == ids[:count]
+    for options, message in (
+        ({"context_k": 3}, "ttft.context_k: this server allows at most 2"),
+        ({"context_k": 2, "mode": "ttft"}, "mode 'ttft' puts no document into the prompt"),
+        ({"context_k": 0}, "greater than or equal to 1"),
+    ):
+        response = await client.post(CHAT, json=body_for(CHAT, ttft=options))
+        assert response.status_code == 400
+        assert message in response.json()["error"]["message"]
+    _, response = await complete(client, CHAT, ttft={"mode": "ttft"})  # the default does not matter
+    assert response["ttft"]["context"] == []
+    limited = await connect(new_service(ceilings={"context_k": 1}, mode="both"))
+    _, response = await complete(limited, CHAT)  # nothing is set
+    assert response["ttft"]["context"] == ids[:1]
+    body = body_for(CHAT, ttft={"context_k": 1, "session": "new", "mode": "ttft"})
+    response = await limited.post(CHAT, json=body)
+    assert 'leave it out, or set mode to "both"' in response.json()["error"]["message"]
+
+
+async def test_each_answer_and_a_session_have_the_same_documents_in_the_prompt(client, retriever):
+    ids = [document.id for document in await retriever.ainvoke(QUESTION)]
+    options = {"mode": "both", "context_k": 1}
+    one = await client.post(CHAT, json=body_for(CHAT, ttft=options))
+    two = await client.post(CHAT, json=body_for(CHAT, ttft=options, n=2))
+    tokens = [response.json()["usage"]["prompt_tokens"] for response in (one, two)]
+    assert tokens[0] == tokens[1]
+    _, first = await complete(client, CHAT, ttft={**options, "session": "new"})
+    _, second = await complete(client, CHAT, ttft={**options, "session": first["ttft"]["session"]})
+    assert first["ttft"]["context"] == second["ttft"]["context"] == ids[:1]
+
+
 async def test_fine_tuning_options(client, models):
     for options, steps in (
         ({"max_documents": 2}, 2),

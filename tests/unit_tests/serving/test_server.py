@@ -38,6 +38,16 @@ def test_the_memory_of_a_full_batch_is_told_before_the_first_request(new_service
     assert text.endswith("for a batch of 4; batches are made smaller to stay below 64 GB")
 
 
+def test_the_memory_is_that_of_the_documents_in_the_prompt(new_service):
+    """By default twenty documents are, and the prompt is then as long as the context."""
+    settings = {"mode": "rag", "limits": Limits(max_batch_size=2000)}
+    needed = []
+    for more in ({}, {"context_k": 30}, {"context_k": 1}, {"ceilings": {"context_k": 1}}):
+        text = describe_memory(new_service(**settings, **more))
+        needed.append(float(re.search(r"(\S+) GB more for a batch", text)[1]))
+    assert needed[0] == needed[1] > needed[2] == needed[3]
+
+
 async def status(app, url):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
         return (await client.get(f"{url}/models")).status_code
