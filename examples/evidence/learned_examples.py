@@ -40,6 +40,8 @@ from langchain_sift.language_models.modes import CONTEXT_PROMPT
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_learned_examples.jsonl"
+FIRST_ROWS = Path(__file__).parent / "rows_learned_examples_first.jsonl"
+"""Rows of prompts and examples that have the most informative document first."""
 QUESTIONS = 200
 EXAMPLES = {"learned": 100, "learned-wrong": 100, "learned-300": 300}
 """Number of examples of each adapter."""
@@ -91,11 +93,11 @@ def line_of(row: Row, seconds: float) -> dict[str, Any]:
     }
 
 
-def read_learned() -> list[dict[str, Any]]:
+def read_learned(file: Path = ROWS) -> list[dict[str, Any]]:
     """Return the rows that were measured before."""
-    if not ROWS.exists():
+    if not file.exists():
         return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:

@@ -42,6 +42,9 @@ RESAMPLES = 10_000
 Way = tuple[str, str]
 """A method and its objective, "" without training."""
 
+ORDERED: Sequence[Way] = (("rag:nearest", ""), ("rag:sift", ""), ("both:sift", "text"))
+"""The methods that were measured with both orders of the documents in the prompt."""
+
 SAME_DOCUMENTS: Mapping[Way, Way] = {
     ("both:sift", "text"): ("rag:sift", ""),
     ("both:sift", "distill"): ("rag:sift", ""),
@@ -115,6 +118,53 @@ def _difference(found: Rows, other: Rows, score: str = "contains") -> list[float
     low, high = np.percentile(means, [2.5, 97.5])
     mean = sums.sum() / counts.sum()
     return [round(float(number), 1) for number in (mean, low, high)]
+
+
+def order_of_questions(
+    last: Sequence[Mapping[str, Any]], first: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compare the rows with the most informative document last in the prompt with those first."""
+    found = []
+    for way in ORDERED:
+        one, other = (
+            {row["prompt"]: row for row in rows if (row["method"], row["objective"]) == way}
+            for rows in (last, first)
+        )
+        shared = sorted(one.keys() & other.keys())
+        found.append(
+            {
+                "method": way[0],
+                "questions": len(shared),
+                "scores": {
+                    score: [
+                        round(float(np.mean([rows[prompt][score] for prompt in shared])), 4)
+                        for rows in (other, one)
+                    ]
+                    for score in ("contains", "f1", "bits")
+                },
+                "contains": _difference(one, other),
+                "bits": [round(points / 100, 2) for points in _difference(one, other, "bits")],
+            }
+        )
+    return found
+
+
+def order_of_questions_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each method."""
+    lines = [
+        "| | questions | contains, %: first | last | last less first | F1: first | last "
+        "| bits of the reference: first | last | last less first |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in results:
+        (first, last), f1, bits = (each["scores"][name] for name in ("contains", "f1", "bits"))
+        mean, low, high = each["bits"]
+        lines.append(
+            f"| {NAMES[each['method']]} | {each['questions']} | {100 * first:.1f} "
+            f"| {100 * last:.1f} | {_cell(each['contains'])} | {f1[0]:.3f} | {f1[1]:.3f} "
+            f"| {bits[0]:.1f} | {bits[1]:.1f} | {mean:+.2f} ({low:+.2f} to {high:+.2f}) |"
+        )
+    return lines
 
 
 def questions_table(results: Sequence[Mapping[str, Any]]) -> list[str]:

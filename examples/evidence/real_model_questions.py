@@ -31,6 +31,8 @@ from langchain_sift.indexing.named_objects import load_embeddings
 from langchain_sift.ttft import load_language_model
 
 ROWS = Path(__file__).parent / "rows_questions.jsonl"
+FIRST_ROWS = Path(__file__).parent / "rows_questions_first.jsonl"
+"""Rows of prompts that have the most informative document first, as the package had it before."""
 REPEATED = "repeated"  # RAG with the documents of "both:sift:replace", each once
 RAG = ("base", "rag:nearest", "rag:sift", "rag:sift:noise_variance=0.01", f"rag:{REPEATED}")
 LEARNING = ("ttft:sift", "both:sift")
@@ -73,11 +75,11 @@ def pairs_of(prompts: list[Prompt]) -> list[Document]:
     ]
 
 
-def read_questions() -> list[dict[str, Any]]:
+def read_questions(file: Path = ROWS) -> list[dict[str, Any]]:
     """Return the rows that were measured before."""
-    if not ROWS.exists():
+    if not file.exists():
         return []
-    return [json.loads(line) for line in ROWS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def missing(

@@ -22,6 +22,14 @@ FILES = {
     "SmolLM2-135M-Instruct": "rows_smollm2.jsonl.gz",
     "Gemma 3 270M": "rows_gemma.jsonl.gz",
 }
+FIRST = "SmolLM2-135M-Instruct, most informative first"
+FIRST_FILE = "rows_smollm2_first.jsonl.gz"
+"""Rows of prompts that have the most informative document first, as the package had it before."""
+ORDER_FILE = "rows_smollm2_order_tuning.jsonl.gz"
+"""Rows of both orders, on tuning prompts. "first" has the most informative document first in the
+prompt, and "last" has it last in the training."""
+GEMMA_LAST_FILE = "rows_gemma_last.jsonl.gz"
+"""Rows of RAG with the most informative document last; those of `FILES` have it first."""
 NOISE_FILES = {
     "SmolLM2-135M-Instruct, MiniLM": "rows_smollm2_noise.jsonl.gz",
     "5.9 million parameters, hidden states": "rows_small_model_noise.jsonl.gz",
@@ -39,6 +47,7 @@ METHODS = {
     "ttft:sift": "TTFT, SIFT",
     "both:nearest": "both, nearest",
     "both:sift": "both, SIFT",
+    "both:sift:context_k=10": "both, SIFT, ten documents in the prompt",
 }
 CHOICES = {
     "ttft:random": "TTFT, random documents",
@@ -55,13 +64,27 @@ PAPERS = {
     f"{mode}:sift{_PAPERS_NOISE}": f"{METHODS[f'{mode}:sift']} with λ' = 0.01"
     for mode in ("ttft", "both")
 }
-NAMES = {**METHODS, **CHOICES, **KERNELS, **PAPERS}
+_FIRST = ":first"
+_IN_PROMPT = ("rag:nearest", "rag:sift", "both:sift")
+ORDERS = {f"{name}{_FIRST}": f"{METHODS[name]}, most informative first" for name in _IN_PROMPT}
+NAMES = {
+    **METHODS,
+    **CHOICES,
+    **KERNELS,
+    **PAPERS,
+    **ORDERS,
+    "both:sift:context_k=5": "both, SIFT, five documents in the prompt",
+    "ttft:sift:last": "TTFT, SIFT, most informative last in the training",
+}
 PAIRS = (
     ("ttft:sift", "ttft:nearest"),
     ("both:sift", "rag:sift"),
     ("rag:sift", "rag:nearest"),
     ("both:sift", "both:nearest"),
     ("ttft:sift", "rag:sift"),
+    ("both:sift:context_k=10", "both:sift"),
+    ("both:sift:context_k=10", "ttft:sift"),
+    *((name.removesuffix(_FIRST), name) for name in ORDERS),
     *(("ttft:sift", name) for name in CHOICES),
     *((name, name.removesuffix(":kernel=rbf")) for name in KERNELS),
     *((name.removesuffix(_PAPERS_NOISE), name) for name in PAPERS),
@@ -70,7 +93,16 @@ PAIRS = (
         for first, second in (("ttft", "ttft:nearest"), ("both", "rag:sift"))
     ),
 )
+ORDER_STAGES = {
+    "order": (FILES["SmolLM2-135M-Instruct"], FIRST_FILE),
+    "order, Gemma 3 270M": (GEMMA_LAST_FILE, FILES["Gemma 3 270M"]),
+}
+"""Rows with the most informative document last, and first."""
+
+_BOTH_ORDERS = tuple(name for first in ORDERS for name in (first, first.removesuffix(_FIRST)))
 STAGE_METHODS = {
+    "order": _BOTH_ORDERS,
+    "order, Gemma 3 270M": _BOTH_ORDERS[:4],
     "continuation": tuple(METHODS),
     "many": ("rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
     "others": ("ttft:nearest", "ttft:sift", *CHOICES),
@@ -244,15 +276,23 @@ def stage_results(stage: str) -> dict[str, Any]:
     """Return the means of a stage of SmolLM2, and of the methods of the main stage beside it.
 
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
-    its own for every method.
+    its own for every method. All stages but "order" have the most informative document first.
     """
+    if stage.startswith("order"):
+        last, first = ORDER_STAGES[stage]
+        rows = read_rows(HERE / last) + [
+            replace(row, method=f"{row.method}{_FIRST}") if row.method in _IN_PROMPT else row
+            for row in read_rows(HERE / first)
+        ]
+        percents = percents_of(rows, STAGE_METHODS[stage])
+        return mean_results(percents, STAGE_METHODS[stage]) if percents else {}
     rows = []
     if stage in STAGE_FILES:
         rows = read_rows(HERE / STAGE_FILES[stage])
         if not rows:
             return {}
     if stage != "continuation":
-        rows += read_rows(HERE / FILES["SmolLM2-135M-Instruct"])
+        rows += read_rows(HERE / FIRST_FILE)
     return mean_results(percents_of(rows, STAGE_METHODS[stage]), STAGE_METHODS[stage])
 
 
@@ -418,6 +458,15 @@ def noise_results() -> list[dict[str, Any]]:
             for method, percents in sorted(_mean_percents(rows).items())
         ]
     return found
+
+
+def order_results() -> list[dict[str, Any]]:
+    """Return the mean percents of each order and number of documents, on the tuning prompts."""
+    rows = read_rows(HERE / ORDER_FILE)
+    return [
+        {"prompts": _prompts(rows), "method": method, "percents": percents}
+        for method, percents in sorted(_mean_percents(rows).items())
+    ]
 
 
 def _prompts(rows: Sequence[Row]) -> int:

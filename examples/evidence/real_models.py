@@ -56,7 +56,7 @@ class Stage:
 
 
 STAGES = {
-    "main": Stage(METHODS),
+    "main": Stage((*METHODS, "both:sift:context_k=10")),
     "continuation": Stage(
         ("base", "rag:nearest", "rag:sift", "ttft:nearest", "ttft:sift", "both:sift"),
         protocol="continuation",

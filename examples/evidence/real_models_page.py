@@ -15,24 +15,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from learned_examples import FIRST_ROWS as LEARNED_FIRST_ROWS
 from learned_examples import read_learned
 from question_tables import (
     demo_results,
     demo_table,
     learned_results,
     learned_table,
+    order_of_questions,
+    order_of_questions_table,
     question_results,
     questions_table,
 )
-from real_model_questions import read_questions
+from real_model_questions import FIRST_ROWS, read_questions
 from real_model_results import (
     FILES,
     FINE_TUNED,
+    FIRST,
+    FIRST_FILE,
     METHODS,
     NAMES,
     STAGE_METHODS,
     auto_checks,
     noise_results,
+    order_results,
     recipes,
     size_results,
     stage_results,
@@ -62,6 +68,16 @@ def noise_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     head = "model and embeddings | prompts | documents"
     return _percents_table(head, "|---|--:|---|", labels, found)
+
+
+def order_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each order and number of documents."""
+    ks = sorted({k for each in found for k in each["percents"]}, key=int)
+    lines = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
+    for each in found:
+        cells = (f"{each['percents'][k]:.1f}" if k in each["percents"] else "" for k in ks)
+        lines.append(f"| {NAMES[each['method']]} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _percents_table(
@@ -204,10 +220,14 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "recipes": recipe_table,
     "check": recipe_table,
     "noise": noise_table,
+    "order tuning": order_table,
+    "order questions": order_of_questions_table,
     "auto checks": auto_checks_table,
     "sizes": sizes_table,
     "questions": questions_table,
+    "questions, most informative first": questions_table,
     "learned": learned_table,
+    "learned, most informative first": learned_table,
     "demo": demo_table,
 }
 
@@ -221,7 +241,8 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
             found[f"differences, {stage}"] = "\n".join(differences_table(of_stage))
     for model, of_model in results["text"].items():
         for name, table in TABLES.items():
-            if name != "auto" or of_model["auto"]:
+            is_shown = model != FIRST or name not in {"domains", "front"}
+            if is_shown and (name != "auto" or of_model["auto"]):
                 found[f"{name}, {model}"] = "\n".join(table(of_model))
     return found
 
@@ -260,15 +281,19 @@ def main() -> None:
         "check": recipes(asked.check) if asked.check else known["check"],
         "text": {
             model: text_results(rows)
-            for model, name in FILES.items()
+            for model, name in {**FILES, FIRST: FIRST_FILE}.items()
             if (rows := read_rows(HERE / name))
         },
         "stages": {stage: stage_results(stage) for stage in STAGE_METHODS},
         "auto checks": auto_checks(),
         "noise": noise_results(),
+        "order tuning": order_results(),
+        "order questions": order_of_questions(read_questions(), read_questions(FIRST_ROWS)),
         "sizes": size_results(),
         "questions": question_results(read_questions()),
+        "questions, most informative first": question_results(read_questions(FIRST_ROWS)),
         "learned": learned_results(read_learned()),
+        "learned, most informative first": learned_results(read_learned(LEARNED_FIRST_ROWS)),
         "demo": demo_results(),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -96,15 +96,21 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(str(FOLDER))
     page = importlib.import_module("real_models_page")
     committed = json.loads((FOLDER / "real_models.json").read_text(encoding="utf-8"))
-    measured = {model for model, name in page.FILES.items() if (FOLDER / name).exists()}
-    assert set(committed["text"]) == measured
+    files = {**page.FILES, page.FIRST: page.FIRST_FILE}
+    assert set(committed["text"]) == set(files)
     for model, results in committed["text"].items():
-        rows = page.read_rows(FOLDER / page.FILES[model])
+        rows = page.read_rows(FOLDER / files[model])
         assert json.loads(json.dumps(page.text_results(rows))) == results
         assert all(" " not in row.source and row.answer is None for row in rows)
     for stage, results in committed["stages"].items():
         assert json.loads(json.dumps(page.stage_results(stage))) == results
     assert committed["auto checks"] == json.loads(json.dumps(page.auto_checks()))
+    assert committed["order tuning"] == json.loads(json.dumps(page.order_results()))
+    last, first = page.read_questions(), page.read_questions(page.FIRST_ROWS)
+    assert committed["order questions"] == page.order_of_questions(last, first)
+    assert committed["questions, most informative first"] == page.question_results(first)
+    first = page.read_learned(page.LEARNED_FIRST_ROWS)
+    assert committed["learned, most informative first"] == page.learned_results(first)
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
