@@ -272,9 +272,8 @@ def test_answers_over_http_equal_those_in_process(answers_alone, tiny_model_path
             documents = retriever.invoke(question)
             prompt = question
             if mode in {"rag", "both"}:
-                context = "\n\n".join(
-                    dict.fromkeys(document.page_content for document in documents)
-                )
+                shown = dict.fromkeys(document.page_content for document in documents)
+                context = "\n\n".join(reversed(shown))
                 prompt = f"Use these documents to answer.\n\n{context}\n\n{question}"
             training = documents if mode in {"ttft", "both"} else []
             expected = chat.invoke(prompt, documents=training)
