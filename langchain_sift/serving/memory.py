@@ -19,8 +19,7 @@ def describe_memory(service: Service) -> str:
     footprint, batch = engine.memory.watch(), settings.limits.max_batch_size
     length, window = settings.finetune.max_length, engine.language_model.context_length
     chooses = (settings.training_selection if fine_tunes(settings.mode) else None) or settings
-    limits = (chooses.k, settings.context_k, settings.ceilings.get("context_k"))
-    shown = min(int(limit) for limit in limits if limit is not None)
+    shown = min(chooses.k, settings.context_limit() or chooses.k)
     added = shown * length if adds_context(settings.mode) else 0
     load = Load(
         document=min(length, window) if fine_tunes(settings.mode) else 0,

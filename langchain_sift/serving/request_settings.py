@@ -84,7 +84,7 @@ class RequestSettings:
             cls.of_learning(options, server, retriever, retrieval),
             mode=mode,
             session=options.session,
-            context_k=_context_k(options, server),
+            context_k=server.context_limit(options.context_k),
             generation=_with_most_tokens(_generation(body), server),
         )
 
@@ -155,14 +155,6 @@ def _default_mode(session: str | None, mode: str) -> str:
     if session is None or (session == NEW_SESSION and fine_tunes(mode) and mode != AUTO):
         return mode
     return "ttft"  # the answer of a session costs no retrieval
-
-
-def _context_k(options: TTFTOptions, server: ServingSettings) -> int | None:
-    """Return the maximum number of documents in the prompt, at most its ceiling."""
-    found = (options.context_k, server.context_k)
-    asked = next((number for number in found if number is not None), None)
-    limits = (asked, server.ceilings.get("context_k"))
-    return min((int(limit) for limit in limits if limit is not None), default=None)
 
 
 def _check_context_k(options: TTFTOptions, mode: str) -> None:

@@ -209,6 +209,15 @@ class ServingSettings:
         values = asdict(self.training_selection)
         return {name: value for name, value in values.items() if value != getattr(self, name)}
 
+    def context_limit(self, asked: int | None = None) -> int | None:
+        """Return the maximum number of documents in a prompt; None means as many as fit.
+
+        Args:
+            asked: The number that a request sets. None means the server's default.
+        """
+        limits = (asked or self.context_k, self.ceilings.get("context_k"))
+        return min((int(limit) for limit in limits if limit is not None), default=None)
+
     @property
     def model_id(self) -> str:
         """Name of the model for clients."""
