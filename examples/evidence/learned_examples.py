@@ -24,7 +24,7 @@ from typing import Any
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableLambda
 from qa import read
-from real_model_questions import TOKENS, K
+from real_model_questions import TOKENS, K, read_questions
 
 from langchain_sift import (
     ChatTestTimeFineTuned,
@@ -93,13 +93,6 @@ def line_of(row: Row, seconds: float) -> dict[str, Any]:
     }
 
 
-def read_learned(file: Path = ROWS) -> list[dict[str, Any]]:
-    """Return the rows that were measured before."""
-    if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
 def main() -> None:
     """Answer all questions in each way, and write the rows."""
     parser = argparse.ArgumentParser(
@@ -124,7 +117,7 @@ def main() -> None:
     )
     retriever = SIFTRetriever(vectorstore=store, k=K)
     for way in WAYS:
-        done = {row["method"] for row in read_learned()}
+        done = {row["method"] for row in read_questions(ROWS)}
         if way in done:
             continue
         chains: dict[str, Runnable[str, Any]] = {}

@@ -76,7 +76,7 @@ def pairs_of(prompts: list[Prompt]) -> list[Document]:
 
 
 def read_questions(file: Path = ROWS) -> list[dict[str, Any]]:
-    """Return the rows that were measured before."""
+    """Return the rows of a file that were measured before."""
     if not file.exists():
         return []
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -278,14 +278,13 @@ def stage_results(stage: str) -> dict[str, Any]:
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
     its own for every method. All stages but "order" have the most informative document first.
     """
-    if stage.startswith("order"):
+    if stage in ORDER_STAGES:
         last, first = ORDER_STAGES[stage]
         rows = read_rows(HERE / last) + [
             replace(row, method=f"{row.method}{_FIRST}") if row.method in _IN_PROMPT else row
             for row in read_rows(HERE / first)
         ]
-        percents = percents_of(rows, STAGE_METHODS[stage])
-        return mean_results(percents, STAGE_METHODS[stage]) if percents else {}
+        return mean_results(percents_of(rows, STAGE_METHODS[stage]), STAGE_METHODS[stage])
     rows = []
     if stage in STAGE_FILES:
         rows = read_rows(HERE / STAGE_FILES[stage])
@@ -453,16 +452,17 @@ def noise_results() -> list[dict[str, Any]]:
     found = []
     for model, name in NOISE_FILES.items():
         rows = read_rows(HERE / name)
-        found += [
-            {"model": model, "prompts": _prompts(rows), "method": method, "percents": percents}
-            for method, percents in sorted(_mean_percents(rows).items())
-        ]
+        found += [{"model": model, **each} for each in _by_method(rows)]
     return found
 
 
 def order_results() -> list[dict[str, Any]]:
     """Return the mean percents of each order and number of documents, on the tuning prompts."""
-    rows = read_rows(HERE / ORDER_FILE)
+    return _by_method(read_rows(HERE / ORDER_FILE))
+
+
+def _by_method(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the mean percents of each method, and the number of prompts."""
     return [
         {"prompts": _prompts(rows), "method": method, "percents": percents}
         for method, percents in sorted(_mean_percents(rows).items())

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from learned_examples import FIRST_ROWS as LEARNED_FIRST_ROWS
-from learned_examples import read_learned
+from learned_examples import ROWS as LEARNED_ROWS
 from question_tables import (
     demo_results,
     demo_table,
@@ -72,12 +72,12 @@ def noise_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def order_table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each order and number of documents."""
-    ks = sorted({k for each in found for k in each["percents"]}, key=int)
-    lines = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
-    for each in found:
-        cells = (f"{each['percents'][k]:.1f}" if k in each["percents"] else "" for k in ks)
-        lines.append(f"| {NAMES[each['method']]} | " + " | ".join(cells) + " |")
-    return lines
+    return _table_by_k(
+        {
+            each["method"]: {k: f"{percent:.1f}" for k, percent in each["percents"].items()}
+            for each in found
+        }
+    )
 
 
 def _percents_table(
@@ -106,12 +106,22 @@ def _documents(method: str) -> str:
 
 def means_table(results: Mapping[str, Any]) -> list[str]:
     """Return a line for each method, a column for each k."""
-    ks = sorted({k for by_k in results["means"].values() for k in by_k}, key=int)
+    return _table_by_k(
+        {
+            method: {k: _percent(each) for k, each in by_k.items()}
+            for method, by_k in results["means"].items()
+        }
+    )
+
+
+def _table_by_k(cells: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return a line for each method, a column for each k that one of them has."""
+    ks = sorted({k for by_k in cells.values() for k in by_k}, key=int)
     lines = ["| | " + " | ".join(f"k = {k}" for k in ks) + " |", "|---|" + "--:|" * len(ks)]
-    for method, by_k in results["means"].items():
-        cells = (_percent(by_k[k]) if k in by_k else "" for k in ks)
-        lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + " |")
-    return lines
+    return lines + [
+        f"| {NAMES[method]} | " + " | ".join(by_k.get(k, "") for k in ks) + " |"
+        for method, by_k in cells.items()
+    ]
 
 
 def _percent(each: Mapping[str, float]) -> str:
@@ -292,8 +302,8 @@ def main() -> None:
         "sizes": size_results(),
         "questions": question_results(read_questions()),
         "questions, most informative first": question_results(read_questions(FIRST_ROWS)),
-        "learned": learned_results(read_learned()),
-        "learned, most informative first": learned_results(read_learned(LEARNED_FIRST_ROWS)),
+        "learned": learned_results(read_questions(LEARNED_ROWS)),
+        "learned, most informative first": learned_results(read_questions(LEARNED_FIRST_ROWS)),
         "demo": demo_results(),
     }
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

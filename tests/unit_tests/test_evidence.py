@@ -109,12 +109,13 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     last, first = page.read_questions(), page.read_questions(page.FIRST_ROWS)
     assert committed["order questions"] == page.order_of_questions(last, first)
     assert committed["questions, most informative first"] == page.question_results(first)
-    first = page.read_learned(page.LEARNED_FIRST_ROWS)
+    first = page.read_questions(page.LEARNED_FIRST_ROWS)
     assert committed["learned, most informative first"] == page.learned_results(first)
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
-    assert committed["learned"] == page.learned_results(page.read_learned())
+    learned = page.read_questions(page.LEARNED_ROWS)
+    assert committed["learned"] == page.learned_results(learned)
     assert committed["demo"] == page.demo_results()
 
 
