@@ -76,11 +76,12 @@ def create_ttft_chain(
             the question, after the documents if there are any.
         modes: The gain and the time of each mode on held-out prompts, for the mode "auto":
             `CalibratedSettings.modes`. None means the rule without a table. A warning tells if the
-            retriever's settings are not those that the table was measured with.
+            retriever's settings or `context_k` are not those that the table was measured with.
         context_k: Maximum number of documents in the prompt: of the first `context_k` that the
             retriever returns, it has as many as fit. In the mode "both" the model learns all of
-            them, and "context" of the result has all of them. The mode "auto" chooses as without
-            it. None means as many documents as fit.
+            them, and "context" of the result has all of them. The mode "auto" chooses by the
+            table of modes, which can be measured with the same limit. None means as many documents
+            as fit.
 
     Raises:
         ArgumentError: If the mode is unknown, `modes` is no table, `context_k` is below 1 or the
@@ -92,7 +93,7 @@ def create_ttft_chain(
     tuned = fine_tuned_in(llm)
     _check_arguments(llm, tuned, retriever, mode, modes)
     _check_context_k(context_k, mode)
-    _warn_of_other_settings(retriever, mode, modes)
+    _warn_of_other_settings(retriever, mode, modes, context_k)
     template = question_prompt(prompt, context=adds_context(mode))
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
@@ -171,12 +172,15 @@ def _check_context_k(context_k: int | None, mode: str) -> None:
 
 
 def _warn_of_other_settings(
-    retriever: Runnable[str, list[Document]], mode: str, modes: ModeTable | None
+    retriever: Runnable[str, list[Document]],
+    mode: str,
+    modes: ModeTable | None,
+    context_k: int | None,
 ) -> None:
-    """Warn if a table of modes was measured with other settings than the retriever's."""
+    """Warn if a table of modes was measured with other settings than those in use."""
     if mode != AUTO or modes is None or modes.measured_with is None:
         return
-    note = modes.note_on(table_settings_of(retriever))
+    note = modes.note_on(table_settings_of(retriever, context_k))
     if note is not None:
         warnings.warn(note, stacklevel=3)
 

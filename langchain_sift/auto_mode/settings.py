@@ -28,6 +28,9 @@ class TableSettings:
     model: str | None = None
     """Name of the model. None means that it is not known."""
 
+    context_k: int | None = None
+    """Maximum number of documents in the prompt. None means as many as fit."""
+
     def __post_init__(self) -> None:
         """Check the values, and drop ℓ if the kernel has none.
 
@@ -35,21 +38,29 @@ class TableSettings:
             ArgumentError: If a number is out of range.
         """
         check_integer("k", self.k, 1, optional=True)
+        check_integer("context_k", self.context_k, 1, optional=True)
         check_positive("noise_variance", self.noise_variance)
         check_positive("length_scale", self.length_scale, optional=True)
         if self.kernel != "rbf":
             object.__setattr__(self, "length_scale", None)
 
     @classmethod
-    def of(cls, selection: Mapping[str, object], model: str | None = None) -> TableSettings:
+    def of(
+        cls,
+        selection: Mapping[str, object],
+        model: str | None = None,
+        context_k: int | None = None,
+    ) -> TableSettings:
         """Return the settings of a choice of documents.
 
         Args:
             selection: The values of fields of `CalibratedSelection`, by name.
             model: Name of the model.
+            context_k: Maximum number of documents in the prompt.
         """
         names = ("k", "noise_variance", "kernel", "length_scale")
-        return cls(**{name: selection[name] for name in names if name in selection}, model=model)  # type: ignore[arg-type]
+        chosen = {name: selection[name] for name in names if name in selection}
+        return cls(**chosen, model=model, context_k=context_k)  # type: ignore[arg-type]
 
     def note_on(self, used: TableSettings) -> str | None:
         """Return a sentence on the differences of other settings; None if there are none.
@@ -68,6 +79,8 @@ class TableSettings:
             )
             if ours is not None and theirs is not None and not _equal(ours, theirs)
         ]
+        if self.context_k != used.context_k and self._limit != used._limit:
+            different.append((_shown_limit(self.context_k), _shown_limit(used.context_k)))
         if not different:
             return None
         measured, others = (", ".join(values) for values in zip(*different, strict=True))
@@ -75,6 +88,16 @@ class TableSettings:
             f"the table of modes was measured with {measured}, and the settings here are {others}: "
             "measure the modes again, or use the settings of the table: auto may choose worse modes"
         )
+
+    @property
+    def _limit(self) -> int | None:
+        """Return `context_k`, or None if there are no more documents than that."""
+        has_none = self.context_k is None or (self.k is not None and self.context_k >= self.k)
+        return None if has_none else self.context_k
+
+
+def _shown_limit(context_k: int | None) -> str:
+    return "no context_k" if context_k is None else f"context_k = {context_k}"
 
 
 def _shown(value: float | str) -> str:

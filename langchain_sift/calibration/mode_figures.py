@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from langchain_sift.auto_mode import (
     table_of,
 )
 from langchain_sift.comparison.run_folder import read_report
-from langchain_sift.config import MODES, Mode, fine_tunes
+from langchain_sift.config import MODES, Mode, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, Row
 
@@ -25,7 +26,12 @@ BITS = "bits"
 
 
 def mode_table(
-    rows: Iterable[Row], *, selection: str = "sift", metric: str = BITS, bins: int = 2
+    rows: Iterable[Row],
+    *,
+    selection: str = "sift",
+    context_k: int | None = None,
+    metric: str = BITS,
+    bins: int = 2,
 ) -> ModeTable:
     """Return the gain and the time of each mode, by the uncertainty about a prompt.
 
@@ -35,6 +41,7 @@ def mode_table(
         rows: Those of `compare` with "base" and the other modes with one selection, as in
             `Report.rows`, of one protocol and one number of documents.
         selection: The selection of the methods.
+        context_k: Maximum number of documents in the prompt of the methods. None means all.
         metric: "bits", or a score of answers such as "f1", of which more is better.
         bins: Maximum number of bins.
 
@@ -43,9 +50,7 @@ def mode_table(
             and another mode, no mode differs from base, or the uncertainties are unknown.
     """
     by_prompt: dict[str, dict[Mode, Row]] = {}
-    names: Mapping[str, Mode] = {
-        mode if mode == BASE else f"{mode}:{selection}": mode for mode in MODES
-    }
+    names = {_method(mode, selection, context_k): mode for mode in MODES}
     for row in rows:
         mode = names.get(row.method)
         if mode is None or row.failure is not None or not math.isfinite(_value(row, metric)):
@@ -73,6 +78,17 @@ def mode_table(
     return table_of(measured, bins=bins)
 
 
+def _method(mode: Mode, selection: str, context_k: int | None) -> str:
+    """Return the name of a mode's method."""
+    if mode == BASE:
+        return BASE
+    return f"{mode}:{selection}{_suffix(context_k) if adds_context(mode) else ''}"
+
+
+def _suffix(context_k: int | None) -> str:
+    return "" if context_k is None else f":context_k={context_k}"
+
+
 def _complete(prompts: Iterable[dict[Mode, Row]]) -> list[dict[Mode, Row]]:
     """Return the prompts with base and with all modes that most of them have.
 
@@ -89,7 +105,9 @@ def _complete(prompts: Iterable[dict[Mode, Row]]) -> list[dict[Mode, Row]]:
 def mode_table_of_run(path: Path) -> ModeTable:
     """Return the table of a run folder of `compare`: of its largest k, by answers or by bits.
 
-    Of several protocols, "qa" counts, with its F1, or else the first.
+    Of several protocols, "qa" counts, with its F1, or else the first. Of several limits of the
+    documents in the prompt, the one that most modes were measured with counts. Of equally many, no
+    limit, or else the smallest one.
 
     Raises:
         ArgumentError: If the folder holds no run, or as `mode_table`.
@@ -104,8 +122,34 @@ def mode_table_of_run(path: Path) -> ModeTable:
         for row in rows
         if row.protocol == protocol and (row.method == BASE or row.k == max(counts))
     ]
-    table = mode_table(chosen, metric="f1" if protocol == "qa" else BITS)
-    return replace(table, measured_with=_settings_of(report.settings, table, max(counts)))
+    context_k = _context_k_of({row.method for row in chosen})
+    table = mode_table(chosen, context_k=context_k, metric="f1" if protocol == "qa" else BITS)
+    measured_with = _settings_of(report.settings, table, max(counts))
+    if measured_with is not None:
+        measured_with = replace(measured_with, context_k=context_k)
+    return replace(table, measured_with=measured_with)
+
+
+def methods_left_out(methods: Collection[str]) -> tuple[str, ...]:
+    """Return the methods of a run whose mode its table lacks, as it has another limit."""
+    context_k = _context_k_of(methods)
+    found = []
+    for method in methods:
+        mode = re.fullmatch(r"(rag|both):sift(:context_k=\d+)?", method)
+        if mode and f"{mode[1]}:sift{_suffix(context_k)}" not in methods:
+            found.append(method)
+    return tuple(found)
+
+
+def _context_k_of(methods: Collection[str]) -> int | None:
+    """Return the maximum number of documents in the prompt that most modes were measured with."""
+    found = (re.fullmatch(r"\w+:sift:context_k=(\d+)", method) for method in methods)
+    known = [None, *sorted({int(limit[1]) for limit in found if limit})]
+
+    def measured(context_k: int | None) -> int:
+        return sum(_method(mode, "sift", context_k) in methods for mode in MODES)
+
+    return max(known, key=measured)  # of equal ones the first
 
 
 def _settings_of(settings: Mapping[str, object], table: ModeTable, k: int) -> TableSettings | None:

@@ -29,7 +29,7 @@ from rich.progress import (  # noqa: E402
     TimeRemainingColumn,
 )
 
-from langchain_sift.auto_mode import TableSettings  # noqa: E402
+from langchain_sift.auto_mode import ModeTable, TableSettings  # noqa: E402
 from langchain_sift.calibrated_settings import CalibratedSettings  # noqa: E402
 from langchain_sift.checks import check_choice, parse_target_modules  # noqa: E402
 from langchain_sift.config import OBJECTIVES, FineTuneConfig  # noqa: E402
@@ -41,6 +41,7 @@ from langchain_sift.ttft.threads import prepare_threads  # noqa: E402
 if TYPE_CHECKING:
     from langchain_chroma import Chroma
 
+    from langchain_sift.serving import ServingSettings
     from langchain_sift.stores.location import ChromaLocation
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -139,38 +140,27 @@ def note_other_model(saved: CalibratedSettings | None, model: str, console: Cons
 def note_other_settings(
     saved: CalibratedSettings | None,
     selection: Mapping[str, object],
-    model: str,
+    served: ServingSettings,
     console: Console,
 ) -> None:
     """Print a note for another model than the calibrated one, and for other settings of the modes.
 
     Args:
         saved: The saved settings, if there are any.
-        selection: As in `note_other_table`.
-        model: The model in use.
-        console: The console.
-    """
-    note_other_model(saved, model, console)
-    note_other_table(saved, selection, model, console)
-
-
-def note_other_table(
-    saved: CalibratedSettings | None,
-    selection: Mapping[str, object],
-    model: str | None,
-    console: Console,
-) -> None:
-    """Print a note if a table of modes was measured with other settings than those in use.
-
-    Args:
-        saved: The settings with the table, if there are any.
         selection: The values of fields of `CalibratedSelection` that are in use, by name.
-        model: The model, if the settings name none. None means that it is not known.
+        served: The settings of the server.
         console: The console.
     """
-    if saved is None or saved.modes is None:
+    if saved is None:
         return
-    note = saved.modes.note_on(TableSettings.of(selection, saved.model or model))
+    note_other_model(saved, served.model, console)
+    used = TableSettings.of(selection, saved.model or served.model, served.context_limit())
+    note_other_table(saved.modes, used, console)
+
+
+def note_other_table(table: ModeTable | None, used: TableSettings, console: Console) -> None:
+    """Print a note if a table of modes was measured with other settings than those in use."""
+    note = None if table is None else table.note_on(used)
     if note is not None:
         print_note(console, note)
 

@@ -170,9 +170,10 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift. The "
-            "settings file gets the gain and the time of each mode there, for mode auto. Default: "
-            "with --minutes, those that the search measured.",
+            help="Folder of a run of `compare` with base, rag:sift, ttft:sift and both:sift; RAG "
+            "and both may have the same :context_k=N. The settings file gets the gain and the time "
+            "of each mode there, for mode auto. Default: with --minutes, those that the search "
+            "measured.",
         ),
     ] = None,
     seed: Annotated[
@@ -242,7 +243,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
         note_dropped_modes(earlier, settings, console)
-        note_table(settings, console)
+        note_table(settings, modes, console)
         if result.interrupted:
             raise typer.Exit(130)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from langchain_sift.auto_mode import ModeTable
+from langchain_sift.auto_mode import ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSettings
 from langchain_sift.cli.app import note_other_table, print_note, progress_bar
 from langchain_sift.config import FineTuneConfig
@@ -47,6 +47,20 @@ def read_modes(run: Path | None) -> ModeTable | None:
     return None if run is None else mode_table_of_run(run)
 
 
+def _note_left_out(run: Path, console: Console) -> None:
+    """Print a note if a mode was measured with another limit of documents than the others."""
+    from langchain_sift.calibration.mode_figures import methods_left_out
+    from langchain_sift.comparison.run_folder import read_report
+
+    measured = {row.method for row in read_report(run).rows}
+    if left_out := sorted(methods_left_out(measured)):
+        print_note(
+            console,
+            f"the table of modes has no place for {', '.join(left_out)}, and auto cannot choose "
+            "it: measure RAG and both with the same context_k",
+        )
+
+
 def completed(
     newer: CalibratedSettings, modes: ModeTable | None, earlier: CalibratedSettings | None
 ) -> CalibratedSettings:
@@ -67,10 +81,18 @@ def note_dropped_modes(
         )
 
 
-def note_table(settings: CalibratedSettings, console: Console) -> None:
-    """Print a note if a table of modes was measured with other settings, or on few prompts."""
+def note_table(settings: CalibratedSettings, run: Path | None, console: Console) -> None:
+    """Print notes on a table of modes: other settings, few prompts, methods that it leaves out.
+
+    Args:
+        settings: The settings with the table, if there is one.
+        run: The folder of the run of `compare` that the table is of. None means no such run.
+        console: The console.
+    """
     if settings.modes is None:
         return
+    if run is not None:
+        _note_left_out(run, console)
     from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS
 
     prompts = sum(each.prompts for each in settings.modes.bins)
@@ -80,8 +102,11 @@ def note_table(settings: CalibratedSettings, console: Console) -> None:
             f"the table of modes was measured on few prompts ({prompts}), and may choose modes by "
             f"chance: compare on {FEWEST_PROMPTS} or more",
         )
-    used = settings.selection(for_training=True)
-    note_other_table(settings, asdict(used), None, console)
+    if (measured_with := settings.modes.measured_with) is not None:
+        # The settings say nothing about the documents in the prompt.
+        table = replace(settings.modes, measured_with=replace(measured_with, context_k=None))
+        used = TableSettings.of(asdict(settings.selection(for_training=True)), settings.model)
+        note_other_table(table, used, console)
 
 
 def check_options(

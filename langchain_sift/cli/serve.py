@@ -228,7 +228,6 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             length_scale=length_scale,
             noise_variance=noise_variance,
         )
-        note_other_settings(saved, selection(for_training=True), model, console)
         served = ServingSettings(
             model=model,
             store=ChromaLocation.of(store, token=store_token, headers=store_header or ()),
@@ -262,6 +261,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
             dtype=dtype,
             quantization=quantization,
         )
+        note_other_settings(saved, selection(for_training=True), served, console)
 
         def announce(url: str) -> None:
             """Print the address, for a reader and for programs."""

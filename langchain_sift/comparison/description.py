@@ -60,7 +60,8 @@ def table_notes(
             continue
         kernel = kernel_of(method, embeddings, settings.kernel_of(for_training=True))
         for k in settings.ks:
-            used = TableSettings.of({**asdict(kernel), "k": k}, language_model.name)
+            chosen = {**asdict(kernel), "k": k}
+            used = TableSettings.of(chosen, language_model.name, method.context_k)
             if note := measured_with.note_on(used):
                 notes.append(f"{method.name}: {note}.")
     return tuple(notes)

@@ -211,6 +211,9 @@ class ComparisonSettings:
     def _check_protocols(self, method: Method) -> None:
         if method.mode == CHAIN and set(self.protocols) - {RETRIEVAL} != {"qa"}:
             raise ArgumentError('only the protocol "qa" scores the answers of chains')
+        if method.context_k is not None and not self.needs_model:
+            name = f"{method.name!r}: context_k"
+            raise ArgumentError(f"{name} has no effect on the protocol {RETRIEVAL}: leave it out")
         if any(method in self.methods_of(protocol) for protocol in self.protocols):
             return
         if method.mode == SELECTION:
@@ -248,15 +251,9 @@ class ComparisonSettings:
             ArgumentError: As `parse_condition`.
         """
         metrics = {name for protocol in self.protocols for name in METRICS_OF[protocol]}
-        return [
-            parse_condition(
-                text,
-                metrics={*metrics, *self.scorers},
-                methods=[method.name for method in self.methods],
-                ks=self.ks,
-            )
-            for text in texts
-        ]
+        metrics |= {*self.scorers}
+        names = [method.name for method in self.methods]
+        return [parse_condition(text, metrics=metrics, methods=names, ks=self.ks) for text in texts]
 
     @property
     def needs_model(self) -> bool:

@@ -114,8 +114,13 @@ def choose_mode_for(
     return choice if note is None else replace(choice, reason=f"{choice.reason}; {note}")
 
 
-def table_settings_of(retriever: Retriever) -> TableSettings | None:
-    """Return the settings that a `SIFTRetriever` chooses documents with; None of another."""
+def table_settings_of(retriever: Retriever, context_k: int | None) -> TableSettings | None:
+    """Return the settings that a `SIFTRetriever` chooses documents with; None of another.
+
+    Args:
+        retriever: The retriever.
+        context_k: Maximum number of documents in the prompt. None means as many as fit.
+    """
     call: dict[str, object] = {}
     found = retriever
     while isinstance(found, RunnableBindingBase):
@@ -129,7 +134,7 @@ def table_settings_of(retriever: Retriever) -> TableSettings | None:
     used = with_defaults(values, embeddings)
     if values["k"] is None and given.get("max_tokens", found.max_tokens) is not None:
         used = {**used, "k": None}  # as many as fit
-    return TableSettings.of(used)
+    return TableSettings.of(used, context_k=context_k)
 
 
 def _unwrapped(retriever: Runnable[str, list[Document]]) -> Runnable[str, list[Document]]:

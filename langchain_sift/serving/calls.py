@@ -159,7 +159,7 @@ async def prepare_call(
         documents = await retriever.ainvoke(text, filter=settings.filter)
         if mode != AUTO:
             return documents, None
-        used = table_settings_of(settings.retriever)
+        used = table_settings_of(settings.retriever, settings.context_k)
         choose = functools.partial(choose_mode_for, documents, fitting, settings.modes, used)
         choice = await asyncio.to_thread(choose)
         if choice.mode == "rag" and settings.showing is not None:

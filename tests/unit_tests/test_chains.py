@@ -213,6 +213,8 @@ def test_a_table_of_other_settings_is_named(llm, retriever, change, difference):
         create_ttft_chain(llm, changed, mode="auto", modes=modes)
     found = [str(warning.message) for warning in caught]
     assert [difference in message for message in found] == ([] if difference is None else [True])
+    with pytest.warns(UserWarning, match="no context_k, and the settings here are context_k = 1"):
+        create_ttft_chain(llm, measured, mode="auto", modes=modes, context_k=1)
 
 
 class OfKernel(DeterministicFakeEmbedding):
@@ -232,7 +234,8 @@ def test_a_table_is_compared_with_the_settings_that_the_retriever_uses(fields):
     retriever = SIFTRetriever(vectorstore=store, k=2, **fields)
     used = retriever._settings({}, adapter_for(store)).selection
     expected = TableSettings(2, used.noise_variance, used.kernel, used.length_scale)
-    assert table_settings_of(retriever) == expected
+    assert table_settings_of(retriever, None) == expected
+    assert table_settings_of(retriever, 1) == replace(expected, context_k=1)
 
 
 def test_auto_without_a_table_follows_the_room_for_documents(llm, retriever):

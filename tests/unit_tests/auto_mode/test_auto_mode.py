@@ -192,7 +192,7 @@ def test_the_bins_have_as_many_prompts_each():
 
 def test_a_settings_file_keeps_the_table(tmp_path: Path) -> None:
     figures = {mode: ModeFigures(0.1, 1.0) for mode in MODES}
-    measured_with = TableSettings(5, 1.0, "rbf", 0.3, "org/name")
+    measured_with = TableSettings(5, 1.0, "rbf", 0.3, "org/name", context_k=2)
     table = ModeTable((ModeBin(0.5, 5, figures), ModeBin(0.9, 6, figures)), measured_with)
     saved = CalibratedSettings(CalibratedSelection(1.0, 5, 50), modes=table)
     saved.save(tmp_path / "settings.json")
@@ -228,6 +228,9 @@ MEASURED = TableSettings(5, 1.0, "rbf", 0.3, "org/name")
         (replace(MEASURED, length_scale=0.5), "ℓ = 0.3", "ℓ = 0.5"),
         (replace(MEASURED, kernel="linear", k=7), "k = 5, kernel = rbf", "k = 7, kernel = linear"),
         (replace(MEASURED, model="other"), "model = org/name", "model = other"),
+        (replace(MEASURED, context_k=3), "no context_k", "context_k = 3"),
+        (replace(MEASURED, context_k=5), None, None),
+        (replace(MEASURED, k=2, context_k=2), "k = 5", "k = 2"),
     ],
 )
 def test_settings_that_a_table_was_not_measured_with_are_named(used, measured, here):

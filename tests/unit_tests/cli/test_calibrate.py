@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -160,15 +160,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert not (tmp_path / "s.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("method", "more", "context_k"),
+    [
+        ("rag:sift", (), None),
+        ("rag:sift:context_k=1", (), 1),
+        ("rag:sift", ("both:sift:context_k=2",), None),
+    ],
+)
 def test_a_table_that_was_measured_with_other_settings_is_named(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, method: str, more: tuple[str, ...], context_k: int | None
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "settings.json"
     run.mkdir()
-    methods = ["base", "rag:sift"]
+    methods = ["base", method]
     described = {
         "protocols": ["qa"],
-        "methods": methods,
+        "methods": [*methods, *more],
         "model": "m",
         "kernel": "linear",
         "length_scale": 0.5,
@@ -181,17 +189,21 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
         for n in range(4)
         for n_k, name in enumerate(methods)
     ]
+    rows += [replace(row, method=name) for row in rows if row.method == method for name in more]
     lines = (json.dumps(plain(asdict(row))) + "\n" for row in rows)
     (run / "results.jsonl").write_text("".join(lines))
     result = calibrate(folder, out, "--modes", run, "--prompts", 12, "--k", 3)
     assert result.exit_code == 0, result.output
     table = CalibratedSettings.load(out).modes
     assert table is not None
-    assert table.measured_with == TableSettings(1, 0.25, model="m")
+    assert table.measured_with == TableSettings(1, 0.25, model="m", context_k=context_k)
     notes = " ".join(result.stderr.split())
     assert "the table of modes was measured on few prompts (4)" in notes
     assert "measured with k = 1" in notes
     assert "the settings here are k = 3" in notes
+    left_out = f"no place for {', '.join(more)}, and auto cannot choose it"
+    assert (left_out in notes) is bool(more)
+    assert ("context_k" in notes) is bool(more)
 
 
 def test_a_folder_without_a_comparison_has_no_modes(folder: Path, tmp_path: Path) -> None:

@@ -207,11 +207,18 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
         (ModeBin(1.0, 5, {"base": ModeFigures(0.0, 1.0)}),), TableSettings(4, 0.1, "rbf", 0.4)
     )
     CalibratedSettings(retrieval=rag, modes=table).save(tmp_path / "settings.json", overwrite=True)
-    for k, noted in ((4, False), (2, True)):
+    for options, difference in (
+        (("--k", 4), None),
+        (("--k", 2), "k = 4, and the settings here are k = 2"),
+        (("--k", 4, "--context-k", 3), "no context_k, and the settings here are context_k = 3"),
+        (("--k", 4, "--ceiling", "context_k=3"), "the settings here are context_k = 3"),
+    ):
         with mock.patch("langchain_sift.serving.serve") as serve:
-            result = run(tiny_model_path, folder, *file, "--k", k)
+            result = run(tiny_model_path, folder, *file, *options)
         assert serve.call_args[0][0].modes == table
-        assert ("measured with k = 4, and the settings here are k = 2" in result.stderr) is noted
+        notes = " ".join(result.stderr.split())
+        assert ("the table of modes was measured" in notes) is (difference is not None)
+        assert (difference or "") in notes
     for text, modules in (("last-1", "last-1"), ("q_proj, v_proj", ("q_proj", "v_proj"))):
         settings, _ = served(tiny_model_path, folder, "--target-modules", text)
         assert settings.finetune == FineTuneConfig(target_modules=modules)

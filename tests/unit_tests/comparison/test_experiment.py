@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from langchain_sift import FineTuneConfig, compare
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.calibration import mode_table
-from langchain_sift.calibration.mode_figures import mode_table_of_run
+from langchain_sift.calibration.mode_figures import methods_left_out, mode_table_of_run
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
 from langchain_sift.config import MODES
@@ -561,6 +561,49 @@ def test_the_prompt_has_the_most_informative_documents_and_the_others_are_learne
         assert len(shown.used_indices) == 2
 
 
+@pytest.mark.parametrize(
+    ("methods", "context_k", "modes"),
+    [
+        (("rag:sift", "both:sift", "rag:sift:context_k=2"), None, {"rag", "both"}),
+        (("rag:sift:context_k=2", "ttft:sift", "both:sift:context_k=2"), 2, {*MODES} - {"base"}),
+        (("rag:sift", "rag:sift:context_k=2", "both:sift:context_k=2"), 2, {"rag", "both"}),
+        (("rag:sift", "both:sift:context_k=2:kernel=rbf"), None, {"rag"}),
+        (("rag:sift", "both:sift:context_k=2"), None, {"rag"}),
+        (("rag:sift:context_k=3", "both:sift:context_k=2"), 2, {"both"}),
+    ],
+)
+def test_a_table_of_modes_has_one_limit_of_documents_in_the_prompt(
+    tmp_path: Path, methods: Sequence[str], context_k: int | None, modes: set[str]
+) -> None:
+    chosen = (ChosenDocument("d", 0.1, 0.5, 1),)
+    rows = [
+        Row("qa", str(n), "all", name, k=5, chosen=chosen, scores={"f1": gain / 9})
+        for n in range(4)
+        for gain, name in enumerate(("base", *methods))
+    ]
+    settings = {"kernel": "linear", "length_scale": 0.5, "noise_variance": 0.25}
+    described = {**settings, "protocols": ["qa"], "methods": ["base", *methods]}
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    lines = (json.dumps(plain(asdict(row))) + "\n" for row in rows)
+    (tmp_path / "results.jsonl").write_text("".join(lines))
+    table = mode_table_of_run(tmp_path)
+    assert table.bins[0].figures.keys() == {"base", *modes}
+    assert table.measured_with == TableSettings(5, 0.25, context_k=context_k)
+    left_out = {
+        method
+        for method in methods
+        if "kernel" not in method and method.partition(":")[0] not in modes
+    }
+    assert {*methods_left_out(methods)} == left_out
+
+
+def test_retrieval_alone_has_no_limit_of_documents_in_the_prompt(store: Chroma) -> None:
+    with pytest.raises(ArgumentError, match="'rag:sift:context_k=2': context_k has no effect"):
+        compare(
+            PROMPTS[:1], ["rag:sift:context_k=2"], vectorstore=store, protocols=["retrieval"], k=4
+        )
+
+
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the number of prompts that each later call of the trainer trains."""
@@ -672,10 +715,14 @@ def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
     with pytest.raises(ArgumentError, match="no prompt was measured"):
         mode_table(report.rows, selection="nearest")
     modes = replace(table, measured_with=measured_with)
-    for k, of in (((6,), ()), ((2, 6), ("k = 6, and the settings here are k = 2",))):
+    for method, k, of in (
+        ("auto:sift", (6,), ()),
+        ("auto:sift", (2, 6), ("k = 6, and the settings here are k = 2",)),
+        ("auto:sift:context_k=3", (6,), ("no context_k, and the settings here are context_k = 3",)),
+    ):
         settings = CalibratedSettings(selection, modes=modes)
         again = run(
-            tiny_model, tiny_tokenizer, store, ("auto:sift",), prompts=PROMPTS[:1],
+            tiny_model, tiny_tokenizer, store, (method,), prompts=PROMPTS[:1],
             settings=settings, k=k,
         )  # fmt: skip
         notes = [note for note in again.notes if "the table of modes" in note]

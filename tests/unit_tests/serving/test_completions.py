@@ -117,14 +117,15 @@ async def test_auto_names_settings_that_its_table_was_not_measured_with(new_serv
     client = await connect(service)
     reasons = {}
     for k in (3, 2):
-        ttft = {"mode": "auto", "k": k}
+        ttft = {"mode": "auto", "k": k, **({"context_k": 1} if k == 2 else {})}
         _, response = await complete(client, CHAT, ttft=ttft)
         reasons[k] = response["ttft"]["mode_reason"]
         events = await stream(client, CHAT, ttft=ttft)
         streamed = [event["ttft"]["mode_reason"] for event in events if event.get("ttft")]
         assert reasons[k] in streamed
     assert reasons[3].endswith("σ up to 1")
-    assert "measured with k = 3, and the settings here are k = 2" in reasons[2]
+    measured = "measured with k = 3, no context_k, and the settings here are k = 2, context_k"
+    assert f"{measured} = 1: " in reasons[2]
 
 
 @pytest.mark.slow
