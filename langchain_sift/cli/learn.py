@@ -15,7 +15,7 @@ import typer
 from langchain_core.documents import Document
 from rich.console import Console
 
-from langchain_sift.checks import check_positive
+from langchain_sift.checks import check_integer, check_positive
 from langchain_sift.cli.app import (
     SelectionOptions,
     app,
@@ -61,6 +61,10 @@ if TYPE_CHECKING:
 
 K, MAX_LENGTH = 5, 2048
 """Defaults: documents of an example, and tokens of an example with its documents."""
+
+FEW = 50
+"""Fewer examples than this are learned twice by default: a second time helped after 24, and not
+after 100 (examples/evidence/real_models.md). Nothing between was measured."""
 
 
 @app.command("learn")
@@ -123,12 +127,20 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             f"longer documents are cut or left out. Default: {MAX_LENGTH}.",
         ),
     ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of times to learn each example. Default: 2 for fewer than "
+            f"{FEW} examples, otherwise 1.",
+        ),
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
             metavar="MINUTES",
-            help="Time limit of the training: at its end, the adapter has learned as many "
-            "examples as there was time for. Default: no limit.",
+            help="Time limit of the training: at its end, the adapter has learned as much as "
+            "there was time for. Default: no limit.",
         ),
     ] = None,
     store_token: StoreTokenOption = None,
@@ -141,10 +153,13 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written (--minutes keeps what was learned)"):
+        from langchain_sift.cli.learning_summary import print_summary
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
 
         require("ttft", "torch", "transformers", "peft")
+        if epochs is not None:
+            check_integer("--epochs", epochs, 1)
         length = MAX_LENGTH if max_length is None else max_length
         config = finetuning(None, "answer", learning_rate, lora_rank, target_modules, length)
         if minutes is not None:
@@ -152,6 +167,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             config = replace(config, max_train_seconds=60 * minutes)
         prompts = read_prompts(examples, lines=True)
         answered = _answered(prompts, examples)
+        if epochs is None:
+            epochs = 2 if len(answered) < FEW else 1
         _check_new(out)
         saved = read_saved(settings)
         selection = selection_options(
@@ -165,19 +182,26 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         loading = LoadSettings(device, dtype)
         began = time.monotonic()
-        documents = _examples(answered, location, collection, embeddings, loading, selection)
+        documents = _examples(
+            answered, location, collection, embeddings, loading, selection, epochs
+        )
         language_model = _loaded(join_gguf_file(model, gguf_file), loading)
         adapter = _trained(language_model, documents, config, console)
         with write_errors(out):
             adapter.save(out)
-        _print(adapter, documents, len(prompts) - len(answered), time.monotonic() - began)
+        seconds = time.monotonic() - began
+        print_summary(
+            adapter, documents[: len(answered)], len(prompts) - len(answered), epochs, seconds
+        )
         shown = max(len(document.metadata["context"]) for document in documents)
         typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
         echo_for_programs(
             {
                 "adapter": str(out),
-                "examples": len(documents),
-                "learned": len(adapter.training.losses),
+                "examples": len(answered),
+                "epochs": epochs,
+                "learned": min(len(answered), len(adapter.training.losses)),
+                "steps": len(adapter.training.losses),
                 "losses": adapter.training.losses,
                 "seconds": round(time.monotonic() - began, 2),
             }
@@ -218,6 +242,7 @@ def _examples(  # noqa: PLR0917 - the options of a store, in their order
     embeddings: str | None,
     loading: LoadSettings,
     selection: SelectionOptions,
+    epochs: int,
 ) -> list[Document]:
     """Return the examples with the documents that SIFT chooses; the store is closed again."""
     from langchain_sift.comparison.examples import example_documents
@@ -226,7 +251,8 @@ def _examples(  # noqa: PLR0917 - the options of a store, in their order
 
     with locked(location.text, exclusive=False):
         vectorstore = open_store(location, collection, embeddings, loading)
-        return example_documents(prompts, SIFTRetriever(vectorstore=vectorstore, **selection))
+        retriever = SIFTRetriever(vectorstore=vectorstore, **selection)
+        return example_documents(prompts, retriever, epochs=epochs)
 
 
 def _check_new(out: Path) -> None:
@@ -264,26 +290,3 @@ def _trained(
                 yield event
 
         return next(event for event in shown() if isinstance(event, Outcome)).trained()
-
-
-def _print(
-    adapter: TrainedAdapter, documents: Sequence[Document], without_answer: int, seconds: float
-) -> None:
-    from langchain_sift.report.metrics import contains_answer
-
-    losses = adapter.training.losses
-    tenth = max(1, len(losses) // 10)
-    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
-    typer.echo(
-        f"learned {len(losses)} of {len(documents)} examples in {seconds:.0f} s; mean loss of the "
-        f"first tenth {first:.2f}, of the last {last:.2f} nats per token of the answers"
-    )
-    if adapter.training.ended is not None:
-        typer.echo(f"the training ended early: {adapter.training.ended}")
-    in_documents = sum(
-        any(contains_answer(text, [fields["answer"]]) for text in fields["context"])
-        for fields in (document.metadata for document in documents)
-    )
-    typer.echo(f"examples whose documents contain the answer: {in_documents}")
-    if without_answer:
-        typer.echo(f"questions without an answer, left out: {without_answer}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Sequence
 
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable
 
+from langchain_sift.checks import check_integer
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
 
 
 def example_documents(
-    prompts: Sequence[Prompt], retriever: Runnable[str, list[Document]]
+    prompts: Sequence[Prompt], retriever: Runnable[str, list[Document]], *, epochs: int = 1
 ) -> list[Document]:
     """Return a document of each question, with its answer and what a retriever finds for it.
 
@@ -22,15 +25,18 @@ def example_documents(
         prompts: Questions with an answer, as `read_prompts` returns them. Of several answers the
             first is learned, of choices the correct one.
         retriever: The retriever that RAG will use.
+        epochs: Number of times that each example is learned. After the first time, all follow
+            again in a random order.
 
     Raises:
-        ArgumentError: If a question has no answer.
+        ArgumentError: If a question has no answer, or `epochs` is below 1.
     """
+    check_integer("epochs", epochs, 1)
     for prompt in prompts:
         if not prompt.reference.strip():
             raise ArgumentError(f"the question {prompt.id!r} has no answer: leave it out")
     found = retriever.batch([prompt.text for prompt in prompts])
-    return [
+    once = [
         Document(
             prompt.text,
             id=prompt.id,
@@ -42,3 +48,6 @@ def example_documents(
         )
         for prompt, documents in zip(prompts, found, strict=True)
     ]
+    chance = random.Random(0)  # noqa: S311 - no secret
+    again = [chance.sample(once, len(once)) for _ in range(epochs - 1)]
+    return [*once, *itertools.chain.from_iterable(again)]

@@ -18,6 +18,7 @@ from unit_tests.word_embeddings import WordEmbeddings
 
 from langchain_sift import ChatTestTimeFineTuned, FineTuneConfig, SIFTRetriever
 from langchain_sift.cli import app
+from langchain_sift.cli.learn import FEW
 from langchain_sift.comparison import example_documents
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
@@ -67,6 +68,7 @@ def test_the_adapter_is_that_of_a_session_on_the_same_documents(
     monkeypatch.chdir(model.parent)  # the adapter names its model by a path from any folder
     out = tmp_path / "new" / "adapter"
     options = ("--k", 2, "--max-length", 200, "--lora-rank", 4, "--learning-rate", 1e-2)
+    options += ("--epochs", 1)
     result = learn(store, examples, Path(model.name), out, "--dtype", "float32", *options)
     assert result.exit_code == 0, result.output
     assert "questions without an answer, left out: 1" in result.stdout
@@ -106,7 +108,9 @@ def test_a_time_limit_ends_the_training(
     out = tmp_path / "adapter"
     result = learn(store, examples, model, out, "--minutes", 1e-9)
     assert result.exit_code == 0, result.output
-    assert "learned 1 of 6 examples" in result.stdout
+    assert "took 1 of 12 steps (2 on each of 6 examples)" in result.stdout
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert (printed["learned"], printed["steps"]) == (1, 1)
     assert len(TrainedAdapter.load(out).training.losses) == 1
     result = learn(store, examples, model, tmp_path / "other", "--minutes", 0)
     assert "--minutes must be" in result.stderr
@@ -131,6 +135,48 @@ def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
         assert len(fields["context"]) == 3
     with pytest.raises(ArgumentError, match="'3' has no answer: leave it out"):
         example_documents([*prompts, Prompt("3", "sea")], retriever)
+    with pytest.raises(ArgumentError, match="epochs must be an integer of at least 1"):
+        example_documents(prompts, retriever, epochs=0)
+
+
+def test_each_epoch_has_all_examples_in_another_order(store: Path) -> None:
+    retriever = SIFTRetriever(
+        vectorstore=Chroma("facts", WordEmbeddings(), persist_directory=str(store)), k=1
+    )
+    prompts = [Prompt(str(n), f"river {n}", answers=("a bank",)) for n in range(9)]
+    documents = example_documents(prompts, retriever, epochs=3)
+    orders = [[document.id for document in documents[start : start + 9]] for start in (0, 9, 18)]
+    assert orders[0] == [prompt.id for prompt in prompts]
+    assert all(sorted(order) == orders[0] for order in orders)
+    assert len({*map(tuple, orders)}) == 3
+    assert example_documents(prompts, retriever, epochs=3) == documents
+
+
+def test_examples_are_learned_as_often_as_asked(
+    store: Path, examples: Path, model: Path, tmp_path: Path
+) -> None:
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join((examples.read_text().splitlines(keepends=True)[:6] * 9)[:FEW]))
+    below = tmp_path / "below.jsonl"
+    below.write_text("".join(many.read_text().splitlines(keepends=True)[1:]))
+    for name, given, option, epochs in (
+        ("few", below, (), 2),
+        ("thrice", examples, ("--epochs", 3), 3),
+        ("many", many, (), 1),
+    ):
+        result = learn(store, given, model, tmp_path / name, "--k", 2, *option)
+        assert result.exit_code == 0, result.output
+        printed = json.loads(result.stdout.splitlines()[-1])
+        count = {"few": FEW - 1, "many": FEW}.get(name, 6)
+        assert (printed["examples"], printed["epochs"]) == (count, epochs)
+        assert (printed["learned"], printed["steps"]) == (count, count * epochs)
+        assert len(TrainedAdapter.load(tmp_path / name).training.losses) == count * epochs
+        steps = count * epochs
+        times = f"took {steps} of {steps} steps ({epochs} on each of {count} examples) in"
+        assert (times if epochs > 1 else f"learned {FEW} of {FEW} examples in") in result.stdout
+    result = learn(store, examples, model, tmp_path / "never", "--epochs", 0)
+    assert result.exit_code == 2
+    assert "--epochs must be an integer of at least 1, got 0" in result.stderr
 
 
 def test_mistakes_are_named_before_anything_is_written(
