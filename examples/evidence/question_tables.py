@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from learned_examples import EXAMPLES, ONE_EPOCH
 
 NAMES = {
     "base": "base model",
@@ -28,7 +29,10 @@ NAMES = {
 LEARNED = {
     "base": "base model",
     "rag:sift": "RAG, SIFT",
+    "template": "RAG, SIFT, with the template",
     "instructed": "RAG, SIFT, with the instruction",
+    "learned-24": "RAG, SIFT, after learning 24 examples",
+    "learned-24-twice": "RAG, SIFT, after learning 24 examples twice",
     "learned": "RAG, SIFT, after learning 100 examples",
     "learned-300": "RAG, SIFT, after learning 300 examples",
     "learned-wrong": "RAG, SIFT, after learning 100 examples with wrong answers",
@@ -221,9 +225,7 @@ def demo_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def learned_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the mean scores of each way to answer, and the differences from RAG."""
-    by_method: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        by_method[row["method"]][row["prompt"]] = row
+    by_method = _by_method(rows)
     return [
         {
             "method": method,
@@ -232,7 +234,7 @@ def learned_results(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "seconds": round(float(np.median([r["seconds_answering"] for r in found.values()])), 1),
             "scores": {
                 score: [
-                    round(100 * float(np.mean([row[score] for row in found.values()])), 1),
+                    _percent(found, found, score),
                     *_difference(found, by_method["rag:sift"], score),
                 ]
                 for score in SCORES
@@ -259,6 +261,72 @@ def learned_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         learning = str(each["seconds_learning"] or "")
         seconds = f"{learning} | {each['seconds']:.1f}"
         lines.append(f"| {name} | {questions} | {' | '.join(cells)} | {seconds} |")
+    return lines
+
+
+def _by_method(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
+    """Return the rows of each method, by prompt."""
+    found: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        found[row["method"]][row["prompt"]] = row
+    return {**found}
+
+
+def _percent(found: Rows, prompts: Collection[str], score: str) -> float:
+    """Return the mean score of some prompts, in percent."""
+    return round(100 * float(np.mean([found[prompt][score] for prompt in sorted(prompts)])), 1)
+
+
+def epochs_results(files: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the mean scores after each number of epochs, and the differences from one epoch.
+
+    Args:
+        files: Rows of learned examples, by what they were measured for.
+    """
+    found = []
+    for purpose, rows in files.items():
+        by_method = _by_method(rows)
+        for way, once in ONE_EPOCH.items():
+            if way in by_method:
+                pair = by_method[once], by_method[way]
+                shared = pair[0].keys() & pair[1].keys()
+                scores = {
+                    score: [
+                        *(_percent(of, shared, score) for of in pair),
+                        *_difference(pair[1], pair[0], score),
+                    ]
+                    for score in SCORES
+                }
+                found.append(
+                    {
+                        "purpose": purpose,
+                        "questions": len(shared),
+                        "examples": EXAMPLES[way][0],
+                        "epochs": EXAMPLES[way][1],
+                        "scores": scores,
+                    }
+                )
+    return found
+
+
+def epochs_table(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each number of epochs above one."""
+    scores = ("exact match", "F1", "contains")
+    lines = [
+        "| | questions | examples | epochs "
+        + "".join(f"| {score}, %: one epoch | all epochs | difference " for score in scores)
+        + "|",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for each in results:
+        cells = [
+            f"{one:.1f} | {more:.1f} | {_cell(difference)}"
+            for one, more, *difference in each["scores"].values()
+        ]
+        lines.append(
+            f"| {each['purpose']} | {each['questions']} | {each['examples']} | {each['epochs']} "
+            f"| {' | '.join(cells)} |"
+        )
     return lines
 
 

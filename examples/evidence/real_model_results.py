@@ -40,6 +40,8 @@ STAGE_FILES = {
     "others": "rows_smollm2_others.jsonl.gz",
     "kernels": "rows_smollm2_kernels.jsonl.gz",
 }
+CONTEXT_K = 10
+FEW_IN_PROMPT = f"both:sift:context_k={CONTEXT_K}"
 METHODS = {
     "rag:nearest": "RAG, nearest",
     "rag:sift": "RAG, SIFT",
@@ -47,7 +49,7 @@ METHODS = {
     "ttft:sift": "TTFT, SIFT",
     "both:nearest": "both, nearest",
     "both:sift": "both, SIFT",
-    "both:sift:context_k=10": "both, SIFT, ten documents in the prompt",
+    FEW_IN_PROMPT: "both, SIFT, ten documents in the prompt",
 }
 CHOICES = {
     "ttft:random": "TTFT, random documents",
@@ -82,8 +84,8 @@ PAIRS = (
     ("rag:sift", "rag:nearest"),
     ("both:sift", "both:nearest"),
     ("ttft:sift", "rag:sift"),
-    ("both:sift:context_k=10", "both:sift"),
-    ("both:sift:context_k=10", "ttft:sift"),
+    (FEW_IN_PROMPT, "both:sift"),
+    (FEW_IN_PROMPT, "ttft:sift"),
     *((name.removesuffix(_FIRST), name) for name in ORDERS),
     *(("ttft:sift", name) for name in CHOICES),
     *((name, name.removesuffix(":kernel=rbf")) for name in KERNELS),
@@ -226,10 +228,35 @@ def text_results(rows: Sequence[Row]) -> dict[str, Any]:
         },
         "best_k": best,
         "front": front(percents, rows),
-        "auto": [auto_results(in_one_run, k) for k in sorted({k for _, _, k in percents})]
+        "auto": _auto(in_one_run, sorted({k for _, _, k in percents}))
         if sum(means["prompts"].values()) >= PROMPTS_FOR_AUTO
         else [],
     }
+
+
+def _auto(rows: Sequence[Row], ks: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the results of `mode="auto"` for each k, and with fewer documents in the prompt."""
+    found = [{"context_k": None, **auto_results(rows, k)} for k in ks]
+    if any(row.method == FEW_IN_PROMPT for row in rows):
+        found += [
+            {"context_k": CONTEXT_K, **auto_results(_with_context_k(rows, k), k)}
+            for k in ks
+            if k > CONTEXT_K
+        ]
+    return found
+
+
+def _with_context_k(rows: Sequence[Row], k: int) -> list[Row]:
+    """Return the rows as methods with `CONTEXT_K` documents in the prompt have them.
+
+    RAG then has the first of SIFT's choice, which are those of its choice with a smaller k.
+    """
+    unlimited = {"both:sift", "rag:sift"}
+    return [
+        *(row for row in rows if row.method not in unlimited),
+        *(replace(row, method="both:sift") for row in rows if row.method == FEW_IN_PROMPT),
+        *(replace(r, k=k) for r in rows if (r.method, r.k) == ("rag:sift", CONTEXT_K)),
+    ]
 
 
 def _measured(rows: Sequence[Row]) -> dict[str, str]:
@@ -296,10 +323,17 @@ def stage_results(stage: str) -> dict[str, Any]:
 
 
 def with_own_seconds(rows: Sequence[Row]) -> list[Row]:
-    """Divide the seconds in which a batch was read by the tokens that each of its rows read.
+    """Return the rows with seconds of their own, where a batch had equal shares for its rows.
 
-    The rows of a prompt and a method were read together, and have equal shares of the time.
+    The rows of a prompt and a method were read together: the seconds are divided by the tokens that
+    each row read. Where "both" was measured in another run than fine-tuning alone, it was trained
+    in such a batch as well, and gets the seconds of fine-tuning alone on the same documents.
     """
+    training = {
+        (row.prompt, row.method, row.k): row.seconds_training
+        for row in rows
+        if row.method.startswith("ttft:")
+    }
     together: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         together[row.prompt, row.method].append(row)
@@ -307,12 +341,15 @@ def with_own_seconds(rows: Sequence[Row]) -> list[Row]:
     for group in together.values():
         seconds = sum(row.seconds_answering for row in group)
         tokens = sum(row.tokens_context + row.tokens for row in group)
-        found += [
-            replace(
-                row, seconds_answering=seconds * (row.tokens_context + row.tokens) / max(1, tokens)
+        for row in group:
+            alone = row.method.replace("both:", "ttft:").partition(":context_k=")[0]
+            found.append(
+                replace(
+                    row,
+                    seconds_answering=seconds * (row.tokens_context + row.tokens) / max(1, tokens),
+                    seconds_training=training.get((row.prompt, alone, row.k), row.seconds_training),
+                )
             )
-            for row in group
-        ]
     return found
 
 

@@ -16,10 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from learned_examples import FIRST_ROWS as LEARNED_FIRST_ROWS
+from learned_examples import GEMMA_ROWS as LEARNED_GEMMA_ROWS
 from learned_examples import ROWS as LEARNED_ROWS
+from learned_examples import TUNING_ROWS as LEARNED_TUNING_ROWS
 from question_tables import (
     demo_results,
     demo_table,
+    epochs_results,
+    epochs_table,
     learned_results,
     learned_table,
     order_of_questions,
@@ -174,15 +178,16 @@ def front_table(results: Mapping[str, Any]) -> list[str]:
 
 
 def auto_table(results: Mapping[str, Any]) -> list[str]:
-    """Return a line for each mode and k."""
+    """Return a line for each mode, k and number of documents in the prompt."""
     names = {"auto": "auto", "base": "base model", **METHODS}
     lines = ["| k | mode | % of base | seconds for a prompt | prompts |", "|--:|---|--:|--:|--:|"]
     for of_k in results["auto"]:
         for name in ("base", *_SIFT_MODES, "auto"):
             mode = name.partition(":")[0]
             prompts = of_k["prompts"] if name == "auto" else of_k["chosen"][mode]
+            limit = "" if of_k["context_k"] is None else f", {of_k['context_k']} in the prompt"
             lines.append(
-                f"| {of_k['k']} | {names[name]} | {of_k[name]['percent']:.1f} "
+                f"| {of_k['k']}{limit} | {names[name]} | {of_k[name]['percent']:.1f} "
                 f"| {of_k[name]['seconds']:.1f} | {prompts} |"
             )
     return lines
@@ -237,6 +242,8 @@ TABLES_OF_ALL: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] 
     "questions": questions_table,
     "questions, most informative first": questions_table,
     "learned": learned_table,
+    "epochs": epochs_table,
+    "learned, Gemma 3 270M": learned_table,
     "learned, most informative first": learned_table,
     "demo": demo_table,
 }
@@ -271,6 +278,12 @@ def write_page(results: Mapping[str, Any]) -> None:
     page.write_text(text, encoding="utf-8")
 
 
+def epochs_of_examples() -> list[dict[str, Any]]:
+    """Return the results of learning examples several times, and of the check."""
+    files = {"choice": LEARNED_TUNING_ROWS, "check": LEARNED_ROWS}
+    return epochs_results({purpose: read_questions(file) for purpose, file in files.items()})
+
+
 def main() -> None:
     """Write the JSON file and the page."""
     parser = argparse.ArgumentParser(
@@ -303,6 +316,8 @@ def main() -> None:
         "questions": question_results(read_questions()),
         "questions, most informative first": question_results(read_questions(FIRST_ROWS)),
         "learned": learned_results(read_questions(LEARNED_ROWS)),
+        "epochs": epochs_of_examples(),
+        "learned, Gemma 3 270M": learned_results(read_questions(LEARNED_GEMMA_ROWS)),
         "learned, most informative first": learned_results(read_questions(LEARNED_FIRST_ROWS)),
         "demo": demo_results(),
     }

@@ -109,13 +109,16 @@ def test_the_results_of_real_models_are_those_of_the_rows(monkeypatch: pytest.Mo
     last, first = page.read_questions(), page.read_questions(page.FIRST_ROWS)
     assert committed["order questions"] == page.order_of_questions(last, first)
     assert committed["questions, most informative first"] == page.question_results(first)
-    first = page.read_questions(page.LEARNED_FIRST_ROWS)
-    assert committed["learned, most informative first"] == page.learned_results(first)
     assert committed["noise"] == json.loads(json.dumps(page.noise_results()))
     assert committed["sizes"] == json.loads(json.dumps(page.size_results()))
     assert committed["questions"] == page.question_results(page.read_questions())
-    learned = page.read_questions(page.LEARNED_ROWS)
-    assert committed["learned"] == page.learned_results(learned)
+    for name, file in (
+        ("learned", page.LEARNED_ROWS),
+        ("learned, Gemma 3 270M", page.LEARNED_GEMMA_ROWS),
+        ("learned, most informative first", page.LEARNED_FIRST_ROWS),
+    ):
+        assert committed[name] == page.learned_results(page.read_questions(file))
+    assert committed["epochs"] == page.epochs_of_examples()
     assert committed["demo"] == page.demo_results()
 
 

@@ -109,6 +109,15 @@ def test_the_results_of_the_demo_are_those_of_the_committed_file() -> None:
         assert cells.split(" | ") == shown, (name, method)
 
 
+def test_the_scores_after_learning_are_those_of_the_committed_files() -> None:
+    before, after = (
+        result(file)["protocols"]["qa"]["methods"]["rag:sift"]["scores"]["f1"]
+        for file in ("handbook.json", "handbook_learned.json")
+    )
+    text = f"RAG with SIFT has F1 {after:.2f} in place of {before:.2f}"
+    assert text in " ".join(TEXTS["compare"].split())
+
+
 def test_the_results_of_retrieval_are_those_of_the_committed_file() -> None:
     found = result("candidate_search_rag.json")
     assert found["commit"] in TEXTS["retrieve"]
