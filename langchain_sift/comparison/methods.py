@@ -247,8 +247,8 @@ def _pop_context_k(name: str, mode: str, options: list[str]) -> int | None:
     value = found.partition("=")[2]
     if not adds_context(mode):
         raise ArgumentError(
-            f"{name!r}: {_CONTEXT_K} has no effect without documents in the prompt: leave it out, "
-            "or use rag:, both: or auto:"
+            f"{name!r}: {_CONTEXT_K} has no effect without documents in the prompt, which only "
+            "rag:, both: and auto: have: leave it out"
         )
     context_k = int(value) if value.isascii() and value.isdigit() else value
     check_integer(f"{name!r}: {_CONTEXT_K}", context_k, 1)
