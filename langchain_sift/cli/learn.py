@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,7 +23,6 @@ from langchain_sift.cli.app import (
     errors_in_one_line,
     finetuning,
     open_store,
-    progress_bar,
     read_saved,
     selection_options,
     write_errors,
@@ -45,7 +44,6 @@ from langchain_sift.cli.options import (
     StoreTokenOption,
     TargetModulesOption,
 )
-from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
@@ -53,8 +51,7 @@ from langchain_sift.ttft.model.names import join_gguf_file
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
     from langchain_sift.stores.location import ChromaLocation
-    from langchain_sift.ttft import LanguageModel, TrainedAdapter
-    from langchain_sift.ttft.requests import Event
+    from langchain_sift.ttft import LanguageModel
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -150,12 +147,16 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
 
     Trains one adapter, once. The other commands take it as --model, and
     RAG then answers as the examples do. The model itself does not change.
+    Ctrl-C ends the training and keeps what was learned; a second Ctrl-C
+    writes nothing.
     """
     console = Console(stderr=True)
-    with errors_in_one_line(console, "; nothing was written (--minutes keeps what was learned)"):
+    with errors_in_one_line(console, "; nothing was written"):
+        from langchain_sift.cli.adapter_training import train_adapter
         from langchain_sift.cli.learning_summary import print_summary
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
+        from langchain_sift.ttft.training.tasks import STOPPED
 
         require("ttft", "torch", "transformers", "peft")
         if epochs is not None:
@@ -186,13 +187,10 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             answered, location, collection, embeddings, loading, selection, epochs
         )
         language_model = _loaded(join_gguf_file(model, gguf_file), loading)
-        adapter = _trained(language_model, documents, config, console)
+        adapter = train_adapter(language_model, documents, config, console)
         with write_errors(out):
             adapter.save(out)
-        seconds = time.monotonic() - began
-        print_summary(
-            adapter, documents[: len(answered)], len(prompts) - len(answered), epochs, seconds
-        )
+        print_summary(adapter, documents[: len(answered)], len(prompts) - len(answered), epochs)
         shown = max(len(document.metadata["context"]) for document in documents)
         typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
         echo_for_programs(
@@ -206,6 +204,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
                 "seconds": round(time.monotonic() - began, 2),
             }
         )
+        if adapter.training.ended == STOPPED:
+            raise typer.Exit(130)
 
 
 def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
@@ -263,30 +263,3 @@ def _check_new(out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out.parent):
             pass
-
-
-def _trained(
-    language_model: LanguageModel,
-    documents: Sequence[Document],
-    config: FineTuneConfig,
-    console: Console,
-) -> TrainedAdapter:
-    """Return an adapter that was trained on the documents, and show the progress."""
-    from langchain_sift.language_models.objectives.training_material import training_material
-    from langchain_sift.ttft import Outcome, Step, shared_engine
-
-    material = training_material(documents, config, language_model)
-    engine = shared_engine(language_model, config)
-    request = engine.request(
-        material.texts, config=replace(config, on_failure="raise"), keep_adapter=True
-    )
-    with progress_bar(console) as progress:
-        learning = progress.add_task("learning", total=len(documents))
-
-        def shown() -> Iterator[Event]:
-            for event in engine.submit(request):
-                if isinstance(event, Step):
-                    progress.update(learning, completed=event.number)
-                yield event
-
-        return next(event for event in shown() if isinstance(event, Outcome)).trained()

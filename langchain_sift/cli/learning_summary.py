@@ -9,6 +9,7 @@ from langchain_core.documents import Document
 
 from langchain_sift.report.metrics import contains_answer
 from langchain_sift.ttft import TrainedAdapter
+from langchain_sift.ttft.training.tasks import STOPPED, time_was_up
 
 
 def print_summary(
@@ -16,7 +17,6 @@ def print_summary(
     documents: Sequence[Document],
     without_answer: int,
     epochs: int,
-    seconds: float,
 ) -> None:
     """Print the number of steps, the losses, and how many examples have their answer.
 
@@ -25,7 +25,6 @@ def print_summary(
         documents: The examples, each once.
         without_answer: Number of questions that were left out.
         epochs: Number of times that each example was to be learned.
-        seconds: Seconds that it took.
     """
     losses = adapter.training.losses
     count = len(documents)
@@ -39,11 +38,12 @@ def print_summary(
         part, size = "tenth", max(1, len(losses) // 10)
     first, last = (sum(some) / size for some in (losses[:size], losses[-size:]))
     typer.echo(
-        f"{learned} in {seconds:.0f} s; mean loss of the first {part} {first:.2f}, "
-        f"of the last {last:.2f} nats per token of the answers"
+        f"{learned} in {adapter.training.seconds:.0f} s of training; mean loss of the first {part} "
+        f"{first:.2f}, of the last {last:.2f} nats per token of the answers"
     )
-    if adapter.training.ended is not None:
-        typer.echo(f"the training ended early: {adapter.training.ended}")
+    if (ended := adapter.training.ended) is not None:
+        reason = _reason(ended, adapter.config.max_train_seconds)
+        typer.echo(f"the training ended early: {reason}")
     in_documents = sum(
         any(contains_answer(text, [fields["answer"]]) for text in fields["context"])
         for fields in (document.metadata for document in documents)
@@ -51,3 +51,10 @@ def print_summary(
     typer.echo(f"examples whose documents contain the answer: {in_documents}")
     if without_answer:
         typer.echo(f"questions without an answer, left out: {without_answer}")
+
+
+def _reason(ended: str, limit: float | None) -> str:
+    """Return why the training ended early, in the words of the command."""
+    if limit is not None and ended == time_was_up(limit):
+        return f"the {limit / 60:g} minutes were over (--minutes)"
+    return "Ctrl-C; the adapter keeps what was learned" if ended == STOPPED else ended

@@ -58,7 +58,7 @@ class Ticket:
         self._timeout = timeout
         started = self.submitted_at if started is None else started
         self._deadline = math.inf if timeout is None else started + timeout
-        self._cancelled = False
+        self._cancelled = self._ends_training = False
         self._events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
         self._wake: Callable[[], object] | None = None
 
@@ -70,6 +70,13 @@ class Ticket:
         self._cancelled = True
         if self.leave_queue is not None and not self.done.is_set():
             self.leave_queue(self)
+
+    def end_training(self) -> None:
+        """End the training within one gradient step, and run the task with what was learned.
+
+        A handler of signals may call this.
+        """
+        self._ends_training = True
 
     # --- the engine's side ----------------------------------------------------------------
 
@@ -94,7 +101,7 @@ class Ticket:
         if step.number > self._steps:
             self._steps = step.number
             self._send(step)
-        return self.report_progress()
+        return self.report_progress() or self._ends_training
 
     def report_prompt_scores(self, scores: PromptScores) -> None:
         """Send the scores of the prompt, unless an earlier attempt sent them."""

@@ -19,6 +19,9 @@ NO_DOCUMENT = "no document to train on"
 BUDGET_SPENT = "the budget of documents or tokens was spent"
 """The reason why training ended before the last documents."""
 
+STOPPED = "the training was stopped"
+"""The reason why training ended if the client ended it, or the request was cancelled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -170,7 +173,7 @@ class TrainingTask:
         if seconds is not None and self.taken and spent > seconds:
             self.ended = time_was_up(seconds)
         elif self._stopped:
-            self.ended = "the request was cancelled or its time was up"
+            self.ended = STOPPED
         else:
             document = self._plan[self.taken]
             repeats = self.taken > 0 and document.teaches_as(self.document)

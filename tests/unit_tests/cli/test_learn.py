@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -22,7 +25,8 @@ from langchain_sift.cli.learn import FEW
 from langchain_sift.comparison import example_documents
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
-from langchain_sift.ttft import TrainedAdapter, load_language_model
+from langchain_sift.ttft import Step, TrainedAdapter, load_language_model
+from langchain_sift.ttft.tickets import Ticket
 
 pytestmark = pytest.mark.slow
 
@@ -111,9 +115,50 @@ def test_a_time_limit_ends_the_training(
     assert "took 1 of 12 steps (2 on each of 6 examples)" in result.stdout
     printed = json.loads(result.stdout.splitlines()[-1])
     assert (printed["learned"], printed["steps"]) == (1, 1)
+    assert "the training ended early: the 1e-09 minutes were over (--minutes)" in result.stdout
     assert len(TrainedAdapter.load(out).training.losses) == 1
     result = learn(store, examples, model, tmp_path / "other", "--minutes", 0)
     assert "--minutes must be" in result.stderr
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_keeps_what_was_learned(
+    store: Path, examples: Path, model: Path, tmp_path: Path, times: int
+) -> None:
+    report, end, ended = Ticket.report_step, Ticket.end_training, threading.Event()
+
+    def interrupting(ticket: Ticket, step: Step) -> bool:
+        if step.number == 2:
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                assert ended.wait(60)
+        return report(ticket, step)
+
+    def ending(ticket: Ticket) -> None:
+        end(ticket)
+        ended.set()
+
+    out = tmp_path / "adapter"
+    with (
+        mock.patch.object(Ticket, "report_step", interrupting),
+        mock.patch.object(Ticket, "end_training", ending),
+    ):
+        result = learn(store, examples, model, out, "--epochs", 1)
+    assert result.exit_code == 130, result.output
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if times == 2:
+        assert "interrupted; nothing was written" in result.stderr
+        assert not out.exists()
+        return
+    assert "the training ended early: Ctrl-C; the adapter keeps what was learned" in result.stdout
+    printed = json.loads(result.stdout.splitlines()[-1])
+    steps = printed["steps"]
+    assert 2 <= steps < 6
+    adapter = TrainedAdapter.load(out)
+    assert list(adapter.training.losses) == printed["losses"]
+    whole = learn(store, examples, model, tmp_path / "whole", "--epochs", 1)
+    losses = json.loads(whole.stdout.splitlines()[-1])["losses"]
+    assert printed["losses"] == pytest.approx(losses[:steps], rel=1e-5)
 
 
 def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
