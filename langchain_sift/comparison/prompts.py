@@ -15,19 +15,20 @@ from langchain_sift.comparison.question_files import (
     has_header,
     has_lists,
     is_object,
+    questions_of,
     rows_of_csv,
     rows_of_json,
     rows_of_lines,
     rows_of_parquet,
-    with_letters,
 )
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.beir import BeirFolder
 from langchain_sift.indexing.folders import SourceFile, files_of
 from langchain_sift.indexing.formats import JSON_LINES, Location, read_lines
 from langchain_sift.indexing.metadata import label_of
+from langchain_sift.questions.field_names import QUESTIONS
 from langchain_sift.questions.question import Question
-from langchain_sift.questions.question_fields import QUESTIONS, question_fields
+from langchain_sift.questions.question_fields import is_blank
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.ttft.texts import well_formed
 
@@ -99,12 +100,17 @@ def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
     ]
     if not checked:
         raise CorpusError("there is no prompt to compare on")
-    seen: set[str] = set()
-    for prompt in checked:
-        if prompt.id in seen:
-            raise CorpusError(f"two prompts have the id {prompt.id!r}: ids must differ")
-        seen.add(prompt.id)
+    _check_ids(checked)
     return _with_shared_sources(checked)
+
+
+def _check_ids(prompts: Sequence[Prompt], places: Sequence[Location] = ()) -> None:
+    seen: set[str] = set()
+    for number, prompt in enumerate(prompts):
+        if prompt.id in seen:
+            place = f"{places[number]}: " if places else ""
+            raise CorpusError(f"{place}two prompts have the id {prompt.id!r}: ids must differ")
+        seen.add(prompt.id)
 
 
 def _with_shared_sources(prompts: Sequence[Prompt]) -> list[Prompt]:
@@ -175,11 +181,12 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
 def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
     if name.endswith(JSON_LINES):
-        return _prompts(rows_of_lines(file))
+        return _prompts(questions_of(rows_of_lines(file)))
     if name.endswith(_QUESTIONS):
         read = {".json": rows_of_json, ".csv": rows_of_csv, _PARQUET: rows_of_parquet}
         rows = read[file.path.suffix.lower()](file)
-        return _prompts(rows, start=0 if name.endswith(_PARQUET) else None)
+        start = 0 if name.endswith(_PARQUET) else None
+        return _prompts(questions_of(rows, start=start, is_table=name.endswith(".csv")))
     if name.endswith(_TABLE):
         return _table_prompts(file)
     if lines:
@@ -195,10 +202,9 @@ def _endings(path: Path | str) -> tuple[str, ...]:
     names = [file.name.lower() for file in Path(path).rglob("*")]
     # The README of a dataset is no prompt.
     is_text = any(name.endswith(_TEXTS) and not name.startswith("readme") for name in names)
-    is_lines = any(name.endswith(JSON_LINES) for name in names)
     if is_text:
         return (*JSON_LINES, *_TEXTS)
-    return JSON_LINES if is_lines else _QUESTIONS
+    return JSON_LINES if any(name.endswith(JSON_LINES) for name in names) else _QUESTIONS
 
 
 def _with_qrels(prompts: Sequence[Prompt], path: Path, qrels: Path) -> list[Prompt]:
@@ -216,12 +222,13 @@ def _table_prompts(file: SourceFile) -> list[Prompt]:
     prompts: list[Prompt] = []
     lines = read_lines(file.path)
     if has_lists(lines):
-        return _prompts(rows_of_csv(file))
+        return _prompts(questions_of(rows_of_csv(file)))
     names = next(iter(lines), "").split("\t")
     if has_header(names):
         # The first column is the id, as without names, unless it is the question.
         first = "" if has_header(names[:1]) else names[0].strip()
-        return _prompts((place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file))
+        rows = ((place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file))
+        return _prompts(questions_of(rows, is_table=True))
     for number, line in enumerate(lines, start=1):
         identifier, tab, text = line.partition("\t")
         if tab and identifier.strip() and text.strip():
@@ -243,22 +250,25 @@ def _line_prompts(file: SourceFile) -> list[Prompt]:
     ]
 
 
-def _prompts(rows: Iterable[Row], *, start: int | None = None) -> list[Prompt]:
-    return [_prompt(location, row) for location, row in with_letters([*rows], start)]
+def _prompts(rows: Iterable[Row]) -> list[Prompt]:
+    located = [*rows]
+    prompts = [_prompt(location, fields) for location, fields in located]
+    _check_ids(prompts, [location for location, _ in located])
+    return prompts
 
 
-def _prompt(location: Location, row: Mapping[str, object]) -> Prompt:
-    fields = question_fields(row)
-    key = next((name for name in QUESTIONS if fields.get(name) not in (None, "")), None)
+def _prompt(location: Location, fields: Mapping[str, object]) -> Prompt:
+    key = next((name for name in QUESTIONS if not is_blank(fields.get(name))), None)
     if key is None:
         named = ", ".join(map(repr, fields)) or "none"
         raise CorpusError(
             f'{location}: there is no "question" and no "text": the fields with a value are {named}'
         )
     text = fields[key]
-    if not isinstance(text, str) or not text.strip():
-        got = "only white space" if isinstance(text, str) else type(text).__name__
-        raise CorpusError(f'{location}: "{key}" must be a string with a text, got {got}')
+    if not isinstance(text, str):
+        raise CorpusError(
+            f'{location}: "{key}" must be a string with a text, got {type(text).__name__}'
+        )
     question = Question.of(location, fields)
     try:
         return Prompt(

@@ -5,28 +5,39 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any
 
 from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Location, csv_rows, read_lines, read_objects
-from langchain_sift.questions.question_fields import (
-    FROM_0_OR_1,
+from langchain_sift.questions.field_names import (
+    ANSWERS,
+    CHOICES,
+    CORRECT,
     PASSAGES,
     QUESTIONS,
+    REFERENCES,
     field_name,
-    index_text,
+    with_ground_truth,
 )
+from langchain_sift.questions.question_fields import answers_in_text, question_fields
 from langchain_sift.questions.question_lists import list_name, questions_in
+from langchain_sift.questions.question_sets import (
+    blank_questions,
+    with_indices,
+    with_letters,
+    without_system_answers,
+)
 
 _LISTS = ("data", "rows", "examples", "questions")
 """Names of the list of questions in a file that is an object; the second of the rows that Hugging
 Face serves, the third of BIG-bench."""
 
 _WITH_LIST = re.compile(r"[^\t]+\t[\"\s]*\[.*\][\"\s]*\Z")
-_TRUTH = {"True": True, "False": False}
+_TRUTH = {"true": True, "false": False}
 
 Row = tuple[Location, Mapping[str, object]]
 
@@ -91,6 +102,29 @@ def rows_of_parquet(file: SourceFile) -> Iterator[Row]:
             yield location, row
 
 
+def questions_of(
+    rows: Iterable[Row], *, start: int | None = None, is_table: bool = False
+) -> list[Row]:
+    """Return the fields of a file's questions under common names, as in `question_fields`.
+
+    Args:
+        rows: The rows of a file.
+        start: As in `with_letters`.
+        is_table: True if all values were texts, as in CSV.
+
+    Raises:
+        CorpusError: If a question is blank, or an answer may be an index or a text.
+    """
+    located = [*rows]
+    places = [place for place, _ in located]
+    given = without_system_answers(with_letters([row for _, row in located], start))
+    for place, blank in zip(places, blank_questions(given), strict=True):
+        if blank is not None:
+            raise CorpusError(f'{place}: "{blank}" is empty: give it a text, or leave the row out')
+    fields = [question_fields(row) for row in given]
+    return [*zip(places, with_indices(fields, places) if is_table else fields, strict=True)]
+
+
 def is_object(line: str) -> bool:
     """Return True if a line is a JSON object."""
     try:
@@ -141,8 +175,9 @@ def rows_of_csv(file: SourceFile) -> Iterator[Row]:
                 yield Location(file.name, "line", number), row
         return
     rows = csv_rows(file.path)
-    names = [name.strip() for name in rows[0][1]] if rows else []
+    names = with_ground_truth([name.strip() for name in rows[0][1]]) if rows else []
     if has_header(names):
+        _check_names(file, names)
         for number, (_, cells) in enumerate(rows[1:], start=1):
             yield Location(file.name, "row", number), _filled(names, cells)
         return
@@ -167,35 +202,36 @@ def has_header(names: Sequence[str]) -> bool:
     return any(field_name(name) in QUESTIONS for name in names)
 
 
-def with_letters(rows: Sequence[Row], start: int | None) -> list[Row]:
-    """Return rows in which a letter names the choice that an index from 0 or 1 does.
-
-    The questions of a file show together from which of both it counts: the four choices of MedMCQA
-    and QuALITY have the index 0, or 4. If there is neither, the file counts from `start`, as those
-    of the Hugging Face hub do from 0. With None the index stays, and is an error.
-    """
-    starts = {}
-    for key in FROM_0_OR_1:
-        given = {index_text(row.get(key)) for _, row in rows}
-        starts[key] = 0 if "0" in given else 1 if "4" in given else start
-    letters = {
-        (key, str(start + index)): letter
-        for key, start in starts.items()
-        if start is not None
-        for index, letter in enumerate("ABCD")
-    }
-    return [
-        (place, {key: letters.get((key, index_text(value)), value) for key, value in row.items()})
-        for place, row in rows
-    ]
-
-
 def has_lists(lines: Sequence[str]) -> bool:
     """Return True if lines are a question, a tab and a list of answers, as in Natural Questions."""
     return bool(lines) and _WITH_LIST.match(lines[0]) is not None
 
 
+def _check_names(file: SourceFile, names: Sequence[str]) -> None:
+    """Check that no two columns hold the question, or the answer."""
+    known = (*QUESTIONS, *ANSWERS, *CORRECT, *CHOICES)
+    counts = Counter(name for name in map(field_name, names) if name in known)
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise CorpusError(
+            f"{file.path}: two columns are named {repeated[0]!r}: rename one of them, or remove it"
+        )
+
+
 def _filled(names: Sequence[str], cells: Sequence[str]) -> dict[str, object]:
-    """Return the cells that are not blank, by column; truth values are so again."""
-    filled = {name: cell for name, cell in zip(names, cells, strict=False) if cell.strip()}
-    return {name: _TRUTH.get(cell.strip(), cell) for name, cell in filled.items()}
+    """Return the cells that are not blank, by column, as the values that they stand for.
+
+    A blank question or reference is kept: no other column may replace it.
+    """
+    return {
+        name: _value(field_name(name), cell)
+        for name, cell in zip(names, cells, strict=False)
+        if cell.strip() or field_name(name) in (*QUESTIONS, *REFERENCES)
+    }
+
+
+def _value(name: str, cell: str) -> object:
+    """Return the answers in a cell, such as a truth value; the text of any other cell."""
+    if name not in (*ANSWERS, *CORRECT):
+        return cell
+    truth = _TRUTH.get(cell.strip().casefold())
+    return answers_in_text(cell) if truth is None else truth

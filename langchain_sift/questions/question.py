@@ -7,14 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_sift.errors import CorpusError
-from langchain_sift.questions.question_fields import (
-    ANSWERS,
-    CHOICES,
-    CORRECT,
-    FROM_0_OR_1,
-    index_text,
-    whole,
-)
+from langchain_sift.questions.field_names import ANSWERS, CHOICES, CORRECT, FROM_0_OR_1
+from langchain_sift.questions.question_fields import index_text, whole
 from langchain_sift.report.words import normalized
 from langchain_sift.ttft.texts import well_formed
 
@@ -199,7 +193,7 @@ def _answers(location: object, fields: Mapping[str, object]) -> tuple[str, Seque
 
 def _is_text(value: object, texts: Sequence[str], named: int | None) -> bool:
     """Return True if a value is an answer as text, which may be that of the choice it names."""
-    return named is None or _equal(texts[named], value)
+    return named is None or (not isinstance(value, bool) and _equal(texts[named], value))
 
 
 def _is_index_or_letter(value: object) -> bool:

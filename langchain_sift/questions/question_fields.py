@@ -12,65 +12,17 @@ from langchain_sift.questions.answer_objects import (
     is_of_drop,
 )
 from langchain_sift.questions.choice_forms import choices_in_columns, marked_choices
+from langchain_sift.questions.field_names import (
+    ANSWERS,
+    CHOICES,
+    CORRECT,
+    FROM_0_OR_1,
+    PASSAGES,
+    QUESTIONS,
+    field_name,
+    with_ground_truth,
+)
 from langchain_sift.questions.literals import literal
-
-CHOICES = ("choices", "options", "endings")
-FROM_0_OR_1 = ("cop", "gold_label")
-"""Indices of the correct choice that some files count from 0 and others from 1: in MedMCQA those of
-the Hugging Face hub and of the makers."""
-
-CORRECT = (
-    "correct",
-    "answerKey",
-    "answer_idx",
-    "answer_index",
-    "correct_option",
-    "correct_answer_num",
-    "correct_answer_id",
-    "gold",
-    *FROM_0_OR_1,
-)
-ANSWERS = (
-    "ground_truth",
-    "ground_truths",
-    "reference_answer",
-    "expected_answer",
-    "gold_answer",
-    "answers",
-    "answer",
-    "target",
-    "targets",
-    "label",
-    "possible_answers",
-    "answers_spans",
-    "answer_number",
-    "final_decision",
-    "completion",
-    "output",
-    "response",
-)
-"""Names of the correct answers. The first ones come before "answer", which is the answer of the
-system beside them, as in RAGAS."""
-
-QUESTIONS = (
-    "question",
-    "text",
-    "ctx",
-    "question_stem",
-    "question_text",
-    "query",
-    "problem",
-    "prompt",
-    "instruction",
-    "goal",
-    "sentence",
-    "startphrase",
-    "sent1",
-    "input",
-    "inputs",
-)
-PASSAGES = ("context", "passage", "article", "story", "text", "flores_passage", "dialogue")
-"""What a question is about. It is a part of a question with choices, such as "Which follows?"."""
 
 _PREMISES = ("premise", "body")
 """What each question is a part of."""
@@ -78,7 +30,6 @@ _PREMISES = ("premise", "body")
 _ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 """The questions of COPA, as its authors ask them (Roemmele et al. 2011)."""
 
-_KNOWN = {name.casefold(): name for name in (*CHOICES, *CORRECT, *ANSWERS, *QUESTIONS)}
 _SCORED_CHOICES = {
     "mc1_targets": "labels",
     "target_scores": "labels",
@@ -101,9 +52,9 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     """Return the fields of a question under the names that `Question.of` reads.
 
     Names are compared without case, and a space in them is "_". Fields that are null or NaN are
-    missing. A name with a dot, as a store has it, is a field of an object. Lists and objects that
-    an export to CSV wrote as text are lists and objects again. These forms of choices become
-    "choices" and "correct":
+    missing. A name with a dot, as a store has it, is a field of an object. Lists of choices, of
+    answers and of relevant documents that are written as text are lists again. These forms of
+    choices become "choices" and "correct":
 
         choice1, choice2 ... (also option, ending, sol)     COPA, WinoGrande, PIQA, SWAG
         answerA, answerB ... (also option_a, opa, A)        Social IQa, MedMCQA, C-Eval
@@ -117,7 +68,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     "premise" or "body", and, if it has choices, with the passage that it is about (one of
     `PASSAGES`). The passage of another question is no part of it: its place is the store.
     """
-    row = _nested(row)
+    row = _nested(dict(zip(with_ground_truth([*row]), row.values(), strict=True)))
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
     fields = {key: _read(key, value) for key, value in given.items()}
     fields |= _of_objects(fields)
@@ -135,14 +86,6 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     return fields | _with_aliases(fields) | _after_passage(fields)
 
 
-def field_name(key: str) -> str:
-    """Return the name of a field, without case and spaces; a letter, as of a choice, as it is."""
-    if len(key.strip()) == 1:
-        return key.strip()
-    folded = key.strip().casefold().replace(" ", "_")
-    return _KNOWN.get(folded, folded)
-
-
 def whole(value: object) -> object:
     """Return an integer for a number that is one; any other value as it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -151,6 +94,11 @@ def whole(value: object) -> object:
 def index_text(value: object) -> str:
     """Return an index as text, without the decimals that pandas writes to a column with gaps."""
     return str(whole(value)).strip().removesuffix(".0")
+
+
+def is_blank(value: object) -> bool:
+    """Return True for null, NaN, white space and an empty list."""
+    return _is_missing(value) or value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _nested(row: Mapping[str, object]) -> Mapping[str, object]:
@@ -275,15 +223,34 @@ def _texts(value: object, separator: str | None = None) -> Sequence[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _read(key: str, value: object) -> object:
-    """Return the list or object that a text stands for; any other value as it is.
+def answers_in_text(text: str) -> object:
+    """Return the texts that a text lists, or its object of answers; else the text itself.
 
-    An answer may look like a list, such as "[1, 2]": only one of texts is read.
+    An answer may look like a list or an object, such as "[1, 2]" and other JSON.
     """
-    text = value.strip() if isinstance(value, str) else ""
-    if key not in (*_LISTS, *ANSWERS) or (text[:1], text[-1:]) not in {("[", "]"), ("{", "}")}:
-        return value
-    found = literal(text)
+    found = _literal(text)
     holds_texts = isinstance(found, list) and all(isinstance(one, str) for one in found)
-    is_read = isinstance(found, Mapping) or holds_texts or (key in _LISTS and found is not None)
-    return found if is_read else value
+    return found if holds_texts or _holds_answers(found) else text
+
+
+def _holds_answers(value: object) -> bool:
+    """Return True for an object of answers, as in SQuAD, TriviaQA and DROP."""
+    if not isinstance(value, Mapping):
+        return False
+    names = {str(name).casefold() for name in value}
+    has_names = {"value", "aliases"} <= names or bool({"spans", "answer_start"} & names)
+    return has_names or isinstance(value.get("text"), list)
+
+
+def _read(key: str, value: object) -> object:
+    """Return the list or object that a text stands for; any other value as it is."""
+    found = _literal(value) if key in _LISTS and isinstance(value, str) else None
+    is_other = isinstance(found, Mapping) and key in _LISTS_OF_TEXTS and not _holds_answers(found)
+    return value if found is None or is_other else found
+
+
+def _literal(text: str) -> object:
+    """Return the list or object that is written as text; None for any other text."""
+    stripped = text.strip()
+    is_written = (stripped[:1], stripped[-1:]) in {("[", "]"), ("{", "}")}
+    return literal(stripped) if is_written else None

@@ -6,14 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_sift.errors import CorpusError
+from langchain_sift.questions.field_names import CHOICES, PASSAGES, QUESTIONS, field_name
 from langchain_sift.questions.literals import literal
-from langchain_sift.questions.question_fields import (
-    CHOICES,
-    PASSAGES,
-    QUESTIONS,
-    field_name,
-    text_of,
-)
+from langchain_sift.questions.question_fields import text_of
 
 _LISTS = ("paragraphs", "qas", "qa_pairs", "questions", "problems")
 """Names of the list of questions, the first of the articles of SQuAD, which hold further lists."""

@@ -152,5 +152,5 @@ def _decode(file: Path, content: bytes, encoding: str) -> str:
         line, place = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         raise CorpusError(
             f"{file}, line {line}: not {encoding.upper()} at byte {place} of the line: save the "
-            "file as UTF-8, or name its encoding, such as --encoding windows-1252"
+            "file as UTF-8 (`index` also takes its encoding, such as --encoding windows-1252)"
         ) from error

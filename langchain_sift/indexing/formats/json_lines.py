@@ -98,7 +98,12 @@ def _parse_object(
         raise CorpusError(
             f"{file}, line {number}: not JSON ({error}): a .jsonl file has one object on each line"
         ) from error
-    if not isinstance(row, dict) or (text_keys and not _has_text(row, text_keys)):
+    if not isinstance(row, dict):
+        raise CorpusError(
+            f"{file}, line {number}: not an object, but a {type(row).__name__}: a .jsonl file "
+            "has one object on each line; if the file is one list, name it .json"
+        )
+    if text_keys and not _has_text(row, text_keys):
         keys = " or ".join(f'"{key}"' for key in text_keys)
         raise CorpusError(f"{file}, line {number}: not an object with a string under {keys}")
     return row

@@ -37,16 +37,10 @@ from langchain_core.messages import (
 )
 
 from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.questions.field_names import ANSWERS, CHOICES, CORRECT, PASSAGES, QUESTIONS
 from langchain_sift.questions.literals import literal
 from langchain_sift.questions.question import Question
-from langchain_sift.questions.question_fields import (
-    ANSWERS,
-    CHOICES,
-    CORRECT,
-    PASSAGES,
-    QUESTIONS,
-    question_fields,
-)
+from langchain_sift.questions.question_fields import question_fields
 
 _QUESTIONS = ("question", "instruction", "prompt", "query", "problem")
 _CONVERSATIONS = ("messages", "conversations", "conversation")

@@ -69,7 +69,7 @@ def test_answers_may_have_the_form_of_squad(tmp_path: Path) -> None:
     ("row", "message"),
     [
         ({"question": ["a"]}, '"question" must be a string with a text, got list'),
-        ({"question": " "}, '"question" must be .*, got only white space'),
+        ({"question": " "}, '"question" is empty: give it a text'),
         ({"answers": {"name": "x"}}, '"answers" must be a list of strings and numbers, got None'),
         ({"answers": [{"value": "x"}]}, '"answers" must be .*, got NoneType'),
         ({"answers": ["x", None]}, '"answers" must be .*, got NoneType'),
@@ -133,6 +133,13 @@ def test_an_id_in_several_files_gets_the_name_of_its_file(tmp_path: Path) -> Non
     for name, ids in (("a.jsonl", (0, 1)), ("b.jsonl", (1, 2))):
         (tmp_path / name).write_bytes(lines(*({"id": n, "question": "?"} for n in ids)))
     assert [p.id for p in read_prompts(tmp_path)] == ["0", "a.jsonl: 1", "b.jsonl: 1", "2"]
+
+
+def test_ids_of_a_file_must_differ(tmp_path: Path) -> None:
+    row = {"id": "1", "question": "?"}
+    (tmp_path / "a.jsonl").write_bytes(lines(row, row))
+    with pytest.raises(CorpusError, match=r"a\.jsonl, line 2: two prompts have the id '1'"):
+        read_prompts(tmp_path / "a.jsonl")
 
 
 def test_ids_of_prompts_must_differ() -> None:

@@ -778,7 +778,7 @@ def test_an_index_that_may_count_from_0_or_1_is_an_error(tmp_path: Path, index: 
             {"question": "q", "choices": ["x1", "y1"], "answer_index": 1, "answer": "x1"},
             "\"answer_index\" names 'y1', \"answer\" names 'x1': .*count from 0",
         ),
-        ({"premise": "p", "question": "", "label": "x"}, 'there is no "question"'),
+        ({"premise": "p", "question": "", "label": "x"}, '"question" is empty'),
     ],
 )
 def test_what_can_be_read_in_two_ways_is_an_error(

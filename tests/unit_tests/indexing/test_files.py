@@ -95,7 +95,7 @@ def test_a_single_file_is_named_without_its_folder(tmp_path: Path) -> None:
         ("c.txt", b"fine\nfine\n\xe9t\xe9", "line 3: not UTF-8"),
         ("c.csv", b"\xff", "line 1: not UTF-8"),
         ("c.jsonl", lines({"text": "x"}) + b"\n{oops\n", "line 3: not JSON"),
-        ("c.jsonl", b"[1]\n", "line 1: not an object"),
+        ("c.jsonl", b"[1]\n", "line 1: not an object, but a list: .*name it .json"),
         ("c.jsonl", lines({"txt": "x"}), 'line 1: .*"text"'),
         ("c.jsonl", lines({"text": 3}), 'line 1: .*"text"'),
         ("c.jsonl", lines({"id": 1, "text": "x"}, {"id": 1, "text": "y"}), "line 2: the id '1'"),

@@ -327,7 +327,7 @@ def test_a_list_of_objects(tmp_path: Path) -> None:
         ("q.json", '[{"paragraphs": [{"context": "c"}]}]', "not the form of SQuAD"),
         ("q.json", '[{"question": "?"}, {"queston": "?"}]', "question 2: .* value are 'queston'$"),
         ("q.csv", "Who?,a,b,E\n", "line 1: not a question, its choices and the letter"),
-        ("q.csv", "question,answer\n,x\n", 'row 1: there is no "question" and no "text"'),
+        ("q.csv", "question,answer\n,x\n", 'row 1: "question" is empty'),
     ],
 )
 def test_a_file_in_another_form_is_rejected(
