@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
@@ -19,6 +19,9 @@ from langchain_sift.report.rows import Row, reason_of
 from langchain_sift.stores.deadlines import CallThread, Outcome, within
 
 _CONCURRENCY = 4
+_SHOWN = 80
+"""Number of characters of a wrong reply that are shown."""
+
 _SECONDS = 600.0  # as OpenAI's client waits; some clients wait forever
 
 _INSTRUCTIONS = (
@@ -97,8 +100,7 @@ class Judge:
         self.name = next((n for n in names if n and isinstance(n, str)), type(model).__name__)
         try:
             self._graders: dict[type[BaseModel], Any] = {
-                schema: model.with_structured_output(schema)
-                for schema in (Correctness, Faithfulness, Grade)
+                schema: _grader(model, schema) for schema in (Correctness, Faithfulness, Grade)
             }
         except Exception as error:
             raise ArgumentError(
@@ -150,6 +152,8 @@ class Judge:
         except TimeoutError as error:
             reason = str(error) or f"it did not reply within {_SECONDS:.0f} s"
             return replace(row, judge_failure=f"TimeoutError: {reason}")
+        except ValidationError as error:
+            return replace(row, judge_failure=f"ValidationError: {_wrong_form(error)}")
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it may raise anything
             return replace(row, judge_failure=reason_of(error))
         names = {"correct": CORRECT, "faithful": FAITHFUL}
@@ -157,12 +161,29 @@ class Judge:
         return replace(row, scores={**row.scores, **graded})
 
 
+def _grader(model: Any, schema: type[BaseModel]) -> Any:
+    grader = model.with_structured_output(schema)
+    if not callable(getattr(grader, "invoke", None)):
+        raise TypeError(f"it returned a {type(grader).__name__}, which has no invoke")
+    return grader
+
+
 def _asked(grader: Any, messages: Sequence[SystemMessage | HumanMessage]) -> Any:
     """Return the reply of a judge, which may have coroutines only."""
     try:
         return grader.invoke(messages)
-    except NotImplementedError:
+    except (NotImplementedError, TypeError) as error:
+        # LangChain raises a TypeError that names `ainvoke`.
+        if isinstance(error, TypeError) and "ainvoke" not in str(error):
+            raise
         return asyncio.run(grader.ainvoke(messages))
+
+
+def _wrong_form(error: ValidationError) -> str:
+    """Return the first field of a reply that is wrong, and the beginning of its value."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or error.title
+    return f"{field}: {first['msg']}, got {repr(first['input'])[:_SHOWN]}"
 
 
 def _tagged(tag: str, text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from langchain_sift.report.rows import Row
 
@@ -37,15 +38,48 @@ def judge_notes(rows: Sequence[Row], judge: str) -> list[str]:
             f"accepts {cells[True, True]} of the {exact} that match exactly, and "
             f"{cells[False, True]} of the {len(graded) - exact} others.{_warning(exact, rejected)}"
         )
-    failures = Counter(row.judge_failure for row in rows if row.judge_failure)
+    failures = [row.judge_failure for row in rows if row.judge_failure]
     if failures:
-        (reason, count), total = failures.most_common(1)[0], failures.total()
+        kind, count = Counter(map(_kind, failures)).most_common(1)[0]
+        reason = next(failure for failure in failures if _kind(failure) == kind)
         times = "once" if count == 1 else f"{count} times"
         notes.append(
-            f"The judge {judge} gave no grade to {total} answer{'s' * (total > 1)}, {times} for "
-            f"this reason: {reason}"
+            f"The judge {judge} gave no grade to {len(failures)} answer{'s' * (len(failures) > 1)} "
+            f"({_by_method(asked)}), {times} for this reason: {reason}"
         )
     return notes
+
+
+def _kind(failure: str) -> str:
+    """Return a reason without the value that the judge replied with."""
+    return failure.partition(", got ")[0]
+
+
+def _by_method(asked: Sequence[Row]) -> str:
+    """Return how many answers of each method have no grade, in words."""
+    answers = Counter(
+        row.method for row in asked if row.judge_failure or {CORRECT, FAITHFUL} & {*row.scores}
+    )
+    failures = Counter(row.method for row in asked if row.judge_failure)
+    return ", ".join(f"{name}: {count} of {answers[name]}" for name, count in failures.items())
+
+
+def without_ungraded(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Return rows in which empty answers have no grade if the judge graded no other answer.
+
+    An empty answer is not correct, and the judge is not asked about it. Where the judge failed on
+    all other answers of a method, a mean of the empty ones would say nothing.
+    """
+    rows = tuple(rows)
+    asked = [row for row in rows if row.answer != ""]
+    failed = {(row.method, row.k) for row in asked if row.judge_failure}
+    ungraded = failed - {(row.method, row.k) for row in asked if CORRECT in row.scores}
+    return tuple(
+        replace(row, scores={name: row.scores[name] for name in row.scores if name != CORRECT})
+        if row.answer == "" and (row.method, row.k) in ungraded
+        else row
+        for row in rows
+    )
 
 
 def _warning(exact: int, rejected: int) -> str:

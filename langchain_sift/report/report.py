@@ -21,7 +21,7 @@ from langchain_sift.report.findings import (
     verdict,
 )
 from langchain_sift.report.intervals import Difference, Interval, correlation
-from langchain_sift.report.judge_scores import judge_notes
+from langchain_sift.report.judge_scores import judge_notes, without_ungraded
 from langchain_sift.report.metrics import FROM_0_TO_1
 from langchain_sift.report.results import report_json
 from langchain_sift.report.rows import Row
@@ -141,7 +141,7 @@ class Report:
         k = max(self.ks, default=0) if k is None else k
         part = (protocol, group, k)
         if part not in self._rows:
-            self._rows[part] = tuple(
+            self._rows[part] = without_ungraded(
                 row
                 for row in self.rows
                 if row.protocol == protocol and group in {None, row.group} and row.k in {0, k}

@@ -142,6 +142,14 @@ def test_a_reply_in_another_form_is_no_grade(reply: object) -> None:
     assert re.match(r"ValidationError: |ValueError: it replied without", str(row.judge_failure))
 
 
+def test_a_reply_in_another_form_is_shown() -> None:
+    failure = replied(lambda _: {"correct": 0.7}).judge_failure
+    assert failure == "ValidationError: correct: Input should be a valid boolean, got 0.7"
+    failure = replied(lambda _: "Correct!").judge_failure
+    assert str(failure).startswith("ValidationError: Correctness: ")
+    assert str(failure).endswith("got 'Correct!'")
+
+
 def test_a_cancelled_call_of_a_judge_is_a_failure_of_its_row() -> None:
     def cancelled(_: object) -> object:
         raise asyncio.CancelledError
@@ -175,6 +183,61 @@ def test_a_judge_with_coroutines_only_is_asked() -> None:
     answer = GradedAnswer(row, Prompt("p", "?", answers=("x",)), ())
     (result,) = Judge(Coroutines(sync)).grade([answer])
     assert result.scores == {"judged_correct": 1.0}
+
+
+def test_a_judge_that_is_a_coroutine_function_is_asked() -> None:
+    async def grade(_: object) -> object:
+        return {"correct": True}
+
+    assert replied(grade).scores == {"judged_correct": 1.0}
+
+
+def test_an_error_of_a_type_in_a_judge_is_no_sign_of_coroutines() -> None:
+    def reply(_: object) -> object:
+        raise TypeError("a bug of the judge")
+
+    assert replied(reply).judge_failure == "TypeError: a bug of the judge"
+
+
+def test_a_judge_without_a_grader_is_refused() -> None:
+    class Nothing(Replies):
+        def with_structured_output(self, schema: type) -> Any:
+            del schema
+
+    with pytest.raises(ArgumentError, match="it returned a NoneType, which has no invoke"):
+        Judge(Nothing(str))
+
+
+@pytest.mark.parametrize(
+    ("failures", "mean"),
+    [(0, 5 / 10), (1, 4 / 9), (5, None)],  # of five answers that are not empty
+)
+def test_empty_answers_count_unless_the_judge_graded_no_other(
+    failures: int, mean: float | None
+) -> None:
+    empty = [
+        Row("qa", str(n), "all", "base", answer="", scores={"judged_correct": 0.0})
+        for n in range(5)
+    ]
+    others = [
+        Row("qa", str(5 + n), "all", "base", answer="x", judge_failure="TimeoutError: slow")
+        if n < failures
+        else Row("qa", str(5 + n), "all", "base", answer="x", scores={"judged_correct": 1.0})
+        for n in range(5)
+    ]
+    summary = Report((*empty, *others)).summary("qa")["base"]
+    assert summary.scores.get("judged_correct") == (mean if mean is None else pytest.approx(mean))
+
+
+def test_a_long_reply_in_another_form_is_cut_and_counted() -> None:
+    failures = [str(replied(lambda _, n=n: {"grade": str(n) * 3000}).judge_failure) for n in (1, 2)]
+    assert all(len(failure) < 200 for failure in failures)
+    rows = [
+        Row("qa", str(n), "all", "base", answer="x", judge_failure=failure)
+        for n, failure in enumerate(failures)
+    ]
+    (note,) = judge_notes(rows, "rule")
+    assert "gave no grade to 2 answers (base: 2 of 2), 2 times for this reason" in note
 
 
 def test_a_judge_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +312,8 @@ def test_agreement_with_exact_match_is_counted() -> None:
     )
     assert (
         failures
-        == "The judge rule gave no grade to 1 answer, once for this reason: TimeoutError: too slow"
+        == "The judge rule gave no grade to 1 answer (base: 1 of 11), once for this reason: "
+        "TimeoutError: too slow"
     )
     # Nobody asks the judge about empty answers, and they say nothing about it.
     empty = [replace(rows[-1], prompt=str(n), answer="") for n in range(20)]
