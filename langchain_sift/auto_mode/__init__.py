@@ -1,6 +1,12 @@
 """Choose a mode for each prompt: `mode="auto"`."""
 
-from langchain_sift.auto_mode.choice import AUTO, UNRELATED_GAIN, ModeChoice, choose_mode
+from langchain_sift.auto_mode.choice import (
+    AUTO,
+    TOLERANCE,
+    UNRELATED_GAIN,
+    ModeChoice,
+    choose_mode,
+)
 from langchain_sift.auto_mode.settings import TableSettings
 from langchain_sift.auto_mode.table import (
     ModeBin,
@@ -13,6 +19,7 @@ from langchain_sift.auto_mode.table import (
 
 __all__ = [
     "AUTO",
+    "TOLERANCE",
     "UNRELATED_GAIN",
     "ModeBin",
     "ModeChoice",

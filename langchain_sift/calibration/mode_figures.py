@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from langchain_sift.auto_mode import (
@@ -19,6 +19,8 @@ from langchain_sift.auto_mode import (
 from langchain_sift.comparison.run_folder import read_report
 from langchain_sift.config import MODES, Mode, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
+from langchain_sift.report.metrics import ACCURACY
+from langchain_sift.report.report import Report
 from langchain_sift.report.rows import BASE, Row
 
 BITS = "bits"
@@ -102,54 +104,115 @@ def _complete(prompts: Iterable[dict[Mode, Row]]) -> list[dict[Mode, Row]]:
     return [{mode: of[mode] for mode in modes} for of in with_base if of.keys() >= {*modes}]
 
 
-def mode_table_of_run(path: Path) -> ModeTable:
+@dataclass(frozen=True, slots=True)
+class RunTable:
+    """The table of a run of `compare`, and what the run has that the table lacks."""
+
+    table: ModeTable
+    notes: tuple[str, ...]
+    """A sentence on each: methods with another limit of the documents in the prompt, modes without
+    results, and prompts without results."""
+
+
+def mode_table_of_run(path: Path) -> RunTable:
     """Return the table of a run folder of `compare`: of its largest k, by answers or by bits.
 
-    Of several protocols, "qa" counts, with its F1, or else the first. Of several limits of the
-    documents in the prompt, the one that most modes were measured with counts. Of equally many, no
-    limit, or else the smallest one.
+    Of several protocols, "qa" counts, with F1 or accuracy, whichever more rows have; or else the
+    first. Of several limits of the documents in the prompt, the one that most modes were
+    measured with counts. Of equally many, no limit, or else the smallest one.
 
     Raises:
         ArgumentError: If the folder holds no run, or as `mode_table`.
     """
     report = read_report(path)
-    rows = report.rows
-    protocols = [row.protocol for row in rows]
+    protocols = report.protocols
     protocol = "qa" if "qa" in protocols else next(iter(protocols), "")
-    counts = [row.k for row in rows if row.protocol == protocol]
-    chosen = [
-        row
-        for row in rows
-        if row.protocol == protocol and (row.method == BASE or row.k == max(counts))
-    ]
-    context_k = _context_k_of({row.method for row in chosen})
-    table = mode_table(chosen, context_k=context_k, metric="f1" if protocol == "qa" else BITS)
-    measured_with = _settings_of(report.settings, table, max(counts))
+    rows = [row for row in report.rows if row.protocol == protocol]
+    k = max((row.k for row in rows), default=0)
+    chosen = [row for row in rows if row.method == BASE or row.k == k]
+    limits = _limits_of({row.method for row in chosen})
+    context_k = _most_measured(limits.values())
+    metric = _metric_of(protocol, chosen)
+    table = mode_table(chosen, context_k=context_k, metric=metric)
+    measured_with = _settings_of(report.settings, table, k)
     if measured_with is not None:
         measured_with = replace(measured_with, context_k=context_k)
-    return replace(table, measured_with=measured_with)
+    notes = (
+        *_other_limits(limits, context_k),
+        *_missing_modes(report, table, context_k),
+        *_missing_prompts(report, chosen, table, metric),
+    )
+    return RunTable(replace(table, measured_with=measured_with), notes)
 
 
-def methods_left_out(methods: Collection[str]) -> tuple[str, ...]:
-    """Return the methods of a run whose mode its table lacks, as it has another limit."""
-    context_k = _context_k_of(methods)
-    found = []
-    for method in methods:
-        mode = re.fullmatch(r"(rag|both):sift(:context_k=\d+)?", method)
-        if mode and f"{mode[1]}:sift{_suffix(context_k)}" not in methods:
-            found.append(method)
-    return tuple(found)
+def _metric_of(protocol: str, rows: Sequence[Row]) -> str:
+    """Return the metric that most rows have: texts have bits, answers F1, and choices accuracy."""
+    if protocol != "qa":
+        return BITS
+    return max(("f1", ACCURACY), key=lambda metric: sum(metric in row.scores for row in rows))
 
 
-def _context_k_of(methods: Collection[str]) -> int | None:
-    """Return the maximum number of documents in the prompt that most modes were measured with."""
-    found = (re.fullmatch(r"\w+:sift:context_k=(\d+)", method) for method in methods)
-    known = [None, *sorted({int(limit[1]) for limit in found if limit})]
+_COMPLETE = "complete the run (compare --resume), or see the failures in its report"
 
-    def measured(context_k: int | None) -> int:
-        return sum(_method(mode, "sift", context_k) in methods for mode in MODES)
 
-    return max(known, key=measured)  # of equal ones the first
+def _other_limits(
+    limits: Mapping[str, tuple[str, int | None]], context_k: int | None
+) -> Iterator[str]:
+    modes = {mode for mode, limit in limits.values() if limit == context_k}
+    if left_out := sorted(name for name, (mode, _) in limits.items() if mode not in modes):
+        yield (
+            f"the table of modes has no place for {', '.join(left_out)}: measure RAG and both with "
+            "the same context_k"
+        )
+
+
+def _missing_modes(report: Report, table: ModeTable, context_k: int | None) -> Iterator[str]:
+    asked = report.settings.get("methods")
+    listed = asked if isinstance(asked, list) else []
+    known = table.bins[0].figures
+    missing = [_method(mode, "sift", context_k) for mode in MODES if mode not in known]
+    if missing := [name for name in missing if name in listed]:
+        yield (
+            f"the table of modes lacks {', '.join(missing)}, because half of the prompts or more "
+            f"have no result of it: {_COMPLETE}"
+        )
+
+
+def _missing_prompts(
+    report: Report, chosen: Sequence[Row], table: ModeTable, metric: str
+) -> Iterator[str]:
+    excluded = report.leaks.keys() if report.leaks_excluded else set()
+    prompts = {*(report.prompt_texts or (row.prompt for row in report.rows))} - excluded
+    base = [row for row in chosen if row.method == BASE and row.failure is None]
+    without = sum(not math.isfinite(_value(row, metric)) for row in base)
+    if without:
+        yield (
+            f"{without} of {len(prompts)} prompts have no {metric}, and do not count in the table "
+            "of modes: compare on prompts of one kind, questions with their answers"
+        )
+    counted = sum(each.prompts for each in table.bins)
+    if lacking := len(prompts) - without - counted:
+        yield (
+            f"{lacking} of {len(prompts)} prompts lack the result of a mode, and do not count in "
+            f"the table of modes: {_COMPLETE}"
+        )
+
+
+def _limits_of(methods: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+    """Return the mode and `context_k` of SIFT's methods that put documents into the prompt."""
+    found = {name: re.fullmatch(r"(rag|both):sift(?::context_k=(\d+))?", name) for name in methods}
+    return {
+        name: (match[1], int(match[2]) if match[2] else None)
+        for name, match in found.items()
+        if match
+    }
+
+
+def _most_measured(limits: Iterable[tuple[str, int | None]]) -> int | None:
+    """Return the limit that most modes were measured with; of equal ones none, or the smallest."""
+    counts = Counter(limit for _, limit in limits)
+    numbers = sorted(limit for limit in counts if limit is not None)
+    return max([None, *numbers], key=counts.__getitem__)
 
 
 def _settings_of(settings: Mapping[str, object], table: ModeTable, k: int) -> TableSettings | None:

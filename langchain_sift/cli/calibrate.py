@@ -20,13 +20,13 @@ from langchain_sift.cli.app import (
 from langchain_sift.cli.calibration_runs import (
     check_options,
     completed,
-    note_dropped_modes,
-    note_table,
+    note_modes,
     prepare_fine_tuning,
     prepare_retrieval,
     read_modes,
     with_progress,
 )
+from langchain_sift.cli.calibration_tables import print_modes
 from langchain_sift.cli.options import (
     CollectionOption,
     DeviceOption,
@@ -209,7 +209,7 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
         )
         loading = LoadSettings(device, dtype, quantization)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
-        table = read_modes(modes)
+        table = read_modes(modes, console)
         earlier = _earlier_settings(out, for_training=model is not None, overwrite=overwrite)
         prepared = (
             prepare_retrieval(
@@ -236,14 +236,14 @@ def calibrate_command(  # noqa: PLR0917 - every argument is an option of the com
                 prepared, open_store(location, collection, embeddings, loading), console
             )
         result.print()
+        print_modes(table or result.settings.modes)
         settings = completed(result.settings, table, earlier)
         try:
             settings.save(out, overwrite=overwrite or earlier is not None)
             typer.echo(f"settings: {out}")
         finally:  # a full disk must not cost hours of work
             echo_for_programs(result.json)
-        note_dropped_modes(earlier, settings, console)
-        note_table(settings, modes, console)
+        note_modes(earlier, settings, console, timed=bool(minutes and not result.interrupted))
         if result.interrupted:
             raise typer.Exit(130)
 

@@ -40,25 +40,19 @@ Progress = Callable[[str, int, int], None]
 Prepared = Callable[["Chroma", Progress], Result]
 
 
-def read_modes(run: Path | None) -> ModeTable | None:
-    """Return the table of modes of a run folder of `compare`; None without one."""
+def read_modes(run: Path | None, console: Console) -> ModeTable | None:
+    """Return the table of modes of a run folder of `compare`; None without one.
+
+    Prints a note on each method and on the prompts of the run that the table lacks.
+    """
     from langchain_sift.calibration.mode_figures import mode_table_of_run
 
-    return None if run is None else mode_table_of_run(run)
-
-
-def _note_left_out(run: Path, console: Console) -> None:
-    """Print a note if a mode was measured with another limit of documents than the others."""
-    from langchain_sift.calibration.mode_figures import methods_left_out
-    from langchain_sift.comparison.run_folder import read_report
-
-    measured = {row.method for row in read_report(run).rows}
-    if left_out := sorted(methods_left_out(measured)):
-        print_note(
-            console,
-            f"the table of modes has no place for {', '.join(left_out)}, and auto cannot choose "
-            "it: measure RAG and both with the same context_k",
-        )
+    if run is None:
+        return None
+    of_run = mode_table_of_run(run)
+    for note in of_run.notes:
+        print_note(console, note)
+    return of_run.table
 
 
 def completed(
@@ -69,30 +63,35 @@ def completed(
     return chosen if earlier is None else earlier.updated(chosen)
 
 
-def note_dropped_modes(
-    earlier: CalibratedSettings | None, newer: CalibratedSettings, console: Console
+def note_modes(
+    earlier: CalibratedSettings | None,
+    settings: CalibratedSettings,
+    console: Console,
+    *,
+    timed: bool,
 ) -> None:
-    """Print a note if a table of modes belonged to settings that were replaced."""
-    if earlier is not None and earlier.modes is not None and newer.modes is None:
-        print_note(
-            console,
-            "the earlier table of modes is left out, because it was measured with other settings: "
-            "measure the modes again (--minutes, or --modes)",
-        )
-
-
-def note_table(settings: CalibratedSettings, run: Path | None, console: Console) -> None:
-    """Print notes on a table of modes: other settings, few prompts, methods that it leaves out.
+    """Print notes on a table of modes: missing, of few prompts, or measured with other settings.
 
     Args:
-        settings: The settings with the table, if there is one.
-        run: The folder of the run of `compare` that the table is of. None means no such run.
+        earlier: The settings that the file had before. None means none.
+        settings: Those that it has now.
         console: The console.
+        timed: True if a search within minutes was to compare the modes.
     """
     if settings.modes is None:
+        if earlier is not None and earlier.modes is not None:
+            print_note(
+                console,
+                "the earlier table of modes is left out, because it was measured with other "
+                "settings: measure the modes again (--minutes, or --modes)",
+            )
+        elif timed and settings.fine_tuning is not None and settings.fine_tuning.mode is None:
+            print_note(
+                console,
+                "no time was left to compare the modes, and auto has no table: raise --minutes, "
+                "or compare the modes yourself (--modes)",
+            )
         return
-    if run is not None:
-        _note_left_out(run, console)
     from langchain_sift.calibration.mode_trials import FEWEST_PROMPTS
 
     prompts = sum(each.prompts for each in settings.modes.bins)

@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from langchain_sift.auto_mode import TOLERANCE, ModeTable
+
 if TYPE_CHECKING:
     from langchain_sift.calibration.calibration import Calibration, Estimate
     from langchain_sift.calibration.cross_validation import HeldOutScores
@@ -40,12 +42,12 @@ def print_calibration(result: Calibration) -> None:
     if tuned is not None:
         # Within minutes, more is compared than the grid of learning rates and λ'.
         grid = "" if result.others else f", of {result.grid_steps} for all combinations"
+        mode = "" if tuned.mode is None else f", mode = {tuned.mode}"
         console.print(
             f"chosen: λ' = {tuned.selection.noise_variance:g}, learning rate "
             f"{tuned.learning_rate:g}, k = {tuned.selection.k}, objective = {tuned.objective}, "
             f"steps per document = {tuned.steps_per_document}, layers = {tuned.target_modules}, "
-            f"rank = {tuned.lora_rank}, mode = {tuned.mode or 'not compared'}; {result.steps} "
-            f"gradient steps{grid}",
+            f"rank = {tuned.lora_rank}{mode}; {result.steps} gradient steps{grid}",
             highlight=False,
         )
     _print_notes(console, result.notes)
@@ -72,6 +74,20 @@ def print_retrieval_calibration(result: RetrievalCalibration) -> None:
     _print_notes(console, result.notes)
 
 
+def print_modes(modes: ModeTable | None) -> None:
+    """Print a table of modes, with the mode that auto chooses in each bin of σ."""
+    if modes is None:
+        return
+    table = number_table("σ up to", "prompts", "mode", "gain over base", "seconds", "")
+    for each, chosen in zip(modes.bins, modes.fastest_modes(TOLERANCE), strict=True):
+        begin = (f"{each.highest:.3g}", str(each.prompts))
+        for mode, of in each.figures.items():
+            figures = (f"{of.gain:+.3f}", f"{of.seconds:.3g}")
+            table.add_row(*begin, mode, *figures, "auto" if mode == chosen else "")
+            begin = ("", "")
+    Console().print(table)
+
+
 def held_out_sentence(held_out: HeldOutScores, queries: int) -> str:
     """Return the scores on held-out queries as a sentence."""
     gain = held_out.gain
@@ -89,7 +105,8 @@ def _kernel_table(result: RetrievalCalibration, index: int, kind: str) -> Table:
         for point in result.kernels
     }
     noises = sorted({noise for _, noise in scores})
-    table = number_table(f"{kind}, λ':", *(f"{noise:g}" for noise in noises))
+    table = number_table("λ':", *(f"{noise:g}" for noise in noises))
+    table.title, table.title_justify, table.title_style = kind, "left", ""
     for name in dict.fromkeys(name for name, _ in scores):
         cells = (scores.get((name, noise)) for noise in noises)
         table.add_row(name, *("" if score is None else f"{score:.3f}" for score in cells))

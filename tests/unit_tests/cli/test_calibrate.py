@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from langchain_chroma import Chroma
+from rich.console import Console
 from typer.testing import CliRunner, Result
 from unit_tests.word_embeddings import WordEmbeddings
 
@@ -15,6 +17,7 @@ from langchain_sift import CalibratedSettings, SIFTRetriever
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
 from langchain_sift.cli import app
+from langchain_sift.cli.calibration_runs import note_modes
 from langchain_sift.report.rows import ChosenDocument, Row, plain
 
 pytestmark = pytest.mark.slow
@@ -201,9 +204,27 @@ def test_a_table_that_was_measured_with_other_settings_is_named(
     assert "the table of modes was measured on few prompts (4)" in notes
     assert "measured with k = 1" in notes
     assert "the settings here are k = 3" in notes
-    left_out = f"no place for {', '.join(more)}, and auto cannot choose it"
+    left_out = f"no place for {', '.join(more)}: measure RAG and both"
     assert (left_out in notes) is bool(more)
     assert ("context_k" in notes) is bool(more)
+    shown = [line.split() for line in result.stdout.splitlines()]
+    assert ["0.707", "4", "base", "+0.000", "0"] in shown  # σ = √0.5
+    assert ["rag", "+1.000", "0", "auto"] in shown
+
+
+@pytest.mark.parametrize(
+    ("mode", "minutes", "notes"), [(None, 1, 1), (None, None, 0), ("rag", 1, 0)]
+)
+def test_a_search_that_had_no_time_for_the_modes_is_named(
+    mode: str | None, minutes: int | None, notes: int
+) -> None:
+    tuned = CalibratedFineTuning(
+        CalibratedSelection(1.0, 6, 30), 1e-3, 4, 4.0, 128, "m", "document", 0, mode=mode
+    )
+    written = io.StringIO()
+    console = Console(file=written, width=200)
+    note_modes(None, CalibratedSettings(fine_tuning=tuned), console, timed=minutes is not None)
+    assert written.getvalue().count("no time was left to compare the modes") == notes
 
 
 def test_a_folder_without_a_comparison_has_no_modes(folder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from langchain_sift import FineTuneConfig, compare
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.calibration import mode_table
-from langchain_sift.calibration.mode_figures import methods_left_out, mode_table_of_run
+from langchain_sift.calibration.mode_figures import mode_table_of_run
 from langchain_sift.comparison import Prompt
 from langchain_sift.comparison.run_folder import read_report
 from langchain_sift.config import MODES
@@ -586,15 +587,65 @@ def test_a_table_of_modes_has_one_limit_of_documents_in_the_prompt(
     (tmp_path / "run.json").write_text(json.dumps(described))
     lines = (json.dumps(plain(asdict(row))) + "\n" for row in rows)
     (tmp_path / "results.jsonl").write_text("".join(lines))
-    table = mode_table_of_run(tmp_path)
-    assert table.bins[0].figures.keys() == {"base", *modes}
-    assert table.measured_with == TableSettings(5, 0.25, context_k=context_k)
+    of_run = mode_table_of_run(tmp_path)
+    assert of_run.table.bins[0].figures.keys() == {"base", *modes}
+    assert of_run.table.measured_with == TableSettings(5, 0.25, context_k=context_k)
     left_out = {
         method
         for method in methods
         if "kernel" not in method and method.partition(":")[0] not in modes
     }
-    assert {*methods_left_out(methods)} == left_out
+    named = re.findall(r"no place for ([^ ]+(?:, [^ ]+)*): measure", " ".join(of_run.notes))
+    assert {name for names in named for name in names.split(", ")} == left_out
+
+
+def run_of(folder: Path, rows: Sequence[Row], prompts: Sequence[str]) -> Path:
+    described = {"protocols": ["qa"], "methods": ["base", "rag:sift", "ttft:sift", "both:sift"]}
+    (folder / "run.json").write_text(json.dumps(described))
+    lines = (json.dumps(plain(asdict(row))) + "\n" for row in rows)
+    (folder / "results.jsonl").write_text("".join(lines))
+    known = [{"id": prompt, "text": "Who?", "leak": ""} for prompt in prompts]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(each) + "\n" for each in known))
+    return folder
+
+
+def test_a_table_of_modes_says_what_its_run_lacks(tmp_path: Path) -> None:
+    chosen = (ChosenDocument("d", 0.1, 0.5, 1),)
+
+    def rows(method: str, prompts: Sequence[str], metric: str, score: float) -> list[Row]:
+        return [
+            Row("qa", n, "all", method, k=5, chosen=chosen, scores={metric: score}) for n in prompts
+        ]
+
+    # Choices have an accuracy and no F1.
+    of_choices = [
+        *rows("base", "123456", "accuracy", 0.0),
+        *rows("rag:sift", "123456", "accuracy", 1.0),
+        *rows("ttft:sift", "123456", "accuracy", 0.0),
+        *rows("both:sift", "123456", "accuracy", 1.0),
+    ]
+    complete = mode_table_of_run(run_of(tmp_path, of_choices, "123456"))
+    assert complete.notes == ()
+    assert complete.table.bins[0].figures.keys() == {*MODES}
+    assert complete.table.bins[0].figures["rag"].gain == 1.0
+    # Half of an interrupted run, and questions of another kind beside them.
+    stopped = [
+        *rows("base", "1234", "f1", 0.0),
+        *rows("rag:sift", "1234", "f1", 1.0),
+        *rows("ttft:sift", "1", "f1", 1.0),
+        *rows("base", "56", "accuracy", 0.0),
+    ]
+    of_run = mode_table_of_run(run_of(tmp_path, stopped, "1234567"))
+    assert of_run.table.bins[0].figures.keys() == {"base", "rag"}
+    modes, without, lacking = of_run.notes
+    assert "lacks ttft:sift, both:sift, because half of the prompts or more" in modes
+    assert "2 of 7 prompts have no f1" in without
+    assert "1 of 7 prompts lack the result of a mode" in lacking
+    # Most of the questions have choices.
+    mixed = [*of_choices, *rows("base", "7", "f1", 0.0), *rows("rag:sift", "7", "f1", 1.0)]
+    of_mixed = mode_table_of_run(run_of(tmp_path, mixed, "1234567"))
+    assert sum(each.prompts for each in of_mixed.table.bins) == 6
+    assert [*of_mixed.notes] == [note for note in of_mixed.notes if "1 of 7 prompts" in note]
 
 
 def test_retrieval_alone_has_no_limit_of_documents_in_the_prompt(store: Chroma) -> None:
@@ -707,7 +758,7 @@ def test_auto_measures_each_prompt_in_the_mode_that_it_chooses(
             assert (auto.seconds_training > 0) == (mode in {"ttft", "both"})
     table = mode_table([row for row in report.rows if row.protocol == "document"])
     measured_with = TableSettings(6, 1.0, model=report.settings["model"])
-    assert mode_table_of_run(out) == replace(table, measured_with=measured_with)
+    assert mode_table_of_run(out).table == replace(table, measured_with=measured_with)
     assert table.bins[0].figures.keys() == {*MODES}
     assert table.bins[0].figures["base"].gain == 0
     with pytest.raises(ArgumentError, match="several rows"):
