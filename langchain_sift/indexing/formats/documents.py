@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from langchain_sift.errors import CorpusError, require
 from langchain_sift.indexing.formats.encodings import read_archive
 from langchain_sift.indexing.formats.markdown import headings_of
 from langchain_sift.indexing.formats.records import Reading, Record
+
+_ESCAPED = re.compile(r"\\([*_])")
+_SLIDE = re.compile(r"^<!-- Slide number: \d+ -->\n?", re.MULTILINE)
+"""What markitdown adds: escapes to the text of `.docx`, and its number to each slide of `.pptx`."""
 
 DOCUMENTS = (".docx", ".docm", ".pptx", ".pptm")
 
@@ -32,4 +37,5 @@ def read_document(path: Path, reading: Reading) -> Iterator[Record]:
             f"{path}: not a {ending} file that can be read ({type(error).__name__}): save it again"
         ) from error
     text = converted.text_content or ""
+    text = _SLIDE.sub("", text) if ending.startswith(".ppt") else _ESCAPED.sub(r"\1", text)
     yield Record(text, headings=headings_of(text))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,12 @@ from langchain_sift.indexing.formats.encodings import read_text
 from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
 JSON_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
+
+_ESCAPED = re.compile(
+    r"(?<!\\)((?:\\\\)*)"  # backslashes that are characters
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4})"
+)
+"""An escaped character, as `json.dumps` writes those that are not ASCII."""
 
 
 def read_json_lines(path: Path, reading: Reading) -> Iterator[Record]:
@@ -40,7 +48,14 @@ def read_json(path: Path, reading: Reading) -> Iterator[Record]:
         for number, row in rows.items():
             yield _record(row, reading, unit, number)
     else:
-        yield Record(text, has_lines_of_file=True)
+        yield Record(_ESCAPED.sub(_unescaped, text), has_lines_of_file=True)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """Return an escaped character; marks of JSON, control characters and halves of pairs stay."""
+    text: str = json.loads(f'"{match[2]}"')
+    stays = text in {'"', "\\"} or unicodedata.category(text[0]) in {"Cc", "Cs", "Zl", "Zp"}
+    return match[0] if stays else match[1] + text
 
 
 def _record(row: dict[str, object], reading: Reading, unit: str, number: int) -> Record:
@@ -105,5 +120,8 @@ def _parse_object(
         )
     if text_keys and not _has_text(row, text_keys):
         keys = " or ".join(f'"{key}"' for key in text_keys)
-        raise CorpusError(f"{file}, line {number}: not an object with a string under {keys}")
+        raise CorpusError(
+            f"{file}, line {number}: not an object with a string under {keys}: name the key of the "
+            "text, such as --text-key body"
+        )
     return row

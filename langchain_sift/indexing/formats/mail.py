@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from email import message_from_bytes
 from email.message import EmailMessage, MIMEPart
 from email.policy import default
@@ -14,6 +16,16 @@ from langchain_sift.indexing.formats.cells import fields_of
 from langchain_sift.indexing.formats.encodings import read_bytes
 from langchain_sift.indexing.formats.records import Attachment, Reading, Record
 from langchain_sift.indexing.formats.web_pages import text_of_html
+
+_WIDER = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "iso-8859-1": "cp1252",
+    "us-ascii": "ascii",
+}
+"""Encodings that have the letters of a declared one, and those that programs write under its name:
+https://encoding.spec.whatwg.org/#names-and-labels."""
 
 _PEOPLE = ("from", "to", "cc")
 _TEXTS = ("text/plain", "text/html")
@@ -94,12 +106,31 @@ def _is_attached(part: MIMEPart) -> bool:
 
 
 def _content(part: MIMEPart) -> str:
-    """Return the text; as UTF-8 if there is no encoding of the name that it declares."""
-    try:
-        return str(part.get_content())
-    except LookupError:
-        payload = part.get_payload(decode=True)
-        return payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+    """Return the text in the encoding that the part declares, if it fits, or else in another.
+
+    If none fits, a letter that the declared one does not have is replaced; and where that leaves
+    no other letter, the text is read as mail programs of Western Europe write it.
+    """
+    payload = part.get_payload(decode=True)
+    payload = payload if isinstance(payload, bytes) else b""
+    name = part.get_content_charset() or ""
+    declared = _WIDER.get(name, name)
+    of_page = _of_page(payload) if part.get_content_subtype() == "html" else []
+    for encoding in (declared, "utf-8", *of_page):
+        with suppress(LookupError, ValueError):
+            return payload.decode(encoding).replace("\r\n", "\n")
+    for encoding in (declared, "utf-8"):
+        with suppress(LookupError, ValueError):
+            text = payload.decode(encoding, "replace")
+            if any(char > "\x7f" and char != "\ufffd" for char in text):
+                return text.replace("\r\n", "\n")
+    return payload.decode("cp1252", "replace").replace("\r\n", "\n")
+
+
+def _of_page(payload: bytes) -> list[str]:
+    """Return the encoding that a page of HTML declares."""
+    found = re.search(rb"<meta[^>]+charset=[\"']?([\w-]+)", payload, re.IGNORECASE)
+    return [found[1].decode("ascii", "replace")] if found else []
 
 
 def _fields(message: EmailMessage, attachments: tuple[Attachment, ...]) -> dict[str, object]:

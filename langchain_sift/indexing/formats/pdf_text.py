@@ -14,6 +14,14 @@ _SOFT_HYPHEN = "\u00ad"
 # A word that a hyphen divides between two lines; the second part is in lower case.
 _DIVIDED = re.compile(r"(\w+)[-\u2010][ \t]*\n[ \t]*(\w+)")
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_PAGE = re.compile(
+    r"[-–|(\[ ]*"
+    r"(?:(?:p|pp|pg|page|pages|seite|s|página|pagina|pág|pag|sida|strona|страница|стр)(?:\.| ) *)?"
+    r"[0-9]+(?: *(?:of|von|de|di|sur|av|z|из|/) *[0-9]+)?[-–|)\]. ]*"
+    r"|[-–| ]*第 *[0-9]+ *[页頁ペ]ー?ジ?(?:[,， ]*共 *[0-9]+ *[页頁])?[-–| ]*",
+    re.IGNORECASE,
+)
+"""A line that is the number of a page, alone or with a word for it, and with that of all pages."""
 
 _MOST_LINES = 3  # of a header or a footer
 _FEWEST_PAGES = 3
@@ -45,7 +53,9 @@ def _joined(match: re.Match[str], hyphenated: set[str]) -> str:
 def _without_margins(pages: Sequence[str]) -> list[str]:
     """Return pages without the lines at their ends that more than half of them have.
 
-    The number of the page may be in them: a number that grows by one from page to page.
+    The number of the page may be in them: a number that grows by one from page to page, alone or
+    with a word for a page. Beside other words it may be a year or the number of a chapter, and
+    Roman numbers stay.
     """
     lines = [page.split("\n") for page in pages]
     for end in (0, -1):
@@ -70,7 +80,9 @@ def _lines_with_text(page: Sequence[str]) -> int:
 
 
 def _forms(line: str, page: int) -> set[str]:
-    """Return a line as it is, and with its first or its last number less that of the page."""
+    """Return a line as it is, and if it numbers pages, with a number less that of the page."""
+    if not _PAGE.fullmatch(line) or (line.isdecimal() and 1900 <= int(line) <= 2100):
+        return {line}
     numbers = [*_NUMBER.finditer(line)]
     ends = {match.span(): int(match[0]) - page for match in (*numbers[:1], *numbers[-1:])}
     relative = {f"{line[:start]}\0{value}{line[end:]}" for (start, end), value in ends.items()}

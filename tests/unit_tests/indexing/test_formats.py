@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import random
+import re
 import uuid
 import zipfile
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from everyday_files import KINDS, mail
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
+from openpyxl.worksheet.formula import ArrayFormula
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import ArgumentError, CorpusError
@@ -482,6 +484,58 @@ def test_the_encoding_of_other_files_is_an_option(tmp_path: Path) -> None:
             Reading(encoding=wrong)
 
 
+def test_escaped_characters_of_json_are_characters(tmp_path: Path) -> None:
+    values = {"name": "Grüße aus Köln", "mark": "😀", "path": "C:\\users", "tab": "a\tb", "q": '"'}
+    for content in (values, [1, values]):
+        (document,) = read(tmp_path, "a.json", json.dumps(content, indent=1))
+        assert json.loads(document.page_content) == content
+        assert "Grüße aus Köln" in document.page_content
+        assert "😀" in document.page_content
+    spaced = ["東京　大阪", "می‌خواهم", "« été »", "👨‍👩"]
+    (document,) = read(tmp_path, "c.json", json.dumps({"names": spaced}))
+    assert json.loads(document.page_content) == {"names": spaced}
+    assert all(name in document.page_content for name in spaced)
+    (document,) = read(tmp_path, "b.json", r'{"a": "\u0041\ud83d", "b": "\\u00fc"}')
+    assert json.loads(document.page_content) == {"a": "A\ud83d", "b": "\\u00fc"}
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding"),
+    [
+        ("", "utf-8"),
+        ("Content-Type: text/plain; charset=iso-8859-1\n", "iso-8859-1"),
+        ("Content-Type: text/plain; charset=utf-8\n", "iso-8859-1"),
+        ("Content-Type: text/plain; charset=us-ascii\n", "utf-8"),
+        ("Content-Type: text/plain; charset=none-of-these\n", "utf-8"),
+        ("Content-Type: text/html\n", "utf-8"),
+    ],
+)
+def test_a_mail_is_read_in_the_encoding_that_fits(
+    tmp_path: Path, declared: str, encoding: str
+) -> None:
+    body = "Grüße aus Köln"
+    content = f"From: a@b.c\nSubject: hi\nMIME-Version: 1.0\n{declared}\n".encode()
+    (document,) = read(tmp_path, "m.eml", content + f"{body}\n".encode(encoding))
+    assert document.page_content.split("\n\n") == ["hi", body]
+    for name, text, bytes_of in (
+        ("gb2312", "总理朱镕基昨天在北京", "gbk"),
+        ("shift_jis", "①東京", "cp932"),
+        ("iso-8859-1", "“Hi”", "cp1252"),
+        ("us-ascii", 'write <meta charset="koi8-r"> Grüße', "latin-1"),
+        ("a\0b", "Grüße", "utf-8"),
+    ):
+        content = f"Subject: hi\nContent-Type: text/plain; charset={name}\n\n".encode()
+        (document,) = read(tmp_path, "n.eml", content + text.encode(bytes_of))
+        assert document.page_content.split("\n\n") == ["hi", text]
+    content = b"Subject: hi\nContent-Type: text/plain; charset=utf-8\n\n"
+    (document,) = read(tmp_path, "o.eml", content + "Grüße aus Köln".encode() + b" \xff")
+    assert document.page_content == "hi\n\nGrüße aus Köln \ufffd"
+    page = '<html><head><meta charset="iso-8859-2"></head><body>Łódź</body></html>'
+    content = b"Subject: hi\nMIME-Version: 1.0\nContent-Type: text/html\n\n"
+    (document,) = read(tmp_path, "p.eml", content + page.encode("iso-8859-2"))
+    assert document.page_content.split("\n\n") == ["hi", "Łódź"]
+
+
 def test_nuls_are_no_text(tmp_path: Path) -> None:
     assert texts_of(read(tmp_path, "a.txt", "a\0b")) == ["ab"]
 
@@ -682,6 +736,42 @@ def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
         "row": 2,
         "source": "a.xlsx:2",
     }
+
+
+@pytest.mark.slow
+def test_office_documents_have_no_marks_of_their_converter(tmp_path: Path) -> None:
+    facts = ["Call snake_case with 5 * 3.", r"Delete C:\temp\*.txt and \_x."]
+    for name, ending in (("letter.docx", "docx"), ("show.pptx", "pptx")):
+        (document,) = read(tmp_path, f"a.{ending}", KINDS[name](facts))
+        assert all(fact in document.page_content for fact in facts)
+        assert "<!--" not in document.page_content
+
+
+def test_a_formula_without_a_value_stands_for_it(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in (["item", "price"], ["rice", "=2*3"], ['=A2&" bags"', "=B2*10"], ["oats", 7]):
+        book.active.append(row)
+    book.active["C1"], book.active["C2"] = "sum", ArrayFormula("C2:C2", "=SUM(B2:B3*2)")
+    book.save(tmp_path / "made.xlsx")
+    rows = read(tmp_path, "a.xlsx", (tmp_path / "made.xlsx").read_bytes())
+    assert texts_of(rows)[0] == "item: rice\nprice: =2*3\nsum: =SUM(B2:B3*2)"
+    assert 'item: =A2&" bags"\nprice: =B2*10' in rows[1].page_content
+    assert "item: oats\nprice: 7" in rows[2].page_content
+    # A program has computed the formulas, one of them to an empty text.
+    computed = io.BytesIO()
+    with (
+        zipfile.ZipFile(tmp_path / "made.xlsx") as made,
+        zipfile.ZipFile(computed, "w") as archive,
+    ):
+        for name in made.namelist():
+            content = made.read(name)
+            if name == "xl/worksheets/sheet1.xml":
+                content = re.sub(rb"<f>2\*3</f><v ?(?:/>|></v>)", b"<f>2*3</f><v>6</v>", content)
+                assert b"<v>6</v>" in content
+            archive.writestr(name, content)
+    rows = read(tmp_path, "b.xlsx", computed.getvalue())
+    assert "item: rice\nprice: 6" in rows[0].page_content
+    assert not any("=" in row.page_content for row in rows)
 
 
 @pytest.mark.slow

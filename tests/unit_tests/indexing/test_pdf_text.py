@@ -50,6 +50,32 @@ def test_rows_of_numbers_at_the_ends_of_pages_stay() -> None:
     assert cleaned_pages(numbered) == pages
 
 
+@pytest.mark.parametrize(
+    "heading",
+    [
+        *("Annual report {year}", "{year}", "Day {day}", "Chapter {day}", "Invoice 100{day}"),
+        *("{day}.1.{year}", "2.{day}", "§ {day}", "$ {day}.00", "{day} %", "+49 {day}", "S{day}"),
+        "{day} 17 33",
+    ],
+)
+def test_a_heading_with_a_number_is_no_number_of_a_page(heading: str) -> None:
+    pages = [
+        f"{heading.format(year=2019 + n, day=n + 1)}\nRevenue was {n * n} million.\n"
+        f"Costs fell by {3 * n}.\nStaff grew to {n + 40}."
+        for n in range(4)
+    ]
+    assert cleaned_pages(pages) == pages
+
+
+@pytest.mark.parametrize(
+    "footer", ["{n}", "- {n} -", "Page {n} of 4", "Seite {n}", "第 {n} 页", "第{n}页共4页", "{n}/4"]
+)
+def test_the_number_of_a_page_goes(footer: str) -> None:
+    bodies = [f"Line {n * n}.\nAnother {n + 3}.\nOne more {2 * n}.\nThe end {n}." for n in range(4)]
+    pages = [f"{body}\n{footer.format(n=n)}" for n, body in enumerate(bodies, start=1)]
+    assert cleaned_pages(pages) == bodies
+
+
 def test_short_pages_and_documents_of_few_pages_stay() -> None:
     for pages in (["Rice."] * 5, ["Rice.\nWheat.\nCorn."] * 5, ["a\nb\nc\nd\ne"] * 2, [], [""]):
         assert cleaned_pages(pages) == pages
