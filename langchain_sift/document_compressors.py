@@ -26,7 +26,8 @@ from langchain_sift.retrieval.settings import (
 from langchain_sift.selection.arguments import Array, as_matrices
 from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.stores.candidates import CandidatePool, unit_rows, unit_vector
+from langchain_sift.stores.candidates import CandidatePool
+from langchain_sift.stores.unit_vectors import unit_rows, unit_vector
 
 
 class SIFTReranker(BaseDocumentCompressor):

@@ -362,7 +362,8 @@ class SIFTRetriever(VectorStoreRetriever):
 
         Raises:
             ArgumentError: If a setting is unknown or out of range.
-            EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+            EmbeddingError: If a vector of the query is zero or not finite, or the stored
+                vectors have other dimensions.
             StoreError: If the store cannot answer, or not in time.
         """
         return self._choose(query, settings).scored()

@@ -20,9 +20,9 @@ from langchain_sift.selection.opposites import choose_for_retrieval
 from langchain_sift.selection.settings import Kernel, SelectionSettings
 from langchain_sift.stores import embed_query, fetch_candidates
 from langchain_sift.stores.calls import run
-from langchain_sift.stores.candidates import unit_vector
 from langchain_sift.stores.interface import blocking_adapter_for
 from langchain_sift.stores.sampling import sampled_rows
+from langchain_sift.stores.unit_vectors import unit_vector
 from langchain_sift.ttft import LanguageModel
 
 CALIBRATION_PROTOCOLS = ("document", "continuation")

@@ -15,7 +15,7 @@ from langchain_sift.comparison.selection import Corpus
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.metrics import ANSWER_HIT, RETRIEVAL_METRICS
 from langchain_sift.report.ranking import INTENT_METRICS, Judgments
-from langchain_sift.stores.candidates import unit_vector
+from langchain_sift.stores.unit_vectors import unit_vector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

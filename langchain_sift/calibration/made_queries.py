@@ -22,8 +22,9 @@ from langchain_sift.comparison.selection import identifier
 from langchain_sift.report.ranking import Judgments
 from langchain_sift.selection.arguments import Array
 from langchain_sift.stores import embed_query, fetch_candidates
-from langchain_sift.stores.candidates import Candidates, unit_vector
+from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.sampling import SampledRow
+from langchain_sift.stores.unit_vectors import unit_vector
 
 NEAR_DUPLICATE_SIMILARITY = 0.95
 """Cosine from which on a text counts as a near duplicate of another."""

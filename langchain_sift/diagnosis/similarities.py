@@ -10,9 +10,10 @@ import numpy as np
 from langchain_sift.errors import EmbeddingError
 from langchain_sift.selection.arguments import Array, normalize_rows
 from langchain_sift.stores.batches import together
-from langchain_sift.stores.candidates import Candidates, nearest_candidates, unit_queries
+from langchain_sift.stores.candidates import Candidates, nearest_candidates
 from langchain_sift.stores.interface import Search
 from langchain_sift.stores.sampling import SampledRow
+from langchain_sift.stores.unit_vectors import unit_queries
 
 NEIGHBOURS = 10
 _SEARCHES_AT_ONCE = 64

@@ -31,10 +31,10 @@ from langchain_sift.stores.candidates import (
     every_candidate,
     nearest_candidates,
     residual_candidates,
-    unit_queries,
 )
 from langchain_sift.stores.fusion import hybrid_candidates
 from langchain_sift.stores.interface import AnyAdapter, Search, StoreAdapter
+from langchain_sift.stores.unit_vectors import unit_queries
 
 _NUMPY = array_api_compat.array_namespace(np.empty(0))
 # Queries of a batch that are searched for together, within one timeout.
@@ -110,7 +110,7 @@ def retrieve(query: Query, settings: RetrievalSettings) -> Search[Choice]:
         settings: The settings of the retrieval.
 
     Raises:
-        EmbeddingError: If a vector is zero or not finite.
+        EmbeddingError: If a vector of the query is zero or not finite.
         InvalidFilter: If documents of the second retriever cannot be checked against the filter.
     """
     started = time.perf_counter()
@@ -165,7 +165,8 @@ def choose(adapter: StoreAdapter, settings: RetrievalSettings, query: Query) -> 
         query: The query.
 
     Raises:
-        EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+        EmbeddingError: If a vector of the query is zero or not finite, or the stored
+            vectors have other dimensions.
         StoreError: If the store cannot answer, or not in time.
     """
     search = retrieve(query, settings)

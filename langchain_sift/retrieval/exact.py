@@ -81,7 +81,8 @@ def choose_exactly(index: ExactIndex, settings: RetrievalSettings, queries: Arra
         The choice; its indices are rows of the index.
 
     Raises:
-        EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+        EmbeddingError: If a vector of the query is zero or not finite, or the stored
+            vectors have other dimensions.
     """
     dimensions = index.candidates.embeddings.shape[1]
     if queries.shape[1] != dimensions:

@@ -22,8 +22,9 @@ from langchain_sift.selection.opposites import (
 from langchain_sift.selection.posterior import irreducible_variance
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.calls import fetch_candidates
-from langchain_sift.stores.candidates import Candidates, unit_vector
+from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.interface import embed_query
+from langchain_sift.stores.unit_vectors import unit_vector
 
 STOPPING_ALPHAS = (0.1, 0.2, 0.5, 1.0, 2.0)
 

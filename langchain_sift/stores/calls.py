@@ -25,7 +25,7 @@ from tenacity.stop import stop_base
 
 from langchain_sift.errors import SIFTError, StoreError, StoreTimeout, StoreUnavailable
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.candidates import Candidates, nearest_candidates, unit_queries
+from langchain_sift.stores.candidates import Candidates, nearest_candidates
 from langchain_sift.stores.deadlines import awithin, within
 from langchain_sift.stores.interface import (
     ROWS_PER_CALL,
@@ -40,6 +40,7 @@ from langchain_sift.stores.interface import (
     StoreAdapter,
     blocking_adapter_for,
 )
+from langchain_sift.stores.unit_vectors import unit_queries
 
 Result = TypeVar("Result")
 
@@ -70,7 +71,8 @@ def fetch_candidates(
 
     Raises:
         StoreError: If the store cannot answer.
-        EmbeddingError: If a vector is zero, not finite, or of the wrong dimension.
+        EmbeddingError: If a vector of the query is zero or not finite, or the stored
+            vectors have other dimensions.
     """
     queries = query_embedding[None, :]
     nearest = nearest_candidates(queries, unit_queries(queries), fetch_k=fetch_k)

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from langchain_core.documents import Document
 
-from langchain_sift.errors import DimensionMismatch, EmbeddingError
 from langchain_sift.selection.arguments import Array
 from langchain_sift.selection.greedy import Selection
 from langchain_sift.selection.residual import residual_steps
 from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.stores.interface import ROWS_PER_CALL, Page, Rows, Search
 from langchain_sift.stores.neighbors import different_texts
+from langchain_sift.stores.unit_vectors import with_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,8 @@ def every_candidate(dimensions: int) -> Search[Candidates]:
         rows, cursor = yield Page(cursor, ROWS_PER_CALL)
         if isinstance(rows, Candidates):  # the answer of an `ExactIndex`
             return rows
-        pool.add(rows.documents, unit_vectors(rows, dimensions))
+        rows, vectors = with_units(rows, dimensions)
+        pool.add(rows.documents, vectors)
         if cursor is None:
             return pool.candidates()
 
@@ -231,7 +232,7 @@ def _neighbors(directions: Array, units: Array, count: int) -> Search[list[_Neig
 
 
 def _with_cosines(unit: Array, rows: Rows) -> _Neighbors:
-    vectors = unit_vectors(rows, len(unit))
+    rows, vectors = with_units(rows, len(unit))
     # Row by row: a product with a matrix wakes the other threads of BLAS, which takes longer.
     return _Neighbors(rows.documents, vectors, np.vecdot(vectors, unit))
 
@@ -247,62 +248,6 @@ def _add_nearest_first(pool: CandidatePool, neighbors: _Neighbors, *, limit: int
         range(len(documents)), key=lambda row: (float(ranks[row]), documents[row].id or "")
     )
     return pool.add([documents[row] for row in order], neighbors.units[order], limit=limit)
-
-
-def unit_vectors(rows: Rows, dimensions: int) -> Array:
-    """Return the vectors of rows, scaled to unit norm; see `unit_rows`."""
-    if not rows.documents:
-        return np.empty((0, dimensions))
-    if rows.are_units:
-        return rows.vectors
-    return unit_rows(rows.vectors, [document.id for document in rows.documents], dimensions)
-
-
-def unit_vector(embedding: Array) -> Array:
-    """Scale the vector of a query, shape (d,), to unit norm.
-
-    Raises:
-        EmbeddingError: If it is zero or not finite.
-    """
-    unit: Array = unit_queries(embedding[None, :])[0]
-    return unit
-
-
-def unit_queries(embeddings: Array) -> Array:
-    """Scale the vectors of a query, shape (m, d), to unit norm.
-
-    Raises:
-        EmbeddingError: If a vector is zero or not finite.
-    """
-    return unit_rows(embeddings, ["the query"] * len(embeddings), embeddings.shape[1])
-
-
-def unit_rows(embeddings: Array, names: Sequence[str | None], dimensions: int) -> Array:
-    """Scale each row to unit norm.
-
-    Args:
-        embeddings: Shape (n, d).
-        names: Names of the rows, for messages.
-        dimensions: The dimensions of the query, which d must equal.
-
-    Raises:
-        EmbeddingError: If a vector is zero or not finite.
-        DimensionMismatch: If d is not `dimensions`.
-    """
-    if embeddings.shape[1] != dimensions:
-        raise DimensionMismatch(
-            f"the query has {dimensions} dimensions and the stored vectors have "
-            f"{embeddings.shape[1]}: open the store with the embeddings that filled it"
-        )
-    norms = np.linalg.norm(embeddings, axis=1)
-    invalid = np.flatnonzero(~((norms > 0.0) & np.isfinite(norms)))
-    if len(invalid):
-        problem = "zero" if norms[invalid[0]] == 0.0 else "NaN or infinite"
-        raise EmbeddingError(
-            f"the vector of {names[invalid[0]]} is {problem}: embed that text again"
-        )
-    units: Array = embeddings / norms[:, None]
-    return units
 
 
 def _copy_containers(value: Any) -> Any:

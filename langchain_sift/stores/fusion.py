@@ -13,14 +13,9 @@ from langchain_core.documents import Document
 
 from langchain_sift.errors import InvalidFilter, StoreError
 from langchain_sift.selection.arguments import Array
-from langchain_sift.stores.candidates import (
-    CandidatePool,
-    Candidates,
-    nearest_pool,
-    unit_rows,
-    unit_vectors,
-)
+from langchain_sift.stores.candidates import CandidatePool, Candidates, nearest_pool
 from langchain_sift.stores.interface import ById, Lookup, Rows, Search, Source
+from langchain_sift.stores.unit_vectors import with_units
 
 RANK_CONSTANT = 60
 """k of reciprocal rank fusion, 1 / (k + rank): Cormack, Clarke & Buettcher (SIGIR 2009)."""
@@ -118,7 +113,8 @@ def _add_stored(
     # The answer may have the rows of other queries too.
     own = {id_: row for row, d in enumerate(rows.documents) if (id_ := d.id or "") in ids}
     rows = rows.take([own[id_] for id_ in sorted(own, key=ids.__getitem__)])
-    pool.add(rows.documents, unit_vectors(rows, dense.embeddings.shape[1]))
+    usable, vectors = with_units(rows, dense.embeddings.shape[1])
+    pool.add(usable.documents, vectors)
     return {**text_of, **{d.id: d.page_content for d in rows.documents if d.id is not None}}
 
 
@@ -136,10 +132,10 @@ def _add_embedded(
             new.setdefault(document.page_content, document)
     if not new:
         return
-    vectors: Mapping[str, Sequence[float]] = yield Lookup(embeddings, tuple(new))
-    matrix = np.array([vectors[text] for text in new], dtype=np.float64)
-    names = [document.id or "a document of the second retriever" for document in new.values()]
-    pool.add(list(new.values()), unit_rows(matrix, names, dimensions))
+    by_text: Mapping[str, Sequence[float]] = yield Lookup(embeddings, tuple(new))
+    matrix = np.array([by_text[text] for text in new], dtype=np.float64)
+    found, vectors = with_units(Rows([*new.values()], matrix, len(new)), dimensions)
+    pool.add(found.documents, vectors)
 
 
 def _dense_ranks(dense: Candidates, units: Array, count: int) -> Array:

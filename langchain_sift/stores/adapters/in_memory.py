@@ -32,7 +32,7 @@ class InMemoryAdapter:
         """Compare each direction with every vector."""
         del timeout
         rows = self._rows(filter)
-        # The caller raises the error for vectors of another dimension, and for a zero vector.
+        # The caller raises the error for vectors of another dimension, and leaves zero ones out.
         if not rows.documents or rows.vectors.shape[1] != directions.shape[1]:
             return [rows for _ in directions]
         with np.errstate(divide="ignore", invalid="ignore"):

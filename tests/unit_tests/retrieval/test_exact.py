@@ -17,7 +17,7 @@ from langchain_sift.retrieval.settings import RetrievalSettings
 from langchain_sift.selection import SELECTORS, select, select_residual
 from langchain_sift.selection.greedy import method_of
 from langchain_sift.selection.settings import SelectionSettings
-from langchain_sift.stores.candidates import Candidates, unit_rows
+from langchain_sift.stores.candidates import Candidates
 from langchain_sift.stores.interface import Nearest, Page, adapter_for
 
 
@@ -28,7 +28,8 @@ def embeddings():
 
 @pytest.fixture
 def index(embeddings):
-    units = unit_rows(embeddings.vectors(TEXTS), TEXTS, embeddings.dimensions)
+    vectors = embeddings.vectors(TEXTS)
+    units = vectors / np.linalg.norm(vectors, axis=1)[:, None]
     documents = tuple(Document(text, id=str(row)) for row, text in enumerate(TEXTS))
     return ExactIndex(Candidates(documents, units, (1,) * len(TEXTS)))
 

@@ -33,10 +33,9 @@ from langchain_sift.stores.candidates import (
     every_candidate,
     nearest_candidates,
     residual_candidates,
-    unit_rows,
-    unit_vector,
 )
-from langchain_sift.stores.interface import Nearest, Page, adapter_for
+from langchain_sift.stores.interface import Nearest, Page, Rows, adapter_for
+from langchain_sift.stores.unit_vectors import unit_vector, with_units
 
 ROWS = np.eye(6)
 
@@ -97,7 +96,9 @@ def test_an_empty_pool_has_the_dimensions_of_the_query():
 def test_rows_of_any_length_are_scaled_to_unit_norm():
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((5, 7)) * np.array([1e-100, 1e-3, 1, 1e3, 1e100])[:, None]
-    units = unit_rows(rows, ["x"] * 5, 7)
+    documents = [Document(str(n), id=str(n)) for n in range(5)]
+    kept, units = with_units(Rows(documents, rows, 5), 7)
+    assert kept.documents == documents
     assert_allclose(np.linalg.norm(units, axis=1), 1.0, rtol=1e-14)
     assert_allclose(units * np.linalg.norm(rows, axis=1)[:, None], rows, rtol=1e-13)
     assert_allclose(unit_vector(rows[2]), units[2], rtol=1e-14)
@@ -107,18 +108,21 @@ def test_rows_of_any_length_are_scaled_to_unit_norm():
     ("bad", "what"),
     [(0.0, "zero"), (math.nan, "NaN or infinite"), (math.inf, "NaN or infinite")],
 )
-def test_an_invalid_row_is_named_in_the_error(bad, what):
-    rows = np.ones((3, 4))
-    rows[1] = bad
-    with pytest.raises(EmbeddingError, match=f"the vector of second is {what}: embed that text"):
-        unit_rows(rows, ["first", "second", "third"], 4)
+def test_a_row_without_a_direction_is_left_out_and_named(bad, what):
+    vectors = np.ones((4, 4))
+    vectors[1] = vectors[3] = bad
+    documents = [Document(id_, id=id_) for id_ in ("first", "second", "third", "fourth")]
+    with pytest.warns(UserWarning, match="2 documents are left out, such as second: their vectors"):
+        kept, units = with_units(Rows(documents, vectors, 4), 4)
+    assert [document.id for document in kept.documents] == ["first", "third"]
+    assert_allclose(units, np.full((2, 4), 0.5))
     with pytest.raises(EmbeddingError, match=f"the vector of the query is {what}"):
-        unit_vector(rows[1])
+        unit_vector(vectors[1])
 
 
 def test_a_dimension_mismatch_names_both_dimensions():
     with pytest.raises(DimensionMismatch, match=r"query has 3 dim.* vectors have 4: open the sto"):
-        unit_rows(np.ones((2, 4)), ["a", "b"], 3)
+        with_units(Rows([Document("a"), Document("b")], np.ones((2, 4)), 2), 3)
 
 
 # The searches

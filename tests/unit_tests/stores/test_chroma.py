@@ -101,11 +101,15 @@ def test_a_zero_or_infinite_query_vector_is_rejected(bad):
         SIFTRetriever(vectorstore=store).invoke("which?")
 
 
-def test_a_stored_zero_vector_is_named_by_its_id():
+def test_a_stored_zero_vector_is_left_out_and_named_by_its_id():
     store = make_store(texts=["good"])
     store._collection.add(ids=["empty-one"], embeddings=[[0.0] * 4], documents=["bad"])
-    with pytest.raises(EmbeddingError, match="the vector of empty-one is zero"):
-        fetch_candidates(store, QUERY, fetch_k=5)
+    with pytest.warns(UserWarning, match="1 documents are left out, such as empty-one"):
+        candidates = fetch_candidates(store, QUERY, fetch_k=5)
+    assert [document.page_content for document in candidates.documents] == ["good"]
+    with pytest.warns(UserWarning, match="1 documents are left out, such as empty-one"):
+        found = SIFTRetriever(vectorstore=store).invoke("which?")
+    assert [document.page_content for document in found] == ["good"]
 
 
 def test_chroma_is_queried_once_and_embeds_no_text():

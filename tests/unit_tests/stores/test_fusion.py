@@ -27,7 +27,7 @@ from unit_tests.stores.real_stores import (
 )
 
 from langchain_sift import SIFTRetriever
-from langchain_sift.errors import ArgumentError, EmbeddingError, InvalidFilter, StoreError
+from langchain_sift.errors import ArgumentError, InvalidFilter, StoreError
 from langchain_sift.stores import register_adapter
 from langchain_sift.stores.adapters.in_memory import InMemoryAdapter
 from langchain_sift.stores.fusion import fused_scores
@@ -335,13 +335,15 @@ def test_an_error_of_the_second_retriever_belongs_to_its_query(embeddings):
     assert isinstance(found[1], LookupError)
 
 
-def test_vectors_of_unknown_documents_are_checked():
+def test_an_unknown_document_without_a_direction_is_left_out():
     embeddings = CountingEmbeddings(given={UNKNOWN[0]: np.zeros(8)})
     store = fill(InMemoryVectorStore(embeddings))
     second = returning(Document(page_content=UNKNOWN[0]))
     retriever = SIFTRetriever(vectorstore=store, second_retriever=second)
-    with pytest.raises(EmbeddingError, match="the vector of a document of the second retriever is"):
-        retriever.invoke(QUERY)
+    with pytest.warns(UserWarning, match="left out, such as one without an id"):
+        found = retriever.invoke(QUERY)
+    assert found
+    assert UNKNOWN[0] not in [document.page_content for document in found]
 
 
 def test_a_store_without_embeddings_says_so(embeddings):
