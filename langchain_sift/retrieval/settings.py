@@ -6,8 +6,9 @@ Precedence: a keyword of the call, then `search_kwargs`, then the field of the r
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +59,11 @@ _INSTEAD_OF_THRESHOLD = (
     "set min_similarity, the lowest cosine, or call "
     "SIFTRetriever.from_retriever(store.as_retriever(...)), which converts a score_threshold"
 )
+_INSTEAD = {
+    "score_threshold": _INSTEAD_OF_THRESHOLD,
+    "lambda_mult": "use search_type='mmr'",
+}
+"""What to use in place of settings of other searches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +173,7 @@ def merge_settings(
     merged = {"replace": False, **fields, **search_kwargs, **call}
     search = {name: value for name, value in merged.items() if name not in names}
     for name in search:
-        if adapter.search_arguments is not None and name not in adapter.search_arguments:
-            instead = f"use one of {[*names, *adapter.search_arguments]}"
-            if name == "score_threshold":
-                instead = _INSTEAD_OF_THRESHOLD
+        if (instead := _instead_of(name, names, adapter)) is not None:
             raise ArgumentError(
                 f"{name!r} is no setting of a {search_type!r} search in {adapter.label}: {instead}"
             )
@@ -180,6 +183,22 @@ def merge_settings(
     if require_filter:
         search["filter"] = narrow_filter(search_kwargs.get("filter"), call.get("filter"), adapter)
     return replace(settings, search=search, parents=parents, is_hybrid=is_hybrid)
+
+
+def _instead_of(name: str, names: Sequence[str], adapter: AnyAdapter) -> str | None:
+    """Return what to use in place of a setting that does not exist; None if it may exist.
+
+    A store whose arguments are not known may ignore those that it does not have, so a name that
+    is close to one of `names` is refused there, too.
+    """
+    known = adapter.search_arguments
+    if name in (known or ()):
+        return None
+    if (instead := _INSTEAD.get(name)) is not None:
+        return instead
+    if alike := get_close_matches(name, names, n=1, cutoff=0.85):
+        return f"did you mean {alike[0]!r}?"
+    return None if known is None else f"use one of {[*names, *known]}"
 
 
 def check_search_type(search_type: str) -> None:

@@ -204,7 +204,7 @@ def test_embeddings_that_fail_are_reported(chunks: list[Document], tmp_path: Pat
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [
-        ([[1.0, float("nan")]] * 128, "NaN or infinity: load the model with another --dtype"),
+        ([[1.0, float("nan")]] * 128, "NaN or infinity for 128 of 128 texts: check the embeddings"),
         ([[1.0]], r"shape \(1, 1\) for 128 texts"),
         ([[]] * 128, r"shape \(128, 0\)"),
         ([[1.0], *[[1.0, 2.0]] * 127], "vectors of numbers, all of one dimension"),

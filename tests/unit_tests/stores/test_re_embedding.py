@@ -98,6 +98,33 @@ def test_a_residual_search_with_steps_as_large_as_the_store_chooses_from_all_of_
     assert texts_of(found) == expected
 
 
+class AnythingStore(ListStore):
+    """A store whose search takes any argument, and ignores those that it does not know."""
+
+    def similarity_search_by_vector(self, embedding, k=4, *, smallest=0, **_):
+        return super().similarity_search_by_vector(embedding, k, smallest=smallest)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("score_threshold", "min_similarity"),
+        ("min_similarty", "did you mean 'min_similarity'"),
+        ("noise_varianc", "did you mean 'noise_variance'"),
+        ("lambda_mult", "use search_type='mmr'"),
+    ],
+)
+def test_a_misspelt_setting_is_an_error_even_if_the_store_takes_any(
+    embeddings, monkeypatch, name, instead
+):
+    monkeypatch.setattr(re_embedding, "_warned", {AnythingStore})
+    store = fill(AnythingStore(embeddings))
+    with pytest.raises(ArgumentError, match=f"{name!r} is no setting .*{instead}"):
+        SIFTRetriever(vectorstore=store).invoke(QUERY, **{name: 0.5})
+    retriever = SIFTRetriever(vectorstore=store, search_kwargs={"smallest": 20, "namespace": "x"})
+    assert all(document.metadata["number"] >= 20 for document in retriever.invoke(QUERY))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("search", ["nearest", "residual"])
 def test_each_different_text_is_embedded_once(store, embeddings, search):
