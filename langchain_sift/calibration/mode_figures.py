@@ -133,6 +133,11 @@ def mode_table_of_run(path: Path) -> RunTable:
     limits = _limits_of({row.method for row in chosen})
     context_k = _most_measured(limits.values())
     metric = _metric_of(protocol, chosen)
+    if not any(math.isfinite(_value(row, metric)) for row in chosen):
+        raise ArgumentError(
+            f"no prompt of {path} has a score: give each question its answer, or compare texts "
+            "(--protocol document)"
+        )
     table = mode_table(chosen, context_k=context_k, metric=metric)
     measured_with = _settings_of(report.settings, table, k)
     if measured_with is not None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
+from langchain_sift import __version__
 from langchain_sift.errors import require
 
 require("compare", "typer", "rich")
@@ -54,6 +55,12 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer passes it by position
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def prepare(
     threads: Annotated[
@@ -64,6 +71,12 @@ def prepare(
             "that other processes leave free when the command starts.",
         ),
     ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback ends the command
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
 ) -> None:
     """Set the number of threads before PyTorch and NumPy are loaded."""
     with errors_in_one_line(Console(stderr=True)):

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -40,6 +41,11 @@ def prompts(tmp_path: Path, texts: list[str]) -> Path:
     rows = [{"text": text, "group": f"g{n % 2}"} for n, text in enumerate(texts[40:44])]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"{version('langchain-sift')}\n")
 
 
 def test_an_error_hides_the_bars_of_work_that_had_not_begun() -> None:

@@ -628,6 +628,9 @@ def test_a_table_of_modes_says_what_its_run_lacks(tmp_path: Path) -> None:
     assert complete.notes == ()
     assert complete.table.bins[0].figures.keys() == {*MODES}
     assert complete.table.bins[0].figures["rag"].gain == 1.0
+    without = run_of(tmp_path, rows("base", "12", "tokens", 1.0), "12")
+    with pytest.raises(ArgumentError, match=r"no prompt of .* has a score: give each question its"):
+        mode_table_of_run(without)
     # Half of an interrupted run, and questions of another kind beside them.
     stopped = [
         *rows("base", "1234", "f1", 0.0),
