@@ -81,6 +81,7 @@ NAMES = {
 PAIRS = (
     ("ttft:sift", "ttft:nearest"),
     ("both:sift", "rag:sift"),
+    ("both:sift", "ttft:sift"),
     ("rag:sift", "rag:nearest"),
     ("both:sift", "both:nearest"),
     ("ttft:sift", "rag:sift"),
@@ -303,7 +304,7 @@ def stage_results(stage: str) -> dict[str, Any]:
     """Return the means of a stage of SmolLM2, and of the methods of the main stage beside it.
 
     The prompts are those that all methods were measured on. The protocol "continuation" has rows of
-    its own for every method. All stages but "order" have the most informative document first.
+    its own for every method. "noise" and "kernels" have the most informative document first.
     """
     if stage in ORDER_STAGES:
         last, first = ORDER_STAGES[stage]
@@ -318,7 +319,8 @@ def stage_results(stage: str) -> dict[str, Any]:
         if not rows:
             return {}
     if stage != "continuation":
-        rows += read_rows(HERE / FIRST_FILE)
+        is_last = stage == "many"
+        rows += read_rows(HERE / (FILES["SmolLM2-135M-Instruct"] if is_last else FIRST_FILE))
     return mean_results(percents_of(rows, STAGE_METHODS[stage]), STAGE_METHODS[stage])
 
 
