@@ -152,11 +152,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, "; nothing was written"):
-        from langchain_sift.cli.adapter_training import train_adapter
-        from langchain_sift.cli.learning_summary import print_summary
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.stores.location import ChromaLocation
-        from langchain_sift.ttft.training.tasks import STOPPED
 
         require("ttft", "torch", "transformers", "peft")
         if epochs is not None:
@@ -182,6 +179,11 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         )
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         loading = LoadSettings(device, dtype)
+        # PyTorch takes seconds to load, and mistakes are named before.
+        from langchain_sift.cli.adapter_training import train_adapter
+        from langchain_sift.cli.learning_summary import print_summary
+        from langchain_sift.ttft.training.tasks import STOPPED
+
         began = time.monotonic()
         documents = _examples(
             answered, location, collection, embeddings, loading, selection, epochs

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -253,3 +255,27 @@ def test_mistakes_are_named_before_anything_is_written(
     result = learn(store, examples, model, out)
     assert result.exit_code == 2
     assert "already exists: name another folder" in result.stderr
+
+
+def test_mistakes_are_named_before_pytorch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text('{"question": "What?"}\n')
+    command = [
+        "learn",
+        "--store",
+        "store",
+        "--examples",
+        "none.jsonl",
+        "--model",
+        "m",
+        "--out",
+        "adapter",
+    ]
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from langchain_sift.cli import app\n"
+        f"result = CliRunner().invoke(app, {command})\n"
+        "assert 'has no question with an answer' in result.stderr, result.output\n"
+        "sys.exit(bool({'torch', 'transformers'} & {*sys.modules}))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
