@@ -27,6 +27,10 @@ TOKENS_PER_PASS = 32
 _TOKENS_AT_ONCE = 4096
 _SHORTEST_CHUNK = 64
 
+CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""Names of the cache as an argument of a model and in its output: since transformers 5.24, and
+before, for attention and for states."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reader:
@@ -100,8 +104,7 @@ class Reader:
             state: Its `attended` includes them, its cache does not.
         """
         inputs: dict[str, Any] = {"use_cache": True}
-        name = "cache_params" if "past_key_values" not in self.names else "past_key_values"
-        inputs[name] = state.cache
+        inputs[next((n for n in CACHE_NAMES if n in self.names), CACHE_NAMES[0])] = state.cache
         attended = state.attended
         if state.is_padded:
             inputs["attention_mask"] = attended

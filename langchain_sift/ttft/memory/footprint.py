@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.ttft.answering.reading import CACHE_NAMES
 from langchain_sift.ttft.memory.estimate import Footprint
 from langchain_sift.ttft.model.language_model import LanguageModel
 from langchain_sift.ttft.training.adapted_model import add_slots, share_weights
@@ -82,6 +83,6 @@ def _cache_bytes(model: PreTrainedModel) -> int:
     """Return the bytes of the key-value cache after the longest of the passes."""
     with torch.inference_mode():
         outputs = model.base_model(input_ids=_token_ids(model, _LENGTHS[-1]), use_cache=True)
-    cache: Any = getattr(outputs, "past_key_values", None) or getattr(outputs, "cache_params", None)
+    cache = next((found for name in CACHE_NAMES if (found := getattr(outputs, name, None))), None)
     states = (state for layer in getattr(cache, "layers", ()) for state in vars(layer).values())
     return sum(state.nbytes for state in states if isinstance(state, torch.Tensor))

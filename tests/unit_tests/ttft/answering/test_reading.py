@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,6 +192,30 @@ def answers(
     ]
     generate(model, make_tokenizer(), continuations)
     return words, nats
+
+
+def test_the_cache_has_the_name_that_the_model_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers 5.24 names it "cache", and earlier versions "past_key_values"."""
+    names = ("cache", "past_key_values")
+    model = small_model("llama")
+    own = next(name for name in names if name in inspect.signature(model.forward).parameters)
+    (other,) = {*names} - {own}
+    for module in (model, model.base_model):
+        forward = module.forward
+        parameters = [
+            parameter.replace(name=other if name == own else name)
+            for name, parameter in inspect.signature(forward).parameters.items()
+        ]
+
+        def renamed(*, forward: Callable[..., Any] = forward, **arguments: Any) -> Any:
+            if other in arguments:
+                arguments[own] = arguments.pop(other)
+            return forward(**arguments)
+
+        renamed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        monkeypatch.setattr(module, "forward", renamed)
+    assert other in inspect.signature(model.forward).parameters
+    assert reader_of(model) is not None
 
 
 @pytest.mark.slow
