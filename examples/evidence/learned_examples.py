@@ -15,10 +15,9 @@ a paragraph of these 200. One adapter is trained on them, with the default setti
 RAG, RAG with an instruction to answer briefly, and an adapter that learned the examples with the
 answers of other examples. A model without a chat template, such as Gemma 3 270M, answers by RAG as
 `compare` asks such a model, and by RAG with the template of Gemma's chat models, with which it
-learns. Ways that the file
-of rows has are not measured again, except for the base model, and a stopped run resumes. The rows
-have ids and numbers and no text. With --tuning, the model answers 80 other questions after learning
-few examples or many, once or several times.
+learns. Ways that the file of rows has are not measured again, except for the base model, and a
+stopped run resumes. The rows have ids and numbers and no text. With --tuning, the model answers 80
+other questions after learning few examples or many, once or several times.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from langchain_sift.report.rows import BASE, Row
 BITS = "bits"
 """The metric of the protocols that predict a text."""
 
+_COMPLETE = "complete the run (compare --resume), or see the failures in its report"
+
 
 def mode_table(
     rows: Iterable[Row],
@@ -155,9 +157,6 @@ def _metric_of(protocol: str, rows: Sequence[Row]) -> str:
     if protocol != "qa":
         return BITS
     return max(("f1", ACCURACY), key=lambda metric: sum(metric in row.scores for row in rows))
-
-
-_COMPLETE = "complete the run (compare --resume), or see the failures in its report"
 
 
 def _other_limits(

@@ -53,6 +53,7 @@ def train_adapter(
             progress.update(learning, description="ending; Ctrl-C again writes nothing")
 
         def shown() -> Iterator[Event]:
+            """Yield the events, and show the steps."""
             for event in ticket:
                 if isinstance(event, Step):
                     progress.update(learning, completed=event.number)
@@ -71,6 +72,7 @@ def _on_interrupt(call: Callable[[], None]) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
 
     def first(_number: int, _frame: FrameType | None) -> None:
+        """Leave the next signal to the former handler, and call the function."""
         signal.signal(signal.SIGINT, before)
         call()
 

@@ -181,12 +181,12 @@ def _read(path: Path | str, *, lines: bool) -> list[Prompt]:
 def _prompts_of(file: SourceFile, *, lines: bool) -> list[Prompt]:
     name = file.path.name.lower()
     if name.endswith(JSON_LINES):
-        return _prompts(questions_of(rows_of_lines(file)))
+        return _prompts(rows_of_lines(file))
     if name.endswith(_QUESTIONS):
         read = {".json": rows_of_json, ".csv": rows_of_csv, _PARQUET: rows_of_parquet}
         rows = read[file.path.suffix.lower()](file)
         start = 0 if name.endswith(_PARQUET) else None
-        return _prompts(questions_of(rows, start=start, is_table=name.endswith(".csv")))
+        return _prompts(rows, start=start, is_table=name.endswith(".csv"))
     if name.endswith(_TABLE):
         return _table_prompts(file)
     if lines:
@@ -222,13 +222,13 @@ def _table_prompts(file: SourceFile) -> list[Prompt]:
     prompts: list[Prompt] = []
     lines = read_lines(file.path)
     if has_lists(lines):
-        return _prompts(questions_of(rows_of_csv(file)))
+        return _prompts(rows_of_csv(file))
     names = next(iter(lines), "").split("\t")
     if has_header(names):
         # The first column is the id, as without names, unless it is the question.
         first = "" if has_header(names[:1]) else names[0].strip()
         rows = ((place, {"id": row.get(first), **row}) for place, row in rows_of_csv(file))
-        return _prompts(questions_of(rows, is_table=True))
+        return _prompts(rows, is_table=True)
     for number, line in enumerate(lines, start=1):
         identifier, tab, text = line.partition("\t")
         if tab and identifier.strip() and text.strip():
@@ -250,8 +250,10 @@ def _line_prompts(file: SourceFile) -> list[Prompt]:
     ]
 
 
-def _prompts(rows: Iterable[Row]) -> list[Prompt]:
-    located = [*rows]
+def _prompts(
+    rows: Iterable[Row], *, start: int | None = None, is_table: bool = False
+) -> list[Prompt]:
+    located = questions_of(rows, start=start, is_table=is_table)
     prompts = [_prompt(location, fields) for location, fields in located]
     _check_ids(prompts, [location for location, _ in located])
     return prompts

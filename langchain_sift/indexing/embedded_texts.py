@@ -28,25 +28,25 @@ def embed_texts(embeddings: Embeddings, texts: Sequence[str]) -> dict[str, Vecto
         # Most often a server that is down.
         reason = str(error).strip().partition("\n")[0]
         raise EmbeddingError(f"the embeddings failed: {type(error).__name__}: {reason}") from error
-    return dict(zip(texts, _checked(vectors, texts), strict=True))
+    return dict(zip(texts, _checked(vectors, len(texts)), strict=True))
 
 
-def _checked(vectors: object, texts: Sequence[str]) -> list[Vector]:
+def _checked(vectors: object, texts: int) -> list[Vector]:
     try:
         found = np.asarray(vectors, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise EmbeddingError(
             "the embeddings must return vectors of numbers, all of one dimension"
         ) from error
-    if found.ndim != 2 or len(found) != len(texts) or not found.size:
+    if found.ndim != 2 or len(found) != texts or not found.size:
         raise EmbeddingError(
-            f"the embeddings returned an array of shape {found.shape} for {len(texts)} texts: it "
-            "must have a row for each"
+            f"the embeddings returned an array of shape {found.shape} for {texts} texts: it must "
+            "have a row for each"
         )
     if not np.isfinite(found).all():
         bad = int((~np.isfinite(found).all(axis=1)).sum())
         raise EmbeddingError(
-            f"the embeddings returned NaN or infinity for {bad} of {len(texts)} texts: check the "
+            f"the embeddings returned NaN or infinity for {bad} of {texts} texts: check the "
             "embeddings; a local model may need another --dtype"
         )
     rows: list[Vector] = found.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 CHOICES = ("choices", "options", "endings")
 FROM_0_OR_1 = ("cop", "gold_label")
@@ -84,6 +84,11 @@ def with_ground_truth(names: Sequence[str]) -> list[str]:
         REFERENCES[0] if is_ragas and name == "reference" else given
         for given, name in zip(names, folded, strict=True)
     ]
+
+
+def with_named_reference(row: Mapping[str, object]) -> dict[str, object]:
+    """Return a row with the names of `with_ground_truth`."""
+    return dict(zip(with_ground_truth([*row]), row.values(), strict=True))
 
 
 def field_name(key: str) -> str:

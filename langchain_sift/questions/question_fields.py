@@ -20,7 +20,7 @@ from langchain_sift.questions.field_names import (
     PASSAGES,
     QUESTIONS,
     field_name,
-    with_ground_truth,
+    with_named_reference,
 )
 from langchain_sift.questions.literals import literal
 
@@ -68,7 +68,7 @@ def question_fields(row: Mapping[str, object]) -> dict[str, object]:
     "premise" or "body", and, if it has choices, with the passage that it is about (one of
     `PASSAGES`). The passage of another question is no part of it: its place is the store.
     """
-    row = _nested(dict(zip(with_ground_truth([*row]), row.values(), strict=True)))
+    row = _nested(with_named_reference(row))
     given = {field_name(key): value for key, value in row.items() if not _is_missing(value)}
     fields = {key: _read(key, value) for key, value in given.items()}
     fields |= _of_objects(fields)

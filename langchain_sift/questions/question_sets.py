@@ -13,7 +13,7 @@ from langchain_sift.questions.field_names import (
     QUESTIONS,
     REFERENCES,
     field_name,
-    with_ground_truth,
+    with_named_reference,
 )
 from langchain_sift.questions.question_fields import index_text, is_blank
 
@@ -50,7 +50,7 @@ def without_system_answers(rows: Sequence[Fields]) -> list[Fields]:
     (`REFERENCES`), or if all references of the file are blank. If each row has either a reference
     or an answer, they are of different datasets, and both are correct.
     """
-    named = [dict(zip(with_ground_truth([*row]), row.values(), strict=True)) for row in rows]
+    named = [with_named_reference(row) for row in rows]
     filled = [_filled(row) for row in named]
     has_reference = [not names.isdisjoint(REFERENCES) for names in filled]
     has_answer = [not names.isdisjoint(OF_SYSTEMS) for names in filled]

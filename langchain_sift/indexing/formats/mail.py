@@ -106,25 +106,29 @@ def _is_attached(part: MIMEPart) -> bool:
 
 
 def _content(part: MIMEPart) -> str:
+    """Return the text of a part, whose lines end with a line feed."""
+    payload = part.get_payload(decode=True)
+    return _decoded(part, payload if isinstance(payload, bytes) else b"").replace("\r\n", "\n")
+
+
+def _decoded(part: MIMEPart, payload: bytes) -> str:
     """Return the text in the encoding that the part declares, if it fits, or else in another.
 
     If none fits, a letter that the declared one does not have is replaced; and where that leaves
     no other letter, the text is read as mail programs of Western Europe write it.
     """
-    payload = part.get_payload(decode=True)
-    payload = payload if isinstance(payload, bytes) else b""
     name = part.get_content_charset() or ""
     declared = _WIDER.get(name, name)
     of_page = _of_page(payload) if part.get_content_subtype() == "html" else []
     for encoding in (declared, "utf-8", *of_page):
         with suppress(LookupError, ValueError):
-            return payload.decode(encoding).replace("\r\n", "\n")
+            return payload.decode(encoding)
     for encoding in (declared, "utf-8"):
         with suppress(LookupError, ValueError):
             text = payload.decode(encoding, "replace")
             if any(char > "\x7f" and char != "\ufffd" for char in text):
-                return text.replace("\r\n", "\n")
-    return payload.decode("cp1252", "replace").replace("\r\n", "\n")
+                return text
+    return payload.decode("cp1252", "replace")
 
 
 def _of_page(payload: bytes) -> list[str]:
