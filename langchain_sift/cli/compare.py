@@ -48,7 +48,7 @@ from langchain_sift.cli.compare_options import (
     SeedOption,
     import_named,
     json_object,
-    judge_model,
+    judge_of,
     numbers,
 )
 from langchain_sift.cli.options import (
@@ -139,20 +139,20 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
-        from langchain_sift.comparison.judging import Judge
+        from langchain_sift.comparison.defaults import Defaults
         from langchain_sift.comparison.methods import parse_methods, unused_runnables
         from langchain_sift.comparison.prompts import read_prompts
         from langchain_sift.comparison.run_folder import RunFolder
-        from langchain_sift.comparison.settings import ComparisonSettings, Defaults, parse_ks
+        from langchain_sift.comparison.settings import ComparisonSettings, parse_ks
         from langchain_sift.comparison.tasks import RETRIEVAL, parse_protocols
 
         model = with_gguf_file(model, gguf_file)
         saved = read_saved(settings)
-        location = _location(store, store_token, store_header)
         loading = LoadSettings(device, dtype, quantization)
+        location = _location(store, store_token, store_header)
         source = source_of(location, collection, corpus, embeddings, loading)
         protocols = parse_protocols(names_of(protocol))
-        default = Defaults.of(saved, protocols)
+        default = Defaults.of(saved, protocols, model)
         tuned = finetuning(saved, objective, learning_rate, lora_rank, target_modules, max_length)
         retrievers, chains = import_named(retriever), import_named(chain)
         checked = ComparisonSettings(
@@ -171,7 +171,7 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
             retrievers=retrievers,
             chains=chains,
             scorers=import_named(scorer),
-            judge=None if judge is None else Judge(judge_model(judge)),
+            judge=judge_of(judge),
             label_key=label_key,
             max_tokens=max_tokens,
             chat_template_kwargs=json_object("--chat-template-kwargs", chat_template_kwargs),
@@ -183,14 +183,14 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
         for note in unused_runnables(checked.methods, retrievers, chains):
             print_note(console, note)
         conditions = checked.conditions(fail_if or ())
-        model_name = _model_name(model, saved, console) if checked.needs_model else model
+        model = _model_name(model, saved, console) if checked.needs_model else model
         checked_prompts = read_prompts(prompts, lines="qa" in protocols, qrels=qrels)
         folder = RunFolder(out, resume=resume, overwrite=overwrite)
         failed = _run(
             checked_prompts,
             checked,
             conditions,
-            model=model_name,
+            model=model,
             loading=loading,
             source=source,
             folder=folder,

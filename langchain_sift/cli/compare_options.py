@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from langchain_sift.cli.app import names_of
 from langchain_sift.cli.options import STORE_HELP
 from langchain_sift.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from langchain_sift.comparison.judging import Judge
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -71,7 +74,8 @@ LeaksOption = Annotated[
     str,
     typer.Option(
         metavar="ACTION",
-        help="Action for prompts whose scored text is in the store: report, exclude or ignore.",
+        help="Action for prompts whose scored text is in the store, or whose question the model "
+        "learned: report, exclude or ignore.",
     ),
 ]
 MethodsOption = Annotated[
@@ -102,7 +106,8 @@ KsOption = Annotated[
     typer.Option(
         metavar="N,...",
         help="Number of documents for a prompt, or several numbers to compare, such as "
-        "1,5,10. Default: 20; for retrieval 10.",
+        "1,5,10. Default: that of --settings, or as many as an adapter of `learn` saw, or 20; for "
+        "retrieval 10.",
     ),
 ]
 MaxTokensOption = Annotated[
@@ -204,19 +209,23 @@ def numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def judge_model(path: str) -> Any:
-    """Return the chat model of --judge."""
+def judge_of(path: str | None) -> Judge | None:
+    """Return the judge with the chat model of --judge; None without the option."""
     from langchain_core.language_models import BaseChatModel
 
+    from langchain_sift.comparison.judging import Judge
     from langchain_sift.indexing.named_objects import import_object
 
+    if path is None:
+        return None
     found = import_object(path)
     if isinstance(found, BaseChatModel) or not callable(found):
-        return found
+        return Judge(found)
     try:
-        return found()
+        model = found()
     except Exception as error:
         raise ArgumentError(f"{path!r} cannot be made without arguments: {error}") from error
+    return Judge(model)
 
 
 def import_named(options: Sequence[str] | None) -> dict[str, Any]:

@@ -45,13 +45,14 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.questions.learned_examples import LearnedExamples
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
     from langchain_sift.stores.location import ChromaLocation
-    from langchain_sift.ttft import LanguageModel
+    from langchain_sift.ttft import LanguageModel, TrainedAdapter
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -190,10 +191,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         )
         language_model = _loaded(join_gguf_file(model, gguf_file), loading)
         adapter = train_adapter(language_model, documents, config, console)
-        with write_errors(out):
-            adapter.save(out)
+        shown = _save(adapter, documents, language_model.name, out)
         print_summary(adapter, documents[: len(answered)], len(prompts) - len(answered), epochs)
-        shown = max(len(document.metadata["context"]) for document in documents)
         typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
         echo_for_programs(
             {
@@ -255,6 +254,16 @@ def _examples(  # noqa: PLR0917 - the options of a store, in their order
         vectorstore = open_store(location, collection, embeddings, loading)
         retriever = SIFTRetriever(vectorstore=vectorstore, **selection)
         return example_documents(prompts, retriever, epochs=epochs)
+
+
+def _save(adapter: TrainedAdapter, documents: Sequence[Document], base: str, out: Path) -> int:
+    """Save an adapter with the record of what it learned, and return the record's k."""
+    taken = documents[: len(adapter.training.losses)]
+    learned = LearnedExamples.of(taken, LearnedExamples.read(base))
+    with write_errors(out):
+        adapter.save(out)
+        learned.save(out)
+    return learned.k
 
 
 def _check_new(out: Path) -> None:

@@ -46,6 +46,7 @@ from langchain_sift.cli.options import (
 )
 from langchain_sift.config import API_KEY_VARIABLE, Limits
 from langchain_sift.errors import ArgumentError
+from langchain_sift.questions.learned_examples import learned_k
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         int | None,
         typer.Option(
             metavar="N",
-            help="Number of documents for a prompt, unless the request sets it. Default: 20.",
+            help="Number of documents for a prompt, unless the request sets it. Default: that of "
+            "--settings, or as many as an adapter of `learn` saw, or 20.",
         ),
     ] = None,
     context_k: ContextKOption = None,
@@ -222,7 +224,7 @@ def serve_command(  # noqa: PLR0917 - every argument is an option of the command
         selection = partial(
             selection_options,
             saved,
-            k=k,
+            k=learned_k(model) if k is None and saved is None else k,
             fetch_k=fetch_k,
             kernel=kernel,
             length_scale=length_scale,

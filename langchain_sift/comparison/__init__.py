@@ -25,10 +25,10 @@
 The protocol "retrieval" runs without PyTorch; `measurer.py` and `ray_pool.py` need it.
 """
 
+from langchain_sift.comparison.defaults import DEFAULT_METHODS, RETRIEVAL_METHODS
 from langchain_sift.comparison.examples import example_documents
 from langchain_sift.comparison.experiment import compare
 from langchain_sift.comparison.prompts import Prompt, read_prompts
-from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row
 from langchain_sift.report.summaries import MethodSummary

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.vectorstores import VectorStore
 
 from langchain_sift.calibrated_settings import CalibratedSettings
+from langchain_sift.comparison.defaults import Defaults
 from langchain_sift.comparison.description import describe, table_notes
 from langchain_sift.comparison.judging import Judge
 from langchain_sift.comparison.judgments import Labels
@@ -24,7 +25,6 @@ from langchain_sift.comparison.selection import Corpus
 from langchain_sift.comparison.settings import (
     Chain,
     ComparisonSettings,
-    Defaults,
     Retriever,
     Scorer,
     parse_ks,
@@ -39,6 +39,7 @@ from langchain_sift.comparison.units import (
 )
 from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.questions.learned_examples import LearnedExamples
 from langchain_sift.report.report import Report
 from langchain_sift.report.rows import Row, in_order
 
@@ -139,8 +140,9 @@ def compare(
         max_tokens: Maximum number of tokens of an answer, reasoning included, which is not scored.
         chat_template_kwargs: Arguments for the model's chat template, such as
             {"enable_thinking": False}.
-        leaks: Prompts whose scored text the store holds, exactly or nearly, are reported
-            ("report"), left out ("exclude"), or not searched for ("ignore").
+        leaks: Prompts whose scored text the store holds, exactly or nearly, or whose question the
+            model learned (`langchain-sift learn`), are reported ("report"), left out ("exclude"),
+            or not searched for ("ignore").
         jobs: Number of prompts to train together; memory grows with it.
         ray: Number of Ray actors that train and answer, each with a copy of the model and, if the
             cluster has GPUs, one of them. None means this process. The cluster is the one that
@@ -169,7 +171,7 @@ def compare(
         StoreError: If the store cannot be read.
     """
     parsed = parse_protocols(protocols)
-    default = Defaults.of(settings, parsed)
+    default = Defaults.of(settings, parsed, model if isinstance(model, str) else None)
     checked = ComparisonSettings(
         methods=parse_methods(
             default.methods if methods is None else methods,
@@ -244,6 +246,8 @@ def run_comparison(
     leaks: dict[str, str] = {}
     if settings.needs_model and settings.leaks != "ignore":
         leaks = find_leaks(scored_texts(prompts, settings.protocols), corpus.texts())
+        learned = None if language_model is None else LearnedExamples.read(language_model.name)
+        leaks |= {} if learned is None else learned.leaks({p.id: p.text for p in prompts})
     if settings.leaks == "exclude":
         prompts = without_leaks(prompts, leaks)
     labels = Labels.of(prompts, corpus) if RETRIEVAL in settings.protocols else Labels()

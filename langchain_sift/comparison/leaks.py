@@ -83,7 +83,8 @@ def without_leaks(prompts: Sequence[Prompt], leaks: Mapping[str, str]) -> list[P
     kept = [prompt for prompt in prompts if prompt.id not in leaks]
     if not kept:
         raise ArgumentError(
-            f"the store holds the scored text of all {len(leaks)} prompts: none is left"
+            f"the store holds the scored text of all {len(leaks)} prompts, or the model has "
+            "learned them: none is left"
         )
     return kept
 

@@ -9,4 +9,5 @@
 | `literals.py` | lists and objects that are written as text |
 | `question_sets.py` | what the questions of a file show together |
 | `question_lists.py` | objects that hold several questions |
+| `learned_examples.py` | record which questions an adapter has learned |
 """

@@ -80,7 +80,7 @@ def _leaks(report: Report) -> list[str]:
         for protocol, finding in report.findings.items()
         if finding.verdict_without_leaks
     ]
-    table = _table(["prompt", "copy in the store"], report.leaks.items(), left=2)
+    table = _table(["prompt", "leak"], report.leaks.items(), left=2)
     return ["## Leaks", report.leak_notice, *verdicts, table]
 
 

@@ -22,6 +22,7 @@ from langchain_sift.report.findings import (
 )
 from langchain_sift.report.intervals import Difference, Interval, correlation
 from langchain_sift.report.judge_scores import judge_notes, without_ungraded
+from langchain_sift.report.leak_notices import leak_notice
 from langchain_sift.report.metrics import FROM_0_TO_1
 from langchain_sift.report.results import report_json
 from langchain_sift.report.rows import Row
@@ -50,7 +51,8 @@ class Report:
     """Start of each prompt by its id."""
 
     leaks: Mapping[str, str] = field(default_factory=dict)
-    """Prompts whose scored text is in the store: prompt's id to a description of the copy."""
+    """Prompts whose scored text is in the store, or whose question the model has learned: prompt's
+    id to a description of the leak."""
 
     relevant: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Ids of the relevant documents by the prompt's id, where they are known."""
@@ -106,8 +108,7 @@ class Report:
     def leak_notice(self) -> str:
         """The number of prompts that leak, and their treatment, in words."""
         prompts = len(self.leaks.keys() | {row.prompt for row in self.rows})
-        notice = f"the store contains the scored text of {len(self.leaks)} of {prompts} prompts"
-        return f"{notice}; they are excluded." if self.leaks_excluded else f"{notice}."
+        return leak_notice(self.leaks, prompts, excluded=self.leaks_excluded)
 
     @property
     def notes(self) -> tuple[str, ...]:

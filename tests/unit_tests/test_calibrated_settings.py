@@ -21,7 +21,7 @@ from langchain_sift import (
 )
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable
 from langchain_sift.calibrated_settings import CalibratedFineTuning, CalibratedSelection
-from langchain_sift.comparison.settings import DEFAULT_METHODS, RETRIEVAL_METHODS, Defaults
+from langchain_sift.comparison.defaults import DEFAULT_METHODS, RETRIEVAL_METHODS, Defaults
 from langchain_sift.errors import ArgumentError
 
 if TYPE_CHECKING:

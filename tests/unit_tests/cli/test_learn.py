@@ -27,6 +27,7 @@ from langchain_sift.cli.learn import FEW
 from langchain_sift.comparison import example_documents
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
+from langchain_sift.questions.learned_examples import LearnedExamples
 from langchain_sift.ttft import Step, TrainedAdapter, load_language_model
 from langchain_sift.ttft.tickets import Ticket
 
@@ -279,3 +280,46 @@ def test_mistakes_are_named_before_pytorch_is_loaded(tmp_path: Path) -> None:
         "sys.exit(bool({'torch', 'transformers'} & {*sys.modules}))\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_the_other_commands_know_what_an_adapter_learned(
+    store: Path, examples: Path, model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "adapter"
+    assert learn(store, examples, model, out, "--k", 3, "--lora-rank", 2).exit_code == 0
+    file = tmp_path / "asked.jsonl"
+    known = json.loads(examples.read_text().splitlines()[0])
+    changed = {**known, "id": "known", "question": known["question"].upper() + " ?"}
+    new = {"id": "new", "question": "Who sings in the rain?", "answer": "Ann"}
+    file.write_text(json.dumps(changed) + "\n" + json.dumps(new) + "\n")
+    command = ["compare", "--store", store, "--prompts", file, "--protocol", "qa"]
+    command += ["--model", out, "--methods", "rag:sift", "--max-tokens", 2]
+    report = tmp_path / "report"
+    result = CliRunner().invoke(app, [*map(str, command), "--out", str(report), *EMBEDDINGS])
+    assert result.exit_code == 0, result.output
+    results = json.loads((report / "results.json").read_text())
+    assert results["leaks"] == {"known": "the model has learned this question"}
+    rows = [json.loads(line) for line in (report / "results.jsonl").read_text().splitlines()]
+    assert {row["k"] for row in rows if row["method"] == "rag:sift"} == {3}
+    assert "the model has learned the questions of 1 of 2 prompts." in result.output
+    assert known["question"] not in (out / "learned_examples.json").read_text()
+
+    again = tmp_path / "again"
+    file.write_text(json.dumps(new) + "\n")
+    result = learn(store, file, out, again, "--k", 2, "--lora-rank", 2)
+    assert result.exit_code == 0, result.output
+    record = LearnedExamples.read(str(again))
+    assert record is not None
+    assert record.k == 2
+    asked = {"old": known["question"], "new": new["question"], "other": "Who?"}
+    assert record.leaks(asked).keys() == {"old", "new"}
+
+
+def test_a_damaged_record_of_what_was_learned_is_named(tmp_path: Path) -> None:
+    assert LearnedExamples.read(str(tmp_path)) is None
+    assert LearnedExamples.read(None) is None
+    file = tmp_path / "learned_examples.json"
+    for text in ("{", "[]", '{"k": "many", "digests": []}', '{"k": 2}'):
+        file.write_text(text)
+        with pytest.raises(ArgumentError, match=r"learned_examples\.json is damaged: learn"):
+            LearnedExamples.read(str(tmp_path))

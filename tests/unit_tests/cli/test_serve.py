@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from langchain_core.documents import Document
 from typer.testing import CliRunner, Result
 
 from langchain_sift import FineTuneConfig
@@ -22,6 +23,7 @@ from langchain_sift.calibrated_settings import (
     CalibratedSettings,
 )
 from langchain_sift.cli import app
+from langchain_sift.questions.learned_examples import LearnedExamples
 from langchain_sift.stores.locking import locked
 
 PUBLIC = "0.0.0.0"  # noqa: S104 - the test expects a rejection
@@ -225,6 +227,13 @@ def test_options_take_precedence_over_calibrated_settings(tiny_model_path, folde
     settings, _ = served(tiny_model_path, folder, "--lora-rank", 8, "--max-memory-gb", 6.5)
     assert settings.finetune == FineTuneConfig(lora_rank=8, lora_alpha=8.0)
     assert settings.limits.max_memory_gb == 6.5
+
+
+def test_k_is_by_default_that_of_the_learned_examples(folder, tmp_path):
+    shown = Document("", metadata={"question": "Who?", "context": ["She.", "He."]})
+    LearnedExamples.of([shown], None).save(tmp_path)
+    assert served(tmp_path, folder)[0].k == 2
+    assert served(tmp_path, folder, "--k", 4)[0].k == 4
 
 
 def test_a_key_comes_from_the_environment(tiny_model_path, folder):

@@ -47,7 +47,7 @@ def test_failures_and_leaks_are_reported():
     text = markdown(report, {})
     assert "Failed: rag:a on 1 of 6 prompts." in text
     assert "the store contains the scored text of 1 of 6 prompts." in text
-    assert [["prompt", "copy in the store"], ["---", "---"],
+    assert [["prompt", "leak"], ["---", "---"],
             ["p1", "an exact copy in d"]] in tables(text)  # fmt: skip
 
 
