@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +14,7 @@ from langchain_core.documents import Document
 from rich.console import Console
 
 from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.cli.adapter_files import check_new, read_template, save_adapter, with_template
 from langchain_sift.cli.app import (
     SelectionOptions,
     app,
@@ -25,7 +24,6 @@ from langchain_sift.cli.app import (
     open_store,
     read_saved,
     selection_options,
-    write_errors,
 )
 from langchain_sift.cli.options import (
     CollectionOption,
@@ -45,14 +43,13 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.errors import ArgumentError, require
-from langchain_sift.questions.learned_examples import LearnedExamples
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
 
 if TYPE_CHECKING:
     from langchain_sift.comparison.prompts import Prompt
     from langchain_sift.stores.location import ChromaLocation
-    from langchain_sift.ttft import LanguageModel, TrainedAdapter
+    from langchain_sift.ttft import LanguageModel
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
 # ruff: noqa: PLC0415
@@ -117,6 +114,14 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
     ] = None,
     lora_rank: LoraRankOption = None,
     target_modules: TargetModulesOption = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Chat template (Jinja) for a model without one, or in place of its own. The "
+            "adapter keeps it. Default: the model's own.",
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -168,7 +173,8 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         answered = _answered(prompts, examples)
         if epochs is None:
             epochs = 2 if len(answered) < FEW else 1
-        _check_new(out)
+        check_new(out)
+        template = None if chat_template is None else read_template(chat_template)
         saved = read_saved(settings)
         selection = selection_options(
             saved,
@@ -189,9 +195,10 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
         documents = _examples(
             answered, location, collection, embeddings, loading, selection, epochs
         )
-        language_model = _loaded(join_gguf_file(model, gguf_file), loading)
+        language_model = _loaded(join_gguf_file(model, gguf_file), loading, template)
         adapter = train_adapter(language_model, documents, config, console)
-        shown = _save(adapter, documents, language_model.name, out)
+        tokenizer = None if template is None else language_model.tokenizer
+        shown = save_adapter(adapter, documents, language_model.name, tokenizer, out)
         print_summary(adapter, documents[: len(answered)], len(prompts) - len(answered), epochs)
         typer.echo(f"adapter: {out}; answer with --model {out} --k {shown}")
         echo_for_programs(
@@ -223,8 +230,8 @@ def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
     return random.Random(0).sample(found, len(found))  # noqa: S311 - no secret
 
 
-def _loaded(name: str, loading: LoadSettings) -> LanguageModel:
-    """Load a model whose adapters the other commands can load."""
+def _loaded(name: str, loading: LoadSettings, template: str | None) -> LanguageModel:
+    """Load a model whose adapters the other commands can load, and set its chat template."""
     from langchain_sift.ttft import load_language_model
 
     language_model = load_language_model(name, **asdict(loading))
@@ -233,7 +240,7 @@ def _loaded(name: str, loading: LoadSettings) -> LanguageModel:
             f"{name} is quantized, and no command could load an adapter of it: name the model "
             "that it was quantized from"
         )
-    return language_model
+    return language_model if template is None else with_template(language_model, template)
 
 
 def _examples(  # noqa: PLR0917 - the options of a store, in their order
@@ -254,23 +261,3 @@ def _examples(  # noqa: PLR0917 - the options of a store, in their order
         vectorstore = open_store(location, collection, embeddings, loading)
         retriever = SIFTRetriever(vectorstore=vectorstore, **selection)
         return example_documents(prompts, retriever, epochs=epochs)
-
-
-def _save(adapter: TrainedAdapter, documents: Sequence[Document], base: str, out: Path) -> int:
-    """Save an adapter with the record of what it learned, and return the record's k."""
-    taken = documents[: len(adapter.training.losses)]
-    learned = LearnedExamples.of(taken, LearnedExamples.read(base))
-    with write_errors(out):
-        adapter.save(out)
-        learned.save(out)
-    return learned.k
-
-
-def _check_new(out: Path) -> None:
-    """Check that a folder does not exist yet, and can be written."""
-    if os.path.lexists(out):
-        raise ArgumentError(f"{out} already exists: name another folder, or remove it")
-    with write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass

@@ -80,9 +80,10 @@ def _with_marked_answers(
 ) -> list[EncodedText]:
     if documents and not language_model.tokenizer.chat_template:
         raise ArgumentError(
-            "the model has no chat template, which objective='answer' needs: use a chat model, put "
-            "its chat_template.jinja into the model's folder (in Python: set "
-            "tokenizer.chat_template), or train with objective='text'"
+            "the model has no chat template, which objective='answer' needs: use a chat model, "
+            "give it a template (in Python tokenizer.chat_template, for the command learn "
+            "--chat-template, or chat_template.jinja in the model's folder), or train with "
+            "objective='text'"
         )
     longest = min(config.max_length, language_model.context_length)
     texts = []

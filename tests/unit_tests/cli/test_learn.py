@@ -323,3 +323,44 @@ def test_a_damaged_record_of_what_was_learned_is_named(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ArgumentError, match=r"learned_examples\.json is damaged: learn"):
             LearnedExamples.read(str(tmp_path))
+
+
+def test_a_chat_template_is_kept_with_the_adapter(
+    store: Path, examples: Path, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text(CHATML)
+    out = tmp_path / "adapter"
+    options = ("--lora-rank", 2, "--chat-template", template)
+    result = learn(store, examples, tiny_model_path, out, *options)
+    assert result.exit_code == 0, result.output
+    adapted = load_language_model(str(out))
+    assert adapted.tokenizer.chat_template == CHATML
+    assert not load_language_model(str(tiny_model_path)).tokenizer.chat_template
+    # The adapter can be learned from, and its adapter takes the template from it.
+    again = tmp_path / "again"
+    assert learn(store, examples, out, again, "--lora-rank", 2).exit_code == 0
+    assert load_language_model(str(again)).tokenizer.chat_template == CHATML
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("  ", "is empty"),
+        ("{% for %}", "chat template refuses the conversation"),
+        ("Question:", "does not write the content of the messages"),
+    ],
+)
+def test_a_wrong_chat_template_is_named(
+    content: str | None, message: str, store: Path, examples: Path, tiny_model_path: Path
+) -> None:
+    tmp_path = examples.parent
+    template = tmp_path / "template.jinja"
+    if content is not None:
+        template.write_text(content)
+    out = tmp_path / "adapter"
+    result = learn(store, examples, tiny_model_path, out, "--chat-template", template)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert not out.exists()
