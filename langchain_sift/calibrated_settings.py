@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from langchain_sift.auto_mode import ModeTable
 from langchain_sift.checks import as_target_modules, check_choice, check_integer, check_positive
-from langchain_sift.config import MODES, OBJECTIVES, FineTuneConfig
+from langchain_sift.config import KERNELS, MODES, OBJECTIVES, FineTuneConfig
 from langchain_sift.errors import ArgumentError
 
 VERSION = 2
@@ -46,7 +46,7 @@ class CalibratedSelection:
         """
         _check_numbers(self, "noise_variance")
         _check_integers(self, k=1, fetch_k=1)
-        _check_names(self, "kernel")
+        check_choice("kernel", self.kernel, KERNELS)
         if self.length_scale is not None:
             _check_numbers(self, "length_scale")
 

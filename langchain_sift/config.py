@@ -7,18 +7,21 @@ from typing import Literal, get_args
 
 from langchain_sift.checks import (
     as_target_modules,
+    as_texts,
     check_between,
     check_choice,
     check_integer,
     check_not_negative,
     check_positive,
+    check_seed,
     strings,
 )
-from langchain_sift.errors import ArgumentError
 
 ON_FAILURE = ("base", "raise")
 
 OBJECTIVES = ("text", "answer", "distill")
+
+KERNELS = ("linear", "rbf")
 
 API_KEY_VARIABLE = "LANGCHAIN_SIFT_API_KEY"
 """Environment variable with the token of a server that has only one tenant."""
@@ -163,9 +166,8 @@ class FineTuneConfig:
         check_not_negative("max_drift", self.max_drift)
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("on_failure", self.on_failure, ON_FAILURE)
-        if isinstance(self.drift_texts, str):
-            raise ArgumentError("drift_texts must be a sequence of texts, got one text")
-        object.__setattr__(self, "drift_texts", tuple(self.drift_texts))
+        check_seed("seed", self.seed)
+        object.__setattr__(self, "drift_texts", as_texts("drift_texts", self.drift_texts))
         object.__setattr__(self, "target_modules", as_target_modules(self.target_modules))
 
 
@@ -246,9 +248,7 @@ class GenerationConfig:
         check_positive("repetition_penalty", self.repetition_penalty, optional=True)
         check_between("frequency_penalty", self.frequency_penalty, -2, 2)
         check_between("presence_penalty", self.presence_penalty, -2, 2)
-        check_integer("seed", self.seed, 0, optional=True)
-        if self.seed is not None and self.seed >= 1 << 63:
-            raise ArgumentError(f"seed must be below 2**63, got {self.seed}")
+        check_seed("seed", self.seed, optional=True)
 
 
 @dataclass(frozen=True, slots=True)

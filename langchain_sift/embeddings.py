@@ -22,6 +22,7 @@ _MEAN_KEY = "langchain_sift_mean"
 _MODEL_KEY = "langchain_sift_model"
 # Chroma Cloud takes no longer value of a collection's metadata.
 _NAME_BYTES = 256
+_ROUNDING = 1e-5  # of a mean of float32 numbers, as a share of them
 
 
 class HiddenStateEmbeddings(Embeddings):
@@ -192,16 +193,19 @@ class HiddenStateEmbeddings(Embeddings):
         Raises:
             NotFittedError: If `fit` was not called.
             ArgumentError: If `texts` is not a sequence of texts.
-            EmbeddingError: If the hidden state of a text equals the mean, or is not finite.
+            EmbeddingError: If the hidden state of a text equals the mean up to rounding, or is not
+                finite.
         """
         mean = self.fitted_mean()
         check_texts("texts", texts)
         if not texts:
             return []
-        centred = (self._states(texts) - mean).astype(np.float64)
+        states = self._states(texts)
+        centred = (states - mean).astype(np.float64)
         norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        for row, norm in enumerate(norms[:, 0]):
-            if not 0.0 < norm < np.inf:
+        rounding = _ROUNDING * np.linalg.norm(states, axis=1)
+        for row, (norm, least) in enumerate(zip(norms[:, 0], rounding, strict=True)):
+            if not least < norm < np.inf:
                 raise EmbeddingError(
                     f"text {row} has distance {norm} from the mean: fit(texts) with different texts"
                 )

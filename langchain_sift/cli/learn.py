@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from langchain_core.documents import Document
 from rich.console import Console
 
-from langchain_sift.checks import check_integer, check_positive
+from langchain_sift.checks import check_count, check_integer, check_positive
 from langchain_sift.cli.adapter_files import check_new, read_template, save_adapter, with_template
 from langchain_sift.cli.app import (
     SelectionOptions,
@@ -43,6 +43,7 @@ from langchain_sift.cli.options import (
     TargetModulesOption,
 )
 from langchain_sift.errors import ArgumentError, require
+from langchain_sift.selection.settings import SelectionSettings
 from langchain_sift.ttft.model.load_settings import LoadSettings
 from langchain_sift.ttft.model.names import join_gguf_file
 
@@ -184,6 +185,7 @@ def learn_command(  # noqa: PLR0917 - every argument is an option of the command
             length_scale=length_scale,
             noise_variance=noise_variance,
         )
+        _check_selection(selection)
         location = ChromaLocation.of(store, token=store_token, headers=store_header or ())
         loading = LoadSettings(device, dtype)
         # PyTorch takes seconds to load, and mistakes are named before.
@@ -228,6 +230,15 @@ def _answered(prompts: Sequence[Prompt], file: Path) -> list[Prompt]:
             '{"question": ..., "answer": ...} in each line of a .jsonl file'
         )
     return random.Random(0).sample(found, len(found))  # noqa: S311 - no secret
+
+
+def _check_selection(selection: SelectionOptions) -> None:
+    """Check the options of the choice of documents, before anything is loaded."""
+    fetch_k = selection.get("fetch_k")
+    if fetch_k is not None:
+        check_count("fetch_k", fetch_k)
+    others: Any = {name: value for name, value in selection.items() if name != "fetch_k"}
+    SelectionSettings(**others)
 
 
 def _loaded(name: str, loading: LoadSettings, template: str | None) -> LanguageModel:

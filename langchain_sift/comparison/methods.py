@@ -13,11 +13,11 @@ from typing import Any
 from langchain_sift.auto_mode import AUTO
 from langchain_sift.checks import check_choice, check_integer, number_or_nan
 from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
-from langchain_sift.config import MODES, adds_context, fine_tunes
+from langchain_sift.config import KERNELS, MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import BASE, CHAIN, DOCUMENT_MODES, SELECTION
 from langchain_sift.selection import SELECTORS, Selector
-from langchain_sift.selection.settings import KERNELS, SelectionSettings
+from langchain_sift.selection.settings import SelectionSettings
 
 SEARCHES = ("nearest", "residual", "exhaustive")
 _NUMBERS = ("length_scale", "noise_variance", "stopping_alpha")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, as_completed
 from typing import Any, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import get_config_list, get_executor_for_config
+
+from langchain_sift.errors import EngineOverloaded
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -40,6 +43,100 @@ class AnswerGroup:
         self._cancelled = True
         for answer in self._answers:
             answer.cancel()
+
+
+class SharedRoom:
+    """Lets the answers of a batch wait for each other where the engine has no room for all.
+
+    Threads may share it.
+    """
+
+    def __init__(self) -> None:
+        """Start without answers."""
+        self._changed = threading.Condition()
+        self._running = 0
+        self._ended = 0
+
+    def answer(self, call: Callable[[], Output]) -> Output:
+        """Return the result of a call; if there is no room, call again when another has ended.
+
+        Raises:
+            EngineOverloaded: If there is no room, and no other answer of the batch is running.
+        """
+        while True:
+            ended = self._begin()
+            try:
+                result = call()
+            except EngineOverloaded:
+                if not self._wait(ended):
+                    raise
+            except BaseException:
+                self._end()
+                raise
+            else:
+                self._end()
+                return result
+
+    def _begin(self) -> int:
+        with self._changed:
+            self._running += 1
+            return self._ended
+
+    def _end(self) -> None:
+        with self._changed:
+            self._running -= 1
+            self._ended += 1
+            self._changed.notify_all()
+
+    def _wait(self, ended: int) -> bool:
+        """Wait until more answers have ended; return False if none is running."""
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._ended != ended or not self._running)
+            return self._ended != ended
+
+
+class AsyncSharedRoom:
+    """Does the same for the coroutines of one event loop."""
+
+    def __init__(self) -> None:
+        """Start without answers."""
+        self._changed = asyncio.Event()
+        self._running = 0
+        self._ended = 0
+
+    async def answer(self, call: Callable[[], Awaitable[Output]]) -> Output:
+        """Await a call; if there is no room, call again when another has ended.
+
+        Raises:
+            EngineOverloaded: If there is no room, and no other answer of the batch is running.
+        """
+        while True:
+            ended = self._ended
+            self._running += 1
+            try:
+                result = await call()
+            except EngineOverloaded:
+                self._leave()
+                while self._ended == ended:
+                    if not self._running:
+                        raise
+                    await self._changed.wait()
+            except BaseException:
+                self._ended += 1
+                self._leave()
+                raise
+            else:
+                self._ended += 1
+                self._leave()
+                return result
+
+    def _leave(self) -> None:
+        """Count one answer less, and wake those that wait."""
+        self._running -= 1
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 def batch_configs(

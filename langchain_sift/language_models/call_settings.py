@@ -195,5 +195,22 @@ def check_arguments(call: Mapping[str, Any]) -> list[Document] | None:
             raise ArgumentError(
                 f"{name!r} is no setting of a call: use one of {list(CALL_SETTINGS)}"
             )
-    documents = call.get("documents")
-    return None if documents is None else check_documents(documents, "documents")
+    return given_documents(call, "documents")
+
+
+def given_documents(call: Mapping[str, Any], name: str) -> list[Document] | None:
+    """Return documents that a call is given as an argument, or None.
+
+    Raises:
+        ArgumentError: If they are no iterable of documents, or one that can be read only once: it
+            would be empty for the second prompt of a batch, or after a retry.
+    """
+    documents = call.get(name)
+    if documents is None:
+        return None
+    if isinstance(documents, Iterator):
+        raise ArgumentError(
+            f"{name} must be a sequence of Documents, got a {type(documents).__name__}, which can "
+            "be read only once: pass list(...) of it"
+        )
+    return check_documents(documents, name)

@@ -38,6 +38,8 @@ from langchain_sift.config import FineTuneConfig, GenerationConfig, Limits
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.batches import (
     AnswerGroup,
+    AsyncSharedRoom,
+    SharedRoom,
     batch_configs,
     gather_or_cancel,
     run_batch,
@@ -47,7 +49,7 @@ from langchain_sift.language_models.call_settings import (
     GENERATION_SETTINGS,
     CallSettings,
     check_arguments,
-    check_documents,
+    given_documents,
 )
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
 from langchain_sift.language_models.context import (
@@ -437,16 +439,17 @@ class TestTimeFineTuning(BaseModel):
     ) -> list[Any]:
         """Answer several prompts, as many at once as fill the engine's batches.
 
-        With `return_exceptions`, a failed prompt does not affect the others. Otherwise, or if the
-        caller is interrupted, the others are cancelled.
+        If the engine has no room for all, some wait for the others. With `return_exceptions`, a
+        failed prompt does not affect the others. Otherwise, or if the caller is interrupted, the
+        others are cancelled.
         """
         model: Any = self
-        group = AnswerGroup()
+        group, room = AnswerGroup(), SharedRoom()
 
         def answer(prompt: Any, config: RunnableConfig) -> Any:
             """Answer one prompt, or return its error."""
             try:
-                return model.invoke(prompt, config, group=group, **kwargs)
+                return room.answer(lambda: model.invoke(prompt, config, group=group, **kwargs))
             except Exception as error:
                 if return_exceptions:
                     return error
@@ -469,12 +472,13 @@ class TestTimeFineTuning(BaseModel):
         model: Any = self
         configs = batch_configs(config, len(inputs), self.limits.at_once)
         capacity = asyncio.Semaphore(configs[0]["max_concurrency"] or 1 if configs else 1)
+        room = AsyncSharedRoom()
 
         async def answer(prompt: Any, config: RunnableConfig) -> Any:
             """Answer one prompt, or return its error."""
             async with capacity:
                 try:
-                    return await model.ainvoke(prompt, config, **kwargs)
+                    return await room.answer(lambda: model.ainvoke(prompt, config, **kwargs))
                 except Exception as error:
                     if return_exceptions:
                         return error
@@ -533,7 +537,7 @@ class TestTimeFineTuning(BaseModel):
         return CallSettings(
             documents=documents,
             adapter=adapter,
-            context=check_documents(call.get("context") or (), "context"),
+            context=given_documents(call, "context") or (),
             context_record=call.get("context_record"),
             prompt_with=None if prompt_with is None else self._rendering(prompt_with),
             retriever=None

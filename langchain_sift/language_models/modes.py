@@ -21,7 +21,7 @@ from langchain_sift.auto_mode import (
     choose_mode,
 )
 from langchain_sift.config import adds_context, fine_tunes
-from langchain_sift.errors import RequestTimeout
+from langchain_sift.errors import ArgumentError, RequestTimeout
 from langchain_sift.retrieval.scores import uncertainty_given, unrelated_gain_of
 from langchain_sift.retrieval.settings import with_defaults
 from langchain_sift.retrievers import SIFTRetriever
@@ -43,6 +43,9 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
     mode need them. For "rag" it returns each document once: in a prompt a repeat says nothing.
     A `SIFTRetriever` is found within what `bind`, `with_config`, `with_retry` and `with_fallbacks`
     return.
+
+    Raises:
+        ArgumentError: If `retriever` is no Runnable.
     """
     if not (adds_context(mode) or fine_tunes(mode)):
         return RunnableLambda(lambda _: [])
@@ -58,8 +61,18 @@ def retriever_for(mode: str, retriever: Retriever) -> Retriever:
         )
         return retriever.model_copy(update={"runnable": first, "fallbacks": others})
     if not isinstance(retriever, SIFTRetriever):
+        _check_retriever(retriever)
         return retriever
     return retriever.with_gains() if fine_tunes(mode) else _without_repeats(retriever)
+
+
+def _check_retriever(retriever: object) -> None:
+    if not isinstance(retriever, Runnable):
+        raise ArgumentError(
+            "retriever must be a LangChain retriever or another Runnable, got a "
+            f"{type(retriever).__name__}: of a store, make SIFTRetriever(vectorstore=store); of a "
+            "function, RunnableLambda(function)"
+        )
 
 
 def _without_repeats(retriever: SIFTRetriever) -> SIFTRetriever:

@@ -11,10 +11,10 @@ from typing import Any, Required, TypedDict
 import numpy as np
 
 from langchain_sift.checks import check_choice, check_count, check_positive
+from langchain_sift.config import KERNELS
 from langchain_sift.errors import ArgumentError
 from langchain_sift.selection.arguments import check_arguments, check_numbers
 
-KERNELS = ("linear", "rbf")
 LEAST_LENGTH_SCALE = 1e-3
 UNRELATED_COSINE = 0.274
 """The cosine of texts that are hardly related. With the linear kernel and λ' = 6.5, one of them

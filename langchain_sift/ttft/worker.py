@@ -18,8 +18,9 @@ from langchain_sift.config import FineTuneConfig
 from langchain_sift.errors import TrainingError
 from langchain_sift.ttft.jobs import Job, need, without_frames
 from langchain_sift.ttft.memory.budget import MemoryBudget
-from langchain_sift.ttft.memory.use import free_memory, return_to_system
+from langchain_sift.ttft.memory.use import free_memory, is_out_of_memory, return_to_system
 from langchain_sift.ttft.model.language_model import LanguageModel, model_settings
+from langchain_sift.ttft.model.names import from_any_folder
 from langchain_sift.ttft.model.tokens import TokenizedDocument, training_tokens
 from langchain_sift.ttft.requests import Milestone, Pairs, ScoringTask
 from langchain_sift.ttft.task_runner import TaskRunner
@@ -51,7 +52,7 @@ class Worker:
         Raises:
             ArgumentError: If `config.target_modules` names no layer of the model.
         """
-        self._name = language_model.name
+        self._name = from_any_folder(language_model.name)
         self._tokenizer = language_model.tokenizer
         self._context_length = language_model.context_length
         with torch.inference_mode(mode=False):  # inference tensors can never be trained
@@ -111,7 +112,7 @@ class Worker:
         if failure is None:
             return
         # Not inside the handler: an exception's frames hold the tensors of the failed step.
-        out_of_memory = isinstance(failure, torch.OutOfMemoryError)
+        out_of_memory = is_out_of_memory(failure)
         if out_of_memory:
             self._trainer.release_slots()
             free_memory()
@@ -126,8 +127,10 @@ class Worker:
     def _is_batchable(self) -> bool:
         try:
             return self._trainer.batchable
-        except torch.OutOfMemoryError:  # try again with the next batch
-            return False
+        except RuntimeError as error:
+            if is_out_of_memory(error):  # try again with the next batch
+                return False
+            raise
 
     def _fitting(self, jobs: list[Job]) -> int:
         """Return how many of the first jobs fit into the memory together."""
@@ -148,7 +151,7 @@ class Worker:
         failure = self._attempt([job], max_length=max(2, longest // 2))
         if failure is None:
             return
-        if isinstance(failure, torch.OutOfMemoryError):
+        if is_out_of_memory(failure):
             self._trainer.release_slots()
             free_memory()
             if request.config.on_failure == "base" and not ticket.text:

@@ -76,6 +76,7 @@ def test_settings_are_loaded_as_they_were_saved(tmp_path: Path) -> None:
         ({"retrieval": 3}, "retrieval must be an object"),
         ({"retrieval": {**selection, "k": 0}}, "k must be"),
         ({"retrieval": {**selection, "kernel": ""}}, "kernel must be"),
+        ({"retrieval": {**selection, "kernel": "cosine"}}, "kernel must be"),
         ({"retrieval": {**selection, "length_scale": -1}}, "length_scale must be"),
         ({"retrieval": {"k": 3}}, "retrieval with no fetch_k, noise_variance"),
         ({"fine_tuning": {**tuned, "kk": 3}}, "fine_tuning with unknown kk"),

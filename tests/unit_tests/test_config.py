@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,11 +48,20 @@ from langchain_sift.errors import ArgumentError
         ("max_train_seconds", "1"),
         ("min_gain", [0.1]),
         ("on_failure", "ignore"),
+        ("seed", "a"),
+        ("seed", -1),
+        ("seed", 1 << 63),
     ],
 )
 def test_a_bad_value_for_fine_tuning_is_refused(name: str, value: object) -> None:
     with pytest.raises(ArgumentError, match=f"{name}.*{re.escape(str(value))}"):
         FineTuneConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["one text", 5, None, [5], ["a", None]])
+def test_texts_for_the_drift_are_a_sequence_of_texts(value: Any) -> None:
+    with pytest.raises(ArgumentError, match="drift_texts must be a sequence of texts, got"):
+        FineTuneConfig(drift_texts=value)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,13 @@ def test_fewer_than_two_texts_have_no_mean(tiny_model, tiny_tokenizer, count):
         HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one"] * count)
 
 
+@pytest.mark.parametrize("count", [3, 5, 7])
+def test_rounding_is_no_distance_from_the_mean(tiny_model, tiny_tokenizer, count):
+    same = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["the same text"] * count)
+    with pytest.raises(EmbeddingError, match="from the mean: fit"):
+        same.embed_documents(["the same text"])
+
+
 def test_a_text_that_equals_the_mean_is_refused(tiny_model, tiny_tokenizer):
     same = HiddenStateEmbeddings(tiny_model, tiny_tokenizer).fit(["one", "one"])
     with pytest.raises(EmbeddingError, match=r"text 1 has distance 0\.0 from the mean: fit"):

@@ -97,9 +97,12 @@ def _with_marked_answers(
         except ArgumentError as error:
             raise ArgumentError(f"{named(document, index)} cannot be learned: {error}") from error
         if text.counted[0] >= longest:
+            cure = "raise max_length, or shorten"
+            if longest == language_model.context_length:
+                cure = "the model's context is no longer: shorten"
             raise ArgumentError(
-                f"{named(document, index)} has no answer within its first {longest} tokens: raise "
-                "max_length, shorten its question, or train with objective='text'"
+                f"{named(document, index)} has no answer within its first {longest} tokens: {cure} "
+                "its question"
             )
         texts.append(text)
     # Documents beyond `max_documents` are counted, and never examined.

@@ -17,6 +17,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from langchain_sift.ttft.answering.key_values import KeyValues, can_join, can_skip, joined
+from langchain_sift.ttft.memory.use import is_out_of_memory
 from langchain_sift.ttft.training.output_layer import OutputLayer, linear_head
 from langchain_sift.ttft.training.passes import split_into_passes
 
@@ -211,9 +212,9 @@ def _tried(model: PreTrainedModel) -> Reader | None:
             model(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits[0, -1]
             for row in whole
         ]
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - a cache of another kind fails in ways of its own
+    except Exception as error:  # a cache of another kind fails in ways of its own
+        if is_out_of_memory(error):
+            raise
         return None
     if not _are_close(found.logits, torch.stack(expected)):
         return None

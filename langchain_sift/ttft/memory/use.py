@@ -11,6 +11,13 @@ from pathlib import Path
 import torch
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return True if an allocation failed: on a CPU, PyTorch raises a plain `RuntimeError`."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def used_bytes(device: torch.device) -> int:
     """Return the bytes in use now: resident ones on a CPU, else those that PyTorch allocated."""
     if device.type == "cuda":

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from langchain_sift.errors import ModelLoadError, require
+from langchain_sift.errors import ArgumentError, ModelLoadError, require
 
 # ruff: noqa: PLC0415
 
@@ -117,6 +117,7 @@ def merge(
             f"its adapter is not merged into the quantized base model {adapter.base!r}: write the "
             f"name of the unquantized model into {_CONFIG}"
         )
+    _check_undamaged(adapter)
     misfit = f"its adapter does not fit the base model {adapter.base!r} that it names"
     try:
         stored = load_file(adapter.folder / ADAPTER_WEIGHTS)
@@ -136,6 +137,20 @@ def merge(
     model = _merged(adapted)
     model.name_or_path = str(adapter.folder)  # where the tokenizer is looked for
     return model
+
+
+def _check_undamaged(adapter: StoredAdapter) -> None:
+    """Compare the weights with the checksum that `TrainedAdapter.save` has written, if it did."""
+    from langchain_sift.ttft.training.trained_adapter import OWN_FILE, TrainedAdapter
+
+    if (adapter.folder / OWN_FILE).is_file():
+        try:
+            TrainedAdapter.load(adapter.folder)
+        except ArgumentError as error:
+            raise ModelLoadError(
+                f"its adapter is damaged: {error}; if another program has changed it, remove "
+                f"{OWN_FILE}"
+            ) from error
 
 
 @torch.no_grad()  # what is made in inference mode has no part in any gradient

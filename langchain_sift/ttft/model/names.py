@@ -29,6 +29,11 @@ class ModelName:
         return Path(self.place).is_dir()
 
 
+def from_any_folder(model: str) -> str:
+    """Return the name of a model; a path is valid from any folder."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
+
+
 def join_gguf_file(model: str, gguf_file: str | None) -> str:
     """Return the name of a model with its GGUF file, such as "org/name/file.gguf".
 

@@ -23,7 +23,8 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.ttft.training.tasks import TrainingRecord
 
 _WEIGHTS = "adapter_model.safetensors"
-_OURS = "langchain_sift.json"
+OWN_FILE = "langchain_sift.json"
+"""The file with what PEFT does not keep, and a checksum of the weights."""
 _PREFIX = "base_model.model."
 _NAMES_OF_EXPERTS = ("gate_proj", "up_proj", "down_proj", "w1", "w2", "w3")
 
@@ -67,7 +68,7 @@ class TrainedAdapter:
     """The record of the training."""
 
     base: str
-    """Name of the base model."""
+    """Name of the base model; the full path of one that was loaded from a folder."""
 
     transposed: bool = False
     """If True, some layers store their weights with the inputs first, as GPT-2's do."""
@@ -106,7 +107,7 @@ class TrainedAdapter:
             tensors = dict(self._tensors())
             safetensors.torch.save_file(tensors, temporary / _WEIGHTS, metadata={"format": "pt"})
             LoraConfig(**self._peft_config()).save_pretrained(str(temporary))
-            (temporary / _OURS).write_text(json.dumps(self._own_config()))
+            (temporary / OWN_FILE).write_text(json.dumps(self._own_config()))
             temporary.rename(folder)  # fails if another process has made it: not empty
         except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -124,7 +125,7 @@ class TrainedAdapter:
         """
         folder = Path(folder)
         try:
-            own = json.loads((folder / _OURS).read_text())
+            own = json.loads((folder / OWN_FILE).read_text())
             tensors = safetensors.torch.load_file(folder / _WEIGHTS)
             layers = tuple(own["layers"])
             shapes = _shapes(own, layers, tensors)
@@ -196,7 +197,7 @@ class TrainedAdapter:
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": _from_any_folder(self.base),
+            "base_model_name_or_path": self.base,
             "r": self.config.lora_rank,
             "lora_alpha": self.config.lora_alpha,
             "lora_dropout": 0.0,
@@ -219,11 +220,6 @@ class TrainedAdapter:
             "config": asdict(self.config),
             "training": asdict(self.training),
         }
-
-
-def _from_any_folder(model: str) -> str:
-    """Return the name of a model; a path is valid from any folder."""
-    return os.path.abspath(model) if os.path.exists(model) else model  # noqa: PTH100, PTH110
 
 
 def _shapes(

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from langchain_sift.ttft.memory.use import is_out_of_memory
 from langchain_sift.ttft.model.tokens import TokenizedDocument
 from langchain_sift.ttft.training.adapted_model import base_norm
 from langchain_sift.ttft.training.cuda_graphs import Recorder
@@ -78,10 +79,10 @@ class Trainer:
             try:
                 self.slots.use_probe([1.0, 0.0])
                 logits = self._model(input_ids=rows, use_cache=False).logits[1]
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # the inputs of a layer cannot be split into rows
-                return False
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                return False  # the inputs of a layer cannot be split into rows
             finally:
                 self.slots.rest()
         # Experts compute with the tokens of one row at a time, with another rounding.

@@ -238,6 +238,11 @@ def test_mistakes_are_named_before_anything_is_written(
     result = learn(store, examples, tiny_model_path, out)
     assert result.exit_code == 2
     assert "has no chat template" in result.stderr
+    for option, value in (("--k", 0), ("--fetch-k", 0), ("--kernel", "cosine")):
+        result = learn(store, examples, model, out, option, value)
+        assert result.exit_code == 2
+        assert option[2:].replace("-", "_") in result.stderr
+        assert "Traceback" not in result.output
     result = learn(store, examples, model, out, "--max-length", 0)
     assert result.exit_code == 2
     assert "max_length" in result.stderr

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +164,42 @@ def test_16_prompts_are_trained_in_few_batches_and_answered_in_order(
     assert sum(batch_sizes) == 16
     assert len(batch_sizes) <= 6
     assert max(batch_sizes) >= 4
+
+
+@pytest.mark.parametrize("together", [batch, abatch])
+def test_prompts_of_a_batch_wait_for_each_other_where_there_is_no_room_for_all(
+    chat: ChatTestTimeFineTuned, together: Callable[..., list[Any]]
+) -> None:
+    documents = [Document("The river carries cold iron. " * 4)]
+    prompts = [f"The river {number}" for number in range(8)]
+    expected = [text_of(chat.invoke(prompt, documents=documents)) for prompt in prompts]
+    limited = chat.model_copy(update={"limits": Limits(max_tokens=60)})
+    limited._engine = None
+    learning = limited.bind(documents=documents)
+    admission = limited.engine.admission
+    with admission.admit(0) as other:
+        other.resize(1)
+        # The whole room is taken, and no answer of the batch could make any.
+        with pytest.raises(EngineOverloaded, match="max_tokens"):
+            together(learning, prompts)
+        found = together(learning, prompts, return_exceptions=True)
+        assert {type(error) for error in found} == {EngineOverloaded}
+    assert [text_of(answer) for answer in together(learning, prompts)] == expected
+    assert (admission.requests, admission.tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("documents", [iter([]), (Document("a") for _ in range(2))])
+def test_documents_that_can_be_read_only_once_are_refused(
+    model: Model, documents: Iterator[Document]
+) -> None:
+    with pytest.raises(ArgumentError, match=r"only once: pass list\(\.\.\.\)"):
+        model.batch(["The river", "A baker"], documents=documents)
+
+
+@pytest.mark.parametrize("retriever", ["a text", lambda query: [Document(query)]])
+def test_a_retriever_of_another_type_is_refused(model: Model, retriever: object) -> None:
+    with pytest.raises(ArgumentError, match="retriever must be a LangChain retriever"):
+        model.invoke("The river", retriever=retriever)
 
 
 @pytest.mark.parametrize("together", [batch, abatch])
@@ -774,7 +810,7 @@ def test_another_tenant_does_not_hit_the_cache(model: Model) -> None:
 
     def ask_with_documents(tenant: str, **how: Any) -> str:
         kept = type(model)(**settings, max_tokens=6, **how)
-        documents = (document for document in retriever_of(tenant).invoke(QUESTION))
+        documents = retriever_of(tenant).invoke(QUESTION)
         return text_of(kept.invoke(QUESTION, documents=documents))
 
     alone = [ask(tenant) for tenant in tenants]

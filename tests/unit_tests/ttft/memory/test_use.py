@@ -7,9 +7,25 @@ import sys
 import pytest
 import torch
 
-from langchain_sift.ttft.memory.use import peak_bytes, return_to_system, used_bytes
+from langchain_sift.ttft.memory.use import (
+    is_out_of_memory,
+    peak_bytes,
+    return_to_system,
+    used_bytes,
+)
 
 CPU = torch.device("cpu")
+
+
+def test_a_failed_allocation_is_known_on_a_cpu_too() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(raised.value)
+    assert is_out_of_memory(torch.OutOfMemoryError())
+    with pytest.raises(RuntimeError) as raised:
+        torch.ones(2) @ torch.ones(3)
+    assert not is_out_of_memory(raised.value)
+    assert not is_out_of_memory(None)
 
 
 @pytest.mark.slow

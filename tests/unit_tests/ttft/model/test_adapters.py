@@ -175,6 +175,31 @@ def test_an_exported_adapter_is_loaded_with_its_base_a_gguf_file_too(
     assert not torch.allclose(merged.model(TOKENS).logits, tiny_model(TOKENS).logits, atol=1e-2)
 
 
+def test_a_damaged_adapter_of_ours_is_refused(tiny_model_path: Path, tmp_path: Path) -> None:
+    llm = TestTimeFineTunedLLM(model=str(tiny_model_path), finetune=FineTuneConfig(lora_rank=2))
+    folder = llm.engine.finetune([DOCUMENTS[0].page_content]).save(tmp_path / "exported")
+    weights = folder / "adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 0x10
+    weights.write_bytes(content)
+    with pytest.raises(ModelLoadError, match=r"checksum .* remove langchain_sift\.json"):
+        load_language_model(folder, dtype="float32")
+    (folder / "langchain_sift.json").unlink()
+    load_language_model(folder, dtype="float32")
+
+
+def test_an_adapter_names_its_base_from_any_folder(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_model_path.parent)
+    engine = TestTimeFineTunedLLM(
+        model=tiny_model_path.name, finetune=FineTuneConfig(lora_rank=2, learning_rate=0.05)
+    ).engine
+    adapter = engine.finetune([DOCUMENTS[0].page_content])
+    monkeypatch.chdir(tmp_path)
+    load_language_model(adapter.save(tmp_path / "saved"), dtype="float32")
+
+
 def test_peft_is_named_where_it_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(

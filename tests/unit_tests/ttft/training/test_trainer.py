@@ -152,17 +152,22 @@ def test_a_document_with_at_least_one_step_is_recorded_as_trained(
     assert (part.steps, part.trained, part.skipped) == (5, (0, 1), ())
 
 
+def lack_device_memory() -> None:
+    raise torch.OutOfMemoryError
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("allocate", [lack_device_memory, lambda: torch.empty(1 << 60)])
 def test_documents_of_a_skipped_training_are_not_recorded_as_too_short(
-    engine: Engine, texts: list[str], monkeypatch: pytest.MonkeyPatch
+    engine: Engine,
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    allocate: Callable[[], object],
 ) -> None:
     record = engine.outcome(engine.request(["", *texts[:2]], skip_reason="no time")).training
     assert (record.fallback, record.skipped, record.ended) == ("no time", (), None)
 
-    def lack_memory(*_: object) -> None:
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(engine._worker._trainer, "_gradients", lack_memory)
+    monkeypatch.setattr(engine._worker._trainer, "_gradients", lambda *_: allocate())
     lacking = train(engine, ["", *texts[:2]]).training
     assert "memory" in str(lacking.fallback)
     assert (lacking.trained, lacking.skipped) == ((), (0,))
