@@ -233,7 +233,7 @@ def test_a_missing_extra_is_named_with_the_command_to_install_it() -> None:
         [sys.executable, "-c", f"{hide} from langchain_sift.__main__ import main; main()"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 1

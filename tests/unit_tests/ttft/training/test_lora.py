@@ -166,7 +166,7 @@ def test_the_initial_weights_change_nothing_but_rounding(base: PreTrainedModel) 
     slots.begin(0, seed=3, learning_rate=1e-3)
     slots.use(0, 1)
     torch.testing.assert_close(
-        model(input_ids=TOKENS).logits, base(input_ids=TOKENS).logits, rtol=0, atol=1e-6
+        model(input_ids=TOKENS).logits, base(input_ids=TOKENS).logits, rtol=0, atol=1e-5
     )
 
 
