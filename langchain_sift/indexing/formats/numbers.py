@@ -9,6 +9,9 @@ _WHOLE = re.compile(r"-?(0|[1-9]\d*)", re.ASCII)
 # A float keeps 15 digits: a longer number, such as an id, stays a text. So does 007, a code.
 _POINT = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d+)?([eE][+-]?\d{1,2})?", re.ASCII)
 _COMMA = re.compile(r"-?(0|[1-9]\d{0,14}|[1-9]\d{0,2}(\.\d{3}){1,4})(,\d+)?", re.ASCII)
+# 1E5 is a code unless another cell of the column has a fraction or a signed exponent.
+_BARE_EXPONENT = re.compile(r"-?\d+[eE]\d+", re.ASCII)
+_PROVES_NUMBERS = re.compile(r"\.|[eE][+-]")
 # Three digits after a mark: 1.234 is one number with a point, and another with a comma.
 _OPEN = re.compile(r"-?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
 
@@ -18,7 +21,7 @@ def decimal_mark(cells: Sequence[str]) -> str:
     if all(_WHOLE.fullmatch(cell) or _OPEN.fullmatch(cell) for cell in cells):
         return ""
     forms = ((".", _POINT), (",", _COMMA))
-    return next((mark for mark, form in forms if all(map(form.fullmatch, cells))), "")
+    return next((mark for mark, form in forms if _have(form, cells)), "")
 
 
 def numbers_of(cells: Sequence[str], mark: str | None) -> list[float] | None:
@@ -35,11 +38,18 @@ def numbers_of(cells: Sequence[str], mark: str | None) -> list[float] | None:
     else:
         mark = decimal_mark(cells) or mark or ("," if any("," in cell for cell in cells) else "")
     form = {".": _POINT, ",": _COMMA}.get(mark)
-    if form is None or not all(map(form.fullmatch, cells)):
+    if form is None or not _have(form, cells):
         return None
     if mark == ",":
         cells = [cell.replace(".", "").replace(",", ".") for cell in cells]
     return [float(cell) for cell in cells]
+
+
+def _have(form: re.Pattern[str], cells: Sequence[str]) -> bool:
+    """Return whether cells have the form of numbers, and are not codes such as 1E5."""
+    if any(map(_BARE_EXPONENT.fullmatch, cells)) and not any(map(_PROVES_NUMBERS.search, cells)):
+        return False
+    return all(map(form.fullmatch, cells))
 
 
 def open_number(cells: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from langchain_sift.indexing.formats.records import TEXT_KEYS, Reading, Record
 
 # A cell may be a document: the csv module's default limit is 128 KiB.
 _LONGEST_CELL = 2**31 - 1
-_DELIMITERS = ",;\t|"
+_DELIMITERS = ";\t|,"
 # Delimiters of files that may have decimal commas, and the mark of columns that prove none.
 _BESIDE_COMMAS = {";": "", "\t": "."}
 _ROWS_TO_GUESS_FROM = 50
@@ -184,27 +184,37 @@ def _delimited(path: Path, text: str) -> tuple[str, str]:
     """Return the delimiter of a table, and the table without the line that names it, "sep=;"."""
     if match := _SEPARATOR_LINE.match(text):
         return match[1] or "\t", text[match.end() :]  # editors strip a tab at the end
-    if path.suffix.lower() == ".tsv" and "\t" in text.partition("\n")[0]:
+    is_tsv = path.suffix.lower() == ".tsv"
+    if is_tsv and "\t" in text.partition("\n")[0]:
         return "\t", text
-    return _delimiter_of(text), text
+    return _delimiter_of(text) or ("\t" if is_tsv else ","), text
 
 
 def _delimiter_of(text: str) -> str:
-    """Return the delimiter with which the first rows have most columns, as many as the header."""
-    widths = {each: _width(text, each) for each in _DELIMITERS}
-    return max(_DELIMITERS, key=lambda each: widths[each])
+    """Return the delimiter whose first rows all are as long as the header.
+
+    Of several, or if there is none, it is the one with most columns. Commas come last, because they
+    also stand in the cells of other tables: "Name;Price, EUR". "" means a table of one column.
+    """
+    fits = {each: _fit(text, each) for each in _DELIMITERS}
+    best = max(_DELIMITERS, key=lambda each: fits[each])
+    return best if fits[best] > (False, 0) else ""
 
 
-def _width(text: str, delimiter: str) -> int:
-    """Return the number of columns; 0 if a row has more than the header, or is no CSV."""
+def _fit(text: str, delimiter: str) -> tuple[bool, int]:
+    """Return whether all rows are as long as the header, and the number of columns.
+
+    The number is 0 if there is one column, if a row has more than the header, or if it is no CSV.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         with _long_cells():
             rows = [row for row in islice(reader, _ROWS_TO_GUESS_FROM) if row]
     except csv.Error:
-        return 0
+        return False, 0
     width = len(rows[0]) if rows else 0
-    return width if width > 1 and all(len(_within(row, width)) <= width for row in rows) else 0
+    lengths = [len(_within(row, width)) for row in rows]
+    return (min(lengths) == width, width) if width > 1 and max(lengths) <= width else (False, 0)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from unit_tests.indexing.sample_files import pdf
 from langchain_sift.errors import ArgumentError, CorpusError
 from langchain_sift.indexing.files import read_file
 from langchain_sift.indexing.folders import SourceFile
-from langchain_sift.indexing.formats import Reading, encodings
+from langchain_sift.indexing.formats import Reading, csv_rows, encodings
 
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -156,6 +156,56 @@ def test_every_kind_of_csv_is_the_same_table(tmp_path: Path, content: str, encod
         (2024, "Java"),
         (2023, "Bali"),
     ]
+
+
+@pytest.mark.parametrize("delimiter", [*";\t|"])
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["Name", "Price, EUR"], [["Tea", "1,50"], ["Rice", "2,20"]]),
+        (["Name", "Size, cm"], [["Ada", "170"]]),
+        (["Name", "City, country"], [["Ada", "Rome, Italy"], ["Bo", "Bern"]]),
+        (["Name", "Price, EUR", "Amount, kg"], [["Tea", "1,50", "2,5"], ["Rice", "2", ""]]),
+        (["Name", "Price (EUR, net, each)"], [["Tea", "1,50"], ["Rice", "2"]]),
+    ],
+)
+def test_commas_in_a_header_divide_no_columns_of_other_delimiters(
+    tmp_path: Path, delimiter: str, names: list[str], rows: list[list[str]]
+) -> None:
+    written = "\n".join(delimiter.join(row) for row in (names, *rows))
+    file = tmp_path / "q.csv"
+    file.write_text(written)
+    assert [cells for _, cells in csv_rows(file)] == [names, *rows]
+    expected = ["\n".join(map(": ".join, zip(names, row, strict=True))) for row in rows]
+    assert texts_of(read(tmp_path, "a.csv", written)) == expected
+
+
+def test_other_delimiters_in_a_header_divide_no_columns_of_commas(tmp_path: Path) -> None:
+    for mark in ";\t|":
+        table = f"name,size{mark} cm\nAda,170\nBo,180\n"
+        (first, _) = texts_of(read(tmp_path, "a.csv", table))
+        assert first.split("\n") == ["name: Ada", f"size{mark} cm: 170"]
+
+
+def test_a_table_of_tabs_may_have_one_column_with_commas(tmp_path: Path) -> None:
+    table = "text\nHello, world; hello\nBye\n"
+    assert texts_of(read(tmp_path, "a.tsv", table)) == ["Hello, world; hello", "Bye"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1E5", "2E7"], ["1E5", "2E7"]),
+        (["1e5", "-2e10"], ["1e5", "-2e10"]),
+        (["1E5", "12"], ["1E5", "12"]),
+        (["1E+05", "2e-7"], [1e5, 2e-7]),
+        (["1.5E3", "2e10"], [1.5e3, 2e10]),
+    ],
+)
+def test_codes_that_look_like_powers_of_ten_stay_text(
+    tmp_path: Path, cells: list[str], values: list[object]
+) -> None:
+    assert column(tmp_path, cells, ",") == values
 
 
 def test_columns_of_numbers_and_dates_keep_their_types(tmp_path: Path) -> None:
