@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 _NOTHING = {0: None, 0xFEFF: None}
@@ -23,6 +23,7 @@ _PAGE = re.compile(
 )
 """A line that is the number of a page, alone or with a word for it, and with that of all pages."""
 
+_PAGE_NUMBER = "\0"  # stands for the number of the page
 _MOST_LINES = 3  # of a header or a footer
 _FEWEST_PAGES = 3
 _FEWEST_LINES = 4  # of a page: a shorter one may be all content
@@ -32,8 +33,9 @@ def cleaned_pages(texts: Sequence[str]) -> list[str]:
     """Return the texts of pages as they were before typesetting.
 
     Ligatures become letters, soft hyphens and NULs go, words that are divided at the end of a line
-    become one, and headers and footers that most pages repeat go. A hyphen stays if the word occurs
-    with it elsewhere, and if the second part begins with a capital or a digit.
+    become one, and of a header or a footer that most pages repeat only the first stays. A hyphen
+    stays if the word occurs with it elsewhere, and if the second part begins with a capital or a
+    digit.
     """
     plain = [text.translate({**_LIGATURES, **_NOTHING}) for text in texts]
     plain = [_SOFT_HYPHEN_AT_END.sub("", text).replace(_SOFT_HYPHEN, "") for text in plain]
@@ -53,30 +55,33 @@ def _joined(match: re.Match[str], hyphenated: set[str]) -> str:
 def _without_margins(pages: Sequence[str]) -> list[str]:
     """Return pages without the lines at their ends that more than half of them have.
 
-    The number of the page may be in them: a number that grows by one from page to page, alone or
-    with a word for a page. Beside other words it may be a year or the number of a chapter, and
-    Roman numbers stay.
+    The first page with such a line keeps it: it may be the name of a table's columns. The number of
+    the page goes everywhere: a number that grows by one from page to page, alone or with a word for
+    a page. Beside other words it may be a year or the number of a chapter, and Roman numbers stay.
     """
     lines = [page.split("\n") for page in pages]
+    # The numbers of the lines with text, without the headers and footers that were found.
+    inner = [[row for row, line in enumerate(page) if line.strip()] for page in lines]
+    gone: set[tuple[int, int]] = set()
     for end in (0, -1):
         for _ in range(_MOST_LINES):
             forms = {
-                number: _forms(page[_outermost(page, end)].strip(), number)
-                for number, page in enumerate(lines)
-                if _lines_with_text(page) >= _FEWEST_LINES
+                number: _forms(lines[number][rows[end]].strip(), number)
+                for number, rows in enumerate(inner)
+                if len(rows) >= _FEWEST_LINES
             }
             counts = Counter(form for each in forms.values() for form in each)
             form, count = counts.most_common(1)[0] if counts else ("", 0)
             if count < _FEWEST_PAGES or count <= len(forms) / 2:
                 break
-            for number, each in forms.items():
-                if form in each:
-                    del lines[number][_outermost(lines[number], end)]
-    return ["\n".join(page) for page in lines]
-
-
-def _lines_with_text(page: Sequence[str]) -> int:
-    return sum(bool(line.strip()) for line in page)
+            repeated = [
+                (number, inner[number].pop(end)) for number, each in forms.items() if form in each
+            ]
+            gone.update(repeated if _PAGE_NUMBER in form else repeated[1:])
+    return [
+        "\n".join(line for row, line in enumerate(page) if (number, row) not in gone)
+        for number, page in enumerate(lines)
+    ]
 
 
 def _forms(line: str, page: int) -> set[str]:
@@ -85,10 +90,7 @@ def _forms(line: str, page: int) -> set[str]:
         return {line}
     numbers = [*_NUMBER.finditer(line)]
     ends = {match.span(): int(match[0]) - page for match in (*numbers[:1], *numbers[-1:])}
-    relative = {f"{line[:start]}\0{value}{line[end:]}" for (start, end), value in ends.items()}
+    relative = {
+        f"{line[:start]}{_PAGE_NUMBER}{value}{line[end:]}" for (start, end), value in ends.items()
+    }
     return {line, *relative}
-
-
-def _outermost(page: Sequence[str], end: int) -> int:
-    numbers: Iterator[int] = (n for n, line in enumerate(page) if line.strip())
-    return next(numbers) if end == 0 else max(numbers)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from langchain_sift.indexing.formats.pdf_text import cleaned_pages
 
@@ -25,19 +27,36 @@ def test_typesetting_is_undone(text: str, expected: str) -> None:
     assert cleaned_pages([text]) == [expected]
 
 
-def test_headers_and_footers_that_most_pages_repeat_go() -> None:
-    bodies = [
-        "It begins here.\nA second line.\nA third line.",
-        "It goes on.\nAnother line.\nOne more.",
-        "It ends.\nA last line.\nThe very last.",
-        "An appendix.\nWith a line.\nAnd another.",
-    ]
+BODIES = [
+    "It begins here.\nA second line.\nA third line.",
+    "It goes on.\nAnother line.\nOne more.",
+    "It ends.\nA last line.\nThe very last.",
+    "An appendix.\nWith a line.\nAnd another.",
+]
+
+
+def test_of_headers_and_footers_that_most_pages_repeat_the_first_stays() -> None:
     pages = [
-        f"Annual report\nConfidential\n{body}\nPage {n} of 4" for n, body in enumerate(bodies, 1)
+        f"Contract 4711\n\nItem  Price in EUR\n{body}\nCall 44 123 45\nPage {n} of 4"
+        for n, body in enumerate(BODIES, 1)
     ]
-    assert cleaned_pages(pages) == bodies
+    first = f"Contract 4711\n\nItem  Price in EUR\n{BODIES[0]}\nCall 44 123 45"
+    assert [page.strip() for page in cleaned_pages(pages)] == [first, *BODIES[1:]]
     title = "A title page\nof its own\nand more\nand more of it"
-    assert cleaned_pages([title, *pages]) == [title, *bodies]
+    assert [page.strip() for page in cleaned_pages([title, *pages])] == [title, first, *BODIES[1:]]
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["a", "b", "c", "4711", "", " d "]), max_size=7),
+        max_size=8,
+    )
+)
+def test_no_line_of_a_document_is_lost(pages: list[list[str]]) -> None:
+    texts = ["\n".join(page) for page in pages]
+    cleaned = cleaned_pages(texts)
+    assert len(cleaned) == len(texts)
+    assert {*"\n".join(cleaned).split("\n")} >= {line for page in pages for line in page if line}
 
 
 def test_rows_of_numbers_at_the_ends_of_pages_stay() -> None:
