@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mimetypes
 import re
 from collections.abc import Iterator
@@ -28,18 +29,20 @@ _WIDER = {
 https://encoding.spec.whatwg.org/#names-and-labels."""
 
 _PEOPLE = ("from", "to", "cc")
-_TEXTS = ("text/plain", "text/html")
+_PLAIN, _HTML = "text/plain", "text/html"
 _MAIL = "message/rfc822"
 
 
 def read_mail(path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the subject and the body of an `.eml` file with its attachments.
 
-    Of a body in several forms it is the plain text. Pictures within the body are no attachments.
+    Of a body in several forms it is the plain text. Parts of other types of text, such as Markdown,
+    belong to the body. Pictures within the body are no attachments.
     """
     del reading
+    content = read_bytes(path).removeprefix(codecs.BOM_UTF8).lstrip()
     try:
-        message = message_from_bytes(read_bytes(path), policy=default)
+        message = message_from_bytes(content, policy=default)
         if not message.keys() or not isinstance(message, EmailMessage):
             raise CorpusError(f"{path}: not a mail: it has no header")
         text = "\n\n".join([str(message["subject"] or ""), *_texts(message)])
@@ -61,12 +64,19 @@ def _texts(part: MIMEPart) -> list[str]:
         forms = [(one.get_content_type(), _texts(one)) for one in _parts(part)]
         filled = [(form, texts) for form, texts in forms if any(map(str.strip, texts))]
         if kind == "multipart/alternative":
-            filled = ([one for one in filled if one[0] == _TEXTS[0]] or filled)[:1]
+            filled = sorted(filled, key=lambda one: _rank(one[0]))[:1]
         return [text for _, texts in filled for text in texts]
-    if kind not in _TEXTS or _is_attached(part):
+    if not _is_text(part):
         return []
     text = _content(part)
-    return [text if kind == _TEXTS[0] else text_of_html(text)]
+    return [text_of_html(text) if kind == _HTML else text]
+
+
+def _rank(kind: str) -> int:
+    """Return the rank of a form of a body: plain text, then HTML, then other texts."""
+    if kind == _PLAIN:
+        return 0
+    return 2 if kind.startswith("text/") and kind != _HTML else 1
 
 
 def _attachments(part: MIMEPart) -> Iterator[Attachment]:
@@ -81,7 +91,7 @@ def _attachments(part: MIMEPart) -> Iterator[Attachment]:
     elif part.is_multipart():
         for inner in _parts(part):
             yield from _attachments(inner)
-    elif _is_attached(part):
+    elif not _is_text(part) and not _is_picture_of_body(part):
         content = part.get_payload(decode=True)
         yield Attachment(name, content if isinstance(content, bytes) else b"")
 
@@ -98,11 +108,15 @@ def _bytes_of(message: MIMEPart) -> bytes:
         return b""
 
 
-def _is_attached(part: MIMEPart) -> bool:
-    is_inline = part.get_content_maintype() == "image" and "content-id" in part
-    return part.get_content_disposition() == "attachment" or bool(
-        part.get_filename() and not is_inline
-    )
+def _is_text(part: MIMEPart) -> bool:
+    """Return whether a part without parts is shown as text; one that claims to have parts is."""
+    is_file = part.get_content_disposition() == "attachment" or part.get_filename()
+    return part.get_content_maintype() in ("text", "multipart") and not is_file
+
+
+def _is_picture_of_body(part: MIMEPart) -> bool:
+    is_attached = part.get_content_disposition() == "attachment"
+    return part.get_content_maintype() == "image" and "content-id" in part and not is_attached
 
 
 def _content(part: MIMEPart) -> str:

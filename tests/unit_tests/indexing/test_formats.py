@@ -698,6 +698,41 @@ def test_all_texts_of_a_mail_are_read_and_pictures_in_it_are_no_attachments(tmp_
         read(tmp_path, "a.eml", f"Subject: S\n{deep}\nrice")
 
 
+@pytest.mark.parametrize(
+    "kind", ["text/markdown", "text/enriched", "text/calendar", "text/csv", "multipart/mixed"]
+)
+def test_a_body_of_any_type_of_text_is_read(tmp_path: Path, kind: str) -> None:
+    content = f"Subject: S\nContent-Type: {kind}\n\nRice, and more\n"
+    expected = ["S\n\nRice, and more"]
+    for before in (b"", b"\xef\xbb\xbf", b"\n\r\n", b"From MAILER Thu Jan 1 00:00:00 1970\n"):
+        documents = read(tmp_path, "a.eml", before + content.encode())
+        assert [text.strip() for text in texts_of(documents)] == expected
+    assert remarks(tmp_path, "a.eml", content) == ()
+
+
+def test_every_part_of_a_mail_is_read_or_named(tmp_path: Path) -> None:
+    kinds = ["text/plain", "text/csv", "application/json", "text/markdown", "application/zip"]
+    texts = ["first", "a,b", '[{"text": "third"}]', "# fourth", "unseen"]
+    parts = [f"Content-Type: {kind}\n\n{text}" for kind, text in zip(kinds, texts, strict=True)]
+    parts.append("Content-Type: image/png\nContent-ID: <x>\n\nx")
+    head = "Subject: S\nMIME-Version: 1.0\nContent-Type: multipart/{}; boundary=B\n\n--B\n"
+    content = head.format("mixed") + "\n--B\n".join(parts) + "\n--B--\n"
+    body, attachment = read(tmp_path, "a.eml", content)
+    assert body.page_content.split() == ["S", "first", "a,b", "#", "fourth"]
+    assert attachment.page_content == "third"
+    assert body.metadata["attachments"] == ["attached.json", "attached.zip"]
+    assert remarks(tmp_path, "a.eml", content) == (
+        "a.eml: attachments that are not read: attached.zip",
+    )
+    forms = {"text/calendar": "no", "text/html": "<p>second", "text/plain": "third"}
+    for count, expected in ((1, "no"), (2, "second"), (3, "third")):
+        parts = [f"Content-Type: {kind}\n\n{text}" for kind, text in [*forms.items()][:count]]
+        content = head.format("alternative") + "\n--B\n".join(parts) + "\n--B--\n"
+        assert [text.split() for text in texts_of(read(tmp_path, "b.eml", content))] == [
+            ["S", expected]
+        ]
+
+
 def test_notebooks_of_both_formats_are_read(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# Rice\n", "It grows."]},
