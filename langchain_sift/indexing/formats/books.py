@@ -6,7 +6,8 @@ import io
 import posixpath
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 from langchain_sift.errors import CorpusError
 from langchain_sift.indexing.formats.encodings import declared_encoding, decode, read_archive
 from langchain_sift.indexing.formats.records import Heading, Reading, Record
-from langchain_sift.indexing.formats.web_pages import lines_of_html
+from langchain_sift.indexing.formats.web_pages import WebPage
 
 _CONTAINER = "META-INF/container.xml"
 _FIELDS = ("title", "creator", "language")
@@ -35,16 +36,33 @@ def read_book(path: Path, reading: Reading) -> Iterator[Record]:
         raise CorpusError(
             f"{path}: not a book that can be read ({type(error).__name__}): save it again"
         ) from error
+    pages = [
+        WebPage.of(decode(path, content, reading.encoding, declared_encoding(content)))
+        for content in chapters
+    ]
     lines: list[str] = []
     headings: list[Heading] = []
-    for content in chapters:
-        markup = decode(path, content, reading.encoding, declared_encoding(content))
-        new, found = lines_of_html(markup)
-        headings += (replace(each, line=each.line + len(lines)) for each in found)
-        lines += new
+    for page in _titled(pages, fields.get("title")):
+        headings += (replace(each, line=each.line + len(lines)) for each in page.headings)
+        lines += page.lines
     yield Record("\n".join(lines), fields, headings=tuple(headings))
     if missing := [name for name in names if name not in there]:
         yield Record("", note=f"{path}: the book lacks its chapters {', '.join(missing)}")
+
+
+def _titled(pages: Sequence[WebPage], book: object) -> Iterator[WebPage]:
+    """Yield chapters; one without a heading has its title as one, if no other has the same.
+
+    Readers of books show no titles, and many a chapter has that of the book.
+    """
+    counts = Counter(page.title for page in pages)
+    for page in pages:
+        is_own = bool(page.title) and counts[page.title] == 1 and page.title != book
+        if not is_own or page.headings or not page.lines:
+            yield page
+            continue
+        first = () if page.lines[0] == page.title else (page.title,)
+        yield WebPage(page.title, (*first, *page.lines), (Heading(0, 1, page.title),))
 
 
 def _package(archive: zipfile.ZipFile) -> tuple[list[str], dict[str, object]]:

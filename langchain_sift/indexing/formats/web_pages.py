@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -30,26 +31,44 @@ _COMMENT = re.compile("<!--(?:-?>|.*?--!?>)", re.DOTALL)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
-def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
-    """Yield the text of an HTML file, with each block element on separate lines.
+@dataclass(frozen=True, slots=True)
+class WebPage:
+    """The text of a page."""
 
-    Scripts, styles, templates and comments are not part of it.
-    """
+    title: str
+    """The title in its head, which browsers do not show in the page; "" if it has none."""
+
+    lines: tuple[str, ...]
+    headings: tuple[Heading, ...]
+
+    @classmethod
+    def of(cls, markup: str) -> WebPage:
+        """Return the text of a page, with each block element on separate lines.
+
+        Scripts, styles, templates and comments are not part of it.
+        """
+        page = _Page(_ENDLESS_NUMBER.sub("&#xFFFD;", markup))
+        return cls(page.title, tuple(page.lines), tuple(page.headings))
+
+    def with_title(self) -> WebPage:
+        """Return the page with its title as the first line, unless a heading repeats it."""
+        if not self.title or self.title in (each.title for each in self.headings):
+            return self
+        below = tuple(replace(each, line=each.line + 1) for each in self.headings)
+        return WebPage(self.title, (self.title, *self.lines), below)
+
+
+def read_web_page(path: Path, reading: Reading) -> Iterator[Record]:
+    """Yield the text of an HTML file, with its title."""
     content = read_bytes(path)
     markup = decode(path, content, reading.encoding, declared_encoding(content))
-    lines, headings = lines_of_html(markup)
-    yield Record("\n".join(lines), headings=headings)
-
-
-def lines_of_html(markup: str) -> tuple[list[str], tuple[Heading, ...]]:
-    """Return the lines of a page, and its headings."""
-    page = _Page(_ENDLESS_NUMBER.sub("&#xFFFD;", markup))
-    return page.lines, tuple(page.headings)
+    page = WebPage.of(markup).with_title()
+    yield Record("\n".join(page.lines), headings=page.headings)
 
 
 def text_of_html(markup: str) -> str:
-    """Return the text of a page."""
-    return "\n".join(lines_of_html(markup)[0])
+    """Return the text of a page, with its title."""
+    return "\n".join(WebPage.of(markup).with_title().lines)
 
 
 class _Page(HTMLParser):
@@ -62,6 +81,7 @@ class _Page(HTMLParser):
 
     def __init__(self, markup: str) -> None:
         super().__init__(convert_charrefs=True)
+        self.title = ""
         self.lines: list[str] = []
         self.headings: list[Heading] = []
         self._line: list[str] = []
@@ -69,6 +89,7 @@ class _Page(HTMLParser):
         self._open: Counter[str] = Counter()  # their numbers
         self._pre = 0  # number of open <pre>
         self._level = 0  # level of the open heading
+        self._in_title = False  # of the page: others are those of drawings
         self.feed(markup)
         if not self.rawdata.startswith("<"):  # a tag that does not end
             self.close()
@@ -96,6 +117,7 @@ class _Page(HTMLParser):
             self._line.append(" ")
         elif tag in _BLOCKS:
             self._end_line()
+            self._in_title = tag == "title" and not self.title and not self.lines
             self._pre += tag == "pre"
             self._level = _HEADINGS.get(tag, self._level)
 
@@ -114,6 +136,7 @@ class _Page(HTMLParser):
                 found = last == tag
         elif not self._unseen and tag in _BLOCKS:
             self._end_line()
+            self._in_title = False
             self._pre = max(0, self._pre - (tag == "pre"))
             self._level = 0 if tag in _HEADINGS else self._level
 
@@ -130,6 +153,9 @@ class _Page(HTMLParser):
             lines = [line.rstrip() for line in text.strip("\n").split("\n")] if text else []
         else:
             lines = [line] if (line := " ".join(text.split())) else []
+        if self._in_title:
+            self.title = " ".join(lines)
+            return
         if self._level and lines:
             self.headings.append(Heading(len(self.lines), self._level, " ".join(lines)))
         self.lines += lines

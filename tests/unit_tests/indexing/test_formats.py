@@ -27,6 +27,7 @@ from openpyxl.worksheet.formula import ArrayFormula
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import ArgumentError, CorpusError
+from langchain_sift.indexing.chunks import Chunking, split
 from langchain_sift.indexing.files import read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Reading, csv_rows, encodings
@@ -801,6 +802,43 @@ def test_a_book_is_read_chapter_by_chapter(tmp_path: Path) -> None:
     for broken in (b"x", content[:-20], content.replace(b"c.opf", b"x.opf", 1), encoding):
         with pytest.raises(CorpusError, match=r"a\.epub: not a book that can be read"):
             read(tmp_path, "a.epub", broken)
+
+
+def chapter(title: str, body: str) -> str:
+    return f"<html><head><title>{title}</title></head><body>{body}</body></html>"
+
+
+def test_each_chapter_of_a_book_begins_with_its_heading(tmp_path: Path) -> None:
+    chapters = {
+        "a": chapter("Rice", "<h1>Rice</h1><p>It grows."),
+        "b": chapter("Wheat", "<h1>The Wheat</h1><svg><title>An ear</title></svg><p>Dry."),
+        "c": chapter("Oats", "<p>Few."),
+        "d": chapter("Rye", "<p>Rye</p><p>Dark."),
+        "e": chapter("Grains", "<p>It goes on."),
+        "f": chapter("Part 2", "<p>Still."),
+        "g": chapter("Part 2", "<p>Still on."),
+        "h": chapter("Cover", "<img src='x'>"),
+    }
+    file = tmp_path / "a.epub"
+    file.write_bytes(book(chapters))
+    source = SourceFile.of(file)
+    chunks = split(source, read_file(source).parts, Chunking(at_headings=True))
+    assert [(chunk.metadata["headings"], chunk.page_content) for chunk in chunks] == [
+        ("Rice", "Rice\nIt grows."),
+        ("The Wheat", "The Wheat\nAn ear\nDry."),
+        ("Oats", "Oats\nFew."),
+        ("Rye", "Rye\nDark.\nIt goes on.\nStill.\nStill on."),
+    ]
+
+
+def test_the_title_of_a_page_is_read_once(tmp_path: Path) -> None:
+    same = chapter("Rice", "<p>Start</p><h1> Rice </h1><p>It grows.")
+    assert texts_of(read(tmp_path, "a.html", same)) == ["Start\nRice\nIt grows."]
+    file = tmp_path / "b.html"
+    file.write_text(chapter("Grains", "<h1>Rice</h1><svg><title>An ear</title></svg>"))
+    (part,) = read_file(SourceFile.of(file)).parts
+    assert part.document.page_content == "Grains\nRice\nAn ear"
+    assert [(each.line, each.title) for each in part.headings] == [(1, "Rice")]
 
 
 @pytest.mark.slow
