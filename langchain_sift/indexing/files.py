@@ -18,6 +18,7 @@ from langchain_sift.indexing.metadata import label_of, storable
 from langchain_sift.ttft.texts import well_formed
 
 _ID_KEYS = ("id", "_id")
+_PARTS_OF_A_DOCUMENT = ("page", "slide")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,17 @@ def read_corpus(path: Path | str) -> list[Document]:
 
     Args:
         path: A file, or a folder of files, without its hidden files, virtual environments, caches
-            and checkpoints. Each page of a `.pdf` is one document, and so is each line of a
-            `.jsonl` or `.jsonl.gz` file (an object with a "text") and each row of a `.csv` file
-            (its column "text", else all its columns). A file of another format is one document.
+            and checkpoints. Each page of a `.pdf` is one document, and so is each slide of a
+            `.pptx` file, each line of a `.jsonl` or `.jsonl.gz` file (an object with a "text") and
+            each row of a `.csv` file (its column "text", else all its columns). A file of another
+            format is one document.
             Of a folder in the format of BEIR only corpus.jsonl is read, and a title is put before
             its text.
 
     Returns:
         The documents that hold more than space. An id is the "id" or "_id" of the line or row, by
-        default the name of the file with the number of the line, row or page. The other fields
-        are the metadata, as far as Chroma can store them.
+        default the name of the file with the number of the line, row, page or slide. The other
+        fields are the metadata, as far as Chroma can store them.
 
     Raises:
         CorpusError: If a file cannot be read, or an id occurs twice; the message names file and
@@ -94,8 +96,8 @@ def read_file(
     """Read the documents of a file that hold more than space, for `split`.
 
     The texts are those of `read_corpus`, with one kind of line end. The metadata have all fields,
-    the number of the page, line or row, from 1, and a source, unless the file has fields of these
-    names. Documents of one source belong together, such as the pages of a PDF. A line or row
+    the number of the page, slide, line or row, from 1, and a source, unless the file has fields of
+    these names. Documents of one source belong together, such as the pages of a PDF. A line or row
     without a source is a source by itself.
 
     Args:
@@ -124,7 +126,7 @@ def read_file(
         notes += (f"{file.path}: {note}" for note in about)
         if metadata.get("source", "") == "":
             location = Location(name, record.unit, record.number)
-            metadata["source"] = name if record.unit == "page" else location.id
+            metadata["source"] = name if record.unit in _PARTS_OF_A_DOCUMENT else location.id
         text = _text(record.text).replace("\r\n", "\n").replace("\r", "\n")
         if text.strip():
             document = Document(text, metadata=metadata)

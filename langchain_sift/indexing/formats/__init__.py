@@ -10,7 +10,7 @@
 | `markdown.py` | headings of Markdown |
 | `web_pages.py` | HTML |
 | `pdf_pages.py`, `pdf_text.py` | pages of PDFs, and their text before typesetting |
-| `documents.py` | documents of office programs |
+| `documents.py` | documents of office programs, and slides |
 | `books.py`, `notebooks.py` | books and notebooks |
 | `mail.py` | mail |
 """

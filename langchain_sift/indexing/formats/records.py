@@ -43,8 +43,8 @@ class Record:
     """The other fields of a JSON object or a CSV row, as the file has them."""
 
     unit: str = ""
-    """Kind of the part that holds the text: "line", "row", "item" or "page". Empty means the
-    file."""
+    """Kind of the part that holds the text: "line", "row", "item", "page" or "slide". Empty means
+    the file."""
 
     number: int | None = None
     """Number of that part, from 1. None means the whole file."""
@@ -67,7 +67,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """The location of a text: a file, and a line, row or page in it."""
+    """The location of a text: a file, and a line, row, page or slide in it."""
 
     file: str
     """Name of the file, within the folder that was named."""

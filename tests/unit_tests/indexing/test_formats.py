@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import email.message
 import gzip
@@ -24,6 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
 from openpyxl.worksheet.formula import ArrayFormula
+from pptx import Presentation
 from unit_tests.indexing.sample_files import pdf
 
 from langchain_sift.errors import ArgumentError, CorpusError
@@ -32,6 +34,11 @@ from langchain_sift.indexing.files import read_file
 from langchain_sift.indexing.folders import SourceFile
 from langchain_sift.indexing.formats import Reading, csv_rows, encodings
 
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+PNG_TYPE = '<Default Extension="png" ContentType="image/png"/>'
 SAME_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -844,13 +851,12 @@ def test_the_title_of_a_page_is_read_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
     facts = ["Rice grows.", "Wheat grows."]
-    for name, ending in (
-        ("letter.docx", "docm"),
-        ("show.pptx", "pptm"),
-        ("notebook.ipynb", "ipynb"),
-    ):
+    for name, ending in (("letter.docx", "docm"), ("notebook.ipynb", "ipynb")):
         (document,) = read(tmp_path, f"a.{ending}", KINDS[name](facts))
         assert all(fact in document.page_content for fact in facts)
+    slides = read(tmp_path, "a.pptm", KINDS["show.pptx"](facts))
+    assert texts_of(slides) == [f"# Slide\n{fact}" for fact in facts]
+    assert metadata_of(slides)[1] == {"slide": 2, "source": "a.pptm"}
     documents = read(tmp_path, "a.xlsx", KINDS["book.xlsx"](facts))
     assert texts_of(documents) == facts
     assert metadata_of(documents)[1] == {
@@ -865,9 +871,81 @@ def test_documents_of_office_programs_are_read(tmp_path: Path) -> None:
 def test_office_documents_have_no_marks_of_their_converter(tmp_path: Path) -> None:
     facts = ["Call snake_case with 5 * 3.", r"Delete C:\temp\*.txt and \_x."]
     for name, ending in (("letter.docx", "docx"), ("show.pptx", "pptx")):
-        (document,) = read(tmp_path, f"a.{ending}", KINDS[name](facts))
-        assert all(fact in document.page_content for fact in facts)
-        assert "<!--" not in document.page_content
+        text = "\n".join(texts_of(read(tmp_path, f"a.{ending}", KINDS[name](facts))))
+        assert all(fact in text for fact in facts)
+        assert "<!--" not in text
+
+
+def show(*slides: tuple[str, str, str | None]) -> bytes:
+    """Return slides: each has a text above its title, and perhaps a described picture below."""
+    made, written = Presentation(), io.BytesIO()
+    for above, title, description in slides:
+        slide = made.slides.add_slide(made.slide_layouts[5])
+        slide.shapes.title.text = title
+        slide.shapes.add_textbox(0, 0, 100, 100).text_frame.text = above
+        if description is not None:
+            placed = slide.shapes.add_picture(io.BytesIO(PNG), 0, 9_000_000)
+            placed._element._nvXxPr.cNvPr.set("descr", description)
+    made.save(written)
+    return written.getvalue()
+
+
+@pytest.mark.slow
+def test_each_slide_is_a_document_under_its_title(tmp_path: Path) -> None:
+    file = tmp_path / "a.pptx"
+    file.write_bytes(show(("CROPS", "Rice", None), ("ONLY 2024", "Wheat", None), ("", "", None)))
+    source = SourceFile.of(file)
+    chunks = split(source, read_file(source).parts, Chunking(at_headings=True))
+    assert [(chunk.page_content, chunk.metadata) for chunk in chunks] == [
+        (
+            f"{above}\n# {title}",
+            {"slide": n, "source": "a.pptx", "start_index": 0, "headings": title},
+        )
+        for n, (above, title) in enumerate([("CROPS", "Rice"), ("ONLY 2024", "Wheat")], start=1)
+    ]
+
+
+def word_with_picture(description: str) -> bytes:
+    """Return a document whose picture has a description."""
+    main = "http://schemas.openxmlformats.org/drawingml/2006/"
+    document = f"""<w:drawing xmlns:wp="{main}wordprocessingDrawing" xmlns:a="{main}main"
+    xmlns:pic="{main}picture" xmlns:r="{OFFICE}"><wp:inline>
+    <wp:docPr id="1" name="Picture 1" descr="{description}"/><a:graphic><a:graphicData><pic:pic>
+    <pic:blipFill><a:blip r:embed="p1"/></pic:blipFill></pic:pic></a:graphicData></a:graphic>
+    </wp:inline></w:drawing>"""
+    relations = f"""<Relationships xmlns="{OFFICE.replace("officeDocument", "package")}">
+    <Relationship Id="p1" Type="{OFFICE}/image" Target="media/p.png"/></Relationships>"""
+    changed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(KINDS["letter.docx"](["before ", "PICTURE"]))) as made,
+        zipfile.ZipFile(changed, "w") as archive,
+    ):
+        for name in made.namelist():
+            content = made.read(name).decode().replace("<w:t>PICTURE</w:t>", document)
+            archive.writestr(name, content.replace("<Override", f"{PNG_TYPE}<Override"))
+        archive.writestr("word/_rels/document.xml.rels", relations)
+        archive.writestr("word/media/p.png", PNG)
+    return changed.getvalue()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("A map of the fields (2024)", "A map of the fields (2024)"),
+        ("my photo.JPG", ""),
+        ("", ""),
+    ],
+)
+def test_a_picture_has_its_description_alone(
+    tmp_path: Path, description: str, expected: str
+) -> None:
+    (slide,) = read(tmp_path, "a.pptx", show(("", "Rice", description)))
+    assert slide.page_content.split("\n", 1)[0] == "# Rice"
+    assert slide.page_content[6:].strip() == expected
+    (document,) = read(tmp_path, "a.docx", word_with_picture(description))
+    assert document.page_content.split("before")[1].strip() == expected
+    assert read(tmp_path, "b.pptx", show(("", "", ""))) == []
 
 
 def test_a_formula_without_a_value_stands_for_it(tmp_path: Path) -> None:
