@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
-from langchain_sift.errors import CorpusError
+from langchain_sift.errors import CorpusError, SIFTError
 from langchain_sift.indexing.chroma_collections import embeddings_for
 from langchain_sift.indexing.chunks import Chunking, ReadFiles, read_chunks
 from langchain_sift.indexing.emptied_folders import check_folders
@@ -87,8 +87,7 @@ class FileRun:
     @property
     def problems(self) -> list[str]:
         """The files, folders and attachments that cannot be read, each with the reason."""
-        attached = [problem for each in self.read.problems.values() for problem in each]
-        return [*self.found.problems.values(), *self.read.unreadable.values(), *attached]
+        return _problems(self.found, self.read)
 
 
 def index_files(  # noqa: PLR0917 - as `index_into`, with settings
@@ -147,19 +146,31 @@ def index_files(  # noqa: PLR0917 - as `index_into`, with settings
         if (warning := cut_texts(made, new, settings.lengths)) is not None:
             progress.on_warning(warning)
 
-    changes = synchronize(
-        where,
-        name,
-        read.chunks,
-        replace(sources, unreadable=(*found.problems, *read.unreadable, *read.problems)),
-        named,
-        loaded,
-        keep_removed=settings.keep_removed,
-        on_load=warn,
-        on_progress=lambda done: progress.on_chunks(done, len(read.chunks)),
-        on_unrecorded=lambda rows: progress.on_warning(_UNRECORDED.format(rows)),
-    )
+    try:
+        changes = synchronize(
+            where,
+            name,
+            read.chunks,
+            replace(sources, unreadable=(*found.problems, *read.unreadable, *read.problems)),
+            named,
+            loaded,
+            keep_removed=settings.keep_removed,
+            on_load=warn,
+            on_progress=lambda done: progress.on_chunks(done, len(read.chunks)),
+            on_unrecorded=lambda rows: progress.on_warning(_UNRECORDED.format(rows)),
+        )
+    except SIFTError:
+        # They may be the cause: too few texts can be read for the embeddings.
+        for problem in _problems(found, read):
+            progress.on_warning(f"skipped: {problem}")
+        raise
     return FileRun(found, read, changes)
+
+
+def _problems(found: FoundFiles, read: ReadFiles) -> list[str]:
+    """Return the reason of each file, folder and attachment that cannot be read."""
+    attached = [problem for each in read.problems.values() for problem in each]
+    return [*found.problems.values(), *read.unreadable.values(), *attached]
 
 
 def _read(

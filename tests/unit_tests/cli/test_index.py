@@ -248,6 +248,19 @@ def test_an_unreadable_file_is_an_error_or_is_skipped(  # noqa: PLR0917 - fixtur
     assert not any(source.startswith(name) for source in sources)
 
 
+def test_files_that_cannot_be_read_are_named_beside_an_error_of_the_embeddings(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    files, store = tmp_path / "files", tmp_path / "store"
+    files.mkdir()
+    (files / "a.txt").write_text("Rice grows.")
+    (files / "b.txt").write_bytes(b"\xff")
+    result = run(files, "--store", store, "--embeddings", tiny_model_path)
+    assert "texts must be at least two" in error_of(result)
+    assert f"skipped: {files / 'b.txt'}, line 1: not UTF-8" in result.stderr
+    assert not store.exists()
+
+
 def test_the_rows_of_a_file_that_cannot_be_read_now_stay(
     folder: Path, own_embeddings: str, tmp_path: Path
 ) -> None:
