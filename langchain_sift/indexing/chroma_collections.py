@@ -24,7 +24,7 @@ from langchain_sift.indexing.fitted_means import (
 )
 from langchain_sift.indexing.named_objects import load_embeddings, load_embeddings_of
 from langchain_sift.stores.location import ChromaLocation
-from langchain_sift.stores.locking import DATABASE
+from langchain_sift.stores.locking import DATABASE, is_free
 
 if TYPE_CHECKING:
     from langchain_sift.ttft import LanguageModel
@@ -228,7 +228,7 @@ def _check_location(location: ChromaLocation, name: str) -> None:
     folder = Path(location.text)
     if location.url is not None or (folder / DATABASE).is_file():
         return
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if not is_free(folder):
         raise ArgumentError(
             f"{folder} holds something else than Chroma's data: name a new or an empty folder"
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import ReadWriteLock, Timeout
@@ -18,8 +18,19 @@ DATABASE = "chroma.sqlite3"
 """Name of Chroma's file in the folder."""
 
 
+def is_free(folder: Path) -> bool:
+    """Return whether a store can be made in a folder: it holds nothing but a lock, or is not there.
+
+    Args:
+        folder: The folder.
+    """
+    if not folder.exists():
+        return True
+    return folder.is_dir() and all(child.name == LOCK for child in folder.iterdir())
+
+
 @contextmanager
-def locked(store: str | Path, *, exclusive: bool) -> Iterator[None]:
+def locked(store: str | Path, *, exclusive: bool, creates: bool = False) -> Iterator[None]:
     """Lock the folder of an embedded store; do nothing for the URL of a server.
 
     Chroma's embedded store is made for one process: a second process does not see what the first
@@ -29,16 +40,33 @@ def locked(store: str | Path, *, exclusive: bool) -> Iterator[None]:
     Args:
         store: Chroma's folder, or the URL of its server.
         exclusive: If True, no other process may hold the lock, as for a writer or a server.
+        creates: If True, a folder without a store is locked, too, and made if it is not there. If
+            no store is in it at the end, nothing of it stays.
 
     Raises:
         StoreInUse: If another process holds the lock, and either of the two needs it exclusively.
         StoreError: If the folder cannot be locked.
     """
     folder = Path(store)
-    if not (folder / DATABASE).is_file():  # no other process can have it open
+    if (folder / DATABASE).is_file():
+        with closing(_lock(folder, exclusive=exclusive)):
+            yield
+    elif creates and is_free(folder):
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        with closing(_lock(folder, exclusive=exclusive)):
+            try:
+                yield
+            finally:
+                if not (folder / DATABASE).is_file():
+                    _remove_lock(folder, made)
+    else:  # no other process can have it open
         yield
-        return
+
+
+def _lock(folder: Path, *, exclusive: bool) -> ReadWriteLock:
+    """Return the lock of a folder, held; the folder is made if it is not there."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock = ReadWriteLock(folder / LOCK, timeout=0, is_singleton=False)
         _ = lock.acquire_write(timeout=0) if exclusive else lock.acquire_read(timeout=0)
     except Timeout:
@@ -48,7 +76,12 @@ def locked(store: str | Path, *, exclusive: bool) -> Iterator[None]:
         ) from None
     except (OSError, ValueError, sqlite3.Error) as error:
         raise StoreError(f"{folder} cannot be locked: {error}") from error
-    try:
-        yield
-    finally:
-        lock.close()
+    return lock
+
+
+def _remove_lock(folder: Path, made: Iterable[Path]) -> None:
+    """Remove the lock of a folder, and the folders that were made for it, the innermost first."""
+    with suppress(OSError):  # files that another process has put there meanwhile
+        (folder / LOCK).unlink()
+        for each in made:
+            each.rmdir()

@@ -11,7 +11,7 @@ import chromadb
 import pytest
 
 from langchain_sift.errors import StoreError, StoreInUse
-from langchain_sift.stores.locking import LOCK, locked
+from langchain_sift.stores.locking import LOCK, is_free, locked
 
 
 @pytest.fixture
@@ -93,6 +93,42 @@ def test_a_server_and_a_folder_without_a_store_are_not_locked(tmp_path):
         with locked(where, exclusive=True), locked(where, exclusive=True):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_locked_while_it_is_made(tmp_path):
+    folder = tmp_path / "new" / "store"
+    with locked(folder, exclusive=True, creates=True):
+        with pytest.raises(StoreInUse), locked(folder, exclusive=True, creates=True):
+            pass
+        chromadb.PersistentClient(str(folder))
+        for alone in (True, False):
+            with pytest.raises(StoreInUse), locked(folder, exclusive=alone):
+                pass
+    with locked(folder, exclusive=True, creates=True):
+        pass
+    assert not is_free(folder)
+
+
+def test_nothing_stays_of_a_store_that_was_not_made(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("new/store", "empty", "other", "other/file"):
+        with pytest.raises(KeyError), locked(tmp_path / name, exclusive=True, creates=True):
+            raise KeyError
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_free_after_a_run_that_was_killed(tmp_path):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / LOCK).touch()
+    assert is_free(folder)
+    assert is_free(tmp_path / "new")
+    with locked(folder, exclusive=True, creates=True):
+        pass
+    assert list(folder.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_locked_is_a_store_error(folder):
