@@ -126,7 +126,7 @@ def create_ttft_chain(
         return choose_mode_for(question["context"], fitting, modes)
 
     choice = choose if mode == AUTO else None
-    chain = retrieval_chain(_retriever_for(tuned, retriever, mode), answer, choice)
+    chain = retrieval_chain(_retriever_for(tuned, retriever, mode), template, answer, choice)
     config: RunnableConfig = {"run_name": f"ttft_chain ({mode})"}
     if tuned is not None:
         config["max_concurrency"] = tuned.model.limits.at_once
@@ -210,6 +210,7 @@ class RetrievedQuestion(TypedDict):
 
 def retrieval_chain(
     retriever: Runnable[str, list[Document]],
+    template: BasePromptTemplate[Any],
     answer: Callable[[RetrievedQuestion], Runnable[Any, str]],
     choose: Callable[[RetrievedQuestion], ModeChoice] | None = None,
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
@@ -217,14 +218,26 @@ def retrieval_chain(
 
     Args:
         retriever: Returns the documents for the question.
+        template: The prompt, whose variables are the inputs of the chain.
         answer: Returns the steps that answer the question.
         choose: Returns the mode of the question with its documents. None means a fixed mode.
     """
-    steps: Any = RunnableLambda(answer)
+    step = functools.partial(_step, template)
     chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever | _CHECKED)
     if choose is not None:
-        chain = chain.assign(mode=choose)
-    return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=steps))
+        chain = chain.assign(mode=step(choose, ModeChoice))
+    return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=step(answer, str)))
+
+
+def _step(
+    template: BasePromptTemplate[Any], function: Callable[[RetrievedQuestion], object], output: type
+) -> Runnable[Any, Any]:
+    """Return a step of a chain; its schemas are those of the prompt and of the output.
+
+    LangChain makes the schemas of annotations, and cannot resolve those of a nested function.
+    """
+    function.__annotations__ = {"question": template.get_input_schema(), "return": output}
+    return RunnableLambda(function)
 
 
 _CHECKED = RunnableLambda(

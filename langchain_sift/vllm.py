@@ -262,7 +262,7 @@ def create_vllm_chain(
         answering: Runnable[Any, Any] = RunnableGenerator(stream, astream)
         return answering | StrOutputParser()
 
-    chain = retrieval_chain(retriever_for("ttft", retriever), answer)
+    chain = retrieval_chain(retriever_for("ttft", retriever), template, answer)
     return chain.with_config(run_name="vllm_chain", max_concurrency=model.limits.at_once)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from langchain_classic.chains import create_retrieval_chain
+from langchain_classic.chains.combine_documents import create_stuff_documents_chain
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -32,6 +33,7 @@ from langchain_sift.language_models.modes import table_settings_of
 from langchain_sift.stores.interface import adapter_for
 
 QUESTION = "Who repairs the broken clock near the border?"
+SHOW = ("rag", "both", "auto")
 CONFIG = FineTuneConfig(lora_rank=4, learning_rate=0.05, max_length=64)
 
 
@@ -428,6 +430,27 @@ async def test_streams_and_batches_equal_single_answers(llm, retriever):
     assert "".join(pieces) == expected["answer"]
     assert await chain.ainvoke({"input": QUESTION}) == expected
     assert chain.batch([{"input": QUESTION}] * 2) == [expected] * 2
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")  # of `as_tool`
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+def test_a_chain_describes_itself_as_a_retrieval_chain_does(llm, retriever, mode):
+    prompt = PromptTemplate.from_template("{context}\n{input}" if mode in SHOW else "{input}")
+    configurable = llm.configurable_fields(max_tokens=ConfigurableField("room"))
+    chain = create_ttft_chain(configurable, retriever, mode=mode, prompt=prompt)
+    combine = create_stuff_documents_chain(
+        configurable, PromptTemplate.from_template("{context}\n{input}")
+    )
+    expected = create_retrieval_chain(retriever, combine)
+    for described in (chain, expected):
+        assert described.get_input_jsonschema()["required"] == ["input"]
+        assert described.get_output_jsonschema()["properties"]["answer"]["type"] == "string"
+        assert [spec.id for spec in described.config_specs] == ["room"]
+        assert described.get_graph().draw_mermaid()
+    assert prompt in chain.get_prompts()
+    if mode == "rag":  # the others train
+        tool = chain.as_tool(name="ask", description="Answers questions.")
+        assert tool.invoke({"input": QUESTION}) == chain.invoke({"input": QUESTION})
 
 
 def test_any_model_works_in_the_modes_without_fine_tuning(retriever):

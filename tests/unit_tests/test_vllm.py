@@ -77,6 +77,12 @@ def chain(model, documents, double, adapters):
     return create_vllm_chain(model, RunnableLambda(lambda _: documents), llm, adapters)
 
 
+def test_a_chain_describes_itself(chain):
+    assert chain.get_input_jsonschema()["properties"]["input"]["type"] == "string"
+    assert chain.get_output_jsonschema()["properties"]["answer"]["type"] == "string"
+    assert chain.get_graph().draw_mermaid()
+
+
 def left(adapters: VLLMAdapters) -> list[Path]:
     folder = adapters._folder
     return list(folder.iterdir()) if folder.exists() else []
