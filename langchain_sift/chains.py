@@ -34,6 +34,7 @@ from langchain_sift.language_models.modes import (
     training_documents,
 )
 from langchain_sift.language_models.wrapped_models import WrappedModel, fine_tuned_in
+from langchain_sift.retrieval.inputs import takes_mapping
 
 _QUESTION = PromptTemplate.from_template("{input}")
 _QUESTION_WITH_CONTEXT = PromptTemplate.from_template(CONTEXT_PROMPT)
@@ -50,8 +51,9 @@ def create_ttft_chain(
 ) -> Runnable[dict[str, Any], dict[str, Any]]:
     """Create a chain with the interface of `langchain_classic`'s `create_retrieval_chain`.
 
-    It takes `{"input": question}` and returns `{"input", "context", "answer"}`. The retrieval is
-    a separate run in a trace.
+    It takes `{"input": question}` and returns `{"input", "context", "answer"}`. Further entries,
+    such as "chat_history", reach the prompt, and the retriever if it takes a mapping. The retrieval
+    is a separate run in a trace.
 
     Args:
         llm: A `ChatTestTimeFineTuned` or `TestTimeFineTunedLLM` for the modes "ttft" and "both";
@@ -59,7 +61,8 @@ def create_ttft_chain(
             `with_retry`. The model's `retriever` is not used. A model that
             has learned (`llm.learn(...)`) answers with its adapter and trains no further: in the
             mode "ttft" without a retrieval, in "both" with the documents in the prompt.
-        retriever: Returns documents, the most informative first; every mode uses the same ones.
+        retriever: Returns documents, the most informative first; every mode uses the same ones. It
+            takes the question, or all entries, as `create_history_aware_retriever` does.
             In the modes "ttft", "both" and "auto", a `SIFTRetriever` also writes each document's
             gain into its metadata, which `min_gain` and the mode "auto" need. With
             `search_kwargs={"replace": True}` it may return a document more than once in these
@@ -72,8 +75,8 @@ def create_ttft_chain(
             informative are left out. "auto" chooses one of these for each question by
             `choose_mode`, from the retrieved documents, and uses the same documents; "mode" of the
             result is the choice and its reason.
-        prompt: Takes "input", and in the modes "rag" and "both" also "context". The default is
-            the question, after the documents if there are any.
+        prompt: Takes "input", in the modes "rag", "both" and "auto" also "context", and any further
+            entries. The default is the question, after the documents if there are any.
         modes: The gain and the time of each mode on held-out prompts, for the mode "auto":
             `CalibratedSettings.modes`. None means the rule without a table. A warning tells if the
             retriever's settings or `context_k` are not those that the table was measured with.
@@ -98,7 +101,7 @@ def create_ttft_chain(
 
     def answer(question: RetrievedQuestion) -> Runnable[Any, str]:
         """Return the steps that answer a question with its documents."""
-        text, documents = question["input"], question["context"]
+        documents, fill = question["context"], functools.partial(_fill, template, question)
         chosen = question["mode"].mode if mode == AUTO else mode
         in_context = context_documents(chosen, documents, context_k)
         context = join_documents(document.page_content for document in in_context)
@@ -108,11 +111,10 @@ def create_ttft_chain(
                 # Without documents, a fine-tuned model answers as the base model.
                 settings["documents"] = training_documents(chosen, documents)
             if in_context:
-                fill = functools.partial(_fill, template, text)
                 fitted = tuned.fit_context(in_context, fill)
                 context, settings["context_record"] = fitted.context, fitted.record(in_context)
                 settings["prompt_with"] = fill
-        value = _fill(template, text, context)
+        value = fill(context)
         return RunnableLambda(lambda _: value) | llm.bind(**settings) | StrOutputParser()
 
     def choose(question: RetrievedQuestion) -> ModeChoice:
@@ -120,7 +122,7 @@ def create_ttft_chain(
 
         def fitting(documents: Sequence[Document]) -> int:
             """Return how many documents the prompt has room for."""
-            fill = functools.partial(_fill, template, question["input"])
+            fill = functools.partial(_fill, template, question)
             return len(cast("WrappedModel", tuned).fit_context(documents, fill).used)
 
         return choose_mode_for(question["context"], fitting, modes)
@@ -194,18 +196,20 @@ def _retriever_for(
     return retriever_for(mode, retriever)
 
 
-def _fill(template: BasePromptTemplate[Any], question: str, context: str) -> PromptValue:
-    if template is _QUESTION_WITH_CONTEXT and not context:
-        template = _QUESTION
-    return template.invoke({"input": question, "context": context})
-
-
 class RetrievedQuestion(TypedDict):
-    """A question with its documents."""
+    """A question with its documents, and whatever else the chain was called with."""
 
     input: str
     context: list[Document]
     mode: NotRequired[ModeChoice]
+
+
+def _fill(
+    template: BasePromptTemplate[Any], question: RetrievedQuestion, context: str
+) -> PromptValue:
+    if template is _QUESTION_WITH_CONTEXT and not context:
+        template = _QUESTION
+    return template.invoke({**question, "context": context})
 
 
 def retrieval_chain(
@@ -217,13 +221,14 @@ def retrieval_chain(
     """Create a chain that adds "context" and "answer" to a question.
 
     Args:
-        retriever: Returns the documents for the question.
+        retriever: Returns the documents for the question, or for all that the chain is called with.
         template: The prompt, whose variables are the inputs of the chain.
         answer: Returns the steps that answer the question.
         choose: Returns the mode of the question with its documents. None means a fixed mode.
     """
     step = functools.partial(_step, template)
-    chain: Any = RunnablePassthrough.assign(context=itemgetter("input") | retriever | _CHECKED)
+    retrieval: Any = retriever if takes_mapping(retriever) else itemgetter("input") | retriever
+    chain: Any = RunnablePassthrough.assign(context=retrieval | _CHECKED)
     if choose is not None:
         chain = chain.assign(mode=step(choose, ModeChoice))
     return cast("Runnable[dict[str, Any], dict[str, Any]]", chain.assign(answer=step(answer, str)))
@@ -252,17 +257,23 @@ def question_prompt(
 
     Args:
         prompt: The prompt. None means the default.
-        context: If True, the prompt must take the documents.
+        context: If True, the prompt must take the documents; otherwise it must not.
 
     Raises:
-        ArgumentError: If the prompt takes other variables.
+        ArgumentError: If it is no prompt, or does not take the variables of the chain.
     """
     if prompt is None:
         return _QUESTION_WITH_CONTEXT if context else _QUESTION
-    required = {"input", "context"} if context else {"input"}
-    if set(prompt.input_variables) != required:
+    if not isinstance(prompt, BasePromptTemplate):
         raise ArgumentError(
-            f"the prompt must take {sorted(required)}, got a prompt that takes "
-            f"{sorted(prompt.input_variables)}"
+            "prompt must be a prompt template, such as PromptTemplate.from_template(...), got a "
+            f"{type(prompt).__name__}"
+        )
+    taken, required = {*prompt.input_variables}, {"input", "context"} if context else {"input"}
+    if not required <= taken or (not context and "context" in taken):
+        without = "" if context else ', and no "context" in a mode without documents in the prompt'
+        raise ArgumentError(
+            f"the prompt must take {sorted(required)}{without}, got a prompt that takes "
+            f"{sorted(taken)}"
         )
     return prompt

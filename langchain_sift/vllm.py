@@ -224,7 +224,7 @@ def create_vllm_chain(
         llm: A client of the server, such as `ChatOpenAI(base_url=adapters.base_url, ...)`: any
             language model whose calls take `model=`.
         adapters: Loads the adapters into the server.
-        prompt: Takes "input". The default is the question.
+        prompt: Takes "input", and any further entries. The default is the question.
 
     Raises:
         ArgumentError: If the prompt takes other variables, or the model has learned.
@@ -237,7 +237,7 @@ def create_vllm_chain(
 
         def stream(_: Iterator[Any]) -> Iterator[Any]:
             """Train on the documents, and yield the answer with the adapter in the server."""
-            value = template.invoke({"input": question["input"]})
+            value = template.invoke({**question})
             request = training_request(model, question["context"], value)
             adapter = _adapter(model.engine.outcome(request, timeout=model.timeout))
             if adapter is None:
@@ -248,7 +248,7 @@ def create_vllm_chain(
 
         async def astream(_: AsyncIterator[Any]) -> AsyncIterator[Any]:
             """Do as `stream`, without blocking the event loop."""
-            value = await template.ainvoke({"input": question["input"]})
+            value = await template.ainvoke({**question})
             request = await asyncio.to_thread(training_request, model, question["context"], value)
             adapter = _adapter(await model.engine.aoutcome(request, timeout=model.timeout))
             if adapter is None:

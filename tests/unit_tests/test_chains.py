@@ -8,14 +8,15 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from langchain_classic.chains import create_retrieval_chain
+from langchain_classic.chains import create_history_aware_retriever, create_retrieval_chain
 from langchain_classic.chains.combine_documents import create_stuff_documents_chain
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import PromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
@@ -411,6 +412,69 @@ def test_rag_equals_a_retrieval_chain_of_the_base_model(llm, retriever):
     assert found == expected
 
 
+HISTORY = [HumanMessage("I repair clocks."), AIMessage("Where is the clock?")]
+
+
+def conversation(*, optional=False):
+    history = MessagesPlaceholder("chat_history", optional=optional)
+    return ChatPromptTemplate.from_messages(
+        [("system", "{context}"), history, ("human", "{input}")]
+    )
+
+
+class Messages(BaseCallbackHandler):
+    """Record the prompts of a chat model."""
+
+    def __init__(self):
+        self.prompts = []
+
+    def on_chat_model_start(self, serialized, messages, **kwargs):
+        self.prompts += messages
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_the_prompt_gets_whatever_the_chain_was_called_with(retriever, optional):
+    prompt = conversation(optional=optional)
+    model, few = FakeListChatModel(responses=["an answer"]), retriever.model_copy(update={"k": 1})
+    asked = {"input": QUESTION, "chat_history": HISTORY, "unused": 1}
+    runs = [Messages(), Messages()]
+    expected = create_retrieval_chain(few, create_stuff_documents_chain(model, prompt))
+    chain = create_ttft_chain(model, few, prompt=prompt)
+    assert chain.invoke(asked, {"callbacks": runs[:1]}) == expected.invoke(
+        asked, {"callbacks": runs[1:]}
+    )
+    assert runs[0].prompts == runs[1].prompts
+    assert runs[0].prompts[0][1:3] == HISTORY
+    schema = chain.get_input_jsonschema()
+    assert {*schema["properties"]} == {"input", "chat_history"}
+    assert ("chat_history" in schema["required"]) is not optional
+
+
+@pytest.mark.parametrize("mode", ["rag", "both", "auto"])
+def test_a_fine_tuned_model_reads_the_history_too(llm, retriever, mode):
+    few = retriever.model_copy(update={"k": 1})
+    chain = create_ttft_chain(llm, few, mode=mode, prompt=conversation())
+    found = chain.invoke({"input": QUESTION, "chat_history": HISTORY})
+    shown = found["context"][0].page_content
+    prompt = conversation().invoke({**found, "context": shown})
+    documents = found["context"] if mode == "both" else []
+    assert found["answer"] == (llm.bind(documents=documents) | StrOutputParser()).invoke(prompt)
+
+
+def test_a_history_aware_retriever_gets_the_history(retriever):
+    query = "clocks at the border"
+    rephrase = ChatPromptTemplate.from_messages(
+        [MessagesPlaceholder("chat_history"), ("human", "{input}")]
+    )
+    model = FakeListChatModel(responses=[query, "an answer"])
+    aware = create_history_aware_retriever(model, retriever, rephrase)
+    chain = create_ttft_chain(model, aware, prompt=conversation())
+    found = chain.invoke({"input": "Who repairs it?", "chat_history": HISTORY})
+    assert found["context"] == retriever.invoke(query)
+    found = chain.invoke({"input": QUESTION, "chat_history": []})
+    assert found["context"] == retriever.invoke(QUESTION)
+
+
 @pytest.mark.parametrize("mode", ["rag", "ttft", "both"])
 def test_the_retrieval_is_a_run_within_the_chains(llm, retriever, mode):
     runs = Runs()
@@ -477,3 +541,8 @@ def test_wrong_arguments_are_errors(llm, retriever):
     prompt = PromptTemplate.from_template("{question}")
     with pytest.raises(ArgumentError, match=r"must take \['context', 'input'\].*\['question'\]"):
         create_ttft_chain(llm, retriever, mode="both", prompt=prompt)
+    prompt = PromptTemplate.from_template("{context} {input}")
+    with pytest.raises(ArgumentError, match=r"\['input'\], and no \"context\" in .* 'input'\]"):
+        create_ttft_chain(llm, retriever, mode="ttft", prompt=prompt)
+    with pytest.raises(ArgumentError, match=r"prompt must be a prompt template, .* got a str"):
+        create_ttft_chain(llm, retriever, prompt="{context} {input}")
