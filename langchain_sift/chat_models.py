@@ -267,7 +267,7 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
 
         engine = self._engine or (lambda: self.engine)
         answer = Answer(engine, render_with, query, settings, rules)
-        return ChatAnswer(answer, model_name=self._model_name)
+        return ChatAnswer(answer, model_name=self.model_name)
 
     def query_for(self, messages: Sequence[BaseMessage]) -> Query:
         """Return the query for the retriever, or a question that is to be rewritten."""

@@ -75,7 +75,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         finally:
             for answer in answers:
                 answer.answer.cancel()
-        return LLMResult(generations=generations, llm_output={"model_name": self._model_name})
+        return LLMResult(generations=generations, llm_output={"model_name": self.model_name})
 
     async def _agenerate(
         self,
@@ -94,7 +94,7 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
                 return [answer.generation([piece async for piece in answer.answer])]
 
         generations = await gather_or_cancel(map(generate, prompts))
-        return LLMResult(generations=list(generations), llm_output={"model_name": self._model_name})
+        return LLMResult(generations=list(generations), llm_output={"model_name": self.model_name})
 
     def _stream(
         self,

@@ -578,7 +578,8 @@ class TestTimeFineTuning(BaseModel):
         )
 
     @property
-    def _model_name(self) -> str:
+    def model_name(self) -> str:
+        """The name of the model, or the class of a loaded one; LangChain's agents read it."""
         return self.model if isinstance(self.model, str) else type(self.model).__name__
 
     @property
@@ -586,7 +587,7 @@ class TestTimeFineTuning(BaseModel):
         """The fields that distinguish one model from another; LangChain's cache uses them."""
         version, adapter = self.corpus_version, self.adapter
         return {
-            "model": self._model_name,
+            "model": self.model_name,
             "loaded": None if isinstance(self.model, str) else identifier_of(self.model),
             "tokenizer": None if self.tokenizer is None else identifier_of(self.tokenizer),
             "gguf_file": self.gguf_file,
@@ -608,7 +609,7 @@ class TestTimeFineTuning(BaseModel):
         """Add the provider and the name of the model to the metadata of a trace."""
         params: LangSmithParams = super()._get_ls_params(stop=stop, **kwargs)  # type: ignore[misc]
         params["ls_provider"] = "langchain-sift"
-        params["ls_model_name"] = str(kwargs.get("model", self._model_name))
+        params["ls_model_name"] = str(kwargs.get("model", self.model_name))
         return params
 
 

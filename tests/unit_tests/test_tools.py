@@ -135,8 +135,12 @@ async def test_an_agents_answers_are_streamed_to_coroutines(chat: ChatTestTimeFi
     assert "".join(texts) == "It is sunny there."
 
 
-def test_an_agent_answers_with_an_object(chat: ChatTestTimeFineTuned) -> None:
-    agent = create_agent(chat, response_format=ToolStrategy(Joke))
+@pytest.mark.parametrize("response_format", [Joke, ToolStrategy(Joke)])
+def test_an_agent_answers_with_an_object(
+    chat: ChatTestTimeFineTuned, response_format: type[Joke] | ToolStrategy[Joke]
+) -> None:
+    assert not isinstance(chat.model, str)  # LangChain asks for a name
+    agent = create_agent(chat, response_format=response_format)
     result = agent.invoke({"messages": [HumanMessage("Tell me a joke about cats.")]})
     assert result["structured_response"] == Joke(**JOKE)
 
@@ -282,6 +286,20 @@ def test_unknown_tools_and_choices_are_errors(chat: ChatTestTimeFineTuned) -> No
             chat.bind_tools([get_weather], tool_choice=choice)
     with pytest.raises(ArgumentError, match="'web_search' is a tool of another provider's"):
         chat.bind_tools([{"type": "web_search"}])
+
+
+@pytest.mark.parametrize("choice", ["any", "required", True, "get_weather", {"type": "any"}])
+def test_a_required_call_needs_tools(chat: ChatTestTimeFineTuned, choice: Any) -> None:
+    for call in (
+        lambda: chat.bind_tools([], tool_choice=choice),
+        lambda: chat.invoke("Hello!", tool_choice=choice),
+        lambda: chat.invoke("Hello!", tools=[], tool_choice=choice),
+    ):
+        with pytest.raises(ArgumentError, match=r"tool_choice .* needs tools, got none"):
+            call()
+    for choice_of_none in (None, "auto", "none", False):
+        bound = chat.bind_tools([], tool_choice=choice_of_none)
+        assert bound.invoke("Hello").content == chat.invoke("Hello").content
 
 
 # Objects.

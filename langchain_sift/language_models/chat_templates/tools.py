@@ -74,7 +74,7 @@ def choose_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bo
         The tools to offer to the model, and True if the model must call one of them.
 
     Raises:
-        ArgumentError: If `choice` names no tool.
+        ArgumentError: If `choice` names no tool, or requires a call and there are no tools.
     """
     if isinstance(choice, dict) and choice.get("type") in ("any", "auto", "none"):
         choice = choice["type"]
@@ -82,6 +82,10 @@ def choose_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], bo
         return [], False
     if not choice or choice == "auto":
         return tools, False
+    if not tools:
+        raise ArgumentError(
+            f"tool_choice {choice!r} needs tools, got none: pass some, or leave it out"
+        )
     if choice is True or choice in ("any", "required"):
         return tools, True
     name = choice

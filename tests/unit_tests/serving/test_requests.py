@@ -194,6 +194,19 @@ BAD = {
     "a message without a role": (CHAT, chat(messages=[{"content": "x"}]), MISSING, None),
     "a message without content": (CHAT, chat(messages=[{"role": "user"}]), MISSING, None),
     "a choice without tools": (CHAT, chat(tool_choice="required"), INVALID, None),
+    "a choice and no tools": (CHAT, chat(tools=[], tool_choice="required"), INVALID, None),
+    "a choice of none of the tools": (
+        CHAT,
+        chat(
+            tools=[{"type": "function", "function": {"name": "find"}}],
+            tool_choice={
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": []},
+            },
+        ),
+        INVALID,
+        None,
+    ),
     "an unknown format": (CHAT, chat(response_format={"type": "xml"}), INVALID, None),
     "a schema that no decoder supports": (
         CHAT,
