@@ -33,7 +33,11 @@ from langchain_sift.language_models.modes import (
     table_settings_of,
     training_documents,
 )
-from langchain_sift.language_models.wrapped_models import WrappedModel, fine_tuned_in
+from langchain_sift.language_models.wrapped_models import (
+    WrappedModel,
+    answers_in_text,
+    fine_tuned_in,
+)
 from langchain_sift.retrieval.inputs import takes_mapping
 
 _QUESTION = PromptTemplate.from_template("{input}")
@@ -88,13 +92,15 @@ def create_ttft_chain(
 
     Raises:
         ArgumentError: If the mode is unknown, `modes` is no table, `context_k` is below 1 or the
-            mode puts no document into the prompt, the retriever is no runnable,
-            the model cannot be fine-tuned in a mode that needs it, a model that has learned is
-            used in another mode, a model with fallbacks or alternatives holds one that has learned
-            or has a retriever, or the prompt takes other variables.
+            mode puts no document into the prompt, the model or the retriever is no runnable, the
+            model answers with tool calls or objects, the model cannot be fine-tuned in a mode that
+            needs it, a model that has learned is used in another mode, a model with fallbacks or
+            alternatives holds one that has learned or has a retriever, or the prompt does not take
+            "input" and, in the modes that show documents, "context".
     """
+    _check_runnables(llm, retriever)
     tuned = fine_tuned_in(llm)
-    _check_arguments(llm, tuned, retriever, mode, modes)
+    _check_mode(llm, tuned, mode, modes)
     _check_context_k(context_k, mode)
     _warn_of_other_settings(retriever, mode, modes, context_k)
     template = question_prompt(prompt, context=adds_context(mode))
@@ -135,19 +141,30 @@ def create_ttft_chain(
     return chain.with_config(config)
 
 
-def _check_arguments(
-    llm: object,
-    tuned: WrappedModel | None,
-    retriever: object,
-    mode: str,
-    modes: ModeTable | None,
-) -> None:
-    """Reject arguments of other types, an unknown mode, and a model that it cannot answer with."""
+def _check_runnables(llm: object, retriever: object) -> None:
+    """Reject a model or a retriever of another type, and a model that does not answer in text."""
+    if not isinstance(llm, Runnable):
+        raise ArgumentError(
+            f"llm must be a language model of LangChain, got a {type(llm).__name__}: pass a model, "
+            "or make a runnable of a function with RunnableLambda"
+        )
     if not isinstance(retriever, Runnable):
         raise ArgumentError(
             "retriever must be a runnable that returns documents, such as a SIFTRetriever, got a "
             f"{type(retriever).__name__}"
         )
+    if not answers_in_text(llm):
+        raise ArgumentError(
+            "llm must answer in text, and this one answers with tool calls or objects, which the "
+            "chain would lose: pass the model without bind_tools and with_structured_output, or "
+            "add a step that makes a text of its answer, as in llm | RunnableLambda(...)"
+        )
+
+
+def _check_mode(
+    llm: object, tuned: WrappedModel | None, mode: str, modes: ModeTable | None
+) -> None:
+    """Reject an unknown mode, and a model that cannot answer in it."""
     check_choice("mode", mode, (*MODES, AUTO))
     check_table(modes)
     if fine_tunes(mode) and tuned is None:

@@ -1,12 +1,14 @@
-"""Find the fine-tuned model that LangChain's wrappers hold: `bind`, `with_config`, `with_retry`."""
+"""Look into what LangChain's wrappers hold: `bind`, `with_config`, `with_retry`, `|`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin
 
 from langchain_core.documents import Document
+from langchain_core.messages import BaseMessage
+from langchain_core.output_parsers import JsonOutputParser, JsonOutputToolsParser
 from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import (
@@ -18,6 +20,8 @@ from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.context import FittedPrompt
 from langchain_sift.language_models.fine_tuned import PromptOf, TestTimeFineTuning
+
+_OBJECT_PARSERS = (JsonOutputParser, JsonOutputToolsParser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,40 @@ def fine_tuned_in(llm: Runnable[Any, Any]) -> WrappedModel | None:
                 "its fallback or alternative"
             )
     return None
+
+
+def answers_in_text(llm: Runnable[Any, Any]) -> bool:
+    """Return False for a model that is known to answer with tool calls or objects.
+
+    Such are those of `bind_tools` and `with_structured_output`, unless a later step takes these.
+    """
+    bound: dict[str, object] = {}
+    found = llm
+    while True:
+        if isinstance(found, RunnableBindingBase):
+            bound, found = {**found.kwargs, **bound}, found.bound
+        elif isinstance(found, RunnableSequence):  # gives its first step the arguments of a call
+            bound, found = {}, found.last
+        elif isinstance(found, RunnableConfigurableFields):
+            found = found.default
+        elif isinstance(found, RunnableWithFallbacks):
+            found = found.runnable
+        else:
+            break
+    # LangChain's parsers of JSON and of calls name no type.
+    return not (bound.get("tools") or isinstance(found, _OBJECT_PARSERS) or _is_object_type(llm))
+
+
+def _is_object_type(llm: Runnable[Any, Any]) -> bool:
+    """Return True if the answers have a type, and it is neither text nor a message."""
+    try:
+        kind: Any = llm.OutputType
+    except TypeError:  # as of a parser that names no type
+        return False
+    origin = get_origin(kind)
+    if origin is None and kind is not Any and isinstance(kind, type):
+        return not issubclass(kind, str | BaseMessage)
+    return origin in {dict, list, tuple}
 
 
 def _alternatives(llm: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:

@@ -15,10 +15,11 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
+from pydantic import BaseModel
 
 from langchain_sift import (
     ChatTestTimeFineTuned,
@@ -546,3 +547,39 @@ def test_wrong_arguments_are_errors(llm, retriever):
         create_ttft_chain(llm, retriever, mode="ttft", prompt=prompt)
     with pytest.raises(ArgumentError, match=r"prompt must be a prompt template, .* got a str"):
         create_ttft_chain(llm, retriever, prompt="{context} {input}")
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    text: str
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_model_must_answer_in_text(tiny_model, tiny_tokenizer, retriever, mode):
+    chat = ChatTestTimeFineTuned(
+        model=tiny_model, tokenizer=tiny_tokenizer, finetune=CONFIG, max_tokens=40
+    )
+    required = chat.bind_tools([Answer], tool_choice="any")
+    losing = [chat.bind_tools([Answer]), required.with_config(tags=["mine"]), required.with_retry()]
+    losing += [required.with_fallbacks([chat]), chat | JsonOutputParser(), retriever]
+    for method in ("function_calling", "json_schema", "json_mode"):
+        for schema in (Answer, Answer.model_json_schema()):
+            losing.append(chat.with_structured_output(schema, method=method))
+            losing.append(chat.with_structured_output(schema, method=method, include_raw=True))
+    for llm in losing:
+        with pytest.raises(ArgumentError, match="llm must answer in text"):
+            create_ttft_chain(llm, retriever, mode=mode)
+    for llm in (None, "gpt", lambda _: "an answer"):
+        with pytest.raises(ArgumentError, match="llm must be a language model of LangChain, got a"):
+            create_ttft_chain(llm, retriever, mode=mode)
+    text = chat.with_structured_output(Answer) | RunnableLambda(lambda answer: answer.text)
+    for llm in (text, chat.bind_tools([]), chat.bind(response_format={"type": "json_object"})):
+        create_ttft_chain(llm, retriever, mode=mode)
+
+
+def test_a_step_may_make_a_text_of_an_object(retriever):
+    model = FakeListChatModel(responses=['{"text": "an answer"}'])
+    text = model | JsonOutputParser() | RunnableLambda(lambda answer: answer["text"])
+    chain = create_ttft_chain(text, retriever)
+    assert chain.invoke({"input": QUESTION})["answer"] == "an answer"
