@@ -8,9 +8,11 @@ import threading
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 from langchain_sift.errors import ArgumentError
+
+T = TypeVar("T")
 
 TARGET_PRESETS = ("all-linear", "attention", "mlp", "last-N")
 """Values of `FineTuneConfig.target_modules` besides names of layers; N is a positive number."""
@@ -149,6 +151,28 @@ def strings(name: str, value: object) -> tuple[str, ...]:
         if all(string and isinstance(string, str) for string in found):
             return found
     raise ArgumentError(f"{name} must be a sequence of non-empty strings, got {value!r}")
+
+
+def instances(name: str, value: object, *kinds: type[T]) -> tuple[T, ...]:
+    """Return an iterable of objects of some types as a tuple.
+
+    Raises:
+        ArgumentError: If it is none, or an object has another type. The message has its index and
+            its type, but no text.
+    """
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ArgumentError(
+            f"{name} must be a sequence of {wanted}, got one {type(value).__name__}: put it into a "
+            "list"
+        )
+    found = tuple(value)
+    for index, each in enumerate(found):
+        if not isinstance(each, kinds):
+            raise ArgumentError(
+                f"{name} must be a sequence of {wanted}, got {type(each).__name__} at index {index}"
+            )
+    return found
 
 
 def last_layers(targets: str) -> int | None:

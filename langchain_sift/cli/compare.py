@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from langchain_sift.comparison.run_folder import RunFolder
     from langchain_sift.comparison.settings import ComparisonSettings
     from langchain_sift.report.conditions import Condition
+    from langchain_sift.report.rows import Row
     from langchain_sift.stores.location import ChromaLocation
 
 # Each command imports its modules when it runs: the help must not wait for PyTorch.
@@ -134,8 +135,8 @@ def compare_command(  # noqa: PLR0917 - every argument is an option of the comma
 ) -> None:
     """Compare retrieval methods, RAG and test-time fine-tuning on your documents and prompts.
 
-    Exit code 1 means that a condition of --fail-if holds, or that no row has a
-    result.
+    Exit code 1 means that a condition of --fail-if holds, or that no row of a
+    method has a result.
     """
     console = Console(stderr=True)
     with errors_in_one_line(console, f"; continue with --resume: the rows so far are in {out}"):
@@ -248,10 +249,23 @@ def _run(
         )
         progress.update(comparing, total=len(report.rows), description="done")
     failed = [failure for condition in conditions for failure in condition.failures(report)]
-    if report.rows and all(row.failure for row in report.rows):
-        failed.append(f"no row has a result; the first reason: {report.rows[0].failure}")
+    failed += _without_result(report.rows)
     print_report(write_report(report, folder.path), failed)
     return failed
+
+
+def _without_result(rows: Sequence[Row]) -> list[str]:
+    """Return a sentence on each method that failed on all prompts, or one on all methods."""
+    by_method: dict[str, list[str | None]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row.failure)
+    failed = {method: reasons[0] for method, reasons in by_method.items() if all(reasons)}
+    if failed and len(failed) == len(by_method):
+        return [f"no row has a result; the first reason: {rows[0].failure}"]
+    return [
+        f"no row of {method} has a result; the first reason: {reason}"
+        for method, reason in failed.items()
+    ]
 
 
 def _location(

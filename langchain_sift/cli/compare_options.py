@@ -129,8 +129,8 @@ ChainOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=OBJECT",
-        help="Your runnable from a question to an answer, as NAME=module:OBJECT, for the method "
-        "NAME. Repeatable.",
+        help='Your runnable from a question, or {"input": question}, to an answer, as '
+        "NAME=module:OBJECT, for the method NAME. Repeatable.",
     ),
 ]
 ScorerOption = Annotated[

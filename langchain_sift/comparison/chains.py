@@ -13,6 +13,7 @@ from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.comparison.settings import Chain
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.rows import Row
+from langchain_sift.retrieval.inputs import takes_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ def answer_of(chain: Chain, question: str) -> str:
     """Return the answer of a user's chain.
 
     Args:
-        chain: Takes the question as a string, and returns a string, a message, or a mapping
-            with an "answer", as LangChain's retrieval chains do.
+        chain: Takes the question as a string or, as LangChain's retrieval chains do, as a mapping
+            with "input". It returns a string, a message, or a mapping with an "answer".
         question: The question.
 
     Raises:
         ArgumentError: If it returns anything else.
     """
-    answer = chain.invoke(question)
+    answer = chain.invoke({"input": question} if takes_mapping(chain) else question)
     if isinstance(answer, Mapping):
         answer = answer.get("answer")
     text = getattr(answer, "text", getattr(answer, "content", answer))

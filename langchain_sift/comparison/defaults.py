@@ -15,6 +15,7 @@ from langchain_sift.calibrated_settings import (
 )
 from langchain_sift.comparison.tasks import RETRIEVAL
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import ArgumentError
 from langchain_sift.questions.learned_examples import learned_k
 from langchain_sift.report.rows import BASE
 from langchain_sift.retrieval.defaults import KernelOptions
@@ -88,6 +89,19 @@ class Defaults:
         if saved.fine_tuning is not None and not retrieval_alone:
             chosen["retrieval"] = saved.retrieval
         return replace(general, **chosen, finetune=saved.finetune_config(), modes=saved.modes)
+
+    def tuned(self, finetune: FineTuneConfig | None, seed: int) -> FineTuneConfig:
+        """Return the config of fine-tuning with a seed; one that is not None takes precedence.
+
+        Raises:
+            ArgumentError: If it is no config.
+        """
+        if not isinstance(finetune, FineTuneConfig | None):
+            raise ArgumentError(
+                f"finetune must be a FineTuneConfig, got a {type(finetune).__name__}: write "
+                "FineTuneConfig(lora_rank=4)"
+            )
+        return replace(self.finetune if finetune is None else finetune, seed=seed)
 
     def kernels(
         self, kernel: str | None, length_scale: float | None, noise_variance: float | None

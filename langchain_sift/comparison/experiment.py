@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,8 +124,8 @@ def compare(
         noise_variance: λ' of SIFT, likewise.
         finetune: The config of fine-tuning; its `max_length` also cuts the documents of RAG.
         retrievers: Your runnables from a query to documents, by name.
-        chains: Your runnables from a question to an answer, by name, such as RAG with another
-            model; only "qa" can score them.
+        chains: Your runnables from a question, or {"input": question}, to an answer, by name, such
+            as RAG with another model; only "qa" can score them.
         scorers: Your metrics, by name: functions from an answer and its `Prompt` to a number.
             More is better, and NaN means no score.
         judge: A LangChain chat model that grades each answer of "qa" in one call with structured
@@ -183,7 +182,7 @@ def compare(
         ks=parse_ks(default.k if k is None else k),
         fetch_k=default.fetch_k if fetch_k is None else fetch_k,
         **default.kernels(kernel, length_scale, noise_variance),
-        finetune=replace(default.finetune if finetune is None else finetune, seed=seed),
+        finetune=default.tuned(finetune, seed),
         modes=default.modes,
         retrievers=retrievers or {},
         chains=chains or {},

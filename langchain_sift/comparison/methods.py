@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from langchain_sift.auto_mode import AUTO
-from langchain_sift.checks import check_choice, check_integer, number_or_nan
+from langchain_sift.checks import check_choice, check_integer, number_or_nan, strings
 from langchain_sift.comparison.diversification import DIVERSIFIERS, check_installed
 from langchain_sift.config import KERNELS, MODES, adds_context, fine_tunes
 from langchain_sift.errors import ArgumentError
@@ -134,7 +134,8 @@ def parse_methods(
         base: If True, the base model is added.
 
     Raises:
-        ArgumentError: If a method does not exist; the message names similar ones. If a runnable
+        ArgumentError: If `names` is no sequence of names. If a method does not exist; the message
+            names similar ones. If a runnable
             has the name of a method or of another.
     """
     for name in (*retrievers, *chains):
@@ -145,6 +146,7 @@ def parse_methods(
             )
     for name in {*retrievers} & {*chains}:
         raise ArgumentError(f"{name!r} names both a retriever and a chain: rename one of them")
+    names = strings("methods", names)
     return tuple(
         _parse_method(name, [*OUR_SELECTORS, *retrievers], chains)
         for name in dict.fromkeys((BASE, *names) if base else names)

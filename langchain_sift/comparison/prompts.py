@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from langchain_sift.checks import instances
 from langchain_sift.comparison.judgments import Relevant, parse_relevant
 from langchain_sift.comparison.qrels import read_qrels
 from langchain_sift.comparison.question_files import (
@@ -85,18 +86,20 @@ class Prompt:
         return parse_relevant(self.relevant)
 
 
-def as_prompts(prompts: Sequence[Prompt | str]) -> list[Prompt]:
+def as_prompts(prompts: Iterable[Prompt | str]) -> list[Prompt]:
     """Return prompts; a text gets its number among them as id, from 1.
 
     A prompt without a source that repeats an earlier one gets the source of that one, or its id:
     the same question tells nothing new, and both count as one observation.
 
     Raises:
+        ArgumentError: If they are no prompts and texts.
         CorpusError: If there are none, or two have the same id.
     """
+    given: tuple[Prompt | str, ...] = instances("prompts", prompts, Prompt, str)
     checked = [
         Prompt(id=str(number), text=prompt) if isinstance(prompt, str) else prompt
-        for number, prompt in enumerate(prompts, start=1)
+        for number, prompt in enumerate(given, start=1)
     ]
     if not checked:
         raise CorpusError("there is no prompt to compare on")

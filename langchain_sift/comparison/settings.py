@@ -97,7 +97,8 @@ class ComparisonSettings:
         """Check the numbers and `leaks`; the config and the names are checked already.
 
         Raises:
-            ArgumentError: If a value is out of range, or no protocol can measure a method.
+            ArgumentError: If a value is out of range or has another type, or no protocol can
+                measure a method.
         """
         # The embeddings are not known yet; what they bring is checked later.
         for k, for_training in itertools.product(self.ks, (False, True)):
@@ -121,6 +122,7 @@ class ComparisonSettings:
             )
         if self.judge is not None and self.ray is not None:
             raise ArgumentError("a judge grades in this process: leave judge or ray out")
+        self._check_functions()
         if self.leaks not in LEAKS:
             raise ArgumentError(f"leaks must be one of {', '.join(LEAKS)}, got {self.leaks!r}")
         if not self.methods:
@@ -128,6 +130,21 @@ class ComparisonSettings:
         for method in self.methods:
             self._check_protocols(method)
         object.__setattr__(self, "fetch_k", max(self.fetch_k, *self.ks))
+
+    def _check_functions(self) -> None:
+        """Reject retrievers and chains that are no runnables, and scorers that are no functions."""
+        for kind, runnables in (("retriever", self.retrievers), ("chain", self.chains)):
+            for name, found in runnables.items():
+                if not isinstance(found, Runnable):
+                    raise ArgumentError(
+                        f"the {kind} {name!r} must be a runnable of LangChain, got a "
+                        f"{type(found).__name__}: make one of a function with RunnableLambda"
+                    )
+        for name, scorer in self.scorers.items():
+            if not callable(scorer):
+                raise ArgumentError(
+                    f"the scorer {name!r} must be a function, got a {type(scorer).__name__}"
+                )
 
     def _check_protocols(self, method: Method) -> None:
         if method.mode == CHAIN and set(self.protocols) - {RETRIEVAL} != {"qa"}:

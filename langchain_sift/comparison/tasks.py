@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from langchain_sift.checks import strings
 from langchain_sift.comparison.prompts import Prompt
 from langchain_sift.errors import ArgumentError
 from langchain_sift.report.metrics import (
@@ -133,9 +134,9 @@ def parse_protocols(names: Sequence[str]) -> tuple[str, ...]:
     """Return the names of protocols, each once.
 
     Raises:
-        ArgumentError: If a protocol does not exist.
+        ArgumentError: If they are no sequence of names, or a protocol does not exist.
     """
-    for name in names:
+    for name in strings("protocols", names):
         if name not in PROTOCOLS:
             raise ArgumentError(
                 f"there is no protocol {name!r}: use some of {', '.join(PROTOCOLS)}"

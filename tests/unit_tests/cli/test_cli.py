@@ -351,6 +351,30 @@ def test_a_comparison_without_any_result_fails(
 
 
 @pytest.mark.slow
+def test_a_method_without_any_result_fails(
+    indexed: Path, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_chains.py").write_text(
+        "from langchain_core.runnables import RunnableLambda\n"
+        "def fail(question):\n    raise OSError('the server is down')\n"
+        "def fail_once(question):\n    return fail(question) if '1' in question else 'bread'\n"
+        "always, once = RunnableLambda(fail), RunnableLambda(fail_once)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    questions = tmp_path / "questions.txt"
+    questions.write_text("Who bakes bread 1?\nWho bakes bread 2?\n", encoding="utf-8")
+    chains = [part for name in ("always", "once") for part in
+              ("--chain", f"{name}=broken_chains:{name}")]  # fmt: skip
+    more = ("--protocol", "qa", *chains, "--methods", "always,once", "--k", "1", *SMALL)
+    result = compare_store(indexed, questions, tiny_model_path, tmp_path / "report", *more)
+    assert result.exit_code == 1
+    assert "no row of always has a result; the first reason: " in result.stderr
+    assert "the server is down" in result.stderr
+    assert "once has" not in result.stderr
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.slow
 def test_a_comparison_is_continued_or_replaced_only_with_an_option(
     indexed: Path, prompts: Path, tiny_model_path: Path, tmp_path: Path
 ) -> None:

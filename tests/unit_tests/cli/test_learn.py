@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 from langchain_chroma import Chroma
 from langchain_core.documents import Document
+from langchain_core.runnables import RunnableLambda
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 from unit_tests.templates import CHATML
@@ -185,6 +186,15 @@ def test_an_example_has_its_documents_and_its_answer(store: Path) -> None:
         example_documents([*prompts, Prompt("3", "sea")], retriever)
     with pytest.raises(ArgumentError, match="epochs must be an integer of at least 1"):
         example_documents(prompts, retriever, epochs=0)
+    with pytest.raises(
+        ArgumentError, match=r"prompts must be a sequence of Prompt, got str at .*0"
+    ):
+        example_documents(["river"], retriever)
+    for result in (None, "a text", ["a text"]):
+        with pytest.raises(ArgumentError, match="the retriever's result must be a sequence of Doc"):
+            example_documents(prompts, RunnableLambda(lambda _, result=result: result))
+    made = example_documents((prompt for prompt in prompts), retriever)
+    assert made == example_documents(prompts, retriever)
 
 
 def test_each_epoch_has_all_examples_in_another_order(store: Path) -> None:

@@ -6,8 +6,10 @@ import copy
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,16 @@ import numpy as np
 import pytest
 import torch
 from langchain_chroma import Chroma
+from langchain_classic.chains import create_retrieval_chain
+from langchain_classic.chains.combine_documents import create_stuff_documents_chain
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import RunnableLambda
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from langchain_sift import FineTuneConfig, compare
+from langchain_sift import FineTuneConfig, compare, create_ttft_chain
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.calibrated_settings import CalibratedSelection, CalibratedSettings
 from langchain_sift.calibration import mode_table
@@ -528,14 +534,43 @@ def test_leaks_are_reported_or_excluded(
         ({"jobs": 0}, "jobs must be an integer of at least 1, got 0"),
         ({"leaks": "maybe"}, "report, exclude, ignore, got 'maybe'"),
         ({"methods": ("api",), "chains": {"api": RunnableLambda(str)}}, 'only the protocol "qa"'),
+        ({"prompts": "one text"}, "prompts must be a sequence of Prompt or str, got one str"),
+        ({"prompts": [None]}, "prompts must be .*, got NoneType at index 0"),
+        ({"methods": "base"}, "methods must be a sequence of .*'base'"),
+        ({"protocols": "qa"}, "protocols must be a sequence of .*'qa'"),
+        ({"finetune": {"lora_rank": 2}}, "finetune must be a FineTuneConfig, got a dict"),
+        ({"chains": {"api": str}}, "the chain 'api' must be a runnable .*, got a type"),
+        ({"retrievers": {"mine": "x"}}, "the retriever 'mine' must be a runnable .*, got a str"),
+        ({"scorers": {"mine": 1}, "protocols": ("qa",)}, "the scorer 'mine' .*, got a int"),
     ],
 )
 def test_bad_arguments_are_rejected_before_the_work(
     change: dict[str, object], message: str, store: Chroma
 ) -> None:
-    settings = {"model": "never/loaded", "vectorstore": store, **change}
+    settings: Any = {"prompts": PROMPTS, "model": "never/loaded", "vectorstore": store, **change}
     with pytest.raises(ArgumentError, match=message):
-        compare(PROMPTS, **settings)
+        compare(**settings)
+
+
+def test_a_chain_gets_the_question_in_the_form_that_it_takes(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, store: Chroma
+) -> None:
+    llm = FakeListChatModel(responses=["an answer"])
+    asked: list[str] = []
+    retriever = RunnableLambda(lambda question: asked.append(question) or [])
+    prompt = PromptTemplate.from_template("{context} {input}")
+    chains = {
+        "ours": create_ttft_chain(llm, retriever),
+        "langchains": create_retrieval_chain(
+            itemgetter("input") | retriever, create_stuff_documents_chain(llm, prompt)
+        ),
+        "text": retriever | (lambda _: "an answer"),
+    }
+    options: dict[str, Any] = {"prompts": QUESTIONS, "protocols": ("qa",), "k": 1, "max_tokens": 2}
+    report = run(tiny_model, tiny_tokenizer, store, (*chains,), chains=chains, **options)
+    rows = [row for row in report.rows if row.method in chains]
+    assert {row.answer for row in rows} == {"an answer"}
+    assert Counter(asked) == {question.text: 3 for question in QUESTIONS}
 
 
 def test_the_prompt_has_the_most_informative_documents_and_the_others_are_learned(
