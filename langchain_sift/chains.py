@@ -226,7 +226,10 @@ def _fill(
 ) -> PromptValue:
     if template is _QUESTION_WITH_CONTEXT and not context:
         template = _QUESTION
-    return template.invoke({**question, "context": context})
+    # A tool of the chain passes None for an optional variable that it was not given.
+    left_out = {name for name in template.optional_variables if question.get(name) is None}
+    given = {name: value for name, value in question.items() if name not in left_out}
+    return template.invoke({**given, "context": context})
 
 
 def retrieval_chain(

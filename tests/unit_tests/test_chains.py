@@ -433,6 +433,7 @@ class Messages(BaseCallbackHandler):
         self.prompts += messages
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")  # of `as_tool`
 @pytest.mark.parametrize("optional", [False, True])
 def test_the_prompt_gets_whatever_the_chain_was_called_with(retriever, optional):
     prompt = conversation(optional=optional)
@@ -449,6 +450,10 @@ def test_the_prompt_gets_whatever_the_chain_was_called_with(retriever, optional)
     schema = chain.get_input_jsonschema()
     assert {*schema["properties"]} == {"input", "chat_history"}
     assert ("chat_history" in schema["required"]) is not optional
+    if optional:
+        tool = chain.as_tool(name="ask", description="Answers questions.")
+        assert tool.invoke({"input": QUESTION}) == {**chain.invoke({"input": QUESTION}),
+                                                    "chat_history": None}  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["rag", "both", "auto"])
