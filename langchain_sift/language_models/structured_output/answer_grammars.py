@@ -18,10 +18,6 @@ from langchain_sift.language_models.chat_templates.template_probes import (
     call_form,
 )
 from langchain_sift.language_models.chat_templates.tools import Tool
-from langchain_sift.language_models.structured_output.answer_formats import (
-    JSONSchema,
-    supported_schema,
-)
 from langchain_sift.language_models.structured_output.call_forms import (
     BARE,
     Opening,
@@ -29,6 +25,11 @@ from langchain_sift.language_models.structured_output.call_forms import (
     call_starts,
     pattern_of,
     spelled_name,
+)
+from langchain_sift.language_models.structured_output.supported_schemas import (
+    JSONSchema,
+    nearest_supported,
+    supported_schema,
 )
 from langchain_sift.ttft.model.reasoning_markers import may_reason
 
@@ -169,14 +170,15 @@ def is_strict(tool: Tool) -> bool:
 
 
 def _arguments(tool: Tool) -> dict[str, Any]:
-    """Return the schema of a tool's arguments; any object if no decoder supports it."""
+    """Return the schema of a tool's arguments; if it need not be strict, the nearest supported."""
     parameters: Any = tool["function"].get("parameters") or {}
+    schema = {"type": "object", **parameters}
+    if not is_strict(tool):
+        return nearest_supported(schema)
     try:
-        return supported_schema({"type": "object", **parameters})
+        return supported_schema(schema)
     except ArgumentError as error:
-        if is_strict(tool):
-            raise ArgumentError(f"the tool {tool['function']['name']!r}: {error}") from error
-        return supported_schema({"type": "object"})
+        raise ArgumentError(f"the tool {tool['function']['name']!r}: {error}") from error
 
 
 def _arguments_rules(tools: Sequence[Tool]) -> list[str]:

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import jsonschema
@@ -23,16 +24,17 @@ from langchain_sift.config import ReasoningMarkers
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.rendering import call_opening
 from langchain_sift.language_models.chat_templates.tools import convert_tools
-from langchain_sift.language_models.structured_output.answer_formats import (
-    read_response_format,
-    supported_schema,
-)
+from langchain_sift.language_models.structured_output.answer_formats import read_response_format
 from langchain_sift.language_models.structured_output.answer_grammars import (
     format_grammar,
     optional_calls_grammar,
     required_call_grammar,
 )
 from langchain_sift.language_models.structured_output.form_reader import FormReader
+from langchain_sift.language_models.structured_output.supported_schemas import (
+    nearest_supported,
+    supported_schema,
+)
 from langchain_sift.ttft.grammars import vocabulary_of
 
 Templated = Callable[[str | None], PreTrainedTokenizerFast]
@@ -260,6 +262,13 @@ def test_only_a_strict_tool_refuses_a_schema_that_no_decoder_supports(
         ({"enum": [{1}]}, "JSON"),
         ({"const": float("nan")}, "JSON"),
         ({"enum": ["x" * 200_000]}, "200,014 characters"),
+        ({"type": "object", "minProperties": 2}, "minProperties"),
+        ({"type": "object", "required": ["a", "a"], "minProperties": 3}, "minProperties"),
+        ({"type": "integer", "multipleOf": 2_000_003}, "multipleOf 2000003"),
+        ({"type": "number", "multipleOf": 0.00020001}, "multipleOf"),
+        ({"allOf": [{"type": "integer", "multipleOf": n} for n in (97, 101, 103)]}, "multipleOf"),
+        ({"x": {"multipleOf": 99991}, "type": "integer", "$ref": "#/x"}, "multipleOf"),
+        ({"prefixItems": [{"multipleOf": 9000 + n} for n in range(20)]}, "multipleOf"),
     ],
     ids=str,
 )
@@ -268,6 +277,74 @@ def test_an_unsupported_schema_is_an_error_that_names_the_keyword(
 ) -> None:
     with pytest.raises(ArgumentError, match=keyword):
         supported_schema(schema)
+
+
+@pytest.mark.parametrize("multiple", [7, 9973, 0.01, 1_000_000, 12.5])
+def test_a_multiple_of_few_remainders_is_enforced(
+    tiny_tokenizer: PreTrainedTokenizerFast, multiple: float
+) -> None:
+    grammar = grammar_of(tiny_tokenizer, {"type": "number", "multipleOf": multiple})
+    for value in (multiple, multiple * 3, multiple / 7):
+        valid = Decimal(str(value)) % Decimal(str(multiple)) == 0
+        assert accepts(tiny_tokenizer, grammar, f"{Decimal(str(value)):f}") == valid
+
+
+def required_of_itself(kind: str) -> dict[str, Any]:
+    own = {"$ref": "#/$defs/node"}
+    inner = {
+        "object": {"type": "object", "properties": {"b": own}, "required": ["b"]},
+        "array": {"type": "array", "items": own, "minItems": 1},
+        "prefix": {"type": "array", "prefixItems": [{}, own], "minItems": 2},
+        "anyOf": {
+            "anyOf": [{"type": "object", "properties": {n: own}, "required": [n]} for n in "ab"]
+        },
+    }
+    return {"$defs": {"node": inner[kind]}, **own}
+
+
+@pytest.mark.parametrize("kind", ["object", "array", "prefix", "anyOf"])
+def test_no_answer_can_follow_a_schema_whose_values_contain_themselves(kind: str) -> None:
+    with pytest.raises(ArgumentError, match="no answer can follow it"):
+        supported_schema(required_of_itself(kind))
+
+
+def test_a_value_may_contain_another_of_its_kind() -> None:
+    class Node(BaseModel):
+        left: Node | None
+        right: list[Node]
+
+    supported_schema(Node.model_json_schema())
+    chain = {f"n{n}": {"$ref": f"#/$defs/n{n + 1}"} for n in range(50)}
+    supported_schema({"$defs": {**chain, "n50": {"type": "integer"}}, "$ref": "#/$defs/n0"})
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    [
+        {"uniqueItems": True},
+        {"contains": {"const": "x"}},
+        {"not": {"const": []}},
+        {"multipleOf": 2_000_003},
+        {"$ref": "#/$defs/missing"},
+        {"minItems": 3, "maxItems": 2},
+    ],
+    ids=str,
+)
+def test_a_tool_that_is_not_strict_loses_only_the_keyword_that_no_decoder_supports(
+    tiny_tokenizer: PreTrainedTokenizerFast, keyword: dict[str, Any]
+) -> None:
+    tags = {"type": "array", "items": {"type": "string"}}
+    schema = {
+        "type": "object",
+        "properties": {"tags": {**tags, **keyword}, "n": {"oneOf": [{"type": "integer"}, True]}},
+        "required": ["tags"],
+    }
+    with pytest.raises(ArgumentError):
+        supported_schema(schema)
+    grammar = format_grammar(tiny_tokenizer, nearest_supported(schema), None)
+    assert accepts(tiny_tokenizer, grammar, '{"tags": ["a", "b"]}')
+    for bad in ("{}", '{"tags": 3}', '{"tags": [3]}', '{"tags": [], "more": 1}'):
+        assert not accepts(tiny_tokenizer, grammar, bad)
 
 
 @pytest.mark.parametrize("value", ["json", {"type": "xml"}, {"type": "json_schema"}, 3])

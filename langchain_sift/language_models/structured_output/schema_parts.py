@@ -1,0 +1,57 @@
+"""Walk the parts of a JSON schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote
+
+Part = dict[str, Any]
+"""A schema, or any other object in one."""
+
+# Keywords whose values hold schemas by name, and as a value or list.
+NAMED = ("properties", "patternProperties", "$defs", "definitions")
+NESTED = ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties")
+
+
+def map_schemas(schema: Any, change: Callable[[Part], Part]) -> Any:
+    """Change a schema and all schemas in it, but no other values, such as constants."""
+    if isinstance(schema, list):
+        return [map_schemas(part, change) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    mapped = dict(schema)
+    for key in schema.keys() & {*NESTED}:
+        mapped[key] = map_schemas(schema[key], change)
+    for key in schema.keys() & {*NAMED}:
+        if isinstance(schema[key], dict):
+            mapped[key] = {name: map_schemas(part, change) for name, part in schema[key].items()}
+    return change(mapped)
+
+
+def objects_in(value: Any) -> Iterator[Part]:
+    """Yield every object in a value of JSON: any may be a schema that a `$ref` points to."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            yield value
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+
+
+def target_of(schema: Any, ref: Any) -> Any:
+    """Return the part of a schema that a `$ref` points to; None if it points elsewhere."""
+    if not isinstance(ref, str) or not ref.startswith("#"):
+        return None
+    part = schema
+    for name in unquote(ref).split("/")[1:]:
+        key = name.replace("~1", "/").replace("~0", "~")
+        if isinstance(part, list) and key.isdecimal() and int(key) < len(part):
+            part = part[int(key)]
+        elif isinstance(part, dict) and key in part:
+            part = part[key]
+        else:
+            return None
+    return part

@@ -1,0 +1,117 @@
+"""Find what llguidance accepts in a JSON schema although it cannot hold an answer to it."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from langchain_sift.language_models.structured_output.schema_parts import (
+    Part,
+    objects_in,
+    target_of,
+)
+
+# A decoder has a state for each remainder: this many take 0.1 s and 5 MB.
+_MOST_REMAINDERS = 10_000
+# Two of these, or one of the others, may hold several schemas to one value.
+_JOINED, _JOINING = {"multipleOf", "$ref", "anyOf", "oneOf"}, {"allOf", "patternProperties"}
+_ROUNDS = 32
+
+
+def costly_multiple(schema: Part) -> str:
+    """Return the problem of a schema whose `multipleOf` would take seconds to compile."""
+    parts = [*objects_in(schema)]
+    numbers = {part["multipleOf"] for part in parts if _is_number(part.get("multipleOf"))}
+    decimals = {number: Decimal(str(number)) for number in numbers}
+    places = max((len(f"{each:f}".partition(".")[2]) for each in decimals.values()), default=0)
+    joined = any(len(_JOINED & part.keys()) > 1 or _JOINING & part.keys() for part in parts)
+    common, remainders = 1, 0
+    for number, decimal in decimals.items():
+        units = int(f"{abs(decimal):.{places}f}".replace(".", "")) or 1
+        common = math.lcm(common, units) if joined else units
+        remainders = (0 if joined else remainders) + _without_zeros(common)
+        if remainders > _MOST_REMAINDERS:
+            return (
+                f"multipleOf {number}: those of the schema have more than {_MOST_REMAINDERS:,} "
+                "remainders, which take too long to enforce"
+            )
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _without_zeros(number: int) -> int:
+    while number % 10 == 0:
+        number //= 10
+    return number
+
+
+def repeatable_keys(schema: Part) -> str:
+    """Return the problem of a schema whose `minProperties` an answer meets by repeating a key."""
+    for part in objects_in(schema):
+        least: Any = part.get("minProperties")
+        required = part.get("required")
+        named = len({*map(str, required)}) if isinstance(required, list) else 0
+        if _is_number(least) and least > named + 1:
+            return (
+                f"minProperties {least} with {named} required properties: answers could repeat one "
+                "of the others"
+            )
+    return ""
+
+
+def endless(schema: Part) -> str:
+    """Return the problem of a schema in which a value must contain itself."""
+    known: set[str] = set()  # references whose values can end
+    for _ in range(_ROUNDS):
+        before, seen = len(known), set(known)
+        if _ends(schema, schema, known, seen):
+            return ""
+        if len(known) == before:
+            return "no answer can follow it: a value that it requires contains itself"
+    return ""
+
+
+def _ends(part: Any, root: Part, known: set[str], seen: set[str]) -> bool:
+    """Return whether a value of a schema can end.
+
+    Args:
+        part: The schema.
+        root: The schema that contains it.
+        known: References whose values can end; more are added.
+        seen: References that were followed: each is followed once.
+    """
+    if not isinstance(part, dict) or "const" in part or "enum" in part:
+        return True
+
+    def ends(value: Any) -> bool:
+        """Return whether a value of a schema in this one can end."""
+        return _ends(value, root, known, seen)
+
+    ref = part.get("$ref")
+    if isinstance(ref, str) and ref not in known:
+        if ref in seen:
+            return False
+        seen.add(ref)
+        if not ends(target_of(root, ref)):
+            return False
+        known.add(ref)
+    alternatives = [part[key] for key in ("anyOf", "oneOf") if isinstance(part.get(key), list)]
+    if not all(any(map(ends, options)) for options in alternatives):
+        return False
+    return all(map(ends, part.get("allOf") or [])) and all(map(ends, _required(part)))
+
+
+def _required(part: Part) -> list[Any]:
+    """Return the schemas of the values that every value of an object or array contains."""
+    if part.get("type") == "object":
+        properties = part.get("properties") or {}
+        return [properties.get(name) for name in part.get("required") or []]
+    least = part.get("minItems") or 0
+    if part.get("type") != "array" or not least:
+        return []
+    first = (part.get("prefixItems") or [])[: int(least)]
+    return [*first, part.get("items")] if least > len(first) else first
