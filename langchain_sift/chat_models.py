@@ -25,7 +25,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.call_settings import released_on_error
 from langchain_sift.language_models.chat_reply import ChatAnswer
-from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.chat_templates.template_arguments import (
     OF_CONVERSATIONS,
     TemplateArguments,
@@ -40,8 +39,9 @@ from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.language_models.runs import RunPassingChatModel
 from langchain_sift.language_models.structured_output.answer_grammars import check_schemas
-from langchain_sift.language_models.structured_output.answer_rules import AnswerRules
+from langchain_sift.language_models.structured_output.answer_rules import ANY_ANSWER, AnswerRules
 from langchain_sift.language_models.structured_output.parsers import structured_output
+from langchain_sift.ttft import LanguageModel
 
 
 class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
@@ -261,9 +261,9 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
             settings = replace(settings, template=arguments)
             query = self.query_for(messages) if settings.retriever is not None else ""
 
-        def render_with(tokenizer: Any, context: str) -> list[int]:
+        def render_with(model: LanguageModel, context: str) -> list[int]:
             """Return the token ids of the prompt with a context."""
-            return rules.render(tokenizer, add_context(messages, context), arguments)
+            return rules.render(model, add_context(messages, context), arguments)
 
         engine = self._engine or (lambda: self.engine)
         answer = Answer(engine, render_with, query, settings, rules)
@@ -274,8 +274,8 @@ class ChatTestTimeFineTuned(TestTimeFineTuning, RunPassingChatModel):
         return query_for(messages, self.retrieval_query)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
-        tokenizer = self.engine.language_model.tokenizer
-        return render(tokenizer, prompt.to_messages(), arguments=self._template())
+        model = self.engine.language_model
+        return ANY_ANSWER.render(model, prompt.to_messages(), self._template())
 
     def _template(self) -> TemplateArguments:
         return TemplateArguments.of(self.chat_template_kwargs, enable_thinking=self.enable_thinking)

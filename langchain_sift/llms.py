@@ -173,7 +173,8 @@ class TestTimeFineTunedLLM(TestTimeFineTuning, BaseLLM):
         return TextAnswer(answer, text, is_scored=is_scored)
 
     def _token_ids(self, prompt: PromptValue) -> list[int]:
-        return text_tokens(self.engine.language_model.tokenizer, prompt.to_string())
+        model = self.engine.language_model
+        return text_tokens(model.tokenizer, prompt.to_string(), limit=model.context_length)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones.

@@ -19,7 +19,7 @@ from langchain_sift.language_models.call_settings import CallSettings, check_doc
 from langchain_sift.language_models.chat_templates.conversations import for_conversation
 from langchain_sift.language_models.context import FittedPrompt, fit_documents, room_for_prompt
 from langchain_sift.language_models.follow_ups import Query, aask, ask
-from langchain_sift.language_models.modes import aretrieve_within, retrieve_within
+from langchain_sift.language_models.modes import RETRIEVED, aretrieve_within, retrieve_within
 from langchain_sift.language_models.objectives.training_material import training_material
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.language_models.records import describe_training, token_usage
@@ -46,6 +46,8 @@ from langchain_sift.ttft import (
     TrainingRecord,
 )
 
+_PREPARED = "the prompt was not rendered and tokenized"
+
 
 class Answer:
     """One call in flight: iterate over it for the text; then read its metadata."""
@@ -53,7 +55,7 @@ class Answer:
     def __init__(
         self,
         engine: Engine | Callable[[], Engine],
-        render: Callable[[PreTrainedTokenizerBase, str], list[int]],
+        render: Callable[[LanguageModel, str], list[int]],
         query: Query,
         settings: CallSettings,
         rules: AnswerRules = ANY_ANSWER,
@@ -87,7 +89,7 @@ class Answer:
     def start(self) -> Ticket:
         """Reserve capacity, retrieve, and submit the request; once."""
         if self._ticket is None:
-            self._ticket = self._start(time.perf_counter())
+            self._ticket = self._start(self._settings.beginning)
             if self._settings.group is not None:
                 self._settings.group.add(self)
         return self._ticket
@@ -95,8 +97,11 @@ class Answer:
     async def astart(self) -> Ticket:
         """Do the same without blocking the event loop."""
         if self._ticket is None:
-            start = self._astart(time.perf_counter())
-            self._ticket = await aretrieve_within(self._settings.timeout, start)
+            settings, started = self._settings, self._settings.beginning
+            action = _PREPARED if settings.retriever is None else RETRIEVED
+            self._ticket = await aretrieve_within(
+                settings.timeout, self._astart(started), started=started, action=action
+            )
         return self._ticket
 
     def _start(self, started: float) -> Ticket:
@@ -211,7 +216,7 @@ class Answer:
         settings, tokenizer = self._settings, language_model.tokenizer
         return fit_documents(
             [document.page_content for document in settings.context],
-            functools.partial(self._render, tokenizer),
+            functools.partial(self._render, language_model),
             tokenizer,
             room=room_for_prompt(language_model.context_length, settings.generation.max_tokens),
             max_length=settings.finetune.max_length,
@@ -227,7 +232,7 @@ class Answer:
 
     def _with_documents(self, engine: Engine, request: Request) -> Request:
         settings, model = self._settings, engine.language_model
-        render = settings.prompt_with or functools.partial(self._render, model.tokenizer)
+        render = settings.prompt_with or functools.partial(self._render, model)
         material = training_material(
             self._documents, settings.finetune, model, settings.template, render
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ class CallSettings:
     timeout: float | None
     """Seconds until the last token. None means no limit."""
 
+    started: float | None = None
+    """Their beginning, by `time.perf_counter`. None means the beginning of the call."""
+
     top_scores: int | None
     """Number of likeliest tokens to list for each token. None means that no token is scored."""
 
@@ -137,6 +141,11 @@ class CallSettings:
 
     group: AnswerGroup | None = None
     """The answers that are cancelled with this one."""
+
+    @property
+    def beginning(self) -> float:
+        """The beginning of the timeout: now if the call does not set it."""
+        return time.perf_counter() if self.started is None else self.started
 
     def max_training_tokens(self) -> int:
         """Return an upper bound of the training tokens, before any text is tokenized."""

@@ -553,6 +553,7 @@ class TestTimeFineTuning(BaseModel):
             template=self._template(),
             conversation=conversation,
             timeout=timeout,
+            started=call.get("started"),
             top_scores=top_scores(call),
             cache=self.adapter_cache,
             kept=call.get("kept"),

@@ -30,6 +30,9 @@ from langchain_sift.stores.deadlines import within
 CONTEXT_PROMPT = "Use these documents to answer.\n\n{context}\n\n{input}"
 """The prompt of the modes "rag" and "both"."""
 
+RETRIEVED = "the prompt's documents were not retrieved"
+"""What a timeout of a retrieval says."""
+
 T = TypeVar("T")
 Retriever = Runnable[str, list[Document]]
 
@@ -191,26 +194,35 @@ def retrieve_within(
     except TimeoutError as error:
         if time.perf_counter() < deadline:
             raise
-        raise _retrieval_timeout(timeout) from error
+        raise _timeout_of(RETRIEVED, timeout) from error
     return documents
 
 
-async def aretrieve_within(timeout: float | None, retrieval: Awaitable[T]) -> T:
+async def aretrieve_within(
+    timeout: float | None,
+    retrieval: Awaitable[T],
+    *,
+    started: float | None = None,
+    action: str = RETRIEVED,
+) -> T:
     """Do as `retrieve_within` does, without blocking the event loop.
 
     Args:
-        timeout: Seconds until the deadline, from now. None means no limit.
+        timeout: Seconds until the deadline. None means no limit.
         retrieval: The call, and whatever else must be done before the deadline.
+        started: The beginning of the timeout, by `time.perf_counter`; by default now.
+        action: What is done, for the error.
     """
-    deadline = asyncio.timeout(timeout)
+    spent = 0.0 if started is None else time.perf_counter() - started
+    deadline = asyncio.timeout(None if timeout is None else timeout - spent)
     try:
         async with deadline:
             return await retrieval
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        raise _retrieval_timeout(timeout) from error
+        raise _timeout_of(action, timeout) from error
 
 
-def _retrieval_timeout(timeout: float | None) -> RequestTimeout:
-    return RequestTimeout(f"the prompt's documents were not retrieved within {timeout} s")
+def _timeout_of(action: str, timeout: float | None) -> RequestTimeout:
+    return RequestTimeout(f"{action} within {timeout} s: raise timeout")

@@ -28,7 +28,10 @@ from langchain_sift.language_models.identity import cache_key
 EVENT = "ttft_step"
 """Name of the custom event of each training step."""
 
-INTERNAL_ARGUMENTS = ("parent_run", "capacity", "group", "context_record", "prompt_with", "kept")
+INTERNAL_ARGUMENTS = (
+    *("parent_run", "capacity", "group", "context_record", "prompt_with", "kept"),
+    "started",
+)
 """Arguments of a call that the models pass to themselves; not part of traces and cache keys."""
 
 Manager = TypeVar("Manager", CallbackManager, AsyncCallbackManager)

@@ -44,7 +44,7 @@ def learn(
         TrainingError: If training failed, there was no document to train on, or the documents gain
             less than `min_gain`.
     """
-    began = time.perf_counter()
+    began = settings.beginning
     documents: Sequence[Document] = settings.documents or ()
     if settings.retriever is not None:
         retrieve = functools.partial(settings.retriever.invoke, query, None, **settings.retrieval)
@@ -59,11 +59,11 @@ async def alearn(
     engine: Engine, query: str, settings: CallSettings, start: TrainedAdapter | None
 ) -> TrainedAdapter:
     """Do as `learn` does without blocking the event loop."""
-    began = time.perf_counter()
+    began = settings.beginning
     documents: Sequence[Document] = settings.documents or ()
     if settings.retriever is not None:
         retrieval = settings.retriever.ainvoke(query, None, **settings.retrieval)
-        documents = await aretrieve_within(settings.timeout, retrieval)
+        documents = await aretrieve_within(settings.timeout, retrieval, started=began)
     loop = asyncio.get_running_loop()
     request = await loop.run_in_executor(EXECUTOR, _request, engine, documents, settings, start)
     with _in_time(settings.timeout):

@@ -14,6 +14,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.answer import Answer
 from langchain_sift.language_models.modes import prompt_with_context
 from langchain_sift.language_models.token_logprobs import TextLogprobs, text_logprobs
+from langchain_sift.ttft import LanguageModel
 from langchain_sift.ttft.model.tokens import plain_tokens, start_tokens, text_tokens
 
 OF_TEXTS = ("echo", "token_ids")
@@ -46,18 +47,21 @@ class TextPrompt:
             raise ArgumentError(f"token_ids must be a list of integers, got {token_ids!r}")
         return cls(text, token_ids, echo)
 
-    def tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Return the tokens of the prompt without documents."""
-        return text_tokens(tokenizer, self.text) if self.token_ids is None else [*self.token_ids]
+    def tokens(self, tokenizer: PreTrainedTokenizerBase, *, limit: int | None = None) -> list[int]:
+        """Return the tokens of the prompt without documents; see `text_tokens`."""
+        if self.token_ids is not None:
+            return [*self.token_ids]
+        return text_tokens(tokenizer, self.text, limit=limit)
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, context: str) -> list[int]:
+    def render(self, model: LanguageModel, context: str) -> list[int]:
         """Return the token ids of the prompt with a context; "" means no context."""
+        tokenizer, limit = model.tokenizer, model.context_length
         if not context:
-            return self.tokens(tokenizer)
+            return self.tokens(tokenizer, limit=limit)
         if self.token_ids is None and not self.echo:
-            return text_tokens(tokenizer, prompt_with_context(self.text, context))
+            return text_tokens(tokenizer, prompt_with_context(self.text, context), limit=limit)
         # The tokens of the prompt stay as they are.
-        own, start = self.tokens(tokenizer), start_tokens(tokenizer)
+        own, start = self.tokens(tokenizer, limit=limit), start_tokens(tokenizer)
         if own[: len(start)] == start:
             own = own[len(start) :]
         return [*text_tokens(tokenizer, prompt_with_context("", context)), *own]

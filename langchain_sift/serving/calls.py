@@ -80,14 +80,11 @@ class Call:
             source = {**source, "kept": self.kept}
         tokens = self._most_training_tokens(source)
         reservation = await self.admitted.reserve(self.deadline, tokens)
-        left = self.deadline - time.perf_counter()
-        if left <= 0:
-            raise RequestTimeout(f"the prompt was not answered within {self.settings.timeout} s")
+        timeout = self.settings.timeout
+        if time.perf_counter() >= self.deadline:
+            raise RequestTimeout(f"the prompt was not answered within {timeout} s: raise timeout")
         return self.settings.call_arguments(
-            source,
-            number=number,
-            reservation=reservation,
-            timeout=round(left, 3),
+            source, number=number, reservation=reservation, started=self.deadline - timeout
         )
 
     def _most_training_tokens(self, source: Mapping[str, Any]) -> int:

@@ -25,8 +25,6 @@ from langchain_sift.serving.requests import ChatCompletionRequest, CompletionReq
 from langchain_sift.serving.settings import ServingSettings
 from langchain_sift.ttft import Reservation
 
-_MIN_TIMEOUT = 1e-3  # a timeout must be positive
-
 
 @dataclass(frozen=True, slots=True)
 class RequestSettings:
@@ -128,7 +126,7 @@ class RequestSettings:
         *,
         number: int,
         reservation: Reservation,
-        timeout: float,
+        started: float,
     ) -> Mapping[str, Any]:
         """Return the keyword arguments of a call of the model.
 
@@ -136,7 +134,7 @@ class RequestSettings:
             source: The documents or the adapter, or where the model finds documents.
             number: Number of the answer to the prompt; each has a seed of its own.
             reservation: Room in the engine.
-            timeout: Seconds until the answer must be complete.
+            started: The beginning of the timeout, by `time.perf_counter`.
         """
         seed = self.generation.get("seed")
         seeds = {"seed": (seed + number) % (1 << 63)} if isinstance(seed, int) else {}
@@ -146,7 +144,8 @@ class RequestSettings:
             **self.generation,
             **seeds,
             "reservation": reservation,
-            "timeout": max(timeout, _MIN_TIMEOUT),
+            "timeout": self.timeout,
+            "started": started,
         }
 
 

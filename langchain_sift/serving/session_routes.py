@@ -160,8 +160,7 @@ async def _learn(
     if start is not None:
         chat = chat.model_copy(update={"adapter": start.adapter})
     with await admitted.reserve(began + settings.timeout) as reservation:
-        left = settings.timeout - (time.perf_counter() - began)
-        arguments = settings.call_arguments({}, number=0, reservation=reservation, timeout=left)
+        arguments = settings.call_arguments({}, number=0, reservation=reservation, started=began)
         learned = await chat.alearn(documents, **arguments)
     adapter = learned.adapter
     assert adapter is not None  # noqa: S101 - as `alearn` promises

@@ -33,7 +33,7 @@ from langchain_sift.language_models.chat_templates.turns import (
 )
 from langchain_sift.ttft.model.control_tokens import Disguise, control_tokens
 from langchain_sift.ttft.model.reasoning_markers import may_reason, reasoning_markers
-from langchain_sift.ttft.model.tokens import text_tokens
+from langchain_sift.ttft.model.tokens import check_not_far_beyond, text_tokens
 from langchain_sift.ttft.texts import well_formed
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def render(
     must_call: bool = False,
     beginning: str = "",
     arguments: TemplateArguments | None = None,
+    limit: int | None = None,
 ) -> list[int]:
     """Return the token ids of a conversation, up to the beginning of the answer.
 
@@ -77,8 +78,10 @@ def render(
         beginning: The beginning of the answer, with which the prompt ends. It is content: reasoning
             that the template opens is closed before it.
         arguments: Further arguments for the template.
+        limit: Number of tokens of the model's context. None means any.
 
     Raises:
+        PromptTooLong: If the prompt has far more tokens; see `check_not_far_beyond`.
         ArgumentError: If the template refuses the conversation, or a message holds more than text.
     """
     if not messages:
@@ -94,7 +97,8 @@ def render(
     if not tokenizer.chat_template:
         texts = [turn["content"] for turn in turns]
         text = "\n\n".join(texts) if describe else to_text(messages)
-        return text_tokens(tokenizer, f"{text}\n\n{beginning}" if beginning else text)
+        whole = f"{text}\n\n{beginning}" if beginning else text
+        return text_tokens(tokenizer, whole, limit=limit)
     turns = without_reasoning(turns, reasoning_markers(tokenizer))
     if parameter == "system":
         turns = with_tools_in_system_turn(turns, tools)
@@ -108,6 +112,7 @@ def render(
         text += opening + disguise.hide(name)
     if beginning:
         text = _after_reasoning(text, reasoning_markers(tokenizer)) + disguise.hide(beginning)
+    check_not_far_beyond(tokenizer, disguise.show(text), limit)
     return control_tokens(tokenizer).encode_disguised(well_formed(text), disguise)
 
 

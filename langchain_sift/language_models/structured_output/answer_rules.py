@@ -29,6 +29,7 @@ from langchain_sift.language_models.structured_output.answer_grammars import (
 )
 from langchain_sift.language_models.structured_output.form_reader import FormReader
 from langchain_sift.language_models.structured_output.tool_calls import ToolCallReader
+from langchain_sift.ttft import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,19 @@ class AnswerRules:
 
     def render(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        model: LanguageModel,
         messages: Sequence[BaseMessage],
         arguments: TemplateArguments,
     ) -> list[int]:
         """Return the token ids of the prompt, which describes the tools or the format.
 
         Args:
-            tokenizer: The model's tokenizer.
+            model: The model.
             messages: The conversation.
             arguments: Further arguments for the template.
+
+        Raises:
+            PromptTooLong: If it is far longer than the model's context.
         """
         beginning = ""
         if self.continues:
@@ -94,12 +98,13 @@ class AnswerRules:
         if self.format is not None:
             messages = self.format.describe(messages)
         return render(
-            tokenizer,
+            model.tokenizer,
             messages,
             beginning=beginning,
             tools=without_strict(self.tools),
             must_call=self.must_call,
             arguments=arguments,
+            limit=model.context_length,
         )
 
     def grammar(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from langchain_sift.ttft.model.language_model import LanguageModel
-from langchain_sift.ttft.model.tokens import beginning, text_tokens
+from langchain_sift.ttft.model.tokens import beginning, first_tokens
 from langchain_sift.ttft.openmp import release_helper_threads
 
 # Bounds the memory of one forward pass. On a CPU, larger batches leave its cache.
@@ -41,7 +41,7 @@ def mean_hidden_states(
     tokenizer = language_model.tokenizer
     # The tokenizer must not truncate: that setting is shared by all threads that use it.
     token_ids = [
-        text_tokens(tokenizer, text)[:max_length] or beginning(tokenizer) or [0] for text in texts
+        first_tokens(tokenizer, text, max_length) or beginning(tokenizer) or [0] for text in texts
     ]
     means: dict[int, npt.NDArray[np.float32]] = {}
     limit = _TOKENS_IN_A_BATCH.get(language_model.device.type, _TOKENS_ON_ACCELERATOR)

@@ -10,12 +10,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import PromptTooLong
 from langchain_sift.ttft.model.control_tokens import control_tokens
 from langchain_sift.ttft.texts import well_formed
 from langchain_sift.ttft.training.top_logits import TopLogits
 
 # A tokenizer splits a text into words first: a few tokens decide how the next word is split.
 _TOKENS_BEFORE = 8
+
+_CHARACTERS_TO_CHECK = 16  # for each token of the context; natural languages need at most 10
 
 CHARACTERS_PER_TOKEN = 32
 """Bounds the part of a text that is tokenized for a document of `max_length` tokens."""
@@ -215,13 +218,53 @@ def tokens_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], text
     return both[len(start) :]
 
 
-def text_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def text_tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, limit: int | None = None
+) -> list[int]:
     """Return the tokens of a text after those with which the tokenizer begins every text.
 
     Tokens with which it ends every text, as some do after training with them, are left out:
     nothing could follow in a prompt, and a document is a part of a longer text.
+
+    Args:
+        tokenizer: The tokenizer.
+        text: The text.
+        limit: The model's context, if the text is a prompt; see `check_not_far_beyond`.
     """
+    check_not_far_beyond(tokenizer, text, limit)
     return [*start_tokens(tokenizer), *plain_tokens(tokenizer, text)]
+
+
+def first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[int]:
+    """Return the first of the `text_tokens`, without tokenizing all of a long text."""
+    token_ids = _beginning_of(tokenizer, text, max_length)[1]
+    return [*start_tokens(tokenizer), *token_ids][:max_length]
+
+
+def check_not_far_beyond(tokenizer: PreTrainedTokenizerBase, text: str, limit: int | None) -> None:
+    """Check that no beginning of a prompt has more than twice as many tokens as the context.
+
+    A prompt of a megabyte takes seconds to tokenize, and its beginning milliseconds.
+
+    Args:
+        tokenizer: The tokenizer.
+        text: The prompt.
+        limit: Number of tokens of the context. None means any.
+
+    Raises:
+        PromptTooLong: If one has.
+    """
+    if limit is None:
+        return
+    size = _CHARACTERS_TO_CHECK * limit
+    while size < len(text):
+        # A cut changes only the tokens next to it.
+        if len(_encode(tokenizer, well_formed(text[:size]), special_tokens=False)) > 2 * limit:
+            raise PromptTooLong(
+                f"the prompt is too long: it must have at most {limit} tokens, got more than "
+                f"{2 * limit}"
+            )
+        size *= 4
 
 
 def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -32,7 +32,13 @@ from langchain_sift import (
     create_ttft_chain,
 )
 from langchain_sift.config import Limits
-from langchain_sift.errors import ArgumentError, EngineOverloaded, PromptTooLong, SIFTError
+from langchain_sift.errors import (
+    ArgumentError,
+    EngineOverloaded,
+    PromptTooLong,
+    RequestTimeout,
+    SIFTError,
+)
 from langchain_sift.language_models.identity import cache_key
 from langchain_sift.language_models.profiles import model_profile
 from langchain_sift.ttft import Engine
@@ -655,6 +661,13 @@ def test_a_value_out_of_range_is_an_error_before_anything_is_trained(
     assert model.engine.status().admitted == 0
 
 
+async def test_a_timeout_names_the_given_one_and_what_was_done(model: Model) -> None:
+    with pytest.raises(RequestTimeout, match=r"rendered and tokenized within 1e-09 s"):
+        await model.ainvoke("The river", documents=[], timeout=1e-9)
+    with pytest.raises(RequestTimeout, match=r"documents were not retrieved within 1e-09 s"):
+        await model.ainvoke("The river", timeout=1e-9)
+
+
 def test_the_same_seed_samples_the_same_answer(model: Model) -> None:
     def ask(**settings: Any) -> str:
         return text_of(model.invoke(QUESTION, temperature=1.0, max_tokens=12, **settings))
@@ -703,6 +716,8 @@ async def test_a_call_with_a_reservation_makes_no_other(chat: ChatTestTimeFineTu
         assert engine.status().admitted == 0
     with pytest.raises(PromptTooLong):
         limited.invoke("The river " * 300, reservation=engine.admission.admit(0))
+    with pytest.raises(PromptTooLong, match="got more than"):
+        limited.invoke("The river " * 300_000, reservation=engine.admission.admit(0))
     assert engine.status().admitted == 0
     for wrong in ({"response_format": 1}, {"chat_template_kwargs": 1}, {"top_p": 2}):
         with pytest.raises(ArgumentError):

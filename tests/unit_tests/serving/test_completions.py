@@ -378,6 +378,7 @@ async def test_a_passed_timeout_is_reported(hasty_service, connect, client, rout
             assert response.status_code == status, response.text
             error = response.json()["error"]
             assert (error["code"], error["param"]) == ("timeout", param)
+            assert "within 1e-09 s" in error["message"]
             assert response.headers["x-should-retry"] == "false"
 
 

@@ -120,6 +120,6 @@ def test_a_request_can_only_lower_a_limit(  # noqa: PLR0917
     options = TTFTOptions.model_validate({name: request_limit})
     body = CompletionRequest(model="model", prompt="Hello", ttft=options)
     settings_of_request = RequestSettings.of(body, settings, retriever)
-    call = settings_of_request.call_arguments({}, number=0, reservation=None, timeout=1.0)
+    call = settings_of_request.call_arguments({}, number=0, reservation=None, started=0.0)
     assert call.get(name) == expected
     assert settings_of_request.timeout == (settings.timeout if ceiling is None else 30)

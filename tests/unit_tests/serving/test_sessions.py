@@ -388,6 +388,14 @@ async def test_a_limit_below_the_first_document_is_named(client):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("timeout", [1e-9, 0.002])
+async def test_a_timeout_of_learning_names_the_given_one(client, timeout):
+    body = {"documents": ["The river. " * 999] * 9, "ttft": {"timeout": timeout}}
+    response = await client.post(ROUTE, json=body)
+    assert response.status_code == 408
+    assert f"not learned within {timeout} s" in response.json()["error"]["message"]
+
+
 async def test_a_server_at_capacity_loses_no_session(client, service, monkeypatch):
     _, record = answer_of(await client.post(CHAT, json=ask("new")))
     started, go_on = threading.Event(), threading.Event()

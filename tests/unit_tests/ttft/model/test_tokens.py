@@ -8,11 +8,15 @@ import pytest
 from unit_tests.small_tokenizers import KINDS, small_tokenizer
 
 from langchain_sift.config import FineTuneConfig
+from langchain_sift.errors import PromptTooLong
+from langchain_sift.ttft.model import tokens as tokens_module
 from langchain_sift.ttft.model.tokens import (
     cut_text,
+    first_tokens,
     max_token_count,
     max_training_tokens,
     plain_tokens,
+    text_tokens,
     tokens_after,
     training_tokens,
 )
@@ -74,6 +78,37 @@ def test_a_text_of_few_tokens_is_not_cut() -> None:
     text = "-" * 640
     assert len(plain_tokens(tokenizer, text)) == 10
     assert cut_text(tokenizer, text, 10) == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prompt_far_beyond_the_context_is_refused_by_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    tokenizer, read = small_tokenizer(kind), []
+    encode = tokens_module._encode
+
+    def spied(tokenizer: PreTrainedTokenizerFast, text: str, *, special_tokens: bool) -> list[int]:
+        read.append(len(text))
+        return encode(tokenizer, text, special_tokens=special_tokens)
+
+    monkeypatch.setattr(tokens_module, "_encode", spied)
+    for text in ("The river flows over the bridge. ", "rice "):
+        read.clear()
+        with pytest.raises(PromptTooLong, match="at most 20 tokens, got more than 40"):
+            text_tokens(tokenizer, text * 5_000, limit=20)
+        assert max(read) < len(text * 5_000) / 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("text", ["The river flows over the bridge. ", " ", "é🦊", "x"])
+def test_the_first_tokens_and_those_of_a_prompt_that_may_fit_are_exact(
+    kind: str, text: str
+) -> None:
+    tokenizer = small_tokenizer(kind)
+    for times in (0, 1, 30, 200):
+        whole = text_tokens(tokenizer, text * times)
+        assert text_tokens(tokenizer, text * times, limit=max(1, len(whole) // 2)) == whole
+        assert first_tokens(tokenizer, text * times, 10) == whole[:10]
 
 
 def tokens_by_lm_eval(tokenizer: PreTrainedTokenizerFast, context: str, text: str) -> list[int]:
