@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,8 +54,9 @@ def offsets(texts: Sequence[bytes], start: int = 0) -> list[int]:
         texts: The bytes of the tokens, in order.
         start: Number of characters before the first.
     """
-    counts = []
+    counts, decoder = [], codecs.getincrementaldecoder("utf-8")(errors="replace")
     for text in texts:
-        counts.append(start)
-        start += sum(byte & 0xC0 != 0x80 for byte in text)  # bytes that begin a character
+        has_begun = bool(decoder.getstate()[0])  # a character whose bytes do not end here
+        counts.append(start + has_begun)
+        start += len(decoder.decode(text))
     return counts

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from langchain_sift.config import FineTuneConfig, GenerationConfig
 from langchain_sift.ttft import Engine, GenerationTask, PromptScores, TokenScore
@@ -106,6 +108,12 @@ def test_tokens_behind_a_stop_string_have_no_scores(
     assert kept == whole[: len(kept)]
     lengths = [len(tiny_tokenizer.decode(kept[:n])) for n in range(len(kept) + 1)]
     assert lengths[-2] < max(len(shown), 1) <= lengths[-1] + 1
+
+
+@given(st.lists(st.binary(max_size=4) | st.text(max_size=2).map(str.encode), max_size=8))
+def test_offsets_are_those_of_the_decoded_text(parts: list[bytes]) -> None:
+    before = [b"".join(parts[:number]) for number in range(len(parts))]
+    assert offsets(parts, 5) == [5 + len(data.decode(errors="replace")) for data in before]
 
 
 def test_offsets_count_characters_of_several_bytes_once() -> None:
