@@ -15,7 +15,7 @@ from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.conversations import for_conversation
 from langchain_sift.language_models.chat_templates.rendering import render
 from langchain_sift.language_models.chat_templates.template_arguments import TemplateArguments
-from langchain_sift.language_models.chat_templates.turns import last_human_text
+from langchain_sift.language_models.chat_templates.turns import last_human_text, text_of
 from langchain_sift.language_models.preparing import EXECUTOR
 from langchain_sift.ttft import Engine, GenerationTask, Request, Ticket
 from langchain_sift.ttft.reasoning import ReasoningText
@@ -35,7 +35,7 @@ _INSTRUCTION = (
 
 def recent_human_text(messages: Sequence[BaseMessage]) -> str:
     """Return the texts of the last three human messages, in order, one in each line."""
-    texts = [message.text for message in messages if isinstance(message, HumanMessage)]
+    texts = [text_of(message) for message in messages if isinstance(message, HumanMessage)]
     return "\n".join([text for text in texts if text][-_TURNS:]) or last_human_text(messages)
 
 
@@ -79,7 +79,7 @@ class Rewrite:
     def _prompt(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         lines = [
             f"{'Assistant' if isinstance(message, AIMessage) else 'User'}: "
-            f"{message.text[:_CHARACTERS]}"
+            f"{text_of(message)[:_CHARACTERS]}"
             for message in self.messages
             if isinstance(message, AIMessage | HumanMessage) and message.text
         ]

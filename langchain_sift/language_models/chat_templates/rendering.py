@@ -65,7 +65,7 @@ def render(
 
     If the template refuses the conversation, other forms of it are tried: system texts before a
     human message, calls one by one, ids as Mistral wants them. Without a template, the prompt is
-    the texts of the messages, separated by blank lines.
+    the texts of the messages and their calls, separated by blank lines.
 
     Only the template writes control tokens: their names in messages and tools are text.
 
@@ -93,10 +93,13 @@ def render(
         messages = with_instructions(messages, purpose + json.dumps(tools, ensure_ascii=False))
         tools = ()
     turns = to_turns(messages)
-    turns = results_as_text(calls_as_text(turns)) if describe else turns
-    if not tokenizer.chat_template:
+    without_template = not tokenizer.chat_template
+    has_calls = without_template and any("tool_calls" in turn for turn in turns)
+    if describe or has_calls:
+        turns = results_as_text(calls_as_text(turns))
+    if without_template:
         texts = [turn["content"] for turn in turns]
-        text = "\n\n".join(texts) if describe else to_text(messages)
+        text = "\n\n".join(texts) if describe or has_calls else to_text(messages)
         whole = f"{text}\n\n{beginning}" if beginning else text
         return text_tokens(tokenizer, whole, limit=limit)
     turns = without_reasoning(turns, reasoning_markers(tokenizer))

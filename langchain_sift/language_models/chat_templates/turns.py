@@ -62,7 +62,19 @@ _CALLS = ("tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "func
 def last_human_text(messages: Sequence[BaseMessage]) -> str:
     """Return the text of the last human message, or of the last message if no human wrote one."""
     human = [message for message in messages if isinstance(message, HumanMessage) and message.text]
-    return (human or messages)[-1].text if messages else ""
+    return text_of((human or messages)[-1]) if messages else ""
+
+
+def text_of(message: BaseMessage) -> str:
+    """Return the texts of a message, one in each line as in the prompt; nothing else of it."""
+    if isinstance(message.content, str):
+        return message.content
+    texts = (
+        block if isinstance(block, str) else str(block.get("text", ""))
+        for block in message.content
+        if _kind(block) == "text"
+    )
+    return "\n".join(texts)
 
 
 def split_answer(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], str]:
@@ -190,18 +202,18 @@ def _role(message: BaseMessage) -> str:
 
 
 def _text(message: BaseMessage) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    texts = []
-    for block in message.content:
-        kind = "text" if isinstance(block, str) else str(block.get("type"))
-        if kind == "text":
-            texts.append(block if isinstance(block, str) else str(block.get("text", "")))
-        elif kind not in (*_REASONING, *_CALLS):
+    """Return the texts of a message that holds nothing else for the prompt."""
+    blocks = message.content if isinstance(message.content, list) else ()
+    for kind in map(_kind, blocks):
+        if kind not in ("text", *_REASONING, *_CALLS):
             raise ArgumentError(
                 f"the model cannot read a content block of type {kind!r}: use text instead"
             )
-    return "\n".join(texts)
+    return text_of(message)
+
+
+def _kind(block: str | Mapping[str, object]) -> str:
+    return "text" if isinstance(block, str) else str(block.get("type"))
 
 
 def _turn_call(call: ToolCall) -> TurnCall:

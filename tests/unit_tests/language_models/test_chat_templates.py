@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,12 @@ from unit_tests.templates import CHATML, GEMMA, LLAMA, MISTRAL, PHI, QWEN, SILEN
 
 from langchain_sift.errors import ArgumentError
 from langchain_sift.language_models.chat_templates.rendering import call_opening, render
-from langchain_sift.language_models.chat_templates.turns import last_human_text, split_answer
+from langchain_sift.language_models.chat_templates.turns import (
+    last_human_text,
+    split_answer,
+    to_turns,
+)
+from langchain_sift.language_models.follow_ups import recent_human_text
 from langchain_sift.ttft.model.control_tokens import control_tokens
 
 if TYPE_CHECKING:
@@ -328,6 +334,21 @@ def test_the_query_is_the_last_human_text() -> None:
     result = {"type": "tool_result", "tool_use_id": "1", "content": "two"}
     assert last_human_text([HumanMessage("one"), AIMessage("x"), HumanMessage([result])]) == "one"
     assert last_human_text([]) == ""
+
+
+def test_queries_have_the_text_of_a_message_as_the_prompt_has_it() -> None:
+    question = HumanMessage(["When does", {"type": "text", "text": "rice grow?"}])
+    for query in (last_human_text([question]), recent_human_text([question])):
+        assert query == to_turns([question])[0]["content"]
+
+
+def test_without_a_template_a_call_is_text(templated: Templated) -> None:
+    call = {"name": "weather", "args": {"city": "Rome"}, "id": "1"}
+    result = ToolMessage("sunny", tool_call_id="1")
+    asked = [HumanMessage("And in Rome?"), AIMessage("I look.", tool_calls=[call]), result]
+    text = shown(templated(None), asked)
+    found = re.search(r"And in Rome\?.*I look\..*weather.*Rome.*sunny", text, re.DOTALL)
+    assert found is not None
 
 
 def hostile_conversation(rng: random.Random, names: Sequence[str]) -> list[BaseMessage]:
