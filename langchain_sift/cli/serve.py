@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -291,8 +292,9 @@ def _default_mode(saved: CalibratedSettings | None) -> str:
 def _tenants(path: Path | None, api_key: str | None) -> Tenants:
     from langchain_sift.serving import Tenants
 
-    if path is not None and api_key is not None:
+    key = os.environ.get(API_KEY_VARIABLE) if api_key is None else api_key  # typer skips ""
+    if path is not None and key:
         raise ArgumentError(f"give either --tenants or an API key (--api-key, {API_KEY_VARIABLE})")
     if path is not None:
         return Tenants.load(path)
-    return Tenants.anybody() if api_key is None else Tenants.of_one_key(api_key)
+    return Tenants.anybody() if key is None else Tenants.of_one_key(key)

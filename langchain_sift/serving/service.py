@@ -207,10 +207,13 @@ def open_service(settings: ServingSettings) -> Service:
         stores: dict[str | None, VectorStore] = {}
         views: dict[str, TenantView] = {}
         for tenant in settings.tenants.members:
+            cache = None
+            if settings.adapter_cache is not None:
+                cache = AdapterCache(settings.adapter_cache, tenant=tenant.name)
             collection = tenant.collection or settings.collection
             if collection not in stores:
                 stores[collection] = open_store(settings, collection, load)
-            views[tenant.name] = _view(settings, tenant, stores[collection])
+            views[tenant.name] = _view(settings, tenant, stores[collection], cache)
         return Service(settings, views, stack.pop_all())
 
 
@@ -223,11 +226,10 @@ def _load_model(settings: ServingSettings) -> LanguageModel:
     )
 
 
-def _view(settings: ServingSettings, tenant: Tenant, store: VectorStore) -> TenantView:
+def _view(
+    settings: ServingSettings, tenant: Tenant, store: VectorStore, cache: AdapterCache | None
+) -> TenantView:
     retriever = make_retriever(settings, tenant, store)
-    cache = None
-    if settings.adapter_cache is not None:
-        cache = AdapterCache(settings.adapter_cache, tenant=tenant.name)
     chat = _model(ChatTestTimeFineTuned, settings, retriever, cache)
     chat = chat.model_copy(update={"retrieval_query": check_query(settings.retrieval_query)})
     llm = _model(TestTimeFineTunedLLM, settings, retriever, cache)

@@ -38,14 +38,18 @@ class AdapterCache:
                 were not used for the longest time are removed.
 
         Raises:
-            ArgumentError: If others may write to the folder, or `tenant` is empty.
+            ArgumentError: If the folder cannot be made, others may write to it, or `tenant` is
+                empty.
         """
         if not tenant:
             raise ArgumentError("tenant must name the owner of the documents, got an empty string")
         self.tenant = tenant
         self._folder = Path(folder)
         self._max_bytes = max_bytes
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArgumentError(f"cannot make the folder of the adapter cache: {error}") from error
         if self._folder.stat().st_mode & 0o022:
             raise ArgumentError(
                 f"others may write to {self._folder}, and could replace the adapters that answer: "

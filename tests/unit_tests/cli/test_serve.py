@@ -247,6 +247,9 @@ def test_a_key_comes_from_the_environment(tiny_model_path, folder):
     assert settings.tenants.owner_of(KEY) is not None
     assert settings.tenants.owner_of("another") is None
     assert where["host"] == PUBLIC
+    empty = run(tiny_model_path, folder, env={"LANGCHAIN_SIFT_API_KEY": ""})
+    check(empty, "at least 16 characters, got 0")
+    check(run(tiny_model_path, folder, "--api-key", ""), "at least 16 characters, got 0")
     settings, where = served(tiny_model_path, folder)
     assert not settings.tenants.need_tokens
     assert where["host"] == "127.0.0.1"

@@ -170,6 +170,13 @@ def test_another_model_of_the_same_name_has_another_fingerprint(
     assert fingerprint(other) != fingerprint(tiny_model)
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "cache"):
+        with pytest.raises(ArgumentError, match=f"folder of the adapter cache.*{folder.name}"):
+            AdapterCache(folder, tenant="acme")
+
+
 @pytest.mark.usefixtures("cache")
 def test_only_the_owner_may_read_or_write(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "adapters").stat().st_mode) == 0o700
