@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -137,14 +138,21 @@ class AdmittedRequest:
         tenant, sessions = self.view.tenant.name, self.sessions
         if session_id is None:
             return CallSession(sessions, tenant)
-        try:
-            if session_id == NEW_SESSION:
-                sessions.check_room(self.view.chat.engine.adapter_bytes)
-                return CallSession(sessions, tenant, is_new=True)
+        if session_id == NEW_SESSION:
+            self.check_room_for_sessions(1)
+            return CallSession(sessions, tenant, is_new=True)
+        with _of_session():
             session = sessions.use(tenant, session_id, event="answered")
-        except RequestRejected as error:
-            raise RequestRejected(replace(error.failure, param="ttft.session")) from error
         return CallSession(sessions, tenant, session)
+
+    def check_room_for_sessions(self, count: int) -> None:
+        """Check that this many new sessions fit at all.
+
+        Raises:
+            RequestRejected: If they do not; see `Sessions.check_room`.
+        """
+        with _of_session():
+            self.sessions.check_room(self.view.chat.engine.adapter_bytes, count)
 
     def end(self) -> None:
         """Release all room, also of answers that never began; further calls do nothing."""
@@ -161,3 +169,12 @@ class AdmittedRequest:
     def __exit__(self, *_: object) -> None:
         """End the request."""
         self.end()
+
+
+@contextmanager
+def _of_session() -> Iterator[None]:
+    """Name the option of the request that the server rejects in the block."""
+    try:
+        yield
+    except RequestRejected as error:
+        raise RequestRejected(replace(error.failure, param="ttft.session")) from error

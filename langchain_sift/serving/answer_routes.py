@@ -102,7 +102,7 @@ def add_answer_routes(
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Embed texts with the hidden states of the model."""
         admitted = _admitted_request(request, body.model, service)
-        return json_response(await embed(body, admitted.view, service.settings.timeout))
+        return json_response(await embed(body, admitted.view, service.settings.longest))
 
 
 def _error_event(failure: Failure) -> list[ServerEvent]:

@@ -30,6 +30,7 @@ from langchain_sift.serving.calls import (
 from langchain_sift.serving.choices import chat_pieces, text_pieces
 from langchain_sift.serving.messages import ChatReply, bound_tools, to_langchain
 from langchain_sift.serving.metrics import Metrics
+from langchain_sift.serving.options import NEW_SESSION
 from langchain_sift.serving.request_settings import RequestSettings
 from langchain_sift.serving.requests import ChatCompletionRequest, CompletionRequest
 from langchain_sift.serving.responses import (
@@ -105,7 +106,7 @@ class Completions:
 
         prepare = functools.partial(self._prepare_text, body, admitted)
         prompts = await asyncio.to_thread(text_inputs, body, llm)
-        admitted.expect(len(prompts) * (body.n or 1))
+        self._expect(body, admitted, len(prompts))
         found = await all_answers(prompts, prepare, answer, self._at_once(admitted))
         choices: list[TextChoice] = []
         usages, records = [], []
@@ -153,7 +154,7 @@ class Completions:
         stream = ChunkStream(body, "text_completion", "cmpl")
         pieces = functools.partial(text_pieces, admitted.view.llm, stream)
         prompts = await asyncio.to_thread(text_inputs, body, admitted.view.llm)
-        admitted.expect(len(prompts) * (body.n or 1))
+        self._expect(body, admitted, len(prompts))
         return self._stream(body, stream, prompts, prepare, pieces, at_once=self._at_once(admitted))
 
     async def _chat_model(
@@ -161,9 +162,10 @@ class Completions:
     ) -> tuple[ChatModel, list[BaseMessage]]:
         """Return the model with what the request binds to it, and the messages.
 
-        Schemas are read outside the event loop. They are then known when the model is called.
+        Messages and schemas are read outside the event loop. Schemas are then known when the
+        model is called.
         """
-        messages = to_langchain(body.messages)
+        messages = await asyncio.to_thread(to_langchain, body.messages)
         tools, choice = bound_tools(body)
         model: ChatModel = admitted.view.chat
         if tools:
@@ -211,6 +213,12 @@ class Completions:
             return len(admitted.view.llm.fit_context(documents, filled).used)
 
         return await prepare_call(settings, admitted, prompt.text, body.n or 1, fitting)
+
+    def _expect(self, body: CompletionRequest, admitted: AdmittedRequest, prompts: int) -> None:
+        """Announce the answers; reject new sessions that would push out one another."""
+        if body.ttft is not None and body.ttft.session == NEW_SESSION:
+            admitted.check_room_for_sessions(prompts)
+        admitted.expect(prompts * (body.n or 1))
 
     def _settings(
         self, body: ChatCompletionRequest | CompletionRequest, admitted: AdmittedRequest

@@ -105,7 +105,7 @@ class RequestSettings:
         asked = options.model_dump(include={*server.ceilings}, exclude_none=True)
         _check_ceilings({f"ttft.{name}": value for name, value in asked.items()}, server.ceilings)
         chosen = options.chosen(RetrieverOptions)
-        most = min(server.timeout, server.ceilings.get("timeout", server.timeout))
+        most = server.longest
         differing = server.selection_for(retrieval)
         return cls(
             mode="ttft",

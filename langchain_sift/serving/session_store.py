@@ -83,25 +83,30 @@ class Sessions:
         # only the sessions of one tenant.
         self._of_tenants: dict[str, OrderedDict[str, Session]] = {}
 
-    def check_room(self, nbytes: int) -> None:
-        """Check that a session fits at all.
+    def check_room(self, nbytes: int, count: int = 1) -> None:
+        """Check that the new sessions of one request fit at all.
 
         Args:
-            nbytes: Number of bytes of its adapter.
+            nbytes: Number of bytes of the adapter of each.
+            count: Number of them.
 
         Raises:
             RequestRejected: With status 404 if the server keeps no sessions, and 400 if it keeps
-                none of this size.
+                none of this size, or not as many.
         """
         limits = self.limits
-        if limits.max_sessions and limits.max_memory_gb * _GB >= nbytes:
+        if limits.max_sessions >= count and limits.max_memory_gb * _GB >= nbytes * count:
             return
         status = HTTPStatus.NOT_FOUND
         message = "this server keeps no sessions: each request must train anew"
         if limits.max_sessions and limits.max_memory_gb:
             status = HTTPStatus.BAD_REQUEST
+            most = min(limits.max_sessions, int(limits.max_memory_gb * _GB / nbytes))
             message = (
-                f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
+                f"the server keeps at most {most} sessions, and this request makes {count}: send "
+                "fewer prompts"
+                if most
+                else f"a session takes {nbytes / _GB:.3g} GB, more than this server's memory for "
                 f"sessions ({limits.max_memory_gb:g} GB)"
             )
         raise RequestRejected(Failure(status, message, "sessions_unavailable"))

@@ -219,6 +219,11 @@ class ServingSettings:
         return min((int(limit) for limit in limits if limit is not None), default=None)
 
     @property
+    def longest(self) -> float:
+        """Seconds that a request may take: the timeout, or its ceiling if that is lower."""
+        return min(self.timeout, self.ceilings.get("timeout", self.timeout))
+
+    @property
     def model_id(self) -> str:
         """Name of the model for clients."""
         return self.name or self.model

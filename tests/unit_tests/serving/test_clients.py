@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -228,6 +229,15 @@ def passes(service):
 
 
 LONG = EmbeddingRequest(model=NAME, input=[f"{number} long " * 2000 for number in range(4)])
+
+
+async def test_embeddings_take_no_longer_than_the_ceiling(service, client, monkeypatch):
+    settings = replace(service.settings, ceilings={"timeout": 1e-9})
+    monkeypatch.setattr(service, "settings", settings)
+    body = {"model": NAME, "input": LONG.input}
+    response = await client.post("/v1/embeddings", json=body)
+    assert response.status_code == 504
+    assert "within 1e-09 s" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("by_deadline", [True, False])

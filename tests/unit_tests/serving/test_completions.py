@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,8 @@ from langchain_sift import (
 )
 from langchain_sift.auto_mode import ModeBin, ModeFigures, ModeTable, TableSettings
 from langchain_sift.language_models.answer import Answer
+from langchain_sift.serving import completions
+from langchain_sift.serving.messages import to_langchain
 from langchain_sift.serving.options import TTFTOptions
 from langchain_sift.ttft import load_language_model
 from langchain_sift.ttft.decoding import AnswerDecoder
@@ -380,6 +383,20 @@ async def test_a_passed_timeout_is_reported(hasty_service, connect, client, rout
             assert (error["code"], error["param"]) == ("timeout", param)
             assert "within 1e-09 s" in error["message"]
             assert response.headers["x-should-retry"] == "false"
+
+
+async def test_messages_are_converted_outside_the_event_loop(client, monkeypatch):
+    threads = []
+
+    def spied(messages):
+        threads.append(threading.current_thread())
+        return to_langchain(messages)
+
+    monkeypatch.setattr(completions, "to_langchain", spied)
+    await complete(client, CHAT)
+    await stream(client, CHAT)
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
 
 
 # Streams

@@ -167,6 +167,27 @@ def test_a_server_without_room_for_a_session_says_so(limits, message):
 
 
 @pytest.mark.parametrize(
+    "limits", [SessionLimits(max_sessions=3), SessionLimits(max_memory_gb=0.0031)]
+)
+def test_no_request_makes_sessions_that_push_out_one_another(limits):
+    Sessions(limits).check_room(1_000_000, 3)
+    with pytest.raises(RequestRejected, match="at most 3 sessions, and this request makes 4"):
+        Sessions(limits).check_room(1_000_000, 4)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_more_new_sessions_than_fit_are_refused(client, service, monkeypatch, streamed):
+    monkeypatch.setattr(service.sessions, "limits", SessionLimits(max_sessions=2))
+    monkeypatch.setattr(service.sessions, "events", Counter())
+    body = {"model": NAME, "stream": streamed, "max_tokens": 2, "ttft": {"session": "new"}}
+    refused = await client.post(TEXT, json={**body, "prompt": ["a", "b", "c"]})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "ttft.session"
+    assert (await client.post(TEXT, json={**body, "prompt": ["a", "b"]})).status_code == 200
+    service.sessions.clear()
+
+
+@pytest.mark.parametrize(
     ("limits", "message"),
     [
         ({"max_sessions": -1}, "max_sessions"),
