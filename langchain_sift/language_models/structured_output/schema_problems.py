@@ -13,7 +13,8 @@ from langchain_sift.language_models.structured_output.schema_parts import (
 )
 
 # A decoder has a state for each remainder: this many take 0.1 s and 5 MB.
-_MOST_REMAINDERS = 10_000
+_MOST_REMAINDERS, _MOST_DIGITS = 10_000, 6
+_SHOWN = 20  # characters of a number in an error
 # Two of these, or one of the others, may hold several schemas to one value.
 _JOINED, _JOINING = {"multipleOf", "$ref", "anyOf", "oneOf"}, {"allOf", "patternProperties"}
 _ROUNDS = 32
@@ -23,30 +24,24 @@ def costly_multiple(schema: Part) -> str:
     """Return the problem of a schema whose `multipleOf` would take seconds to compile."""
     parts = [*objects_in(schema)]
     numbers = {part["multipleOf"] for part in parts if _is_number(part.get("multipleOf"))}
-    decimals = {number: Decimal(str(number)) for number in numbers}
-    places = max((len(f"{each:f}".partition(".")[2]) for each in decimals.values()), default=0)
     joined = any(len(_JOINED & part.keys()) > 1 or _JOINING & part.keys() for part in parts)
-    common, remainders = 1, 0
-    for number, decimal in decimals.items():
-        units = int(f"{abs(decimal):.{places}f}".replace(".", "")) or 1
-        common = math.lcm(common, units) if joined else units
-        remainders = (0 if joined else remainders) + _without_zeros(common)
-        if remainders > _MOST_REMAINDERS:
+    remainders = 1 if joined else 0
+    for number in numbers:
+        # A power of ten adds no remainders.
+        digits = "".join(map(str, Decimal(str(number)).as_tuple().digits)).rstrip("0") or "1"
+        if len(digits) < _MOST_DIGITS:
+            own = int(digits)
+            remainders = math.lcm(remainders, own) if joined else remainders + own
+        if len(digits) >= _MOST_DIGITS or remainders > _MOST_REMAINDERS:
             return (
-                f"multipleOf {number}: those of the schema have more than {_MOST_REMAINDERS:,} "
-                "remainders, which take too long to enforce"
+                f"multipleOf {str(number)[:_SHOWN]}: those of the schema have more than "
+                f"{_MOST_REMAINDERS:,} remainders, which take too long to enforce"
             )
     return ""
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _without_zeros(number: int) -> int:
-    while number % 10 == 0:
-        number //= 10
-    return number
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def repeatable_keys(schema: Part) -> str:
@@ -57,8 +52,8 @@ def repeatable_keys(schema: Part) -> str:
         named = len({*map(str, required)}) if isinstance(required, list) else 0
         if _is_number(least) and least > named + 1:
             return (
-                f"minProperties {least} with {named} required properties: answers could repeat one "
-                "of the others"
+                f"minProperties {str(least)[:_SHOWN]} with {named} required properties: answers "
+                "could repeat one of the others"
             )
     return ""
 
